@@ -13,7 +13,7 @@ use crate::syntax::source::Span;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     Pass,
-    /// Recorded: a may, or a point on which the document is silent.
+    /// Only recorded: the rule is a may, or the document is silent.
     Info,
     /// Not checked: the target lacks something that the check needs.
     NotTestable,
@@ -80,15 +80,15 @@ pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool)
 pub struct CheckReport {
     /// Unique within its scenario and stable between runs; `schema:MESSAGE` and `websocket` for what is checked on every frame.
     pub name: String,
-    /// Its rules, each with the verdict at its own level. Empty where the document has no rule for it.
+    /// The rules of the check, each with the verdict at its own level. Empty where the document has no rule for it.
     pub rules: Vec<(RuleUse, Verdict)>,
-    /// The worst verdict of its rules.
+    /// The worst verdict of the check's rules.
     pub verdict: Verdict,
-    /// Where the scenario has it.
+    /// Where the check stands in the scenario file.
     pub span: Option<Span>,
     /// The step as written.
     pub step: String,
-    /// How often it was evaluated: in every round of an `each`, for every frame.
+    /// How often the check was evaluated: in every round of an `each`, for every frame.
     pub asked: usize,
     /// What was wrong, in one line; empty where nothing was.
     pub message: String,
@@ -114,14 +114,14 @@ pub struct Detail {
 pub enum Direction {
     Sent,
     Received,
-    /// Neither: the connection opened, ended, or a hook was called.
+    /// Neither sent nor received: the connection opened or ended, or a hook was called.
     Neither,
 }
 
 /// A line of the history: a frame that was sent or received, or a change of a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrameReport {
-    /// Since the scenario began.
+    /// The time since the scenario began.
     pub at: Duration,
     pub actor: String,
     pub connection: u32,
@@ -143,7 +143,7 @@ pub struct ScenarioReport {
     pub id: String,
     pub title: String,
     pub span: Span,
-    /// The target's instance it ran on; empty where it could not run.
+    /// The instance of the target on which the scenario ran; empty where it could not run.
     pub instance: String,
     /// 1, 2, ... with `--repeat`.
     pub repetition: usize,
@@ -161,7 +161,7 @@ pub struct ScenarioReport {
     /// Frames left out of the bounded history.
     pub history_dropped: usize,
     pub duration: Duration,
-    /// Of the waits that were met, the one that took the largest share of its bound.
+    /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<Margin>,
     /// The declared deviations that applied.
     pub deviations: Seen,
@@ -171,18 +171,18 @@ pub struct ScenarioReport {
     pub received: BTreeSet<usize>,
 }
 
-/// How near a wait that was met came to its bound: how near a slow machine is to a false alarm.
+/// How near a successful wait came to its time limit: how near a slow machine is to a false alarm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Margin {
     /// The step that waited.
     pub step: String,
     pub waited: Duration,
-    /// How long it would have waited. Never zero.
+    /// How long the step would have waited; never zero.
     pub bound: Duration,
 }
 
 impl Margin {
-    /// 0 for what came at once, 1 for what came at the last moment.
+    /// Returns the share of the time limit that passed: 0 for what came at once, 1 for what came at the last moment.
     pub fn share(&self) -> f64 {
         self.waited.as_secs_f64() / self.bound.as_secs_f64()
     }
@@ -195,14 +195,15 @@ impl Margin {
 /// A hub that was started by a command, over a whole run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessReport {
-    /// As it was written, without secrets.
+    /// The command as it was written, without secrets.
     pub command: String,
-    /// The instances of the target that are served by it.
+    /// The instances of the target that the hub serves.
     pub instances: Vec<String>,
-    /// How often it started: once, and again after each end, each destructive scenario, and where a fresh one was needed.
+    /// How often the hub started: once, and again after each end, each destructive scenario, and where a fresh one was
+    /// needed.
     pub starts: usize,
     pub crashes: Vec<Crash>,
-    /// Why it was not started again though scenarios still needed it.
+    /// Why the hub was not started again though scenarios still needed it.
     pub given_up: Option<String>,
     /// The last lines that the last process printed.
     pub log: Excerpt,
@@ -213,11 +214,11 @@ pub struct ProcessReport {
 pub struct Crash {
     /// `exit status 3`, `killed by signal 11 (SIGSEGV)`.
     pub status: String,
-    /// The scenarios that were being played on it.
+    /// The scenarios that were being played on the hub when it ended.
     pub during: Vec<String>,
-    /// The scenario that had ended last before it, where there was one.
+    /// The scenario that had ended last before the crash, where there was one.
     pub after: Option<String>,
-    /// The scenario that caused it: this process had played no other.
+    /// The scenario that caused the crash: the process had played no other.
     pub blamed: Option<String>,
     pub log: Excerpt,
 }
@@ -226,7 +227,7 @@ pub struct Crash {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
     pub lines: Vec<String>,
-    /// Lines before these that are not shown.
+    /// How many earlier lines are not shown.
     pub left_out: usize,
 }
 
@@ -256,7 +257,7 @@ pub enum Event {
     Started {
         id: String,
     },
-    /// Only with `--trace`.
+    /// A frame was sent or received; reported only with `--trace`.
     Frame {
         id: String,
         frame: FrameReport,
@@ -298,7 +299,7 @@ mod tests {
     #[case(TOLERATED, Level::Must, Basis::Silent, Verdict::Info, Verdict::Info)]
     #[case(TOLERATED, Level::Should, Basis::Stated, Verdict::Warn, Verdict::Warn)]
     #[case(TOLERATED, Level::May, Basis::Stated, Verdict::Info, Verdict::Info)]
-    fn the_table_of_verdicts(
+    fn outcome_level_and_basis_determine_the_verdict(
         #[case] outcome: fn() -> Outcome,
         #[case] level: Level,
         #[case] basis: Basis,
@@ -314,7 +315,7 @@ mod tests {
     #[case(NOTED, Verdict::Info)]
     #[case(UNDECIDED, Verdict::Inconclusive)]
     #[case(NOT_REACHED, Verdict::NotTestable)]
-    fn what_is_not_broken_has_one_verdict_for_all(
+    fn outcomes_other_than_broken_have_the_same_verdict_at_every_level(
         #[case] outcome: fn() -> Outcome,
         #[case] expected: Verdict,
         #[values(Level::Must, Level::Should, Level::May)] level: Level,

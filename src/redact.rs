@@ -24,7 +24,8 @@ const SHORT: usize = 4;
 pub struct Masker {
     /// Every form of every secret, so that none is looked for twice.
     known: BTreeSet<String>,
-    /// Each at least twice as large as the next, so that adding a secret does not rebuild all of them.
+    /// Batches of forms, each at least twice as large as the next, so that adding a secret does not rebuild all of
+    /// them.
     batches: Vec<Batch>,
 }
 
@@ -40,7 +41,7 @@ struct Batch {
 #[derive(Clone)]
 struct Form {
     text: String,
-    /// Whether it is masked only where it stands alone, as a word.
+    /// Whether the form is masked only where it stands alone, as a word.
     only_word: bool,
 }
 
@@ -174,7 +175,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// `%2F` as `%2f`.
+/// Returns a percent-encoded text with its digits in lower case: `%2f` for `%2F`.
 fn lower_hex(encoded: &str) -> String {
     let mut parts = encoded.split('%');
     let mut lower = parts.next().unwrap_or_default().to_owned();
@@ -203,8 +204,8 @@ fn ascii_escaped(json: &str) -> String {
     escaped
 }
 
-/// Base64 of the secret, and the digits that only depend on it wherever it stands in what was encoded: a group of
-/// three bytes may begin one or two bytes before it and end after it.
+/// Returns base64 of the secret, and the digits that only depend on the secret wherever it stands in what was encoded:
+/// a group of three bytes may begin one or two bytes before it and end after it.
 fn base64_forms(secret: &str) -> Vec<String> {
     let mut forms = Vec::new();
     for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
@@ -256,14 +257,17 @@ mod tests {
     #[case::base64(STANDARD.encode(SECRET))]
     #[case::base64_url(URL_SAFE.encode(SECRET))]
     #[case::base64_bare(URL_SAFE_NO_PAD.encode(SECRET))]
-    fn masks(#[case] form: String) {
+    fn a_secret_is_masked_in_every_encoding(#[case] form: String) {
         let masker = masker(&["other secret", SECRET]);
         assert_eq!(masker.mask(&form), MASK);
         assert_eq!(masker.mask(&format!("a={form}&b={form};")), "a=***&b=***;");
     }
 
     #[rstest]
-    fn masks_inside_what_was_encoded(#[values(0, 1, 2, 3)] before: usize, #[values(0, 1, 2)] after: usize) {
+    fn a_secret_is_masked_inside_a_longer_text_in_base64(
+        #[values(0, 1, 2, 3)] before: usize,
+        #[values(0, 1, 2)] after: usize,
+    ) {
         let text = format!("{}canary-secret{}", "u".repeat(before), "v".repeat(after));
         let masker = masker(&["canary-secret"]);
         for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
@@ -282,7 +286,11 @@ mod tests {
     #[case(&["äö"], "xäö äö.", "xäö ***.")]
     #[case(&[""], "nothing", "nothing")]
     #[case(&[], "nothing", "nothing")]
-    fn replaces(#[case] secrets: &[&str], #[case] text: &str, #[case] expected: &str) {
+    fn overlapping_and_repeated_secrets_are_masked(
+        #[case] secrets: &[&str],
+        #[case] text: &str,
+        #[case] expected: &str,
+    ) {
         assert_eq!(masker(secrets).mask(text), expected);
     }
 
@@ -297,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_values_by_their_texts() {
+    fn secrets_are_masked_in_all_texts_of_a_json_value() {
         // In JSON text the `n` of the escape and the secret would be taken for each other.
         let mut value = json!({ "a": "\nn123", "n123": [1, true, null, "x n123"] });
         masker(&["n123"]).mask_value(&mut value);
@@ -305,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_stay_few_and_forget_nothing() {
+    fn two_hundred_added_secrets_are_all_masked_with_few_batches() {
         let mut masker = Masker::default();
         let secrets: Vec<String> = (0..200).map(|n| format!("secret-{n:04}")).collect();
         secrets.iter().for_each(|secret| masker.add(secret));
@@ -318,7 +326,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_secret_survives(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
+        fn no_secret_remains_in_a_masked_text(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
             // The mask itself could become part of one.
             prop_assume!(!secret.contains('*'));
             let masker = masker(&[&secret]);

@@ -19,16 +19,16 @@ use crate::syntax::source::Span;
 /// The published JSON Schema of the file, for editors.
 pub const SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");
 
-/// One `[[known]]` of the file.
+/// One entry of a baseline file: a `[[known]]` table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// `scenario`, for any failure in it, or `scenario:check`, as reports name them.
     pub failure: String,
     /// Span of `failure`.
     pub place: Span,
-    /// Why it fails; never empty.
+    /// The author's reason for the failure; never empty.
     pub reason: String,
-    /// Whether it fails only sometimes.
+    /// Whether the check fails only sometimes.
     pub flaky: bool,
     /// All lines of the entry.
     pub span: Span,

@@ -51,7 +51,7 @@ fn settled(run: &Run, strict: bool, text: &str) -> RunReport {
 #[case::mistaken(Run::mistake(), false, "greeter/bye", Standing::Undecided, 2)]
 #[case::a_frame_that_did_not_come(Run::all_pass(), false, "greeter/hello:schema:echo:GRE-008", Standing::Stale, 1)]
 #[case::no_process_was_started(Run::all_pass(), false, "greeter/hello:process", Standing::Undecided, 0)]
-fn entries_are_matched_with_results(
+fn an_entry_is_expected_stale_or_undecided_by_the_result_of_its_check(
     #[case] run: Run,
     #[case] strict: bool,
     #[case] failure: &str,
@@ -78,7 +78,7 @@ fn checks_that_depend_on_an_expected_failure_are_expected_too() {
 }
 
 #[test]
-fn the_entry_that_names_the_check_gives_the_reason() {
+fn of_two_entries_the_one_that_names_the_check_gives_the_reason() {
     let text = entry("greeter/hello") + &entry("greeter/hello:GRE-002").replace("not done yet", "its own");
     let report = settled(&Run::one_failure(), false, &text);
     let known = report.protocols[0].scenarios.iter().flat_map(|s| &s.checks).find_map(|check| check.known.as_ref());
@@ -100,7 +100,7 @@ fn the_entry_that_names_the_check_gives_the_reason() {
 #[case("[[knwon]]\nfailure = \"a/b:C\"\nreason = \"x\"", false)]
 #[case("known = [1]", false)]
 #[case("known = \"x\"", false)]
-fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
+fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[case] fine: bool) {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
     jsonschema::draft202012::meta::validate(&schema).unwrap();
     let file: toml::Table = text.parse().unwrap();
@@ -110,7 +110,7 @@ fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
 }
 
 #[test]
-fn errors_point_at_their_place() {
+fn errors_in_a_baseline_point_at_their_place() {
     let text = "[[known]]\nfailure = \"greeter/hello:GRE-001\"\n\n[[known]]\nfailure = \"a/b\"\nreason = \"\"\nflakey = true\n";
     insta::assert_snapshot!("mistakes", parsed(text).err().unwrap());
     let twice = entry("greeter/hello") + &entry("greeter/hello");
@@ -118,7 +118,7 @@ fn errors_point_at_their_place() {
 }
 
 #[test]
-fn unknown_names_are_reported() {
+fn entries_with_unknown_scenarios_or_checks_are_reported() {
     let run = Run::all_pass();
     let mut names = Names::default();
     names.add(&run.pack, run.programs.iter().map(AsRef::as_ref), &["process"]);
@@ -131,7 +131,7 @@ fn unknown_names_are_reported() {
 }
 
 #[test]
-fn a_new_file_expects_what_fails() {
+fn a_newly_written_baseline_expects_the_checks_that_fail() {
     let report = Run::one_failure().report(options());
     let text = rewritten(&report, None);
     insta::assert_snapshot!("new", text);
@@ -143,13 +143,13 @@ fn a_new_file_expects_what_fails() {
 #[rstest]
 #[case(false, 0)]
 #[case(true, 2)]
-fn warnings_are_written_where_they_fail_the_run(#[case] strict: bool, #[case] entries: usize) {
+fn warnings_are_written_to_the_baseline_if_they_fail_the_run(#[case] strict: bool, #[case] entries: usize) {
     let report = Run::warning().report(RunOptions { strict, ..options() });
     assert_eq!(rewritten(&report, None).matches("[[known]]").count(), entries);
 }
 
 #[test]
-fn reasons_and_comments_of_the_author_are_kept() {
+fn reasons_and_comments_are_kept_when_a_baseline_is_rewritten() {
     let before = "# ours\n\n[[known]]\nfailure = \"greeter/bye:GRE-009\" # gone\nreason = \"echo\"\n\n# about names\n[[known]]\n\
                   reason = \"\"\"two\nlines\"\"\"\nfailure = \"greeter/hello:GRE-002\"\n";
     let report = Run::one_failure().report(options());

@@ -22,7 +22,7 @@ pub struct Job {
     place: Place,
     repetition: usize,
     subject: Arc<Prepared>,
-    /// Its id in reports.
+    /// The scenario's id in reports.
     id: String,
     instead: Option<(&'static str, Arc<Template>)>,
 }
@@ -51,18 +51,19 @@ impl Job {
         Ok(Self { program, place, repetition, subject, id, instead: None })
     }
 
-    /// Returns the same job under another id, with `instead` sent by the `sends raw` step (or the loop) named `name`.
+    /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `instead`, or the
+    /// loop over `name` goes through it.
     pub fn saying(self, id: &str, name: &'static str, instead: Template) -> Self {
         Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
-    /// Whether it must be the only scenario on the hub while it is played.
+    /// Whether the scenario must be the only one on the hub while it is played.
     pub(super) fn is_alone(&self) -> bool {
         matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub")
             && self.subject.embedded.is_none()
     }
 
-    /// Plays it when its turn has come; `number` is unique within the run. `None` where the run was
+    /// Plays the scenario when its turn has come; `number` is unique within the run. `None` where the run was
     /// interrupted before its turn.
     pub async fn play(
         self,

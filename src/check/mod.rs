@@ -18,7 +18,7 @@ use crate::scenario::Isolation;
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Scenarios at a time.
+    /// How many scenarios are played at a time.
     pub jobs: usize,
     /// Factor by which every wait is stretched.
     pub stretch: f64,
@@ -27,11 +27,12 @@ pub struct Options {
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
-    /// Characters of a payload that are kept: [`crate::interpreter::KEPT`], or more where payloads are compared.
+    /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT`], or more where payloads are
+    /// compared.
     pub kept: usize,
     /// Whether a conversation goes on behind every expected frame that does not come, see [`crate::interpreter::Config`].
     pub persistent: bool,
-    /// Scenarios that destroy the hub may run though it cannot be restarted.
+    /// Whether scenarios that destroy the hub may run though it cannot be restarted.
     pub destructive: bool,
     /// Distinguishes this run from all others.
     pub stamp: String,
@@ -83,8 +84,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Plays items in their order, at most so many at a time. Takes no more once `interrupt` is true, and returns when all
-/// that were started have ended. The iterator is advanced only when a slot is free, so it may be endless.
+/// Plays items in their order, at most `at_once` at a time. Takes no more once `interrupt` is true, and returns when
+/// all that were started have ended. The iterator is advanced only when a slot is free, so it may be endless.
 pub async fn in_turn<T, F>(
     items: impl Iterator<Item = T>,
     at_once: usize,

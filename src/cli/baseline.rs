@@ -24,7 +24,7 @@ pub struct BaselineArgs {
 /// Returns the names that entries may use, given the entries of a file.
 type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, CliError> + 'a;
 
-/// Both files, read and valid.
+/// The baseline to compare with and the one to write, both read and valid.
 pub struct Baselines {
     known: Vec<Entry>,
     write: Option<PathBuf>,

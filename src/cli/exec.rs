@@ -106,7 +106,7 @@ impl ExecArgs {
     }
 }
 
-/// Starts all of them; if one fails, the others are stopped.
+/// Starts all processes; if one fails, the others are stopped.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub async fn start(processes: &[Arc<HubProcess>], signals: &mut Signals) -> Resu
     Ok(())
 }
 
-/// Stops all of them, at once on a further signal.
+/// Stops all processes, at once on a further signal.
 pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut Signals) {
     for process in processes {
         tokio::select! {

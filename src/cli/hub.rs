@@ -330,7 +330,7 @@ pub struct Started {
     pub others: Vec<Subject>,
     pub signals: Signals,
     hubs: Vec<Arc<EmbeddedHubs>>,
-    /// Each with its protocol.
+    /// The processes of hubs that the run started, each with the name of its protocol.
     processes: Vec<(String, Arc<HubProcess>)>,
 }
 

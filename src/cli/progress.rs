@@ -16,11 +16,11 @@ pub struct Progress {
     terminal: bool,
     last_line: Instant,
     done: usize,
-    /// `None`: unlimited.
+    /// The number of items; `None` if unlimited.
     total: Option<usize>,
     /// The name of the counted items.
     unit: &'static str,
-    /// Shown instead of the running scenarios.
+    /// A text that is shown instead of the running scenarios.
     note: Option<String>,
     failed: usize,
     running: BTreeMap<String, Option<String>>,

@@ -43,13 +43,13 @@ pub enum Described {
 }
 
 impl PackArgs {
-    /// The path, or else what was named without the option.
+    /// Returns the path given by `--pack`, or else `named`.
     pub fn over(&self, named: Option<String>) -> String {
         self.pack.as_ref().map(|path| path.display().to_string()).or(named).unwrap_or_default()
     }
 }
 
-/// What lies at a path of the user's.
+/// Loads the pack or the plain AsyncAPI document at a path of the user's.
 pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     // The document of a pack of ours means that pack.
     let folder = path.parent().filter(|_| path.is_file() && path.ends_with(DOCUMENTS[0]));
@@ -114,7 +114,7 @@ fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Re
     Ok(loaded(folder, pack, diagnostics, sources))
 }
 
-/// Names of the protocols that are built in.
+/// Returns the names of the built-in protocols.
 pub fn built_in() -> Vec<&'static str> {
     FILES.iter().filter_map(|(path, _)| path.strip_prefix("schemas/")?.strip_suffix("/asyncapi.yaml")).collect()
 }
@@ -185,7 +185,7 @@ fn walk(
     Ok(())
 }
 
-/// A file of the user's, as text.
+/// Reads a file of the user's as text.
 pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| CliError::new(format!("failed to read {shown}: {error}")))?;
@@ -240,7 +240,7 @@ impl Loaded {
     }
 }
 
-/// One of the built-in protocols.
+/// Loads a built-in protocol.
 pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, CliError> {
     let known = built_in();
     if !known.contains(&name) {

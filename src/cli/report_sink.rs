@@ -12,7 +12,7 @@ use crate::syntax::source::Sources;
 
 /// A format of reports of type `R`.
 pub struct Format<R> {
-    /// What stands before the `=`.
+    /// The name of the format, which stands before the `=` of `--report`.
     name: &'static str,
     /// A path that suits it, for help texts.
     example: &'static str,
@@ -121,7 +121,7 @@ impl Sinks<LoadReport> {
     }
 }
 
-/// The help of `--report`.
+/// Returns the help text of `--report`.
 pub fn help<R>(formats: &[Format<R>]) -> String {
     listed("Write a report: ", formats, |_| "PATH") + "; - is stdout"
 }

@@ -44,7 +44,7 @@ mod tests {
     #[case("sh -c 'a | b; c'", &["sh", "-c", "a | b; c"])]
     #[case(r#"hub "two words" 'it''s' x\ y"#, &["hub", "two words", "its", "x y"])]
     #[case("hub $HOME *", &["hub", "$HOME", "*"])]
-    fn words_are_split_as_by_a_shell(#[case] text: &str, #[case] words: &[&str]) {
+    fn a_command_is_split_into_words_as_by_a_shell(#[case] text: &str, #[case] words: &[&str]) {
         assert_eq!(Exec::parse(text).unwrap().words, words);
     }
 
@@ -54,7 +54,7 @@ mod tests {
     #[case("'' x")]
     #[case("hub 'x")]
     #[case("hub \\")]
-    fn what_is_no_command_is_refused(#[case] text: &str) {
+    fn an_empty_or_badly_quoted_command_is_refused(#[case] text: &str) {
         let error = Exec::parse(text).unwrap_err();
         assert!(error.contains(": "), "{error}");
     }

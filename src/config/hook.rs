@@ -15,7 +15,8 @@ pub enum HookSpec {
         /// `http://` or `https://`.
         url: String,
         headers: BTreeMap<String, String>,
-        /// `None`: the message if the step has one, else the args, as JSON; nothing with GET and DELETE.
+        /// The body of the request. `None`: the message if the step has one, else the args, as JSON; nothing with GET
+        /// and DELETE.
         body: Option<String>,
         /// `None`: the target's patience.
         timeout: Option<Duration>,

@@ -79,11 +79,11 @@ pub struct Instance {
     pub url: String,
     /// Names that scenarios may list under `needs`, the target's included.
     pub provides: BTreeSet<String>,
-    /// By name, as `hub.NAME` in scenarios; the target's own included.
+    /// Settings by name, as `hub.NAME` in scenarios; those of the whole target included.
     pub settings: BTreeMap<String, Setting>,
     /// Command that starts the hub at this address.
     pub exec: Option<Exec>,
-    /// By name; the target's own included.
+    /// Hooks by name; those of the whole target included.
     pub hooks: BTreeMap<String, HookSpec>,
 }
 

@@ -188,7 +188,11 @@ mod tests {
     #[case("a ${'}", 2..6, "this `${` is never closed")]
     #[case("a ${arg.x} b", 4..9, "`arg` is not known here")]
     #[case("a ${1 +} b", 4..7, "syntax error: unexpected end of input, expected expression")]
-    fn complains_before(#[case] text: &str, #[case] range: Range<usize>, #[case] message: &str) {
+    fn errors_of_a_template_are_found_before_it_is_filled(
+        #[case] text: &str,
+        #[case] range: Range<usize>,
+        #[case] message: &str,
+    ) {
         let errors = check(text);
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert_eq!((errors[0].range.clone(), errors[0].message.as_str()), (range, message));

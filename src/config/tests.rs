@@ -80,7 +80,7 @@ fn secret(text: &str) -> Setting {
 }
 
 #[test]
-fn all_keys_are_parsed() {
+fn all_keys_of_a_target_file_are_parsed() {
     let plain = [
         ("identify_timeout", setting(json!("5s"))),
         ("limits", setting(json!({ "groups": 3, "names": [1, 2.5] }))),
@@ -148,7 +148,7 @@ fn all_keys_are_parsed() {
 }
 
 #[test]
-fn a_url_is_a_target() {
+fn a_url_alone_makes_a_target_with_defaults() {
     let mut sources = Sources::default();
     let overrides = [parse_override("version=1.2.3").expect("an override")];
     let target = from_url(&mut sources, "ws://hub.example/ws", &overrides, &environment, &read).expect("a target");
@@ -191,7 +191,7 @@ fn a_url_is_a_target() {
 #[case::scenario("mine/seq.yaml", "`check --scenario mine/seq.yaml`")]
 #[case::target("hub.toml", "`--target hub.toml`")]
 #[case::host("hub.example", "ws://hub.example")]
-fn a_file_in_place_of_an_address_is_given_by_an_option(#[case] word: &str, #[case] help: &str) {
+fn the_error_for_a_file_in_place_of_an_address_names_the_option_for_it(#[case] word: &str, #[case] help: &str) {
     let mut sources = Sources::default();
     let errors = from_url(&mut sources, word, &[], &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
         .expect_err("no hub");
@@ -224,7 +224,7 @@ fn an_override_sets_a_setting(#[case] text: &str, #[case] expected: serde_json::
 }
 
 #[test]
-fn overrides_go_over_every_instance() {
+fn an_override_of_a_setting_holds_for_every_instance() {
     let all = [
         "version=0.9.0",
         "settings.limits.groups=9",
@@ -625,7 +625,7 @@ fn no_diagnostic_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) 
 }
 
 #[test]
-fn debug_shows_no_secret() {
+fn debug_output_of_a_target_shows_no_secret() {
     let overrides = [parse_override("secrets.key=CANARY").expect("an override")];
     let target = parsed("url = \"ws://h\"", &["secrets.key=CANARY"]).expect("a target");
     let shown = format!("{overrides:?} {target:?}");
@@ -649,7 +649,7 @@ fn debug_shows_no_secret() {
 #[case("WS://h", false)]
 #[case("h:4000", false)]
 #[case("", false)]
-fn urls(#[case] url: &str, #[case] fine: bool) {
+fn only_websocket_urls_with_a_host_are_accepted(#[case] url: &str, #[case] fine: bool) {
     let mut sources = Sources::default();
     assert_eq!(from_url(&mut sources, url, &[], &environment, &read).is_ok(), fine);
 }
@@ -758,7 +758,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = [\"x\"]", true)]
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = []", false)]
 #[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
-fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
+fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[case] fine: bool) {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
     let validator = jsonschema::draft202012::new(&schema).expect("the schema is a schema");
     let file: toml::Table = text.parse().expect("TOML");
@@ -770,7 +770,7 @@ fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
 }
 
 #[test]
-fn the_schema_is_one() {
+fn the_published_schema_is_a_valid_json_schema() {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
     jsonschema::draft202012::meta::validate(&schema).expect("it follows its own dialect");
 }
@@ -784,14 +784,14 @@ fn the_schema_is_one() {
 #[case("[settings".to_owned() + &".a".repeat(100_000) + "]")]
 #[case("é = \u{feff}\0".repeat(10_000))]
 #[case("a = 5s\nb = é\n".repeat(10_000))]
-fn depth_and_length_are_harmless(#[case] text: String) {
+fn deeply_nested_or_long_files_do_not_overflow_the_stack(#[case] text: String) {
     let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || parsed(&text, &[]).is_err());
     assert!(read.expect("a thread").join().expect("no panic"));
 }
 
 proptest! {
     #[test]
-    fn nothing_panics(text in "[ -~\n]{0,80}|(\\[|\\{|=|\"|'|\n|\\.|a|secrets|instance|hooks|http|url|\\$|#|é){0,40}") {
+    fn no_text_of_a_target_file_makes_the_parser_panic(text in "[ -~\n]{0,80}|(\\[|\\{|=|\"|'|\n|\\.|a|secrets|instance|hooks|http|url|\\$|#|é){0,40}") {
         let mut sources = Sources::default();
         let file = sources.add("hub.toml", text);
         if let Err(errors) = parse(&mut sources, file, &[], &environment, &read) {
@@ -800,7 +800,7 @@ proptest! {
     }
 
     #[test]
-    fn no_override_panics(text in "(\\[|\\{|=|\"|'|\\.|a|secrets|instance|hooks|url|\\$|é| ){0,20}") {
+    fn no_text_of_an_override_makes_the_parser_panic(text in "(\\[|\\{|=|\"|'|\\.|a|secrets|instance|hooks|url|\\$|é| ){0,20}") {
         let Ok(over) = parse_override(&text) else { return Ok(()) };
         let mut sources = Sources::default();
         let file = sources.add("hub.toml", FULL);
@@ -816,7 +816,7 @@ proptest! {
 #[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\n[[instance]]\nname = \"b\"", &["hub: [0, 1]"])]
 #[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"\n[[instance]]\nname = \"b\"", &["hub: [1]", "own: [0]"])]
 #[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"", &["own: [0]"])]
-fn every_instance_has_one_command(#[case] text: &str, #[case] expected: &[&str]) {
+fn each_command_is_started_once_for_all_its_instances(#[case] text: &str, #[case] expected: &[&str]) {
     let launches = parsed(text, &[]).expect("a target").launches();
     let launches: Vec<_> = launches.iter().map(|(exec, places)| format!("{}: {places:?}", exec.text)).collect();
     assert_eq!(launches, expected);

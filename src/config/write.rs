@@ -54,7 +54,7 @@ pub(super) fn to_toml(target: &Target) -> String {
     file.to_string()
 }
 
-/// Leaves out the hooks that are equal to those `of_all`.
+/// Returns the table of an instance, without hooks that are equal to those `of_all` instances.
 fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Table {
     let mut table = Table::new();
     table.insert("url".to_owned(), instance.url.as_str().into());

@@ -20,16 +20,16 @@ pub struct Feedback(Arc<Mutex<Steered>>);
 #[derive(Default)]
 struct Steered {
     ahead: VecDeque<u64>,
-    /// Played, or queued in `ahead`, before their turn.
+    /// Numbers of cases that were played, or queued in `ahead`, before their turn.
     taken: HashSet<u64>,
-    /// The last number that came in its turn.
+    /// The last case number that came in its turn.
     reached: Option<u64>,
     /// Hashes of a message's name and of the shapes of all frames received in a case.
     shapes: HashSet<u64>,
 }
 
 impl Feedback {
-    /// Returns the same numbers, each once, but first those that [`Feedback::see`] has queued.
+    /// Returns the given case numbers, each once, but first those that [`Feedback::see`] has queued.
     pub fn numbers<I: Iterator<Item = u64> + Send>(&self, numbers: I) -> impl Iterator<Item = u64> + Send + use<I> {
         let steered = self.clone();
         let mut numbers = numbers;

@@ -9,7 +9,7 @@ pub enum Placement {
     Joined,
     /// In a conversation of the scenarios, in place of the valid message.
     Within,
-    /// At the same point, but by another client, which takes no part in the conversation.
+    /// In a conversation of the scenarios, but by another client, which takes no part in the conversation.
     Outside,
     /// In a random walk: several actors send valid messages in random order, about each other's objects.
     Walk,

@@ -15,7 +15,7 @@ use super::stateful::model::Model;
 use super::stateful::random_walk;
 use crate::generate::rng::Dice;
 
-/// Draws for a case. A cell for which few draws succeed should still be played as often as others.
+/// How many draws are tried for a case. A cell for which few draws succeed should still be played as often as others.
 const CASTS: usize = 64;
 
 /// All cells of a protocol for which a case can be made, in the order in which they are played: shuffled by the seed.

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_case_has_the_same_dice_every_time_and_no_other_case_has_them() {
+    fn a_case_has_the_same_random_numbers_every_time_and_no_other_case_has_them() {
         let draw = |seed, number| {
             let mut dice = Dice::of(seed, number);
             [dice.between(0, i64::MAX), dice.between(0, i64::MAX)]

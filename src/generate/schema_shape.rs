@@ -256,7 +256,7 @@ mod tests {
     #[case::item(json!({"properties": {"a": {"items": {"type": "boolean"}}}}), &["a", "0"], &["boolean"], None)]
     #[case::several(json!({"allOf": [{"type": ["string", "null"]}, {"type": "string"}]}), &[], &["string"], None)]
     #[case::nothing(json!({}), &["a"], &[], None)]
-    fn combinators_are_merged(
+    fn schemas_under_combinators_are_merged(
         #[case] schema: Value,
         #[case] path: &[&str],
         #[case] types: &[&str],
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_to_itself_ends() {
+    fn a_schema_that_refers_to_itself_ends() {
         let schema = json!({"$ref": "#", "properties": {"next": {"$ref": "#"}}});
         assert_eq!(Shape::of(&schema, &mut Branches::All).members(), ["next"]);
     }

@@ -44,10 +44,10 @@ pub struct Site {
     pub hooks: BTreeMap<String, HookSpec>,
     /// Certificates that hooks trust; `None` if no hook uses TLS.
     pub trust: Option<Trust>,
-    /// Defaults of the protocol included.
+    /// The settings by name, the protocol's defaults included.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
-    /// Its process, if the run started it.
+    /// The process of the hub, if the run started it.
     pub process: Option<Arc<HubProcess>>,
     /// Memory for the long messages of all connections to this hub.
     pub room: MemoryBudget,
@@ -74,7 +74,7 @@ pub struct Prepared {
     pub(crate) masker: Arc<Masker>,
     /// Most connections at a time, at least one.
     pub(crate) connections: usize,
-    /// Whether pack or target set this limit, so that no more may be open.
+    /// Whether pack or target limit the number of connections, so that no more may be open.
     pub(crate) limited: bool,
     pub(crate) budget: Arc<Semaphore>,
     /// Read-locked by scenarios that share the hub, write-locked by those that must be alone on it.

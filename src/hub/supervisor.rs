@@ -19,16 +19,16 @@ pub const PROCESS_CHECK: &str = "process";
 pub const MOST_CRASHES: usize = 10;
 /// How long to wait for the end of the process after a failure: connections may close a moment before it ends.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Pause between attempts to start it again: connections of the previous process may keep its port for a while.
+/// Pause between attempts to start the hub again: connections of the previous process may keep its port for a while.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Lines of its log in the report of a crash, and of the run.
+/// How many lines of the hub's log are in the report of a crash, and of the run.
 const CRASH_LINES: usize = 20;
 const RUN_LINES: usize = 200;
 
 /// A hub's process, running for the whole run.
 pub struct HubProcess {
     launch: Launch,
-    /// Held while it is started or stopped.
+    /// Held while the hub is started or stopped.
     switching: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -81,7 +81,7 @@ struct State {
 }
 
 impl HubProcess {
-    /// `command` is its name in reports.
+    /// `command` is the hub's command as reports show it.
     pub fn new(launch: Launch, command: String, instances: Vec<String>) -> Arc<Self> {
         let report = ProcessReport { command, instances, ..ProcessReport::default() };
         let state = Mutex::new(State { report, ..State::default() });
@@ -123,7 +123,8 @@ impl HubProcess {
         Ok(ActivePlay { number, generation, kind })
     }
 
-    /// Removes a scenario; returns how the hub ended, if it did during it. `wrong`: a check did not pass.
+    /// Removes a scenario; returns how the hub ended, if it did so while the scenario was played. `wrong`: a check did
+    /// not pass.
     pub async fn end_play(&self, play: ActivePlay, wrong: bool) -> Option<ProcessEnd> {
         let ended = self.state().running.as_ref().map(Running::ended);
         if let (Some(ended), true) = (ended, wrong || play.kind != Play::Shared) {
@@ -151,7 +152,7 @@ impl HubProcess {
         Some(ProcessEnd { alone: crash.blamed.is_some(), status: crash.status.clone(), log: crash.log.clone() })
     }
 
-    /// Stops it for good.
+    /// Stops the hub for good.
     pub async fn end(&self, grace: Duration) {
         let _switching = self.switching.lock().await;
         self.stop(grace).await;
@@ -162,7 +163,7 @@ impl HubProcess {
         }
     }
 
-    /// Whether it will not be started again.
+    /// Whether the hub will not be started again.
     pub fn is_given_up(&self) -> bool {
         self.state().report.given_up.is_some()
     }

@@ -16,7 +16,7 @@ use crate::syntax::yaml::Node;
 
 /// A message of the document with its schema, samples and matcher.
 pub struct Candidate {
-    /// Index into the outline.
+    /// Index of the message in the outline.
     pub message: usize,
     pub name: String,
     pub span: Span,
@@ -26,16 +26,16 @@ pub struct Candidate {
     pub source: Value,
     /// `None` where the schema is invalid.
     pub validator: Option<Validator>,
-    /// The source of its matcher.
+    /// The source of the message's matcher.
     pub matches: Map<String, Value>,
-    /// A payload, and whether it is the document's.
+    /// An example payload, and whether it comes from the document.
     pub example: Option<(Value, bool)>,
-    /// Valid examples of the document, then generated payloads.
+    /// Valid payloads, each with whether it comes from the document: its examples, then generated ones.
     samples: Vec<(Value, bool)>,
     /// Invalid examples of the document.
     misfits: Vec<Span>,
     facts: Facts,
-    /// How many other schemas allow all samples of this one.
+    /// How many schemas of other messages allow all samples of this one.
     narrow: usize,
 }
 

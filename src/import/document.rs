@@ -30,9 +30,9 @@ pub struct Message<'a> {
     pub summary: String,
     pub span: Span,
     pub directions: Directions,
-    /// Indexes of the messages that may answer it.
+    /// Indexes of the messages that may answer this message.
     pub replies: Vec<usize>,
-    /// JSON pointer into the payload.
+    /// JSON pointer of the correlation id in the payload.
     pub correlation: Option<String>,
     /// `None` where any JSON is valid.
     pub payload: Option<Place<'a>>,
@@ -46,7 +46,7 @@ pub struct Channel<'a> {
     pub name: String,
     pub address: String,
     pub place: Place<'a>,
-    /// Indexes of the messages that a client sends here.
+    /// Indexes of the messages that a client sends on this channel.
     pub to_hub: Vec<usize>,
 }
 
@@ -99,7 +99,7 @@ pub fn read<'a>(
 struct Reader<'a, 'd> {
     library: &'a Library,
     outline: Outline<'a>,
-    /// Place of a message -> its index; `None` for one that is ignored.
+    /// The index of each message by its place; `None` for a message that is ignored.
     seen: BTreeMap<(String, String), Option<usize>>,
     /// The content type of messages that name none.
     json: String,

@@ -47,9 +47,9 @@ pub enum Perspective {
     Client,
 }
 
-/// The name of the message that a frame is recognised as which is no message of the document.
+/// The name of the message as which frames that are no message of the document are recognised.
 const OTHER: &str = "no_message_of_the_document";
-/// The rules of a plain document: the hub may send only what it lists.
+/// The rule of a plain document: the hub may send only what it lists.
 const FITS: &str = "DOC-FITS";
 const LISTED: &str = "DOC-LISTED";
 

@@ -26,9 +26,9 @@ pub struct Library {
 
 enum File {
     Read(FileId, Node),
-    /// The error in it.
+    /// The file could not be parsed: the error in it.
     Broken(Diagnostic),
-    /// Why it could not be read.
+    /// The file could not be read: why.
     Missing(String),
 }
 
@@ -39,7 +39,7 @@ pub type Fetch<'f> = dyn FnMut(&str, &mut Sources) -> Result<FileId, String> + '
 #[derive(Clone)]
 pub struct Place<'a> {
     pub file: &'a str,
-    /// JSON pointer.
+    /// JSON pointer of the node in its file.
     pub pointer: String,
     pub node: &'a Node,
 }
@@ -76,7 +76,7 @@ impl<'a> Place<'a> {
         (self.file.to_owned(), self.pointer.clone())
     }
 
-    /// Returns the last name of its pointer.
+    /// Returns the last name of the place's JSON pointer.
     pub fn name(&self) -> String {
         self.pointer.rsplit('/').next().map(unescape).unwrap_or_default()
     }

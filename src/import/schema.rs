@@ -165,7 +165,7 @@ fn text(span: Span, value: String) -> Node {
 
 struct Writer<'l, 'd> {
     library: &'l Library,
-    /// Place of a schema that was referred to -> its name under `$defs`.
+    /// The name under `$defs` of each schema that was referred to, by its place.
     names: BTreeMap<(String, String), String>,
     open: Vec<(String, Place<'l>, Dialect)>,
     left: usize,

@@ -20,13 +20,13 @@ pub type Facts = BTreeMap<String, Fact>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fact {
-    /// Whether it is always present.
+    /// Whether the member is always present.
     pub present: bool,
-    /// Its only possible values.
+    /// The member's only possible values.
     pub values: Option<Vec<Value>>,
-    /// Its only possible types.
+    /// The member's only possible types.
     pub types: Option<BTreeSet<String>>,
-    /// Its only possible members.
+    /// The only members that the member, an object, can have.
     pub only: Option<BTreeSet<String>>,
 }
 

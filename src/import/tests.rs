@@ -58,7 +58,7 @@ fn with_payload(payload: &str) -> String {
 #[case::words_beside("{ default: 1, readOnly: true, x-y: 1, discriminator: type, externalDocs: {}, type: any }", json!({}))]
 #[case::anything("true", json!({}))]
 #[case::in_a_file("{ $ref: 'sub/x.json#/definitions/a' }", json!({"items": {"$ref": "#/$defs/b"}, "$defs": {"b": {"type": "null"}}}))]
-fn schemas_are_read_as_they_were_meant(#[case] payload: &str, #[case] expected: Value) {
+fn schemas_of_older_drafts_are_converted_to_2020_12(#[case] payload: &str, #[case] expected: Value) {
     let files = [
         ("sub/x.json", r##"{"definitions": {"a": {"items": {"$ref": "../y.yaml#/b"}}}}"##),
         ("y.yaml", "b: { type: 'null' }\n"),
@@ -107,7 +107,7 @@ fn messages_are_told_apart(#[case] payloads: &[&str], #[case] frames: &[(Value, 
 }
 
 #[test]
-fn what_nothing_tells_apart_is_passed_over_with_a_note() {
+fn a_message_that_cannot_be_distinguished_from_another_is_ignored_with_a_warning() {
     let made = made(
         "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { oneOf: [ { name: a, payload: {} }, { name: b, payload: {} } ] } } } }\n",
         Perspective::Hub,
@@ -118,7 +118,7 @@ fn what_nothing_tells_apart_is_passed_over_with_a_note() {
 }
 
 #[test]
-fn examples_are_taken_as_they_are_shown_if_they_fit() {
+fn documented_examples_are_used_if_they_are_valid() {
     let example = |examples: &str, payload: &str| {
         let made = made(
             &format!(
@@ -186,7 +186,7 @@ operations:
 #[rstest]
 #[case::hub(Perspective::Hub, &[("q", true), ("r", false), ("n", false)], &["on_ask-q", "on_news-hears", "shared"])]
 #[case::client(Perspective::Client, &[("q", false), ("r", true), ("n", true)], &["on_ask-r", "on_news-n", "shared"])]
-fn channels_have_roles_of_their_own(
+fn each_channel_has_its_own_scenarios_and_the_perspective_sets_directions(
     #[case] perspective: Perspective,
     #[case] to_hub: &[(&str, bool)],
     #[case] files: &[&str],
@@ -204,7 +204,7 @@ fn channels_have_roles_of_their_own(
 }
 
 #[test]
-fn anchors_and_old_words_of_others_are_read() {
+fn anchors_and_merge_keys_are_resolved_and_yes_is_text() {
     let document = "x-common: &common { type: object, required: [on] }\nasyncapi: 2.0.0\nchannels:\n  /:\n    publish:\n      message:\n        payload:\n          <<: *common\n          properties: { on: { enum: [yes, no] } }\n";
     let made = made(document, Perspective::Hub, &[]);
     let schema = &made.pack.messages[0].schema;

@@ -109,7 +109,7 @@ pub(super) struct Frames {
     pub(super) quantity: Option<(Quantity, usize)>,
     /// Whether frames are collected until the deadline, rather than until there are enough.
     pub(super) collecting: bool,
-    /// Whether that deadline has passed and some are still missing.
+    /// Whether the deadline has passed and some frames are still missing.
     pub(super) late: bool,
 }
 

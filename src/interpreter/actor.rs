@@ -17,12 +17,12 @@ pub const MOST_BYTES: usize = 24 << 20;
 #[derive(Default)]
 pub struct Actor {
     pub given: BTreeMap<String, Bound>,
-    /// Names its opening bound.
+    /// Names that the actor's opening bound.
     pub opened: BTreeMap<String, Bound>,
     pub link: Link,
     /// The latest connection, while it is open and after.
     pub connection: Option<u32>,
-    /// Whether its upgrade request is a standard one: the scenario changed no handshake header.
+    /// Whether the actor's upgrade request is a standard one: the scenario changed no handshake header.
     pub standard_upgrade: bool,
     pub opened_at: Duration,
     pub inbox: VecDeque<Entry>,
@@ -35,7 +35,7 @@ pub struct Actor {
     pub last_sent: Option<String>,
     /// The message that was sent last on this connection, by its index in the pack.
     pub last_message: Option<usize>,
-    /// Where it listens, for a role with `side: server`.
+    /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
@@ -65,7 +65,7 @@ pub enum Link {
         sequence: u64,
         refusal: Value,
         text: String,
-        /// Whether it says nothing of the hub: a proxy may have answered, or a limit of hubproof was exceeded.
+        /// Whether the refusal says nothing of the hub: a proxy may have answered, or a limit of hubproof was exceeded.
         undecided: bool,
     },
     Unreachable {
@@ -79,14 +79,14 @@ pub enum Link {
 pub struct End {
     pub sequence: u64,
     pub at: Duration,
-    /// Since it was open.
+    /// The time since the connection was open.
     pub after: Duration,
     /// A close frame arrived.
     pub close_frame: bool,
     pub code: Option<u16>,
     pub reason: String,
     pub claimed: bool,
-    /// Whether hubproof ended it.
+    /// Whether hubproof ended the connection.
     pub by_us: bool,
 }
 
@@ -117,7 +117,7 @@ pub struct Entry {
     pub wire: Arc<Wire>,
     pub kind: EntryKind,
     pub claimed: bool,
-    /// Its size in memory, about, in bytes.
+    /// The frame's size in memory, about, in bytes.
     pub weight: usize,
 }
 
@@ -140,7 +140,7 @@ pub enum EntryKind {
 }
 
 impl Entry {
-    /// Why the frame is unknown, if it could not be decoded.
+    /// Returns why the frame is unknown, if it could not be decoded.
     pub fn undecodable(&self) -> Option<String> {
         let EntryKind::Undecodable { why, .. } = &self.kind else { return None };
         Some(format!("cannot be decided: a received frame is JSON, but cannot be decoded by hubproof: {why}"))

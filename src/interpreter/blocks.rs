@@ -27,9 +27,9 @@ pub struct Frame {
     pub position: usize,
     pub names: BTreeMap<String, Bound>,
     pub kind: Kind,
-    /// The actor that steps without an actor are about, and `self`.
+    /// The actor of the steps that name none, and of `self`.
     pub me: Option<ActorId>,
-    /// Why a step in here was skipped, if one was: then the check of the step around the block is not decided.
+    /// Why a step inside the block was skipped, if one was: then the check of the step around the block is not decided.
     pub missed: Option<String>,
 }
 
@@ -322,7 +322,8 @@ impl Conversation {
         self.push(Frame { kind: Kind::Retry { since: self.now, until, before }, ..Frame::body(body) });
     }
 
-    /// Plays a scene for each of these actors, one after another; once, without an actor, for `play`.
+    /// Plays a scene for each of `members`, one after another; if there are none (the step `play`), once without an
+    /// actor.
     pub(super) fn enter_scene(&mut self, program: &Arc<Program>, members: Vec<ActorId>, group: bool) {
         if members.is_empty() {
             self.scene_frame(program, None, Vec::new(), Vec::new(), group);

@@ -60,8 +60,8 @@ fn within_bounds(text: &str) -> Result<Value, DecodeError> {
     })
 }
 
-/// Returns the error of a text that is not JSON by the grammar alone: without depth, range and surrogates, and without
-/// recursion.
+/// Returns the error of a text that is not JSON by its grammar alone, whatever the nesting, the range of numbers and
+/// surrogates; does not recurse.
 fn not_json(text: &str) -> Option<DecodeError> {
     serde_json::from_str::<IgnoredAny>(text).err().map(|error| DecodeError::NotJson(error.to_string()))
 }
@@ -227,7 +227,7 @@ mod tests {
     #[case(r#"{"a":NaN"#, None)]
     #[case(r#"{"a":nan}"#, None)]
     #[case(r#"{"a":"NaN"#, None)]
-    fn words_for_no_number_are_null(#[case] text: &str, #[case] expected: Option<Value>) {
+    fn nan_and_infinity_are_read_as_null_where_allowed(#[case] text: &str, #[case] expected: Option<Value>) {
         let words = ["NaN", "Infinity", "-Infinity"].map(str::to_owned);
         assert_eq!(decode(text, &words).ok(), expected);
         // And without them this is no JSON.
@@ -237,7 +237,7 @@ mod tests {
     #[rstest]
     #[case(r#"{"a":NaN,"b":1e400}"#)]
     #[case(r#"{"b":1e400,"a":NaN}"#)]
-    fn words_for_no_number_hide_no_bound(#[case] text: &str) {
+    fn nan_in_a_frame_does_not_hide_an_exceeded_limit(#[case] text: &str) {
         let beyond = DecodeError::Beyond("it holds a number beyond ±1.8e308".to_owned());
         assert_eq!(decode(text, &["NaN".to_owned()]), Err(beyond));
         assert!(matches!(decode(text, &[]), Err(DecodeError::NotJson(_))));

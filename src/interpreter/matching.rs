@@ -35,9 +35,9 @@ pub const DROPPED: &str = "cannot be decided: more frames were received than hub
 pub struct Wanted {
     kind: Kind,
     matcher: Option<Arc<Matcher>>,
-    /// Only frames after this position.
+    /// Only frames after this position in the conversation match.
     after: u64,
-    /// Only frames received by then: the end of the window, however late the timer fires.
+    /// Only frames received by this time match: the end of the window, however late the timer fires.
     until: Option<Duration>,
     /// Whether `any` leaves out the messages on the `ignore` list.
     ignoring: bool,
@@ -94,7 +94,7 @@ impl Wanted {
         self.until = None;
     }
 
-    /// The expected frame as findings name it: `hello`, `matching hello` with conditions, `message` for any.
+    /// Returns the expected frame as findings name it: `hello`, `matching hello` with conditions, `message` for any.
     pub fn name(&self, pack: &Pack) -> String {
         let name = match self.kind {
             Kind::Any => "message",
@@ -105,8 +105,8 @@ impl Wanted {
         if self.matcher.is_some() { format!("matching {name}") } else { name.to_owned() }
     }
 
-    /// Why it is unknown whether the expected frame was received, if it is: frames were dropped, or one that could not be
-    /// decoded may be it.
+    /// Returns why it is unknown whether the expected frame was received: frames were dropped, or one that could not be
+    /// decoded may be it. `None` if it is known.
     pub fn undecidable(&self, actor: &Actor, pack: &Pack) -> Option<String> {
         if self.missed {
             return Some(DROPPED.to_owned());

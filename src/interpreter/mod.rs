@@ -114,7 +114,7 @@ pub enum Output {
         connection: u32,
         bytes: Vec<u8>,
     },
-    /// Without a close frame: reset, or end of stream.
+    /// End the connection without a close frame: by a reset, or an end of the stream.
     End {
         connection: u32,
         reset: bool,
@@ -149,9 +149,9 @@ pub struct Dial {
     pub from: Option<String>,
     /// Headers that are left out of the request.
     pub without: Vec<String>,
-    /// Instead of `GET`.
+    /// The HTTP method, in place of `GET`.
     pub method: Option<String>,
-    /// Instead of `1.1`.
+    /// The HTTP version, in place of `1.1`.
     pub http: Option<String>,
 }
 

@@ -331,7 +331,8 @@ impl Conversation {
         }
     }
 
-    /// Returns the position after which frames count.
+    /// Returns the position of the frame bound to `name` (of several, of the first), after which frames count; 0
+    /// without a name.
     pub(super) fn after(&self, name: Option<&str>) -> Result<u64, Failure> {
         use crate::scenario::template::Names;
         let Some(name) = name else { return Ok(0) };

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_list_is_reused() {
+    fn the_memory_of_a_dropped_list_is_reused() {
         let mut lists = PooledVec::default();
         lists.extend(0..100);
         let first = lists.take();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_is_bounded() {
+    fn the_pool_of_lists_is_limited_in_memory() {
         let mut lists = PooledVec::default();
         let room = |lists: &PooledVec<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
         let long = [(); 3].map(|()| {

@@ -52,7 +52,7 @@ mod tests {
     #[case(123_456_789.0, "123 ms")]
     #[case(1_250_000_000.0, "1.25 s")]
     #[case(61_000_000_000.0, "61.0 s")]
-    fn times(#[case] time: f64, #[case] expected: &str) {
+    fn times_are_formatted_with_three_digits_and_a_unit(#[case] time: f64, #[case] expected: &str) {
         assert_eq!(nanos(time), expected);
     }
 
@@ -60,7 +60,7 @@ mod tests {
     #[case(7, "7")]
     #[case(1_000, "1 000")]
     #[case(1_234_567, "1 234 567")]
-    fn numbers(#[case] number: u64, #[case] expected: &str) {
+    fn numbers_are_formatted_in_groups_of_three_digits(#[case] number: u64, #[case] expected: &str) {
         assert_eq!(grouped(number), expected);
     }
 
@@ -68,7 +68,7 @@ mod tests {
     #[case(0.0, "0 %")]
     #[case(0.004, "0.4 %")]
     #[case(0.934, "93 %")]
-    fn shares(#[case] share: f64, #[case] expected: &str) {
+    fn shares_are_formatted_as_percentages(#[case] share: f64, #[case] expected: &str) {
         assert_eq!(percent(share), expected);
     }
 }

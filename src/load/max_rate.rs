@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_limit_is_found_to_a_twentieth(first in 1.0..2000.0_f64, limit in 10.0..20_000.0_f64) {
+        fn the_search_finds_the_highest_rate_to_a_few_percent(first in 1.0..2000.0_f64, limit in 10.0..20_000.0_f64) {
             let first = first.min(FIRST);
             prop_assume!(limit < first * 2000.0 && limit > first / 500.0);
             let search = search(first, limit);
@@ -190,20 +190,24 @@ mod tests {
     #[case::fewer_by_chance(960.0, 958.0, None)]
     #[case::too_few_to_be_chance(900.0, 900.0, Some("only 900.0/s of 1000.0/s were begun"))]
     #[case::behind(960.0, 930.0, Some("completions did not keep up (930.0/s of 960.0/s)"))]
-    fn completions_keep_up_with_what_began(#[case] begun: f64, #[case] completed: f64, #[case] why: Option<&str>) {
+    fn a_rate_is_sustained_if_completions_keep_up_with_arrivals(
+        #[case] begun: f64,
+        #[case] completed: f64,
+        #[case] why: Option<&str>,
+    ) {
         let pace = Pace { offered: 1000.0, begun, completed, seconds: 10.0 };
         assert_eq!(pace.shortfall().as_deref(), why);
     }
 
     #[test]
-    fn a_hub_that_sustains_nothing_ends_the_search() {
+    fn the_search_ends_for_a_hub_that_sustains_no_rate() {
         let search = search(100.0, 0.0);
         assert!(search.found().is_none() && search.tries.len() <= MOST);
         assert!(search.shown("x").ends_with("No rate was sustained.\n"));
     }
 
     #[test]
-    fn what_was_found_is_shown_with_its_bound() {
+    fn the_search_shows_the_highest_sustained_rate_and_the_one_that_failed() {
         let shown = search(100.0, 330.0).shown("a < 5ms");
         assert!(shown.starts_with("Search for the highest rate with a < 5ms\n"), "{shown}");
         assert!(shown.contains("not sustained: too much"), "{shown}");

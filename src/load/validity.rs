@@ -68,7 +68,8 @@ pub struct Circumstances {
 
 /// A p99 send delay over this share of the p99 response makes a run suspect; over [`OURS`], invalid.
 const DELAY: f64 = 0.1;
-/// Most of the response time is then the generator's own delay.
+/// With a p99 send delay over this share of the p99 response a run is invalid: most of the response time is the
+/// generator's own delay.
 const OURS: f64 = 0.5;
 /// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
 const BUSY: f64 = 0.9;
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_trend_is_that_of_its_line() {
+    fn the_size_of_a_trend_is_the_change_along_its_line() {
         let series: Vec<f64> = (0..21).map(|n| 10.0 + f64::from(n)).collect();
         assert_eq!(trend(&series), Some(1.0));
         let falling: Vec<f64> = series.iter().rev().copied().collect();

@@ -13,7 +13,7 @@ use crate::syntax::yaml::{Key, Kind, Node};
 pub struct Directions {
     pub to_hub: bool,
     pub from_hub: bool,
-    /// Whether the hub sends it unasked, not only as a reply.
+    /// Whether the hub sends the message unasked, not only as a reply.
     pub unasked: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct Declared {
     pub payload: Payload,
     pub matcher: Matcher,
     pub abstract_: bool,
-    /// Messages that may answer it.
+    /// Messages that may answer this message.
     pub replies: Vec<String>,
     /// JSON pointer of the correlation id.
     pub correlation: Option<String>,

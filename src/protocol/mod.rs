@@ -55,7 +55,7 @@ pub struct Pack {
     pub description: String,
     /// The `x-hubproof` extension of the document.
     pub extension: Extension,
-    /// In the order of the document.
+    /// The messages, in the order of the document.
     pub messages: Vec<MessageType>,
     pub rules: BTreeMap<String, Rule>,
     /// The document to which the lines of the rules refer.

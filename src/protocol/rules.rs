@@ -51,9 +51,9 @@ impl Basis {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Line(usize),
-    /// Of a document that has numbered sections, such as an RFC.
+    /// A section, of a document that has numbered sections, such as an RFC.
     Section(String),
-    /// In none: an oracle, which applies to every hub, see [`crate::fuzz::oracle`].
+    /// In no document: an oracle, which applies to every hub, see [`crate::fuzz::oracle`].
     Oracle,
 }
 
@@ -76,9 +76,9 @@ pub struct Rule {
     pub text: String,
     /// For an implied rule: the sentence it follows from.
     pub from: Option<String>,
-    /// How a test from outside can observe it.
+    /// How a test from outside can observe whether the rule is kept.
     pub sees: String,
-    /// Why no hub can break it: for example, it binds only clients.
+    /// Why no hub can break the rule: for example, it binds only clients.
     pub out_of_scope: Option<String>,
     pub span: Span,
 }

@@ -16,7 +16,7 @@ use crate::syntax::matcher::show;
 pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
 
 pub struct Schema {
-    /// As in the file.
+    /// The schema as it stands in the file.
     pub source: Value,
     /// The documented example, or a composed one; `None` without any.
     pub example: Option<Value>,
@@ -46,7 +46,7 @@ pub struct Violation {
     pub found: String,
     /// Innermost `x-rules` around the broken keyword, or the rules of the `x-should` entry. May be empty.
     pub rules: Vec<String>,
-    /// Whether it is a violation of an `x-should`: a warning.
+    /// Whether the violation is one of an `x-should`, and so a warning.
     pub should: bool,
 }
 
@@ -141,7 +141,7 @@ pub struct RuleNamed {
     pub rule: String,
     /// Where in the schema, as a JSON pointer.
     pub pointer: String,
-    /// Whether it is named by `x-should`, or by `x-rules` within it.
+    /// Whether the rule is named by `x-should`, or by `x-rules` within it.
     pub should: bool,
 }
 
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_rules_are_named() {
+    fn a_violation_names_the_innermost_rules_of_the_schema() {
         let found = schema().judge(&json!({"type": "HELLO", "uuid": 3}));
         assert_eq!(found[0].rules, ["R-2"]);
         assert_eq!((found[0].path.as_str(), found[0].should), ("/uuid", false));

@@ -11,7 +11,7 @@ use crate::syntax::source::{Sources, Span};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setups {
     pub instances: Vec<Setup>,
-    /// Whether it is tested only when named, since it is no protocol of its own.
+    /// Whether the protocol is tested only when named, since it is no protocol of its own.
     pub on_request: bool,
     /// The target file without the addresses.
     target: Table,
@@ -29,7 +29,7 @@ pub struct Setup {
 /// Addresses of the started hubs.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
-    /// One per instance, in their order.
+    /// The URLs of the hubs, one per instance in their order.
     pub urls: Vec<String>,
     /// `http://` address of the admin interface; replaces `${admin}` in hooks.
     pub admin: Option<String>,
@@ -38,7 +38,7 @@ pub struct Addresses {
 }
 
 impl Setups {
-    /// Reads the file; a protocol without one has one instance with the documented settings.
+    /// Reads the protocol's reference.toml; a protocol without one has one instance with the documented settings.
     ///
     /// # Errors
     ///

@@ -20,10 +20,11 @@ use crate::syntax::source::Span;
 
 /// Most further repetitions of a scenario whose history is kept, if they are not clean.
 const KEPT_HISTORIES: usize = 4;
-/// The protocol is doubted if at least so many scenarios were played and this percentage of them passed no check.
+/// The protocol is doubted if at least this many scenarios were played, and this percentage of them passed no check.
 const DOUBT_PLAYED: usize = 3;
 const DOUBT_BROKEN: usize = 75;
-/// Or if this percentage of the scenarios passed no check and of the frames match no message of the pack.
+/// The protocol is also doubted if this percentage of the scenarios passed no check, and this percentage of the frames
+/// match no message of the pack.
 const DOUBT_UNKNOWN: usize = 50;
 
 /// A protocol before its scenarios are played.
@@ -47,7 +48,7 @@ pub struct PlannedCheck {
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
-    /// Whether it is an entry of `always`, which checks frames as they arrive and so counts only if one arrived.
+    /// Whether the check is an entry of `always`, which checks frames as they arrive and so counts only if one arrived.
     pub always: bool,
 }
 
@@ -525,7 +526,8 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     causes
 }
 
-/// Adds a cause to the others. Different steps may have failed for the same reason, such as a refused upgrade.
+/// Adds a cause to `causes`, or merges it with an equal one: different steps may have failed for the same reason, such
+/// as a refused upgrade.
 fn join(mut causes: Vec<SharedCause>, cause: SharedCause) -> Vec<SharedCause> {
     let gist = |cause: &SharedCause| {
         let detail = cause.detail.as_ref().map(|detail| (detail.expected.clone(), detail.received.clone()));
@@ -575,7 +577,7 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
     }
 }
 
-/// Whether none of its own checks passed.
+/// Whether none of the scenario's own checks passed.
 fn no_check_passed(scenario: &ScenarioResult) -> bool {
     // Only checks of steps count: schema checks and `always` also apply to frames that no step expects.
     let passed = |check: &CheckReport| check.span.is_some() && check.step != "always" && check.verdict == Verdict::Pass;
@@ -596,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_has_its_status() {
+    fn each_rule_has_the_status_of_its_checks() {
         use RuleStatus::*;
         let hello = || names(&["greeter/hello"]);
         let cases = [
@@ -626,14 +628,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lowered_check_proves_nothing_but_can_warn() {
+    fn a_check_below_the_rules_level_proves_nothing_but_can_warn() {
         let report = Run::warning().report(options());
         let RuleStatus::Judged { verdict, proven, .. } = &report.protocols[0].rules["GRE-004"].status else { panic!() };
         assert_eq!((*verdict, *proven), (Verdict::Warn, false));
     }
 
     #[test]
-    fn repetitions_count_once_and_only_the_telling_keep_their_history() {
+    fn a_repeated_scenario_counts_once_and_only_first_and_failed_runs_keep_their_history() {
         let report = Run::flaky().report(options());
         let protocol = &report.protocols[0];
         let hello = &protocol.scenarios[0];
@@ -646,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_of_another_protocol_is_doubted_and_a_broken_detail_is_not() {
+    fn a_hub_of_another_protocol_is_doubted_but_not_one_with_a_single_defect() {
         let doubt = |run: Run| run.report(options()).protocols[0].doubt;
         assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 3, received: 3 }));
         assert_eq!(doubt(Run::greeting_broken()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));

@@ -11,13 +11,13 @@ pub struct Fuzzed {
     pub seed: u64,
     /// Number of cases played.
     pub cases: u64,
-    /// Of these, those in which the mutation was sent and at least one oracle could decide.
+    /// Number of cases in which the mutation was sent and at least one oracle could decide.
     pub decided: u64,
-    /// Of these, those in which the mutation was sent after the opening.
+    /// Number of decided cases in which the mutation was sent after the opening.
     pub after_opening: u64,
-    /// Decided by an oracle that demands more than survival.
+    /// Number of cases that were decided by an oracle that demands more than survival.
     pub judged: u64,
-    /// By rule id.
+    /// In how many cases each oracle held and was broken, by the oracle's rule id.
     pub oracles: BTreeMap<String, Oracle>,
     pub cells: Vec<Cell>,
     /// One for each scenario of the report, in the same order.
@@ -35,9 +35,9 @@ pub struct Fuzzed {
 /// How long a new client took to connect and be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slower {
-    /// At the start of the run.
+    /// How long a new client took at the start of the run.
     pub before: Duration,
-    /// At its end, when no other client sent anything any more.
+    /// How long a new client took at the end of the run, when no other client sent anything any more.
     pub after: Duration,
 }
 
@@ -63,7 +63,7 @@ pub struct Finding {
     /// The structure of the answer, without its values.
     pub shape: String,
     pub cases: u64,
-    /// Numbers of the first of them.
+    /// Numbers of the first cases with this fingerprint.
     pub numbers: Vec<u64>,
 }
 

@@ -161,7 +161,7 @@ impl Writer<'_> {
         status
     }
 
-    /// One fact per line.
+    /// Returns the explanation of a check, one fact per line.
     fn explanation(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> String {
         let mut facts: Vec<(&str, String)> = Vec::new();
         facts.push(("at", self.sources.place(report.span.unwrap_or(scenario.span))));
@@ -269,7 +269,7 @@ mod tests {
     #[case::mistake(Run::mistake(), false, [7, 0, 2, 0])]
     #[case::nothing_selected(Run::nothing_selected(), false, [0, 0, 0, 0])]
     #[case::fallen(Run::fallen(None), false, [8, 1, 0, 0])]
-    fn every_check_is_a_test_case_of_a_file_that_strict_parsers_read(
+    fn every_check_is_a_test_case_of_a_junit_file_that_strict_parsers_read(
         #[case] run: Run,
         #[case] strict: bool,
         #[case] expected: [usize; 4],
@@ -281,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn greeting_broken_as_junit() {
+    fn the_junit_report_of_a_broken_greeting_is_as_in_the_snapshot() {
         insta::assert_snapshot!("greeting_broken", rendered(&Run::greeting_broken(), false));
     }
 
     #[test]
-    fn hostile_text_as_junit() {
+    fn the_junit_report_of_hostile_text_is_as_in_the_snapshot() {
         insta::assert_snapshot!("hostile", rendered(&Run::hostile(), false));
     }
 }

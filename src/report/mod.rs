@@ -30,7 +30,7 @@ use crate::syntax::source::Span;
 pub struct RunOptions {
     /// Whether a warning fails the run.
     pub strict: bool,
-    /// Whether implied rules only warn. The verdicts that come in respect it already.
+    /// Whether implied rules only warn. The verdicts of the scenario reports respect this already.
     pub stated_only: bool,
     /// The command line of this run without secrets and without options that select protocols, scenarios or report files:
     /// `["hubproof", "check", "ws://..."]`.
@@ -47,7 +47,7 @@ pub struct RunReport {
     pub duration: Duration,
     pub options: RunOptions,
     pub protocols: Vec<ProtocolReport>,
-    /// Whether it was stopped before all scenarios were played.
+    /// Whether the run was stopped before all scenarios were played.
     pub interrupted: bool,
 }
 
@@ -130,15 +130,15 @@ pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
 /// The result of a baseline entry in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It fails as expected.
+    /// What the entry names fails as expected.
     Expected,
-    /// It is declared flaky, or failed in only some repetitions.
+    /// The entry is declared flaky, or its check failed in only some repetitions.
     Flaky,
-    /// It does not fail any more: the entry must be deleted.
+    /// What the entry names does not fail any more: the entry must be deleted.
     Stale,
-    /// It was played but not decided.
+    /// What the entry names was played but not decided.
     Undecided,
-    /// It was not played in this run.
+    /// What the entry names was not played in this run.
     NotPlayed,
 }
 
@@ -168,7 +168,7 @@ pub struct ScenarioResult {
     pub checks: Vec<CheckResult>,
     /// One per repetition; never empty. Later ones keep their history only if a check did not pass.
     pub runs: Vec<ScenarioReport>,
-    /// The command-line arguments that select it.
+    /// The command-line arguments that select the scenario.
     pub again: Vec<String>,
 }
 
@@ -179,7 +179,7 @@ pub struct CheckResult {
     pub verdict: Verdict,
     /// Failed or warned in some repetitions, with a better verdict in others.
     pub flaky: Option<Flaky>,
-    /// It fails or warns as the baseline expects.
+    /// The baseline's entry, if the check fails or warns as the baseline expects.
     pub known: Option<Known>,
     /// Index of the first of `runs` with this verdict, and of the check in it.
     run: usize,
@@ -190,7 +190,7 @@ pub struct CheckResult {
 pub struct Flaky {
     /// Repetitions with the verdict of the check.
     pub broken: usize,
-    /// Repetitions in which it was decided.
+    /// Repetitions in which the check was decided.
     pub decided: usize,
 }
 
@@ -204,7 +204,7 @@ pub struct SharedCause {
     pub detail: Option<Detail>,
     pub unreachable: bool,
     pub scenarios: Vec<String>,
-    /// Whether no check of any of them was evaluated.
+    /// Whether no check of any of these scenarios was evaluated.
     pub at_once: bool,
 }
 
@@ -221,21 +221,21 @@ pub struct RuleReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleStatus {
     Judged {
-        /// The worst of its checks. An inconclusive one does not count if another scenario decided the rule at its full
-        /// level.
+        /// The worst verdict of the rule's checks. An inconclusive one does not count if another scenario decided the
+        /// rule at its full level.
         verdict: Verdict,
         /// Whether a check at the rule's own level resulted in pass, fail, warn or info.
         proven: bool,
         scenarios: BTreeSet<String>,
     },
-    /// All its checks are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons the document
-    /// allows, or no frame arrived to which it applies.
+    /// All checks of the rule are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons
+    /// the document allows, or no frame arrived to which it applies.
     NotTestable { needs: BTreeSet<String> },
-    /// It binds only clients, for this reason.
+    /// No hub can break the rule, for this reason.
     OutOfScope(String),
-    /// Its scenarios were not selected, or the run was interrupted before them.
+    /// The scenarios of the rule were not selected, or the run was interrupted before them.
     NotAsked,
-    /// No check of the pack names it.
+    /// No check of the pack names the rule.
     NoCheck,
 }
 
@@ -260,7 +260,7 @@ impl Tally {
         self.0.values().sum()
     }
 
-    /// Returns the number of those that were decided.
+    /// Returns the number of results that are decided.
     pub fn decided(&self) -> usize {
         [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info]
             .into_iter()
@@ -271,9 +271,9 @@ impl Tally {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleTotals {
-    /// In the pack.
+    /// Number of rules in the pack.
     pub total: usize,
-    /// Those with a check that could run on this target.
+    /// Number of rules with a check that could run on this target.
     pub testable: usize,
     pub proven: usize,
 }
@@ -489,7 +489,7 @@ mod tests {
     #[case(&[NotTestable], Some(NotTestable))]
     #[case(&[Warn, NotTestable, Inconclusive], Some(Inconclusive))]
     #[case(&[Fail, Inconclusive, Warn], Some(Fail))]
-    fn the_worst_counts(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
+    fn the_worst_verdict_counts(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
         assert_eq!(worst(verdicts.iter().copied()), expected);
     }
 
@@ -511,7 +511,7 @@ mod tests {
     // The scenario that caused the crash has a failed check of its own.
     #[case::fell_under_one(Run::fallen(Some("greeter/bye")), false, 0)]
     #[case::fell_under_another(Run::fallen(Some("greeter/chair")), false, 1)]
-    fn exit_codes(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
+    fn verdicts_determine_the_exit_code(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
         let report = run.report(RunOptions { strict, ..options() });
         assert_eq!(exit_code(&report), expected);
     }
@@ -527,7 +527,10 @@ mod tests {
     #[case(&[(1, 10), (3, 4), (5, 9)], Some((3, 4)))]
     // The share counts, not the time that was left.
     #[case(&[(0, 1), (5000, 6000)], Some((5000, 6000)))]
-    fn the_slimmest_wait_took_the_largest_share(#[case] waits: &[(u64, u64)], #[case] expected: Option<(u64, u64)>) {
+    fn the_slimmest_wait_is_the_one_that_took_the_largest_share_of_its_timeout(
+        #[case] waits: &[(u64, u64)],
+        #[case] expected: Option<(u64, u64)>,
+    ) {
         let margins: Vec<Margin> = waits
             .iter()
             .map(|(waited, bound)| Margin {
@@ -542,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_quoted_for_a_shell() {
+    fn reproduction_commands_are_quoted_for_a_shell() {
         let mut options = options();
         options.command.extend(["--set".to_owned(), "name=a b'c".to_owned()]);
         assert_eq!(

@@ -89,7 +89,7 @@ mod tests {
     #[case("a\nb\tc\r", "a b c")]
     #[case("\u{1b}[31mred", "\\u{1b}[31mred")]
     #[case("\0\u{9b}\u{fffe}\u{202e}", "\\u{0}\\u{9b}\\u{fffe}\\u{202e}")]
-    fn what_a_hub_says_is_harmless(#[case] text: &str, #[case] expected: &str) {
+    fn control_characters_in_text_of_a_hub_are_escaped(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(printable(text), expected);
     }
 
@@ -97,7 +97,7 @@ mod tests {
     #[case("abc", 3, "abc")]
     #[case("äöü!", 3, "äö…")]
     #[case("", 0, "")]
-    fn long_text_is_cut(#[case] text: &str, #[case] most: usize, #[case] expected: &str) {
+    fn long_text_is_cut_with_an_ellipsis(#[case] text: &str, #[case] most: usize, #[case] expected: &str) {
         assert_eq!(cut(text, most), expected);
     }
 
@@ -106,7 +106,7 @@ mod tests {
     #[case(999_000, "999 ms")]
     #[case(5_000_000, "5.00 s")]
     #[case(125_000_000, "2 min 5 s")]
-    fn times_are_readable(#[case] micros: u64, #[case] expected: &str) {
+    fn times_are_formatted_with_few_digits(#[case] micros: u64, #[case] expected: &str) {
         assert_eq!(time(Duration::from_micros(micros)), expected);
     }
 }

@@ -87,13 +87,17 @@ mod tests {
     #[case(json!({"a": [1, 2]}), json!({"/a/1": 3}), json!({"a": [1, 3]}))]
     #[case(json!({}), json!({"/a/b": 3}), json!({"a": {"b": 3}}))]
     #[case(json!({"a": 1}), json!({"a": null}), json!({"a": null}))]
-    fn names_merge_and_pointers_replace(#[case] mut target: Value, #[case] overrides: Value, #[case] expected: Value) {
+    fn overrides_under_names_are_merged_and_those_under_pointers_replace(
+        #[case] mut target: Value,
+        #[case] overrides: Value,
+        #[case] expected: Value,
+    ) {
         merge(&mut target, &overrides);
         assert_eq!(target, expected);
     }
 
     #[test]
-    fn members_are_removed() {
+    fn members_at_the_given_pointers_are_removed() {
         let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
         remove(&mut value, &["/a/b".to_owned(), "/d/0".to_owned(), "/x/y".to_owned()]);
         assert_eq!(value, json!({"a": {"c": 2}, "d": [2]}));

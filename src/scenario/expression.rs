@@ -122,7 +122,7 @@ fn blanked(source: &str) -> String {
         .collect()
 }
 
-/// For "did you mean".
+/// The filters that expressions can use, for "did you mean".
 const FILTERS: &[&str] = &[
     "abs",
     "attr",
@@ -214,7 +214,11 @@ mod tests {
     #[case("banana.a + a", "a", Some(11..12))]
     #[case("'ü' ~ a", "a", Some(7..8))]
     #[case("'a'", "a", None)]
-    fn a_name_is_found_outside_of_texts(#[case] source: &str, #[case] name: &str, #[case] at: Option<Range<usize>>) {
+    fn a_name_in_an_expression_is_found_outside_of_strings(
+        #[case] source: &str,
+        #[case] name: &str,
+        #[case] at: Option<Range<usize>>,
+    ) {
         assert_eq!(word(source, name), at);
     }
 
@@ -226,7 +230,7 @@ mod tests {
     #[case("x == ' | y is z'", None)]
     #[case("a.is | json", None)]
     #[case("1 is == 1", None)]
-    fn a_filter_or_test_that_does_not_exist_is_found(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
+    fn a_filter_or_test_that_does_not_exist_is_reported(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
         let found = unknown_word(source, &super::super::functions::environment());
         assert_eq!(found.map(|(at, what, _)| (&source[at], what)), expected);
     }
@@ -238,12 +242,12 @@ mod tests {
     #[case("list[a:]", Some("list[[a,0]]"))]
     #[case("list[a:b:c]", Some("list[[a,b,c]]"))]
     #[case("f(x[1:])[:y[0:2][0]] ~ '[:'", Some("f(x[[1,0]])[[0,y[[0,2]][0]]] ~ '[:'"))]
-    fn a_slice_is_a_look_up_as_far_as_names_go(#[case] source: &str, #[case] expected: Option<&str>) {
+    fn slices_are_rewritten_as_look_ups_with_the_same_names(#[case] source: &str, #[case] expected: Option<&str>) {
         assert_eq!(without_slices(source).as_deref(), expected);
     }
 
     #[test]
-    fn every_word_that_is_suggested_exists() {
+    fn every_suggested_filter_and_test_exists() {
         let engine = super::super::functions::environment();
         for filter in FILTERS {
             assert!(has(&engine, &format!("0|{filter}"), ErrorKind::UnknownFilter), "{filter}");

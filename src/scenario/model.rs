@@ -36,12 +36,12 @@ pub struct Program {
     pub checks: Vec<Check>,
     pub always: Vec<Always>,
     pub reactions: BTreeMap<String, Reaction>,
-    /// Most connections it holds at a time, for the target's budget.
+    /// Most connections that the scenario holds at a time, for the target's budget.
     pub connections: usize,
 }
 
 impl Program {
-    /// Returns the rules that some check of it proves at their full level.
+    /// Returns the rules that some check of the scenario proves at their full level.
     pub fn proves(&self) -> BTreeSet<&str> {
         self.checks
             .iter()
@@ -99,7 +99,7 @@ pub struct Shared {
 pub struct Setting {
     pub default: Option<Value>,
     pub secret: bool,
-    /// Left out of messages where it is unset.
+    /// Whether the setting is left out of messages where it is unset.
     pub optional: bool,
     pub about: String,
     pub line: Option<usize>,
@@ -125,7 +125,7 @@ pub struct Role {
     pub given: Vec<(String, Template)>,
     pub fills: Vec<(String, Template)>,
     pub opening: BlockId,
-    /// Names its opening binds.
+    /// Names that the role's opening binds.
     pub binds: Vec<String>,
     pub reacts: Vec<String>,
 }
@@ -144,14 +144,14 @@ pub struct RuleUse {
     pub id: String,
     pub level: Level,
     pub basis: Basis,
-    /// Whether the level is below that of the rule itself: such a check does not prove the rule.
+    /// Whether the level of the check is below that of the rule itself: such a check does not prove the rule.
     pub lowered: bool,
 }
 
 /// A check of a scenario.
 #[derive(Debug)]
 pub struct Check {
-    /// Unique within the scenario and stable: its rules, numbered where they repeat.
+    /// The name of the check, unique within the scenario and stable: its rules, numbered where they repeat.
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
@@ -177,7 +177,7 @@ pub enum Always {
         check: CheckId,
         pattern: Pattern,
     },
-    /// Whatever is received after it: messages, control frames, and bytes that are no frame.
+    /// Everything that is received after the upgrade: messages, control frames, and bytes that are no frame.
     Wire {
         check: CheckId,
         pattern: Pattern,
@@ -328,11 +328,11 @@ pub struct Compose {
     pub with: Option<Template>,
     pub without: Vec<String>,
     pub fragments: usize,
-    /// Why it is invalid on purpose.
+    /// Why the message is invalid on purpose.
     pub breaks: Option<String>,
 }
 
-/// `any` stands for every message.
+/// A message as a step names it; `any` stands for every message.
 #[derive(Debug)]
 pub enum MessageName {
     Any,
@@ -368,7 +368,7 @@ pub enum Want {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Codes {
     pub any: bool,
-    /// An end without a close frame.
+    /// Whether an end without a close frame is expected, too.
     pub drop: bool,
     pub codes: Vec<u16>,
 }
@@ -387,12 +387,12 @@ pub struct Has {
 
 #[derive(Debug)]
 pub struct Alternative {
-    /// `None`: silence for the whole of `within`.
+    /// What is expected; `None`: silence for the whole of `within`.
     pub want: Option<Want>,
     pub as_: Option<String>,
     pub warn: Option<String>,
     pub info: Option<String>,
-    /// If this one happens, the step fails at once.
+    /// If this alternative happens, the step fails at once, for this reason.
     pub fail: Option<String>,
     pub text: String,
 }
@@ -410,7 +410,7 @@ pub struct Hook {
 #[derive(Debug)]
 pub struct Order {
     pub names: Vec<String>,
-    /// Required where the frames are of several connections.
+    /// How far the times of frames may be out of order; required where the frames are of several connections.
     pub slack: Option<Template>,
 }
 

@@ -55,7 +55,7 @@ pub struct Expr {
     pub source: String,
     pub span: Span,
     form: Form,
-    /// Free names that it uses, dotted: `hub.version`, `anna.name`, `i`.
+    /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`.
     pub uses: Vec<String>,
 }
 
@@ -135,7 +135,7 @@ impl Template {
         }
     }
 
-    /// Calls `visit` for every expression in it.
+    /// Calls `visit` for every expression in the template.
     pub fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
         match self {
             Self::Constant(_) => {}
@@ -294,7 +294,8 @@ impl Expr {
         }
     }
 
-    /// Returns the wires of all frames that it uses, as far as names show: of `anna.hello.uuid` that of `hello`.
+    /// Returns the wires of all frames that the expression uses, as far as names show: of `anna.hello.uuid` that of
+    /// `hello`.
     fn wires(&self, names: &dyn Names) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         for used in &self.uses {
@@ -522,7 +523,7 @@ mod tests {
     #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
     #[case(r#""${missing is not defined}""#, json!(true))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
-    fn expressions_are_evaluated(#[case] source: &str, #[case] expected: Value) {
+    fn templates_are_evaluated_to_values(#[case] source: &str, #[case] expected: Value) {
         assert_eq!(eval(source), Ok(expected));
     }
 
@@ -535,7 +536,7 @@ mod tests {
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
     #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
     #[case(r#""${jwt({}, key='k', alg='RS256')}""#, "cannot sign with \"RS256\": alg is HS256, HS384, HS512 or none")]
-    fn what_cannot_be_evaluated_says_why(#[case] source: &str, #[case] expected: &str) {
+    fn the_error_of_a_failed_evaluation_says_why(#[case] source: &str, #[case] expected: &str) {
         let error = eval(source).expect_err("fails");
         assert!(error.contains(expected), "{error}");
     }

@@ -12,14 +12,15 @@ use serde_json::Value;
 pub struct Wire {
     /// Position among all events of the conversation, for `after`.
     pub sequence: u64,
-    /// Since the run began.
+    /// The time since the run began.
     pub at: Duration,
     /// Unix time in milliseconds.
     pub unix_ms: f64,
-    /// Since the connection was open.
+    /// The time since the connection was open.
     pub after: Duration,
     pub connection: u32,
-    /// Whether the hub sent it, or hubproof sent it with values from the hub: then a wrong value is no mistake of the scenario.
+    /// Whether the hub sent the frame, or hubproof sent it with values from the hub: then a wrong value is no mistake
+    /// of the scenario.
     pub from_hub: bool,
     pub opcode: &'static str,
     pub text: Arc<str>,
@@ -89,7 +90,7 @@ impl Bound {
         }
     }
 
-    /// Returns the wires of all frames in it.
+    /// Returns the wires of all frames in the value.
     pub fn wires(&self) -> Vec<Arc<Wire>> {
         match self {
             Self::One { wire, .. } => wire.iter().cloned().collect(),
@@ -110,7 +111,7 @@ impl Bound {
         }
     }
 
-    /// Converts it for the expression engine; frames keep their wire for `wire()`.
+    /// Converts the value for the expression engine; frames keep their wire for `wire()`.
     pub fn to_engine(&self) -> Engine {
         match self {
             Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn unusual_texts_survive() {
+    fn a_written_scenario_with_unusual_texts_is_read_back_equal() {
         for text in crate::generate::value::UNUSUAL_TEXTS {
             let value = json!({ "title": text, "steps": [{ "a sends raw": { "text": text, text: [text] } }] });
             assert_eq!(read_back(&scenario(value.as_object().unwrap())), value);
@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_survives(text: String) {
+        fn a_written_scenario_with_any_text_is_read_back_equal(text: String) {
             prop_assert_eq!(read_back(&format!("a: {}\n", flow(&json!({ "k": text })))), json!({ "a": { "k": text } }));
         }
     }

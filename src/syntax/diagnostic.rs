@@ -16,7 +16,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// `None` where a whole file or folder is missing.
+    /// The place of the mistake; `None` where a whole file or folder is missing.
     pub span: Option<Span>,
     pub message: String,
     /// The text under the caret.
@@ -175,7 +175,7 @@ mod tests {
 
     /// A parser's span may point anywhere.
     #[test]
-    fn a_span_may_lie_anywhere() {
+    fn a_diagnostic_with_any_span_is_rendered_without_panic() {
         let mut sources = Sources::default();
         let text = "é: \u{2028}漢字\nb: 😀";
         let file = sources.add("t.yaml", text);

@@ -61,7 +61,7 @@ mod tests {
     #[case("1.5s", 1_500_000)]
     #[case("8.0s", 8_000_000)]
     #[case("0.25ms", 250)]
-    fn reads(#[case] text: &str, #[case] microseconds: u64) {
+    fn times_with_units_are_parsed(#[case] text: &str, #[case] microseconds: u64) {
         let duration = Duration::from_micros(microseconds);
         assert_eq!(parse_duration(text), Ok(duration));
         assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
@@ -77,12 +77,12 @@ mod tests {
     #[case("1.2.3s", "`1.2.3s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
     #[case(".5s", "`.5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
     #[case("25h", "`25h` is too long: at most 24h")]
-    fn refuses(#[case] text: &str, #[case] message: &str) {
+    fn times_without_a_known_unit_are_refused_with_advice(#[case] text: &str, #[case] message: &str) {
         assert_eq!(parse_duration(text), Err(message.to_owned()));
     }
 
     #[test]
-    fn refuses_digits_without_end() {
+    fn a_time_with_ten_thousand_digits_is_refused() {
         assert!(parse_duration(&format!("{}s", "9".repeat(10_000))).is_err());
     }
 }

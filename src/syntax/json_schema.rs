@@ -134,7 +134,7 @@ pub struct Mistake {
     /// Whether the key at the pointer is wrong, not the value.
     pub key: bool,
     pub message: String,
-    /// What to do about it; may be empty.
+    /// What to do about the mistake; may be empty.
     pub help: String,
 }
 
@@ -299,7 +299,7 @@ mod tests {
     #[case::value(json!({"not": {"minimum": "x"}}), "/not/minimum", false, "not a JSON Schema")]
     #[case::pattern(json!({"pattern": "("}), "/pattern", false, "`(` is not a regular expression")]
     #[case::no_schema(json!(3), "", false, "`3` is not a JSON Schema")]
-    fn a_mistake_is_found_where_it_stands(
+    fn a_mistake_in_a_schema_is_reported_at_its_pointer(
         #[case] schema: Value,
         #[case] at: &str,
         #[case] key: bool,
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_stand_for_anything() {
+    fn expressions_in_a_schema_stand_for_any_value() {
         let schema = json!({"type": "${kind}", "minimum": "${1}", "like": {"a": "${b}"}, "format": "${f}"});
         assert_eq!(mistakes(&schema, &["like"]), []);
     }

@@ -110,7 +110,7 @@ impl Matcher {
         self.clauses.iter().find_map(|clause| clause.difference(subject))
     }
 
-    /// Returns its conditions by place, for the load engine, which recognises frames without decoding them.
+    /// Returns the matcher's conditions by member, for the load engine, which recognises frames without decoding them.
     pub fn conditions_at(&self) -> Vec<Condition<'_>> {
         let mut found = Vec::new();
         for clause in &self.clauses {
@@ -126,7 +126,7 @@ impl Matcher {
         found
     }
 
-    /// Returns how many conditions it has: the most specific match wins.
+    /// Returns how many conditions the matcher has: the most specific match wins.
     pub fn conditions(&self) -> usize {
         self.clauses
             .iter()
@@ -478,13 +478,17 @@ mod tests {
     #[case(json!({"": {"anyOf": [{"type": "null"}, {"required": ["a"]}]}}), json!({"a": 1}), true)]
     #[case(json!({"": {"like": [1]}}), json!([1]), true)]
     #[case(json!({"/": true}), json!({"": 2}), true)]
-    fn names_take_values_and_pointers_take_schemas(#[case] matcher: Value, #[case] subject: Value, #[case] fits: bool) {
+    fn names_in_a_matcher_take_values_and_pointers_take_schemas(
+        #[case] matcher: Value,
+        #[case] subject: Value,
+        #[case] fits: bool,
+    ) {
         let matcher = Matcher::compile(&matcher).expect("compiles");
         assert_eq!(matcher.fits(&subject), fits, "{:?}", matcher.difference(&subject));
     }
 
     #[rstest]
-    fn pointers_have_the_same_target_as_in_serde_json(
+    fn pointers_in_a_matcher_have_the_same_target_as_in_serde_json(
         #[values(
             "", "/", "/a", "/a/0", "/a/1", "/a/2", "/a/01", "/a/+1", "/a/-", "/a/b", "/0", "/x~1y", "/m~0n", "/~01",
             "/s/0"
@@ -510,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_difference_is_named() {
+    fn the_first_difference_from_a_matcher_is_described() {
         let matcher = Matcher::compile(&json!({"origin": {"name": "anna", "uuid": "u"}})).expect("compiles");
         let difference = matcher.difference(&json!({"origin": {"name": "anna", "uuid": "v"}})).expect("differs");
         assert_eq!(difference.to_string(), r#"/origin/uuid: expected "u", found "v""#);

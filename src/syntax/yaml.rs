@@ -422,7 +422,7 @@ fn foreign(value: &str) -> Option<Kind> {
 #[derive(Default)]
 struct Entries {
     all: Vec<(Key, Node)>,
-    /// Their names, from [`FEW_KEYS`] on.
+    /// The names of the members, kept from [`FEW_KEYS`] members on to find duplicates.
     names: HashSet<String>,
 }
 
@@ -505,7 +505,7 @@ fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
             "quote text that holds `: ` or ` #`"
         }
         _ if line.contains('\t') => "indent with spaces",
-        _ => "options stand under the first letter of the step; quote text that holds `: ` or ` #`",
+        _ => "options begin in the column of the step's first letter; quote text that holds `: ` or ` #`",
     }
 }
 
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn values_keep_their_kind() {
+    fn yaml_values_are_read_with_their_json_types() {
         let value = read(
             "a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n",
         )
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_stand_where_the_text_stands() {
+    fn spans_of_keys_and_values_cover_their_text_in_the_file() {
         let mut sources = Sources::default();
         let file = sources.add("t.yaml", "steps:\n  - anna sends: \"hello\"\n    with: { x: z }\n");
         let node = parse(&sources, file).expect("reads");

@@ -286,7 +286,7 @@ struct Reading<'a, R> {
     role: Role,
     outlet: Outlet,
     reporter: &'a Reporter,
-    /// See [`Limits::linger`].
+    /// How long to wait for the peer to end the stream: [`Limits::linger`].
     linger: Duration,
     room: MemoryBudget,
     /// Memory held by the current message.

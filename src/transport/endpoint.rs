@@ -86,7 +86,7 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it is on this machine, judging by its name.
+    /// Whether the hub is on this machine, judging by its name.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -131,7 +131,7 @@ mod tests {
     #[case("ws://hub:443/../x", false, "hub", 443, "/../x", "hub:443")]
     #[case("wss://[::1]:9/ws", true, "::1", 9, "/ws", "[::1]:9")]
     #[case("wss://[::1]", true, "::1", 443, "/", "[::1]")]
-    fn reads(
+    fn websocket_addresses_are_parsed(
         #[case] text: &str,
         #[case] tls: bool,
         #[case] host: &str,

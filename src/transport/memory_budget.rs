@@ -33,7 +33,8 @@ impl MemoryBudget {
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Extends `held` to a message of so many bytes, at most to the whole budget. Waits for others to release theirs.
+    /// Extends `held` to a message of `bytes` bytes, at most to the whole budget. Waits for other messages to release
+    /// memory.
     ///
     /// # Errors
     /// [`MemoryBudgetError`] after a second; `held` stays as it was.
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_held_is_missing_until_it_is_dropped() {
+    async fn reserved_memory_is_unavailable_until_it_is_released() {
         let room = MemoryBudget::of(10 << 10);
         let (mut first, mut second) = (Held::default(), Held::default());
         room.hold(&mut first, 4000).await.unwrap();

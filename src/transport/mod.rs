@@ -42,27 +42,28 @@ pub struct Incoming {
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
     pub endpoint: Endpoint,
-    /// Joined to the endpoint's path; may have a query. Only characters that would break the request line are escaped.
+    /// A path that is joined to the endpoint's; may have a query. Only characters that would break the request line are
+    /// escaped.
     pub path: String,
-    /// Added to the query, percent-encoded.
+    /// Parameters that are added to the query, percent-encoded.
     pub query: Vec<(String, String)>,
-    /// Sent with the upgrade; one with the name of a standard header, such as `Host`, replaces it.
+    /// Headers of the upgrade request; one with the name of a standard header, such as `Host`, replaces it.
     pub headers: Vec<(String, String)>,
     /// Standard headers that are left out.
     pub without: Vec<String>,
     pub subprotocols: Vec<String>,
-    /// Instead of `GET`.
+    /// The HTTP method, in place of `GET`.
     pub method: Option<String>,
-    /// Instead of `1.1`.
+    /// The HTTP version, in place of `1.1`.
     pub http: Option<String>,
     /// The local address to connect from.
     pub source: Option<IpAddr>,
-    /// For `wss://`. `None`: the system's roots are read for this connection.
+    /// The TLS configuration for `wss://`. `None`: the system's roots are read for this connection.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Limit for TCP connect, TLS and upgrade together.
     pub timeout: Duration,
     pub limits: Limits,
-    /// May be shared with other connections; by default it is not.
+    /// The memory budget for long messages; may be shared with other connections, by default it is not.
     pub room: MemoryBudget,
     pub trace: Option<Trace>,
 }

@@ -53,7 +53,7 @@ pub(super) struct Upgraded {
 /// A missing or invalid answer to the upgrade.
 struct UpgradeError {
     reason: String,
-    /// Whether it exceeds a limit.
+    /// Whether the answer exceeds a limit.
     bound: bool,
 }
 

@@ -143,7 +143,7 @@ async fn joined<T>(hub: JoinHandle<T>) -> T {
 }
 
 #[tokio::test]
-async fn a_good_upgrade_and_a_conversation() {
+async fn messages_go_both_ways_after_a_valid_upgrade() {
     let (mut request, hub) = hub(async |stream| {
         // One frame arrives together with the answer.
         let mut peer = Peer::upgrade(stream, &["v2"], &[server_text("hello")]).await;
@@ -189,7 +189,7 @@ async fn a_good_upgrade_and_a_conversation() {
 )]
 #[case("HTTP/1.1 103 Hint\r\nLink: x\r\n\r\nHTTP/1.1 404 No\r\n\r\n", 404, "", "is the path right?")]
 #[tokio::test]
-async fn an_upgrade_is_refused(
+async fn a_refused_upgrade_is_reported_with_its_body(
     #[case] answer: &'static str,
     #[case] status: u16,
     #[case] body: &str,
@@ -277,7 +277,7 @@ async fn an_unanswered_upgrade_times_out(#[case] scheme: &str, #[case] expected:
 }
 
 #[tokio::test]
-async fn nothing_listens() {
+async fn a_port_without_listener_is_reported_as_unreachable() {
     // Bound but not listening, so that no other process can take the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -288,7 +288,7 @@ async fn nothing_listens() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_written() {
+async fn a_request_that_cannot_be_written_is_reported() {
     let (mut request, _hub) = hub(async |_| ()).await;
     request.headers = vec![("X".to_owned(), "a\r\nb".to_owned())];
     let reason = "the upgrade request cannot be written: the value of header `X` holds a line break or another control character";
@@ -300,7 +300,7 @@ async fn a_request_that_cannot_be_written() {
 #[case(Frame { opcode: Opcode::Reserved(5), ..server_text("") }, "5.2", 1002)]
 #[case(Frame { payload: vec![0xff], ..server_text("") }, "8.1", 1007)]
 #[tokio::test]
-async fn a_violation_ends_the_connection(#[case] frame: Frame, #[case] expected: &str, #[case] code: u16) {
+async fn a_violation_of_rfc_6455_ends_the_connection(#[case] frame: Frame, #[case] expected: &str, #[case] code: u16) {
     let (request, hub) = hub(async move |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         peer.send(frame).await.unwrap();
@@ -317,7 +317,7 @@ async fn a_violation_ends_the_connection(#[case] frame: Frame, #[case] expected:
 }
 
 #[tokio::test]
-async fn a_message_above_the_limit_is_a_bound_violation() {
+async fn a_message_above_the_size_limit_is_reported_as_a_limit_violation() {
     let (mut request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         peer.send(server_text("12345")).await.unwrap();
@@ -378,7 +378,7 @@ async fn dropping_a_connection_writes_queued_frames() {
 }
 
 #[tokio::test]
-async fn a_reset_inside_a_frame() {
+async fn a_reset_inside_a_frame_is_reported() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         peer.stream.write_all(b"\x81\x05Hel").await.unwrap();
@@ -395,7 +395,7 @@ async fn a_reset_inside_a_frame() {
 #[case(Some(1005), Some(1002))]
 #[case(None, None)]
 #[tokio::test]
-async fn the_hub_closes(#[case] code: Option<u16>, #[case] echoed: Option<u16>) {
+async fn a_close_of_the_hub_is_answered_and_reported(#[case] code: Option<u16>, #[case] echoed: Option<u16>) {
     let (request, hub) = hub(async move |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         peer.send(Frame::close(code, "").unmasked()).await.unwrap();
@@ -409,7 +409,7 @@ async fn the_hub_closes(#[case] code: Option<u16>, #[case] echoed: Option<u16>) 
 }
 
 #[tokio::test]
-async fn we_close() {
+async fn a_close_of_the_harness_waits_for_the_hubs_answer() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         let first = peer.next().await.unwrap();
@@ -471,7 +471,7 @@ async fn pings_are_answered_unless_we_stop_reading() {
 }
 
 #[tokio::test]
-async fn an_orderly_end_without_a_close_frame() {
+async fn an_orderly_end_without_a_close_frame_is_reported() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         let received = (peer.next().await.unwrap(), peer.next().await.unwrap());
@@ -490,7 +490,7 @@ async fn an_orderly_end_without_a_close_frame() {
 }
 
 #[tokio::test]
-async fn resetting_a_connection() {
+async fn a_connection_can_be_reset() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         (peer.next().await.unwrap(), peer.next().await.unwrap_err().kind())
@@ -542,7 +542,7 @@ async fn frames_of_a_hub_that_does_not_read_are_received() {
 }
 
 #[tokio::test]
-async fn too_many_unsent_bytes_are_a_bound_violation() {
+async fn too_many_unsent_bytes_are_reported_as_a_limit_violation() {
     let (mut request, _hub) = hub(async |stream| {
         let peer = Peer::upgrade(stream, &[], &[]).await;
         std::future::pending::<()>().await;
@@ -583,7 +583,7 @@ async fn a_trace_includes_automatic_answers() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_source_address_is_used() {
+async fn a_configured_source_address_is_used() {
     let (mut request, hub) = hub(async |stream| stream.peer_addr().unwrap().ip()).await;
     request.source = Some("127.0.0.2".parse().unwrap());
     let events = Client::open(request).rest().await;
@@ -658,7 +658,7 @@ async fn tls_trusts_the_configured_certificates(
 }
 
 #[tokio::test]
-async fn tls_against_a_plain_text_server() {
+async fn tls_to_a_plain_text_server_is_explained() {
     let (mut request, _hub) = hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
     request.endpoint.tls = true;
     request.tls = Some(tls::client_config(None, true).unwrap());
@@ -680,7 +680,7 @@ async fn actor() -> (Client, Client) {
 }
 
 #[tokio::test]
-async fn an_actor_listens() {
+async fn a_listening_actor_accepts_a_connection_of_the_hub() {
     let (mut actor, mut client) = actor().await;
     let Received::Upgraded { headers, subprotocol, .. } = actor.next().await else { panic!() };
     assert_eq!(headers[0], (":path".to_owned(), "/child?id=1".to_owned()));
@@ -697,7 +697,7 @@ async fn an_actor_listens() {
 
 #[rstest]
 #[tokio::test]
-async fn either_side_closes(#[values(true, false)] actor_first: bool) {
+async fn either_side_of_an_accepted_connection_can_close_it(#[values(true, false)] actor_first: bool) {
     let (mut actor, mut client) = actor().await;
     actor.next().await;
     client.next().await;
@@ -718,7 +718,7 @@ async fn either_side_closes(#[values(true, false)] actor_first: bool) {
 #[case("\0\0\0", "the upgrade request cannot be understood: it begins with \"\\x00\\x00\\x00\", which is not HTTP")]
 #[case("GET / HT", "the connection ended before a complete upgrade request was received")]
 #[tokio::test]
-async fn an_actor_refuses_an_invalid_upgrade(#[case] request: &str, #[case] expected: &str) {
+async fn a_listening_actor_refuses_an_invalid_upgrade(#[case] request: &str, #[case] expected: &str) {
     let listener = listen(ListenRequest::default()).await.unwrap();
     let mut stream = TcpStream::connect(listener.url().trim_start_matches("ws://")).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();

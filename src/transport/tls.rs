@@ -142,7 +142,7 @@ mod tests {
     #[case("", "holds no certificate; --ca takes a PEM file")]
     #[case("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 in ")]
     #[case("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", "failed to read certificates from ")]
-    fn a_ca_file_must_hold_certificates(#[case] content: &str, #[case] about: &str) {
+    fn a_ca_file_without_certificates_is_an_error(#[case] content: &str, #[case] about: &str) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(content.as_bytes()).unwrap();
         let error = client_config(Some(file.path()), false).unwrap_err().to_string();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_file_must_be_there() {
+    fn a_missing_ca_file_is_an_error() {
         let error = client_config(Some(Path::new("no/such.pem")), false).unwrap_err().to_string();
         assert!(error.starts_with("failed to read certificates from no/such.pem: "), "{error}");
     }

@@ -40,9 +40,9 @@ impl Default for Limits {
     }
 }
 
-/// RFC 6455, section 5.5: control frames carry at most so many bytes.
+/// The longest payload of a control frame in bytes (RFC 6455, section 5.5).
 const CONTROL_PAYLOAD: u64 = 125;
-/// Two bytes, eight of extended length, four of mask key.
+/// The longest header of a frame: two bytes, eight of extended length, four of mask key.
 const LONGEST_HEADER: usize = 14;
 
 /// Appends `frame` to `out` unchanged: any opcode, reserved bits and length; masked with `mask_key` only if `masked`.
@@ -122,7 +122,7 @@ fn violation<T>(section: &'static str, what: impl Into<String>) -> Result<T, Cod
     Err(CodecError { what: what.into(), section, bound: false })
 }
 
-/// RFC 6455, section 10.4, allows limits like ours.
+/// Returns the error for an exceeded limit, as RFC 6455, section 10.4, allows.
 fn too_much<T>(what: String) -> Result<T, CodecError> {
     Err(CodecError { what, section: "10.4", bound: true })
 }
@@ -142,7 +142,7 @@ impl Decoder {
         }
     }
 
-    /// `hook` sees every frame's header as soon as it is complete and not in itself a violation.
+    /// Calls `hook` with the header of every frame as soon as it is complete and not in itself a violation.
     pub fn traced(mut self, hook: impl FnMut(FrameInfo) + Send + 'static) -> Self {
         self.trace = Some(Box::new(hook));
         self
@@ -441,7 +441,7 @@ mod tests {
     #[case::close_2000(b"\x88\x02\x07\xd0", vec![close(2000, "")])]
     #[case::control_after_close(b"\x88\x00\x89\x00\x88\x00", vec![Received::Close { code: None, reason: String::new() }])]
     #[case::close_inside_message(b"\x01\x01a\x88\x00", vec![Received::Close { code: None, reason: String::new() }])]
-    fn reads(#[case] bytes: &[u8], #[case] expected: Vec<Received>) {
+    fn valid_frames_are_decoded(#[case] bytes: &[u8], #[case] expected: Vec<Received>) {
         assert_eq!(from_server(bytes), expected);
     }
 
@@ -463,7 +463,11 @@ mod tests {
     #[case::close_of_one_byte(b"\x88\x01\x03", "5.5.1", "1 byte")]
     #[case::close_reason_not_utf8(b"\x88\x03\x03\xe8\xff", "5.5.1", "1000")]
     #[case::data_after_close(b"\x88\x00\x81\x01a", "5.5.1", "after the close frame")]
-    fn complains(#[case] bytes: &[u8], #[case] section: &str, #[case] about: &str) {
+    fn invalid_frames_are_violations_with_their_rfc_section(
+        #[case] bytes: &[u8],
+        #[case] section: &str,
+        #[case] about: &str,
+    ) {
         let events = from_server(&[bytes, b"\x81\x01z"].concat());
         let Some(Received::Violation { what, section: found, bound: false }) = events.last() else {
             panic!("{events:?}")
@@ -477,7 +481,7 @@ mod tests {
     #[case::huge(b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", 1)]
     #[case::over_fragments(b"\x01\x08aaaaaaaa\x00\x08aaaaaaaa\x00\x01", 1)]
     #[case::empty_fragments(b"\x01\x00\x00\x00\x00\x00\x00\x00", 1)]
-    fn bounds_are_ours(#[case] bytes: &[u8], #[case] events: usize) {
+    fn exceeded_size_limits_are_reported_as_limits_of_the_harness(#[case] bytes: &[u8], #[case] events: usize) {
         let limits = Limits { message: 16, fragments: 3, ..Limits::default() };
         let found = decode(Role::Client, limits, bytes, usize::MAX);
         assert_eq!(found.len(), events);
@@ -485,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_length_allocates_nothing() {
+    fn an_announced_length_of_a_frame_allocates_nothing() {
         let mut decoder = Decoder::new(Role::Client, Limits::default());
         let mut input: &[u8] = b"\x82\x7f\x00\x00\x00\x00\x03\xff\xff\xffabc";
         assert_eq!(decoder.next(&mut input), None);
@@ -494,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_wants_masks() {
+    fn a_server_requires_masked_frames() {
         let masked = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
         assert_eq!(decode(Role::Server, Limits::default(), masked, 3), [message("Hello", 1)]);
         let events = decode(Role::Server, Limits::default(), b"\x81\x05Hello", 3);
@@ -502,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_sees_every_header() {
+    fn a_trace_gets_the_header_of_every_frame() {
         let (sender, receiver) = std::sync::mpsc::channel();
         let mut decoder = Decoder::new(Role::Client, Limits::default()).traced(move |info| sender.send(info).unwrap());
         let mut input: &[u8] = b"\x01\x03Hel\x89\x01x\x80\x02lo";
@@ -517,7 +521,7 @@ mod tests {
     #[case(126, 4 + 4)]
     #[case(65_535, 4 + 4)]
     #[case(65_536, 10 + 4)]
-    fn headers_are_as_short_as_they_can_be(#[case] length: usize, #[case] header: usize) {
+    fn frame_headers_are_encoded_in_their_shortest_form(#[case] length: usize, #[case] header: usize) {
         let mut out = Vec::new();
         encode(&Frame::binary(vec![7; length]), KEY, &mut out);
         assert_eq!(out.len(), header + length);
@@ -526,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_go_out_as_they_are() {
+    fn invalid_frames_are_encoded_unchanged() {
         let wrong = Frame { fin: false, rsv: 5, opcode: Opcode::Reserved(0xb), masked: false, payload: b"ab".to_vec() };
         let mut out = Vec::new();
         encode(&wrong, KEY, &mut out);
@@ -554,7 +558,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_a_stream_is_cut_does_not_matter(frames in prop::collection::vec(any_frame(), 0..12), cuts in prop::collection::vec(1_usize..40, 1..20)) {
+        fn decoding_does_not_depend_on_where_the_stream_is_cut(frames in prop::collection::vec(any_frame(), 0..12), cuts in prop::collection::vec(1_usize..40, 1..20)) {
             let mut bytes = Vec::new();
             for frame in &frames {
                 encode(frame, KEY, &mut bytes);
@@ -576,7 +580,7 @@ mod tests {
         }
 
         #[test]
-        fn messages_survive_the_way(messages in any_messages(), masked in any::<bool>(), key in any::<[u8; 4]>()) {
+        fn encoded_messages_are_decoded_equal(messages in any_messages(), masked in any::<bool>(), key in any::<[u8; 4]>()) {
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
             for (binary, text, pieces) in messages {
                 let payload = text.into_bytes();
@@ -599,7 +603,7 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000), server in any::<bool>(), chunk in 1_usize..50) {
+        fn decoding_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2000), server in any::<bool>(), chunk in 1_usize..50) {
             let role = if server { Role::Server } else { Role::Client };
             let limits = Limits { message: 500, fragments: 5, ..Limits::default() };
             let events = decode(role, limits, &bytes, chunk);

@@ -136,7 +136,7 @@ pub struct Message {
     pub binary: bool,
     /// Valid UTF-8 in a text message: the codec reports anything else as a [`Received::Violation`].
     pub payload: Vec<u8>,
-    /// How many frames carried it, at least 1.
+    /// How many frames carried the message, at least 1.
     pub frames: u32,
 }
 

@@ -9,14 +9,14 @@ use crate::websocket::frame::Received;
 
 /// The most bytes of a head: twice the limit of common servers, so no correct hub exceeds it.
 pub const HEAD: usize = 16 << 10;
-/// The most header lines in it.
+/// The most header lines in a head.
 pub const HEADERS: usize = 100;
 /// The most bytes of a refusal's body that are kept.
 pub const BODY: usize = 4 << 10;
 
 /// The most characters of a reason.
 const REASON: usize = 400;
-/// RFC 6455, section 1.3.
+/// The GUID from which the accept value is computed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Characters that would break the request line and are therefore escaped. All others are sent unchanged, even `%`.
@@ -35,14 +35,14 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// Base64 of 16 random bytes.
     pub key: &'a str,
-    /// Sent after the standard headers; one with the name of a standard header replaces it.
+    /// Headers that follow the standard ones; one with the name of a standard header replaces it.
     pub headers: &'a [(String, String)],
     /// Names of standard headers that are left out.
     pub without: &'a [String],
     pub subprotocols: &'a [String],
-    /// `GET`, unless a scenario tests another method.
+    /// The HTTP method: `GET`, unless a scenario tests another one.
     pub method: &'a str,
-    /// `1.1`, unless a scenario tests another version.
+    /// The HTTP version: `1.1`, unless a scenario tests another one.
     pub http: &'a str,
 }
 
@@ -100,7 +100,7 @@ impl HeadError {
 pub struct ResponseHead {
     pub status: u16,
     pub headers: Headers,
-    /// Its length in bytes.
+    /// The length of the head in bytes.
     pub length: usize,
 }
 
@@ -109,7 +109,7 @@ pub struct ResponseHead {
 pub struct RequestHead {
     pub method: String,
     pub target: String,
-    /// 1 for HTTP/1.1.
+    /// The minor version of HTTP: 1 for HTTP/1.1.
     pub minor_version: u8,
     pub headers: Headers,
     pub length: usize,
@@ -453,7 +453,7 @@ fn write_headers<'a>(text: &mut String, headers: impl Iterator<Item = (&'a str, 
     Ok(())
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether a text is an HTTP token (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
@@ -509,12 +509,17 @@ mod tests {
     #[case("/", "/ws", &[("token", "a b&c=\u{e9}/+~")], "/ws?token=a%20b%26c%3D%C3%A9%2F%2B~")]
     #[case("/", "/a/../b%20c", &[], "/a/../b%20c")]
     #[case("/", "/a b\r\nX: y#\u{e9}", &[], "/a%20b%0D%0AX:%20y%23%C3%A9")]
-    fn targets(#[case] base: &str, #[case] path: &str, #[case] query: &[(&str, &str)], #[case] expected: &str) {
+    fn base_path_and_query_are_joined_to_the_request_target(
+        #[case] base: &str,
+        #[case] path: &str,
+        #[case] query: &[(&str, &str)],
+        #[case] expected: &str,
+    ) {
         assert_eq!(target(base, path, &headers(query)), expected);
     }
 
     #[test]
-    fn a_request_is_written() {
+    fn an_upgrade_request_is_written_with_the_given_headers_and_subprotocols() {
         let headers = headers(&[("Authorization", "Bearer x"), ("host", "elsewhere")]);
         let subprotocols = ["a".to_owned(), "b".to_owned()];
         let bytes = request(&Request {
@@ -534,7 +539,7 @@ mod tests {
     #[case(("X y", "1"), "p", RequestError::HeaderName("X y".into()))]
     #[case(("X", "1\r\nY: 2"), "p", RequestError::HeaderValue("X".into()))]
     #[case(("X", "1"), "a, b", RequestError::Subprotocol("a, b".into()))]
-    fn a_request_is_not_broken_out_of(
+    fn headers_with_line_breaks_cannot_be_injected_into_a_request(
         #[case] header: (&str, &str),
         #[case] subprotocol: &str,
         #[case] expected: RequestError,
@@ -552,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn another_request_than_an_upgrade_is_written() {
+    fn a_request_that_is_no_valid_upgrade_can_be_written() {
         let (headers, without) = (headers(&[("sec-websocket-key", "AAEC")]), ["Host".to_owned(), "UPGRADE".to_owned()]);
         let key = key_of(&headers, KEY);
         let wrong =
@@ -572,7 +577,11 @@ mod tests {
     #[case("Sec-WebSocket-Protocol: b\r\n", &["a", "b"], Some("b"))]
     #[case("", &["a"], None)]
     #[case("Sec-WebSocket-Extensions: \r\n", &[], None)]
-    fn good_answers(#[case] more: &str, #[case] offered: &[&str], #[case] selected: Option<&str>) {
+    fn valid_answers_to_an_upgrade_are_accepted(
+        #[case] more: &str,
+        #[case] offered: &[&str],
+        #[case] selected: Option<&str>,
+    ) {
         let answer = judge(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
         let Received::Upgraded { status: 101, subprotocol, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(subprotocol.as_deref(), selected);
@@ -625,7 +634,7 @@ mod tests {
     #[case("Sec-WebSocket-Protocol: a, b\r\n", &["a", "b"], "several subprotocols")]
     #[case("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n", &["a", "b"], "more than one Sec-WebSocket-Protocol")]
     #[case("Upgrade: websocket\r\n", &[], "`Upgrade: WebSocket, websocket`")]
-    fn refusals_of_a_wrong_101(#[case] more: &str, #[case] offered: &[&str], #[case] about: &str) {
+    fn invalid_answers_with_status_101_are_refused(#[case] more: &str, #[case] offered: &[&str], #[case] about: &str) {
         let answer = judge(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
         let Received::Refused { reason, .. } = answer else { panic!("{answer:?}") };
         assert!(reason.contains(about), "{reason}");
@@ -634,12 +643,12 @@ mod tests {
     #[rstest]
     #[case(b"SSH-2.0-OpenSSH\r\n", "it begins with \"SSH-2.0-OpenSSH\\r\\n\", which is not HTTP")]
     #[case(b"\x15\x03\x03\x00\x02\x02\x46", "it is TLS, not plain text: is the address wss:// rather than ws://?")]
-    fn not_http(#[case] bytes: &[u8], #[case] expected: &str) {
+    fn answers_that_are_not_http_are_explained(#[case] bytes: &[u8], #[case] expected: &str) {
         assert_eq!(response_head(bytes).unwrap_err().to_string(), expected);
     }
 
     #[test]
-    fn heads_are_bounded() {
+    fn heads_of_answers_are_limited_in_length_and_headers() {
         let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(HEAD));
         assert_eq!(response_head(endless.as_bytes()), Err(HeadError::TooLong));
         assert_eq!(response_head(&endless.as_bytes()[..HEAD - 1]), Ok(None));
@@ -655,14 +664,19 @@ mod tests {
     #[case("Transfer-Encoding: chunked", "3\r\nabc\r\n5\r\nde", "abcde", false)]
     #[case("Transfer-Encoding: chunked", "ffffffffffffffff\r\nab", "ab", false)]
     #[case("Transfer-Encoding: chunked", "zz", "", true)]
-    fn bodies(#[case] header: &str, #[case] bytes: &str, #[case] expected: &str, #[case] complete: bool) {
+    fn the_body_of_a_refusal_is_read_by_its_content_length(
+        #[case] header: &str,
+        #[case] bytes: &str,
+        #[case] expected: &str,
+        #[case] complete: bool,
+    ) {
         let head = response_head(format!("HTTP/1.1 400 Bad\r\n{header}\r\n\r\n").as_bytes()).unwrap().unwrap();
         assert_eq!(body(&head, bytes.as_bytes()), (expected.into(), complete));
         assert!(body(&head, &b"1000\r\n".repeat(2000)).0.len() <= BODY);
     }
 
     #[test]
-    fn a_request_of_ours_is_accepted_by_our_server() {
+    fn an_upgrade_request_of_a_client_is_accepted_by_a_listening_actor() {
         let subprotocols = ["x".to_owned(), "y".to_owned()];
         let key = key();
         let bytes = request(&Request {
@@ -704,7 +718,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), http in any::<bool>()) {
+        fn parsing_random_bytes_as_heads_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), http in any::<bool>()) {
             let prefix: &[u8] = if http { b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n" } else { b"" };
             let all = [prefix, &bytes].concat();
             let _ = request_head(&all);

@@ -41,7 +41,7 @@ fn json(done: &Done) -> Value {
 }
 
 #[test]
-fn from_a_failure_to_a_baseline_and_back() {
+fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("known.toml");
     let text = || std::fs::read_to_string(&path).unwrap();

@@ -42,7 +42,7 @@ fn scenarios_are_selected_by_name_and_by_rule() {
 }
 
 #[test]
-fn only_the_selection_runs() {
+fn only_the_selected_scenarios_run() {
     let done = hubproof(["check", "--scenario", "concierge/greeting", "--report", "json=-"]).ends_with(0);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     crate::cli::serve::assert_valid_report(&report);
@@ -55,7 +55,7 @@ fn only_the_selection_runs() {
 #[rstest]
 #[case("nothing_matched", &["--scenario", "no-such-*"])]
 #[case("nothing_matched_both", &["--scenario", "greeting", "--rule", "QI-001"])]
-fn an_empty_selection_is_inconclusive(#[case] name: &str, #[case] arguments: &[&str]) {
+fn a_selection_without_scenarios_is_inconclusive(#[case] name: &str, #[case] arguments: &[&str]) {
     let done = hubproof(["check"].iter().chain(arguments)).ends_with(3);
     with_steady_text(|| insta::assert_snapshot!(name, format!("{}{}", done.out, done.err)));
 }
@@ -128,7 +128,7 @@ fn trace_prints_a_line_per_frame() {
 }
 
 #[test]
-fn the_page_of_one_failure() {
+fn the_terminal_output_of_one_failure_is_as_in_the_snapshot() {
     let done = hubproof(["check", "--fault", "concierge-origin-uuid-wrong", "--scenario", "concierge/message-to-one"]);
     let done = done.ends_with(1);
     // Frames of several connections arrive in any order, so the last frames are left out.
@@ -168,7 +168,7 @@ fn an_interrupted_run_reports_what_was_played() {
 }
 
 #[test]
-fn a_second_interrupt_stops_at_once() {
+fn a_second_interrupt_stops_the_run_at_once() {
     let hub = HostileHub::start(Habit::Silent, "");
     let url = hub.url();
     let running = start(["check", &url, "--protocol", "concierge", "--patience", "20"], &[]);

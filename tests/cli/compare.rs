@@ -21,7 +21,7 @@ fn a_file_that_is_not_a_load_report_is_an_error(#[case] text: &str, #[case] expe
 }
 
 #[test]
-fn a_missing_file_is_an_error() {
+fn a_missing_load_report_is_an_error() {
     let done = hubproof(["compare", "nowhere.json", "nowhere.json"]).ends_with(2);
     assert!(done.err.contains("failed to read nowhere.json"), "{}", done.err);
 }

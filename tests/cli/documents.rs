@@ -420,7 +420,11 @@ fn rewritten(shown: &[&str], printed: &[&str], figures: bool) -> Option<Vec<Stri
 #[case(&["a", "...", "a"], &["a"], false)]
 #[case(&["waited  3 ms"], &["waited 12.1 s"], true)]
 #[case(&["3 checks"], &["4 checks"], false)]
-fn elisions_match_lines(#[case] shown: &[&str], #[case] printed: &[&str], #[case] expected: bool) {
+fn three_dots_in_shown_output_match_any_lines(
+    #[case] shown: &[&str],
+    #[case] printed: &[&str],
+    #[case] expected: bool,
+) {
     assert_eq!(agree(shown, printed, false), expected);
 }
 
@@ -429,7 +433,7 @@ fn elisions_match_lines(#[case] shown: &[&str], #[case] printed: &[&str], #[case
 #[case(&["x", "...", "rate 3", "...", "z"], &["a", "b", "rate 4", "c", "d"], Some(vec!["a", "...", "rate 4", "...", "d"]))]
 #[case(&["...", "gone", "..."], &["a"], None)]
 #[case(&["x"], &["a", "b"], Some(vec!["a", "b"]))]
-fn a_rewritten_block_keeps_its_elisions(
+fn a_rewritten_block_of_output_keeps_its_three_dots(
     #[case] shown: &[&str],
     #[case] printed: &[&str],
     #[case] expected: Option<Vec<&str>>,
@@ -461,7 +465,7 @@ fn the_page_about_fuzzing_names_every_mutation_and_moment() {
 }
 
 #[test]
-fn the_table_of_protocols_has_their_numbers() {
+fn the_table_of_protocols_in_the_book_has_the_current_numbers() {
     let page = fs::read_to_string(disk::root().join("docs/src/evidence.md")).unwrap();
     let packs: Value = serde_json::from_str(&hubproof(["packs", "list", "--format", "json"]).ends_with(0).out).unwrap();
     for pack in packs.as_array().unwrap() {

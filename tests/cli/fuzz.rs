@@ -57,7 +57,7 @@ fn with_a_job() -> Serving {
 
 /// Cases run one after the other, so that one of them is assigned the job, and a later one completes it.
 #[test]
-fn existing_state_of_the_hub_is_not_a_finding() {
+fn state_that_the_hub_had_before_the_run_is_not_a_finding() {
     let run = |cases: &[&str], code: i32| {
         let hub = with_a_job();
         let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "7", "-j", "1", "--patience", "0.5"];
@@ -91,7 +91,7 @@ fn concurrent_cases_do_not_hide_a_finding(#[case] fault: &str, #[case] message: 
 
 /// A case with one mutated message is shown rather than one with dozens, even if that failed first (as in seed 1).
 #[test]
-fn the_shown_case_has_one_mutated_message() {
+fn a_case_with_one_mutated_message_is_shown_rather_than_one_with_many() {
     let base = ["--protocol", "qi", "--seed", "1"];
     let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
     let done =
@@ -143,7 +143,7 @@ fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {
 
 /// A case depends only on seed and number, not on the selection.
 #[test]
-fn a_selection_does_not_change_cases() {
+fn selecting_cases_does_not_change_what_they_send() {
     let print = |more: &[&str]| {
         let all: Vec<&str> = ["--protocol", "qi", "--seed", "7", "--print-cases"].iter().chain(more).copied().collect();
         fuzz(&all).ends_with(0).out
@@ -317,7 +317,7 @@ fn a_hook_that_fails_ends_the_run() {
 }
 
 #[test]
-fn a_run_ends_when_enough_has_been_found() {
+fn a_fuzz_run_ends_at_the_limit_of_findings() {
     let base = ["--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks", "--seed", "1", "--cases", "100000", "-j", "4"];
     let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).ends_with(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();
@@ -329,7 +329,7 @@ fn a_run_ends_when_enough_has_been_found() {
 
 /// Cells with new kinds of answers get more cases, other cells fewer than without.
 #[test]
-fn new_answers_steer_the_cases() {
+fn answers_of_a_new_shape_lead_to_more_cases_of_the_cell() {
     let of = |more: &[&str]| {
         let base = ["--protocol", "qi", "--seed", "1", "--cases", "120", "--report", "json=-"];
         let done = fuzz(&[&base, more].concat()).ends_with(0);
@@ -358,7 +358,11 @@ fn a_hub_that_is_gone_ends_the_run() {
 #[rstest]
 #[case::gone("502 Bad Gateway", 1, "fail[FUZZ-LIVES]")]
 #[case::tired("429 Too Many Requests", 3, "HTTP 429 instead of 101")]
-fn a_hub_that_is_gone_behind_a_proxy_is_gone(#[case] status: &'static str, #[case] code: i32, #[case] output: &str) {
+fn http_502_of_a_proxy_means_that_the_hub_is_gone_but_http_429_does_not(
+    #[case] status: &'static str,
+    #[case] code: i32,
+    #[case] output: &str,
+) {
     let hub = Serving::start(["qi"], 1);
     let url = mortal_behind_a_proxy(hub.url("qi"), 60, status);
     let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).ends_with(code);

@@ -31,7 +31,7 @@ fn found() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn a_finding_is_saved_small_and_played_again_by_fuzz_and_check() {
+fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
     let (folder, path) = found();
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(name.starts_with("concierge-schema-hello-con-025-"), "{name}");
@@ -88,7 +88,7 @@ fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: 
 #[rstest]
 #[case::missing(&["fuzz", "--protocol", "qi", "--replay", "no/such.yaml"], "failed to read no/such.yaml")]
 #[case::whose(&["fuzz", "--replay", "Cargo.toml"], "Cargo.toml belongs to no known protocol by its name")]
-fn a_wrong_file_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
+fn a_file_that_is_no_saved_finding_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof(arguments).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }

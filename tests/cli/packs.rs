@@ -10,7 +10,7 @@ use crate::support::hostile_servers::SmallHub;
 use crate::support::process::{hubproof, hubproof_reading, with_steady_text};
 
 #[test]
-fn list_has_every_folder_of_this_repository() {
+fn packs_list_shows_every_protocol_of_this_repository() {
     let done = hubproof(["packs", "list", "--format", "json"]).ends_with(0);
     let list: Vec<Value> = serde_json::from_str(&done.out).unwrap();
     let names: Vec<&str> = list.iter().map(|pack| pack["name"].as_str().unwrap()).collect();
@@ -27,7 +27,7 @@ fn list_has_every_folder_of_this_repository() {
 
 /// The embedded files are exactly those of the two folders on disk.
 #[test]
-fn everything_on_disk_is_embedded() {
+fn every_pack_file_on_disk_is_embedded_in_the_binary() {
     let embedded = include_str!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
     let mut listed: Vec<&str> =
         embedded.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
@@ -42,7 +42,7 @@ fn everything_on_disk_is_embedded() {
 }
 
 #[test]
-fn show_prints_all_parts_of_a_pack() {
+fn packs_show_prints_all_parts_of_a_pack() {
     let text = hubproof(["packs", "show", "qi"]).ends_with(0).out;
     // Only the structure, not the content of the pack.
     let parts: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
@@ -66,7 +66,7 @@ fn show_prints_all_parts_of_a_pack() {
 #[case("valid", "qi", "base_reply_success", r#"{"status": "success", "version": "0.1.0"}"#, 0)]
 #[case("invalid", "qi", "base_reply_success", r#"{"status": "success", "version": 1}"#, 1)]
 #[case("another", "concierge", "hello", r#"{"type": "STATUS", "uuid": "x", "version": "0.1.0"}"#, 1)]
-fn validate_checks_one_payload(
+fn packs_validate_checks_one_payload(
     #[case] name: &str,
     #[case] pack: &str,
     #[case] message: &str,
@@ -85,7 +85,7 @@ fn validate_checks_one_payload(
 #[rstest]
 #[case("not_json", "{")]
 #[case("not_text", "\u{0}")]
-fn validate_rejects_text_that_is_not_json(#[case] name: &str, #[case] payload: &str) {
+fn packs_validate_rejects_text_that_is_not_json(#[case] name: &str, #[case] payload: &str) {
     let done = hubproof_reading(["packs", "validate", "qi", "base_reply_success", "-"], payload).ends_with(2);
     insta::assert_snapshot!(format!("validate_{name}"), done.err);
 }
@@ -187,7 +187,7 @@ fn a_check_that_fails_every_other_time_is_flaky() {
 }
 
 #[rstest]
-fn a_user_pack_is_a_folder(#[values(true, false)] with_rules: bool) {
+fn a_folder_can_be_used_as_a_pack(#[values(true, false)] with_rules: bool) {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("doubler");
     own_pack(&pack, with_rules);

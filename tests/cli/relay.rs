@@ -34,7 +34,7 @@ fn a_relay_without_a_change_is_transparent() {
 #[case::seed(&["--seed", "3", "--change", "retype", "--message", "status_message_sent"])]
 #[case::named(&["--change", "drop", "--message", "status_message_sent"])]
 #[case::named(&["--change", "double", "--message", "group_fetch_result"])]
-fn a_change_is_detected(#[case] arguments: &[&str]) {
+fn a_change_made_by_the_relay_is_detected_by_a_check(#[case] arguments: &[&str]) {
     let (code, applied, out) = checked(arguments);
     assert!(applied > 0 && (code == 1 || out.contains("warn[")), "{code}, {applied} times\n{out}");
 }
@@ -54,7 +54,7 @@ fn a_hub_behind_tls_is_relayed() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_change() {
+fn the_same_seed_gives_the_same_change_of_the_relay() {
     // The relay does not connect before a client does, so no hub is needed.
     let change = |seed: &str| relay("ws://127.0.0.1:1", &["--seed", seed]).url("change").to_owned();
     let changes: Vec<String> = ["1", "2", "3", "1"].map(change).to_vec();
@@ -63,7 +63,7 @@ fn the_same_seed_gives_the_same_change() {
 }
 
 #[test]
-fn list_shows_all_changes() {
+fn relay_list_shows_all_possible_changes() {
     let list = ["relay", "--protocol", "concierge", "--message", "hello", "--list"];
     let text = hubproof(list).ends_with(0).out;
     for line in ["drop hello", "double hello #2", "remove hello /uuid", "alter hello /type"] {

@@ -24,7 +24,7 @@ fn check(text: &str, more: &[&str]) -> (Done, String) {
 }
 
 #[test]
-fn a_file_is_played_like_any_scenario() {
+fn a_scenario_file_outside_the_pack_is_played_like_any_other() {
     let done = check(SERVES, &["--protocol", "concierge"]).0.ends_with(0);
     assert!(done.out.contains("scenarios   1 pass\n"), "{}", done.out);
     let beside = ["--protocol", "concierge", "--scenario", "message-to-one"];
@@ -47,13 +47,13 @@ fn the_reproduction_command_plays_the_file_again() {
 #[case::another_protocol(SERVES, &["--protocol", "qi"], "mine.yaml:5")]
 #[case::no_rule("title: t\nsteps:\n  - client joins:\n    rules: [FUZZ-NOTHING]\n", &["--protocol", "concierge"], "mine.yaml:4")]
 #[case::no_yaml("title: [", &["--protocol", "concierge"], "mine.yaml:")]
-fn an_invalid_file_is_an_error(#[case] text: &str, #[case] more: &[&str], #[case] expected: &str) {
+fn an_invalid_scenario_file_is_an_error(#[case] text: &str, #[case] more: &[&str], #[case] expected: &str) {
     let done = check(text, more).0.ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }
 
 #[test]
-fn a_missing_file_is_an_error() {
+fn a_missing_scenario_file_is_an_error() {
     let done = hubproof(["check", "--protocol", "qi", "--scenario", "no/such.yaml"]).ends_with(2);
     assert!(done.err.contains("failed to read no/such.yaml"), "{}", done.err);
 }

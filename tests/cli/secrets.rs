@@ -76,7 +76,7 @@ fn assert_masked(written: &str) {
 }
 
 #[rstest]
-fn is_masked_when_the_hub_repeats_it(
+fn a_secret_is_masked_when_the_hub_repeats_it(
     #[values(Source::TargetFile, Source::Set, Source::SetName, Source::Environment, Source::File)] source: Source,
 ) {
     let hub = HostileHub::start(Habit::Echo, "x");
@@ -87,7 +87,7 @@ fn is_masked_when_the_hub_repeats_it(
 }
 
 #[test]
-fn is_masked_in_every_encoding() {
+fn a_secret_is_masked_in_every_encoding() {
     // Greets, and puts the secret into every member, in all encodings.
     let hub = SmallHub::start(|_, _, _| {
         let forms = [
@@ -111,7 +111,7 @@ fn is_masked_in_every_encoding() {
 
 /// Reports cut long texts at several lengths: the secret must be masked before the cut, or half of it would remain.
 #[rstest]
-fn is_masked_when_a_text_is_cut_inside_it(#[values(120, 160, 200, 400, 600)] length: usize) {
+fn a_secret_is_masked_when_a_text_is_cut_inside_it(#[values(120, 160, 200, 400, 600)] length: usize) {
     let before = "x".repeat(length - 10);
     let hub = SmallHub::start(move |connection, _, _| match connection % 3 {
         0 => vec![format!("{before}{CANARY}")],
@@ -126,7 +126,7 @@ fn is_masked_when_a_text_is_cut_inside_it(#[values(120, 160, 200, 400, 600)] len
 }
 
 #[test]
-fn is_masked_in_the_report_of_a_faulty_hub() {
+fn a_secret_is_masked_in_the_report_of_a_faulty_hub() {
     let set = format!("concierge.secret={CANARY}");
     for fault in ["concierge-right-secret-refused", "concierge-hello-missing-uuid"] {
         let server = Serving::start(["concierge", "--set", &set, "--fault", fault], 1);

@@ -75,7 +75,7 @@ fn without_a_url_every_protocol_of_the_embedded_server_passes() {
 }
 
 #[test]
-fn with_the_target_file_of_serve_everything_is_testable() {
+fn with_the_target_file_of_serve_every_check_is_testable() {
     each_at_once(|name| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hub.toml");
@@ -88,7 +88,7 @@ fn with_the_target_file_of_serve_everything_is_testable() {
 }
 
 #[test]
-fn with_only_a_url_nothing_fails_and_unmet_needs_are_listed() {
+fn checks_by_url_alone_do_not_fail_and_list_unmet_needs() {
     each_at_once(|name| {
         let server = Serving::start([name], 1);
         let folder = tempfile::tempdir().unwrap();

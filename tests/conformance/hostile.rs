@@ -135,7 +135,7 @@ const LONG: &[&str] = &["--patience", "0.6"];
 #[case::garbage_text(Habit::GarbageText, SHORT, &[1], "huh?!")]
 #[case::garbage_bytes(Habit::GarbageBytes, SHORT, &[1], "reserved bits 111, and no extension was agreed")]
 #[case::no_utf8(Habit::NoUtf8, SHORT, &[1], "that is not UTF-8 at byte 9")]
-fn a_hostile_server_is_reported_as_what_it_is(
+fn a_hostile_server_is_reported_with_what_it_does(
     #[case] habit: Habit,
     #[case] patience: &[&str],
     #[case] codes: &[i32],
@@ -199,7 +199,7 @@ fn a_server_that_is_not_a_hub_is_inconclusive_in_every_protocol(
 #[case("emprops", 1)]
 #[case("gator", 3)]
 #[case("concierge", 3)]
-fn a_missing_path_fails_if_the_document_names_it(#[case] protocol: &str, #[case] code: i32) {
+fn a_server_without_the_path_fails_if_the_document_names_the_path(#[case] protocol: &str, #[case] code: i32) {
     let done = check(Habit::NotFound, protocol, USUAL, &[code], "HTTP 404 instead of 101: is the path right?");
     if protocol == "concierge" {
         assert_snapshot("concierge_NotFound", &done);
@@ -208,13 +208,13 @@ fn a_missing_path_fails_if_the_document_names_it(#[case] protocol: &str, #[case]
 
 /// With the default patience, in which more frames arrive.
 #[rstest]
-fn memory_is_bounded_with_the_usual_patience(#[values(Habit::Giants, Habit::Numerous)] habit: Habit) {
+fn memory_is_limited_whatever_a_hostile_server_sends(#[values(Habit::Giants, Habit::Numerous)] habit: Habit) {
     check(habit, "qi", USUAL, &[1, 3], "");
 }
 
 /// With the default patience: a silent hub costs one patience per scenario, many in parallel.
 #[test]
-fn time_with_a_silent_hub_is_bounded_with_the_usual_patience() {
+fn a_check_of_a_silent_hub_ends_in_limited_time() {
     let hub = HostileHub::start(Habit::Silent, "");
     let done = hubproof(["check", &hub.url(), "--protocol", "qi"]).ends_with(1);
     assert!(done.took < Duration::from_secs(45), "{:?}", done.took);

@@ -11,7 +11,7 @@ use crate::support::mutation_detection::{Detection, measurable};
 const ENOUGH: f64 = 95.0;
 
 #[rstest]
-fn computed_changes_are_detected(
+fn enough_changes_made_by_the_relay_are_detected(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -26,7 +26,7 @@ fn computed_changes_are_detected(
 }
 
 #[test]
-fn every_protocol_is_measured() {
+fn detection_of_changes_is_measured_for_every_protocol() {
     let mut known = measurable();
     known.sort_unstable();
     assert_eq!(known, disk::protocols_with_messages());

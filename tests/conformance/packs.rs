@@ -34,7 +34,7 @@ fn every_example_is_valid_and_recognised() {
 }
 
 #[test]
-fn facts_and_packs_have_the_same_messages_and_examples() {
+fn payload_facts_and_packs_have_the_same_messages_and_examples() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let mut in_pack: Vec<&str> = pack.messages.iter().map(|m| m.name.as_str()).collect();
@@ -55,7 +55,7 @@ fn facts_and_packs_have_the_same_messages_and_examples() {
 
 /// With `HUBPROOF_MUTANTS=FILE` every payload is written to FILE, for a second validator.
 #[test]
-fn every_mutant_is_rejected() {
+fn every_payload_that_breaks_a_requirement_is_rejected() {
     let mut cases: Vec<Value> = Vec::new();
     let mut wrong: Vec<String> = Vec::new();
     for protocol in disk::protocols_with_messages() {
@@ -97,7 +97,7 @@ fn every_mutant_is_rejected() {
 }
 
 #[test]
-fn tolerated_readings_of_an_ambiguity_warn() {
+fn tolerated_readings_of_an_ambiguous_document_only_warn() {
     let mut seen = 0;
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
@@ -145,7 +145,7 @@ fn tolerated_readings_of_an_ambiguity_warn() {
 #[case("emprops", "job_available", json!({ "/job_type": 5, "/priority": null, "/requirements_summary/service_type": 5 }), &[], &[])]
 #[case("emprops", "job_available", json!({ "/requirements_summary": [] }), &[], &["EMP-040"])]
 #[case("emprops", "job_completed", json!({ "/result": "done", "/processing_time": "long" }), &[], &[])]
-fn disregarded_suggestions_warn(
+fn disregarded_recommendations_of_a_document_warn(
     #[case] protocol: &str,
     #[case] message: &str,
     #[case] with: Value,

@@ -256,7 +256,7 @@ fn remove(payload: &mut Value, pointer: &str) {
 }
 
 #[test]
-fn every_stated_requirement_is_broken_once() {
+fn payload_mutants_break_every_stated_requirement_once() {
     let field = |kind: &str, presence: &str, basis: &str| json!({ "type": kind, "presence": presence, "basis": basis });
     let facts: Facts = serde_json::from_value(json!({
         "name": "list",

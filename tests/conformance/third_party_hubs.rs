@@ -149,7 +149,7 @@ fn third_party_hubs_pass(#[case] hub: Hub, #[case] variants: &[&str]) {
 #[rstest]
 #[case::with_the_example_command(&[], 0)]
 #[case::without_it(&["--without", "execute"], 3)]
-fn unnamed_commands_are_not_demanded(#[case] variants: &[&str], #[case] expected: i32) {
+fn commands_that_the_document_does_not_name_are_not_demanded(#[case] variants: &[&str], #[case] expected: i32) {
     let Some((report, code)) = check(&QI_WITHOUT_COMMANDS, &[&["--seed", "1"], variants].concat(), QI.options) else {
         return;
     };
@@ -166,7 +166,7 @@ fn unnamed_commands_are_not_demanded(#[case] variants: &[&str], #[case] expected
 #[case::qi(QI, &["--seed", "1"])]
 #[case::qi_strict(QI, &["--seed", "4"])]
 #[case::gator(GATOR, &[])]
-fn fuzzing_finds_nothing(#[case] hub: Hub, #[case] variants: &[&str]) {
+fn fuzzing_third_party_hubs_finds_nothing(#[case] hub: Hub, #[case] variants: &[&str]) {
     finds_nothing(&hub, variants, &["--cases", "50", "--seed", "3", "-j", "4"]);
 }
 
@@ -202,7 +202,7 @@ fn finds_nothing(hub: &Hub, variants: &[&str], options: &[&str]) {
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
 #[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
 #[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
-fn disregarding_a_should_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
+fn a_hub_that_disregards_a_recommendation_gets_a_warning(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
     let Some((report, code)) = check(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(findings(&report), [format!("warn {rule}")]);
     assert_eq!(code, Some(0));
@@ -237,7 +237,7 @@ fn disregarding_a_should_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case]
 #[case::gator(GATOR, "answers-posted", "GAT-010")]
 #[case::gator(GATOR, "keeps-scheduling", "GAT-043")]
 #[case::gator(GATOR, "own-ids", "GAT-005")]
-fn a_bug_is_found_despite_all_variants(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
+fn a_bug_is_found_in_a_hub_with_all_permitted_variants(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
     // Some of these break only a should.
     let Some((report, code)) = check(&hub, &["--bug", bug], &["--rule", rule, "--strict"]) else { return };
     let accused = findings(&report);

@@ -12,7 +12,7 @@ use crate::support::sim_connection::websocket::Habit;
 const ALL: &str = "53 of 53 testable rules proven";
 
 #[test]
-fn on_request_it_runs_on_the_embedded_server() {
+fn the_websocket_protocol_is_checked_when_named() {
     let done = hubproof(["check", "--protocol", "websocket", "--strict"]).ends_with(0);
     assert!(done.last_line().starts_with("PASS websocket: ") && done.last_line().contains(ALL), "{}", done.out);
 }

@@ -173,7 +173,7 @@ fn sockets_printing_and_the_reference_server_stay_where_they_belong() {
 }
 
 #[test]
-fn no_folder_is_crowded() {
+fn no_folder_has_too_many_files() {
     let files: Vec<_> = ["src", "tests", "reference-server/src"].into_iter().flat_map(files_of).collect();
     let found = crowded(files.iter().map(|(path, _)| path.as_str()));
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -198,7 +198,7 @@ mod checks {
     #[case::not_so_far_up("src/report/json/mod.rs", "use super::cli;\n", &[])]
     #[case::comment("src/syntax/yaml.rs", "/// See [`crate::report`].\n// crate::cli\n", &[])]
     #[case::root("src/main.rs", "use crate::cli::run;\n", &[])]
-    fn upward_uses_are_found(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+    fn a_room_that_uses_one_below_it_is_found(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
         let found = upward(path, text, &rooms(LIB));
         assert_eq!(found.len(), want.len(), "{found:?}");
         assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
@@ -217,21 +217,25 @@ mod checks {
     #[case::main("src/main.rs", "eprintln!();\n", &[])]
     #[case::reference("src/check/job.rs", "use hubproof_reference as r;\n", &["src/check/job.rs:1: the reference"])]
     #[case::start("src/reference/hubs.rs", "use hubproof_reference as reference;\n", &[])]
-    fn misplaced_code_is_found(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+    fn sockets_and_printing_in_a_room_where_they_are_forbidden_are_found(
+        #[case] path: &str,
+        #[case] text: &str,
+        #[case] want: &[&str],
+    ) {
         let found = out_of_place(path, text);
         assert_eq!(found.len(), want.len(), "{found:?}");
         assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
     }
 
     #[test]
-    fn one_room_too_many() {
+    fn one_room_too_many_is_found() {
         assert_eq!(rooms(LIB), ["syntax", "report", "cli"]);
         assert_eq!(too_many(&["a"; ROOMS]), [""; 0]);
         assert_eq!(too_many(&["a"; ROOMS + 1]).len(), 1);
     }
 
     #[test]
-    fn one_file_too_many() {
+    fn one_file_too_many_in_a_folder_is_found() {
         let mut paths: Vec<String> = (0..FILES).map(|number| format!("src/report/f{number}.rs")).collect();
         paths.extend(["src/report/rules.yaml".to_owned(), "src/report/json/mod.rs".to_owned()]);
         assert_eq!(crowded(paths.iter().map(String::as_str)), [""; 0]);

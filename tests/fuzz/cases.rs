@@ -133,7 +133,7 @@ fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
 
 /// Without sockets, so without invalid frames.
 #[rstest]
-fn the_reference_server_stands_firm(
+fn fuzz_cases_find_nothing_wrong_with_the_reference_server(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -201,7 +201,7 @@ fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[values("qi", "concier
 #[rstest]
 #[case::open("pong", "FUZZ-ISOLATES as should")]
 #[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
-fn an_open_message_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
+fn receiving_a_message_that_hubs_may_send_unasked_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
     let protocol = protocol("airavata");
     let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
     let cases = (0..scheduler.cells.len() as u64).filter_map(|number| scheduler.case(&protocol.corpus, number));
@@ -213,7 +213,7 @@ fn an_open_message_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
 
 /// A hub may pass on what it receives, and a generated name would break the format of a time there.
 #[test]
-fn a_walk_puts_no_name_into_a_member_with_a_format() {
+fn a_random_walk_puts_no_object_name_into_a_member_with_a_format() {
     let cases = Cases::new("emprops", 1, &|_| true);
     let name = regex::Regex::new(r#"\\"([a-z_]+)\\":\$\{json\(fresh_"#).unwrap();
     let mut named = BTreeSet::new();
@@ -227,7 +227,7 @@ fn a_walk_puts_no_name_into_a_member_with_a_format() {
 
 /// A cell for which few draws make a case (for instance only with one of many names) is played as often as others.
 #[test]
-fn a_cell_with_few_successful_draws_is_played_as_often() {
+fn a_cell_with_few_successful_draws_is_played_as_often_as_others() {
     let cases = Cases::new("emprops", 1, &|name| ["ping", "submit_job"].contains(&name));
     let rare = |cell: &Cell| cell.placement == Placement::Kept && cell.mutation.name().starts_with("wrong");
     let rare: Vec<u64> =
@@ -455,7 +455,7 @@ fn each_message_of_a_batch_must_be_answered() {
 
 /// Waiting for an error that is only recommended would add a hundred waits.
 #[test]
-fn what_need_not_be_answered_is_not_waited_for_at_length() {
+fn answers_that_are_not_demanded_are_waited_for_only_briefly() {
     let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
     let is_of =
         |cell: Cell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Mutated(Mutation::Null);

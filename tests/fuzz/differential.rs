@@ -62,7 +62,7 @@ impl Plays {
 }
 
 #[rstest]
-fn a_hub_does_not_differ_from_itself(
+fn a_hub_compared_with_itself_shows_no_difference(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -86,7 +86,7 @@ fn a_hub_does_not_differ_from_itself(
 
 /// Faults that a comparison should show: a message is missing, sent twice, or changed.
 #[rstest]
-fn a_fault_makes_a_difference(
+fn a_fault_is_seen_as_a_difference_from_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -97,7 +97,7 @@ fn a_fault_makes_a_difference(
 
 #[rstest]
 #[ignore = "takes minutes: reports/slow-tests"]
-fn fifty_faults_make_a_difference(
+fn fifty_faults_are_seen_as_differences_from_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,

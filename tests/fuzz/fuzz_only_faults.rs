@@ -24,7 +24,7 @@ fn fuzz_only(protocol: &str) -> Vec<&'static Fault> {
 }
 
 #[test]
-fn there_are_more_than_twenty_of_them_in_all_protocols() {
+fn every_protocol_has_fuzz_only_faults_twenty_in_all() {
     let all: Vec<_> = faults().filter(|fault| fault.is_for_fuzzing()).collect();
     assert!(all.len() >= 20, "{}", all.len());
     let protocols: BTreeSet<_> = all.iter().map(|fault| fault.protocol).collect();
@@ -32,7 +32,7 @@ fn there_are_more_than_twenty_of_them_in_all_protocols() {
 }
 
 #[rstest]
-fn no_scenario_sees_them(
+fn no_scenario_triggers_a_fuzz_only_fault(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -64,7 +64,7 @@ pub fn is_concerned(protocol: &str, message: &str) -> bool {
 }
 
 #[rstest]
-fn every_one_is_found(
+fn fuzzing_finds_every_fuzz_only_fault(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,

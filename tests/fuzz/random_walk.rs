@@ -46,7 +46,7 @@ fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) ->
 }
 
 #[rstest]
-fn walks_bring_no_finding(
+fn random_walks_find_nothing_wrong_with_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -57,7 +57,7 @@ fn walks_bring_no_finding(
 
 #[rstest]
 #[ignore = "takes minutes: reports/slow-tests"]
-fn thousands_of_walks_bring_no_finding(
+fn thousands_of_random_walks_find_nothing_wrong_with_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,

@@ -119,7 +119,7 @@ const MORE: [(&str, usize); 5] = [
 
 /// Each fault that only fuzzing finds is shown by few steps after the opening, and a correct hub passes them.
 #[rstest]
-fn a_finding_becomes_small(
+fn shrinking_makes_a_finding_small(
     #[dirs]
     #[files("schemas/*/messages")]
     protocol: PathBuf,
@@ -192,7 +192,7 @@ fn what_an_oracle_depends_on_is_kept(#[case] text: &str, #[case] kept: bool) {
 
 /// A valid message that was sent before the mutated one does not become the mutated one.
 #[test]
-fn a_valid_message_does_not_become_the_mutated_one() {
+fn shrinking_never_takes_a_valid_message_for_the_mutated_one() {
     let hub = Hub::new("emprops-root-refused");
     let ping = r#"{"type":"ping","timestamp":1705312345000}"#;
     let finding = |sent: &[(&str, Option<&str>)]| {

@@ -57,7 +57,7 @@ fn shared(text: &str) -> String {
 }
 
 #[test]
-fn names() {
+fn wrong_names_in_a_scenario_are_reported_at_their_place() {
     let mistakes = [
         ("a message that does not exist", "  - anna sends: selffetch\n"),
         ("a message that is like no other", "  - anna expects: goodbye\n"),
@@ -147,7 +147,7 @@ fn names() {
 }
 
 #[test]
-fn keys() {
+fn wrong_keys_in_a_scenario_are_reported_at_their_place() {
     let mistakes = [
         ("an option that does not exist", "  - anna expects: hello\n    were: { version: x }\n"),
         ("an option of another verb", "  - anna sends: identify\n    where: { name: x }\n"),
@@ -217,7 +217,7 @@ fn keys() {
 }
 
 #[test]
-fn kinds() {
+fn values_of_the_wrong_kind_are_reported_at_their_place() {
     let mistakes = [
         ("`with` of a message is a list", "  - anna sends: self_fetch\n    with: [a]\n"),
         ("`with` of a role is text", "  - each: i\n    in: 1\n    do:\n      - client joins:\n        with: x\n"),
@@ -255,7 +255,7 @@ fn kinds() {
 }
 
 #[test]
-fn values() {
+fn wrong_values_in_a_scenario_are_reported_at_their_place() {
     let mistakes = [
         ("a sent message that breaks its schema", "  - anna sends: identify\n    with: { version: 1.0 }\n"),
         ("a sent message without a required member", "  - anna sends: self_subscribe\n    without: [/name]\n"),
@@ -325,7 +325,7 @@ fn values() {
 }
 
 #[test]
-fn yaml_itself() {
+fn yaml_beyond_json_is_reported_at_its_place() {
     let mistakes = [
         ("a key that stands twice", "  - anna expects: hello\n    rules: [CON-024]\n    rules: [CON-025]\n"),
         ("an anchor", "  - anna sends: &fetch self_fetch\n  - ben sends: *fetch\n"),
@@ -351,7 +351,7 @@ fn yaml_itself() {
 }
 
 #[test]
-fn the_file() {
+fn mistakes_of_a_whole_scenario_file_are_reported() {
     let mistakes = [
         ("an empty file", ""),
         ("no title", "steps:\n  - client joins:\n"),
@@ -391,7 +391,7 @@ fn the_file() {
 }
 
 #[test]
-fn the_shared_file() {
+fn mistakes_of_the_shared_file_are_reported_at_their_place() {
     let mistakes = [
         ("an unknown key", "role: {}\nroles: { client: }\nscenes: { scene: }\n"),
         ("a setting about nothing", "hub: { version: { default: 0.1.0 } }\nroles: { client: }\nscenes: { scene: }\n"),
@@ -581,7 +581,7 @@ fn loaded(files: &[(&str, String)]) -> String {
 }
 
 #[test]
-fn packs() {
+fn mistakes_of_a_pack_are_reported_at_their_place() {
     assert_eq!(
         loaded(&[
             ("asyncapi.yaml", ASYNCAPI.to_owned()),

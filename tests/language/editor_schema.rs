@@ -62,7 +62,7 @@ fn errors_of_shared(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_keyword_is_known_and_every_key_is_described() {
+fn every_keyword_of_the_editor_schema_is_known_and_every_key_is_described() {
     for name in ["scenario.schema.json", "shared.schema.json"] {
         let schema = schema(name);
         assert_eq!(mistakes(&schema, &[]), [], "{name}");
@@ -90,7 +90,7 @@ fn every_keyword_is_known_and_every_key_is_described() {
 }
 
 #[test]
-fn every_scenario_and_every_example_of_the_reference_fits() {
+fn every_scenario_and_every_example_of_the_book_fits_the_editor_schema() {
     let (scenario, shared) = (validator("scenario.schema.json"), validator("shared.schema.json"));
     let mut texts: Vec<(String, String)> = Vec::new();
     for protocol in disk::protocols() {
@@ -156,7 +156,7 @@ fn heads() -> Vec<(&'static str, Value, Value)> {
 }
 
 #[test]
-fn each_option_belongs_to_the_same_verbs_as_in_the_reader() {
+fn each_option_belongs_to_the_same_verbs_as_in_the_parser() {
     let options = json!({
         "as": "name", "if": "name", "rules": ["CON-024"], "with": {}, "without": [], "fragments": 2, "breaks": "why", "reason": "why",
         "query": {}, "headers": {}, "subprotocols": [], "from": "127.0.0.2", "method": "POST", "http": "1.0", "where": {}, "has": { "CON-024": { "name": "x" } }, "after": "name",
@@ -197,7 +197,7 @@ fn each_option_belongs_to_the_same_verbs_as_in_the_reader() {
 }
 
 #[test]
-fn the_reference_has_a_section_for_every_verb() {
+fn the_page_about_the_language_has_a_section_for_every_verb() {
     let reference = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
     let sections: BTreeSet<&str> = reference
         .lines()

@@ -134,7 +134,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_hub_makes_it_panic_or_hang(deeds in proptest::collection::vec((any::<u8>(), deed()), 0..60), which in any::<prop::sample::Index>()) {
+    fn no_hub_makes_the_interpreter_panic_or_hang(deeds in proptest::collection::vec((any::<u8>(), deed()), 0..60), which in any::<prop::sample::Index>()) {
         let concierge = &*CONCIERGE;
         let program = which.get(&concierge.scenarios.programs);
         let settings = concierge.settings(program);
@@ -157,7 +157,7 @@ static CONCIERGE: std::sync::LazyLock<Protocol> = std::sync::LazyLock::new(|| Pr
 
 /// Against a hub that never sends anything every scenario ends in bounded time, and none passes.
 #[test]
-fn silence_passes_nothing() {
+fn no_scenario_passes_against_a_silent_hub() {
     for program in &CONCIERGE.scenarios.programs {
         let report = play(program, CONCIERGE.settings(program), &[]);
         assert!(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive), "{} {:?}", report.id, report.verdict);
@@ -182,7 +182,7 @@ fn an_undecodable_frame_fails_no_check(#[case] member: String) {
 }
 
 #[test]
-fn finally_sees_what_the_steps_have_bound() {
+fn steps_under_finally_can_use_names_that_earlier_steps_bound() {
     let protocol = Protocol::load("emprops");
     let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
     let report = protocol.play(program, None).unwrap();

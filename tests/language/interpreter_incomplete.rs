@@ -103,7 +103,7 @@ fn an_undecodable_frame_decides_nothing(#[case] step: &str, #[case] says: &[&str
 #[case::seen_as_it_came(format!("{JOIN}{EXPECTS}"), true, Verdict::Pass)]
 #[case::awaited_too_late(format!("{JOIN}  - wait: 1s\n    because: the flood passes\n{EXPECTS}"), true, Verdict::Inconclusive)]
 #[case::not_among_what_was_seen(format!("{JOIN}{EXPECTS}"), false, Verdict::Fail)]
-fn a_flood_hides_only_frames_that_no_step_awaited(
+fn a_flood_pushes_out_only_frames_that_no_step_waits_for(
     #[case] steps: String,
     #[case] replies: bool,
     #[case] expected: Verdict,
@@ -125,7 +125,7 @@ fn a_flood_hides_only_frames_that_no_step_awaited(
 #[case::broken("", refused(500), Verdict::Inconclusive, None)]
 #[case::no_http("", Received::NoUpgrade { reason: "r".to_owned(), bound: false }, Verdict::Fail, Some(Verdict::Fail))]
 #[case::too_much("", Received::NoUpgrade { reason: "r".to_owned(), bound: true }, Verdict::Inconclusive, Some(Verdict::Inconclusive))]
-fn a_refusal_is_the_hubs_or_undecided(
+fn a_refused_upgrade_blames_the_hub_only_if_no_proxy_can_have_sent_it(
     #[case] how: &str,
     #[case] answer: Received,
     #[case] of_the_step: Verdict,
@@ -162,7 +162,7 @@ fn the_slimmest_wait_is_reported(#[case] step: &str, #[case] at: u64, #[case] ex
 }
 
 #[test]
-fn a_retry_is_a_wait_but_a_may_or_a_look_up_is_none() {
+fn a_retry_counts_as_a_wait_but_a_may_or_a_look_up_does_not() {
     let retry = "  - retry: 2s\n    do:\n      - caller expects: any\n        where: { status: success }\n        within: 100ms\n";
     let report = play(&format!("{JOIN}{retry}"), [(900, REPLY.to_owned())]);
     let slimmest = report.slimmest.unwrap();

@@ -117,7 +117,7 @@ static CONCIERGE: LazyLock<Protocol> = LazyLock::new(|| {
 });
 
 #[test]
-fn scenarios() {
+fn mangled_scenarios_never_make_the_parser_panic() {
     let files = files_of("scenarios/concierge", |path| path.ends_with(".yaml") && path != "shared.yaml");
     never_gives_in("scenarios", contents(&files), 300, |_, bytes| {
         let Protocol { sources, pack, shared } = &*CONCIERGE;
@@ -134,7 +134,7 @@ fn scenarios() {
 }
 
 #[test]
-fn shared_files() {
+fn mangled_shared_files_never_make_the_parser_panic() {
     let files = files_of("scenarios", |path| path.ends_with("shared.yaml"));
     never_gives_in("shared-files", contents(&files), 100, |_, bytes| {
         let Protocol { sources, pack, .. } = &*CONCIERGE;
@@ -150,7 +150,7 @@ fn shared_files() {
 
 /// Any file of a pack, with the others beside it as they are.
 #[test]
-fn packs() {
+fn mangled_packs_never_make_the_parser_panic() {
     let files = files_of("schemas/qi", |_| true);
     never_gives_in("packs", contents(&files), 100, |index, bytes| {
         let mut sources = Sources::default();
@@ -166,7 +166,7 @@ fn packs() {
 
 /// Any file of a plain document; what comes out is planned with, too.
 #[test]
-fn plain_documents() {
+fn mangled_asyncapi_documents_never_make_the_parser_panic() {
     let files = files_of("tests/fixtures/asyncapi", |_| true);
     never_gives_in("plain-documents", contents(&files), 60, |index, bytes| {
         let mut sources = Sources::default();
@@ -208,7 +208,7 @@ fn plain_documents() {
 }
 
 #[test]
-fn targets() {
+fn mangled_target_files_never_make_the_parser_panic() {
     // What the reference server adds when it has started: an address.
     let mut files = contents(&files_of("scenarios", |path| path.ends_with("reference.toml")));
     for file in &mut files {
@@ -264,7 +264,7 @@ url = "ws://127.0.0.1:4001"
 "#;
 
 #[test]
-fn baselines() {
+fn mangled_baselines_never_make_the_parser_panic() {
     const BASELINE: &str = "[[known]]\nfailure = \"concierge/greeting\"\nreason = \"known since May\"\nflaky = true\n\n[[known]]\nfailure = 'qi/failures:QI-001#2'\nreason = '''\nlong\n'''\n";
     never_gives_in("baselines", vec![BASELINE.as_bytes().to_vec()], 400, |_, bytes| {
         let mut sources = Sources::default();
@@ -305,7 +305,7 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn frames_off_the_wire() {
+fn mangled_frames_never_make_the_decoder_panic() {
     never_gives_in("frames", frames(), 2_000, |index, bytes| {
         let role = if index == 0 { Role::Client } else { Role::Server };
         let whole = received(role, bytes, bytes.len().max(1));
@@ -328,7 +328,7 @@ fn received(role: Role, bytes: &[u8], step: usize) -> String {
 }
 
 #[test]
-fn handshakes() {
+fn mangled_handshakes_never_make_the_parser_panic() {
     let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: a\r\n\r\n";
     let refusal = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nlater\r\n0\r\n\r\n";
     let request = "GET /hub?a=b HTTP/1.1\r\nHost: h:80\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n\r\n";
@@ -352,7 +352,7 @@ fn handshakes() {
 }
 
 #[test]
-fn json() {
+fn mangled_json_never_makes_the_parsers_panic() {
     let mut files = contents(&files_of("schemas/emprops/messages", |_| true));
     files.push(br#"{"a":[NaN,-Infinity,1e400,"\ud83d\ude00","\ud800"],"b":{"c":null}}"#.to_vec());
     let words = ["NaN".to_owned(), "-Infinity".to_owned()];

@@ -69,7 +69,7 @@ fn tells(times: [Option<u64>; 3]) -> impl FnMut(&HubInput<'_>) -> HubActions {
 #[case::missing_members_have_the_patience("at least 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
 #[case::under_exactly_as_well("exactly 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
 #[case::but_not_for_ever("at least 1", [Some(6000), None, None], Verdict::Fail, Verdict::Inconclusive)]
-fn a_number_of_a_group(
+fn details_of_every_frame_that_a_number_of_actors_received_are_checked(
     #[case] number: &str,
     #[case] times: [Option<u64>; 3],
     #[case] came: Verdict,
@@ -158,7 +158,7 @@ fn a_wrong_type_from_the_hub_is_no_mistake_of_the_scenario(#[case] steps: &str, 
 
 /// A wrong type that the scenario itself sent is a mistake of the scenario.
 #[test]
-fn a_wrong_type_from_the_scenario_is_its_mistake() {
+fn a_wrong_type_that_comes_from_the_scenario_is_a_mistake_of_the_scenario() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n    with: { n: seven }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n";
     let report = play(PLAIN, scenario, |_| Vec::new());
     assert!(report.mistake.is_some(), "{:#?}", report.checks);
@@ -183,7 +183,11 @@ fn a_reaction_that_cannot_be_evaluated_is_inconclusive() {
 #[case("any", "notice", Verdict::Fail)]
 #[case("notice", "tick", Verdict::Pass)]
 #[case("tick", "tick", Verdict::Fail)]
-fn what_is_ignored_is_never_unexpected(#[case] unwanted: &str, #[case] sent: &str, #[case] expected: Verdict) {
+fn messages_on_the_ignore_list_are_never_unexpected(
+    #[case] unwanted: &str,
+    #[case] sent: &str,
+    #[case] expected: Verdict,
+) {
     let shared = format!("ignore: [tick]\n{PLAIN}");
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects nothing: {unwanted}\n    rules: [MUST]\n"
@@ -198,7 +202,7 @@ fn what_is_ignored_is_never_unexpected(#[case] unwanted: &str, #[case] sent: &st
 #[case("${sha256(unkown)[:4]}", "no name `unkown` is in scope")]
 #[case("${'abc'[unkown:]}", "no name `unkown` is in scope")]
 #[case("${known[:4]}", "")]
-fn names_that_are_sliced_are_looked_for(#[case] expression: &str, #[case] complaint: &str) {
+fn names_in_slices_are_checked_to_be_in_scope(#[case] expression: &str, #[case] complaint: &str) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nlet: {{ known: abcdef, cut: \"{expression}\" }}\nsteps:\n  - anna joins:\n"
     );
@@ -209,7 +213,7 @@ fn names_that_are_sliced_are_looked_for(#[case] expression: &str, #[case] compla
 #[rstest]
 #[case(r#"{"type":"answer","n":1}"#, Verdict::Pass)]
 #[case(r#"{"type":"answer","n":1,"m":2}"#, Verdict::Fail)]
-fn the_whole_has_a_pointer(#[case] sent: &'static str, #[case] expected: Verdict) {
+fn the_empty_pointer_in_a_matcher_is_the_whole_message(#[case] sent: &'static str, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    where: { \"\": { type: object } }\n    has: { MUST: { \"\": { maxProperties: 2 } } }\n";
     assert_eq!(of(&play(PLAIN, scenario, answers(sent)), "MUST"), expected);
 }
@@ -250,7 +254,11 @@ fn checks_of_always_are_undecided_with_an_undecodable_frame() {
 #[case::nothing_is_ignored("", 100, Verdict::Fail)]
 #[case::too_late("", 600, Verdict::Pass)]
 #[case::too_late_to_be_ignored("ignore: [notice]\n", 600, Verdict::Pass)]
-fn an_undecodable_frame_in_a_silence(#[case] ignore: &str, #[case] time: u64, #[case] expected: Verdict) {
+fn an_undecodable_frame_leaves_expects_nothing_undecided(
+    #[case] ignore: &str,
+    #[case] time: u64,
+    #[case] expected: Verdict,
+) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: any\n    for: 500ms\n    rules: [MUST]\n";
     let report =
         play_late(Duration::from_millis(300), &format!("{PLAIN}{ignore}"), scenario, |heard| match heard.text {
@@ -265,7 +273,7 @@ fn an_undecodable_frame_in_a_silence(#[case] ignore: &str, #[case] time: u64, #[
 #[case("numbers: [NaN]", Verdict::Pass)]
 #[case("numbers: [Infinity]", Verdict::Fail)]
 #[case("connections: 3", Verdict::Fail)]
-fn words_for_numbers_beyond_json(#[case] extension: &str, #[case] expected: Verdict) {
+fn nan_and_infinity_are_accepted_only_where_the_pack_allows_them(#[case] extension: &str, #[case] expected: Verdict) {
     let shared = format!("{PLAIN}always:\n  - every: frame\n    has: {{ MUST: {{ /json: {{ type: object }} }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any\n    rules: [MUST-2]\n";
     let hub = answers(r#"{"type":"answer","n":NaN}"#);
@@ -281,7 +289,11 @@ fn words_for_numbers_beyond_json(#[case] extension: &str, #[case] expected: Verd
 #[case::as_many_as_allowed("expects: notice\n    count: { min: 1, max: 2 }\n    for: 500ms", &[100, 200, 600], Verdict::Pass)]
 #[case::more_than_allowed("expects: notice\n    count: { min: 1, max: 2 }\n    for: 500ms", &[100, 200, 500], Verdict::Fail)]
 #[case::too_late_to_count("expects: notice\n    count: { min: 2, max: 2 }\n    for: 500ms", &[100, 600], Verdict::Fail)]
-fn a_window_ends_when_it_ends(#[case] step: &str, #[case] times: &[u64], #[case] expected: Verdict) {
+fn a_frame_after_the_window_does_not_count_even_if_the_timer_is_late(
+    #[case] step: &str,
+    #[case] times: &[u64],
+    #[case] expected: Verdict,
+) {
     let scenario =
         format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna {step}\n    rules: [MUST]\n");
     for late in [Duration::ZERO, Duration::from_millis(300)] {
@@ -306,7 +318,7 @@ fn a_close_after_the_window_does_not_count(#[case] time: u64, #[case] expected: 
 
 /// Repeating an attempt does not undo findings of `always` on frames received in it.
 #[test]
-fn findings_of_always_outlive_an_attempt() {
+fn findings_of_always_are_kept_when_an_attempt_is_repeated() {
     let shared = format!("{PLAIN}always:\n  - every: notice\n    has: {{ MUST: {{ n: 1 }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - retry: 3s\n    do:\n      - anna sends: ask\n      - anna expects: answer\n        within: 500ms\n    rules: [MUST-2]\n";
     let mut asked = 0;
@@ -334,7 +346,7 @@ fn an_expectation_without_a_connection_is_inconclusive(#[case] step: &str) {
 
 /// `after` a group's frames is after the first of them, whichever actor received it.
 #[test]
-fn after_a_group_is_after_its_first() {
+fn after_the_frames_of_a_group_means_after_the_first_of_them() {
     let steps =
         "  - crowd expect: notice\n    as: notices\n  - anna expects: answer\n    after: notices\n    rules: [MUST]\n";
     let report = play(PLAIN, &crowd(steps), |heard| match (heard.text, heard.connection) {
@@ -347,7 +359,7 @@ fn after_a_group_is_after_its_first() {
 
 /// Where frames were dropped from a full inbox, a missing one is not decided.
 #[test]
-fn dropped_frames_may_be_any_message() {
+fn a_dropped_frame_may_have_been_any_message() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 1s\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n";
     let report = play(PLAIN, scenario, |heard| {
         let notices = std::iter::repeat_n(r#"{"type":"notice"}"#, 10_000);
@@ -360,7 +372,7 @@ fn dropped_frames_may_be_any_message() {
 #[rstest]
 #[case::of_something("count: { min: 1 }\n    for: 500ms", Verdict::Pass)]
 #[case::of_nothing("where: { n: 7 }\n    count: { min: 0 }\n    for: 500ms", Verdict::NotTestable)]
-fn an_order_is_over_received_frames(#[case] which: &str, #[case] expected: Verdict) {
+fn an_order_check_without_received_frames_is_not_testable(#[case] which: &str, #[case] expected: Verdict) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n    as: first\n  - anna expects: answer\n    {which}\n    as: second\n  - order: [first, second]\n    rules: [MUST]\n"
     );
@@ -384,7 +396,7 @@ fn a_check_that_cannot_fail_is_refused(#[case] steps: &str, #[case] complaint: &
 #[rstest]
 #[case("", 5)]
 #[case("    within: 2s\n", 2)]
-fn a_listening_actor_waits_for_its_time(#[case] within: &str, #[case] seconds: u64) {
+fn a_listening_actor_waits_as_long_as_its_step_says(#[case] within: &str, #[case] seconds: u64) {
     let shared = "roles: { parent: { side: server } }\n";
     let scenario =
         format!("title: T\nactors: {{ anna: parent }}\nsteps:\n  - anna accepts:\n{within}    rules: [MUST]\n");
@@ -398,7 +410,7 @@ fn a_listening_actor_waits_for_its_time(#[case] within: &str, #[case] seconds: u
 #[case("connection: 5", "`x-hubproof` of the document has no `connection`")]
 #[case("numbers: [nan]", "`numbers` takes NaN, Infinity and -Infinity")]
 #[case("connections: 40", "")]
-fn the_extension_of_a_document_is_checked(#[case] extension: &str, #[case] complaint: &str) {
+fn mistakes_in_the_x_hubproof_extension_are_reported(#[case] extension: &str, #[case] complaint: &str) {
     let found = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"));
     assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }

@@ -119,7 +119,7 @@ fn a_stall_counts_in_the_response_of_every_message_due_in_it() {
 
 /// Exponentially distributed times with a mean of 5 ms, evenly drawn: the percentiles are those of the distribution.
 #[test]
-fn times_of_a_known_distribution_have_its_percentiles() {
+fn measured_percentiles_are_those_of_the_known_distribution() {
     let golden = 0.618_033_988_749_895;
     let truths: Vec<Truth> = (0..MESSAGES)
         .map(|n| {
@@ -245,7 +245,11 @@ fn folded(mut entries: Vec<Entry>) -> Totals {
 #[case::loses(Habits { lose: Some(40), ..Habits::default() }, 250, 0)]
 #[case::doubles(Habits { double: Some(100), ..Habits::default() }, 0, 100)]
 #[case::both(Habits { lose: Some(50), double: Some(80), ..Habits::default() }, 200, 125)]
-fn jobs_are_counted_exactly(#[case] habits: Habits, #[case] lost: u64, #[case] doubled: u64) {
+fn completed_lost_and_duplicated_jobs_are_counted_exactly(
+    #[case] habits: Habits,
+    #[case] lost: u64,
+    #[case] doubled: u64,
+) {
     let account = folded(queue(habits));
     // A completion that is both dropped and repeated arrives once.
     let arriving_once =
@@ -267,7 +271,7 @@ fn jobs_are_counted_exactly(#[case] habits: Habits, #[case] lost: u64, #[case] d
 #[case::doubles(Habits { double: Some(100), ..Habits::default() }, 0, 100, 0)]
 #[case::reorders(Habits { reorder: Some(20), ..Habits::default() }, 0, 0, 1_500)]
 #[case::all(Habits { lose: Some(50), double: Some(125), reorder: Some(200) }, 200, 80, 150)]
-fn messages_are_counted_exactly(
+fn delivered_and_lost_messages_are_counted_exactly(
     #[case] habits: Habits,
     #[case] lost: u64,
     #[case] doubled: u64,
@@ -289,7 +293,7 @@ fn messages_are_counted_exactly(
 
 /// The same truth through thresholds: just below and just above the exact percentile.
 #[test]
-fn thresholds_break_at_the_exact_percentile() {
+fn a_threshold_is_broken_exactly_from_the_known_percentile_on() {
     let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
     let report = reported(&truths);
     let p99 = report.total.timing(

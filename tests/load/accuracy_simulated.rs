@@ -329,6 +329,6 @@ fn a_job_waiting_for_its_retry_at_the_end_is_unfinished(#[case] drain: Duration,
 
 /// Eighteen thousand of them have to fit in memory beside their connections.
 #[test]
-fn a_client_is_small() {
+fn a_virtual_client_takes_little_memory() {
     assert!(size_of::<Client>() <= 320, "{}", size_of::<Client>());
 }

@@ -37,7 +37,7 @@ fn shards() -> u64 {
 #[case::giant(Habit::Giant, "errors.protocol")]
 #[case::endless(Habit::Endless, "errors.protocol")]
 #[case::fragments(Habit::Fragments, "errors.protocol")]
-fn a_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
+fn a_load_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
     let unrelated = r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#;
     let hub = HostileHub::start(habit, unrelated);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions"];
@@ -52,7 +52,7 @@ fn a_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
 
 /// A hub may send undocumented messages: they are counted, but are no errors.
 #[test]
-fn undocumented_messages_are_no_error() {
+fn undocumented_messages_of_the_hub_are_no_error() {
     let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"unrelated"}"#);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--validate", "all"];
     let numbers = ["--warm-up", "0s", "--duration", "2s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
@@ -86,7 +86,7 @@ roles:
 "#;
 
 #[test]
-fn a_hub_that_does_not_read() {
+fn connections_to_a_hub_that_does_not_read_are_lost_and_memory_is_limited() {
     let hub = HostileHub::start(Habit::Deaf, "");
     let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
     assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
@@ -116,7 +116,7 @@ roles:
 
 /// The lateness is then not the hub's, and the report marks the run.
 #[test]
-fn an_overloaded_generator_is_not_valid() {
+fn a_run_with_an_overloaded_generator_is_not_valid() {
     let hub = Serving::start(["gator"], 1);
     let (report, _) = loaded(hub.url("gator"), "gator", TOO_MUCH, 3);
     let reasons = report["validity"]["reasons"].as_array().unwrap();

@@ -89,7 +89,7 @@ fn a_mistake_is_found_before_anything_runs(#[case] text: &str, #[case] expected:
 }
 
 #[test]
-fn a_mistake_is_shown_with_its_place_and_advice() {
+fn a_mistake_in_a_plan_is_shown_with_its_place_and_advice() {
     let (_, shown) = mistakes("title: t\nroles:\n  client:\n    population: 1\n    steps:\n      - sends: self_fech\n");
     insta::assert_snapshot!(shown, @r"
     error: concierge has no message `self_fech`
@@ -145,7 +145,7 @@ fn every_plan_fits_the_published_schema() {
 #[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
 #[case(&role("population: 1\nsteps: [ { check: x } ]"))]
 #[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
-fn plans_that_the_parser_rejects_the_schema_rejects(#[case] text: &str) {
+fn the_schema_rejects_plans_that_the_parser_rejects(#[case] text: &str) {
     assert!(!mistakes(text).0.is_empty());
     assert!(!fits(text).is_empty(), "{text}");
 }
@@ -158,7 +158,7 @@ fn examples() -> Vec<String> {
 }
 
 #[test]
-fn the_examples_of_the_page_run() {
+fn the_examples_of_the_page_about_load_plans_run() {
     let examples = examples();
     assert!(!examples.is_empty());
     for example in examples {

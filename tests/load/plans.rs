@@ -33,7 +33,7 @@ fn short() -> Overrides {
 #[case("gator", "log")]
 #[case("gator", "requests")]
 #[case("qi", "sessions")]
-fn every_plan_runs_clean(#[case] protocol: &str, #[case] plan: &str) {
+fn every_plan_runs_without_errors_on_a_correct_hub(#[case] protocol: &str, #[case] plan: &str) {
     let (ready, observed) = play(protocol, &Which::Named(plan), &short());
     assert_eq!(observed.faults, std::collections::BTreeMap::new(), "{protocol}/{plan}");
     let clients: u32 = ready.plan.roles.iter().map(|role| role.population.number).sum();
@@ -48,7 +48,7 @@ fn every_plan_runs_clean(#[case] protocol: &str, #[case] plan: &str) {
 }
 
 #[test]
-fn every_protocol_has_plans_and_all_of_them_are_tried_here() {
+fn every_protocol_has_plans_and_these_tests_run_all_of_them() {
     let source = include_str!("plans.rs");
     for protocol in disk::protocols_with_messages() {
         let folder = disk::root().join("scenarios").join(&protocol).join("load");
@@ -63,7 +63,7 @@ fn every_protocol_has_plans_and_all_of_them_are_tried_here() {
 
 /// The classifier finds the same message in a frame's text as the pack's matchers in its tree.
 #[test]
-fn a_frame_is_the_message_that_the_pack_says() {
+fn the_load_engine_classifies_frames_as_the_pack_does() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let id = |name: &str| pack.messages.iter().position(|m| m.name == name).map(|n| MessageId(n as u16));
@@ -81,7 +81,7 @@ fn a_frame_is_the_message_that_the_pack_says() {
 #[rstest]
 #[case("emprops", "jobs")]
 #[case("concierge", "groups")]
-fn a_run_is_the_same_every_time(#[case] protocol: &str, #[case] plan: &str) {
+fn a_simulated_run_is_the_same_every_time(#[case] protocol: &str, #[case] plan: &str) {
     let tell = || {
         let (_, observed) = play(protocol, &Which::Named(plan), &short());
         (observed.sent, observed.answered, observed.journeys, observed.delivered, observed.entries.len())

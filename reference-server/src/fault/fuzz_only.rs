@@ -19,12 +19,12 @@ use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
 pub struct FuzzOnly {
     /// The trigger: input that meets all of these conditions.
     pub received: &'static [Received],
-    /// The reaction to it.
+    /// The hub's reaction to the trigger.
     pub then: Reaction,
 }
 
 impl FuzzOnly {
-    /// Whether this input triggers it.
+    /// Whether this input triggers the fault.
     pub fn is_triggered_by(&self, input: &Input) -> bool {
         self.received.iter().all(|received| received.holds(input))
     }
@@ -52,9 +52,9 @@ pub enum Received {
     MemberBesides(#[serde(deserialize_with = "texts")] &'static [Str]),
     /// An object with a duplicate member.
     MemberTwice,
-    /// At least one of these.
+    /// Input that meets at least one of these conditions.
     Any(#[serde(deserialize_with = "several")] &'static [Received]),
-    /// Not all of these.
+    /// Input that does not meet all of these conditions.
     Not(#[serde(deserialize_with = "several")] &'static [Received]),
 }
 
@@ -108,7 +108,7 @@ fn depth(text: &str) -> usize {
     most
 }
 
-/// What a hub does once such a fault has been triggered.
+/// What a hub does once its fuzz-only fault has been triggered.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reaction {
@@ -120,7 +120,7 @@ pub enum Reaction {
     BroadcastReplies,
     /// The replies are not sent.
     DropReplies,
-    /// From now on everything is sent that much later.
+    /// From now on the hub sends everything later by this time.
     SlowDown(#[serde(deserialize_with = "time")] Duration),
     /// This member of the replies quotes the last message of other clients.
     QuoteOthers(#[serde(deserialize_with = "pointer")] Str),
@@ -128,7 +128,7 @@ pub enum Reaction {
     ReadAs(#[serde(deserialize_with = "pattern")] &'static Regex, #[serde(deserialize_with = "text")] Str),
     /// The first match of the pattern is read in lower case.
     ReadInSmallLetters(#[serde(deserialize_with = "pattern")] &'static Regex),
-    /// Nothing is sent any more on the connection that triggered it.
+    /// Nothing is sent any more on the connection that triggered the fault.
     Mute,
 }
 
@@ -149,7 +149,7 @@ impl Reaction {
 /// How much of a client's last message is kept to be quoted, in bytes.
 const QUOTED: usize = 200;
 
-/// A machine with such a fault.
+/// A state machine with a fault that only fuzzing triggers.
 pub struct FuzzOnlyMachine {
     inner: Box<dyn Machine>,
     fault: FuzzOnly,

@@ -23,17 +23,17 @@ use crate::fault::fuzz_only::FuzzOnly;
 /// A deliberate fault.
 #[derive(Debug)]
 pub struct Fault {
-    /// Its name, which begins with the protocol: `concierge-hello-missing-uuid`.
+    /// The fault's name, which begins with the protocol: `concierge-hello-missing-uuid`.
     pub id: &'static str,
-    /// The protocol it belongs to.
+    /// The protocol whose hub has the fault.
     pub protocol: &'static str,
     /// What the hub does wrong, in one sentence.
     pub text: &'static str,
-    /// Every rule that it breaks.
+    /// The ids of all rules that the fault breaks.
     pub rules: &'static [&'static str],
-    /// Whether only some conversations show it: a repetition, a particular value, many clients.
+    /// Whether only some conversations show the fault: those with a repetition, a particular value, many clients.
     pub occasional: bool,
-    /// How it is implemented.
+    /// How the fault is implemented.
     pub effect: Effect,
 }
 
@@ -51,7 +51,8 @@ pub enum Effect {
 }
 
 impl Fault {
-    /// Whether only fuzzing triggers it: no scenario that keeps to the document, or violates it in the usual ways, does.
+    /// Whether only fuzzing triggers the fault: no scenario that keeps to the document, or violates it in the usual
+    /// ways, does.
     pub fn is_for_fuzzing(&self) -> bool {
         matches!(self.effect, Effect::FuzzOnly(_) | Effect::FuzzOnlyInside)
     }
@@ -68,7 +69,7 @@ pub enum Cond {
     Type(&'static str, &'static str),
     /// The member is a string that contains a match.
     Matches(&'static str, &'static Regex),
-    /// Not all of these hold.
+    /// Not all of these conditions hold.
     Not(&'static [Cond]),
     /// The member is present.
     Has(&'static str),
@@ -81,9 +82,9 @@ pub enum Cond {
 pub enum Subject {
     /// Text frames that meet all of these conditions.
     Frame(&'static [Cond]),
-    /// Closes with this code.
+    /// Outputs that close a connection with this code.
     Close(u16),
-    /// Granted upgrades.
+    /// Outputs that grant an upgrade.
     Accept,
 }
 
@@ -105,20 +106,20 @@ pub enum To {
     /// Any connection.
     #[serde(skip)]
     Any,
-    /// The connection whose input caused it.
+    /// The connection whose input caused the output.
     Initiator,
-    /// Any other connection.
+    /// Any connection but the one whose input caused the output.
     Others,
 }
 
 /// Which of the matching outputs, counted from 1 over the life of the hub.
 #[derive(Debug, Clone, Copy)]
 pub enum Nth {
-    /// All.
+    /// All matching outputs.
     Each,
-    /// This one only.
+    /// The n-th matching output only.
     Only(u64),
-    /// Every n-th, starting with the n-th.
+    /// Every n-th matching output, starting with the n-th.
     Every(u64),
 }
 
@@ -126,26 +127,26 @@ pub enum Nth {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Act {
-    /// It is not sent.
+    /// The output is not sent.
     Drop,
-    /// It is sent twice.
+    /// The output is sent twice.
     Double,
-    /// It is sent that much later; later outputs overtake it.
+    /// The output is sent later by this time; later outputs overtake it.
     Delay(#[serde(deserialize_with = "time")] Duration),
-    /// It is sent after the next text to the same connection, or 200 ms later if none follows.
+    /// The output is sent after the next text to the same connection, or 200 ms later if none follows.
     Swap,
-    /// It goes to another connection: the oldest that has been sent a frame and is neither addressee nor initiator. If
-    /// there is none, it is not sent.
+    /// The output goes to another connection: the oldest that has been sent a frame and is neither addressee nor
+    /// initiator. If there is none, it is not sent.
     Misroute,
-    /// It is sent as a binary message.
+    /// The output is sent as a binary message.
     AsBinary,
-    /// This text follows it, to the same connection.
+    /// This text follows the output, to the same connection.
     Also(#[serde(deserialize_with = "text")] Str),
-    /// This text precedes it, to the same connection.
+    /// This text precedes the output, to the same connection.
     Before(#[serde(deserialize_with = "text")] Str),
     /// The member becomes this JSON value. `*` in the pointer is every element.
     Set(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "json")] Str),
-    /// The member becomes a string of that many letters.
+    /// The member becomes a string of this many letters.
     Fill(#[serde(deserialize_with = "pointer")] Str, usize),
     /// The member is removed.
     Remove(#[serde(deserialize_with = "pointer")] Str),
@@ -158,9 +159,9 @@ pub enum Act {
     Rename(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "text")] Str),
     /// A close gets this code instead.
     Code(u16),
-    /// The connection is closed with this code instead.
+    /// The connection is closed with this code instead of sending the output.
     CloseInstead(u16),
-    /// The connection is closed with this code after it.
+    /// The connection is closed with this code after the output.
     ThenClose(u16),
     /// An upgrade is granted without the subprotocol.
     NoSubprotocol,
@@ -169,15 +170,15 @@ pub enum Act {
 /// One change to the outputs of a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
-    /// The outputs it applies to.
+    /// The outputs that the change applies to.
     pub subject: Subject,
     /// The input that led to the output.
     pub cause: Cause,
-    /// The addressees.
+    /// The addressees of the output.
     pub to: To,
-    /// Which of the matching outputs.
+    /// Which of the matching outputs is changed.
     pub nth: Nth,
-    /// The change itself.
+    /// What is done to the output.
     pub act: Act,
 }
 
@@ -192,7 +193,7 @@ pub const fn frame(conditions: &'static [Cond]) -> Selector {
 }
 
 impl Selector {
-    /// Only the n-th such output, counted from 1 over the life of the hub.
+    /// Only the n-th of the selected outputs, counted from 1 over the life of the hub.
     pub const fn only(mut self, n: u64) -> Selector {
         self.0.nth = Nth::Only(n);
         self

@@ -81,7 +81,7 @@ struct Entry {
     by: Option<By>,
 }
 
-/// One of several changes.
+/// One of several changes of a fault: the outputs to change, and what is done to them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pair {
@@ -201,16 +201,16 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for EntriesVisi
     }
 }
 
-/// Conditions that a frame has to meet all.
+/// Conditions, all of which a frame has to meet.
 struct Conditions(Vec<Cond>);
 
 /// The keys of conditions; a member is named by its pointer.
 const CONDITIONS: &[&str] = &["/member", "has", "lacks", "type", "matches", "not"];
-/// The keys of `when`.
+/// The keys of `when`, which selects outputs.
 const OUTPUTS: &[&str] =
     &["/member", "has", "lacks", "type", "matches", "not", "close", "upgrade", "after", "to", "only", "every"];
 
-/// Reads the value of the condition called `key`, if there is one of that name.
+/// Reads the value of the condition `key` into `all`; returns whether there is a condition of that name.
 fn condition<'de, A: MapAccess<'de>>(key: &str, map: &mut A, all: &mut Vec<Cond>) -> Result<bool, A::Error> {
     match key {
         "has" => all.extend(map.next_value::<Vec<Pointer>>()?.into_iter().map(|Pointer(at)| Cond::Has(at))),
@@ -574,7 +574,12 @@ qi-four:
     #[case::protocol_rule_for_fuzzing("FUZZ-SERVES-NEW", "QI-001", 7, "wrong kind of rules")]
     #[case::fuzzer_rule_for_output("[QI-001, QI-002]", "[FUZZ-KEEPS]", 2, "wrong kind of rules")]
     #[case::bracket("{ /n: 1 }", "{ /n: 1", 3, "help: ")]
-    fn a_mistake_is_refused_at_its_line(#[case] from: &str, #[case] to: &str, #[case] line: usize, #[case] want: &str) {
+    fn a_mistake_in_a_fault_file_is_reported_at_its_line(
+        #[case] from: &str,
+        #[case] to: &str,
+        #[case] line: usize,
+        #[case] want: &str,
+    ) {
         assert_eq!(SAMPLE.matches(from).count(), 1, "{from}");
         let error = faults("qi", "QI", &SAMPLE.replace(from, to)).unwrap_err().to_string();
         assert!(error.starts_with(&format!("reference-server/faults/qi.yaml:{line}: ")), "{error}");
@@ -599,7 +604,7 @@ qi-four:
     #[case::act("when: {}, act: nothing")]
     #[case::received("received: [nothing], then: hang")]
     #[case::reaction("received: [ping], then: nothing")]
-    fn the_readme_has_every_name(#[case] entry: &str) {
+    fn the_readme_documents_every_key_of_a_fault_file(#[case] entry: &str) {
         let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {entry} }}\n");
         let error = faults("qi", "QI", &yaml).unwrap_err().to_string();
         let (_, names) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));

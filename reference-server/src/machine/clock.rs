@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_the_start_plus_what_has_passed() {
+    fn the_clock_adds_elapsed_time_to_the_start_time() {
         let clock = Clock::new(Some(1_705_312_345_000));
         assert_eq!(clock.unix_ms(Duration::from_millis(1500)), 1_705_312_346_500);
         assert_eq!(iso(clock.unix_ms(Duration::ZERO)), "2024-01-15T09:52:25Z");

@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub struct Ids(StdRng);
 
 impl Ids {
-    /// The same stream for the same seed; without one, random bytes of the operating system seed it.
+    /// A stream of ids, the same for the same seed; without a seed, random bytes of the operating system seed it.
     pub fn new(seed: Option<u64>) -> Ids {
         Ids(match seed {
             Some(seed) => StdRng::seed_from_u64(seed),
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_fixes_the_stream_and_no_seed_does_not() {
+    fn the_same_seed_gives_the_same_ids_and_no_seed_gives_other_ids() {
         assert_eq!(Ids::new(Some(7)).next_uuid(), Ids::new(Some(7)).next_uuid());
         assert_ne!(Ids::new(Some(7)).next_uuid(), Ids::new(Some(8)).next_uuid());
         assert_ne!(Ids::new(None).next_uuid(), Ids::new(None).next_uuid());

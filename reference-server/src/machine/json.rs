@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn raw_text_survives() {
+    fn members_keep_their_json_text_verbatim() {
         let members = members(r#"{"a": 1e400, "b": {"x" : 9007199254740993}}"#).unwrap();
         assert_eq!(members["a"].get(), "1e400");
         assert_eq!(members["b"].get(), r#"{"x" : 9007199254740993}"#);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_needs_no_recursion() {
+    fn deeply_nested_json_does_not_overflow_the_stack() {
         let deep = format!(r#"{{"data":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(members(&deep).unwrap()["data"].get().len(), 200_000);
     }

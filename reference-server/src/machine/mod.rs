@@ -89,7 +89,7 @@ impl Input {
     }
 }
 
-/// An output of a machine. `Refuse`, `Close` and `Drop` end the connection for it.
+/// An output of a machine. `Refuse`, `Close` and `Drop` end the connection for the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Grant the upgrade, with the subprotocol selected from the offer.

@@ -143,7 +143,7 @@ mod tests {
     #[case("a.b.c=true", "[a.b]\nc = true")]
     #[case("e=", "e = \"\"")]
     #[case("s=1\nx=2", "s = \"1\\nx=2\"")]
-    fn pairs_are_toml_or_text(#[case] pair: &str, #[case] toml: &str) {
+    fn the_value_of_a_setting_is_toml_or_else_text(#[case] pair: &str, #[case] toml: &str) {
         let mut settings = Settings::default();
         settings.set_pair(pair).unwrap();
         assert_eq!(settings.0, toml.parse::<Table>().unwrap());
@@ -152,19 +152,19 @@ mod tests {
     #[rstest]
     #[case("novalue")]
     #[case("=3")]
-    fn a_text_that_is_no_pair_is_refused(#[case] pair: &str) {
+    fn a_setting_without_key_or_equals_sign_is_refused(#[case] pair: &str) {
         assert!(matches!(Settings::default().set_pair(pair), Err(SettingsError::Pair(_))));
     }
 
     #[test]
-    fn a_value_where_a_table_is_needed_is_named() {
+    fn an_error_names_the_value_where_a_table_is_needed() {
         let mut settings = Settings::default();
         settings.set_pair("a=1").unwrap();
         assert!(settings.set_pair("a.b=1").unwrap_err().to_string().contains("\"a\" is a value"));
     }
 
     #[test]
-    fn debug_output_has_no_values() {
+    fn debug_output_of_settings_has_no_values() {
         let mut settings = Settings::default();
         settings.set_pair("secret=canary").unwrap();
         assert!(!format!("{settings:?}").contains("canary"));
@@ -180,7 +180,7 @@ mod tests {
     #[case("gator", "colour=red", "colour")]
     #[case("emprops", "heartbeat_interval_ms=0", "must not be 0")]
     #[case("emprops", "nothing=1", "unknown field")]
-    fn wrong_settings_are_explained(#[case] protocol: &str, #[case] pair: &str, #[case] why: &str) {
+    fn the_error_for_a_wrong_setting_says_what_is_wrong(#[case] protocol: &str, #[case] pair: &str, #[case] why: &str) {
         let mut settings = Settings::default();
         settings.set_pair(pair).unwrap();
         let error = crate::machine(protocol, &settings, None).map(drop).unwrap_err().to_string();

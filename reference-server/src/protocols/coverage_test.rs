@@ -181,7 +181,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
 }
 
 #[test]
-fn every_fault_shows() {
+fn every_fault_changes_what_the_hub_sends() {
     let mut correct = Vec::new();
     for protocol in super::protocols().iter().filter(|name| super::faults().any(|fault| fault.protocol == **name)) {
         correct.push((*protocol, conversation(protocol, None)));
@@ -207,7 +207,7 @@ fn every_fault_shows() {
 #[case("concierge-conflict-kicks-holder", "10 1 close 4005")]
 #[case("concierge-unidentified-ignored", "5010 11 close 4004")]
 #[case("concierge-messages-overtake", "160 3 ")]
-fn faults_have_their_effect(#[case] fault: &str, #[case] want: &str) {
+fn a_fault_sends_what_a_correct_hub_does_not(#[case] fault: &str, #[case] want: &str) {
     let sent = concierge(Some(fault));
     let correct = concierge(None);
     assert!(sent.iter().any(|line| line.starts_with(want)), "{fault}: {sent:#?}");

@@ -20,9 +20,9 @@ type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
 struct Protocol {
     name: &'static str,
     build: Build,
-    /// The prefix of its rules' ids.
+    /// The prefix of the ids of the protocol's rules.
     rules: &'static str,
-    /// The text of its file of faults.
+    /// The text of the protocol's file of faults.
     file: &'static str,
     faults: OnceLock<Vec<Fault>>,
 }
@@ -44,7 +44,7 @@ impl Protocol {
         Protocol { name, build, rules, file, faults: OnceLock::new() }
     }
 
-    /// Returns its faults, which are read once.
+    /// Returns the protocol's faults, which are read once.
     fn faults(&'static self) -> &'static [Fault] {
         // The file is compiled in, so a mistake in it is a bug of the program.
         let read =
@@ -52,7 +52,7 @@ impl Protocol {
         self.faults.get_or_init(read)
     }
 
-    /// Returns its fault of that id, if one is given.
+    /// Returns the protocol's fault with this id; `None` without an id.
     fn fault(&'static self, id: Option<&str>) -> Result<Option<&'static Fault>, MachineError> {
         let Some(id) = id else { return Ok(None) };
         let fault = self.faults().iter().find(|fault| fault.id == id);

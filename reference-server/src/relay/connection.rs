@@ -49,7 +49,7 @@ pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>,
     }
 }
 
-/// Connects to the hub, on one machine from the client's own address, for hubs that limit connections per address.
+/// Connects to the hub; on the same machine from the client's own address, for hubs that limit connections per address.
 async fn connect(hub: &Hub, peer: SocketAddr) -> io::Result<Box<dyn Wire>> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for addr in tokio::net::lookup_host((hub.host.as_str(), hub.port)).await? {
@@ -200,7 +200,7 @@ struct Late {
 
 struct Waiting {
     raw: Vec<u8>,
-    /// Whether it is sent after the next text.
+    /// Whether the frame is sent after the next text (a swap).
     swapped: bool,
 }
 
@@ -221,13 +221,13 @@ impl Late {
         true
     }
 
-    /// Takes the frames that follow the next text.
+    /// Takes the frames that are sent after the next text.
     fn swapped(&mut self) -> Vec<Vec<u8>> {
         let keys: Vec<_> = self.frames.iter().filter(|(_, waiting)| waiting.swapped).map(|(key, _)| *key).collect();
         keys.iter().filter_map(|key| self.take(key)).collect()
     }
 
-    /// Appends the frames that are due by then, or all without a time.
+    /// Appends the frames that are due by the time `by`, or all frames without a time.
     fn release(&mut self, by: Option<Instant>, out: &mut Vec<u8>) {
         while let Some((due, order)) = self.frames.first_key_value().map(|(key, _)| *key) {
             if by.is_some_and(|by| by < due) {

@@ -203,7 +203,10 @@ mod tests {
     #[case::text_within_text(&[of(0x01, b"a"), of(0x81, b"b"), of(0x80, b"c")].concat())]
     #[case::too_long(&[&b"\x81\x7f\0\0\0\0\x10\0\0\0"[..], &[b'x'; 5000]].concat())]
     #[case::endless(b"\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xffxxx")]
-    fn invalid_and_long_frames_pass_unchanged(#[case] bytes: &[u8], #[values(1, 7, 10_000)] at_a_time: usize) {
+    fn invalid_and_long_frames_pass_the_relay_unchanged(
+        #[case] bytes: &[u8],
+        #[values(1, 7, 10_000)] at_a_time: usize,
+    ) {
         let mut texts = Texts::default();
         let mut passed = Vec::new();
         for some in bytes.chunks(at_a_time) {
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_one_frame() {
+    fn a_written_text_frame_is_read_back_as_one_text() {
         let long = "x".repeat(70_000);
         for one in ["", "a", &long] {
             let mut texts = Texts::default();

@@ -30,9 +30,9 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 /// The configuration of a relay.
 #[derive(Debug)]
 pub struct RelayConfig {
-    /// The hub.
+    /// The hub that is relayed.
     pub hub: Hub,
-    /// Where it listens; port 0 takes a free one.
+    /// The address at which the relay listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The change to what the hub sends, if any.
     pub change: Option<Change>,
@@ -45,7 +45,7 @@ pub struct Hub {
     pub(crate) authority: String,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// The prefix of the path that a client requests.
+    /// The path of the hub's address, which precedes the path that a client requests.
     pub(crate) path: String,
     pub(crate) tls: Option<Arc<ClientConfig>>,
 }
@@ -68,7 +68,10 @@ impl Hub {
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
         let (port, tls) = match uri.scheme_str() {
             Some("ws") => (80, None),
-            Some("wss") => (443, Some(tls().ok_or_else(|| wrong("no certificates say whom to trust".to_owned()))?)),
+            Some("wss") => (
+                443,
+                Some(tls().ok_or_else(|| wrong("wss:// needs trusted certificates, and none were given".to_owned()))?),
+            ),
             _ => return Err(wrong("it does not begin with ws:// or wss://".to_owned())),
         };
         let authority = uri.authority().ok_or_else(|| wrong("it has no host".to_owned()))?;
@@ -156,7 +159,7 @@ mod tests {
     #[case("ws://127.0.0.1:4000", "127.0.0.1:4000", "127.0.0.1", 4000, "")]
     #[case("ws://hub/api/", "hub", "hub", 80, "/api")]
     #[case("ws://[::1]:9", "[::1]:9", "::1", 9, "")]
-    fn a_hub_has_an_address(
+    fn the_address_of_a_hub_is_split_into_host_port_and_path(
         #[case] url: &str,
         #[case] authority: &str,
         #[case] host: &str,
@@ -172,8 +175,8 @@ mod tests {
     #[case("hub:4000", "ws://")]
     #[case("ws://", "")]
     #[case("ws://hub/?token=x", "a query belongs to")]
-    #[case("wss://hub", "whom to trust")]
-    fn other_addresses_are_refused(#[case] url: &str, #[case] why: &str) {
+    #[case("wss://hub", "needs trusted certificates")]
+    fn addresses_that_the_relay_cannot_use_are_refused(#[case] url: &str, #[case] why: &str) {
         let error = Hub::at(url, || None).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }

@@ -13,11 +13,11 @@ pub const DELAY: Duration = Duration::from_secs(1);
 /// A message that hubs send.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Its name.
+    /// The message's name.
     pub name: String,
     /// The conditions that this message alone meets. They are constants, as those of faults: the caller leaks them.
     pub when: &'static [Cond],
-    /// The facts about its members.
+    /// The facts about the message's members.
     pub facts: Vec<Fact>,
 }
 
@@ -26,27 +26,27 @@ pub struct Message {
 pub struct Fact {
     /// JSON Pointer of the member; `*` is every element of an array.
     pub member: String,
-    /// The property.
+    /// The property of the member.
     pub of: Property,
-    /// Whether the document requires it, rather than recommends it.
+    /// Whether the document requires the property, rather than recommends it.
     pub must: bool,
 }
 
 /// A property of a member, the most specific first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Property {
-    /// It repeats an id of a request.
+    /// The member repeats an id of a request.
     Echoed,
-    /// It has one value.
+    /// The member always has the same value.
     Constant,
-    /// It has one of a few values.
+    /// The member has one of a few values.
     Closed,
-    /// It is required.
+    /// The member is required.
     Required,
 }
 
 impl Property {
-    /// Returns its name in listings.
+    /// Returns the property's name in listings.
     pub fn name(self) -> &'static str {
         match self {
             Property::Echoed => "echoed id",
@@ -72,16 +72,16 @@ pub enum Kind {
     Remove,
     /// A member with a property changes its JSON type.
     Retype,
-    /// Such a member changes its value within its type.
+    /// A member with a property changes its value, but not its JSON type.
     Alter,
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds of changes.
     pub const ALL: [Kind; 7] =
         [Kind::Drop, Kind::Double, Kind::Delay, Kind::Reorder, Kind::Remove, Kind::Retype, Kind::Alter];
 
-    /// Returns its name on the command line.
+    /// Returns the name of the kind on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Drop => "drop",
@@ -94,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// Whether it makes a hub wrong. Delayed or reordered frames may still be right.
+    /// Whether such a change makes a hub break its document. Delayed or reordered frames may still be right.
     pub fn corrupts(self) -> bool {
         !matches!(self, Kind::Delay | Kind::Reorder)
     }
@@ -109,19 +109,19 @@ impl FromStr for Kind {
     }
 }
 
-/// A change of one kind at one place.
+/// A change of one kind to one message, or to one of its members.
 #[derive(Debug, Clone)]
 pub struct Mutation {
     pub kind: Kind,
-    /// The message it applies to.
+    /// The message that the change applies to.
     pub message: String,
-    /// The member it applies to, if it is about one.
+    /// The member that is changed, if the change is about a member.
     pub member: Option<String>,
-    /// The property of that member.
+    /// The property of the changed member.
     pub of: Option<Property>,
     /// Whether the document requires what the change violates, in a frame that can still be recognised.
     pub must: bool,
-    /// The only frame it applies to, counted from 1 over the life of the hub; without it, all frames.
+    /// The only frame that is changed, counted from 1 over the life of the hub; without a number, all frames.
     pub nth: Option<u64>,
     when: &'static [Cond],
 }
@@ -193,7 +193,7 @@ pub fn changes(messages: &[Message]) -> Vec<Mutation> {
     all
 }
 
-/// Whether a message is recognised by this member, so that a changed one is another message.
+/// Whether a message is recognised by this member, so that changing the member makes it another message.
 fn recognises(message: &Message, member: &str) -> bool {
     message.when.iter().any(|cond| matches!(cond, Cond::Equals(pointer, _) if *pointer == member))
 }
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_facts_about_a_member_determine_its_changes() {
+    fn the_documented_properties_of_a_member_determine_its_possible_changes() {
         let fact = |member: &str, of, must| Fact { member: member.to_owned(), of, must };
         let facts = vec![
             fact("/type", Property::Required, true),

@@ -27,7 +27,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(V
     Ok((Vec::new(), bytes))
 }
 
-/// The same, within [`REQUEST_TIME`].
+/// Reads the head of a request like [`read`], within [`REQUEST_TIME`].
 pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     timeout(REQUEST_TIME, read(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_head_ends_at_the_empty_line() {
+    async fn the_head_of_a_request_ends_at_the_empty_line() {
         let mut stream: &[u8] = b"GET / HTTP/1.1\r\nA: b\r\n\r\nmore";
         let (head, rest) = read(&mut stream).await.unwrap();
         assert_eq!((head.len(), rest.as_slice()), (24, &b"more"[..]));
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_goes_to_the_other_host() {
+    fn a_relayed_request_names_host_and_path_of_the_hub() {
         let head = b"GET /ws?a=b HTTP/1.1\r\nhost: relay\r\nSec-WebSocket-Extensions: x\r\nX-Odd:  kept\r\n\r\n";
         let sent = redirected(head, "hub:4000", "/api");
         let expected = "GET /api/ws?a=b HTTP/1.1\r\nHost: hub:4000\r\nX-Odd:  kept\r\n\r\n";

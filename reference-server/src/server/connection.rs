@@ -51,9 +51,9 @@ const MAX_READS: usize = 32;
 /// What connections share with their hub.
 #[derive(Clone)]
 pub struct ConnectionContext {
-    /// The protocol, for messages.
+    /// The name of the protocol, for error messages.
     pub protocol: &'static str,
-    /// The machine.
+    /// The hub that the connection belongs to.
     pub hub: Arc<Hub>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
@@ -416,7 +416,7 @@ mod tests {
     #[case("", &[])]
     #[case("token=a%20b&x", &[("token", "a b"), ("x", "")])]
     #[case("a=1&a=2&&b=c=d+e", &[("a", "1"), ("a", "2"), ("b", "c=d e")])]
-    fn queries_are_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
+    fn query_parameters_are_percent_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
         let got = query(text);
         let got: Vec<(&str, &str)> = got.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(got, want);

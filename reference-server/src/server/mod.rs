@@ -11,12 +11,12 @@ pub(crate) mod websocket_io;
 
 use tokio::sync::watch;
 
-/// A receiver of the signal, which is sent when `Running` is dropped.
+/// A receiver of the signal to shut down, which is sent when `Running` is dropped.
 #[derive(Clone)]
 pub(crate) struct Shutdown(watch::Receiver<()>);
 
 impl Shutdown {
-    /// Waits for the signal.
+    /// Waits for the signal to shut down.
     pub async fn wait(&mut self) {
         // Nothing is ever sent; the channel ends with its sender.
         while self.0.changed().await.is_ok() {}

@@ -26,7 +26,7 @@ pub enum Item {
     Binary(Vec<u8>),
     /// Close with a code and a reason.
     Close(u16, String),
-    /// CutError the connection.
+    /// Cut the connection.
     Drop,
 }
 
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_many_items_overflow() {
+    fn too_many_queued_items_overflow_the_outbox() {
         let outbox = Outbox::default();
         for _ in 0..MAX_ITEMS {
             outbox.push(Item::Text("x".into())).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_bytes_overflow_but_one_long_message_is_taken() {
+    fn too_many_bytes_overflow_the_outbox_but_one_long_message_is_taken() {
         let outbox = Outbox::default();
         let giant = Utf8Bytes::from("x".repeat(MAX_BYTES + 1));
         assert!(outbox.push(Item::Text(giant.clone())).is_ok());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_takes_one_item_only() {
+    async fn the_first_item_is_taken_alone() {
         let outbox = Outbox::default();
         outbox.push(Item::Accept(None)).unwrap();
         outbox.push(Item::Text("greeting".into())).unwrap();

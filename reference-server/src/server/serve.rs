@@ -39,13 +39,13 @@ pub const MAX_CONNECTIONS: usize = 50_000;
 #[derive(Debug, Clone)]
 pub struct HubConfig {
     pub protocol: String,
-    /// Where it listens; port 0 takes a free one.
+    /// The address at which the hub listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Its protocol's settings.
+    /// The settings of the hub's protocol.
     pub settings: Settings,
-    /// Its fault, if any.
+    /// The id of the hub's fault, if any.
     pub fault: Option<String>,
-    /// Its certificate, if it uses TLS.
+    /// The hub's certificate, if it uses TLS.
     pub tls: Option<Tls>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
@@ -99,21 +99,21 @@ pub enum Error {
 /// A running hub.
 #[derive(Debug, Clone)]
 pub struct RunningHub {
-    /// Its name on the admin side: the protocol, with `-2`, `-3` for further hubs of the same protocol.
+    /// The hub's name on the admin side: the protocol, with `-2`, `-3` for further hubs of the same protocol.
     pub name: String,
     pub protocol: String,
-    /// `ws://` or `wss://` with address and port.
+    /// The hub's URL: `ws://` or `wss://` with address and port.
     pub url: String,
-    /// Where it listens.
+    /// The address at which the hub listens.
     pub addr: SocketAddr,
 }
 
 /// Running hubs. Dropping it ends them without waiting.
 #[derive(Debug)]
 pub struct Running {
-    /// In the order of the configuration.
+    /// The hubs, in the order of the configuration.
     pub hubs: Vec<RunningHub>,
-    /// `http://` with address and port.
+    /// The URL of the admin side: `http://` with address and port.
     pub admin: Option<String>,
     /// The CA certificate (PEM) of self-signed hubs, if there are any.
     pub ca: Option<String>,

@@ -60,7 +60,7 @@ pub(crate) struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// Generates both.
+    /// Generates a certificate and its CA.
     pub fn generate() -> Result<SelfSigned, TlsError> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.distinguished_name.push(DnType::CommonName, "hubproof reference authority");

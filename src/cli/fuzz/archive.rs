@@ -50,7 +50,7 @@ struct Saved {
     /// The path as the user gave it.
     path: String,
     protocol: String,
-    /// Why it cannot be read any more, or its scenario.
+    /// The scenario of the finding, or why its file cannot be read any more.
     scenario: Result<Map<String, Value>, String>,
 }
 

@@ -15,7 +15,7 @@ use crate::syntax::diagnostic::suggest;
 
 /// The selection of the command line.
 pub struct CaseSelection {
-    /// Only these cases, if there are any.
+    /// The numbers of the only cases to play; empty for no restriction.
     numbers: Vec<u64>,
     cases: Option<u64>,
     time: Option<Duration>,
@@ -26,11 +26,11 @@ pub struct CaseSelection {
 }
 
 impl CaseSelection {
-    /// Reads the selection, and removes protocols without any such case.
+    /// Reads the selection, and removes protocols without a selected case.
     ///
     /// # Errors
     ///
-    /// No protocol has such a message or mutation.
+    /// No protocol has the selected message or mutation.
     pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
         let (messages, mutations) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(CASES));

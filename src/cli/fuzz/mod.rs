@@ -216,7 +216,7 @@ fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
 /// Saved findings, and what is needed to save new ones.
 struct Kept<'a> {
     archive: &'a mut Archive,
-    /// The command line that replays them.
+    /// The command line that replays the saved findings.
     command: &'a [String],
     known: &'a dyn Fn(&str, &str) -> bool,
 }
@@ -338,7 +338,7 @@ struct Watched<'a> {
     progress: Progress,
     begun: Instant,
     noted: Instant,
-    /// Findings after which no further cases start.
+    /// The number of findings after which no further cases start.
     most: Option<u64>,
     /// Set when no further cases shall start.
     enough: Arc<AtomicBool>,

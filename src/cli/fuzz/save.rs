@@ -28,7 +28,7 @@ use crate::report::text::count;
 pub struct About<'a> {
     /// Name of the hub in reports.
     pub hub: &'a str,
-    /// The command line that fuzzes it, without options that select cases.
+    /// The command line that fuzzes the hub, without options that select cases.
     pub command: &'a [String],
     pub masker: Masker,
     /// Whether a baseline has a failure of this scenario and check, so that it needs no file.
@@ -114,8 +114,8 @@ pub async fn save(
     Ok((asked_to_stop, text))
 }
 
-/// Returns the work of shrinking findings; its result is by their index. Until `half` it finds out which of them fail
-/// on their own; the rest of the time is for those, the first under each oracle before others.
+/// Returns a future that shrinks findings; its results are by index of the finding. Until `half` it finds out which
+/// findings fail on their own; the rest of the time is for these, first for one of each oracle.
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],

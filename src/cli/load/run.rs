@@ -33,7 +33,7 @@ pub struct Place<'a> {
 /// The result of an attempt to run.
 pub enum Attempt {
     Report(Box<LoadReport>, Ending),
-    /// It could not begin; the reason has been printed.
+    /// The run could not begin; the reason has been printed.
     NotStarted,
 }
 

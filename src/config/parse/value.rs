@@ -77,7 +77,7 @@ impl Reading<'_> {
         }
         let text = self.text(node)?;
         match parse_duration(text) {
-            Ok(Duration::ZERO) => self.wrong(node, "this time must be more than nothing", "such as 300ms, 5s or 2m"),
+            Ok(Duration::ZERO) => self.wrong(node, "this time must be more than 0", "such as 300ms, 5s or 2m"),
             Ok(duration) => return Some(duration),
             Err(message) => {
                 let (message, help) = message.split_once(": ").unwrap_or((&message, ""));

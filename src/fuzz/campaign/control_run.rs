@@ -124,7 +124,10 @@ mod tests {
     #[case::once_beside_others("++-++", Some(Doubt::NotAgain))]
     #[case::ended("", None)]
     #[case::ended_later("-++", None)]
-    fn only_the_mutation_is_blamed(#[case] plays: &str, #[case] doubt: Option<Doubt>) {
+    fn a_finding_counts_only_if_the_control_run_passes_and_the_case_fails_again(
+        #[case] plays: &str,
+        #[case] doubt: Option<Doubt>,
+    ) {
         let mut trial = Trial::default();
         for play in plays.chars() {
             assert!(trial.next().is_some(), "after {trial:?}");

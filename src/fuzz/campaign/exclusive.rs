@@ -14,7 +14,7 @@ impl Lanes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a resource if it is free; otherwise queues the number, and returns false.
+    /// Takes a resource if it is free; otherwise queues the number of the case, and returns false.
     pub fn enter(&self, resource: &str, number: u64) -> bool {
         let mut taken = self.taken();
         match taken.get_mut(resource) {
@@ -24,7 +24,7 @@ impl Lanes {
         false
     }
 
-    /// Returns the number that has waited longest, for the worker that uses the resource; without one, frees the
+    /// Returns the case number that has waited longest, for the worker that uses the resource; without one, frees the
     /// resource.
     pub fn next(&self, resource: &str) -> Option<u64> {
         let mut taken = self.taken();
@@ -35,7 +35,7 @@ impl Lanes {
         next
     }
 
-    /// Takes all numbers that still wait, after the run.
+    /// Takes the numbers of all cases that still wait, after the run.
     pub fn left(&self) -> Vec<u64> {
         std::mem::take(&mut *self.taken()).into_values().flatten().collect()
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_case_is_played_by_the_worker_that_uses_the_resource() {
+    fn a_case_that_waits_for_a_resource_is_played_by_the_worker_that_uses_it() {
         let lanes = Lanes::default();
         assert!(lanes.enter("queue", 1));
         assert!(lanes.enter("parent", 2));

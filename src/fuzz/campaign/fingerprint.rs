@@ -131,12 +131,12 @@ mod tests {
     #[case("it did not come in 5.00 s", "it did not come in #.# s")]
     #[case(r#"/a is "x1 y" here"#, r#"/a is "" here"#)]
     #[case("", "")]
-    fn numbers_and_quoted_parts_are_removed(#[case] text: &str, #[case] expected: &str) {
+    fn numbers_and_quoted_parts_of_a_message_are_removed_from_its_shape(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(plain(text), expected);
     }
 
     #[test]
-    fn a_shape_has_no_values() {
+    fn the_shape_of_an_answer_has_names_and_types_but_no_values() {
         let shape = |value| skeleton(&value, 0);
         assert_eq!(shape(json!({"b": 1, "a": {"c": {"d": 1}}})), "{a: {c: object}, b: number}");
         assert_eq!(shape(json!({"a": "x"})), shape(json!({"a": "y"})));

@@ -20,11 +20,11 @@ pub struct LatencyDrift {
     before: Duration,
 }
 
-/// Offset of the play before all cases, so that no other play has its number.
+/// Offset of the number of the play before all cases, so that no other play has its number.
 const FIRST: u64 = 1 << 46;
-/// Offset of the plays after all cases.
+/// Offset of the numbers of the plays after all cases.
 const LAST: u64 = 1 << 47;
-/// How long the hub has to be as fast as before once: it or the machine may still be busy.
+/// The time in which the hub must once be as fast as before: it or the machine may still be busy after the last case.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl LatencyDrift {

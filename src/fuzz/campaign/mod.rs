@@ -88,7 +88,7 @@ impl Campaign {
         &self.corpus.pack
     }
 
-    /// `<protocol>/case-<number>`.
+    /// Returns the id of a case: `<protocol>/case-<number>`.
     pub fn id(&self, number: u64) -> String {
         format!("{}/case-{number}", self.pack().name)
     }
@@ -380,7 +380,7 @@ struct Watched {
     attempts: usize,
     first: Option<(Gone, Instant)>,
     gone: Option<Gone>,
-    /// The last case whose control run failed, too, and that control run.
+    /// The last case whose control run failed, too, and the scenario of that control run.
     stuck: Option<(u64, Map<String, Value>)>,
 }
 
@@ -453,13 +453,13 @@ fn is_refused(report: &ScenarioReport) -> bool {
     report.history.iter().any(refused) && !report.history.iter().any(|frame| frame.kind == "open")
 }
 
-/// Between attempts to reach a hub that does not answer.
+/// Pause between attempts to reach a hub that does not answer.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The same after [`ATTEMPTS`] attempts.
+/// Pause between further attempts to reach the hub, after the first [`ATTEMPTS`].
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 
-/// Splits a case into what other cases share with it, and its mutated input with the name of the step that sends it.
-/// The title is left out. `None` where no other case can share its program.
+/// Splits a case into the text that other cases share with it, the name of the step (or loop) that sends the mutated
+/// input, and that input. The title is left out. `None` where no other case can share its program.
 fn parted(scenario: &Map<String, Value>) -> Option<(String, &'static str, &Value)> {
     let steps = scenario.get("steps")?.as_array()?;
     let mut input = None;
@@ -484,7 +484,8 @@ fn parted(scenario: &Map<String, Value>) -> Option<(String, &'static str, &Value
     Some((key, name, sent))
 }
 
-/// Returns the name by which a step that sends mutated input is known, and the member that contains the input.
+/// Returns, for a step that sends mutated input, the name that it binds or loops over, and the key of the member with
+/// the input.
 fn sending(step: &Value) -> Option<(&'static str, &str)> {
     let (head, what) = step.as_object()?.iter().next()?;
     match what.as_str() {

@@ -13,11 +13,11 @@ use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Sources;
 
-/// Case numbers that are kept of each fingerprint.
+/// How many case numbers are kept of each fingerprint.
 const NUMBERS: usize = 8;
-/// Fingerprints that are kept.
+/// How many fingerprints are kept.
 const CAUSES: usize = 1000;
-/// Cases after which a run in which none could be played ends.
+/// Number of cases after which a run ends if none of them could be played.
 const HOPELESS: u64 = 500;
 /// Steps with their errors that are kept of undecided cases.
 const OBSTACLES: usize = 200;

@@ -74,7 +74,7 @@ fn rested(scenario: &Map<String, Value>) -> Map<String, Value> {
 fn compare(campaign: &Campaign, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
     let idle = |report: &ScenarioReport| !report.unmet.is_empty() || report.mistake.is_some();
     if idle(left) || idle(right) {
-        return Comparison { ended: Some("one of the hubs did not play it"), ..Comparison::default() };
+        return Comparison { ended: Some("one of the two hubs did not play the case"), ..Comparison::default() };
     }
     let corpus = &campaign.corpus;
     let decided = |class: Class, message: Option<&MessageType>, payload: Option<&Value>| {

@@ -32,7 +32,7 @@ pub struct Smaller {
     pub scenario: Map<String, Value>,
     /// Candidates that were played.
     pub attempts: usize,
-    /// Whether it fails on its own, without other cases at the same time; `None` if that was not tried.
+    /// Whether the finding fails on its own, without other cases at the same time; `None` if that was not tried.
     pub fails: Option<bool>,
 }
 
@@ -48,7 +48,7 @@ pub struct Finding {
     pub simpler: Vec<Map<String, Value>>,
     pub cell: Cell,
     pub cause: Fingerprint,
-    /// Id of its plays.
+    /// The id under which the finding is played.
     pub id: String,
 }
 
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_check_that_failed_listens() {
+    fn only_the_check_that_failed_is_given_time_to_receive_frames() {
         let nothing = |rule: &str, time: &str| json!({"expects nothing": "pong", "for": time, "rules": [rule]});
         let steps = |times: [&str; 3]| {
             json!([

@@ -9,7 +9,7 @@ use crate::fuzz::corpus::prefix::Prefix;
 use crate::fuzz::oracle;
 use crate::fuzz::placement::Placement;
 
-/// How each of these clients leaves or is refused.
+/// How each client of a case of connection churn leaves or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Churn {
     /// Joins, sends the message, and resets the connection without waiting for an answer.
@@ -37,8 +37,8 @@ impl Churn {
         }
     }
 
-    /// Returns the loop over these clients; `None` where there is no such case. Only `Broken` sends the message, so for
-    /// the others the cell of one message is enough.
+    /// Returns the loop over the clients that connect and leave; `None` where there is no such case. Only `Broken`
+    /// sends the message, so for the others the cell of one message is enough.
     pub(crate) fn steps(self, corpus: &Corpus, cell: Cell, prefix: &Prefix, text: &Value) -> Option<Value> {
         if cell.placement != Placement::Anew {
             return None;

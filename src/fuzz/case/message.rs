@@ -219,7 +219,7 @@ impl Description {
         }
     }
 
-    /// See [`Case::pointer`](super::Case::pointer).
+    /// Returns the JSON pointer to the mutated member; empty for the whole message.
     pub(crate) fn pointer(&self) -> String {
         match self {
             Self::Edited(edits) => edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default(),
@@ -229,12 +229,13 @@ impl Description {
 }
 
 impl SentMessage {
-    /// Returns the text; `None` for what is not one text message.
+    /// Returns the text of the message; `None` for what is not one text message.
     pub(crate) fn text(&self) -> Option<Value> {
         self.raw.get("text").cloned()
     }
 
-    /// Returns the correlation id; `None` where the message has none, or a function generates it anew for each message.
+    /// Returns the correlation id of the message; `None` where it has none, or a function generates it anew for each
+    /// message.
     pub(crate) fn id(&self, message: &MessageType) -> Option<String> {
         let id = self.value.as_ref()?.pointer(message.correlation.as_ref()?)?;
         let anew = id.as_str().is_some_and(|text| text.contains("${") && text.contains('('));
@@ -325,8 +326,8 @@ fn in_words(edit: &Edit) -> String {
         Change::Put(value) => format!("{place} is {}", short(&value.to_string())),
         Change::Remove => format!("{place} is missing"),
         Change::Text(text) => format!("{place} is {}", short(text)),
-        Change::Twice(value) => format!("{place} comes twice, then as {}", short(&value.to_string())),
-        Change::Rename(name) => format!("{place} is called {name}"),
-        Change::Backwards => format!("{place} is written from its last member to its first"),
+        Change::Twice(value) => format!("{place} is there twice, the second time as {}", short(&value.to_string())),
+        Change::Rename(name) => format!("{place} is renamed to {name}"),
+        Change::Backwards => format!("{place} is written with its members in reverse order"),
     }
 }

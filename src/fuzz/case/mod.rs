@@ -26,12 +26,12 @@ use crate::protocol::MessageType;
 /// The mutation of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MutationKind {
-    /// Valid, with unusual values and undocumented members.
+    /// The message stays valid, with unusual values and undocumented members.
     Explored,
     Mutated(Mutation),
     Corrupted(JsonCorruption),
     Framed(Framing),
-    /// Sent, if at all, by many clients that connect and leave.
+    /// The message is sent, if at all, by many clients that connect and leave.
     Churn(Churn),
 }
 
@@ -172,22 +172,21 @@ fn single(
 const MANY: usize = 100;
 /// Mutated messages that are drawn where each has a connection of its own.
 const MANY_CONNECTIONS: usize = 25;
-/// Draws without a usable message after which the case is given up.
+/// Number of draws without a usable message after which the case is given up.
 const VAIN: usize = 16;
-/// Messages of one group after which only messages of that group are drawn for a shared connection.
+/// Number of messages of one group after which only messages of that group are drawn for a shared connection.
 const ENOUGH: usize = 5;
 
 /// Mutated messages of one class for which the document demands the same answer, with the same members of them in it.
 struct Alike<'a> {
     class: Class,
-    /// `None` where it is silent.
-    /// `None` where the document is silent.
+    /// The answer that the document demands; `None` where it is silent.
     answer: Option<&'a Answer>,
     mentioned: Vec<String>,
     all: Vec<SentMessage>,
     rounds: Vec<Value>,
     ids: BTreeSet<String>,
-    /// Where they are mutated.
+    /// Where the messages are mutated.
     sites: Vec<&'a Site>,
 }
 
@@ -335,7 +334,7 @@ mod tests {
     #[case::frames(json!({ "frames": [{ "opcode": "text", "data": "1234" }, { "data": "5678" }] }), 12)]
     #[case::repeated(json!({ "frames": [{ "data": "${repeat('x', 99999)}" }, { "data": "" }] }), usize::MAX)]
     #[case::bytes(json!({ "frames": [{ "rsv": 1, "hex": "ff" }] }), 2)]
-    fn the_length_is_that_of_all_frames(#[case] raw: Value, #[case] expected: usize) {
+    fn the_length_of_input_counts_the_bytes_of_all_its_frames(#[case] raw: Value, #[case] expected: usize) {
         assert_eq!(length(&raw), expected);
     }
 }

@@ -15,11 +15,11 @@ pub struct Answer {
     messages: Vec<String>,
     except: Vec<String>,
     matcher: Option<Matcher>,
-    /// One of these must come: alternatives as under `expects one of`.
+    /// Answers of which one must come: alternatives as under `expects one of`.
     pub one_of: Vec<Value>,
-    /// None of these may come.
+    /// Answers of which none may come.
     pub never: Vec<Value>,
-    /// The rules of the document that demand it, some with a lowered level (`RULE as should`).
+    /// The rules of the document that demand the answer, some with a lowered level (`RULE as should`).
     pub rules: Vec<String>,
 }
 
@@ -30,9 +30,10 @@ pub struct Input<'a> {
     pub placement: Placement,
     /// The sender's role.
     pub role: &'a str,
-    /// The message that the pack recognises it as, if any.
+    /// The message that the pack recognises the input as, if any.
     pub taken_for: Option<&'a str>,
-    /// `None` where it is no JSON, or JSON that no value can represent (such as a duplicate key).
+    /// The input's JSON value; `None` where it is no JSON, or JSON that no value can represent (such as a duplicate
+    /// key).
     pub payload: Option<&'a Value>,
 }
 
@@ -160,7 +161,7 @@ mod tests {
     #[case::another_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, Some("other"), false)]
     #[case::no_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, None, false)]
     #[case::another_payload(json!({ "a": 2 }), Class::Invalid, Placement::Joined, Some("m"), false)]
-    fn an_entry_fits_certain_input(
+    fn an_entry_of_answers_applies_only_to_input_that_meets_its_conditions(
         #[case] payload: Value,
         #[case] class: Class,
         #[case] placement: Placement,
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_mention_members_of_the_input() {
+    fn members_of_the_input_replace_expressions_in_the_expected_answer() {
         let alternative =
             json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } }); // style: quoted
         let sent = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn mentioned_members_are_known_in_advance() {
+    fn members_that_the_answer_must_mention_are_found_before_the_run() {
         let entry = json!({
             "class": ["valid"], "rules": [],
             "answer": [{ "where": { "b": "${said.data.b}", "a": "${said.a}" } }, { "where": { "a": "${said.a}", "c": "${said.c}" } }], // style: quoted
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn class_and_placement_names_are_those_of_the_scenario_reader() {
+    fn names_of_classes_and_placements_are_those_of_the_scenario_parser() {
         use crate::scenario::parse::fuzz::{CLASSES, PLACEMENTS};
         let moments: Vec<&str> = Placement::ALL.iter().map(|placement| placement.moment()).collect();
         assert!(PLACEMENTS.iter().all(|name| moments.contains(name)), "{moments:?}");

@@ -18,7 +18,7 @@ use crate::syntax::yaml;
 /// The files of one protocol, as far as cases are made of them.
 pub struct Corpus {
     pub pack: Arc<Pack>,
-    /// shared.yaml.
+    /// The content of shared.yaml.
     pub shared: Value,
     pub scenarios: Vec<Script>,
     answers: Vec<Answer>,
@@ -38,7 +38,7 @@ pub struct Script {
 pub struct Moment {
     /// Index into [`Corpus::scenarios`].
     pub script: usize,
-    /// Index of its step.
+    /// Index of the step in the scenario.
     pub step: usize,
 }
 
@@ -244,8 +244,8 @@ impl Corpus {
         self.shared.get("fuzz")?.get(key)
     }
 
-    /// Returns what hubs may do differently: messages that are never unexpected, and from `open` further messages, and
-    /// members (with a slash in front).
+    /// Returns the names of what may differ between hubs: messages that are never unexpected, and the messages and
+    /// members (with a slash in front) under `open`.
     pub fn open(&self) -> Vec<String> {
         let lists = [self.shared.get("ignore"), self.fuzz("open")];
         let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
@@ -355,7 +355,7 @@ mod tests {
     #[rstest]
     #[case("${[state.me.name, state.all]}", "${[before.me.name, before.all]}")]
     #[case("${my_state.a + it.state.b + states.c}", "${my_state.a + it.state.b + states.c}")]
-    fn a_name_is_replaced_only_as_a_whole_word(#[case] text: &str, #[case] expected: &str) {
+    fn a_name_in_an_expression_is_replaced_only_as_a_whole_word(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(renamed(text, "state", "before"), expected);
     }
 }

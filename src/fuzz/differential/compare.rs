@@ -39,7 +39,7 @@ pub struct Reading<'a> {
     pub open: HashSet<String>,
     /// Names of members in which hubs may differ.
     pub open_members: HashSet<String>,
-    /// Whether the document demands an answer to such input.
+    /// Whether the document demands an answer to input of some class, message and payload.
     pub decided: Decided<'a>,
     /// Texts in documented examples.
     examples: HashSet<String>,
@@ -84,7 +84,7 @@ pub enum Kind {
     Answer(Vec<String>, Vec<String>),
     /// Only the first hub sends an unsolicited message, or sends it more often.
     OnlyLeft(String),
-    /// Only the second hub does.
+    /// Only the second hub sends an unsolicited message, or sends it more often.
     OnlyRight(String),
     /// Both send a message of this kind, with different content.
     Member(String),
@@ -210,7 +210,7 @@ struct Received<'t> {
 
 /// A message that an actor sent, and the answers to it.
 struct Exchange<'t> {
-    /// Its position among all that was sent in the case.
+    /// The message's position among all that was sent in the case.
     number: usize,
     sent: &'t str,
     replies: &'t [String],
@@ -224,7 +224,7 @@ struct Side<'t> {
     unsolicited: Vec<(&'t str, Received<'t>)>,
     /// Kinds of messages that were received after the end of the comparison, and may belong before it.
     late: Vec<&'t str>,
-    /// Whether it sent a message that a hub may answer as it likes.
+    /// Whether the actor sent a message that a hub may answer as it likes.
     left_open: bool,
 }
 
@@ -491,7 +491,7 @@ fn short(text: &str) -> String {
 }
 
 impl Difference {
-    /// Returns one line, which is the same for the same cause.
+    /// Describes the difference in one line, which is the same for the same cause.
     pub fn in_words(&self) -> String {
         let Self { after, kind, pointer, .. } = self;
         let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };

@@ -18,7 +18,7 @@ pub struct Transcript<'p> {
 pub struct Event<'p> {
     pub actor: String,
     pub what: What<'p>,
-    /// The frame.
+    /// The text of the frame.
     pub text: String,
 }
 
@@ -91,7 +91,7 @@ impl<'p> Transcript<'p> {
 /// plays has the same name in both.
 #[derive(Default)]
 pub struct Names {
-    /// Where a value was sent first.
+    /// Where each value was sent first.
     sent: HashMap<String, String>,
     /// Numbers that were sent, with the name of their member.
     numbers: HashSet<(String, String)>,
@@ -121,7 +121,8 @@ impl Names {
         self.sent.get(&key(value)).map(String::as_str)
     }
 
-    /// Whether a client sent some text of it that is in no documented example (a hub may know those from the document).
+    /// Whether a client sent some text inside the value that is in no documented example (a hub may know those from the
+    /// document).
     pub fn concerns(&self, value: &Value, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
         visit(value, "", "", &mut |inner, _, _| {

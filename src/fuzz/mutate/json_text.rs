@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_parser_accepts_malformed_texts() {
+    fn no_json_parser_accepts_texts_of_class_malformed() {
         let json = r#"{"type":"ping","n":1,"text":"ä"}"#;
         for corruption in JsonCorruption::ALL {
             for number in 0..50 {

@@ -139,7 +139,8 @@ pub fn text(base: &Value, edits: &[Edit]) -> String {
     text_and_value(base, edits).0
 }
 
-/// Returns that text, and the payload with its expressions; `None` where no value can represent it.
+/// Returns the text of a `sends raw` step, as [`text`] does, and the payload with its expressions; `None` where no
+/// value can represent it.
 pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
     let mut value = base.clone();
     let mut later = Vec::new();
@@ -247,7 +248,7 @@ mod tests {
     #[case::backwards(edit("", Change::Backwards), r#"{"b":{"c":1},"a":${json(self.id)}}"#)]
     #[case::meant(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
     #[case::hole(edit("/b", Change::Put(json!("${innocent.id}"))), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
-    fn a_payload_is_written_with_its_mutation(#[case] edit: Edit, #[case] expected: &str) {
+    fn a_payload_is_written_as_json_text_with_its_edits(#[case] edit: Edit, #[case] expected: &str) {
         assert_eq!(text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
     }
 
@@ -258,7 +259,7 @@ mod tests {
     #[case::another(json!({ "x": 1, "b": { "d": 1 } }), false)]
     #[case::in_what_is_not_known(json!({ "x": { "A": 1 } }), false)]
     #[case::less(json!({ "b": 1 }), false)]
-    fn a_name_that_differs_only_in_case_is_respelt(#[case] payload: Value, #[case] respelt: bool) {
+    fn a_member_name_that_differs_only_in_case_counts_as_respelt(#[case] payload: Value, #[case] respelt: bool) {
         assert_eq!(is_respelt(&payload, &json!({ "a": 1, "b": { "c": 1 } })), respelt);
     }
 }

@@ -51,7 +51,7 @@ impl Mutation {
         Self::Surrogate,
     ];
 
-    /// Returns the name in reports and for `--mutation`.
+    /// Returns the name of the mutation in reports and for `--mutation`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -78,7 +78,7 @@ impl Mutation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     pub mutation: Mutation,
-    /// JSON pointer to the member; for `Extra`, to the object that gets one.
+    /// JSON pointer to the member; for `Extra`, to the object that gets a further member.
     pub pointer: String,
 }
 

@@ -48,9 +48,9 @@ pub struct MutatedInput<'a> {
     pub sender: &'a str,
     /// Bytes that are sent.
     pub size: usize,
-    /// Whether it contains the identity of the observer client, so that the answer may, too.
+    /// Whether the input contains the identity of the observer client, so that the answer may, too.
     pub names_another: bool,
-    /// Whether its last frame is missing, so that the next frame may be taken for the rest of it.
+    /// Whether the last frame of the input is missing, so that the next frame may be taken for the rest of it.
     pub is_unfinished: bool,
 }
 
@@ -60,7 +60,7 @@ impl MutatedInput<'_> {
         matches!(self.input.class, Class::Invalid | Class::Unknown | Class::Malformed)
     }
 
-    /// Returns the oracle that demands its answer.
+    /// Returns the oracle that demands an answer to the input.
     fn rule(&self) -> &'static str {
         if matches!(self.input.class, Class::Valid | Class::Unusual) { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" }
     }
@@ -148,7 +148,7 @@ pub fn behind(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>) -> V
     steps
 }
 
-/// Returns a step of the rest, with `oracle` as its rule if the scenario has one there, at most at the level `most`.
+/// Returns a step of the rest of a scenario; if it has rules, `oracle` replaces them, at most at the level `most`.
 fn as_check(Next { mut step, demand }: Next, oracle: &str, most: Level) -> Value {
     let rule = match demand.map(|demand| demand.min(most)) {
         None => return step,
@@ -178,7 +178,7 @@ fn answer<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> Option<&'a Answ
     corpus.answer(&mutated.input).filter(|_| once && mutated.size <= LONG)
 }
 
-/// Returns that answer, and the members of the input that it must mention, by name.
+/// Returns the answer that the document demands, and the members of the input that it must mention, by name.
 pub fn promised<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> (Option<&'a Answer>, Map<String, Value>) {
     let answer = answer(corpus, mutated);
     let sent = answer.into_iter().flat_map(|answer| expected_answer::mentioned(answer, mutated.sent));
@@ -426,7 +426,7 @@ fn any_answer(sender: &str, refusals: &[Value]) -> Value {
     })
 }
 
-/// Waits for an answer in the same way, but no longer than until a ping that follows the message is answered.
+/// Waits for an answer to the sender, but no longer than until a ping that follows its message is answered.
 fn before_a_pong(sender: &str, awaited: Option<Value>) -> [Value; 2] {
     let ping = json!({ "frames": [{ "opcode": "ping", "data": "processed?" }] });
     let pong = json!({ "frame": "pong", "where": { "data": "processed?" } });

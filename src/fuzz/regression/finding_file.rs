@@ -22,7 +22,7 @@ pub struct Found<'a> {
     pub mutation: &'a str,
     /// The mutation in words.
     pub description: &'a str,
-    /// What was observed instead, in one line.
+    /// What the hub did instead of what the rule demands, in one line.
     pub came: &'a str,
     pub seed: u64,
     /// The number of the case.
@@ -31,7 +31,7 @@ pub struct Found<'a> {
     pub hub: &'a str,
     /// The command line that fuzzes this hub: `hubproof fuzz URL ...`, without options that select cases.
     pub command: &'a [String],
-    /// Candidates that were played to shrink it.
+    /// How many candidates were played to shrink the finding.
     pub attempts: usize,
 }
 
@@ -122,7 +122,7 @@ mod tests {
     #[case("qi", "FUZZ-SERVES-OLD", "request", "deep", "qi-serves-old-request-deep.yaml")]
     #[case("emprops", "FUZZ-REJECTS", "submit_job", "out-of-range", "emprops-rejects-submit_job-out-of-range.yaml")]
     #[case("my api", "schema:a/../b", "x", "", "my-api-schema-a----b-x.yaml")]
-    fn names_contain_what_was_found(
+    fn the_file_name_has_protocol_oracle_message_and_mutation(
         #[case] protocol: &str,
         #[case] oracle: &str,
         #[case] message: &str,
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_explains_the_finding() {
+    fn a_saved_finding_explains_itself_in_its_header() {
         let expected = "\
 # Found by hubproof 0.1.0 on ws://127.0.0.1:1/?token=***, as qi 1.0, with seed 7 in case 19.
 # FUZZ-REJECTS: Input that is no message is answered as the document demands.
@@ -177,7 +177,7 @@ steps:
 
     /// What a hub sends never ends the comment line, and secrets are masked.
     #[rstest]
-    fn the_header_is_a_comment(
+    fn the_header_of_a_saved_finding_is_a_comment(
         #[values("a\nsteps: []", "a\r\nb", "a\u{85}b: c", "a\u{2028}- x", "hunter2", "\u{1b}[31m")] came: &str,
     ) {
         let text = saved(came, "{\"token\":\"hunter2\"}", "hunter2");

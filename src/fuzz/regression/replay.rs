@@ -8,20 +8,20 @@ use crate::event::{CheckReport, ScenarioReport, Verdict};
 /// The result of replaying a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replayed {
-    /// It fails in every play.
+    /// The finding fails in every play.
     StillFails {
         /// The first check that failed, and its message.
         check: String,
         message: String,
     },
-    /// It passes in every play.
+    /// The finding passes in every play.
     Fixed,
     /// Anything else, with the reason.
     NotReproducible(String),
 }
 
 impl Replayed {
-    /// Returns the words for output.
+    /// Returns the result in words, for output.
     pub fn name(&self) -> &'static str {
         match self {
             Self::StillFails { .. } => "still fails",

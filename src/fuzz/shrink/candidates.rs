@@ -329,7 +329,11 @@ mod tests {
     #[case(3, 8, &[0..3, 2..3, 1..2, 0..1])]
     #[case(4, 2, &[0..4, 2..4, 0..2])]
     #[case(0, 8, &[])]
-    fn chunks_become_smaller(#[case] len: usize, #[case] most: usize, #[case] expected: &[Range<usize>]) {
+    fn large_chunks_are_cut_before_small_ones(
+        #[case] len: usize,
+        #[case] most: usize,
+        #[case] expected: &[Range<usize>],
+    ) {
         assert_eq!(chunks(len, most).collect::<Vec<_>>(), expected);
     }
 
@@ -341,7 +345,7 @@ mod tests {
     #[case::repeated("${repeat('x', 8)}", &["${repeat('x', 4)}", "${repeat('x', 6)}", "${repeat('x', 7)}", "\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""])]
     #[case::nested("[[[[1]]]]", &["[[1]]", "[[1]]", "[[1]]", "[[[1]]]", "[[[1]]]", "[[[1]]]", "[[[1]]]"])]
     #[case::no_json("{\\u00e4", &["", "{", "\\u00e4"])]
-    fn texts_become_shorter(#[case] text: &str, #[case] expected: &[&str]) {
+    fn every_cut_of_a_text_makes_it_shorter(#[case] text: &str, #[case] expected: &[&str]) {
         let mut found: Vec<_> =
             shorter(text).into_iter().map(|(range, new)| json_text::replaced(text, range, &new)).collect();
         found.retain(|new| text != "[[[[1]]]]" || new.contains('1'));
@@ -349,13 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_list_has_few_cuts() {
+    fn the_number_of_cuts_of_a_long_list_is_limited() {
         let text = serde_json::to_string(&vec![0; 10_000]).unwrap();
         assert!(shorter(&text).len() < 200);
     }
 
     #[test]
-    fn a_guess_keeps_the_openings_of_actors_that_take_part() {
+    fn a_guessed_cut_keeps_the_openings_of_actors_that_take_part() {
         let scenario = json!({
             "actors": { "innocent": "c", "a": "c", "b": "c", "both": ["a", "b"] },
             "steps": [

@@ -41,7 +41,7 @@ pub fn tidied(mut scenario: Map<String, Value>) -> Map<String, Value> {
     }
 }
 
-/// Returns the number of its members and of their items.
+/// Returns the number of the scenario's members and of their items.
 fn size(scenario: &Map<String, Value>) -> usize {
     let of = |value: &Value| match value {
         Value::Array(items) => items.iter().map(|item| item.as_object().map_or(1, Map::len)).sum(),
@@ -86,7 +86,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_no_step_needs_is_removed() {
+    fn actors_and_names_that_no_step_needs_are_removed() {
         let scenario = json!({
             "title": "about gone and idle",
             "actors": { "a": "client", "idle": "client", "b": "client", "both": ["b"] },

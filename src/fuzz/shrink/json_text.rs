@@ -13,7 +13,7 @@ pub struct Node {
 }
 
 pub enum Kind {
-    /// Its members or items, each of which can be removed.
+    /// An object with its members, each of which can be removed.
     Object(Vec<Piece>),
     Array(Vec<Piece>),
     Text,
@@ -39,7 +39,7 @@ impl Node {
 /// A container that is not closed yet.
 struct Open {
     node: usize,
-    /// Where its current piece begins.
+    /// Where the current member or item of the container begins.
     begun: usize,
 }
 
@@ -215,13 +215,13 @@ mod tests {
     #[case::twice(r#"{"a":1,"a":2}"#, &[r#"{"a":1,"a":2}"#, "1", "2"])]
     #[case::surrogate(r#"["\ud800","\""]"#, &[r#"["\ud800","\""]"#, r#""\ud800""#, r#""\"""#])]
     #[case::empty("[{},[]]", &["[{},[]]", "{}", "[]"])]
-    fn takes_apart(#[case] text: &str, #[case] expected: &[&str]) {
+    fn a_json_text_is_split_into_its_values_and_expressions(#[case] text: &str, #[case] expected: &[&str]) {
         let nodes = nodes(text).unwrap();
         assert_eq!(nodes.iter().map(|node| &text[node.range.clone()]).collect::<Vec<_>>(), expected);
     }
 
     #[rstest]
-    fn other_texts_are_refused(
+    fn texts_that_are_not_structured_like_json_are_refused(
         #[values("", " ", "{", "[1,]", "{\"a\":1,}", "{a:1}", "[1]]", "{\"a\" 1}", "\"a", "{\"a\":1} {}", "[,]", "}")]
         text: &str,
     ) {
@@ -234,7 +234,7 @@ mod tests {
     #[case(2..3, r#"{"a":1,"b":2}"#)]
     #[case(1..3, r#"{"a":1}"#)]
     #[case(0..3, "{}")]
-    fn pieces_are_removed_with_their_commas(#[case] gone: Range<usize>, #[case] expected: &str) {
+    fn members_and_items_are_removed_with_their_commas(#[case] gone: Range<usize>, #[case] expected: &str) {
         let text = r#"{"a":1,"b":2,"c":3}"#;
         let range = span(nodes(text).unwrap()[0].pieces(), gone).unwrap();
         assert_eq!(replaced(text, range, ""), expected);
@@ -248,7 +248,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken_apart_or_refused(text in "[\\[\\]{}:,\"\\\\$a1 ä]{0,40}") {
+        fn any_text_is_split_or_refused_without_panic(text in "[\\[\\]{}:,\"\\\\$a1 ä]{0,40}") {
             for node in nodes(&text).unwrap_or_default() {
                 prop_assert!(text.get(node.range.clone()).is_some());
                 for count in 1..=node.pieces().len() {

@@ -30,11 +30,12 @@ pub use self::steps::{beyond_opening, control, is_check};
 /// The result of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It fails with the fingerprint of the finding.
+    /// The candidate fails with the fingerprint of the finding.
     StillFails,
-    /// It passes, or fails in another way.
+    /// The candidate passes, or fails in another way.
     Differs,
-    /// It was not played: it is no valid scenario, or violates a constraint. That does not count as an attempt.
+    /// The candidate was not played: it is no valid scenario, or violates a constraint. That does not count as an
+    /// attempt.
     Unplayable,
 }
 
@@ -161,7 +162,8 @@ impl Shrink {
         self.at = 0;
     }
 
-    /// Whether the check is still made, and every actor connects before it acts; if that holds for the smallest so far.
+    /// Whether the check is still made, and every actor connects before it acts; only what holds for the smallest
+    /// scenario so far is demanded.
     fn is_sound(&self, candidate: &Map<String, Value>) -> bool {
         let asks = |scenario| steps::top(scenario).iter().any(|step| steps::is_check(step, &self.check));
         (asks(candidate) || !asks(&self.smallest))

@@ -47,7 +47,7 @@ fn has(scenario: &Map<String, Value>, head: &str) -> bool {
 }
 
 #[test]
-fn what_the_fault_needs_is_left() {
+fn a_shrunk_finding_keeps_only_what_makes_it_fail() {
     let (smallest, attempts) =
         shrunk(&finding(r#"{"type":"job","priority":-42,"note":"ä\u00e4 ${group}","x":[1,{}]}"#), &|s| {
             has(s, "sender joins") && sent(s).is_some_and(|text| text.contains(r#""priority":-"#))
@@ -77,7 +77,7 @@ steps:
 #[case::escape(r#"{"type":"x","n":"abc\ud800def"}"#, |text: &str| text.contains("\\ud800"), r#"{"n":"\ud800"}"#)]
 #[case::expression(r#"{"type":"x","n":${json(group)}}"#, |text: &str| text.contains("${json(group)}"), r#"{"n":${json(group)}}"#)]
 #[case::often("${repeat('x', 1048576)}", |text: &str| text.strip_prefix("${repeat('x', ").and_then(|t| t.strip_suffix(")}")).and_then(|t| t.parse::<u64>().ok()).is_some_and(|n| n > 1000), "")]
-fn payloads_become_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[case] expected: &str) {
+fn shrinking_makes_payloads_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[case] expected: &str) {
     let (smallest, attempts) = shrunk(&finding(text), &|s| sent(s).is_some_and(fails));
     let left = sent(smallest.as_object().unwrap()).unwrap();
     assert!(attempts < 120, "{attempts} attempts");
@@ -88,7 +88,7 @@ fn payloads_become_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[
 }
 
 #[test]
-fn ten_thousand_levels_become_as_many_as_it_takes() {
+fn deep_nesting_is_reduced_to_the_least_depth_that_fails() {
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     let (smallest, attempts) =
         shrunk(&finding(&deep), &|s| sent(s).is_some_and(|text| text.matches('[').count() >= 129));
@@ -97,7 +97,7 @@ fn ten_thousand_levels_become_as_many_as_it_takes() {
 }
 
 #[test]
-fn crowds_and_rounds_become_as_few_as_it_takes() {
+fn numbers_of_actors_and_rounds_are_reduced_to_the_least_that_fail() {
     let (smallest, _) = shrunk(&finding("{}"), &|s| {
         let rounds = || s["steps"].as_array()?.iter().find_map(|step| step.get("in")?.as_u64());
         let crowd = || s.get("actors")?.get("crowd")?.get("count")?.as_u64();
@@ -161,7 +161,7 @@ fn unplayable_candidates_do_not_count_as_attempts_and_limits_are_kept() {
 }
 
 #[test]
-fn the_same_results_give_the_same_candidates() {
+fn the_same_results_lead_shrinking_to_the_same_candidates() {
     let ask = || {
         let mut shrink = Shrink::new(
             finding(r#"{"a":1,"b":"text"}"#).as_object().unwrap().clone(),

@@ -18,7 +18,8 @@ pub struct Model {
     leaves: BTreeMap<String, Vec<Leaf>>,
     variants: BTreeMap<String, Vec<Variant>>,
     asks: BTreeMap<String, String>,
-    /// Messages, by index, that create an object: their reply names it, and they do not.
+    /// Indices of the messages that create an object (their reply names it, they do not), by the name of the object in
+    /// the documented examples.
     makers: BTreeMap<String, Vec<usize>>,
 }
 
@@ -33,19 +34,19 @@ pub type Variant = (Value, Vec<String>);
 
 /// A text member without a fixed set of values: perhaps the name of an object.
 pub struct Leaf {
-    /// JSON pointer.
+    /// JSON pointer of the member.
     pub pointer: String,
-    /// The same as a path for expressions, if it can be written as one.
+    /// The member as a path for expressions, if it can be written as one.
     pub path: Option<String>,
     /// Name of the member.
     pub name: String,
-    /// Its value in the documented example. Equal values in the examples of a document name the same object.
+    /// The member's value in the documented example. Equal values in the examples of a document name the same object.
     pub example: String,
-    /// Whether the schema requires it and all members around it.
+    /// Whether the schema requires the member and all members around it.
     pub required: bool,
     /// Whether other messages have the same member, or the same value in their example.
     pub shared: bool,
-    /// Whether the schema has a pattern or format for it, so that a generated name may not fit.
+    /// Whether the schema has a pattern or format for the member, so that a generated name may not fit.
     pub formed: bool,
 }
 

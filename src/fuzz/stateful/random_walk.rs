@@ -25,7 +25,7 @@ const BEFORE: usize = 8;
 const BEHIND: usize = 3;
 /// How long a walk waits for an answer if no pong shows that the message has been processed.
 const SILENCE: &str = "300ms";
-/// How long it still waits after the pong to a ping that followed the message: a hub may answer pings before it has
+/// How long a walk still waits after the pong to a ping that followed a message: a hub may answer pings before it has
 /// processed earlier messages.
 const BEHIND_PONG: &str = "20ms";
 
@@ -88,13 +88,13 @@ struct Actor<'a> {
 
 /// The name of an object that later messages may use.
 struct Known {
-    /// The member from which it is known.
+    /// The name of the member from which the object's name is known.
     name: String,
     /// The value of that member in the documented example.
     example: String,
-    /// How a scenario writes it: an expression, or the text itself.
+    /// How a scenario writes the object's name: as an expression, or as the text itself.
     written: String,
-    /// Whether the hub sent it.
+    /// Whether the hub sent the object's name.
     received: bool,
 }
 

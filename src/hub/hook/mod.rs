@@ -21,7 +21,7 @@ const SHOWN: usize = 200;
 #[derive(Clone, Copy, Debug)]
 pub struct HookCall<'a> {
     pub name: &'a str,
-    /// An object.
+    /// The arguments of the call, an object.
     pub args: &'a Value,
     /// The message of the step.
     pub message: Option<&'a Value>,

@@ -87,7 +87,7 @@ async fn call(spec: &HookSpec, args: Value, message: Option<Value>, timeout: Dur
 #[case::none_with_delete("DELETE", None, None, "")]
 #[case::one_with_delete("DELETE", Some("x"), None, "x")]
 #[tokio::test]
-async fn http_sends_the_filled_request(
+async fn an_http_hook_sends_the_request_with_its_templates_filled_in(
     #[case] method: &str,
     #[case] body: Option<&str>,
     #[case] message: Option<Value>,
@@ -111,7 +111,7 @@ async fn http_sends_the_filled_request(
 #[case("done\n", json!("done"))]
 #[case("", Value::Null)]
 #[tokio::test]
-async fn http_answers(#[case] body: &str, #[case] expected: Value) {
+async fn an_http_answer_is_parsed_as_json_or_else_taken_as_text(#[case] body: &str, #[case] expected: Value) {
     let (address, _asked) = server(response("201 Created", body)).await;
     let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await;
     assert_eq!(answer.expect("an answer"), expected);
@@ -122,7 +122,11 @@ async fn http_answers(#[case] body: &str, #[case] expected: Value) {
 #[case::long("404 Gone", "ä".repeat(500), &format!(": {}…", "ä".repeat(200)))]
 #[case::redirect("302 Found", String::new(), "")]
 #[tokio::test]
-async fn http_shows_a_refusal(#[case] status: &str, #[case] body: String, #[case] shown: &str) {
+async fn the_error_of_a_refused_http_hook_shows_status_and_body(
+    #[case] status: &str,
+    #[case] body: String,
+    #[case] shown: &str,
+) {
     let (address, _asked) = server(response(status, &body)).await;
     let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("refused");
     let code = &status[..3];
@@ -130,7 +134,7 @@ async fn http_shows_a_refusal(#[case] status: &str, #[case] body: String, #[case
 }
 
 #[tokio::test]
-async fn http_answers_are_limited_in_length() {
+async fn http_answers_to_hooks_are_limited_in_length() {
     let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
     let error = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
     assert_eq!(error.to_string(), "the hook `emit` answered more than 1024 KiB");
@@ -140,7 +144,7 @@ async fn http_answers_are_limited_in_length() {
 }
 
 #[tokio::test]
-async fn http_is_bounded_in_time_and_the_hooks_own_time_wins() {
+async fn an_http_hook_times_out_and_its_own_timeout_takes_precedence() {
     let (address, _asked) = server(None).await;
     let mut spec = http("POST", address, &[], None);
     if let HookSpec::Http { timeout, .. } = &mut spec {
@@ -151,7 +155,7 @@ async fn http_is_bounded_in_time_and_the_hooks_own_time_wins() {
 }
 
 #[tokio::test]
-async fn http_is_bounded_in_time_in_the_middle_of_an_answer() {
+async fn an_http_hook_times_out_in_the_middle_of_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     let hub = tokio::spawn(async move {
@@ -166,7 +170,7 @@ async fn http_is_bounded_in_time_in_the_middle_of_an_answer() {
 }
 
 #[tokio::test]
-async fn http_reports_a_refused_connection() {
+async fn an_http_hook_reports_a_refused_connection() {
     // Bound but not listening, so that no other process can take the port.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
@@ -181,7 +185,11 @@ async fn http_reports_a_refused_connection() {
 #[case("${hub.key}", &[], "`k-1` does not begin with http:// or https://")]
 #[case("http://127.0.0.1:1", &[("x", "${args.line}")], "the value of `x` is not that of a header")]
 #[tokio::test]
-async fn http_refuses_what_cannot_be_sent(#[case] url: &str, #[case] headers: &[(&str, &str)], #[case] message: &str) {
+async fn an_http_hook_that_cannot_be_sent_is_an_error(
+    #[case] url: &str,
+    #[case] headers: &[(&str, &str)],
+    #[case] message: &str,
+) {
     let error = call(&http("POST", url.to_owned(), headers, None), json!({ "line": "a\nb" }), None, PATIENCE).await;
     let error = error.expect_err("not sent").to_string();
     assert!(error.contains(message), "{error}");
@@ -192,14 +200,14 @@ mod unix {
     use super::*;
 
     #[tokio::test]
-    async fn command_gets_args_and_message_and_answers_json() {
+    async fn a_command_hook_gets_args_and_message_and_answers_in_json() {
         let answer = call(&command(&["cat"]), json!({"project": "p"}), Some(json!({"z": 1, "a": 2})), PATIENCE).await;
         let answer = answer.expect("an answer");
         assert_eq!(answer.to_string(), r#"{"args":{"project":"p"},"message":{"z":1,"a":2}}"#);
     }
 
     #[tokio::test]
-    async fn command_words_are_templates_that_no_shell_reads() {
+    async fn words_of_a_command_hook_are_templates_that_no_shell_reads() {
         let spec = command(&["printf", "%s|", "${args.name}", "$HOME", "${hub.key} *"]);
         let answer = call(&spec, json!({ "name": "a; b" }), None, PATIENCE).await.expect("an answer");
         assert_eq!(answer, json!("a; b|$HOME|k-1 *|"));
@@ -212,14 +220,14 @@ mod unix {
     #[case::refusing("echo no such hub >&2; exit 3", Err("the hook `emit` ended with exit status: 3: no such hub"))]
     #[case::endless("cat /dev/zero", Err("the hook `emit` answered more than 1024 KiB"))]
     #[tokio::test]
-    async fn command_answers(#[case] script: &str, #[case] expected: Result<Value, &str>) {
+    async fn the_output_of_a_command_hook_is_its_answer(#[case] script: &str, #[case] expected: Result<Value, &str>) {
         let message = Value::from("x".repeat(200_000));
         let answer = call(&command(&["sh", "-c", script]), json!({}), Some(message), PATIENCE).await;
         assert_eq!(answer.map_err(|e| e.to_string()), expected.map_err(str::to_owned));
     }
 
     #[tokio::test]
-    async fn command_may_leave_a_server_behind() {
+    async fn a_command_hook_may_leave_a_server_running() {
         let begun = Instant::now();
         let answer = call(&command(&["sh", "-c", "sleep 20 & echo started $!"]), json!({}), None, PATIENCE).await;
         let answer = answer.expect("an answer");
@@ -229,14 +237,14 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn command_is_bounded_in_time() {
+    async fn a_command_hook_times_out() {
         let spec = command(&["sleep", "60"]);
         let error = call(&spec, json!({}), None, Duration::from_millis(50)).await;
         assert_eq!(error.expect_err("too slow").to_string(), "the hook `emit` did not answer within 50ms");
     }
 
     #[tokio::test]
-    async fn command_is_killed_when_the_call_is_dropped() {
+    async fn a_command_hook_is_killed_when_its_call_is_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 60", file.display());
@@ -268,7 +276,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn command_reports_a_program_that_does_not_exist() {
+    async fn a_command_hook_whose_program_does_not_exist_is_an_error() {
         let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
         assert!(error.to_string().starts_with("the hook `emit` cannot start `./no-such-program`: "), "{error}");
     }

@@ -17,7 +17,7 @@ const LOOKED_AT: usize = 2 * LINE;
 pub struct Log {
     first: Vec<String>,
     last: VecDeque<String>,
-    /// Bytes in either.
+    /// Bytes of the first lines, and of the last lines.
     kept: (usize, usize),
     dropped: usize,
 }
@@ -40,7 +40,7 @@ impl Log {
         }
     }
 
-    /// Returns the last lines, at most so many.
+    /// Returns the last lines, at most `most`.
     pub fn tail(&self, most: usize) -> Excerpt {
         let held = self.first.len() + self.last.len();
         if held <= most && self.dropped > 0 {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_bounded() {
+    fn a_line_without_end_is_cut() {
         let mut lines = Lines::default();
         for _ in 0..100 {
             assert!(lines.take(&[b'x'; 8 << 10]).is_empty());
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_lines_stay() {
+    fn a_long_log_keeps_its_first_and_its_last_lines() {
         let mut log = Log::default();
         let many = 100_000;
         (0..many).for_each(|n| log.push(format!("line {n}")));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_log_is_whole() {
+    fn a_short_log_is_kept_whole() {
         let mut log = Log::default();
         log.push("one".to_owned());
         log.push("two".to_owned());

@@ -41,9 +41,9 @@ pub type Mask = Arc<dyn Fn(&str) -> String + Send + Sync>;
 /// All that is needed to start a hub, any number of times.
 pub struct Launch {
     pub exec: Exec,
-    /// The hub counts as started when all of them accept connections.
+    /// The hub's addresses; it counts as started when all of them accept connections.
     pub endpoints: Vec<Endpoint>,
-    /// The limit for that.
+    /// How long the hub may take to accept connections.
     pub wait: Duration,
     pub mask: Mask,
     /// Receives the hub's output, up to [`MOST_LOGGED`].
@@ -64,7 +64,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns the hub's output until then.
+    /// Returns the hub's output before the failure, if it ran.
     pub fn log(&self) -> Option<&Log> {
         match self {
             Self::Ended { log, .. } | Self::Silent { log, .. } => Some(log),
@@ -78,7 +78,7 @@ pub struct Running {
     group: Group,
     /// How the process ended.
     exited: watch::Receiver<Option<String>>,
-    /// Whether its whole process group has ended and its output has been read.
+    /// Whether the hub's whole process group has ended and its output has been read.
     gone: Terminated,
     log: Arc<Mutex<Log>>,
 }
@@ -92,7 +92,7 @@ impl LogFile {
         Self(Arc::new(Mutex::new((file, MOST_LOGGED))))
     }
 
-    /// A failed write does not end the run: the report has the log too.
+    /// Writes a line. A failed write does not end the run: the report has the log too.
     fn line(&self, line: &str) {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, left) = &mut *guard;
@@ -176,19 +176,19 @@ fn spawn(launch: &Launch) -> Result<Running, StartError> {
 }
 
 impl Running {
-    /// Returns how it ended, once it has.
+    /// Returns how the hub ended, once it has.
     pub fn exited(&self) -> Option<String> {
         self.exited.borrow().clone()
     }
 
-    /// Waits until it has ended, and returns how.
+    /// Waits until the hub has ended, and returns how.
     pub fn ended(&self) -> impl Future<Output = String> + Send + use<> {
         let mut exited = self.exited.clone();
         // The sender sets it before it is dropped, unless the runtime ends first.
         async move { exited.wait_for(Option::is_some).await.ok().and_then(|status| status.clone()).unwrap_or_default() }
     }
 
-    /// Waits until its process group is gone, and returns its output.
+    /// Waits until the hub's process group is gone, and returns its output.
     pub fn final_log(&self) -> impl Future<Output = Log> + Send + use<> {
         let (mut gone, log) = (self.gone.clone(), Arc::clone(&self.log));
         async move {
@@ -197,12 +197,12 @@ impl Running {
         }
     }
 
-    /// Returns its output until now.
+    /// Returns the hub's output until now.
     pub fn log(&self) -> Log {
         snapshot(&self.log)
     }
 
-    /// Sends SIGTERM, and SIGKILL after `grace`. Returns when no process of it is left.
+    /// Sends SIGTERM, and SIGKILL after `grace`. Returns when no process of the hub is left.
     pub async fn end(self, grace: Duration) -> Log {
         if self.exited().is_none() {
             self.group.ask();

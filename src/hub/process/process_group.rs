@@ -19,7 +19,7 @@ struct Inner {
 }
 
 impl Group {
-    /// `child` must lead it: started with a group of its own.
+    /// Returns the group of `child`, which must have been started with a group of its own.
     pub fn of(child: &Child) -> Self {
         #[cfg(unix)]
         let id = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
@@ -66,7 +66,7 @@ impl Group {
 
 #[cfg(unix)]
 impl Inner {
-    /// An error means that the group is gone.
+    /// Sends a signal to the group; an error means that the group is gone.
     fn signal(&self, signal: rustix::process::Signal) {
         if let (Some(id), false) = (self.id, self.over.load(std::sync::atomic::Ordering::SeqCst)) {
             let _ = rustix::process::kill_process_group(id, signal);

@@ -29,7 +29,7 @@ fn runs(id: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_program_that_does_not_exist() {
+async fn starting_a_program_that_does_not_exist_is_an_error() {
     let mut launch = launch("");
     launch.exec = Exec::parse("./no-such-hub --port 1").unwrap();
     let error = start(&launch, drop).await.err().unwrap();
@@ -41,7 +41,7 @@ async fn a_program_that_does_not_exist() {
 #[case("echo to out; echo canary >&2; exit 3", "exit status 3")]
 #[case("echo to out; echo canary >&2; kill -SEGV $$", "killed by signal 11 (SIGSEGV)")]
 #[tokio::test]
-async fn a_hub_that_ends_before_it_listens(#[case] script: &str, #[case] expected: &str) {
+async fn a_hub_that_ends_before_it_listens_is_an_error_with_its_output(#[case] script: &str, #[case] expected: &str) {
     match start(&launch(script), drop).await.err().unwrap() {
         StartError::Ended { status, log, .. } => {
             assert_eq!(status, expected);

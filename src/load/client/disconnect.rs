@@ -9,7 +9,7 @@ use crate::load::plan::Reconnect;
 
 impl Client {
     /// Handles the end of the connection: a task that waits for a frame with a value only it knows may get it on the
-    /// next one.
+    /// next connection.
     pub(super) fn disconnected(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let code = &role.programs[one.program];

@@ -39,9 +39,9 @@ pub enum End {
     Refused(u16),
     /// No connection could be opened: refused, no free port, TLS failure or timeout.
     Unreachable,
-    /// A close frame with this code.
+    /// The hub sent a close frame with this code.
     Close(u16),
-    /// Without a close frame.
+    /// The connection ended without a close frame.
     Dropped,
 }
 
@@ -111,7 +111,7 @@ pub trait ClientIo {
     /// Reports the delivery of a message that another client published at `due`, by the clock of the run.
     fn delivered(&mut self, message: MessageId, due: Nanos, at: Nanos);
 
-    /// Reports a message published to so many receivers.
+    /// Reports a message that was published to `receivers` clients.
     fn published(&mut self, message: MessageId, receivers: u32, at: Nanos);
 
     /// Reports the beginning of a journey.
@@ -126,7 +126,7 @@ pub trait ClientIo {
     /// Reports a completed journey.
     fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos);
 
-    /// Reports that a periodic message was skipped so many times because the client was too late.
+    /// Reports that a periodic message was skipped `times` times because the client was too late.
     fn missed(&mut self, message: MessageId, times: u64, at: Nanos);
 
     /// Reports a fault.

@@ -38,7 +38,7 @@ impl Client {
         }
     }
 
-    /// The party of a mark: the one that the message names, or this client.
+    /// Returns the party of a mark: the one that the message names, or this client.
     fn party_of(&self, role: &Role, task: usize, by: Option<&Source>) -> u32 {
         let Some(by) = by else { return self.named(role) };
         match self.text(role, task, by) {
@@ -137,7 +137,7 @@ impl Client {
         io.note(Entry { at, item, party, what: mark(stray.mark, 0) });
     }
 
-    /// The number of this client as a party, by the name that the protocol gives it.
+    /// Returns the number of this client as a party, by the name that the protocol gives it.
     fn named(&self, role: &Role) -> u32 {
         let own = role.party.as_ref().and_then(|source| match source {
             Source::Own(slot) => self.own.get(*slot),

@@ -27,7 +27,7 @@ use super::plan::script::Pace;
 /// One client of a population.
 #[derive(Debug)]
 pub struct Client {
-    /// Its number among all clients of the run.
+    /// The client's number among all clients of the run.
     party: u32,
     life: Life,
     draining: bool,
@@ -45,9 +45,9 @@ pub struct Client {
     own: Texts,
     tasks: Vec<Task>,
     periodic: Box<[Tick]>,
-    /// When it reconnects.
+    /// When the client reconnects.
     retry: Nanos,
-    /// The time it has asked to be woken at.
+    /// The time at which the client has asked to be woken.
     asked: Nanos,
 }
 
@@ -60,7 +60,7 @@ enum Life {
     /// Connecting or in its opening.
     Opening,
     Joined,
-    /// It has sent its close frame.
+    /// The client has sent its close frame.
     Leaving,
 }
 
@@ -101,12 +101,12 @@ impl Client {
         self.party
     }
 
-    /// Whether it can take another scheduled journey.
+    /// Whether the client can take another scheduled journey.
     pub fn has_room(&self, role: &Role) -> bool {
         self.life == Life::Joined && role.arrivals && !self.finished && self.under_way(role) < role.at_a_time
     }
 
-    /// The number of its running journeys.
+    /// Returns the number of the client's running journeys.
     pub fn under_way(&self, role: &Role) -> usize {
         self.tasks.iter().filter(|task| Some(task.program) == role.journey && task.is_active()).count()
     }

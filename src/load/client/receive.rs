@@ -62,7 +62,8 @@ impl Client {
         hold(&wanted.tests, found) && self.holds(Some(task), &wanted.equal, found)
     }
 
-    /// The task that has waited longest for such a frame or, if none waits, one whose wait for it has just timed out.
+    /// Returns the task that has waited longest for such a frame or, if none waits, one whose wait for it has just
+    /// timed out.
     fn oldest<'l>(&self, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
         let mut best: Option<(bool, u32, usize, &Wanted)> = None;
         for wanted in &lookup.entries {
@@ -87,7 +88,7 @@ impl Client {
         best.map(|(_, _, place, wanted)| (place, wanted))
     }
 
-    /// A task that has a value of this frame and will wait for it at a later step.
+    /// Returns a task that has a value of this frame and will wait for the frame at a later step.
     fn early_waiter<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
         for wanted in &lookup.entries {
             let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { continue };
@@ -107,7 +108,7 @@ impl Client {
         None
     }
 
-    /// A step whose request timed out and is answered by this frame, when every task has moved on.
+    /// Returns a step whose request timed out and is answered by this frame, when every task has moved on.
     fn late<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<&'l Wanted> {
         if self.owed == 0 || role.arrivals {
             return None;

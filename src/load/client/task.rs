@@ -10,16 +10,16 @@ use crate::load::compile::program::{Captures, Connect, Dial, Op, Role, Send, Slo
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
 
-/// Late answers that a client handles in extra tasks at a time.
+/// Most late answers that a client handles in extra tasks at a time.
 const MOST_OWED: u32 = 64;
 
 #[derive(Debug)]
 pub struct Task {
     pub program: usize,
-    /// The current operation.
+    /// The index of the current operation.
     pub at: usize,
     pub state: State,
-    /// When it continues by itself: a timeout, the end of a pause, the next journey.
+    /// When the task continues by itself: a timeout, the end of a pause, the next journey.
     pub wake: Nanos,
     /// The due times of the next step and of the whole journey.
     pub due: Nanos,
@@ -29,20 +29,20 @@ pub struct Task {
     pub tick: Nanos,
     /// Order of waiting: the lowest number has waited longest.
     pub order: u32,
-    /// Where it waited when its connection ended, while it runs the steps of `resumes`.
+    /// The operation at which the task waited when the connection ended, while it runs the steps of `resumes`.
     pub back: Option<usize>,
-    /// Whether it handles a late answer beside the journeys of its client.
+    /// Whether the task handles a late answer beside the journeys of its client.
     pub extra: bool,
     /// A bit set of steps whose frame came early.
     pub early: u64,
     /// A step whose optional answer timed out: a late answer continues there.
     pub late: Option<usize>,
-    /// The key of its item in the ledger, and the marks recorded of it.
+    /// The key of the task's item in the ledger, and the marks recorded of the item.
     pub item: u64,
     pub noted: u8,
     /// Whether values computed in advance are ready.
     pub prepared: bool,
-    /// The number of the journey of its client, from 1.
+    /// The number of the task's journey among those of its client, from 1.
     pub turn: u32,
     pub texts: Texts,
     /// Due and send times of messages whose answers are timed.
@@ -87,12 +87,12 @@ impl Task {
         }
     }
 
-    /// Whether its program is running.
+    /// Whether the task's program is running.
     pub fn is_active(&self) -> bool {
         !matches!(self.state, State::Idle | State::Between)
     }
 
-    /// Whether it runs or is scheduled.
+    /// Whether the task runs or is scheduled.
     pub fn is_taken(&self) -> bool {
         self.state != State::Idle
     }
@@ -104,12 +104,12 @@ impl Task {
         self.late = None;
     }
 
-    /// Its position in the journey, also while it runs the steps of `resumes`.
+    /// Returns the task's position in the journey, also while it runs the steps of `resumes`.
     pub fn reached(&self) -> usize {
         self.back.unwrap_or(self.at)
     }
 
-    /// Continues after the operation it waited at.
+    /// Continues the task after the operation at which it waited.
     pub fn go_on(&mut self) {
         self.at += 1;
         self.state = State::Running;

@@ -140,7 +140,7 @@ mod tests {
 
     /// For independent intervals with the same mean, the confidence interval of the change should seldom miss 0.
     #[test]
-    fn an_interval_of_95_percent_misses_about_one_in_twenty() {
+    fn a_95_percent_confidence_interval_misses_the_truth_about_once_in_twenty() {
         let mut dice = StdRng::seed_from_u64(7);
         let rounds = 200;
         let missed = (0..rounds).filter(|round| {
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_of_draws_is_that_of_their_histogram() {
+    fn a_quantile_of_drawn_intervals_is_that_of_their_histogram() {
         let intervals: Vec<Sample> = (0..10).map(|n| vec![(1_000 * (n + 1), 3), (2_000_000, 1)]).collect();
         let mut draws = Draws::new(&intervals, 1).unwrap();
         draws.draw();

@@ -35,7 +35,7 @@ pub enum Better {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Milliseconds.
+    /// A time in milliseconds.
     Time,
     PerSecond,
     /// A count of the whole run.

@@ -14,7 +14,7 @@ fn find<'a>(comparison: &'a Comparison, metric: &str) -> &'a Difference {
 }
 
 #[test]
-fn a_run_does_not_differ_from_itself() {
+fn a_run_compared_with_itself_shows_no_difference() {
     let comparison = compared(&Run::calm(), &Run::calm(), Some(0.0));
     assert!(!comparison.has_regression());
     assert!(comparison.differences.len() > 10);
@@ -43,7 +43,7 @@ fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Op
 }
 
 #[test]
-fn a_violation_where_there_was_none_is_a_regression() {
+fn a_ledger_violation_in_the_later_run_only_is_a_regression() {
     let faulty = Run { faulty: true, ..Run::calm() };
     let comparison = compared(&Run::calm(), &faulty, Some(50.0));
     assert!(find(&comparison, "ledger.lost").regression);
@@ -52,19 +52,19 @@ fn a_violation_where_there_was_none_is_a_regression() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_intervals() {
+fn the_same_seed_gives_the_same_confidence_intervals() {
     let slower = Run { slower: MS / 30, ..Run::calm() };
     assert_eq!(compared(&Run::calm(), &slower, None), compared(&Run::calm(), &slower, None));
 }
 
 #[test]
-fn a_comparison_reads_like_this() {
+fn the_text_of_a_comparison_is_as_in_the_snapshot() {
     let other = Run { delay: MS / 50 + MS / 4, faulty: true, missed: 2, ..Run::calm() };
     insta::assert_snapshot!("comparison", render(&compared(&Run::calm(), &other, Some(2.0))));
 }
 
 #[test]
-fn a_corrupted_histogram_is_an_error() {
+fn a_report_with_a_corrupted_histogram_is_an_error() {
     let a = document(&Run::calm().report());
     let mut b = document(&Run::calm().report());
     b.times.get_mut("submit_job.response").unwrap().histogram = "AAAA".to_owned();

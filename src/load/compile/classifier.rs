@@ -90,12 +90,12 @@ pub fn hold(tests: &Tests, found: &Found<'_>) -> bool {
 #[derive(Debug)]
 pub struct Classifier {
     paths: Paths,
-    /// The most specific first.
+    /// The messages with their conditions, the most specific first.
     kinds: Vec<(MessageId, Tests)>,
     /// The member that most messages use, and for each of its values the candidate messages.
     main: usize,
     by_value: HashMap<Box<[u8]>, Vec<u16>>,
-    /// Messages that do not use it.
+    /// Messages that do not use the member `main`.
     others: Vec<u16>,
 }
 

@@ -347,12 +347,16 @@ pub mod tests {
     #[case("1", r#""1""#, false)]
     #[case(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, true)]
     #[case("", r#""""#, false)]
-    fn equal_values_are_the_same_however_they_are_written(#[case] a: &str, #[case] b: &str, #[case] expected: bool) {
+    fn json_texts_with_equal_values_are_the_same_however_they_are_written(
+        #[case] a: &str,
+        #[case] b: &str,
+        #[case] expected: bool,
+    ) {
         assert_eq!(same(a.as_bytes(), b.as_bytes()), expected);
     }
 
     #[test]
-    fn an_item_has_one_number_whatever_the_escapes() {
+    fn an_item_id_has_the_same_number_whatever_escapes_it_is_written_with() {
         assert_eq!(item(br#""a\u002db""#), item(br#""a-b""#));
         assert_ne!(item(br#""a-b""#), item(br#""a-c""#));
     }
@@ -377,7 +381,7 @@ pub mod tests {
 
     proptest! {
         #[test]
-        fn a_scan_finds_what_a_tree_has(value in any_json(), pretty: bool) {
+        fn a_scan_finds_the_same_members_as_a_parsed_tree(value in any_json(), pretty: bool) {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.expect("JSON");
             let pointers = ["", "/a", "/b", "/a/a", "/a/0", "/0", "/1/b", "/b/c/a"];
             let found = find(&text, &pointers).expect("JSON");
@@ -388,7 +392,7 @@ pub mod tests {
         }
 
         #[test]
-        fn a_scan_of_anything_ends(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\a1 ".to_vec()), 0..60)) {
+        fn a_scan_of_any_bytes_ends(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\a1 ".to_vec()), 0..60)) {
             let mut paths = Paths::default();
             for pointer in ["/a", "/a/0/a", "/1"] {
                 paths.add(pointer);

@@ -145,7 +145,7 @@ mod tests {
     #[case(json!("\u{0}0\u{0}"), "<0>")]
     #[case(json!({"a": "\u{0}7\u{0}"}), r#"{"a":"\u00007\u0000"}"#)]
     #[case(json!({"a": "x\u{1}"}), r#"{"a":"x\u0001"}"#)]
-    fn a_message_is_cut_at_its_marks(#[case] value: Value, #[case] expected: &str) {
+    fn a_message_is_cut_into_bytes_and_slots_at_its_marks(#[case] value: Value, #[case] expected: &str) {
         let template = cut(&value, &[Source::Own(0), Source::Own(1)]);
         let shown: String = template
             .pieces

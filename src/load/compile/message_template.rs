@@ -30,7 +30,7 @@ pub enum Piece {
     Bytes(Box<[u8]>),
     Slot {
         source: Source,
-        /// Within a string: without its quotes.
+        /// Whether the slot is within a string, so that its text is written without quotes.
         inside: bool,
     },
 }
@@ -199,7 +199,7 @@ impl Template {
         Ok(())
     }
 
-    /// The whole message if it has no slots.
+    /// Returns the whole message if it has no slots.
     pub fn constant(&self) -> Option<&[u8]> {
         match self.pieces.as_slice() {
             [] => Some(b""),
@@ -208,7 +208,7 @@ impl Template {
         }
     }
 
-    /// Whether all its slots can be filled.
+    /// Whether all slots of the message can be filled.
     pub fn is_ready(&self, own: &Texts, texts: &Texts) -> bool {
         self.pieces.iter().all(|piece| match piece {
             Piece::Slot { source: Source::Text(slot), .. } => texts.get(*slot).is_some(),
@@ -294,7 +294,7 @@ fn signed(number: i64, out: &mut Vec<u8>) {
 }
 
 impl Computed {
-    /// Evaluates it, which takes microseconds.
+    /// Evaluates the expression, which takes microseconds.
     pub fn eval(&self, slot_values: &mut SlotValues<'_>) -> Result<Value, EmptySlotError> {
         let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         for (name, pointer, source) in &self.members {
@@ -368,7 +368,11 @@ mod tests {
     #[case(Source::NowS, false, Ok("1700000002"))]
     #[case(Source::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
     #[case(Source::DueNs, false, Ok("5"))]
-    fn slots_are_filled(#[case] source: Source, #[case] inside: bool, #[case] expected: Result<&str, EmptySlotError>) {
+    fn slots_of_a_message_are_filled_with_json_text(
+        #[case] source: Source,
+        #[case] inside: bool,
+        #[case] expected: Result<&str, EmptySlotError>,
+    ) {
         assert_eq!(written(source, inside), expected.map(str::to_owned));
     }
 
@@ -379,14 +383,14 @@ mod tests {
     #[case(-1_234_567)]
     #[case(i64::MAX)]
     #[case(i64::MIN)]
-    fn numbers_are_written_in_full(#[case] number: i64) {
+    fn numbers_in_a_message_are_written_with_all_digits(#[case] number: i64) {
         let mut out = b"n".to_vec();
         signed(number, &mut out);
         assert_eq!(String::from_utf8(out), Ok(format!("n{number}")));
     }
 
     #[test]
-    fn a_text_that_is_replaced_takes_no_more_space() {
+    fn a_replaced_text_takes_no_memory() {
         let mut texts = Texts::new(2);
         texts.set(0, b"first");
         for n in 0..100 {

@@ -282,7 +282,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// A value that needs no slot of its own: a constant, or an existing slot.
+    /// Returns a value that needs no slot of its own: a constant, or an existing slot.
     fn settled(&self, written: &Written, value: &Value, sources: &[Source]) -> Option<Named> {
         match (written, sources) {
             (_, []) => Some(Named::Value(value.clone())),
@@ -293,7 +293,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The single source of a template's text.
+    /// Returns the single source of a template's text.
     fn source(&mut self, written: &Written) -> Option<Source> {
         if let Written::Expression(expr) = written {
             return match self.resolve(expr) {

@@ -21,7 +21,7 @@ pub struct Prepared {
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
     pub hooks: Vec<String>,
-    /// In the order of the plan's roles.
+    /// The roles, in the order of the plan.
     pub roles: Vec<Role>,
     /// Expressions that are evaluated during the run.
     pub remarks: Vec<Remark>,
@@ -47,7 +47,7 @@ pub struct Common {
 #[derive(Debug)]
 pub struct Role {
     pub name: String,
-    /// The number of its first client among all clients of the run.
+    /// The number of the role's first client among all clients of the run.
     pub first: u32,
     pub population: u32,
     pub common: Arc<Common>,
@@ -84,15 +84,15 @@ pub struct Periodic {
 #[derive(Debug, Default)]
 pub struct Program {
     pub ops: Vec<Op>,
-    /// The number of its texts; those computed in advance come first.
+    /// The number of the program's texts; those computed in advance come first.
     pub texts: usize,
     pub ahead: Vec<(u16, Fill)>,
-    /// The number of its messages whose answers are timed.
+    /// The number of the program's messages whose answers are timed.
     pub times: usize,
     pub journey: Option<JourneyId>,
-    /// The operation at which it continues after a reconnect.
+    /// The operation at which the program continues after a reconnect.
     pub resumes: Option<usize>,
-    /// The key of its item.
+    /// The source of the key of the program's item.
     pub item: Option<Source>,
 }
 
@@ -122,7 +122,7 @@ pub enum Op {
         fill: Fill,
     },
     Think(Think),
-    /// Jumps to `otherwise` for all but this share.
+    /// Continues for this share of the journeys, and jumps to `otherwise` for the rest.
     Chance {
         share: f64,
         otherwise: usize,
@@ -145,7 +145,7 @@ pub enum Connect {
 pub struct Send {
     pub message: MessageId,
     pub template: Template,
-    /// The index of its times, if an answer is timed.
+    /// The index of the message's times, if an answer is timed.
     pub times: Option<usize>,
     /// Members of the sent message that later steps use.
     pub captures: Option<Captures>,
@@ -168,15 +168,15 @@ pub enum Slot {
 
 #[derive(Debug)]
 pub struct Expect {
-    /// `None` for any message.
+    /// The expected message; `None` for any.
     pub message: Option<MessageId>,
     pub within: Nanos,
-    /// The request that it answers, and the index of its times.
+    /// The request that the expected message answers, and the index of the request's times.
     pub answers: Option<(MessageId, usize)>,
     pub may_stay_unanswered: bool,
     /// Documented answers after which the expected one will not come.
     pub refusals: Vec<MessageId>,
-    /// Its bit in `Task::early`, if its frame is identified by a value and may come before the step.
+    /// The step's bit in `Task::early`, if its frame is identified by a value and may come before the step.
     pub early: Option<u8>,
     pub measured: Measured,
 }
@@ -185,7 +185,7 @@ pub struct Expect {
 #[derive(Debug, Default)]
 pub struct Measured {
     pub marking: Option<Marking>,
-    /// The message of another client that it delivers, and the source of its due time.
+    /// The message of another client that the frame delivers, and the source of that message's due time.
     pub delivers: Option<(MessageId, Source)>,
 }
 
@@ -196,7 +196,7 @@ pub struct Marking {
     pub by: Option<Source>,
     /// For released items: how long the hub may keep it, in milliseconds.
     pub back_ms: u32,
-    /// For published items.
+    /// For published items: how many clients should receive them.
     pub receivers: Option<Receivers>,
 }
 
@@ -209,7 +209,7 @@ pub enum Receivers {
 #[derive(Debug)]
 pub struct Hook {
     pub hook: HookId,
-    /// JSON: `{ "args": {...}, "message": {...} }`.
+    /// The arguments of the call as JSON: `{ "args": {...}, "message": {...} }`.
     pub template: Template,
     pub captures: Captures,
     pub within: Nanos,
@@ -236,12 +236,12 @@ pub struct Wanted {
     pub stray: Option<Stray>,
 }
 
-/// The mark of such a frame when no task waits for it. It names its item, so it was repeated, late, or sent to the
-/// wrong client, and the ledger can tell which.
+/// The mark of an expected frame when no task waits for it. Such a frame names its item, so it was repeated, late, or
+/// sent to the wrong client, and the ledger can tell which.
 #[derive(Debug)]
 pub struct Stray {
     pub mark: MarkName,
-    /// The members that hold the key of the item and the party.
+    /// The indexes of the members that hold the key of the item and the party.
     pub item: usize,
     pub by: Option<usize>,
 }

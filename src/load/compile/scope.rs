@@ -28,7 +28,7 @@ pub enum Named {
 /// A frame that a name is bound to, and those of its members that are used.
 #[derive(Debug, Default)]
 pub struct Binding {
-    /// Whether the client keeps it, not the journey.
+    /// Whether the client keeps the frame, not the journey.
     pub own: bool,
     pub members: Vec<(String, Slot)>,
 }
@@ -245,7 +245,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// The longest prefix of a pointer that can be resolved, and its value.
+    /// Returns the longest prefix of a pointer that can be resolved, and its value.
     fn part(&mut self, named: Named, pointer: &str) -> Option<(Resolved, String)> {
         let mut pointer = pointer;
         loop {
@@ -292,7 +292,7 @@ fn first(pointer: &str) -> Option<(&str, &str)> {
     })
 }
 
-/// Functions that are sources of their own.
+/// Returns the source for a function that needs no evaluation of an expression, such as `uuid()`.
 fn native(source: &str) -> Option<Source> {
     let (name, argument) = source.strip_suffix(')')?.split_once('(')?;
     let argument = argument.trim();

@@ -35,7 +35,7 @@ pub struct Sent {
     answered: bool,
 }
 
-/// The values that `joins` passes to the role's opening, if the line is that.
+/// Returns the values that the step `joins` passes to the role's opening; `None` for other lines.
 pub fn joins(line: &Line) -> Option<&[(String, Written)]> {
     match line {
         Line::Step { step, .. } => match &step.act {
@@ -252,7 +252,7 @@ impl<'a> Compiler<'a> {
         })));
     }
 
-    /// The request that a message answers: as `answers` names it, or the latest one with this documented reply.
+    /// Returns the request that a message answers: as `answers` names it, or the latest one with this documented reply.
     fn answered(&mut self, message: Option<MessageId>, options: &Options) -> Option<(MessageId, usize)> {
         let place = match &options.answers {
             Some((name, span)) => {
@@ -295,7 +295,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Other documented replies to the request.
+    /// Returns the documented replies to the request other than the expected one.
     fn refusals(&self, asked: MessageId, expected: Option<MessageId>) -> Vec<MessageId> {
         let Some(expected) = expected else { return Vec::new() };
         let replies = self.script.pack.messages[usize::from(asked.0)].replies.iter().map(|reply| self.id(reply));

@@ -46,7 +46,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Whether it compares with a value of this journey.
+    /// Whether the condition compares with a value of this journey.
     pub fn is_of_a_journey(&self) -> bool {
         matches!(self, Self::Equal(_, Source::Text(_)))
     }
@@ -224,7 +224,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// Where a frame that this step waits for names the item of the step.
+    /// Returns the mark of a frame that this step waits for when no task does, if the frame names the item of the step.
     fn stray(&self, wait: &Wait, equal: &[(usize, Source)], captures: &[(usize, Slot)]) -> Option<Stray> {
         let program = &self.programs[wait.program];
         let Op::Expect(expect) = &program.ops[wait.op] else { return None };

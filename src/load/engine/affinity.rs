@@ -45,7 +45,7 @@ mod tests {
     use rustix::thread::sched_getaffinity;
 
     #[test]
-    fn every_thread_has_a_core_of_its_own_and_only_others_give_way() {
+    fn each_shard_is_pinned_to_its_own_core_and_other_threads_have_lower_priority() {
         let all = sched_getaffinity(None).expect("known").count() as usize;
         let taken = |own| {
             let thread = std::thread::spawn(move || {

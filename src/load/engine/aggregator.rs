@@ -19,7 +19,7 @@ const STEP: Nanos = SECOND / 10;
 const JOINING: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
 const LEAVING: Nanos = 5 * SECOND;
-/// With no journey running, the run waits so long for unexpected messages.
+/// How long the run waits for unexpected messages at its end when no journey is running.
 const QUIET: Nanos = 2 * SECOND;
 
 /// The state of a run, passed on every second.
@@ -48,11 +48,11 @@ pub enum Order {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As planned.
+    /// The run ended as planned.
     Complete,
-    /// An interruption brought its drain forward.
+    /// An interruption brought the drain of the run forward.
     Interrupted,
-    /// It was stopped at once.
+    /// The run was stopped at once.
     Stopped,
 }
 
@@ -75,11 +75,11 @@ pub struct Outcome {
 #[derive(Clone, Copy)]
 enum Part {
     Joining,
-    /// Until the drain, which an interruption may bring forward.
+    /// The time until the drain, which an interruption may bring forward.
     Running {
         planned_drain: Nanos,
     },
-    /// The latest end.
+    /// The drain, which ends at `until` at the latest.
     Draining {
         until: Nanos,
         quiet_since: Option<Nanos>,
@@ -214,7 +214,7 @@ impl Run {
     }
 }
 
-/// The time until the last client is due to connect, at most.
+/// Returns the time until the last client is due to connect, at most.
 fn ramps(plan: &Plan) -> Nanos {
     // Roles with `after` connect one after another, so that the sum is an upper bound.
     plan.roles.iter().map(|role| nanos(role.population.ramp())).fold(0, Nanos::saturating_add)

@@ -44,7 +44,7 @@ pub enum ReadState {
 /// The cause of an end, as detail of [`End`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The peer, or the network.
+    /// The peer or the network ended the connection.
     Plain,
     /// The answer to the upgrade request is invalid.
     Upgrade,
@@ -101,7 +101,7 @@ impl Connection {
         self.upgrade.is_none()
     }
 
-    /// Buffered bytes of incomplete frames and messages.
+    /// Returns the number of buffered bytes of incomplete frames and messages.
     pub fn held(&self) -> usize {
         self.rest.len() + self.message.len()
     }

@@ -70,7 +70,7 @@ pub fn read_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     to: SocketAddr,
-    /// Used in turn; if empty the system chooses.
+    /// The source addresses, used in turn; if there are none, the system chooses.
     sources: Vec<IpAddr>,
     next: usize,
 }
@@ -104,7 +104,7 @@ impl Dialer {
         Ok(Self { to, sources, next: 0 })
     }
 
-    /// The hub's address.
+    /// Returns the hub's address.
     pub fn to(&self) -> SocketAddr {
         self.to
     }
@@ -118,7 +118,7 @@ impl Dialer {
         tried.map(drop).map_err(|source| DialError::Unreachable { address: self.to, source })
     }
 
-    /// The source addresses; empty where the system chooses.
+    /// Returns the source addresses; empty where the system chooses.
     pub fn sources(&self) -> &[IpAddr] {
         &self.sources
     }
@@ -129,7 +129,7 @@ impl Dialer {
     }
 
     /// Starts to connect; the stream becomes writable when the connection is open or has failed. `from`: the source
-    /// address for this one.
+    /// address for this connection.
     ///
     /// # Errors
     /// Errors of the system, such as no more descriptors or ports.
@@ -182,7 +182,7 @@ mod tests {
     #[case("127.0.0.2", &["127.0.0.2"])]
     #[case("127.0.0.254-127.0.1.1", &["127.0.0.254", "127.0.0.255", "127.0.1.0", "127.0.1.1"])]
     #[case("127.0.0.2 - 127.0.0.3, ::1", &["127.0.0.2", "127.0.0.3", "::1"])]
-    fn sources_are_read(#[case] text: &str, #[case] expected: &[&str]) {
+    fn lists_and_ranges_of_source_addresses_are_parsed(#[case] text: &str, #[case] expected: &[&str]) {
         let expected: Vec<IpAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(read_sources(text).unwrap(), expected);
     }
@@ -192,7 +192,7 @@ mod tests {
     #[case("127.0.0.9-127.0.0.2", "is not a list of source addresses")]
     #[case("127.0.0.2-", "is not a list of source addresses")]
     #[case("10.0.0.0-11.0.0.0", "more than 4096")]
-    fn invalid_sources_are_rejected(#[case] text: &str, #[case] about: &str) {
+    fn invalid_source_addresses_are_rejected(#[case] text: &str, #[case] about: &str) {
         let error = read_sources(text).unwrap_err().to_string();
         assert!(error.contains(about), "{error}");
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_gets_as_many_sources_as_it_needs() {
+    fn on_loopback_as_many_source_addresses_are_used_as_connections_need() {
         let sources = |connections| Dialer::new("127.0.0.1", 1, &[], connections).unwrap().sources().len();
         let ports = crate::load::engine::preflight::ports().unwrap_or(USUAL_PORTS) as usize;
         assert_eq!(sources(ports / 4), 0);

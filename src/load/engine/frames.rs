@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// The header size of a masked frame of 126 to 65,535 bytes, the most common one.
 const HEADER: usize = 8;
-/// RFC 6455, section 5.5.
+/// The longest payload of a control frame in bytes (RFC 6455, section 5.5).
 const CONTROL_PAYLOAD: u64 = 125;
 
 pub const CONTINUATION: u8 = 0;
@@ -154,7 +154,7 @@ mod tests {
     #[case(126)]
     #[case(0xffff)]
     #[case(0x1_0000)]
-    fn written_frames_are_read_by_the_strict_codec(#[case] length: usize) {
+    fn frames_of_the_load_engine_are_valid_for_the_strict_codec(#[case] length: usize) {
         let payload: Vec<u8> = (0..length).map(|index| b'a' + (index % 26) as u8).collect();
         let mut out = b"before".to_vec();
         assert_eq!(append(&mut out, TEXT, &mut Masks::new(7), |out| out.extend_from_slice(&payload)), length);
@@ -198,13 +198,13 @@ mod tests {
     #[case(&[], 1005)]
     #[case(&[3], 1005)]
     #[case(&[3, 0xe8, b'x'], 1000)]
-    fn close_codes(#[case] payload: &[u8], #[case] code: u16) {
+    fn the_close_code_is_read_from_the_payload_or_is_1005(#[case] payload: &[u8], #[case] code: u16) {
         assert_eq!(close_code(payload), code);
     }
 
     proptest! {
         #[test]
-        fn parsing_stays_within_the_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn the_parsed_payload_lies_within_the_received_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Front::Frame { payload, .. } = front(&bytes, LIMIT) {
                 prop_assert!(payload.end <= bytes.len());
             }

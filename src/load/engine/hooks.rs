@@ -19,7 +19,7 @@ pub type Answer = (u32, Option<Vec<u8>>);
 /// A call with the channel for its answer.
 pub struct Call {
     pub hook: HookId,
-    /// JSON.
+    /// The arguments of the call, as JSON text.
     pub arguments: Vec<u8>,
     slot: u32,
     answers: Sender<Answer>,
@@ -35,7 +35,7 @@ impl Call {
     }
 }
 
-/// A shard's end of the channel.
+/// A shard's end of the channel of hook calls.
 pub struct Calls {
     to: bounded::Sender<Call>,
     answers: Receiver<Answer>,

@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 }
 
-/// The name of a member: `None` if it equals this one.
+/// A reader of the name of a member: `None` if it equals the expected name.
 struct Name<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
@@ -158,7 +158,7 @@ mod tests {
     #[case(&["{\"a\":1,\"b\":2,\"a\":3}", "{\"a\":1,\"b\":2,\"a\":3}", "{\"b\":1,\"a\":2}"])]
     #[case(&["\"text\"", "\"t\\u00e4xt\"", "1.5e3", "-7", "18446744073709551615", "\"\"", "1e400", "[1e400]", "3"])]
     #[case(&["{\"a\":1,\"b\":", "{\"a\":\"x\",\"b\":2}", "{\"a\":1} x", "", "\"\\ud800\"", "{\"a\":1}"])]
-    fn a_tree_becomes_what_a_fresh_one_is(#[case] texts: &[&str]) {
+    fn a_reused_tree_equals_a_freshly_parsed_one(#[case] texts: &[&str]) {
         let mut tree = Value::Null;
         for text in texts {
             check(&mut tree, text.as_bytes());
@@ -174,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_it_was_before(values in prop::collection::vec(any_json(), 1..6), cut in 0..40_usize) {
+        fn a_reused_tree_equals_a_freshly_parsed_one_whatever_it_held_before(values in prop::collection::vec(any_json(), 1..6), cut in 0..40_usize) {
             let mut tree = Value::Null;
             for value in values {
                 let text = value.to_string();

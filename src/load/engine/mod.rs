@@ -62,7 +62,7 @@ pub struct Setup {
     pub endpoint: Endpoint,
     /// Headers of every upgrade request.
     pub headers: Vec<(String, String)>,
-    /// Required for a `wss://` endpoint.
+    /// The TLS configuration, required for a `wss://` endpoint.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Local source addresses; if empty, loopback addresses as needed, or the system's choice.
     pub sources: Vec<IpAddr>,
@@ -70,7 +70,7 @@ pub struct Setup {
     pub shards: usize,
     pub seed: u64,
     pub validate: Validate,
-    /// Required for validation.
+    /// The pack, required for validation.
     pub pack: Option<Arc<Pack>>,
     pub ledger: ledger::Config,
 }

@@ -5,7 +5,7 @@ use crate::load::metrics::ErrorKind;
 
 /// Bytes of memory per plain connection, buffers included: a measured figure with a margin.
 const CONNECTION: u64 = 4 << 10;
-/// The same per TLS connection.
+/// Bytes of memory per TLS connection.
 const TLS_CONNECTION: u64 = 32 << 10;
 /// File descriptors beside connections: files, pipes, the runtime.
 const SPARE: u64 = 100;
@@ -42,7 +42,7 @@ pub fn look() -> Have {
     Have { descriptors: descriptors(), ports: ports(), memory: memory() }
 }
 
-/// Returns what is lacking.
+/// Returns the resources that the machine lacks.
 pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     let mut lacks = Vec::new();
     let mut lack = |text: String| lacks.push(Lack { kind: ErrorKind::Resources, text });
@@ -134,7 +134,7 @@ mod tests {
     #[case(Need { embedded: true, ..NEED }, HAVE, &["hubproof serve"])]
     #[case(Need { tls: true, ..NEED }, Have { memory: Some(100 << 20), ..HAVE }, &["100 MiB are free"])]
     #[case(Need { connections: 1_000_000, ..NEED }, Have::default(), &[])]
-    fn a_lacking_resource_comes_with_advice(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
+    fn a_lacking_resource_is_reported_with_advice(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
         let lacks = lacks(&need, &have);
         assert_eq!(lacks.len(), about.len(), "{lacks:?}");
         for (lack, about) in lacks.iter().zip(about) {

@@ -47,7 +47,7 @@ impl Stream {
         }
     }
 
-    /// Registers it with the poller, edge-triggered as mio does.
+    /// Registers the stream with the poller, edge-triggered as mio does.
     ///
     /// # Errors
     /// Errors of the system.

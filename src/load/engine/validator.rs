@@ -27,7 +27,7 @@ const BATCH: usize = 32 << 10;
 /// counted.
 const BATCHES: usize = 1024;
 const WAITING: usize = 16 << 20;
-/// Trees of longer messages are not reused.
+/// The parsed tree of a message with more bytes than this is not reused.
 const KEPT: usize = 64 << 10;
 /// The most distinct complaints that are kept.
 const COMPLAINTS: usize = 20;
@@ -36,9 +36,9 @@ const COMPLAINTS: usize = 20;
 #[derive(Default)]
 struct Batch {
     bytes: PooledVec<u8>,
-    /// The classified message and the length of each.
+    /// Of each message, the kind it was classified as, and its length in bytes.
     messages: PooledVec<(Option<MessageId>, usize)>,
-    /// How many before them were skipped.
+    /// How many messages before this batch were skipped.
     skipped: u64,
 }
 
@@ -59,7 +59,7 @@ pub struct Checked {
     pub invalid: u64,
     /// Messages of no type in the pack, which cannot be validated.
     pub undocumented: u64,
-    /// Selected, but not validated because the queue was full.
+    /// Messages that were selected, but not validated because the queue was full.
     pub skipped: u64,
     /// Counts of violations by message and place; the first [`COMPLAINTS`] kinds.
     pub complaints: BTreeMap<String, u64>,
@@ -106,7 +106,7 @@ impl Validator {
 }
 
 impl Sampler {
-    /// Returns one that selects nothing.
+    /// Returns a sampler that selects nothing.
     pub fn blind() -> Self {
         Self { share: 0.0, owed: 0.0, batch: Batch::default(), to: None, waiting: Arc::default() }
     }
@@ -147,7 +147,7 @@ impl Sampler {
         }
     }
 
-    /// Queues the rest, waiting for room.
+    /// Queues the rest of the selected messages, waiting for room.
     pub fn close(mut self) {
         self.waiting.fetch_add(self.batch.bytes.len(), Relaxed);
         if let Some(to) = self.to.take() {
@@ -194,7 +194,7 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
 enum Validated {
     Valid,
     Undocumented,
-    /// With the violation.
+    /// The message is invalid: the violation.
     Invalid(String),
 }
 

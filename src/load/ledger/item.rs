@@ -22,12 +22,12 @@ pub(super) struct Item {
     pub stage: Stage,
     pub asked: bool,
     pub acknowledged: bool,
-    /// Whether it is a published message: the hub owes its deliveries without an acknowledgement.
+    /// Whether the item is a published message: the hub owes its deliveries without an acknowledgement.
     pub published: bool,
     pub unsure: bool,
-    /// Whether it was requested and the hub has not named it yet.
+    /// Whether the item was requested and the hub has not named it yet.
     pub nameless: bool,
-    /// Whether it was assigned while another assignment was open; a late release may still explain that.
+    /// Whether the job was assigned while another assignment was open; a late release may still explain that.
     pub doubled: bool,
     pub sender: u32,
     /// A published message: its number among those of its sender. Any other item: until when the hub may wait before it
@@ -39,7 +39,7 @@ pub(super) struct Item {
     pub before: u32,
     pub receivers: u32,
     pub delivered: u32,
-    /// When it was cancelled or assigned again, in milliseconds.
+    /// When the job was cancelled or assigned again, in milliseconds.
     since: u32,
     pub history: Chain,
 }
@@ -80,12 +80,12 @@ impl Item {
         Nanos::from(self.since) * MILLISECOND
     }
 
-    /// Rounds up, so that no event counts as longer ago than it is.
+    /// Sets when the job was cancelled or assigned again, rounded up so that no event counts as longer ago than it is.
     pub fn set_since(&mut self, at: Nanos) {
         self.since = millis(at);
     }
 
-    /// The number of a message among those of its sender; 0 for other items.
+    /// Returns the number of a message among those of its sender; 0 for other items.
     pub fn number(&self) -> u32 {
         if self.published { self.number } else { 0 }
     }
@@ -94,7 +94,7 @@ impl Item {
         (self.published, self.number) = (true, number);
     }
 
-    /// Until when the hub may wait before it reassigns a released job.
+    /// Returns until when the hub may wait before it reassigns a released job.
     pub fn back(&self) -> Nanos {
         if self.published { 0 } else { Nanos::from(self.number) * MILLISECOND }
     }

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use super::item::Item;
 use super::recent_set::Mixed;
 
-/// Parts of the table.
+/// Number of parts of the table.
 const PARTS: usize = 32;
 /// Slots per chunk.
 const CHUNK: usize = 1 << 12;
@@ -44,7 +44,7 @@ fn hash(key: u64) -> u64 {
     hash.finish()
 }
 
-/// Takes bits from the middle: the hash table uses the lowest and the highest.
+/// Returns the part for a hash, from its middle bits: the hash table uses the lowest and the highest.
 fn part(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }

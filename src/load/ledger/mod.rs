@@ -72,7 +72,7 @@ pub enum Mark {
     Attempted,
     /// As `Attempted`, but the hub has yet to assign the id: until then the item has a key that only its client knows.
     Requested,
-    /// `party` sent a message that should reach so many receivers; it needs no acknowledgement.
+    /// `party` sent a message that should reach `receivers` clients; it needs no acknowledgement.
     Published { receivers: u32 },
     /// The hub assigned the id of a requested item: from now on its key is this one. Entries of other connections under
     /// that key are merged into it.
@@ -101,7 +101,7 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// Whether the hub owes an answer or deliveries after it.
+    /// Whether the hub owes an answer or deliveries after this mark.
     pub(crate) fn asks(self) -> bool {
         matches!(self, Self::Attempted | Self::Requested | Self::Published { .. })
     }
@@ -112,7 +112,7 @@ impl Mark {
 pub struct Config {
     /// The largest time difference between reports of one event on two connections.
     pub slack: Nanos,
-    /// At the end of the run: if no item progressed for so long, open items are lost, else only unfinished.
+    /// If no item has progressed for this time when the run ends, open items are lost, else only unfinished.
     pub quiet: Nanos,
     /// Whether messages of one sender must reach a receiver in the order in which they were sent.
     pub ordered: bool,

@@ -16,9 +16,9 @@ const LONGEST: usize = 200;
 /// The item or party that a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameOf {
-    /// By its key.
+    /// The item with this key.
     Item(u64),
-    /// By its number.
+    /// The party with this number.
     Party(u32),
 }
 
@@ -70,7 +70,7 @@ impl NameTable {
 /// The names that the ledger remembers.
 #[derive(Default)]
 pub(super) struct KnownNames {
-    /// In order of arrival, the latest last.
+    /// Batches of item names in order of arrival, the latest last.
     items: VecDeque<PooledVec<u8>>,
     /// The size of `items` in bytes.
     size: usize,
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_until_there_is_no_room() {
+    fn the_oldest_names_are_forgotten_when_the_table_is_full() {
         let mut known = KnownNames::default();
         let mut names = NameTable::default();
         names.push(NameOf::Item(7), b"job-7");

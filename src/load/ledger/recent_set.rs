@@ -54,7 +54,7 @@ impl RecentSet {
         Self { most, members: HashSet::default(), order: VecDeque::new() }
     }
 
-    /// Whether the member was new.
+    /// Adds a member; returns whether it was new.
     pub fn insert(&mut self, member: u64) -> bool {
         if !self.members.insert(member) {
             return false;

@@ -20,7 +20,7 @@ const AHEAD: usize = 32;
 /// Tracks every item from its request to its end.
 pub struct Ledger {
     state: State,
-    /// Not processed yet.
+    /// Entries that are not processed yet.
     pending: Vec<Entry>,
     /// Everything before this time has been processed.
     settled: Nanos,
@@ -29,7 +29,7 @@ pub struct Ledger {
     closed: VecDeque<u64>,
     /// Items that no client has requested yet, with the time of their first entry.
     unrequested: VecDeque<(Nanos, u64)>,
-    /// How many of those are still unrequested: some in the queue have been requested since.
+    /// How many items of the queue `unrequested` are still so: some have been requested since.
     unrequested_count: usize,
 }
 
@@ -106,7 +106,7 @@ impl Ledger {
         self.state.account
     }
 
-    /// The bytes allocated now.
+    /// Returns the number of bytes allocated now.
     pub fn bytes(&self) -> usize {
         self.state.bytes()
             + self.items.bytes()
@@ -219,7 +219,7 @@ impl Ledger {
         Some(self.items.insert(key, Item::new(Stage::Unrequested)))
     }
 
-    /// The time of the oldest request that is still unnamed.
+    /// Returns the time of the oldest request that is still unnamed.
     fn oldest_request(&mut self) -> Option<Nanos> {
         let (items, nameless) = (&self.items, self.state.nameless);
         let waits = |key: u64| items.get(key).is_some_and(|item| item.nameless);

@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// The bytes allocated now.
+    /// Returns the number of bytes allocated now.
     pub fn bytes(&self) -> usize {
         let table = recent_set::table_bytes;
         table(self.published.capacity(), size_of::<(u32, u32)>())

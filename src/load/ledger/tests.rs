@@ -54,7 +54,7 @@ const RELEASED: Mark = Mark::Released { back_ms: 0 };
 #[case::requested_again(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (5, CLIENT, Attempted), (6, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
 #[case::later_marks_of_an_unexpected_item(&[(0, 1, Assigned), (2_000, 1, Completed), (2_001, CLIENT, Acknowledged), (2_002, 1, Completed)], &["unexpected"])]
 #[case::wrong_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "wrong_worker", "completed"])]
-fn the_history_of_one_job_gives_its_totals(#[case] marks: &[Line], #[case] expected: &[&str]) {
+fn the_marks_of_one_job_give_the_totals(#[case] marks: &[Line], #[case] expected: &[&str]) {
     let account = finished(Config::default(), &entries(7, marks));
     for (name, count) in account.counts() {
         assert_eq!(count, u64::from(expected.contains(&name)), "{name}");
@@ -107,7 +107,7 @@ fn an_item_is_tracked_under_the_id_that_the_hub_assigns() {
 #[case::one_more_and_the_name_is_late(1, &[10, 11], Some(5_000), 1, 0)]
 #[case::as_many_as_requested(3, &[10, 11], None, 0, 3)]
 #[case::requested_much_later(1, &[0], None, 1, 1)]
-fn a_late_answer_makes_nothing_unexpected(
+fn an_item_answered_late_is_not_unexpected(
     #[case] requests: u64,
     #[case] heard: &[u64],
     #[case] named: Option<u64>,
@@ -176,7 +176,7 @@ fn an_id_assigned_twice_is_unexpected() {
 #[rstest]
 #[case::at_rest(60 * SECOND, 1, 0)]
 #[case::at_work(500 * MS, 0, 1)]
-fn an_open_item_is_lost_only_if_the_hub_is_idle_at_the_end(
+fn an_open_item_counts_as_lost_only_if_the_hub_is_idle_at_the_end(
     #[case] later: Nanos,
     #[case] lost: u64,
     #[case] unfinished: u64,
@@ -209,7 +209,7 @@ fn entries_after_later_ones_were_processed_count_as_late() {
 #[rstest]
 #[case::one_after_the_other(MS / 100)]
 #[case::all_at_once(0)]
-fn the_queue_is_bounded(#[case] apart: Nanos) {
+fn the_queue_of_unprocessed_entries_is_limited(#[case] apart: Nanos) {
     let mut ledger = Ledger::new(Config::default());
     for n in 0..1_000_000u64 {
         ledger.add(&[Entry { at: MS + n * apart, item: n, party: CLIENT, what: Attempted }]);
@@ -234,7 +234,7 @@ fn an_unrequested_item_is_reported_after_the_slack() {
 /// A message that reaches all receivers, one that misses a receiver, one that reaches a receiver twice, and one out of
 /// order.
 #[test]
-fn messages_are_tracked_to_every_receiver() {
+fn published_messages_are_tracked_to_every_receiver() {
     let mut all = entries(1, &[(0, CLIENT, Published { receivers: 2 }), (3, 1, Delivered), (4, 2, Delivered)]);
     all.extend(entries(2, &[(1, CLIENT, Published { receivers: 2 }), (5, 1, Delivered)]));
     all.extend(entries(3, &[(2, CLIENT, Published { receivers: 1 }), (9, 2, Delivered), (10, 2, Delivered)]));
@@ -410,7 +410,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
-    fn generated_jobs_are_counted_exactly(
+    fn the_ledger_counts_randomly_generated_jobs_exactly(
         jobs in prop::collection::vec((0..8_000u64, prop::sample::select(&FATES[..])), 0..150),
         behind in [0..15u64, 0..15u64, 0..15u64],
     ) {
@@ -427,7 +427,7 @@ proptest! {
 
     /// Senders publish in order; every receiver gets the undropped messages in an order of its own.
     #[test]
-    fn generated_deliveries_are_counted_exactly(
+    fn the_ledger_counts_randomly_generated_deliveries_exactly(
         senders in 1..4u32,
         receivers in 1..5u32,
         messages in 1..12u64,

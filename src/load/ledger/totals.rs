@@ -28,7 +28,7 @@ impl ViolationKind {
         Self::WrongWorker,
     ];
 
-    /// The name in thresholds and reports.
+    /// Returns the name of the violation in thresholds and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -45,7 +45,7 @@ impl ViolationKind {
 /// One entry of an item's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// With microsecond precision.
+    /// When the step happened, with microsecond precision.
     pub at: Nanos,
     pub party: u32,
     pub what: Mark,
@@ -58,9 +58,9 @@ pub struct Violation {
     pub item: u64,
     /// The item's id if it is still known.
     pub name: Option<String>,
-    /// The item's history until then: its first and its last steps.
+    /// The item's history until the violation: its first and its last steps.
     pub history: Vec<Step>,
-    /// Steps between them that were not kept.
+    /// How many steps between the first and the last ones were not kept.
     pub omitted: u64,
 }
 
@@ -82,7 +82,7 @@ pub struct Totals {
     pub unfinished: u64,
     /// Attempted, without any answer.
     pub unanswered: u64,
-    /// Not ended yet.
+    /// Items that have not ended yet.
     pub open: u64,
     /// Events: repeated ends, acknowledgements and deliveries.
     pub duplicated: u64,
@@ -106,7 +106,7 @@ pub struct Totals {
     pub unfollowed: u64,
     /// Sorted by kind, then by detection; at most [`super::Config::kept`] of a kind.
     pub violations: Vec<Violation>,
-    /// The names of the parties in their histories.
+    /// The names of the parties in the histories of violations, by number.
     pub parties: BTreeMap<u32, String>,
 }
 

@@ -14,7 +14,7 @@ pub const SIGNIFICANT_DIGITS: u8 = 3;
 /// A histogram of a whole run.
 pub type Dense = Histogram<u64>;
 
-/// Creates an empty histogram with the bounds above.
+/// Creates an empty histogram with the bounds [`LOWEST`] and [`HIGHEST`].
 pub fn dense<C: hdrhistogram::Counter>() -> Histogram<C> {
     // These constant bounds are valid: low >= 1, high >= 2 * low, at most five digits.
     #[allow(clippy::unwrap_used)]
@@ -100,7 +100,7 @@ impl Compact {
         &self.0
     }
 
-    /// Decodes it; `None` if it has no samples.
+    /// Decodes the histogram; `None` if it has no samples.
     pub fn histogram(&self) -> Option<Dense> {
         // `new` or `decode` has made sure that it can be decoded.
         if self.is_empty() { None } else { Deserializer::new().deserialize(&mut &self.0[..]).ok() }
@@ -113,7 +113,7 @@ impl Compact {
         }
     }
 
-    /// Returns the sum of both.
+    /// Returns the sum of two histograms.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
         match (self.histogram(), other.histogram()) {

@@ -16,7 +16,8 @@ pub struct Recorder {
     from: Nanos,
     /// Samples due earlier are in no total; during the warm-up they are shown.
     due_from: Nanos,
-    /// Histograms are made of them on another thread, so that the end of an interval delays no message.
+    /// Samples of the open interval. Histograms are made of them on another thread, so that the end of an interval
+    /// delays no message.
     samples: PooledVec<Sample>,
     counts: Vec<u64>,
     gauges: [Level; Gauge::ALL.len()],

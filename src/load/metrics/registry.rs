@@ -13,15 +13,15 @@ pub struct Names {
 /// The times measured per message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageTime {
-    /// Due to sent: the delay of the generator itself.
+    /// From due to sent: the delay of the generator itself.
     SendDelay,
-    /// Due to answer.
+    /// From due to answered.
     Response,
-    /// Sent to answer.
+    /// From sent to answered.
     Service,
-    /// Published to received, per subscriber.
+    /// From published to received, per subscriber.
     Delivery,
-    /// Published to received by the last subscriber.
+    /// From published to received by the last subscriber.
     LastDelivery,
 }
 
@@ -30,7 +30,7 @@ pub enum MessageTime {
 pub enum MessageCount {
     Sent,
     Answered,
-    /// Not answered where that is allowed.
+    /// Messages without an answer where the document allows that.
     Unanswered,
     Received,
     /// Payload bytes received.
@@ -45,7 +45,7 @@ pub enum MessageCount {
 pub enum JourneyCount {
     Started,
     Completed,
-    /// Ended early.
+    /// Journeys that ended early.
     Failed,
 }
 
@@ -191,7 +191,7 @@ impl MetricRegistry {
             .collect()
     }
 
-    /// The place of a histogram.
+    /// Returns the index of a histogram.
     pub fn timing(&self, timing: Timing) -> usize {
         let messages = self.names.messages.len() * MessageTime::ALL.len();
         match timing {
@@ -201,7 +201,7 @@ impl MetricRegistry {
         }
     }
 
-    /// The place of a counter.
+    /// Returns the index of a counter.
     pub fn count(&self, count: Count) -> usize {
         let messages = self.names.messages.len() * MessageCount::ALL.len();
         let journeys = messages + self.names.journeys.len() * JourneyCount::ALL.len();
@@ -214,7 +214,7 @@ impl MetricRegistry {
         }
     }
 
-    /// `submit_job.response`, `jobs.duration`, `schedule.lag`.
+    /// Returns the name of a histogram, such as `submit_job.response`, `jobs.duration`, `schedule.lag`.
     pub fn timing_name(&self, timing: Timing) -> String {
         match timing {
             Timing::Message(message, time) => format!("{}.{}", self.names.messages[message], time.name()),
@@ -223,7 +223,7 @@ impl MetricRegistry {
         }
     }
 
-    /// `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.missed`.
+    /// Returns the name of a counter, such as `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.missed`.
     pub fn count_name(&self, count: Count) -> String {
         match count {
             Count::Message(message, count) => format!("{}.{}", self.names.messages[message], count.name()),

@@ -24,17 +24,17 @@ pub struct State<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Metric {
     Time(Timing, Stat),
-    /// In the whole run.
+    /// A count in the whole run.
     Count(Count),
-    /// Per second of the measured time.
+    /// A count per second of the measured time.
     Rate(Count),
     /// Deliveries of a message as a share of those due.
     DeliveryRatio(usize),
     /// Errors of all kinds, in the whole run.
     Errors,
-    /// A place in [`Totals::counts`].
+    /// A count of the ledger, by its index in [`Totals::counts`].
     Ledger(usize),
-    /// The highest value in the run.
+    /// The highest value of a gauge in the run.
     Level(Gauge),
 }
 
@@ -125,7 +125,7 @@ impl Metric {
         }
     }
 
-    /// The value; `None` if there are no samples.
+    /// Returns the value of the metric; `None` if there are no samples.
     pub fn of(&self, state: State<'_>) -> Option<f64> {
         let State { layout, total, account, intervals } = state;
         match *self {

@@ -27,7 +27,6 @@ pub struct Series {
 
 /// The sum of all intervals.
 #[derive(Clone)]
-/// The sum of all intervals.
 pub struct Total {
     /// Samples due in the measured time; `None` if there are none.
     timings: Vec<Option<Box<Dense>>>,
@@ -80,7 +79,7 @@ impl Series {
         }
     }
 
-    /// In order; their lengths may differ, see [`MOST_INTERVALS`].
+    /// Returns the intervals in order; their lengths may differ, see [`MOST_INTERVALS`].
     pub fn intervals(&self) -> &[Interval] {
         &self.intervals
     }
@@ -175,7 +174,7 @@ impl Total {
         self.measured[layout.count(count)]
     }
 
-    /// Per second of the measured time; 0 before it begins.
+    /// Returns a count per second of the measured time; 0 before it begins.
     pub fn rate(&self, layout: &MetricRegistry, count: Count) -> f64 {
         if self.time == 0 { 0.0 } else { self.measured(layout, count) as f64 * SECOND as f64 / self.time as f64 }
     }

@@ -23,7 +23,7 @@ const RESPONSE: Timing = Timing::Message(0, MessageTime::Response);
 const SENT: Count = Count::Message(0, MessageCount::Sent);
 
 #[test]
-fn every_timing_and_count_has_a_place_and_a_name_of_its_own() {
+fn every_timing_and_count_has_a_unique_index_and_name() {
     let layout = layout();
     for (place, timing) in layout.timings().into_iter().enumerate() {
         assert_eq!(layout.timing(timing), place, "{timing:?}");
@@ -40,7 +40,7 @@ fn every_timing_and_count_has_a_place_and_a_name_of_its_own() {
 }
 
 #[test]
-fn intervals_end_on_time_and_none_is_left_out() {
+fn intervals_end_on_time_and_empty_ones_are_included() {
     let mut recorder = recorder(0, None);
     recorder.sent(0, 0, 10);
     recorder.sent(0, 2 * SECOND, 3 * SECOND - 1);
@@ -65,7 +65,7 @@ fn intervals_end_on_time_and_none_is_left_out() {
 #[case::first(2_000 * MS, 1)]
 #[case::answered_in_the_drain(3_900 * MS, 1)]
 #[case::drain(4_000 * MS, 0)]
-fn the_total_is_what_was_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
+fn the_total_has_all_messages_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
     let mut recorder = recorder(2 * SECOND, Some(2 * SECOND));
     recorder.answered(0, due, due, due + 300 * MS);
     let mut series = Series::new(layout(), 1);
@@ -140,7 +140,7 @@ fn an_interval_is_complete_when_every_shard_has_reported_it() {
 }
 
 #[test]
-fn a_long_run_has_a_coarser_series_and_the_same_total() {
+fn a_long_run_has_longer_intervals_and_the_same_total() {
     let mut recorder = recorder(SECOND, None);
     let seconds = 3 * MOST_INTERVALS as u64;
     let mut series = Series::new(layout(), 1);
@@ -195,7 +195,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_are_not_such_a_histogram_are_rejected(bytes in prop::collection::vec(any::<u8>(), 1..200), flip in 0usize..200) {
+    fn bytes_that_are_not_an_encoded_histogram_are_rejected(bytes in prop::collection::vec(any::<u8>(), 1..200), flip in 0usize..200) {
         prop_assert!(Compact::decode(&bytes).is_err());
         let mut one = dense::<u64>();
         one.record_n(5 * MS, 7).unwrap();
@@ -211,7 +211,7 @@ proptest! {
 }
 
 #[test]
-fn a_histogram_with_other_bounds_is_refused_before_it_is_read() {
+fn a_histogram_with_other_bounds_is_refused_before_its_counts_are_read() {
     let mut other = Histogram::<u64>::new_with_bounds(1, u64::MAX / 2, 5).unwrap();
     other.record(3).unwrap();
     assert_eq!(Compact::decode(Compact::new(&other).bytes()), Err(DecodeError::Bounds));

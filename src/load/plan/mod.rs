@@ -52,7 +52,7 @@ pub struct Role {
     pub arrivals: Option<Arrivals>,
     /// The most concurrent journeys per client.
     pub at_a_time: u32,
-    /// Whether its own journeys continue in the drain, because other roles depend on them.
+    /// Whether the role's own journeys continue in the drain, because other roles depend on them.
     pub drains: bool,
     pub reconnect: Reconnect,
 }
@@ -94,7 +94,7 @@ pub struct Arrivals {
     pub spacing: Spacing,
     /// In order from the beginning of the warm-up; the last one continues until the drain.
     pub stages: Vec<Stage>,
-    /// Added to the stages.
+    /// Additional rates for a while, added to the stages.
     pub spikes: Vec<Spike>,
 }
 
@@ -168,6 +168,6 @@ impl MarkName {
 pub struct Threshold {
     pub text: String,
     pub span: Span,
-    /// Ends the run when the threshold has been broken for so long.
+    /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
 }

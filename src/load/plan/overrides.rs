@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_change_numbers_and_nothing_else() {
+    fn command_line_flags_change_numbers_of_a_plan_and_nothing_else() {
         let overrides = Overrides {
             population: vec![("workers".to_owned(), 5000), ("client".to_owned(), 7)],
             rate: Some(2000.0),
@@ -135,13 +135,13 @@ mod tests {
     #[rstest]
     #[case(Overrides { population: vec![("wroker".to_owned(), 1)], ..Overrides::default() }, "did you mean `worker`")]
     #[case(Overrides { rate: Some(0.0), ..Overrides::default() }, "above 0")]
-    fn flags_that_do_not_fit_are_errors(#[case] overrides: Overrides, #[case] expected: &str) {
+    fn flags_that_do_not_fit_the_plan_are_errors(#[case] overrides: Overrides, #[case] expected: &str) {
         let error = plan().with(&overrides).expect_err("does not fit").to_string();
         assert!(error.contains(expected), "{error}");
     }
 
     #[test]
-    fn a_rate_needs_arrivals() {
+    fn the_rate_flag_needs_a_plan_with_arrivals() {
         let mut plan = plan();
         plan.roles.pop();
         assert_eq!(plan.with(&Overrides { rate: Some(5.0), ..Overrides::default() }), Err(OverrideError::NoArrivals));

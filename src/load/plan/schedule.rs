@@ -22,7 +22,7 @@ pub struct Schedule {
     /// The segment of the next arrival, and the expected arrivals before it.
     segment: usize,
     before: f64,
-    /// How many have been passed.
+    /// How many arrivals have been passed.
     count: u64,
     shard: u64,
     shards: u64,
@@ -42,7 +42,7 @@ impl Segment {
         (self.from + self.to) / 2.0 * self.length
     }
 
-    /// The time by which so many arrivals are expected.
+    /// Returns the time by which so many arrivals are expected.
     fn time_of(&self, arrivals: f64) -> f64 {
         if arrivals <= 0.0 {
             return 0.0;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_rate_has_the_same_time_between_any_two() {
+    fn arrivals_at_a_constant_rate_are_evenly_spaced() {
         let dues = all(&arrivals(Spacing::Constant, &[at(1000.0)], &[]), 1);
         assert_eq!(dues.len(), 10_000);
         assert!(dues.iter().enumerate().all(|(n, due)| *due == n as u64 * 1_000_000), "{:?}", &dues[..3]);
@@ -200,7 +200,10 @@ mod tests {
     #[case(arrivals(Spacing::Constant, &[at(100.0)], &[Spike { at: Duration::from_secs(2), time: Duration::from_secs(1), rate: 900.0 }]), &[(0.0, 2.0, 200), (2.0, 3.0, 1000), (3.0, 10.0, 700)])]
     #[case(arrivals(Spacing::Constant, &[Stage { from: 50.0, to: 50.0, time: Duration::from_secs(60) }], &[]), &[(0.0, 10.0, 500), (10.0, 100.0, 0)])]
     #[case(arrivals(Spacing::Constant, &[at(0.0)], &[]), &[(0.0, 10.0, 0)])]
-    fn stages_and_spikes_give_their_numbers(#[case] arrivals: Arrivals, #[case] expected: &[(f64, f64, usize)]) {
+    fn stages_and_spikes_give_the_expected_numbers_of_arrivals(
+        #[case] arrivals: Arrivals,
+        #[case] expected: &[(f64, f64, usize)],
+    ) {
         let dues = all(&arrivals, 1);
         for (from, to, count) in expected {
             let found = between(&dues, *from, *to);
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn poisson_arrivals_have_their_mean_and_its_square_as_variance() {
+    fn times_between_poisson_arrivals_are_exponentially_distributed() {
         let dues = all(&arrivals(Spacing::Poisson, &[at(5000.0)], &[]), 1);
         let gaps: Vec<f64> = dues.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;

@@ -38,7 +38,7 @@ pub struct Feeder {
 
 /// The parsed steps of one role.
 pub struct Part {
-    /// The role of shared.yaml that it plays, by its name in [`Parts::roles`].
+    /// The role of shared.yaml that clients of this role play, by its name in [`Parts::roles`].
     pub plays: String,
     pub with: Vec<(String, Template)>,
     pub opening: Vec<Line>,
@@ -62,9 +62,9 @@ pub struct Part {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// The next one when the last one has finished.
+    /// A client begins its next journey when the last one has finished.
     Again,
-    /// On ticks this far apart, each moved by up to `jitter` of that at random.
+    /// A client begins journeys on ticks this far apart, each moved at random by up to `jitter` of the interval.
     Every { interval: Duration, jitter: f64 },
 }
 
@@ -116,9 +116,9 @@ pub enum Line {
 pub enum Think {
     Constant(Duration),
     Uniform(Duration, Duration),
-    /// By its mean.
+    /// A random pause with an exponential distribution, by its mean.
     Exponential(Duration),
-    /// By its median, and the standard deviation of its logarithm.
+    /// A random pause with a log-normal distribution, by its median and the standard deviation of its logarithm.
     LogNormal {
         median: Duration,
         sigma: f64,

@@ -18,9 +18,9 @@ pub struct Threshold {
     pub text: String,
     pub metric: Metric,
     pub comparison: Comparison,
-    /// In nanoseconds if the metric is a time.
+    /// The value to compare with; in nanoseconds if the metric is a time.
     pub bound: f64,
-    /// Ends the run when the threshold has been broken for so long.
+    /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
 }
 
@@ -34,7 +34,7 @@ pub enum Comparison {
     Unequal,
 }
 
-/// Longer ones first, since shorter ones are prefixes of them.
+/// The comparison operators, longer ones first, since shorter ones are prefixes of them.
 const COMPARISONS: [(&str, Comparison); 6] = [
     ("<=", Comparison::LessOrEqual),
     (">=", Comparison::GreaterOrEqual),
@@ -69,12 +69,12 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub threshold: Threshold,
-    /// In the unit of the metric.
+    /// The observed value, in the unit of the metric.
     pub observed: Option<f64>,
     pub standing: Standing,
-    /// Whether there were enough samples for its percentile.
+    /// Whether there were enough samples for the threshold's percentile.
     pub supported: bool,
-    /// Whether it ended the run.
+    /// Whether the broken threshold ended the run.
     pub aborted: bool,
 }
 
@@ -150,7 +150,7 @@ fn number(text: &str) -> Result<f64, (String, String)> {
 }
 
 impl Threshold {
-    /// Evaluates it for a finished or running run.
+    /// Evaluates the threshold for a finished or running run.
     pub fn check(&self, state: State<'_>) -> Outcome {
         let observed = self.metric.of(state);
         let standing = match observed {
@@ -210,7 +210,7 @@ impl Outcome {
         }
     }
 
-    /// Whether its percentile has too few samples.
+    /// Whether the threshold's percentile has too few samples.
     pub fn is_thin(&self) -> bool {
         matches!(self.threshold.metric, Metric::Time(_, Stat::Quantile(_))) && !self.supported
     }

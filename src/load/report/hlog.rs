@@ -8,7 +8,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use super::LoadReport;
 
 /// Renders all intervals from the warm-up to the drain. Values are nanoseconds; the maximum of a line is in
-/// milliseconds, as those tools expect.
+/// milliseconds, as tools for interval logs of HdrHistogram expect.
 pub fn render(report: &LoadReport) -> String {
     let mut out = Vec::new();
     // Writing into a vector cannot fail, and the histograms are valid.

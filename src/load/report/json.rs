@@ -35,16 +35,16 @@ pub struct Document {
     pub run: Run,
     pub validity: Validity,
     pub thresholds: Vec<Threshold>,
-    /// By name, such as `submit_job.response`: the samples due in the measured time, whenever the answer came.
+    /// Times by name, such as `submit_job.response`: the samples due in the measured time, whenever the answer came.
     pub times: BTreeMap<String, Times>,
-    /// By name, such as `submit_job.sent`, `jobs.completed`, `errors.timeout` or `schedule.missed`; only those above 0.
+    /// Counts by name, such as `submit_job.sent`, `jobs.completed` or `errors.timeout`; only those above 0.
     pub counts: BTreeMap<String, Counted>,
-    /// By message that fans out: deliveries made, as a share of those due.
+    /// Deliveries made, as a share of those due, by the name of the message that fans out.
     pub delivery_ratios: BTreeMap<String, f64>,
     /// Errors of all kinds.
     pub errors: u64,
     pub ledger: Ledger,
-    /// In order; a long run has longer intervals.
+    /// The intervals in order; a long run has longer ones.
     pub intervals: Vec<Interval>,
 }
 
@@ -111,11 +111,11 @@ pub struct Threshold {
     pub standing: Standing,
     /// Milliseconds if the metric is a time; null if there were no samples.
     pub observed: Option<f64>,
-    /// In the unit of `observed`.
+    /// The value that the threshold compares with, in the unit of `observed`.
     pub bound: f64,
-    /// Whether at least ten samples lie beyond its percentile.
+    /// Whether at least ten samples lie beyond the threshold's percentile.
     pub supported: bool,
-    /// Whether it ended the run.
+    /// Whether the broken threshold ended the run.
     pub aborted: bool,
 }
 
@@ -138,7 +138,7 @@ pub struct Times {
     pub p50_ms: f64,
     pub p90_ms: f64,
     pub p95_ms: f64,
-    /// Null if fewer than ten samples lie beyond it; likewise for the higher percentiles.
+    /// The 99th percentile; null if fewer than ten samples lie beyond it, likewise for the higher percentiles.
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
@@ -149,17 +149,17 @@ pub struct Times {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counted {
-    /// Warm-up and drain included.
+    /// The count of the whole run, warm-up and drain included.
     pub whole_run: u64,
     pub measured: u64,
-    /// In the measured time.
+    /// The count per second of the measured time.
     pub per_second: f64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ledger {
-    /// By name: attempted, acknowledged, completed, lost, duplicated and so on.
+    /// Counts of items by name: attempted, acknowledged, completed, lost, duplicated and so on.
     pub counts: BTreeMap<String, u64>,
     /// The first violations of each kind.
     pub violations: Vec<Violation>,
@@ -193,7 +193,7 @@ pub struct Interval {
     pub to_s: f64,
     pub phase: PhaseWord,
     pub times: BTreeMap<String, IntervalTimes>,
-    /// Only those above 0.
+    /// Counts in the interval by name; only those above 0.
     pub counts: BTreeMap<String, u64>,
     /// The highest value of each gauge.
     pub levels: BTreeMap<String, u64>,

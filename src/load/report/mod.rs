@@ -37,7 +37,7 @@ pub struct About {
     /// Unix time in milliseconds at the run's origin.
     pub started: u64,
     pub seed: u64,
-    /// From the origin to the end of the last connection.
+    /// How long the run took, from its origin to the end of the last connection.
     pub duration: Duration,
     /// Whether the run was interrupted.
     pub interrupted: bool,
@@ -50,7 +50,7 @@ pub struct LoadReport {
     pub about: About,
     pub layout: MetricRegistry,
     pub total: Total,
-    /// In order, warm-up and drain included.
+    /// The intervals in order, warm-up and drain included.
     pub intervals: Vec<Interval>,
     pub account: Totals,
     pub thresholds: Vec<Outcome>,

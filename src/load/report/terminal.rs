@@ -73,7 +73,7 @@ impl Page<'_> {
         }
     }
 
-    /// Percentiles with fewer than ten samples beyond them are a dash.
+    /// Adds a row of the table; percentiles with fewer than ten samples beyond them are a dash.
     fn row(&mut self, name: &str, kind: &str, rate: &str, histogram: &Dense) {
         let mut row = format!("  {name:<24} {kind:<10} {:>9} {rate:>9}", grouped(histogram.len()));
         for (_, quantile) in QUANTILES {
@@ -300,7 +300,7 @@ fn item_history(violation: &Violation, account: &Totals) -> String {
     format!("{}: {}{omitted}", printable(&violation.called()), steps.join(", "))
 }
 
-/// The word for a mark.
+/// Returns the word for a mark.
 pub fn word(mark: Mark) -> &'static str {
     match mark {
         Mark::Attempted | Mark::Requested => "attempted",

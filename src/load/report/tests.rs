@@ -18,7 +18,7 @@ fn schema() -> Value {
 
 /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report`.
 #[test]
-fn the_published_schema_is_that_of_the_types() {
+fn the_published_schema_is_derived_from_the_types_of_the_report() {
     let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
     let derived = settings.into_generator().into_root_schema_for::<json::Document>();
     let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
@@ -36,7 +36,7 @@ fn the_published_schema_is_that_of_the_types() {
 #[rstest]
 #[case(Run::calm())]
 #[case(Run::troubled())]
-fn every_report_fits_the_published_schema_and_can_be_read(#[case] run: Run) {
+fn every_load_report_fits_the_published_schema_and_can_be_read_back(#[case] run: Run) {
     let text = json::render(&run.report());
     let value: Value = serde_json::from_str(&text).unwrap();
     let validator = jsonschema::draft202012::new(&schema()).unwrap();
@@ -88,7 +88,7 @@ fn other_files_are_errors_with_a_reason(#[case] text: &str, #[case] expected: &s
 #[case("/validity/verdict", json!("good"))]
 #[case("/intervals/0/phase", json!("ramp"))]
 #[case("/times/submit_job.response/count", json!(-1))]
-fn a_report_with_a_wrong_word_does_not_fit(#[case] pointer: &str, #[case] wrong: Value) {
+fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &str, #[case] wrong: Value) {
     let mut value = serde_json::to_value(json::document(&Run::calm().report())).unwrap();
     *value.pointer_mut(pointer).unwrap() = wrong;
     assert!(!jsonschema::draft202012::new(&schema()).unwrap().is_valid(&value));
@@ -101,28 +101,28 @@ fn a_report_with_a_wrong_word_does_not_fit(#[case] pointer: &str, #[case] wrong:
 #[case::suspect(Run { missed: 1, ..Run::calm() }, 3)]
 #[case::invalid_breaks_nothing(Run { internal: 9_000, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 3)]
 #[case::undecided(Run { thresholds: vec!["claim_job.response.p50 < 1s"], ..Run::calm() }, 3)]
-fn exit_codes(#[case] run: Run, #[case] expected: u8) {
+fn thresholds_and_validity_determine_the_exit_code(#[case] run: Run, #[case] expected: u8) {
     assert_eq!(run.report().exit_code(), expected);
 }
 
 #[test]
-fn a_calm_run_reads_like_this() {
+fn the_summary_of_a_run_without_problems_is_as_in_the_snapshot() {
     insta::assert_snapshot!("calm", terminal::summary(&Run::calm().report()));
 }
 
 #[test]
-fn a_troubled_run_reads_like_this() {
+fn the_summary_of_a_run_with_every_problem_is_as_in_the_snapshot() {
     insta::assert_snapshot!("troubled", terminal::summary(&Run::troubled().report()));
 }
 
 #[test]
-fn thresholds_as_junit() {
+fn thresholds_are_test_cases_in_junit() {
     let xml = junit::render(&Run::troubled().report());
     insta::assert_snapshot!("junit", xml);
 }
 
 #[test]
-fn a_live_line_reads_like_this() {
+fn the_live_line_of_an_interval_is_as_in_the_snapshot() {
     let report = Run::troubled().report();
     let lines: Vec<String> = [3, 12, 22]
         .map(|second: usize| live::line(&report.layout, &report.intervals[second], &report.account))
@@ -131,7 +131,7 @@ fn a_live_line_reads_like_this() {
 }
 
 #[test]
-fn the_csv_adds_up_to_the_totals() {
+fn the_intervals_of_a_csv_report_add_up_to_its_totals() {
     let report = Run::calm().report();
     let table = csv::render(&report);
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
@@ -178,7 +178,7 @@ fn the_interval_log_holds_every_histogram() {
 
 /// Read by a strict parser: contiguous families, types, escapes, buckets that increase up to the count.
 #[test]
-fn the_exposition_is_well_formed() {
+fn the_prometheus_exposition_is_well_formed() {
     let report = Run::troubled().report();
     let text = prometheus::render(report.state());
     let read =

@@ -48,7 +48,7 @@ fn known(asyncapi: &str) -> Known {
 }
 
 #[test]
-fn what_a_document_says_of_members_is_known() {
+fn properties_of_members_are_derived_from_the_document() {
     let known = known(ASYNCAPI);
     let answer = known.messages.iter().find(|message| message.name == "answer").unwrap();
     let facts: Vec<String> =
@@ -70,7 +70,7 @@ fn what_a_document_says_of_members_is_known() {
 #[case(json!({"type": "answer", "gone": null}), &["answer"])]
 #[case(json!({"type": "answer", "gone": 1}), &["any"])]
 #[case(json!({"type": "else"}), &["any"])]
-fn a_frame_is_one_message(#[case] frame: Value, #[case] expected: &[&str]) {
+fn the_conditions_of_the_messages_recognise_a_frame_as_one_message(#[case] frame: Value, #[case] expected: &[&str]) {
     let known = known(&ASYNCAPI.replace("{ minLength: 3, maxLength: 3 }", "{ const: odd }"));
     assert_eq!(known.strange, [""; 0]);
     let fitting =

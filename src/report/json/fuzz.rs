@@ -11,17 +11,17 @@ use crate::report::fuzz;
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Fuzzed<'a> {
-    /// The same seed gives the same cases.
+    /// The seed of the run: the same seed gives the same cases.
     seed: u64,
     /// Number of cases played.
     cases: u64,
-    /// Those in which at least one oracle could decide; the shares below are of these.
+    /// Number of cases in which at least one oracle could decide; the percentages below are of these.
     decided: u64,
-    /// Percent in which the mutation was sent after the opening.
+    /// Percent of decided cases in which the mutation was sent after the opening.
     after_opening_percent: f64,
-    /// Percent that were decided by an oracle that demands more than survival.
+    /// Percent of decided cases that were decided by an oracle that demands more than survival.
     judged_percent: f64,
-    /// By rule: in how many cases each oracle decided.
+    /// In how many cases each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
     oracles: BTreeMap<&'a str, Oracle>,
     /// Every cell: a combination of message, mutation and moment.
     cells: Vec<Cell<'a>>,
@@ -57,7 +57,7 @@ struct Cell<'a> {
     message: &'a str,
     mutation: &'a str,
     placement: &'a str,
-    /// Decided ones.
+    /// Number of decided cases.
     cases: u64,
 }
 
@@ -66,9 +66,9 @@ struct Cell<'a> {
 struct Cause<'a> {
     /// The structure of the answer, without its values.
     shape: &'a str,
-    /// Number of cases in which it was found.
+    /// Number of cases with this finding.
     cases: u64,
-    /// Numbers of the first of them.
+    /// Numbers of the first cases with this finding.
     numbers: &'a [u64],
 }
 

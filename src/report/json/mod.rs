@@ -50,7 +50,7 @@ struct Tool<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Run<'a> {
-    /// When it began, RFC 3339, UTC.
+    /// When the run began, RFC 3339, UTC.
     started: String,
     duration_ms: f64,
     /// The URL of the hub, or `embedded reference server`.
@@ -65,7 +65,7 @@ struct Run<'a> {
     interrupted: bool,
     /// 0 pass, 1 the hub failed, 2 a scenario has a mistake, 3 inconclusive.
     exit_code: u8,
-    /// The met wait that took the largest share of its timeout, over all scenarios and repetitions; null without waits.
+    /// The successful wait with the largest share of its timeout in the whole run; null without waits.
     slimmest: Option<RunMargin<'a>>,
 }
 
@@ -162,15 +162,15 @@ struct SharedCause<'a> {
 struct Process<'a> {
     /// The command, without secrets.
     command: &'a str,
-    /// The instances of the target that it serves.
+    /// The instances of the target that the hub serves.
     instances: &'a [String],
-    /// How often it was started and listened.
+    /// How often the hub was started and listened.
     starts: usize,
     /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// The times it ended by itself.
+    /// Each time that the hub ended by itself.
     crashes: Vec<Crash<'a>>,
-    /// Why it was not started again although scenarios needed it.
+    /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
     log: Excerpt<'a>,
 }
@@ -179,11 +179,11 @@ struct Process<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Crash<'a> {
     status: &'a str,
-    /// The scenarios that were being played on it.
+    /// The scenarios that were being played on the hub when it ended.
     during: &'a [String],
-    /// The scenario that had ended last before it.
+    /// The scenario that had ended last before the crash.
     after: Option<&'a str>,
-    /// The scenario that caused it: this process had played nothing else.
+    /// The scenario that caused the crash: the process had played nothing else.
     blamed: Option<&'a str>,
     log: Excerpt<'a>,
 }
@@ -206,7 +206,7 @@ struct Entry<'a> {
     reason: &'a str,
     standing: Standing,
     file: &'a str,
-    /// From 1.
+    /// The first line of the entry, from 1.
     first_line: usize,
     last_line: usize,
 }
@@ -251,9 +251,9 @@ struct Deviating<'a> {
 #[serde(rename_all = "kebab-case")]
 enum Standing {
     Expected,
-    /// It is declared flaky, or failed in only some repetitions.
+    /// The entry is declared flaky, or its check failed in only some repetitions.
     Flaky,
-    /// It does not fail any more: the entry must be deleted, and the run fails.
+    /// What the entry expects does not fail any more: the entry must be deleted, and the run fails.
     Stale,
     Undecided,
     NotPlayed,
@@ -264,7 +264,7 @@ enum Standing {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Place<'a> {
     file: Option<&'a str>,
-    /// From 1.
+    /// The line of the place, from 1.
     line: Option<usize>,
 }
 
@@ -287,7 +287,7 @@ struct Scenario<'a> {
     #[serde(flatten)]
     place: Place<'a>,
     verdict: Word,
-    /// Unmet needs; if there are any, it was not played.
+    /// Unmet needs; if there are any, the scenario was not played.
     needs: Vec<&'a str>,
     /// The mistake in the scenario itself.
     mistake: Option<&'a str>,
@@ -295,13 +295,13 @@ struct Scenario<'a> {
     checks: Vec<Check<'a>>,
     /// The repetition that all members from here on are about: the first with the verdict of the whole.
     repetition: usize,
-    /// The target's instance; empty if it was not played.
+    /// The instance of the target; empty if the scenario was not played.
     instance: &'a str,
     duration_ms: f64,
     cause: Option<Cause<'a>>,
     /// Frames that no step expected, by message.
     leftovers: BTreeMap<&'a str, usize>,
-    /// The met wait that took the largest share of its timeout.
+    /// The successful wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
     history: Vec<Frame<'a>>,
     /// Frames that did not fit into the bounded history.
@@ -317,12 +317,12 @@ struct Check<'a> {
     rules: Vec<UsedRule<'a>>,
     #[serde(flatten)]
     place: Place<'a>,
-    /// How often it was evaluated in the repetition that is shown.
+    /// How often the check was evaluated in the repetition that is shown.
     asked: usize,
-    /// What was wrong; empty if it passed.
+    /// What was wrong; empty if the check passed.
     message: &'a str,
     flaky: Option<Flaky>,
-    /// Whether it fails or warns as the baseline expects, and so does not fail the run.
+    /// Whether the check fails or warns as the baseline expects, and so does not fail the run.
     expected: bool,
 }
 
@@ -330,10 +330,10 @@ struct Check<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct UsedRule<'a> {
     id: &'a str,
-    /// The level at which this check applies it.
+    /// The level at which this check applies the rule.
     level: &'static str,
     basis: &'static str,
-    /// Whether that is below the rule's own level: such a check does not prove the rule.
+    /// Whether `level` is below the rule's own level: such a check does not prove the rule.
     lowered: bool,
     verdict: Word,
 }
@@ -361,7 +361,7 @@ struct Cause<'a> {
 struct Margin<'a> {
     step: &'a str,
     waited_ms: f64,
-    /// Its timeout.
+    /// The timeout of the wait.
     bound_ms: f64,
     left_ms: f64,
 }
@@ -377,7 +377,7 @@ struct RunMargin<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Frame<'a> {
-    /// Since the scenario began.
+    /// Time since the scenario began.
     at_ms: f64,
     actor: &'a str,
     connection: u32,
@@ -404,11 +404,11 @@ enum Way {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Rules<'a> {
-    /// In the pack.
+    /// Number of rules in the pack.
     total: usize,
-    /// Those with a check that could run on this target.
+    /// Number of rules with a check that could run on this target.
     testable: usize,
-    /// Those with a check at the rule's own level that resulted in pass, fail, warn or info.
+    /// Number of rules with a check at the rule's own level that resulted in pass, fail, warn or info.
     proven: usize,
     by_id: BTreeMap<&'a str, Rule<'a>>,
 }
@@ -427,9 +427,9 @@ struct Rule<'a> {
     from: Option<&'a str>,
     status: Status,
     proven: bool,
-    /// With `not-testable`: the unmet needs. If empty, no check of it was reached.
+    /// With `not-testable`: the unmet needs. If empty, no check of the rule was reached.
     needs: Vec<&'a str>,
-    /// With `out-of-scope`: why no hub can break it.
+    /// With `out-of-scope`: why no hub can break the rule.
     reason: Option<&'a str>,
     /// Scenarios with checks of this rule.
     scenarios: Vec<&'a str>,
@@ -447,7 +447,7 @@ enum Status {
     Inconclusive,
     NotTestable,
     OutOfScope,
-    /// Not selected, or the run was interrupted before.
+    /// No check of the rule was selected, or the run was interrupted before.
     NotAsked,
     NoCheck,
 }
@@ -468,9 +468,9 @@ struct Finding<'a> {
     step: &'a str,
     repetition: usize,
     flaky: Option<Flaky>,
-    /// Whether the baseline expects it, so that it does not fail the run.
+    /// Whether the baseline expects the finding, so that it does not fail the run.
     expected: bool,
-    /// Why it was expected.
+    /// The reason that the baseline gives for an expected finding.
     reason: Option<&'a str>,
     detail: Option<Detail<'a>>,
     /// A command line that plays this scenario alone.
@@ -857,7 +857,7 @@ mod tests {
 
     /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json`.
     #[test]
-    fn the_published_schema_is_that_of_the_types() {
+    fn the_published_schema_is_derived_from_the_types_of_the_report() {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
         let derived = settings.into_generator().into_root_schema_for::<Document<'_>>();
         let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
@@ -894,7 +894,7 @@ mod tests {
 
     /// All members are required, except those of maps with free keys.
     #[test]
-    fn a_report_that_lacks_any_member_does_not_fit() {
+    fn a_report_that_lacks_any_member_violates_the_published_schema() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         let whole = rendered(&fixture::Run::flaky());
         let mut pointers = Vec::new();
@@ -932,7 +932,7 @@ mod tests {
     #[case("/format_version", json!(99))]
     #[case("/protocols/0/scenarios/list/0/verdict", json!("good"))]
     #[case("/protocols/0/rules/by_id/GRE-001/status", json!("fine"))]
-    fn a_report_with_a_wrong_word_does_not_fit(#[case] pointer: &str, #[case] wrong: Value) {
+    fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &str, #[case] wrong: Value) {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         let mut mutant = rendered(&fixture::Run::all_pass());
         *mutant.pointer_mut(pointer).unwrap() = wrong;
@@ -940,7 +940,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_as_json() {
+    fn the_json_report_of_one_failure_is_as_in_the_snapshot() {
         let run = fixture::Run::one_failure();
         insta::assert_snapshot!(
             "one_failure",

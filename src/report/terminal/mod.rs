@@ -40,11 +40,11 @@ impl Default for Style {
 const LAST_FRAMES: usize = 8;
 /// How many failed scenarios, causes and warnings are shown; the rest is counted.
 const IN_FULL: usize = 20;
-/// Fewer if all seem to have the same cause.
+/// How many failed scenarios are shown in full if all seem to have the same cause.
 const ALIKE_IN_FULL: usize = 2;
 /// Most scenario ids in a list.
 const NAMES: usize = 12;
-/// If a met wait had less time left than this, the machine may be too slow.
+/// If a successful wait had less time left than this, the machine may be too slow.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice if no connection can be made.
 const UNREACHABLE_HELP: &str =
@@ -635,7 +635,8 @@ impl Page<'_> {
     }
 }
 
-/// Returns the message with which at least half of the scenarios failed, three at least; how many, of how many.
+/// Returns the message with which at least half of the scenarios failed, three at least; and how many failed so, of how
+/// many.
 fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
     let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
     for (scenario, check) in unknown(protocol, Verdict::Fail) {
@@ -784,13 +785,13 @@ mod tests {
     #[case("schema_broken", Run::schema_broken())]
     #[case("fallen", Run::fallen(None))]
     #[case("fallen_blamed", Run::fallen(Some("greeter/hello")))]
-    fn the_summary_of(#[case] name: &str, #[case] run: Run) {
+    fn the_summary_of_each_fixture_run_is_as_in_the_snapshot(#[case] name: &str, #[case] run: Run) {
         let text = summary(&run.report(options()), &run.sources, Style::default());
         insta::assert_snapshot!(name, text);
     }
 
     #[test]
-    fn verbose_lists_infos_too() {
+    fn verbose_output_also_lists_what_is_only_recorded() {
         let run = Run::warning();
         let report = run.report(options());
         let verbose = summary(&report, &run.sources, Style { verbose: true, ..Style::default() });
@@ -803,7 +804,7 @@ mod tests {
     #[case(Run::warning())]
     #[case(Run::flaky())]
     #[case(Run::mistake())]
-    fn color_changes_nothing_but_color(#[case] run: Run) {
+    fn colored_output_has_the_same_text(#[case] run: Run) {
         let report = run.report(options());
         let colored = summary(&report, &run.sources, Style { color: true, ..Style::default() });
         let mut parts = colored.split('\u{1b}');
@@ -814,7 +815,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_and_a_span_past_the_end_do_no_harm() {
+    fn a_narrow_terminal_or_a_span_past_the_end_does_not_panic() {
         let mut run = Run::hostile();
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });

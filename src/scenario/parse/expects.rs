@@ -305,7 +305,7 @@ impl Reader<'_> {
     }
 }
 
-/// `3000-4999`.
+/// Parses a range of close codes: `3000-4999`.
 fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     let (first, last) = text.split_once('-')?;
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);

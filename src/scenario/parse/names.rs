@@ -37,7 +37,7 @@ impl Origin {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// Where it is bound; `None` for a name without a line, such as `index`.
+    /// Where the name is bound; `None` for a name without a line, such as `index`.
     pub at: Option<Span>,
     pub origin: Origin,
 }
@@ -305,11 +305,11 @@ impl<'a> Reader<'a> {
 /// A name that an expression uses.
 pub struct Use {
     pub dotted: String,
-    /// Where its first piece stands.
+    /// Where the first piece of the name stands.
     pub root: Span,
-    /// Where its second stands.
+    /// Where the second piece of the name stands.
     member: Span,
-    /// Whether the expression tests if it is defined, so it need not be.
+    /// Whether the expression tests if the name is defined, so that it need not be.
     asks: bool,
     /// Whether the expression is only this name.
     bare: bool,

@@ -20,7 +20,7 @@ use crate::syntax::yaml::{Key, Node};
 pub struct Options<'n> {
     verb: Verb,
     entries: Vec<(&'n Key, &'n Node)>,
-    /// Whether an actor does it: the head is no word.
+    /// Whether an actor does the step: the head names an actor and a verb.
     acts: bool,
 }
 
@@ -396,7 +396,7 @@ impl Reader<'_> {
             self.error(
                 value.span,
                 format!("`{}` takes no value", key.name),
-                "options stand under the first letter of the step",
+                "options begin in the column of the step's first letter",
             );
         }
     }

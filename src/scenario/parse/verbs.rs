@@ -73,7 +73,7 @@ const QUANTITIES: [(&str, Quantity); 3] =
     [("exactly ", Quantity::Exactly), ("at least ", Quantity::AtLeast), ("at most ", Quantity::AtMost)];
 
 impl Verb {
-    /// Keys that may stand beside it, besides `as`, `if`.
+    /// Returns the keys that may stand beside the head of such a step, besides `as` and `if`.
     pub fn options(self) -> &'static [&'static str] {
         match self {
             Self::Joins => &["with", "rules"],
@@ -132,9 +132,9 @@ impl Verb {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head<'a> {
     pub verb: Verb,
-    /// Empty where it is left out, and for words.
+    /// The actor's name; empty where it is left out, and for heads without an actor.
     pub actor: &'a str,
-    /// Whether it has no actor at all: `check`.
+    /// Whether the head has no actor at all, such as `check`.
     pub word: bool,
     pub quantity: Option<(Quantity, usize)>,
 }
@@ -201,7 +201,7 @@ mod tests {
     #[case("anna and ben send", None)]
     #[case("exactly three of crowd expect", None)]
     #[case("resends", None)]
-    fn a_head_is_an_actor_and_a_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
+    fn the_head_of_a_step_is_split_into_actor_and_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
         assert_eq!(head(key).map(|head| (head.verb, head.actor)), expected);
     }
 }

@@ -36,7 +36,7 @@ pub struct Injector {
 /// A delayed output.
 struct Late {
     output: Output,
-    /// Whether it is sent after the next text to its connection.
+    /// Whether the output is sent after the next text to its connection (a swap).
     swapped: bool,
 }
 
@@ -60,7 +60,7 @@ impl Injector {
         Injector::counting(inner, changes, Arc::default())
     }
 
-    /// The same; `applied` counts the outputs that were in fact changed.
+    /// `inner` with `changes` made to its outputs; `applied` counts the outputs that were in fact changed.
     pub fn counting(inner: Box<dyn Machine>, changes: &'static [Change], applied: Arc<AtomicU64>) -> Injector {
         Injector {
             inner,
@@ -81,7 +81,7 @@ impl Injector {
         }
     }
 
-    /// Changes the outputs of the inner machine, and its outputs to the closes that changes add.
+    /// Changes the outputs of the inner machine, and those with which it answers closes that a change has added.
     fn pass(&mut self, now: Duration, cause: &Trigger, mut outputs: Vec<Output>, out: &mut Vec<Output>) {
         let mut closed = Vec::new();
         for output in outputs.drain(..) {

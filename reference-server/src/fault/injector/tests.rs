@@ -19,13 +19,13 @@ use crate::fault::{Effect, parse};
 #[case(Act::Alter("/a"), r#"{"a":{},"big":9007199254740993.5}"#)]
 #[case(Act::Rename("/a", "z"), r#"{"z":{"b":"x"},"big":9007199254740993.5}"#)]
 #[case(Act::Rename("/a/b", "z"), r#"{"a":{"z":"x"},"big":9007199254740993.5}"#)]
-fn edits_touch_what_they_name(#[case] act: Act, #[case] want: &str) {
+fn an_edit_changes_only_the_named_member(#[case] act: Act, #[case] want: &str) {
     let text = r#"{"a":{"b":"x"},"big":9007199254740993.5}"#;
     assert_eq!(edit(text, act).unwrap_or_else(|| "same".to_owned()), want);
 }
 
 #[test]
-fn a_star_is_every_element() {
+fn a_star_in_a_pointer_stands_for_every_array_element() {
     let edited = edit(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, Act::Remove("/l/*/a")).unwrap();
     assert_eq!(edited, r#"{"l":[{"b":2},{"b":3},{}]}"#);
 }
@@ -103,14 +103,14 @@ fn changes(yaml: &str) -> &'static [Change] {
 #[case::swap_without_partner("when: { /t: x, only: 1 }, act: swap", &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
 #[case::close("when: { /t: x, only: 2 }, act: { close-instead: 4009 }", &["1 {\"t\":\"x\"}", "2 close 4009", "3 {\"t\":\"x\"}", "1 {\"left\":2}", "3 {\"left\":2}"])]
 #[case::misroute_without_receiver("when: { /t: x, only: 2 }, act: misroute", &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-fn changes_choose_their_outputs(#[case] yaml: &str, #[case] want: &[&str]) {
+fn a_change_applies_only_to_the_outputs_that_it_selects(#[case] yaml: &str, #[case] want: &[&str]) {
     assert_eq!(received(changes(yaml)), want);
 }
 
 #[rstest]
 #[case::one("when: { has: [/first] }, act: swap")]
 #[case::each("when: {}, act: swap")]
-fn two_texts_are_swapped(#[case] yaml: &str) {
+fn a_swapped_text_is_sent_after_the_next_one(#[case] yaml: &str) {
     let applied = Arc::default();
     let mut machine = Injector::counting(Box::new(Echo::default()), changes(yaml), Arc::clone(&applied));
     let mut out = Vec::new();
@@ -133,12 +133,12 @@ const PING: &Value = &Value::Bool(true);
 #[case(&[Cond::Type("/absent", "null")], false)]
 #[case(&[Cond::Not(&[Cond::Has("/n"), Cond::Has("/absent")])], true)]
 #[case(&[Cond::Not(&[Cond::Has("/n")])], false)]
-fn conditions_look_at_members(#[case] conditions: &[Cond], #[case] want: bool) {
+fn conditions_test_values_and_types_of_members(#[case] conditions: &[Cond], #[case] want: bool) {
     assert_eq!(holds(conditions, Some(&json!({ "t": true, "n": null, "i": 3 }))), want);
 }
 
 #[test]
-fn closes_and_upgrades_are_outputs_too() {
+fn changes_apply_to_closes_and_upgrades_too() {
     let changes = changes(
         "changes: [{ when: { upgrade: granted }, act: no-subprotocol }, { when: { close: 4000 }, act: { code: 1000 } }]",
     );

@@ -15,17 +15,17 @@ const MAX_ID: usize = 512;
 /// An event and the resources it belongs to.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// The message's type.
+    /// The type of the message that clients get.
     pub name: &'a str,
-    /// An experiment, a task, a worker or the system.
+    /// The kind of resource that the event is about: experiment, task, worker or system.
     pub kind: Kind,
-    /// The id of that resource; empty for the system.
+    /// The id of the resource that the event is about; empty for the system.
     pub id: &'a str,
     /// The experiment of a task or worker.
     pub experiment: Option<&'a str>,
     pub project: Option<&'a str>,
     pub user: Option<&'a str>,
-    /// The message's data.
+    /// The data of the message that clients get.
     pub data: &'a Value,
 }
 
@@ -115,7 +115,8 @@ fn invalid(text: impl Into<String>) -> EventError {
 }
 
 impl Event<'_> {
-    /// Returns the topics whose subscribers get it (lines 587 to 589). A system event goes to all clients (lines 582, 590).
+    /// Returns the topics whose subscribers get the event (lines 587 to 589). A system event goes to all clients (lines
+    /// 582, 590).
     pub fn topics(&self) -> Vec<Topic> {
         let of = |kind, id: Option<&str>| id.map(|id| Topic::new(kind, id));
         let owners = [of(Kind::Project, self.project), of(Kind::User, self.user)];
@@ -128,7 +129,7 @@ impl Event<'_> {
         }
     }
 
-    /// Returns the prefix of its message's id (lines 147 to 151).
+    /// Returns the prefix of the id of the event's message (lines 147 to 151).
     pub fn id_prefix(&self) -> String {
         match self.kind {
             Kind::Experiment => format!("exp_{}", self.id),
@@ -158,7 +159,7 @@ mod tests {
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "user": 7 } }), "/args/user")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "x": 7 } }), "\"x\"")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "to": 1 }), "\"to\"")]
-    fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
+    fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[case] why: &str) {
         let error = read(&event).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }

@@ -36,11 +36,11 @@ pub enum Request {
 /// The resource of a subscription.
 #[derive(Debug)]
 pub struct Resource {
-    /// As the client wrote it.
+    /// The kind of the resource, as the client wrote it.
     pub kind_name: String,
-    /// `None` for an unknown kind.
+    /// The kind of the resource; `None` for an unknown one.
     pub kind: Option<Kind>,
-    /// As the client wrote it.
+    /// The id of the resource, as the client wrote it.
     pub id: Option<String>,
 }
 
@@ -97,7 +97,7 @@ fn resource(data: &Members<'_>) -> Result<Resource, String> {
 pub struct Message<'a> {
     pub r#type: &'a str,
     pub id: &'a str,
-    /// ISO 8601.
+    /// The timestamp in ISO 8601.
     pub timestamp: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<&'a Value>,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_bounded() {
+    fn a_subscription_with_too_long_a_resource_id_is_refused() {
         let subscribe = |length: usize| {
             let id = "x".repeat(length);
             read(&format!(

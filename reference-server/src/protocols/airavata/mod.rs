@@ -116,9 +116,9 @@ struct Airavata {
     broken: Broken,
     /// Accepted connections.
     clients: BTreeMap<Conn, Client>,
-    /// Connections by user.
+    /// The number of connections of each user.
     users: BTreeMap<Arc<str>, usize>,
-    /// Connections by address.
+    /// The number of connections from each address.
     addresses: BTreeMap<IpAddr, usize>,
     subscriptions: Subscriptions,
     /// When each client is pinged next.
@@ -199,7 +199,7 @@ impl Machine for Airavata {
     }
 }
 
-/// Connections.
+/// How connections are opened and closed.
 impl Airavata {
     fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
         let Some(place) = self.place(&handshake.path) else {
@@ -424,7 +424,7 @@ fn in_query(handshake: &Handshake) -> Option<&str> {
     handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
 }
 
-/// Whether the token in the query has no dot, so that it cannot be one.
+/// Whether the token in the query has no dot, so that it cannot be a token.
 fn shapeless(handshake: &Handshake) -> bool {
     in_query(handshake).is_some_and(|token| !token.contains('.'))
 }
@@ -439,7 +439,7 @@ fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     }
 }
 
-/// Messages from clients.
+/// How messages from clients are handled.
 impl Airavata {
     fn text(&mut self, now: Duration, conn: Conn, received: &str, out: &mut Vec<Output>) {
         if let Some(client) = self.clients.get_mut(&conn) {
@@ -605,7 +605,7 @@ impl Airavata {
     }
 }
 
-/// Messages from the hub.
+/// How messages from the hub are made and sent.
 impl Airavata {
     /// Returns the timestamp for a message, which is never less than that of an event before it.
     fn time(&mut self, now: Duration) -> u64 {
@@ -769,7 +769,7 @@ impl Airavata {
         self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(|topic| kinds.contains(&topic.kind)).collect()
     }
 
-    /// Whether a fault withholds events of this kind from these subscribers.
+    /// Whether a fault withholds events of this kind from the subscribers of this kind of topic.
     fn faulty_route(&self, event: Kind, topic: Kind) -> bool {
         const MISSED: &[(Kind, Kind, &str)] = &[
             (Kind::Experiment, Kind::Experiment, "airavata-experiment-events-miss-experiment"),

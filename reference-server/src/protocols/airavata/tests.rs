@@ -100,7 +100,7 @@ pub fn events() -> Vec<Value> {
 #[case("/ws/experiments/%ff", &["refuse 404"])]
 #[case("/ws/workers/w", &["refuse 404"])]
 #[case("/", &["refuse 404"])]
-fn there_are_four_endpoints(#[case] path: &str, #[case] want: &[&str]) {
+fn upgrades_are_accepted_at_the_four_documented_paths_only(#[case] path: &str, #[case] want: &[&str]) {
     assert_eq!(open(&mut hub(&[]), 1, path, "u"), want);
 }
 
@@ -127,7 +127,7 @@ fn a_connection_without_a_valid_token_is_sent_the_reason_and_closed(#[case] toke
 }
 
 #[test]
-fn tokens_come_by_header_and_name_users_as_configured() {
+fn a_token_may_come_in_a_header_and_the_configured_claim_names_the_user() {
     let mut hub = hub(&["jwt_secret=s", "user_claim=name"]);
     let token = sign(&json!({ "name": "u" }), "s", "HS256");
     let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
@@ -138,7 +138,7 @@ fn tokens_come_by_header_and_name_users_as_configured() {
 }
 
 #[test]
-fn a_token_that_expires_later_is_good_until_then() {
+fn a_token_is_accepted_until_it_expires() {
     let mut hub = hub(&["ping_interval_ms=0"]);
     hub.pass(Duration::from_secs(3599));
     join(&mut hub, 1, "/ws/user", "u");
@@ -190,7 +190,7 @@ fn subscriptions_are_answered(#[case] kind: &str, #[case] id: Option<&str>, #[ca
 #[case(r#"{"type":"ping","data":"x"}"#, "Invalid message format")]
 #[case(r#"{"type":"no_such","id":"1","timestamp":"2024-01-15T10:30:00Z"}"#, "Unknown message type")]
 #[case(r#"{"type":"experiment_created","data":{}}"#, "Unknown message type")]
-fn wrong_messages_are_answered_with_errors_and_stay_connected(#[case] text: &str, #[case] want: &str) {
+fn wrong_messages_are_answered_with_errors_and_the_connection_stays_open(#[case] text: &str, #[case] want: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
     let error = hub.answer(1, text);
@@ -204,7 +204,7 @@ fn wrong_messages_are_answered_with_errors_and_stay_connected(#[case] text: &str
 
 /// [573 to 591] The routing table.
 #[test]
-fn events_go_to_the_subscribers_that_the_table_names() {
+fn events_go_to_the_subscribers_that_the_routing_table_names() {
     let mut hub = hub(&["max_per_user=100"]);
     let subscribers =
         ["experiment e", "task t", "project p", "user u", "system x", "worker w", "experiment f", "user v"];
@@ -272,7 +272,7 @@ fn ids_are_unique_and_timestamps_do_not_decrease() {
 }
 
 #[test]
-fn unsubscribing_ends_what_the_path_began() {
+fn unsubscribing_ends_the_subscription_that_came_with_the_path() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/experiments/e", "u");
     hub.event(&events()[0]).unwrap();
@@ -283,7 +283,7 @@ fn unsubscribing_ends_what_the_path_began() {
 }
 
 #[test]
-fn the_user_endpoint_is_the_users_own() {
+fn clients_of_the_user_endpoint_get_only_events_of_their_own_user() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
     join(&mut hub, 2, "/ws/user", "v");
@@ -293,7 +293,7 @@ fn the_user_endpoint_is_the_users_own() {
 
 /// [763 to 767]
 #[test]
-fn connections_are_limited_and_slots_freed() {
+fn connections_are_limited_and_a_closed_one_makes_room_for_another() {
     let mut hub = hub(&["max_per_user=2", "max_per_ip=3", "max_connections=4"]);
     let from = |hub: &mut TestPlayer, conn: Conn, user: &str, host: u8| {
         let peer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
@@ -340,7 +340,7 @@ fn the_documented_limits_are_the_defaults() {
 }
 
 #[test]
-fn the_rate_is_limited_where_configured() {
+fn the_rate_of_messages_is_limited_where_configured() {
     let mut hub = hub(&["rate_limit=3", "rate_window_ms=1000"]);
     join(&mut hub, 1, "/ws/user", "u");
     join(&mut hub, 2, "/ws/user", "u");
@@ -356,7 +356,7 @@ fn the_rate_is_limited_where_configured() {
 
 /// [697]
 #[test]
-fn clients_are_pinged() {
+fn clients_are_pinged_at_the_interval_and_kept_without_a_pong() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
     hub.pass(Duration::from_millis(10_000));
@@ -377,7 +377,7 @@ fn clients_are_pinged() {
 }
 
 #[test]
-fn subscriptions_are_bounded() {
+fn the_number_of_subscriptions_of_a_connection_is_limited() {
     let mut hub = hub(&["max_subscriptions=2"]);
     join(&mut hub, 1, "/ws/user", "u");
     subscribe(&mut hub, 1, "task", "a");
@@ -389,7 +389,7 @@ proptest! {
     /// The hub answers any text with at most one message of the documented form, sends it to no other client, and keeps
     /// no state of clients that have left.
     #[test]
-    fn any_text_has_at_most_one_answer(
+    fn any_received_text_has_at_most_one_answer(
         texts in prop::collection::vec((1u64..4, prop_oneof![
             ".*",
             Just(r#"{"type":"ping"}"#.to_owned()),

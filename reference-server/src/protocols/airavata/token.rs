@@ -103,7 +103,11 @@ pub mod tests {
     #[case("", "Basic h", None)]
     #[case("", "Bearer", None)]
     #[case("", "", None)]
-    fn tokens_are_found(#[case] query: &str, #[case] header: &str, #[case] want: Option<&str>) {
+    fn the_token_is_taken_from_the_query_or_else_from_the_header(
+        #[case] query: &str,
+        #[case] header: &str,
+        #[case] want: Option<&str>,
+    ) {
         let handshake = Handshake {
             query: vec![("token".to_owned(), query.to_owned())],
             headers: vec![("authorization".to_owned(), header.to_owned())],
@@ -119,7 +123,11 @@ pub mod tests {
     #[case("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjQ", false)]
     #[case("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9", "", false)]
     #[case("eyJhbGciOiJIUzI1NiJ9", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", false)]
-    fn signatures_are_those_of_the_rfc(#[case] header: &str, #[case] signature: &str, #[case] good: bool) {
+    fn only_tokens_with_a_valid_signature_are_accepted(
+        #[case] header: &str,
+        #[case] signature: &str,
+        #[case] good: bool,
+    ) {
         let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
         let key = hmac::Key::new(hmac::HMAC_SHA256, &BASE64_URL_SAFE_NO_PAD.decode(key).unwrap());
         let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
@@ -136,7 +144,7 @@ pub mod tests {
     #[case(json!({ "exp": -1 }), Err(TokenError::Expired))]
     #[case(json!({ "exp": "soon" }), Err(TokenError::Forged))]
     #[case(json!({ "exp": 2000, "nbf": 1001 }), Err(TokenError::Expired))]
-    fn tokens_have_their_time(#[case] claims: Value, #[case] want: Result<(), TokenError>) {
+    fn expired_and_not_yet_valid_tokens_are_refused(#[case] claims: Value, #[case] want: Result<(), TokenError>) {
         assert_eq!(check_time(claims.as_object().unwrap(), 1_000_000), want);
     }
 }

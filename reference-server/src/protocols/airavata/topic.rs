@@ -49,7 +49,7 @@ impl Topic {
         Topic { kind, id: if kind == Kind::System { "" } else { id }.into() }
     }
 
-    /// Formats it for people: `experiment exp-123`.
+    /// Formats the resource for people: `experiment exp-123`.
     pub fn show(&self) -> String {
         format!("{} {}", self.kind.name(), self.id).trim_end().to_owned()
     }

@@ -31,7 +31,7 @@ pub const PROTOCOL: &str = "concierge";
 /// The subprotocol that clients should ask for (line 22).
 const SUBPROTOCOL: &str = "ert-concierge";
 
-/// For a fault: longer than any text of the scenarios that is not JSON, in bytes.
+/// For a fault: a length in bytes that no text that is not JSON has in any scenario.
 const LONG_GARBAGE: usize = 24;
 /// For a fault: a relayed message of more bytes is large.
 const LARGE: usize = 64 * 1024;
@@ -124,7 +124,7 @@ struct Concierge {
     groups: BTreeMap<Arc<str>, Group>,
     /// For a fault: the number of text payloads of all connections.
     total: u64,
-    /// For a fault: `total` when the last group was created.
+    /// For a fault: the number of text payloads (`total`) when the last group was created.
     created: u64,
     /// For a fault: the number of group owners that have left.
     owners_left: u64,
@@ -145,7 +145,7 @@ struct Concierge {
 struct Waiting {
     received: u64,
     until: Duration,
-    /// For a fault: the number of clients that had identified when it connected.
+    /// For a fault: the number of clients that had identified when this client connected.
     after: u64,
 }
 
@@ -156,11 +156,11 @@ struct Client {
     nickname: Option<String>,
     tags: Vec<String>,
     received: u64,
-    /// For a fault: its number in the order of identification.
+    /// For a fault: the client's number in the order of identification.
     number: u64,
     /// For a fault: the number of SELF_FETCH payloads in a row.
     self_fetches: u32,
-    /// For a fault: the seq of the first MESSAGE of those in a row.
+    /// For a fault: the seq of the first of the MESSAGE payloads in a row.
     messages_from: Option<u64>,
     /// For a fault: the number of GROUP_CREATE payloads in a row.
     creations: u32,
@@ -309,7 +309,7 @@ impl Concierge {
     }
 }
 
-/// Connections.
+/// How connections are opened and closed.
 impl Concierge {
     fn identify_timeout(&self) -> Duration {
         match self.config.identify_timeout {
@@ -579,7 +579,7 @@ impl Concierge {
     }
 }
 
-/// Payloads of identified clients.
+/// How payloads of identified clients are handled.
 impl Concierge {
     fn answer(
         &mut self,

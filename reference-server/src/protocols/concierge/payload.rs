@@ -7,7 +7,8 @@ use crate::machine::json::{self, Members};
 
 /// The longest name or nickname in bytes. The document sets no limit; without one, a client could exhaust memory.
 const MAX_NAME: usize = 4096;
-/// The total length of a client's tags in bytes, for the same reason.
+/// The greatest total length of a client's tags in bytes. The document sets no limit; without one, a client could
+/// exhaust memory.
 const MAX_TAGS: usize = 64 * 1024;
 
 /// A payload from a client.
@@ -15,7 +16,7 @@ const MAX_TAGS: usize = 64 * 1024;
 pub enum Request<'a> {
     /// Line 55.
     Identify(Identify),
-    /// Line 87. A wrong target is the reason as text.
+    /// Line 87. Instead of a wrong target there is the reason as text.
     Message { target: Result<Target, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
     /// Line 160.
     SelfSubscribe { name: String },

@@ -70,7 +70,7 @@ fn a_failed_identification_closes_at_once(#[case] first: &str, #[case] code: u16
 #[case(Some("right"), true)]
 #[case(Some("wrong"), false)]
 #[case(None, false)]
-fn a_secret_is_compared(#[case] secret: Option<&str>, #[case] welcome: bool) {
+fn clients_with_a_wrong_secret_are_refused(#[case] secret: Option<&str>, #[case] welcome: bool) {
     let mut hub = hub(&["secret=right"]);
     join_with(&mut hub, secret, welcome, 4006);
     // Without a secret whatever is sent is ignored.
@@ -93,7 +93,11 @@ fn join_with(hub: &mut TestPlayer, secret: Option<&str>, welcome: bool, code: u1
 #[case("1.2.0", "1.3.0", true)]
 #[case("1.2.0", "2.0.0", false)]
 #[case("1.2.0-rc.1", "1.2.0-rc.1", true)]
-fn versions_are_caret_compatible(#[case] ours: &str, #[case] theirs: &str, #[case] welcome: bool) {
+fn only_clients_with_a_caret_compatible_version_are_accepted(
+    #[case] ours: &str,
+    #[case] theirs: &str,
+    #[case] welcome: bool,
+) {
     let mut hub = hub(&[&format!("version=\"{ours}\"")]);
     hub.open(1);
     let received = hub.ask(1, &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string());
@@ -136,7 +140,7 @@ fn seq_counts_the_text_payloads_of_the_connection() {
 
 /// [71 to 84, 118, 136]
 #[test]
-fn the_documented_message_is_relayed() {
+fn the_message_of_the_documents_example_is_relayed() {
     let mut hub = hub(&[]);
     let anthony = join(&mut hub, 1, "anthony");
     join(&mut hub, 2, "brendan");
@@ -165,7 +169,7 @@ fn the_documented_message_is_relayed() {
 #[case(r#""\u00e9\ud83d\ude00 \/""#)]
 #[case(r#"{ "b" : 1, "a" : [ 1.0, 1 ] }"#)]
 #[case(r#"{"k":1,"k":2}"#)]
-fn data_is_relayed_verbatim(#[case] data: &str) {
+fn the_data_of_a_message_is_relayed_verbatim(#[case] data: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     join(&mut hub, 2, "b");
@@ -242,7 +246,7 @@ fn messages_reach_exactly_their_targets(#[case] target: &str, #[case] want: &[Co
 #[case(r#"{"type":"MESSAGE","data":0}"#, json!({"code":"PROTOCOL"}))]
 #[case(r#"{"type":"MESSAGE","target":{"type":"PLANET"},"data":0}"#, json!({"code":"PROTOCOL"}))]
 #[case(r#"{"type":"MESSAGE","target":{"type":"ALL"}}"#, json!({"code":"PROTOCOL"}))]
-fn refusals_have_their_codes_and_keep_the_connection(#[case] text: &str, #[case] want: Value) {
+fn refusals_have_the_documented_codes_and_keep_the_connection_open(#[case] text: &str, #[case] want: Value) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     let mut got = hub.answer(1, text);
@@ -263,7 +267,7 @@ fn refusals_have_their_codes_and_keep_the_connection(#[case] text: &str, #[case]
 #[rstest]
 #[case::deleted(true)]
 #[case::left(false)]
-fn a_group_ends_with_its_deletion_or_its_owner(#[case] deleted: bool) {
+fn a_group_ends_when_it_is_deleted_or_its_owner_leaves(#[case] deleted: bool) {
     let mut hub = hub(&[]);
     let owner = join(&mut hub, 1, "owner");
     let member = join(&mut hub, 2, "member");
@@ -336,7 +340,7 @@ fn clients_are_listed_as_they_introduced_themselves() {
 }
 
 #[test]
-fn groups_are_limited() {
+fn the_number_of_groups_is_limited() {
     let mut hub = hub(&["max_groups=2"]);
     join(&mut hub, 1, "a");
     let codes = ["g1", "g2", "g3"]
@@ -369,7 +373,7 @@ proptest! {
     /// After any sequence of inputs, the owners of groups are connected, subscriptions of clients and groups agree, names
     /// and uuids are unique, and a payload has at most one answer with a seq.
     #[test]
-    fn the_state_is_always_consistent(commands in prop::collection::vec(command(), 1..80)) {
+    fn the_state_is_consistent_after_any_sequence_of_inputs(commands in prop::collection::vec(command(), 1..80)) {
         let mut hub = hub(&[]);
         let mut open = BTreeSet::new();
         for (kind, conn, text) in commands {

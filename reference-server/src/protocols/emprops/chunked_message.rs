@@ -35,14 +35,14 @@ pub struct Series {
     pub total: usize,
     /// `data_hash`.
     pub hash: String,
-    /// When it is dropped.
+    /// When the message is dropped if it is still incomplete, in time since the start of the hub.
     pub until: Duration,
     parts: BTreeMap<usize, Vec<u8>>,
     bytes: usize,
 }
 
 impl Series {
-    /// A message without chunks.
+    /// A message of which no chunk has been received.
     pub fn new(total: usize, hash: String, until: Duration) -> Series {
         Series { total, hash, until, parts: BTreeMap::new(), bytes: 0 }
     }
@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_sha_256() {
+    fn the_hash_of_a_chunked_message_is_sha_256_in_hex() {
         const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(matches(ABC, b"abc") && matches(&ABC.to_uppercase(), b"abc"));
         assert!(!matches(ABC, b"abd") && !matches("", b"abc"));
     }
 
     #[test]
-    fn padding_is_optional() {
+    fn base64_padding_of_a_chunk_is_optional() {
         assert_eq!(decode("YQ==").unwrap(), b"a");
         assert_eq!(decode("YQ").unwrap(), b"a");
         assert!(decode("Y Q").is_err());

@@ -216,7 +216,7 @@ impl Emprops {
     }
 }
 
-/// Long messages (lines 662 to 686).
+/// How messages in chunks are handled (lines 662 to 686).
 impl Emprops {
     /// As a fault: answers an incomplete message.
     pub(super) fn serve_incomplete(&self, turn: &mut Turn<'_>) {
@@ -337,7 +337,7 @@ impl Emprops {
     }
 }
 
-/// Events of the admin side.
+/// How events from the admin side are handled.
 impl Emprops {
     /// Handles `server_disconnect`, which closes all connections, and `system_alert`, which is sent to monitors.
     pub(super) fn admin_event(

@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
         self.need(name, self.flag(name)?)
     }
 
-    /// Reads a number for which `holds`, as it was written and as a double.
+    /// Reads a number for which the condition `holds` is true; returns it as it was written and as a double.
     pub fn number(
         &self,
         name: &str,
@@ -106,7 +106,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads a required number for which `holds`.
+    /// Reads a required number for which the condition `holds` is true.
     pub fn required_number(
         &self,
         name: &str,
@@ -200,7 +200,7 @@ mod tests {
     #[case("whole", "Must be a whole number, at least 1", "1.5")]
     #[case("texts", "Must be a list of strings", "[1]")]
     #[case("object", "Must be an object", "[]")]
-    fn errors_name_field_and_value(#[case] name: &str, #[case] message: &str, #[case] provided: &str) {
+    fn errors_name_the_wrong_field_and_its_value(#[case] name: &str, #[case] message: &str, #[case] provided: &str) {
         let text =
             r#"{"o":{"text":7,"empty":"","flag":"yes","number":-1,"whole":1.5,"texts":[1],"object":[],"null":null}}"#;
         let fields = Fields::of(json::members(text).unwrap());

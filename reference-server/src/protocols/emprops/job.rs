@@ -26,7 +26,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Returns the name in messages.
+    /// Returns the name of the status in messages.
     pub fn name(self) -> &'static str {
         match self {
             Status::Queued => "queued",
@@ -44,9 +44,9 @@ impl Status {
 pub enum State {
     /// In the queue.
     Queued,
-    /// Failed; it returns to the queue at that time.
+    /// Failed; the job returns to the queue at `until`.
     Delayed { until: Duration },
-    /// Assigned; it returns to the queue at that time unless the worker accepts.
+    /// Assigned; the job returns to the queue at `until` unless the worker accepts.
     Claimed { worker: Conn, until: Duration },
     /// Accepted by its worker.
     Accepted { worker: Conn },
@@ -80,7 +80,7 @@ impl State {
 #[derive(Debug)]
 pub struct Job {
     pub id: Arc<str>,
-    /// Its place in the queue.
+    /// The job's place in the queue.
     pub rank: Rank,
 
     pub needs: Arc<Needs>,
@@ -95,11 +95,11 @@ pub struct Job {
     pub requirements: Option<Box<RawValue>>,
 
     pub state: State,
-    /// The status that clients know.
+    /// The status that clients were last sent.
     pub reported: Status,
-    /// How often it has failed.
+    /// How often the job has failed.
     pub failures: u32,
-    /// The worker that holds it, or held it last.
+    /// The worker that holds the job, or held it last.
     pub worker_id: Option<Arc<str>>,
     /// The worker's last `progress`.
     pub progress: Option<Number>,
@@ -107,9 +107,9 @@ pub struct Job {
     pub message: Option<String>,
     /// The worker's last `estimated_completion`.
     pub estimated_completion: Option<String>,
-    /// When a worker accepted it, in Unix milliseconds.
+    /// When a worker accepted the job, in Unix milliseconds.
     pub started_at: Option<u64>,
-    /// The connections that get its updates: the submitter and its subscribers.
+    /// The connections that get updates of the job: the submitter and its subscribers.
     pub watchers: BTreeSet<Conn>,
     /// The length of the submission in bytes, until the job ends.
     pub size: usize,

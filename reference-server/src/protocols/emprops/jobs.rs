@@ -300,7 +300,7 @@ pub(super) struct UpdateOptions<'a> {
     pub except: Option<Conn>,
 }
 
-/// Updates.
+/// How updates of jobs are sent.
 impl Emprops {
     /// Returns the recipients of an update: the job's watchers, matching subscribers, monitors of all jobs.
     pub(super) fn recipients(&self, job: &Job, status: Status) -> BTreeSet<Conn> {
@@ -360,7 +360,7 @@ impl Emprops {
         self.jobs.end(number, self.config.max_finished_jobs);
     }
 
-    /// Sends an alert when too many jobs wait (line 547), once until half of them are gone.
+    /// Sends an alert when too many jobs wait (line 547), and no further one until half of them are gone.
     pub(super) fn check_queue_depth(&mut self, now: Duration, out: &mut Vec<Output>) {
         let (depth, threshold) = (self.jobs.pending(), self.config.alert_queue_depth);
         if self.alert.is_some() {
@@ -385,7 +385,7 @@ impl Emprops {
         }
     }
 
-    /// Sends an alert to monitors and returns how many.
+    /// Sends an alert to monitors and returns to how many.
     pub(super) fn send_alert(&self, now: Duration, alert: &Reply<'_>, out: &mut Vec<Output>) -> usize {
         self.send_to(now, self.alerted_monitors.iter().copied(), alert, out)
     }

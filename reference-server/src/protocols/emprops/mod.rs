@@ -56,9 +56,9 @@ use crate::machine::settings::{Settings, SettingsError, millis};
 use crate::machine::{Conn, EventError, Input, Machine, Output};
 
 pub const PROTOCOL: &str = "emprops";
-/// How much of the original message `unknown` repeats, in bytes.
+/// How much of the original message an `unknown` reply repeats, in bytes.
 const EXCERPT: usize = 4096;
-/// How many jobs the state for the admin side has.
+/// The most jobs in the state that the admin side shows.
 const SHOWN_JOBS: usize = 1000;
 
 #[derive(Clone, Deserialize)]
@@ -233,7 +233,7 @@ struct FaultState {
     freed: Option<Arc<str>>,
     /// The last assigned job, and when it was assigned.
     given: Option<(Duration, JobNo)>,
-    /// The id of the last request that had one.
+    /// The id of the last request that had an id.
     request: Option<String>,
     /// Workers that have sent the right token once.
     authorized: BTreeSet<String>,
@@ -261,11 +261,11 @@ struct FaultState {
 struct Peer {
     /// `assigned_connection_id`, from the first registration on.
     id: Option<Arc<str>>,
-    /// The client or monitor that registered here.
+    /// The client or monitor that registered on this connection.
     client: Option<Client>,
-    /// Whether its upgrade request had the worker token.
+    /// Whether the connection's upgrade request had the worker token.
     authorized: bool,
-    /// The jobs it is subscribed to.
+    /// The jobs that the connection is subscribed to.
     watching: BTreeSet<JobNo>,
     stats: Option<Stats>,
     /// Incomplete messages in chunks, by chunk id.
@@ -511,7 +511,7 @@ impl Emprops {
         Ok(())
     }
 
-    /// Sends a message to some connections and returns how many.
+    /// Sends a message to some connections and returns to how many.
     fn send_to(
         &self,
         now: Duration,

@@ -85,7 +85,7 @@ pub type Hardware = BTreeMap<String, Trait>;
 /// The requirements and the type of a job. To workers, jobs with equal needs are interchangeable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Needs {
-    /// `job_type`, by which workers prefer.
+    /// `job_type`, for which workers can have preferences.
     pub job_type: Arc<str>,
     /// `requirements.service_type`.
     pub service: Option<Arc<str>>,
@@ -119,17 +119,17 @@ impl Capabilities {
         self.serve(needs) && self.contain(needs) && self.suffice(needs)
     }
 
-    /// Whether it has the required service (line 149).
+    /// Whether the worker has the required service (line 149).
     pub fn serve(&self, needs: &Needs) -> bool {
         needs.service.as_ref().is_none_or(|service| self.services.contains(service))
     }
 
-    /// Whether it has the required component (line 150).
+    /// Whether the worker has the required component (line 150).
     pub fn contain(&self, needs: &Needs) -> bool {
         needs.component.as_ref().is_none_or(|component| self.components.contains(component))
     }
 
-    /// Whether its hardware is sufficient (lines 151 to 153).
+    /// Whether the worker's hardware is sufficient (lines 151 to 153).
     pub fn suffice(&self, needs: &Needs) -> bool {
         needs.hardware.iter().all(|(name, need)| match (self.hardware.get(name), need) {
             (Some(Trait::Amount(have)), Trait::Amount(need)) => have >= need,
@@ -174,7 +174,7 @@ mod tests {
     #[case(None, None, &[("gpu_model", Trait::Other("RTX 4090".into()))], true)]
     #[case(None, None, &[("gpu_model", Trait::Other("T4".into()))], false)]
     #[case(None, None, &[("cpus", gb(1.0))], false)]
-    fn a_worker_fits_if_it_meets_all_needs(
+    fn a_worker_fits_a_job_if_it_meets_all_its_needs(
         #[case] service: Option<&str>,
         #[case] component: Option<&str>,
         #[case] needed: &[(&str, Trait)],
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_have_an_order_and_one_zero() {
+    fn amounts_have_a_total_order_and_zero_equals_negative_zero() {
         assert!(Amount::new(-1.0) < Amount::new(0.0) && Amount::new(2.0) > Amount::new(1.5));
         assert_eq!(Amount::new(-0.0), Amount::new(0.0));
         assert_eq!(Amount::new(f64::NAN), Amount::new(0.0));

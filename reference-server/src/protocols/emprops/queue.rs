@@ -35,7 +35,7 @@ impl Rank {
 #[derive(Debug, Default)]
 pub struct Queue {
     classes: HashMap<Arc<Needs>, BTreeSet<Rank>>,
-    /// The first job of every class, by the service it needs.
+    /// The first job of each set of jobs with equal needs, by the service that they need.
     heads: HashMap<Option<Arc<str>>, BTreeMap<Rank, Arc<Needs>>>,
     /// The number of jobs with each priority.
     waiting: BTreeMap<Amount, usize>,
@@ -97,7 +97,7 @@ impl Queue {
         true
     }
 
-    /// For faults: returns the first job that fits, after a scan of all classes.
+    /// For faults: returns the first job that fits, after a scan of all different needs.
     pub fn first(&self, fits: impl Fn(&Needs) -> bool) -> Option<(Rank, Arc<Needs>)> {
         let heads = self.heads.values().flatten().filter(|(_, needs)| fits(needs));
         heads.min_by_key(|(rank, _)| **rank).map(|(rank, needs)| (*rank, needs.clone()))
@@ -159,7 +159,7 @@ mod tests {
 
         /// The queue finds the same job as a scan of all jobs.
         #[test]
-        fn the_best_is_the_best_of_all(
+        fn the_queue_finds_the_same_best_job_as_a_scan_of_all_jobs(
             jobs in prop::collection::vec((0u8..4, 0u8..3, 0u8..4), 0..60),
             removed in prop::collection::vec(0usize..60, 0..30),
             offered in prop::collection::btree_set(1u8..4, 0..3),

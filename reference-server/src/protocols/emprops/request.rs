@@ -55,7 +55,7 @@ pub enum Sender {
 /// How the hub treats a kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A request.
+    /// A request, and who may send it.
     Request(Sender),
     /// A notice that the hub ignores.
     Ignored,

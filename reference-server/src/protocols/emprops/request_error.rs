@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub struct FieldError {
     /// The member's path, with dots (line 612).
     pub field: String,
-    /// What it must be.
+    /// What the member must be.
     pub message: String,
     /// The value, unless it is absent or long.
     pub provided: Option<Box<RawValue>>,
@@ -74,7 +74,7 @@ pub struct Details<'a> {
 }
 
 impl RequestError {
-    /// `error_code`.
+    /// Returns the `error_code` of the reply.
     pub fn code(&self) -> &'static str {
         match self {
             RequestError::InvalidMessage(_) => "INVALID_MESSAGE",
@@ -91,7 +91,7 @@ impl RequestError {
         }
     }
 
-    /// `details`.
+    /// Returns the `details` of the reply, if it has any.
     pub fn details(&self) -> Option<Details<'_>> {
         Some(match self {
             RequestError::InvalidJob(wrong) | RequestError::Invalid(wrong) => Details {

@@ -166,7 +166,7 @@ fn errors_have_the_provided_value_and_the_request_id() {
 #[case("claim_job", json!({ "worker_id": "a" }))]
 #[case("request_stats", json!({}))]
 #[case("chunked_message", json!({}))]
-fn registration_comes_first(#[case] kind: &str, #[case] members: Value) {
+fn requests_before_registration_are_refused(#[case] kind: &str, #[case] members: Value) {
     let mut hub = hub(&[]);
     hub.open(1);
     assert_eq!(answer(&mut hub, 1, kind, members)["error_code"], "NOT_REGISTERED");
@@ -174,7 +174,7 @@ fn registration_comes_first(#[case] kind: &str, #[case] members: Value) {
 
 /// [645]
 #[test]
-fn unknown_types_are_repeated() {
+fn a_message_of_unknown_type_is_answered_with_its_beginning() {
     let mut hub = hub(&[]);
     hub.open(1);
     let unknown = answer(&mut hub, 1, "invalid_type", json!({ "long": "ü".repeat(10_000) }));
@@ -192,7 +192,7 @@ fn unknown_types_are_repeated() {
 #[case(&[("token", "right")], &[], Some("wrong"), false)]
 #[case(&[], &[("authorization", "Bearer right")], None, true)]
 #[case(&[], &[("authorization", "Bearer wrong")], None, false)]
-fn a_worker_token_is_compared(
+fn workers_with_a_wrong_token_are_refused(
     #[case] query: &[(&str, &str)],
     #[case] headers: &[(&str, &str)],
     #[case] member: Option<&str>,
@@ -288,7 +288,11 @@ fn a_job_runs_from_submission_to_completion() {
 #[case("update_job_progress", json!({ "progress": 1 }), &["job_update", "job_update"])]
 #[case("complete_job", result(), &["job_update", "job_completed"])]
 #[case("fail_job", json!({ "error": "no" }), &["job_update", "job_update"])]
-fn a_report_accepts(#[case] kind: &str, #[case] members: Value, #[case] want: &[&str]) {
+fn a_report_on_a_claimed_job_counts_as_its_acceptance(
+    #[case] kind: &str,
+    #[case] members: Value,
+    #[case] want: &[&str],
+) {
     let mut hub = staffed(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
@@ -306,7 +310,7 @@ fn a_report_accepts(#[case] kind: &str, #[case] members: Value, #[case] want: &[
 #[case(json!({ "hardware": { "gpu_memory_gb": 8 } }), true)]
 #[case(json!({ "hardware": { "gpu_memory_gb": 7.9 } }), false)]
 #[case(json!({ "hardware": {} }), false)]
-fn jobs_go_to_fit_workers_only(#[case] changes: Value, #[case] fit: bool) {
+fn jobs_go_only_to_workers_that_meet_their_requirements(#[case] changes: Value, #[case] fit: bool) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let mut capabilities = documented_capabilities();
@@ -320,7 +324,7 @@ fn jobs_go_to_fit_workers_only(#[case] changes: Value, #[case] fit: bool) {
 
 /// Jobs are offered to workers that are subscribed and idle [115, 116].
 #[test]
-fn only_idle_subscribers_are_offered_jobs() {
+fn jobs_are_offered_only_to_idle_workers_that_subscribed() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     for (conn, members) in [
@@ -367,7 +371,7 @@ fn the_best_job_is_claimed_first() {
 }
 
 #[test]
-fn positions_count_from_one() {
+fn positions_in_the_queue_count_from_one() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let positions = [50, 50, 90, 10, 50].map(|priority| {
@@ -394,7 +398,7 @@ fn a_claim_gets_as_many_jobs_as_it_asks_for(#[case] members: Value, #[case] coun
 
 /// [231, 246]
 #[test]
-fn a_claim_that_is_not_accepted_returns_to_its_place() {
+fn a_job_whose_claim_is_not_accepted_returns_to_its_place_in_the_queue() {
     let mut hub = staffed(&[]);
     worker(&mut hub, 3, &documented_capabilities());
     let first = submit(&mut hub, 1, documented_job());
@@ -417,7 +421,7 @@ fn a_claim_that_is_not_accepted_returns_to_its_place() {
 
 /// [330 to 357]
 #[test]
-fn a_failure_is_retried_twice_and_then_final() {
+fn a_failing_job_is_retried_twice_and_then_fails_for_good() {
     let mut hub = staffed(&["retry_delay_ms=1500"]);
     let id = submit(&mut hub, 1, documented_job());
     for attempt in 1..=3 {
@@ -491,7 +495,7 @@ fn a_cancelled_job_never_comes_back(#[case] steps: u32) {
 }
 
 #[test]
-fn reports_of_others_change_nothing() {
+fn reports_of_workers_that_do_not_hold_the_job_change_nothing() {
     let mut hub = staffed(&[]);
     worker(&mut hub, 3, &documented_capabilities());
     let id = submit(&mut hub, 1, documented_job());
@@ -637,7 +641,7 @@ fn a_subscription_ends_on_request_or_disconnect() {
 
 /// [459 to 485, 535]
 #[test]
-fn statistics_come_at_their_interval() {
+fn statistics_are_sent_at_the_subscribed_interval() {
     let mut hub = staffed(&[]);
     submit(&mut hub, 1, documented_job());
     submit(&mut hub, 1, documented_job());
@@ -713,7 +717,7 @@ fn a_hub_that_goes_down_announces_its_downtime() {
 
 /// [656]
 #[test]
-fn messages_up_to_ten_mebibytes_are_taken() {
+fn messages_up_to_ten_mebibytes_are_accepted() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let of = |bytes: usize| {
@@ -730,7 +734,7 @@ fn messages_up_to_ten_mebibytes_are_taken() {
 #[case(&[0, 1, 2, 3, 4])]
 #[case(&[4, 2, 0, 3, 1])]
 #[case(&[0, 0, 1, 2, 3, 4])]
-fn chunks_make_a_message(#[case] order: &[usize]) {
+fn a_message_sent_in_chunks_is_handled_like_any_other(#[case] order: &[usize]) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let text = message("submit_job", documented_job());
@@ -747,7 +751,7 @@ fn chunks_make_a_message(#[case] order: &[usize]) {
 }
 
 #[test]
-fn wrong_and_incomplete_chunks_do_nothing() {
+fn wrong_or_missing_chunks_make_no_message() {
     let mut hub = hub(&["max_incomplete=2", "chunk_timeout_ms=1000"]);
     client(&mut hub, 1);
     let text = message("submit_job", documented_job());
@@ -774,7 +778,7 @@ fn wrong_and_incomplete_chunks_do_nothing() {
 }
 
 #[test]
-fn memory_has_bounds() {
+fn jobs_subscriptions_and_chunked_messages_are_limited() {
     let mut hub = hub(&["max_jobs=2", "max_finished_jobs=1", "max_watched_jobs=1", "max_assembled_bytes=100"]);
     client(&mut hub, 1);
     client(&mut hub, 2);
@@ -812,7 +816,7 @@ fn acks_and_pings_are_configurable() {
 #[case("connector_ws_status")]
 #[case("ack")]
 #[case("error")]
-fn some_messages_have_no_answer(#[case] kind: &str) {
+fn messages_without_a_documented_answer_get_none(#[case] kind: &str) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     assert_eq!(ask(&mut hub, 1, kind, json!({})), [Value::Null; 0]);
@@ -881,7 +885,7 @@ proptest! {
     /// A job has at most one worker, which meets its needs; an ended job stays ended; every request has its answer; the
     /// updates that each client gets about a job are consistent.
     #[test]
-    fn no_job_is_lost_or_shared(actions in prop::collection::vec(action(), 1..120)) {
+    fn no_job_is_lost_or_has_two_workers_after_any_actions(actions in prop::collection::vec(action(), 1..120)) {
         let sets = ["retry_delay_ms=700", "heartbeat_interval_ms=4000", "claim_timeout_ms=900", "alert_queue_depth=2"];
         let mut hub = hub(&sets);
         let mut expected = Expected::default();

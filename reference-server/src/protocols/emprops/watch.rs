@@ -43,7 +43,8 @@ impl Filters {
     }
 }
 
-/// The notification subscriptions, one per connection. Those with a customer or types are only checked for these.
+/// The notification subscriptions, one per connection. Subscriptions to a customer or to job types are looked at only
+/// for notifications about these.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     filters: HashMap<Conn, Filters>,
@@ -147,7 +148,7 @@ mod tests {
     #[case(Filters { status: names(&["queued", "in_progress"]), ..Filters::default() }, true)]
     #[case(Filters { status: names(&["completed"]), ..Filters::default() }, false)]
     #[case(Filters { customer: Some("c".into()), job_types: names(&["x"]), ..Filters::default() }, false)]
-    fn every_filter_limits(#[case] filters: Filters, #[case] passes: bool) {
+    fn every_filter_of_a_subscription_holds_back_what_does_not_pass(#[case] filters: Filters, #[case] passes: bool) {
         let (customer, job_type) = ("c".into(), "t".into());
         let subject = Subject {
             customer: Some(&customer),

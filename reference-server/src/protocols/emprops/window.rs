@@ -13,7 +13,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Counts one.
+    /// Adds one to the count of the second of `now`.
     pub fn count(&mut self, now: Duration) {
         self.forget(now);
         self.sum += 1;
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_expire_after_an_hour() {
+    fn events_older_than_an_hour_are_no_longer_counted() {
         let mut window = Window::default();
         for second in [0, 0, 10, 3599] {
             window.count(Duration::from_secs(second));

@@ -101,7 +101,7 @@ impl Emprops {
         }
     }
 
-    /// Returns a payload as changed by a fault, if it is.
+    /// Returns a payload as changed by a fault; `None` if no fault changes it.
     fn faulty_payload(&self, payload: &RawValue) -> Option<Box<RawValue>> {
         if self.broken.is("emprops-payload-basic-plane") {
             let text: String =
@@ -380,7 +380,7 @@ impl Emprops {
     }
 }
 
-/// Jobs that return to the queue.
+/// How jobs return to the queue.
 impl Emprops {
     /// Returns a job to the queue whose claim was not accepted in time.
     pub(super) fn claim_expired(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
@@ -427,7 +427,7 @@ impl Emprops {
     }
 }
 
-/// States of workers.
+/// How messages about the state of a worker are handled.
 impl Emprops {
     /// Answers a heartbeat with the time of the next one (line 367).
     pub(super) fn heartbeat(&mut self, turn: &mut Turn<'_>, state: WorkerState) -> Result<(), RequestError> {

@@ -13,17 +13,17 @@ use crate::machine::Conn;
 pub struct Worker {
     pub id: Arc<str>,
     pub capabilities: Capabilities,
-    /// Whether it gets `job_available` (line 115).
+    /// Whether the worker gets `job_available` (line 115).
     pub subscribed: bool,
-    /// Whether it is idle, by its own messages or because its last job has ended.
+    /// Whether the worker is idle, by its own messages or because its last job has ended.
     pub idle: bool,
 
     pub held: BTreeSet<JobNo>,
-    /// When its last message came.
+    /// When the worker's last message came.
     pub seen: Duration,
-    /// Whether it has missed its heartbeats and not sent a message since.
+    /// Whether the worker has missed its heartbeats and not sent a message since.
     pub lost: bool,
-    /// When its heartbeat is checked.
+    /// When the worker's heartbeat is checked.
     pub due: Duration,
 }
 
@@ -204,7 +204,7 @@ mod tests {
 
         /// After any changes the indexes find the same workers as a scan.
         #[test]
-        fn the_indexes_find_the_same_workers_as_a_scan(
+        fn the_indexes_find_the_same_workers_as_a_scan_of_all(
             workers in prop::collection::vec(
                 (prop::collection::btree_set(0u8..3, 0..3), prop::collection::btree_set(0u8..3, 0..3), 0u8..4, any::<bool>(), any::<bool>()),
                 0..12,

@@ -46,11 +46,11 @@ pub enum Task {
 #[derive(Debug, Serialize)]
 pub struct Job {
     name: String,
-    /// Whether a stop has ended it.
+    /// Whether a stop has ended the job.
     stopped: bool,
     #[serde(skip)]
     concurrency: usize,
-    /// Its tasks, in the order in which they start.
+    /// The job's tasks, in the order in which they start.
     tasks: Vec<Task>,
 }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_bounded() {
+    fn the_numbers_of_jobs_and_of_tasks_are_limited() {
         let mut jobs = Jobs::default();
         let start = |tasks| Start { name: "j".to_owned(), tasks, concurrency: 1 };
         assert!(jobs.start(start(MAX_TASKS + 1)).is_err());

@@ -125,12 +125,12 @@ pub mod tests {
     }
 
     #[test]
-    fn memory_keeps_entries() {
+    fn the_log_store_in_memory_finds_its_entries() {
         check(&mut Memory::default());
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn the_log_store_in_memory_drops_its_oldest_entries_when_full() {
         let mut store = Memory::default();
         for number in 0..20 {
             let entry = Entry { timestamp: number.into(), severity: String::new(), message: "x".repeat(8 << 20) };

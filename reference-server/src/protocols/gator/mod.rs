@@ -126,7 +126,7 @@ struct Gator {
     below: BTreeMap<Conn, Peer>,
     /// Registered children, with their connections.
     children: BTreeMap<Arc<str>, Option<Conn>>,
-    /// Outgoing connections.
+    /// The hub's parents, by the outgoing connection to each.
     parents: BTreeMap<Conn, Parent>,
     /// When the hub connects to its configured parent.
     connect_at: Option<Duration>,
@@ -162,9 +162,9 @@ enum Peer {
 
 struct Parent {
     url: String,
-    /// Whether the hub reconnects to it.
+    /// Whether this is the configured parent, to which the hub reconnects.
     configured: bool,
-    /// Messages to send once it is connected; `None` when it is.
+    /// Messages to send once the parent is connected; `None` when it is.
     waiting: Option<VecDeque<Utf8Bytes>>,
 }
 
@@ -211,7 +211,7 @@ impl Machine for Gator {
     }
 }
 
-/// Connections.
+/// How connections are opened and closed.
 impl Gator {
     fn knows(&self, conn: Conn) -> bool {
         self.below.contains_key(&conn) || self.parents.contains_key(&conn)
@@ -272,7 +272,7 @@ impl Gator {
     }
 }
 
-/// Requests.
+/// How requests are handled.
 impl Gator {
     fn text(&mut self, now: Duration, conn: Conn, text: &str, out: &mut Vec<Output>) {
         let outstanding = self.held.iter().any(|(_, output)| output.conn() == conn);
@@ -358,7 +358,7 @@ impl Gator {
         }
     }
 
-    /// Returns the earlier messages of this connection, and records this one.
+    /// Returns the earlier messages of this connection, and records this request.
     fn remember(&mut self, conn: Conn, request: &Request<'_>) -> History {
         if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
             return History::default();
@@ -391,7 +391,7 @@ impl Gator {
         matches!(self.below.get(&conn), Some(Peer::Child(_)))
     }
 
-    /// Whether a fault answers what should be consumed in silence (line 33).
+    /// Whether a fault answers a request that should not be answered (line 33).
     fn answers_posted(&self, conn: Conn, request: &Request<'_>, succeeded: bool) -> bool {
         self.broken.is("gator-posted-answered")
             || self.broken.is("gator-posted-answered-anonymously")
@@ -402,7 +402,7 @@ impl Gator {
             || (request.action == "stop" && self.broken.is("gator-posted-stop-answered"))
     }
 
-    /// Returns the id as changed by a fault, if it is.
+    /// Returns the id as changed by a fault; `None` if no fault changes it.
     fn faulty_id(&self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
         let number: Option<f64> = id.get().parse().ok();
         if number.is_none() && self.broken.is("gator-text-id-lost") {
@@ -554,7 +554,7 @@ impl Gator {
     }
 }
 
-/// Events from the admin side.
+/// How events from the admin side are handled.
 impl Gator {
     fn admin_event(&mut self, event: &Value, out: &mut Vec<Output>) -> Result<Value, String> {
         if event.as_object().is_none_or(|members| members.len() != 1) {

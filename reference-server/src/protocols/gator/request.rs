@@ -19,7 +19,7 @@ pub enum Frame<'a> {
 pub struct Request<'a> {
     pub action: String,
     pub req_id: Option<&'a RawValue>,
-    /// `None` if absent or `null`.
+    /// The member `posted`; `None` if absent or `null`.
     pub posted: Option<bool>,
     pub payload: Option<Members<'a>>,
 }
@@ -108,7 +108,7 @@ mod tests {
     #[case(r#"{"action":7,"req_id":{"a": 1}}"#, Some(r#"{"a": 1}"#), "\"action\"")]
     #[case(r#"{"action":"log","posted":"yes"}"#, None, "\"posted\"")]
     #[case(r#"{"action":"log","req_id":null,"payload":[]}"#, Some("null"), "\"payload\"")]
-    fn undecodable_frames_are_explained(#[case] text: &str, #[case] id: Option<&str>, #[case] why: &str) {
+    fn the_error_for_an_undecodable_frame_explains_it(#[case] text: &str, #[case] id: Option<&str>, #[case] why: &str) {
         let error = read(text).unwrap_err();
         assert!(error.reason.contains(why), "{}", error.reason);
         assert_eq!(error.req_id.map(RawValue::get), id);
@@ -118,7 +118,7 @@ mod tests {
     #[case(r#"{"action":"stop"}"#)]
     #[case(r#"{"action":"stop","posted":null,"payload":null,"more":1}"#)]
     #[case(r#"{"action":"stop","posted":false,"payload":{}}"#)]
-    fn an_action_is_enough(#[case] text: &str) {
+    fn a_request_needs_no_member_but_its_action(#[case] text: &str) {
         assert!(matches!(read(text), Ok(Frame::Request(request)) if request.action == "stop"));
     }
 }

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_survive_reopening_the_file() {
+    fn log_entries_survive_reopening_the_database_file() {
         let file = std::env::temp_dir().join(format!("hubproof-reference-{}.sqlite", std::process::id()));
         let mut store = Sqlite::open(&file).unwrap();
         super::super::log::tests::check(&mut store);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_file_that_cannot_be_opened() {
+    fn an_error_names_the_database_file_that_cannot_be_opened() {
         let error = Sqlite::open(Path::new("no/such/folder/log.sqlite")).map(drop).unwrap_err();
         assert!(error.to_string().contains("no/such/folder"), "{error}");
     }

@@ -50,7 +50,7 @@ fn entries(hub: &mut TestPlayer, message: &str) -> Value {
 #[case(Some(r#"{ "a" : [1] }"#))]
 #[case(Some("null"))]
 #[case(None)]
-fn ids_are_copied(#[case] id: Option<&str>) {
+fn an_answer_repeats_the_id_of_its_request_as_written(#[case] id: Option<&str>) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     let member = |name: &str| id.map(|id| format!(r#""{name}":{id},"#)).unwrap_or_default();
@@ -105,7 +105,7 @@ fn posted_requests_are_not_answered(#[case] text: &str, #[case] failure: Option<
 #[case(json!({ "message": 7 }), None)]
 #[case(json!({}), None)]
 #[case(Value::Null, None)]
-fn logs_are_kept_with_their_defaults(#[case] payload: Value, #[case] want: Option<(Value, &str)>) {
+fn log_entries_are_stored_with_the_default_values(#[case] payload: Value, #[case] want: Option<(Value, &str)>) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     hub.pass(Duration::from_millis(1700));
@@ -119,7 +119,7 @@ fn logs_are_kept_with_their_defaults(#[case] payload: Value, #[case] want: Optio
 
 /// [74] Logs of tasks and children go to all parents with their defaults filled in, but not back to their sender.
 #[test]
-fn logs_go_to_parents() {
+fn log_entries_are_sent_to_the_parents() {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     child(&mut hub, 2, "c");
@@ -141,7 +141,7 @@ fn logs_go_to_parents() {
 }
 
 #[test]
-fn logs_wait_for_a_parent_that_is_not_connected_yet() {
+fn log_entries_wait_for_a_parent_that_is_not_connected_yet() {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
@@ -184,7 +184,7 @@ fn the_hub_reconnects_to_its_configured_parent_only() {
 #[case(r#""payload":{}"#)]
 #[case(r#""posted":false"#)]
 #[case(r#""payload":null"#)]
-fn stops_go_to_children_before_they_are_answered(#[case] member: &str) {
+fn a_stop_is_sent_to_every_child_before_it_is_answered(#[case] member: &str) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     child(&mut hub, 2, "a");
@@ -214,7 +214,7 @@ fn stops_go_to_children_before_they_are_answered(#[case] member: &str) {
 }
 
 #[test]
-fn only_registered_children_connect_and_once() {
+fn only_registered_children_may_connect_and_only_once() {
     let mut hub = hub(&["max_children=2"]);
     assert_eq!(open(&mut hub, 1, "/child/a"), ["refuse 404"]);
     child(&mut hub, 2, "a");
@@ -254,7 +254,7 @@ fn a_stop_ends_jobs() {
 #[case(json!({ "job": { "name": "x" } }), "no job \"x\"")]
 #[case(json!({ "start_job": { "name": "x", "tasks": 1, "concurrency": 0 } }), "concurrency")]
 #[case(json!({ "finish_task": { "job": "x", "task": 0 } }), "no job \"x\"")]
-fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
+fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[case] why: &str) {
     let error = hub(&[]).event(&event).unwrap_err().to_string();
     assert!(error.contains(why), "{error}");
 }
@@ -262,7 +262,7 @@ fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
 proptest! {
     /// Any text has at most one answer, sent to its sender with its id; posted requests that can be decoded have none.
     #[test]
-    fn any_text_has_at_most_one_answer(
+    fn any_received_text_has_at_most_one_answer(
         texts in prop::collection::vec(prop_oneof![
             ".*".prop_map(|text| (text, None)),
             (0u64..9, "(log|stop|x)", any::<Option<bool>>(), any::<bool>()).prop_map(|(id, action, posted, full)| {

@@ -59,7 +59,7 @@ impl Default for Config {
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Command {
-    /// Whether it fails without arguments: without a payload or with an empty one.
+    /// Whether the command fails without arguments: without a payload or with an empty one.
     needs_arguments: bool,
     /// The return values of a success.
     returns: Option<serde_json::Map<String, Value>>,

@@ -42,7 +42,7 @@ fn documented_requests_get_documented_replies(#[case] request: &str, #[case] wan
 #[case(json!({"command":"ping","version":"0.1.0","session_id":7}), "session_id".into())]
 #[case(json!({"command":"ping","version":"0.1.0","session_id":null}), json!({"status":"success","version":"0.1.0"}))]
 #[case(json!([]), "JSON object".into())]
-fn requests_are_checked(#[case] request: Value, #[case] want: Value) {
+fn valid_requests_succeed_and_invalid_ones_fail_with_a_reason(#[case] request: Value, #[case] want: Value) {
     let got = ask(&[], &request.to_string());
     match want {
         Value::String(why) => {
@@ -60,7 +60,10 @@ fn requests_are_checked(#[case] request: Value, #[case] want: Value) {
 #[case("")]
 #[case("größe ☃ \"quoted\" \u{1}")]
 #[case(&"s".repeat(10_000))]
-fn a_session_id_is_copied(#[case] session: &str, #[values("ping", "fail", "nope")] command: &str) {
+fn a_reply_repeats_the_session_id_of_its_request(
+    #[case] session: &str,
+    #[values("ping", "fail", "nope")] command: &str,
+) {
     let got = ask(&[], &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string());
     assert_eq!(got["session_id"], session);
     assert_eq!(got["status"], if command == "ping" { "success" } else { "failure" });
@@ -86,7 +89,7 @@ fn a_session_spans_connections_and_ends_when_terminated() {
 }
 
 #[test]
-fn commands_are_configured() {
+fn commands_can_be_given_fixed_answers_by_settings() {
     let sets = ["commands.answer.returns={ n = 42 }", "commands.ping.fails=not today", "version=\"1.2.0\""];
     assert_eq!(ask(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"], json!({"n":42}));
     assert_eq!(ask(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"], "not today");
@@ -96,7 +99,7 @@ fn commands_are_configured() {
 proptest! {
     /// Every text has exactly one reply of the documented form.
     #[test]
-    fn everything_is_answered(texts in prop::collection::vec(prop_oneof![
+    fn every_received_text_has_exactly_one_reply(texts in prop::collection::vec(prop_oneof![
         ".{0,40}",
         prop::sample::select(vec!["initialize", "execute", "terminate", "get_static", "echo", "x"])
             .prop_map(|command| json!({"session_id":"s","command":command,"payload":{"a":1},"version":"0.1.0"}).to_string()),

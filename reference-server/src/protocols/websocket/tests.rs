@@ -112,13 +112,17 @@ pub(crate) fn conversation(fault: Option<&str>) -> Vec<String> {
 #[case(&[masked(0x01, b"\xc3"), masked(0x89, b""), masked(0x80, b"\xa9"), masked(0x89, b"b")], b"\x8a\x00\x8a\x01b", false)]
 #[case(&[masked(0x81, b"\xff")], b"\x88\x02\x03\xef", true)]
 #[case(&[b"\x82\xff\0\0\0\0\x7f\xff\xff\xff".to_vec(), vec![0; 4]], b"\x88\x02\x03\xf1", true)]
-fn frames_are_answered(#[case] sent: &[Vec<u8>], #[case] answer: &[u8], #[case] over: bool) {
+fn pings_and_closes_are_answered_and_invalid_frames_close_the_connection(
+    #[case] sent: &[Vec<u8>],
+    #[case] answer: &[u8],
+    #[case] over: bool,
+) {
     assert_eq!(frames(None, sent), (answer.to_vec(), over));
 }
 
 /// However the stream is cut into pieces, the answer is the same.
 #[test]
-fn a_stream_may_come_in_pieces() {
+fn the_answer_does_not_depend_on_how_the_stream_is_cut() {
     let all =
         [format!("{UPGRADE}\r\n").into_bytes(), masked(0x01, b"{"), masked(0x89, b"x"), masked(0x80, &[b'x'; 300])];
     let all = [all.concat(), masked(0x88, b"\x03\xe8")].concat();
@@ -129,14 +133,14 @@ fn a_stream_may_come_in_pieces() {
 }
 
 #[test]
-fn a_head_is_bounded() {
+fn an_upgrade_request_that_never_ends_is_cut_off() {
     let endless = vec![b'x'; 20_000];
     assert_eq!(exchange(None, &[&endless]), (Vec::new(), true));
 }
 
 proptest::proptest! {
     #[test]
-    fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+    fn random_bytes_from_a_client_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         frames(None, std::slice::from_ref(&bytes));
         exchange(None, &[&bytes]);
     }

@@ -98,9 +98,9 @@ pub struct Shard {
 
 /// The state of a role in a shard.
 struct Population {
-    /// Its slots, in the order in which they connect.
+    /// The slots of the role, in the order in which they connect.
     slots: std::ops::Range<u32>,
-    /// How many of them have been started.
+    /// How many slots of the role have been started.
     started: u32,
     /// When the role began to connect.
     since: Option<Nanos>,

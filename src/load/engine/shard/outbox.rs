@@ -62,7 +62,7 @@ impl Outbox {
         self.send(ShardReport::Entries { shard: self.shard, entries, names, upto });
     }
 
-    /// If the aggregator has ended, the report is dropped.
+    /// Sends a report; if the aggregator has ended, the report is dropped.
     pub fn send(&self, report: ShardReport) {
         drop(self.to.send(report));
     }

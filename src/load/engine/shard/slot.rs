@@ -6,21 +6,21 @@ use crate::load::engine::connection::Connection;
 
 /// Unwritten bytes after which a hub that does not read is disconnected.
 pub const UNWRITTEN: usize = 16 << 20;
-/// A larger buffer is freed once it is empty.
+/// A buffer of more bytes than this is freed once it is empty.
 const KEPT: usize = 4 << 10;
 
 pub struct ClientSlot {
     pub client: Client,
-    /// The index of its role.
+    /// The index of the client's role.
     pub role: u16,
-    /// Whether it is queued among those that can take a journey.
+    /// Whether the client is queued among those that can take a journey.
     pub queued: bool,
-    /// Whether it has joined before.
+    /// Whether the client has joined before.
     pub counted: bool,
     pub alarm: Alarm,
     pub connection: Option<Box<Connection>>,
     pub output: Output,
-    /// Counts its connections, so that a deadline of an earlier one can be classified.
+    /// Counts the client's connections, so that a deadline of an earlier one can be recognised.
     pub serial: u32,
 }
 

@@ -10,10 +10,10 @@ use crate::load::Nanos;
 pub struct Alarm {
     /// When the slot wants to be woken.
     wanted: Nanos,
-    /// Its earliest entry in the heap; a later time waits for that entry to come up.
+    /// The slot's earliest entry in the heap; a later time waits for that entry to come up.
     queued: Nanos,
-    /// Its second entry, for a client that alternates between an early and a late time while it waits for an answer:
-    /// without it every change from early to late would leave a stale entry.
+    /// The slot's second entry in the heap, for a client that alternates between an early and a late time while it
+    /// waits for an answer: without it every change from early to late would leave a stale entry.
     behind: Nanos,
 }
 
@@ -43,7 +43,7 @@ impl Timers {
         }
     }
 
-    /// The time of the next entry, which may be stale.
+    /// Returns the time of the next entry, which may be stale.
     pub fn next(&self) -> Option<Nanos> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_time_adds_no_entry() {
+    fn moving_a_timer_to_a_later_time_adds_no_entry_to_the_heap() {
         let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
         for at in 10..100_000 {
             timers.set(0, &mut alarms[0], at);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn alternating_times_leave_no_stale_entries() {
+    fn a_timer_that_alternates_between_early_and_late_leaves_no_stale_entries() {
         let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
         for now in 0..10_000 {
             timers.set(0, &mut alarms[0], now);
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_slot_fires_once_at_its_latest_time(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
+        fn every_timer_fires_once_at_the_time_set_last(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
             let (mut timers, mut alarms) = (Timers::default(), [Alarm::default(); 4]);
             let mut last = std::collections::BTreeMap::new();
             for (slot, at) in wishes {

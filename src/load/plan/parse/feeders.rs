@@ -101,7 +101,10 @@ mod tests {
     #[case("a,b\n1,\"x, y\"\n2,ü\n", Ok(vec![vec![json!("1"), json!("x, y")], vec![json!("2"), json!("ü")]]))]
     #[case("a,b\n1\n", Err("1 fields"))]
     #[case("a,b\n", Err("no rows"))]
-    fn csv_has_a_header_line(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
+    fn the_first_line_of_a_csv_feeder_names_its_columns(
+        #[case] text: &str,
+        #[case] expected: Result<Vec<Vec<Value>>, &str>,
+    ) {
         check(csv(text), expected);
     }
 
@@ -110,7 +113,10 @@ mod tests {
     #[case("{\"a\":1}\n{\"b\":1}\n", Err("line 2: the member `a`"))]
     #[case("[1]\n", Err("line 1: this is not a JSON object"))]
     #[case("{\n", Err("line 1: EOF"))]
-    fn json_lines_have_the_members_of_the_first(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
+    fn every_line_of_a_json_lines_feeder_has_the_members_of_the_first(
+        #[case] text: &str,
+        #[case] expected: Result<Vec<Vec<Value>>, &str>,
+    ) {
         check(json_lines(text), expected);
     }
 
