@@ -81,7 +81,7 @@ const OWN_ERRORS: f64 = 0.01;
 pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstances) -> Judgement {
     let mut judgement = Judgement::default();
     let State { layout, total, account, intervals } = state;
-    measured(&mut judgement, layout, total, intervals);
+    measured(&mut judgement, state);
     send_delays(&mut judgement, layout, total);
     cores(&mut judgement, intervals);
     lateness(&mut judgement, layout, total, circumstances);
@@ -100,12 +100,10 @@ fn sent(layout: &MetricRegistry, total: &Total) -> u64 {
     messages.map(|message| total.count(layout, Count::Message(message, MessageCount::Sent))).sum()
 }
 
-fn measured(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, intervals: &[Interval]) {
-    if total.time == 0 {
+fn measured(judgement: &mut Judgement, state: State<'_>) {
+    if state.total.time == 0 {
         judgement.add(Validity::Invalid, "unmeasured", "the run ended before a whole interval was measured".to_owned());
-    } else if sent(layout, total) == 0
-        && !intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
-    {
+    } else if state.is_idle() {
         // Clients that only stay connected send nothing.
         judgement.add(Validity::Invalid, "unmeasured", "no message was sent and no client was connected".to_owned());
     }
@@ -257,7 +255,10 @@ fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], 
     let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
     let unread = last(Gauge::Unread);
     let counts = [
-        (account.unfinished, "items were unfinished when the run ended, though the hub was still completing others"),
+        (
+            account.unfinished,
+            "items were unfinished when the run ended: the hub was still completing others, or a worker still had them",
+        ),
         (circumstances.undrained, "journeys were unfinished at the end of the drain"),
         (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
     ];

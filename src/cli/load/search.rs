@@ -1,13 +1,13 @@
 //! `--find-max`: runs the plan repeatedly at different rates.
 
 use super::super::hub::Started;
-use super::super::{CliError, print};
+use super::super::{CliError, exit, print};
 use super::run::{Attempt, Place};
 use crate::cli::report_sink::Sinks;
 use crate::load::engine::Ending;
 use crate::load::max_rate::{Pace, Search, Try, fell_behind};
 use crate::load::metrics::{MetricRegistry, Names};
-use crate::load::plan::threshold::{self, Standing};
+use crate::load::plan::threshold::{self, Outcome, Standing};
 use crate::load::plan::{Overrides, Plan};
 use crate::load::report::LoadReport;
 use crate::load::validity::{Reason, Validity};
@@ -44,6 +44,7 @@ pub async fn run(
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
     let mut search = Search::new(first);
     let mut best: Option<Box<LoadReport>> = None;
+    let mut violated = false;
     while let Some(rate) = search.next_rate() {
         let plan = place.plan.clone().with(&Overrides { rate: Some(rate), ..Overrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
@@ -55,6 +56,7 @@ pub async fn run(
             eprintln!("the search was interrupted");
             break;
         }
+        violated |= report.thresholds.iter().any(Outcome::is_violated);
         let outcome = wanted(&report.layout, sources)?.check(report.state());
         let pace = Pace::of(&report.layout, &report.total, &plan, &scheduled);
         // The response time includes the send delay: if it holds the threshold, the hub's share does too.
@@ -65,7 +67,7 @@ pub async fn run(
                 Some(format!("this machine was the limit: {}", reason.text))
             }
             Standing::Broken => Some("the threshold is broken".to_owned()),
-            Standing::Undecided => Some("there were no samples for the threshold".to_owned()),
+            Standing::NotObserved => Some(format!("the threshold was not observed: {}", outcome.shown())),
             Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report)),
         };
         let observed = outcome.shown();
@@ -78,7 +80,7 @@ pub async fn run(
     }
     let Some(mut best) = best else {
         print(&search.shown(text));
-        return Ok(super::NOT_STARTED);
+        return Ok(if violated { exit::FAILED } else { exit::INCONCLUSIVE });
     };
     best.about.facts.push(("search".to_owned(), search.shown(text)));
     sinks.write(&best, sources)?;

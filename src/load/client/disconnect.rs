@@ -65,6 +65,7 @@ impl Client {
             if optional && one.state == State::Waiting {
                 io.idle(journey, now);
             } else {
+                self.note_held(role, task, now, io);
                 io.fault(ClientFault::Aborted, now);
                 io.failed(journey, now);
             }

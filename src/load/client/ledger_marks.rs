@@ -163,6 +163,14 @@ impl Client {
         }
     }
 
+    /// Records at the end of the run that this client still has its item.
+    pub(super) fn note_held(&self, role: &Role, task: usize, at: Nanos, io: &mut impl ClientIo) {
+        let one = &self.tasks[task];
+        if one.noted & ASSIGNED != 0 {
+            io.note(Entry { at, item: one.item, party: self.party_of(role, task, None), what: Mark::Held });
+        }
+    }
+
     /// Records the end of the connection: pending requests become unsure, assigned items are released.
     pub(super) fn note_disconnect(&mut self, role: &Role, task: usize, at: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];

@@ -150,7 +150,7 @@ impl Run {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let now = self.threads.timeline.clock.now();
-            if self.threads.timeline.stopped() {
+            if self.threads.timeline.stopped() && !matches!(part, Part::Leaving { .. }) {
                 ending = Ending::Stopped;
             }
             part = match part {
@@ -196,6 +196,9 @@ impl Run {
         }
         let checked = self.judge.take().map(super::validator::Validator::finish);
         let now = self.threads.timeline.clock.now();
+        if ending == Ending::Stopped {
+            self.ledger.cut_short();
+        }
         self.series.finish();
         Ok(Outcome {
             series: self.series,

@@ -89,6 +89,8 @@ pub enum Mark {
     /// when that is sent, or when the connection ends. The hub may take so many milliseconds before it assigns the job
     /// again.
     Released { back_ms: u32 },
+    /// The run ended while `party` still had the job, so the hub cannot have completed it.
+    Held,
     /// The hub confirmed a cancellation, which ends the item.
     Cancelled,
     /// `party`, a receiver, got the message.

@@ -109,6 +109,11 @@ impl State {
             }
             Mark::Assigned => self.assigned(key, item, at, party),
             Mark::Released { back_ms } => self.released(key, item, at, party, back_ms),
+            Mark::Held if item.holder == party => {
+                item.holder = NO_PARTY;
+                item.set_back(Nanos::MAX);
+            }
+            Mark::Held => {}
             Mark::Delivered => self.delivered(key, item, at, party),
             Mark::Completed => {
                 let wrong = party != NO_PARTY && item.holder != NO_PARTY && party != item.holder;

@@ -73,7 +73,7 @@ pub struct Run {
     pub seed: u64,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// 0 every threshold holds, 1 a threshold is broken, 3 the run is not valid or a threshold is undecided.
+    /// 0 every threshold holds, 1 a threshold is broken, 3 the run is not valid or a threshold was not observed.
     pub exit_code: u8,
     /// Further facts for the reader, by name.
     pub facts: BTreeMap<String, String>,
@@ -117,6 +117,15 @@ pub struct Threshold {
     pub supported: bool,
     /// Whether the broken threshold ended the run.
     pub aborted: bool,
+    /// Whether neither plan nor command line states it: violations of each kind have the threshold 0, which is listed
+    /// where it is broken.
+    #[serde(default)]
+    pub default: bool,
+    /// Why nothing was observed; null if something was.
+    pub unobserved: Option<String>,
+    /// The first items whose violations break it.
+    #[serde(default)]
+    pub items: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +134,9 @@ pub struct Threshold {
 pub enum Standing {
     Holds,
     Broken,
-    Undecided,
+    /// There were no samples, or nothing that could be counted.
+    #[serde(alias = "undecided")]
+    NotObserved,
 }
 
 /// A histogram in figures, to three significant digits.
@@ -309,12 +320,15 @@ fn thresholds(report: &LoadReport) -> Vec<Threshold> {
             standing: match outcome.standing {
                 Stands::Holds => Standing::Holds,
                 Stands::Broken => Standing::Broken,
-                Stands::Undecided => Standing::Undecided,
+                Stands::NotObserved => Standing::NotObserved,
             },
             observed: outcome.observed.map(|value| value / unit),
             bound: outcome.threshold.bound / unit,
             supported: outcome.supported,
             aborted: outcome.aborted,
+            default: outcome.threshold.default,
+            unobserved: outcome.unobserved.clone(),
+            items: report.examples(outcome),
         }
     };
     report.thresholds.iter().map(threshold).collect()

@@ -9,7 +9,7 @@ use crate::load::metrics::selector::{delivery_ratio, supports};
 use crate::load::metrics::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
-use crate::load::plan::threshold::Standing;
+use crate::load::plan::threshold::{Outcome, Standing};
 use crate::load::validity::Validity;
 use crate::report::text::{printable, time};
 
@@ -248,11 +248,21 @@ impl Page<'_> {
             let word = match outcome.standing {
                 Standing::Holds => "holds",
                 Standing::Broken => "BROKEN",
-                Standing::Undecided => "undecided",
+                Standing::NotObserved => "unobserved",
             };
             let ended = if outcome.aborted { "; it ended the run" } else { "" };
-            self.line(&format!("  {word:<11} {}   observed: {}{ended}", outcome.threshold.text, outcome.shown()));
+            let text = &outcome.threshold.text;
+            self.line(&match &outcome.unobserved {
+                Some(why) => format!("  {word:<11} {text}   {why}{ended}"),
+                None => format!("  {word:<11} {text}   observed: {}{}{ended}", outcome.shown(), self.examples(outcome)),
+            });
         }
+    }
+
+    /// The items that break a threshold on violations: `; first job-7, job-9`.
+    fn examples(&self, outcome: &Outcome) -> String {
+        let items = self.report.examples(outcome);
+        if items.is_empty() { String::new() } else { format!("; first {}", printable(&items.join(", "))) }
     }
 
     fn verdict(&mut self) {
@@ -311,6 +321,7 @@ pub fn word(mark: Mark) -> &'static str {
         Mark::Unsure => "unsure",
         Mark::Assigned => "assigned",
         Mark::Released { .. } => "released",
+        Mark::Held => "still held",
         Mark::Cancelled => "cancelled",
         Mark::Delivered => "delivered",
         Mark::Completed => "completed",
