@@ -6,12 +6,38 @@ use super::run::{Attempt, Place};
 use crate::cli::report_sink::Sinks;
 use crate::load::engine::Ending;
 use crate::load::max_rate::{Pace, Search, Try, fell_behind};
-use crate::load::metrics::{MetricRegistry, Names};
-use crate::load::plan::threshold::{self, Outcome, Standing};
-use crate::load::plan::{Overrides, Plan};
+use crate::load::metrics::MetricRegistry;
+use crate::load::plan::threshold::{self, Outcome, Standing, Threshold};
+use crate::load::plan::{self, Overrides, Plan, Script};
 use crate::load::report::LoadReport;
 use crate::load::validity::{Reason, Validity};
 use crate::syntax::source::{Sources, Span};
+
+/// The goal of a search.
+pub struct Goal {
+    /// The highest rate of the plan, at which the search begins.
+    first: f64,
+    threshold: Threshold,
+}
+
+/// Parses the argument of `--find-max`, before anything is started.
+///
+/// # Errors
+///
+/// It is no threshold, or the plan has no rate.
+pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> Result<Goal, CliError> {
+    let Some(first) = highest(plan) else {
+        return Err(CliError::new(format!(
+            "{} has no arrivals, so there is no rate to search for\n  help: each client begins its next journey when it has finished the last",
+            plan.id
+        )));
+    };
+    let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
+    let written = plan::Threshold { text: text.to_owned(), span, abort_after: None };
+    let read = threshold::read_all(&[written], plan.ordered, &MetricRegistry::new(script.names()));
+    let mut read = read.map_err(|found| CliError::from_diagnostics(&found, sources))?;
+    Ok(Goal { first, threshold: read.remove(0) })
+}
 
 /// Searches, prints the search, and reports the best run; returns the exit code.
 ///
@@ -20,29 +46,16 @@ use crate::syntax::source::{Sources, Span};
 /// Mistakes that the user has to correct.
 pub async fn run(
     place: &Place<'_>,
-    text: &str,
+    goal: &Goal,
     started: &mut Started,
     sources: &mut Sources,
     sinks: &Sinks<LoadReport>,
 ) -> Result<u8, CliError> {
-    let Some(first) = highest(&place.plan) else {
-        return Err(CliError::new(format!(
-            "{} has no arrivals, so there is no rate to search for\n  help: each client begins its next journey when it has finished the last",
-            place.plan.id
-        )));
-    };
-    let names = place.script.pack.messages.iter().map(|message| message.name.clone()).collect();
-    let journeys = place.script.parts.iter().map(|part| part.journey_name.clone()).collect();
-    let layout = MetricRegistry::new(Names { messages: names, journeys });
-    let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
-    let wanted = |layout: &MetricRegistry, sources: &Sources| {
-        threshold::read(text, span, layout).map_err(|found| CliError::from_diagnostics(&[found], sources))
-    };
-    wanted(&layout, sources)?;
+    let text = &goal.threshold.text;
     // Only roles with arrivals have an offered load.
     let roles = place.plan.roles.iter().zip(&place.script.parts).filter(|(role, _)| role.arrivals.is_some());
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
-    let mut search = Search::new(first);
+    let mut search = Search::new(goal.first);
     let mut best: Option<Box<LoadReport>> = None;
     let mut violated = false;
     while let Some(rate) = search.next_rate() {
@@ -57,7 +70,7 @@ pub async fn run(
             break;
         }
         violated |= report.thresholds.iter().any(Outcome::is_violated);
-        let outcome = wanted(&report.layout, sources)?.check(report.state());
+        let outcome = goal.threshold.check(report.state());
         let pace = Pace::of(&report.layout, &report.total, &plan, &scheduled);
         // The response time includes the send delay: if it holds the threshold, the hub's share does too.
         let holds = outcome.standing == Standing::Holds;

@@ -107,16 +107,24 @@ pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold
     Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
 }
 
-/// Parses the thresholds of a plan.
+/// Parses the thresholds of a plan; `ordered`: whether it compares the order of messages.
 ///
 /// # Errors
 ///
 /// A diagnostic for each that is invalid.
-pub fn read_all(thresholds: &[plan::Threshold], layout: &MetricRegistry) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
+pub fn read_all(
+    thresholds: &[plan::Threshold],
+    ordered: bool,
+    layout: &MetricRegistry,
+) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut read_ones = Vec::new();
     for plan::Threshold { text, span, abort_after } in thresholds {
         match read(text, *span, layout) {
+            Ok(threshold) if threshold.metric.violation() == Some(ViolationKind::Reordered) && !ordered => {
+                let error = Diagnostic::error(*span, "the plan does not compare the order of messages");
+                diagnostics.push(error.help("add `ordered: true` to the plan, or leave this threshold out"));
+            }
             Ok(threshold) => read_ones.push(Threshold { abort_after: *abort_after, ..threshold }),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
