@@ -191,8 +191,23 @@ pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> 
     run_and(ready, travel, way, Some((kill, Event::Kill)))
 }
 
+/// Like [`run`], with a hub that has this fault.
+pub fn run_with_fault(ready: &Ready, travel: Nanos, fault: &str) -> RunResults {
+    let machine = hub_of(&ready.protocol, 1, Some(fault));
+    run_on(ready, machine, travel, &mut |now, _, _| vec![now + travel], None)
+}
+
 fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, Event)>) -> RunResults {
-    let machine = hub_of(&ready.protocol, 1);
+    run_on(ready, hub_of(&ready.protocol, 1, None), travel, way, accident)
+}
+
+fn run_on(
+    ready: &Ready,
+    machine: Box<dyn reference::Machine>,
+    travel: Nanos,
+    way: Way<'_>,
+    accident: Option<(Nanos, Event)>,
+) -> RunResults {
     let roles = ready.plan.roles.len();
     let mut this = Virtual {
         ready,
@@ -229,13 +244,13 @@ fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, 
 }
 
 /// Creates the hub of a protocol, with the clock of the run, if it has one, and deterministic ids.
-fn hub_of(protocol: &str, seed: u32) -> Box<dyn reference::Machine> {
+fn hub_of(protocol: &str, seed: u32, fault: Option<&str>) -> Box<dyn reference::Machine> {
     let (epoch, seed) = (EPOCH_MS.to_string(), seed.to_string());
     let both = [("seed", seed.as_str()), ("epoch_ms", epoch.as_str())];
     for wanted in [&both[..], &both[1..], &both[..1], &[]] {
         let mut settings = reference::Settings::default();
         let set = wanted.iter().all(|(name, value)| settings.set(name, value).is_ok());
-        if let (true, Ok(machine)) = (set, reference::machine(protocol, &settings, None)) {
+        if let (true, Ok(machine)) = (set, reference::machine(protocol, &settings, fault)) {
             return machine;
         }
     }
@@ -321,7 +336,7 @@ impl Virtual<'_> {
             }
             Event::Kill => {
                 // Its queued frames are lost, and the new hub makes other ids.
-                self.machine = hub_of(&self.ready.protocol, 2);
+                self.machine = hub_of(&self.ready.protocol, 2, None);
                 self.ticked = None;
                 self.happens(Event::Cut);
             }

@@ -60,6 +60,8 @@ pub enum ClientFault {
     NoObject,
     /// A received object is no message of the pack; a hub may send more than is documented.
     Undocumented,
+    /// A received message found no step that was waiting for it, though the role has steps that take any such message.
+    NotTaken(MessageId),
     /// A received message lacks a member that a later step needs.
     Unusable(MessageId),
     /// A hook failed.

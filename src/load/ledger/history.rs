@@ -114,7 +114,7 @@ impl Histories {
     }
 }
 
-const MARKS: [Mark; 13] = [
+const MARKS: [Mark; 14] = [
     Mark::Attempted,
     Mark::Requested,
     Mark::Acknowledged,
@@ -128,6 +128,7 @@ const MARKS: [Mark; 13] = [
     Mark::Failed,
     Mark::Named(0),
     Mark::Held,
+    Mark::NotTaken,
 ];
 const PUBLISHED: u8 = MARKS.len() as u8;
 

@@ -100,6 +100,7 @@ impl Ledger {
             match (owed, rested && !waits) {
                 (false, _) => self.state.account.unanswered += 1,
                 (true, false) => self.state.account.unfinished += 1,
+                (true, true) if item.not_taken => {}
                 (true, true) => self.state.violation(ViolationKind::Lost, key, &item, now),
             }
         }

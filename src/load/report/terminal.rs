@@ -168,14 +168,24 @@ impl Page<'_> {
         if undocumented > 0 {
             self.line(&format!("  beside      {} frames that match no message of the protocol", grouped(undocumented)));
         }
-        let unanswered: Vec<String> = (0..self.report.layout.names.messages.len())
-            .map(|message| (message, self.count(Count::Message(message, MessageCount::Unanswered))))
-            .filter(|(_, count)| *count > 0)
-            .map(|(message, count)| format!("{} {}", grouped(count), self.report.layout.names.messages[message]))
-            .collect();
+        let unanswered = self.messages(MessageCount::Unanswered);
         if !unanswered.is_empty() {
             self.line(&format!("  unanswered  {}, for which no answer is required", unanswered.join(", ")));
         }
+        let not_taken = self.messages(MessageCount::NotTaken);
+        if !not_taken.is_empty() {
+            self.line(&format!("  not taken   {}: no step was waiting for them", not_taken.join(", ")));
+        }
+    }
+
+    /// The messages of which this was counted: `12 claim_job`.
+    fn messages(&self, kind: MessageCount) -> Vec<String> {
+        let names = self.report.layout.names.messages.iter().enumerate();
+        names
+            .map(|(message, name)| (self.count(Count::Message(message, kind)), name))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{} {name}", grouped(count)))
+            .collect()
     }
 
     fn ledger(&mut self) {
@@ -322,6 +332,7 @@ pub fn word(mark: Mark) -> &'static str {
         Mark::Assigned => "assigned",
         Mark::Released { .. } => "released",
         Mark::Held => "still held",
+        Mark::NotTaken => "not taken",
         Mark::Cancelled => "cancelled",
         Mark::Delivered => "delivered",
         Mark::Completed => "completed",

@@ -159,6 +159,7 @@ impl ClientIo for ClientActions<'_> {
             }),
             ClientFault::NoObject | ClientFault::Unusable(_) => ErrorKind::Invalid,
             ClientFault::Hook | ClientFault::Internal => ErrorKind::Internal,
+            ClientFault::NotTaken(message) => return self.context.recorder.not_taken(usize::from(message.0), at),
             ClientFault::NoFreeClient => return self.context.recorder.no_client(at),
             ClientFault::Undocumented => return self.context.recorder.undocumented(at),
             // Counted as a failed journey.
