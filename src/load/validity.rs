@@ -7,6 +7,7 @@ use super::metrics::selector::{State, supports};
 use super::metrics::{
     Count, Dense, ErrorKind, Gauge, Interval, MessageCount, MessageTime, MetricRegistry, Phase, RunCount, Timing, Total,
 };
+use super::opening::HopelessRole;
 use super::plan::threshold::Outcome;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +56,7 @@ impl Judgement {
 }
 
 /// Facts that the judgement needs beside the measurements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
     /// Whether the plan changes its load on purpose (stages, spikes); then no test for a stationary response time is
     /// made.
@@ -64,6 +65,10 @@ pub struct Circumstances {
     pub undrained: u64,
     /// Clients that had not joined when the measured time began.
     pub unjoined: u64,
+    /// The roles because of which the run ended before it began.
+    pub hopeless: Vec<HopelessRole>,
+    /// Examples of clients that failed to join: what they waited for, and what happened.
+    pub failed_openings: Vec<String>,
 }
 
 /// A p99 send delay over this share of the p99 response makes a run suspect; over [`OURS`], invalid.
@@ -84,12 +89,13 @@ pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstance
     measured(&mut judgement, state);
     send_delays(&mut judgement, layout, total);
     cores(&mut judgement, intervals);
-    lateness(&mut judgement, layout, total, circumstances);
+    lateness(&mut judgement, layout, total);
+    joining(&mut judgement, &circumstances);
     samples(&mut judgement, outcomes);
     if !circumstances.changing_load {
         stationary(&mut judgement, layout, intervals);
     }
-    backlog(&mut judgement, account, intervals, circumstances);
+    backlog(&mut judgement, account, intervals, circumstances.undrained);
     own_errors(&mut judgement, layout, total);
     ledger(&mut judgement, account);
     judgement
@@ -158,7 +164,7 @@ fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
     }
 }
 
-fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, circumstances: Circumstances) {
+fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
     let counts = [
         (
             RunCount::Missed,
@@ -174,9 +180,24 @@ fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, c
             judgement.add(Validity::Suspect, code, format!("{} {text}", grouped(number)));
         }
     }
-    if circumstances.unjoined > 0 {
-        let text = format!("{} clients had not joined when the measured time began", grouped(circumstances.unjoined));
-        judgement.add(Validity::Suspect, "unjoined", text);
+}
+
+fn joining(judgement: &mut Judgement, circumstances: &Circumstances) {
+    let Circumstances { unjoined, hopeless, failed_openings, .. } = circumstances;
+    if *unjoined == 0 {
+        return;
+    }
+    for HopelessRole { name, failed, population } in hopeless {
+        let text = format!("the run ended because no client of {name} joined, and {failed} of {population} failed to");
+        judgement.add(Validity::Invalid, "unjoined", text);
+    }
+    let validity = if hopeless.is_empty() { Validity::Suspect } else { Validity::Invalid };
+    if hopeless.is_empty() {
+        let text = format!("{} clients had not joined when the measured time began", grouped(*unjoined));
+        judgement.add(validity, "unjoined", text);
+    }
+    for text in failed_openings {
+        judgement.add(validity, "unjoined", text.clone());
     }
 }
 
@@ -251,7 +272,7 @@ fn spread(n: f64) -> f64 {
 /// Unread bytes up to this count are no backlog: they have just arrived, or are close frames.
 const UNREAD: u64 = 64 << 10;
 
-fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], circumstances: Circumstances) {
+fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], undrained: u64) {
     let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
     let unread = last(Gauge::Unread);
     let counts = [
@@ -259,7 +280,7 @@ fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], 
             account.unfinished,
             "items were unfinished when the run ended: the hub was still completing others, or a worker still had them",
         ),
-        (circumstances.undrained, "journeys were unfinished at the end of the drain"),
+        (undrained, "journeys were unfinished at the end of the drain"),
         (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
@@ -322,6 +343,9 @@ mod tests {
     #[case::trend(Run { slower: MS, ..Run::default() }, Validity::Suspect, &["trend"])]
     #[case::undrained(circumstances(|c| c.undrained = 4), Validity::Suspect, &["backlog"])]
     #[case::unjoined(circumstances(|c| c.unjoined = 4), Validity::Suspect, &["unjoined"])]
+    #[case::failed_to_join(circumstances(|c| (c.unjoined, c.failed_openings) = (4, vec!["a".to_owned(), "b".to_owned()])), Validity::Suspect, &["unjoined"; 3])]
+    #[case::joined_later(circumstances(|c| c.failed_openings = vec!["a".to_owned()]), Validity::Valid, &[])]
+    #[case::hopeless(circumstances(|c| (c.unjoined, c.hopeless) = (4, vec![HopelessRole { name: "worker".to_owned(), failed: 3, population: 4 }])), Validity::Invalid, &["unjoined"])]
     #[case::trend_on_purpose(Run { slower: MS, ..circumstances(|c| c.changing_load = true) }, Validity::Valid, &[])]
     #[case::samples(Run { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..Run::default() }, Validity::Suspect, &["samples"])]
     #[case::enough_samples(Run { thresholds: vec!["submit_job.response.p99.9 < 1s"], ..Run::default() }, Validity::Valid, &[])]

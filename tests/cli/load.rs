@@ -83,6 +83,22 @@ fn a_violation_fails_the_run_without_a_threshold() {
     assert!(done.err.contains(&format!("; first {id}")), "{}", done.err);
 }
 
+/// Workers wait for a message that does not come; clients would connect after them.
+#[test]
+fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
+    let serving = Serving::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
+    let arguments = ["load", serving.url("emprops"), "--protocol", "emprops", "--plan", "jobs", "--workers", "40"];
+    let done = hubproof(arguments.iter().chain(&SMALL)).ends_with(3);
+    let expected = "invalid: the run ended because no client of worker joined, and ";
+    assert!(done.out.contains(expected), "{}", done.out);
+    let line = done.out.lines().find(|line| line.contains("invalid: worker 0 waited for worker_registered (")).unwrap();
+    assert!(line.contains("scenarios/emprops/shared.yaml:"), "{line}");
+    assert!(line.contains(r#"; received: {"type":"connection_established""#), "{line}");
+    assert!(line.contains(r#""type":"client_registered""#), "{line}");
+    // One patience of ten seconds, and not a minute of tries.
+    assert!(done.took < Duration::from_secs(45), "{:?}", done.took);
+}
+
 /// Runs and returns the report from stdout. A slow machine may make a run suspect, nothing else.
 #[track_caller]
 fn report(arguments: &[&str]) -> Value {

@@ -105,6 +105,8 @@ pub struct RunResults {
     pub failed: u64,
     pub missed: u64,
     pub joined: u64,
+    /// Failed openings: the operation, and the reason.
+    pub not_joined: Vec<(usize, Option<ClientFault>)>,
     pub entries: Vec<Entry>,
     pub names: NameTable,
 }
@@ -123,6 +125,7 @@ impl RunResults {
             failed: 0,
             missed: 0,
             joined: 0,
+            not_joined: Vec::new(),
             entries: Vec::new(),
             names: NameTable::default(),
         }
@@ -529,6 +532,10 @@ impl ClientIo for Hands<'_> {
 
     fn joined(&mut self) {
         self.results.joined += 1;
+    }
+
+    fn not_joined(&mut self, at: usize, fault: Option<ClientFault>) {
+        self.results.not_joined.push((at, fault));
     }
 
     fn room(&mut self) {

@@ -14,6 +14,7 @@ use crate::load::compile::{self, lint};
 use crate::load::engine::{self, Clock, Ending, Setup, Validate};
 use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
+use crate::load::opening::MOST_EXAMPLES;
 use crate::load::plan::threshold::{self, Threshold};
 use crate::load::plan::{self, Plan, Script};
 use crate::load::report::{About, LoadReport};
@@ -98,6 +99,7 @@ impl Place<'_> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let prepared_target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
         let site = Arc::clone(prepared_target.first());
+        let masker = prepare::masker(subject);
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let clock = Clock::start();
         let epoch_ms = now_ms();
@@ -153,10 +155,15 @@ impl Place<'_> {
         let (outcome, watcher) =
             folded.map_err(|error| CliError::new(format!("hubproof failed: {error}; please report this")))?;
         let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
+        let failed = outcome.failed_openings.iter().map(|failed| failed.text(&prepared, |span| sources.place(span)));
+        let mut failed: Vec<String> = failed.map(|text| masker.mask(&text).into_owned()).collect();
+        failed.truncate(MOST_EXAMPLES);
         let circumstances = Circumstances {
             changing_load: changes(plan),
             undrained: outcome.undrained,
             unjoined: outcome.clients - outcome.joined,
+            hopeless: outcome.hopeless.clone(),
+            failed_openings: failed,
         };
         let ending = outcome.ending;
         let about = About {
@@ -169,7 +176,7 @@ impl Place<'_> {
             started: u64::try_from(epoch_ms).unwrap_or(0),
             seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
-            interrupted: ending != Ending::Complete,
+            interrupted: matches!(ending, Ending::Interrupted | Ending::Stopped),
             facts: self.facts(plan, embedded, &outcome),
         };
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());

@@ -65,6 +65,10 @@ pub async fn run(
         let Attempt::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
             return Ok(super::NOT_STARTED);
         };
+        if ending == Ending::NotJoined {
+            sinks.write(&report, sources)?;
+            return Ok(report.exit_code());
+        }
         if ending != Ending::Complete {
             eprintln!("the search was interrupted");
             break;

@@ -97,6 +97,10 @@ pub trait ClientIo {
     /// Reports that the opening succeeded, for the first time or after a reconnect.
     fn joined(&mut self);
 
+    /// Reports that the opening failed at this operation of its program; `None` if a message did not come that may be
+    /// any.
+    fn not_joined(&mut self, at: usize, fault: Option<ClientFault>);
+
     /// Reports that the client can take another journey.
     fn room(&mut self);
 

@@ -249,9 +249,8 @@ impl Client {
         let waiting = self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
         let oldest = waiting.reduce(|a, b| if (b.1.order.wrapping_sub(a.1.order) as i32) < 0 { b } else { a });
         let Some((task, _)) = oldest else { return false };
-        io.fault(ClientFault::Refused(message), now);
         self.note_refusal(role, task, now, io);
-        self.fail(role, task, now, io);
+        self.fail(role, task, Some(ClientFault::Refused(message)), now, io);
         true
     }
 
@@ -282,8 +281,7 @@ impl Client {
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Hook(hook)) = role.programs[program].ops.get(at) else { return };
         let Some(answer) = answer else {
-            io.fault(ClientFault::Hook, now);
-            return self.fail(role, task, now, io);
+            return self.fail(role, task, Some(ClientFault::Hook), now, io);
         };
         self.capture(task, &hook.captures, answer);
         self.tasks[task].due = now;

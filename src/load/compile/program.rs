@@ -168,6 +168,8 @@ pub enum Slot {
 
 #[derive(Debug)]
 pub struct Expect {
+    /// The step in its file.
+    pub span: Span,
     /// The expected message; `None` for any.
     pub message: Option<MessageId>,
     pub within: Nanos,

@@ -96,7 +96,7 @@ impl Run {
             State { layout: &series.layout, total: series.total(), account: &account, intervals: series.intervals() };
         let thresholds = self.thresholds.iter().map(|text| read(text)).collect();
         let outcomes = Watch::new(thresholds).finish(state, None);
-        let judgement = judge(state, &outcomes, self.circumstances);
+        let judgement = judge(state, &outcomes, self.circumstances.clone());
         LoadReport::new(self.about(), series, account, outcomes, judgement)
     }
 
