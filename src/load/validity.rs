@@ -3,12 +3,12 @@
 
 use super::format::{grouped, nanos, percent};
 use super::ledger::Totals;
-use super::metrics::selector::{State, supports};
+use super::metrics::selector::{Stat, State, own_delay, supports};
 use super::metrics::{
     Count, Dense, ErrorKind, Gauge, Interval, MessageCount, MessageTime, MetricRegistry, Phase, RunCount, Timing, Total,
 };
 use super::opening::HopelessRole;
-use super::plan::threshold::Outcome;
+use super::plan::threshold::{Outcome, Standing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Validity {
@@ -71,10 +71,8 @@ pub struct Circumstances {
     pub failed_openings: Vec<String>,
 }
 
-/// A p99 send delay over this share of the p99 response makes a run suspect; over [`OURS`], invalid.
-const DELAY: f64 = 0.1;
-/// With a p99 send delay over this share of the p99 response a run is invalid: most of the response time is the
-/// generator's own delay.
+/// With a larger share of the generator's own delay, a p99 response says nothing about the hub. A smaller one is an
+/// uncertainty of the figure, and makes a run suspect only where it decides a threshold.
 const OURS: f64 = 0.5;
 /// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
 const BUSY: f64 = 0.9;
@@ -87,7 +85,7 @@ pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstance
     let mut judgement = Judgement::default();
     let State { layout, total, account, intervals } = state;
     measured(&mut judgement, state);
-    send_delays(&mut judgement, layout, total);
+    send_delays(&mut judgement, layout, total, outcomes);
     cores(&mut judgement, intervals);
     lateness(&mut judgement, layout, total);
     joining(&mut judgement, &circumstances);
@@ -115,7 +113,7 @@ fn measured(judgement: &mut Judgement, state: State<'_>) {
     }
 }
 
-fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
+fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, outcomes: &[Outcome]) {
     for (message, name) in layout.names.messages.iter().enumerate() {
         let timing = |kind| total.timing(layout, Timing::Message(message, kind));
         let (Some(delay), Some(response)) = (timing(MessageTime::SendDelay), timing(MessageTime::Response)) else {
@@ -125,20 +123,28 @@ fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total
         if !supports(delay.len(), 0.9) || !supports(response.len(), 0.9) {
             continue;
         }
-        let (delay, response) = (delay.value_at_quantile(0.99) as f64, response.value_at_quantile(0.99) as f64);
-        let validity = match delay / response.max(1.0) {
-            share if share > OURS => Validity::Invalid,
-            share if share > DELAY => Validity::Suspect,
-            _ => continue,
-        };
+        let p99 = Stat::Quantile(0.99);
+        let own = own_delay(layout, total, Timing::Message(message, MessageTime::Response), p99).unwrap_or_default();
+        let response = p99.of(response);
+        let share = own / response.max(1.0);
+        if share > OURS {
+            let text = format!(
+                "{name}: up to {} of the p99 response time of {} ({}) is the generator's own delay, so it says nothing about the hub",
+                nanos(own),
+                nanos(response),
+                percent(share)
+            );
+            judgement.add(Validity::Invalid, "send-delay", text);
+        }
+    }
+    for outcome in outcomes.iter().filter(|outcome| outcome.uncertain) {
+        let otherwise = if outcome.standing == Standing::Holds { "not hold" } else { "hold" };
         let text = format!(
-            "{name}: 1 % was sent {} late or more, which is {} of the p99 response time of {}; at most {} is acceptable",
-            nanos(delay),
-            percent(delay / response),
-            nanos(response),
-            percent(DELAY)
+            "`{}`: observed {}; without the generator's own delay it may {otherwise}",
+            outcome.threshold.text,
+            outcome.explained()
         );
-        judgement.add(validity, "send-delay", text);
+        judgement.add(Validity::Suspect, "send-delay", text);
     }
 }
 
@@ -331,7 +337,12 @@ mod tests {
     #[rstest]
     #[case::calm(Run::calm(), Validity::Valid, &[])]
     #[case::a_little_late(Run { delay: MS * 9 / 10, ..Run::default() }, Validity::Valid, &[])]
-    #[case::late(Run { delay: 2 * MS, ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late(Run { delay: 2 * MS, ..Run::default() }, Validity::Valid, &[])]
+    #[case::late_and_it_decides(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late_and_it_decides_that_it_holds(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 > 11ms"], ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late_and_it_holds(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..Run::default() }, Validity::Valid, &[])]
+    #[case::late_and_it_is_broken(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 9ms"], ..Run::default() }, Validity::Valid, &[])]
+    #[case::service_does_not_hold_it(Run { delay: 2 * MS, thresholds: vec!["submit_job.service.p99 < 11ms"], ..Run::default() }, Validity::Valid, &[])]
     #[case::far_too_late(Run { delay: 30 * MS, ..Run::default() }, Validity::Invalid, &["send-delay"])]
     #[case::core(Run { busy: 0.95, ..Run::default() }, Validity::Suspect, &["core"])]
     #[case::missed(Run { missed: 1, ..Run::default() }, Validity::Suspect, &["missed-ticks"])]

@@ -155,9 +155,11 @@ impl Place<'_> {
         let (outcome, watcher) =
             folded.map_err(|error| CliError::new(format!("hubproof failed: {error}; please report this")))?;
         let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
-        let failed = outcome.failed_openings.iter().map(|failed| failed.text(&prepared, |span| sources.place(span)));
-        let mut failed: Vec<String> = failed.map(|text| masker.mask(&text).into_owned()).collect();
+        let mut failed = outcome.failed_openings.clone();
+        failed.sort_by_key(|failed| (failed.role, failed.client));
         failed.truncate(MOST_EXAMPLES);
+        let failed = failed.iter().map(|failed| failed.text(&prepared, |span| sources.place(span)));
+        let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
         let circumstances = Circumstances {
             changing_load: changes(plan),
             undrained: outcome.undrained,

@@ -83,6 +83,9 @@ pub async fn run(
             _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {
                 Some(format!("this machine was the limit: {}", reason.text))
             }
+            Standing::Broken if outcome.uncertain => {
+                Some(format!("this machine was the limit: {}", outcome.explained()))
+            }
             Standing::Broken => Some("the threshold is broken".to_owned()),
             Standing::NotObserved => Some(format!("the threshold was not observed: {}", outcome.shown())),
             Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report)),

@@ -185,6 +185,15 @@ impl Metric {
         impossible.or_else(|| value.is_none().then(|| "no samples".to_owned()))
     }
 
+    /// How much of a time may be the generator's own delay, see [`own_delay`].
+    pub fn own_delay(&self, state: State<'_>) -> Option<f64> {
+        match *self {
+            Self::Time(_, Stat::Count) => None,
+            Self::Time(timing, stat) => own_delay(state.layout, state.total, timing, stat),
+            _ => None,
+        }
+    }
+
     /// The kind of violations that it counts.
     pub fn violation(&self) -> Option<ViolationKind> {
         let Self::Ledger(place) = self else { return None };
@@ -207,6 +216,21 @@ impl Metric {
             _ => true,
         }
     }
+}
+
+/// How much of a time that counts from when a message was due may be the generator's own delay, so that the hub's part is
+/// smaller by up to this. `None` for other times.
+pub fn own_delay(layout: &MetricRegistry, total: &Total, timing: Timing, stat: Stat) -> Option<f64> {
+    let Timing::Message(message, kind) = timing else { return None };
+    let of = |kind| total.timing(layout, Timing::Message(message, kind)).map(|histogram| stat.of(histogram));
+    if matches!(kind, MessageTime::SendDelay | MessageTime::Service) {
+        return None;
+    }
+    let (whole, delay) = (of(kind)?, of(MessageTime::SendDelay)?);
+    // A percentile of sums may exceed the sum of the percentiles, so what the delay adds to the response counts, too.
+    let added =
+        of(MessageTime::Response).zip(of(MessageTime::Service)).map_or(0.0, |(response, service)| response - service);
+    Some(delay.max(added).min(whole))
 }
 
 /// Whether so many samples suffice for a percentile: ten of them must lie beyond it.

@@ -77,6 +77,10 @@ pub struct Outcome {
     pub standing: Standing,
     /// Why nothing was observed.
     pub unobserved: Option<String>,
+    /// How much of `observed` may be the generator's own delay.
+    pub own_delay: Option<f64>,
+    /// Whether it would turn out otherwise without that delay.
+    pub uncertain: bool,
     /// Whether there were enough samples for the threshold's percentile.
     pub supported: bool,
     /// Whether the broken threshold ended the run.
@@ -173,7 +177,11 @@ impl Threshold {
             _ => Standing::NotObserved,
         };
         let supported = self.metric.is_supported(state);
-        Outcome { threshold: self.clone(), observed, standing, unobserved, supported, aborted: false }
+        let own_delay = self.metric.own_delay(state);
+        let holds = |value| self.comparison.holds(value, self.bound);
+        let uncertain = observed.zip(own_delay).is_some_and(|(value, own)| holds(value) != holds(value - own));
+        let threshold = self.clone();
+        Outcome { threshold, observed, standing, unobserved, own_delay, uncertain, supported, aborted: false }
     }
 }
 
@@ -206,10 +214,7 @@ impl Watch {
     /// Returns the first threshold that has been broken for longer than it allows, which ends the run.
     pub fn look(&mut self, now: Nanos, state: State<'_>) -> Option<&Threshold> {
         for (threshold, since) in &mut self.thresholds {
-            *since = match threshold.check(state).standing {
-                Standing::Broken => since.or(Some(now)),
-                _ => None,
-            };
+            *since = if threshold.check(state).is_broken() { since.or(Some(now)) } else { None };
         }
         let over = |(threshold, since): &&(Threshold, Option<Nanos>)| match (threshold.abort_after, since) {
             (Some(delay), Some(since)) => u128::from(now - since) >= delay.as_nanos(),
@@ -226,7 +231,7 @@ impl Watch {
             Outcome { aborted, ..threshold.check(state) }
         };
         let outcomes = self.thresholds.into_iter().map(outcome);
-        outcomes.filter(|outcome| !outcome.threshold.default || outcome.standing == Standing::Broken).collect()
+        outcomes.filter(|outcome| !outcome.threshold.default || outcome.is_broken()).collect()
     }
 }
 
@@ -245,9 +250,27 @@ impl Outcome {
         }
     }
 
+    /// Formats the observed value with the part of it that may be the generator's: `313 µs (up to 82 µs of it is ours)`.
+    pub fn explained(&self) -> String {
+        match self.own_delay {
+            Some(own) => format!("{} (up to {} of it is ours)", self.shown(), crate::load::format::nanos(own)),
+            None => self.shown(),
+        }
+    }
+
+    /// Whether it is broken, whatever part of the observed value is the generator's.
+    pub fn is_broken(&self) -> bool {
+        self.standing == Standing::Broken && !self.uncertain
+    }
+
+    /// Whether it holds, whatever part of the observed value is the generator's.
+    pub fn is_met(&self) -> bool {
+        self.standing == Standing::Holds && !self.uncertain
+    }
+
     /// Whether violations in the ledger break it.
     pub fn is_violated(&self) -> bool {
-        self.standing == Standing::Broken && self.threshold.metric.violation().is_some()
+        self.is_broken() && self.threshold.metric.violation().is_some()
     }
 
     /// Whether the threshold's percentile has too few samples.

@@ -39,6 +39,7 @@ fn case(report: &LoadReport, name: &str, status: TestCaseStatus) -> TestCase {
 
 fn threshold(report: &LoadReport, outcome: &Outcome) -> TestCaseStatus {
     let (kind, word) = match outcome.standing {
+        _ if outcome.uncertain => (NonSuccessKind::Error, "uncertain"),
         Standing::Holds => return TestCaseStatus::success(),
         Standing::Broken => (NonSuccessKind::Failure, "broken"),
         Standing::NotObserved => (NonSuccessKind::Error, "not-observed"),
@@ -50,7 +51,7 @@ fn threshold(report: &LoadReport, outcome: &Outcome) -> TestCaseStatus {
         status.set_description(format!("the first items: {}", printable(&items.join(", "))));
     }
     let prefix = if outcome.unobserved.is_some() { "not observed" } else { "observed" };
-    status.set_message(format!("{prefix}: {}{ended}", outcome.shown())).set_type(word);
+    status.set_message(format!("{prefix}: {}{ended}", outcome.explained())).set_type(word);
     status
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::ledger::{Totals, Violation};
 use super::metrics::selector::State;
 use super::metrics::{Interval, MetricRegistry, Series, Total};
-use super::plan::threshold::{Outcome, Standing};
+use super::plan::threshold::Outcome;
 use super::validity::{Judgement, Validity};
 
 /// The ids that are shown of one kind of violations.
@@ -76,18 +76,16 @@ impl LoadReport {
     }
 
     /// The exit code: 0 every threshold holds; 1 a threshold is broken; 3 the run is not valid, or a threshold was not
-    /// observed. The times of an invalid run break no threshold, since they do not describe the hub; violations in the
+    /// observed or is uncertain. The times of an invalid run break no threshold, since they do not describe the hub; violations in the
     /// ledger do not depend on times.
     pub fn exit_code(&self) -> u8 {
-        let any = |standing| self.thresholds.iter().any(|outcome| outcome.standing == standing);
-        let violated = self.thresholds.iter().any(Outcome::is_violated);
+        let any = |is: fn(&Outcome) -> bool| self.thresholds.iter().any(is);
         match self.validity() {
-            _ if violated => 1,
+            _ if any(Outcome::is_violated) => 1,
             Validity::Invalid => 3,
-            _ if any(Standing::Broken) => 1,
-            Validity::Suspect => 3,
-            Validity::Valid if any(Standing::NotObserved) => 3,
-            Validity::Valid => 0,
+            _ if any(Outcome::is_broken) => 1,
+            Validity::Valid if self.thresholds.iter().all(Outcome::is_met) => 0,
+            Validity::Valid | Validity::Suspect => 3,
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::LoadReport;
 use crate::load::format::{grouped, nanos, percent, rate};
 use crate::load::ledger::{Mark, NO_PARTY, Totals, Violation, ViolationKind};
-use crate::load::metrics::selector::{delivery_ratio, supports};
+use crate::load::metrics::selector::{Stat, delivery_ratio, own_delay, supports};
 use crate::load::metrics::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
@@ -85,6 +85,23 @@ impl Page<'_> {
         self.line(&row);
     }
 
+    /// How much of the times of the row above may be the generator's own delay.
+    fn own_delays(&mut self, timing: Timing) {
+        let (layout, total) = (&self.report.layout, &self.report.total);
+        let samples = self.timing(timing).map_or(0, Dense::len);
+        let mut row = format!("  {:<24} {:<10} {:>9} {:>9}", "", "ours up to", "", "");
+        for (_, quantile) in QUANTILES {
+            let own = own_delay(layout, total, timing, Stat::Quantile(quantile));
+            let Some(own) = own else { return };
+            let shown = if supports(samples, quantile) { nanos(own) } else { "-".to_owned() };
+            let _ = write!(row, " {shown:>8}");
+        }
+        if let Some(own) = own_delay(layout, total, timing, Stat::Max) {
+            let _ = write!(row, " {:>8}", nanos(own));
+        }
+        self.line(&row);
+    }
+
     fn heading(&mut self, title: &str, columns: &str) {
         let mut row = format!("  {title:<24} {columns:<10} {:>9} {:>9}", "samples", "rate");
         for (name, _) in QUANTILES {
@@ -112,6 +129,7 @@ impl Page<'_> {
                 }
                 let per_second = self.report.total.rate(&self.report.layout, Count::Message(message, count));
                 self.row(&std::mem::take(&mut shown), word, &rate(per_second), &histogram);
+                self.own_delays(Timing::Message(message, kind));
             }
         }
     }
@@ -139,8 +157,10 @@ impl Page<'_> {
             let per_second = rate(self.report.total.rate(&self.report.layout, delivered));
             self.heading("fan-out", "");
             self.row(&printable(name), "each", &per_second, &each);
+            self.own_delays(Timing::Message(message, MessageTime::Delivery));
             if let Some(last) = self.timing(Timing::Message(message, MessageTime::LastDelivery)).cloned() {
                 self.row("", "last", "", &last);
+                self.own_delays(Timing::Message(message, MessageTime::LastDelivery));
             }
             if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
                 let due = self.count(Count::Message(message, MessageCount::Due));
@@ -256,6 +276,7 @@ impl Page<'_> {
                 self.line("");
             }
             let word = match outcome.standing {
+                _ if outcome.uncertain => "uncertain",
                 Standing::Holds => "holds",
                 Standing::Broken => "BROKEN",
                 Standing::NotObserved => "unobserved",
@@ -264,7 +285,9 @@ impl Page<'_> {
             let text = &outcome.threshold.text;
             self.line(&match &outcome.unobserved {
                 Some(why) => format!("  {word:<11} {text}   {why}{ended}"),
-                None => format!("  {word:<11} {text}   observed: {}{}{ended}", outcome.shown(), self.examples(outcome)),
+                None => {
+                    format!("  {word:<11} {text}   observed: {}{}{ended}", outcome.explained(), self.examples(outcome))
+                }
             });
         }
     }
@@ -281,7 +304,7 @@ impl Page<'_> {
         for reason in &report.judgement.reasons {
             self.line(&format!("{}: {}", reason.validity.name(), printable(&reason.text)));
         }
-        let holding = report.thresholds.iter().filter(|outcome| outcome.standing == Standing::Holds).count();
+        let holding = report.thresholds.iter().filter(|outcome| outcome.is_met()).count();
         let thresholds = match report.thresholds.len() {
             0 => String::new(),
             all => format!("; {holding} of {all} thresholds hold"),
