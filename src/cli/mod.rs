@@ -53,6 +53,8 @@ enum Command {
 
 /// Exit codes.
 pub mod exit {
+    /// The hub failed.
+    pub const FAILED: u8 = 1;
     /// Wrong usage, or an error in a file of the user.
     pub const USAGE: u8 = 2;
     /// Nothing ran, or nothing could be decided.

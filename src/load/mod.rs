@@ -14,6 +14,7 @@
 //! plan        the plan file: roles, populations, arrivals, phases, thresholds; the schedule of due times
 //! compile     a plan compiled for a target: flat lists of operations, message templates, the classifier of frames
 //! client      the state machine of one virtual client, sans-IO: (now, input) -> calls of its `io`
+//! opening     clients that do not join: what they waited for, and when a run ends because of it
 //! engine      sockets and threads: the only part that is not pure
 //! validity    whether the numbers of a run can be trusted;  max_rate: the search for the highest sustained rate
 //! report      the report formats;  compare: the differences between two runs
@@ -31,6 +32,7 @@ pub mod ids;
 pub mod ledger;
 pub mod max_rate;
 pub mod metrics;
+pub mod opening;
 pub mod plan;
 pub mod report;
 pub mod validity;

@@ -3,11 +3,12 @@
 
 use super::format::{grouped, nanos, percent};
 use super::ledger::Totals;
-use super::metrics::selector::{State, supports};
+use super::metrics::selector::{Stat, State, own_delay, supports};
 use super::metrics::{
     Count, Dense, ErrorKind, Gauge, Interval, MessageCount, MessageTime, MetricRegistry, Phase, RunCount, Timing, Total,
 };
-use super::plan::threshold::Outcome;
+use super::opening::HopelessRole;
+use super::plan::threshold::{Outcome, Standing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Validity {
@@ -55,7 +56,7 @@ impl Judgement {
 }
 
 /// Facts that the judgement needs beside the measurements.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
     /// Whether the plan changes its load on purpose (stages, spikes); then no test for a stationary response time is
     /// made.
@@ -64,12 +65,14 @@ pub struct Circumstances {
     pub undrained: u64,
     /// Clients that had not joined when the measured time began.
     pub unjoined: u64,
+    /// The roles because of which the run ended before it began.
+    pub hopeless: Vec<HopelessRole>,
+    /// Examples of clients that failed to join: what they waited for, and what happened.
+    pub failed_openings: Vec<String>,
 }
 
-/// A p99 send delay over this share of the p99 response makes a run suspect; over [`OURS`], invalid.
-const DELAY: f64 = 0.1;
-/// With a p99 send delay over this share of the p99 response a run is invalid: most of the response time is the
-/// generator's own delay.
+/// With a larger share of the generator's own delay, a p99 response says nothing about the hub. A smaller one is an
+/// uncertainty of the figure, and makes a run suspect only where it decides a threshold.
 const OURS: f64 = 0.5;
 /// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
 const BUSY: f64 = 0.9;
@@ -81,15 +84,16 @@ const OWN_ERRORS: f64 = 0.01;
 pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstances) -> Judgement {
     let mut judgement = Judgement::default();
     let State { layout, total, account, intervals } = state;
-    measured(&mut judgement, layout, total, intervals);
-    send_delays(&mut judgement, layout, total);
+    measured(&mut judgement, state);
+    send_delays(&mut judgement, layout, total, outcomes);
     cores(&mut judgement, intervals);
-    lateness(&mut judgement, layout, total, circumstances);
+    lateness(&mut judgement, layout, total);
+    joining(&mut judgement, &circumstances);
     samples(&mut judgement, outcomes);
     if !circumstances.changing_load {
         stationary(&mut judgement, layout, intervals);
     }
-    backlog(&mut judgement, account, intervals, circumstances);
+    backlog(&mut judgement, account, intervals, circumstances.undrained);
     own_errors(&mut judgement, layout, total);
     ledger(&mut judgement, account);
     judgement
@@ -100,18 +104,16 @@ fn sent(layout: &MetricRegistry, total: &Total) -> u64 {
     messages.map(|message| total.count(layout, Count::Message(message, MessageCount::Sent))).sum()
 }
 
-fn measured(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, intervals: &[Interval]) {
-    if total.time == 0 {
+fn measured(judgement: &mut Judgement, state: State<'_>) {
+    if state.total.time == 0 {
         judgement.add(Validity::Invalid, "unmeasured", "the run ended before a whole interval was measured".to_owned());
-    } else if sent(layout, total) == 0
-        && !intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
-    {
+    } else if state.is_idle() {
         // Clients that only stay connected send nothing.
         judgement.add(Validity::Invalid, "unmeasured", "no message was sent and no client was connected".to_owned());
     }
 }
 
-fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
+fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, outcomes: &[Outcome]) {
     for (message, name) in layout.names.messages.iter().enumerate() {
         let timing = |kind| total.timing(layout, Timing::Message(message, kind));
         let (Some(delay), Some(response)) = (timing(MessageTime::SendDelay), timing(MessageTime::Response)) else {
@@ -121,20 +123,28 @@ fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total
         if !supports(delay.len(), 0.9) || !supports(response.len(), 0.9) {
             continue;
         }
-        let (delay, response) = (delay.value_at_quantile(0.99) as f64, response.value_at_quantile(0.99) as f64);
-        let validity = match delay / response.max(1.0) {
-            share if share > OURS => Validity::Invalid,
-            share if share > DELAY => Validity::Suspect,
-            _ => continue,
-        };
+        let p99 = Stat::Quantile(0.99);
+        let own = own_delay(layout, total, Timing::Message(message, MessageTime::Response), p99).unwrap_or_default();
+        let response = p99.of(response);
+        let share = own / response.max(1.0);
+        if share > OURS {
+            let text = format!(
+                "{name}: up to {} of the p99 response time of {} ({}) is the generator's own delay, so it says nothing about the hub",
+                nanos(own),
+                nanos(response),
+                percent(share)
+            );
+            judgement.add(Validity::Invalid, "send-delay", text);
+        }
+    }
+    for outcome in outcomes.iter().filter(|outcome| outcome.uncertain) {
+        let otherwise = if outcome.standing == Standing::Holds { "not hold" } else { "hold" };
         let text = format!(
-            "{name}: 1 % was sent {} late or more, which is {} of the p99 response time of {}; at most {} is acceptable",
-            nanos(delay),
-            percent(delay / response),
-            nanos(response),
-            percent(DELAY)
+            "`{}`: observed {}; without the generator's own delay it may {otherwise}",
+            outcome.threshold.text,
+            outcome.explained()
         );
-        judgement.add(validity, "send-delay", text);
+        judgement.add(Validity::Suspect, "send-delay", text);
     }
 }
 
@@ -160,7 +170,7 @@ fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
     }
 }
 
-fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, circumstances: Circumstances) {
+fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
     let counts = [
         (
             RunCount::Missed,
@@ -176,9 +186,24 @@ fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, c
             judgement.add(Validity::Suspect, code, format!("{} {text}", grouped(number)));
         }
     }
-    if circumstances.unjoined > 0 {
-        let text = format!("{} clients had not joined when the measured time began", grouped(circumstances.unjoined));
-        judgement.add(Validity::Suspect, "unjoined", text);
+}
+
+fn joining(judgement: &mut Judgement, circumstances: &Circumstances) {
+    let Circumstances { unjoined, hopeless, failed_openings, .. } = circumstances;
+    if *unjoined == 0 {
+        return;
+    }
+    for HopelessRole { name, failed, population } in hopeless {
+        let text = format!("the run ended because no client of {name} joined, and {failed} of {population} failed to");
+        judgement.add(Validity::Invalid, "unjoined", text);
+    }
+    let validity = if hopeless.is_empty() { Validity::Suspect } else { Validity::Invalid };
+    if hopeless.is_empty() {
+        let text = format!("{} clients had not joined when the measured time began", grouped(*unjoined));
+        judgement.add(validity, "unjoined", text);
+    }
+    for text in failed_openings {
+        judgement.add(validity, "unjoined", text.clone());
     }
 }
 
@@ -253,12 +278,15 @@ fn spread(n: f64) -> f64 {
 /// Unread bytes up to this count are no backlog: they have just arrived, or are close frames.
 const UNREAD: u64 = 64 << 10;
 
-fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], circumstances: Circumstances) {
+fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], undrained: u64) {
     let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
     let unread = last(Gauge::Unread);
     let counts = [
-        (account.unfinished, "items were unfinished when the run ended, though the hub was still completing others"),
-        (circumstances.undrained, "journeys were unfinished at the end of the drain"),
+        (
+            account.unfinished,
+            "items were unfinished when the run ended: the hub was still completing others, or a worker still had them",
+        ),
+        (undrained, "journeys were unfinished at the end of the drain"),
         (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
@@ -309,7 +337,12 @@ mod tests {
     #[rstest]
     #[case::calm(Run::calm(), Validity::Valid, &[])]
     #[case::a_little_late(Run { delay: MS * 9 / 10, ..Run::default() }, Validity::Valid, &[])]
-    #[case::late(Run { delay: 2 * MS, ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late(Run { delay: 2 * MS, ..Run::default() }, Validity::Valid, &[])]
+    #[case::late_and_it_decides(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late_and_it_decides_that_it_holds(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 > 11ms"], ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late_and_it_holds(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..Run::default() }, Validity::Valid, &[])]
+    #[case::late_and_it_is_broken(Run { delay: 2 * MS, thresholds: vec!["submit_job.response.p99 < 9ms"], ..Run::default() }, Validity::Valid, &[])]
+    #[case::service_does_not_hold_it(Run { delay: 2 * MS, thresholds: vec!["submit_job.service.p99 < 11ms"], ..Run::default() }, Validity::Valid, &[])]
     #[case::far_too_late(Run { delay: 30 * MS, ..Run::default() }, Validity::Invalid, &["send-delay"])]
     #[case::core(Run { busy: 0.95, ..Run::default() }, Validity::Suspect, &["core"])]
     #[case::missed(Run { missed: 1, ..Run::default() }, Validity::Suspect, &["missed-ticks"])]
@@ -321,6 +354,9 @@ mod tests {
     #[case::trend(Run { slower: MS, ..Run::default() }, Validity::Suspect, &["trend"])]
     #[case::undrained(circumstances(|c| c.undrained = 4), Validity::Suspect, &["backlog"])]
     #[case::unjoined(circumstances(|c| c.unjoined = 4), Validity::Suspect, &["unjoined"])]
+    #[case::failed_to_join(circumstances(|c| (c.unjoined, c.failed_openings) = (4, vec!["a".to_owned(), "b".to_owned()])), Validity::Suspect, &["unjoined"; 3])]
+    #[case::joined_later(circumstances(|c| c.failed_openings = vec!["a".to_owned()]), Validity::Valid, &[])]
+    #[case::hopeless(circumstances(|c| (c.unjoined, c.hopeless) = (4, vec![HopelessRole { name: "worker".to_owned(), failed: 3, population: 4 }])), Validity::Invalid, &["unjoined"])]
     #[case::trend_on_purpose(Run { slower: MS, ..circumstances(|c| c.changing_load = true) }, Validity::Valid, &[])]
     #[case::samples(Run { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..Run::default() }, Validity::Suspect, &["samples"])]
     #[case::enough_samples(Run { thresholds: vec!["submit_job.response.p99.9 < 1s"], ..Run::default() }, Validity::Valid, &[])]

@@ -27,11 +27,30 @@ const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200
 #[case(&["--protocol", "qi", "--threshold", "extended_request.respons.p99 < 5ms"], "did you mean `response`")]
 #[case(&["--protocol", "qi", "--find-max", "ledger.lots == 0"], "did you mean `lost`")]
 #[case(&["--protocol", "qi", "--plan", "idle", "--find-max", "ledger.lost == 0"], "there is no rate to search for")]
+#[case(&["--protocol", "qi", "--check", "--threshold", "extended_requst.sent > 5"], "did you mean `extended_request`")]
+#[case(&["--protocol", "qi", "--check", "--threshold", "sesion.failed == 0"], "did you mean `session`")]
+#[case(&["--protocol", "qi", "--check", "--threshold", "extended_request.respons.p99 < 5ms"], "did you mean `response`")]
+#[case(&["--protocol", "qi", "--check", "--find-max", "ledger.lots == 0"], "did you mean `lost`")]
+#[case(&["--protocol", "qi", "--check", "--find-max", "monitr.completed > 5"], "the plan measures no `monitr`")]
+#[case(&["--protocol", "concierge", "--plan", "direct", "--check", "--threshold", "listener.completed > 5"], "the plan measures no `listener`")]
+#[case(&["--protocol", "qi", "--check", "--plan", "idle", "--find-max", "ledger.lost == 0"], "there is no rate to search for")]
+#[case(&["--protocol", "qi", "--threshold", "ledger.reordered == 0"], "add `ordered: true` to the plan")]
 #[case(&["--protocol", "qi", "--report", "yaml=x"], "there is no report format `yaml`")]
 #[case(&["--protocol", "qi", "--report", "csv=/nowhere/x"], "a report cannot be written to /nowhere/x")]
 fn wrong_arguments_are_reported_before_connecting(#[case] arguments: &[&str], #[case] about: &str) {
     let done = hubproof(["load"].iter().chain(arguments)).ends_with(2);
     assert!(done.err.contains(about), "{}", done.err);
+}
+
+/// A plan's own mistake has its place in the file.
+#[test]
+fn a_threshold_of_a_plan_is_checked_without_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.yaml");
+    let plan = "title: t\nroles: { caller: { population: 1, steps: [ { sends: base_request } ] } }\nthresholds:\n  - base_request.respnse.p99 < 5ms\n";
+    std::fs::write(&file, plan).unwrap();
+    let done = hubproof(["load", "--protocol", "qi", "--check", "--plan", file.to_str().unwrap()]).ends_with(2);
+    assert!(done.err.contains("plan.yaml:4:18") && done.err.contains("did you mean `response`"), "{}", done.err);
 }
 
 #[test]
@@ -46,6 +65,38 @@ fn an_unreachable_hub_is_inconclusive() {
 fn plans_are_listed() {
     let done = hubproof(["load", "--list", "--protocol", "emprops"]).ends_with(0);
     assert!(done.out.contains("  jobs ") && done.out.contains("  idle "), "{}", done.out);
+}
+
+/// The plan states only `ledger.lost == 0`; the reference server sends each completion twice.
+#[test]
+fn a_violation_fails_the_run_without_a_threshold() {
+    let arguments = ["load", "--protocol", "emprops", "--plan", "retries", "--fault", "emprops-completion-twice"];
+    let numbers = ["--workers", "10", "--clients", "2", "--rate", "10", "--report", "json=-"];
+    let done = hubproof(arguments.iter().chain(&SMALL).chain(&numbers)).ends_with(1);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let broken = report["thresholds"].as_array().unwrap().iter().find(|one| one["default"] == true);
+    let broken = broken.unwrap_or_else(|| panic!("{}", report["thresholds"]));
+    assert_eq!((&broken["text"], &broken["standing"]), (&"ledger.duplicated == 0".into(), &"broken".into()));
+    let id = broken["items"][0].as_str().unwrap();
+    assert!(id.starts_with("job-"), "{broken}");
+    assert!(done.err.contains("BROKEN      ledger.duplicated == 0   observed: "), "{}", done.err);
+    assert!(done.err.contains(&format!("; first {id}")), "{}", done.err);
+}
+
+/// Workers wait for a message that does not come; clients would connect after them.
+#[test]
+fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
+    let serving = Serving::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
+    let arguments = ["load", serving.url("emprops"), "--protocol", "emprops", "--plan", "jobs", "--workers", "40"];
+    let done = hubproof(arguments.iter().chain(&SMALL)).ends_with(3);
+    let expected = "invalid: the run ended because no client of worker joined, and ";
+    assert!(done.out.contains(expected), "{}", done.out);
+    let line = done.out.lines().find(|line| line.contains("invalid: worker 0 waited for worker_registered (")).unwrap();
+    assert!(line.contains("scenarios/emprops/shared.yaml:"), "{line}");
+    assert!(line.contains(r#"; received: {"type":"connection_established""#), "{line}");
+    assert!(line.contains(r#""type":"client_registered""#), "{line}");
+    // One patience of ten seconds, and not a minute of tries.
+    assert!(done.took < Duration::from_secs(45), "{:?}", done.took);
 }
 
 /// Runs and returns the report from stdout. A slow machine may make a run suspect, nothing else.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use hubproof::load::client::Client;
 use hubproof::load::client::io::{ClientFault, End};
+use hubproof::load::ledger::ViolationKind;
 use hubproof::load::plan::Overrides;
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
 
-use crate::support::sim_load::{Ready, Which, run, run_and_cut, run_and_kill};
+use crate::support::sim_load::{Ready, Which, run, run_and_cut, run_and_kill, run_with_fault};
 
 const MS: Nanos = 1_000_000;
 
@@ -163,6 +164,80 @@ fn an_assignment_sent_twice_is_a_violation() {
     assert_eq!(observed.account.completed, observed.account.attempted);
     // The same worker receiving it twice is not an assignment to another.
     assert_eq!(observed.account.duplicated + observed.account.assigned_twice, doubled, "{:?}", observed.account);
+}
+
+/// Workers that take one job at a time, and for which a claim without a job is a failed journey: an assignment without a
+/// claim is not the late answer to one.
+const ONE_AT_A_TIME: &str = r#"
+title: Workers take one job at a time
+let: { service: "${unique('service')}" }
+phases: { warm_up: 0s, duration: 5s, drain: 20s }
+roles:
+  worker:
+    population: 4
+    with: { services: ["${service}"] }
+    party: "${self.worker_id}"
+    drains: true
+    pace: 100ms
+    item: "${assigned.job_id}"
+    steps:
+      - sends: claim_job
+        without: [/preferred_types]
+      - expects: job_assigned
+        within: 80ms
+        as: assigned
+        MARKS
+      - thinks: 20ms
+      - sends: job_accepted_by_worker
+        with: { job_id: "${assigned.job_id}" }
+      - thinks: 100ms
+      - sends: complete_job
+        with: { job_id: "${assigned.job_id}" }
+      - expects: job_completed_ack
+        where: { job_id: "${assigned.job_id}" }
+  client:
+    population: 2
+    after: worker
+    arrivals: 40
+    at_a_time: 100
+    item: "${accepted.job_id}"
+    steps:
+      - sends: submit_job
+        with: { requirements: { service_type: "${service}" } }
+        without: [/requirements/component, /requirements/hardware]
+        marks: attempted
+      - expects: job_accepted
+        as: accepted
+        marks: acknowledged
+      - sends: subscribe_job
+        with: { job_id: "${accepted.job_id}" }
+      - expects: job_completed
+        where: { job_id: "${accepted.job_id}" }
+        within: 60s
+        as: done
+        marks: completed
+        by: "${done.worker_id}"
+"#;
+
+/// A claim gets one job more than it asked for, while its worker is busy with the first.
+#[rstest]
+#[case::in_the_ledger("marks: assigned")]
+#[case::without_marks("")]
+fn jobs_assigned_to_a_busy_worker_are_counted_as_such(#[case] marks: &str) {
+    let ready = Ready::new("emprops", &Which::Text(&ONE_AT_A_TIME.replace("MARKS", marks)), &Overrides::default());
+    let clean = run(&ready, MS, &mut |now, _, _| vec![now + MS]);
+    assert_eq!(clean.account.violations, [], "{:?}", clean.account);
+    let message = ready.message("job_assigned");
+    assert_eq!(clean.faults.get(&ClientFault::NotTaken(message)), None, "{:?}", clean.faults);
+    let observed = run_with_fault(&ready, MS, "emprops-max-jobs-one-more");
+    let not_taken = observed.faults[&ClientFault::NotTaken(message)];
+    assert!(not_taken > 3, "{:?}", observed.faults);
+    if !marks.is_empty() {
+        assert_eq!(observed.account.not_taken, not_taken, "{:?}", observed.account);
+        assert_eq!(observed.account.lost, 0, "{:?}", observed.account);
+        let violation = observed.account.violations.iter().find(|one| one.kind == ViolationKind::NotTaken).unwrap();
+        assert!(violation.called().starts_with("job-"), "{violation:?}");
+    }
 }
 
 #[test]

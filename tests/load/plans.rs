@@ -5,12 +5,13 @@ use std::time::Duration;
 use hubproof::load::client::io::ClientFault;
 use hubproof::load::compile::classifier::Classifier;
 use hubproof::load::ids::MessageId;
+use hubproof::load::opening::FailedOpening;
 use hubproof::load::plan::Overrides;
 use hubproof::protocol::Way;
 use rstest::rstest;
 
 use crate::support::disk;
-use crate::support::sim_load::{Ready, RunResults, Which, run};
+use crate::support::sim_load::{Ready, RunResults, Which, run, run_with_fault};
 
 const TRAVEL: u64 = 1_000_000;
 
@@ -38,13 +39,31 @@ fn every_plan_runs_without_errors_on_a_correct_hub(#[case] protocol: &str, #[cas
     assert_eq!(observed.faults, std::collections::BTreeMap::new(), "{protocol}/{plan}");
     let clients: u32 = ready.plan.roles.iter().map(|role| role.population.number).sum();
     assert_eq!(observed.joined, u64::from(clients));
-    assert_eq!((observed.failed, observed.missed), (0, 0));
+    assert_eq!((observed.failed, observed.missed, observed.not_joined.len()), (0, 0, 0));
     let journeys: usize = observed.journeys.values().map(Vec::len).sum();
     assert!(journeys > 50, "{journeys} journeys");
     let account = &observed.account;
     assert_eq!(account.violations, [], "{account:?}");
     assert_eq!((account.open, account.unanswered, account.late, account.unfinished), (0, 0, 0, 0), "{account:?}");
     assert_eq!((account.attempted, account.delivered), (account.completed, account.deliveries_due), "{account:?}");
+}
+
+/// The faults of the clients say which message they waited for, at which step.
+#[test]
+fn a_client_that_does_not_join_reports_where_it_stopped() {
+    let overrides = Overrides { population: vec![("worker".to_owned(), 3)], ..short() };
+    let ready = Ready::new("emprops", &Which::Named("retries"), &overrides);
+    let observed = run_with_fault(&ready, TRAVEL, "emprops-worker-unconfirmed");
+    let registered = ready.message("worker_registered");
+    // Each worker tries again, so that it may fail several times.
+    assert!(observed.not_joined.len() >= 3, "{:?}", observed.not_joined);
+    for (at, fault) in &observed.not_joined {
+        let failed = FailedOpening { role: 0, client: 2, at: *at, fault: *fault, cause: None, received: Vec::new() };
+        let text = failed.text(&ready.prepared, |_| "shared.yaml:58".to_owned());
+        let expected =
+            "worker 2 waited for worker_registered (shared.yaml:58): it did not come in time; nothing was received";
+        assert_eq!(text, expected, "{fault:?} {registered:?}");
+    }
 }
 
 #[test]

@@ -105,6 +105,8 @@ pub struct RunResults {
     pub failed: u64,
     pub missed: u64,
     pub joined: u64,
+    /// Failed openings: the operation, and the reason.
+    pub not_joined: Vec<(usize, Option<ClientFault>)>,
     pub entries: Vec<Entry>,
     pub names: NameTable,
 }
@@ -123,6 +125,7 @@ impl RunResults {
             failed: 0,
             missed: 0,
             joined: 0,
+            not_joined: Vec::new(),
             entries: Vec::new(),
             names: NameTable::default(),
         }
@@ -191,8 +194,23 @@ pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> 
     run_and(ready, travel, way, Some((kill, Event::Kill)))
 }
 
+/// Like [`run`], with a hub that has this fault.
+pub fn run_with_fault(ready: &Ready, travel: Nanos, fault: &str) -> RunResults {
+    let machine = hub_of(&ready.protocol, 1, Some(fault));
+    run_on(ready, machine, travel, &mut |now, _, _| vec![now + travel], None)
+}
+
 fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, Event)>) -> RunResults {
-    let machine = hub_of(&ready.protocol, 1);
+    run_on(ready, hub_of(&ready.protocol, 1, None), travel, way, accident)
+}
+
+fn run_on(
+    ready: &Ready,
+    machine: Box<dyn reference::Machine>,
+    travel: Nanos,
+    way: Way<'_>,
+    accident: Option<(Nanos, Event)>,
+) -> RunResults {
     let roles = ready.plan.roles.len();
     let mut this = Virtual {
         ready,
@@ -229,13 +247,13 @@ fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, 
 }
 
 /// Creates the hub of a protocol, with the clock of the run, if it has one, and deterministic ids.
-fn hub_of(protocol: &str, seed: u32) -> Box<dyn reference::Machine> {
+fn hub_of(protocol: &str, seed: u32, fault: Option<&str>) -> Box<dyn reference::Machine> {
     let (epoch, seed) = (EPOCH_MS.to_string(), seed.to_string());
     let both = [("seed", seed.as_str()), ("epoch_ms", epoch.as_str())];
     for wanted in [&both[..], &both[1..], &both[..1], &[]] {
         let mut settings = reference::Settings::default();
         let set = wanted.iter().all(|(name, value)| settings.set(name, value).is_ok());
-        if let (true, Ok(machine)) = (set, reference::machine(protocol, &settings, None)) {
+        if let (true, Ok(machine)) = (set, reference::machine(protocol, &settings, fault)) {
             return machine;
         }
     }
@@ -321,7 +339,7 @@ impl Virtual<'_> {
             }
             Event::Kill => {
                 // Its queued frames are lost, and the new hub makes other ids.
-                self.machine = hub_of(&self.ready.protocol, 2);
+                self.machine = hub_of(&self.ready.protocol, 2, None);
                 self.ticked = None;
                 self.happens(Event::Cut);
             }
@@ -514,6 +532,10 @@ impl ClientIo for Hands<'_> {
 
     fn joined(&mut self) {
         self.results.joined += 1;
+    }
+
+    fn not_joined(&mut self, at: usize, fault: Option<ClientFault>) {
+        self.results.not_joined.push((at, fault));
     }
 
     fn room(&mut self) {

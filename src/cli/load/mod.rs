@@ -183,6 +183,9 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
     let chosen = plans::choose(arguments.plan.as_deref(), protocol, &mut sources)?;
     let (plan, script) = chosen;
     let plan = plan.with(&arguments.overrides()).map_err(|error| CliError::new(error.to_string()))?;
+    let thresholds = run::thresholds(&arguments.threshold, &plan, &script, &mut sources)?;
+    let find_max = arguments.find_max.as_ref();
+    let goal = find_max.map(|text| search::goal(text, &plan, &script, &mut sources)).transpose()?;
     let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
     let runtime = runtime()?;
     let code = runtime.block_on(async {
@@ -197,14 +200,14 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(code),
         };
-        let place = run::Place { arguments: &arguments, plan, script, seed, shown };
-        let done = match &arguments.find_max {
+        let place = run::Place { arguments: &arguments, plan, script, thresholds, seed, shown };
+        let done = match &goal {
             _ if arguments.check => place.check(&started, &sources).map(|text| {
                 super::print(&text);
                 0
             }),
             None => place.once(&mut started, &mut sources, &sinks).await,
-            Some(text) => search::run(&place, text, &mut started, &mut sources, &sinks).await,
+            Some(goal) => search::run(&place, goal, &mut started, &mut sources, &sinks).await,
         };
         started.end().await;
         done

@@ -13,19 +13,22 @@ use crate::load::compile::program::Prepared;
 use crate::load::compile::{self, lint};
 use crate::load::engine::{self, Clock, Ending, Setup, Validate};
 use crate::load::ledger;
-use crate::load::metrics::{MetricRegistry, Names};
+use crate::load::metrics::MetricRegistry;
+use crate::load::opening::MOST_EXAMPLES;
 use crate::load::plan::threshold::{self, Threshold};
-use crate::load::plan::{Plan, Script};
+use crate::load::plan::{self, Plan, Script};
 use crate::load::report::{About, LoadReport};
 use crate::load::validity::{self, Circumstances};
 use crate::report::RunOptions;
-use crate::syntax::source::Sources;
+use crate::syntax::source::{Sources, Span};
 
 /// A plan with its final numbers, and the hub it runs against.
 pub struct Place<'a> {
     pub arguments: &'a LoadArgs,
     pub plan: Plan,
     pub script: Script,
+    /// Those of the plan and of the command line.
+    pub thresholds: Vec<Threshold>,
     pub seed: u64,
     pub shown: RunOptions,
 }
@@ -96,13 +99,11 @@ impl Place<'_> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let prepared_target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
         let site = Arc::clone(prepared_target.first());
+        let masker = prepare::masker(subject);
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let clock = Clock::start();
         let epoch_ms = now_ms();
         let prepared = Arc::new(self.prepared(plan, &site, epoch_ms, sources)?);
-        let layout =
-            MetricRegistry::new(Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() });
-        let thresholds = self.thresholds(plan, &layout, sources)?;
         let setup = Setup {
             plan: Arc::new(plan.clone()),
             prepared: Arc::clone(&prepared),
@@ -128,7 +129,8 @@ impl Place<'_> {
             Some(address) => Some(metrics::Served::start(address).await?),
             None => None,
         };
-        let mut watcher = Watcher::new(plan, thresholds, lines, served.as_ref().map(metrics::Served::page));
+        let mut watcher =
+            Watcher::new(plan, self.thresholds.clone(), lines, served.as_ref().map(metrics::Served::page));
         let mut folding = tokio::task::spawn_blocking(move || {
             let outcome = run.aggregate(|live| watcher.see(live));
             watcher.finish();
@@ -153,10 +155,17 @@ impl Place<'_> {
         let (outcome, watcher) =
             folded.map_err(|error| CliError::new(format!("hubproof failed: {error}; please report this")))?;
         let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
+        let mut failed = outcome.failed_openings.clone();
+        failed.sort_by_key(|failed| (failed.role, failed.client));
+        failed.truncate(MOST_EXAMPLES);
+        let failed = failed.iter().map(|failed| failed.text(&prepared, |span| sources.place(span)));
+        let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
         let circumstances = Circumstances {
             changing_load: changes(plan),
             undrained: outcome.undrained,
             unjoined: outcome.clients - outcome.joined,
+            hopeless: outcome.hopeless.clone(),
+            failed_openings: failed,
         };
         let ending = outcome.ending;
         let about = About {
@@ -169,7 +178,7 @@ impl Place<'_> {
             started: u64::try_from(epoch_ms).unwrap_or(0),
             seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
-            interrupted: ending != Ending::Complete,
+            interrupted: matches!(ending, Ending::Interrupted | Ending::Stopped),
             facts: self.facts(plan, embedded, &outcome),
         };
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
@@ -197,23 +206,6 @@ impl Place<'_> {
             eprintln!("  help: --force runs the plan anyway");
         }
         Ok(!lacks.is_empty() && !self.arguments.force)
-    }
-
-    /// Parses the thresholds of the plan and of the command line.
-    fn thresholds(
-        &self,
-        plan: &Plan,
-        layout: &MetricRegistry,
-        sources: &mut Sources,
-    ) -> Result<Vec<Threshold>, CliError> {
-        let wrong = |found: &[_], sources: &Sources| CliError::from_diagnostics(found, sources);
-        let mut read = threshold::read_all(&plan.thresholds, layout).map_err(|found| wrong(&found, sources))?;
-        for text in &self.arguments.threshold {
-            let file = sources.add("--threshold", text.clone());
-            let span = crate::syntax::source::Span::new(file, 0..text.len());
-            read.push(threshold::read(text, span, layout).map_err(|found| wrong(&[found], sources))?);
-        }
-        Ok(read)
     }
 
     fn facts(&self, plan: &Plan, embedded: bool, outcome: &engine::Outcome) -> Vec<(String, String)> {
@@ -257,6 +249,26 @@ impl Place<'_> {
         }
         facts
     }
+}
+
+/// Parses the thresholds of the plan and of the command line, before anything is started.
+///
+/// # Errors
+///
+/// A metric, message or journey that does not exist, or one that the plan never counts.
+pub fn thresholds(
+    texts: &[String],
+    plan: &Plan,
+    script: &Script,
+    sources: &mut Sources,
+) -> Result<Vec<Threshold>, CliError> {
+    let on_command_line = texts.iter().map(|text| {
+        let span = Span::new(sources.add("--threshold", text.clone()), 0..text.len());
+        plan::Threshold { text: text.clone(), span, abort_after: None }
+    });
+    let written: Vec<plan::Threshold> = plan.thresholds.iter().cloned().chain(on_command_line).collect();
+    let layout = MetricRegistry::new(script.names());
+    threshold::read_all(&written, plan.ordered, &layout).map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
 /// Whether the plan changes its load on purpose.

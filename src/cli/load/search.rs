@@ -1,17 +1,43 @@
 //! `--find-max`: runs the plan repeatedly at different rates.
 
 use super::super::hub::Started;
-use super::super::{CliError, print};
+use super::super::{CliError, exit, print};
 use super::run::{Attempt, Place};
 use crate::cli::report_sink::Sinks;
 use crate::load::engine::Ending;
 use crate::load::max_rate::{Pace, Search, Try, fell_behind};
-use crate::load::metrics::{MetricRegistry, Names};
-use crate::load::plan::threshold::{self, Standing};
-use crate::load::plan::{Overrides, Plan};
+use crate::load::metrics::MetricRegistry;
+use crate::load::plan::threshold::{self, Outcome, Standing, Threshold};
+use crate::load::plan::{self, Overrides, Plan, Script};
 use crate::load::report::LoadReport;
 use crate::load::validity::{Reason, Validity};
 use crate::syntax::source::{Sources, Span};
+
+/// The goal of a search.
+pub struct Goal {
+    /// The highest rate of the plan, at which the search begins.
+    first: f64,
+    threshold: Threshold,
+}
+
+/// Parses the argument of `--find-max`, before anything is started.
+///
+/// # Errors
+///
+/// It is no threshold, or the plan has no rate.
+pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> Result<Goal, CliError> {
+    let Some(first) = highest(plan) else {
+        return Err(CliError::new(format!(
+            "{} has no arrivals, so there is no rate to search for\n  help: each client begins its next journey when it has finished the last",
+            plan.id
+        )));
+    };
+    let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
+    let written = plan::Threshold { text: text.to_owned(), span, abort_after: None };
+    let read = threshold::read_all(&[written], plan.ordered, &MetricRegistry::new(script.names()));
+    let mut read = read.map_err(|found| CliError::from_diagnostics(&found, sources))?;
+    Ok(Goal { first, threshold: read.remove(0) })
+}
 
 /// Searches, prints the search, and reports the best run; returns the exit code.
 ///
@@ -20,30 +46,18 @@ use crate::syntax::source::{Sources, Span};
 /// Mistakes that the user has to correct.
 pub async fn run(
     place: &Place<'_>,
-    text: &str,
+    goal: &Goal,
     started: &mut Started,
     sources: &mut Sources,
     sinks: &Sinks<LoadReport>,
 ) -> Result<u8, CliError> {
-    let Some(first) = highest(&place.plan) else {
-        return Err(CliError::new(format!(
-            "{} has no arrivals, so there is no rate to search for\n  help: each client begins its next journey when it has finished the last",
-            place.plan.id
-        )));
-    };
-    let names = place.script.pack.messages.iter().map(|message| message.name.clone()).collect();
-    let journeys = place.script.parts.iter().map(|part| part.journey_name.clone()).collect();
-    let layout = MetricRegistry::new(Names { messages: names, journeys });
-    let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
-    let wanted = |layout: &MetricRegistry, sources: &Sources| {
-        threshold::read(text, span, layout).map_err(|found| CliError::from_diagnostics(&[found], sources))
-    };
-    wanted(&layout, sources)?;
+    let text = &goal.threshold.text;
     // Only roles with arrivals have an offered load.
     let roles = place.plan.roles.iter().zip(&place.script.parts).filter(|(role, _)| role.arrivals.is_some());
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
-    let mut search = Search::new(first);
+    let mut search = Search::new(goal.first);
     let mut best: Option<Box<LoadReport>> = None;
+    let mut violated = false;
     while let Some(rate) = search.next_rate() {
         let plan = place.plan.clone().with(&Overrides { rate: Some(rate), ..Overrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
@@ -51,11 +65,16 @@ pub async fn run(
         let Attempt::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
             return Ok(super::NOT_STARTED);
         };
+        if ending == Ending::NotJoined {
+            sinks.write(&report, sources)?;
+            return Ok(report.exit_code());
+        }
         if ending != Ending::Complete {
             eprintln!("the search was interrupted");
             break;
         }
-        let outcome = wanted(&report.layout, sources)?.check(report.state());
+        violated |= report.thresholds.iter().any(Outcome::is_violated);
+        let outcome = goal.threshold.check(report.state());
         let pace = Pace::of(&report.layout, &report.total, &plan, &scheduled);
         // The response time includes the send delay: if it holds the threshold, the hub's share does too.
         let holds = outcome.standing == Standing::Holds;
@@ -64,8 +83,11 @@ pub async fn run(
             _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {
                 Some(format!("this machine was the limit: {}", reason.text))
             }
+            Standing::Broken if outcome.uncertain => {
+                Some(format!("this machine was the limit: {}", outcome.explained()))
+            }
             Standing::Broken => Some("the threshold is broken".to_owned()),
-            Standing::Undecided => Some("there were no samples for the threshold".to_owned()),
+            Standing::NotObserved => Some(format!("the threshold was not observed: {}", outcome.shown())),
             Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report)),
         };
         let observed = outcome.shown();
@@ -78,7 +100,7 @@ pub async fn run(
     }
     let Some(mut best) = best else {
         print(&search.shown(text));
-        return Ok(super::NOT_STARTED);
+        return Ok(if violated { exit::FAILED } else { exit::INCONCLUSIVE });
     };
     best.about.facts.push(("search".to_owned(), search.shown(text)));
     sinks.write(&best, sources)?;

@@ -33,8 +33,7 @@ impl Client {
             State::Idle => {}
             State::Between => self.tasks[task].rest(),
             _ if journey => {
-                io.fault(ClientFault::Aborted, now);
-                self.fail(role, task, now, io);
+                self.fail(role, task, Some(ClientFault::Aborted), now, io);
             }
             _ => self.tasks[task].rest(),
         }
@@ -65,6 +64,7 @@ impl Client {
             if optional && one.state == State::Waiting {
                 io.idle(journey, now);
             } else {
+                self.note_held(role, task, now, io);
                 io.fault(ClientFault::Aborted, now);
                 io.failed(journey, now);
             }

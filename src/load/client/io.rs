@@ -60,6 +60,8 @@ pub enum ClientFault {
     NoObject,
     /// A received object is no message of the pack; a hub may send more than is documented.
     Undocumented,
+    /// A received message found no step that was waiting for it, though the role has steps that take any such message.
+    NotTaken(MessageId),
     /// A received message lacks a member that a later step needs.
     Unusable(MessageId),
     /// A hook failed.
@@ -94,6 +96,10 @@ pub trait ClientIo {
 
     /// Reports that the opening succeeded, for the first time or after a reconnect.
     fn joined(&mut self);
+
+    /// Reports that the opening failed at this operation of its program; `None` if a message did not come that may be
+    /// any.
+    fn not_joined(&mut self, at: usize, fault: Option<ClientFault>);
 
     /// Reports that the client can take another journey.
     fn room(&mut self);

@@ -114,7 +114,9 @@ impl Client {
         let Some(stray) = wanted.stray.as_ref().filter(|_| wanted.equal.is_empty()) else { return false };
         let Some(text) = found[stray.item] else { return false };
         let key = role.common.keys.item(&text_of(text));
-        let known = |other: &super::task::Task| other.is_active() && other.noted & NAMED != 0 && other.item == key;
+        // A task that has released its job may be given it again.
+        let bits = if stray.mark == MarkName::Assigned { NAMED | ASSIGNED } else { NAMED };
+        let known = |other: &super::task::Task| other.is_active() && other.noted & bits == bits && other.item == key;
         self.tasks.iter().enumerate().any(|(place, other)| place != task && known(other))
     }
 
@@ -134,7 +136,8 @@ impl Client {
         };
         let item = role.common.keys.item(&text_of(text));
         io.name(NameOf::Item(item), &text_of(text));
-        io.note(Entry { at, item, party, what: mark(stray.mark, 0) });
+        let what = if stray.mark == MarkName::Assigned { Mark::NotTaken } else { mark(stray.mark, 0) };
+        io.note(Entry { at, item, party, what });
     }
 
     /// Returns the number of this client as a party, by the name that the protocol gives it.
@@ -160,6 +163,14 @@ impl Client {
         let one = &self.tasks[task];
         if one.noted & (ATTEMPTED | ANSWERED) == ATTEMPTED {
             io.note(Entry { at, item: one.item, party: self.party_of(role, task, None), what: Mark::Refused });
+        }
+    }
+
+    /// Records at the end of the run that this client still has its item.
+    pub(super) fn note_held(&self, role: &Role, task: usize, at: Nanos, io: &mut impl ClientIo) {
+        let one = &self.tasks[task];
+        if one.noted & ASSIGNED != 0 {
+            io.note(Entry { at, item: one.item, party: self.party_of(role, task, None), what: Mark::Held });
         }
     }
 

@@ -351,6 +351,10 @@ impl Client {
     fn closed(&mut self, role: &Role, now: Nanos, end: End, io: &mut impl ClientIo) {
         let meant = self.life == Life::Leaving || self.finished;
         if !meant {
+            let opens = |task: &&Task| task.program == role.opening && task.is_active();
+            if let Some(opening) = self.tasks.iter().find(opens).filter(|_| self.life == Life::Opening) {
+                io.not_joined(opening.at, Some(ClientFault::Ended(end)));
+            }
             io.fault(ClientFault::Ended(end), now);
         }
         self.life = Life::Disconnected;

@@ -29,7 +29,7 @@ impl Client {
         let lookup = &role.lookups[usize::from(message.0)];
         // No step uses this message or a member of it.
         let Ok(found) = lookup.paths.find(bytes) else { return };
-        self.react(role, now, lookup, &found, io);
+        let reacted = self.react(role, now, lookup, &found, io);
         let oldest = self.oldest(lookup, &found);
         if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.names_other_item(role, *task, wanted, &found)) {
             self.stray(role, wanted, &found, now, io);
@@ -39,12 +39,21 @@ impl Client {
             self.accept_late(role, wanted, &found, now, io);
         } else if let Some((task, wanted)) = self.early_waiter(role, lookup, &found) {
             self.keep_early(role, task, wanted, &found, now, io);
-        } else if !self.refused(role, message, now, io)
-            && let Some(wanted) =
-                lookup.entries.iter().find(|wanted| wanted.stray.is_some() && hold(&wanted.tests, &found))
-        {
-            self.stray(role, wanted, &found, now, io);
+        } else if !self.refused(role, message, now, io) {
+            let mut fitting = lookup.entries.iter().filter(|wanted| hold(&wanted.tests, &found));
+            if !reacted && fitting.clone().any(|wanted| self.takes_any(wanted, &found)) {
+                io.fault(ClientFault::NotTaken(message), now);
+            }
+            if let Some(wanted) = fitting.find(|wanted| wanted.stray.is_some()) {
+                self.stray(role, wanted, &found, now, io);
+            }
         }
+    }
+
+    /// Whether a waiting step would take this frame whatever the values of its journey are.
+    fn takes_any(&self, wanted: &Wanted, found: &Found<'_>) -> bool {
+        wanted.equal.iter().all(|(_, source)| matches!(source, Source::Own(_)))
+            && self.holds(None, &wanted.equal, found)
     }
 
     fn holds(&self, task: Option<usize>, wanted_equal: &[(usize, Source)], found: &Found<'_>) -> bool {
@@ -240,13 +249,14 @@ impl Client {
         let waiting = self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
         let oldest = waiting.reduce(|a, b| if (b.1.order.wrapping_sub(a.1.order) as i32) < 0 { b } else { a });
         let Some((task, _)) = oldest else { return false };
-        io.fault(ClientFault::Refused(message), now);
         self.note_refusal(role, task, now, io);
-        self.fail(role, task, now, io);
+        self.fail(role, task, Some(ClientFault::Refused(message)), now, io);
         true
     }
 
-    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, io: &mut impl ClientIo) {
+    /// Runs the reactions to a frame; returns whether there was one.
+    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, io: &mut impl ClientIo) -> bool {
+        let mut reacted = false;
         for reaction in &lookup.reactions {
             if hold(&reaction.tests, found) && self.holds(None, &reaction.equal, found) {
                 let task = self.spare(role, reaction.program);
@@ -259,8 +269,10 @@ impl Client {
                 self.begin_at(role, task, now);
                 self.measured(role, task, &reaction.measured, now, io);
                 self.run(role, task, now, io);
+                reacted = true;
             }
         }
+        reacted
     }
 
     /// Handles the answer of a hook; answers come in the order of the calls.
@@ -269,8 +281,7 @@ impl Client {
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Hook(hook)) = role.programs[program].ops.get(at) else { return };
         let Some(answer) = answer else {
-            io.fault(ClientFault::Hook, now);
-            return self.fail(role, task, now, io);
+            return self.fail(role, task, Some(ClientFault::Hook), now, io);
         };
         self.capture(task, &hook.captures, answer);
         self.tasks[task].due = now;

@@ -182,8 +182,7 @@ impl Client {
                 Op::Connect(connect) => return self.connect(role, task, connect, now, io),
                 Op::Send(send) => {
                     if self.send(role, task, send, now, io).is_err() {
-                        io.fault(ClientFault::Unusable(send.message), now);
-                        return self.fail(role, task, now, io);
+                        return self.fail(role, task, Some(ClientFault::Unusable(send.message)), now, io);
                     }
                 }
                 Op::Expect(expect) => {
@@ -205,8 +204,7 @@ impl Client {
                         Ok::<_, EmptySlotError>(())
                     });
                     if made.is_err() {
-                        io.fault(ClientFault::Internal, now);
-                        return self.fail(role, task, now, io);
+                        return self.fail(role, task, Some(ClientFault::Internal), now, io);
                     }
                     self.tasks[task].at += 1;
                 }
@@ -233,8 +231,7 @@ impl Client {
                     let mut call = Vec::new();
                     let mut slot_values = self.slot_values(role, task, now);
                     if hook.template.write(&mut slot_values, &mut call).is_err() {
-                        io.fault(ClientFault::Hook, now);
-                        return self.fail(role, task, now, io);
+                        return self.fail(role, task, Some(ClientFault::Hook), now, io);
                     }
                     io.hook(hook.hook, |out| out.extend_from_slice(&call));
                     if let Some(marking) = &hook.marking {
@@ -278,10 +275,7 @@ impl Client {
                 let written = template.write(&mut self.slot_values(role, task, now), &mut text);
                 match written.ok().and_then(|()| Dial::from_json(&text)) {
                     Some(dial) => io.open(&dial),
-                    None => {
-                        io.fault(ClientFault::Internal, now);
-                        self.fail(role, task, now, io);
-                    }
+                    None => self.fail(role, task, Some(ClientFault::Internal), now, io),
                 }
             }
         }
@@ -375,10 +369,7 @@ impl Client {
                 self.run(role, task, now, io);
             }
             State::Waiting => self.unanswered(role, task, now, io),
-            State::Hooking => {
-                io.fault(ClientFault::Hook, now);
-                self.fail(role, task, now, io);
-            }
+            State::Hooking => self.fail(role, task, Some(ClientFault::Hook), now, io),
             State::Idle | State::Running | State::Connecting => one.wake = Nanos::MAX,
         }
     }
@@ -387,18 +378,13 @@ impl Client {
     fn unanswered(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Expect(expect)) = role.programs[program].ops.get(at) else { return };
-        match (expect.answers, expect.may_stay_unanswered) {
-            (Some((asked, _)), true) => io.unanswered(asked, now),
-            (None, true) => {}
-            (Some((asked, _)), false) => io.fault(ClientFault::Timeout(asked), now),
-            (None, false) => {
-                if let Some(message) = expect.message {
-                    io.fault(ClientFault::Missing(message), now);
-                }
-            }
-        }
+        let asked = expect.answers.map(|(asked, _)| asked);
         if !expect.may_stay_unanswered {
-            return self.fail(role, task, now, io);
+            let fault = asked.map(ClientFault::Timeout).or(expect.message.map(ClientFault::Missing));
+            return self.fail(role, task, fault, now, io);
+        }
+        if let Some(asked) = asked {
+            io.unanswered(asked, now);
         }
         if let Some(journey) = role.programs[program].journey {
             io.idle(journey, now);
@@ -424,14 +410,26 @@ impl Client {
     }
 
     /// Handles the failure of a program.
-    pub(super) fn fail(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
+    pub(super) fn fail(
+        &mut self,
+        role: &Role,
+        task: usize,
+        fault: Option<ClientFault>,
+        now: Nanos,
+        io: &mut impl ClientIo,
+    ) {
+        if let Some(fault) = fault {
+            io.fault(fault, now);
+        }
         let program = self.tasks[task].program;
         if let Some(journey) = role.programs[program].journey {
             io.failed(journey, now);
         }
         if program == role.opening {
+            let at = self.tasks[task].at;
             self.tasks[task].rest();
             if self.life == Life::Opening {
+                io.not_joined(at, fault);
                 // Tried again after a reconnect with backoff.
                 io.close(1000);
             }

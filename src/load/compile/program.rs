@@ -168,6 +168,8 @@ pub enum Slot {
 
 #[derive(Debug)]
 pub struct Expect {
+    /// The step in its file.
+    pub span: Span,
     /// The expected message; `None` for any.
     pub message: Option<MessageId>,
     pub within: Nanos,
@@ -237,7 +239,7 @@ pub struct Wanted {
 }
 
 /// The mark of an expected frame when no task waits for it. Such a frame names its item, so it was repeated, late, or
-/// sent to the wrong client, and the ledger can tell which.
+/// sent to a client that is busy or the wrong one, and the ledger can tell which.
 #[derive(Debug)]
 pub struct Stray {
     pub mark: MarkName,

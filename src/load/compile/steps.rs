@@ -242,6 +242,7 @@ impl<'a> Compiler<'a> {
             self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
         }
         self.program.ops.push(Op::Expect(Box::new(Expect {
+            span: step.span,
             message,
             within,
             answers,

@@ -8,6 +8,7 @@ use super::validator::Checked;
 use super::{EngineError, Run, Stopper};
 use crate::load::ledger::Totals;
 use crate::load::metrics::{Interval, Series};
+use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
 use crate::load::plan::Plan;
 use crate::load::{Nanos, SECOND};
 
@@ -54,6 +55,8 @@ pub enum Ending {
     Interrupted,
     /// The run was stopped at once.
     Stopped,
+    /// It ended before it began, because the clients of a role did not join.
+    NotJoined,
 }
 
 /// The result of a run.
@@ -67,6 +70,10 @@ pub struct Outcome {
     pub clients: u64,
     /// Journeys unfinished at the end of the drain.
     pub undrained: u64,
+    /// The roles because of which the run ended before it began.
+    pub hopeless: Vec<HopelessRole>,
+    /// Examples of clients that did not join at their first attempt.
+    pub failed_openings: Vec<FailedOpening>,
     /// The time from the origin to the end of the last connection.
     pub took: Nanos,
 }
@@ -111,6 +118,7 @@ impl Run {
         let mut ending = Ending::Complete;
         let mut joined = 0;
         let mut undrained = 0;
+        let mut failed_openings = Vec::new();
         while running > 0 {
             match self.threads.reports.recv_timeout(LOOK) {
                 Ok(ShardReport::Entries { shard, entries, names, upto }) => {
@@ -145,12 +153,13 @@ impl Run {
                     }
                 }
                 Ok(ShardReport::UnderWay { shard, journeys }) => under_way[shard] = journeys,
+                Ok(ShardReport::NotJoined(failure)) => failed_openings.push(failure),
                 Ok(ShardReport::Ended) => running -= 1,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let now = self.threads.timeline.clock.now();
-            if self.threads.timeline.stopped() {
+            if self.threads.timeline.stopped() && !matches!(part, Part::Leaving { .. }) {
                 ending = Ending::Stopped;
             }
             part = match part {
@@ -162,6 +171,11 @@ impl Run {
                         let (begin, measured, drain) = times(&self.plan, now);
                         self.threads.timeline.set_begin(begin, measured, drain);
                         Part::Running { planned_drain: drain }
+                    } else if !self.hopeless().is_empty() {
+                        joined = self.joined();
+                        ending = Ending::NotJoined;
+                        self.threads.timeline.set_finish(now);
+                        Part::Leaving { until: now + LEAVING }
                     } else {
                         part
                     }
@@ -196,7 +210,11 @@ impl Run {
         }
         let checked = self.judge.take().map(super::validator::Validator::finish);
         let now = self.threads.timeline.clock.now();
+        if ending == Ending::Stopped {
+            self.ledger.cut_short();
+        }
         self.series.finish();
+        let hopeless = if ending == Ending::NotJoined { self.hopeless() } else { Vec::new() };
         Ok(Outcome {
             series: self.series,
             account: self.ledger.finish(now),
@@ -205,8 +223,23 @@ impl Run {
             joined,
             clients,
             undrained,
+            hopeless,
+            failed_openings,
             took: now,
         })
+    }
+
+    /// The roles that cannot be expected to join, with how many clients have failed to, of how many.
+    fn hopeless(&self) -> Vec<HopelessRole> {
+        let timeline = &self.threads.timeline;
+        let roles = self.plan.roles.iter().enumerate().map(|(place, role)| {
+            let (joined, failed) = (timeline.joined(place), timeline.failed(place));
+            (joined, HopelessRole { name: role.name.clone(), failed, population: role.population.number })
+        });
+        roles
+            .filter(|(joined, role)| is_hopeless(role.population, *joined, role.failed))
+            .map(|(_, role)| role)
+            .collect()
     }
 
     fn joined(&self) -> u64 {

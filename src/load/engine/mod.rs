@@ -208,6 +208,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             classified: None,
             cause: None,
             under_way: 0,
+            examples: vec![0; plan.roles.len()],
         };
         let parts = shard::Parts {
             number,

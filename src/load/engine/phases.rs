@@ -39,11 +39,14 @@ pub struct Timeline {
     stop: AtomicBool,
     /// How many clients of each role have joined so far, each counted once.
     joined: Vec<AtomicU32>,
+    /// How many clients of each role have failed to join, each counted once, whether they joined later or not.
+    failed: Vec<AtomicU32>,
 }
 
 impl Timeline {
     pub fn new(clock: Clock, roles: usize) -> Self {
         let never = || AtomicU64::new(Nanos::MAX);
+        let none = || (0..roles).map(|_| AtomicU32::new(0)).collect();
         Self {
             clock,
             begin: never(),
@@ -51,7 +54,8 @@ impl Timeline {
             drain: never(),
             finish: never(),
             stop: AtomicBool::new(false),
-            joined: (0..roles).map(|_| AtomicU32::new(0)).collect(),
+            joined: none(),
+            failed: none(),
         }
     }
 
@@ -102,5 +106,13 @@ impl Timeline {
 
     pub fn joins(&self, role: usize) {
         self.joined[role].fetch_add(1, Relaxed);
+    }
+
+    pub fn failed(&self, role: usize) -> u32 {
+        self.failed[role].load(Relaxed)
+    }
+
+    pub fn fails(&self, role: usize) {
+        self.failed[role].fetch_add(1, Relaxed);
     }
 }

@@ -114,7 +114,7 @@ impl Histories {
     }
 }
 
-const MARKS: [Mark; 12] = [
+const MARKS: [Mark; 14] = [
     Mark::Attempted,
     Mark::Requested,
     Mark::Acknowledged,
@@ -127,6 +127,8 @@ const MARKS: [Mark; 12] = [
     Mark::Completed,
     Mark::Failed,
     Mark::Named(0),
+    Mark::Held,
+    Mark::NotTaken,
 ];
 const PUBLISHED: u8 = MARKS.len() as u8;
 

@@ -29,6 +29,8 @@ pub(super) struct Item {
     pub nameless: bool,
     /// Whether the job was assigned while another assignment was open; a late release may still explain that.
     pub doubled: bool,
+    /// Whether it was last assigned to a worker that could not take it.
+    pub not_taken: bool,
     pub sender: u32,
     /// A published message: its number among those of its sender. Any other item: until when the hub may wait before it
     /// reassigns it, in milliseconds. A field of its own would cost eight megabytes per million items.
@@ -56,6 +58,7 @@ impl Item {
             unsure: false,
             nameless: false,
             doubled: false,
+            not_taken: false,
             sender: 0,
             number: 0,
             holder: 0,

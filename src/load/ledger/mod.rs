@@ -85,10 +85,14 @@ pub enum Mark {
     Unsure,
     /// The hub gave the job to `party`.
     Assigned,
+    /// The hub gave the job to `party`, and no step of it could take the job.
+    NotTaken,
     /// `party` no longer has the job: it reported a failure that may be retried, returned it, or disconnected. Recorded
     /// when that is sent, or when the connection ends. The hub may take so many milliseconds before it assigns the job
     /// again.
     Released { back_ms: u32 },
+    /// The run ended while `party` still had the job, so the hub cannot have completed it.
+    Held,
     /// The hub confirmed a cancellation, which ends the item.
     Cancelled,
     /// `party`, a receiver, got the message.

@@ -76,6 +76,11 @@ impl Ledger {
         &self.state.account
     }
 
+    /// Records that the run was stopped before its drain was over: open items are unfinished, not lost.
+    pub fn cut_short(&mut self) {
+        self.state.moved = Nanos::MAX;
+    }
+
     /// Ends the run at `now`: open items become lost, unfinished or unanswered.
     pub fn finish(mut self, now: Nanos) -> Totals {
         self.reach(Nanos::MAX);
@@ -90,11 +95,12 @@ impl Ledger {
                 continue;
             }
             let owed = item.acknowledged || item.published && !item.unsure;
-            // The hub announced a retry at a later time.
+            // The hub announced a retry at a later time, or a worker still had the job.
             let waits = item.holder == NO_PARTY && item.back() > now;
             match (owed, rested && !waits) {
                 (false, _) => self.state.account.unanswered += 1,
                 (true, false) => self.state.account.unfinished += 1,
+                (true, true) if item.not_taken => {}
                 (true, true) => self.state.violation(ViolationKind::Lost, key, &item, now),
             }
         }

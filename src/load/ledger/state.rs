@@ -108,7 +108,13 @@ impl State {
                 }
             }
             Mark::Assigned => self.assigned(key, item, at, party),
+            Mark::NotTaken => self.not_taken(key, item, at, party),
             Mark::Released { back_ms } => self.released(key, item, at, party, back_ms),
+            Mark::Held if item.holder == party => {
+                item.holder = NO_PARTY;
+                item.set_back(Nanos::MAX);
+            }
+            Mark::Held => {}
             Mark::Delivered => self.delivered(key, item, at, party),
             Mark::Completed => {
                 let wrong = party != NO_PARTY && item.holder != NO_PARTY && party != item.holder;
@@ -164,6 +170,21 @@ impl State {
             _ => {}
         }
         item.holder = party;
+        item.not_taken = false;
+    }
+
+    /// Applies an assignment that its worker could not take.
+    fn not_taken(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
+        let holder = item.holder;
+        if item.is_closed() || holder != NO_PARTY {
+            // It came twice, or after the end of the item, which remains with the worker that took it.
+            self.assigned(key, item, at, party);
+            item.holder = holder;
+            return;
+        }
+        self.moved = self.moved.max(at);
+        item.not_taken = true;
+        self.violation(ViolationKind::NotTaken, key, item, at);
     }
 
     /// Applies a release. The previous worker may have released the job before its reassignment, reported later.

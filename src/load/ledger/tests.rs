@@ -20,8 +20,8 @@ fn finished(config: Config, entries: &[Entry]) -> Totals {
 }
 
 use Mark::{
-    Acknowledged, Assigned, Attempted, Cancelled, Completed, Delivered, Failed, Named, Published, Refused, Requested,
-    Unsure,
+    Acknowledged, Assigned, Attempted, Cancelled, Completed, Delivered, Failed, Held, Named, NotTaken, Published,
+    Refused, Requested, Unsure,
 };
 
 /// Released, to be assigned again at once.
@@ -53,6 +53,15 @@ const RELEASED: Mark = Mark::Released { back_ms: 0 };
 #[case::assigned_when_done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed), (10, 2, Assigned)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
 #[case::requested_again(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (5, CLIENT, Attempted), (6, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
 #[case::later_marks_of_an_unexpected_item(&[(0, 1, Assigned), (2_000, 1, Completed), (2_001, CLIENT, Acknowledged), (2_002, 1, Completed)], &["unexpected"])]
+#[case::given_to_a_busy_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, NotTaken)], &["attempted", "acknowledged", "not_taken"])]
+#[case::then_given_to_another(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, NotTaken), (3, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "not_taken", "completed"])]
+#[case::then_taken_and_lost(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, NotTaken), (3, 2, Assigned)], &["attempted", "acknowledged", "not_taken", "lost"])]
+#[case::given_to_a_busy_worker_too(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, NotTaken), (9, 1, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
+#[case::given_to_a_busy_worker_when_done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed), (10, 2, NotTaken)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
+#[case::never_requested_and_not_taken(&[(0, 1, NotTaken)], &["unexpected"])]
+#[case::requested_late_and_not_taken(&[(5, 1, NotTaken), (7, CLIENT, Attempted), (8, CLIENT, Acknowledged)], &["attempted", "acknowledged", "not_taken"])]
+#[case::still_held_at_the_end(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Held)], &["attempted", "acknowledged", "unfinished"])]
+#[case::held_by_another(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Held)], &["attempted", "acknowledged", "lost"])]
 #[case::wrong_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "wrong_worker", "completed"])]
 fn the_marks_of_one_job_give_the_totals(#[case] marks: &[Line], #[case] expected: &[&str]) {
     let account = finished(Config::default(), &entries(7, marks));
@@ -186,6 +195,16 @@ fn an_open_item_counts_as_lost_only_if_the_hub_is_idle_at_the_end(
     ledger.add(&entries(2, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (90, 1, Completed)]));
     let account = ledger.finish(90 * MS + later);
     assert_eq!((account.lost, account.unfinished), (lost, unfinished));
+}
+
+/// A run that is stopped before its drain is over cannot tell which items the hub would have completed.
+#[test]
+fn nothing_is_lost_in_a_run_that_was_cut_short() {
+    let mut ledger = Ledger::new(Config::default());
+    ledger.add(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
+    ledger.cut_short();
+    let account = ledger.finish(60 * SECOND);
+    assert_eq!((account.lost, account.unfinished), (0, 1), "{account:?}");
 }
 
 #[test]

@@ -15,10 +15,11 @@ pub enum ViolationKind {
     AssignedTwice,
     AssignedAfterCancellation,
     WrongWorker,
+    NotTaken,
 }
 
 impl ViolationKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Lost,
         Self::Duplicated,
         Self::Unexpected,
@@ -26,6 +27,7 @@ impl ViolationKind {
         Self::AssignedTwice,
         Self::AssignedAfterCancellation,
         Self::WrongWorker,
+        Self::NotTaken,
     ];
 
     /// Returns the name of the violation in thresholds and reports.
@@ -38,6 +40,7 @@ impl ViolationKind {
             Self::AssignedTwice => "assigned_twice",
             Self::AssignedAfterCancellation => "assigned_after_cancellation",
             Self::WrongWorker => "wrong_worker",
+            Self::NotTaken => "not_taken",
         }
     }
 }
@@ -96,6 +99,9 @@ pub struct Totals {
     pub assigned_after_cancellation: u64,
     /// Completed by a worker other than the assigned one.
     pub wrong_worker: u64,
+    /// Assignments to a worker that was busy or had not asked for one: no step of it could take the job. The item is not
+    /// counted as lost.
+    pub not_taken: u64,
     /// Deliveries, each receiver counted once.
     pub delivered: u64,
     /// Deliveries due for the published messages.
@@ -132,6 +138,7 @@ impl Totals {
             ViolationKind::AssignedTwice => self.assigned_twice,
             ViolationKind::AssignedAfterCancellation => self.assigned_after_cancellation,
             ViolationKind::WrongWorker => self.wrong_worker,
+            ViolationKind::NotTaken => self.not_taken,
         }
     }
 
@@ -144,11 +151,12 @@ impl Totals {
             ViolationKind::AssignedTwice => &mut self.assigned_twice,
             ViolationKind::AssignedAfterCancellation => &mut self.assigned_after_cancellation,
             ViolationKind::WrongWorker => &mut self.wrong_worker,
+            ViolationKind::NotTaken => &mut self.not_taken,
         }
     }
 
     /// All counts by their names in thresholds and reports.
-    pub fn counts(&self) -> [(&'static str, u64); 21] {
+    pub fn counts(&self) -> [(&'static str, u64); 22] {
         [
             ("attempted", self.attempted),
             ("acknowledged", self.acknowledged),
@@ -167,6 +175,7 @@ impl Totals {
             ("assigned_twice", self.assigned_twice),
             ("assigned_after_cancellation", self.assigned_after_cancellation),
             ("wrong_worker", self.wrong_worker),
+            ("not_taken", self.not_taken),
             ("delivered", self.delivered),
             ("deliveries_due", self.deliveries_due),
             ("late", self.late),

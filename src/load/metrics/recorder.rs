@@ -70,6 +70,12 @@ impl Recorder {
         self.add(Count::Message(message, MessageCount::Bytes), bytes as u64);
     }
 
+    /// Records that a received message found no step that was waiting for it.
+    pub fn not_taken(&mut self, message: usize, at: Nanos) {
+        self.upto(at);
+        self.add(Count::Message(message, MessageCount::NotTaken), 1);
+    }
+
     /// Records that a message was published to so many subscribers.
     pub fn published(&mut self, message: usize, subscribers: u64, at: Nanos) {
         self.upto(at);

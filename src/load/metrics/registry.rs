@@ -38,6 +38,8 @@ pub enum MessageCount {
     Delivered,
     /// Deliveries that should have been made.
     Due,
+    /// Received while no step was waiting for it, though the role has steps that take any such message.
+    NotTaken,
 }
 
 /// The counts per journey.
@@ -149,7 +151,7 @@ macro_rules! listed {
 }
 
 listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery", LastDelivery = "last_delivery");
-listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", Received = "received", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due");
+listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", Received = "received", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken");
 listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed");
 listed!(RunTime: Lag = "lag", Stall = "stall");
 listed!(RunCount: Missed = "missed", NoClient = "no_client", Clamped = "clamped", Outside = "outside");

@@ -7,7 +7,7 @@ use super::{
     Count, Dense, ErrorKind, Gauge, Interval, JourneyCount, MessageCount, MessageTime, MetricRegistry, RunCount,
     RunTime, Timing, Total,
 };
-use crate::load::ledger::Totals;
+use crate::load::ledger::{Totals, ViolationKind};
 use crate::syntax::diagnostic::nearest;
 
 /// The measurements of a run, finished or running.
@@ -18,6 +18,15 @@ pub struct State<'a> {
     pub account: &'a Totals,
     /// Complete intervals only.
     pub intervals: &'a [Interval],
+}
+
+impl State<'_> {
+    /// Whether no message was sent and no client was connected.
+    pub fn is_idle(&self) -> bool {
+        let mut messages = 0..self.layout.names.messages.len();
+        let sent = |message| self.total.count(self.layout, Count::Message(message, MessageCount::Sent)) > 0;
+        !messages.any(sent) && !self.intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
+    }
 }
 
 /// One number of a run.
@@ -140,6 +149,64 @@ impl Metric {
         }
     }
 
+    /// Returns why a value of 0, or none at all, says nothing about the hub: what the metric counts could not happen in
+    /// this run. `None` if the metric was observed.
+    pub fn unobserved(&self, state: State<'_>) -> Option<String> {
+        let value = self.of(state);
+        if value.is_some_and(|value| value != 0.0) {
+            return None;
+        }
+        let State { layout, total, account, .. } = state;
+        let (messages, journeys) = (&layout.names.messages, &layout.names.journeys);
+        let none = |number: u64, text: String| (number == 0).then_some(text);
+        let sent = |message| total.count(layout, Count::Message(message, MessageCount::Sent));
+        let impossible = match *self {
+            Self::Time(Timing::Message(message, MessageTime::Response | MessageTime::Service), _)
+            | Self::Count(Count::Message(message, MessageCount::Answered | MessageCount::Unanswered))
+            | Self::Rate(Count::Message(message, MessageCount::Answered | MessageCount::Unanswered)) => {
+                none(sent(message), format!("no {} was sent", messages[message]))
+            }
+            Self::Time(Timing::Message(message, MessageTime::Delivery | MessageTime::LastDelivery), _)
+            | Self::DeliveryRatio(message)
+            | Self::Count(Count::Message(message, MessageCount::Delivered))
+            | Self::Rate(Count::Message(message, MessageCount::Delivered)) => none(
+                total.count(layout, Count::Message(message, MessageCount::Due)),
+                format!("no {} was published", messages[message]),
+            ),
+            Self::Time(Timing::Journey(journey), _)
+            | Self::Count(Count::Journey(journey, JourneyCount::Completed | JourneyCount::Failed))
+            | Self::Rate(Count::Journey(journey, JourneyCount::Completed | JourneyCount::Failed)) => none(
+                total.count(layout, Count::Journey(journey, JourneyCount::Started)),
+                format!("no journey {} began", journeys[journey]),
+            ),
+            Self::Ledger(_) => none(account.attempted, "the ledger had no items".to_owned()),
+            _ => state.is_idle().then(|| "no client was connected".to_owned()),
+        };
+        impossible.or_else(|| value.is_none().then(|| "no samples".to_owned()))
+    }
+
+    /// How much of a time may be the generator's own delay, see [`own_delay`].
+    pub fn own_delay(&self, state: State<'_>) -> Option<f64> {
+        match *self {
+            Self::Time(_, Stat::Count) => None,
+            Self::Time(timing, stat) => own_delay(state.layout, state.total, timing, stat),
+            _ => None,
+        }
+    }
+
+    /// The kind of violations that it counts.
+    pub fn violation(&self) -> Option<ViolationKind> {
+        let Self::Ledger(place) = self else { return None };
+        let (name, _) = *Totals::default().counts().get(*place)?;
+        ViolationKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The metric that counts violations of this kind.
+    pub fn of_violations(kind: ViolationKind) -> Option<Self> {
+        let place = Totals::default().counts().iter().position(|(name, _)| *name == kind.name())?;
+        Some(Self::Ledger(place))
+    }
+
     /// Whether there are enough samples: ten must lie beyond a percentile.
     pub fn is_supported(&self, state: State<'_>) -> bool {
         match self {
@@ -149,6 +216,21 @@ impl Metric {
             _ => true,
         }
     }
+}
+
+/// How much of a time that counts from when a message was due may be the generator's own delay, so that the hub's part is
+/// smaller by up to this. `None` for other times.
+pub fn own_delay(layout: &MetricRegistry, total: &Total, timing: Timing, stat: Stat) -> Option<f64> {
+    let Timing::Message(message, kind) = timing else { return None };
+    let of = |kind| total.timing(layout, Timing::Message(message, kind)).map(|histogram| stat.of(histogram));
+    if matches!(kind, MessageTime::SendDelay | MessageTime::Service) {
+        return None;
+    }
+    let (whole, delay) = (of(kind)?, of(MessageTime::SendDelay)?);
+    // A percentile of sums may exceed the sum of the percentiles, so what the delay adds to the response counts, too.
+    let added =
+        of(MessageTime::Response).zip(of(MessageTime::Service)).map_or(0.0, |(response, service)| response - service);
+    Some(delay.max(added).min(whole))
 }
 
 /// Whether so many samples suffice for a percentile: ten of them must lie beyond it.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MarkName;
+use crate::load::metrics::Names;
 use crate::protocol::Pack;
 use crate::scenario::model::{Pattern, Shared, Step};
 use crate::scenario::parse::journeys::Parts;
@@ -22,6 +23,17 @@ pub struct Script {
     pub parts: Vec<Part>,
     /// The scenes, roles and reactions of shared.yaml that steps refer to.
     pub shared_parts: Parts,
+}
+
+impl Script {
+    /// The names of what a run measures: the messages of the protocol, and the journeys of roles that have steps.
+    pub fn names(&self) -> Names {
+        let journeys = self.parts.iter().filter(|part| !part.journey.is_empty());
+        Names {
+            messages: self.pack.messages.iter().map(|message| message.name.clone()).collect(),
+            journeys: journeys.map(|part| part.journey_name.clone()).collect(),
+        }
+    }
 }
 
 /// Rows of data from a file, one for each journey.

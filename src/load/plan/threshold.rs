@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::load::ledger::ViolationKind;
 use crate::load::metrics::MetricRegistry;
 use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownNameError};
 use crate::load::{Nanos, plan};
@@ -22,6 +23,8 @@ pub struct Threshold {
     pub bound: f64,
     /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
+    /// Whether neither plan nor command line states it: every kind of violations has the threshold 0.
+    pub default: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +65,8 @@ impl Comparison {
 pub enum Standing {
     Holds,
     Broken,
-    /// There were no samples.
-    Undecided,
+    /// There were no samples, or nothing that could be counted.
+    NotObserved,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +75,12 @@ pub struct Outcome {
     /// The observed value, in the unit of the metric.
     pub observed: Option<f64>,
     pub standing: Standing,
+    /// Why nothing was observed.
+    pub unobserved: Option<String>,
+    /// How much of `observed` may be the generator's own delay.
+    pub own_delay: Option<f64>,
+    /// Whether it would turn out otherwise without that delay.
+    pub uncertain: bool,
     /// Whether there were enough samples for the threshold's percentile.
     pub supported: bool,
     /// Whether the broken threshold ended the run.
@@ -99,19 +108,27 @@ pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold
     })?;
     let bound = bound(&text[right.clone()], metric)
         .map_err(|(message, help)| Diagnostic::error(place(right), message).help(help))?;
-    Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None })
+    Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
 }
 
-/// Parses the thresholds of a plan.
+/// Parses the thresholds of a plan; `ordered`: whether it compares the order of messages.
 ///
 /// # Errors
 ///
 /// A diagnostic for each that is invalid.
-pub fn read_all(thresholds: &[plan::Threshold], layout: &MetricRegistry) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
+pub fn read_all(
+    thresholds: &[plan::Threshold],
+    ordered: bool,
+    layout: &MetricRegistry,
+) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut read_ones = Vec::new();
     for plan::Threshold { text, span, abort_after } in thresholds {
         match read(text, *span, layout) {
+            Ok(threshold) if threshold.metric.violation() == Some(ViolationKind::Reordered) && !ordered => {
+                let error = Diagnostic::error(*span, "the plan does not compare the order of messages");
+                diagnostics.push(error.help("add `ordered: true` to the plan, or leave this threshold out"));
+            }
             Ok(threshold) => read_ones.push(Threshold { abort_after: *abort_after, ..threshold }),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
@@ -153,14 +170,33 @@ impl Threshold {
     /// Evaluates the threshold for a finished or running run.
     pub fn check(&self, state: State<'_>) -> Outcome {
         let observed = self.metric.of(state);
+        let unobserved = self.metric.unobserved(state);
         let standing = match observed {
-            None => Standing::Undecided,
-            Some(value) if self.comparison.holds(value, self.bound) => Standing::Holds,
-            Some(_) => Standing::Broken,
+            Some(value) if unobserved.is_none() && self.comparison.holds(value, self.bound) => Standing::Holds,
+            Some(_) if unobserved.is_none() => Standing::Broken,
+            _ => Standing::NotObserved,
         };
         let supported = self.metric.is_supported(state);
-        Outcome { threshold: self.clone(), observed, standing, supported, aborted: false }
+        let own_delay = self.metric.own_delay(state);
+        let holds = |value| self.comparison.holds(value, self.bound);
+        let uncertain = observed.zip(own_delay).is_some_and(|(value, own)| holds(value) != holds(value - own));
+        let threshold = self.clone();
+        Outcome { threshold, observed, standing, unobserved, own_delay, uncertain, supported, aborted: false }
     }
+}
+
+/// Returns the thresholds of 0 for those kinds of violations that have none.
+fn defaults(stated: &[Threshold]) -> Vec<Threshold> {
+    let missing = ViolationKind::ALL.into_iter().filter(|kind| {
+        let states = |threshold: &Threshold| threshold.metric.violation() == Some(*kind);
+        !stated.iter().any(states)
+    });
+    let default = |kind: ViolationKind| {
+        let text = format!("ledger.{} == 0", kind.name());
+        let metric = Metric::of_violations(kind)?;
+        Some(Threshold { text, metric, comparison: Comparison::Equal, bound: 0.0, abort_after: None, default: true })
+    };
+    missing.filter_map(default).collect()
 }
 
 /// The thresholds of a running run.
@@ -169,17 +205,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(thresholds: Vec<Threshold>) -> Self {
+    /// Watches these thresholds, and one of 0 for each kind of violations that has none among them.
+    pub fn new(mut thresholds: Vec<Threshold>) -> Self {
+        thresholds.extend(defaults(&thresholds));
         Self { thresholds: thresholds.into_iter().map(|threshold| (threshold, None)).collect() }
     }
 
     /// Returns the first threshold that has been broken for longer than it allows, which ends the run.
     pub fn look(&mut self, now: Nanos, state: State<'_>) -> Option<&Threshold> {
         for (threshold, since) in &mut self.thresholds {
-            *since = match threshold.check(state).standing {
-                Standing::Broken => since.or(Some(now)),
-                _ => None,
-            };
+            *since = if threshold.check(state).is_broken() { since.or(Some(now)) } else { None };
         }
         let over = |(threshold, since): &&(Threshold, Option<Nanos>)| match (threshold.abort_after, since) {
             (Some(delay), Some(since)) => u128::from(now - since) >= delay.as_nanos(),
@@ -188,19 +223,24 @@ impl Watch {
         self.thresholds.iter().find(over).map(|(threshold, _)| threshold)
     }
 
-    /// Returns the final results; `aborted_by` is the text of the threshold that ended the run.
+    /// Returns the final results; those of default thresholds only if they are broken. `aborted_by` is the text of the
+    /// threshold that ended the run.
     pub fn finish(self, state: State<'_>, aborted_by: Option<&str>) -> Vec<Outcome> {
         let outcome = |(threshold, _): (Threshold, _)| {
             let aborted = aborted_by == Some(threshold.text.as_str());
             Outcome { aborted, ..threshold.check(state) }
         };
-        self.thresholds.into_iter().map(outcome).collect()
+        let outcomes = self.thresholds.into_iter().map(outcome);
+        outcomes.filter(|outcome| !outcome.threshold.default || outcome.is_broken()).collect()
     }
 }
 
 impl Outcome {
     /// Formats the observed value: `12.3 ms`, `1042`, `99.9 %`.
     pub fn shown(&self) -> String {
+        if let Some(why) = &self.unobserved {
+            return why.clone();
+        }
         match (self.observed, self.threshold.metric.unit()) {
             (None, _) => "no samples".to_owned(),
             (Some(value), Unit::Time) => crate::load::format::nanos(value),
@@ -208,6 +248,29 @@ impl Outcome {
             (Some(value), Unit::Number) if matches!(self.threshold.metric, Metric::Rate(_)) => format!("{value:.1}/s"),
             (Some(value), Unit::Number) => crate::load::format::grouped(value as u64),
         }
+    }
+
+    /// Formats the observed value with the part of it that may be the generator's: `313 µs (up to 82 µs of it is ours)`.
+    pub fn explained(&self) -> String {
+        match self.own_delay {
+            Some(own) => format!("{} (up to {} of it is ours)", self.shown(), crate::load::format::nanos(own)),
+            None => self.shown(),
+        }
+    }
+
+    /// Whether it is broken, whatever part of the observed value is the generator's.
+    pub fn is_broken(&self) -> bool {
+        self.standing == Standing::Broken && !self.uncertain
+    }
+
+    /// Whether it holds, whatever part of the observed value is the generator's.
+    pub fn is_met(&self) -> bool {
+        self.standing == Standing::Holds && !self.uncertain
+    }
+
+    /// Whether violations in the ledger break it.
+    pub fn is_violated(&self) -> bool {
+        self.is_broken() && self.threshold.metric.violation().is_some()
     }
 
     /// Whether the threshold's percentile has too few samples.
@@ -222,6 +285,8 @@ mod tests {
 
     use super::*;
     use crate::load::SECOND;
+    use crate::load::ledger::Totals;
+    use crate::load::metrics::Series;
     use crate::load::report::fixture::{self, Run, layout};
     use crate::syntax::source::Sources;
 
@@ -252,7 +317,15 @@ mod tests {
     #[case("schedule.missed == 0", Standing::Holds)]
     #[case("ledger.lost == 0", Standing::Holds)]
     #[case("levels.connections == 2200", Standing::Holds)]
-    #[case("claim_job.response.p99 < 50ms", Standing::Undecided)]
+    #[case("claim_job.response.p99 < 50ms", Standing::NotObserved)]
+    #[case("claim_job.response.count == 0", Standing::NotObserved)]
+    #[case("claim_job.answered == 0", Standing::NotObserved)]
+    #[case("claim_job.answered.rate > 5", Standing::NotObserved)]
+    #[case("claim_job.delivered == 0", Standing::NotObserved)]
+    #[case("claim_job.delivery_ratio >= 100%", Standing::NotObserved)]
+    #[case("jobs.failed == 0", Standing::NotObserved)]
+    #[case("claim_job.received == 0", Standing::Holds)]
+    #[case("claim_job.sent == 0", Standing::Holds)]
     fn thresholds_are_evaluated_for_a_run(#[case] text: &str, #[case] expected: Standing) {
         let report = Run::default().report();
         assert_eq!(fixture::read(text).check(report.state()).standing, expected);
@@ -292,6 +365,26 @@ mod tests {
         let shown = rendered(text);
         assert!(shown.contains(help), "{shown}");
         assert!(shown.contains(&"^".repeat(under.len())), "{shown}");
+    }
+
+    /// A run in which nothing happened: no count of it says anything about the hub.
+    #[rstest]
+    #[case("ledger.lost == 0", "the ledger had no items")]
+    #[case("errors.total == 0", "no client was connected")]
+    #[case("errors.timeout == 0", "no client was connected")]
+    #[case("jobs.completed > 5", "no journey jobs began")]
+    #[case("submit_job.unanswered == 0", "no submit_job was sent")]
+    #[case("announce.delivered == 0", "no announce was published")]
+    #[case("submit_job.response.p50 < 1s", "no submit_job was sent")]
+    #[case("jobs.completed.rate == 0", "no journey jobs began")]
+    #[case("levels.connections == 0", "no client was connected")]
+    fn a_threshold_on_what_was_never_observed_does_not_hold(#[case] text: &str, #[case] why: &str) {
+        let (series, account) = (Series::new(layout(), 1), Totals::default());
+        let state = State { layout: &series.layout, total: series.total(), account: &account, intervals: &[] };
+        let outcome = fixture::read(text).check(state);
+        assert_eq!((outcome.standing, outcome.shown().as_str()), (Standing::NotObserved, why));
+        // Default thresholds are not reported for a ledger without items.
+        assert_eq!(Watch::new(Vec::new()).finish(state, None), []);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::LoadReport;
 use super::terminal::word;
 use crate::load::ledger::{NO_PARTY, ViolationKind};
-use crate::load::metrics::selector::{Unit, delivery_ratio, errors, supports};
-use crate::load::metrics::{Compact, Dense, Gauge, Phase};
+use crate::load::metrics::selector::{Stat, Unit, delivery_ratio, errors, own_delay, supports};
+use crate::load::metrics::{Compact, Dense, Gauge, Phase, Timing};
 use crate::load::plan::threshold::Standing as Stands;
 use crate::load::validity::Validity as RunValidity;
 use crate::report::text::timestamp;
@@ -73,7 +73,7 @@ pub struct Run {
     pub seed: u64,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// 0 every threshold holds, 1 a threshold is broken, 3 the run is not valid or a threshold is undecided.
+    /// 0 every threshold holds, 1 a threshold is broken, 3 the run is not valid or a threshold was not observed.
     pub exit_code: u8,
     /// Further facts for the reader, by name.
     pub facts: BTreeMap<String, String>,
@@ -117,6 +117,20 @@ pub struct Threshold {
     pub supported: bool,
     /// Whether the broken threshold ended the run.
     pub aborted: bool,
+    /// Whether neither plan nor command line states it: violations of each kind have the threshold 0, which is listed
+    /// where it is broken.
+    #[serde(default)]
+    pub default: bool,
+    /// Why nothing was observed; null if something was.
+    pub unobserved: Option<String>,
+    /// How much of `observed` may be the generator's own delay, in the same unit; null if none.
+    pub uncertainty: Option<f64>,
+    /// Whether it would turn out otherwise without that delay: then it neither passes nor fails the run.
+    #[serde(default)]
+    pub uncertain: bool,
+    /// The first items whose violations break it.
+    #[serde(default)]
+    pub items: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +139,9 @@ pub struct Threshold {
 pub enum Standing {
     Holds,
     Broken,
-    Undecided,
+    /// There were no samples, or nothing that could be counted.
+    #[serde(alias = "undecided")]
+    NotObserved,
 }
 
 /// A histogram in figures, to three significant digits.
@@ -142,8 +158,25 @@ pub struct Times {
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
+    /// How much of each figure may be the generator's own delay, so that the hub's part is smaller by up to this; null for
+    /// times that do not count from when a message was due.
+    pub uncertainty: Option<Uncertainty>,
     /// The whole histogram: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
     pub histogram: String,
+}
+
+/// The generator's part of the figures of [`Times`], at most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Uncertainty {
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p95_ms: f64,
+    /// Null where the percentile is.
+    pub p99_ms: Option<f64>,
+    pub p999_ms: Option<f64>,
+    pub max_ms: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,7 +289,7 @@ pub fn document(report: &LoadReport) -> Document {
         times: layout
             .timings()
             .into_iter()
-            .filter_map(|timing| Some((layout.timing_name(timing), times(total.timing(layout, timing)?))))
+            .filter_map(|timing| Some((layout.timing_name(timing), times(report, timing)?)))
             .collect(),
         counts: layout
             .counts()
@@ -309,21 +342,27 @@ fn thresholds(report: &LoadReport) -> Vec<Threshold> {
             standing: match outcome.standing {
                 Stands::Holds => Standing::Holds,
                 Stands::Broken => Standing::Broken,
-                Stands::Undecided => Standing::Undecided,
+                Stands::NotObserved => Standing::NotObserved,
             },
             observed: outcome.observed.map(|value| value / unit),
             bound: outcome.threshold.bound / unit,
             supported: outcome.supported,
             aborted: outcome.aborted,
+            default: outcome.threshold.default,
+            unobserved: outcome.unobserved.clone(),
+            uncertainty: outcome.own_delay.map(|own| own / unit),
+            uncertain: outcome.uncertain,
+            items: report.examples(outcome),
         }
     };
     report.thresholds.iter().map(threshold).collect()
 }
 
-fn times(histogram: &Dense) -> Times {
+fn times(report: &LoadReport, timing: Timing) -> Option<Times> {
+    let histogram = report.total.timing(&report.layout, timing)?;
     let quantile = |quantile| ms(histogram.value_at_quantile(quantile));
     let supported = |q| supports(histogram.len(), q).then(|| quantile(q));
-    Times {
+    Some(Times {
         count: histogram.len(),
         min_ms: ms(histogram.min()),
         mean_ms: histogram.mean() / 1e6,
@@ -333,8 +372,23 @@ fn times(histogram: &Dense) -> Times {
         p99_ms: supported(0.99),
         p999_ms: supported(0.999),
         max_ms: ms(histogram.max()),
+        uncertainty: uncertainty(report, timing, histogram.len()),
         histogram: encoded(&Compact::new(histogram)),
-    }
+    })
+}
+
+fn uncertainty(report: &LoadReport, timing: Timing, samples: u64) -> Option<Uncertainty> {
+    let own = |stat| Some(own_delay(&report.layout, &report.total, timing, stat)? / 1e6);
+    let supported = |q| own(Stat::Quantile(q)).filter(|_| supports(samples, q));
+    Some(Uncertainty {
+        mean_ms: own(Stat::Mean)?,
+        p50_ms: own(Stat::Quantile(0.5))?,
+        p90_ms: own(Stat::Quantile(0.9))?,
+        p95_ms: own(Stat::Quantile(0.95))?,
+        p99_ms: supported(0.99),
+        p999_ms: supported(0.999),
+        max_ms: own(Stat::Max)?,
+    })
 }
 
 fn encoded(histogram: &Compact) -> String {

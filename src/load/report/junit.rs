@@ -20,7 +20,7 @@ pub fn render(report: &LoadReport) -> String {
         suite.add_property(Property::new(name, value));
     }
     for outcome in &report.thresholds {
-        suite.add_test_case(case(report, &outcome.threshold.text, threshold(outcome)));
+        suite.add_test_case(case(report, &outcome.threshold.text, threshold(report, outcome)));
     }
     suite.add_test_case(case(report, "the run is valid", validity_case(report)));
     suite.set_time(about.duration);
@@ -37,15 +37,21 @@ fn case(report: &LoadReport, name: &str, status: TestCaseStatus) -> TestCase {
     case
 }
 
-fn threshold(outcome: &Outcome) -> TestCaseStatus {
+fn threshold(report: &LoadReport, outcome: &Outcome) -> TestCaseStatus {
     let (kind, word) = match outcome.standing {
+        _ if outcome.uncertain => (NonSuccessKind::Error, "uncertain"),
         Standing::Holds => return TestCaseStatus::success(),
         Standing::Broken => (NonSuccessKind::Failure, "broken"),
-        Standing::Undecided => (NonSuccessKind::Error, "undecided"),
+        Standing::NotObserved => (NonSuccessKind::Error, "not-observed"),
     };
     let mut status = TestCaseStatus::non_success(kind);
     let ended = if outcome.aborted { "; it ended the run" } else { "" };
-    status.set_message(format!("observed: {}{ended}", outcome.shown())).set_type(word);
+    let items = report.examples(outcome);
+    if !items.is_empty() {
+        status.set_description(format!("the first items: {}", printable(&items.join(", "))));
+    }
+    let prefix = if outcome.unobserved.is_some() { "not observed" } else { "observed" };
+    status.set_message(format!("{prefix}: {}{ended}", outcome.explained())).set_type(word);
     status
 }
 

@@ -16,11 +16,14 @@ mod tests;
 
 use std::time::Duration;
 
-use super::ledger::Totals;
+use super::ledger::{Totals, Violation};
 use super::metrics::selector::State;
 use super::metrics::{Interval, MetricRegistry, Series, Total};
-use super::plan::threshold::{Outcome, Standing};
+use super::plan::threshold::Outcome;
 use super::validity::{Judgement, Validity};
+
+/// The ids that are shown of one kind of violations.
+const EXAMPLES: usize = 3;
 
 /// Where and how a run was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,16 +75,26 @@ impl LoadReport {
         self.judgement.validity()
     }
 
-    /// The exit code: 0 every threshold holds; 1 a threshold is broken; 3 the run is not valid, or a threshold is
-    /// undecided. An invalid run breaks no threshold, since its measurements do not describe the hub.
+    /// The exit code: 0 every threshold holds; 1 a threshold is broken; 3 the run is not valid, or a threshold was not
+    /// observed or is uncertain. The times of an invalid run break no threshold, since they do not describe the hub; violations in the
+    /// ledger do not depend on times.
     pub fn exit_code(&self) -> u8 {
-        let any = |standing| self.thresholds.iter().any(|outcome| outcome.standing == standing);
+        let any = |is: fn(&Outcome) -> bool| self.thresholds.iter().any(is);
         match self.validity() {
+            _ if any(Outcome::is_violated) => 1,
             Validity::Invalid => 3,
-            _ if any(Standing::Broken) => 1,
-            Validity::Suspect => 3,
-            Validity::Valid if any(Standing::Undecided) => 3,
-            Validity::Valid => 0,
+            _ if any(Outcome::is_broken) => 1,
+            Validity::Valid if self.thresholds.iter().all(Outcome::is_met) => 0,
+            Validity::Valid | Validity::Suspect => 3,
         }
+    }
+
+    /// The ids of the first items whose violations break a threshold.
+    pub fn examples(&self, outcome: &Outcome) -> Vec<String> {
+        let Some(kind) = outcome.threshold.metric.violation().filter(|_| outcome.is_violated()) else {
+            return Vec::new();
+        };
+        let violations = self.account.violations.iter().filter(|violation| violation.kind == kind);
+        violations.map(Violation::called).take(EXAMPLES).collect()
     }
 }

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use super::LoadReport;
 use crate::load::format::{grouped, nanos, percent, rate};
 use crate::load::ledger::{Mark, NO_PARTY, Totals, Violation, ViolationKind};
-use crate::load::metrics::selector::{delivery_ratio, supports};
+use crate::load::metrics::selector::{Stat, delivery_ratio, own_delay, supports};
 use crate::load::metrics::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
-use crate::load::plan::threshold::Standing;
+use crate::load::plan::threshold::{Outcome, Standing};
 use crate::load::validity::Validity;
 use crate::report::text::{printable, time};
 
@@ -85,6 +85,23 @@ impl Page<'_> {
         self.line(&row);
     }
 
+    /// How much of the times of the row above may be the generator's own delay.
+    fn own_delays(&mut self, timing: Timing) {
+        let (layout, total) = (&self.report.layout, &self.report.total);
+        let samples = self.timing(timing).map_or(0, Dense::len);
+        let mut row = format!("  {:<24} {:<10} {:>9} {:>9}", "", "ours up to", "", "");
+        for (_, quantile) in QUANTILES {
+            let own = own_delay(layout, total, timing, Stat::Quantile(quantile));
+            let Some(own) = own else { return };
+            let shown = if supports(samples, quantile) { nanos(own) } else { "-".to_owned() };
+            let _ = write!(row, " {shown:>8}");
+        }
+        if let Some(own) = own_delay(layout, total, timing, Stat::Max) {
+            let _ = write!(row, " {:>8}", nanos(own));
+        }
+        self.line(&row);
+    }
+
     fn heading(&mut self, title: &str, columns: &str) {
         let mut row = format!("  {title:<24} {columns:<10} {:>9} {:>9}", "samples", "rate");
         for (name, _) in QUANTILES {
@@ -112,6 +129,7 @@ impl Page<'_> {
                 }
                 let per_second = self.report.total.rate(&self.report.layout, Count::Message(message, count));
                 self.row(&std::mem::take(&mut shown), word, &rate(per_second), &histogram);
+                self.own_delays(Timing::Message(message, kind));
             }
         }
     }
@@ -139,8 +157,10 @@ impl Page<'_> {
             let per_second = rate(self.report.total.rate(&self.report.layout, delivered));
             self.heading("fan-out", "");
             self.row(&printable(name), "each", &per_second, &each);
+            self.own_delays(Timing::Message(message, MessageTime::Delivery));
             if let Some(last) = self.timing(Timing::Message(message, MessageTime::LastDelivery)).cloned() {
                 self.row("", "last", "", &last);
+                self.own_delays(Timing::Message(message, MessageTime::LastDelivery));
             }
             if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
                 let due = self.count(Count::Message(message, MessageCount::Due));
@@ -168,14 +188,24 @@ impl Page<'_> {
         if undocumented > 0 {
             self.line(&format!("  beside      {} frames that match no message of the protocol", grouped(undocumented)));
         }
-        let unanswered: Vec<String> = (0..self.report.layout.names.messages.len())
-            .map(|message| (message, self.count(Count::Message(message, MessageCount::Unanswered))))
-            .filter(|(_, count)| *count > 0)
-            .map(|(message, count)| format!("{} {}", grouped(count), self.report.layout.names.messages[message]))
-            .collect();
+        let unanswered = self.messages(MessageCount::Unanswered);
         if !unanswered.is_empty() {
             self.line(&format!("  unanswered  {}, for which no answer is required", unanswered.join(", ")));
         }
+        let not_taken = self.messages(MessageCount::NotTaken);
+        if !not_taken.is_empty() {
+            self.line(&format!("  not taken   {}: no step was waiting for them", not_taken.join(", ")));
+        }
+    }
+
+    /// The messages of which this was counted: `12 claim_job`.
+    fn messages(&self, kind: MessageCount) -> Vec<String> {
+        let names = self.report.layout.names.messages.iter().enumerate();
+        names
+            .map(|(message, name)| (self.count(Count::Message(message, kind)), name))
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{} {name}", grouped(count)))
+            .collect()
     }
 
     fn ledger(&mut self) {
@@ -246,13 +276,26 @@ impl Page<'_> {
                 self.line("");
             }
             let word = match outcome.standing {
+                _ if outcome.uncertain => "uncertain",
                 Standing::Holds => "holds",
                 Standing::Broken => "BROKEN",
-                Standing::Undecided => "undecided",
+                Standing::NotObserved => "unobserved",
             };
             let ended = if outcome.aborted { "; it ended the run" } else { "" };
-            self.line(&format!("  {word:<11} {}   observed: {}{ended}", outcome.threshold.text, outcome.shown()));
+            let text = &outcome.threshold.text;
+            self.line(&match &outcome.unobserved {
+                Some(why) => format!("  {word:<11} {text}   {why}{ended}"),
+                None => {
+                    format!("  {word:<11} {text}   observed: {}{}{ended}", outcome.explained(), self.examples(outcome))
+                }
+            });
         }
+    }
+
+    /// The items that break a threshold on violations: `; first job-7, job-9`.
+    fn examples(&self, outcome: &Outcome) -> String {
+        let items = self.report.examples(outcome);
+        if items.is_empty() { String::new() } else { format!("; first {}", printable(&items.join(", "))) }
     }
 
     fn verdict(&mut self) {
@@ -261,7 +304,7 @@ impl Page<'_> {
         for reason in &report.judgement.reasons {
             self.line(&format!("{}: {}", reason.validity.name(), printable(&reason.text)));
         }
-        let holding = report.thresholds.iter().filter(|outcome| outcome.standing == Standing::Holds).count();
+        let holding = report.thresholds.iter().filter(|outcome| outcome.is_met()).count();
         let thresholds = match report.thresholds.len() {
             0 => String::new(),
             all => format!("; {holding} of {all} thresholds hold"),
@@ -311,6 +354,8 @@ pub fn word(mark: Mark) -> &'static str {
         Mark::Unsure => "unsure",
         Mark::Assigned => "assigned",
         Mark::Released { .. } => "released",
+        Mark::Held => "still held",
+        Mark::NotTaken => "not taken",
         Mark::Cancelled => "cancelled",
         Mark::Delivered => "delivered",
         Mark::Completed => "completed",

@@ -100,9 +100,62 @@ fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &s
 #[case::broken_and_suspect(Run { missed: 1, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 1)]
 #[case::suspect(Run { missed: 1, ..Run::calm() }, 3)]
 #[case::invalid_breaks_nothing(Run { internal: 9_000, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 3)]
-#[case::undecided(Run { thresholds: vec!["claim_job.response.p50 < 1s"], ..Run::calm() }, 3)]
+#[case::not_observed(Run { thresholds: vec!["claim_job.response.p50 < 1s"], ..Run::calm() }, 3)]
+#[case::nothing_to_count(Run { thresholds: vec!["claim_job.unanswered == 0"], ..Run::calm() }, 3)]
+#[case::broken_and_not_observed(Run { thresholds: vec!["ledger.attempted < 5", "claim_job.answered > 5"], ..Run::calm() }, 1)]
+#[case::broken_by_the_generator(Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::calm() }, 3)]
+#[case::broken_by_the_hub(Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 9ms"], ..Run::calm() }, 1)]
+#[case::holds_though_late(Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..Run::calm() }, 0)]
+#[case::violations(Run { faulty: true, ..Run::default() }, 1)]
+#[case::violations_of_an_invalid_run(Run { faulty: true, internal: 9_000, ..Run::default() }, 1)]
+#[case::violations_of_a_suspect_run(Run { faulty: true, missed: 1, ..Run::default() }, 1)]
+#[case::one_class_of_two_is_permitted(Run { faulty: true, thresholds: vec!["ledger.lost < 500"], ..Run::default() }, 1)]
+#[case::both_classes_are_permitted(Run { faulty: true, thresholds: vec!["ledger.lost < 500", "ledger.duplicated <= 22"], ..Run::default() }, 0)]
 fn thresholds_and_validity_determine_the_exit_code(#[case] run: Run, #[case] expected: u8) {
     assert_eq!(run.report().exit_code(), expected);
+}
+
+/// Every class of the ledger has the threshold 0 unless the plan states one.
+#[test]
+fn a_default_threshold_names_its_class_and_the_first_items() {
+    let run = Run { faulty: true, thresholds: vec!["ledger.lost < 500"], ..Run::default() };
+    let report = run.report();
+    let text = terminal::summary(&report);
+    let line = "  BROKEN      ledger.duplicated == 0   observed: 22; first 0000000000000002, 00000000000003ea\n";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("  holds       ledger.lost < 500   observed: 220\n"), "{text}");
+    let document = serde_json::to_value(json::document(&report)).unwrap();
+    let broken = &document["thresholds"][1];
+    assert_eq!((&broken["text"], &broken["standing"]), (&json!("ledger.duplicated == 0"), &json!("broken")));
+    assert_eq!((&broken["default"], &document["thresholds"][0]["default"]), (&json!(true), &json!(false)));
+    assert_eq!(broken["items"], json!(["0000000000000002", "00000000000003ea"]));
+    let xml = junit::render(&report);
+    assert!(xml.contains("the first items: 0000000000000002, 00000000000003ea"), "{xml}");
+    // Default thresholds that hold are not listed.
+    assert_eq!(document["thresholds"].as_array().unwrap().len(), 2, "{document}");
+}
+
+/// The hub's own p99 is 10 ms, and every message is sent 2 ms late.
+#[test]
+fn the_generators_part_is_an_uncertainty_of_each_figure() {
+    let run = Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::default() };
+    let report = run.report();
+    let text = terminal::summary(&report);
+    assert!(text.contains("ours up to                      2.00 ms  2.00 ms  2.0"), "{text}");
+    assert!(text.contains("  uncertain   submit_job.response.p99 < 11ms   observed: 12.0 ms (up to 2.0"), "{text}");
+    let document = json::document(&report);
+    let uncertainty = |name: &str| document.times[name].uncertainty;
+    let own = uncertainty("submit_job.response").unwrap();
+    for (figure, name) in
+        [(own.mean_ms, "mean"), (own.p50_ms, "p50"), (own.p99_ms.unwrap(), "p99"), (own.max_ms, "max")]
+    {
+        assert!((2.0..2.02).contains(&figure), "{name}: {figure}");
+    }
+    assert_eq!((uncertainty("submit_job.service"), uncertainty("submit_job.send_delay")), (None, None));
+    let [threshold] = &document.thresholds[..] else { panic!("{text}") };
+    assert!(threshold.uncertain && threshold.standing == json::Standing::Broken);
+    assert!((2.0..2.02).contains(&threshold.uncertainty.unwrap()), "{:?}", threshold.uncertainty);
+    assert!(junit::render(&report).contains("type=\"uncertain\""));
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Shard {
                 }
                 Piece::Message(bytes) => {
                     context.classified = None;
+                    slot.keep_received(bytes);
                     handle_input(slot, number, context, prepared, now, Input::Text(bytes));
                     sampler.see(context.classified, bytes);
                 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, ShardReport};
 use super::slot::Output;
 use super::timers::{Alarm, Timers};
 use crate::load::Nanos;
@@ -14,6 +14,7 @@ use crate::load::engine::phases::Timeline;
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{Entry, NameOf};
 use crate::load::metrics::{ErrorKind, Recorder};
+use crate::load::opening::{FailedOpening, MOST_EXAMPLES};
 
 /// State shared by the clients of a shard.
 pub struct ShardContext {
@@ -33,18 +34,24 @@ pub struct ShardContext {
     pub cause: Option<ErrorKind>,
     /// Running journeys that the drain waits for.
     pub under_way: u64,
+    /// Examples of failed openings that have been reported, by role.
+    pub examples: Vec<usize>,
 }
 
 /// A [`ShardContext`] on behalf of one client.
 pub struct ClientActions<'a> {
     pub context: &'a mut ShardContext,
     pub slot: u32,
+    /// Its number in its role.
+    pub client: u32,
     pub role: u16,
     pub now: Nanos,
     pub output: &'a mut Output,
     pub alarm: &'a mut Alarm,
     pub queued: &'a mut bool,
     pub counted: &'a mut bool,
+    pub failed: &'a mut bool,
+    pub received: &'a mut Vec<Box<[u8]>>,
     /// Whether the role continues in the drain, so that its journeys are not waited for.
     pub drains: bool,
 }
@@ -91,8 +98,24 @@ impl ClientIo for ClientActions<'_> {
     fn joined(&mut self) {
         if !*self.counted {
             *self.counted = true;
+            *self.received = Vec::new();
             self.context.timeline.joins(usize::from(self.role));
         }
+    }
+
+    fn not_joined(&mut self, at: usize, fault: Option<ClientFault>) {
+        if *self.counted || std::mem::replace(self.failed, true) {
+            return;
+        }
+        let received = std::mem::take(self.received);
+        let examples = &mut self.context.examples[usize::from(self.role)];
+        if *examples < MOST_EXAMPLES {
+            *examples += 1;
+            let (role, client, cause) = (self.role, self.client, self.context.cause);
+            let failure = FailedOpening { role, client, at, fault, cause, received };
+            self.context.outbox.send(ShardReport::NotJoined(failure));
+        }
+        self.context.timeline.fails(usize::from(self.role));
     }
 
     fn room(&mut self) {
@@ -159,6 +182,7 @@ impl ClientIo for ClientActions<'_> {
             }),
             ClientFault::NoObject | ClientFault::Unusable(_) => ErrorKind::Invalid,
             ClientFault::Hook | ClientFault::Internal => ErrorKind::Internal,
+            ClientFault::NotTaken(message) => return self.context.recorder.not_taken(usize::from(message.0), at),
             ClientFault::NoFreeClient => return self.context.recorder.no_client(at),
             ClientFault::Undocumented => return self.context.recorder.undocumented(at),
             // Counted as a failed journey.

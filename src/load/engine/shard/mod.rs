@@ -309,6 +309,7 @@ fn handle_input(
     let mut hands = ClientActions {
         context,
         slot: number,
+        client: slot.client.party() - role.first,
         role: slot.role,
         now,
         output: &mut slot.output,
@@ -316,6 +317,8 @@ fn handle_input(
         queued: &mut slot.queued,
         drains: role.drains,
         counted: &mut slot.counted,
+        failed: &mut slot.failed,
+        received: &mut slot.received,
     };
     slot.client.handle(role, now, input, &mut hands);
 }

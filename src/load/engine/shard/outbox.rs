@@ -6,6 +6,7 @@ use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
 use crate::load::ledger::{Entry, NameOf, NameTable};
 use crate::load::metrics::Tally;
+use crate::load::opening::FailedOpening;
 
 /// Entries per batch.
 const BATCH: usize = 1024;
@@ -28,6 +29,8 @@ pub enum ShardReport {
         shard: usize,
         journeys: u64,
     },
+    /// An example of a client that did not join.
+    NotJoined(FailedOpening),
     /// The shard has ended.
     Ended,
 }

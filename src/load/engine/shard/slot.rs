@@ -9,6 +9,10 @@ pub const UNWRITTEN: usize = 16 << 20;
 /// A buffer of more bytes than this is freed once it is empty.
 const KEPT: usize = 4 << 10;
 
+/// Messages that are kept of a client that has not joined yet, and bytes of each.
+const RECEIVED_KEPT: usize = 3;
+const BEGINNING: usize = 200;
+
 pub struct ClientSlot {
     pub client: Client,
     /// The index of the client's role.
@@ -17,6 +21,10 @@ pub struct ClientSlot {
     pub queued: bool,
     /// Whether the client has joined before.
     pub counted: bool,
+    /// Whether it has failed to join, before it joined.
+    pub failed: bool,
+    /// The latest messages before it joins or fails to, the beginning of each.
+    pub received: Vec<Box<[u8]>>,
     pub alarm: Alarm,
     pub connection: Option<Box<Connection>>,
     pub output: Output,
@@ -43,11 +51,24 @@ impl ClientSlot {
             role,
             queued: false,
             counted: false,
+            failed: false,
+            received: Vec::new(),
             alarm: Alarm::default(),
             connection: None,
             output: Output::default(),
             serial: 0,
         }
+    }
+
+    /// Keeps a message for the report of a client that does not join.
+    pub fn keep_received(&mut self, message: &[u8]) {
+        if self.counted || self.failed {
+            return;
+        }
+        if self.received.len() >= RECEIVED_KEPT {
+            self.received.remove(0);
+        }
+        self.received.push(message[..message.len().min(BEGINNING)].into());
     }
 
     /// Writes as many bytes as the socket takes.

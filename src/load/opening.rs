@@ -1,0 +1,118 @@
+//! Clients that do not join: what each of them waited for, what happened instead, and when a run is given up.
+
+use super::client::io::{ClientFault, End};
+use super::compile::program::{Op, Prepared};
+use super::metrics::ErrorKind;
+use crate::syntax::source::Span;
+
+/// Examples per role that a shard reports.
+pub const MOST_EXAMPLES: usize = 3;
+
+/// An opening that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedOpening {
+    /// The index of the role.
+    pub role: u16,
+    /// The number of the client in its role.
+    pub client: u32,
+    /// The operation of the opening at which it failed.
+    pub at: usize,
+    /// The reason; `None` if a message did not come that may be any.
+    pub fault: Option<ClientFault>,
+    /// The cause of the end of the connection, where the client cannot know it.
+    pub cause: Option<ErrorKind>,
+    /// The latest messages before, the beginning of each.
+    pub received: Vec<Box<[u8]>>,
+}
+
+/// A role because of which a run ended before it began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopelessRole {
+    pub name: String,
+    pub failed: u32,
+    pub population: u32,
+}
+
+/// Whether no client of a role can be expected to join: none has, and 5 % of them, but at least three (or all, if they
+/// are fewer), have failed to.
+pub fn is_hopeless(population: u32, joined: u32, failed: u32) -> bool {
+    let enough = population.div_ceil(20).max(3).min(population);
+    joined == 0 && failed > 0 && failed >= enough
+}
+
+impl FailedOpening {
+    /// Describes it in one sentence: `worker 0 waited for worker_registered (shared.yaml:58), which did not come in
+    /// time; it received nothing`. `place`: where a step is in its file.
+    pub fn text(&self, prepared: &Prepared, place: impl Fn(Span) -> String) -> String {
+        let role = &prepared.roles[usize::from(self.role)];
+        let name = |message: usize| prepared.messages.get(message).map_or("a message", String::as_str);
+        let waited = match role.programs[role.opening].ops.get(self.at) {
+            Some(Op::Connect(_)) => "tried to connect".to_owned(),
+            Some(Op::Expect(expect)) => {
+                let message = expect.message.map_or("a message", |message| name(message.0.into()));
+                format!("waited for {message} ({})", place(expect.span))
+            }
+            Some(Op::Send(send)) => format!("was to send {}", name(send.message.0.into())),
+            Some(Op::Hook(hook)) => {
+                format!("called the hook {}", prepared.hooks.get(usize::from(hook.hook.0)).map_or("", String::as_str))
+            }
+            _ => "was in its opening".to_owned(),
+        };
+        let happened = match self.fault {
+            Some(ClientFault::Ended(end)) => ended(end, self.cause),
+            Some(ClientFault::Refused(message)) => format!("the hub answered with {}", name(message.0.into())),
+            Some(ClientFault::Unusable(_)) => "a received message lacks a value that it needs".to_owned(),
+            Some(ClientFault::Hook) => "the hook failed".to_owned(),
+            Some(ClientFault::Timeout(_) | ClientFault::Missing(_)) | None => "it did not come in time".to_owned(),
+            Some(_) => "the client failed".to_owned(),
+        };
+        let received: Vec<_> = self.received.iter().map(|message| String::from_utf8_lossy(message)).collect();
+        let received = match (&received[..], self.fault) {
+            ([], Some(ClientFault::Ended(End::Refused(_) | End::Unreachable))) => String::new(),
+            ([], _) => "; nothing was received".to_owned(),
+            (messages, _) => format!("; received: {}", messages.join(" ")),
+        };
+        format!("{} {} {waited}: {happened}{received}", role.name, self.client)
+    }
+}
+
+fn ended(end: End, cause: Option<ErrorKind>) -> String {
+    match (end, cause) {
+        (_, Some(ErrorKind::Tls)) => "TLS failed".to_owned(),
+        (_, Some(ErrorKind::Protocol)) => "the hub sent what WebSocket forbids".to_owned(),
+        (_, Some(ErrorKind::Resources)) => "this machine has no file descriptors, ports or memory left".to_owned(),
+        (End::Refused(101), _) => "the answer to the upgrade request is not valid".to_owned(),
+        (End::Refused(status), _) => format!("the hub refused the upgrade with HTTP status {status}"),
+        (End::Unreachable, Some(ErrorKind::Upgrade)) => "the answer to the upgrade request is not HTTP".to_owned(),
+        (End::Unreachable, _) => "no connection could be opened".to_owned(),
+        (End::Close(1005), _) => "the hub closed the connection without a code".to_owned(),
+        (End::Close(code), _) => format!("the hub closed the connection with code {code}"),
+        (End::Dropped, _) => "the connection ended without a close frame".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::the_only_one(1, 0, 1, true)]
+    #[case::one_of_two(2, 0, 1, false)]
+    #[case::three_of_many(50, 0, 3, true)]
+    #[case::two_of_many(50, 0, 2, false)]
+    #[case::five_percent(1000, 0, 50, true)]
+    #[case::fewer(1000, 0, 49, false)]
+    #[case::one_has_joined(50, 1, 49, false)]
+    #[case::without_clients(0, 0, 0, false)]
+    #[case::just_begun(50, 0, 0, false)]
+    fn a_role_is_given_up_when_none_has_joined_and_enough_have_failed(
+        #[case] population: u32,
+        #[case] joined: u32,
+        #[case] failed: u32,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(is_hopeless(population, joined, failed), expected);
+    }
+}
