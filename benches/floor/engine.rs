@@ -38,7 +38,7 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
         prepared: Arc::new(prepared),
         clock,
         endpoint: format!("ws://{}/", task.address).parse().unwrap(),
-        headers: Vec::new(),
+        deviations: Arc::default(),
         tls: None,
         sources: Vec::new(),
         shards: 1,

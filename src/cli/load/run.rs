@@ -109,7 +109,7 @@ impl Place<'_> {
             prepared: Arc::clone(&prepared),
             clock,
             endpoint: site.endpoint.clone(),
-            headers: Vec::new(),
+            deviations: Arc::clone(&subject.deviations),
             tls: site.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
             shards: self.shards(),

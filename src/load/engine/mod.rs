@@ -29,6 +29,7 @@ pub mod preflight;
 mod self_monitor;
 mod shard;
 mod stream;
+mod translation;
 mod validator;
 
 use std::io;
@@ -46,6 +47,7 @@ pub use phases::Clock;
 pub use self_monitor::resident;
 pub use validator::{Checked, Validate};
 
+use crate::deviation::Deviations;
 use crate::load::compile::program::Prepared;
 use crate::load::metrics::{MetricRegistry, Names, Phases, Recorder, Series};
 use crate::load::plan::Plan;
@@ -60,8 +62,8 @@ pub struct Setup {
     /// Started at the origin of the run, so that compiled programs can know its wall-clock time.
     pub clock: Clock,
     pub endpoint: Endpoint,
-    /// Headers of every upgrade request.
-    pub headers: Vec<(String, String)>,
+    /// How the hub departs from its document; they need `pack`.
+    pub deviations: Arc<Deviations>,
     /// The TLS configuration, required for a `wss://` endpoint.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Local source addresses; if empty, loopback addresses as needed, or the system's choice.
@@ -167,7 +169,7 @@ impl Setup {
 /// [`EngineError`]; then nothing runs.
 pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Result<Run, EngineError> {
     let dialer = setup.dialer()?;
-    let Setup { plan, prepared, clock, endpoint, headers, tls, shards, seed, validate, pack, ledger, .. } = setup;
+    let Setup { plan, prepared, clock, endpoint, deviations, tls, shards, seed, validate, pack, ledger, .. } = setup;
     let shards = shards.max(1);
     let tls = match (endpoint.tls, tls) {
         (false, _) => None,
@@ -179,13 +181,14 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
     };
     let names = Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
     let layout = MetricRegistry::new(names);
+    let translation = pack.as_ref().and_then(|pack| translation::Translation::new(&deviations, pack));
     let judge = match pack {
         Some(pack) if validate != Validate::None => Some(validator::Validator::start(pack, &prepared.messages)?),
         _ => None,
     };
     let timeline = Arc::new(phases::Timeline::new(clock, plan.roles.len()));
     let (to, reports) = sync_channel(shard::outbox::MOST_REPORTS);
-    let (endpoint, headers) = (Arc::new(endpoint), Arc::new(headers));
+    let endpoint = Arc::new(endpoint);
     let mut polls = Vec::new();
     for _ in 0..shards {
         let poll = Poll::new()?;
@@ -208,6 +211,8 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             classified: None,
             cause: None,
             under_way: 0,
+            translation: translation.clone(),
+            assumed: std::collections::VecDeque::new(),
             examples: vec![0; plan.roles.len()],
         };
         let parts = shard::Parts {
@@ -216,7 +221,6 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             plan: Arc::clone(&plan),
             prepared: Arc::clone(&prepared),
             endpoint: Arc::clone(&endpoint),
-            headers: Arc::clone(&headers),
             tls: tls.clone(),
             dialer: dialer.for_shard(number),
             seed,

@@ -1,5 +1,6 @@
 //! Opens, reads, writes and ends the connections of a shard.
 
+use std::borrow::Cow;
 use std::io;
 
 use super::super::connection::{Connection, Piece, ReadState, Why};
@@ -26,7 +27,11 @@ impl Shard {
 
     pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), ErrorKind> {
         self.disconnect(number);
-        let Parts { endpoint, headers, dialer, tls, poll, .. } = &mut self.parts;
+        let Parts { endpoint, context, dialer, tls, poll, .. } = &mut self.parts;
+        let mut dial = Cow::Borrowed(dial);
+        if let Some(translation) = &context.translation {
+            translation.upgrade(dial.to_mut());
+        }
         let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| ErrorKind::Internal)?;
         let tcp = dialer
             .connect(from)
@@ -34,14 +39,12 @@ impl Shard {
         let mut stream = Stream::new(tcp, tls.as_ref()).map_err(|_| ErrorKind::Tls)?;
         stream.register(poll.registry(), number).map_err(|_| ErrorKind::Resources)?;
         let fresh = handshake::key();
-        let mut all = headers.as_ref().clone();
-        all.extend(dial.headers.iter().cloned());
-        let key = handshake::key_of(&all, &fresh);
+        let key = handshake::key_of(&dial.headers, &fresh);
         let request = handshake::request(&handshake::Request {
             host: &endpoint.host_header(),
             target: &handshake::target(&endpoint.path, dial.path.as_deref().unwrap_or_default(), &dial.query),
             key,
-            headers: &all,
+            headers: &dial.headers,
             subprotocols: &dial.subprotocols,
             ..handshake::Request::default()
         });
@@ -91,6 +94,8 @@ impl Shard {
                 Piece::Message(bytes) => {
                     context.classified = None;
                     slot.keep_received(bytes);
+                    let documented = context.translation.as_ref().and_then(|translation| translation.received(bytes));
+                    let bytes = documented.as_deref().unwrap_or(bytes);
                     handle_input(slot, number, context, prepared, now, Input::Text(bytes));
                     sampler.see(context.classified, bytes);
                 }

@@ -11,6 +11,7 @@ use crate::load::client::io::{ClientFault, ClientIo, End};
 use crate::load::compile::program::Dial;
 use crate::load::engine::frames::{self, Masks};
 use crate::load::engine::phases::Timeline;
+use crate::load::engine::translation::Translation;
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{Entry, NameOf};
 use crate::load::metrics::{ErrorKind, Recorder};
@@ -34,6 +35,10 @@ pub struct ShardContext {
     pub cause: Option<ErrorKind>,
     /// Running journeys that the drain waits for.
     pub under_way: u64,
+    /// Declared deviations of the hub.
+    pub translation: Option<Arc<Translation>>,
+    /// Messages that the client of the current input takes as received, since the hub never sends them.
+    pub assumed: VecDeque<Vec<u8>>,
     /// Examples of failed openings that have been reported, by role.
     pub examples: Vec<usize>,
 }
@@ -79,7 +84,21 @@ impl ClientIo for ClientActions<'_> {
 
     fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
         if self.output.open && !self.output.closing {
-            frames::append(&mut self.output.out, frames::TEXT, &mut self.context.masks, write);
+            match self.context.translation.clone() {
+                None => {
+                    frames::append(&mut self.output.out, frames::TEXT, &mut self.context.masks, write);
+                }
+                Some(translation) => {
+                    let mut text = Vec::new();
+                    write(&mut text);
+                    let (of_hub, absent) = translation.sent(&text);
+                    let text = of_hub.unwrap_or(text);
+                    frames::append(&mut self.output.out, frames::TEXT, &mut self.context.masks, |out| {
+                        out.extend_from_slice(&text);
+                    });
+                    self.context.assumed.extend(absent);
+                }
+            }
             self.context.recorder.sent(usize::from(message.0), due, self.now);
         }
         self.now

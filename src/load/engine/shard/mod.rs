@@ -61,8 +61,6 @@ pub struct Parts {
     pub plan: Arc<Plan>,
     pub prepared: Arc<Prepared>,
     pub endpoint: Arc<Endpoint>,
-    /// Headers of every upgrade request.
-    pub headers: Arc<Vec<(String, String)>>,
     pub tls: Option<Tls>,
     pub dialer: Dialer,
     pub seed: u64,
@@ -320,5 +318,12 @@ fn handle_input(
         failed: &mut slot.failed,
         received: &mut slot.received,
     };
+    let opened = matches!(input, Input::Opened);
     slot.client.handle(role, now, input, &mut hands);
+    if let (true, Some(translation)) = (opened, hands.context.translation.clone()) {
+        hands.context.assumed.extend(translation.absent_after_connection());
+    }
+    while let Some(text) = hands.context.assumed.pop_front() {
+        slot.client.handle(role, now, Input::Text(&text), &mut hands);
+    }
 }
