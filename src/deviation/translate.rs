@@ -10,6 +10,7 @@ use crate::scenario::compose::{merge, put, remove};
 use crate::scenario::functions::World;
 use crate::scenario::template::{Names, Template};
 use crate::scenario::value::Bound;
+use crate::syntax::matcher;
 
 /// A message in another form, and the indices of the entries that applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,10 +159,11 @@ impl Deviation {
     fn documented(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
         match &self.change {
             Change::Instead { message, like } => {
-                let fits = like.iter().all(|(name, want)| json.get(name) == Some(want));
+                let has = |(name, want): (&String, &Value)| {
+                    json.get(name).is_some_and(|found| matcher::like(want, found, "").is_none())
+                };
                 let literals = pack.messages[*message].matcher.literals();
-                let differs = literals.iter().any(|(name, want)| json.get(name) != Some(want));
-                (fits && differs).then(|| {
+                (like.iter().all(has) && !literals.iter().all(has)).then(|| {
                     let others = like.keys().filter(|name| !literals.contains_key(*name));
                     let others: Vec<String> = others.map(|name| pointer(name)).collect();
                     let mut json = json.clone();
@@ -301,7 +303,7 @@ fn members_of(json: &Value) -> usize {
 }
 
 fn pointer(name: &str) -> String {
-    format!("/{}", crate::syntax::matcher::escape(name))
+    format!("/{}", matcher::escape(name))
 }
 
 fn with(json: &Value, member: &str, value: Value) -> Value {

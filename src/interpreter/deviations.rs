@@ -1,6 +1,7 @@
 //! Applies the declared deviations of a hub to what a conversation sends and receives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -14,6 +15,16 @@ use crate::scenario::value::{Bound, Deviating, Wire};
 
 use super::decode::weight;
 use super::finding::Finding;
+
+/// A message that the hub never sends, and that an actor takes as received when it is due.
+pub(super) struct Assumed {
+    pub due: Duration,
+    id: ActorId,
+    connection: u32,
+    /// Index of the deviation.
+    index: usize,
+    json: Value,
+}
 
 impl Conversation {
     /// Returns a message as the hub wants it; `None` where that is the documented form.
@@ -107,8 +118,19 @@ impl Conversation {
         }
     }
 
+    /// Lets messages come after a moment, in which the hub does what it would have answered, or sends them after all.
     fn assume(&mut self, id: ActorId, connection: u32, absent: Vec<(usize, Value)>) {
-        for (index, json) in absent {
+        let due = self.now + self.config.quiet;
+        self.assumed.extend(absent.into_iter().map(|(index, json)| Assumed { due, id, connection, index, json }));
+    }
+
+    /// Puts the assumed messages into their inboxes whose time has come.
+    pub(super) fn take_assumed(&mut self) {
+        let due = |assumed: &mut Assumed| assumed.due <= self.now;
+        for Assumed { id, connection, index, json, .. } in self.assumed.extract_if(.., due).collect::<Vec<_>>() {
+            if self.actors[id].connection != Some(connection) || !self.actors[id].is_open() {
+                continue;
+            }
             self.deviations.entry(index).or_default().observed += 1;
             let text = json.to_string();
             self.record(id, connection, Direction::Neither, "assumed", &text, text.len());
@@ -120,6 +142,18 @@ impl Conversation {
             let message = recognised.and_then(|name| self.program.pack.messages.iter().position(|m| m.name == *name));
             let kind = EntryKind::Message { json: Some(json), message };
             self.keep(id, Entry { wire, kind, claimed: false, weight: weight(&text) });
+        }
+    }
+
+    /// Drops the assumed messages on a connection that one of the hub's own makes up for.
+    pub(super) fn not_absent(&mut self, connection: u32, json: &Value) {
+        let (pack, deviations) = (&self.program.pack, &self.config.deviations);
+        let is_it = |assumed: &Assumed| {
+            let message = deviations.entries()[assumed.index].message();
+            assumed.connection == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json))
+        };
+        if let Some(place) = self.assumed.iter().position(is_it) {
+            self.assumed.remove(place);
         }
     }
 

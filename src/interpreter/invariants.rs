@@ -33,6 +33,9 @@ impl Conversation {
         if let Ok(json) = &mut decoded {
             let (documented, deviating) = self.documented(json.take());
             *json = documented;
+            if !self.assumed.is_empty() {
+                self.not_absent(wire.connection, json);
+            }
             if deviating.is_some() {
                 wire = Arc::new(Wire { deviation: deviating.map(Arc::new), ..Wire::clone(&wire) });
             }

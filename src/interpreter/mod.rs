@@ -219,6 +219,8 @@ pub struct Conversation {
     slimmest: Option<Margin>,
     deviations: crate::deviation::Seen,
     missed: Vec<Missed>,
+    /// Messages that are assumed to come.
+    assumed: Vec<deviations::Assumed>,
     /// When the conversation first went on behind a failure.
     doubted_since: Option<Duration>,
     /// The messages that were received, by their indices in the pack.
@@ -255,6 +257,7 @@ impl Conversation {
             slimmest: None,
             deviations: crate::deviation::Seen::new(),
             missed: Vec::new(),
+            assumed: Vec::new(),
             doubted_since: None,
             received: BTreeSet::new(),
             out: Vec::new(),
@@ -296,6 +299,7 @@ impl Conversation {
     /// Handles an event, and plays on.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
         self.set_now(now);
+        self.take_assumed();
         match input {
             Input::Received { connection, what } => self.receive(connection, what),
             Input::HookAnswer { call, answer } => {
@@ -316,7 +320,8 @@ impl Conversation {
 
     /// Returns when the next [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
-        self.active.as_ref().and_then(active_step::Active::deadline)
+        let assumed = self.assumed.iter().map(|assumed| assumed.due);
+        self.active.as_ref().and_then(active_step::Active::deadline).into_iter().chain(assumed).min()
     }
 
     pub fn is_finished(&self) -> bool {

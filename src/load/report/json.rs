@@ -117,8 +117,7 @@ pub struct Threshold {
     pub supported: bool,
     /// Whether the broken threshold ended the run.
     pub aborted: bool,
-    /// Whether neither plan nor command line states it: violations of each kind have the threshold 0, which is listed
-    /// where it is broken.
+    /// Whether neither plan nor command line states it; such a default threshold is listed where it is broken.
     #[serde(default)]
     pub default: bool,
     /// Why nothing was observed; null if something was.
@@ -158,8 +157,7 @@ pub struct Times {
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
-    /// How much of each figure may be the generator's own delay, so that the hub's part is smaller by up to this; null for
-    /// times that do not count from when a message was due.
+    /// The generator's own delay in each figure, at most; null for times that do not count from a due time.
     pub uncertainty: Option<Uncertainty>,
     /// The whole histogram: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
     pub histogram: String,
