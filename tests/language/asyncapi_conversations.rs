@@ -1,0 +1,150 @@
+//! Judges conversations by plain AsyncAPI documents: replies, examples, several channels, and what a target fills in.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::hostile_servers::{PathHub, SmallHub};
+use crate::support::process::{Done, hubproof};
+
+/// A document in a folder of its own, which ends with the value.
+struct Written {
+    folder: tempfile::TempDir,
+}
+
+impl Written {
+    fn new(document: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("hub.yaml"), document).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("hub.yaml").to_str().unwrap().to_owned()
+    }
+
+    fn check(&self, url: &str, more: &[&str]) -> Done {
+        hubproof([&["check", url, "--pack", &self.path(), "--patience", "0.3"], more].concat())
+    }
+}
+
+// ---- replies
+
+/// Seen from the hub, or with `send` in place of `receive` from a client.
+fn asks(action: &str, correlated: bool) -> String {
+    let correlation = if correlated { "correlationId: { location: '$message.payload#/id' }," } else { "" };
+    format!(
+        "asyncapi: 3.0.0
+info: {{ title: Sums, version: '1' }}
+channels:
+  hub: {{ address: /, messages: {{ ask: {{ $ref: '#/components/messages/ask' }}, sum: {{ $ref: '#/components/messages/sum' }}, wrong: {{ $ref: '#/components/messages/wrong' }} }} }}
+operations:
+  addUp:
+    action: {action}
+    channel: {{ $ref: '#/channels/hub' }}
+    messages: [ {{ $ref: '#/channels/hub/messages/ask' }} ]
+    reply: {{ messages: [ {{ $ref: '#/channels/hub/messages/sum' }}, {{ $ref: '#/channels/hub/messages/wrong' }} ] }}
+components:
+  messages:
+    ask: {{ {correlation} payload: {{ type: object, required: [op, id, n], properties: {{ op: {{ const: ask }}, id: {{ type: string }}, n: {{ type: integer }} }} }}, examples: [ {{ payload: {{ op: ask, id: one, n: 20 }} }} ] }}
+    sum: {{ {correlation} payload: {{ type: object, required: [op, id, n], properties: {{ op: {{ const: sum }}, id: {{ type: string }}, n: {{ type: integer }} }} }} }}
+    wrong: {{ {correlation} payload: {{ type: object, required: [op, id], properties: {{ op: {{ const: wrong }}, id: {{ type: string }} }} }} }}
+"
+    )
+}
+
+/// Answers with these operations, each under this id, or that of the request.
+fn answers(with: &'static [&'static str], id: Option<&'static str>) -> SmallHub {
+    SmallHub::start(move |_, _, text| {
+        let ask: Value = serde_json::from_str(text).unwrap();
+        let id = id.or(ask["id"].as_str()).unwrap();
+        with.iter().map(|op| json!({ "op": op, "id": id, "n": 21 }).to_string()).collect()
+    })
+}
+
+#[rstest]
+#[case::right(&["sum"], None, true, 0, "PASS")]
+#[case::the_other_reply(&["wrong"], None, true, 0, "PASS")]
+#[case::by_order(&["sum"], Some("other"), false, 0, "PASS")]
+#[case::another_id(&["sum"], Some("other"), true, 1, "REPLY-addUp")]
+#[case::none(&[], None, true, 1, "REPLY-addUp")]
+#[case::none_by_order(&[], None, false, 1, "REPLY-addUp")]
+fn a_reply_is_required_and_correlated(
+    #[case] with: &'static [&'static str],
+    #[case] id: Option<&'static str>,
+    #[case] correlated: bool,
+    #[case] code: i32,
+    #[case] says: &str,
+    #[values("receive", "send")] action: &str,
+) {
+    let document = Written::new(&asks(action, correlated));
+    let perspective = if action == "send" { "client" } else { "hub" };
+    let done = document.check(&answers(with, id).url(), &["--perspective", perspective]).ends_with(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// The rule of a reply stands at its line, and is the document's.
+#[test]
+fn a_rule_of_a_reply_has_the_line_of_the_document() {
+    let document = Written::new(&asks("receive", true));
+    let rules = hubproof(["packs", "show", &document.path(), "--rules", "--format", "json"]).ends_with(0).out;
+    let rules: Value = serde_json::from_str(&rules).unwrap();
+    let rule = &rules["REPLY-addUp"];
+    assert_eq!((&rule["level"], &rule["basis"], &rule["line"]), (&json!("must"), &json!("stated"), &json!(10)));
+    assert_eq!(rule["checked_by"], json!(["hub/ask"]), "{rules}");
+    let text = rule["text"].as_str().unwrap();
+    assert_eq!(text, "A client that sends ask receives sum or wrong (operation addUp).");
+}
+
+/// Every connection sends an id of its own, so that a reply to another client is none.
+#[test]
+fn a_correlation_id_is_fresh_where_the_schema_allows() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let ids = Arc::clone(&seen);
+    let hub = SmallHub::start(move |_, _, text| {
+        let ask: Value = serde_json::from_str(text).unwrap();
+        ids.lock().unwrap().push(ask["id"].as_str().unwrap().to_owned());
+        vec![json!({ "op": "sum", "id": ask["id"], "n": 1 }).to_string()]
+    });
+    Written::new(&asks("receive", true)).check(&hub.url(), &["--repeat", "2"]).ends_with(0);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 2 && seen[0] != seen[1] && !seen.contains(&"one".to_owned()), "{seen:?}");
+}
+
+/// A reply of which one form cannot be recognised may be that form, so it is not demanded.
+#[test]
+fn a_reply_that_cannot_be_recognised_is_not_demanded() {
+    let text = asks("receive", true).replace("    wrong: {", "    wrong: { contentType: text/plain,");
+    let done = Written::new(&text).check(&answers(&[], None).url(), &[]).ends_with(3);
+    assert!(!done.out.contains("REPLY-addUp"), "{}", done.out);
+}
+
+const TWO_CHANNELS: &str = "asyncapi: 3.0.0
+info: { title: Two, version: '1' }
+channels:
+  orders: { address: /orders, messages: { order: { payload: { type: object, required: [buy], properties: { buy: { type: string } } } } } }
+  receipts:
+    address: /receipts
+    messages: { receipt: { payload: { type: object, required: [bought], properties: { bought: { type: string } } } } }
+    bindings: { ws: { query: { type: object, required: [desk], properties: { desk: { type: integer, enum: [7, 8] } } } } }
+operations:
+  buys:
+    action: receive
+    channel: { $ref: '#/channels/orders' }
+    reply: { channel: { $ref: '#/channels/receipts' } }
+";
+
+/// A reply on another channel comes over the connection to that channel's address.
+#[rstest]
+#[case::there("/receipts?desk=7", 0)]
+#[case::here("/orders", 1)]
+fn a_reply_may_come_over_another_channel(#[case] replies_at: &'static str, #[case] code: i32) {
+    let hub = PathHub::start(move |path, text| {
+        let bought = json!({ "bought": serde_json::from_str::<Value>(text).unwrap()["buy"] }).to_string();
+        (path == "/orders").then(|| (replies_at.to_owned(), bought)).into_iter().collect()
+    });
+    let done = Written::new(TWO_CHANNELS).check(&hub.url(), &["--scenario", "hub/on_orders-order"]).ends_with(code);
+    assert_eq!(done.out.contains("REPLY-buys"), code == 1, "{}", done.out);
+}
