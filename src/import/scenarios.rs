@@ -1,7 +1,7 @@
 //! Generates roles and scenarios for a plain document: a role for each address, which only connects, and for each message
 //! to the hub a scenario that sends it, each example of the document by itself. Where an operation has a reply, that has
 //! to come, with the correlation id of the request, which proves the rule of the operation. Beyond that the schemas check
-//! every frame.
+//! every frame; where no operation has a reply, one scenario requires that there is a frame to check.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ use crate::syntax::matcher::unescape;
 /// Most addresses, and most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
 const MAX_SCENARIOS: usize = 200;
+/// Most connections of the scenario that requires any frame.
+const MAX_SENDERS: usize = 8;
 /// How long a scenario receives frames: after a message it sent, and where it sends none.
 const LISTEN: &str = "300ms";
 const LISTEN_ONLY: &str = "2s";
@@ -112,6 +114,9 @@ impl<'a> Conversations<'a> {
                     add(&name, titled(self.title(role, index, number), self.exchange(role, index, number)));
                 }
             }
+        }
+        if self.rules.is_empty() {
+            add("something-arrives", self.anything());
         }
         files
     }
@@ -290,6 +295,31 @@ impl<'a> Conversations<'a> {
             sends.insert("with".to_owned(), Value::Object(with));
         }
         Payload { sends, correlated }
+    }
+
+    /// Returns the scenario of a document without replies: some frame has to come, or nothing was checked. Each message is
+    /// sent over a connection of its own, so that one which ends a connection does not hide the others.
+    pub fn anything(&self) -> Map<String, Value> {
+        let mut actors = Map::new();
+        let mut steps = Vec::new();
+        let sent = self.roles.iter().flat_map(|role| role.sends.iter().map(move |index| (role, Some(*index))));
+        let quiet = self.roles.iter().filter(|role| role.sends.is_empty()).map(|role| (role, None));
+        for (role, index) in quiet.chain(sent).take(MAX_SENDERS) {
+            let name = format!("client_{}", actors.len() + 1);
+            steps.push(json!({ format!("{name} joins"): null }));
+            if let Some(index) = index {
+                steps.push(json!({ format!("{name} sends"): self.outline.messages[index].name }));
+            }
+            actors.insert(name, json!(role.name));
+        }
+        let all: Vec<String> = actors.keys().cloned().collect();
+        actors.insert("clients".to_owned(), json!(all));
+        if !all.is_empty() {
+            steps.push(json!({ "at least 1 of clients expect": "any", "for": LISTEN }));
+        }
+        let mut root = titled("The hub sends a message that can be checked".to_owned(), steps);
+        root.shift_insert(1, "actors".to_owned(), Value::Object(actors));
+        root
     }
 }
 

@@ -148,3 +148,31 @@ fn a_reply_may_come_over_another_channel(#[case] replies_at: &'static str, #[cas
     let done = Written::new(TWO_CHANNELS).check(&hub.url(), &["--scenario", "hub/on_orders-order"]).ends_with(code);
     assert_eq!(done.out.contains("REPLY-buys"), code == 1, "{}", done.out);
 }
+
+// ---- nothing to check
+
+const NEWS: &str = "asyncapi: 2.6.0
+info: { title: News, version: '1' }
+channels:
+  /:
+    publish:
+      message:
+        oneOf:
+          - { name: subscribe, payload: { type: object, required: [op], properties: { op: { const: subscribe } } } }
+          - { name: typing, payload: { type: object, required: [op], properties: { op: { const: typing } } } }
+    subscribe:
+      message: { name: news, payload: { type: object, required: [op], properties: { op: { const: news } } } }
+";
+
+/// Version 2 has no replies. A hub that answers only some messages passes, one that never sends anything is not decided.
+#[rstest]
+#[case::silent(false, 3, "expect: any")]
+#[case::answers_one_of_two(true, 0, "PASS")]
+fn a_run_in_which_nothing_was_checked_is_inconclusive(#[case] answers: bool, #[case] code: i32, #[case] says: &str) {
+    let hub = SmallHub::start(move |_, _, text| {
+        let news = answers && text.contains("subscribe");
+        news.then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
+    });
+    let done = Written::new(NEWS).check(&hub.url(), &[]).ends_with(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
