@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
 use super::{CliError, colored, print};
-use crate::protocol::Place;
+use crate::protocol::{Folder, Pack, Place, Way};
 use crate::report::text::count;
 use crate::scenario::Need;
 use crate::syntax::diagnostic::{has_errors, render_all, suggest};
@@ -119,6 +119,30 @@ fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
     Ok(0)
 }
 
+/// Returns who sends which message of a plain document, and where the document has that: `publish` and `subscribe` are
+/// often confused. Empty for packs, which are written from the hub's point of view.
+fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
+    if folder.document.is_none() {
+        return String::new();
+    }
+    let names = |way: Way| {
+        let named = pack.messages.iter().filter(|message| message.goes(way) && !message.abstract_);
+        let names: Vec<&str> = named.map(|message| message.name.as_str()).collect();
+        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    };
+    let explained = match described {
+        Described::Hub => {
+            "The document describes the hub: `publish` is what clients send to it, `subscribe` what it sends; in version 3 \
+             `receive` and `send`. If it describes a client of the hub, add --perspective client."
+        }
+        Described::Client => {
+            "The document describes a client of the hub: `publish` is what the hub sends to it, `subscribe` what it sends; \
+             in version 3 `receive` and `send`. If it describes the hub, leave out --perspective client."
+        }
+    };
+    format!("clients send: {}\nthe hub sends: {}\n{explained}\n", names(Way::ToHub), names(Way::FromHub))
+}
+
 /// Returns the scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
 fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     let mut provers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -190,6 +214,10 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
         let _ = writeln!(text, "  {:32} {direction:13} {}", message.name, message.summary);
         messages.push(json!({ "name": message.name, "direction": direction, "title": message.title, "summary": message.summary, "envelope": message.abstract_, "documented_example": message.schema.documented, "replies": message.replies }));
     }
+    let directions = directions(&protocol.folder, pack, described);
+    if !directions.is_empty() {
+        let _ = write!(text, "\n{directions}");
+    }
     let _ = writeln!(text, "\nrules ({})\n{out}\nscenarios", pack.document);
     let mut scenarios = Vec::new();
     for program in &protocol.scenarios.programs {
@@ -227,6 +255,9 @@ fn lint(directory: &std::path::Path, described: Described) -> Result<u8, CliErro
         count(errors, "error"),
         count(warnings, "warning")
     ));
+    if let Some(pack) = &loaded.pack {
+        print(&directions(&loaded.folder, pack, described));
+    }
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
 

@@ -19,6 +19,8 @@ use crate::syntax::matcher::unescape;
 /// Most addresses, and most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
 const MAX_SCENARIOS: usize = 200;
+/// Most examples of one message that are sent.
+const MAX_EXAMPLES: usize = 5;
 /// Most connections of the scenario that requires any frame.
 const MAX_SENDERS: usize = 8;
 /// How long a scenario receives frames: after a message it sent, and where it sends none.
@@ -153,7 +155,7 @@ impl<'a> Conversations<'a> {
 
     /// Returns how many payloads of a message are sent: the document's examples, or one that was generated.
     pub fn examples(&self, index: usize) -> usize {
-        self.candidate(index).map_or(1, |_| 1)
+        self.candidate(index).map_or(1, |one| one.documented.len().clamp(1, MAX_EXAMPLES))
     }
 
     fn rules_of(&self, index: usize) -> impl Iterator<Item = &ReplyRule> {

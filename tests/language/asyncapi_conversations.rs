@@ -176,3 +176,44 @@ fn a_run_in_which_nothing_was_checked_is_inconclusive(#[case] answers: bool, #[c
     let done = Written::new(NEWS).check(&hub.url(), &[]).ends_with(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
+
+// ---- examples and directions
+
+/// All examples of a message are sent as they stand, each over a connection of its own.
+#[test]
+fn the_examples_of_the_document_are_sent() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let frames = Arc::clone(&seen);
+    let hub = SmallHub::start(move |_, number, text| {
+        frames.lock().unwrap().push((number, serde_json::from_str::<Value>(text).unwrap()));
+        vec![json!({ "op": "news" }).to_string()]
+    });
+    let examples = "examples: [ { payload: { op: subscribe, to: [a], deep: { x: 1 } } }, { payload: { op: subscribe, cost: '${5}' } } ], payload: { type: object, required: [op], properties: { op: { const: subscribe }, to: { type: array }, deep: { type: object }, cost: { type: string } } }";
+    let document = NEWS.replace(
+        "{ name: subscribe, payload: { type: object, required: [op], properties: { op: { const: subscribe } } } }",
+        &format!("{{ name: subscribe, {examples} }}"),
+    );
+    let done = Written::new(&document).check(&hub.url(), &["--scenario", "hub/subscribe*"]).ends_with(0);
+    assert!(done.out.contains("2 pass"), "{}", done.out);
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort_by_key(|(_, frame)| frame.to_string());
+    let expected =
+        [json!({ "op": "subscribe", "cost": "${5}" }), json!({ "op": "subscribe", "to": ["a"], "deep": { "x": 1 } })];
+    assert_eq!(seen, expected.map(|frame| (0, frame)));
+}
+
+/// People confuse `publish` and `subscribe`, so lint prints who sends what.
+#[rstest]
+#[case::hub("hub", "clients send: subscribe, typing\nthe hub sends: news\n", "`publish` is what clients send to it")]
+#[case::client(
+    "client",
+    "clients send: news\nthe hub sends: subscribe, typing\n",
+    "`publish` is what the hub sends to it"
+)]
+fn lint_says_who_sends_what(#[case] perspective: &str, #[case] lists: &str, #[case] explains: &str) {
+    let document = Written::new(NEWS);
+    let done = hubproof(["packs", "lint", &document.path(), "--perspective", perspective]).ends_with(0);
+    assert!(done.out.contains(lists) && done.out.contains(explains), "{}", done.out);
+    let done = hubproof(["packs", "show", &document.path(), "--perspective", perspective]).ends_with(0);
+    assert!(done.out.contains(explains), "{}", done.out);
+}
