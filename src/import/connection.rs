@@ -14,8 +14,11 @@ pub fn connects(library: &Library, channel: &Channel<'_>, settings: &mut Map<Str
     step.insert("connects".to_owned(), path(library, channel, settings));
     let binding = get(library, &channel.place, "bindings").and_then(|bindings| get(library, &bindings, "ws"));
     let bound = |name: &str| get(library, binding.as_ref()?, name);
-    let query = members(library, bound("query"), settings);
+    let mut query = members(library, bound("query"), settings);
     let mut headers = members(library, bound("headers"), settings);
+    for (name, scheme) in &channel.security {
+        secure(name, scheme, &mut query, &mut headers, settings);
+    }
     if !query.is_empty() {
         step.insert("query".to_owned(), Value::Object(query));
     }
@@ -40,6 +43,53 @@ fn get<'a>(library: &'a Library, place: &Place<'a>, name: &str) -> Option<Place<
     library.follow(place.get(name)?).ok()
 }
 
+/// Adds what a security scheme demands of the upgrade: a header, or a member of the query. Schemes that are not of HTTP
+/// are met by the target: certificates, or its `headers`.
+fn secure(
+    name: &str,
+    scheme: &Place<'_>,
+    query: &mut Map<String, Value>,
+    headers: &mut Map<String, Value>,
+    settings: &mut Map<String, Value>,
+) {
+    let mut secret = |wanted: &str, about: &str| {
+        let described = scheme.text("description").map_or(about, |text| text.trim().lines().next().unwrap_or(about));
+        let of = if name.is_empty() { String::new() } else { format!(" ({name})") };
+        let about = crate::syntax::matcher::cut(&format!("{described}{of}"), 100);
+        declare(
+            wanted,
+            Map::from_iter([("about".to_owned(), json!(about)), ("secret".to_owned(), json!(true))]),
+            settings,
+        )
+    };
+    let http = scheme.text("scheme").unwrap_or_default().to_ascii_lowercase();
+    match (scheme.text("type").unwrap_or_default(), http.as_str()) {
+        ("userPassword" | "plain", _) | ("http", "basic") => {
+            let (user, password) = (secret("username", "user name"), secret("password", "password"));
+            let pair = format!("Basic ${{base64(hub.{user} ~ ':' ~ hub.{password})}}");
+            headers.insert("Authorization".to_owned(), json!(pair));
+        }
+        ("http", "bearer") | ("oauth2" | "openIdConnect", _) => {
+            let token = secret("token", "bearer token");
+            headers.insert("Authorization".to_owned(), json!(format!("Bearer ${{hub.{token}}}")));
+        }
+        ("httpApiKey" | "apiKey", _) => {
+            let member = scheme.text("name").unwrap_or("api_key");
+            let value = |setting: String| json!(format!("${{hub.{setting}}}"));
+            match scheme.text("in") {
+                Some("query") => drop(query.insert(member.to_owned(), value(secret(member, "API key")))),
+                Some("header") => drop(headers.insert(member.to_owned(), value(secret(member, "API key")))),
+                Some("cookie") => {
+                    let key = secret(member, "API key");
+                    headers.insert("Cookie".to_owned(), json!(format!("{}=${{hub.{key}}}", literal(member))));
+                }
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Returns the path of a channel with settings in place of its parameters and of the variables of its server; null for
 /// the path of the hub's own address.
 fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
@@ -48,12 +98,17 @@ fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Val
         Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
         None => channel.address.clone(),
     };
-    if matches!(address.as_str(), "" | "/") {
+    let own = !matches!(address.as_str(), "" | "/");
+    let base = if channel.address.contains("://") { "" } else { channel.base.as_str() };
+    // Without an address of its own, a channel is at the address that the user gives, unless that has a variable.
+    if !own && !base.contains('{') {
         return Value::Null;
     }
-    let parameters =
-        filled(library, &address, Some(&channel.place), "parameters", "a parameter of the address", settings);
-    json!(parameters)
+    let variables = filled(library, base, channel.server.as_ref(), "variables", "a variable of the server", settings);
+    let rest = if own { address.as_str() } else { "" };
+    let separator = if base.is_empty() || rest.is_empty() || rest.starts_with('/') { "" } else { "/" };
+    let parameters = filled(library, rest, Some(&channel.place), "parameters", "a parameter of the address", settings);
+    json!(format!("{variables}{separator}{parameters}"))
 }
 
 /// Returns a text with settings in place of the names in braces, which are described under `key`.

@@ -47,6 +47,12 @@ pub struct Channel<'a> {
     pub name: String,
     pub address: String,
     pub place: Place<'a>,
+    /// The path of its server, before the address.
+    pub base: String,
+    /// The server, where it is known which.
+    pub server: Option<Place<'a>>,
+    /// The security schemes that a client must meet, each with its name in the document.
+    pub security: Vec<(String, Place<'a>)>,
     /// Indexes of the messages that a client sends on this channel.
     pub to_hub: Vec<usize>,
 }
@@ -190,6 +196,32 @@ impl<'a> Reader<'a, '_> {
         !named.is_empty() && !named.iter().any(web_socket)
     }
 
+    /// Returns the server of a channel: the first of its own, or of the document, that uses WebSocket.
+    fn server(&self, root: &Place<'a>, channel: &Place<'a>) -> Option<Place<'a>> {
+        let named = self.named_servers(root, channel);
+        let all = root.get("servers");
+        let any = all.iter().flat_map(Place::members).filter_map(|(_, server)| self.library.follow(server).ok());
+        named.into_iter().chain(any).find(web_socket)
+    }
+
+    /// Returns the security schemes of a server. Of several that are enough by themselves, the first counts; none is
+    /// needed where one of them is empty.
+    fn security(&self, root: &Place<'a>, server: &Place<'a>) -> Vec<(String, Place<'a>)> {
+        let schemes = root.get("components").and_then(|components| components.get("securitySchemes"));
+        let found = |name: &str, place: Place<'a>| Some((name.to_owned(), self.library.follow(place).ok()?));
+        let mut choices =
+            server.get("security").into_iter().flat_map(|list| list.items().collect::<Vec<_>>()).map(|one| {
+                if one.node.get("$ref").is_some() || one.node.get("type").is_some() {
+                    let name = one.node.get("$ref").and_then(|to| to.text()).and_then(|to| to.rsplit('/').next());
+                    return found(name.unwrap_or_default(), one.clone()).into_iter().collect::<Vec<_>>();
+                }
+                let named = one.members().filter_map(|(key, _)| found(&key.name, schemes.as_ref()?.get(&key.name)?));
+                named.collect()
+            });
+        let first = choices.next().unwrap_or_default();
+        if choices.any(|choice| choice.is_empty()) { Vec::new() } else { first }
+    }
+
     // ---- version 2
 
     fn version_2(&mut self, root: &Place<'a>) {
@@ -221,7 +253,7 @@ impl<'a> Reader<'a, '_> {
                     Operation { to_hub: received, messages, ..Operation::on(channel.clone()) },
                 );
             }
-            self.channel(&key.name, key.name.clone(), channel, to_hub);
+            self.channel(root, &key.name, key.name.clone(), channel, to_hub);
         }
     }
 
@@ -310,7 +342,7 @@ impl<'a> Reader<'a, '_> {
         }
         for (name, place, to_hub) in channels {
             let address = place.text("address").unwrap_or_default().to_owned();
-            self.channel(&name, address, place, to_hub);
+            self.channel(root, &name, address, place, to_hub);
         }
     }
 
@@ -338,9 +370,12 @@ impl<'a> Reader<'a, '_> {
         self.outline.operations.push(Operation { name, span, summary: summary.trim().to_owned(), ..operation });
     }
 
-    fn channel(&mut self, name: &str, address: String, place: Place<'a>, to_hub: Vec<usize>) {
+    fn channel(&mut self, root: &Place<'a>, name: &str, address: String, place: Place<'a>, to_hub: Vec<usize>) {
+        let server = self.server(root, &place);
+        let security = server.as_ref().map(|server| self.security(root, server)).unwrap_or_default();
+        let base = server.as_ref().map(base).unwrap_or_default();
         let name = name.to_owned();
-        self.outline.channels.push(Channel { name, address, place, to_hub });
+        self.outline.channels.push(Channel { name, address, place, base, server, security, to_hub });
     }
 
     fn add_direction(&mut self, index: usize, received: bool, unasked: bool) {
@@ -461,6 +496,19 @@ fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Pla
         to_hub.sort_unstable();
         to_hub.dedup();
     }
+}
+
+/// Returns the path of a server's address: `pathname` of version 3, or what follows the host in `url` of version 2.
+fn base(server: &Place<'_>) -> String {
+    let path = match (server.text("pathname"), server.text("url")) {
+        (Some(path), _) => path,
+        (None, Some(url)) => {
+            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            rest.find('/').map_or("", |at| &rest[at..])
+        }
+        (None, None) => "",
+    };
+    path.trim_end_matches('/').to_owned()
 }
 
 fn web_socket(server: &Place<'_>) -> bool {

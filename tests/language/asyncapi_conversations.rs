@@ -217,3 +217,72 @@ fn lint_says_who_sends_what(#[case] perspective: &str, #[case] lists: &str, #[ca
     let done = hubproof(["packs", "show", &document.path(), "--perspective", perspective]).ends_with(0);
     assert!(done.out.contains(explains), "{}", done.out);
 }
+
+// ---- what a target fills in
+
+/// A document of one message, with this server and security scheme.
+fn secured(version: &str, server: &str, scheme: &str) -> String {
+    let payload = "payload: { type: object, required: [op], properties: { op: { const: a } } }";
+    let channels = match version {
+        "2.6.0" => format!(
+            "  /feed: {{ publish: {{ message: {{ name: a, {payload} }} }}, subscribe: {{ message: {{ name: b, payload: {{ const: b }} }} }} }}\n"
+        ),
+        _ => format!(
+            "  feed: {{ address: /feed, messages: {{ a: {{ {payload} }}, b: {{ payload: {{ const: b }} }} }} }}\noperations:\n  takes: {{ action: receive, channel: {{ $ref: '#/channels/feed' }}, messages: [ {{ $ref: '#/channels/feed/messages/a' }} ], reply: {{ messages: [ {{ $ref: '#/channels/feed/messages/b' }} ] }} }}\n"
+        ),
+    };
+    format!(
+        "asyncapi: {version}\ninfo: {{ title: Feed, version: '1' }}\nservers: {{ hub: {server} }}\nchannels:\n{channels}components: {{ securitySchemes: {{ who: {scheme} }} }}\n"
+    )
+}
+
+const V3: (&str, &str) =
+    ("3.0.0", "{ host: x, protocol: ws, security: [ { $ref: '#/components/securitySchemes/who' } ] }");
+const V2: (&str, &str) = ("2.6.0", "{ url: 'ws://x', protocol: ws, security: [ { who: [] } ] }");
+
+#[rstest]
+#[case::bearer("{ type: http, scheme: bearer }", &["secrets.token=t0p"], "Authorization: Bearer t0p", "setting token")]
+#[case::oauth("{ type: oauth2, flows: {} }", &["secrets.token=t0p"], "Authorization: Bearer t0p", "setting token")]
+#[case::user_password("{ type: userPassword }", &["username=anna", "secrets.password=pw"], "Authorization: Basic YW5uYTpwdw==", "setting password")]
+#[case::key_in_header("{ type: httpApiKey, in: header, name: X-Api-Key }", &["secrets.x_api_key=k1"], "X-Api-Key: k1", "setting x_api_key")]
+#[case::key_in_query("{ type: httpApiKey, in: query, name: api_key }", &["secrets.api_key=k1"], "GET /feed?api_key=k1 ", "setting api_key")]
+fn security_schemes_are_settings(
+    #[case] scheme: &str,
+    #[case] sets: &[&str],
+    #[case] head: &'static str,
+    #[case] need: &str,
+    #[values(V2, V3)] version: (&str, &str),
+) {
+    let hub = SmallHub::guarded(
+        move |given| given.to_ascii_lowercase().contains(&head.to_ascii_lowercase()),
+        |_, _, _| vec![json!("b").to_string()],
+    );
+    let document = Written::new(&secured(version.0, version.1, scheme));
+    let set: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    document.check(&hub.url(), &set).ends_with(0);
+    let done = document.check(&hub.url(), &[]).ends_with(3);
+    assert!(done.out.contains(need), "{}", done.out);
+    // A value is never shown.
+    let shown = document.check(&hub.url(), &[&set[..], &["--trace"]].concat()).out;
+    assert!(!shown.contains("t0p") && !shown.contains("YW5uYTpwdw"), "{shown}");
+}
+
+/// Of the server only the path counts: the host is that of the target.
+#[rstest]
+#[case::version_3(
+    "3.0.0",
+    "{ host: '{region}.example.com', pathname: '/{stage}/api', protocol: wss, variables: { region: {}, stage: { default: live } } }"
+)]
+#[case::version_2(
+    "2.6.0",
+    "{ url: '{region}.example.com/{stage}/api', protocol: wss, variables: { region: {}, stage: { default: live } } }"
+)]
+fn variables_of_a_server_are_settings(#[case] version: &str, #[case] server: &str) {
+    let at = |path: &'static str| {
+        SmallHub::guarded(move |head| head.starts_with(&format!("GET {path} ")), |_, _, _| vec![json!("b").to_string()])
+    };
+    let document = Written::new(&secured(version, server, "{ type: X509 }"));
+    document.check(&at("/live/api/feed").url(), &[]).ends_with(0);
+    document.check(&at("/test/api/feed").url(), &["--set", "stage=test"]).ends_with(0);
+    document.check(&at("/test/api/feed").url(), &[]).ends_with(3);
+}
