@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
 use super::{CliError, colored, print};
+use crate::import;
 use crate::protocol::{Folder, Pack, Place, Way};
 use crate::report::text::count;
 use crate::scenario::Need;
@@ -51,6 +52,8 @@ enum PacksCommand {
         #[command(flatten)]
         own: PackArgs,
     },
+    /// Write a new pack to go on from, made of an AsyncAPI document
+    Init(InitArgs),
     /// Validate a payload against the schema of a message
     Validate {
         /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
@@ -62,6 +65,19 @@ enum PacksCommand {
         #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
         perspective: Described,
     },
+}
+
+/// Where a new pack comes from, and where it goes.
+#[derive(Args)]
+struct InitArgs {
+    /// An AsyncAPI document, version 2 or 3
+    document: PathBuf,
+    /// The folder of the pack, new or empty; by default named like the document
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Whom the document describes: the hub, or a client of it
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
+    perspective: Described,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +94,7 @@ pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
             let directory = directory.map(|path| path.to_string_lossy().into_owned());
             lint(std::path::Path::new(&own.over(directory)), own.perspective)
         }
+        PacksCommand::Init(arguments) => init(&arguments),
         PacksCommand::Validate { name, message, file, perspective } => validate(&name, &message, &file, perspective),
     }
 }
@@ -259,6 +276,52 @@ fn lint(directory: &std::path::Path, described: Described) -> Result<u8, CliErro
         print(&directions(&loaded.folder, pack, described));
     }
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
+}
+
+fn init(arguments: &InitArgs) -> Result<u8, CliError> {
+    let mut sources = Sources::default();
+    let (name, library) = protocol_files::plain_document(&arguments.document, &mut sources)?;
+    let (files, diagnostics) = import::pack(&library, arguments.perspective.perspective(), &sources);
+    if has_errors(&diagnostics) || files.is_empty() {
+        return Err(CliError::from_diagnostics(&diagnostics, &sources));
+    }
+    if !diagnostics.is_empty() {
+        eprintln!("{}", render_all(&diagnostics, &sources, colored()));
+    }
+    let folder = arguments.to.clone().unwrap_or_else(|| PathBuf::from(name));
+    write_new(&folder, &files)?;
+    let shown = folder.display();
+    let listed: String = files.keys().map(|path| format!("  {path}\n")).collect();
+    print(&format!(
+        "{shown}: {} written\n{listed}next: hubproof packs lint {shown}\n      hubproof check --pack {shown} URL\n",
+        count(files.len(), "file")
+    ));
+    Ok(0)
+}
+
+/// Writes files into a folder that is new or empty.
+fn write_new(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Result<(), CliError> {
+    let shown = folder.display();
+    let failed = |what: &std::path::Path, error: std::io::Error| {
+        CliError::new(format!("failed to write {}: {error}", what.display()))
+    };
+    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Ok(false) => {
+            let help = "name a new folder with --to DIR: a pack that exists is never overwritten";
+            return Err(CliError::new(format!("{shown} is not empty\n  help: {help}")));
+        }
+        Err(error) => return Err(failed(folder, error)),
+    }
+    for (path, text) in files {
+        let path = folder.join(path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+        }
+        std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
+    }
+    Ok(())
 }
 
 fn validate(name: &str, message: &str, file: &std::path::Path, described: Described) -> Result<u8, CliError> {

@@ -12,12 +12,16 @@
 //! reply_rules     the replies that the document demands, and their rules
 //! connection      how a client connects to a channel
 //! scenarios       generates roles and scenarios
+//! normative_sentences  the sentences of descriptions that are rules
+//! pack_files      writes a document as the files of a pack
 //! ```
 
 mod connection;
 mod discriminator;
 mod document;
 mod examples;
+mod normative_sentences;
+mod pack_files;
 mod references;
 mod reply_rules;
 mod scenarios;
@@ -103,6 +107,18 @@ pub fn folder(
     (folder, diagnostics)
 }
 
+/// Imports a document as the files of a pack, by path, for its author to go on from. With an error there are none.
+pub fn pack(
+    library: &Library,
+    perspective: Perspective,
+    sources: &Sources,
+) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let imported = Imported::read(library, perspective, sources, &mut diagnostics);
+    let imported = imported.filter(|_| !has_errors(&diagnostics));
+    (imported.map(|imported| pack_files::of(&imported, sources)).unwrap_or_default(), diagnostics)
+}
+
 impl<'a> Imported<'a> {
     /// Reads a document; `None` where nothing can be made of it.
     fn read(
@@ -131,6 +147,12 @@ impl<'a> Imported<'a> {
 
     fn conversations(&self) -> Conversations<'_> {
         Conversations::new(self.library, &self.outline, &self.candidates, &self.replies)
+    }
+
+    /// Returns the names of those messages that were not ignored.
+    fn kept(&self, messages: &[usize]) -> Vec<&str> {
+        let named = messages.iter().filter_map(|index| self.candidates.iter().find(|one| one.message == *index));
+        named.map(|one| one.name.as_str()).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::connection::{connects, identifier, literal};
 use super::discriminator::Candidate;
 use super::document::{Message, Outline};
-use super::references::Library;
+use super::references::{Library, Place};
 use super::reply_rules::{ReplyRule, any_of};
 use crate::scenario::compose;
 use crate::scenario::writer::{flow, scenario};
@@ -177,6 +177,12 @@ impl<'a> Conversations<'a> {
     fn receiver<'r>(&'r self, rule: &ReplyRule, asking: &'r Role) -> &'r Role {
         let Some(id) = rule.channel.as_ref().filter(|id| !asking.channels.contains(id)) else { return asking };
         self.roles.iter().find(|role| role.channels.contains(id)).unwrap_or(asking)
+    }
+
+    /// Returns the client of a channel.
+    pub fn role(&self, channel: &Place<'_>) -> Option<&Role> {
+        let id = channel.id();
+        self.roles.iter().find(|role| role.channels.contains(&id))
     }
 
     /// Returns the steps of a client that only receives.

@@ -205,3 +205,136 @@ fn a_folder_can_be_used_as_a_pack(#[values(true, false)] with_rules: bool) {
     let list = hubproof(["check", "--list", "--pack", shown]).ends_with(0);
     assert!(list.out.contains("doubler/double"), "{}", list.out);
 }
+
+// ---- a new pack
+
+const LAMPS: &str = "asyncapi: 3.0.0
+info:
+  title: Lamps
+  version: '1.2'
+  description: |
+    A lamp MUST confirm each
+    switch. It should do so at once.
+channels:
+  lamp:
+    address: /lamp
+    messages:
+      switch: { $ref: '#/components/messages/switch' }
+      done: { $ref: '#/components/messages/done' }
+      burnt: { $ref: '#/components/messages/burnt' }
+operations:
+  switches:
+    action: receive
+    summary: Switches the lamp.
+    channel: { $ref: '#/channels/lamp' }
+    messages: [ { $ref: '#/channels/lamp/messages/switch' } ]
+    reply: { messages: [ { $ref: '#/channels/lamp/messages/done' } ] }
+  reports:
+    action: send
+    description: The lamp may report that it is burnt.
+    channel: { $ref: '#/channels/lamp' }
+    messages: [ { $ref: '#/channels/lamp/messages/burnt' } ]
+components:
+  messages:
+    switch: { correlationId: { location: '$message.payload#/id' }, payload: { type: object, required: [do, id], properties: { do: { enum: [on, off] }, id: { type: string } } } }
+    done: { correlationId: { location: '$message.payload#/id' }, payload: { type: object, required: [kind, done, id], properties: { kind: { const: done }, done: { type: boolean }, id: { type: string } } } }
+    burnt: { payload: { type: object, required: [kind], properties: { kind: { const: burnt } } } }
+";
+
+/// Starts a lamp whose confirmations have these members beside the id.
+fn lamp(done: &'static Value) -> SmallHub {
+    SmallHub::start(move |_, _, text| {
+        let switch: Value = serde_json::from_str(text).unwrap();
+        let mut done = done.clone();
+        done["id"] = switch["id"].clone();
+        vec![done.to_string()]
+    })
+}
+
+#[test]
+fn init_writes_a_pack_that_can_be_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (document, pack) = (folder.path().join("lamps.yaml"), folder.path().join("pack"));
+    std::fs::write(&document, LAMPS).unwrap();
+    let (document, shown) = (document.to_str().unwrap(), pack.to_str().unwrap());
+    let done = hubproof(["packs", "init", document, "--to", shown]).ends_with(0);
+    for file in [
+        "asyncapi.yaml",
+        "messages/switch.schema.json",
+        "rules.yaml",
+        "scenarios/shared.yaml",
+        "scenarios/switches.yaml",
+        "scenarios/reports.yaml",
+    ] {
+        assert!(pack.join(file).is_file() && done.out.contains(file), "{file}: {}", done.out);
+    }
+    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    assert!(lint.out.ends_with("4 messages, 2 scenarios, 0 errors, 0 warnings\n"), "{}", lint.out);
+    // The rules are the reply, and the sentences with a word of RFC 2119, at their lines.
+    let rules = hubproof(["packs", "show", shown, "--rules", "--format", "json"]).ends_with(0).out;
+    let rules: Value = serde_json::from_str(&rules).unwrap();
+    for (id, level, line, text) in [
+        ("REPLY-switches", "must", 21, "A client that sends switch receives done (operation switches)."),
+        ("LINE-6", "must", 6, "A lamp MUST confirm each switch."),
+        ("LINE-7", "should", 7, "It should do so at once."),
+        ("LINE-24", "may", 24, "The lamp may report that it is burnt."),
+    ] {
+        let rule = &rules[id];
+        assert_eq!(
+            (&rule["level"], &rule["line"], &rule["text"]),
+            (&json!(level), &json!(line), &json!(text)),
+            "{id}: {rules}"
+        );
+        assert_eq!(rule["basis"], "stated");
+    }
+    assert_eq!(rules["REPLY-switches"]["checked_by"], json!(["pack/switches"]));
+    let check = |hub: &SmallHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.3"]);
+    static RIGHT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": true }));
+    static UNFIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": "yes" }));
+    static UNLISTED: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "undone" }));
+    check(&lamp(&RIGHT)).ends_with(0);
+    let unfit = check(&lamp(&UNFIT)).ends_with(1);
+    assert!(unfit.out.contains("DOC-FITS"), "{}", unfit.out);
+    let unlisted = check(&lamp(&UNLISTED)).ends_with(1);
+    assert!(unlisted.out.contains("DOC-LISTED") && unlisted.out.contains("REPLY-switches"), "{}", unlisted.out);
+}
+
+/// The packs of the public documents have no mistake, whatever their version and perspective.
+#[rstest]
+#[case("kraken", "hub")]
+#[case("coinbase", "client")]
+#[case("slack", "hub")]
+#[case("gemini", "hub")]
+fn init_writes_packs_without_mistakes(#[case] name: &str, #[case] perspective: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join(name);
+    let public = disk::root().join("tests/fixtures/asyncapi").join(name);
+    let document =
+        ["asyncapi.yaml", "asyncapi.json"].map(|file| public.join(file)).into_iter().find(|file| file.is_file());
+    let (document, pack) = (document.unwrap(), pack.to_str().unwrap().to_owned());
+    let arguments = ["packs", "init", document.to_str().unwrap(), "--to", &pack, "--perspective", perspective];
+    hubproof(arguments).ends_with(0);
+    let lint = hubproof(["packs", "lint", &pack]).ends_with(0);
+    assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
+    // The pack has the messages of the document, in the same directions.
+    let messages = |arguments: &[&str]| {
+        let show = [&["packs", "show", "--format", "json"], arguments].concat();
+        let shown: Value = serde_json::from_str(&hubproof(show).ends_with(0).out).unwrap();
+        let named = |message: &Value| {
+            (message["name"].to_string(), message["direction"].to_string(), message["replies"].to_string())
+        };
+        shown["messages"].as_array().unwrap().iter().map(named).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(messages(&[&pack]), messages(&[document.to_str().unwrap(), "--perspective", perspective]));
+}
+
+#[test]
+fn init_never_overwrites() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("lamps.yaml");
+    std::fs::write(&document, LAMPS).unwrap();
+    let to = folder.path().to_str().unwrap();
+    let done = hubproof(["packs", "init", document.to_str().unwrap(), "--to", to]).ends_with(2);
+    assert!(done.err.contains("is not empty") && done.err.contains("--to DIR"), "{}", done.err);
+    assert_eq!(std::fs::read_dir(to).unwrap().count(), 1);
+}
