@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
 use super::{CliError, colored, print};
-use crate::import;
+use crate::import::{self, from_recording};
 use crate::protocol::{Folder, Pack, Place, Way};
 use crate::report::text::count;
 use crate::scenario::Need;
@@ -52,7 +52,7 @@ enum PacksCommand {
         #[command(flatten)]
         own: PackArgs,
     },
-    /// Write a new pack to go on from, made of an AsyncAPI document
+    /// Write a new pack to go on from, made of an AsyncAPI document or of a recording
     Init(InitArgs),
     /// Validate a payload against the schema of a message
     Validate {
@@ -71,7 +71,11 @@ enum PacksCommand {
 #[derive(Args)]
 struct InitArgs {
     /// An AsyncAPI document, version 2 or 3
-    document: PathBuf,
+    #[arg(required_unless_present = "from_recording", conflicts_with = "from_recording")]
+    document: Option<PathBuf>,
+    /// A recording of `hubproof record` instead of a document
+    #[arg(long, value_name = "FILE")]
+    from_recording: Option<PathBuf>,
     /// The folder of the pack, new or empty; by default named like the document
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
@@ -280,8 +284,18 @@ fn lint(directory: &std::path::Path, described: Described) -> Result<u8, CliErro
 
 fn init(arguments: &InitArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let (name, library) = protocol_files::plain_document(&arguments.document, &mut sources)?;
-    let (files, diagnostics) = import::pack(&library, arguments.perspective.perspective(), &sources);
+    let path = arguments.from_recording.as_ref().or(arguments.document.as_ref());
+    let path = path.ok_or_else(|| CliError::new("no document"))?;
+    let (name, files, diagnostics) = if arguments.from_recording.is_some() {
+        let file = protocol_files::read(path, &mut sources)?;
+        let name = path.file_stem().map_or("pack".into(), |stem| stem.to_string_lossy()).into_owned();
+        let (files, diagnostics) = from_recording::pack(&name, file, &mut sources);
+        (name, files, diagnostics)
+    } else {
+        let (name, library) = protocol_files::plain_document(path, &mut sources)?;
+        let (files, diagnostics) = import::pack(&library, arguments.perspective.perspective(), &sources);
+        (name, files, diagnostics)
+    };
     if has_errors(&diagnostics) || files.is_empty() {
         return Err(CliError::from_diagnostics(&diagnostics, &sources));
     }

@@ -14,12 +14,14 @@
 //! scenarios       generates roles and scenarios
 //! normative_sentences  the sentences of descriptions that are rules
 //! pack_files      writes a document as the files of a pack
+//! from_recording  makes a draft pack of recorded frames
 //! ```
 
 mod connection;
 mod discriminator;
 mod document;
 mod examples;
+pub mod from_recording;
 mod normative_sentences;
 mod pack_files;
 mod references;

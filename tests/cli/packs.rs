@@ -338,3 +338,72 @@ fn init_never_overwrites() {
     assert!(done.err.contains("is not empty") && done.err.contains("--to DIR"), "{}", done.err);
     assert_eq!(std::fs::read_dir(to).unwrap().count(), 1);
 }
+
+// ---- a new pack of a recording
+
+fn recording(frames: &[(u64, &str, Value)]) -> String {
+    let line = |(index, (connection, direction, value)): (usize, &(u64, &str, Value))| {
+        let time = format!("2026-03-01T10:00:{:02}.000Z", 3 * index);
+        json!({ "time": time, "connection": connection, "direction": direction, "text": value.to_string() }).to_string()
+    };
+    frames.iter().enumerate().map(line).map(|line| line + "\n").collect()
+}
+
+/// A hub of counters: `open` gives a token, with which a client counts. The id of a request comes back.
+fn counters(keeps_ids: bool) -> SmallHub {
+    SmallHub::start(move |connection, _, text| {
+        let asked: Value = serde_json::from_str(text).unwrap();
+        let id = if keeps_ids { asked["id"].clone() } else { json!("00000000-0000-4000-8000-000000000000") };
+        let token = format!("token-of-{connection}");
+        vec![match asked["kind"].as_str() {
+            Some("open") => json!({ "kind": "opened", "id": id, "token": token }).to_string(),
+            Some("count") if asked["token"] == token => json!({ "kind": "counted", "id": id, "n": 1 }).to_string(),
+            _ => json!({ "kind": "refused", "id": id }).to_string(),
+        }]
+    })
+}
+
+#[rstest]
+#[case::as_recorded(true, "PASS")]
+#[case::another_id(false, "warn[RECORDED")]
+fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, pack) = (folder.path().join("counters.jsonl"), folder.path().join("pack"));
+    let (first, second) = ("b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "c3b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b");
+    let frames = [
+        (1, "to-hub", json!({ "kind": "open", "id": first, "at": "2026-03-01T10:00:00Z" })),
+        (1, "from-hub", json!({ "kind": "opened", "id": first, "token": "token-of-99" })),
+        (1, "to-hub", json!({ "kind": "count", "id": second, "token": "token-of-99", "step": 2 })),
+        (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 1 })),
+        // Too long after, so that nothing caused it.
+        (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 2 })),
+    ];
+    std::fs::write(&file, recording(&frames)).unwrap();
+    let shown = pack.to_str().unwrap();
+    hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", shown]).ends_with(0);
+    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
+    let schema = std::fs::read_to_string(pack.join("messages/open.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["properties"]["id"], json!({ "type": "string", "format": "uuid" }));
+    assert_eq!(schema["properties"]["kind"], json!({ "const": "open" }));
+    assert_eq!(schema["required"], json!(["at", "id", "kind"]));
+    // Ids are made anew, and the token is the one that this hub gives.
+    let hub = counters(keeps_ids);
+    let check = ["check", &hub.url(), "--pack", shown, "--patience", "0.3", "--scenario", "pack/recorded"];
+    let done = hubproof(check).ends_with(0);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+#[rstest]
+#[case::empty("", "has no JSON message")]
+#[case::other_lines("{\"time\": 1}\n", "this line is not a recorded frame")]
+fn a_recording_without_frames_is_an_error(#[case] text: &str, #[case] says: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.jsonl");
+    std::fs::write(&file, text).unwrap();
+    let to = folder.path().join("pack");
+    let done = hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", to.to_str().unwrap()])
+        .ends_with(2);
+    assert!(done.err.contains(says) && !to.exists(), "{}", done.err);
+}
