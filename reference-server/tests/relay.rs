@@ -31,7 +31,7 @@ async fn three(change: Option<Change>) -> Three {
     let url = format!("ws://{}/api", listener.local_addr().unwrap());
     let hub = Hub::at(&url, || None).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let relay = relay(RelayConfig { hub, listen, change }).await.unwrap();
+    let relay = relay(RelayConfig { hub, listen, change, observer: None }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
     let (hub, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
@@ -135,7 +135,7 @@ async fn the_nth_frame_is_that_of_the_hub() {
     let change = frame(&[Cond::Is("/type", "connection_established")]).only(2).does(Act::Remove("/type"));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let to = Hub::at(&hub.hubs[0].url, || None).unwrap();
-    let relay = relay(RelayConfig { hub: to, listen, change: Some(change) }).await.unwrap();
+    let relay = relay(RelayConfig { hub: to, listen, change: Some(change), observer: None }).await.unwrap();
     let mut greeted = Vec::new();
     for _ in 0..3 {
         let (mut client, _) = tokio_tungstenite::connect_async(&relay.url).await.unwrap();
@@ -173,7 +173,7 @@ async fn a_hub_that_is_not_there_is_a_bad_gateway() {
     let url = format!("ws://{}", socket.local_addr().unwrap());
     let hub = Hub::at(&url, || None).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let relay = relay(RelayConfig { hub, listen, change: None }).await.unwrap();
+    let relay = relay(RelayConfig { hub, listen, change: None, observer: None }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
     let answer = String::from_utf8(rest(&mut client).await.unwrap()).unwrap();

@@ -10,6 +10,7 @@ mod load;
 mod packs;
 mod progress;
 pub mod protocol_files;
+mod record;
 mod relay;
 mod report_sink;
 mod scenario_files;
@@ -46,6 +47,7 @@ enum Command {
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
+    Record(Box<record::RecordArgs>),
     Compare(compare::CompareArgs),
     /// Inspect protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
@@ -110,6 +112,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
+        Command::Record(arguments) => record::run(*arguments),
         Command::Compare(arguments) => compare::run(arguments),
         Command::Packs(arguments) => packs::run(arguments),
     };

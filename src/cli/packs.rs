@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
 use super::{CliError, colored, print};
-use crate::protocol::Place;
+use crate::import::{self, from_recording};
+use crate::protocol::{Folder, Pack, Place, Way};
 use crate::report::text::count;
 use crate::scenario::Need;
 use crate::syntax::diagnostic::{has_errors, render_all, suggest};
@@ -51,6 +52,8 @@ enum PacksCommand {
         #[command(flatten)]
         own: PackArgs,
     },
+    /// Write a new pack to go on from, made of an AsyncAPI document or of a recording
+    Init(InitArgs),
     /// Validate a payload against the schema of a message
     Validate {
         /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
@@ -62,6 +65,23 @@ enum PacksCommand {
         #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
         perspective: Described,
     },
+}
+
+/// Where a new pack comes from, and where it goes.
+#[derive(Args)]
+struct InitArgs {
+    /// An AsyncAPI document, version 2 or 3
+    #[arg(required_unless_present = "from_recording", conflicts_with = "from_recording")]
+    document: Option<PathBuf>,
+    /// A recording of `hubproof record` instead of a document
+    #[arg(long, value_name = "FILE")]
+    from_recording: Option<PathBuf>,
+    /// The folder of the pack, new or empty; by default named like the document
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Whom the document describes: the hub, or a client of it
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
+    perspective: Described,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +98,7 @@ pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
             let directory = directory.map(|path| path.to_string_lossy().into_owned());
             lint(std::path::Path::new(&own.over(directory)), own.perspective)
         }
+        PacksCommand::Init(arguments) => init(&arguments),
         PacksCommand::Validate { name, message, file, perspective } => validate(&name, &message, &file, perspective),
     }
 }
@@ -117,6 +138,30 @@ fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
         Format::Json => print(&format!("{value:#}\n")),
     }
     Ok(0)
+}
+
+/// Returns who sends which message of a plain document, and where the document has that: `publish` and `subscribe` are
+/// often confused. Empty for packs, which are written from the hub's point of view.
+fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
+    if folder.document.is_none() {
+        return String::new();
+    }
+    let names = |way: Way| {
+        let named = pack.messages.iter().filter(|message| message.goes(way) && !message.abstract_);
+        let names: Vec<&str> = named.map(|message| message.name.as_str()).collect();
+        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    };
+    let explained = match described {
+        Described::Hub => {
+            "The document describes the hub: `publish` is what clients send to it, `subscribe` what it sends; in version 3 \
+             `receive` and `send`. If it describes a client of the hub, add --perspective client."
+        }
+        Described::Client => {
+            "The document describes a client of the hub: `publish` is what the hub sends to it, `subscribe` what it sends; \
+             in version 3 `receive` and `send`. If it describes the hub, leave out --perspective client."
+        }
+    };
+    format!("clients send: {}\nthe hub sends: {}\n{explained}\n", names(Way::ToHub), names(Way::FromHub))
 }
 
 /// Returns the scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
@@ -190,6 +235,10 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
         let _ = writeln!(text, "  {:32} {direction:13} {}", message.name, message.summary);
         messages.push(json!({ "name": message.name, "direction": direction, "title": message.title, "summary": message.summary, "envelope": message.abstract_, "documented_example": message.schema.documented, "replies": message.replies }));
     }
+    let directions = directions(&protocol.folder, pack, described);
+    if !directions.is_empty() {
+        let _ = write!(text, "\n{directions}");
+    }
     let _ = writeln!(text, "\nrules ({})\n{out}\nscenarios", pack.document);
     let mut scenarios = Vec::new();
     for program in &protocol.scenarios.programs {
@@ -227,7 +276,66 @@ fn lint(directory: &std::path::Path, described: Described) -> Result<u8, CliErro
         count(errors, "error"),
         count(warnings, "warning")
     ));
+    if let Some(pack) = &loaded.pack {
+        print(&directions(&loaded.folder, pack, described));
+    }
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
+}
+
+fn init(arguments: &InitArgs) -> Result<u8, CliError> {
+    let mut sources = Sources::default();
+    let path = arguments.from_recording.as_ref().or(arguments.document.as_ref());
+    let path = path.ok_or_else(|| CliError::new("no document"))?;
+    let (name, files, diagnostics) = if arguments.from_recording.is_some() {
+        let file = protocol_files::read(path, &mut sources)?;
+        let name = path.file_stem().map_or("pack".into(), |stem| stem.to_string_lossy()).into_owned();
+        let (files, diagnostics) = from_recording::pack(&name, file, &mut sources);
+        (name, files, diagnostics)
+    } else {
+        let (name, library) = protocol_files::plain_document(path, &mut sources)?;
+        let (files, diagnostics) = import::pack(&library, arguments.perspective.perspective(), &sources);
+        (name, files, diagnostics)
+    };
+    if has_errors(&diagnostics) || files.is_empty() {
+        return Err(CliError::from_diagnostics(&diagnostics, &sources));
+    }
+    if !diagnostics.is_empty() {
+        eprintln!("{}", render_all(&diagnostics, &sources, colored()));
+    }
+    let folder = arguments.to.clone().unwrap_or_else(|| PathBuf::from(name));
+    write_new(&folder, &files)?;
+    let shown = folder.display();
+    let listed: String = files.keys().map(|path| format!("  {path}\n")).collect();
+    print(&format!(
+        "{shown}: {} written\n{listed}next: hubproof packs lint {shown}\n      hubproof check --pack {shown} URL\n",
+        count(files.len(), "file")
+    ));
+    Ok(0)
+}
+
+/// Writes files into a folder that is new or empty.
+fn write_new(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Result<(), CliError> {
+    let shown = folder.display();
+    let failed = |what: &std::path::Path, error: std::io::Error| {
+        CliError::new(format!("failed to write {}: {error}", what.display()))
+    };
+    match std::fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Ok(false) => {
+            let help = "name a new folder with --to DIR: a pack that exists is never overwritten";
+            return Err(CliError::new(format!("{shown} is not empty\n  help: {help}")));
+        }
+        Err(error) => return Err(failed(folder, error)),
+    }
+    for (path, text) in files {
+        let path = folder.join(path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+        }
+        std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
+    }
+    Ok(())
 }
 
 fn validate(name: &str, message: &str, file: &std::path::Path, described: Described) -> Result<u8, CliError> {

@@ -42,6 +42,15 @@ pub enum Described {
     Client,
 }
 
+impl Described {
+    pub fn perspective(self) -> Perspective {
+        match self {
+            Self::Hub => Perspective::Hub,
+            Self::Client => Perspective::Client,
+        }
+    }
+}
+
 impl PackArgs {
     /// Returns the path given by `--pack`, or else `named`.
     pub fn over(&self, named: Option<String>) -> String {
@@ -74,7 +83,8 @@ fn is_ours(folder: &Path) -> bool {
     folder.join("rules.yaml").exists() || folder.join("scenarios").exists() || ours()
 }
 
-fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
+/// Reads a plain document with the files that it refers to. The name is that of the file, or of its folder.
+pub fn plain_document(document: &Path, sources: &mut Sources) -> Result<(String, Library), CliError> {
     let file = read(document, sources)?;
     let full = document.canonicalize().unwrap_or_else(|_| document.to_owned());
     let text =
@@ -99,12 +109,12 @@ fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Re
     let root = text(document.file_name());
     let library = Library::read(&root, file, sources, &mut fetch)
         .map_err(|diagnostic| CliError::from_diagnostics(&[diagnostic], sources))?;
-    let perspective = match described {
-        Described::Hub => Perspective::Hub,
-        Described::Client => Perspective::Client,
-    };
-    let name = if name.is_empty() { "pack" } else { &name };
-    let (folder, mut diagnostics) = import::folder(name, &library, perspective, sources);
+    Ok((if name.is_empty() { "pack".to_owned() } else { name }, library))
+}
+
+fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
+    let (name, library) = plain_document(document, sources)?;
+    let (folder, mut diagnostics) = import::folder(&name, &library, described.perspective(), sources);
     let mut pack = None;
     if !has_errors(&diagnostics) {
         let (made, more) = Pack::load(&folder, sources);

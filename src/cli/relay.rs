@@ -1,7 +1,7 @@
 //! `hubproof relay`: a proxy between clients and a hub that changes one thing in the hub's frames.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hubproof_reference::relay::mutation::{Kind, Mutation, changes};
@@ -76,17 +76,9 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
     }
     let change = arguments.choose(named)?;
     let url = arguments.url.as_deref().unwrap_or_default();
-    let mut trust = Ok(None);
-    let hub = Hub::at(url, || match client_config(arguments.ca.as_deref(), arguments.insecure) {
-        Ok(config) => Some(config),
-        Err(error) => {
-            trust = Err(CliError::new(error.to_string()));
-            None
-        }
-    });
-    let _: Option<()> = trust?;
-    let hub = hub.map_err(|error| CliError::new(error.to_string()))?;
-    let config = RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::change) };
+    let hub = hub_at(url, arguments.ca.as_deref(), arguments.insecure)?;
+    let config =
+        RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::change), observer: None };
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
@@ -96,6 +88,20 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
         print(&format!("applied {} times\n", running.shutdown().await));
         Ok(0)
     })
+}
+
+/// Returns the hub at an address, with the certificates that are trusted.
+pub fn hub_at(url: &str, ca: Option<&Path>, insecure: bool) -> Result<Hub, CliError> {
+    let mut trust = Ok(None);
+    let hub = Hub::at(url, || match client_config(ca, insecure) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            trust = Err(CliError::new(error.to_string()));
+            None
+        }
+    });
+    let _: Option<()> = trust?;
+    hub.map_err(|error| CliError::new(error.to_string()))
 }
 
 /// Computes all changes for this protocol.

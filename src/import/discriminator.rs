@@ -30,6 +30,8 @@ pub struct Candidate {
     pub matches: Map<String, Value>,
     /// An example payload, and whether it comes from the document.
     pub example: Option<(Value, bool)>,
+    /// The document's examples that are recognised as this message, the first among them.
+    pub documented: Vec<Value>,
     /// Valid payloads, each with whether it comes from the document: its examples, then generated ones.
     samples: Vec<(Value, bool)>,
     /// Invalid examples of the document.
@@ -59,6 +61,7 @@ impl Candidate {
             validator: None,
             matches: Map::new(),
             example: None,
+            documented: Vec::new(),
             samples: Vec::new(),
             misfits: Vec::new(),
             facts: Facts::new(),
@@ -66,7 +69,8 @@ impl Candidate {
         }
     }
 
-    fn allows(&self, value: &Value) -> bool {
+    /// Whether a payload is valid by the schema of this message.
+    pub fn allows(&self, value: &Value) -> bool {
         self.validator.as_ref().is_some_and(|validator| validator.is_valid(value))
     }
 
@@ -155,14 +159,16 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
         }
         best
     };
-    let mut chosen = Vec::new();
+    let mut chosen: Vec<(Option<(Value, bool)>, Vec<Value>)> = Vec::new();
     for (index, one) in candidates.iter().enumerate() {
         let itself = |value: &Value| {
             [(true, one.to_hub), (false, one.from_hub)]
                 .into_iter()
                 .all(|(way, goes)| !goes || recognised(value, way) == Some(index))
         };
-        let example = one.samples.iter().find(|(value, _)| itself(value)).cloned();
+        let own: Vec<&(Value, bool)> = one.samples.iter().filter(|(value, _)| itself(value)).collect();
+        let example = own.first().map(|first| (*first).clone());
+        let documented = own.iter().filter(|(_, documented)| *documented).map(|(value, _)| value.clone()).collect();
         if example.is_none() && one.validator.is_some() {
             let taken_for = one.samples.first().and_then(|(value, _)| recognised(value, one.to_hub));
             let other = taken_for.map_or("another", |other| candidates[other].name.as_str());
@@ -174,10 +180,10 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
                 .help("give each a member with a `const` of its own"),
             );
         }
-        chosen.push(example);
+        chosen.push((example, documented));
     }
-    for (one, example) in candidates.iter_mut().zip(chosen) {
-        one.example = example;
+    for (one, (example, documented)) in candidates.iter_mut().zip(chosen) {
+        (one.example, one.documented) = (example, documented);
     }
     candidates.retain(|one| one.example.is_some() || one.validator.is_none());
 }

@@ -20,6 +20,7 @@ pub struct Outline<'a> {
     pub span: Span,
     pub messages: Vec<Message<'a>>,
     pub channels: Vec<Channel<'a>>,
+    pub operations: Vec<Operation<'a>>,
     /// Whether there are messages from the hub that were ignored.
     pub unknown_from_hub: bool,
 }
@@ -46,8 +47,36 @@ pub struct Channel<'a> {
     pub name: String,
     pub address: String,
     pub place: Place<'a>,
+    /// The path of its server, before the address.
+    pub base: String,
+    /// The server, where it is known which.
+    pub server: Option<Place<'a>>,
+    /// The security schemes that a client must meet, each with its name in the document.
+    pub security: Vec<(String, Place<'a>)>,
     /// Indexes of the messages that a client sends on this channel.
     pub to_hub: Vec<usize>,
+}
+
+/// An operation of version 3, or one of the two of a channel of version 2.
+pub struct Operation<'a> {
+    pub name: String,
+    pub span: Span,
+    pub summary: String,
+    /// Whether clients send its messages.
+    pub to_hub: bool,
+    /// Indexes of its messages.
+    pub messages: Vec<usize>,
+    pub channel: Place<'a>,
+    pub reply: Option<Reply<'a>>,
+}
+
+pub struct Reply<'a> {
+    pub span: Span,
+    /// Indexes of the messages of which one answers.
+    pub messages: Vec<usize>,
+    /// Whether these are all: none was ignored.
+    pub complete: bool,
+    pub channel: Place<'a>,
 }
 
 /// Reads the declarations of the document; `None` where it is not AsyncAPI.
@@ -79,6 +108,7 @@ pub fn read<'a>(
         span: root.node.key_at_pointer("/asyncapi"),
         messages: Vec::new(),
         channels: Vec::new(),
+        operations: Vec::new(),
         unknown_from_hub: false,
     };
     let json = root.text("defaultContentType").unwrap_or("application/json").to_owned();
@@ -94,6 +124,14 @@ pub fn read<'a>(
         ),
     }
     Some(reader.outline)
+}
+
+impl<'a> Operation<'a> {
+    fn on(channel: Place<'a>) -> Self {
+        let span = channel.node.span;
+        let (name, summary) = (String::new(), String::new());
+        Self { name, span, summary, to_hub: false, messages: Vec::new(), channel, reply: None }
+    }
 }
 
 struct Reader<'a, 'd> {
@@ -142,15 +180,46 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Whether a channel is only for servers that do not use WebSocket.
-    fn elsewhere(&mut self, root: &Place<'a>, channel: &Place<'a>) -> bool {
+    /// Returns the servers that a channel names.
+    fn named_servers(&self, root: &Place<'a>, channel: &Place<'a>) -> Vec<Place<'a>> {
         let servers = channel.get("servers");
         let named = servers.iter().flat_map(Place::items).filter_map(|server| match server.node.text() {
             Some(name) => root.get("servers")?.get(name),
             None => Some(server),
         });
-        let named: Vec<_> = named.filter_map(|server| self.library.follow(server).ok()).collect();
+        named.filter_map(|server| self.library.follow(server).ok()).collect()
+    }
+
+    /// Whether a channel is only for servers that do not use WebSocket.
+    fn elsewhere(&self, root: &Place<'a>, channel: &Place<'a>) -> bool {
+        let named = self.named_servers(root, channel);
         !named.is_empty() && !named.iter().any(web_socket)
+    }
+
+    /// Returns the server of a channel: the first of its own, or of the document, that uses WebSocket.
+    fn server(&self, root: &Place<'a>, channel: &Place<'a>) -> Option<Place<'a>> {
+        let named = self.named_servers(root, channel);
+        let all = root.get("servers");
+        let any = all.iter().flat_map(Place::members).filter_map(|(_, server)| self.library.follow(server).ok());
+        named.into_iter().chain(any).find(web_socket)
+    }
+
+    /// Returns the security schemes of a server. Of several that are enough by themselves, the first counts; none is
+    /// needed where one of them is empty.
+    fn security(&self, root: &Place<'a>, server: &Place<'a>) -> Vec<(String, Place<'a>)> {
+        let schemes = root.get("components").and_then(|components| components.get("securitySchemes"));
+        let found = |name: &str, place: Place<'a>| Some((name.to_owned(), self.library.follow(place).ok()?));
+        let mut choices =
+            server.get("security").into_iter().flat_map(|list| list.items().collect::<Vec<_>>()).map(|one| {
+                if one.node.get("$ref").is_some() || one.node.get("type").is_some() {
+                    let name = one.node.get("$ref").and_then(|to| to.text()).and_then(|to| to.rsplit('/').next());
+                    return found(name.unwrap_or_default(), one.clone()).into_iter().collect::<Vec<_>>();
+                }
+                let named = one.members().filter_map(|(key, _)| found(&key.name, schemes.as_ref()?.get(&key.name)?));
+                named.collect()
+            });
+        let first = choices.next().unwrap_or_default();
+        if choices.any(|choice| choice.is_empty()) { Vec::new() } else { first }
     }
 
     // ---- version 2
@@ -164,19 +233,27 @@ impl<'a> Reader<'a, '_> {
                 continue;
             }
             let mut to_hub = Vec::new();
-            for (operation, published) in [("publish", true), ("subscribe", false)] {
-                let Some(operation) = channel.get(operation) else { continue };
+            for (action, published) in [("publish", true), ("subscribe", false)] {
+                let Some(operation) = channel.get(action) else { continue };
                 let Some(message) = operation.get("message") else { continue };
                 let here = operation.text("operationId").map_or_else(|| key.name.clone(), str::to_owned);
                 let received = published == (self.perspective == Perspective::Hub);
-                for index in self.messages_of(message, &here) {
+                let messages = self.messages_of(message, &here);
+                for &index in &messages {
                     self.add_direction(index, received, true);
                     if received {
                         to_hub.push(index);
                     }
                 }
+                let id = operation.text("operationId").map_or_else(|| format!("{action}_{}", key.name), str::to_owned);
+                self.operation(
+                    &id,
+                    channel.node.key_at_pointer(&format!("/{action}")),
+                    &operation,
+                    Operation { to_hub: received, messages, ..Operation::on(channel.clone()) },
+                );
             }
-            self.channel(&key.name, key.name.clone(), channel, to_hub);
+            self.channel(root, &key.name, key.name.clone(), channel, to_hub);
         }
     }
 
@@ -225,20 +302,31 @@ impl<'a> Reader<'a, '_> {
                 self.warning(key.span, format!("operation `{}` is not for WebSocket, and ignored", key.name), "");
                 continue;
             }
-            let asked = self.listed(&operation, &channel);
+            let places = self.places(&operation, &channel);
+            let asked = self.listed(places);
             for &index in &asked {
                 self.add_direction(index, received, true);
             }
             if received {
                 add_sent(&mut channels, &channel, &asked);
             }
-            let Some(reply) = operation.get("reply").and_then(|reply| self.follow(reply)) else { continue };
-            let answered = match reply.get("channel") {
+            let declared = Operation { to_hub: received, messages: asked.clone(), ..Operation::on(channel.clone()) };
+            let reply = operation.get("reply").and_then(|reply| self.follow(reply));
+            let answered = reply.as_ref().and_then(|reply| match reply.get("channel") {
                 Some(place) => self.follow(place),
                 None => Some(channel.clone()),
+            });
+            let (Some(reply), Some(answered)) = (reply, answered) else {
+                self.operation(&key.name, key.span, &operation, declared);
+                continue;
             };
-            let Some(answered) = answered else { continue };
-            let answers = self.listed(&reply, &answered);
+            let places = self.places(&reply, &answered);
+            let declared_answers = places.len();
+            let answers = self.listed(places);
+            let complete = answers.len() == declared_answers;
+            let span = operation.node.key_at_pointer("/reply");
+            let replied = Reply { span, messages: answers.clone(), complete, channel: answered.clone() };
+            self.operation(&key.name, key.span, &operation, Operation { reply: Some(replied), ..declared });
             for &index in &answers {
                 self.add_direction(index, !received, false);
             }
@@ -254,23 +342,40 @@ impl<'a> Reader<'a, '_> {
         }
         for (name, place, to_hub) in channels {
             let address = place.text("address").unwrap_or_default().to_owned();
-            self.channel(&name, address, place, to_hub);
+            self.channel(root, &name, address, place, to_hub);
         }
     }
 
-    /// Returns the messages of an operation or its reply; without a list, all of the channel.
-    fn listed(&mut self, operation: &Place<'a>, channel: &Place<'a>) -> Vec<usize> {
-        let places: Vec<Place<'a>> = match operation.get("messages") {
+    /// Returns where the messages of an operation or its reply stand; without a list, all of the channel.
+    fn places(&self, operation: &Place<'a>, channel: &Place<'a>) -> Vec<Place<'a>> {
+        match operation.get("messages") {
             Some(list) => list.items().collect(),
             None => channel.get("messages").iter().flat_map(Place::members).map(|(_, message)| message).collect(),
-        };
+        }
+    }
+
+    fn listed(&mut self, places: Vec<Place<'a>>) -> Vec<usize> {
         places.into_iter().filter_map(|place| self.message(place, "")).collect()
     }
 
     // ---- both
 
-    fn channel(&mut self, name: &str, address: String, place: Place<'a>, to_hub: Vec<usize>) {
-        self.outline.channels.push(Channel { name: name.to_owned(), address, place, to_hub });
+    /// Adds an operation, under a name that no other has.
+    fn operation(&mut self, name: &str, span: Span, place: &Place<'a>, operation: Operation<'a>) {
+        let name = Some(word(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "operation".to_owned());
+        let taken = |name: &str| self.outline.operations.iter().any(|one| one.name == name);
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        let name = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or_default();
+        let summary = ["summary", "description"].into_iter().find_map(|key| place.text(key)).unwrap_or_default();
+        self.outline.operations.push(Operation { name, span, summary: summary.trim().to_owned(), ..operation });
+    }
+
+    fn channel(&mut self, root: &Place<'a>, name: &str, address: String, place: Place<'a>, to_hub: Vec<usize>) {
+        let server = self.server(root, &place);
+        let security = server.as_ref().map(|server| self.security(root, server)).unwrap_or_default();
+        let base = server.as_ref().map(base).unwrap_or_default();
+        let name = name.to_owned();
+        self.outline.channels.push(Channel { name, address, place, base, server, security, to_hub });
     }
 
     fn add_direction(&mut self, index: usize, received: bool, unasked: bool) {
@@ -391,6 +496,19 @@ fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Pla
         to_hub.sort_unstable();
         to_hub.dedup();
     }
+}
+
+/// Returns the path of a server's address: `pathname` of version 3, or what follows the host in `url` of version 2.
+fn base(server: &Place<'_>) -> String {
+    let path = match (server.text("pathname"), server.text("url")) {
+        (Some(path), _) => path,
+        (None, Some(url)) => {
+            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            rest.find('/').map_or("", |at| &rest[at..])
+        }
+        (None, None) => "",
+    };
+    path.trim_end_matches('/').to_owned()
 }
 
 fn web_socket(server: &Place<'_>) -> bool {

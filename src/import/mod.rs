@@ -9,13 +9,23 @@
 //! schema_facts    what a schema demands of the values of a message
 //! discriminator   the matchers by which the messages of a hub are recognised
 //! examples        generates a payload where the document shows none
+//! reply_rules     the replies that the document demands, and their rules
+//! connection      how a client connects to a channel
 //! scenarios       generates roles and scenarios
+//! normative_sentences  the sentences of descriptions that are rules
+//! pack_files      writes a document as the files of a pack
+//! from_recording  makes a draft pack of recorded frames
 //! ```
 
+mod connection;
 mod discriminator;
 mod document;
 mod examples;
+pub mod from_recording;
+mod normative_sentences;
+mod pack_files;
 mod references;
+mod reply_rules;
 mod scenarios;
 mod schema;
 mod schema_facts;
@@ -31,11 +41,14 @@ pub use references::{Fetch, Library};
 
 use crate::protocol::asyncapi::{Declared, Document, Payload};
 use crate::protocol::{Directions, Extension, Folder};
+use crate::scenario::writer::flow;
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml::{Key, Kind, Node};
 use discriminator::Candidate;
+use reply_rules::ReplyRule;
+use scenarios::Conversations;
 
 /// Whether a document describes the hub or a client: AsyncAPI does not say which application sends and receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,9 +62,18 @@ pub enum Perspective {
 
 /// The name of the message as which frames that are no message of the document are recognised.
 const OTHER: &str = "no_message_of_the_document";
-/// The rule of a plain document: the hub may send only what it lists.
+/// The rules of every plain document: the hub may send only what it lists.
 const FITS: &str = "DOC-FITS";
 const LISTED: &str = "DOC-LISTED";
+
+/// A document as it was read, without errors.
+struct Imported<'a> {
+    library: &'a Library,
+    outline: document::Outline<'a>,
+    candidates: Vec<Candidate>,
+    replies: Vec<ReplyRule>,
+    messages: Vec<Declared>,
+}
 
 /// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; with an error the folder has
 /// no pack.
@@ -64,28 +86,16 @@ pub fn folder(
     let mut folder = Folder { name: name.to_owned(), ..Folder::default() };
     folder.pack = library.files().map(|(path, file)| (path.to_owned(), file)).collect();
     let mut diagnostics = Vec::new();
-    let Some(outline) = document::read(library, perspective, &mut diagnostics) else {
+    let Some(imported) = Imported::read(library, perspective, sources, &mut diagnostics) else {
         return (folder, diagnostics);
     };
-    let mut room = schema::SchemaBudget::default();
-    let mut candidates = candidates(library, &outline, &mut room, &mut diagnostics);
-    if has_errors(&diagnostics) {
-        return (folder, diagnostics);
-    }
-    discriminator::tell_apart(&mut candidates, &mut diagnostics);
-    let messages = declared(library, &outline, &candidates, &mut room, &mut diagnostics);
-    if candidates.is_empty() && !has_errors(&diagnostics) {
-        diagnostics.push(nothing(&outline));
-    }
-    let names: Vec<&str> = candidates.iter().filter(|one| one.to_hub).map(|one| one.name.as_str()).collect();
-    if names.is_empty() && !has_errors(&diagnostics) {
-        diagnostics.push(one_way(&outline));
-    }
-    for (path, text) in scenarios::files(&outline, &names) {
+    for (path, text) in imported.conversations().files() {
         let file = sources.add(format!("{name}/{path}"), text);
         folder.scenarios.insert(path, file);
     }
-    folder.pack.insert("rules.yaml".to_owned(), sources.add(format!("{name}/rules.yaml"), include_str!("rules.yaml")));
+    let rules = sources.add(format!("{name}/rules.yaml"), rules(&imported.replies));
+    folder.pack.insert("rules.yaml".to_owned(), rules);
+    let Imported { outline, messages, .. } = imported;
     let document = Document {
         title: outline.title,
         version: outline.version,
@@ -97,6 +107,64 @@ pub fn folder(
     };
     folder.document = Some(Arc::new(document));
     (folder, diagnostics)
+}
+
+/// Imports a document as the files of a pack, by path, for its author to go on from. With an error there are none.
+pub fn pack(
+    library: &Library,
+    perspective: Perspective,
+    sources: &Sources,
+) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let imported = Imported::read(library, perspective, sources, &mut diagnostics);
+    let imported = imported.filter(|_| !has_errors(&diagnostics));
+    (imported.map(|imported| pack_files::of(&imported, sources)).unwrap_or_default(), diagnostics)
+}
+
+impl<'a> Imported<'a> {
+    /// Reads a document; `None` where nothing can be made of it.
+    fn read(
+        library: &'a Library,
+        perspective: Perspective,
+        sources: &Sources,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Self> {
+        let outline = document::read(library, perspective, diagnostics)?;
+        let mut room = schema::SchemaBudget::default();
+        let mut candidates = candidates(library, &outline, &mut room, diagnostics);
+        if has_errors(diagnostics) {
+            return None;
+        }
+        discriminator::tell_apart(&mut candidates, diagnostics);
+        let messages = declared(library, &outline, &candidates, &mut room, diagnostics);
+        if candidates.is_empty() && !has_errors(diagnostics) {
+            diagnostics.push(nothing(&outline));
+        }
+        if !candidates.iter().any(|one| one.to_hub) && !has_errors(diagnostics) {
+            diagnostics.push(one_way(&outline));
+        }
+        let replies = reply_rules::of(library, &outline, &candidates, sources);
+        Some(Self { library, outline, candidates, replies, messages })
+    }
+
+    fn conversations(&self) -> Conversations<'_> {
+        Conversations::new(self.library, &self.outline, &self.candidates, &self.replies)
+    }
+
+    /// Returns the names of those messages that were not ignored.
+    fn kept(&self, messages: &[usize]) -> Vec<&str> {
+        let named = messages.iter().filter_map(|index| self.candidates.iter().find(|one| one.message == *index));
+        named.map(|one| one.name.as_str()).collect()
+    }
+}
+
+/// Returns rules.yaml: what holds for every document, and the replies of this one.
+fn rules(replies: &[ReplyRule]) -> String {
+    let mut text = include_str!("rules.yaml").to_owned();
+    for reply in replies {
+        text.push_str(&format!("  {}: {}\n", reply.id, flow(&Value::Object(reply.entry()))));
+    }
+    text
 }
 
 fn nothing(outline: &document::Outline<'_>) -> Diagnostic {

@@ -131,6 +131,11 @@ impl Library {
         })
     }
 
+    /// Returns all files that could be read.
+    pub fn roots(&self) -> impl Iterator<Item = Place<'_>> {
+        self.files.keys().filter_map(|path| self.whole(path))
+    }
+
     fn whole(&self, path: &str) -> Option<Place<'_>> {
         match self.files.get_key_value(path)? {
             (file, File::Read(_, node)) => Some(Place { file, pointer: String::new(), node }),

@@ -1,196 +1,378 @@
 //! Generates roles and scenarios for a plain document: a role for each address, which only connects, and for each message
-//! to the hub a scenario that sends it and receives what follows. The scenarios have no rules of their own: the schemas
-//! check every frame.
+//! to the hub a scenario that sends it, each example of the document by itself. Where an operation has a reply, that has
+//! to come, with the correlation id of the request, which proves the rule of the operation. Beyond that the schemas check
+//! every frame; where no operation has a reply, one scenario requires that there is a frame to check.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Channel, Outline, word};
-use super::references::Place;
+use super::connection::{connects, identifier, literal};
+use super::discriminator::Candidate;
+use super::document::{Message, Outline};
+use super::references::{Library, Place};
+use super::reply_rules::{ReplyRule, any_of};
+use crate::scenario::compose;
 use crate::scenario::writer::{flow, scenario};
+use crate::syntax::matcher::unescape;
 
 /// Most addresses, and most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
 const MAX_SCENARIOS: usize = 200;
+/// Most examples of one message that are sent.
+const MAX_EXAMPLES: usize = 5;
+/// Most connections of the scenario that requires any frame.
+const MAX_SENDERS: usize = 8;
 /// How long a scenario receives frames: after a message it sent, and where it sends none.
 const LISTEN: &str = "300ms";
 const LISTEN_ONLY: &str = "2s";
 
-/// Returns the files of the scenarios by path; `to_hub` are the names of the messages that clients send.
-pub fn files(outline: &Outline<'_>, to_hub: &[&str]) -> BTreeMap<String, String> {
-    let mut settings = Map::new();
-    let mut roles: Vec<(String, Value, Vec<usize>, String)> = Vec::new();
-    for channel in &outline.channels {
-        let connects = connects(channel, &mut settings);
-        let sent = channel.to_hub.iter().filter(|index| to_hub.contains(&outline.messages[**index].name.as_str()));
-        match roles.iter().position(|(_, known, ..)| *known == connects) {
-            Some(index) => roles[index].2.extend(sent),
-            None if roles.len() < MAX_ROLES => {
-                let name = format!("on_{}", identifier(&channel.name));
-                let name = if roles.iter().any(|(other, ..)| *other == name) {
-                    format!("{name}_{}", roles.len())
-                } else {
-                    name
-                };
-                roles.push((name, connects, sent.copied().collect(), channel.address.clone()));
+/// A value of this form is tried as a correlation id.
+const SOME_UUID: &str = "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b";
+
+/// A client of one address.
+pub struct Role {
+    pub name: String,
+    connects: Value,
+    /// Indexes of the messages that it sends.
+    pub sends: Vec<usize>,
+    address: String,
+    /// Identities of its channels.
+    channels: Vec<(String, String)>,
+}
+
+/// What scenarios are made of.
+pub struct Conversations<'a> {
+    outline: &'a Outline<'a>,
+    candidates: &'a [Candidate],
+    rules: &'a [ReplyRule],
+    pub roles: Vec<Role>,
+    pub settings: Map<String, Value>,
+}
+
+impl<'a> Conversations<'a> {
+    pub fn new(
+        library: &Library,
+        outline: &'a Outline<'a>,
+        candidates: &'a [Candidate],
+        rules: &'a [ReplyRule],
+    ) -> Self {
+        let mut settings = Map::new();
+        let mut roles: Vec<Role> = Vec::new();
+        let kept = |index: &&usize| candidates.iter().any(|one| one.message == **index && one.to_hub);
+        for channel in &outline.channels {
+            let connects = connects(library, channel, &mut settings);
+            let sends: Vec<usize> = channel.to_hub.iter().filter(kept).copied().collect();
+            match roles.iter().position(|role| role.connects == connects) {
+                Some(index) => {
+                    roles[index].sends.extend(sends);
+                    roles[index].channels.push(channel.place.id());
+                }
+                None if roles.len() < MAX_ROLES => {
+                    let mut name = format!("on_{}", identifier(&channel.name));
+                    if roles.iter().any(|other| other.name == name) {
+                        name = format!("{name}_{}", roles.len());
+                    }
+                    let (address, channels) = (channel.address.clone(), vec![channel.place.id()]);
+                    roles.push(Role { name, connects, sends, address, channels });
+                }
+                None => {}
             }
-            None => {}
         }
+        for role in &mut roles {
+            role.sends.sort_unstable();
+            role.sends.dedup();
+        }
+        if let [role] = roles.as_mut_slice() {
+            "client".clone_into(&mut role.name);
+        }
+        Self { outline, candidates, rules, roles, settings }
     }
-    if let [(name, ..)] = roles.as_mut_slice() {
-        "client".clone_into(name);
-    }
-    let mut files = BTreeMap::new();
-    let declared: Map<String, Value> =
-        roles.iter().map(|(name, connects, ..)| (name.clone(), json!({ "opening": [connects] }))).collect();
-    let mut shared = Map::new();
-    if !settings.is_empty() {
-        shared.insert("hub".to_owned(), Value::Object(settings));
-    }
-    shared.insert("roles".to_owned(), Value::Object(declared));
-    let shared: String = shared.iter().map(|(key, value)| format!("{key}: {}\n", flow(value))).collect();
-    files.insert("shared.yaml".to_owned(), shared);
-    for (role, _, messages, address) in &roles {
-        let at = if roles.len() > 1 && !address.is_empty() { format!(" at {address}") } else { String::new() };
-        let listens = |time: &str| json!({ format!("{role} expects"): "any", "count": { "min": 0 }, "for": time });
-        let mut add = |name: String, title: String, steps: Vec<Value>| {
+
+    /// Returns the files of the scenarios by path.
+    pub fn files(&self) -> BTreeMap<String, String> {
+        let mut files = BTreeMap::new();
+        let mut shared = String::new();
+        for (key, value) in &self.shared() {
+            shared.push_str(&format!("{key}: {}\n", flow(value)));
+        }
+        files.insert("shared.yaml".to_owned(), shared);
+        let mut add = |name: &str, root: Map<String, Value>| {
+            let numbered = (2..).map(|number| format!("{name}-{number}.yaml"));
+            let free = std::iter::once(format!("{name}.yaml")).chain(numbered).find(|path| !files.contains_key(path));
             if files.len() <= MAX_SCENARIOS {
-                let root = Map::from_iter([("title".to_owned(), json!(title)), ("steps".to_owned(), json!(steps))]);
-                files.insert(format!("{name}.yaml"), scenario(&root));
+                files.insert(free.unwrap_or_default(), scenario(&root));
             }
         };
-        let joins = json!({ format!("{role} joins"): null });
-        if messages.is_empty() {
-            let title = format!("A client that connects{at} receives only what the document lists");
-            add(format!("{role}-hears"), title, vec![joins.clone(), listens(LISTEN_ONLY)]);
+        for role in &self.roles {
+            if role.sends.is_empty() {
+                let title = format!("A client that connects{} receives only what the document lists", self.at(role));
+                add(&format!("{}-hears", role.name), titled(title, self.listening(role)));
+            }
+            for &index in &role.sends {
+                let message = &self.outline.messages[index].name;
+                let name = if self.roles.len() > 1 { format!("{}-{message}", role.name) } else { message.clone() };
+                for number in 0..self.examples(index) {
+                    add(&name, titled(self.title(role, index, number), self.exchange(role, index, number)));
+                }
+            }
         }
-        let mut sent: Vec<usize> = messages.clone();
-        sent.sort_unstable();
-        sent.dedup();
-        for index in sent {
-            let message = &outline.messages[index].name;
-            let title = format!("A client that sends {message}{at} receives only what the document lists");
-            let sends = json!({ format!("{role} sends"): message });
-            let name = if roles.len() > 1 { format!("{role}-{message}") } else { message.clone() };
-            add(name, title, vec![joins.clone(), sends, listens(LISTEN)]);
+        if self.rules.is_empty() {
+            add("something-arrives", self.anything());
         }
+        files
     }
-    files
-}
 
-/// Returns the step that connects to a channel, and adds the settings that it needs.
-fn connects(channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
-    let place = &channel.place;
-    let parameters: BTreeMap<String, Place<'_>> =
-        place.get("parameters").iter().flat_map(Place::members).map(|(key, one)| (key.name.clone(), one)).collect();
-    let mut step = Map::new();
-    step.insert("connects".to_owned(), path(&channel.address, &parameters, settings));
-    let binding = place.get("bindings").and_then(|bindings| bindings.get("ws"));
-    let bound = |name: &str| binding.as_ref().and_then(|ws| ws.get(name));
-    let query = members(bound("query"), settings);
-    if !query.is_empty() {
-        step.insert("query".to_owned(), Value::Object(query));
+    /// Returns shared.yaml: settings and roles.
+    pub fn shared(&self) -> Map<String, Value> {
+        let mut shared = Map::new();
+        if !self.settings.is_empty() {
+            shared.insert("hub".to_owned(), Value::Object(self.settings.clone()));
+        }
+        let roles = self.roles.iter().map(|role| (role.name.clone(), json!({ "opening": [role.connects] })));
+        shared.insert("roles".to_owned(), Value::Object(roles.collect()));
+        shared
     }
-    let mut headers = members(bound("headers"), settings);
-    let subprotocol = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"));
-    if let Some((name, value)) = subprotocol.map(|(name, value)| (name.clone(), value.clone())) {
-        headers.remove(&name);
-        step.insert("subprotocols".to_owned(), json!([value]));
+
+    fn at(&self, role: &Role) -> String {
+        if self.roles.len() > 1 && !role.address.is_empty() { format!(" at {}", role.address) } else { String::new() }
     }
-    if headers.is_empty() {
-        settings.entry("headers").or_insert_with(|| {
-            json!({ "secret": true, "default": {}, "about": "headers that the hub requires, such as { Authorization = \"Bearer ...\" }" })
+
+    /// Returns the title of the scenario that sends one payload of a message.
+    pub fn title(&self, role: &Role, index: usize, number: usize) -> String {
+        let message = &self.outline.messages[index].name;
+        let of = if self.examples(index) > 1 { format!(", example {}", number + 1) } else { String::new() };
+        let what = match self.answers(index).as_slice() {
+            [] => "only what the document lists".to_owned(),
+            answers => any_of(self.outline, answers),
+        };
+        format!("A client that sends {message}{}{of} receives {what}", self.at(role))
+    }
+
+    fn candidate(&self, index: usize) -> Option<&Candidate> {
+        self.candidates.iter().find(|one| one.message == index)
+    }
+
+    /// Returns how many payloads of a message are sent: the document's examples, or one that was generated.
+    pub fn examples(&self, index: usize) -> usize {
+        self.candidate(index).map_or(1, |one| one.documented.len().clamp(1, MAX_EXAMPLES))
+    }
+
+    fn rules_of(&self, index: usize) -> impl Iterator<Item = &ReplyRule> {
+        self.rules.iter().filter(move |rule| rule.asked.contains(&index))
+    }
+
+    /// Returns the messages that may answer one, of all operations that it belongs to.
+    fn answers(&self, index: usize) -> Vec<usize> {
+        let mut answers: Vec<usize> = Vec::new();
+        for &answer in self.rules_of(index).flat_map(|rule| &rule.answers) {
+            if !answers.contains(&answer) {
+                answers.push(answer);
+            }
+        }
+        answers
+    }
+
+    /// Returns the client that receives what is sent on a channel; one without an address is that of the request.
+    fn receiver<'r>(&'r self, rule: &ReplyRule, asking: &'r Role) -> &'r Role {
+        let Some(id) = rule.channel.as_ref().filter(|id| !asking.channels.contains(id)) else { return asking };
+        self.roles.iter().find(|role| role.channels.contains(id)).unwrap_or(asking)
+    }
+
+    /// Returns the client of a channel.
+    pub fn role(&self, channel: &Place<'_>) -> Option<&Role> {
+        let id = channel.id();
+        self.roles.iter().find(|role| role.channels.contains(&id))
+    }
+
+    /// Returns the steps of a client that only receives.
+    pub fn listening(&self, role: &Role) -> Vec<Value> {
+        vec![json!({ format!("{} joins", role.name): null }), listens(role, LISTEN_ONLY)]
+    }
+
+    /// Returns the steps that send one payload of a message and receive what follows.
+    pub fn exchange(&self, role: &Role, index: usize, number: usize) -> Vec<Value> {
+        let message = &self.outline.messages[index];
+        let who = &role.name;
+        let mut steps = vec![json!({ format!("{who} joins"): null })];
+        let receivers: Vec<(&Role, &ReplyRule)> =
+            self.rules_of(index).map(|rule| (self.receiver(rule, role), rule)).collect();
+        let mut joined = vec![who];
+        for (receiver, _) in &receivers {
+            if !joined.contains(&&receiver.name) {
+                steps.push(json!({ format!("{} joins", receiver.name): null }));
+                joined.push(&receiver.name);
+            }
+        }
+        let Payload { mut sends, correlated } = self.payload(message, index, number);
+        if !receivers.is_empty() {
+            sends.insert("as".to_owned(), json!("request"));
+        }
+        let verb = if sends.contains_key("text") { "sends raw" } else { "sends" };
+        let mut step = Map::new();
+        match sends.remove("text") {
+            Some(text) => step.insert(format!("{who} {verb}"), json!({ "text": text })),
+            None => step.insert(format!("{who} {verb}"), json!(message.name)),
+        };
+        step.extend(sends);
+        steps.push(Value::Object(step));
+        // One step for each connection on which the reply may come: with one operation there is one.
+        for name in &joined {
+            let here: Vec<&ReplyRule> =
+                receivers.iter().filter(|(receiver, _)| receiver.name == **name).map(|(_, rule)| *rule).collect();
+            steps.extend(self.expects(name, &here, correlated.as_deref()));
+        }
+        steps.push(listens(role, LISTEN));
+        steps
+    }
+
+    /// Returns the step that expects a reply of the given rules, by its correlation id or as the next of its kind.
+    fn expects(&self, who: &str, rules: &[&ReplyRule], correlated: Option<&str>) -> Option<Value> {
+        let mut alternatives: Vec<(usize, Value)> = Vec::new();
+        for &answer in rules.iter().flat_map(|rule| &rule.answers) {
+            if alternatives.iter().any(|(known, _)| *known == answer) {
+                continue;
+            }
+            let message = &self.outline.messages[answer];
+            let mut form = Map::from_iter([("message".to_owned(), json!(message.name))]);
+            if let (Some(request), Some(pointer)) = (correlated, &message.correlation) {
+                let equal = json!({ "const": format!("${{{}}}", expression("request", request)) });
+                form.insert("where".to_owned(), json!({ pointer.as_str(): equal }));
+            }
+            alternatives.push((answer, Value::Object(form)));
+        }
+        let ids: Vec<&str> = rules.iter().map(|rule| rule.id.as_str()).collect();
+        let mut step = Map::new();
+        match alternatives.as_mut_slice() {
+            [] => return None,
+            [(_, form)] => {
+                step.insert(format!("{who} expects"), form["message"].take());
+                if let Some(place) = form.get_mut("where") {
+                    step.insert("where".to_owned(), place.take());
+                }
+            }
+            forms => {
+                let forms: Value = forms.iter_mut().map(|(_, form)| form.take()).collect();
+                step.insert(format!("{who} expects one of"), forms);
+            }
+        }
+        step.insert("after".to_owned(), json!("request"));
+        step.insert("rules".to_owned(), json!(ids));
+        Some(Value::Object(step))
+    }
+
+    /// Returns what is sent of a message: its example, changed to the payload of this number, with a correlation id if its
+    /// reply repeats it.
+    fn payload(&self, message: &Message<'_>, index: usize, number: usize) -> Payload {
+        let mut sends = Map::new();
+        let Some(candidate) = self.candidate(index) else { return Payload { sends, correlated: None } };
+        let Some((template, _)) = &candidate.example else { return Payload { sends, correlated: None } };
+        let example = candidate.documented.get(number).unwrap_or(template);
+        let mut with = Map::new();
+        if let (Value::Object(from), Value::Object(to)) = (template, example) {
+            let changed = to.iter().filter(|(name, value)| from.get(*name) != Some(*value));
+            with.extend(changed.map(|(name, value)| (pointer_to(name), escaped(value))));
+            let gone: Vec<String> =
+                from.keys().filter(|name| !to.contains_key(*name)).map(|name| pointer_to(name)).collect();
+            if !gone.is_empty() {
+                sends.insert("without".to_owned(), json!(gone));
+            }
+        } else if template != example {
+            sends.insert("text".to_owned(), escaped(&json!(example.to_string())));
+            return Payload { sends, correlated: None };
+        }
+        let answered = self.answers(index).iter().any(|answer| self.outline.messages[*answer].correlation.is_some());
+        let correlated = message.correlation.clone().filter(|_| answered).and_then(|pointer| {
+            let valid = |id: Value| {
+                let mut probe = example.clone();
+                compose::put(&mut probe, &pointer, id);
+                candidate.allows(&probe)
+            };
+            // A fresh one where the schema allows that; else that of the example, or a number.
+            if valid(json!(SOME_UUID)) {
+                with.insert(pointer.clone(), json!("${uuid()}"));
+            } else if example.pointer(&pointer).is_none() {
+                if !valid(json!(1)) {
+                    return None;
+                }
+                with.insert(pointer.clone(), json!(1));
+            }
+            Some(pointer)
         });
-        step.insert("headers".to_owned(), json!("${hub.headers}"));
-    } else {
-        step.insert("headers".to_owned(), Value::Object(headers));
-    }
-    Value::Object(step)
-}
-
-/// Returns the address with settings in place of its parameters; null for that of the hub itself.
-fn path(address: &str, parameters: &BTreeMap<String, Place<'_>>, settings: &mut Map<String, Value>) -> Value {
-    // Some documents have the whole URL; the user gives the host.
-    let address = match address.split_once("://") {
-        Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
-        None => address.to_owned(),
-    };
-    let mut path = String::new();
-    let mut rest = address.as_str();
-    while let Some((before, behind)) = rest.split_once('{') {
-        let Some((name, after)) = behind.split_once('}') else { break };
-        path.push_str(&literal(before));
-        let setting = setting(name, parameters.get(name), "a parameter of the address", settings);
-        path.push_str(&format!("${{hub.{setting}}}"));
-        rest = after;
-    }
-    path.push_str(&literal(rest));
-    if path.is_empty() || path == "/" { Value::Null } else { json!(path) }
-}
-
-/// Escapes a text for a scenario.
-fn literal(text: &str) -> String {
-    text.replace("${", "${'${'}")
-}
-
-/// Returns the members of a query or the headers of an upgrade, by the schema of a binding.
-fn members(schema: Option<Place<'_>>, settings: &mut Map<String, Value>) -> Map<String, Value> {
-    let mut members = Map::new();
-    let Some(schema) = schema else { return members };
-    let required: Vec<&str> = schema
-        .node
-        .get("required")
-        .and_then(|list| list.list())
-        .into_iter()
-        .flatten()
-        .filter_map(|one| one.text())
-        .collect();
-    for (key, member) in schema.get("properties").iter().flat_map(Place::members) {
-        // Optional members without a value are left out.
-        if !required.contains(&key.name.as_str()) && default(&member).is_none() {
-            continue;
+        if !with.is_empty() {
+            sends.insert("with".to_owned(), Value::Object(with));
         }
-        let setting = setting(&key.name, Some(&member), "required when the socket is opened", settings);
-        members.insert(key.name.clone(), json!(format!("${{hub.{setting}}}")));
+        Payload { sends, correlated }
     }
-    members
+
+    /// Returns the scenario of a document without replies: some frame has to come, or nothing was checked. Each message is
+    /// sent over a connection of its own, so that one which ends a connection does not hide the others.
+    pub fn anything(&self) -> Map<String, Value> {
+        let mut actors = Map::new();
+        let mut steps = Vec::new();
+        let sent = self.roles.iter().flat_map(|role| role.sends.iter().map(move |index| (role, Some(*index))));
+        let quiet = self.roles.iter().filter(|role| role.sends.is_empty()).map(|role| (role, None));
+        for (role, index) in quiet.chain(sent).take(MAX_SENDERS) {
+            let name = format!("client_{}", actors.len() + 1);
+            steps.push(json!({ format!("{name} joins"): null }));
+            if let Some(index) = index {
+                steps.push(json!({ format!("{name} sends"): self.outline.messages[index].name }));
+            }
+            actors.insert(name, json!(role.name));
+        }
+        let all: Vec<String> = actors.keys().cloned().collect();
+        actors.insert("clients".to_owned(), json!(all));
+        if !all.is_empty() {
+            steps.push(json!({ "at least 1 of clients expect": "any", "for": LISTEN }));
+        }
+        let mut root = titled("The hub sends a message that can be checked".to_owned(), steps);
+        root.shift_insert(1, "actors".to_owned(), Value::Object(actors));
+        root
+    }
 }
 
-/// Declares a setting and returns its name.
-fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Map<String, Value>) -> String {
-    let described = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
-    let about = described.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
-    let mut declared = Map::from_iter([("about".to_owned(), json!(crate::syntax::matcher::cut(&about, 100)))]);
-    if let Some(default) = place.and_then(default) {
-        declared.insert("default".to_owned(), default);
-    }
-    let mut name = identifier(name);
-    // Keys of a target file cannot be settings.
-    if crate::config::TOP_LEVEL.contains(&name.as_str()) || name == "headers" {
-        name = format!("{name}_value");
-    }
-    let again = settings.get(&name).is_some_and(|known| known.get("default") != declared.get("default"));
-    if again {
-        name = (2..).map(|n| format!("{name}_{n}")).find(|name| !settings.contains_key(name)).unwrap_or(name);
-    }
-    settings.insert(name.clone(), Value::Object(declared));
-    name
+/// The options of a step that sends a message; with `text` it is sent raw.
+struct Payload {
+    sends: Map<String, Value>,
+    /// JSON pointer of the correlation id that was sent.
+    correlated: Option<String>,
 }
 
-/// Returns the value of a parameter for which the document has a default or an example.
-fn default(place: &Place<'_>) -> Option<Value> {
-    let schema = place.get("schema");
-    [schema.as_ref(), Some(place)].into_iter().flatten().find_map(|place| {
-        let first = |name: &str| place.node.get(name)?.list()?.first().cloned();
-        let found = place.node.get("const").or(place.node.get("default")).cloned().or_else(|| first("enum"));
-        let found = found.or_else(|| first("examples")).or_else(|| place.node.get("example").cloned())?;
-        Some(found.to_json()).filter(|value| !value.is_object() && !value.is_array() && !value.is_null())
-    })
+fn listens(role: &Role, time: &str) -> Value {
+    json!({ format!("{} expects", role.name): "any", "count": { "min": 0 }, "for": time })
 }
 
-/// Converts a name to one that expressions can use: lower case, digits, `_`.
-fn identifier(name: &str) -> String {
-    let name = word(name).to_ascii_lowercase().replace(['-', '.'], "_");
-    if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("p_{name}") }
+/// Returns a scenario of these steps.
+pub fn titled(title: String, steps: Vec<Value>) -> Map<String, Value> {
+    Map::from_iter([("title".to_owned(), json!(title)), ("steps".to_owned(), json!(steps))])
+}
+
+/// Returns the JSON pointer of a member.
+pub fn pointer_to(name: &str) -> String {
+    format!("/{}", crate::syntax::matcher::escape(name))
+}
+
+/// Escapes all texts of a value for a scenario.
+pub fn escaped(value: &Value) -> Value {
+    match value {
+        Value::String(text) => json!(literal(text)),
+        Value::Array(items) => items.iter().map(escaped).collect(),
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), escaped(member))).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Returns the expression for the value at a JSON pointer of what `name` is bound to.
+pub fn expression(name: &str, pointer: &str) -> String {
+    let mut text = name.to_owned();
+    for token in pointer.split('/').skip(1).map(unescape) {
+        let plain = token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && token.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        match token.parse::<usize>() {
+            Ok(number) => text.push_str(&format!("[{number}]")),
+            Err(_) if plain => text.push_str(&format!(".{token}")),
+            Err(_) => text.push_str(&format!("['{}']", token.replace('\\', "\\\\").replace('\'', "\\'"))),
+        }
+    }
+    text
 }

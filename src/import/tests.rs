@@ -185,7 +185,7 @@ operations:
 
 #[rstest]
 #[case::hub(Perspective::Hub, &[("q", true), ("r", false), ("n", false)], &["on_ask-q", "on_news-hears", "shared"])]
-#[case::client(Perspective::Client, &[("q", false), ("r", true), ("n", true)], &["on_ask-r", "on_news-n", "shared"])]
+#[case::client(Perspective::Client, &[("q", false), ("r", true), ("n", true)], &["on_ask-r", "on_news-n", "shared", "something-arrives"])]
 fn each_channel_has_its_own_scenarios_and_the_perspective_sets_directions(
     #[case] perspective: Perspective,
     #[case] to_hub: &[(&str, bool)],

@@ -127,7 +127,7 @@ impl Schema {
     /// Returns the member names at a path, for "did you mean".
     pub fn members(&self, path: &[&str]) -> Vec<String> {
         let mut names = Vec::new();
-        for schema in descend(&self.source, path) {
+        for schema in descend(&self.source, &self.source, path) {
             names.extend(
                 schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k.clone()),
             );
@@ -172,19 +172,29 @@ fn names(value: Option<&Value>, into: &mut Vec<String>) {
     }
 }
 
-/// Returns every subschema for the value at a path, through combinators.
-fn descend<'a>(schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
-    let mut here = vec![schema];
-    for name in ["allOf", "anyOf", "oneOf"] {
-        for inner in schema.get(name).and_then(Value::as_array).into_iter().flatten() {
-            here.extend(descend(inner, &[]));
+/// Returns a schema with all that apply to the same value: those of its combinators, and what it refers to.
+fn applied<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
+    let mut found: Vec<&Value> = Vec::new();
+    let mut open = vec![schema];
+    while let Some(schema) = open.pop() {
+        // References may be circular.
+        if found.iter().any(|known| std::ptr::eq(*known, schema)) {
+            continue;
         }
-    }
-    for name in ["if", "then", "else"] {
-        if let Some(inner) = schema.get(name) {
-            here.extend(descend(inner, &[]));
+        found.push(schema);
+        for name in ["allOf", "anyOf", "oneOf"] {
+            open.extend(schema.get(name).and_then(Value::as_array).into_iter().flatten());
         }
+        open.extend(["if", "then", "else"].into_iter().filter_map(|name| schema.get(name)));
+        let reference = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
+        open.extend(reference.and_then(|pointer| root.pointer(pointer)));
     }
+    found
+}
+
+/// Returns every subschema for the value at a path, through combinators and references.
+fn descend<'a>(root: &'a Value, schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
+    let here = applied(root, schema);
     let Some((first, rest)) = path.split_first() else { return here };
     here.iter()
         .flat_map(|schema| match first.parse::<usize>() {
@@ -192,13 +202,13 @@ fn descend<'a>(schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
             Err(_) => [schema.get("properties").and_then(|p| p.get(*first)), None],
         })
         .flatten()
-        .flat_map(|inner| descend(inner, rest))
+        .flat_map(|inner| descend(root, inner, rest))
         .collect()
 }
 
 fn documents(schema: &Value, path: &[&str]) -> bool {
     for depth in 0..=path.len() {
-        let here = descend(schema, &path[..depth]);
+        let here = descend(schema, schema, &path[..depth]);
         if here.is_empty() {
             return false;
         }

@@ -205,3 +205,205 @@ fn a_folder_can_be_used_as_a_pack(#[values(true, false)] with_rules: bool) {
     let list = hubproof(["check", "--list", "--pack", shown]).ends_with(0);
     assert!(list.out.contains("doubler/double"), "{}", list.out);
 }
+
+// ---- a new pack
+
+const LAMPS: &str = "asyncapi: 3.0.0
+info:
+  title: Lamps
+  version: '1.2'
+  description: |
+    A lamp MUST confirm each
+    switch. It should do so at once.
+channels:
+  lamp:
+    address: /lamp
+    messages:
+      switch: { $ref: '#/components/messages/switch' }
+      done: { $ref: '#/components/messages/done' }
+      burnt: { $ref: '#/components/messages/burnt' }
+operations:
+  switches:
+    action: receive
+    summary: Switches the lamp.
+    channel: { $ref: '#/channels/lamp' }
+    messages: [ { $ref: '#/channels/lamp/messages/switch' } ]
+    reply: { messages: [ { $ref: '#/channels/lamp/messages/done' } ] }
+  reports:
+    action: send
+    description: The lamp may report that it is burnt.
+    channel: { $ref: '#/channels/lamp' }
+    messages: [ { $ref: '#/channels/lamp/messages/burnt' } ]
+components:
+  messages:
+    switch: { correlationId: { location: '$message.payload#/id' }, payload: { type: object, required: [do, id], properties: { do: { enum: [on, off] }, id: { type: string } } } }
+    done: { correlationId: { location: '$message.payload#/id' }, payload: { type: object, required: [kind, done, id], properties: { kind: { const: done }, done: { type: boolean }, id: { type: string } } } }
+    burnt: { payload: { type: object, required: [kind], properties: { kind: { const: burnt } } } }
+";
+
+/// Starts a lamp whose confirmations have these members beside the id.
+fn lamp(done: &'static Value) -> SmallHub {
+    SmallHub::start(move |_, _, text| {
+        let switch: Value = serde_json::from_str(text).unwrap();
+        let mut done = done.clone();
+        done["id"] = switch["id"].clone();
+        vec![done.to_string()]
+    })
+}
+
+#[test]
+fn init_writes_a_pack_that_can_be_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (document, pack) = (folder.path().join("lamps.yaml"), folder.path().join("pack"));
+    std::fs::write(&document, LAMPS).unwrap();
+    let (document, shown) = (document.to_str().unwrap(), pack.to_str().unwrap());
+    let done = hubproof(["packs", "init", document, "--to", shown]).ends_with(0);
+    for file in [
+        "asyncapi.yaml",
+        "messages/switch.schema.json",
+        "rules.yaml",
+        "scenarios/shared.yaml",
+        "scenarios/switches.yaml",
+        "scenarios/reports.yaml",
+    ] {
+        assert!(pack.join(file).is_file() && done.out.contains(file), "{file}: {}", done.out);
+    }
+    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    assert!(lint.out.ends_with("4 messages, 2 scenarios, 0 errors, 0 warnings\n"), "{}", lint.out);
+    // The rules are the reply, and the sentences with a word of RFC 2119, at their lines.
+    let rules = hubproof(["packs", "show", shown, "--rules", "--format", "json"]).ends_with(0).out;
+    let rules: Value = serde_json::from_str(&rules).unwrap();
+    for (id, level, line, text) in [
+        ("REPLY-switches", "must", 21, "A client that sends switch receives done (operation switches)."),
+        ("LINE-6", "must", 6, "A lamp MUST confirm each switch."),
+        ("LINE-7", "should", 7, "It should do so at once."),
+        ("LINE-24", "may", 24, "The lamp may report that it is burnt."),
+    ] {
+        let rule = &rules[id];
+        assert_eq!(
+            (&rule["level"], &rule["line"], &rule["text"]),
+            (&json!(level), &json!(line), &json!(text)),
+            "{id}: {rules}"
+        );
+        assert_eq!(rule["basis"], "stated");
+    }
+    assert_eq!(rules["REPLY-switches"]["checked_by"], json!(["pack/switches"]));
+    let check = |hub: &SmallHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.3"]);
+    static RIGHT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": true }));
+    static UNFIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": "yes" }));
+    static UNLISTED: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "undone" }));
+    check(&lamp(&RIGHT)).ends_with(0);
+    let unfit = check(&lamp(&UNFIT)).ends_with(1);
+    assert!(unfit.out.contains("DOC-FITS"), "{}", unfit.out);
+    let unlisted = check(&lamp(&UNLISTED)).ends_with(1);
+    assert!(unlisted.out.contains("DOC-LISTED") && unlisted.out.contains("REPLY-switches"), "{}", unlisted.out);
+}
+
+/// The packs of the public documents have no mistake, whatever their version and perspective.
+#[rstest]
+#[case("kraken", "hub")]
+#[case("coinbase", "client")]
+#[case("slack", "hub")]
+#[case("gemini", "hub")]
+fn init_writes_packs_without_mistakes(#[case] name: &str, #[case] perspective: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join(name);
+    let public = disk::root().join("tests/fixtures/asyncapi").join(name);
+    let document =
+        ["asyncapi.yaml", "asyncapi.json"].map(|file| public.join(file)).into_iter().find(|file| file.is_file());
+    let (document, pack) = (document.unwrap(), pack.to_str().unwrap().to_owned());
+    let arguments = ["packs", "init", document.to_str().unwrap(), "--to", &pack, "--perspective", perspective];
+    hubproof(arguments).ends_with(0);
+    let lint = hubproof(["packs", "lint", &pack]).ends_with(0);
+    assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
+    // The pack has the messages of the document, in the same directions.
+    let messages = |arguments: &[&str]| {
+        let show = [&["packs", "show", "--format", "json"], arguments].concat();
+        let shown: Value = serde_json::from_str(&hubproof(show).ends_with(0).out).unwrap();
+        let named = |message: &Value| {
+            (message["name"].to_string(), message["direction"].to_string(), message["replies"].to_string())
+        };
+        shown["messages"].as_array().unwrap().iter().map(named).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(messages(&[&pack]), messages(&[document.to_str().unwrap(), "--perspective", perspective]));
+}
+
+#[test]
+fn init_never_overwrites() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("lamps.yaml");
+    std::fs::write(&document, LAMPS).unwrap();
+    let to = folder.path().to_str().unwrap();
+    let done = hubproof(["packs", "init", document.to_str().unwrap(), "--to", to]).ends_with(2);
+    assert!(done.err.contains("is not empty") && done.err.contains("--to DIR"), "{}", done.err);
+    assert_eq!(std::fs::read_dir(to).unwrap().count(), 1);
+}
+
+// ---- a new pack of a recording
+
+fn recording(frames: &[(u64, &str, Value)]) -> String {
+    let line = |(index, (connection, direction, value)): (usize, &(u64, &str, Value))| {
+        let time = format!("2026-03-01T10:00:{:02}.000Z", 3 * index);
+        json!({ "time": time, "connection": connection, "direction": direction, "text": value.to_string() }).to_string()
+    };
+    frames.iter().enumerate().map(line).map(|line| line + "\n").collect()
+}
+
+/// A hub of counters: `open` gives a token, with which a client counts. The id of a request comes back.
+fn counters(keeps_ids: bool) -> SmallHub {
+    SmallHub::start(move |connection, _, text| {
+        let asked: Value = serde_json::from_str(text).unwrap();
+        let id = if keeps_ids { asked["id"].clone() } else { json!("00000000-0000-4000-8000-000000000000") };
+        let token = format!("token-of-{connection}");
+        vec![match asked["kind"].as_str() {
+            Some("open") => json!({ "kind": "opened", "id": id, "token": token }).to_string(),
+            Some("count") if asked["token"] == token => json!({ "kind": "counted", "id": id, "n": 1 }).to_string(),
+            _ => json!({ "kind": "refused", "id": id }).to_string(),
+        }]
+    })
+}
+
+#[rstest]
+#[case::as_recorded(true, "PASS")]
+#[case::another_id(false, "warn[RECORDED")]
+fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, pack) = (folder.path().join("counters.jsonl"), folder.path().join("pack"));
+    let (first, second) = ("b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "c3b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b");
+    let frames = [
+        (1, "to-hub", json!({ "kind": "open", "id": first, "at": "2026-03-01T10:00:00Z" })),
+        (1, "from-hub", json!({ "kind": "opened", "id": first, "token": "token-of-99" })),
+        (1, "to-hub", json!({ "kind": "count", "id": second, "token": "token-of-99", "step": 2 })),
+        (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 1 })),
+        // Too long after, so that nothing caused it.
+        (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 2 })),
+    ];
+    std::fs::write(&file, recording(&frames)).unwrap();
+    let shown = pack.to_str().unwrap();
+    hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", shown]).ends_with(0);
+    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
+    let schema = std::fs::read_to_string(pack.join("messages/open.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["properties"]["id"], json!({ "type": "string", "format": "uuid" }));
+    assert_eq!(schema["properties"]["kind"], json!({ "const": "open" }));
+    assert_eq!(schema["required"], json!(["at", "id", "kind"]));
+    // Ids are made anew, and the token is the one that this hub gives.
+    let hub = counters(keeps_ids);
+    let check = ["check", &hub.url(), "--pack", shown, "--patience", "0.3", "--scenario", "pack/recorded"];
+    let done = hubproof(check).ends_with(0);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+#[rstest]
+#[case::empty("", "has no JSON message")]
+#[case::other_lines("{\"time\": 1}\n", "this line is not a recorded frame")]
+fn a_recording_without_frames_is_an_error(#[case] text: &str, #[case] says: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.jsonl");
+    std::fs::write(&file, text).unwrap();
+    let to = folder.path().join("pack");
+    let done = hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", to.to_str().unwrap()])
+        .ends_with(2);
+    assert!(done.err.contains(says) && !to.exists(), "{}", done.err);
+}

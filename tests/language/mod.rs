@@ -1,5 +1,6 @@
 //! The languages of files: scenarios, packs, schemas for editors; and the interpreter.
 
+pub mod asyncapi_conversations;
 pub mod asyncapi_import;
 pub mod deviations;
 mod diagnostics;

@@ -309,13 +309,30 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
 
 /// Accepts the upgrade, with the first subprotocol that was offered.
 pub async fn upgrade(stream: &mut TcpStream) -> std::io::Result<()> {
+    let head = head(stream).await?;
+    accept(stream, &head).await
+}
+
+/// Accepts the upgrade, or refuses it with 401.
+async fn admit(stream: &mut TcpStream, admits: &(dyn Fn(&str) -> bool + Send + Sync)) -> std::io::Result<bool> {
+    let head = head(stream).await?;
+    let admitted = admits(&head);
+    if admitted {
+        accept(stream, &head).await?;
+    } else {
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await?;
+        linger(stream).await?;
+    }
+    Ok(admitted)
+}
+
+async fn accept(stream: &mut TcpStream, head: &str) -> std::io::Result<()> {
     use base64::Engine as _;
     use sha1::Digest as _;
-    let head = head(stream).await?;
-    let key = header(&head, "Sec-WebSocket-Key").unwrap_or_default();
+    let key = header(head, "Sec-WebSocket-Key").unwrap_or_default();
     let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
     let accept = base64::engine::general_purpose::STANDARD.encode(digest);
-    stream.write_all(accepting(&head, &accept).as_bytes()).await
+    stream.write_all(accepting(head, &accept).as_bytes()).await
 }
 
 fn accepting(head: &str, accept: &str) -> String {
@@ -353,7 +370,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the client's next frame: opcode and payload.
-pub async fn read_frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
     let first = stream.read_u8().await?;
     let length = match stream.read_u8().await? & 0x7f {
         126 => u64::from(stream.read_u16().await?),
@@ -378,18 +395,77 @@ pub struct SmallHub {
 
 impl SmallHub {
     pub fn start(answer: impl Fn(usize, usize, &str) -> Vec<String> + Send + Sync + 'static) -> Self {
+        Self::guarded(|_| true, answer)
+    }
+
+    /// Refuses upgrades whose head is not admitted.
+    pub fn guarded(
+        admits: impl Fn(&str) -> bool + Send + Sync + 'static,
+        answer: impl Fn(usize, usize, &str) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let behaviour = std::sync::Arc::new((admits, answer));
+        runtime.spawn(async move {
+            let mut connection = 0;
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let behaviour = std::sync::Arc::clone(&behaviour);
+                tokio::spawn(async move {
+                    let (admits, answer) = &*behaviour;
+                    if admit(&mut stream, admits).await.is_ok_and(|admitted| admitted) {
+                        let _ = converse(stream, connection, answer).await;
+                    }
+                });
+                connection += 1;
+            }
+        });
+        Self { address, _runtime: runtime }
+    }
+
+    pub fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+}
+
+/// A correct hub whose answers may go to the connections at another path.
+pub struct PathHub {
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl PathHub {
+    /// `answer` returns, for a text that came over a connection at a path, the texts with the paths to which they go.
+    pub fn start(answer: impl Fn(&str, &str) -> Vec<(String, String)> + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let answer = std::sync::Arc::new(answer);
+        let (send, _) = tokio::sync::broadcast::channel::<(String, String)>(64);
         runtime.spawn(async move {
-            let mut connection = 0;
-            while let Ok((stream, _)) = listener.accept().await {
-                let answer = std::sync::Arc::clone(&answer);
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (answer, send, mut receive) = (std::sync::Arc::clone(&answer), send.clone(), send.subscribe());
                 tokio::spawn(async move {
-                    let _ = converse(stream, connection, &*answer).await;
+                    let head = head(&mut stream).await?;
+                    accept(&mut stream, &head).await?;
+                    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let (mut from, mut to) = stream.into_split();
+                    let here = path.clone();
+                    let writes = tokio::spawn(async move {
+                        while let Ok((path, text)) = receive.recv().await {
+                            if path == here && to.write_all(&frame(0x81, text.as_bytes())).await.is_err() {
+                                break;
+                            }
+                        }
+                    });
+                    while let Ok((0x1, payload)) = read_frame(&mut from).await {
+                        for message in answer(&path, &String::from_utf8_lossy(&payload)) {
+                            let _ = send.send(message);
+                        }
+                    }
+                    writes.abort();
+                    std::io::Result::Ok(())
                 });
-                connection += 1;
             }
         });
         Self { address, _runtime: runtime }
@@ -405,7 +481,6 @@ async fn converse(
     connection: usize,
     answer: &(dyn Fn(usize, usize, &str) -> Vec<String> + Send + Sync),
 ) -> std::io::Result<()> {
-    upgrade(&mut stream).await?;
     for number in 0.. {
         let (opcode, payload) = read_frame(&mut stream).await?;
         match opcode {

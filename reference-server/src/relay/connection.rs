@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::frames::{Piece, Texts, frame};
-use super::{FrameMutator, Hub, upgrade};
+use super::{FrameMutator, Hub, Observer, upgrade};
 use crate::fault::Act;
 use crate::fault::injector::{SWAP_TIME, Trigger, edit};
 use crate::machine::Output;
@@ -32,7 +32,13 @@ trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Relays a client's connection in both directions until both sides have ended or one is lost.
-pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>, mutator: Arc<FrameMutator>) {
+pub(super) async fn pass(
+    mut client: TcpStream,
+    peer: SocketAddr,
+    hub: Arc<Hub>,
+    mutator: Arc<FrameMutator>,
+    observer: Option<Observer>,
+) {
     // Without Nagle's algorithm small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
     let Ok((request, rest)) = upgrade::request(&mut client).await else { return };
@@ -42,8 +48,11 @@ pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>,
         Err(error) => return refuse(client, &hub, &error).await,
     };
     let mut first = upgrade::redirected(&request, &hub.authority, &hub.path);
-    first.extend(rest);
-    if server.write_all(&first).await.is_ok() && converse(&mut client, server, &mutator).await.is_err() {
+    first.extend(&rest);
+    let mut texts = Texts::of_client();
+    texts.arrive(&rest);
+    let seen = observer.as_ref().map(|observer| (texts, observer));
+    if server.write_all(&first).await.is_ok() && converse(&mut client, server, &mutator, seen).await.is_err() {
         // A reset on one side is a reset on the other.
         let _ = client.set_zero_linger();
     }
@@ -83,11 +92,17 @@ async fn refuse(mut client: TcpStream, hub: &Hub, error: &io::Error) {
 }
 
 /// Relays both directions until they end.
-async fn converse(client: &mut TcpStream, server: Box<dyn Wire>, mutator: &FrameMutator) -> io::Result<()> {
+async fn converse(
+    client: &mut TcpStream,
+    server: Box<dyn Wire>,
+    mutator: &FrameMutator,
+    seen: Option<(Texts, &Observer)>,
+) -> io::Result<()> {
+    let observer = seen.as_ref().map(|(_, observer)| *observer);
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);
-    let up = up(from_client, to_server);
-    let down = down(from_server, to_client, mutator);
+    let up = up(from_client, to_server, seen);
+    let down = down(from_server, to_client, mutator, observer);
     tokio::pin!(up, down);
     tokio::select! {
         done = &mut up => { done?; timeout(GRACE, down).await.unwrap_or(Ok(())) }
@@ -95,15 +110,36 @@ async fn converse(client: &mut TcpStream, server: Box<dyn Wire>, mutator: &Frame
     }
 }
 
-async fn up(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
-    tokio::io::copy(&mut from, &mut to).await?;
-    to.shutdown().await
+async fn up(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    seen: Option<(Texts, &Observer)>,
+) -> io::Result<()> {
+    let Some((mut texts, observer)) = seen else {
+        tokio::io::copy(&mut from, &mut to).await?;
+        return to.shutdown().await;
+    };
+    let mut bytes = Vec::with_capacity(READ);
+    loop {
+        while let Some(piece) = texts.next() {
+            if let Piece::Text { text, .. } = piece {
+                observer.see(true, text).await;
+            }
+        }
+        bytes.clear();
+        if from.read_buf(&mut bytes).await? == 0 {
+            return to.shutdown().await;
+        }
+        texts.arrive(&bytes);
+        to.write_all(&bytes).await?;
+    }
 }
 
 async fn down(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mutator: &FrameMutator,
+    observer: Option<&Observer>,
 ) -> io::Result<()> {
     let (answer, rest) = upgrade::read(&mut from).await?;
     to.write_all(&answer).await?;
@@ -126,7 +162,12 @@ async fn down(
                     late.release(None, &mut out);
                     out.extend(raw);
                 }
-                Piece::Text { text, raw } => mutator.mutate(text, raw, &mut late, &mut out),
+                Piece::Text { text, raw } => {
+                    if let Some(observer) = observer {
+                        observer.see(false, text.clone()).await;
+                    }
+                    mutator.mutate(text, raw, &mut late, &mut out);
+                }
             }
         }
         to.write_all(&out).await?;

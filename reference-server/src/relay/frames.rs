@@ -1,4 +1,4 @@
-//! Finds text messages in the bytes that a hub sends. All other bytes pass unchanged: control frames, binary messages, long
+//! Finds text messages in the bytes that a hub or a client sends. All other bytes pass unchanged: control frames, binary messages, long
 //! messages, and everything after an invalid frame.
 
 use std::io::Cursor;
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 /// The longest message that is parsed, in bytes; longer ones pass unchanged.
 const MAX_TEXT: usize = crate::server::serve::MAX_MESSAGE;
 
-/// A piece of what a hub sends.
+/// A piece of what one side sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     /// Bytes to pass on unchanged.
@@ -34,6 +34,8 @@ pub(super) struct Texts {
     unread: bool,
     /// Whether an invalid frame came, after which all bytes pass unchanged.
     blind: bool,
+    /// Whether frames must be masked: those of clients.
+    masked: bool,
 }
 
 #[derive(Default)]
@@ -43,6 +45,11 @@ struct Partial {
 }
 
 impl Texts {
+    /// Creates a parser of what a client sends.
+    pub fn of_client() -> Self {
+        Self { masked: true, ..Self::default() }
+    }
+
     /// Adds received bytes. The caller takes all pieces before it adds more.
     pub fn arrive(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.done);
@@ -83,7 +90,7 @@ impl Texts {
             };
             let head = cursor.position() as usize;
             let held = self.partial.as_ref().map_or(0, |partial| partial.raw.len());
-            let plain = header.mask.is_none() && !(header.rsv1 || header.rsv2 || header.rsv3);
+            let plain = header.mask.is_some() == self.masked && !(header.rsv1 || header.rsv2 || header.rsv3);
             let kept = usize::try_from(length).ok().filter(|length| plain && held + length <= MAX_TEXT);
             let Some(length) = kept else {
                 // This frame passes unchanged, and with it the kept fragments of its message.
@@ -98,6 +105,7 @@ impl Texts {
             if bytes.len() < head + length {
                 return None;
             }
+            let mask = header.mask.unwrap_or_default();
             let frame = self.take(head + length);
             match header.opcode {
                 OpCode::Control(Control::Close) => return Some(Piece::Close(frame)),
@@ -106,7 +114,7 @@ impl Texts {
                     if (data == Data::Text) == self.partial.is_none() =>
                 {
                     let partial = self.partial.take().unwrap_or_default();
-                    if let Some(piece) = self.keep(partial, frame, head, header.is_final) {
+                    if let Some(piece) = self.keep(partial, frame, head, mask, header.is_final) {
                         return Some(piece);
                     }
                     continue;
@@ -124,8 +132,16 @@ impl Texts {
         }
     }
 
-    fn keep(&mut self, mut partial: Partial, mut frame: Vec<u8>, head: usize, is_final: bool) -> Option<Piece> {
-        partial.payload.extend_from_slice(&frame[head..]);
+    fn keep(
+        &mut self,
+        mut partial: Partial,
+        mut frame: Vec<u8>,
+        head: usize,
+        mask: [u8; 4],
+        is_final: bool,
+    ) -> Option<Piece> {
+        // Without a mask it is zero.
+        partial.payload.extend(frame[head..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
         partial.raw.append(&mut frame);
         if !is_final {
             self.partial = Some(partial);
@@ -194,6 +210,26 @@ mod tests {
         }
         assert_eq!(found, expected);
         assert!(texts.rest().is_empty());
+    }
+
+    /// The mask begins anew in each frame, and frames without one are not of a client.
+    #[rstest]
+    fn texts_of_clients_are_unmasked(#[values(1, 4, 100)] at_a_time: usize) {
+        let bytes = b"\x01\x82\x01\x02\x03\x04`\x60\x80\x83\x01\x01\x01\x01bcd\x81\x01x";
+        let mut texts = Texts::of_client();
+        let mut found = Vec::new();
+        for some in bytes.chunks(at_a_time) {
+            texts.arrive(some);
+            found.extend(std::iter::from_fn(|| texts.next()));
+        }
+        let read: Vec<&str> = found
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Text { text, .. } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(read, ["abcbe"]);
     }
 
     #[rstest]

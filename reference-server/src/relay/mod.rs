@@ -1,5 +1,7 @@
 //! A relay between clients and any hub, which changes one thing in what the hub sends and passes on everything else.
 //!
+//! Instead it may only observe: every text message of either side, as `hubproof record` writes them.
+//!
 //! It passes on bytes, not messages: what it does not change arrives as it was sent, including fragments, pings and close
 //! codes. [`mutation`] has the possible changes, [`upgrade`] and [`frames`] parse the bytes, [`connection`] handles one
 //! connection.
@@ -12,11 +14,11 @@ mod upgrade;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::ClientConfig;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::http::Uri;
 
@@ -36,6 +38,33 @@ pub struct RelayConfig {
     pub listen: SocketAddr,
     /// The change to what the hub sends, if any.
     pub change: Option<Change>,
+    /// Receives all text messages as they were sent. The relay waits for a full channel, and not for a closed one.
+    pub observer: Option<mpsc::Sender<PassedText>>,
+}
+
+/// A text message that passed the relay.
+#[derive(Debug)]
+pub struct PassedText {
+    pub time: SystemTime,
+    /// The number of the connection, from 1.
+    pub connection: u64,
+    pub to_hub: bool,
+    pub text: String,
+}
+
+/// Observes one connection.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    connection: u64,
+    channel: mpsc::Sender<PassedText>,
+}
+
+impl Observer {
+    pub(crate) async fn see(&self, to_hub: bool, text: String) {
+        let passed = PassedText { time: SystemTime::now(), connection: self.connection, to_hub, text };
+        // An observer that has ended misses what follows.
+        let _ = self.channel.send(passed).await;
+    }
 }
 
 /// The hub behind a relay.
@@ -128,11 +157,18 @@ pub async fn relay(config: RelayConfig) -> Result<Relay, Error> {
     let changes: &'static [Change] = Vec::from_iter(config.change).leak();
     let mutator = Arc::new(FrameMutator { choice: Mutex::new(Choice::new(changes)), applied: AtomicU64::new(0) });
     let mut task = JoinSet::new();
-    task.spawn(accept(listener, Arc::new(config.hub), mutator.clone(), down));
+    task.spawn(accept(listener, Arc::new(config.hub), mutator.clone(), config.observer, down));
     Ok(Relay { url: format!("ws://{addr}"), mutator, shutdown, task })
 }
 
-async fn accept(listener: TcpListener, hub: Arc<Hub>, mutator: Arc<FrameMutator>, mut down: watch::Receiver<()>) {
+async fn accept(
+    listener: TcpListener,
+    hub: Arc<Hub>,
+    mutator: Arc<FrameMutator>,
+    observer: Option<mpsc::Sender<PassedText>>,
+    mut down: watch::Receiver<()>,
+) {
+    let mut number = 0;
     // Dropped with all connections when the relay shuts down.
     let mut connections = JoinSet::new();
     loop {
@@ -142,7 +178,11 @@ async fn accept(listener: TcpListener, hub: Arc<Hub>, mutator: Arc<FrameMutator>
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => {}
-                Ok((stream, peer)) => drop(connections.spawn(connection::pass(stream, peer, hub.clone(), mutator.clone()))),
+                Ok((stream, peer)) => {
+                    number += 1;
+                    let observer = observer.clone().map(|channel| Observer { connection: number, channel });
+                    connections.spawn(connection::pass(stream, peer, hub.clone(), mutator.clone(), observer));
+                }
                 Err(_) => tokio::time::sleep(EXHAUSTED).await,
             },
         }

@@ -1,0 +1,134 @@
+//! `hubproof record`: a proxy between clients and a hub that writes what they send.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use hubproof_reference::relay::{PassedText, RelayConfig, relay};
+use hubproof_reference::server::args::address;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::relay::hub_at;
+use super::signals::Signals;
+use super::{CliError, print, runtime};
+use crate::report::text::count;
+
+/// Most bytes of a recording: as many as are read of a file. What follows passes and is not recorded.
+const MAX_BYTES: usize = crate::syntax::source::MAX_FILE;
+/// Texts that wait to be written. With a full queue, the proxy waits.
+const QUEUE: usize = 1024;
+
+/// Run a proxy between clients and a hub that writes every text message to a file
+///
+/// Each line of the file is a JSON object with `time`, `connection` (a number from 1), `direction` (`to-hub` or `from-hub`)
+/// and `text`. The recording ends with Ctrl-C; beyond 16 MiB texts only pass. It holds what was sent, passwords and tokens
+/// included. `hubproof packs init --from-recording FILE` makes a draft of a pack of it.
+#[derive(Args)]
+pub struct RecordArgs {
+    /// The hub, ws:// or wss://
+    #[arg(value_name = "HUB_URL")]
+    url: String,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    listen: SocketAddr,
+    /// The recording, a new file
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Trust the certificates in this PEM file besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Accept any certificate
+    #[arg(long)]
+    insecure: bool,
+}
+
+pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
+    let hub = hub_at(&arguments.url, arguments.ca.as_deref(), arguments.insecure)?;
+    let shown = arguments.to.display().to_string();
+    let file = File::create_new(&arguments.to).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            CliError::new(format!("{shown} exists\n  help: name a new file with --to, or remove this one"))
+        }
+        _ => CliError::new(format!("failed to write {shown}: {error}")),
+    })?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let (observer, texts) = mpsc::channel(QUEUE);
+        let config = RelayConfig { hub, listen: arguments.listen, change: None, observer: Some(observer) };
+        let running = relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
+        print(&format!("record {}\nto {shown}\n", running.url));
+        let mut writing = tokio::task::spawn_blocking(move || write(file, texts));
+        let failed = |error: &dyn std::fmt::Display| CliError::new(format!("failed to write {shown}: {error}"));
+        // The writer ends by itself only when it failed.
+        let early = tokio::select! {
+            () = signals.next() => None,
+            done = &mut writing => Some(done),
+        };
+        running.shutdown().await;
+        let done = match early {
+            Some(done) => done,
+            None => writing.await,
+        };
+        let summary = done.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        print(&summary.to_string());
+        Ok(0)
+    })
+}
+
+/// What a recording holds.
+#[derive(Default)]
+struct Summary {
+    to_hub: usize,
+    from_hub: usize,
+    connections: std::collections::BTreeSet<u64>,
+    bytes: usize,
+    /// Texts beyond the limit.
+    missed: usize,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = count(self.to_hub + self.from_hub, "text");
+        let connections = count(self.connections.len(), "connection");
+        writeln!(f, "{all} of {connections}: {} to the hub, {} from it", self.to_hub, self.from_hub)?;
+        if self.missed > 0 {
+            writeln!(f, "{} passed beyond the limit of {} MiB and are not recorded", self.missed, MAX_BYTES >> 20)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes texts until the proxy has ended. Whenever none waits, all are in the file.
+fn write(file: File, mut texts: mpsc::Receiver<PassedText>) -> std::io::Result<Summary> {
+    let mut file = BufWriter::new(file);
+    let mut summary = Summary::default();
+    loop {
+        let next = match texts.try_recv() {
+            Ok(text) => Some(text),
+            Err(_) => {
+                file.flush()?;
+                texts.blocking_recv()
+            }
+        };
+        let Some(PassedText { time, connection, to_hub, text }) = next else { return Ok(summary) };
+        let time = jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"));
+        let direction = if to_hub { "to-hub" } else { "from-hub" };
+        let line = json!({ "time": time, "connection": connection, "direction": direction, "text": text });
+        let line = format!("{line}\n");
+        if summary.bytes + line.len() > MAX_BYTES {
+            summary.missed += 1;
+            continue;
+        }
+        file.write_all(line.as_bytes())?;
+        summary.bytes += line.len();
+        summary.connections.insert(connection);
+        if to_hub {
+            summary.to_hub += 1;
+        } else {
+            summary.from_hub += 1;
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! How a client connects to a channel: the path with the parameters of the address, query and headers of its binding. What
+//! the document leaves open is a setting of the target.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::document::{Channel, word};
+use super::references::{Library, Place};
+
+/// Returns the step that connects to a channel, and adds the settings that it needs.
+pub fn connects(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
+    let mut step = Map::new();
+    step.insert("connects".to_owned(), path(library, channel, settings));
+    let binding = get(library, &channel.place, "bindings").and_then(|bindings| get(library, &bindings, "ws"));
+    let bound = |name: &str| get(library, binding.as_ref()?, name);
+    let mut query = members(library, bound("query"), settings);
+    let mut headers = members(library, bound("headers"), settings);
+    for (name, scheme) in &channel.security {
+        secure(name, scheme, &mut query, &mut headers, settings);
+    }
+    if !query.is_empty() {
+        step.insert("query".to_owned(), Value::Object(query));
+    }
+    let subprotocol = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"));
+    if let Some((name, value)) = subprotocol.map(|(name, value)| (name.clone(), value.clone())) {
+        headers.remove(&name);
+        step.insert("subprotocols".to_owned(), json!([value]));
+    }
+    if headers.is_empty() {
+        settings.entry("headers").or_insert_with(|| {
+            json!({ "secret": true, "default": {}, "about": "headers that the hub requires, such as { Authorization = \"Bearer ...\" }" })
+        });
+        step.insert("headers".to_owned(), json!("${hub.headers}"));
+    } else {
+        step.insert("headers".to_owned(), Value::Object(headers));
+    }
+    Value::Object(step)
+}
+
+/// Returns a member of a place, or what it refers to.
+fn get<'a>(library: &'a Library, place: &Place<'a>, name: &str) -> Option<Place<'a>> {
+    library.follow(place.get(name)?).ok()
+}
+
+/// Adds what a security scheme demands of the upgrade: a header, or a member of the query. Schemes that are not of HTTP
+/// are met by the target: certificates, or its `headers`.
+fn secure(
+    name: &str,
+    scheme: &Place<'_>,
+    query: &mut Map<String, Value>,
+    headers: &mut Map<String, Value>,
+    settings: &mut Map<String, Value>,
+) {
+    let mut secret = |wanted: &str, about: &str| {
+        let described = scheme.text("description").map_or(about, |text| text.trim().lines().next().unwrap_or(about));
+        let of = if name.is_empty() { String::new() } else { format!(" ({name})") };
+        let about = crate::syntax::matcher::cut(&format!("{described}{of}"), 100);
+        declare(
+            wanted,
+            Map::from_iter([("about".to_owned(), json!(about)), ("secret".to_owned(), json!(true))]),
+            settings,
+        )
+    };
+    let http = scheme.text("scheme").unwrap_or_default().to_ascii_lowercase();
+    match (scheme.text("type").unwrap_or_default(), http.as_str()) {
+        ("userPassword" | "plain", _) | ("http", "basic") => {
+            let (user, password) = (secret("username", "user name"), secret("password", "password"));
+            let pair = format!("Basic ${{base64(hub.{user} ~ ':' ~ hub.{password})}}");
+            headers.insert("Authorization".to_owned(), json!(pair));
+        }
+        ("http", "bearer") | ("oauth2" | "openIdConnect", _) => {
+            let token = secret("token", "bearer token");
+            headers.insert("Authorization".to_owned(), json!(format!("Bearer ${{hub.{token}}}")));
+        }
+        ("httpApiKey" | "apiKey", _) => {
+            let member = scheme.text("name").unwrap_or("api_key");
+            let value = |setting: String| json!(format!("${{hub.{setting}}}"));
+            match scheme.text("in") {
+                Some("query") => drop(query.insert(member.to_owned(), value(secret(member, "API key")))),
+                Some("header") => drop(headers.insert(member.to_owned(), value(secret(member, "API key")))),
+                Some("cookie") => {
+                    let key = secret(member, "API key");
+                    headers.insert("Cookie".to_owned(), json!(format!("{}=${{hub.{key}}}", literal(member))));
+                }
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns the path of a channel with settings in place of its parameters and of the variables of its server; null for
+/// the path of the hub's own address.
+fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
+    // Some documents have the whole URL; the user gives the host.
+    let address = match channel.address.split_once("://") {
+        Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
+        None => channel.address.clone(),
+    };
+    let own = !matches!(address.as_str(), "" | "/");
+    let base = if channel.address.contains("://") { "" } else { channel.base.as_str() };
+    // Without an address of its own, a channel is at the address that the user gives, unless that has a variable.
+    if !own && !base.contains('{') {
+        return Value::Null;
+    }
+    let variables = filled(library, base, channel.server.as_ref(), "variables", "a variable of the server", settings);
+    let rest = if own { address.as_str() } else { "" };
+    let separator = if base.is_empty() || rest.is_empty() || rest.starts_with('/') { "" } else { "/" };
+    let parameters = filled(library, rest, Some(&channel.place), "parameters", "a parameter of the address", settings);
+    json!(format!("{variables}{separator}{parameters}"))
+}
+
+/// Returns a text with settings in place of the names in braces, which are described under `key`.
+fn filled(
+    library: &Library,
+    text: &str,
+    place: Option<&Place<'_>>,
+    key: &str,
+    about: &str,
+    settings: &mut Map<String, Value>,
+) -> String {
+    let described: BTreeMap<String, Place<'_>> = place
+        .and_then(|place| get(library, place, key))
+        .iter()
+        .flat_map(Place::members)
+        .filter_map(|(key, one)| Some((key.name.clone(), library.follow(one).ok()?)))
+        .collect();
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('{') {
+        let Some((name, after)) = behind.split_once('}') else { break };
+        filled.push_str(&literal(before));
+        let setting = setting(name, described.get(name), about, settings);
+        filled.push_str(&format!("${{hub.{setting}}}"));
+        rest = after;
+    }
+    filled.push_str(&literal(rest));
+    filled
+}
+
+/// Escapes a text for a scenario.
+pub fn literal(text: &str) -> String {
+    text.replace("${", "${'${'}")
+}
+
+/// Returns the members of a query or the headers of an upgrade, by the schema of a binding.
+fn members(library: &Library, schema: Option<Place<'_>>, settings: &mut Map<String, Value>) -> Map<String, Value> {
+    let mut members = Map::new();
+    let Some(schema) = schema else { return members };
+    let required: Vec<&str> = schema
+        .node
+        .get("required")
+        .and_then(|list| list.list())
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.text())
+        .collect();
+    for (key, member) in schema.get("properties").iter().flat_map(Place::members) {
+        let Ok(member) = library.follow(member) else { continue };
+        // Optional members without a value are left out.
+        if !required.contains(&key.name.as_str()) && default(&member).is_none() {
+            continue;
+        }
+        let setting = setting(&key.name, Some(&member), "required when the socket is opened", settings);
+        members.insert(key.name.clone(), json!(format!("${{hub.{setting}}}")));
+    }
+    members
+}
+
+/// Declares a setting for what a document describes, and returns its name.
+fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Map<String, Value>) -> String {
+    let described = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
+    let about = described.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
+    let mut declared = Map::from_iter([("about".to_owned(), json!(crate::syntax::matcher::cut(&about, 100)))]);
+    if let Some(default) = place.and_then(default) {
+        declared.insert("default".to_owned(), default);
+    }
+    let hidden = |place: &Place<'_>| place.text("format") == Some("password");
+    if place.is_some_and(hidden) || matches!(name.to_ascii_lowercase().as_str(), "authorization" | "cookie") {
+        declared.insert("secret".to_owned(), json!(true));
+    }
+    declare(name, declared, settings)
+}
+
+/// Adds a setting under the nearest free name, and returns that. Equal values of several channels share one.
+fn declare(name: &str, declared: Map<String, Value>, settings: &mut Map<String, Value>) -> String {
+    let mut name = identifier(name);
+    // Keys of a target file cannot be settings.
+    if crate::config::TOP_LEVEL.contains(&name.as_str()) || name == "headers" {
+        name = format!("{name}_value");
+    }
+    let again = settings.get(&name).is_some_and(|known| known.get("default") != declared.get("default"));
+    if again {
+        name = (2..).map(|n| format!("{name}_{n}")).find(|name| !settings.contains_key(name)).unwrap_or(name);
+    }
+    let known = settings.get(&name).and_then(|known| known.get("secret")).is_some();
+    let setting = settings.entry(name.clone()).or_insert(Value::Null);
+    *setting = Value::Object(declared);
+    // What is secret in one place is secret.
+    if known {
+        setting["secret"] = json!(true);
+    }
+    name
+}
+
+/// Returns the value of a parameter for which the document has a default or an example.
+fn default(place: &Place<'_>) -> Option<Value> {
+    let schema = place.get("schema");
+    [schema.as_ref(), Some(place)].into_iter().flatten().find_map(|place| {
+        let first = |name: &str| place.node.get(name)?.list()?.first().cloned();
+        let found = place.node.get("const").or(place.node.get("default")).cloned().or_else(|| first("enum"));
+        let found = found.or_else(|| first("examples")).or_else(|| place.node.get("example").cloned())?;
+        Some(found.to_json()).filter(|value| !value.is_object() && !value.is_array() && !value.is_null())
+    })
+}
+
+/// Converts a name to one that expressions can use: lower case, digits, `_`.
+pub fn identifier(name: &str) -> String {
+    let name = word(name).to_ascii_lowercase().replace(['-', '.'], "_");
+    if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("p_{name}") }
+}

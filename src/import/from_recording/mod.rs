@@ -1,0 +1,257 @@
+//! Makes a draft pack of recorded frames: messages that are grouped by the member that distinguishes them best, schemas that
+//! all recorded frames fit, and a scenario that replays the conversation. The author goes on from there.
+//!
+//! ```text
+//! frame_groups       which frames are the same message
+//! sample_schema      a schema that fits all samples of a message
+//! replayed_scenario  the recorded conversation as a scenario
+//! ```
+
+mod frame_groups;
+mod replayed_scenario;
+mod sample_schema;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{Library, Perspective};
+use crate::protocol::{Folder, Pack};
+use crate::scenario::writer::{flow, scenario};
+use crate::syntax::diagnostic::{Diagnostic, has_errors};
+use crate::syntax::source::{FileId, Sources, Span};
+
+/// Most frames that are read.
+const MAX_FRAMES: usize = 20_000;
+
+/// A recorded frame.
+struct Frame {
+    /// Unix time in milliseconds.
+    time: i64,
+    connection: u64,
+    to_hub: bool,
+    value: Value,
+}
+
+/// Makes the files of a pack, by path, of a recording of `hubproof record`. With an error there are none.
+pub fn pack(name: &str, file: FileId, sources: &mut Sources) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let frames = read(file, sources, &mut diagnostics);
+    if frames.is_empty() && !has_errors(&diagnostics) {
+        let start = Span::new(file, 0..0);
+        diagnostics.push(
+            Diagnostic::error(start, "this recording has no JSON message")
+                .help("record one with `hubproof record --listen 127.0.0.1:4001 HUB_URL --to FILE`"),
+        );
+    }
+    if has_errors(&diagnostics) {
+        return (BTreeMap::new(), diagnostics);
+    }
+    let draft = format!("{:#}\n", document(name, &frames));
+    let draft = sources.add("asyncapi.yaml", draft);
+    let library = match Library::read("asyncapi.yaml", draft, sources, &mut |_, _| Err("it has one file".to_owned())) {
+        Ok(library) => library,
+        Err(diagnostic) => return (BTreeMap::new(), vec![diagnostic]),
+    };
+    let (mut files, more) = super::pack(&library, Perspective::Hub, sources);
+    diagnostics.extend(more);
+    let made: Vec<(String, FileId)> =
+        files.iter().map(|(path, text)| (path.clone(), sources.add(path.clone(), text.clone()))).collect();
+    let (pack, more) = Pack::load(&Folder::of(name, made), sources);
+    diagnostics.extend(more);
+    let Some(pack) = pack.map(Arc::new) else { return (BTreeMap::new(), diagnostics) };
+    let replayed = replayed_scenario::scenario(&pack, &frames, RULE);
+    let head = "# The recorded conversation. Ids and times are new in each run; what the hub repeats of a client must be equal.\n";
+    files.insert("scenarios/recorded.yaml".to_owned(), format!("{head}{}", scenario(&replayed)));
+    let rule = json!({
+        "level": "should", "basis": "implied", "line": 1, "from": "the recording",
+        "text": "The hub answers as it did when it was recorded.", "sees": "the recorded conversation, replayed"
+    });
+    if let Some(rules) = files.get_mut("rules.yaml") {
+        rules.push_str(&format!("  {RULE}: {}\n", flow(&rule)));
+    }
+    (files, diagnostics)
+}
+
+/// The rule of the replayed conversation.
+const RULE: &str = "RECORDED";
+
+/// Reads a recording, without frames that are not JSON.
+fn read(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut other = 0;
+    let mut start = 0;
+    for line in sources.file(file).text.split_inclusive('\n') {
+        let span = Span::new(file, start..start + line.trim_end().len());
+        start += line.len();
+        if line.trim().is_empty() {
+            continue;
+        }
+        let Some((frame, text)) = serde_json::from_str::<Value>(line).ok().and_then(|line| frame(&line)) else {
+            diagnostics.push(Diagnostic::error(span, "this line is not a recorded frame").help(
+                "each line is `{\"time\": ..., \"connection\": 1, \"direction\": \"to-hub\", \"text\": \"...\"}`",
+            ));
+            return frames;
+        };
+        match serde_json::from_str(&text) {
+            Ok(value) if frames.len() < MAX_FRAMES => frames.push(Frame { value, ..frame }),
+            Ok(_) => {}
+            Err(_) => other += 1,
+        }
+    }
+    if other > 0 {
+        let start = Span::new(file, 0..0);
+        diagnostics.push(Diagnostic::warning(start, format!("{other} recorded texts are not JSON, and ignored")));
+    }
+    frames
+}
+
+fn frame(line: &Value) -> Option<(Frame, String)> {
+    let time: jiff::Timestamp = line.get("time")?.as_str()?.parse().ok()?;
+    let to_hub = match line.get("direction")?.as_str()? {
+        "to-hub" => true,
+        "from-hub" => false,
+        _ => return None,
+    };
+    let connection = line.get("connection")?.as_u64()?;
+    let frame = Frame { time: time.as_millisecond(), connection, to_hub, value: Value::Null };
+    Some((frame, line.get("text")?.as_str()?.to_owned()))
+}
+
+/// Returns the draft as an AsyncAPI document, seen from the hub.
+fn document(name: &str, frames: &[Frame]) -> Value {
+    let mut messages = Map::new();
+    let mut listed = Map::new();
+    let mut operations = Map::new();
+    let channel = json!({ "$ref": "#/channels/hub" });
+    let mut unasked: Vec<Value> = Vec::new();
+    for group in frame_groups::of(frames) {
+        let name = group.name;
+        let mut schema = sample_schema::schema(&group.samples);
+        if let Some((pointer, value)) = &group.key {
+            sample_schema::fix(&mut schema, pointer, value);
+        }
+        let reference = json!({ "$ref": format!("#/channels/hub/messages/{name}") });
+        listed.insert(name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }));
+        messages.insert(name.clone(), json!({ "payload": schema, "examples": [{ "payload": group.samples[0] }] }));
+        if group.to_hub {
+            operations.insert(name, json!({ "action": "receive", "channel": channel, "messages": [reference] }));
+        } else {
+            unasked.push(reference);
+        }
+    }
+    if !unasked.is_empty() {
+        operations
+            .insert("sent_by_hub".to_owned(), json!({ "action": "send", "channel": channel, "messages": unasked }));
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": { "title": format!("Draft of {name}"), "version": "0.1.0", "description": "Made of a recording." },
+        "channels": { "hub": { "address": "/", "messages": listed } },
+        "operations": operations,
+        "components": { "messages": messages }
+    })
+}
+
+/// Whether a text is a UUID.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
+}
+
+/// Whether a text is a time as in RFC 3339.
+fn is_time(text: &str) -> bool {
+    let plain = text.len() >= 20 && text.as_bytes().get(10) == Some(&b'T') && !text.contains('[');
+    plain && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// Returns all values of a message that are neither objects nor lists, with their JSON pointers, in their order.
+fn leaves(value: &Value) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    let mut open = vec![(String::new(), value)];
+    while let Some((pointer, value)) = open.pop() {
+        let below: Vec<(String, &Value)> = match value {
+            Value::Object(members) => {
+                let escape = crate::syntax::matcher::escape;
+                members.iter().map(|(name, inner)| (format!("{pointer}/{}", escape(name)), inner)).collect()
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().map(|(index, inner)| (format!("{pointer}/{index}"), inner)).collect()
+            }
+            _ => {
+                found.push((pointer, value));
+                continue;
+            }
+        };
+        open.extend(below.into_iter().rev());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(frames: &[(u64, bool, Value)]) -> Vec<Frame> {
+        let frames = frames.iter().enumerate().map(|(index, (connection, to_hub, value))| Frame {
+            time: 1_700_000_000_000 + 100 * index as i64,
+            connection: *connection,
+            to_hub: *to_hub,
+            value: value.clone(),
+        });
+        frames.collect()
+    }
+
+    fn names(frames: &[Frame]) -> Vec<String> {
+        frame_groups::of(frames).into_iter().map(|group| group.name).collect()
+    }
+
+    #[test]
+    fn frames_are_grouped_by_the_member_that_explains_their_shape() {
+        let chat = recorded(&[
+            (1, true, json!({ "user": "anna", "kind": "join", "room": "a" })),
+            (1, true, json!({ "user": "anna", "kind": "text", "text": "hello" })),
+            (2, true, json!({ "user": "ben", "kind": "join", "room": "a" })),
+            (2, true, json!({ "user": "ben", "kind": "text", "text": "hi" })),
+            (1, false, json!({ "kind": "text", "by": "ben", "text": "hi" })),
+            (1, false, json!({ "error": "no such room", "code": 4 })),
+        ]);
+        assert_eq!(names(&chat), ["join", "text", "text_from_hub", "code_error"]);
+        // An id is no discriminator, though every frame has one.
+        let calls = recorded(&[
+            (1, true, json!({ "id": "1a", "method": "add", "params": [1, 2] })),
+            (1, true, json!({ "id": "2b", "method": "close", "params": [] })),
+            (1, true, json!({ "id": "3c", "method": "add", "params": [3] })),
+            (1, false, json!({ "id": "1a", "result": 3 })),
+            (1, false, json!({ "id": "2b", "result": 0 })),
+        ]);
+        assert_eq!(names(&calls), ["add", "close", "id_result"]);
+    }
+
+    #[test]
+    fn a_schema_fits_all_samples_and_demands_what_all_have() {
+        let of = |samples: &[Value]| sample_schema::schema(&samples.iter().collect::<Vec<_>>());
+        let found = of(&[
+            json!({ "id": "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "at": "2026-01-02T03:04:05Z", "n": 1, "list": [{ "a": 1 }] }),
+            json!({ "id": "c2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "at": "2026-01-02T03:04:06.5Z", "n": 1.5, "list": [], "extra": null }),
+        ]);
+        let expected = json!({
+            "type": "object",
+            "properties": {
+                "at": { "type": "string", "format": "date-time" },
+                "extra": { "type": "null" },
+                "id": { "type": "string", "format": "uuid" },
+                "list": { "type": "array", "items": { "type": "object", "properties": { "a": { "type": "integer" } }, "required": ["a"] } },
+                "n": { "type": "number" }
+            },
+            "required": ["at", "id", "list", "n"]
+        });
+        assert_eq!(found, expected);
+        // One text that is no UUID, and the format is gone.
+        assert_eq!(of(&[json!("b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b"), json!("x")]), json!({ "type": "string" }));
+        // Few and repeated words are an enumeration, others are not.
+        let words = |words: &[&str]| of(&words.iter().map(|word| json!(word)).collect::<Vec<_>>());
+        assert_eq!(words(&["up", "down", "up", "up", "down", "up"]), json!({ "enum": ["down", "up"] }));
+        assert_eq!(words(&["anna", "ben", "carl", "anna"]), json!({ "type": "string" }));
+    }
+}

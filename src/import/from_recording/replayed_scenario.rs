@@ -1,0 +1,250 @@
+//! Writes the recorded conversation as a scenario. Values that change from run to run are not repeated: a client makes its
+//! ids and times anew, and uses those that it received.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::super::scenarios::{escaped, expression, pointer_to, titled};
+use super::{Frame, is_time, is_uuid, leaves};
+use crate::protocol::{Pack, Way};
+
+/// Most frames that are replayed, and most connections.
+const MAX_FRAMES: usize = 200;
+const MAX_CONNECTIONS: usize = 8;
+/// A frame of the hub that came longer after the last one of the client is not waited for: milliseconds.
+const LONGEST_WAIT: i64 = 4_000;
+/// A number this near to the time of its frame is a time: milliseconds.
+const NEAR: i64 = 86_400_000;
+/// Shortest text that a client can only have from the hub.
+const LEAST_TEXT: usize = 6;
+
+/// A step before it is written.
+struct Planned<'a> {
+    frame: &'a Frame,
+    who: String,
+    message: Option<&'a str>,
+}
+
+/// Returns the scenario; its expectations have this rule.
+pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value> {
+    let mut connections: Vec<u64> = Vec::new();
+    for frame in frames {
+        if connections.len() < MAX_CONNECTIONS && !connections.contains(&frame.connection) {
+            connections.push(frame.connection);
+        }
+    }
+    let who = |connection: u64| {
+        let index = connections.iter().position(|known| *known == connection)?;
+        Some(if connections.len() == 1 { "client".to_owned() } else { format!("client_{}", index + 1) })
+    };
+    let planned: Vec<Planned<'_>> = frames
+        .iter()
+        .filter_map(|frame| {
+            let way = if frame.to_hub { Way::ToHub } else { Way::FromHub };
+            let message = pack.recognise(&frame.value, way).filter(|message| !message.abstract_);
+            Some(Planned { frame, who: who(frame.connection)?, message: message.map(|message| message.name.as_str()) })
+        })
+        .take(MAX_FRAMES)
+        .collect();
+    let origins = Origins::of(&planned);
+    let mut steps: Vec<Value> = Vec::new();
+    let mut joined: BTreeSet<&str> = BTreeSet::new();
+    let mut waiting: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut last: Option<(&str, &str)> = None;
+    for (index, one) in planned.iter().enumerate() {
+        let time = one.frame.time;
+        if joined.insert(&one.who) {
+            steps.push(json!({ format!("{} joins", one.who): null }));
+            waiting.insert(&one.who, time);
+        }
+        let named = origins.used.contains(&index);
+        let mut step = Map::new();
+        if one.frame.to_hub {
+            waiting.insert(&one.who, time);
+            last = None;
+            step = sends(pack, one, index, &origins);
+        } else {
+            let late = waiting.get(one.who.as_str()).is_some_and(|since| time - since > LONGEST_WAIT);
+            let Some(message) = one.message else { continue };
+            let place = origins.repeated(&planned, index);
+            let again = place.is_empty() && last == Some((&one.who, message));
+            if !named && (late || again) {
+                continue;
+            }
+            last = Some((&one.who, message));
+            step.insert(format!("{} expects", one.who), json!(message));
+            if !place.is_empty() {
+                step.insert("where".to_owned(), Value::Object(place));
+            }
+            step.insert("rules".to_owned(), json!([rule]));
+        }
+        if named {
+            step.insert("as".to_owned(), json!(name(one.frame, index)));
+        }
+        steps.push(Value::Object(step));
+    }
+    let mut root = titled("The hub answers as it did when it was recorded".to_owned(), steps);
+    if connections.len() > 1 {
+        let actors = (1..=connections.len()).map(|number| (format!("client_{number}"), json!("client")));
+        root.shift_insert(1, "actors".to_owned(), Value::Object(actors.collect()));
+    }
+    root
+}
+
+fn name(frame: &Frame, index: usize) -> String {
+    format!("{}_{}", if frame.to_hub { "sent" } else { "received" }, index + 1)
+}
+
+/// Where values of frames come from.
+struct Origins {
+    /// The expression for a value of a frame to the hub, by the index of the frame and the pointer.
+    values: BTreeMap<(usize, String), String>,
+    /// Texts that a client made anew, with the frame and the pointer of the first.
+    made: BTreeMap<String, (usize, String)>,
+    /// Frames that need a name.
+    used: BTreeSet<usize>,
+}
+
+impl Origins {
+    fn of(planned: &[Planned<'_>]) -> Self {
+        let mut origins = Self { values: BTreeMap::new(), made: BTreeMap::new(), used: BTreeSet::new() };
+        let mut received: BTreeMap<String, (usize, String)> = BTreeMap::new();
+        let mut sent: BTreeSet<String> = BTreeSet::new();
+        for (index, one) in planned.iter().enumerate() {
+            for (pointer, value) in leaves(&one.frame.value) {
+                let key = value.to_string();
+                if !one.frame.to_hub {
+                    let distinct = value.as_str().is_some_and(|text| text.len() >= LEAST_TEXT)
+                        || value.as_u64().is_some_and(|number| number >= 1000);
+                    if distinct && one.message.is_some() && !sent.contains(&key) {
+                        received.entry(key).or_insert((index, pointer));
+                    }
+                    continue;
+                }
+                let from = received.get(&key).or_else(|| origins.made.get(&key)).cloned();
+                let written = match (from, fresh(value, one.frame.time)) {
+                    (Some((from, place)), _) => {
+                        origins.used.insert(from);
+                        Some(expression(&name(planned[from].frame, from), &place))
+                    }
+                    (None, Some(call)) => {
+                        if call == "uuid()" {
+                            origins.made.insert(key.clone(), (index, pointer.clone()));
+                        }
+                        Some(call.to_owned())
+                    }
+                    (None, None) => None,
+                };
+                sent.insert(key);
+                if let Some(written) = written {
+                    origins.values.insert((index, pointer), written);
+                }
+            }
+        }
+        for (index, one) in planned.iter().enumerate().filter(|(_, one)| !one.frame.to_hub && one.message.is_some()) {
+            for (_, value) in leaves(&one.frame.value) {
+                if let Some((from, _)) = origins.made.get(&value.to_string()).filter(|(from, _)| *from < index) {
+                    origins.used.insert(*from);
+                }
+            }
+        }
+        origins
+    }
+
+    /// Returns the condition for what the hub repeats of a client: an id that it made anew, or an id as it was sent.
+    fn repeated(&self, planned: &[Planned<'_>], index: usize) -> Map<String, Value> {
+        let frame = planned[index].frame;
+        let mut conditions = Map::new();
+        for (pointer, value) in leaves(&frame.value) {
+            let equal = match self.made.get(&value.to_string()).filter(|(from, _)| *from < index) {
+                Some((from, place)) => {
+                    Some(json!(format!("${{{}}}", expression(&name(planned[*from].frame, *from), place))))
+                }
+                None => {
+                    let member = pointer.rsplit('/').next().unwrap_or_default();
+                    let earlier = planned[..index].iter().map(|one| one.frame);
+                    let mut earlier = earlier.filter(|one| one.to_hub && one.connection == frame.connection);
+                    let sent = is_id(member)
+                        && matches!(value, Value::String(_) | Value::Number(_))
+                        && earlier.any(|one| {
+                            leaves(&one.value)
+                                .iter()
+                                .any(|(place, sent)| *sent == value && place.rsplit('/').next() == Some(member))
+                        });
+                    sent.then(|| escaped(value))
+                }
+            };
+            if let Some(equal) = equal {
+                conditions.insert(pointer, json!({ "const": equal }));
+            }
+        }
+        conditions
+    }
+}
+
+/// Whether a member is an id by its name.
+fn is_id(member: &str) -> bool {
+    let member = member.to_ascii_lowercase();
+    member.ends_with("id") || matches!(member.as_str(), "ref" | "nonce" | "correlation")
+}
+
+/// Returns the function that makes a value anew which changes from run to run.
+fn fresh(value: &Value, time: i64) -> Option<&'static str> {
+    match value {
+        Value::String(text) if is_uuid(text) => Some("uuid()"),
+        Value::String(text) if is_time(text) => Some("now_iso()"),
+        Value::Number(number) => {
+            let number = number.as_i64()?;
+            if number.checked_sub(time)?.abs() < NEAR {
+                Some("now_ms()")
+            } else {
+                (number.checked_mul(1000)?.checked_sub(time)?.abs() < NEAR).then_some("now_s()")
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Returns the step that sends a recorded frame: the example of its message, changed.
+fn sends(pack: &Pack, one: &Planned<'_>, index: usize, origins: &Origins) -> Map<String, Value> {
+    let mut target = escaped(&one.frame.value);
+    let mut changed: BTreeSet<String> = BTreeSet::new();
+    for (pointer, _) in leaves(&one.frame.value) {
+        if let Some(written) = origins.values.get(&(index, pointer.clone()))
+            && let Some(place) = target.pointer_mut(&pointer)
+        {
+            *place = json!(format!("${{{written}}}"));
+            changed.insert(pointer.split('/').nth(1).unwrap_or_default().to_owned());
+        }
+    }
+    let template = one.message.and_then(|name| pack.message(name)).map(|message| message.template());
+    let mut step = Map::new();
+    match (one.message, template, &target) {
+        (Some(message), Some(Value::Object(template)), Value::Object(members)) => {
+            step.insert(format!("{} sends", one.who), json!(message));
+            let differs = |name: &String, value: &Value| {
+                template.get(name).map(escaped).as_ref() != Some(value)
+                    || changed.contains(&crate::syntax::matcher::escape(name))
+            };
+            let with: Map<String, Value> = members
+                .iter()
+                .filter(|(name, value)| differs(name, value))
+                .map(|(name, value)| (pointer_to(name), value.clone()))
+                .collect();
+            let without: Vec<String> =
+                template.keys().filter(|name| !members.contains_key(*name)).map(|name| pointer_to(name)).collect();
+            if !with.is_empty() {
+                step.insert("with".to_owned(), Value::Object(with));
+            }
+            if !without.is_empty() {
+                step.insert("without".to_owned(), json!(without));
+            }
+        }
+        _ => {
+            let text = escaped(&json!(one.frame.value.to_string()));
+            step.insert(format!("{} sends raw", one.who), json!({ "text": text }));
+        }
+    }
+    step
+}

@@ -1,0 +1,117 @@
+//! Makes a schema that all samples of a message fit. It demands only what all of them have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{is_time, is_uuid};
+use crate::syntax::matcher::unescape;
+
+/// Deepest level that is described.
+const DEPTH: usize = 12;
+/// Most members of an object that are described one by one; the keys of a larger one are data.
+const MAX_MEMBERS: usize = 100;
+/// Most values of an enumeration, and how often each occurs at least on average.
+const MAX_ENUM: usize = 6;
+const REPEATED: usize = 3;
+const MAX_WORD: usize = 32;
+
+/// Returns the schema.
+pub fn schema(samples: &[&Value]) -> Value {
+    described(samples, 0)
+}
+
+fn described(samples: &[&Value], depth: usize) -> Value {
+    let mut types: BTreeSet<&str> = samples.iter().map(|sample| kind(sample)).collect();
+    if types.contains("number") {
+        types.remove("integer");
+    }
+    let mut schema = Map::new();
+    match types.iter().collect::<Vec<_>>().as_slice() {
+        [] => return json!({}),
+        [one] => schema.insert("type".to_owned(), json!(one)),
+        many => schema.insert("type".to_owned(), json!(many)),
+    };
+    if depth >= DEPTH {
+        return Value::Object(schema);
+    }
+    let texts: Vec<&str> = samples.iter().filter_map(|sample| sample.as_str()).collect();
+    if types.len() == 1 && texts.len() == samples.len() {
+        if let Some(words) = enumeration(&texts) {
+            return json!({ "enum": words });
+        }
+    }
+    if let Some(format) = format(&texts) {
+        schema.insert("format".to_owned(), json!(format));
+    }
+    let lists: Vec<&Vec<Value>> = samples.iter().filter_map(|sample| sample.as_array()).collect();
+    let items: Vec<&Value> = lists.into_iter().flatten().collect();
+    if !items.is_empty() {
+        schema.insert("items".to_owned(), described(&items, depth + 1));
+    }
+    let objects: Vec<&Map<String, Value>> = samples.iter().filter_map(|sample| sample.as_object()).collect();
+    let mut members: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for (name, member) in objects.iter().copied().flatten() {
+        members.entry(name).or_default().push(member);
+    }
+    if members.len() > MAX_MEMBERS {
+        let all: Vec<&Value> = members.values().flatten().copied().collect();
+        schema.insert("additionalProperties".to_owned(), described(&all, depth + 1));
+    } else if !members.is_empty() {
+        let required: Vec<&str> =
+            members.iter().filter(|(_, found)| found.len() == objects.len()).map(|(name, _)| *name).collect();
+        let properties: Map<String, Value> =
+            members.iter().map(|(name, found)| ((*name).to_owned(), described(found, depth + 1))).collect();
+        schema.insert("properties".to_owned(), Value::Object(properties));
+        if !required.is_empty() {
+            schema.insert("required".to_owned(), json!(required));
+        }
+    }
+    Value::Object(schema)
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Returns the words, where they are few and repeated.
+fn enumeration<'t>(texts: &[&'t str]) -> Option<BTreeSet<&'t str>> {
+    let words: BTreeSet<&str> = texts.iter().copied().collect();
+    let plain = |word: &&str| {
+        !word.is_empty()
+            && word.len() <= MAX_WORD
+            && word.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | '.' | ':'))
+    };
+    let repeated = words.len() <= MAX_ENUM && texts.len() >= REPEATED * words.len() && words.len() > 1;
+    (repeated && words.iter().all(plain)).then_some(words)
+}
+
+/// Returns the format that all texts have.
+fn format(texts: &[&str]) -> Option<&'static str> {
+    let date = |text: &str| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok();
+    let uri = |text: &str| {
+        let scheme = ["http://", "https://", "ws://", "wss://"].into_iter().any(|scheme| text.starts_with(scheme));
+        scheme && text.parse::<http::Uri>().is_ok()
+    };
+    let formats: [(&str, &dyn Fn(&str) -> bool); 4] =
+        [("uuid", &is_uuid), ("date-time", &is_time), ("date", &date), ("uri", &uri)];
+    let all = |test: &dyn Fn(&str) -> bool| !texts.is_empty() && texts.iter().all(|text| test(text));
+    formats.into_iter().find(|(_, test)| all(test)).map(|(name, _)| name)
+}
+
+/// Makes a member constant: the one that distinguishes the message.
+pub fn fix(schema: &mut Value, pointer: &str, value: &Value) {
+    let mut place = schema;
+    for token in pointer.split('/').skip(1).map(unescape) {
+        place = &mut place["properties"][token.as_str()];
+    }
+    *place = json!({ "const": value });
+}

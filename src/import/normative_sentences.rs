@@ -1,0 +1,156 @@
+//! Finds the normative sentences in the descriptions of a document: those with a word of RFC 2119, in upper or lower case.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::references::Library;
+use super::reply_rules::LinePlace;
+use crate::protocol::Level;
+use crate::syntax::source::{Sources, Span};
+use crate::syntax::yaml::Node;
+
+/// Most sentences that are taken from a document.
+const MAX_SENTENCES: usize = 200;
+/// Longest sentence in characters; a longer one is shortened.
+const MAX_TEXT: usize = 300;
+
+/// A sentence and where it stands.
+pub struct Sentence {
+    pub level: Level,
+    pub text: String,
+    pub place: LinePlace,
+}
+
+/// Required and the like are ordinary words in lower case; `may 2026` is a month.
+static WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let words = r"\b(?:(?<must>(?i:must|shall)|REQUIRED)|(?<should>(?i:should)|RECOMMENDED)|(?<may>(?i:may)(?: \d)?|OPTIONAL))\b";
+    Regex::new(words).ok()
+});
+
+/// Returns the normative sentences of all descriptions and summaries, in the order of the document.
+pub fn of(library: &Library, sources: &Sources) -> Vec<Sentence> {
+    let mut found: Vec<(Span, Sentence)> = Vec::new();
+    for place in library.roots() {
+        let mut open = vec![place.node];
+        while let Some(node) = open.pop() {
+            open.extend(node.list().unwrap_or_default());
+            for (key, inner) in node.map().unwrap_or_default() {
+                // Examples show payloads, and properties have names of their own.
+                match (key.name.as_str(), inner.text()) {
+                    ("description" | "summary", Some(text)) => add(text, inner, library, sources, &mut found),
+                    ("examples" | "example" | "const" | "enum" | "default", _) => {}
+                    _ => open.push(inner),
+                }
+            }
+        }
+    }
+    found.sort_by_key(|(span, sentence)| (span.file, sentence.place.line, span.start));
+    found.truncate(MAX_SENTENCES);
+    found.into_iter().map(|(_, sentence)| sentence).collect()
+}
+
+fn add(text: &str, node: &Node, library: &Library, sources: &Sources, found: &mut Vec<(Span, Sentence)>) {
+    for sentence in sentences(text) {
+        let Some(level) = level(&sentence) else { continue };
+        let mut place = LinePlace::of(library, sources, node.span);
+        place.line += lines_before(sources.text(node.span), &sentence);
+        let text = crate::syntax::matcher::cut(&sentence, MAX_TEXT);
+        found.push((node.span, Sentence { level, text, place }));
+    }
+}
+
+/// Returns the highest level that a sentence names.
+fn level(sentence: &str) -> Option<Level> {
+    let words = WORDS.as_ref()?.captures_iter(sentence);
+    let level = |word: regex::Captures<'_>| {
+        if word.name("must").is_some() {
+            Some(Level::Must)
+        } else if word.name("should").is_some() {
+            Some(Level::Should)
+        } else {
+            word.name("may").filter(|may| !may.as_str().ends_with(|c: char| c.is_ascii_digit())).map(|_| Level::May)
+        }
+    };
+    words.filter_map(level).max()
+}
+
+/// Splits a text at the ends of sentences, at empty lines and at items of lists.
+fn sentences(text: &str) -> Vec<String> {
+    let mut found = vec![String::new()];
+    for line in text.lines() {
+        let item = line.trim_start();
+        let begins = item.strip_prefix(['-', '*', '#']).map(|rest| rest.trim_start_matches('#'));
+        let line = match begins.filter(|rest| rest.starts_with(' ')) {
+            Some(rest) => {
+                found.push(String::new());
+                rest
+            }
+            None => line,
+        };
+        if item.is_empty() {
+            found.push(String::new());
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for (index, word) in words.iter().enumerate() {
+            let last = found.last_mut();
+            let Some(last) = last else { continue };
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+            let ends = word.trim_end_matches(['"', '\'', ')', '`', '*']).ends_with(['.', '!', '?']);
+            let goes_on = words.get(index + 1).is_some_and(|next| next.starts_with(|c: char| c.is_lowercase()));
+            if ends && !goes_on {
+                found.push(String::new());
+            }
+        }
+    }
+    found.retain(|sentence| !sentence.is_empty());
+    found
+}
+
+/// Returns how many lines of a source stand before a sentence of it, which may go over several lines there.
+fn lines_before(source: &str, sentence: &str) -> usize {
+    let wanted: Vec<&str> = sentence.split(' ').collect();
+    let words: Vec<(usize, &str)> = source
+        .lines()
+        .enumerate()
+        .flat_map(|(line, text)| text.split_whitespace().map(move |word| (line, word)))
+        .collect();
+    // Quotes and the indicators of a block stand beside the first and the last word.
+    let same = |word: &str, wanted: &str| word == wanted || word.trim_matches(['"', '\'', ',', '}']) == wanted;
+    let at = words
+        .windows(wanted.len())
+        .find(|window| window.iter().zip(&wanted).all(|((_, word), wanted)| same(word, wanted)));
+    at.and_then(|window| window.first()).map_or(0, |(line, _)| *line)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("A hub MUST answer.", Some(Level::Must))]
+    #[case("a hub shall not close", Some(Level::Must))]
+    #[case("It should answer, and it may wait.", Some(Level::Should))]
+    #[case("It May wait.", Some(Level::May))]
+    #[case("since may 2026", None)]
+    #[case("a required member, mustard", None)]
+    #[case("The member is REQUIRED.", Some(Level::Must))]
+    fn a_sentence_has_the_level_of_its_words(#[case] sentence: &str, #[case] expected: Option<Level>) {
+        assert_eq!(level(sentence), expected);
+    }
+
+    #[test]
+    fn a_text_is_split_into_sentences() {
+        let text = "One must, e.g. so.\nAnother\nmay.  Third\n\n- item should\n# Head\n\"must.\" Last";
+        let expected = ["One must, e.g. so.", "Another may.", "Third", "item should", "Head", "\"must.\"", "Last"];
+        assert_eq!(sentences(text), expected);
+        assert_eq!(lines_before(text, "Another may."), 1);
+        assert_eq!(lines_before(text, "item should"), 4);
+        assert_eq!(lines_before(text, "absent"), 0);
+    }
+}

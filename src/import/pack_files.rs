@@ -1,0 +1,282 @@
+//! Writes a plain document as the files of a pack, for its author to go on from: asyncapi.yaml seen from the hub, a schema
+//! for each message, the rules that the document states, and a scenario for each operation.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::document::{Operation, Outline, word};
+use super::references::Place;
+use super::scenarios::{Conversations, Role, titled};
+use super::{Imported, OTHER, normative_sentences};
+use crate::protocol::asyncapi::{Declared, Payload};
+use crate::scenario::writer::{flow, scenario};
+use crate::syntax::source::Sources;
+use crate::syntax::yaml;
+
+/// Most characters of a value that stands in one line.
+const WIDTH: usize = 100;
+
+/// Returns the files by path.
+pub fn of(imported: &Imported<'_>, sources: &Sources) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for message in &imported.messages {
+        let Payload::Inline { node } = &message.payload else { continue };
+        let mut schema =
+            Map::from_iter([("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"))]);
+        schema.extend(node.to_json().as_object().cloned().unwrap_or_default());
+        files.insert(schema_path(&message.name), format!("{:#}\n", Value::Object(schema)));
+    }
+    files.insert("asyncapi.yaml".to_owned(), block(&document(imported)));
+    files.insert("rules.yaml".to_owned(), block(&rules(imported, sources)));
+    let conversations = imported.conversations();
+    files.insert("scenarios/shared.yaml".to_owned(), block(&Value::Object(conversations.shared())));
+    files.extend(scenarios(imported, &conversations, sources));
+    files
+}
+
+fn schema_path(message: &str) -> String {
+    format!("messages/{message}.schema.json")
+}
+
+// ---- asyncapi.yaml
+
+fn document(imported: &Imported<'_>) -> Value {
+    let outline = &imported.outline;
+    let names = channel_names(outline);
+    let name_of = |place: &Place<'_>| {
+        let index = outline.channels.iter().position(|channel| channel.place.id() == place.id());
+        index.and_then(|index| names.get(index)).or(names.first()).cloned().unwrap_or_else(|| "hub".to_owned())
+    };
+    let mut channels: Map<String, Value> = outline
+        .channels
+        .iter()
+        .zip(&names)
+        .map(|(channel, name)| {
+            let address = if channel.address.is_empty() { "/" } else { channel.address.as_str() };
+            (name.clone(), json!({ "address": address, "messages": {} }))
+        })
+        .collect();
+    if channels.is_empty() {
+        channels.insert("hub".to_owned(), json!({ "address": "/", "messages": {} }));
+    }
+    // Lists messages in a channel, and returns the references to them.
+    let mut listed = |channel: &str, messages: Vec<&str>| -> Value {
+        let references = messages.into_iter().map(|message| {
+            let reference = json!({ "$ref": format!("#/components/messages/{message}") });
+            channels[channel]["messages"][message] = reference;
+            json!({ "$ref": format!("#/channels/{channel}/messages/{message}") })
+        });
+        references.collect()
+    };
+    let mut operations = Map::new();
+    for operation in &outline.operations {
+        let messages = imported.kept(&operation.messages);
+        if messages.is_empty() {
+            continue;
+        }
+        let channel = name_of(&operation.channel);
+        let mut written = Map::new();
+        written.insert("action".to_owned(), json!(if operation.to_hub { "receive" } else { "send" }));
+        if !operation.summary.is_empty() {
+            written.insert("summary".to_owned(), json!(operation.summary));
+        }
+        written.insert("channel".to_owned(), json!({ "$ref": format!("#/channels/{channel}") }));
+        written.insert("messages".to_owned(), listed(&channel, messages));
+        if let Some(reply) = &operation.reply {
+            let channel = name_of(&reply.channel);
+            let messages = imported.kept(&reply.messages);
+            if !messages.is_empty() {
+                let reference = json!({ "$ref": format!("#/channels/{channel}") });
+                written.insert(
+                    "reply".to_owned(),
+                    json!({ "channel": reference, "messages": listed(&channel, messages) }),
+                );
+            }
+        }
+        operations.insert(operation.name.clone(), Value::Object(written));
+    }
+    if imported.messages.iter().any(|message| message.name == OTHER) {
+        let channel = names.first().map_or("hub", String::as_str).to_owned();
+        let reference = json!({ "$ref": format!("#/channels/{channel}") });
+        let unlisted = json!({ "action": "send", "channel": reference, "messages": listed(&channel, vec![OTHER]) });
+        operations.insert(OTHER.to_owned(), unlisted);
+    }
+    let messages: Map<String, Value> =
+        imported.messages.iter().map(|declared| (declared.name.clone(), message(imported, declared))).collect();
+    let text = |text: &str| if text.is_empty() { json!("untitled") } else { json!(text) };
+    json!({
+        "asyncapi": "3.0.0",
+        "info": { "title": text(&outline.title), "version": text(&outline.version), "description": outline.description.trim() },
+        "servers": { "hub": { "host": "localhost", "protocol": "ws" } },
+        "channels": channels,
+        "operations": operations,
+        "components": { "messages": messages }
+    })
+}
+
+/// Returns names of the channels that a reference can have, in their order.
+fn channel_names(outline: &Outline<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for channel in &outline.channels {
+        let name = Some(word(&channel.name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "hub".to_owned());
+        let numbered = (2..).map(|number| format!("{name}_{number}"));
+        names.extend(std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name)));
+    }
+    names
+}
+
+fn message(imported: &Imported<'_>, declared: &Declared) -> Value {
+    let mut written = Map::new();
+    for (key, text) in [("title", &declared.title), ("summary", &declared.summary)] {
+        if !text.is_empty() {
+            written.insert(key.to_owned(), json!(text));
+        }
+    }
+    if let Some(pointer) = &declared.correlation {
+        written.insert("correlationId".to_owned(), json!({ "location": format!("$message.payload#{pointer}") }));
+    }
+    written.insert("payload".to_owned(), json!({ "$ref": format!("./{}", schema_path(&declared.name)) }));
+    let candidate = imported.candidates.iter().find(|one| one.name == declared.name);
+    let mut extension = Map::new();
+    if let Some(matches) = candidate.map(|one| &one.matches).filter(|matches| !matches.is_empty()) {
+        extension.insert("match".to_owned(), Value::Object(matches.clone()));
+    }
+    if declared.abstract_ {
+        extension.insert("abstract".to_owned(), json!(true));
+    }
+    if !extension.is_empty() {
+        written.insert("x-hubproof".to_owned(), Value::Object(extension));
+    }
+    Value::Object(written)
+}
+
+// ---- rules.yaml
+
+fn rules(imported: &Imported<'_>, sources: &Sources) -> Value {
+    // The rules of every document are written with the program.
+    let every = yaml::parse_text(include_str!("rules.yaml"), imported.outline.span.file).map(|node| node.to_json());
+    let mut rules = every.ok().and_then(|every| every["rules"].as_object().cloned()).unwrap_or_default();
+    for reply in &imported.replies {
+        rules.insert(reply.id.clone(), Value::Object(reply.entry()));
+    }
+    for sentence in normative_sentences::of(imported.library, sources) {
+        let numbered = (2..).map(|number| format!("LINE-{}-{number}", sentence.place.line));
+        let ids = std::iter::once(format!("LINE-{}", sentence.place.line)).chain(numbered);
+        let Some(id) = ids.into_iter().find(|id| !rules.contains_key(id)) else { continue };
+        let entry = |name: &str, value: &str| (name.to_owned(), json!(value));
+        let rule = Map::from_iter([
+            entry("level", sentence.level.name()),
+            entry("basis", "stated"),
+            sentence.place.entry(),
+            entry("text", &sentence.text),
+        ]);
+        rules.insert(id, Value::Object(rule));
+    }
+    json!({ "document": imported.library.root, "rules": rules })
+}
+
+// ---- scenarios
+
+fn scenarios(
+    imported: &Imported<'_>,
+    conversations: &Conversations<'_>,
+    sources: &Sources,
+) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for (index, operation) in imported.outline.operations.iter().enumerate() {
+        let judged = imported.replies.iter().any(|reply| reply.operation == index);
+        let role = conversations.role(&operation.channel);
+        let Some(role) = role else { continue };
+        let (line, file) = (sources.line_column(operation.span).0, &imported.library.root);
+        let mut head = format!("# Operation {} of {file}, line {line}", operation.name);
+        head.push_str(if operation.summary.is_empty() { ".\n" } else { ":\n" });
+        head.extend(operation.summary.lines().map(|line| format!("# {line}\n")));
+        for (name, root) in stubs(imported, conversations, operation, role) {
+            let more = if judged {
+                "# What else does the document say about it? Each such sentence is a rule under a step or `has`.\n"
+            } else {
+                "# Nothing proves a rule yet: write `rules: [RULE]` under the step that does, and expect what has to come.\n"
+            };
+            files.insert(format!("scenarios/{name}.yaml"), format!("{head}{more}{}", scenario(&root)));
+        }
+    }
+    if imported.replies.is_empty() {
+        files.insert("scenarios/something-arrives.yaml".to_owned(), scenario(&conversations.anything()));
+    }
+    files
+}
+
+/// Returns the scenarios of an operation by name.
+fn stubs(
+    imported: &Imported<'_>,
+    conversations: &Conversations<'_>,
+    operation: &Operation<'_>,
+    role: &Role,
+) -> Vec<(String, Map<String, Value>)> {
+    let free = if operation.name == "shared" { "shared_operation" } else { operation.name.as_str() };
+    if !operation.to_hub {
+        let what = imported.kept(&operation.messages).join(", ");
+        let title = format!("The hub sends {what} only as the document says");
+        return vec![(free.to_owned(), titled(title, conversations.listening(role)))];
+    }
+    let messages: Vec<usize> = operation
+        .messages
+        .iter()
+        .copied()
+        .filter(|index| imported.candidates.iter().any(|one| one.message == *index))
+        .collect();
+    let mut stubs = Vec::new();
+    for &index in &messages {
+        let message = &imported.outline.messages[index].name;
+        let examples = conversations.examples(index);
+        for number in 0..examples {
+            let mut name = free.to_owned();
+            if messages.len() > 1 {
+                name.push_str(&format!("-{message}"));
+            }
+            if examples > 1 {
+                name.push_str(&format!("-{}", number + 1));
+            }
+            let title = conversations.title(role, index, number);
+            stubs.push((name, titled(title, conversations.exchange(role, index, number))));
+        }
+    }
+    stubs
+}
+
+// ---- YAML
+
+/// Writes a mapping with an entry in each line, or over several where it is long.
+pub fn block(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, 0, &mut text);
+    text
+}
+
+fn write(value: &Value, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    let fits = |value: &Value| {
+        let nested = value.as_object().is_some_and(|members| members.values().any(|member| member.is_object()));
+        let flat = flow(value);
+        (depth > 0 && !nested || !value.is_object() && !value.is_array()) && flat.len() + indent.len() <= WIDTH
+            || value.as_object().is_some_and(Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.is_string()
+    };
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let key = flow(&json!(name));
+                if fits(member) {
+                    text.push_str(&format!("{indent}{key}: {}\n", flow(member)));
+                } else {
+                    text.push_str(&format!("{indent}{key}:\n"));
+                    write(member, depth + 1, text);
+                }
+            }
+        }
+        Value::Array(items) => text.extend(items.iter().map(|item| format!("{indent}- {}\n", flow(item)))),
+        other => text.push_str(&format!("{indent}{}\n", flow(other))),
+    }
+}

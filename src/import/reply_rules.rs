@@ -1,0 +1,99 @@
+//! The replies that a document demands: an operation whose messages clients send, with a `reply`. Each has a rule of its
+//! own, which the scenarios of its messages prove.
+
+use serde_json::{Map, Value, json};
+
+use super::discriminator::Candidate;
+use super::document::Outline;
+use super::references::Library;
+use crate::syntax::source::{Sources, Span};
+
+/// The place of a rule in a document: a line, for other files than the document itself with the path.
+pub struct LinePlace {
+    path: Option<String>,
+    pub line: usize,
+}
+
+impl LinePlace {
+    pub fn of(library: &Library, sources: &Sources, span: Span) -> Self {
+        let path = library.files().find(|(path, id)| *id == span.file && *path != library.root);
+        Self { path: path.map(|(path, _)| path.to_owned()), line: sources.line_column(span).0 }
+    }
+
+    /// Returns the key of rules.yaml and its value.
+    pub fn entry(&self) -> (String, Value) {
+        match &self.path {
+            None => ("line".to_owned(), json!(self.line)),
+            Some(path) => ("section".to_owned(), json!(format!("{path}, line {}", self.line))),
+        }
+    }
+}
+
+/// The reply of an operation, and its rule.
+pub struct ReplyRule {
+    pub id: String,
+    /// Where `reply` stands.
+    pub place: LinePlace,
+    /// The sentence of the rule.
+    pub text: String,
+    /// Index of the operation.
+    pub operation: usize,
+    /// Indexes of the messages that clients send.
+    pub asked: Vec<usize>,
+    /// Indexes of the messages of which one answers.
+    pub answers: Vec<usize>,
+    /// Identity of the channel on which the reply comes, where that has an address.
+    pub channel: Option<(String, String)>,
+}
+
+/// Returns the demanded replies. One of which a message was ignored is left out, since it might be that.
+pub fn of(library: &Library, outline: &Outline<'_>, candidates: &[Candidate], sources: &Sources) -> Vec<ReplyRule> {
+    let kept = |index: &usize| candidates.iter().any(|one| one.message == *index);
+    let mut rules = Vec::new();
+    for (index, operation) in outline.operations.iter().enumerate().filter(|(_, operation)| operation.to_hub) {
+        let Some(reply) = &operation.reply else { continue };
+        let asked: Vec<usize> = operation.messages.iter().copied().filter(kept).collect();
+        if asked.is_empty() || reply.messages.is_empty() || !reply.complete || !reply.messages.iter().all(kept) {
+            continue;
+        }
+        rules.push(ReplyRule {
+            id: format!("REPLY-{}", operation.name),
+            place: LinePlace::of(library, sources, reply.span),
+            text: format!(
+                "A client that sends {} receives {} (operation {}).",
+                any_of(outline, &asked),
+                any_of(outline, &reply.messages),
+                operation.name
+            ),
+            operation: index,
+            asked,
+            answers: reply.messages.clone(),
+            channel: reply.channel.text("address").filter(|address| !address.is_empty()).map(|_| reply.channel.id()),
+        });
+    }
+    rules
+}
+
+/// Returns the names of messages: `a, b or c`.
+pub fn any_of(outline: &Outline<'_>, messages: &[usize]) -> String {
+    let names: Vec<&str> = messages.iter().map(|index| outline.messages[*index].name.as_str()).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+impl ReplyRule {
+    /// Returns the rule as it stands in rules.yaml.
+    pub fn entry(&self) -> Map<String, Value> {
+        let entry = |name: &str, value: &str| (name.to_owned(), json!(value));
+        Map::from_iter([
+            entry("level", "must"),
+            entry("basis", "stated"),
+            self.place.entry(),
+            entry("text", &self.text),
+            entry("sees", "the connection of a client that sends the request"),
+        ])
+    }
+}

@@ -1,0 +1,50 @@
+//! `hubproof record` between `hubproof serve` and `hubproof check`, over real sockets.
+
+use serde_json::Value;
+
+use crate::support::disk;
+use crate::support::process::{Serving, hubproof};
+
+/// A recorded run has all texts of both sides, and a pack made of it passes lint and plays against the same hub.
+#[test]
+fn a_recording_has_the_texts_of_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, pack) = (folder.path().join("qi.jsonl"), folder.path().join("draft"));
+    let (file, pack) = (file.to_str().unwrap(), pack.to_str().unwrap());
+    let hub = Serving::start(["qi"], 1);
+    let record = Serving::start_as(["record", hub.url("qi"), "--to", file], 2);
+    assert_eq!(record.url("to"), file);
+    hubproof(["check", record.url("record"), "--protocol", "qi", "-j", "1"]).ends_with(0);
+    let (code, rest) = record.end("INT");
+    assert_eq!(code, Some(0));
+    let text = std::fs::read_to_string(file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let schema = std::fs::read_to_string(disk::root().join("schemas/hubproof/recording.schema.json")).unwrap();
+    let schema =
+        jsonschema::options().should_validate_formats(true).build(&serde_json::from_str(&schema).unwrap()).unwrap();
+    assert!(lines.iter().all(|line| schema.is_valid(line)), "{text}");
+    let counted = |direction: &str| lines.iter().filter(|line| line["direction"] == direction).count();
+    let (to_hub, from_hub) = (counted("to-hub"), counted("from-hub"));
+    assert!(to_hub > 20 && from_hub > 20 && to_hub + from_hub == lines.len(), "{rest}");
+    let last = lines.iter().filter_map(|line| line["connection"].as_u64()).max().unwrap();
+    assert!(last > 5);
+    assert!(rest.starts_with(&format!("{} texts of ", lines.len())), "{rest}");
+    assert!(rest.contains(&format!(": {to_hub} to the hub, {from_hub} from it")), "{rest}");
+    // Texts stand there as they were sent: JSON of the protocol, in the order of each connection.
+    let first = lines.iter().find(|line| line["direction"] == "to-hub").unwrap();
+    assert!(first["text"].as_str().unwrap().contains("command"), "{first}");
+    hubproof(["packs", "init", "--from-recording", file, "--to", pack]).ends_with(0);
+    let lint = hubproof(["packs", "lint", pack]).ends_with(0);
+    assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
+    hubproof(["check", hub.url("qi"), "--pack", pack, "--scenario", "draft/recorded"]).ends_with(0);
+}
+
+#[test]
+fn an_existing_file_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.jsonl");
+    std::fs::write(&file, "mine").unwrap();
+    let done = hubproof(["record", "ws://127.0.0.1:1", "--to", file.to_str().unwrap()]).ends_with(2);
+    assert!(done.err.contains("exists") && done.err.contains("--to"), "{}", done.err);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}

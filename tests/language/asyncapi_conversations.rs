@@ -1,0 +1,288 @@
+//! Judges conversations by plain AsyncAPI documents: replies, examples, several channels, and what a target fills in.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::hostile_servers::{PathHub, SmallHub};
+use crate::support::process::{Done, hubproof};
+
+/// A document in a folder of its own, which ends with the value.
+struct Written {
+    folder: tempfile::TempDir,
+}
+
+impl Written {
+    fn new(document: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("hub.yaml"), document).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("hub.yaml").to_str().unwrap().to_owned()
+    }
+
+    fn check(&self, url: &str, more: &[&str]) -> Done {
+        hubproof([&["check", url, "--pack", &self.path(), "--patience", "0.3"], more].concat())
+    }
+}
+
+// ---- replies
+
+/// Seen from the hub, or with `send` in place of `receive` from a client.
+fn asks(action: &str, correlated: bool) -> String {
+    let correlation = if correlated { "correlationId: { location: '$message.payload#/id' }," } else { "" };
+    format!(
+        "asyncapi: 3.0.0
+info: {{ title: Sums, version: '1' }}
+channels:
+  hub: {{ address: /, messages: {{ ask: {{ $ref: '#/components/messages/ask' }}, sum: {{ $ref: '#/components/messages/sum' }}, wrong: {{ $ref: '#/components/messages/wrong' }} }} }}
+operations:
+  addUp:
+    action: {action}
+    channel: {{ $ref: '#/channels/hub' }}
+    messages: [ {{ $ref: '#/channels/hub/messages/ask' }} ]
+    reply: {{ messages: [ {{ $ref: '#/channels/hub/messages/sum' }}, {{ $ref: '#/channels/hub/messages/wrong' }} ] }}
+components:
+  messages:
+    ask: {{ {correlation} payload: {{ type: object, required: [op, id, n], properties: {{ op: {{ const: ask }}, id: {{ type: string }}, n: {{ type: integer }} }} }}, examples: [ {{ payload: {{ op: ask, id: one, n: 20 }} }} ] }}
+    sum: {{ {correlation} payload: {{ type: object, required: [op, id, n], properties: {{ op: {{ const: sum }}, id: {{ type: string }}, n: {{ type: integer }} }} }} }}
+    wrong: {{ {correlation} payload: {{ type: object, required: [op, id], properties: {{ op: {{ const: wrong }}, id: {{ type: string }} }} }} }}
+"
+    )
+}
+
+/// Answers with these operations, each under this id, or that of the request.
+fn answers(with: &'static [&'static str], id: Option<&'static str>) -> SmallHub {
+    SmallHub::start(move |_, _, text| {
+        let ask: Value = serde_json::from_str(text).unwrap();
+        let id = id.or(ask["id"].as_str()).unwrap();
+        with.iter().map(|op| json!({ "op": op, "id": id, "n": 21 }).to_string()).collect()
+    })
+}
+
+#[rstest]
+#[case::right(&["sum"], None, true, 0, "PASS")]
+#[case::the_other_reply(&["wrong"], None, true, 0, "PASS")]
+#[case::by_order(&["sum"], Some("other"), false, 0, "PASS")]
+#[case::another_id(&["sum"], Some("other"), true, 1, "REPLY-addUp")]
+#[case::none(&[], None, true, 1, "REPLY-addUp")]
+#[case::none_by_order(&[], None, false, 1, "REPLY-addUp")]
+fn a_reply_is_required_and_correlated(
+    #[case] with: &'static [&'static str],
+    #[case] id: Option<&'static str>,
+    #[case] correlated: bool,
+    #[case] code: i32,
+    #[case] says: &str,
+    #[values("receive", "send")] action: &str,
+) {
+    let document = Written::new(&asks(action, correlated));
+    let perspective = if action == "send" { "client" } else { "hub" };
+    let done = document.check(&answers(with, id).url(), &["--perspective", perspective]).ends_with(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// The rule of a reply stands at its line, and is the document's.
+#[test]
+fn a_rule_of_a_reply_has_the_line_of_the_document() {
+    let document = Written::new(&asks("receive", true));
+    let rules = hubproof(["packs", "show", &document.path(), "--rules", "--format", "json"]).ends_with(0).out;
+    let rules: Value = serde_json::from_str(&rules).unwrap();
+    let rule = &rules["REPLY-addUp"];
+    assert_eq!((&rule["level"], &rule["basis"], &rule["line"]), (&json!("must"), &json!("stated"), &json!(10)));
+    assert_eq!(rule["checked_by"], json!(["hub/ask"]), "{rules}");
+    let text = rule["text"].as_str().unwrap();
+    assert_eq!(text, "A client that sends ask receives sum or wrong (operation addUp).");
+}
+
+/// Every connection sends an id of its own, so that a reply to another client is none.
+#[test]
+fn a_correlation_id_is_fresh_where_the_schema_allows() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let ids = Arc::clone(&seen);
+    let hub = SmallHub::start(move |_, _, text| {
+        let ask: Value = serde_json::from_str(text).unwrap();
+        ids.lock().unwrap().push(ask["id"].as_str().unwrap().to_owned());
+        vec![json!({ "op": "sum", "id": ask["id"], "n": 1 }).to_string()]
+    });
+    Written::new(&asks("receive", true)).check(&hub.url(), &["--repeat", "2"]).ends_with(0);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() == 2 && seen[0] != seen[1] && !seen.contains(&"one".to_owned()), "{seen:?}");
+}
+
+/// A reply of which one form cannot be recognised may be that form, so it is not demanded.
+#[test]
+fn a_reply_that_cannot_be_recognised_is_not_demanded() {
+    let text = asks("receive", true).replace("    wrong: {", "    wrong: { contentType: text/plain,");
+    let done = Written::new(&text).check(&answers(&[], None).url(), &[]).ends_with(3);
+    assert!(!done.out.contains("REPLY-addUp"), "{}", done.out);
+}
+
+const TWO_CHANNELS: &str = "asyncapi: 3.0.0
+info: { title: Two, version: '1' }
+channels:
+  orders: { address: /orders, messages: { order: { payload: { type: object, required: [buy], properties: { buy: { type: string } } } } } }
+  receipts:
+    address: /receipts
+    messages: { receipt: { payload: { type: object, required: [bought], properties: { bought: { type: string } } } } }
+    bindings: { ws: { query: { type: object, required: [desk], properties: { desk: { type: integer, enum: [7, 8] } } } } }
+operations:
+  buys:
+    action: receive
+    channel: { $ref: '#/channels/orders' }
+    reply: { channel: { $ref: '#/channels/receipts' } }
+";
+
+/// A reply on another channel comes over the connection to that channel's address.
+#[rstest]
+#[case::there("/receipts?desk=7", 0)]
+#[case::here("/orders", 1)]
+fn a_reply_may_come_over_another_channel(#[case] replies_at: &'static str, #[case] code: i32) {
+    let hub = PathHub::start(move |path, text| {
+        let bought = json!({ "bought": serde_json::from_str::<Value>(text).unwrap()["buy"] }).to_string();
+        (path == "/orders").then(|| (replies_at.to_owned(), bought)).into_iter().collect()
+    });
+    let done = Written::new(TWO_CHANNELS).check(&hub.url(), &["--scenario", "hub/on_orders-order"]).ends_with(code);
+    assert_eq!(done.out.contains("REPLY-buys"), code == 1, "{}", done.out);
+}
+
+// ---- nothing to check
+
+const NEWS: &str = "asyncapi: 2.6.0
+info: { title: News, version: '1' }
+channels:
+  /:
+    publish:
+      message:
+        oneOf:
+          - { name: subscribe, payload: { type: object, required: [op], properties: { op: { const: subscribe } } } }
+          - { name: typing, payload: { type: object, required: [op], properties: { op: { const: typing } } } }
+    subscribe:
+      message: { name: news, payload: { type: object, required: [op], properties: { op: { const: news } } } }
+";
+
+/// Version 2 has no replies. A hub that answers only some messages passes, one that never sends anything is not decided.
+#[rstest]
+#[case::silent(false, 3, "expect: any")]
+#[case::answers_one_of_two(true, 0, "PASS")]
+fn a_run_in_which_nothing_was_checked_is_inconclusive(#[case] answers: bool, #[case] code: i32, #[case] says: &str) {
+    let hub = SmallHub::start(move |_, _, text| {
+        let news = answers && text.contains("subscribe");
+        news.then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
+    });
+    let done = Written::new(NEWS).check(&hub.url(), &[]).ends_with(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+// ---- examples and directions
+
+/// All examples of a message are sent as they stand, each over a connection of its own.
+#[test]
+fn the_examples_of_the_document_are_sent() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let frames = Arc::clone(&seen);
+    let hub = SmallHub::start(move |_, number, text| {
+        frames.lock().unwrap().push((number, serde_json::from_str::<Value>(text).unwrap()));
+        vec![json!({ "op": "news" }).to_string()]
+    });
+    let examples = "examples: [ { payload: { op: subscribe, to: [a], deep: { x: 1 } } }, { payload: { op: subscribe, cost: '${5}' } } ], payload: { type: object, required: [op], properties: { op: { const: subscribe }, to: { type: array }, deep: { type: object }, cost: { type: string } } }";
+    let document = NEWS.replace(
+        "{ name: subscribe, payload: { type: object, required: [op], properties: { op: { const: subscribe } } } }",
+        &format!("{{ name: subscribe, {examples} }}"),
+    );
+    let done = Written::new(&document).check(&hub.url(), &["--scenario", "hub/subscribe*"]).ends_with(0);
+    assert!(done.out.contains("2 pass"), "{}", done.out);
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort_by_key(|(_, frame)| frame.to_string());
+    let expected =
+        [json!({ "op": "subscribe", "cost": "${5}" }), json!({ "op": "subscribe", "to": ["a"], "deep": { "x": 1 } })];
+    assert_eq!(seen, expected.map(|frame| (0, frame)));
+}
+
+/// People confuse `publish` and `subscribe`, so lint prints who sends what.
+#[rstest]
+#[case::hub("hub", "clients send: subscribe, typing\nthe hub sends: news\n", "`publish` is what clients send to it")]
+#[case::client(
+    "client",
+    "clients send: news\nthe hub sends: subscribe, typing\n",
+    "`publish` is what the hub sends to it"
+)]
+fn lint_says_who_sends_what(#[case] perspective: &str, #[case] lists: &str, #[case] explains: &str) {
+    let document = Written::new(NEWS);
+    let done = hubproof(["packs", "lint", &document.path(), "--perspective", perspective]).ends_with(0);
+    assert!(done.out.contains(lists) && done.out.contains(explains), "{}", done.out);
+    let done = hubproof(["packs", "show", &document.path(), "--perspective", perspective]).ends_with(0);
+    assert!(done.out.contains(explains), "{}", done.out);
+}
+
+// ---- what a target fills in
+
+/// A document of one message, with this server and security scheme.
+fn secured(version: &str, server: &str, scheme: &str) -> String {
+    let payload = "payload: { type: object, required: [op], properties: { op: { const: a } } }";
+    let channels = match version {
+        "2.6.0" => format!(
+            "  /feed: {{ publish: {{ message: {{ name: a, {payload} }} }}, subscribe: {{ message: {{ name: b, payload: {{ const: b }} }} }} }}\n"
+        ),
+        _ => format!(
+            "  feed: {{ address: /feed, messages: {{ a: {{ {payload} }}, b: {{ payload: {{ const: b }} }} }} }}\noperations:\n  takes: {{ action: receive, channel: {{ $ref: '#/channels/feed' }}, messages: [ {{ $ref: '#/channels/feed/messages/a' }} ], reply: {{ messages: [ {{ $ref: '#/channels/feed/messages/b' }} ] }} }}\n"
+        ),
+    };
+    format!(
+        "asyncapi: {version}\ninfo: {{ title: Feed, version: '1' }}\nservers: {{ hub: {server} }}\nchannels:\n{channels}components: {{ securitySchemes: {{ who: {scheme} }} }}\n"
+    )
+}
+
+const V3: (&str, &str) =
+    ("3.0.0", "{ host: x, protocol: ws, security: [ { $ref: '#/components/securitySchemes/who' } ] }");
+const V2: (&str, &str) = ("2.6.0", "{ url: 'ws://x', protocol: ws, security: [ { who: [] } ] }");
+
+#[rstest]
+#[case::bearer("{ type: http, scheme: bearer }", &["secrets.token=t0p"], "Authorization: Bearer t0p", "setting token")]
+#[case::oauth("{ type: oauth2, flows: {} }", &["secrets.token=t0p"], "Authorization: Bearer t0p", "setting token")]
+#[case::user_password("{ type: userPassword }", &["username=anna", "secrets.password=pw"], "Authorization: Basic YW5uYTpwdw==", "setting password")]
+#[case::key_in_header("{ type: httpApiKey, in: header, name: X-Api-Key }", &["secrets.x_api_key=k1"], "X-Api-Key: k1", "setting x_api_key")]
+#[case::key_in_query("{ type: httpApiKey, in: query, name: api_key }", &["secrets.api_key=k1"], "GET /feed?api_key=k1 ", "setting api_key")]
+fn security_schemes_are_settings(
+    #[case] scheme: &str,
+    #[case] sets: &[&str],
+    #[case] head: &'static str,
+    #[case] need: &str,
+    #[values(V2, V3)] version: (&str, &str),
+) {
+    let hub = SmallHub::guarded(
+        move |given| given.to_ascii_lowercase().contains(&head.to_ascii_lowercase()),
+        |_, _, _| vec![json!("b").to_string()],
+    );
+    let document = Written::new(&secured(version.0, version.1, scheme));
+    let set: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    document.check(&hub.url(), &set).ends_with(0);
+    let done = document.check(&hub.url(), &[]).ends_with(3);
+    assert!(done.out.contains(need), "{}", done.out);
+    // A value is never shown.
+    let shown = document.check(&hub.url(), &[&set[..], &["--trace"]].concat()).out;
+    assert!(!shown.contains("t0p") && !shown.contains("YW5uYTpwdw"), "{shown}");
+}
+
+/// Of the server only the path counts: the host is that of the target.
+#[rstest]
+#[case::version_3(
+    "3.0.0",
+    "{ host: '{region}.example.com', pathname: '/{stage}/api', protocol: wss, variables: { region: {}, stage: { default: live } } }"
+)]
+#[case::version_2(
+    "2.6.0",
+    "{ url: '{region}.example.com/{stage}/api', protocol: wss, variables: { region: {}, stage: { default: live } } }"
+)]
+fn variables_of_a_server_are_settings(#[case] version: &str, #[case] server: &str) {
+    let at = |path: &'static str| {
+        SmallHub::guarded(move |head| head.starts_with(&format!("GET {path} ")), |_, _, _| vec![json!("b").to_string()])
+    };
+    let document = Written::new(&secured(version, server, "{ type: X509 }"));
+    document.check(&at("/live/api/feed").url(), &[]).ends_with(0);
+    document.check(&at("/test/api/feed").url(), &["--set", "stage=test"]).ends_with(0);
+    document.check(&at("/test/api/feed").url(), &[]).ends_with(3);
+}
