@@ -160,6 +160,8 @@ pub struct ScenarioReport {
     pub history: Vec<FrameReport>,
     /// Frames left out of the bounded history.
     pub history_dropped: usize,
+    /// When it began, since the run began.
+    pub begun: Duration,
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<Margin>,

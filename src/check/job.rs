@@ -245,9 +245,11 @@ async fn play_job(
         persistent: options.persistent,
     };
     let name = site.name.clone();
+    let begun = subject.begun.elapsed();
     let mut report =
         driver::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;
     report.instance = name;
+    report.begun = begun;
     report.repetition = job.repetition;
     mask(&mut report, &subject.masker);
     if let Some(hub) = own {
@@ -309,6 +311,7 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
         history_dropped: 0,
         duration: Duration::ZERO,
         slimmest: None,
+        begun: std::time::Duration::ZERO,
         deviations: crate::deviation::Seen::new(),
         missed: Vec::new(),
         received: std::collections::BTreeSet::new(),

@@ -2,6 +2,7 @@
 //! `driver` plays it.
 
 mod driver;
+pub mod hang;
 mod job;
 
 use std::sync::Arc;

@@ -192,6 +192,10 @@ async fn go(
         let options = Options { stamp: hub::stamp(), ..options.clone() };
         stop_signals += round(started, subjects.clone(), options, &mut reports).await?;
     }
+    for subject in &subjects {
+        let own = reports.values_mut().filter(|report| report.protocol == subject.pack.name);
+        check::hang::judge(&mut own.collect::<Vec<_>>(), subject.target.patience);
+    }
     let mut aggregator = aggregated(outlines, &subjects, reports.into_values());
     let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
     for (protocol, process) in started.end_processes(grace).await {

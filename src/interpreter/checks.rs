@@ -268,7 +268,7 @@ fn known(deviations: &Deviations, answer: &Answer) -> Option<String> {
 }
 
 /// The step of the checks that apply to all frames, whatever the scenario does.
-pub(super) const ALWAYS: &str = "always";
+pub const ALWAYS: &str = "always";
 
 impl Conversation {
     /// Compares a value with a matcher or schema of the scenario.

@@ -41,6 +41,7 @@ use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
 use crate::websocket::frame::{Frame, Received};
 use actor::{Actor, Closing, End, Link};
+pub use checks::ALWAYS;
 use checks::Judgement;
 use history::History;
 pub use history::KEPT;
@@ -359,6 +360,7 @@ impl Conversation {
             leftovers: self.leftovers.into_iter().collect(),
             history,
             history_dropped,
+            begun: Duration::ZERO,
             duration: self.now,
             slimmest: self.slimmest,
             deviations: self.deviations,

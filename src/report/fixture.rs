@@ -436,6 +436,7 @@ impl Run {
             history_dropped: 0,
             duration: Duration::from_millis(12),
             slimmest: None,
+            begun: std::time::Duration::ZERO,
             deviations: crate::deviation::Seen::new(),
             missed: Vec::new(),
             received: std::collections::BTreeSet::new(),

@@ -115,7 +115,7 @@ fn scenarios_pass_with_any_number_of_jobs(#[values("1", "64")] jobs: &str) {
 #[test]
 fn a_scenario_is_stopped_at_the_timeout() {
     let done = hubproof(["check", "--scenario", "concierge/identify-deadline", "--timeout", "1s"]).ends_with(3);
-    assert!(done.took < Duration::from_secs(10), "{:?}", done.took);
+    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
     with_steady_text(|| insta::assert_snapshot!("timeout", done.out));
 }
 

@@ -148,6 +148,7 @@ mod tests {
             history_dropped: 0,
             duration: Duration::ZERO,
             slimmest: None,
+            begun: std::time::Duration::ZERO,
             deviations: crate::deviation::Seen::new(),
             missed: Vec::new(),
             received: std::collections::BTreeSet::new(),
