@@ -104,10 +104,10 @@ pub fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(1_000_000));
-    // Underscores only: some hubs allow no other signs in names.
+    // Letters and digits only: a hub may allow nothing else in names.
     env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
         let world = world(state)?;
-        Ok::<_, Error>(format!("{prefix}_{}_{}", world.stamp, world.next_call()))
+        Ok::<_, Error>(format!("{prefix}{}x{}", world.stamp, world.next_call()))
     });
     env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.uuid()));
     env.add_function("now_ms", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed)));

@@ -16,7 +16,7 @@ use crate::support::process::start;
 #[case::concierge(&[
     ("concierge-hello-second-lost", "concierge/greeting"),
     ("concierge-name-broadcast", "concierge/message-to-one"),
-    ("concierge-messages-overtake", "concierge/message-data"),
+    ("concierge-messages-overtake", "concierge/message-order"),
     ("concierge-conflict-kicks-holder", "concierge/names"),
     ("concierge-typeless-code", "concierge/before-identification"),
     ("concierge-seq-global", "concierge/seq"),

@@ -249,7 +249,7 @@ fn cancellations_only_to_the_sender(trigger: &Trigger, outputs: Vec<Output>) -> 
         .filter(|output| {
             !trigger.is("cancel_job")
                 || Some(output.conn()) == conn
-                || !matches!(output, Output::Text { text, .. } if text.contains("worker_test"))
+                || !matches!(output, Output::Text { text, .. } if text.contains("workertest"))
         })
         .collect()
 }

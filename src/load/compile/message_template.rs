@@ -245,7 +245,7 @@ impl Source {
             Self::Turn => digits(slot_values.turn.into(), out),
             Self::Unique(prefix) => {
                 *slot_values.uniques += 1;
-                for text in [prefix, "_", &slot_values.run.stamp, "_"] {
+                for text in [prefix, &*slot_values.run.stamp, "x"] {
                     out.extend_from_slice(text.as_bytes());
                 }
                 digits(slot_values.party.into(), out);
@@ -362,8 +362,8 @@ mod tests {
     #[case(Source::Text(1), false, Ok("[1, 2]"))]
     #[case(Source::Text(0), false, Err(EmptySlotError))]
     #[case(Source::Index, false, Ok("3"))]
-    #[case(Source::Unique("job".into()), false, Ok(r#""job_run_17x1""#))]
-    #[case(Source::Unique("job".into()), true, Ok("job_run_17x1"))]
+    #[case(Source::Unique("job".into()), false, Ok(r#""jobrunx17x1""#))]
+    #[case(Source::Unique("job".into()), true, Ok("jobrunx17x1"))]
     #[case(Source::NowMs, false, Ok("1700000002000"))]
     #[case(Source::NowS, false, Ok("1700000002"))]
     #[case(Source::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
