@@ -1,17 +1,24 @@
 //! Applies the entries of a baseline to a report.
 
 use super::Entry;
-use crate::event::Verdict;
+use crate::event::{Cause, Verdict};
 use crate::hub::supervisor::PROCESS_CHECK;
-use crate::report::{self, CheckResult, Known, RunReport, ScenarioResult, Standing};
+use crate::report::{self, CheckResult, Known, ProtocolReport, RunReport, ScenarioResult, Standing, causes};
 
-/// Marks failing and warning checks that the baseline expects, and records what became of each entry. Entries for
+/// Marks failing and warning checks that the baseline expects, and scenarios that a known failure stopped, and records what
+/// became of each entry. Entries for
 /// protocols that are not in the report are left out.
 pub fn apply(report: &mut RunReport, entries: &[Entry]) {
     for protocol in &mut report.protocols {
         let of_protocol = |entry: &&Entry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
         let own: Vec<&Entry> = entries.iter().filter(of_protocol).collect();
+        let whole = !report.options.selected && !report.interrupted;
         let judged = own.iter().map(|entry| {
+            if entry.precondition().is_some() {
+                let standing = of_precondition(entry, protocol, whole);
+                let Entry { failure, reason, span, .. } = (*entry).clone();
+                return report::Entry { failure, reason, standing, span };
+            }
             let named = protocol.scenarios.iter().filter(|scenario| scenario.id == entry.scenario());
             let standings: Vec<Standing> = named.map(|scenario| standing(entry, Some(scenario))).collect();
             let fails = |standing: &&Standing| matches!(standing, Standing::Expected | Standing::Flaky);
@@ -40,7 +47,32 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
                 // A declared deviation is known without an entry.
                 check.known = known.or(check.known.take());
             }
+            let listed = |cause: &Cause| {
+                let entry = own.iter().find(|entry| entry.names_precondition(cause))?;
+                Some(Known { reason: entry.reason.clone(), flaky: entry.flaky })
+            };
+            if scenario.verdict == Verdict::Inconclusive {
+                scenario.known_cause = causes::explanation(scenario, &listed);
+            }
         }
+    }
+}
+
+/// Returns what became of an entry that names a failed precondition. Only a `whole` run shows that there is no such any
+/// more.
+pub fn of_precondition(entry: &Entry, protocol: &ProtocolReport, whole: bool) -> Standing {
+    let undecided = || protocol.scenarios.iter().any(|scenario| scenario.verdict == Verdict::Inconclusive);
+    if causes::preconditions(protocol).any(|(_, cause)| entry.names_precondition(cause)) {
+        Standing::Expected
+    } else if protocol.fuzzed.is_some() || !whole || !protocol.unplayed.is_empty() {
+        Standing::NotPlayed
+    } else if undecided() {
+        // Another failure may have come before it.
+        Standing::Undecided
+    } else if entry.flaky {
+        Standing::Flaky
+    } else {
+        Standing::Stale
     }
 }
 

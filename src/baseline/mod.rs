@@ -13,7 +13,9 @@ pub use names::Names;
 pub use parse::read;
 pub use write::{REASON, rewritten};
 
-use crate::report::covers;
+use crate::event::Cause;
+use crate::report::text::plain;
+use crate::report::{causes, covers};
 use crate::syntax::source::Span;
 
 /// The published JSON Schema of the file, for editors.
@@ -22,7 +24,8 @@ pub const SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.js
 /// One entry of a baseline file: a `[[known]]` table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// `scenario`, for any failure in it, or `scenario:check`, as reports name them.
+    /// `scenario`, for any failure in it, or `scenario:check`, as reports name them; or `protocol: step: message`, for a
+    /// step without rules that keeps scenarios from being played to their end.
     pub failure: String,
     /// Span of `failure`.
     pub place: Span,
@@ -41,6 +44,17 @@ impl Entry {
 
     pub fn check(&self) -> Option<&str> {
         self.failure.split_once(':').map(|(_, check)| check)
+    }
+
+    /// Returns the step and message of a failed precondition, where the entry names one.
+    pub fn precondition(&self) -> Option<&str> {
+        self.failure.split_once(": ").filter(|(protocol, _)| !protocol.contains(['/', ':'])).map(|(_, cause)| cause)
+    }
+
+    /// Whether the entry covers this failed precondition of its protocol. Numbers and quoted parts of the message may
+    /// differ.
+    pub fn names_precondition(&self, cause: &Cause) -> bool {
+        self.precondition().is_some_and(|named| plain(named) == plain(&causes::named(cause)))
     }
 
     /// Whether the entry covers this check of this scenario.

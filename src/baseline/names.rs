@@ -39,6 +39,11 @@ impl Names {
 
     fn complaint(&self, entry: &Entry) -> Option<Diagnostic> {
         let scenario = entry.scenario();
+        let of_protocol = |id: &String| id.split_once('/').is_some_and(|(protocol, _)| protocol == scenario);
+        if entry.precondition().is_some() && self.scenarios.keys().any(of_protocol) {
+            // Steps and messages are no names that could be checked.
+            return None;
+        }
         let Some(checks) = self.scenarios.get(scenario) else {
             let help =
                 suggest(scenario, self.scenarios.keys().map(String::as_str), "`hubproof check --list` names all");

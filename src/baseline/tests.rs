@@ -3,6 +3,7 @@ use rstest::rstest;
 use super::*;
 use crate::event::Verdict;
 use crate::report::fixture::{Run, options};
+use crate::report::terminal::{Style, summary};
 use crate::report::{RunOptions, RunReport, Standing, exit_code};
 use crate::syntax::diagnostic::render_all;
 use crate::syntax::source::Sources;
@@ -75,6 +76,58 @@ fn checks_that_depend_on_an_expected_failure_are_expected_too() {
     assert!(hello.checks.iter().any(|check| check.verdict == Verdict::Inconclusive));
     // Two others are inconclusive for reasons of their own.
     assert_eq!(exit_code(&report), 3);
+}
+
+/// The step and message of an opening that the baseline may list.
+const OPENING: &str = "greeter: expects: welcome: closed with 1011 \\\"internal error\\\" instead of welcome";
+
+/// What a listed precondition blocks does not make the run inconclusive.
+#[rstest]
+#[case::listed(Run::inconclusive(), OPENING, Standing::Expected, 0)]
+#[case::other_numbers(
+    Run::inconclusive(),
+    "greeter: expects: welcome: closed with 1012 \\\"restart\\\" instead of welcome",
+    Standing::Expected,
+    0
+)]
+#[case::other_message(Run::inconclusive(), "greeter: expects: welcome: it did not come", Standing::Undecided, 3)]
+#[case::other_step(
+    Run::inconclusive(),
+    "greeter: expects: echo: closed with 1011 \\\"\\\" instead of welcome",
+    Standing::Undecided,
+    3
+)]
+#[case::mended(Run::all_pass(), OPENING, Standing::Stale, 1)]
+#[case::a_failure_besides(Run::greeting_broken(), OPENING, Standing::Expected, 1)]
+#[case::unreachable(Run::unreachable(), "greeter: connects: connection refused", Standing::Undecided, 3)]
+#[case::interrupted(Run::interrupted(), OPENING, Standing::NotPlayed, 3)]
+fn a_baseline_may_list_a_failed_precondition(
+    #[case] run: Run,
+    #[case] failure: &str,
+    #[case] expected: Standing,
+    #[case] code: u8,
+) {
+    let report = settled(&run, false, &entry(failure));
+    assert_eq!(report.protocols[0].baseline[0].standing, expected);
+    assert_eq!(exit_code(&report), code);
+}
+
+/// Everything that fails is known, and everything else is blocked by that.
+#[test]
+fn a_written_baseline_of_a_broken_opening_is_enough() {
+    let run = Run::greeting_broken();
+    let text = rewritten(&run.report(options()), None);
+    assert!(text.contains("failure = \"greeter/hello:GRE-001\""), "{text}");
+    assert!(text.contains("greeter: expects: welcome: closed with 1011"), "{text}");
+    assert_eq!(text.matches("[[known]]").count(), 2, "{text}");
+    let report = settled(&run, false, &text);
+    assert_eq!(exit_code(&report), 0);
+    let page = summary(&report, &run.sources, Style::default());
+    assert!(page.contains("2 scenarios could not continue, as expected; not judged: 2 checks."), "{page}");
+    // It is kept, and removed when the hub is mended.
+    let entries = entries(&text);
+    assert_eq!(rewritten(&report, Some((&text, &entries))), text);
+    assert!(!rewritten(&Run::all_pass().report(options()), Some((&text, &entries))).contains("[[known]]"));
 }
 
 #[test]

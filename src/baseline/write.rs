@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Entry, matching::standing};
+use super::Entry;
+use super::matching::{of_precondition, standing};
 use crate::event::Verdict;
-use crate::report::{ProtocolReport, RunReport, Standing};
+use crate::report::text::plain;
+use crate::report::{ProtocolReport, RunReport, ScenarioResult, Standing, causes};
 
 /// The placeholder reason of a new entry.
 pub const REASON: &str = "TODO: why does this fail, and what will end it?";
@@ -12,8 +14,8 @@ pub const REASON: &str = "TODO: why does this fail, and what will end it?";
 const HEAD: &str = "\
 # Failures that are known: hubproof check --baseline FILE
 # They are played like all others. One that fails as expected does not fail the run; one that does not fail any more does,
-# until its entry is deleted. `failure` is a scenario, or scenario:check as reports name it; `flaky = true` says that it
-# fails only now and then.
+# until its entry is deleted. `failure` is a scenario, or scenario:check as reports name it, or protocol: step: message, for
+# a step that stops scenarios before their checks; `flaky = true` says that it fails only now and then.
 ";
 
 /// Returns the updated file: entries that still fail are kept verbatim, with reasons and comments; stale ones are
@@ -28,8 +30,24 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
         let mut scenarios = report.protocols.iter().filter(found).flat_map(|protocol| &protocol.scenarios);
         scenarios.find(|scenario| scenario.id == entry.scenario())
     };
-    let stale: Vec<&Entry> = entries.iter().filter(|e| standing(e, played(e)) == Standing::Stale).collect();
+    let whole = !report.options.selected && !report.interrupted;
+    let standing = |entry: &Entry| match entry.precondition() {
+        None => standing(entry, played(entry)),
+        Some(_) => {
+            let own = report.protocols.iter().find(|protocol| protocol.name == entry.scenario());
+            own.map_or(Standing::NotPlayed, |protocol| of_precondition(entry, protocol, whole))
+        }
+    };
+    let stale: Vec<&Entry> = entries.iter().filter(|entry| standing(entry) == Standing::Stale).collect();
     let mut out = without(text, &stale);
+    let mut append = |failure: String, flaky: bool| {
+        let flaky = if flaky { "flaky = true\n" } else { "" };
+        let failure = toml::Value::from(failure);
+        if !out.is_empty() && !out.ends_with("\n\n") {
+            out.push_str(if out.ends_with('\n') { "\n" } else { "\n\n" });
+        }
+        out.push_str(&format!("[[known]]\nfailure = {failure}\nreason = {}\n{flaky}", toml::Value::from(REASON)));
+    };
     let mut written = BTreeSet::new();
     let counts = |verdict| verdict == Verdict::Fail || (report.options.strict && verdict == Verdict::Warn);
     for scenario in scenarios() {
@@ -42,12 +60,19 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
             if !written.insert((&scenario.id, &check.name)) {
                 continue;
             }
-            let flaky = if check.flaky.is_some() { "flaky = true\n" } else { "" };
-            let failure = toml::Value::from(format!("{}:{}", scenario.id, check.name));
-            if !out.is_empty() && !out.ends_with("\n\n") {
-                out.push_str(if out.ends_with('\n') { "\n" } else { "\n\n" });
+            append(format!("{}:{}", scenario.id, check.name), check.flaky.is_some());
+        }
+    }
+    let mut preconditions = BTreeSet::new();
+    for protocol in report.protocols.iter().filter(found) {
+        let undecided = |(scenario, _): &(&ScenarioResult, _)| scenario.verdict == Verdict::Inconclusive;
+        for (_, cause) in causes::preconditions(protocol).filter(undecided) {
+            let failure = format!("{}: {}", protocol.name, causes::named(cause));
+            let known =
+                entries.iter().any(|entry| entry.scenario() == protocol.name && entry.names_precondition(cause));
+            if !known && preconditions.insert(plain(&failure)) {
+                append(failure, false);
             }
-            out.push_str(&format!("[[known]]\nfailure = {failure}\nreason = {}\n{flaky}", toml::Value::from(REASON)));
         }
     }
     out

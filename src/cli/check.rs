@@ -57,6 +57,9 @@ pub struct CheckArgs {
     /// List everything, even what is otherwise only counted
     #[arg(short, long)]
     verbose: bool,
+    /// The share of the pack's musts that must be judged, else the run is inconclusive (default: a third, if all is run)
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    min_judged: Option<u8>,
     /// Also run scenarios that may destroy the hub
     #[arg(long)]
     destructive: bool,
@@ -111,6 +114,8 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut shown = RunOptions {
         strict: arguments.strict,
         stated_only: arguments.hub.stated_only,
+        min_judged: arguments.min_judged,
+        selected: !arguments.scenario.is_empty() || !arguments.rule.is_empty(),
         command: again(&arguments, &protocols),
         target: arguments.hub.shown(&named),
     };
@@ -255,6 +260,12 @@ async fn round(
     progress.finish();
     let (stop_signals, _) = followed?;
     Ok(stop_signals)
+}
+
+/// Reads `80%`, or `80`.
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|percent| *percent <= 100);
+    number.ok_or_else(|| "a percentage from 0% to 100% is needed, such as 80%".to_owned())
 }
 
 /// Returns the command line of this run without secrets and without options that select scenarios or reports.

@@ -23,6 +23,7 @@ use crate::reference::hubs::EmbeddedHubs;
 use crate::report::RunOptions;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
+use crate::syntax::matcher;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml::Node;
 
@@ -247,6 +248,7 @@ impl HubArgs {
         for protocol in protocols {
             let (target, embedded) = self.subject_target(named, protocol, sources).await?;
             unknown_settings(&target, protocols)?;
+            settings_of_wrong_kind(&target, protocol)?;
             hubs.extend(embedded.clone());
             let deviations = deviations(&target, protocol, sources)?;
             let mut subject = Subject {
@@ -489,6 +491,22 @@ fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliEr
         &format!("`hubproof check --list --protocol {}` lists them", names.join(" --protocol ")),
     );
     Err(CliError::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
+}
+
+/// Reports a setting that is a mapping by its default, but was given as something else: most often a table that is not
+/// TOML, and so was taken for text. It may be secret, so only its kind is shown.
+fn settings_of_wrong_kind(target: &Target, protocol: &Protocol) -> Result<(), CliError> {
+    let declared = &protocol.scenarios.shared.settings;
+    for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {
+        let default = declared.get(name).and_then(|setting| setting.default.as_ref());
+        if default.is_some_and(Value::is_object) && !setting.value.is_object() {
+            return Err(CliError::new(format!(
+                "the setting `{name}` must be a mapping, not {}\n  help: write it as a TOML table: --set '{name}={{ \"name\" = \"value\" }}'",
+                matcher::kind(&setting.value)
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub fn now_ms() -> i64 {

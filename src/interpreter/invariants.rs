@@ -208,13 +208,22 @@ impl Conversation {
         }
     }
 
+    /// Checks the end of a connection by the entries of `always`; where none of them fails, a close frame by RFC 6455: the
+    /// codec has checked its form, but takes any code.
     pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
         let program = Arc::clone(&self.program);
+        let mut blamed = false;
         for entry in &program.always {
             if let Always::Close { check, pattern } = entry {
                 let finding = self.compare(pattern, &end.to_json(), &self.names(Some(id)));
+                blamed |= matches!(finding, Finding::Broken { .. });
                 self.note(*check, ALWAYS, Some(id), &end.describe(), finding);
             }
+        }
+        if let Some(code) = end.code.filter(|code| end.close_frame && !blamed && is_never_sent(*code)) {
+            let found = format!("a close frame with code {code}");
+            let expected = "a close frame has a code that may be sent (RFC 6455, section 7.4)";
+            self.judgement.websocket_broken(&program.actors[id].name, expected, &found);
         }
     }
 
@@ -255,6 +264,12 @@ impl Conversation {
             self.note(*check, ALWAYS, Some(id), "", finding);
         }
     }
+}
+
+/// Whether RFC 6455 rules out that an endpoint sends this close code: those below 1000 are not used (7.4.2), and three
+/// stand for what no frame says (7.4.1).
+fn is_never_sent(code: u16) -> bool {
+    matches!(code, 0..1000 | 1005 | 1006 | 1015)
 }
 
 /// Returns the checks that hold where a frame keeps the schema of its message, each with its rule.

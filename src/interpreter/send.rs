@@ -15,6 +15,7 @@ use crate::scenario::compose;
 use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
+use crate::syntax::matcher::kind as kind_of;
 use crate::websocket::frame::{Frame, Opcode};
 
 impl Conversation {
@@ -28,7 +29,11 @@ impl Conversation {
             }
         };
         let mut without = Vec::new();
-        let mut pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
+        // The value may hold secrets, so only its kind is shown.
+        let mistake = |option: &str, wanted: &str, found: &Value| {
+            Failure::mistake(format!("`{option}` must be {wanted}, not {}", kind_of(found)))
+        };
+        let mut pairs = |option: &str, template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
             match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
                 None => Ok(Vec::new()),
                 Some(Value::Object(members)) => {
@@ -37,19 +42,19 @@ impl Conversation {
                     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                     Ok(members.into_iter().map(|(name, value)| (name, text(value))).collect())
                 }
-                Some(other) => Err(Failure::mistake(format!("expected a mapping, found {other}"))),
+                Some(other) => Err(mistake(option, "a mapping", &other)),
             }
         };
         let subprotocols = match connect.subprotocols.as_ref().map(|template| evaluate(template, &names)).transpose()? {
             None => Vec::new(),
             Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
             Some(Value::String(one)) => vec![one],
-            Some(other) => return Err(Failure::mistake(format!("`subprotocols` must be a list, not {other}"))),
+            Some(other) => return Err(mistake("subprotocols", "a list", &other)),
         };
         Ok(Dial {
             path: text(&connect.path)?,
-            query: pairs(&connect.query)?,
-            headers: pairs(&connect.headers)?,
+            query: pairs("query", &connect.query)?,
+            headers: pairs("headers", &connect.headers)?,
             subprotocols,
             from: text(&connect.from)?,
             method: text(&connect.method)?,

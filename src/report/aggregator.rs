@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     CheckResult, Deviating, Doubt, Flaky, Fuzzed, Known, Proposed, ProtocolReport, RuleReport, RuleStatus, RunOptions,
-    RunReport, ScenarioResult, SharedCause, Standing, scenario_verdict, worst,
+    RunReport, ScenarioResult, Standing, causes::causes, scenario_verdict, worst,
 };
 use crate::deviation::propose::{Missed, MissedKind, Proposal, propose};
 use crate::deviation::{Change, Deviations, Sightings, name};
@@ -16,6 +16,7 @@ use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioR
 use crate::protocol::{Pack, Rule, Way};
 use crate::scenario::Program;
 use crate::scenario::model::{Always, CheckId, RuleUse};
+use crate::syntax::matcher::Condition;
 use crate::syntax::source::Span;
 
 /// Most further repetitions of a scenario whose history is kept, if they are not clean.
@@ -23,9 +24,11 @@ const KEPT_HISTORIES: usize = 4;
 /// The protocol is doubted if at least this many scenarios were played, and this percentage of them passed no check.
 const DOUBT_PLAYED: usize = 3;
 const DOUBT_BROKEN: usize = 75;
-/// The protocol is also doubted if this percentage of the scenarios passed no check, and this percentage of the frames
-/// match no message of the pack.
+/// The protocol is also doubted if this percentage of the scenarios passed no check, and this percentage of the kinds of
+/// messages match none of the pack.
 const DOUBT_UNKNOWN: usize = 50;
+/// Most kinds of messages of a hub that are counted.
+const KINDS: usize = 1000;
 
 /// A protocol before its scenarios are played.
 #[derive(Clone)]
@@ -100,9 +103,9 @@ pub struct Aggregator {
 struct Gathered {
     outline: Outline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
-    /// Frames of the hub that can be recognised at all, and those of them that match no message of the pack.
-    received: usize,
-    unknown: usize,
+    /// The kinds of messages that the hub sent, and whether each is one of the pack's. Counting frames would let one
+    /// message that is sent all the time decide.
+    kinds: BTreeMap<String, bool>,
     processes: Vec<ProcessReport>,
     deviations: Arc<Deviations>,
 }
@@ -112,8 +115,7 @@ impl Aggregator {
         let gathered = |outline| Gathered {
             outline,
             runs: BTreeMap::new(),
-            received: 0,
-            unknown: 0,
+            kinds: BTreeMap::new(),
             processes: Vec::new(),
             deviations: Arc::default(),
         };
@@ -164,9 +166,9 @@ impl Gathered {
         for frame in &report.history {
             // A text that was cut cannot be parsed.
             let judgeable = frame.kind == "binary" || (frame.kind == "text" && frame.hash.is_none());
-            if frame.direction == Direction::Received && judgeable {
-                self.received += 1;
-                self.unknown += usize::from(frame.kind == "binary" || !known(&self.outline.pack, &frame.text));
+            if frame.direction == Direction::Received && judgeable && self.kinds.len() < KINDS {
+                let (kind, known) = kind(&self.outline.pack, frame);
+                self.kinds.insert(kind, known);
             }
         }
         let runs = self.runs.entry(report.id.clone()).or_default();
@@ -194,7 +196,10 @@ impl Gathered {
         played.extend(std::mem::take(&mut self.runs).into_values());
         let scenarios: Vec<ScenarioResult> = played.into_iter().map(merge).collect();
         let causes = causes(&scenarios);
-        let doubt = doubt(&scenarios, self.received, self.unknown);
+        let unknown = self.kinds.values().filter(|known| !**known).count();
+        // In a pack without messages, any message is right.
+        let speaks = self.outline.pack.messages.iter().any(|message| message.directions.from_hub);
+        let doubt = if speaks { doubt(&scenarios, self.kinds.len(), unknown) } else { None };
         let deviations = deviating(&self.deviations, &self.outline.pack, &scenarios);
         let processes = self.processes;
         let report = judged(&self.outline, scenarios);
@@ -330,10 +335,31 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
     }
 }
 
-/// Whether a text frame is a message that the hub of this pack sends. An envelope does not count: it matches too much.
-fn known(pack: &Pack, text: &str) -> bool {
-    serde_json::from_str::<Value>(text)
-        .is_ok_and(|payload| pack.recognise(&payload, Way::FromHub).is_some_and(|message| !message.abstract_))
+/// Returns the kind of message that a frame is, and whether the hub of this pack sends it. An envelope does not count: it
+/// matches too much. One that matches no message is of a kind by those members by which the pack distinguishes its
+/// messages, or by the names of its members.
+fn kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
+    let Some(payload) = Some(&frame.text).filter(|_| frame.kind != "binary") else {
+        return ("binary".to_owned(), false);
+    };
+    let Ok(payload) = serde_json::from_str::<Value>(payload) else { return ("text".to_owned(), false) };
+    if let Some(message) = pack.recognise(&payload, Way::FromHub).filter(|message| !message.abstract_) {
+        return (format!("message {}", message.name), true);
+    }
+    let conditions = pack.messages.iter().flat_map(|message| message.matcher.conditions_at());
+    let pointers: BTreeSet<String> = conditions
+        .filter_map(|condition| match condition {
+            Condition::Is(pointer, Value::String(_)) => Some(pointer),
+            _ => None,
+        })
+        .collect();
+    let values: Vec<&str> = pointers.iter().filter_map(|pointer| payload.pointer(pointer)?.as_str()).collect();
+    let names = || payload.as_object().map(|members| members.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+    match names() {
+        _ if !values.is_empty() => (format!("as {}", values.join(", ")), false),
+        Some(names) => (format!("with {names}"), false),
+        None => ("no object".to_owned(), false),
+    }
 }
 
 /// A check's repetition, its index in that, and its verdict.
@@ -377,6 +403,7 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         verdict: worst(runs.iter().map(|run| run.verdict)).unwrap_or(Verdict::NotTestable),
         checks,
         again: super::chosen(&runs[0].id),
+        known_cause: None,
         runs,
     }
 }
@@ -452,111 +479,13 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
     }
 }
 
-/// Groups causes by their step's place (openings and scenes are shared by scenarios).
-fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
-    struct Group<'a> {
-        first: &'a crate::event::Cause,
-        messages: Vec<(&'a str, usize)>,
-        scenarios: Vec<String>,
-        at_once: bool,
-    }
-    #[derive(PartialEq)]
-    enum Key<'a> {
-        Unreachable,
-        Place(Span),
-        Step(&'a str, &'a str),
-    }
-    let mut groups: Vec<(Key<'_>, Group<'_>)> = Vec::new();
-    for scenario in scenarios {
-        let Some((run, cause)) = scenario.runs.iter().find_map(|run| run.cause.as_ref().map(|cause| (run, cause)))
-        else {
-            continue;
-        };
-        // A failed check that ended its scenario is reported as a failure, not as a cause. It may belong to an outer
-        // step such as `joins`: then it has the same detail.
-        let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
-        let accused = run.checks.iter().filter(judged).any(|check| {
-            (check.span.is_some() && check.span == cause.span)
-                || (check.detail.is_some() && check.detail == cause.detail)
-        });
-        if accused {
-            continue;
-        }
-        let message = without_step(cause);
-        let key = match cause {
-            cause if cause.unreachable => Key::Unreachable,
-            crate::event::Cause { span: Some(span), .. } => Key::Place(*span),
-            cause => Key::Step(&cause.step, message),
-        };
-        // Schemas and framing are checked without a step.
-        let at_once = !run.checks.iter().any(|check| check.span.is_some() && check.asked > 0);
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            None => groups.push((
-                key,
-                Group { first: cause, messages: vec![(message, 1)], scenarios: vec![scenario.id.clone()], at_once },
-            )),
-            Some((_, group)) => {
-                match group.messages.iter_mut().find(|(known, _)| *known == message) {
-                    Some((_, times)) => *times += 1,
-                    None => group.messages.push((message, 1)),
-                }
-                group.scenarios.push(scenario.id.clone());
-                group.at_once &= at_once;
-            }
-        }
-    }
-    let causes = groups.into_iter().map(|(_, group)| SharedCause {
-        span: group.first.span,
-        step: group.first.step.clone(),
-        // The first of the most frequent: max_by_key would take the last.
-        message: group
-            .messages
-            .iter()
-            .rev()
-            .max_by_key(|(_, times)| *times)
-            .map(|(message, _)| (*message).to_owned())
-            .unwrap_or_default(),
-        detail: group.first.detail.clone(),
-        unreachable: group.first.unreachable,
-        scenarios: group.scenarios,
-        at_once: group.at_once,
-    });
-    let mut causes = causes.fold(Vec::new(), join);
-    causes.sort_by_key(|cause| (!cause.unreachable, std::cmp::Reverse(cause.scenarios.len())));
-    causes
-}
-
-/// Adds a cause to `causes`, or merges it with an equal one: different steps may have failed for the same reason, such
-/// as a refused upgrade.
-fn join(mut causes: Vec<SharedCause>, cause: SharedCause) -> Vec<SharedCause> {
-    let gist = |cause: &SharedCause| {
-        let detail = cause.detail.as_ref().map(|detail| (detail.expected.clone(), detail.received.clone()));
-        (cause.message.clone(), detail)
-    };
-    match causes.iter_mut().find(|known| gist(known) == gist(&cause)) {
-        Some(known) => {
-            known.scenarios.extend(cause.scenarios);
-            known.at_once &= cause.at_once;
-        }
-        None => causes.push(cause),
-    }
-    causes
-}
-
-/// Returns the message of a cause without `actor: step:`, for comparison with others.
-fn without_step(cause: &crate::event::Cause) -> &str {
-    match cause.message.split_once(&format!("{}: ", cause.step)) {
-        Some((_, message)) => message,
-        None => &cause.message,
-    }
-}
-
 fn ever_open(run: &ScenarioReport) -> bool {
     let opened = |frame: &FrameReport| frame.direction != Direction::Neither || frame.kind == "open";
     let unreachable = run.cause.as_ref().is_some_and(|cause| cause.unreachable);
     !unreachable && (run.history.is_empty() || run.history.iter().any(opened))
 }
 
+/// Returns the doubt; `received` and `unknown` are numbers of kinds of messages.
 fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Option<Doubt> {
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
@@ -650,7 +579,10 @@ mod tests {
     #[test]
     fn a_hub_of_another_protocol_is_doubted_but_not_one_with_a_single_defect() {
         let doubt = |run: Run| run.report(options()).protocols[0].doubt;
-        assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 3, received: 3 }));
+        assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 1, received: 1 }));
+        // One message that is sent all the time is one kind.
+        assert_eq!(doubt(Run::chatty()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));
+        assert_eq!(doubt(Run::without_messages()), None);
         assert_eq!(doubt(Run::greeting_broken()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));
         assert_eq!(doubt(Run::one_failure()), None);
         assert_eq!(doubt(Run::schema_broken()), None);

@@ -241,16 +241,20 @@ impl Run {
 
     /// A run in which a message breaks its schema in every scenario.
     pub fn schema_broken() -> Self {
+        Self::schema_broken_with(["`welcome` breaks its schema at /at: expected a number, found \"now\""; 3])
+    }
+
+    /// The same with these messages.
+    pub fn schema_broken_with(messages: [&str; 3]) -> Self {
         let run = Self::new();
         let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
-        for report in &mut reports {
+        for (report, message) in reports.iter_mut().zip(messages) {
             let mut check = report.checks[0].clone();
             check.name = "schema:welcome:GRE-004".to_owned();
             check.span = None;
             check.step.clone_from(&check.name);
             check.rules[0].0.id = "GRE-004".to_owned();
             report.checks.push(check);
-            let message = "`welcome` breaks its schema at /at: expected a number, found \"now\"";
             let detail = detail("/at: a number", r#"{"say":"welcome","at":"now"}"#, 1);
             break_check(report, "schema:welcome:GRE-004", Verdict::Fail, message, detail);
         }
@@ -355,6 +359,50 @@ impl Run {
                 r#"{"type":"STATUS","code":"PROTOCOL"}"#,
             ));
         }
+        run
+    }
+
+    /// A run against a hub that sends two messages of the protocol, and another one all the time.
+    pub fn chatty() -> Self {
+        let mut run = Self::greeting_broken();
+        let received = |text: &str| frame(4, "anna", Direction::Received, "text", text);
+        for report in &mut run.reports {
+            report.history.extend([r#"{"say":"welcome"}"#, r#"{"say":"echo"}"#].map(received));
+            report.history.extend((0..50).map(|n| received(&format!(r#"{{"type":"STATUS","n":{n}}}"#))));
+        }
+        run
+    }
+
+    /// A run against a pack of which no message is known, in which nothing works.
+    pub fn without_messages() -> Self {
+        let Self { pack, programs, .. } = Self::new();
+        // They hold the pack, too.
+        drop(programs);
+        let mut pack = Arc::into_inner(pack).unwrap();
+        pack.messages.clear();
+        Self { pack: Arc::new(pack), ..Self::other_protocol() }
+    }
+
+    /// A run in which frames were judged, and no check of a step was reached.
+    pub fn only_frames() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        reports.iter_mut().for_each(|report| report.checks.retain(|check| check.span.is_none()));
+        reports.into_iter().fold(run, Self::with)
+    }
+
+    /// A run in which one check was reached.
+    pub fn one_step() -> Self {
+        let mut run = Self::only_frames();
+        run.reports[1].checks.clear();
+        run.reports[2] = run.chair(1);
+        run
+    }
+
+    /// A run in which one check could be evaluated, for want of settings.
+    pub fn few_settings() -> Self {
+        let mut run = Self::one_step();
+        run.reports[..2].iter_mut().for_each(unmet);
         run
     }
 

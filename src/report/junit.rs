@@ -128,7 +128,7 @@ impl Writer<'_> {
             }
             out.push_str(&output_of(&process.log));
         }
-        if !out.is_empty() && self.protocol.exit_code(self.report.options.strict) != 0 {
+        if !out.is_empty() && self.protocol.exit_code(&self.report.options) != 0 {
             suite.set_system_out(out);
         }
     }

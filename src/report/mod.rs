@@ -5,9 +5,11 @@
 //! nothing about the hub, so it counts only if there is no other.
 
 pub mod aggregator;
+pub mod causes;
 pub mod fuzz;
 pub mod json;
 pub mod junit;
+pub mod reach;
 pub mod terminal;
 pub mod text;
 
@@ -18,10 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use aggregator::{Aggregator, Outline, Planned};
+pub use causes::SharedCause;
 pub use fuzz::Fuzzed;
 
 use crate::deviation::propose::Proposal;
-use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Margin, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Basis, Level, Place};
 use crate::syntax::source::Span;
 
@@ -32,6 +35,10 @@ pub struct RunOptions {
     pub strict: bool,
     /// Whether implied rules only warn. The verdicts of the scenario reports respect this already.
     pub stated_only: bool,
+    /// The percentage of the musts that must be judged, where the user names it.
+    pub min_judged: Option<u8>,
+    /// Whether only some scenarios or rules were selected.
+    pub selected: bool,
     /// The command line of this run without secrets and without options that select protocols, scenarios or report files:
     /// `["hubproof", "check", "ws://..."]`.
     pub command: Vec<String>,
@@ -64,7 +71,7 @@ pub struct ProtocolReport {
     pub unplayed: Vec<String>,
     /// Every rule of the pack.
     pub rules: BTreeMap<String, RuleReport>,
-    /// Why checks were never evaluated, each cause once, the most frequent first.
+    /// The failed preconditions because of which checks were never evaluated, each once, the most frequent first.
     pub causes: Vec<SharedCause>,
     pub doubt: Option<Doubt>,
     /// The hubs that the run started.
@@ -152,7 +159,7 @@ pub struct Known {
 /// A sign that the hub may implement another protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// Most of its frames match no message of the pack.
+    /// Most kinds of its messages match none of the pack.
     Unrecognised { unknown: usize, received: usize },
     /// In most scenarios no check passed.
     NothingWorks { broken: usize, played: usize },
@@ -168,6 +175,8 @@ pub struct ScenarioResult {
     pub checks: Vec<CheckResult>,
     /// One per repetition; never empty. Later ones keep their history only if a check did not pass.
     pub runs: Vec<ScenarioReport>,
+    /// What stopped it is a known failure, so that its undecided checks do not make the run inconclusive.
+    pub known_cause: Option<Known>,
     /// The command-line arguments that select the scenario.
     pub again: Vec<String>,
 }
@@ -192,20 +201,6 @@ pub struct Flaky {
     pub broken: usize,
     /// Repetitions in which the check was decided.
     pub decided: usize,
-}
-
-/// A failed precondition with all scenarios that it stopped.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SharedCause {
-    pub span: Option<Span>,
-    pub step: String,
-    /// The most frequent message.
-    pub message: String,
-    pub detail: Option<Detail>,
-    pub unreachable: bool,
-    pub scenarios: Vec<String>,
-    /// Whether no check of any of these scenarios was evaluated.
-    pub at_once: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -367,11 +362,19 @@ impl ProtocolReport {
     }
 
     /// Returns the exit code of a run with this protocol alone, see [`exit_code`].
-    pub fn exit_code(&self, strict: bool) -> u8 {
-        let scenarios = self.scenario_tally();
+    pub fn exit_code(&self, options: &RunOptions) -> u8 {
+        let strict = options.strict;
         let undecided = match &self.fuzzed {
             Some(fuzzed) => !fuzzed.is_decided(),
-            None => scenarios.decided() == 0 || scenarios.count(Verdict::Inconclusive) > 0 || !self.unplayed.is_empty(),
+            None => {
+                let open = |scenario: &ScenarioResult| {
+                    scenario.verdict == Verdict::Inconclusive && scenario.known_cause.is_none()
+                };
+                (self.scenario_tally().decided() == 0 && self.scenarios.iter().all(|one| one.known_cause.is_none()))
+                    || self.scenarios.iter().any(open)
+                    || !self.unplayed.is_empty()
+                    || self.too_little(options).is_some()
+            }
         };
         if self.scenarios.iter().any(|scenario| scenario.mistake().is_some()) {
             2
@@ -425,11 +428,10 @@ impl ScenarioResult {
 
 /// Returns 2 if a scenario has a mistake; else 1 if a check failed, or warned with `strict`, that no baseline expects, if
 /// an entry of the baseline is stale, or if the hub ended by itself and no scenario reproduced that; else 3 if a selected
-/// protocol was not decided (nothing was selected, nothing ran, the hub was unreachable, a check is inconclusive, the run
-/// was interrupted); else 0. Not-testable checks do not matter as long as another check ran.
+/// protocol was not decided (nothing was selected, nothing ran, the hub was unreachable, a check is inconclusive for no
+/// known failure, too few musts were judged, the run was interrupted); else 0.
 pub fn exit_code(report: &RunReport) -> u8 {
-    let codes: BTreeSet<u8> =
-        report.protocols.iter().map(|protocol| protocol.exit_code(report.options.strict)).collect();
+    let codes: BTreeSet<u8> = report.protocols.iter().map(|protocol| protocol.exit_code(&report.options)).collect();
     match [2, 1, 3].into_iter().find(|code| codes.contains(code)) {
         Some(code) => code,
         None if report.protocols.is_empty() || report.interrupted => 3,

@@ -167,6 +167,39 @@ fn an_interrupted_run_reports_what_was_played() {
     assert!(done.last_line().starts_with("INCONCLUSIVE concierge") || done.code == Some(1), "{}", done.out);
 }
 
+/// A hub that closes every connection breaks no rule that can be checked without its key: that is no pass.
+#[test]
+fn a_run_that_judged_little_is_inconclusive() {
+    let hub = HostileHub::start(Habit::Closes, "");
+    let url = hub.url();
+    let check = |more: &[&str]| hubproof(["check", &url, "--protocol", "airavata"].iter().chain(more));
+    let done = check(&[]).ends_with(3);
+    let words = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("fewer than a third. Give what `not tested` names below"), "{}", done.out);
+    assert!(words.contains("unmet need `setting jwt_secret`") || words.contains("hub.jwt_secret"), "{}", done.out);
+    assert!(done.last_line().starts_with("INCONCLUSIVE airavata: "), "{}", done.out);
+    assert!(
+        done.last_line().contains(" musts judged; ") && done.last_line().contains(" need a setting"),
+        "{}",
+        done.out
+    );
+    let done = check(&["--min-judged", "0%"]).ends_with(0);
+    assert!(
+        done.last_line().starts_with("PASS airavata: ") && done.last_line().contains(" musts judged; "),
+        "{}",
+        done.out
+    );
+}
+
+#[test]
+fn the_user_says_how_much_must_be_judged() {
+    let check = |percent: &str| hubproof(["check", "--scenario", "concierge/greeting", "--min-judged", percent]);
+    check("1%").ends_with(0);
+    let done = check("90").ends_with(3);
+    assert!(done.out.contains("fewer than `--min-judged 90%` demands"), "{}", done.out);
+    assert!(check("101%").ends_with(2).err.contains("a percentage from 0% to 100%"));
+}
+
 #[test]
 fn a_second_interrupt_stops_the_run_at_once() {
     let hub = HostileHub::start(Habit::Silent, "");

@@ -121,9 +121,22 @@ fn an_unreachable_hub_is_inconclusive() {
         done.out
     );
     assert!(!output.contains("at every moment"), "{}", done.out);
+    let lead = output.split("seed ").next().unwrap();
+    assert!(lead.contains("The hub at ws://127.0.0.1:1 could not be reached: nothing listens"), "{}", done.out);
+    assert!(lead.contains("5 cases needed a connection; nothing was checked."), "{}", done.out);
     // Cases with an unmet need do not connect, so they do not find the hub gone.
     let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "640126", "--cases", "40"]).ends_with(3);
     assert!(done.out.contains("`setting echo_command`") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
+}
+
+/// A hub that was never there has not died, whatever else its cases need.
+#[rstest]
+fn a_hub_that_was_never_reached_is_not_gone(
+    #[values("airavata", "concierge", "emprops", "gator", "qi")] protocol: &str,
+) {
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", protocol, "--seed", "1", "--cases", "150"]).ends_with(3);
+    assert!(!done.out.contains("FUZZ-LIVES") && !done.out.contains("is gone"), "{}", done.out);
+    assert!(done.last_line().starts_with(&format!("INCONCLUSIVE {protocol}: 150 cases")), "{}", done.out);
 }
 
 /// One JSON object per line, with values of the hub left as expressions, and the same for every `-j`.
@@ -325,6 +338,23 @@ fn a_fuzz_run_ends_at_the_limit_of_findings() {
     assert!(fuzzed["oracles"]["FUZZ-ISOLATES"]["broken"].as_u64() > Some(0), "{fuzzed}");
     assert!(fuzzed["cases"].as_u64() < Some(20_000), "{}", fuzzed["cases"]);
     assert!(done.err.contains("the limit of --max-findings is reached"), "{}", done.err);
+}
+
+/// Failures of the baseline, and the same cause found with other messages, leave the limit to what is new.
+#[test]
+fn known_findings_do_not_count_as_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let known = folder.path().join("known.toml").display().to_string();
+    let run = |more: &[&str]| {
+        let base = [&FAULTY[..], &["--cases", "60", "--report", "json=-"]].concat();
+        let done = fuzz(&[&base, more].concat());
+        let report: Value = serde_json::from_str(&done.out).unwrap();
+        (done.code, report["protocols"][0]["fuzzed"]["cases"].as_u64().unwrap())
+    };
+    let (code, cases) = run(&["--max-findings", "1"]);
+    assert!(code == Some(1) && cases < 60, "{code:?} {cases}");
+    assert_eq!(run(&["--write-baseline", &known]), (Some(1), 60));
+    assert_eq!(run(&["--baseline", &known, "--max-findings", "1"]), (Some(0), 60));
 }
 
 /// Cells with new kinds of answers get more cases, other cells fewer than without.

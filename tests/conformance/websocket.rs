@@ -65,6 +65,16 @@ fn headers_of_the_target_are_masked() {
     assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);
 }
 
+/// A table that is not TOML counts as text. What was given may be a token, so only its kind is shown.
+#[test]
+fn headers_that_are_no_table_are_an_error() {
+    let set = "headers={ Authorization: Bearer s3cr3t }";
+    let done = hubproof(["check", "ws://127.0.0.1:1", "--protocol", "websocket", "--set", set]).ends_with(2);
+    assert!(done.err.contains("the setting `headers` must be a mapping, not text"), "{}", done.err);
+    assert!(done.err.contains("--set 'headers={"), "{}", done.err);
+    assert!(!done.err.contains("***") && !done.err.contains("s3cr3t"), "{}", done.err);
+}
+
 /// This hub upgrades every connection, which is wrong, and closes it, which is allowed.
 #[test]
 fn a_hub_that_closes_every_connection_fails_only_for_its_upgrades() {

@@ -38,6 +38,8 @@ pub enum Habit {
     SlowHead,
     /// Accepts the upgrade with the answer to another key.
     WrongKey,
+    /// Accepts the upgrade with a subprotocol that was not offered.
+    OwnSubprotocol,
 
     // After the upgrade.
     /// Sends every text back.
@@ -48,6 +50,12 @@ pub enum Habit {
     Deaf,
     /// Closes with 1011.
     Closes,
+    /// Closes with a code that is never sent, 1006.
+    ClosesWith1006,
+    /// Closes with half a code.
+    ClosesWithHalfACode,
+    /// Closes with a reason that is not UTF-8.
+    ClosesWithLatin1,
     /// Closes with 1011 and ends the TCP connection, without waiting for the client's close frame.
     ClosesAndHangsUp,
     /// Ends the TCP connection.
@@ -164,6 +172,14 @@ async fn behave(mut stream: TcpStream, habit: Habit, unrelated: &str) -> std::io
             let head = head(&mut stream).await?;
             say(stream, accepting(&head, "bm90IHlvdXIga2V5").as_bytes()).await
         }
+        Habit::OwnSubprotocol => {
+            let head = head(&mut stream).await?;
+            let answer = accepting(&head, &accept_key(&head));
+            let own = "\r\nSec-WebSocket-Protocol: of-its-own\r\n\r\n";
+            let lines =
+                answer.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with("Sec-WebSocket-Protocol"));
+            say(stream, (lines.collect::<Vec<_>>().join("\r\n") + own).as_bytes()).await
+        }
         _ => {
             upgrade(&mut stream).await?;
             converse_badly(stream, habit, unrelated).await
@@ -177,6 +193,9 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
         Habit::Silent => linger(&mut stream).await,
         Habit::Deaf => std::future::pending().await,
         Habit::Closes => say(stream, &frame(0x88, b"\x03\xf3out of order")).await,
+        Habit::ClosesWith1006 => say(stream, &frame(0x88, b"\x03\xee")).await,
+        Habit::ClosesWithHalfACode => say(stream, &frame(0x88, b"\x03")).await,
+        Habit::ClosesWithLatin1 => say(stream, &frame(0x88, b"\x03\xf3caf\xe9")).await,
         Habit::ClosesAndHangsUp => stream.write_all(&frame(0x88, b"\x03\xf3out of order")).await,
         Habit::GarbageBytes => say(stream, &[0xff; 64]).await,
         Habit::Flood => pour(stream, &text(unrelated).repeat(1 + 16_384 / unrelated.len())).await,
@@ -327,12 +346,15 @@ async fn admit(stream: &mut TcpStream, admits: &(dyn Fn(&str) -> bool + Send + S
 }
 
 async fn accept(stream: &mut TcpStream, head: &str) -> std::io::Result<()> {
+    stream.write_all(accepting(head, &accept_key(head)).as_bytes()).await
+}
+
+fn accept_key(head: &str) -> String {
     use base64::Engine as _;
     use sha1::Digest as _;
     let key = header(head, "Sec-WebSocket-Key").unwrap_or_default();
     let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
-    let accept = base64::engine::general_purpose::STANDARD.encode(digest);
-    stream.write_all(accepting(head, &accept).as_bytes()).await
+    base64::engine::general_purpose::STANDARD.encode(digest)
 }
 
 fn accepting(head: &str, accept: &str) -> String {

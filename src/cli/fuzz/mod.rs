@@ -50,7 +50,7 @@ pub struct FuzzArgs {
     /// How long new cases are started, over all protocols: 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     time: Option<Duration>,
-    /// Start no more cases of a protocol after so many different findings
+    /// Start no more cases of a protocol after so many findings with different causes; those of the baseline do not count
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_findings: Option<u64>,
     /// Seed of the random number generator: the same seed gives the same cases
@@ -139,6 +139,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         stated_only: arguments.hub.stated_only,
         command: again(&arguments, seed, &protocols),
         target: arguments.hub.shown(&named),
+        ..RunOptions::default()
     };
     let runtime = runtime()?;
     let done = runtime.block_on(async {
@@ -254,7 +255,7 @@ async fn go(
         if kept.archive.is_all() {
             continue;
         }
-        let mut watched = Watched::new(campaign, selection);
+        let mut watched = Watched::new(campaign, selection, kept.known);
         let cases = selection.numbers(campaign, watched.adaptive.as_ref());
         let end = selection.end(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
@@ -340,6 +341,10 @@ struct Watched<'a> {
     noted: Instant,
     /// The number of findings after which no further cases start.
     most: Option<u64>,
+    /// Whether the baseline has a failure of this scenario and check: it does not count as a finding.
+    known: &'a dyn Fn(&str, &str) -> bool,
+    /// Fingerprints at the last count, and the findings that they are.
+    counted: (usize, usize),
     /// Set when no further cases shall start.
     enough: Arc<AtomicBool>,
 }
@@ -348,11 +353,12 @@ struct Watched<'a> {
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 
 impl<'a> Watched<'a> {
-    fn new(campaign: &'a Campaign, selection: &CaseSelection) -> Self {
+    fn new(campaign: &'a Campaign, selection: &CaseSelection, known: &'a dyn Fn(&str, &str) -> bool) -> Self {
         let now = Instant::now();
         let progress = Progress::new(selection.count(), "cases");
         let (adaptive, outcome, most) = (selection.adaptive(), Outcome::default(), selection.most_findings());
-        Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, enough: Arc::default() }
+        let enough = Arc::default();
+        Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted: (0, 0), enough }
     }
 
     fn hear(&mut self, heard: RunEvent) {
@@ -367,7 +373,11 @@ impl<'a> Watched<'a> {
                     let why = "the target lacks what every case needs";
                     self.outcome.ended = Some(why.to_owned());
                 }
-                let enough = self.most.is_some_and(|most| self.outcome.findings() as u64 >= most);
+                if self.counted.0 != self.outcome.fingerprints() {
+                    let findings = self.outcome.findings(&self.campaign.pack().name, self.known);
+                    self.counted = (self.outcome.fingerprints(), findings);
+                }
+                let enough = self.most.is_some_and(|most| self.counted.1 as u64 >= most);
                 if enough && !self.enough.swap(true, Ordering::Relaxed) {
                     self.progress
                         .line("the limit of --max-findings is reached: the running cases end, and no more start");
@@ -387,7 +397,7 @@ impl<'a> Watched<'a> {
 
     fn so_far(&self) -> String {
         let rate = self.outcome.cases() as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-        let findings = count(self.outcome.findings(), "finding");
+        let findings = count(self.counted.1, "finding");
         let (covered, cells) = (self.outcome.covered(), self.campaign.scheduler.cells.len());
         format!("{}: {rate:.0} cases/s, {findings}, {covered} of {cells} cells", self.campaign.pack().name)
     }

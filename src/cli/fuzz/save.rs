@@ -115,7 +115,7 @@ pub async fn save(
 }
 
 /// Returns a future that shrinks findings; its results are by index of the finding. Until `half` it finds out which
-/// findings fail on their own; the rest of the time is for these, first for one of each oracle.
+/// findings fail on their own; the rest of the time is for these, first for one of each cause.
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],
@@ -145,11 +145,16 @@ fn made_small(
             let look = |bench: Arc<Bench>| async move { bench.looked_at(half).await };
             let mut small = of_each(&stage, all.clone(), look).await;
             all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
-            let mut known: BTreeMap<String, usize> = BTreeMap::new();
-            all.sort_by_cached_key(|(_, bench)| {
-                let nth = known.entry(bench.finding.cause.oracle.clone()).or_default();
+            // The first of each cause, those of different oracles in turn; then what may only be the same again.
+            let mut known: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
+            let mut nth = |oracle: &str, shape: Option<&str>| {
+                let nth = known.entry((oracle.to_owned(), shape.map(str::to_owned))).or_default();
                 *nth += 1;
                 *nth
+            };
+            all.sort_by_cached_key(|(_, bench)| {
+                let Fingerprint { oracle, shape, .. } = &bench.finding.cause;
+                (nth(oracle, Some(shape)), nth(oracle, None))
             });
             let make = |bench: Arc<Bench>| async move { bench.smaller(until).await };
             small.extend(of_each(&stage, all, make).await);

@@ -190,10 +190,9 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
     let runtime = runtime()?;
     let code = runtime.block_on(async {
         let mut shown = crate::report::RunOptions {
-            strict: false,
-            stated_only: false,
             command: arguments.repeat_command(protocol, seed),
             target: arguments.hub.shown(&named),
+            ..crate::report::RunOptions::default()
         };
         let started = arguments.hub.start(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
         let mut started = match started {

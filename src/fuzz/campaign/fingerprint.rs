@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::event::{CheckReport, ScenarioReport, Verdict};
 use crate::fuzz::case::Cell;
 use crate::protocol::{Pack, Way};
+use crate::report::text::plain;
 
 /// The key by which findings are grouped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,45 +96,11 @@ fn skeleton(value: &Value, level: usize) -> String {
     }
 }
 
-/// Greatest length of a shape.
-const LONGEST: usize = 160;
-
-/// Removes what differs from case to case: numbers, and everything in quotes.
-fn plain(text: &str) -> String {
-    let mut out = String::new();
-    let mut quoted = false;
-    for letter in text.chars() {
-        match letter {
-            '"' => {
-                quoted = !quoted;
-                out.push('"');
-            }
-            _ if quoted => {}
-            digit if digit.is_ascii_digit() => {
-                if !out.ends_with('#') {
-                    out.push('#');
-                }
-            }
-            other => out.push(other),
-        }
-    }
-    crate::report::text::cut(&out, LONGEST).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
     use serde_json::json;
 
     use super::*;
-
-    #[rstest]
-    #[case("it did not come in 5.00 s", "it did not come in #.# s")]
-    #[case(r#"/a is "x1 y" here"#, r#"/a is "" here"#)]
-    #[case("", "")]
-    fn numbers_and_quoted_parts_of_a_message_are_removed_from_its_shape(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(plain(text), expected);
-    }
 
     #[test]
     fn the_shape_of_an_answer_has_names_and_types_but_no_values() {

@@ -375,7 +375,7 @@ struct Watch(Mutex<Watched>);
 #[derive(Default)]
 struct Watched {
     under_way: BTreeSet<u64>,
-    /// Whether any case has connected.
+    /// Whether a server answered any case: one that was never there cannot be gone.
     met: bool,
     /// Consecutive cases that could not connect, and what was being played when the first of them ended.
     attempts: usize,
@@ -401,8 +401,8 @@ impl Watch {
                 // The case was not played.
                 return;
             }
+            state.met |= is_met(report);
             if !unreachable && !is_refused(report) {
-                state.met = true;
                 // A refusal while other cases connect is a limit, not the end; but a case that was already being played
                 // at the first refusal may have connected before it.
                 let was_under_way = |(gone, _): &(Gone, Instant)| gone.under_way.contains(&number);
@@ -445,6 +445,16 @@ impl Watched {
             since.elapsed() >= BUSY && !gone.under_way.iter().any(|number| self.under_way.contains(number))
         })
     }
+}
+
+/// Whether a server answered on a connection of the case, and not only a proxy in front of it.
+fn is_met(report: &ScenarioReport) -> bool {
+    let met = |frame: &FrameReport| match frame.kind.as_str() {
+        "open" | "no upgrade" => true,
+        "refused" => !frame.text.starts_with("HTTP 5"),
+        _ => false,
+    };
+    report.history.iter().any(met)
 }
 
 /// Whether all connections of the case were refused with HTTP 5xx, by the server or by a proxy. (429 stands for too

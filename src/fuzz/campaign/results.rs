@@ -1,13 +1,14 @@
 //! Folds the reports of cases, in whatever order they end. It keeps the first case of each fingerprint and counts the
 //! others, so its size does not grow with the run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Campaign;
 use super::fingerprint::{Fingerprint, broken};
 use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
 use crate::fuzz::case::Cell;
 use crate::fuzz::placement::Placement;
+use crate::report::causes::without_step;
 use crate::report::fuzz::{self, Fuzzed, Oracle, Slower};
 use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
@@ -158,8 +159,15 @@ impl Outcome {
     }
 
     /// Returns the number of fingerprints found.
-    pub fn findings(&self) -> usize {
+    pub fn fingerprints(&self) -> usize {
         self.causes.len()
+    }
+
+    /// Returns the number of causes found, as reports count them: findings of the same oracle with an answer of the same
+    /// shape are one. Those of which `known` is true (scenario and check) do not count.
+    pub fn findings(&self, protocol: &str, known: &dyn Fn(&str, &str) -> bool) -> usize {
+        let new = self.causes.keys().filter(|cause| !known(&cause.scenario(protocol), &cause.oracle));
+        new.map(|cause| (&cause.oracle, &cause.shape)).collect::<BTreeSet<_>>().len()
     }
 
     pub fn cases(&self) -> u64 {
@@ -254,7 +262,9 @@ pub fn number(id: &str) -> Option<u64> {
 /// Returns the step that failed and its error, or what the target lacks; and whether the hub could not be reached.
 fn obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
     match &report.cause {
-        Some(cause) => Some((cause.step.clone(), cause.message.clone(), cause.unreachable)),
+        // The same of every client.
+        Some(cause) if cause.unreachable => Some((cause.step.clone(), without_step(cause).to_owned(), true)),
+        Some(cause) => Some((cause.step.clone(), cause.message.clone(), false)),
         None => {
             let unmet = report.unmet.first()?.clone();
             let lacks = match unmet.starts_with("hook ") {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, exit_code, reproduce};
+use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, causes, exit_code, reproduce};
 use crate::event::{self, Direction, ScenarioReport, Verdict};
 use crate::protocol;
 use crate::syntax::source::{Sources, Span};
@@ -61,6 +61,8 @@ struct Run<'a> {
     strict: bool,
     /// Whether rules that the document only implies warn instead of failing.
     stated_only: bool,
+    /// The percentage of the musts that `--min-judged` demands.
+    min_judged: Option<u8>,
     /// Whether the run was stopped before everything was played.
     interrupted: bool,
     /// 0 pass, 1 the hub failed, 2 a scenario has a mistake, 3 inconclusive.
@@ -80,6 +82,8 @@ struct Protocol<'a> {
     summary: String,
     /// Why the hub may implement another protocol, in one sentence.
     doubt: Option<String>,
+    /// What went wrong, each once for all scenarios: failed checks and failed preconditions, those that block most first.
+    root_causes: Vec<RootCause<'a>>,
     /// Failed preconditions because of which checks were not evaluated, each once.
     causes: Vec<SharedCause<'a>>,
     /// The hubs that the run started by a command.
@@ -95,6 +99,8 @@ struct Protocol<'a> {
     /// Checks that fail or warn as the baseline expects; they are included in the totals.
     expected: usize,
     rules: Rules<'a>,
+    /// How many of the pack's musts were judged.
+    reach: Reach,
     /// Figures of `hubproof fuzz`; else null. The scenarios are then the first cases of the causes found.
     fuzzed: Option<fuzz::Fuzzed<'a>>,
     /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
@@ -141,6 +147,34 @@ enum Word {
     Info,
     NotTestable,
     Inconclusive,
+}
+
+/// A check that failed, or a step without rules that did, with all scenarios in which it was found.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct RootCause<'a> {
+    /// Name of the failed check; null for a precondition.
+    check: Option<&'a str>,
+    step: &'a str,
+    message: &'a str,
+    /// No connection could be made.
+    unreachable: bool,
+    place: Place<'a>,
+    scenarios: Vec<String>,
+    /// The rules that it breaks.
+    rules: Vec<&'a str>,
+    blocks: Blocks,
+    /// Whether the baseline expects it: a check in the first of the scenarios, a precondition in all.
+    expected: bool,
+}
+
+/// The checks that were never evaluated because of a cause.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Blocks {
+    checks: usize,
+    /// Their rules.
+    rules: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -415,6 +449,27 @@ struct Rules<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Reach {
+    /// Rules of level must, stated or implied, that a hub can break.
+    musts: usize,
+    /// Those of them that are proven: judged at their own level.
+    judged: usize,
+    /// Whether that is enough to pass: see `--min-judged`.
+    enough: bool,
+    /// The others, by the reason why not.
+    not_judged: Vec<NotJudged>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct NotJudged {
+    musts: usize,
+    /// In a few words, such as `need a hook`.
+    why: &'static str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Rule<'a> {
     level: &'static str,
     basis: &'static str,
@@ -500,6 +555,7 @@ fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
             command: &report.options.command,
             strict: report.options.strict,
             stated_only: report.options.stated_only,
+            min_judged: report.options.min_judged,
             interrupted: report.interrupted,
             exit_code: exit_code(report),
             slimmest: report.slimmest().map(|(scenario, of)| RunMargin { scenario, margin: margin(of) }),
@@ -517,13 +573,14 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn protocol(&self) -> Protocol<'a> {
         let protocol = self.protocol;
-        let strict = self.report.options.strict;
+        let options = &self.report.options;
         Protocol {
             name: &protocol.name,
             pack: Pack { version: &protocol.pack_version, hash: &protocol.pack_hash, document: &protocol.document },
-            exit_code: protocol.exit_code(strict),
-            summary: super::terminal::verdict_line(protocol, strict),
+            exit_code: protocol.exit_code(options),
+            summary: super::terminal::verdict_line(protocol, options),
             doubt: protocol.doubt.map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
+            root_causes: protocol.root_causes().iter().map(|cause| self.root_cause(cause)).collect(),
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
             processes: protocol.processes.iter().map(process).collect(),
             baseline: protocol.baseline.iter().map(|entry| self.entry(entry)).collect(),
@@ -537,8 +594,41 @@ impl<'a> Writer<'a> {
             checks: totals(&protocol.check_tally()),
             expected: protocol.known(),
             rules: self.rules(),
+            reach: self.reach(),
             fuzzed: protocol.fuzzed.as_ref().map(fuzz::written),
             findings: self.findings(),
+        }
+    }
+
+    fn root_cause(&self, cause: &causes::RootCause<'a>) -> RootCause<'a> {
+        let rules = cause.breaks();
+        let blocks = || Blocks { checks: cause.blocks().checks, rules: cause.blocks().rules.iter().cloned().collect() };
+        match cause {
+            causes::RootCause::Check(one) => {
+                let report = one.scenario.report(one.check);
+                RootCause {
+                    check: Some(&one.check.name),
+                    step: &report.step,
+                    message: &report.message,
+                    unreachable: false,
+                    place: self.place(report.span),
+                    scenarios: std::iter::once(&one.scenario.id).chain(&one.also).cloned().collect(),
+                    rules,
+                    blocks: blocks(),
+                    expected: one.check.known.is_some(),
+                }
+            }
+            causes::RootCause::Precondition(precondition) => RootCause {
+                check: None,
+                step: &precondition.step,
+                message: &precondition.message,
+                unreachable: precondition.unreachable,
+                place: self.place(precondition.span),
+                scenarios: precondition.scenarios.clone(),
+                rules,
+                blocks: blocks(),
+                expected: self.protocol.expects(precondition),
+            },
         }
     }
 
@@ -629,6 +719,17 @@ impl<'a> Writer<'a> {
             file: &self.sources.file(entry.span.file).path,
             first_line,
             last_line,
+        }
+    }
+
+    fn reach(&self) -> Reach {
+        let reach = self.protocol.reach();
+        let gaps = reach.gaps.iter();
+        Reach {
+            musts: reach.musts,
+            judged: reach.judged,
+            enough: self.protocol.too_little(&self.report.options).is_none(),
+            not_judged: gaps.map(|(gap, musts)| NotJudged { musts: *musts, why: gap.words() }).collect(),
         }
     }
 

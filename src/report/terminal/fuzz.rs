@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::ProtocolReport;
+use super::super::causes::{Alike, Blocks};
 use super::super::fuzz::{Cell, Finding, Fuzzed};
 use super::super::text::{count, printable};
-use super::{Alike, DIM, Page};
+use super::super::{ProtocolReport, RunOptions};
+use super::{DIM, Page};
 use crate::event::Verdict;
 
 /// Causes that are shown in full; further ones take a line each.
@@ -13,7 +14,7 @@ const IN_FULL: usize = 10;
 /// Obstacles that are named.
 const OBSTACLES: usize = 5;
 
-pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, strict: bool) -> String {
+pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, options: &RunOptions) -> String {
     let alike = alike(protocol, fuzzed);
     let of = |verdict| alike.iter().filter(|(one, _)| one.check.verdict == verdict).count();
     let (findings, warnings) = (of(Verdict::Fail), of(Verdict::Warn));
@@ -33,7 +34,7 @@ pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, strict: b
     if undecided > 0 {
         parts.push(format!("{undecided} undecided"));
     }
-    let word = match protocol.exit_code(strict) {
+    let word = match protocol.exit_code(options) {
         0 => "PASS",
         1 => "FAIL",
         2 => "MISTAKE",
@@ -44,6 +45,13 @@ pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, strict: b
 
 impl Page<'_> {
     pub(super) fn fuzzed(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
+        if fuzzed.decided == 0
+            && let Some(obstacle) = fuzzed.obstacles.iter().find(|obstacle| obstacle.unreachable)
+        {
+            let cases = fuzzed.obstacles.iter().filter(|obstacle| obstacle.unreachable).map(|obstacle| obstacle.cases);
+            self.gap();
+            self.unreachable(&obstacle.message, &count(cases.sum::<u64>() as usize, "case"), true);
+        }
         self.crashes(protocol);
         for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
             self.gap();
@@ -138,8 +146,6 @@ impl Page<'_> {
         }
         if fuzzed.decided > 0 {
             self.table(fuzzed);
-        } else if fuzzed.obstacles.iter().any(|obstacle| obstacle.unreachable) {
-            self.wrapped("  ", super::UNREACHABLE_HELP);
         }
     }
 
@@ -192,7 +198,7 @@ fn alike<'a>(protocol: &'a ProtocolReport, fuzzed: &'a Fuzzed) -> Vec<(Alike<'a>
                 Some((first, _)) => first.also.push(scenario.id.clone()),
                 None => {
                     places.insert((&check.name, &finding.shape), all.len());
-                    all.push((Alike { scenario, check, also: Vec::new() }, finding));
+                    all.push((Alike { scenario, check, also: Vec::new(), blocks: Blocks::default() }, finding));
                 }
             }
         }

@@ -2,10 +2,12 @@
 
 use annotate_snippets::Level as Title;
 
+use super::super::causes::alike;
 use super::super::text::{count, printable};
 use super::super::{CheckResult, ProtocolReport, ScenarioResult, Standing, covers};
-use super::{Page, or_step};
+use super::{NAMES, Page, list, or_step};
 use crate::deviation::propose::to_toml;
+use crate::event::Verdict;
 
 impl Page<'_> {
     /// Shows the deviations of the hub, with what was seen of each.
@@ -81,8 +83,11 @@ impl Page<'_> {
                 self.field("flaky", &format!("{} in {} of {all}", check.verdict.name(), flaky.broken));
             }
             self.field("reason", &printable(&known.reason));
+            let [one] = &alike(vec![(*scenario, *check)])[..] else { continue };
+            self.blocks(&one.blocks);
         }
         self.more(known.len(), "known failure");
+        self.known_causes(protocol);
         let quiet = protocol.baseline.iter().filter(|entry| {
             let seen = || known.iter().any(|(scenario, check)| covers(&entry.failure, &scenario.id, &check.name));
             entry.standing == Standing::Flaky && !seen()
@@ -102,5 +107,26 @@ impl Page<'_> {
             self.field("delete", &format!("{lines} of {}", self.sources.file(entry.span.file).path));
         }
         self.more(stale.len(), "stale line");
+    }
+
+    /// Shows the scenarios that known causes stopped, by the reasons that the baseline gives.
+    fn known_causes(&mut self, protocol: &ProtocolReport) {
+        let mut reasons = std::collections::BTreeMap::<&str, (Vec<String>, usize)>::new();
+        for scenario in &protocol.scenarios {
+            let Some(known) = &scenario.known_cause else { continue };
+            let (stopped, checks) = reasons.entry(&known.reason).or_default();
+            stopped.push(scenario.id.clone());
+            *checks += scenario.checks.iter().filter(|check| check.verdict == Verdict::Inconclusive).count();
+        }
+        for (reason, (stopped, checks)) in reasons {
+            self.gap();
+            let what = count(stopped.len(), "scenario");
+            self.wrapped(
+                "",
+                &format!("{what} could not continue, as expected; not judged: {}.", count(checks, "check")),
+            );
+            self.field("reason", &printable(reason));
+            self.field("stopped", &list(&stopped, if self.style.verbose { usize::MAX } else { NAMES }));
+        }
     }
 }

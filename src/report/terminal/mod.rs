@@ -11,10 +11,11 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
 use anstyle::{AnsiColor, Style as Paint};
 
+use super::causes::{Alike, Blocks, RootCause, alike, checks_with, symptom};
 use super::text::{count, cut, printable, quoted, time};
 use super::{
     CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, SharedCause,
-    Tally, chosen, reproduce,
+    Tally, chosen, reach, reproduce,
 };
 use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
 use crate::protocol::{Basis, Place};
@@ -49,6 +50,9 @@ const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice if no connection can be made.
 const UNREACHABLE_HELP: &str =
     "Is it running, and is this its address? Try the address with any other WebSocket client.";
+/// Most rules, and most characters of a message, in the line of a cause.
+const FEW_RULES: usize = 3;
+const CAUSE_LINE: usize = 160;
 /// Most characters of a frame or another long text.
 const LONG: usize = 400;
 
@@ -78,10 +82,10 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
 }
 
 /// Returns the last line of a protocol: `FAIL concierge: 2 checks failed, 1 warning; 97 of 112 testable rules proven (119 in
-/// the pack)`.
-pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
+/// the pack); 94 of 110 musts judged; 12 need a hook, 4 not reached`.
+pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
     if let Some(fuzzed) = &protocol.fuzzed {
-        return fuzz::verdict_line(protocol, fuzzed, strict);
+        return fuzz::verdict_line(protocol, fuzzed, options);
     }
     let checks = protocol.check_tally();
     let rules = protocol.rule_totals();
@@ -125,15 +129,16 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     if parts.is_empty() {
         parts.push(format!("{} recorded", count(checks.count(Verdict::Info), "check")));
     }
-    let word = match protocol.exit_code(strict) {
+    let word = match protocol.exit_code(options) {
         0 => "PASS",
         1 => "FAIL",
         2 => "MISTAKE",
         _ => "INCONCLUSIVE",
     };
     let of = if rules.testable == 1 { "rule" } else { "rules" };
+    let reach = protocol.reach().words().map(|words| format!("; {words}")).unwrap_or_default();
     format!(
-        "{word} {}: {}; {} of {} testable {of} proven ({} in the pack)",
+        "{word} {}: {}; {} of {} testable {of} proven ({} in the pack){reach}",
         protocol.name,
         parts.join(", "),
         rules.proven,
@@ -146,7 +151,9 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
 pub fn doubt(protocol: &str, doubt: Doubt) -> String {
     let why = match doubt {
         Doubt::Unrecognised { unknown, received } => {
-            format!("Of {} received, {unknown} match no message of {protocol}", count(received, "frame"))
+            let kinds = if received == 1 { "1 kind".to_owned() } else { format!("{received} kinds") };
+            let matches = if unknown == 1 { "matches" } else { "match" };
+            format!("Of {kinds} of messages received, {unknown} {matches} no message of {protocol}")
         }
         Doubt::NothingWorks { broken, played } => {
             format!("In {broken} of {} no check passed", count(played, "scenario"))
@@ -184,6 +191,9 @@ impl Page<'_> {
         if let Some(fuzzed) = &protocol.fuzzed {
             return self.fuzzed(protocol, fuzzed);
         }
+        if protocol.doubt.is_none() {
+            self.root_causes(protocol);
+        }
         // The cause that explains most comes first.
         let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
         let causes_first = match protocol.doubt {
@@ -202,19 +212,24 @@ impl Page<'_> {
         }
         self.deviations(protocol);
         self.crashes(protocol);
-        let symptom = symptom(protocol);
-        if let Some((message, scenarios, played)) = symptom
+        let mut failures = alike(unknown(protocol, Verdict::Fail));
+        let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
+        let symptom = symptom(&failures, played).map(|(message, failed)| (message.to_owned(), failed));
+        if let Some((message, failed)) = &symptom
             && protocol.doubt.is_none()
         {
             self.gap();
-            let failed = format!("{scenarios} of {} failed in the same way", count(played, "scenario"));
+            let failed = format!("{failed} of {} failed in the same way", count(played, "scenario"));
             self.wrapped("", &format!("{failed}: {}.", printable(message).trim_end_matches('.')));
         }
         for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
             self.gap();
             self.mistake(scenario);
         }
-        let failures = alike(unknown(protocol, Verdict::Fail));
+        // What blocks most comes first.
+        let mut weights = std::collections::BTreeMap::<&str, usize>::new();
+        failures.iter().for_each(|one| *weights.entry(&one.scenario.id).or_default() += one.blocks.checks);
+        failures.sort_by_key(|one| std::cmp::Reverse(weights.get(one.scenario.id.as_str()).copied()));
         let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
         let one_reason = protocol.doubt.is_some() || symptom.is_some();
         let in_full =
@@ -237,39 +252,74 @@ impl Page<'_> {
             self.infos(protocol);
         }
         self.log(protocol);
+        if let Some(too_little) = protocol.too_little(self.options)
+            && protocol.check_tally().decided() > 0
+            && protocol.exit_code(self.options) == 3
+            && protocol.unplayed.is_empty()
+        {
+            self.gap();
+            self.wrapped("", &reach::explained(protocol, too_little));
+        }
         self.gap();
         self.numbers(protocol);
+    }
+
+    /// Lists what went wrong, if that is several things: each in a line, with what it breaks and blocks.
+    fn root_causes(&mut self, protocol: &ProtocolReport) {
+        let expected = |cause: &RootCause<'_>| match cause {
+            RootCause::Check(one) => one.check.known.is_some(),
+            RootCause::Precondition(cause) => protocol.expects(cause),
+        };
+        let mut causes = protocol.root_causes();
+        causes.retain(|cause| !expected(cause));
+        if causes.len() < 2 {
+            return;
+        }
+        self.gap();
+        self.line(&format!("{}; those that block most first:", count(causes.len(), "cause")));
+        for cause in causes.iter().take(self.most()) {
+            let what = match cause {
+                RootCause::Check(one) => {
+                    format!("{}: {}", one.check.name, printable(or_step(one.scenario.report(one.check))))
+                }
+                RootCause::Precondition(cause) if cause.unreachable => "the hub could not be reached".to_owned(),
+                RootCause::Precondition(cause) if cause.step.is_empty() => printable(&cause.message).into_owned(),
+                RootCause::Precondition(cause) => {
+                    format!("`{}`: {}", printable(&cause.step), printable(&cause.message))
+                }
+            };
+            let mut facts = Vec::new();
+            if !cause.breaks().is_empty() {
+                facts.push(format!("breaks {}", cause.breaks().join(", ")));
+            }
+            if cause.blocks().checks > 0 {
+                facts.push(format!("blocks {}", blocked(cause.blocks(), FEW_RULES)));
+            }
+            facts.push(format!("in {}", count(cause.found_in(), "scenario")));
+            let what = cut(what.trim_end_matches('.'), CAUSE_LINE).into_owned();
+            self.wrapped("  - ", &format!("{what}; {}", facts.join(", ")));
+        }
+        self.more(causes.len(), "cause");
     }
 
     // Failed preconditions.
 
     fn causes(&mut self, protocol: &ProtocolReport) {
-        for cause in protocol.causes.iter().take(self.most()) {
+        let causes: Vec<&SharedCause> = protocol.causes.iter().filter(|cause| !protocol.expects(cause)).collect();
+        for cause in causes.iter().take(self.most()) {
             self.gap();
             self.cause(protocol, cause);
         }
-        self.more(protocol.causes.len(), "cause");
+        self.more(causes.len(), "cause");
     }
 
     fn cause(&mut self, protocol: &ProtocolReport, cause: &SharedCause) {
-        let message = printable(&cause.message);
-        let message = message.trim_end_matches('.');
-        // Do not add a full stop after a question.
-        let end = if message.ends_with(['?', '!']) { "" } else { "." };
         let scenarios = count(cause.scenarios.len(), "scenario");
         if cause.unreachable {
-            let nothing =
-                if protocol.check_tally().decided() == 0 { "nothing was checked" } else { "it was reachable before" };
-            self.wrapped(
-                "",
-                &format!(
-                    "The hub at {} could not be reached: {message}{end} {scenarios} needed a connection; {nothing}.",
-                    printable(&self.options.target)
-                ),
-            );
-            self.wrapped("  ", UNREACHABLE_HELP);
-            return;
+            let never = protocol.check_tally().decided() == 0;
+            return self.unreachable(&cause.message, &scenarios, never);
         }
+        let (message, end) = sentence(&cause.message);
         let what = if cause.at_once { "could not start" } else { "could not continue" };
         let place = cause.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
         let step = if cause.step.is_empty() { String::new() } else { format!("`{}`{place}: ", printable(&cause.step)) };
@@ -278,9 +328,20 @@ impl Page<'_> {
             self.detail(detail);
         }
         self.field("stopped", &list(&cause.scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
+        self.blocks(&cause.blocks);
         if let Some(first) = cause.scenarios.first() {
             self.command(&reproduce(self.options, &protocol.name, &chosen(first), 1));
         }
+    }
+
+    /// Shows that no connection could be made, of which `needed` it (such as `3 scenarios`), and what to try.
+    fn unreachable(&mut self, message: &str, needed: &str, never: bool) {
+        let (message, end) = sentence(message);
+        let nothing = if never { "nothing was checked" } else { "it was reachable before" };
+        let target = printable(&self.options.target);
+        let what = format!("The hub at {target} could not be reached: {message}{end}");
+        self.wrapped("", &format!("{what} {needed} needed a connection; {nothing}."));
+        self.wrapped("  ", UNREACHABLE_HELP);
     }
 
     fn doubt(&mut self, protocol: &ProtocolReport, doubt: Doubt) {
@@ -304,7 +365,7 @@ impl Page<'_> {
     fn failures(&mut self, protocol: &ProtocolReport, failures: &[Alike<'_>]) {
         let scenario = failures[0].scenario;
         let mut shown: Option<&ScenarioReport> = None;
-        for Alike { check, also, .. } in failures {
+        for Alike { check, also, blocks, .. } in failures {
             self.gap();
             let report = scenario.report(check);
             let title = format!("{}: {}", scenario.id, printable(or_step(report)));
@@ -317,6 +378,7 @@ impl Page<'_> {
                 self.detail(detail);
             }
             self.also(also);
+            self.blocks(blocks);
             let run = scenario.run_of(check);
             if shown.is_none_or(|shown| shown.history.is_empty() && !run.history.is_empty()) {
                 shown = Some(run);
@@ -383,7 +445,7 @@ impl Page<'_> {
 
     fn warnings(&mut self, protocol: &ProtocolReport) {
         let warned = alike(unknown(protocol, Verdict::Warn));
-        for Alike { scenario, check, also } in warned.iter().take(self.most()) {
+        for Alike { scenario, check, also, blocks } in warned.iter().take(self.most()) {
             self.gap();
             let report = scenario.report(check);
             let flaky = check
@@ -400,6 +462,7 @@ impl Page<'_> {
                 self.detail(&brief);
             }
             self.also(also);
+            self.blocks(blocks);
         }
         self.more(warned.len(), "warning");
     }
@@ -441,6 +504,13 @@ impl Page<'_> {
         }
     }
 
+    /// Shows what could not be judged because of this.
+    fn blocks(&mut self, blocks: &Blocks) {
+        if blocks.checks > 0 {
+            self.field("blocks", &blocked(blocks, if self.style.verbose { usize::MAX } else { NAMES }));
+        }
+    }
+
     /// Shows other scenarios with the same failure.
     fn also(&mut self, scenarios: &[String]) {
         if !scenarios.is_empty() {
@@ -449,7 +519,7 @@ impl Page<'_> {
     }
 
     fn brief(&mut self, word: &str, one: &Alike<'_>) {
-        let Alike { scenario, check, also } = one;
+        let Alike { scenario, check, also, .. } = one;
         let report = scenario.report(check);
         let place = self.sources.place(report.span.unwrap_or(scenario.span));
         let also = if also.is_empty() { String::new() } else { format!(", also in {}", count(also.len(), "scenario")) };
@@ -506,7 +576,7 @@ impl Page<'_> {
         if !protocol.unplayed.is_empty() {
             self.field("not played", &list(&protocol.unplayed, if self.style.verbose { usize::MAX } else { NAMES }));
         }
-        if self.style.verbose || protocol.exit_code(self.options.strict) != 0 {
+        if self.style.verbose || protocol.exit_code(self.options) != 0 {
             self.leftovers(protocol);
         }
         if let Some((scenario, margin)) = protocol.slimmest() {
@@ -548,10 +618,9 @@ impl Page<'_> {
     }
 
     fn verdict_line(&mut self, protocol: &ProtocolReport) {
-        let strict = self.options.strict;
-        let line = verdict_line(protocol, strict);
+        let line = verdict_line(protocol, self.options);
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        self.line(&format!("{} {rest}", self.paint(color_of(protocol.exit_code(strict)), word)));
+        self.line(&format!("{} {rest}", self.paint(color_of(protocol.exit_code(self.options)), word)));
     }
 
     // Output.
@@ -635,21 +704,6 @@ impl Page<'_> {
     }
 }
 
-/// Returns the message with which at least half of the scenarios failed, three at least; and how many failed so, of how
-/// many.
-fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
-    let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
-    for (scenario, check) in unknown(protocol, Verdict::Fail) {
-        let failed = scenarios.entry(or_step(scenario.report(check))).or_default();
-        if failed.last() != Some(&scenario.id.as_str()) {
-            failed.push(&scenario.id);
-        }
-    }
-    let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
-    let (message, failed) = scenarios.into_iter().max_by_key(|(_, failed)| failed.len())?;
-    (failed.len() >= 3 && failed.len() * 2 >= played).then_some((message, failed.len(), played))
-}
-
 /// Formats `must, stated in line 43 of "the document"`.
 fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
     let of = if document.is_empty() { String::new() } else { format!(" of \"{document}\"") };
@@ -701,48 +755,27 @@ fn tally(tally: &Tally) -> String {
     }
 }
 
+/// Formats `4 checks of CON-001, CON-002 and 2 more`.
+fn blocked(blocks: &Blocks, most: usize) -> String {
+    let rules: Vec<String> = blocks.rules.iter().cloned().collect();
+    let of = if rules.is_empty() { String::new() } else { format!(" of {}", list(&rules, most)) };
+    format!("{}{of}", count(blocks.checks, "check"))
+}
+
 fn list(names: &[String], most: usize) -> String {
     let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
 }
 
+/// Returns a message as the end of a sentence, and the full stop that it still needs: none after a question.
+fn sentence(message: &str) -> (String, &'static str) {
+    let message = printable(message).trim_end_matches('.').to_owned();
+    let end = if message.ends_with(['?', '!']) { "" } else { "." };
+    (message, end)
+}
+
 fn or_step(check: &CheckReport) -> &str {
     if check.message.is_empty() { &check.step } else { &check.message }
-}
-
-/// A check, and the other scenarios in which the same check (a schema, an entry of `always`) has the same verdict.
-struct Alike<'a> {
-    scenario: &'a ScenarioResult,
-    check: &'a CheckResult,
-    also: Vec<String>,
-}
-
-fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a>> {
-    let mut places = std::collections::HashMap::new();
-    let mut all: Vec<Alike<'a>> = Vec::new();
-    for (scenario, check) in checks {
-        // Group checks of shared places, and checks without a place, by name.
-        let span = scenario.report(check).span;
-        let key = (span, span.is_none().then_some(check.name.as_str()));
-        match places.get(&key).and_then(|at: &usize| all.get_mut(*at)) {
-            Some(first) if !std::ptr::eq(first.scenario, scenario) => {
-                if first.also.last() != Some(&scenario.id) {
-                    first.also.push(scenario.id.clone());
-                }
-            }
-            Some(_) => all.push(Alike { scenario, check, also: Vec::new() }),
-            None => {
-                places.insert(key, all.len());
-                all.push(Alike { scenario, check, also: Vec::new() });
-            }
-        }
-    }
-    all
-}
-
-fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
-    let all = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
-    all.filter(|(_, check)| check.verdict == verdict).collect()
 }
 
 /// Returns checks of this verdict that no baseline expects.
@@ -819,7 +852,8 @@ mod tests {
         let mut run = Run::hostile();
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
-        assert!(text.ends_with("(9 in the pack)\n"), "{text}");
+        let end = "(9 in the pack); 5 of 6 musts judged; 1 checked below their level\n";
+        assert!(text.ends_with(end), "{text}");
         // Spans beyond the end of their sources.
         let paths: Vec<String> = (0..10).map(|i| format!("file-{i}.yaml")).collect();
         run.sources = Sources::default();

@@ -71,7 +71,7 @@ impl Page<'_> {
 
     /// Shows the end of the hub's output if the run failed and no crash has shown it.
     pub(super) fn log(&mut self, protocol: &ProtocolReport) {
-        if protocol.exit_code(self.options.strict) == 0 {
+        if protocol.exit_code(self.options) == 0 {
             return;
         }
         for process in protocol.processes.iter().filter(|process| process.crashes.is_empty()) {

@@ -1,0 +1,352 @@
+//! Causes before consequences: what went wrong, each once, however many scenarios it was found in, and what it keeps from
+//! being judged.
+//!
+//! A cause is a check that failed, or a step without rules (a precondition) that did. The same step of a shared scene or
+//! opening is one cause in all scenarios, and so is the same violation of a schema at the same place of the same message.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::text::plain;
+use super::{CheckResult, Known, ProtocolReport, ScenarioResult};
+use crate::event::{Cause, CheckReport, Detail, ScenarioReport, Verdict};
+use crate::syntax::source::Span;
+
+/// A failed precondition with all scenarios that it stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedCause {
+    pub span: Option<Span>,
+    pub step: String,
+    /// The most frequent message.
+    pub message: String,
+    pub detail: Option<Detail>,
+    pub unreachable: bool,
+    pub scenarios: Vec<String>,
+    /// Whether no check of any of them was evaluated.
+    pub at_once: bool,
+    pub blocks: Blocks,
+}
+
+/// The checks that a cause kept from being evaluated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    pub checks: usize,
+    /// Those of their rules.
+    pub rules: BTreeSet<String>,
+}
+
+impl Blocks {
+    /// Returns the checks of a scenario that were never evaluated.
+    fn of(scenario: &ScenarioResult) -> Self {
+        let mut blocks = Self::default();
+        for check in scenario.checks.iter().filter(|check| check.verdict == Verdict::Inconclusive) {
+            let report = scenario.report(check);
+            if report.asked == 0 {
+                blocks.checks += 1;
+                blocks.rules.extend(report.rules.iter().map(|(used, _)| used.id.clone()));
+            }
+        }
+        blocks
+    }
+
+    fn add(&mut self, other: Self) {
+        self.checks += other.checks;
+        self.rules.extend(other.rules);
+    }
+}
+
+/// A check with its scenario, the other scenarios in which the same failed, and what that blocks in all of them.
+pub struct Alike<'a> {
+    pub scenario: &'a ScenarioResult,
+    pub check: &'a CheckResult,
+    pub also: Vec<String>,
+    pub blocks: Blocks,
+}
+
+/// What went wrong: a group of equal failed checks, or a precondition.
+pub enum RootCause<'a> {
+    Check(Alike<'a>),
+    Precondition(&'a SharedCause),
+}
+
+impl<'a> RootCause<'a> {
+    pub fn blocks(&self) -> &Blocks {
+        match self {
+            Self::Check(alike) => &alike.blocks,
+            Self::Precondition(cause) => &cause.blocks,
+        }
+    }
+
+    /// Returns the number of scenarios in which it was found.
+    pub fn found_in(&self) -> usize {
+        match self {
+            Self::Check(alike) => 1 + alike.also.len(),
+            Self::Precondition(cause) => cause.scenarios.len(),
+        }
+    }
+
+    /// Returns the rules that it breaks.
+    pub fn breaks(&self) -> Vec<&'a str> {
+        match self {
+            Self::Check(alike) => {
+                let rules = alike.scenario.report(alike.check).rules.iter();
+                rules.filter(|(_, verdict)| *verdict == alike.check.verdict).map(|(used, _)| used.id.as_str()).collect()
+            }
+            Self::Precondition(_) => Vec::new(),
+        }
+    }
+}
+
+impl ProtocolReport {
+    /// Whether the baseline expects a failed precondition, in all scenarios that it stopped.
+    pub fn expects(&self, cause: &SharedCause) -> bool {
+        let mut stopped = self.scenarios.iter().filter(|scenario| cause.scenarios.contains(&scenario.id));
+        stopped.all(|scenario| scenario.known_cause.is_some())
+    }
+
+    /// Returns the causes of everything that failed or could not be judged, those that block most first. Failures that the
+    /// baseline expects are among them.
+    pub fn root_causes(&self) -> Vec<RootCause<'_>> {
+        let failed = alike(checks_with(self, Verdict::Fail));
+        let preconditions = self.causes.iter().map(RootCause::Precondition);
+        let mut all: Vec<RootCause<'_>> = preconditions.chain(failed.into_iter().map(RootCause::Check)).collect();
+        let unreachable = |cause: &RootCause<'_>| matches!(cause, RootCause::Precondition(cause) if cause.unreachable);
+        all.sort_by_key(|cause| (!unreachable(cause), std::cmp::Reverse((cause.blocks().checks, cause.found_in()))));
+        all
+    }
+}
+
+/// Returns the name of the failed or warning check that is why a scenario was stopped, if there is one. It may belong to an
+/// outer step such as `joins`: then it has the same detail.
+fn accused<'a>(run: &'a ScenarioReport, cause: &Cause) -> Option<&'a str> {
+    let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
+    let is_it = |check: &&CheckReport| {
+        (check.span.is_some() && check.span == cause.span) || (check.detail.is_some() && check.detail == cause.detail)
+    };
+    run.checks.iter().filter(judged).find(is_it).map(|check| check.name.as_str())
+}
+
+/// Returns the first repetition that was stopped, why, and the failed check that is the reason.
+fn stopped(scenario: &ScenarioResult) -> Option<(&ScenarioReport, &Cause, Option<&str>)> {
+    let (run, cause) = scenario.runs.iter().find_map(|run| Some((run, run.cause.as_ref()?)))?;
+    Some((run, cause, accused(run, cause)))
+}
+
+/// Returns the known failure that stopped a scenario: a failed check that the baseline has, or a precondition of which
+/// `known` knows. `None` if a repetition is undecided for another reason, or a check that was evaluated is.
+pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<Known>) -> Option<Known> {
+    let explained = |run: &ScenarioReport| {
+        let cause = run.cause.as_ref()?;
+        match accused(run, cause) {
+            Some(name) => scenario.checks.iter().find(|check| check.name == name)?.known.clone(),
+            None if cause.unreachable => None,
+            None => known(cause),
+        }
+    };
+    let mut first = None;
+    for run in scenario.runs.iter().filter(|run| run.verdict == Verdict::Inconclusive) {
+        if run.checks.iter().any(|check| check.verdict == Verdict::Inconclusive && check.asked > 0) {
+            return None;
+        }
+        let known = explained(run)?;
+        first.get_or_insert(known);
+    }
+    first
+}
+
+/// Returns each failed precondition of a protocol that could be in a baseline, with its scenario: one that is no failed check,
+/// on a hub that was reached.
+pub fn preconditions(protocol: &ProtocolReport) -> impl Iterator<Item = (&ScenarioResult, &Cause)> {
+    let runs = protocol.scenarios.iter().flat_map(|scenario| scenario.runs.iter().map(move |run| (scenario, run)));
+    let causes = runs.filter_map(|(scenario, run)| Some((scenario, run, run.cause.as_ref()?)));
+    causes
+        .filter(|(_, run, cause)| !cause.unreachable && accused(run, cause).is_none())
+        .map(|(scenario, _, cause)| (scenario, cause))
+}
+
+/// Formats a failed precondition as a baseline lists it: `STEP: MESSAGE`.
+pub fn named(cause: &Cause) -> String {
+    match cause.step.as_str() {
+        "" => without_step(cause).to_owned(),
+        step => format!("{step}: {}", without_step(cause)),
+    }
+}
+
+/// Groups the failed preconditions of scenarios by their step's place: openings and scenes are shared by scenarios.
+pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
+    #[derive(PartialEq)]
+    enum Key<'a> {
+        Unreachable,
+        Place(Span),
+        Step(&'a str, &'a str),
+    }
+    let mut groups: Vec<(Key<'_>, SharedCause, Vec<(&str, usize)>)> = Vec::new();
+    for scenario in scenarios {
+        // A failed check that ended its scenario is a cause of its own.
+        let Some((run, cause, None)) = stopped(scenario) else { continue };
+        let message = without_step(cause);
+        let key = match cause {
+            cause if cause.unreachable => Key::Unreachable,
+            Cause { span: Some(span), .. } => Key::Place(*span),
+            cause => Key::Step(&cause.step, message),
+        };
+        // Schemas and framing are checked without a step.
+        let at_once = !run.checks.iter().any(|check| check.span.is_some() && check.asked > 0);
+        let place = groups.iter().position(|(known, ..)| *known == key).unwrap_or_else(|| {
+            let first = SharedCause {
+                span: cause.span,
+                step: cause.step.clone(),
+                message: String::new(),
+                detail: cause.detail.clone(),
+                unreachable: cause.unreachable,
+                scenarios: Vec::new(),
+                at_once: true,
+                blocks: Blocks::default(),
+            };
+            groups.push((key, first, Vec::new()));
+            groups.len() - 1
+        });
+        let (_, group, messages) = &mut groups[place];
+        match messages.iter_mut().find(|(known, _)| *known == message) {
+            Some((_, times)) => *times += 1,
+            None => messages.push((message, 1)),
+        }
+        group.scenarios.push(scenario.id.clone());
+        group.at_once &= at_once;
+        group.blocks.add(Blocks::of(scenario));
+    }
+    let mut causes: Vec<SharedCause> = Vec::new();
+    for (_, mut cause, messages) in groups {
+        // The first of the most frequent: max_by_key would take the last.
+        let frequent = messages.iter().rev().max_by_key(|(_, times)| *times);
+        cause.message = frequent.map(|(message, _)| (*message).to_owned()).unwrap_or_default();
+        // Different steps may have failed for the same reason, such as a refused upgrade.
+        match causes.iter_mut().find(|known| gist(known) == gist(&cause)) {
+            Some(known) => {
+                known.scenarios.append(&mut cause.scenarios);
+                known.at_once &= cause.at_once;
+                known.blocks.add(cause.blocks);
+            }
+            None => causes.push(cause),
+        }
+    }
+    causes.sort_by_key(|cause| (!cause.unreachable, std::cmp::Reverse(cause.scenarios.len())));
+    causes
+}
+
+fn gist(cause: &SharedCause) -> (&str, Option<(&str, &str)>) {
+    (&cause.message, cause.detail.as_ref().map(|detail| (detail.expected.as_str(), detail.received.as_str())))
+}
+
+/// Returns the message of a cause without `actor: step:`, for comparison with others.
+pub fn without_step(cause: &Cause) -> &str {
+    match cause.message.split_once(&format!("{}: ", cause.step)) {
+        Some((_, message)) => message,
+        None => &cause.message,
+    }
+}
+
+/// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), and those without a place (schemas,
+/// framing) with the same message.
+pub fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a>> {
+    #[derive(PartialEq, Eq, Hash)]
+    enum Key<'a> {
+        Place(Span),
+        Frame(&'a str, String),
+    }
+    let mut places: HashMap<Key<'a>, usize> = HashMap::new();
+    let mut all: Vec<Alike<'a>> = Vec::new();
+    for (scenario, check) in checks {
+        let report = scenario.report(check);
+        let stops = stopped(scenario).is_some_and(|(.., name)| name == Some(check.name.as_str()));
+        let blocks = if stops { Blocks::of(scenario) } else { Blocks::default() };
+        let key = match report.span {
+            Some(span) => Key::Place(span),
+            None => Key::Frame(&check.name, plain(&report.message)),
+        };
+        match places.get(&key).and_then(|at| all.get_mut(*at)) {
+            Some(first) if !std::ptr::eq(first.scenario, scenario) => {
+                if first.also.last() != Some(&scenario.id) {
+                    first.also.push(scenario.id.clone());
+                }
+                first.blocks.add(blocks);
+            }
+            Some(_) => all.push(Alike { scenario, check, also: Vec::new(), blocks }),
+            None => {
+                places.insert(key, all.len());
+                all.push(Alike { scenario, check, also: Vec::new(), blocks });
+            }
+        }
+    }
+    all
+}
+
+pub fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+    let all = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
+    all.filter(|(_, check)| check.verdict == verdict).collect()
+}
+
+/// Returns the message with which at least half of the scenarios failed, three at least; how many, of how many. Their checks
+/// are different ones, so that they are no single cause, but likely have one.
+pub fn symptom<'a>(failures: &'a [Alike<'a>], played: usize) -> Option<(&'a str, usize)> {
+    let mut scenarios = BTreeMap::<&'a str, BTreeSet<&'a str>>::new();
+    for one in failures {
+        let report = one.scenario.report(one.check);
+        let message = if report.message.is_empty() { &report.step } else { &report.message };
+        let failed = scenarios.entry(message).or_default();
+        failed.insert(&one.scenario.id);
+        failed.extend(one.also.iter().map(String::as_str));
+    }
+    let (message, failed) = scenarios.into_iter().max_by_key(|(_, failed)| failed.len())?;
+    (failed.len() >= 3 && failed.len() * 2 >= played).then_some((message, failed.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Run, options};
+    use super::*;
+
+    fn lines(run: &Run) -> Vec<String> {
+        let report = run.report(options());
+        let line = |cause: &RootCause<'_>| {
+            let what = match cause {
+                RootCause::Check(one) => one.check.name.clone(),
+                RootCause::Precondition(cause) => cause.step.clone(),
+            };
+            let Blocks { checks, rules } = cause.blocks();
+            format!("{what} breaks {:?} in {}, blocks {checks} of {rules:?}", cause.breaks(), cause.found_in())
+        };
+        report.protocols[0].root_causes().iter().map(line).collect()
+    }
+
+    #[test]
+    fn causes_come_once_and_what_blocks_most_comes_first() {
+        assert_eq!(
+            lines(&Run::greeting_broken()),
+            [
+                r#"GRE-001 breaks ["GRE-001"] in 1, blocks 3 of {"GRE-002", "GRE-003", "GRE-004"}"#,
+                r#"expects: welcome breaks [] in 2, blocks 2 of {"GRE-006", "GRE-009"}"#,
+            ]
+        );
+        assert_eq!(
+            lines(&Run::unreachable()),
+            [
+                r#"connects breaks [] in 3, blocks 6 of {"GRE-001", "GRE-002", "GRE-003", "GRE-004", "GRE-006", "GRE-009"}"#
+            ]
+        );
+        assert!(lines(&Run::all_pass()).is_empty());
+    }
+
+    /// The value that was found does not matter, the place does.
+    #[test]
+    fn a_violation_at_the_same_place_of_a_message_is_one_cause() {
+        let of = |messages: [&str; 3]| lines(&Run::schema_broken_with(messages));
+        let one = r#"schema:welcome:GRE-004 breaks ["GRE-004"] in 3, blocks 0 of {}"#;
+        let at = |place: &str, found: &str| {
+            format!("`welcome` breaks its schema at {place}: expected a number, found {found}")
+        };
+        let [a, b, c] = [at("/at", "\"now\""), at("/at", "\"then\""), at("/until", "\"now\"")];
+        assert_eq!(of([&a, &a, &b]), [one]);
+        let two = [one.replace("in 3", "in 2"), one.replace("in 3", "in 1")];
+        assert_eq!(of([&a, &c, &b]), two);
+    }
+}
