@@ -24,7 +24,7 @@ pub struct Sentence {
 
 /// Required and the like are ordinary words in lower case; `may 2026` is a month.
 static WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let words = r"\b(?:(?<must>(?i:must|shall)|REQUIRED)|(?<should>(?i:should)|RECOMMENDED)|(?<may>(?i:may)(?: \d)?|OPTIONAL))\b";
+    let words = r"\b(?:(?<must>(?i:must|shall)|REQUIRED)|(?<should>(?i:should)|RECOMMENDED)|(?<may>(?i:may)(?: \d+)?|OPTIONAL))\b";
     Regex::new(words).ok()
 });
 
@@ -104,6 +104,9 @@ fn sentences(text: &str) -> Vec<String> {
             if ends && !goes_on {
                 found.push(String::new());
             }
+        }
+        if item.starts_with('#') {
+            found.push(String::new());
         }
     }
     found.retain(|sentence| !sentence.is_empty());
