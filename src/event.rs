@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::deviation::Seen;
-use crate::deviation::propose::Missed;
+use crate::deviation::proposal::Missed;
 use crate::protocol::{Basis, Level};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Span;

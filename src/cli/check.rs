@@ -17,7 +17,7 @@ use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
 use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
-use crate::deviation::propose::to_toml;
+use crate::deviation::proposal::to_toml;
 use crate::event::{Event, ScenarioReport};
 use crate::hub::prepare::Subject;
 use crate::hub::process::GRACE;

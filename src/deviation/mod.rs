@@ -2,18 +2,18 @@
 //!
 //! An entry translates frames in both directions: what was received is read as the document has it, and what is sent is
 //! written as the hub wants it. Every entry that applies to a frame is a finding of its own, against the rules it breaks.
-//! Pure data between the sockets and whoever plays a conversation; nothing here knows a protocol.
+//! Pure data between the sockets and the engines; nothing here knows a protocol.
 
 mod parse;
-pub mod propose;
-mod translate;
+pub mod proposal;
+mod translation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-pub use translate::Translated;
+pub use translation::Translated;
 
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;

@@ -10,7 +10,7 @@ use super::active_step::{Active, Failure, Kind as FailureKind};
 use super::actor::{Entry, EntryKind, Link};
 use super::checks::{Snapshot, eval_failure};
 use super::{Conversation, Output, Phase};
-use crate::deviation::propose::{Missed, MissedKind};
+use crate::deviation::proposal::{Missed, MissedKind};
 use crate::event::{Cause, Outcome};
 use crate::protocol::Level;
 use crate::scenario::model::{Act, ActorId, BlockId, MessageName, Program, Role, Step, Want, Who};
@@ -585,7 +585,16 @@ impl Conversation {
                     };
                     let actor = &self.actors[id];
                     let instead = actor.inbox.iter().filter_map(unknown).take(MOST_INSTEAD).collect();
-                    MissedKind::Message { message, after: actor.last_message, instead }
+                    let same = |entry: &Entry| match &entry.kind {
+                        EntryKind::Message { json: Some(json), message: Some(found) }
+                            if !entry.claimed && *found == message =>
+                        {
+                            Some(json.clone())
+                        }
+                        _ => None,
+                    };
+                    let near = actor.inbox.iter().filter_map(same).take(MOST_INSTEAD).collect();
+                    MissedKind::Message { message, after: actor.last_message, instead, near }
                 }
                 (Act::Connect(_), Link::Refused { refusal, text, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);

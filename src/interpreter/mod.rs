@@ -10,7 +10,7 @@ mod blocks;
 mod checks;
 mod close;
 pub mod decode;
-mod deviations;
+mod deviation;
 mod expect;
 mod finding;
 mod frame_rules;
@@ -32,7 +32,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::deviation::propose::Missed;
+use crate::deviation::proposal::Missed;
 use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::redact::Masker;
 use crate::scenario::functions::World;
@@ -221,7 +221,7 @@ pub struct Conversation {
     deviations: crate::deviation::Seen,
     missed: Vec<Missed>,
     /// Messages that are assumed to come.
-    assumed: Vec<deviations::Assumed>,
+    assumed: Vec<deviation::Assumed>,
     /// When the conversation first went on behind a failure.
     doubted_since: Option<Duration>,
     /// The messages that were received, by their indices in the pack.

@@ -10,7 +10,7 @@ use super::{
     CheckResult, Deviating, Doubt, Flaky, Fuzzed, Known, Proposed, ProtocolReport, RuleReport, RuleStatus, RunOptions,
     RunReport, ScenarioResult, Standing, causes::causes, scenario_verdict, worst,
 };
-use crate::deviation::propose::{Missed, MissedKind, Proposal, propose};
+use crate::deviation::proposal::{Missed, MissedKind, Proposal, propose};
 use crate::deviation::{Change, Deviations, Sightings, name};
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Pack, Rule, Way};

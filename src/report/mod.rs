@@ -23,7 +23,7 @@ pub use aggregator::{Aggregator, Outline, Planned};
 pub use causes::SharedCause;
 pub use fuzz::Fuzzed;
 
-use crate::deviation::propose::Proposal;
+use crate::deviation::proposal::Proposal;
 use crate::event::{CheckReport, Margin, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Basis, Level, Place};
 use crate::syntax::source::Span;

@@ -335,7 +335,7 @@ fn steady(line: &str, figures: bool) -> String {
     static SAME: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         [
             (r"\d+(\.\d+)? (ns|µs|ms|s|min)\b", "TIME"),
-            (r"\b([a-z]+)_[0-9a-z]{6,9}_\d+(x\d+)?\b", "${1}_ID"),
+            (r"\b[a-z]{2,12}?[0-9a-z]{6,9}x\d+(x\d+)?\b", "ID"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
             (r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
             // Cut off, and ids before that may be of any length.

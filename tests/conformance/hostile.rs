@@ -49,8 +49,8 @@ fn gist(done: &Done) -> String {
 fn assert_snapshot(name: &str, done: &Done) {
     with_steady_text(|| {
         let mut settings = insta::Settings::clone_current();
-        settings.add_filter(r"\b\d+ (scenario|frame|check|warning|cause)s?\b", "N $1(s)");
-        settings.add_filter(r"\b\d+ (inconclusive|of|testable|in the pack)\b", "N $1");
+        settings.add_filter(r"\b\d+(\s+)(scenario|frame|check|warning|cause|kind)s?\b", "N${1}$2(s)");
+        settings.add_filter(r"\b\d+ (inconclusive|of|testable|in the pack|musts?|needs?|more)\b", "N $1");
         settings.add_filter(r"\bof \d+\b", "of N");
         settings.add_filter(r"received, \d+ match", "received, N match");
         settings.add_filter(r"(\.yaml):\d+", "$1:LINE");

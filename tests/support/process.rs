@@ -237,7 +237,7 @@ pub fn with_steady_text(assert: impl FnOnce()) {
             (r"(wss?|https?)://127\.0\.0\.1:\d+", "$1://HUB"),
             (r"127\.0\.0\.1:\d+", "HUB"),
             (r"\b\d+(\.\d+)? (µs|ms|s)\b", "TIME"),
-            (r"\b([a-z]+)_[0-9a-z]{6,9}_\d+\b", "${1}_ID"),
+            (r"\b[a-z]{2,12}?[0-9a-z]{6,9}x\d+(x\d+)?\b", "ID"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
             // Cut off in the middle.
             (r"[0-9a-f]{4,8}…", "UUID…"),

@@ -6,7 +6,7 @@ use super::super::causes::alike;
 use super::super::text::{count, printable};
 use super::super::{CheckResult, ProtocolReport, ScenarioResult, Standing, covers};
 use super::{NAMES, Page, list, or_step};
-use crate::deviation::propose::to_toml;
+use crate::deviation::proposal::to_toml;
 use crate::event::Verdict;
 
 impl Page<'_> {

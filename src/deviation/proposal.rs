@@ -28,6 +28,8 @@ pub enum MissedKind {
         after: Option<usize>,
         /// Received messages that are not documented and no step expected.
         instead: Vec<Value>,
+        /// Received messages of this kind that were not as expected.
+        near: Vec<Value>,
     },
     /// An upgrade: the hub refused it with this answer.
     Upgrade { status: u64, answer: String },
@@ -52,11 +54,13 @@ pub const UNKNOWN: &str = "TODO";
 /// Returns the proposals for what was missed. `received` are the messages that came at least once.
 pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> Vec<Proposal> {
     let mut by_message: BTreeMap<usize, Vec<(&Missed, Option<usize>, &[Value])>> = BTreeMap::new();
+    let mut near_by_message: BTreeMap<usize, Vec<(&Missed, &[Value])>> = BTreeMap::new();
     let mut proposals = Vec::new();
     for one in missed {
         match &one.what {
-            MissedKind::Message { message, after, instead } => {
+            MissedKind::Message { message, after, instead, near } => {
                 by_message.entry(*message).or_default().push((one, *after, instead));
+                near_by_message.entry(*message).or_default().push((one, near));
             }
             MissedKind::Upgrade { status, answer } => proposals.extend(upgrade(*status, answer)),
         }
@@ -73,6 +77,18 @@ pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> V
             }
             Some(_) => continue,
             None => absent(pack, message, all.iter().map(|(_, after, _)| *after)),
+        };
+        if !rules.is_empty() {
+            entry.insert("rules".to_owned(), json!(rules));
+        }
+        entry.insert("reason".to_owned(), Value::from(REASON));
+        proposals.push(Proposal { entry: Value::Object(entry), complete: true, message: Some(message) });
+    }
+    for (message, all) in near_by_message {
+        let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, _)| &missed.rules).collect();
+        let Some(mut entry) = all.iter().flat_map(|(_, near)| *near).find_map(|frame| member(pack, message, frame))
+        else {
+            continue;
         };
         if !rules.is_empty() {
             entry.insert("rules".to_owned(), json!(rules));
@@ -135,6 +151,46 @@ fn form(pack: &Pack, message: usize, frame: &Value) -> Option<Form> {
     }
     let entry = json!({ "message": expected.name, "instead": like });
     Some(Form { entry: members(entry), score: alike + same * 50 + usize::from(resembles) * 50 })
+}
+
+/// Returns the entry for a member of a message that has another name or type than in its example; `None` where it is not
+/// clear which.
+fn member(pack: &Pack, message: usize, frame: &Value) -> Option<Map<String, Value>> {
+    let expected = &pack.messages[message];
+    let (example, frame) = (expected.template(), frame.as_object()?);
+    let documented = example.as_object()?;
+    let absent: Vec<_> = documented.iter().filter(|(name, _)| !frame.contains_key(*name)).collect();
+    let unknown: Vec<_> = frame.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
+    let kind = |value: &Value| std::mem::discriminant(value);
+    // Of several, the names tell which belong together.
+    let renamed = absent
+        .iter()
+        .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
+        .filter(|(_, value, _, found)| kind(value) == kind(found))
+        .map(|(name, _, other, _)| (strsim::jaro_winkler(&plain(name), &plain(other)), name, other))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, ..)| *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1));
+    if let Some((_, name, other)) = renamed {
+        return Some(members(json!({ "message": expected.name, "member": pointer(name), "renamed": pointer(other) })));
+    }
+    documented.iter().find_map(|(name, value)| {
+        let converters = match (value, frame.get(name)?) {
+            (Value::Number(_), Value::String(text)) if text.parse::<i64>().is_ok() => {
+                ("${value | int}", "${value | string}")
+            }
+            (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
+            _ => return None,
+        };
+        let (from_hub, to_hub) = converters;
+        let entry =
+            json!({ "message": expected.name, "member": pointer(name), "from_hub": from_hub, "to_hub": to_hub });
+        Some(members(entry))
+    })
+}
+
+/// Returns a name without case and separators, so that `jobId` and `job_id` are equal.
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// Returns the entry for a message that never comes.
