@@ -1,5 +1,6 @@
 //! The harness against correct, faulty and hostile hubs.
 
+pub mod deviating_hubs;
 pub mod fault_matrix;
 pub mod fault_matrix_sockets;
 pub mod hostile;

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::support::process::hubproof;
 
-struct Hub {
-    protocol: &'static str,
+pub(super) struct Hub {
+    pub(super) protocol: &'static str,
     interpreter: &'static str,
     script: &'static str,
     /// The target file's top level.
@@ -20,19 +20,19 @@ struct Hub {
     hooks: &'static str,
     instances: &'static [Instance],
     /// Options if nothing may fail: longer waits if the protocol allows them, since other tests run in parallel.
-    options: &'static [&'static str],
+    pub(super) options: &'static [&'static str],
     /// Least number of proven rules.
     proven: u64,
 }
 
 /// A process of the hub: its arguments, and its part of the target file.
-struct Instance {
+pub(super) struct Instance {
     name: &'static str,
     arguments: &'static [&'static str],
     target: &'static str,
 }
 
-const CONCIERGE: Hub = Hub {
+pub(super) const CONCIERGE: Hub = Hub {
     protocol: "concierge",
     interpreter: "python3",
     script: "tests/fixtures/hubs/concierge.py",
@@ -46,7 +46,7 @@ const CONCIERGE: Hub = Hub {
     proven: 116,
 };
 
-const QI: Hub = Hub {
+pub(super) const QI: Hub = Hub {
     protocol: "qi",
     interpreter: "node",
     script: "tests/fixtures/hubs/qi.mjs",
@@ -60,7 +60,7 @@ const QI: Hub = Hub {
 /// The same, without settings that name its commands.
 const QI_WITHOUT_COMMANDS: Hub = Hub { target: "", ..QI };
 
-const AIRAVATA: Hub = Hub {
+pub(super) const AIRAVATA: Hub = Hub {
     protocol: "airavata",
     interpreter: "python3",
     script: "tests/fixtures/hubs/airavata.py",
@@ -85,7 +85,7 @@ body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectI
 };
 
 /// Hooks for events that its document leaves open: over HTTP, at the second address of its output.
-const GATOR: Hub = Hub {
+pub(super) const GATOR: Hub = Hub {
     protocol: "gator",
     interpreter: "python3",
     script: "tests/fixtures/hubs/gator.py",
@@ -100,7 +100,7 @@ hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
     proven: 44,
 };
 
-const EMPROPS: Hub = Hub {
+pub(super) const EMPROPS: Hub = Hub {
     protocol: "emprops",
     interpreter: "node",
     script: "tests/fixtures/hubs/emprops.mjs",
@@ -190,7 +190,7 @@ fn cases_with_an_unmet_need_are_undecided() {
 
 #[track_caller]
 fn finds_nothing(hub: &Hub, variants: &[&str], options: &[&str]) {
-    let Some((report, code)) = run("fuzz", hub, variants, options) else { return };
+    let Some((report, code)) = run("fuzz", hub, variants, "", options) else { return };
     assert_eq!(findings(&report), Vec::<String>::new(), "{:#}", report["findings"]);
     assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
     assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);
@@ -248,12 +248,18 @@ fn a_bug_is_found_in_a_hub_with_all_permitted_variants(#[case] hub: Hub, #[case]
 /// Runs `hubproof check` on the hub: returns report and exit code; `None` without an interpreter.
 #[track_caller]
 fn check(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
-    run("check", hub, arguments, options)
+    run("check", hub, arguments, "", options)
 }
 
-/// Runs any command that plays against a target.
+/// Runs any command that plays against a target; `more` is the end of the target file.
 #[track_caller]
-fn run(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+pub(super) fn run(
+    command: &str,
+    hub: &Hub,
+    arguments: &[&str],
+    more: &str,
+    options: &[&str],
+) -> Option<(Value, Option<i32>)> {
     let mut processes = Vec::new();
     let mut target = format!("protocol = \"{}\"\n", hub.protocol);
     let mut instances = String::new();
@@ -271,7 +277,7 @@ fn run(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Option
         processes.push(process);
     }
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    file.write_all((target + &instances).as_bytes()).unwrap();
+    file.write_all((target + &instances + more).as_bytes()).unwrap();
     let place = file.path().to_str().unwrap();
     let words = [command, "--target", place, "--report", "json=-"];
     let done = hubproof(words.iter().chain(options));
