@@ -153,7 +153,8 @@ impl Conversation {
             assumed.connection == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json))
         };
         if let Some(place) = self.assumed.iter().position(is_it) {
-            self.assumed.remove(place);
+            let index = self.assumed.remove(place).index;
+            self.deviations.entry(index).or_default().contradicted += 1;
         }
     }
 
