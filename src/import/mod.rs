@@ -73,6 +73,8 @@ struct Imported<'a> {
     candidates: Vec<Candidate>,
     replies: Vec<ReplyRule>,
     messages: Vec<Declared>,
+    /// The schema that every message of the hub fits; `None` where one was ignored.
+    listed: Option<Value>,
 }
 
 /// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; with an error the folder has
@@ -144,11 +146,16 @@ impl<'a> Imported<'a> {
             diagnostics.push(one_way(&outline));
         }
         let replies = reply_rules::of(library, &outline, &candidates, sources);
-        Some(Self { library, outline, candidates, replies, messages })
+        let from_hub: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
+        let listed = (!outline.unknown_from_hub && !from_hub.is_empty())
+            .then(|| schema::any_of(library, &from_hub, &mut room, &mut Vec::new()))
+            .flatten()
+            .map(|schema| schema.to_json());
+        Some(Self { library, outline, candidates, replies, messages, listed })
     }
 
     fn conversations(&self) -> Conversations<'_> {
-        Conversations::new(self.library, &self.outline, &self.candidates, &self.replies)
+        Conversations::new(self.library, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
     }
 
     /// Returns the names of those messages that were not ignored.

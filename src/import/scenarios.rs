@@ -46,6 +46,8 @@ pub struct Conversations<'a> {
     outline: &'a Outline<'a>,
     candidates: &'a [Candidate],
     rules: &'a [ReplyRule],
+    /// The schema that every message of the hub fits; `None` where one was ignored.
+    listed: Option<&'a Value>,
     pub roles: Vec<Role>,
     pub settings: Map<String, Value>,
 }
@@ -56,6 +58,7 @@ impl<'a> Conversations<'a> {
         outline: &'a Outline<'a>,
         candidates: &'a [Candidate],
         rules: &'a [ReplyRule],
+        listed: Option<&'a Value>,
     ) -> Self {
         let mut settings = Map::new();
         let mut roles: Vec<Role> = Vec::new();
@@ -86,7 +89,7 @@ impl<'a> Conversations<'a> {
         if let [role] = roles.as_mut_slice() {
             "client".clone_into(&mut role.name);
         }
-        Self { outline, candidates, rules, roles, settings }
+        Self { outline, candidates, rules, listed, roles, settings }
     }
 
     /// Returns the files of the scenarios by path.
@@ -323,7 +326,13 @@ impl<'a> Conversations<'a> {
         let all: Vec<String> = actors.keys().cloned().collect();
         actors.insert("clients".to_owned(), json!(all));
         if !all.is_empty() {
-            steps.push(json!({ "at least 1 of clients expect": "any", "for": LISTEN }));
+            let mut step = Map::new();
+            step.insert("at least 1 of clients expect".to_owned(), json!("any"));
+            step.insert("for".to_owned(), json!(LISTEN));
+            if let Some(schema) = self.listed {
+                step.insert("has".to_owned(), json!({ super::FITS: { "": escaped(schema) } }));
+            }
+            steps.push(Value::Object(step));
         }
         let mut root = titled("The hub sends a message that can be checked".to_owned(), steps);
         root.shift_insert(1, "actors".to_owned(), Value::Object(actors));
