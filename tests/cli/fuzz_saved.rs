@@ -100,7 +100,8 @@ fn findings_caused_by_another_case_are_not_saved() {
     let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().display().to_string();
-    let run = ["--seed", "1", "--cases", "150", "--shrink-time", "5m", "--regressions", &regressions];
+    let run =
+        ["--seed", "1", "--cases", "150", "--shrink-time", "5m", "--patience", "3", "--regressions", &regressions];
     let found = hubproof(base.iter().chain(&run)).ends_with(1);
     assert!(found.err.contains("after the opening"), "{}", found.err);
     assert!(found.err.contains("not saved: not seen to fail without other cases at the same time"), "{}", found.err);

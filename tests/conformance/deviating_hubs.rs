@@ -149,6 +149,8 @@ fn a_hub_that_stops_serving_never_passes(
     #[values(CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI)] hub: Hub,
     #[values("hang-after-joins", "abort-on-message")] deviation: &str,
 ) {
+    // It is not slow, and each wait is in vain.
+    let hub = Hub { options: &["--patience", "0.5"], ..hub };
     let Some(found) = check(&hub, &["--deviate", deviation, "--after", "5"], "") else { return };
     assert!(matches!(found.code, Some(1 | 3)), "{:?}: {}", found.code, found.summary);
 }

@@ -49,8 +49,7 @@ fn faults_are_detected_over_sockets(#[case] faults: &[(&str, &str)]) {
     let running: Vec<_> = faults
         .iter()
         .map(|(fault, scenario)| {
-            let chosen = ["check", "--strict", "--fault", fault, "--scenario", scenario];
-            let arguments = chosen.into_iter().chain(["--patience", "3", "--report", "json=-"]);
+            let arguments = ["check", "--strict", "--fault", fault, "--scenario", scenario, "--report", "json=-"];
             (*fault, start(arguments, &[]))
         })
         .collect();

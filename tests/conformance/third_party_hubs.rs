@@ -11,18 +11,18 @@ use crate::support::process::hubproof;
 
 pub(super) struct Hub {
     pub(super) protocol: &'static str,
-    interpreter: &'static str,
-    script: &'static str,
+    pub(super) interpreter: &'static str,
+    pub(super) script: &'static str,
     /// The target file's top level.
-    target: &'static str,
+    pub(super) target: &'static str,
     /// Hooks of each instance, with `ADMIN` for the address in the second line of the hub's output, and `PROCESS` for its
     /// process id.
-    hooks: &'static str,
-    instances: &'static [Instance],
+    pub(super) hooks: &'static str,
+    pub(super) instances: &'static [Instance],
     /// Options if nothing may fail: longer waits if the protocol allows them, since other tests run in parallel.
     pub(super) options: &'static [&'static str],
     /// Least number of proven rules.
-    proven: u64,
+    pub(super) proven: u64,
 }
 
 /// A process of the hub: its arguments, and its part of the target file.

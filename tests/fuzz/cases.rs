@@ -308,7 +308,8 @@ fn with_placement_anew_each_new_client_must_be_served() {
     let report = hub.play(&anew_programs(&mut cases, |_| true)[0], None).unwrap();
     let broken: Vec<&str> =
         report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name).collect();
-    assert_eq!(broken, ["FUZZ-SERVES-NEW"]);
+    // One of the checks of this oracle, by whatever step shows it.
+    assert!(broken.len() == 1 && broken[0].starts_with("FUZZ-SERVES-NEW"), "{broken:?}");
 }
 
 /// A hub whose handling of input is changed.
