@@ -51,9 +51,12 @@ pub const REASON: &str = "TODO: why does the hub depart here?";
 /// The value of a header or query that only the user knows.
 pub const UNKNOWN: &str = "TODO";
 
+/// A missed message: what was missed, the message sent before, and what came instead.
+type Occasion<'a> = (&'a Missed, Option<usize>, &'a [Value]);
+
 /// Returns the proposals for what was missed. `received` are the messages that came at least once.
 pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> Vec<Proposal> {
-    let mut by_message: BTreeMap<usize, Vec<(&Missed, Option<usize>, &[Value])>> = BTreeMap::new();
+    let mut by_message: BTreeMap<usize, Vec<Occasion<'_>>> = BTreeMap::new();
     let mut near_by_message: BTreeMap<usize, Vec<(&Missed, &[Value])>> = BTreeMap::new();
     let mut proposals = Vec::new();
     for one in missed {
@@ -124,7 +127,7 @@ fn form(pack: &Pack, message: usize, frame: &Value) -> Option<Form> {
         all += 1;
         shared += usize::from(frame.contains_key(name));
     }
-    let alike = if all == 0 { 50 } else { shared * 100 / all };
+    let alike = (shared * 100_usize).checked_div(all).unwrap_or(50);
     // The member that tells messages apart has another name.
     for (name, value) in &literals {
         let elsewhere = frame.iter().find(|(other, found)| *other != name && *found == value);

@@ -159,7 +159,9 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
         }
         best
     };
-    let mut chosen: Vec<(Option<(Value, bool)>, Vec<Value>)> = Vec::new();
+    /// What tells a message apart, and the values of others.
+    type Choice = (Option<(Value, bool)>, Vec<Value>);
+    let mut chosen: Vec<Choice> = Vec::new();
     for (index, one) in candidates.iter().enumerate() {
         let itself = |value: &Value| {
             [(true, one.to_hub), (false, one.from_hub)]

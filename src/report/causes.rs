@@ -179,7 +179,9 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
         Place(Span),
         Step(&'a str, &'a str),
     }
-    let mut groups: Vec<(Key<'_>, SharedCause, Vec<(&str, usize)>)> = Vec::new();
+    /// A cause with its messages, each with how often it came.
+    type Grouped<'a> = (Key<'a>, SharedCause, Vec<(&'a str, usize)>);
+    let mut groups: Vec<Grouped<'_>> = Vec::new();
     for scenario in scenarios {
         // A failed check that ended its scenario is a cause of its own.
         let Some((run, cause, None)) = stopped(scenario) else { continue };

@@ -144,7 +144,7 @@ fn measured_percentiles_are_those_of_the_known_distribution() {
 /// makes nothing invalid.
 #[test]
 fn a_generator_that_is_a_little_late_states_its_part() {
-    let late = |n: u64| if n % 50 == 0 { 82_000 } else { 5_000 };
+    let late = |n: u64| if n.is_multiple_of(50) { 82_000 } else { 5_000 };
     let truth = |n: u64| Truth { due: n * MS, sent: n * MS + late(n), answered: n * MS + late(n) + 231_000 };
     let truths: Vec<Truth> = (0..MESSAGES).map(truth).collect();
     let report = reported(&truths);

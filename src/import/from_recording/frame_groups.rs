@@ -41,7 +41,7 @@ pub fn of(frames: &[Frame]) -> Vec<Group<'_>> {
             }
             left = without;
         }
-        for (keys, samples) in by(&left, |sample| keys(sample)) {
+        for (keys, samples) in by(&left, keys) {
             add(&mut groups, &keys, to_hub, None, samples);
         }
     }

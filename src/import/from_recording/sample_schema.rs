@@ -36,10 +36,11 @@ fn described(samples: &[&Value], depth: usize) -> Value {
         return Value::Object(schema);
     }
     let texts: Vec<&str> = samples.iter().filter_map(|sample| sample.as_str()).collect();
-    if types.len() == 1 && texts.len() == samples.len() {
-        if let Some(words) = enumeration(&texts) {
-            return json!({ "enum": words });
-        }
+    if types.len() == 1
+        && texts.len() == samples.len()
+        && let Some(words) = enumeration(&texts)
+    {
+        return json!({ "enum": words });
     }
     if let Some(format) = format(&texts) {
         schema.insert("format".to_owned(), json!(format));
@@ -101,8 +102,8 @@ fn format(texts: &[&str]) -> Option<&'static str> {
         let scheme = ["http://", "https://", "ws://", "wss://"].into_iter().any(|scheme| text.starts_with(scheme));
         scheme && text.parse::<http::Uri>().is_ok()
     };
-    let formats: [(&str, &dyn Fn(&str) -> bool); 4] =
-        [("uuid", &is_uuid), ("date-time", &is_time), ("date", &date), ("uri", &uri)];
+    type Test<'a> = &'a dyn Fn(&str) -> bool;
+    let formats: [(&str, Test<'_>); 4] = [("uuid", &is_uuid), ("date-time", &is_time), ("date", &date), ("uri", &uri)];
     let all = |test: &dyn Fn(&str) -> bool| !texts.is_empty() && texts.iter().all(|text| test(text));
     formats.into_iter().find(|(_, test)| all(test)).map(|(name, _)| name)
 }
