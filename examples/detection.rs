@@ -24,7 +24,7 @@ time, in what a correct reference server says, and every scenario is played agai
 schemas and AsyncAPI documents: every member that is required, has one value or a few, or repeats an id, is removed,
 retyped and altered in each frame of its message; and the frames of each message are dropped and doubled: all of them, only
 the first on a hub, only the second. Noticed means that a check or a schema finds something wrong, by failing where a must is
-spoiled; inconclusive is not enough. Nobody has to notice what is exempt, with its reason, in `tests/fixtures/detection.toml`;
+spoiled; inconclusive is not enough. What is exempt need not be noticed, with its reason, in `tests/fixtures/detection.toml`;
 `cargo test` holds that no exemption is stale and that at least 95 % of the rest is noticed. `hubproof relay` does the
 same to any hub.
 ";

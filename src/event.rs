@@ -162,6 +162,10 @@ pub struct ScenarioReport {
     pub history_dropped: usize,
     /// When it began, since the run began.
     pub begun: Duration,
+    /// Whether a connection to the hub was accepted, with or without an answer to the upgrade.
+    pub connected: bool,
+    /// When the last frame was received, since the scenario began.
+    pub last_received: Option<Duration>,
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<Margin>,

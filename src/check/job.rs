@@ -312,6 +312,8 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
         duration: Duration::ZERO,
         slimmest: None,
         begun: std::time::Duration::ZERO,
+        connected: false,
+        last_received: None,
         deviations: crate::deviation::Seen::new(),
         missed: Vec::new(),
         received: std::collections::BTreeSet::new(),

@@ -1,6 +1,7 @@
 //! `hubproof check`: tests a hub against the scenarios of its protocol.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +19,11 @@ use super::report_sink::{self, Sinks};
 use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
 use crate::deviation::proposal::to_toml;
-use crate::event::{Event, ScenarioReport};
+use crate::event::Event;
 use crate::hub::prepare::Subject;
 use crate::hub::process::GRACE;
 use crate::report::{self, Aggregator, Outline, RunOptions, RunReport};
-use crate::scenario::Program;
+use crate::scenario::{Isolation, Program};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
@@ -66,7 +67,7 @@ pub struct CheckArgs {
     /// Go on in the same run as if the proposed deviations were declared; each stays a failure
     #[arg(long)]
     explore: bool,
-    /// Write the proposed deviations as entries for a target file, with reasons to fill in
+    /// Add the proposed deviations to this file, as entries of a target file with reasons to fill in
     #[arg(long, value_name = "FILE")]
     write_deviations: Option<PathBuf>,
     #[command(flatten)]
@@ -76,6 +77,10 @@ pub struct CheckArgs {
 pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = Sinks::parse(&arguments.reports, report_sink::RUN)?;
+    if let Some(path) = &arguments.write_deviations {
+        // Report this before the run rather than after it.
+        report_sink::writable(path).map_err(|error| unwritable(path, &error))?;
+    }
     let named = arguments.hub.read(&mut sources)?;
     let mut protocols = arguments.hub.protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
     let (files, mut chosen): (Vec<_>, Vec<_>) =
@@ -164,82 +169,78 @@ async fn go(
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let mut subjects = std::mem::take(&mut started.subjects);
-    let mut reports: BTreeMap<(String, usize), ScenarioReport> = BTreeMap::new();
-    let mut stop_signals = round(started, subjects.clone(), options.clone(), &mut reports).await?;
-    let all: Vec<_> = subjects.iter().map(|subject| subject.programs.clone()).collect();
-    for _ in 0..EXPLORED {
-        if !explore || stop_signals > 0 {
-            break;
-        }
-        let so_far = aggregated(outlines.clone(), &subjects, reports.values().cloned());
-        let so_far = so_far.finish(shown.clone(), begun_ms, begun.elapsed(), false);
-        let mut again = false;
-        for ((subject, programs), protocol) in subjects.iter_mut().zip(&all).zip(&so_far.protocols) {
-            let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
-            let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
-            let stuck = |program: &&Arc<Program>| {
-                let key = |repetition| (program.id.clone(), repetition);
-                let missed = |report: &ScenarioReport| !report.missed.is_empty();
-                (1..=options.repeat).any(|repetition| reports.get(&key(repetition)).is_some_and(missed))
-            };
-            subject.programs = programs.iter().filter(stuck).cloned().collect();
-            if entries.is_empty() || subject.programs.is_empty() {
-                subject.programs.clear();
-                continue;
-            }
-            again = true;
-            hub::assume(subject, &entries, sources)?;
-        }
-        if !again {
-            break;
+    // What may leave the hub unusable shows no hang.
+    let destructive = |subject: &Subject| {
+        let programs = subject.programs.iter().filter(|program| program.isolation == Isolation::Destructive);
+        programs.map(|program| program.id.clone()).collect::<BTreeSet<String>>()
+    };
+    let kept: Vec<_> = subjects
+        .iter()
+        .map(|subject| (subject.pack.name.clone(), subject.target.patience, destructive(subject)))
+        .collect();
+    let mut reports = Aggregator::new(outlines);
+    let mut stop_signals = 0;
+    let mut rounds = 0;
+    loop {
+        for subject in &subjects {
+            reports.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
         }
         // A hub may keep the names of the rounds before.
-        let options = Options { stamp: hub::stamp(), ..options.clone() };
+        let stamp = if rounds == 0 { options.stamp.clone() } else { hub::stamp() };
+        let options = Options { stamp, ..options.clone() };
         stop_signals += round(started, subjects.clone(), options, &mut reports).await?;
+        rounds += 1;
+        if !explore || stop_signals > 0 || rounds > EXPLORED {
+            break;
+        }
+        let so_far = reports.clone().finish(shown.clone(), begun_ms, begun.elapsed(), false);
+        for (subject, protocol) in subjects.iter_mut().zip(&so_far.protocols) {
+            let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
+            let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
+            let own = reports.reports_mut(&protocol.name);
+            let stuck: BTreeSet<&str> =
+                own.iter().filter(|report| !report.missed.is_empty()).map(|report| report.id.as_str()).collect();
+            subject.programs.retain(|program| !entries.is_empty() && stuck.contains(program.id.as_str()));
+            if !subject.programs.is_empty() {
+                hub::assume(subject, &entries, sources)?;
+            }
+        }
+        if subjects.iter().all(|subject| subject.programs.is_empty()) {
+            break;
+        }
     }
-    for subject in &subjects {
-        let own = reports.values_mut().filter(|report| report.protocol == subject.pack.name);
-        check::hang::judge(&mut own.collect::<Vec<_>>(), subject.target.patience);
+    for (protocol, patience, destructive) in kept {
+        let mut own = reports.reports_mut(&protocol);
+        own.retain(|report| !destructive.contains(&report.id));
+        check::hang::judge(&mut own, patience);
     }
-    let mut aggregator = aggregated(outlines, &subjects, reports.into_values());
     let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
     for (protocol, process) in started.end_processes(grace).await {
-        aggregator.process(&protocol, process);
+        reports.process(&protocol, process);
     }
-    Ok(aggregator.finish(shown, begun_ms, begun.elapsed(), stop_signals > 0))
+    Ok(reports.finish(shown, begun_ms, begun.elapsed(), stop_signals > 0))
 }
 
-fn aggregated(
-    outlines: Vec<Outline>,
-    subjects: &[Subject],
-    reports: impl Iterator<Item = ScenarioReport>,
-) -> Aggregator {
-    let mut aggregator = Aggregator::new(outlines);
-    for subject in subjects {
-        aggregator.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
-    }
-    reports.for_each(|report| aggregator.add(report));
-    aggregator
-}
-
-/// Writes the proposed deviations of a report as entries of a target file.
+/// Adds the proposed deviations of a report to a file, which may be a target file.
 fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
     let proposals = report.protocols.iter().flat_map(|protocol| &protocol.proposals);
-    let assumed = report.protocols.iter().flat_map(|protocol| &protocol.deviations).filter(|one| one.span.is_none());
-    let entries: Vec<&Value> =
-        assumed.filter_map(|one| one.entry.as_ref()).chain(proposals.map(|one| &one.proposal.entry)).collect();
-    std::fs::write(path, to_toml(&entries)).map_err(|error| {
-        CliError::new(format!("deviations cannot be written to {}: {error}\n  help: name a file", path.display()))
-    })
+    let assumed = report.protocols.iter().flat_map(|protocol| &protocol.deviations);
+    let assumed = assumed.filter_map(|one| one.entry.as_ref());
+    let entries: Vec<&Value> = assumed.chain(proposals.map(|one| &one.proposal.entry)).collect();
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|mut file| file.write_all(to_toml(&entries).as_bytes())).map_err(|error| unwritable(path, &error))
 }
 
-/// Runs the scenarios once: one loop shows progress and collects the reports, by scenario and repetition. Returns the
-/// number of signals to stop.
+fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::new(format!("deviations cannot be written to {}: {error}", path.display()))
+}
+
+/// Runs the scenarios once: one loop shows progress and collects the reports. Returns the number of signals to stop.
 async fn round(
     started: &mut Started,
     subjects: Vec<Subject>,
     options: Options,
-    reports: &mut BTreeMap<(String, usize), ScenarioReport>,
+    reports: &mut Aggregator,
 ) -> Result<usize, CliError> {
     let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
@@ -249,7 +250,7 @@ async fn round(
         RunEvent::Event(event) => {
             progress.see(&event);
             if let Event::Finished(report) = event {
-                reports.insert((report.id.clone(), report.repetition), *report);
+                reports.add(*report);
             }
         }
         RunEvent::Stopping => {

@@ -15,9 +15,10 @@ use serde_json::{Map, Value};
 
 pub use translation::Translated;
 
+use crate::protocol::Directions;
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
-use crate::syntax::matcher::Matcher;
+use crate::syntax::matcher::{Matcher, escape};
 use crate::syntax::source::Span;
 
 /// All deviations of a hub, checked against its pack.
@@ -37,14 +38,8 @@ pub struct Deviation {
     /// The entry as JSON.
     pub entry: Value,
     pub change: Change,
+    /// The directions in which it translates.
     way: Directions,
-}
-
-/// The directions in which a deviation translates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Directions {
-    to_hub: bool,
-    from_hub: bool,
 }
 
 /// What is different. `message` is the index of a message in the pack; without one, every message is meant.
@@ -113,10 +108,39 @@ impl Deviations {
         })
     }
 
-    /// Returns the entries that the upgrade needs, with their indices.
-    pub fn upgrades(&self) -> impl Iterator<Item = (usize, &Change)> {
-        let upgrades = |entry: &Arc<Deviation>| matches!(entry.change, Change::Upgrade { .. });
-        self.entries.iter().enumerate().filter(move |(_, entry)| upgrades(entry)).map(|(index, e)| (index, &e.change))
+    /// Returns the indices of the entries that the upgrade needs.
+    pub fn upgrades(&self) -> impl Iterator<Item = usize> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter(|(_, entry)| matches!(entry.change, Change::Upgrade { .. })).map(|(index, _)| index)
+    }
+
+    /// Adds what the upgrade needs to a request that does not state it itself; `without` are headers that it leaves out.
+    pub fn upgrade(
+        &self,
+        headers: &mut Vec<(String, String)>,
+        without: &[String],
+        query: &mut Vec<(String, String)>,
+        subprotocols: &mut Vec<String>,
+    ) {
+        for entry in &self.entries {
+            let Change::Upgrade { headers: needed, query: asked, subprotocols: offered } = &entry.change else {
+                continue;
+            };
+            for (name, value) in needed {
+                let stated = |known: &String| known.eq_ignore_ascii_case(name);
+                if !headers.iter().map(|(known, _)| known).chain(without).any(stated) {
+                    headers.push((name.clone(), value.clone()));
+                }
+            }
+            for (name, value) in asked {
+                if !query.iter().any(|(known, _)| known == name) {
+                    query.push((name.clone(), value.clone()));
+                }
+            }
+            if !offered.is_empty() {
+                subprotocols.clone_from(offered);
+            }
+        }
     }
 }
 
@@ -125,6 +149,11 @@ impl Deviation {
     pub fn is_assumed(&self) -> bool {
         self.span.is_none()
     }
+}
+
+/// Returns the JSON pointer of a member of an object.
+fn pointer(name: &str) -> String {
+    format!("/{}", escape(name))
 }
 
 /// Returns the name of an entry in reports: they are counted from 1.

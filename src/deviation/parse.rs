@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{After, Change, Deviation, Deviations, Directions};
-use crate::protocol::{MessageType, Pack, Place, Rule};
+use super::{After, Change, Deviation, Deviations};
+use crate::protocol::{Directions, MessageType, Pack, Place, Rule};
 use crate::scenario::Shared;
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
@@ -230,9 +230,9 @@ impl Reader<'_> {
             _ => (true, true),
         };
         Some(match node.get("direction").map(|node| (node.span, node.text())) {
-            None => Directions { to_hub, from_hub },
-            Some((_, Some("to-hub"))) => Directions { to_hub: true, from_hub: false },
-            Some((_, Some("from-hub"))) => Directions { to_hub: false, from_hub: true },
+            None => Directions { to_hub, from_hub, ..Directions::default() },
+            Some((_, Some("to-hub"))) => Directions { to_hub: true, ..Directions::default() },
+            Some((_, Some("from-hub"))) => Directions { from_hub: true, ..Directions::default() },
             Some((span, _)) => {
                 return self.wrong(span, "this is not a direction", "to-hub or from-hub; without it, both");
             }
@@ -252,7 +252,8 @@ impl Reader<'_> {
                 Some(rule) => rules.push(used(rule)),
                 None => {
                     let known = self.pack.rules.keys().map(String::as_str);
-                    let help = suggest(id, known, "`hubproof packs show NAME --rules` lists them");
+                    let otherwise = format!("`hubproof packs show {} --rules` lists them", self.pack.name);
+                    let help = suggest(id, known, &otherwise);
                     self.wrong::<()>(item.span, format!("there is no rule {id}"), help);
                 }
             }
@@ -272,7 +273,8 @@ impl Reader<'_> {
         let found = self.pack.messages.iter().position(|message| message.name == name);
         found.or_else(|| {
             let known = self.pack.messages.iter().map(|message: &MessageType| message.name.as_str());
-            let help = suggest(name, known.collect::<Vec<_>>(), "`hubproof packs show NAME` lists the messages");
+            let otherwise = format!("`hubproof packs show {}` lists the messages", self.pack.name);
+            let help = suggest(name, known.collect::<Vec<_>>(), &otherwise);
             self.wrong(node.span, format!("{} has no message `{name}`", self.pack.name), help)
         })
     }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::parse::CONNECTION;
+use super::pointer;
 use crate::protocol::{MessageType, Pack};
-use crate::syntax::matcher::escape;
 
 /// Something that a conversation expected and did not get, though the hub could be reached.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> V
         let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, ..)| &missed.rules).collect();
         let frames = all.iter().flat_map(|(.., instead)| *instead);
         let best = frames.filter_map(|frame| form(pack, message, frame)).max_by_key(|form| form.score);
-        let mut entry = match best {
+        let entry = match best {
             Some(Form { entry, .. }) if !taken.contains(&entry) => {
                 taken.push(entry.clone());
                 entry
@@ -81,23 +81,12 @@ pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> V
             Some(_) => continue,
             None => absent(pack, message, all.iter().map(|(_, after, _)| *after)),
         };
-        if !rules.is_empty() {
-            entry.insert("rules".to_owned(), json!(rules));
-        }
-        entry.insert("reason".to_owned(), Value::from(REASON));
-        proposals.push(Proposal { entry: Value::Object(entry), complete: true, message: Some(message) });
+        proposals.push(proposal(message, entry, &rules));
     }
     for (message, all) in near_by_message {
         let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, _)| &missed.rules).collect();
-        let Some(mut entry) = all.iter().flat_map(|(_, near)| *near).find_map(|frame| member(pack, message, frame))
-        else {
-            continue;
-        };
-        if !rules.is_empty() {
-            entry.insert("rules".to_owned(), json!(rules));
-        }
-        entry.insert("reason".to_owned(), Value::from(REASON));
-        proposals.push(Proposal { entry: Value::Object(entry), complete: true, message: Some(message) });
+        let found = all.iter().flat_map(|(_, near)| *near).find_map(|frame| member(pack, message, frame));
+        proposals.extend(found.map(|entry| proposal(message, entry, &rules)));
     }
     let mut different: Vec<Proposal> = Vec::new();
     for proposal in proposals {
@@ -106,6 +95,14 @@ pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> V
         }
     }
     different
+}
+
+fn proposal(message: usize, mut entry: Map<String, Value>, rules: &BTreeSet<&String>) -> Proposal {
+    if !rules.is_empty() {
+        entry.insert("rules".to_owned(), json!(rules));
+    }
+    entry.insert("reason".to_owned(), Value::from(REASON));
+    Proposal { entry: Value::Object(entry), complete: true, message: Some(message) }
 }
 
 /// Another form of a message, and how sure it is: higher is surer.
@@ -240,10 +237,6 @@ fn upgrade(status: u64, answer: &str) -> Option<Proposal> {
     headers.insert(header.to_owned(), Value::from(UNKNOWN));
     let entry = json!({ "upgrade": { "headers": headers }, "reason": REASON });
     Some(Proposal { entry, complete: false, message: None })
-}
-
-fn pointer(name: &str) -> String {
-    format!("/{}", escape(name))
 }
 
 fn members(value: Value) -> Map<String, Value> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{After, Change, Deviation, Deviations, Seen};
+use super::{After, Change, Deviation, Deviations, Seen, pointer};
 use crate::protocol::{Pack, Way};
 use crate::scenario::compose::{merge, put, remove};
 use crate::scenario::functions::World;
@@ -301,10 +301,6 @@ fn members_of(json: &Value) -> usize {
         Value::Array(items) => items.iter().map(members_of).sum(),
         _ => 0,
     }
-}
-
-fn pointer(name: &str) -> String {
-    format!("/{}", matcher::escape(name))
 }
 
 fn with(json: &Value, member: &str, value: Value) -> Value {

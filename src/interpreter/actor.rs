@@ -33,8 +33,8 @@ pub struct Actor {
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
     pub last_sent: Option<String>,
-    /// The message that was sent last on this connection, by its index in the pack.
-    pub last_message: Option<usize>,
+    /// The name of the message that was sent last on this connection.
+    pub last_message: Option<String>,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.

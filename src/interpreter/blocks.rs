@@ -580,7 +580,12 @@ impl Conversation {
                     let Want::Message { message: MessageName::Named(name), .. } = &expect.want else { continue };
                     let Some(message) = program.pack.messages.iter().position(|m| m.name == *name) else { continue };
                     let unknown = |entry: &Entry| match &entry.kind {
-                        EntryKind::Message { json: Some(json), message: None } if !entry.claimed => Some(json.clone()),
+                        // An envelope matches whatever has its form.
+                        EntryKind::Message { json: Some(json), message }
+                            if !entry.claimed && message.is_none_or(|index| program.pack.messages[index].abstract_) =>
+                        {
+                            Some(json.clone())
+                        }
                         _ => None,
                     };
                     let actor = &self.actors[id];
@@ -594,7 +599,9 @@ impl Conversation {
                         _ => None,
                     };
                     let near = actor.inbox.iter().filter_map(same).take(MOST_INSTEAD).collect();
-                    MissedKind::Message { message, after: actor.last_message, instead, near }
+                    let sent = actor.last_message.as_ref();
+                    let after = sent.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
+                    MissedKind::Message { message, after, instead, near }
                 }
                 (Act::Connect(_), Link::Refused { refusal, text, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Conversation;
 use super::actor::{Entry, EntryKind};
-use super::{Conversation, Dial};
 use crate::deviation::{Change, Translated, name};
 use crate::event::{Direction, Outcome};
 use crate::protocol::Way;
@@ -69,32 +69,10 @@ impl Conversation {
         }
     }
 
-    /// Adds what the hub's upgrade needs to a request that does not state it itself.
-    pub(super) fn with_upgrade(&self, mut dial: Dial) -> Dial {
-        for (_, change) in self.config.deviations.upgrades() {
-            let Change::Upgrade { headers, query, subprotocols } = change else { continue };
-            for (name, value) in headers {
-                let stated = |known: &String| known.eq_ignore_ascii_case(name);
-                if !dial.headers.iter().map(|(known, _)| known).chain(&dial.without).any(stated) {
-                    dial.headers.push((name.clone(), value.clone()));
-                }
-            }
-            for (name, value) in query {
-                if !dial.query.iter().any(|(known, _)| known == name) {
-                    dial.query.push((name.clone(), value.clone()));
-                }
-            }
-            if !subprotocols.is_empty() {
-                dial.subprotocols.clone_from(subprotocols);
-            }
-        }
-        dial
-    }
-
     /// Puts the messages into the inbox that the hub never sends after a connection has opened.
     pub(super) fn assume_after_connection(&mut self, id: ActorId, connection: u32) {
         let deviations = Arc::clone(&self.config.deviations);
-        for (index, _) in deviations.upgrades() {
+        for index in deviations.upgrades() {
             self.deviations.entry(index).or_default().observed += 1;
         }
         let absent = deviations.absent_after_connection(&self.program.pack, &self.world);

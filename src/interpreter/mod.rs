@@ -220,6 +220,8 @@ pub struct Conversation {
     slimmest: Option<Margin>,
     deviations: crate::deviation::Seen,
     missed: Vec<Missed>,
+    connected: bool,
+    last_received: Option<Duration>,
     /// Messages that are assumed to come.
     assumed: Vec<deviation::Assumed>,
     /// When the conversation first went on behind a failure.
@@ -258,6 +260,8 @@ impl Conversation {
             slimmest: None,
             deviations: crate::deviation::Seen::new(),
             missed: Vec::new(),
+            connected: false,
+            last_received: None,
             assumed: Vec::new(),
             doubted_since: None,
             received: BTreeSet::new(),
@@ -361,6 +365,8 @@ impl Conversation {
             history,
             history_dropped,
             begun: Duration::ZERO,
+            connected: self.connected,
+            last_received: self.last_received,
             duration: self.now,
             slimmest: self.slimmest,
             deviations: self.deviations,
@@ -393,6 +399,13 @@ impl Conversation {
         let Some(id) = self.connections.get(&connection).copied() else { return };
         let current = self.actors[id].connection == Some(connection);
         let sequence = self.next_sequence();
+        match &what {
+            Received::Upgraded { .. } | Received::NoUpgrade { .. } => self.connected = true,
+            Received::Message(_) | Received::Ping(_) | Received::Pong(_) | Received::Close { .. } => {
+                self.last_received = Some(self.now);
+            }
+            _ => {}
+        }
         match what {
             Received::Upgraded { status, headers, subprotocol } => {
                 self.record(id, connection, Direction::Neither, "open", &subprotocol.clone().unwrap_or_default(), 0);

@@ -51,7 +51,7 @@ impl Conversation {
             Some(Value::String(one)) => vec![one],
             Some(other) => return Err(mistake("subprotocols", "a list", &other)),
         };
-        Ok(Dial {
+        let mut dial = Dial {
             path: text(&connect.path)?,
             query: pairs("query", &connect.query)?,
             headers: pairs("headers", &connect.headers)?,
@@ -60,8 +60,10 @@ impl Conversation {
             method: text(&connect.method)?,
             http: text(&connect.http)?,
             without,
-        })
-        .map(|dial| self.with_upgrade(dial))
+        };
+        let Dial { headers, without, query, subprotocols, .. } = &mut dial;
+        self.config.deviations.upgrade(headers, without, query, subprotocols);
+        Ok(dial)
     }
 
     pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
@@ -109,7 +111,7 @@ impl Conversation {
     }
 
     pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
-        let Composed { value, wire } = self.compose(Some(id), compose)?;
+        let Composed { name, value, wire } = self.compose(Some(id), compose)?;
         let of_hub = self.of_hub(&value);
         // Quicker than `to_string`.
         let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
@@ -119,10 +121,7 @@ impl Conversation {
         }
         let from_hub = wire.is_some_and(|wire| wire.from_hub);
         let sent = self.transmit(id, frames, "text", &text, text.len(), from_hub);
-        let sent_message =
-            self.program.pack.recognise(&value, crate::protocol::Way::ToHub).map(|message| &message.name);
-        let index = sent_message.and_then(|name| self.program.pack.messages.iter().position(|m| m.name == *name));
-        self.actors[id].last_message = index;
+        self.actors[id].last_message = Some(name);
         self.assume_after(id, &value);
         Ok(sent.map(|wire| Bound::One { value, wire: Some(wire) }))
     }
@@ -200,7 +199,7 @@ impl Conversation {
             (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
                 Err(Failure::mistake(format!("`{name}` as it would be sent is valid, so `breaks` is wrong; remove it")))
             }
-            _ => Ok(Composed { value, wire }),
+            _ => Ok(Composed { name, value, wire }),
         }
     }
 
@@ -340,6 +339,8 @@ impl Conversation {
 
 /// A message to send, and the wire of a frame whose values it uses.
 pub(super) struct Composed {
+    /// The name of the message.
+    pub name: String,
     pub value: Value,
     pub wire: Option<Arc<Wire>>,
 }

@@ -96,10 +96,12 @@ fn entry_check(entry: &Always) -> CheckId {
 }
 
 /// A collector of scenario reports; [`Aggregator::finish`] returns the report of the run.
+#[derive(Clone)]
 pub struct Aggregator {
     protocols: Vec<Gathered>,
 }
 
+#[derive(Clone)]
 struct Gathered {
     outline: Outline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
@@ -122,7 +124,14 @@ impl Aggregator {
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
 
-    /// Adds a scenario report; one of a protocol without outline is dropped.
+    /// Returns the reports of a protocol that were added so far.
+    pub fn reports_mut(&mut self, protocol: &str) -> Vec<&mut ScenarioReport> {
+        let own = self.protocols.iter_mut().filter(|gathered| gathered.outline.pack.name == protocol);
+        own.flat_map(|gathered| gathered.runs.values_mut().flatten()).collect()
+    }
+
+    /// Adds a scenario report, in the place of an earlier one of the same repetition; one of a protocol without outline is
+    /// dropped.
     pub fn add(&mut self, report: ScenarioReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
@@ -172,6 +181,7 @@ impl Gathered {
             }
         }
         let runs = self.runs.entry(report.id.clone()).or_default();
+        runs.retain(|run| run.repetition != report.repetition);
         let telling = runs.iter().skip(1).filter(|run| !run.history.is_empty()).count() < KEPT_HISTORIES
             && matches!(report.verdict, Verdict::Fail | Verdict::Warn | Verdict::Inconclusive);
         if !runs.is_empty() && !telling {

@@ -108,7 +108,7 @@ pub struct Run {
     pub programs: Vec<Arc<Program>>,
     shared: FileId,
     selected: Vec<&'static str>,
-    reports: Vec<ScenarioReport>,
+    pub reports: Vec<ScenarioReport>,
     interrupted: bool,
     processes: Vec<ProcessReport>,
 }
@@ -485,6 +485,8 @@ impl Run {
             duration: Duration::from_millis(12),
             slimmest: None,
             begun: std::time::Duration::ZERO,
+            connected: false,
+            last_received: None,
             deviations: crate::deviation::Seen::new(),
             missed: Vec::new(),
             received: std::collections::BTreeSet::new(),

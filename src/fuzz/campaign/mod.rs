@@ -236,6 +236,8 @@ impl Campaign {
             duration: Duration::ZERO,
             slimmest: None,
             begun: std::time::Duration::ZERO,
+            connected: false,
+            last_received: None,
             deviations: crate::deviation::Seen::new(),
             missed: Vec::new(),
             received: std::collections::BTreeSet::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::deviation::{Change, Deviations};
+use crate::deviation::Deviations;
 use crate::load::compile::program::Dial;
 use crate::protocol::Pack;
 use crate::scenario::functions::World;
@@ -46,18 +46,8 @@ impl Translation {
 
     /// Adds what the upgrade needs to a request that does not state it itself.
     pub fn upgrade(&self, dial: &mut Dial) {
-        for (_, change) in self.deviations.upgrades() {
-            let Change::Upgrade { headers, query, subprotocols } = change else { continue };
-            for (stated, needed) in [(&mut dial.headers, headers), (&mut dial.query, query)] {
-                let missing =
-                    |(name, _): &&(String, String)| !stated.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
-                let missing: Vec<(String, String)> = needed.iter().filter(missing).cloned().collect();
-                stated.extend(missing);
-            }
-            if !subprotocols.is_empty() {
-                dial.subprotocols.clone_from(subprotocols);
-            }
-        }
+        let Dial { headers, query, subprotocols, .. } = dial;
+        self.deviations.upgrade(headers, &[], query, subprotocols);
     }
 }
 
