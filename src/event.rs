@@ -171,8 +171,8 @@ pub struct ScenarioReport {
     pub slimmest: Option<Margin>,
     /// The declared deviations that applied.
     pub deviations: Seen,
-    /// What was expected and did not come, though the hub could be reached; the first may have caused the others.
-    pub missed: Vec<Missed>,
+    /// What the failed precondition expected and did not get, though the hub could be reached.
+    pub missed: Option<Missed>,
     /// The messages that were received, by their indices in the pack, whether expected or not.
     pub received: BTreeSet<usize>,
 }

@@ -22,8 +22,7 @@ pub fn judge(reports: &mut [&mut ScenarioReport], patience: Duration) -> bool {
     let Some((since, place)) = received.max() else { return false };
     let end = |report: &ScenarioReport| report.begun + report.duration;
     let later = || reports.iter().filter(|report| report.begun > since && report.verdict != Verdict::NotTestable);
-    let missed =
-        |report: &&&mut ScenarioReport| report.connected && (!report.missed.is_empty() || report.cause.is_some());
+    let missed = |report: &&&mut ScenarioReport| report.connected && report.cause.is_some();
     // Later conversations that expect nothing, or are refused, show nothing; most have to miss something.
     let silent = later().filter(missed).count();
     let run_end = reports.iter().map(|report| end(report)).max().unwrap_or_default();
@@ -48,7 +47,7 @@ pub fn judge(reports: &mut [&mut ScenarioReport], patience: Duration) -> bool {
             }
         }
         report.verdict = Verdict::Inconclusive;
-        report.missed.clear();
+        report.missed = None;
     }
     let last = &mut reports[place];
     last.verdict = Verdict::Fail;

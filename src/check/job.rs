@@ -315,7 +315,7 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
         connected: false,
         last_received: None,
         deviations: crate::deviation::Seen::new(),
-        missed: Vec::new(),
+        missed: None,
         received: std::collections::BTreeSet::new(),
     }
 }

@@ -199,7 +199,7 @@ async fn go(
             let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
             let own = reports.reports_mut(&protocol.name);
             let stuck: BTreeSet<&str> =
-                own.iter().filter(|report| !report.missed.is_empty()).map(|report| report.id.as_str()).collect();
+                own.iter().filter(|report| report.missed.is_some()).map(|report| report.id.as_str()).collect();
             subject.programs.retain(|program| !entries.is_empty() && stuck.contains(program.id.as_str()));
             if !subject.programs.is_empty() {
                 hub::assume(subject, &entries, sources)?;

@@ -525,7 +525,6 @@ impl Conversation {
             self.complete(step, None);
             return;
         }
-        self.note_missed(program, step);
         if self.goes_on(program, step) {
             self.go_on(program, step, failure);
         } else {
@@ -571,8 +570,8 @@ impl Conversation {
         })
     }
 
-    /// Notes what a failed step expected and did not get, and what came in its place.
-    fn note_missed(&mut self, program: &Program, step: &Step) {
+    /// Returns what a failed step expected and did not get, and what came in its place.
+    fn missed(&self, program: &Program, step: &Step) -> Option<Missed> {
         let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
         for id in self.members(&step.who) {
             let what = match (&step.act, &self.actors[id].link) {
@@ -610,8 +609,9 @@ impl Conversation {
                 }
                 _ => continue,
             };
-            self.missed.push(Missed { what, rules: rules().collect() });
+            return Some(Missed { what, rules: rules().collect() });
         }
+        None
     }
 
     /// Goes on behind a failed step. From now on, only what comes proves something.
@@ -631,19 +631,23 @@ impl Conversation {
         }
         self.judgement.doubt(&message);
         self.doubted_since.get_or_insert(self.now);
-        self.set_cause(step, failure);
+        self.set_cause(program, step, failure);
         self.complete(step, None);
     }
 
     /// Records why checks after this step are not decided; the first such failure counts.
-    fn set_cause(&mut self, step: &Step, failure: Failure) {
+    fn set_cause(&mut self, program: &Program, step: &Step, failure: Failure) {
+        if self.cause.is_some() {
+            return;
+        }
+        self.missed = self.missed(program, step);
         let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
         let message = if who.is_empty() {
             format!("{}: {}", step.text, failure.message)
         } else {
             format!("{who}: {}: {}", step.text, failure.message)
         };
-        self.cause.get_or_insert(Cause {
+        self.cause = Some(Cause {
             span: Some(step.span),
             step: step.text.clone(),
             message,
@@ -709,7 +713,7 @@ impl Conversation {
                 }
             }
         }
-        self.set_cause(step, failure);
+        self.set_cause(program, step, failure);
     }
 
     /// Answers the check of a skipped step and those of its details.

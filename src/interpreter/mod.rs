@@ -219,7 +219,7 @@ pub struct Conversation {
     leftovers: BTreeMap<String, usize>,
     slimmest: Option<Margin>,
     deviations: crate::deviation::Seen,
-    missed: Vec<Missed>,
+    missed: Option<Missed>,
     connected: bool,
     last_received: Option<Duration>,
     /// Messages that are assumed to come.
@@ -259,7 +259,7 @@ impl Conversation {
             leftovers: BTreeMap::new(),
             slimmest: None,
             deviations: crate::deviation::Seen::new(),
-            missed: Vec::new(),
+            missed: None,
             connected: false,
             last_received: None,
             assumed: Vec::new(),

@@ -306,7 +306,10 @@ impl Conversation {
                 .as_ref()
                 .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
+            // An automatic answer is no request that a later step waits for.
+            let request = self.actors[id].last_message.take();
             let failure = steps.map(|step| self.reaction_step(id, step)).find_map(Result::err);
+            self.actors[id].last_message = request;
             self.stack.pop();
             match failure {
                 None => {}

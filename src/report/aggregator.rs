@@ -266,7 +266,7 @@ fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult])
 /// Returns the deviations that would let more rules be judged.
 fn proposed(pack: &Pack, report: &ProtocolReport) -> Vec<Proposed> {
     let runs = || report.scenarios.iter().flat_map(|scenario| &scenario.runs);
-    let missed: Vec<&Missed> = runs().flat_map(|run| &run.missed).collect();
+    let missed: Vec<&Missed> = runs().filter_map(|run| run.missed.as_ref()).collect();
     let received = runs().flat_map(|run| run.received.iter().copied()).collect();
     let open: BTreeSet<&String> = report
         .rules
@@ -282,7 +282,7 @@ fn proposed(pack: &Pack, report: &ProtocolReport) -> Vec<Proposed> {
     let mut proposals: Vec<Proposed> = propose(pack, &missed, &received)
         .into_iter()
         .map(|proposal| {
-            let blocked = runs().filter(|run| run.missed.first().is_some_and(|missed| about(&proposal, missed)));
+            let blocked = runs().filter(|run| run.missed.as_ref().is_some_and(|missed| about(&proposal, missed)));
             let checks = blocked.flat_map(|run| &run.checks).filter(|check| check.verdict == Verdict::Inconclusive);
             let rules = checks.flat_map(|check| &check.rules).map(|(used, _)| &used.id);
             let unblocks = rules.filter(|id| open.contains(id)).cloned().collect();

@@ -488,7 +488,7 @@ impl Run {
             connected: false,
             last_received: None,
             deviations: crate::deviation::Seen::new(),
-            missed: Vec::new(),
+            missed: None,
             received: std::collections::BTreeSet::new(),
         }
     }

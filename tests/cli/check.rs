@@ -212,3 +212,44 @@ fn a_second_interrupt_stops_the_run_at_once() {
     assert!(matches!(done.code, Some(1 | 3)), "{:?}\n{}{}", done.code, done.out, done.err);
     assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
 }
+
+/// A hub that calls a member of its acknowledgement otherwise: the run proposes an entry for it, and goes on behind it.
+#[test]
+fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hub.toml");
+    let path = file.to_str().unwrap();
+    let base = ["check", "--fault", "emprops-accepted-job-id-renamed", "--scenario", "emprops/job-lifecycle"];
+    let json = ["--report", "json=-"];
+    let judged = |more: &[&str]| {
+        let done = hubproof(base.iter().chain(&json).chain(more)).ends_with(1);
+        let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+        report["protocols"][0].clone()
+    };
+    let proven = |report: &serde_json::Value| report["rules"]["proven"].as_u64().unwrap();
+    std::fs::write(&file, "protocol = \"emprops\"\n\n").unwrap();
+    let plain = judged(&["--write-deviations", path]);
+    let proposals = plain["proposals"].as_array().unwrap();
+    let entry = &proposals[0]["entry"];
+    assert_eq!((proposals.len(), &entry["member"], &entry["renamed"]), (1, &"/job_id".into(), &"/id".into()));
+    // The file keeps what it had, and is a target file with the entry.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let target: toml::Table = toml::from_str(&text).unwrap();
+    assert_eq!(target["protocol"].as_str(), Some("emprops"));
+    assert_eq!(target["deviation"][0]["renamed"].as_str(), Some("/id"));
+    let explored = judged(&["--explore"]);
+    assert!(proven(&explored) > 2 * proven(&plain), "{} {}", proven(&explored), proven(&plain));
+    let assumed = &explored["deviations"][0];
+    assert_eq!((&assumed["assumed"], &assumed["standing"]), (&true.into(), &"expected".into()), "{assumed}");
+    // With the entry declared, the deviation is known, and the run passes.
+    let server = Serving::start(["emprops", "--fault", "emprops-accepted-job-id-renamed"], 1);
+    let url = server.url("emprops");
+    std::fs::write(&file, format!("url = \"{url}\"\n{text}")).unwrap();
+    let declared = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(0);
+    assert!(declared.out.contains("known[deviation:1]: /job_id of `job_accepted` is /id"), "{}", declared.out);
+    // A hub that does as documented makes it stale.
+    let server = Serving::start(["emprops"], 1);
+    std::fs::write(&file, format!("url = \"{}\"\n{text}", server.url("emprops"))).unwrap();
+    let stale = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(1);
+    assert!(stale.out.contains("stale[deviation:1]"), "{}", stale.out);
+}

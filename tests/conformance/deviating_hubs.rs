@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock};
 
 use rstest::rstest;
+use serde_json::Value;
 
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, EMPROPS, GATOR, Hub, QI, run};
 
@@ -17,6 +18,41 @@ struct Judged {
     accused: BTreeSet<String>,
     code: Option<i32>,
     summary: String,
+    /// The entries `[[deviation]]` that the report proposes.
+    proposals: Vec<Value>,
+}
+
+/// What is proposed for a deviation: the entry must have these members, so that it means the right message and kind.
+const PROPOSED: [(&str, &str, &str); 12] = [
+    ("concierge", "greeting-other", r#"{ "message": "hello", "instead": { "type": "WELCOME" } }"#),
+    (
+        "concierge",
+        "reply-absent",
+        r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_name" }"#,
+    ),
+    ("concierge", "member-renamed", r#"{ "member": "/seq", "renamed": "/sequence" }"#),
+    ("concierge", "member-type", r#"{ "member": "/seq", "from_hub": "${value | int}" }"#),
+    ("gator", "greeting-other", r#"{ "message": "log_response", "instead": { "action": "log_done" } }"#),
+    (
+        "airavata",
+        "reply-absent",
+        r#"{ "message": "subscribe_response", "absent": true, "after": "subscribe_request" }"#,
+    ),
+    ("emprops", "reply-absent", r#"{ "message": "client_registered", "absent": true }"#),
+    ("emprops", "member-renamed", r#"{ "message": "job_accepted", "member": "/job_id", "renamed": "/jobId" }"#),
+    ("concierge", "extra-header", "{}"),
+    ("gator", "extra-header", "{}"),
+    ("emprops", "extra-header", "{}"),
+    ("qi", "extra-header", "{}"),
+];
+
+/// Whether an entry has these members; for a header, an upgrade is enough, as only the user knows which.
+fn proposes(entry: &Value, wanted: &str) -> bool {
+    let wanted: Value = serde_json::from_str(wanted).unwrap();
+    match wanted.as_object().unwrap() {
+        members if members.is_empty() => entry["upgrade"].is_object(),
+        members => members.iter().all(|(name, value)| entry[name] == *value),
+    }
 }
 
 /// Returns options that select what takes little time: without the deadline of five seconds, and of EmProps, whose
@@ -55,6 +91,7 @@ fn check(hub: &Hub, deviate: &[&str], more: &str) -> Option<Judged> {
             .collect(),
         code,
         summary: report["summary"].as_str().unwrap().to_owned(),
+        proposals: report["proposals"].as_array().unwrap().iter().map(|one| one["entry"].clone()).collect(),
     })
 }
 
@@ -136,6 +173,9 @@ fn a_deviation_is_found_and_once_declared_is_no_obstacle(
     assert!(matches!(found.code, Some(1 | 3)), "{:?}: {}", found.code, found.summary);
     let judged = share(before, &found);
     assert!(judged >= undeclared, "undeclared: only {judged} % are judged: {}", found.summary);
+    for (_, _, wanted) in PROPOSED.iter().filter(|(name, of, _)| *name == hub.protocol && *of == deviation) {
+        assert!(found.proposals.iter().any(|entry| proposes(entry, wanted)), "{wanted}: {:#?}", found.proposals);
+    }
 
     let declared = check(&hub, &["--deviate", deviation], &declaration(hub.protocol, deviation)).unwrap();
     assert_eq!(declared.accused, beside.iter().map(ToString::to_string).collect(), "{}", declared.summary);
@@ -153,4 +193,7 @@ fn a_hub_that_stops_serving_never_passes(
     let hub = Hub { options: &["--patience", "0.5"], ..hub };
     let Some(found) = check(&hub, &["--deviate", deviation, "--after", "5"], "") else { return };
     assert!(matches!(found.code, Some(1 | 3)), "{:?}: {}", found.code, found.summary);
+    if deviation == "hang-after-joins" {
+        assert!(found.accused.contains("hang"), "{:?}: {}", found.accused, found.summary);
+    }
 }

@@ -239,7 +239,7 @@ impl Campaign {
             connected: false,
             last_received: None,
             deviations: crate::deviation::Seen::new(),
-            missed: Vec::new(),
+            missed: None,
             received: std::collections::BTreeSet::new(),
         }
     }

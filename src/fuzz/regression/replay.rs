@@ -152,7 +152,7 @@ mod tests {
             connected: false,
             last_received: None,
             deviations: crate::deviation::Seen::new(),
-            missed: Vec::new(),
+            missed: None,
             received: std::collections::BTreeSet::new(),
         }
     }
