@@ -162,10 +162,14 @@ pub struct ScenarioReport {
     pub history_dropped: usize,
     /// When it began, since the run began.
     pub begun: Duration,
-    /// Whether a connection to the hub was accepted, with or without an answer to the upgrade.
-    pub connected: bool,
+    /// Whether the hub accepted connections and then neither sent anything nor closed one.
+    pub silent: bool,
     /// When the last frame was received, since the scenario began.
     pub last_received: Option<Duration>,
+    /// When a connection last received its first frame, since the scenario began.
+    pub last_greeted: Option<Duration>,
+    /// The scenario that got nothing from the hub when it was played again behind this one, though it had before.
+    pub unserved: Option<String>,
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<Margin>,
@@ -215,11 +219,13 @@ pub struct ProcessReport {
     pub log: Excerpt,
 }
 
-/// An end of a hub's process that hubproof did not cause.
+/// An end of a hub's process that hubproof did not cause, or a hang, behind which it was started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crash {
-    /// `exit status 3`, `killed by signal 11 (SIGSEGV)`.
+    /// `exit status 3`, `killed by signal 11 (SIGSEGV)`; of a hang, what showed it.
     pub status: String,
+    /// Whether it had not ended, and sent nothing any more.
+    pub hung: bool,
     /// The scenarios that were being played on the hub when it ended.
     pub during: Vec<String>,
     /// The scenario that had ended last before the crash, where there was one.
@@ -227,6 +233,13 @@ pub struct Crash {
     /// The scenario that caused the crash: the process had played no other.
     pub blamed: Option<String>,
     pub log: Excerpt,
+}
+
+impl Crash {
+    /// Returns what the hub did: `ended by itself` or `hung`.
+    pub fn verb(&self) -> &'static str {
+        if self.hung { "hung" } else { "ended by itself" }
+    }
 }
 
 /// Lines of stdout and stderr of a hub's process, secrets masked.

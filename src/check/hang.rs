@@ -1,34 +1,117 @@
-//! Finds that a hub hangs: it accepts connections, and from some moment on sends nothing to any client.
+//! Finds that a hub hangs: it accepts connections, and from some moment on sends nothing to new clients.
 //!
-//! What is missing in its wake accuses the hub of nothing else.
+//! Behind a conversation that failed, one that the hub served before is played again. If that gets nothing, twice, the hub
+//! hangs; what is missing in its wake accuses the hub of nothing else.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
 use crate::interpreter::ALWAYS;
+use crate::scenario::{Isolation, Program};
 
 /// The name of the check under which a hang is reported.
 pub const CHECK: &str = "hang";
-/// How many conversations must get nothing after the last frame: one or two may have a reason of their own.
-const SILENT: usize = 3;
+/// How often the hub must send nothing to a conversation that it served before.
+pub const PROBES: usize = 2;
 
-/// Looks for a hang in the reports of a run, without those of scenarios that may leave the hub unusable. If there is one,
-/// adds its finding to the conversation that got the last frame, and turns findings in its wake into inconclusive ones.
-/// Returns whether there is one.
-pub fn judge(reports: &mut [&mut ScenarioReport], patience: Duration) -> bool {
-    let last = |report: &ScenarioReport| Some(report.begun + report.last_received?);
-    let received = reports.iter().enumerate().filter_map(|(place, report)| Some((last(report)?, place)));
-    // A hub that never sent anything does not hang: it does not serve.
-    let Some((since, place)) = received.max() else { return false };
+/// Whether an instance of a hub still serves.
+#[derive(Default)]
+pub struct Pulse {
+    state: Mutex<Served>,
+}
+
+#[derive(Default)]
+struct Served {
+    /// The shortest scenario that passed, and how long it took.
+    passed: Option<(Arc<Program>, Duration)>,
+    /// A scenario that failed, but to which the hub sent something.
+    greeted: Option<Arc<Program>>,
+    /// When the last probe began, since the run began, and whether it got nothing.
+    probed: Option<(Duration, bool)>,
+}
+
+impl Pulse {
+    /// Notes a scenario that was played. Returns the scenario that the hub does not serve any more, where this one failed
+    /// and `play`, which plays a scenario again, gets nothing. With `strict` only a scenario that passed is played again:
+    /// one that failed may have got what other conversations caused.
+    pub async fn after<F: Future<Output = Option<ScenarioReport>>>(
+        &self,
+        program: &Arc<Program>,
+        report: &ScenarioReport,
+        strict: bool,
+        play: impl Fn(Arc<Program>, usize) -> F,
+    ) -> Option<String> {
+        let mut served = self.state.lock().await;
+        let serves = report.last_greeted.is_some() && program.isolation == Isolation::Shared;
+        let passed = matches!(report.verdict, Verdict::Pass | Verdict::Info | Verdict::Warn);
+        if passed && report.cause.is_none() {
+            let shorter = served.passed.as_ref().is_none_or(|(_, duration)| report.duration < *duration);
+            if serves && shorter {
+                served.passed = Some((Arc::clone(program), report.duration));
+            }
+            return None;
+        }
+        if serves && served.greeted.is_none() {
+            served.greeted = Some(Arc::clone(program));
+        }
+        let passed = served.passed.as_ref().map(|(program, _)| program);
+        let probe = Arc::clone(passed.or(served.greeted.as_ref().filter(|_| !strict))?);
+        if report.cause.as_ref().is_some_and(|cause| cause.unreachable) {
+            return None;
+        }
+        if let Some((begun, hangs)) = served.probed {
+            // A hub that was found to hang, and has sent nothing since, still does.
+            let as_then = report.begun + report.duration <= begun || (hangs && report.last_greeted.is_none());
+            if as_then {
+                return hangs.then(|| probe.id.clone());
+            }
+        }
+        for number in 1..=PROBES {
+            let again = play(Arc::clone(&probe), number).await?;
+            let hangs = again.silent && again.cause.is_some();
+            served.probed = Some((again.begun, hangs));
+            if !hangs {
+                return None;
+            }
+        }
+        Some(probe.id.clone())
+    }
+}
+
+/// Looks for a hang in the reports of a run, without those of scenarios that may leave the hub unusable. For each instance
+/// that hangs, adds a finding to the conversation that got the last frame, and turns findings in its wake into inconclusive
+/// ones. Returns whether there is one.
+pub fn judge(reports: &mut [&mut ScenarioReport]) -> bool {
+    let instances: BTreeSet<String> = reports.iter().map(|report| report.instance.clone()).collect();
+    let found = instances.iter().filter(|instance| {
+        let own = reports.iter_mut().filter(|report| report.instance == **instance);
+        judge_instance(&mut own.map(|report| &mut **report).collect::<Vec<_>>())
+    });
+    found.count() > 0
+}
+
+fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
     let end = |report: &ScenarioReport| report.begun + report.duration;
-    let later = || reports.iter().filter(|report| report.begun > since && report.verdict != Verdict::NotTestable);
-    let missed = |report: &&&mut ScenarioReport| report.connected && report.cause.is_some();
-    // Later conversations that expect nothing, or are refused, show nothing; most have to miss something.
-    let silent = later().filter(missed).count();
-    let run_end = reports.iter().map(|report| end(report)).max().unwrap_or_default();
-    if silent < SILENT || silent * 2 < later().count() || run_end < since + patience {
+    let unserved = reports.iter().filter_map(|report| Some((end(report), report.unserved.clone()?)));
+    let Some((found, probe)) = unserved.min() else { return false };
+    let last = |of: fn(&ScenarioReport) -> Option<Duration>| {
+        let all = reports.iter().enumerate();
+        all.filter_map(|(place, report)| Some((report.begun + of(report)?, place))).max()
+    };
+    // A hub that never sent anything does not hang: it does not serve. One that greets again does not hang any more.
+    let Some((greeted, greeted_place)) = last(|report| report.last_greeted) else { return false };
+    if greeted > found {
         return false;
     }
+    // Where connections of before are still served, it hangs since it greeted the last client.
+    let (since, place, what) = match last(|report| report.last_received) {
+        Some((received, place)) if received <= found => (received, place, "sends nothing"),
+        _ => (greeted, greeted_place, "sends nothing to new clients"),
+    };
     let under_way = |(other, report): &(usize, &&mut ScenarioReport)| {
         *other != place && report.begun <= since && end(report) > since
     };
@@ -36,17 +119,21 @@ pub fn judge(reports: &mut [&mut ScenarioReport], patience: Duration) -> bool {
         reports.iter().enumerate().filter(under_way).map(|(_, report)| report.id.as_str()).collect();
     let beside = if beside.is_empty() { String::new() } else { format!("; beside it: {}", beside.join(", ")) };
     let why = format!("the hub hangs since {:.1} s after the run began", since.as_secs_f64());
+    let mut silent = 0;
     for report in reports.iter_mut().filter(|report| end(report) > since) {
+        silent += usize::from(report.silent && report.begun > since);
         for check in &mut report.checks {
             // A frame that was received is judged all the same.
-            let of_step = check.span.is_some() && check.step != ALWAYS;
+            let of_step = check.span.is_none() || check.step != ALWAYS;
             if (report.begun > since || of_step) && matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
                 check.verdict = Verdict::Inconclusive;
                 check.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
                 check.message = format!("{why}: {}", check.message);
             }
         }
-        report.verdict = Verdict::Inconclusive;
+        if report.verdict != Verdict::NotTestable {
+            report.verdict = Verdict::Inconclusive;
+        }
         report.missed = None;
     }
     let last = &mut reports[place];
@@ -58,10 +145,14 @@ pub fn judge(reports: &mut [&mut ScenarioReport], patience: Duration) -> bool {
         span: None,
         step: "the hub goes on serving".to_owned(),
         asked: 1,
-        message: format!("{why}: it accepts connections and sends nothing; {silent} conversations got no frame"),
+        message: format!(
+            "{why}: it accepts connections and {what}; {probe}, which it had served, got no frame when it was played again"
+        ),
         detail: Some(Detail {
             expected: "a hub that goes on serving".to_owned(),
-            received: format!("the last frame in this conversation{beside}"),
+            received: format!(
+                "the last frame in this conversation{beside}; behind it {silent} conversations without any frame"
+            ),
             ..Detail::default()
         }),
         deviation: None,
@@ -79,26 +170,21 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Returns the report of a conversation that began then, got its last frame after so many seconds, and has a failed
-    /// check where it got none.
-    fn conversation(begun: u32, received: Option<u32>, change: impl Fn(&mut ScenarioReport)) -> ScenarioReport {
+    /// check where it got none, behind which no probe was served.
+    fn conversation(begun: u32, received: Option<u32>) -> ScenarioReport {
         let mut report = Run::one_failure().reports.swap_remove(0);
         report.begun = SECOND * begun;
         report.duration = SECOND * 5;
-        report.connected = true;
         report.last_received = received.map(|after| SECOND * after);
-        report.cause = received.is_none().then(|| crate::event::Cause {
-            span: None,
-            step: "expects: hello".to_owned(),
-            message: "no hello received".to_owned(),
-            detail: None,
-            unreachable: false,
-        });
-        change(&mut report);
+        report.last_greeted = report.last_received;
+        report.silent = received.is_none();
+        report.verdict = Verdict::Fail;
+        report.unserved = received.is_none().then(|| "greeter/hello".to_owned());
         report
     }
 
     fn judged(mut reports: Vec<ScenarioReport>) -> (bool, Vec<ScenarioReport>) {
-        let found = judge(&mut reports.iter_mut().collect::<Vec<_>>(), SECOND * 5);
+        let found = judge(&mut reports.iter_mut().collect::<Vec<_>>());
         (found, reports)
     }
 
@@ -109,9 +195,7 @@ mod tests {
 
     #[test]
     fn a_hang_is_one_finding_and_its_wake_is_inconclusive() {
-        let silent = |begun| conversation(begun, None, |_| {});
-        let reports =
-            vec![conversation(0, Some(1), |_| {}), conversation(4, Some(2), |_| {}), silent(7), silent(8), silent(9)];
+        let reports = vec![conversation(0, Some(1)), conversation(4, Some(2)), conversation(7, None)];
         let before = failed(&reports[0]).join(" ");
         assert!(!before.is_empty());
         let (found, reports) = judged(reports);
@@ -119,21 +203,63 @@ mod tests {
         // The first had ended by then; the second was under way.
         assert_eq!(failed(&reports[0]).join(" "), before);
         assert_eq!(failed(&reports[1]), [CHECK]);
-        assert!(reports[2..].iter().all(|report| failed(report).is_empty()), "{reports:#?}");
+        assert!(failed(&reports[2]).is_empty(), "{reports:#?}");
+    }
+
+    /// Clients of before are served; the last one that was greeted was so by the second conversation.
+    #[test]
+    fn a_hub_that_greets_no_new_client_hangs() {
+        let mut old = conversation(0, Some(1));
+        (old.duration, old.last_received) = (SECOND * 30, Some(SECOND * 30));
+        let (found, reports) = judged(vec![old, conversation(4, Some(2)), conversation(7, None)]);
+        assert!(found);
+        assert_eq!(failed(&reports[1]), [CHECK]);
+        let message = &reports[1].checks.last().unwrap().message;
+        assert!(message.contains("sends nothing to new clients"), "{message}");
     }
 
     #[rstest]
-    #[case::served_again(&[Some(1), None, None, None, Some(1)])]
-    #[case::too_few(&[Some(1), None, None])]
-    #[case::never_served(&[None, None, None, None])]
+    #[case::greeted_again(&[Some(1), None, None, Some(1)])]
+    #[case::never_served(&[None, None, None])]
     fn other_silence_is_no_hang(#[case] received: &[Option<u32>]) {
-        let all = received.iter().zip(0..).map(|(received, n)| conversation(n * 6, *received, |_| {}));
+        let all = received.iter().zip(0..).map(|(received, n)| conversation(n * 6, *received));
         assert!(!judged(all.collect()).0);
     }
 
-    #[test]
-    fn refused_connections_are_no_hang() {
-        let refused = |begun| conversation(begun, None, |report| report.connected = false);
-        assert!(!judged(vec![conversation(0, Some(1), |_| {}), refused(6), refused(7), refused(8)]).0);
+    /// Notes a scenario that passed and was greeted, then one that failed; `probes` are the reports of what is played then.
+    async fn probed(probes: &[ScenarioReport]) -> (Option<String>, usize) {
+        let pulse = Pulse::default();
+        let program = Arc::clone(&Run::all_pass().programs[0]);
+        let mut passed = Run::all_pass().reports.swap_remove(1);
+        passed.last_greeted = Some(SECOND);
+        let played = std::sync::atomic::AtomicUsize::new(0);
+        let play = |_, number: usize| {
+            played.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            std::future::ready(probes.get(number - 1).cloned())
+        };
+        assert_eq!(pulse.after(&program, &passed, true, play).await, None);
+        let found = pulse.after(&program, &conversation(9, None), true, play).await;
+        // What ended before the last probe is not probed again.
+        assert_eq!(pulse.after(&program, &conversation(8, None), true, play).await, found);
+        (found, played.into_inner())
+    }
+
+    #[tokio::test]
+    async fn only_a_hub_that_is_silent_twice_hangs() {
+        let silent = |begun| ScenarioReport { cause: cause(), ..conversation(begun, None) };
+        let id = Some(Run::all_pass().programs[0].id.clone());
+        assert_eq!(probed(&[silent(20), silent(26)]).await, (id, 2));
+        assert_eq!(probed(&[silent(20), conversation(26, Some(1))]).await, (None, 2));
+        assert_eq!(probed(&[ScenarioReport { silent: false, ..silent(20) }]).await, (None, 1));
+    }
+
+    fn cause() -> Option<crate::event::Cause> {
+        Some(crate::event::Cause {
+            span: None,
+            step: "expects: hello".to_owned(),
+            message: "no hello received".to_owned(),
+            detail: None,
+            unreachable: false,
+        })
     }
 }

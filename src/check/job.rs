@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
+use super::hang::Pulse;
 use super::{Options, base36, driver};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
@@ -17,6 +18,7 @@ use crate::scenario::template::Template;
 use crate::scenario::{Isolation, Program};
 
 /// A scenario with the instance on which it will run.
+#[derive(Clone)]
 pub struct Job {
     pub(super) program: Arc<Program>,
     place: Place,
@@ -25,8 +27,11 @@ pub struct Job {
     /// The scenario's id in reports.
     id: String,
     instead: Option<(&'static str, Arc<Template>)>,
+    /// By instance, where it is to be found out whether the hub hangs.
+    pulses: Option<Arc<Vec<Pulse>>>,
 }
 
+#[derive(Clone)]
 enum Place {
     Site(usize),
     /// No instance meets these needs.
@@ -48,7 +53,12 @@ impl Job {
         let place = place(program, subject, options)?;
         let (program, subject) = (Arc::clone(program), Arc::clone(subject));
         let id = program.id.clone();
-        Ok(Self { program, place, repetition, subject, id, instead: None })
+        Ok(Self { program, place, repetition, subject, id, instead: None, pulses: None })
+    }
+
+    /// Returns the same job, behind which it is found out whether the hub hangs; `pulses` are those of its instances.
+    pub(super) fn watched(self, pulses: &Arc<Vec<Pulse>>) -> Self {
+        Self { pulses: Some(Arc::clone(pulses)), ..self }
     }
 
     /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `instead`, or the
@@ -82,7 +92,8 @@ impl Job {
         let stamp = format!("{}{number}", options.stamp);
         let Some(process) = site.process.clone() else {
             let turn = turn(&self, &self.program.isolation, &mut interrupt).await?;
-            let report = play_job(&self, index, &stamp, options, events, interrupt).await;
+            let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
+            report.unserved = self.unserved(index, &report, &stamp, options, interrupt).await;
             turn.end(&self.subject);
             return Some(report);
         };
@@ -103,6 +114,9 @@ impl Job {
                     // A hub that persists data knows the names of the first play. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
+                    if self.unserved(index, &report, &stamp, options, interrupt.clone()).await.is_some() {
+                        process.hangs(&play).await;
+                    }
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
                     let end = process.end_play(play, wrong).await;
                     turn.end(&self.subject);
@@ -135,6 +149,40 @@ impl Job {
         }
         // The second iteration always returns.
         None
+    }
+}
+
+impl Job {
+    /// Returns the scenario that the hub does not serve any more behind this one, see [`Pulse::after`].
+    async fn unserved(
+        &self,
+        index: usize,
+        report: &ScenarioReport,
+        stamp: &str,
+        options: &Options,
+        interrupt: watch::Receiver<bool>,
+    ) -> Option<String> {
+        let pulse = self.pulses.as_ref()?.get(index)?;
+        // What may leave the hub unusable shows no hang; nor does a hub of its own.
+        if self.program.isolation == Isolation::Destructive
+            || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
+        {
+            return None;
+        }
+        let play = |program: Arc<Program>, number: usize| {
+            let job = Self { program, pulses: None, instead: None, ..self.clone() };
+            // No number of a scenario begins with two zeros.
+            let stamp = format!("{stamp}00{number}");
+            let interrupt = interrupt.clone();
+            async move {
+                let (events, _) = mpsc::channel(1);
+                let stopped = interrupt.clone();
+                let report = play_job(&job, index, &stamp, options, &events, interrupt).await;
+                (!*stopped.borrow()).then_some(report)
+            }
+        };
+        let strict = self.subject.sites[index].process.is_some();
+        pulse.after(&self.program, report, strict, play).await
     }
 }
 
@@ -312,8 +360,10 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
         duration: Duration::ZERO,
         slimmest: None,
         begun: std::time::Duration::ZERO,
-        connected: false,
+        silent: false,
         last_received: None,
+        last_greeted: None,
+        unserved: None,
         deviations: crate::deviation::Seen::new(),
         missed: None,
         received: std::collections::BTreeSet::new(),

@@ -61,9 +61,10 @@ pub async fn run(
     let mut last = Vec::new();
     for subject in subjects {
         let prepared = prepare(&subject)?;
+        let pulses = Arc::new(prepared.sites.iter().map(|_| hang::Pulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
-                let job = Job::new(program, repetition, &prepared, &options)?;
+                let job = Job::new(program, repetition, &prepared, &options)?.watched(&pulses);
                 if program.isolation == Isolation::Destructive { last.push(job) } else { jobs.push(job) }
             }
         }

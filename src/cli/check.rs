@@ -174,10 +174,7 @@ async fn go(
         let programs = subject.programs.iter().filter(|program| program.isolation == Isolation::Destructive);
         programs.map(|program| program.id.clone()).collect::<BTreeSet<String>>()
     };
-    let kept: Vec<_> = subjects
-        .iter()
-        .map(|subject| (subject.pack.name.clone(), subject.target.patience, destructive(subject)))
-        .collect();
+    let kept: Vec<_> = subjects.iter().map(|subject| (subject.pack.name.clone(), destructive(subject))).collect();
     let mut reports = Aggregator::new(outlines);
     let mut stop_signals = 0;
     let mut rounds = 0;
@@ -188,7 +185,7 @@ async fn go(
         // A hub may keep the names of the rounds before.
         let stamp = if rounds == 0 { options.stamp.clone() } else { hub::stamp() };
         let options = Options { stamp, ..options.clone() };
-        stop_signals += round(started, subjects.clone(), options, &mut reports).await?;
+        stop_signals += round(started, subjects.clone(), options, begun, &mut reports).await?;
         rounds += 1;
         if !explore || stop_signals > 0 || rounds > EXPLORED {
             break;
@@ -209,10 +206,10 @@ async fn go(
             break;
         }
     }
-    for (protocol, patience, destructive) in kept {
+    for (protocol, destructive) in kept {
         let mut own = reports.reports_mut(&protocol);
         own.retain(|report| !destructive.contains(&report.id));
-        check::hang::judge(&mut own, patience);
+        check::hang::judge(&mut own);
     }
     let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
     for (protocol, process) in started.end_processes(grace).await {
@@ -240,8 +237,11 @@ async fn round(
     started: &mut Started,
     subjects: Vec<Subject>,
     options: Options,
+    run_begun: Instant,
     reports: &mut Aggregator,
 ) -> Result<usize, CliError> {
+    // A round counts from its own beginning.
+    let before = run_begun.elapsed();
     let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
@@ -249,7 +249,8 @@ async fn round(
     let handle = |event| match event {
         RunEvent::Event(event) => {
             progress.see(&event);
-            if let Event::Finished(report) = event {
+            if let Event::Finished(mut report) = event {
+                report.begun += before;
                 reports.add(*report);
             }
         }

@@ -1,4 +1,4 @@
-//! Supervises a hub that the run started: restarts it after a crash, and finds the scenario that caused the crash.
+//! Supervises a hub that the run started: restarts it after a crash or a hang, and finds the scenario that caused it.
 //!
 //! Several scenarios share a hub, so a crash cannot be attributed at once. All scenarios that were running are played
 //! once more, each alone on a fresh hub. One that crashes it again fails its `process` check; the results of the second
@@ -55,8 +55,7 @@ pub struct ActivePlay {
 pub struct ProcessEnd {
     /// Whether the hub had played no other scenario.
     pub alone: bool,
-    status: String,
-    log: Excerpt,
+    crash: Crash,
 }
 
 #[derive(Default)]
@@ -148,8 +147,21 @@ impl HubProcess {
             self.state().set_log(play.generation, log);
         }
         let state = self.state();
-        let crash = &state.report.crashes[*state.crashes.get(&play.generation)?];
-        Some(ProcessEnd { alone: crash.blamed.is_some(), status: crash.status.clone(), log: crash.log.clone() })
+        let crash = state.report.crashes[*state.crashes.get(&play.generation)?].clone();
+        Some(ProcessEnd { alone: crash.blamed.is_some(), crash })
+    }
+
+    /// Records that the hub hangs since a scenario was played, and stops it, so that it is started again.
+    pub async fn hangs(&self, play: &ActivePlay) {
+        let _switching = self.switching.lock().await;
+        {
+            let mut state = self.state();
+            if state.generation != play.generation || state.crashed {
+                return;
+            }
+            state.record("it accepted connections and sent nothing".to_owned(), true);
+        }
+        self.stop(GRACE).await;
     }
 
     /// Stops the hub for good.
@@ -212,7 +224,7 @@ impl HubProcess {
             return Err(why);
         }
         let why = if self.state().report.crashes.len() >= MOST_CRASHES {
-            format!("it has ended by itself {MOST_CRASHES} times in this run and is not started again")
+            format!("it has ended by itself or hung {MOST_CRASHES} times in this run and is not started again")
         } else {
             let last = Instant::now() + self.launch.wait;
             loop {
@@ -253,6 +265,10 @@ impl State {
     /// Records a crash if the current process has ended by itself, once per process.
     fn record_crash(&mut self) {
         let Some(status) = self.running.as_ref().and_then(Running::exited) else { return };
+        self.record(status, false);
+    }
+
+    fn record(&mut self, status: String, hung: bool) {
         if std::mem::replace(&mut self.crashed, true) || self.lenient {
             return;
         }
@@ -263,7 +279,8 @@ impl State {
             _ => None,
         };
         self.crashes.insert(self.generation, self.report.crashes.len());
-        self.report.crashes.push(Crash { status, during, after: self.last.clone(), blamed, log: Excerpt::default() });
+        let after = self.last.clone();
+        self.report.crashes.push(Crash { status, hung, during, after, blamed, log: Excerpt::default() });
     }
 
     fn set_log(&mut self, generation: usize, log: Excerpt) {
@@ -288,10 +305,11 @@ pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
     };
     if let Some(end) = end {
         check.verdict = Verdict::Fail;
-        check.message = format!("the hub ended by itself: {}", end.status);
-        let received = match end.log.lines.last() {
-            Some(line) => format!("{}; the last line of its output: {line}", end.status),
-            None => format!("{}, without any output", end.status),
+        let status = &end.crash.status;
+        check.message = format!("the hub {}: {status}", end.crash.verb());
+        let received = match end.crash.log.lines.last() {
+            Some(line) => format!("{status}; the last line of its output: {line}"),
+            None => format!("{status}, without any output"),
         };
         check.detail = Some(Detail {
             expected: "a hub that keeps running, whatever it is sent".to_owned(),

@@ -631,16 +631,17 @@ impl Conversation {
         }
         self.judgement.doubt(&message);
         self.doubted_since.get_or_insert(self.now);
-        self.set_cause(program, step, failure);
+        let missed = self.missed(program, step);
+        self.set_cause(step, failure, missed);
         self.complete(step, None);
     }
 
     /// Records why checks after this step are not decided; the first such failure counts.
-    fn set_cause(&mut self, program: &Program, step: &Step, failure: Failure) {
+    fn set_cause(&mut self, step: &Step, failure: Failure, missed: Option<Missed>) {
         if self.cause.is_some() {
             return;
         }
-        self.missed = self.missed(program, step);
+        self.missed = missed;
         let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
         let message = if who.is_empty() {
             format!("{}: {}", step.text, failure.message)
@@ -667,6 +668,8 @@ impl Conversation {
 
     fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
         self.active = None;
+        // Whose step it is, only the stack knows.
+        let missed = self.missed(program, step);
         while let Some(mut frame) = self.stack.pop() {
             match &mut frame.kind {
                 Kind::Retry { until, before, .. } if self.now < *until => {
@@ -713,7 +716,7 @@ impl Conversation {
                 }
             }
         }
-        self.set_cause(program, step, failure);
+        self.set_cause(step, failure, missed);
     }
 
     /// Answers the check of a skipped step and those of its details.

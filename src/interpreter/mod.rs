@@ -39,7 +39,7 @@ use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
-use crate::websocket::frame::{Frame, Received};
+use crate::websocket::frame::{Frame, NO_ANSWER, Received};
 use actor::{Actor, Closing, End, Link};
 pub use checks::ALWAYS;
 use checks::Judgement;
@@ -220,8 +220,14 @@ pub struct Conversation {
     slimmest: Option<Margin>,
     deviations: crate::deviation::Seen,
     missed: Option<Missed>,
+    /// Whether the hub accepted a connection.
     connected: bool,
+    /// Whether the hub answered by refusing or ending a connection.
+    ended: bool,
     last_received: Option<Duration>,
+    last_greeted: Option<Duration>,
+    /// The connections that have received a frame.
+    greeted: BTreeSet<u32>,
     /// Messages that are assumed to come.
     assumed: Vec<deviation::Assumed>,
     /// When the conversation first went on behind a failure.
@@ -261,7 +267,10 @@ impl Conversation {
             deviations: crate::deviation::Seen::new(),
             missed: None,
             connected: false,
+            ended: false,
             last_received: None,
+            last_greeted: None,
+            greeted: BTreeSet::new(),
             assumed: Vec::new(),
             doubted_since: None,
             received: BTreeSet::new(),
@@ -365,8 +374,10 @@ impl Conversation {
             history,
             history_dropped,
             begun: Duration::ZERO,
-            connected: self.connected,
+            silent: self.connected && !self.ended && self.last_received.is_none(),
             last_received: self.last_received,
+            last_greeted: self.last_greeted,
+            unserved: None,
             duration: self.now,
             slimmest: self.slimmest,
             deviations: self.deviations,
@@ -400,11 +411,19 @@ impl Conversation {
         let current = self.actors[id].connection == Some(connection);
         let sequence = self.next_sequence();
         match &what {
-            Received::Upgraded { .. } | Received::NoUpgrade { .. } => self.connected = true,
+            Received::Upgraded { .. } => self.connected = true,
+            Received::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => self.connected = true,
+            Received::NoUpgrade { .. }
+            | Received::Refused { .. }
+            | Received::Unreachable { .. }
+            | Received::Violation { .. }
+            | Received::End { .. } => self.ended = true,
             Received::Message(_) | Received::Ping(_) | Received::Pong(_) | Received::Close { .. } => {
                 self.last_received = Some(self.now);
+                if self.greeted.insert(connection) {
+                    self.last_greeted = self.last_received;
+                }
             }
-            _ => {}
         }
         match what {
             Received::Upgraded { status, headers, subprotocol } => {

@@ -198,6 +198,7 @@ impl Run {
         let excerpt = |line: &str| Excerpt { lines: vec!["listening".to_owned(), line.to_owned()], left_out: 3 };
         let crash = |during: &[&str], blamed: Option<&str>| Crash {
             status: "exit status 3".to_owned(),
+            hung: false,
             during: during.iter().map(|id| (*id).to_owned()).collect(),
             after: Some("greeter/chair".to_owned()),
             blamed: blamed.map(str::to_owned),
@@ -485,8 +486,10 @@ impl Run {
             duration: Duration::from_millis(12),
             slimmest: None,
             begun: std::time::Duration::ZERO,
-            connected: false,
+            silent: false,
             last_received: None,
+            last_greeted: None,
+            unserved: None,
             deviations: crate::deviation::Seen::new(),
             missed: None,
             received: std::collections::BTreeSet::new(),

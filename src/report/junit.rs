@@ -114,14 +114,15 @@ impl Writer<'_> {
             for crash in process.unexplained() {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
                 status
-                    .set_message(format!("the hub ended by itself: {}", printable(&crash.status)))
+                    .set_message(format!("the hub {}: {}", crash.verb(), printable(&crash.status)))
                     .set_type("crash")
                     .set_description(output_of(&crash.log));
                 suite.add_test_case(self.case(&format!("process {}", process.command), "", status));
             }
             for crash in &process.crashes {
                 out.push_str(&format!(
-                    "the hub ended by itself: {}\n{}",
+                    "the hub {}: {}\n{}",
+                    crash.verb(),
                     printable(&crash.status),
                     output_of(&crash.log)
                 ));

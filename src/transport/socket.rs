@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::{ConnectRequest, Received, tls};
+use crate::websocket::frame::NO_ANSWER;
 use crate::websocket::handshake;
 
 /// How long to wait for the rest of a refusal's body.
@@ -206,7 +207,7 @@ async fn upgrade(
                         return Err(format!("no complete answer to the upgrade within {within}").into());
                     }
                     Err(_) => {
-                        return Err(format!("no answer to the upgrade within {}", seconds(request.timeout)).into());
+                        return Err(format!("{NO_ANSWER} within {}", seconds(request.timeout)).into());
                     }
                 }
             }

@@ -156,6 +156,9 @@ pub enum Outgoing {
     ReadAgain,
 }
 
+/// How the reason of [`Received::NoUpgrade`] begins where a connection was accepted and nothing came.
+pub const NO_ANSWER: &str = "no answer to the upgrade";
+
 /// An event of a connection.
 ///
 /// The first is `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable`. After `Upgraded` come any number of messages, pings

@@ -202,7 +202,7 @@ struct Process<'a> {
     starts: usize,
     /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// Each time that the hub ended by itself.
+    /// Each time that the hub ended by itself or hung.
     crashes: Vec<Crash<'a>>,
     /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
@@ -213,6 +213,8 @@ struct Process<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Crash<'a> {
     status: &'a str,
+    /// Whether it had not ended, but accepted connections and sent nothing.
+    hung: bool,
     /// The scenarios that were being played on the hub when it ended.
     during: &'a [String],
     /// The scenario that had ended last before the crash.
@@ -835,8 +837,8 @@ impl<'a> Writer<'a> {
 
 fn process<'a>(process: &'a event::ProcessReport) -> Process<'a> {
     let crash = |crash: &'a event::Crash| {
-        let event::Crash { status, during, after, blamed, log } = crash;
-        Crash { status, during, after: after.as_deref(), blamed: blamed.as_deref(), log: excerpt(log) }
+        let event::Crash { status, hung, during, after, blamed, log } = crash;
+        Crash { status, hung: *hung, during, after: after.as_deref(), blamed: blamed.as_deref(), log: excerpt(log) }
     };
     Process {
         command: &process.command,

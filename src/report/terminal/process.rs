@@ -10,15 +10,22 @@ const LAST_LINES: usize = 10;
 
 /// Returns `the hub ended by itself twice`, for crashes that no check reports.
 pub(super) fn verdict(protocol: &ProtocolReport) -> Option<String> {
-    let unexplained: usize = protocol.processes.iter().map(|process| process.unexplained().count()).sum();
-    (unexplained > 0).then(|| format!("the hub ended by itself {}", times(unexplained)))
+    let unexplained: Vec<&Crash> = protocol.processes.iter().flat_map(ProcessReport::unexplained).collect();
+    (!unexplained.is_empty()).then(|| format!("the hub {}", often(unexplained)))
+}
+
+/// Formats `ended by itself twice, hung once`.
+fn often<'a>(crashes: impl IntoIterator<Item = &'a Crash>) -> String {
+    let mut counts = std::collections::BTreeMap::new();
+    crashes.into_iter().for_each(|crash| *counts.entry(crash.verb()).or_insert(0) += 1);
+    counts.into_iter().map(|(verb, n)| format!("{verb} {}", times(n))).collect::<Vec<_>>().join(", ")
 }
 
 /// Formats `started 3 times by ./hub --port 4000, ended by itself once`.
 pub(super) fn starts(process: &ProcessReport) -> String {
     let crashes = match process.crashes.len() {
         0 => String::new(),
-        n => format!(", ended by itself {}", times(n)),
+        _ => format!(", {}", often(&process.crashes)),
     };
     format!("started {} by `{}`{crashes}", times(process.starts), printable(&process.command))
 }
@@ -65,7 +72,7 @@ impl Page<'_> {
                 list(several, NAMES)
             ),
         };
-        self.wrapped("", &format!("The hub ended by itself ({}) {when}.", printable(&crash.status)));
+        self.wrapped("", &format!("The hub {} ({}) {when}.", crash.verb(), printable(&crash.status)));
         self.excerpt(&crash.log);
     }
 
