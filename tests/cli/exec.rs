@@ -65,6 +65,16 @@ impl Hub {
 
     /// Returns a command for the reference server that crashes as soon as the hub sends this word: always, or once.
     fn crashing(&self, protocol: &str, word: &str, always: bool) -> String {
+        self.failing(protocol, word, always, "os._exit(3)")
+    }
+
+    /// Returns a command for the reference server that still accepts connections, and sends nothing more as soon as the
+    /// hub sends this word.
+    fn hanging(&self, protocol: &str, word: &str) -> String {
+        self.failing(protocol, word, true, "time.sleep(3600)")
+    }
+
+    fn failing(&self, protocol: &str, word: &str, always: bool, then: &str) -> String {
         let (inner, port) = (free_port(), self.port);
         let script = FALLING
             .replace("PIDS", &self.file("pids").display().to_string())
@@ -72,6 +82,7 @@ impl Hub {
             .replace("INNER", &inner.to_string())
             .replace("PORT", &port.to_string())
             .replace("WORD", word)
+            .replace("THEN", then)
             .replace("ALWAYS", if always { "True" } else { "False" })
             .replace("FELL", &self.file("fell").display().to_string());
         format!("python3 {}", self.write("hub.py", &script))
@@ -125,7 +136,9 @@ def pump(source, sink, watched):
                 with falling:
                     open('FELL', 'w').close()
                     print('out of luck', file=sys.stderr, flush=True)
-                    os._exit(3)
+                    THEN
+            with falling:
+                pass
             sink.sendall(data)
     except OSError:
         pass
@@ -254,6 +267,28 @@ fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs
     for expected in ["The hub ended by itself (exit status 3) when concierge/group-deletion", "  | out of luck"] {
         assert!(done.err.contains(expected), "no {expected:?} in {}", done.err);
     }
+    hub.assert_gone();
+}
+
+/// A hub that hangs is started again like one that crashes: only the scenario that causes it fails.
+#[rstest]
+fn a_hang_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
+    let hub = Hub::new();
+    let command = hub.hanging("concierge", "GROUP_DELETED");
+    let scenarios = ["--scenario", "greeting", "--scenario", "message-to-one", "--scenario", "group-deletion"];
+    let more = ["-j", jobs, "--set", "patience=1s", "--report", "json=-"];
+    let done = hub.check("concierge", &command, &[scenarios.as_slice(), &more].concat()).ends_with(1);
+    let report = report(&done);
+    let all = verdicts(&report);
+    for (id, verdict) in &all {
+        let whole = matches!(*verdict, "pass" | "info");
+        assert_eq!(whole, *id != "concierge/group-deletion", "{id}: {verdict}\n{}", done.err);
+    }
+    assert_eq!(all.len(), 3);
+    let crashes = report["protocols"][0]["processes"][0]["crashes"].as_array().unwrap();
+    assert!(crashes.iter().any(|crash| crash["blamed"] == "concierge/group-deletion"), "{crashes:?}");
+    assert!(crashes.iter().all(|crash| crash["hung"] == true), "{crashes:?}");
+    assert!(done.err.contains("The hub hung (it accepted connections and sent nothing)"), "{}", done.err);
     hub.assert_gone();
 }
 
