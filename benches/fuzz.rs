@@ -124,7 +124,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
     ours.block_on(async {
         let (events, inbox) = mpsc::channel(256);
         let (_stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::new(options(jobs)), against: None, events, interrupt };
+        let stage = Stage { hub, options: Arc::new(options(jobs)), against: None, pulses: None, events, interrupt };
         let running = tokio::spawn(campaign::run(Arc::clone(&campaign), stage, numbers(), || false));
         tokio::spawn(end(inbox)).await.unwrap();
         running.await.unwrap();

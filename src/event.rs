@@ -181,6 +181,15 @@ pub struct ScenarioReport {
     pub received: BTreeSet<usize>,
 }
 
+impl ScenarioReport {
+    /// Whether all its connections were refused with HTTP 5xx, by the hub or by a proxy. (429 stands for too many
+    /// attempts, so more of them show nothing.)
+    pub fn is_refused_by_proxy(&self) -> bool {
+        let refused = |frame: &FrameReport| frame.kind == "refused" && frame.text.starts_with("HTTP 5");
+        self.history.iter().any(refused) && !self.history.iter().any(|frame| frame.kind == "open")
+    }
+}
+
 /// How near a successful wait came to its time limit: how near a slow machine is to a false alarm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Margin {
@@ -217,6 +226,8 @@ pub struct ProcessReport {
     pub given_up: Option<String>,
     /// The last lines that the last process printed.
     pub log: Excerpt,
+    /// Whether the hub runs elsewhere, so that its output is not known.
+    pub elsewhere: bool,
 }
 
 /// An end of a hub's process that hubproof did not cause, or a hang, behind which it was started again.

@@ -1,7 +1,7 @@
 //! Finds that a hub hangs: it accepts connections, and from some moment on sends nothing to new clients.
 //!
-//! Behind a conversation that failed, one that the hub served before is played again. If that gets nothing, twice, the hub
-//! hangs; what is missing in its wake accuses the hub of nothing else.
+//! Behind a conversation that waited in vain, one that the hub served before is played again. If that gets nothing, twice,
+//! the hub hangs; what is missing in its wake accuses the hub of nothing else. If it gets no connection, the hub is gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,6 +17,10 @@ use crate::scenario::{Isolation, Program};
 pub const CHECK: &str = "hang";
 /// How often the hub must send nothing to a conversation that it served before.
 pub const PROBES: usize = 2;
+/// Behind a conversation that ended sooner after its last frame, it is not found out whether the hub hangs: it did not wait.
+const WAITED: Duration = Duration::from_millis(50);
+/// Pause between two attempts to reach a hub that accepts no connection.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Whether an instance of a hub still serves.
 #[derive(Default)]
@@ -30,21 +34,58 @@ struct Served {
     passed: Option<(Arc<Program>, Duration)>,
     /// A scenario that failed, but to which the hub sent something.
     greeted: Option<Arc<Program>>,
-    /// When the last probe began, since the run began, and whether it got nothing.
-    probed: Option<(Duration, bool)>,
+    /// When the last probe began, since the run began, and how the hub did not serve it.
+    probed: Option<(Duration, Option<Lost>)>,
+}
+
+/// How a hub does not serve a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It accepts the connection and sends nothing.
+    Hangs,
+    /// It accepts no connection; at most a proxy in front of it does.
+    Gone,
+}
+
+impl Lost {
+    fn of(report: &ScenarioReport) -> Option<Self> {
+        let cause = report.cause.as_ref()?;
+        let gone = cause.unreachable || report.is_refused_by_proxy();
+        let hangs = report.silent.then_some(Self::Hangs);
+        if gone { Some(Self::Gone) } else { hangs }
+    }
+}
+
+/// A scenario that a hub served, and does not serve any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unserved {
+    pub probe: String,
+    pub lost: Lost,
 }
 
 impl Pulse {
+    /// Returns one that plays only this scenario again, which the hub has served.
+    pub fn of(program: Arc<Program>) -> Self {
+        let passed = Some((program, Duration::ZERO));
+        Self { state: Mutex::new(Served { passed, ..Served::default() }) }
+    }
+
+    /// Forgets that the hub did not serve: it was started again.
+    pub async fn started_again(&self) {
+        self.state.lock().await.probed = None;
+    }
+
     /// Notes a scenario that was played. Returns the scenario that the hub does not serve any more, where this one failed
-    /// and `play`, which plays a scenario again, gets nothing. With `strict` only a scenario that passed is played again:
-    /// one that failed may have got what other conversations caused.
+    /// and `play`, which plays a scenario again, gets nothing. If the hub is `restartable`, only a scenario that passed is
+    /// played again, as one that failed may have got what other conversations caused. If not, it is not found out whether
+    /// the hub is gone.
     pub async fn after<F: Future<Output = Option<ScenarioReport>>>(
         &self,
         program: &Arc<Program>,
         report: &ScenarioReport,
-        strict: bool,
+        restartable: bool,
         play: impl Fn(Arc<Program>, usize) -> F,
-    ) -> Option<String> {
+    ) -> Option<Unserved> {
         let mut served = self.state.lock().await;
         let serves = report.last_greeted.is_some() && program.isolation == Isolation::Shared;
         let passed = matches!(report.verdict, Verdict::Pass | Verdict::Info | Verdict::Warn);
@@ -59,26 +100,32 @@ impl Pulse {
             served.greeted = Some(Arc::clone(program));
         }
         let passed = served.passed.as_ref().map(|(program, _)| program);
-        let probe = Arc::clone(passed.or(served.greeted.as_ref().filter(|_| !strict))?);
-        if report.cause.as_ref().is_some_and(|cause| cause.unreachable) {
+        let probe = Arc::clone(passed.or(served.greeted.as_ref().filter(|_| !restartable))?);
+        let waited = report.duration.saturating_sub(report.last_received.unwrap_or_default()) >= WAITED;
+        if !restartable && (!waited || Lost::of(report) == Some(Lost::Gone)) {
             return None;
         }
-        if let Some((begun, hangs)) = served.probed {
-            // A hub that was found to hang, and has sent nothing since, still does.
-            let as_then = report.begun + report.duration <= begun || (hangs && report.last_greeted.is_none());
+        let unserved = |lost| Unserved { probe: probe.id.clone(), lost };
+        if let Some((begun, lost)) = served.probed {
+            // A hub that was lost, and has sent nothing since, still is.
+            let as_then = report.begun + report.duration <= begun || (lost.is_some() && report.last_greeted.is_none());
             if as_then {
-                return hangs.then(|| probe.id.clone());
+                return lost.map(unserved);
             }
         }
+        let mut lost = None;
         for number in 1..=PROBES {
+            if lost == Some(Lost::Gone) {
+                tokio::time::sleep(PAUSE).await;
+            }
             let again = play(Arc::clone(&probe), number).await?;
-            let hangs = again.silent && again.cause.is_some();
-            served.probed = Some((again.begun, hangs));
-            if !hangs {
+            lost = Lost::of(&again);
+            served.probed = Some((again.begun, lost));
+            if lost.is_none() {
                 return None;
             }
         }
-        Some(probe.id.clone())
+        lost.map(unserved)
     }
 }
 
@@ -227,7 +274,7 @@ mod tests {
     }
 
     /// Notes a scenario that passed and was greeted, then one that failed; `probes` are the reports of what is played then.
-    async fn probed(probes: &[ScenarioReport]) -> (Option<String>, usize) {
+    async fn probed(probes: &[ScenarioReport]) -> (Option<Unserved>, usize) {
         let pulse = Pulse::default();
         let program = Arc::clone(&Run::all_pass().programs[0]);
         let mut passed = Run::all_pass().reports.swap_remove(1);
@@ -245,10 +292,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_hub_that_is_silent_twice_hangs() {
+    async fn only_a_hub_that_does_not_serve_twice_is_lost() {
         let silent = |begun| ScenarioReport { cause: cause(), ..conversation(begun, None) };
-        let id = Some(Run::all_pass().programs[0].id.clone());
-        assert_eq!(probed(&[silent(20), silent(26)]).await, (id, 2));
+        let probe = Run::all_pass().programs[0].id.clone();
+        let gone = |begun| {
+            let cause = cause().map(|cause| crate::event::Cause { unreachable: true, ..cause });
+            ScenarioReport { cause, ..silent(begun) }
+        };
+        let hangs = Some(Unserved { probe: probe.clone(), lost: Lost::Hangs });
+        assert_eq!(probed(&[silent(20), silent(26)]).await, (hangs, 2));
+        assert_eq!(probed(&[silent(20), gone(26)]).await, (Some(Unserved { probe, lost: Lost::Gone }), 2));
         assert_eq!(probed(&[silent(20), conversation(26, Some(1))]).await, (None, 2));
         assert_eq!(probed(&[ScenarioReport { silent: false, ..silent(20) }]).await, (None, 1));
     }

@@ -1,12 +1,12 @@
 //! A scenario and the instance on which it is played: alone on the hub if it asks for that, and a second time, alone, if
-//! the hub crashed during the first.
+//! the hub crashed or hung during the first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
-use super::hang::Pulse;
+use super::hang::{Lost, Pulse, Unserved};
 use super::{Options, base36, driver};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
@@ -57,7 +57,7 @@ impl Job {
     }
 
     /// Returns the same job, behind which it is found out whether the hub hangs; `pulses` are those of its instances.
-    pub(super) fn watched(self, pulses: &Arc<Vec<Pulse>>) -> Self {
+    pub fn watched(self, pulses: &Arc<Vec<Pulse>>) -> Self {
         Self { pulses: Some(Arc::clone(pulses)), ..self }
     }
 
@@ -93,7 +93,9 @@ impl Job {
         let Some(process) = site.process.clone() else {
             let turn = turn(&self, &self.program.isolation, &mut interrupt).await?;
             let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
-            report.unserved = self.unserved(index, &report, &stamp, options, interrupt).await;
+            let unserved = self.unserved(index, &report, &stamp, options, interrupt).await;
+            let hangs = unserved.filter(|unserved| unserved.lost == Lost::Hangs);
+            report.unserved = hangs.map(|unserved| unserved.probe);
             turn.end(&self.subject);
             return Some(report);
         };
@@ -114,8 +116,12 @@ impl Job {
                     // A hub that persists data knows the names of the first play. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
-                    if self.unserved(index, &report, &stamp, options, interrupt.clone()).await.is_some() {
-                        process.hangs(&play).await;
+                    if let Some(unserved) = self.unserved(index, &report, &stamp, options, interrupt.clone()).await {
+                        process.does_not_serve(&play, unserved.lost == Lost::Hangs).await;
+                        let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
+                        if let Some(pulse) = pulse {
+                            pulse.started_again().await;
+                        }
                     }
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
                     let end = process.end_play(play, wrong).await;
@@ -128,7 +134,8 @@ impl Job {
                             "it ended by itself again, before anything was played on it".to_owned()
                         }
                         end => {
-                            if kind != Play::Destructive {
+                            // Of a hub that runs elsewhere, only its end is known.
+                            if kind != Play::Destructive && (end.is_some() || process.is_by_command()) {
                                 supervisor::add_process_check(&mut report, end);
                             }
                             return Some(report);
@@ -161,7 +168,7 @@ impl Job {
         stamp: &str,
         options: &Options,
         interrupt: watch::Receiver<bool>,
-    ) -> Option<String> {
+    ) -> Option<Unserved> {
         let pulse = self.pulses.as_ref()?.get(index)?;
         // What may leave the hub unusable shows no hang; nor does a hub of its own.
         if self.program.isolation == Isolation::Destructive
@@ -181,8 +188,8 @@ impl Job {
                 (!*stopped.borrow()).then_some(report)
             }
         };
-        let strict = self.subject.sites[index].process.is_some();
-        pulse.after(&self.program, report, strict, play).await
+        let restartable = self.subject.sites[index].process.is_some();
+        pulse.after(&self.program, report, restartable, play).await
     }
 }
 
@@ -193,7 +200,7 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
         && !subject.target.restartable
         && !options.destructive;
     let mut nearest: Option<Vec<String>> = None;
-    let fit = |site: &Site| !spared || site.process.is_some();
+    let fit = |site: &Site| !spared || site.process.as_ref().is_some_and(|process| process.is_by_command());
     if !subject.sites.iter().any(|site| fit(site)) {
         return Ok(Place::Nowhere(vec![
             "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned(),

@@ -1,4 +1,4 @@
-//! `--exec`: starts the hub for a run, and ends it.
+//! `--exec`: starts the hub for a run, and ends it. The hook `restart` starts it again.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use clap::Args;
 use super::signals::Signals;
 use super::{CliError, exit};
 use crate::config::{self, Exec, Target};
-use crate::hub::prepare::{Subject, masker};
-use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, StartError};
+use crate::hub::prepare::{self, Subject, masker};
+use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, RESTART, StartError, Starter};
 use crate::hub::supervisor::HubProcess;
 use crate::report::text::printable;
 
@@ -76,11 +76,8 @@ impl ExecArgs {
     /// The log file cannot be written, or an address cannot be read.
     pub fn prepare(&self, subject: &mut Subject) -> Result<Vec<Arc<HubProcess>>, CliError> {
         let launches = subject.target.launches();
-        if launches.is_empty() {
-            return Ok(Vec::new());
-        }
         let masker = Arc::new(masker(subject));
-        let log = match &self.log {
+        let log = match self.log.as_ref().filter(|_| !launches.is_empty()) {
             None => None,
             Some(path) => {
                 let trouble =
@@ -88,7 +85,18 @@ impl ExecArgs {
                 Some(LogFile::new(File::create(path).map_err(trouble)?))
             }
         };
-        for (exec, places) in launches {
+        let own: Vec<usize> = launches.iter().flat_map(|(_, places)| places).copied().collect();
+        let launches = launches.into_iter().map(|(exec, places)| (exec.text.clone(), Starter::Command(exec), places));
+        let trust = prepare::trust(&subject.target).map_err(|error| CliError::new(error.to_string()))?;
+        let elsewhere = subject.target.instances.iter().enumerate().filter(|(place, _)| !own.contains(place));
+        let hooks: Vec<_> = elsewhere
+            .filter_map(|(place, instance)| {
+                let (spec, trust) = (instance.hooks.get(RESTART)?.clone(), trust.clone());
+                let settings = prepare::settings(subject, instance).into_iter().collect();
+                Some((format!("hook {RESTART}"), Starter::Hook { spec, settings, trust }, vec![place]))
+            })
+            .collect();
+        for (command, by, places) in launches.chain(hooks) {
             let instances = || places.iter().map(|place| &subject.target.instances[*place]);
             let endpoints = instances()
                 .map(|instance| {
@@ -96,10 +104,10 @@ impl ExecArgs {
                 })
                 .collect::<Result<Vec<_>, CliError>>()?;
             let names = instances().map(|instance| instance.name.clone()).collect();
-            let command = masker.mask(&exec.text).into_owned();
+            let command = masker.mask(&command).into_owned();
             let mask = Arc::clone(&masker);
             let mask = Arc::new(move |line: &str| mask.mask(line).into_owned());
-            let launch = Launch { exec, endpoints, wait: self.wait, mask, log: log.clone() };
+            let launch = Launch { by, endpoints, wait: self.wait, mask, log: log.clone() };
             subject.processes.push((HubProcess::new(launch, command, names), places));
         }
         Ok(subject.processes.iter().map(|(process, _)| Arc::clone(process)).collect())

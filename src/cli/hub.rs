@@ -379,7 +379,7 @@ impl Started {
         let mut reports = Vec::new();
         for (protocol, process) in &self.processes {
             exec::end(std::slice::from_ref(process), grace, &mut self.signals).await;
-            reports.push((protocol.clone(), process.report()));
+            reports.extend(process.report().map(|report| (protocol.clone(), report)));
         }
         reports
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use super::supervisor::HubProcess;
-use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Target};
+use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target};
 use crate::deviation::Deviations;
 use crate::hub::hook::Trust;
 use crate::protocol::Pack;
@@ -29,7 +29,7 @@ pub struct Subject {
     pub target: Target,
     /// The reference server, if it is the target: exclusive scenarios get a hub of their own.
     pub embedded: Option<Arc<EmbeddedHubs>>,
-    /// Hubs that the run started, each with the indices of the instances it serves.
+    /// Hubs that the run can start, each with the indices of the instances it serves.
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
     /// How the hub departs from its document.
     pub deviations: Arc<Deviations>,
@@ -47,7 +47,7 @@ pub struct Site {
     /// The settings by name, the protocol's defaults included.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
-    /// The process of the hub, if the run started it.
+    /// The process of the hub, if the run can start it.
     pub process: Option<Arc<HubProcess>>,
     /// Memory for the long messages of all connections to this hub.
     pub room: MemoryBudget,
@@ -89,7 +89,7 @@ impl Prepared {
         self.embedded.is_some()
     }
 
-    /// Whether a hub that the run started has crashed too often to be started again.
+    /// Whether a hub that the run can start has crashed too often to be started again.
     pub fn is_given_up(&self) -> bool {
         self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
     }
@@ -118,6 +118,27 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
+/// Returns the settings of an instance by name, the protocol's defaults included.
+pub fn settings(subject: &Subject, instance: &Instance) -> BTreeMap<String, Value> {
+    let defaults = subject.shared.settings.iter();
+    let defaults = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
+    let deviating = subject.deviations.settings().map(|(name, value)| (name.to_owned(), value.clone()));
+    let given = instance.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone()));
+    defaults.chain(deviating).chain(given).collect()
+}
+
+/// Returns the certificates that hooks trust; `None` if no hook uses TLS.
+///
+/// # Errors
+///
+/// [`SetupError::Tls`].
+pub fn trust(target: &Target) -> Result<Option<Trust>, SetupError> {
+    // A template may evaluate to an https URL.
+    let https = |spec: &HookSpec| matches!(spec, HookSpec::Http { url, .. } if !url.starts_with("http://"));
+    let used = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
+    used.then(|| Trust::new(&target.tls)).transpose().map_err(|error| SetupError::Tls(error.to_string()))
+}
+
 /// Parses the addresses of a target and collects what is needed to connect to them.
 ///
 /// # Errors
@@ -125,12 +146,6 @@ fn texts(value: &Value) -> Vec<String> {
 /// [`SetupError`].
 pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     let target = &subject.target;
-    let defaults: BTreeMap<String, Value> = subject
-        .shared
-        .settings
-        .iter()
-        .filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)))
-        .collect();
     let secure = target.instances.iter().any(|instance| instance.url.starts_with("wss"));
     let config = if secure {
         Some(
@@ -140,11 +155,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     } else {
         None
     };
-    // A template may evaluate to an https URL.
-    let https = |spec: &HookSpec| matches!(spec, HookSpec::Http { url, .. } if !url.starts_with("http://"));
-    let trust = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
-    let trust = trust.then(|| Trust::new(&target.tls)).transpose();
-    let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
+    let trust = trust(target)?;
     let limit = target.connections.or(subject.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let room = MemoryBudget::of(LONG_MESSAGES * crate::hub::prepare::LONGEST_MESSAGE);
@@ -154,12 +165,6 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
             .url
             .parse()
             .map_err(|error| SetupError::Endpoint { instance: instance.name.clone(), reason: format!("{error}") })?;
-        let mut settings = defaults.clone();
-        let deviating = subject.deviations.settings().map(|(name, value)| (name.to_owned(), value.clone()));
-        settings.extend(deviating);
-        for (name, setting) in &instance.settings {
-            settings.insert(name.clone(), setting.value.clone());
-        }
         // A setting that the target gives can be named under `needs`; a default cannot.
         let mut provides = instance.provides.clone();
         provides.extend(instance.settings.keys().cloned());
@@ -173,7 +178,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
             tls: config.clone(),
             hooks: instance.hooks.clone(),
             trust: trust.clone(),
-            settings,
+            settings: settings(subject, instance),
             provides,
             process: process.map(|(process, _)| Arc::clone(process)),
             room: room.clone(),

@@ -1,4 +1,5 @@
-//! Supervises a hub that the run started: restarts it after a crash or a hang, and finds the scenario that caused it.
+//! Supervises a hub that the run starts, or that a hook can start again: restarts it after a crash or a hang, and finds
+//! the scenario that caused it.
 //!
 //! Several scenarios share a hub, so a crash cannot be attributed at once. All scenarios that were running are played
 //! once more, each alone on a fresh hub. One that crashes it again fails its `process` check; the results of the second
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::event::{CheckReport, Crash, Detail, Excerpt, ProcessReport, ScenarioReport, Verdict};
-use crate::hub::process::{self, GRACE, Launch, Running, StartError, Terminated};
+use crate::hub::process::{self, GRACE, Launch, Running, StartError, Starter, Terminated};
 
 /// Name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
@@ -25,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 const CRASH_LINES: usize = 20;
 const RUN_LINES: usize = 200;
 
-/// A hub's process, running for the whole run.
+/// A hub that can be started, running for the whole run.
 pub struct HubProcess {
     launch: Launch,
     /// Held while the hub is started or stopped.
@@ -82,9 +83,15 @@ struct State {
 impl HubProcess {
     /// `command` is the hub's command as reports show it.
     pub fn new(launch: Launch, command: String, instances: Vec<String>) -> Arc<Self> {
-        let report = ProcessReport { command, instances, ..ProcessReport::default() };
+        let elsewhere = !matches!(launch.by, Starter::Command(_));
+        let report = ProcessReport { command, instances, elsewhere, ..ProcessReport::default() };
         let state = Mutex::new(State { report, ..State::default() });
         Arc::new(Self { launch, switching: tokio::sync::Mutex::default(), state })
+    }
+
+    /// Whether the run starts the hub by a command. One that a hook starts again runs when the run begins.
+    pub fn is_by_command(&self) -> bool {
+        matches!(self.launch.by, Starter::Command(_))
     }
 
     /// Starts the process.
@@ -94,6 +101,10 @@ impl HubProcess {
     /// [`StartError`]; then nothing of it runs.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let _switching = self.switching.lock().await;
+        if !self.is_by_command() {
+            self.state().running = Some(Running::elsewhere());
+            return Ok(());
+        }
         self.begin().await
     }
 
@@ -151,15 +162,19 @@ impl HubProcess {
         Some(ProcessEnd { alone: crash.blamed.is_some(), crash })
     }
 
-    /// Records that the hub hangs since a scenario was played, and stops it, so that it is started again.
-    pub async fn hangs(&self, play: &ActivePlay) {
+    /// Records that the hub has not served any client since a scenario was played, and stops it, so that it is started
+    /// again. It `hung` if it still accepts connections.
+    pub async fn does_not_serve(&self, play: &ActivePlay, hung: bool) {
         let _switching = self.switching.lock().await;
         {
             let mut state = self.state();
             if state.generation != play.generation || state.crashed {
                 return;
             }
-            state.record("it accepted connections and sent nothing".to_owned(), true);
+            // A process may end a moment after its connections.
+            state.record_crash();
+            let status = if hung { "it accepted connections and sent nothing" } else { "it accepts no connections" };
+            state.record(status.to_owned(), hung);
         }
         self.stop(GRACE).await;
     }
@@ -180,8 +195,10 @@ impl HubProcess {
         self.state().report.given_up.is_some()
     }
 
-    pub fn report(&self) -> ProcessReport {
-        self.state().report.clone()
+    /// Returns the report, unless a hub that runs elsewhere was never started.
+    pub fn report(&self) -> Option<ProcessReport> {
+        let report = self.state().report.clone();
+        (self.is_by_command() || report.starts > 0 || !report.crashes.is_empty()).then_some(report)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

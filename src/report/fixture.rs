@@ -213,6 +213,7 @@ impl Run {
             crashes,
             given_up: None,
             log: excerpt("bye"),
+            elsewhere: false,
         }];
         run
     }

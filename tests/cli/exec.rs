@@ -292,6 +292,44 @@ fn a_hang_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs:
     hub.assert_gone();
 }
 
+/// A hub that the run has not started is started again by the hook `restart` of its target: here by a signal to a
+/// wrapper that keeps it running.
+#[test]
+fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
+    let hub = Hub::new();
+    let command = hub.hanging("concierge", "GROUP_DELETED");
+    let keeper = hub.write("keeper.sh", &format!("while true; do {command} & echo $! > running; wait; done"));
+    let mut started = std::process::Command::new("sh").arg(keeper).current_dir(hub.folder.path()).spawn().unwrap();
+    let restart = hub.write("restart.sh", &format!("kill $(cat {}); sleep 1", hub.file("running").display()));
+    let target = hub.write(
+        "hub.toml",
+        &format!(
+            "url = \"{}\"\nprotocol = \"concierge\"\npatience = \"1s\"\n[hooks.restart]\ncommand = [\"sh\", \"{restart}\"]\n",
+            hub.url()
+        ),
+    );
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, hub.port)).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let scenarios = ["--scenario", "greeting", "--scenario", "message-to-one", "--scenario", "group-deletion"];
+    let base = ["check", "--target", &target, "--report", "json=-"];
+    let done = hubproof(base.iter().chain(&scenarios));
+    let stop = |pid: u32| std::process::Command::new("kill").arg(pid.to_string()).status().unwrap();
+    stop(started.id());
+    started.wait().unwrap();
+    stop(std::fs::read_to_string(hub.file("running")).unwrap().trim().parse().unwrap());
+    let report = report(&done.ends_with(1));
+    for (id, verdict) in verdicts(&report) {
+        let whole = matches!(verdict, "pass" | "info");
+        assert_eq!(whole, id != "concierge/group-deletion", "{id}: {verdict}");
+    }
+    let process = &report["protocols"][0]["processes"][0];
+    assert_eq!(process["command"], "hook restart");
+    let crashes = process["crashes"].as_array().unwrap();
+    assert!(crashes.iter().any(|crash| crash["blamed"] == "concierge/group-deletion"), "{process}");
+    assert!(crashes.iter().all(|crash| crash["hung"] == true), "{process}");
+}
+
 /// A crash that no scenario reproduces is attributed to none, but fails the run.
 #[test]
 fn a_crash_that_is_not_reproduced_fails_the_run_and_no_scenario() {

@@ -297,8 +297,10 @@ fn restarter(url: &str, hub: &str, status: &'static str) -> String {
     thread::spawn(move || {
         for asked in listener.incoming() {
             if status.starts_with('2') {
-                let (listener, hub) = (TcpListener::bind(&address).unwrap(), hub.clone());
-                thread::spawn(move || lives(listener, &hub, usize::MAX));
+                // One that runs goes on.
+                if let (Ok(listener), hub) = (TcpListener::bind(&address), hub.clone()) {
+                    thread::spawn(move || lives(listener, &hub, usize::MAX));
+                }
             }
             refuse(asked.unwrap(), status);
         }
@@ -313,9 +315,35 @@ fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
     let hook = restarter(&url, hub.url("qi"), "204 No Content");
     let cases = ["--protocol", "qi", "--seed", "1", "--cases", "200", "-j", "4", "--set", &hook];
     let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).ends_with(1);
-    assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
+    // It ends by itself after some connections, so no case does it again.
+    assert!(done.out.contains("The hub ended by itself (it accepts no connections) while"), "{}", done.out);
     assert!(!done.out.contains("The run ended early"), "{}", done.out);
     assert!(done.last_line().starts_with("FAIL qi: 200 cases of seed 1"), "{}", done.out);
+}
+
+/// Starts a proxy that passes so many connections to a hub at once, and sends nothing on all later ones.
+fn hanging(hub: &str, connections: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.to_owned();
+    thread::spawn(move || {
+        lets_through(&listener, &hub, connections);
+        let _held: Vec<_> = listener.incoming().collect();
+    });
+    url
+}
+
+/// What is missing in the wake of a hang accuses the hub of nothing else.
+#[test]
+fn a_hub_that_hangs_ends_the_run_with_one_finding() {
+    let hub = Serving::start(["qi"], 1);
+    let url = hanging(hub.url("qi"), 60);
+    let more = ["--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", "patience=1s"];
+    let done = fuzz(&[&[url.as_str()], &more[..]].concat()).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
+    assert!(done.out.contains("The run ended early: the hub hangs"), "{}", done.out);
+    assert_eq!(done.out.matches("fail[").count(), 1, "{}", done.out);
+    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 mod archive;
 mod case_selection;
-mod restart;
 mod save;
 mod session;
 
@@ -222,9 +221,6 @@ struct Kept<'a> {
     known: &'a dyn Fn(&str, &str) -> bool,
 }
 
-/// How often a hub that is gone is restarted; one that keeps exiting gains nothing from more cases.
-const RESTARTS: usize = 10;
-
 /// Plays the cases of all protocols. Returns the report, and the lines that report what was saved.
 async fn go(
     selection: &CaseSelection,
@@ -260,45 +256,23 @@ async fn go(
         let end = selection.end(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
         let masker = prepare::masker(subject);
-        let mut restarts = 0;
-        loop {
-            let (events, inbox) = mpsc::channel(256);
-            let (stop, interrupt) = watch::channel(false);
-            let (against, options) = (against.clone(), Arc::clone(&options));
-            let stage = Stage { hub: Arc::clone(&hub), options, against, events, interrupt };
-            let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
-            // Nothing panics while the lock is held.
-            let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
-            let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
-            let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
-            let followed = hub::follow(running, inbox, &stop, session.signals, |heard| watched.hear(heard)).await;
-            let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
-            asked_to_stop = signals;
-            let Some(left) = left else { break };
+        let (events, inbox) = mpsc::channel(256);
+        let (stop, interrupt) = watch::channel(false);
+        let (against, options) = (against.clone(), Arc::clone(&options));
+        let stage = Stage { hub: Arc::clone(&hub), options, against, pulses: None, events, interrupt };
+        let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
+        // Nothing panics while the lock is held.
+        let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
+        let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+        let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
+        let followed = hub::follow(running, inbox, &stop, session.signals, |heard| watched.hear(heard)).await;
+        let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
+        asked_to_stop = signals;
+        if let Some(left) = left {
             (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
-            let Some(gone) = left.gone else { break };
-            watched.outcome.gone(campaign, gone.report, &gone.under_way);
-            if asked_to_stop > 0 || restarts == RESTARTS || watched.enough.load(Ordering::Relaxed) {
-                break;
+            if let Some(gone) = left.gone {
+                watched.outcome.gone(campaign, gone);
             }
-            watched.progress.note("the hub is gone; it is being restarted".to_owned());
-            let back = tokio::select! {
-                back = restart::restart(&hub) => back,
-                () = session.signals.next() => {
-                    asked_to_stop += 1;
-                    break;
-                }
-            };
-            match back {
-                Some(Ok(())) => watched.outcome.ended = None,
-                Some(Err(reason)) => {
-                    let reason = masker.mask(&reason).into_owned();
-                    watched.outcome.ended = watched.outcome.ended.map(|ended| format!("{ended}; {reason}"));
-                    break;
-                }
-                None => break,
-            }
-            restarts += 1;
         }
         watched.progress.finish();
         if asked_to_stop < 2 {

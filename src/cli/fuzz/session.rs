@@ -36,8 +36,14 @@ impl Session<'_> {
     ) -> Result<(usize, Option<T>), CliError> {
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage =
-            Stage { hub: Arc::clone(self.hub), options: Arc::clone(self.options), against: None, events, interrupt };
+        let stage = Stage {
+            hub: Arc::clone(self.hub),
+            options: Arc::clone(self.options),
+            against: None,
+            pulses: None,
+            events,
+            interrupt,
+        };
         let doing = work(stage);
         let running = tokio::spawn(async move { Ok(doing.await) });
         let mut progress = Progress::new(None, "plays");

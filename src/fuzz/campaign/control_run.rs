@@ -37,7 +37,8 @@ pub enum Play {
     Control,
 }
 
-/// Rounds of control run and case after which a finding only warns: other cases at the same time may disturb both.
+/// Rounds of control run and case after which a finding only warns. Other cases at the same time may disturb both, so
+/// there are none in the last round.
 const ROUNDS: usize = 3;
 
 /// Plays control run and case in turn. The mutation is the cause once the control run passes and the case fails right
@@ -76,6 +77,11 @@ impl Trial {
             true => Some(Play::Case),
             false => (self.rounds < ROUNDS && !self.is_cause).then_some(Play::Control),
         }
+    }
+
+    /// Whether what is played next must be alone on the hub.
+    pub fn is_last(&self) -> bool {
+        self.rounds + 1 == ROUNDS
     }
 
     /// Takes the result of what [`next`](Self::next) returned.

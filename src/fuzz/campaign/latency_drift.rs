@@ -2,6 +2,7 @@
 //! good one, so this is only reported. Slowing down by repeated input of one kind is checked by the oracle
 //! `FUZZ-STEADY`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -13,6 +14,7 @@ use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::oracle::{self, SLOWER};
 use crate::report::fuzz::Slower;
 use crate::report::scenario_verdict;
+use crate::scenario::Program;
 
 /// A scenario in which a new client connects and is served, and how long it took before the first case.
 pub struct LatencyDrift {
@@ -20,6 +22,8 @@ pub struct LatencyDrift {
     before: Duration,
 }
 
+/// The id of the scenario where it is played to find out whether the hub hangs.
+const PROBE: &str = "a new client";
 /// Offset of the number of the play before all cases, so that no other play has its number.
 const FIRST: u64 = 1 << 46;
 /// Offset of the numbers of the plays after all cases.
@@ -39,6 +43,11 @@ impl LatencyDrift {
         let Value::Object(scenario) = scenario else { return None };
         let before = took(campaign, stage, &scenario, FIRST).await?;
         Some(Self { scenario, before })
+    }
+
+    /// Returns the scenario as a program.
+    pub fn program(&self, campaign: &Campaign) -> Option<Arc<Program>> {
+        campaign.program(PROBE, &self.scenario).ok().map(Arc::new)
     }
 
     /// Measures after the last case. `None` if the hub is not slower; not serving at all is reported by the cases.

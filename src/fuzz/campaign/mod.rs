@@ -25,6 +25,7 @@ use super::case::Case;
 use super::corpus::Corpus;
 use super::oracle;
 use super::scheduler::Scheduler;
+use crate::check::hang::Pulse;
 use crate::check::{self, Job, Options};
 use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
 use crate::hub::prepare::Prepared;
@@ -60,6 +61,8 @@ pub struct Stage {
     pub options: Arc<Options>,
     /// A second hub that receives the same input, and whose answers are compared.
     pub against: Option<Arc<Prepared>>,
+    /// By instance, what finds out whether the hub still serves new clients.
+    pub pulses: Option<Arc<Vec<Pulse>>>,
     /// Receives events of the run.
     pub events: mpsc::Sender<Event>,
     /// True once the run has to end.
@@ -152,7 +155,11 @@ impl Campaign {
     /// since parsing takes longer than playing.
     fn job(&self, id: &str, scenario: &Map<String, Value>, stage: &Stage) -> Result<Job, String> {
         let job = |program: &Arc<Program>| {
-            Job::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())
+            let job = Job::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())?;
+            Ok(match &stage.pulses {
+                Some(pulses) => job.watched(pulses),
+                None => job,
+            })
         };
         // A trace shows the id of the program, so that with one each case needs its own.
         let shared = parted(scenario).filter(|_| !stage.options.trace);
@@ -256,12 +263,14 @@ pub struct Left {
     pub slower: Option<Slower>,
 }
 
-/// A hub that no client reaches any more.
+/// A hub that no client reaches any more, or that serves none.
 pub struct Gone {
-    /// The report of the first case that could not connect.
+    /// The report of the first case that could not connect, or was not served.
     pub report: ScenarioReport,
     /// Numbers of the cases that were being played then.
     pub under_way: Vec<u64>,
+    /// Whether it accepts connections and sends nothing.
+    pub hangs: bool,
 }
 
 /// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events like
@@ -269,11 +278,15 @@ pub struct Gone {
 /// more. Each case is made when its turn comes.
 pub async fn run(
     campaign: Arc<Campaign>,
-    stage: Stage,
+    mut stage: Stage,
     numbers: impl Iterator<Item = u64>,
     over: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Left {
     let (watch, lanes) = (Arc::new(Watch::default()), Arc::new(Lanes::default()));
+    let drift = LatencyDrift::at_the_start(&campaign, &stage).await;
+    if let Some(program) = drift.as_ref().and_then(|drift| drift.program(&campaign)) {
+        stage.pulses = Some(Arc::new(stage.hub.sites.iter().map(|_| Pulse::of(Arc::clone(&program))).collect()));
+    }
     let is_there = {
         let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
         Arc::new(move || watch.state().gone.is_none() && !hub.is_given_up() && !over())
@@ -298,7 +311,6 @@ pub async fn run(
             }
         }
     };
-    let drift = LatencyDrift::at_the_start(&campaign, &stage).await;
     let left = std::mem::take(&mut *campaign.left());
     let mut numbers = left.into_iter().chain(numbers);
     // A number must not be taken without being played.
@@ -340,13 +352,22 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {
-        if let Some(control) = control_run::of(&case.scenario, &report) {
+        if report.unserved.is_some() {
+            // What a hub lacks that serves no client any more accuses it of nothing else.
+            for check in report.checks.iter_mut().filter(|check| check.verdict >= Verdict::Warn) {
+                check.verdict = Verdict::Inconclusive;
+                check.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
+            }
+        } else if let Some(control) = control_run::of(&case.scenario, &report) {
             let id = campaign.id(number);
             let (mut trial, mut replay) = (Trial::default(), number);
             while let Some(sent) = trial.next() {
                 replay += REPLAY;
-                let scenario = if sent == Play::Case { &case.scenario } else { &control };
-                let played = campaign.play(&id, scenario, replay, stage).await;
+                let mut scenario = if sent == Play::Case { &case.scenario } else { &control }.clone();
+                if trial.is_last() {
+                    scenario.insert("exclusive".to_owned(), Value::from("hub"));
+                }
+                let played = campaign.play(&id, &scenario, replay, stage).await;
                 let Some(is_stuck) = played.as_ref().and_then(control_run::is_stuck) else { break };
                 trial.record(is_stuck);
             }
@@ -406,7 +427,11 @@ impl Watch {
                 return;
             }
             state.met |= is_met(report);
-            if !unreachable && !is_refused(report) {
+            if report.unserved.is_some() && state.gone.is_none() {
+                state.gone = Some(Gone { report: report.clone(), under_way, hangs: true });
+                return;
+            }
+            if !unreachable && !report.is_refused_by_proxy() {
                 // A refusal while other cases connect is a limit, not the end; but a case that was already being played
                 // at the first refusal may have connected before it.
                 let was_under_way = |(gone, _): &(Gone, Instant)| gone.under_way.contains(&number);
@@ -420,7 +445,7 @@ impl Watch {
                 return;
             }
             if state.first.is_none() {
-                state.first = Some((Gone { report: report.clone(), under_way }, Instant::now()));
+                state.first = Some((Gone { report: report.clone(), under_way, hangs: false }, Instant::now()));
             }
             state.attempts += 1;
             // Cases that were being played at the first refusal do not count as attempts.
@@ -459,13 +484,6 @@ fn is_met(report: &ScenarioReport) -> bool {
         _ => false,
     };
     report.history.iter().any(met)
-}
-
-/// Whether all connections of the case were refused with HTTP 5xx, by the server or by a proxy. (429 stands for too
-/// many attempts, so more of them show nothing.)
-fn is_refused(report: &ScenarioReport) -> bool {
-    let refused = |frame: &FrameReport| frame.kind == "refused" && frame.text.starts_with("HTTP 5");
-    report.history.iter().any(refused) && !report.history.iter().any(|frame| frame.kind == "open")
 }
 
 /// Pause between attempts to reach a hub that does not answer.

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Campaign;
 use super::fingerprint::{Fingerprint, broken};
+use super::{Campaign, Gone};
 use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
 use crate::fuzz::case::Cell;
 use crate::fuzz::placement::Placement;
+use crate::hub::process::RESTART;
 use crate::report::causes::without_step;
 use crate::report::fuzz::{self, Fuzzed, Oracle, Slower};
 use crate::report::{ProtocolReport, aggregator};
@@ -24,6 +25,8 @@ const HOPELESS: u64 = 500;
 const OBSTACLES: usize = 200;
 /// Oracles that only check whether the hub is alive and serves.
 const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", LIVES];
+/// The check that the hub keeps to RFC 6455: one that ends closes connections in the middle of a handshake.
+const WEBSOCKET: &str = "websocket";
 /// The oracle of a hub's own process.
 pub const LIVES: &str = "FUZZ-LIVES";
 
@@ -54,6 +57,8 @@ struct Group {
     order: (bool, u64),
     numbers: Vec<u64>,
     cases: u64,
+    /// Whether only all of them together are known to cause it.
+    together: bool,
 }
 
 impl Outcome {
@@ -113,7 +118,7 @@ impl Outcome {
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
-        let new = || Group { first: alone(), order, numbers: Vec::new(), cases: 0 };
+        let new = || Group { first: alone(), order, numbers: Vec::new(), cases: 0, together: false };
         let group = self.causes.entry(cause.clone()).or_insert_with(new);
         group.cases += 1;
         if order < group.order {
@@ -133,24 +138,31 @@ impl Outcome {
         self.causes.iter().filter_map(first)
     }
 
-    /// Adds the finding that the hub is gone; `report` is of the first case that could not connect. Failed survival
-    /// oracles of the cases that were being played then are the same finding.
-    pub fn gone(&mut self, campaign: &Campaign, mut report: ScenarioReport, under_way: &[u64]) {
+    /// Adds the finding that the hub is gone, or hangs. Failed survival oracles of the cases that were being played then,
+    /// and connections that ended, are the same finding.
+    pub fn gone(&mut self, campaign: &Campaign, gone: Gone) {
+        let Gone { mut report, under_way, hangs } = gone;
         let Some(cell) = number(&report.id).and_then(|number| campaign.scheduler.cell(number)) else { return };
         let of_these = |group: &Group| group.numbers.iter().all(|number| under_way.contains(number));
-        self.causes.retain(|cause, group| !(SURVIVAL.contains(&cause.oracle.as_str()) && of_these(group)));
+        let follows = |oracle: &str| SURVIVAL.contains(&oracle) || oracle == WEBSOCKET;
+        self.causes.retain(|cause, group| !(follows(&cause.oracle) && of_these(group)));
         let numbers: Vec<String> = under_way.iter().map(u64::to_string).collect();
-        let received = match report.cause.as_ref() {
-            Some(cause) => cause.message.clone(),
-            None => "no client can connect any more".to_owned(),
+        let (what, received) = match (hangs, report.cause.as_ref()) {
+            (true, _) => ("the hub hangs", "it accepts connections and sends nothing to a new client".to_owned()),
+            (false, Some(cause)) => ("the hub is gone", cause.message.clone()),
+            (false, None) => ("the hub is gone", "no client can connect any more".to_owned()),
         };
-        let check = lives(campaign, Verdict::Fail, "the hub is gone".to_owned(), Some(received));
+        let check = lives(campaign, Verdict::Fail, what.to_owned(), Some(received));
         let cause = Fingerprint::of(campaign.pack(), cell, &check);
         report.checks = vec![check];
         let cases = under_way.len() as u64;
-        let group = Group { first: report, order: (false, 0), numbers: under_way.to_vec(), cases };
+        let group = Group { first: report, order: (false, 0), numbers: under_way, cases, together: true };
         self.causes.insert(cause, group);
-        self.ended = Some(format!("the hub is gone; under way were the cases {}", numbers.join(", ")));
+        self.ended = Some(format!(
+            "{what}; under way were the cases {}. With --exec, or a hook `{RESTART}` in the target file, it is started again \
+             and each of them is played alone",
+            numbers.join(", ")
+        ));
     }
 
     /// Whether every case so far needs something that the target lacks.
@@ -184,21 +196,23 @@ impl Outcome {
         let pack = campaign.pack();
         let mut findings = Vec::new();
         let mut first = Vec::new();
-        let mut add = |mut report: ScenarioReport, name: Option<String>, sources: &mut Sources| {
+        let mut add = |mut report: ScenarioReport, name: Option<String>, together: &[u64], sources: &mut Sources| {
             let number = number(&report.id).unwrap_or_default();
             if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
                 campaign.placed(&mut report, &case.scenario, sources);
             }
             report.id = name.unwrap_or(report.id);
-            first.push((report, vec!["--case".to_owned(), number.to_string()]));
+            let cases = if together.is_empty() { &[number] } else { together };
+            first.push((report, cases.iter().flat_map(|case| ["--case".to_owned(), case.to_string()]).collect()));
         };
         for (cause, group) in self.causes {
-            add(group.first, Some(cause.scenario(&pack.name)), sources);
+            let together = if group.together { group.numbers.as_slice() } else { &[] };
+            add(group.first, Some(cause.scenario(&pack.name)), together, sources);
             findings.push(fuzz::Finding { shape: cause.shape, cases: group.cases, numbers: group.numbers });
         }
         for report in self.mistakes {
             let numbers = number(&report.id).into_iter().collect();
-            add(report, None, sources);
+            add(report, None, &[], sources);
             findings.push(fuzz::Finding { shape: String::new(), cases: 1, numbers });
         }
         let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::Cell {

@@ -1,4 +1,5 @@
-//! Runs the command that starts a hub: in a process group of its own, which is ended as a whole.
+//! Runs the command that starts a hub: in a process group of its own, which is ended as a whole. Or calls the hook that
+//! starts a hub which runs elsewhere.
 //!
 //! Restarts and the attribution of crashes are in [`crate::hub::supervisor`].
 
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 pub use log::Log;
 pub use ports::open as listening;
 
+use super::hook::{self, HookCall, HookSpec, Trust};
 use crate::config::Exec;
 use crate::report::text::time;
 use crate::transport::Endpoint;
@@ -40,7 +42,7 @@ pub type Mask = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// All that is needed to start a hub, any number of times.
 pub struct Launch {
-    pub exec: Exec,
+    pub by: Starter,
     /// The hub's addresses; it counts as started when all of them accept connections.
     pub endpoints: Vec<Endpoint>,
     /// How long the hub may take to accept connections.
@@ -49,6 +51,17 @@ pub struct Launch {
     /// Receives the hub's output, up to [`MOST_LOGGED`].
     pub log: Option<LogFile>,
 }
+
+/// What starts a hub.
+pub enum Starter {
+    /// A command, which runs as long as the hub.
+    Command(Exec),
+    /// The hook [`RESTART`] of a hub that runs elsewhere.
+    Hook { spec: HookSpec, settings: serde_json::Map<String, serde_json::Value>, trust: Option<Trust> },
+}
+
+/// The name of the hook that starts a hub again.
+pub const RESTART: &str = "restart";
 
 /// A failed start of a hub.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +72,8 @@ pub enum StartError {
     Taken(String),
     #[error("the hub ended before it listened on {address} ({status})")]
     Ended { address: String, status: String, log: Box<Log> },
+    #[error("{0}")]
+    Hook(String),
     #[error("the hub did not listen on {address} within {}", time(*after))]
     Silent { address: String, after: Duration, log: Box<Log> },
 }
@@ -68,7 +83,7 @@ impl StartError {
     pub fn log(&self) -> Option<&Log> {
         match self {
             Self::Ended { log, .. } | Self::Silent { log, .. } => Some(log),
-            Self::Spawn { .. } | Self::Taken(_) => None,
+            Self::Spawn { .. } | Self::Taken(_) | Self::Hook(_) => None,
         }
     }
 }
@@ -122,10 +137,14 @@ pub type Terminated = watch::Receiver<bool>;
 ///
 /// [`StartError`]; then nothing of it runs any more.
 pub async fn start(launch: &Launch, spawned: impl FnOnce(Terminated)) -> Result<Running, StartError> {
+    let exec = match &launch.by {
+        Starter::Command(exec) => exec,
+        Starter::Hook { spec, settings, trust } => return call(launch, spec, settings, trust.as_ref()).await,
+    };
     if let Some(address) = ports::taken(&launch.endpoints).await {
         return Err(StartError::Taken(address));
     }
-    let running = spawn(launch)?;
+    let running = spawn(launch, exec)?;
     spawned(running.gone.clone());
     let waited = tokio::select! {
         // An end comes first even if the port accepts: then it is another process's.
@@ -142,14 +161,34 @@ pub async fn start(launch: &Launch, spawned: impl FnOnce(Terminated)) -> Result<
     })
 }
 
-fn spawn(launch: &Launch) -> Result<Running, StartError> {
-    let mut command = Command::new(&launch.exec.words[0]);
-    command.args(&launch.exec.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// Calls the hook, and waits until the hub accepts connections.
+async fn call(
+    launch: &Launch,
+    spec: &HookSpec,
+    settings: &serde_json::Map<String, serde_json::Value>,
+    trust: Option<&Trust>,
+) -> Result<Running, StartError> {
+    let args = serde_json::json!({});
+    let call = HookCall { name: RESTART, args: &args, message: None, settings, trust };
+    let failed = |error: hook::HookError| StartError::Hook((launch.mask)(&error.to_string()));
+    hook::run(spec, &call, launch.wait).await.map_err(failed)?;
+    match tokio::time::timeout(launch.wait, ports::open(&launch.endpoints)).await {
+        Ok(()) => Ok(Running::elsewhere()),
+        Err(_) => {
+            let (address, log) = (ports::closed(&launch.endpoints).await, Box::default());
+            Err(StartError::Silent { address, after: launch.wait, log })
+        }
+    }
+}
+
+fn spawn(launch: &Launch, exec: &Exec) -> Result<Running, StartError> {
+    let mut command = Command::new(&exec.words[0]);
+    command.args(&exec.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Ctrl-C must reach hubproof alone: it stops the hub when the scenarios have ended.
     #[cfg(unix)]
     command.process_group(0);
     command.kill_on_drop(true);
-    let program = || launch.exec.words[0].clone();
+    let program = || exec.words[0].clone();
     let mut child = command.spawn().map_err(|source| StartError::Spawn { program: program(), source })?;
     let group = Group::of(&child);
     let log = Arc::new(Mutex::new(Log::default()));
@@ -176,6 +215,12 @@ fn spawn(launch: &Launch) -> Result<Running, StartError> {
 }
 
 impl Running {
+    /// Returns a hub of which the run has no process, and so neither end nor output.
+    pub fn elsewhere() -> Self {
+        let ((_, exited), (_, gone)) = (watch::channel(None), watch::channel(true));
+        Self { group: Group::none(), exited, gone, log: Arc::default() }
+    }
+
     /// Returns how the hub ended, once it has.
     pub fn exited(&self) -> Option<String> {
         self.exited.borrow().clone()

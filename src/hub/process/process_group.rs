@@ -32,6 +32,15 @@ impl Group {
         }))
     }
 
+    /// Returns a group without processes.
+    pub fn none() -> Self {
+        Self(std::sync::Arc::new(Inner {
+            #[cfg(unix)]
+            id: None,
+            over: std::sync::atomic::AtomicBool::new(true),
+        }))
+    }
+
     /// Sends SIGTERM to the group.
     pub fn ask(&self) {
         #[cfg(unix)]

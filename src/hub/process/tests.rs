@@ -14,7 +14,7 @@ fn launch(script: &str) -> Launch {
     let port = socket.local_addr().unwrap().port();
     std::mem::forget(socket);
     Launch {
-        exec: Exec { text: script.to_owned(), words: ["sh", "-c", script].map(str::to_owned).to_vec() },
+        by: Starter::Command(Exec { text: script.to_owned(), words: ["sh", "-c", script].map(str::to_owned).to_vec() }),
         endpoints: vec![format!("ws://127.0.0.1:{port}").parse().unwrap()],
         wait: Duration::from_millis(300),
         mask: Arc::new(|line| line.replace("canary", "***")),
@@ -31,7 +31,7 @@ fn runs(id: &str) -> bool {
 #[tokio::test]
 async fn starting_a_program_that_does_not_exist_is_an_error() {
     let mut launch = launch("");
-    launch.exec = Exec::parse("./no-such-hub --port 1").unwrap();
+    launch.by = Starter::Command(Exec::parse("./no-such-hub --port 1").unwrap());
     let error = start(&launch, drop).await.err().unwrap();
     assert!(matches!(error, StartError::Spawn { .. }), "{error}");
     assert!(error.to_string().starts_with("`./no-such-hub` cannot be started: "), "{error}");

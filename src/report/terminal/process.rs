@@ -46,7 +46,7 @@ impl Page<'_> {
                 // One that a scenario reproduced alone is shown there.
                 let open = unexplained.iter().any(|one| std::ptr::eq(*one, crash));
                 if crash.blamed.is_some() || open {
-                    self.crash(crash);
+                    self.crash(crash, process.elsewhere);
                 }
             }
             self.more(process.crashes.len(), "crash");
@@ -57,7 +57,7 @@ impl Page<'_> {
         }
     }
 
-    fn crash(&mut self, crash: &Crash) {
+    fn crash(&mut self, crash: &Crash, elsewhere: bool) {
         self.gap();
         let when = match (&crash.blamed, crash.during.as_slice()) {
             (Some(id), _) => format!("when {id} was played on it alone"),
@@ -73,7 +73,9 @@ impl Page<'_> {
             ),
         };
         self.wrapped("", &format!("The hub {} ({}) {when}.", crash.verb(), printable(&crash.status)));
-        self.excerpt(&crash.log);
+        if !elsewhere {
+            self.excerpt(&crash.log);
+        }
     }
 
     /// Shows the end of the hub's output if the run failed and no crash has shown it.
