@@ -119,11 +119,9 @@ impl Pulse {
                 tokio::time::sleep(PAUSE).await;
             }
             let again = play(Arc::clone(&probe), number).await?;
-            lost = Lost::of(&again);
-            served.probed = Some((again.begun, lost));
-            if lost.is_none() {
-                return None;
-            }
+            let now = Lost::of(&again);
+            served.probed = Some((again.begun, now));
+            lost = Some(now?);
         }
         lost.map(unserved)
     }
