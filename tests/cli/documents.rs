@@ -11,6 +11,8 @@
 //! - Ports from 4000 to 4009 become free ones. A hub that no command has started there is the reference server, of the
 //!   protocol that `--protocol` or the target file names; so is the `./hub` of `--exec './hub --port 4000'`.
 //! - `serve` and `relay` run until the end of the page.
+//! - `python3 tests/fixtures/hubs/NAME.py --port PORT ... &` starts a hub of the fixtures, and shows the line that it prints;
+//!   `kill %1` ends it. Another one may then be started on the same port, with `--exec`, too.
 //! - With the word `no-run` the commands are not run: their arguments are parsed, and scripts must exist.
 //!
 //! A code block with the word `file=NAME` is a file in the page's folder.
@@ -19,8 +21,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -42,6 +46,13 @@ fn the_commands_of_a_page_print_what_it_shows(
     path: PathBuf,
 ) {
     let text = fs::read_to_string(&path).unwrap();
+    if text.contains("\n$ python3 ")
+        && std::env::var_os("CI").is_none()
+        && Command::new("python3").arg("-V").output().is_err()
+    {
+        eprintln!("skipped: there is no python3 for the commands of {}", path.display());
+        return;
+    }
     let bless = std::env::var_os("HUBPROOF_BLESS").is_some();
     let mut page = Page::new();
     let mut blessed = String::new();
@@ -136,13 +147,32 @@ struct Page {
     /// Ports as the page shows them, and as they are.
     ports: Vec<(u16, u16)>,
     serving: Vec<Serving>,
+    /// The hub of the fixtures that runs.
+    fixture: Option<Fixture>,
     code: Option<i32>,
+}
+
+/// A process of a hub of the fixtures; killed on drop.
+struct Fixture {
+    child: Child,
+    /// Kept open, as a process may fail that writes to a closed one.
+    out: BufReader<ChildStdout>,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Page {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, files: Vec::new(), ports: Vec::new(), serving: Vec::new(), code: None }
+        // So that hubs of the fixtures have the same path as from a checkout.
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(disk::root().join("tests"), folder.path().join("tests")).unwrap();
+        Self { folder, files: Vec::new(), ports: Vec::new(), serving: Vec::new(), fixture: None, code: None }
     }
 
     /// Fails unless the command could be run.
@@ -199,6 +229,14 @@ impl Page {
         if words[0] == "cat" {
             return self.as_shown(&fs::read_to_string(self.folder.path().join(&words[1])).unwrap());
         }
+        match (words[0].as_str(), words.last().map(String::as_str)) {
+            ("python3", Some("&")) => return self.start_fixture(&words[..words.len() - 1]),
+            ("kill", Some("%1")) => {
+                drop(self.fixture.take().expect("a hub of the fixtures runs"));
+                return String::new();
+            }
+            _ => {}
+        }
         let mut arguments = arguments(&words).unwrap_or_else(|| panic!("only hubproof is run: $ {}", command.line));
         if matches!(arguments[0].as_str(), "serve" | "relay") && !arguments.contains(&"--list-faults".to_owned()) {
             return self.serve(arguments, command.output.len().max(1));
@@ -218,6 +256,24 @@ impl Page {
             self.code
         );
         printed
+    }
+
+    /// Starts a hub of the fixtures, on the port that an earlier one had, or a free one; what it announces.
+    fn start_fixture(&mut self, words: &[String]) -> String {
+        assert!(self.fixture.is_none(), "`kill %1` ends the hub that runs");
+        let shown = words.iter().position(|word| word == "--port").expect("--port") + 1;
+        let shown = words[shown].parse().unwrap();
+        if !self.ports.iter().any(|(known, _)| *known == shown) {
+            self.ports.push((shown, free_port()));
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(words[1..].iter().map(|word| self.located(word))).current_dir(self.folder.path());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let fixture = self.fixture.insert(Fixture { child, out });
+        let mut line = String::new();
+        fixture.out.read_line(&mut line).unwrap();
+        self.as_shown(&line)
     }
 
     /// Starts what runs in the background, on a free port; what it announces.
@@ -274,7 +330,7 @@ impl Page {
             let Some(protocol) = protocol(text) else { continue };
             let actual = if text.contains("./hub") {
                 self.hub(protocol);
-                TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+                free_port()
             } else {
                 let serving = Serving::start([protocol], 1);
                 let actual = port(&serving.addresses[0].1);
@@ -324,6 +380,10 @@ fn arguments(words: &[String]) -> Option<Vec<String>> {
 fn protocol(text: &str) -> Option<&str> {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"protocol (?:= ")?([a-z]+)"#).unwrap());
     NAMED.captures(text).map(|found| found.get(1).unwrap().as_str())
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn port(url: &str) -> u16 {
