@@ -1,7 +1,8 @@
 //! Finds that a hub hangs: it accepts connections, and from some moment on sends nothing to new clients.
 //!
-//! Behind a conversation that waited in vain, one that the hub served before is played again. If that gets nothing, twice,
-//! the hub hangs; what is missing in its wake accuses the hub of nothing else. If it gets no connection, the hub is gone.
+//! Behind a conversation that failed while the hub owed it something, one that it served before is played again. If that
+//! gets nothing, twice, the hub hangs; what is missing in its wake accuses the hub of nothing else. If it gets no
+//! connection, the hub is gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Detail, Direction, ScenarioReport, Verdict};
 use crate::interpreter::ALWAYS;
 use crate::scenario::{Isolation, Program};
 
@@ -17,8 +18,6 @@ use crate::scenario::{Isolation, Program};
 pub const CHECK: &str = "hang";
 /// How often the hub must send nothing to a conversation that it served before.
 pub const PROBES: usize = 2;
-/// Behind a conversation that ended sooner after its last frame, it is not found out whether the hub hangs: it did not wait.
-const WAITED: Duration = Duration::from_millis(50);
 /// Pause between two attempts to reach a hub that accepts no connection.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -101,8 +100,9 @@ impl Pulse {
         }
         let passed = served.passed.as_ref().map(|(program, _)| program);
         let probe = Arc::clone(passed.or(served.greeted.as_ref().filter(|_| !restartable))?);
-        let waited = report.duration.saturating_sub(report.last_received.unwrap_or_default()) >= WAITED;
-        if !restartable && (!waited || Lost::of(report) == Some(Lost::Gone)) {
+        // A hub that had the last word serves.
+        let last_word = report.history.last().is_some_and(|frame| frame.direction == Direction::Received);
+        if last_word || (!restartable && Lost::of(report) == Some(Lost::Gone)) {
             return None;
         }
         let unserved = |lost| Unserved { probe: probe.id.clone(), lost };
@@ -224,6 +224,7 @@ mod tests {
         report.last_greeted = report.last_received;
         report.silent = received.is_none();
         report.verdict = Verdict::Fail;
+        report.history.truncate(2);
         report.unserved = received.is_none().then(|| "greeter/hello".to_owned());
         report
     }

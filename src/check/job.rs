@@ -11,9 +11,10 @@ use super::{Options, base36, driver};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
 use crate::hub::supervisor::{self, Play};
-use crate::interpreter::{Config, unmet};
+use crate::interpreter::{Config, unmet, uses_tokens};
 use crate::redact::Masker;
 use crate::report::scenario_verdict;
+use crate::scenario::functions::TOKENS;
 use crate::scenario::template::Template;
 use crate::scenario::{Isolation, Program};
 
@@ -88,10 +89,15 @@ impl Job {
         };
         let _ = events.send(Event::Started { id: self.id.clone() }).await;
         let site = &self.subject.sites[index];
+        let alone = self.is_alone() || self.program.isolation == Isolation::Destructive;
+        let isolation = match !alone && uses_tokens(&self.program, &site.settings) {
+            true => Isolation::Exclusive(TOKENS.to_owned()),
+            false => self.program.isolation.clone(),
+        };
         let number = base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
         let Some(process) = site.process.clone() else {
-            let turn = turn(&self, &self.program.isolation, &mut interrupt).await?;
+            let turn = turn(&self, &isolation, &mut interrupt).await?;
             let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
             let unserved = self.unserved(index, &report, &stamp, options, interrupt).await;
             let hangs = unserved.filter(|unserved| unserved.lost == Lost::Hangs);
@@ -101,7 +107,7 @@ impl Job {
         };
         let first = if self.program.isolation == Isolation::Destructive { Play::Destructive } else { Play::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
-        for (kind, isolation) in [(first, &self.program.isolation), (Play::Alone, &alone)] {
+        for (kind, isolation) in [(first, &isolation), (Play::Alone, &alone)] {
             let again = kind == Play::Alone;
             let begun = async {
                 let turn = turn(&self, isolation, &mut interrupt).await?;
@@ -221,19 +227,31 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
     Ok(Place::Nowhere(nearest.unwrap_or_default()))
 }
 
+/// How long nothing else is done for users whose tokens are shared: a hub may limit how much each sends in a second.
+const RESTED: Duration = Duration::from_millis(1100);
+
 /// The locks and permits that a scenario holds while it is played.
 struct Turn {
+    /// How long the locks are held after it.
+    rest: Duration,
     connections: Result<OwnedSemaphorePermit, AcquireError>,
-    _isolated: Isolated,
+    isolated: Isolated,
 }
 
 /// How long a hub may still count a connection that has ended: no document demands that it notices at once.
 const COUNTED: Duration = Duration::from_millis(400);
 
 impl Turn {
-    /// Releases the locks. Where a hub limits connections, the permits are released [`COUNTED`] later.
+    /// Releases the locks, those on tokens [`RESTED`] later. Where a hub limits connections, the permits are released
+    /// [`COUNTED`] later.
     fn end(self, subject: &Prepared) {
-        let Self { connections, _isolated } = self;
+        let Self { rest, connections, isolated } = self;
+        if !rest.is_zero() {
+            tokio::spawn(async move {
+                tokio::time::sleep(rest).await;
+                drop(isolated);
+            });
+        }
         if subject.limited && subject.embedded.is_none() {
             tokio::spawn(async move {
                 tokio::time::sleep(COUNTED).await;
@@ -249,7 +267,9 @@ async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<
     let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
         let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
-        Turn { connections, _isolated: isolate(isolation, subject).await }
+        let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
+        let rest = if shares { RESTED } else { Duration::ZERO };
+        Turn { rest, connections, isolated: isolate(isolation, subject).await }
     };
     tokio::select! {
         turn = turn => Some(turn),

@@ -61,6 +61,16 @@ pub struct Target {
     pub deviation_secrets: Vec<String>,
 }
 
+/// Returns every text in a value: a secret setting may be a mapping of headers or tokens.
+pub fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(members) => members.values().flat_map(texts).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// An entry `[[deviation]]` as it was written, with secrets in place of their names.
 #[derive(Clone, Debug)]
 pub struct Declared(pub Node);
@@ -155,10 +165,7 @@ impl Target {
     /// Returns all secrets of all instances, for a [`Masker`](crate::redact::Masker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
-        let secret = settings.filter(|s| s.secret).map(|s| match &s.value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
+        let secret = settings.filter(|setting| setting.secret).flat_map(|setting| texts(&setting.value));
         secret.chain(self.deviation_secrets.iter().cloned())
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use super::supervisor::HubProcess;
-use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target};
+use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, texts};
 use crate::deviation::Deviations;
 use crate::hub::hook::Trust;
 use crate::protocol::Pack;
@@ -106,16 +106,6 @@ pub fn masker(subject: &Subject) -> Masker {
     let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
     let set = settings.filter(|(name, _)| declared(name)).flat_map(|(_, setting)| texts(&setting.value));
     Masker::new(subject.target.secrets().chain(set))
-}
-
-/// Returns every text in a value: a secret setting may be a mapping of headers.
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::String(text) => vec![text.clone()],
-        Value::Array(items) => items.iter().flat_map(texts).collect(),
-        Value::Object(members) => members.values().flat_map(texts).collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Returns the settings of an instance by name, the protocol's defaults included.

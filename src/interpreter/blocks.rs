@@ -430,7 +430,10 @@ impl Conversation {
                 Some(value) => value.clone(),
                 None if all || depends_on(template, overrides) => {
                     let names = self.names(Some(id));
-                    template.eval_bound(&names).map_err(|error| {
+                    self.world.set_actor(Some(id));
+                    let value = template.eval_bound(&names);
+                    self.world.set_actor(None);
+                    value.map_err(|error| {
                         let failure = eval_failure(error, template, &names);
                         let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
                         Failure { message, ..failure }

@@ -35,7 +35,7 @@ use crate::deviation::Deviations;
 use crate::deviation::proposal::Missed;
 use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::redact::Masker;
-use crate::scenario::functions::World;
+use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS, World};
 use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
@@ -168,6 +168,9 @@ pub fn unmet(
     for need in &program.needs {
         let met = match need {
             Need::Word(word) => provides(word),
+            Need::Setting(name) if name == JWT_SECRET => {
+                settings.contains_key(name) || tokens(settings).is_some_and(|all| all >= users(program))
+            }
             Need::Setting(name) => settings.contains_key(name),
             Need::Hook(name) => hooks(name),
             Need::Expression { text, expr } => match expr.eval(&names) {
@@ -183,6 +186,32 @@ pub fn unmet(
         }
     }
     Ok(unmet)
+}
+
+/// Whether a program's clients use the ready tokens of a target that gives no key to make tokens with. Then no other
+/// program may use them at the same time.
+pub fn uses_tokens(program: &Program, settings: &BTreeMap<String, Value>) -> bool {
+    let signs = program.needs.iter().any(|need| matches!(need, Need::Setting(name) if name == JWT_SECRET));
+    signs && tokens(settings).is_some()
+}
+
+/// Returns for how many users the target has ready tokens, if it gives no key to make tokens with.
+fn tokens(settings: &BTreeMap<String, Value>) -> Option<usize> {
+    let tokens = settings.get(TOKENS).filter(|_| !settings.contains_key(JWT_SECRET))?;
+    tokens.as_object().map(serde_json::Map::len)
+}
+
+/// Returns how many users a program has at most, apart from those that loops make.
+fn users(program: &Program) -> usize {
+    let next = |template: &Template| {
+        let mut found = false;
+        template.expressions(&mut |expression| found |= expression.uses.iter().any(|name| name == NEXT_USER));
+        found
+    };
+    let of_role =
+        |role: &str| program.roles.get(role).is_some_and(|role| role.given.iter().any(|(_, given)| next(given)));
+    let actors = program.actors.iter().filter(|actor| of_role(&actor.role)).count();
+    actors + program.lets.iter().filter(|(_, template)| next(template)).count()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

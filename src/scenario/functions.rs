@@ -1,14 +1,16 @@
 //! The functions that `${...}` may call. All are pure but for the [`World`] in their context: no clock, no random source,
 //! so that a conversation can be replayed exactly.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use minijinja::value::{Kwargs, Object, Value as Engine};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use ring::hmac;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::value::{Frame, from_engine};
@@ -18,10 +20,33 @@ pub struct World {
     /// Distinguishes this run, scenario and repetition from all others; letters and digits.
     pub stamp: String,
     calls: AtomicU64,
+    /// The places of the ready tokens that `next_user()` has given.
+    users: Mutex<Users>,
     /// Unix time in milliseconds, moved by the interpreter.
     now_ms: AtomicI64,
     /// What `frames(name)` returns, while `always` is evaluated.
     frames: Mutex<Option<Frames>>,
+}
+
+/// Which ready tokens are taken.
+#[derive(Default)]
+struct Users {
+    actor: Option<usize>,
+    by_actor: BTreeMap<usize, usize>,
+    taken: usize,
+}
+
+impl Users {
+    /// Returns the place of the token of the current actor, or of one more user.
+    fn place(&mut self) -> usize {
+        let known = self.actor.and_then(|actor| self.by_actor.get(&actor)).copied();
+        known.unwrap_or_else(|| {
+            let place = self.taken;
+            self.taken += 1;
+            self.by_actor.extend(self.actor.map(|actor| (actor, place)));
+            place
+        })
+    }
 }
 
 /// Returns the frames of a connection that are the message of this name.
@@ -35,7 +60,8 @@ impl std::fmt::Debug for World {
 
 impl World {
     pub fn new(stamp: impl Into<String>) -> Self {
-        Self { stamp: stamp.into(), calls: AtomicU64::new(0), now_ms: AtomicI64::new(0), frames: Mutex::new(None) }
+        let (calls, users, now_ms) = (AtomicU64::new(0), Mutex::default(), AtomicI64::new(0));
+        Self { stamp: stamp.into(), calls, users, now_ms, frames: Mutex::new(None) }
     }
 
     pub fn set_now_ms(&self, now_ms: i64) {
@@ -46,8 +72,21 @@ impl World {
         *self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(frames);
     }
 
+    /// Sets whose values are evaluated from now on: an actor's, who keeps its user when it joins again, or others.
+    pub fn set_actor(&self, actor: Option<usize>) {
+        self.users().actor = actor;
+    }
+
+    fn users(&self) -> MutexGuard<'_, Users> {
+        self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn next_call(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn unique(&self, prefix: &str) -> String {
+        format!("{prefix}{}x{}", self.stamp, self.next_call())
     }
 
     fn uuid(&self) -> String {
@@ -67,8 +106,9 @@ pub const WORLD: &str = "__world";
 const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 19] = [
     "unique",
+    NEXT_USER,
     "uuid",
     "now_ms",
     "now_s",
@@ -88,6 +128,16 @@ pub const NAMES: [&str; 18] = [
     "due_ns",
 ];
 
+/// The function that names a user: a new one, or the next of those for which the target has tokens.
+pub const NEXT_USER: &str = "next_user";
+
+/// The settings that `jwt()` and `next_user()` use.
+pub const CREDENTIALS: [&str; 3] = [JWT_SECRET, TOKENS, "user_claim"];
+/// The setting that is the key of tokens.
+pub const JWT_SECRET: &str = "jwt_secret";
+/// The setting with ready tokens by user, where there is no key.
+pub const TOKENS: &str = "tokens";
+
 fn bad(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
@@ -105,10 +155,8 @@ pub fn environment() -> Environment<'static> {
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(1_000_000));
     // Letters and digits only: a hub may allow nothing else in names.
-    env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
-        let world = world(state)?;
-        Ok::<_, Error>(format!("{prefix}{}x{}", world.stamp, world.next_call()))
-    });
+    env.add_function("unique", |state: &State<'_, '_>, prefix: &str| Ok::<_, Error>(world(state)?.unique(prefix)));
+    env.add_function(NEXT_USER, next_user);
     env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.uuid()));
     env.add_function("now_ms", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed)));
     env.add_function("now_s", |state: &State<'_, '_>| {
@@ -243,7 +291,27 @@ fn next_version(version: &str, part: &str) -> Result<String, Error> {
     }
 }
 
-/// Returns a JSON Web Token of these claims; `key` is by default the target's `jwt_secret`.
+/// Returns a setting that the expression uses, if the target has it.
+fn setting(state: &State<'_, '_>, name: &str) -> Option<Engine> {
+    state
+        .lookup("hub")
+        .and_then(|hub| hub.get_attr(name).ok())
+        .filter(|value| !value.is_undefined() && !value.is_none())
+}
+
+/// Returns a user that this scenario has not used: a new one, or the next for which the target has a ready token.
+fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
+    let world = world(state)?;
+    let Some(tokens) = setting(state, TOKENS).filter(|_| setting(state, JWT_SECRET).is_none()) else {
+        return Ok(world.unique("user"));
+    };
+    let place = world.users().place();
+    let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
+    user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token of another user"))
+}
+
+/// Returns a JSON Web Token of these claims; `key` is by default the target's `jwt_secret`. Without a key, it is the ready
+/// token of the user in the claims.
 fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String, Error> {
     let claims = from_engine(&claims, "jwt()").map_err(|error| bad(error.to_string()))?;
     let algorithm: Option<String> = options.get("alg")?;
@@ -261,14 +329,21 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
     };
     let key = match key {
         Some(key) => key,
-        None => state
-            .lookup("hub")
-            .and_then(|hub| hub.get_attr("jwt_secret").ok())
-            .and_then(|key| key.as_str().map(str::to_owned))
-            .ok_or_else(|| bad("jwt() needs the setting jwt_secret, or key="))?,
+        None => match setting(state, JWT_SECRET).and_then(|key| key.as_str().map(str::to_owned)) {
+            Some(key) => key,
+            None => return ready_token(state, &claims),
+        },
     };
     let signature = hmac::sign(&hmac::Key::new(algorithm, key.as_bytes()), unsigned.as_bytes());
     Ok(format!("{unsigned}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
+}
+
+fn ready_token(state: &State<'_, '_>, claims: &Value) -> Result<String, Error> {
+    let tokens = setting(state, TOKENS).ok_or_else(|| bad("jwt() needs the setting jwt_secret or tokens, or key="))?;
+    let claim = setting(state, "user_claim").and_then(|claim| claim.as_str().map(str::to_owned));
+    let user = claims[claim.as_deref().unwrap_or("sub")].as_str().unwrap_or_default();
+    let token = tokens.get_attr(user).ok().and_then(|token| token.as_str().map(str::to_owned));
+    token.ok_or_else(|| Error::new(ErrorKind::UndefinedError, format!("there is no token of the user {user}")))
 }
 
 /// Returns the wire of a frame: at (Unix ms), after (seconds since the connection was open), size, opcode, text.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::functions::{JWT_SECRET, TOKENS};
 use super::template::{Expr, Template};
 use crate::protocol::{Basis, Level, Pack};
 pub use crate::syntax::duration::parse_duration as duration;
@@ -81,6 +82,7 @@ impl Need {
         match self {
             Self::Word(word) => word.clone(),
             Self::Expression { text, .. } => text.clone(),
+            Self::Setting(name) if name == JWT_SECRET => format!("setting {name} (or enough {TOKENS})"),
             Self::Setting(name) => format!("setting {name}"),
             Self::Hook(name) => format!("hook {name}"),
         }

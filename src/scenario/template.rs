@@ -237,8 +237,9 @@ impl Expr {
         let mut uses: Vec<String> =
             shown.as_ref().unwrap_or(&expression).undeclared_variables(true).into_iter().collect();
         uses.sort();
-        if uses.iter().any(|name| name == "jwt") && !source.contains("key") && !source.contains("none") {
-            uses.push("hub.jwt_secret".to_owned());
+        let signs = uses.iter().any(|name| name == "jwt") && !source.contains("key") && !source.contains("none");
+        if signs || uses.iter().any(|name| name == functions::NEXT_USER) {
+            uses.extend(functions::CREDENTIALS.map(|name| format!("hub.{name}")));
         }
         Ok(Self { source, span, form: Form::Engine(expression), uses })
     }

@@ -1,12 +1,15 @@
 //! A secret of the target never appears in any output, whatever the hub does with it.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rstest::rstest;
+use serde_json::Value;
 
 use crate::support::hostile_servers::{Habit, HostileHub, SmallHub};
-use crate::support::process::{Done, Serving, start};
+use crate::support::process::{Done, Serving, hubproof, start};
 
 /// Unique, and with characters that JSON, XML and URLs escape.
 const CANARY: &str = "canary/\"7&é<x>'+ =end";
@@ -133,5 +136,32 @@ fn a_secret_is_masked_in_the_report_of_a_faulty_hub() {
         let (done, written) = everything_written(server.url("concierge"), Source::TargetFile);
         assert_eq!(done.code, Some(1), "{written}");
         assert_masked(&written);
+    }
+}
+
+/// Ready tokens of some users prove nearly as much as the key with which tokens are made, and are not printed.
+#[test]
+fn ready_tokens_stand_in_for_the_key() {
+    let hub = Serving::start(["airavata", "--set", "airavata.jwt_secret=k"], 1);
+    let target = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let tokens = include_str!("../fixtures/airavata_tokens.toml");
+    let head = format!("protocol = \"airavata\"\nurl = \"{}\"\n", hub.url("airavata"));
+    std::fs::write(target.path(), head + tokens).unwrap();
+    let judged = |arguments: &[&str]| {
+        let done = hubproof(["check", "--report", "json=-", "--verbose"].iter().chain(arguments)).ends_with(0);
+        let report: Value = serde_json::from_str(&done.out).unwrap();
+        let rules = report["protocols"][0]["rules"]["by_id"].as_object().unwrap().clone();
+        let proven = rules.into_iter().filter(|(_, rule)| rule["proven"] == true).map(|(id, _)| id);
+        (proven.collect::<BTreeSet<String>>(), done)
+    };
+    let (by_key, _) = judged(&[hub.url("airavata"), "--protocol", "airavata", "--set", "secrets.jwt_secret=k"]);
+    let (by_tokens, done) = judged(&["--target", target.path().to_str().unwrap()]);
+    // No key, no expired token.
+    let lacking: Vec<&String> = by_key.difference(&by_tokens).collect();
+    assert!(lacking.len() <= 3 && by_tokens.len() > 40, "{lacking:?}");
+    for token in
+        tokens.lines().filter_map(|line| line.split_once(" = \"")).map(|(_, token)| token.trim_end_matches('"'))
+    {
+        assert!(!done.out.contains(token) && !done.err.contains(token), "{token}");
     }
 }

@@ -88,6 +88,12 @@ impl Reading<'_> {
         let text = match &node.kind {
             Kind::Null => return None,
             Kind::Text(text) => text.value.clone(),
+            // Several secrets by name, such as the tokens of users.
+            Kind::Map(entries) if !entries.is_empty() && SECRET.iter().all(|name| node.get(name).is_none()) => {
+                let read = |(name, node): &(Key, Node)| Some((name.clone(), self.secret(name, node)?));
+                let entries = entries.iter().filter_map(read).collect();
+                return Some(Node { span: node.span, kind: Kind::Map(entries) });
+            }
             Kind::Map(_) => {
                 if !self.known(node, &SECRET, "a secret") {
                     return None;

@@ -290,10 +290,12 @@ impl Corpus {
         self.fuzz("bystander").and_then(Value::as_str).or_else(first)
     }
 
-    /// Returns the name of a value that is unique to an observer client: the first that its role makes with `unique`.
+    /// Returns the name of a value that is unique to an observer client: the first that its role makes.
     pub fn mark(&self) -> Option<&str> {
         let given = self.shared.get("roles")?.get(self.bystander()?)?.get("given")?.as_object()?;
-        let unique = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${unique("));
+        let unique = |value: &Value| {
+            value.as_str().is_some_and(|text| ["${unique(", "${next_user("].iter().any(|made| text.starts_with(made)))
+        };
         given.iter().find(|(_, value)| unique(value)).map(|(name, _)| name.as_str())
     }
 

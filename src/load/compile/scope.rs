@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Compiler;
 use crate::load::compile::message_template::{Computed, Source, Template};
 use crate::load::compile::program::{Fill, Op, Remark, Slot};
-use crate::scenario::functions;
+use crate::scenario::functions::{self, NEXT_USER};
 use crate::scenario::template::{BUILTIN, Expr};
 
 /// What a name refers to.
@@ -189,7 +189,7 @@ impl Compiler<'_> {
                     }
                 },
                 None if functions::NAMES.contains(&root) => {
-                    if matches!(root, "unique" | "uuid" | "now_ms" | "now_s" | "now_iso") {
+                    if matches!(root, "unique" | NEXT_USER | "uuid" | "now_ms" | "now_s" | "now_iso") {
                         when = when.max(When::Ahead);
                     }
                 }
@@ -302,6 +302,7 @@ fn native(source: &str) -> Option<Source> {
         ("now_s", true) => Source::NowS,
         ("now_iso", true) => Source::NowIso,
         ("due_ns", true) => Source::DueNs,
+        (NEXT_USER, true) => Source::Unique("user".into()),
         ("unique", false) => {
             let quote = argument.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
             let text = argument.strip_prefix(quote)?.strip_suffix(quote)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::verbs::is_verb_word;
 use super::{Place, Reader};
-use crate::scenario::functions;
+use crate::scenario::functions::{self, JWT_SECRET};
 use crate::scenario::model::{ActorId, Need, Setting, Who};
 use crate::scenario::template::{BUILTIN, Expr, Template};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
@@ -230,6 +230,11 @@ impl<'a> Reader<'a> {
         }
         match root {
             "hub" => {
+                // What `jwt()` uses beside the key is there or not.
+                let declared = |name: &str| self.file.shared.settings.contains_key(name);
+                if used.implied && member.is_some_and(|name| name != JWT_SECRET && !declared(name)) {
+                    return;
+                }
                 if let Some(setting) = self.setting(used)
                     && !setting.optional
                     && setting.default.is_none()
@@ -313,6 +318,8 @@ pub struct Use {
     asks: bool,
     /// Whether the expression is only this name.
     bare: bool,
+    /// Whether only a function that the expression calls uses it.
+    implied: bool,
 }
 
 impl Use {
@@ -323,6 +330,7 @@ impl Use {
             member: expression.place(dotted, 1),
             asks: expression.source.contains(" defined"),
             bare: expression.bare_name().is_some(),
+            implied: !expression.source.contains(dotted),
         }
     }
 }
