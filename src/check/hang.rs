@@ -48,8 +48,7 @@ pub enum Lost {
 
 impl Lost {
     fn of(report: &ScenarioReport) -> Option<Self> {
-        let cause = report.cause.as_ref()?;
-        let gone = cause.unreachable || report.is_refused_by_proxy();
+        let gone = report.cause.as_ref().is_some_and(|cause| cause.unreachable) || report.is_refused_by_proxy();
         let hangs = report.silent.then_some(Self::Hangs);
         if gone { Some(Self::Gone) } else { hangs }
     }
