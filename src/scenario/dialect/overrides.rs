@@ -1,0 +1,125 @@
+//! Overrides the entries of the files that have some: asyncapi.yaml, rules.yaml, scenarios/shared.yaml.
+
+use super::{Stale, steps};
+use crate::syntax::matcher::escape;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+/// The mappings whose entries are overridden one by one: file, JSON pointer, and what an entry is.
+const ENTRIES: [(&str, &str, &str); 14] = [
+    ("asyncapi.yaml", "", "section"),
+    ("asyncapi.yaml", "/info", "info"),
+    ("asyncapi.yaml", "/channels", "channel"),
+    ("asyncapi.yaml", "/operations", "operation"),
+    ("asyncapi.yaml", "/components", "component"),
+    ("asyncapi.yaml", "/components/messages", "message"),
+    ("rules.yaml", "", "section"),
+    ("rules.yaml", "/rules", "rule"),
+    (SHARED, "", "section"),
+    (SHARED, "/hub", "setting"),
+    (SHARED, "/hooks", "hook"),
+    (SHARED, "/roles", "role"),
+    (SHARED, "/scenes", "scene"),
+    (SHARED, "/fuzz", "fuzz"),
+];
+
+const SHARED: &str = "scenarios/shared.yaml";
+
+/// Whether a file is overridden by its entries rather than as a whole.
+pub fn has_entries(path: &str) -> bool {
+    ENTRIES.iter().any(|(file, ..)| *file == path)
+}
+
+/// Returns what an addition can be, beside a file.
+pub fn kinds() -> Vec<&'static str> {
+    let mut kinds: Vec<&str> = ENTRIES.iter().map(|(.., kind)| *kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+fn kind(file: &str, pointer: &str) -> Option<&'static str> {
+    ENTRIES.iter().find(|(of, at, _)| *of == file && *at == pointer).map(|(.., kind)| *kind)
+}
+
+/// Returns the tree of the file `path` with its entries overridden by those of `over`.
+pub fn merged(path: &str, base: Option<Node>, over: &Node, stale: &Stale<'_>) -> Node {
+    let base = base.unwrap_or(Node { span: over.span, kind: Kind::Map(Vec::new()) });
+    let mut tree = entries(path, "", base, over, stale);
+    if path == "asyncapi.yaml" {
+        let messages = over.get("components").and_then(|components| components.get("messages"));
+        let removed = messages.and_then(Node::map).unwrap_or_default().iter().filter(|(_, node)| node.is_null());
+        let removed: Vec<String> = removed.map(|(key, _)| format!("#/components/messages/{}", escape(&key.name))).collect();
+        forget(&mut tree, removed);
+    }
+    tree
+}
+
+fn entries(file: &str, pointer: &str, base: Node, over: &Node, stale: &Stale<'_>) -> Node {
+    let (Some(kind), Some(overrides)) = (kind(file, pointer), over.map()) else { return over.clone() };
+    let Kind::Map(mut merged) = base.kind else { return over.clone() };
+    for (key, node) in overrides {
+        let what = format!("{kind} {}", key.name);
+        let inner = format!("{pointer}/{}", escape(&key.name));
+        let is_mapping = self::kind(file, &inner).is_some() && node.map().is_some();
+        let place = merged.iter().position(|(known, _)| known.name == key.name);
+        let Some(place) = place else {
+            let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();
+            if is_mapping {
+                // A mapping that the base does not have is an empty one; what stands in it is new.
+                let empty = Node { span: node.span, kind: Kind::Map(Vec::new()) };
+                merged.push((key.clone(), entries(file, &inner, empty, node, stale)));
+            } else if stale.is_added(&what, &key.name, key.span, node.is_null(), &known) {
+                merged.push((key.clone(), node.clone()));
+            }
+            continue;
+        };
+        stale.overrides(&what);
+        if is_mapping {
+            let old = merged[place].1.clone();
+            merged[place].1 = entries(file, &inner, old, node, stale);
+        } else if node.is_null() {
+            merged.remove(place);
+        } else if let Some(changed) = steps::changed(&what, &merged[place].1, node, stale) {
+            merged[place].1 = changed;
+        } else {
+            stale.differs(&what, key.span, merged[place].1.to_json() != node.to_json());
+            merged[place] = (key.clone(), node.clone());
+        }
+    }
+    Node { span: base.span, kind: Kind::Map(merged) }
+}
+
+/// Removes the references to removed messages from channels and operations, and the operations that have no other.
+fn forget(document: &mut Node, mut removed: Vec<String>) {
+    let Kind::Map(sections) = &mut document.kind else { return };
+    for (section, node) in sections.iter_mut().filter(|(key, _)| matches!(key.name.as_str(), "channels" | "operations")) {
+        let path = format!("#/{}", section.name);
+        without(node, &path, &mut removed);
+    }
+}
+
+/// Removes entries that refer to what is removed, and adds their own paths to it; returns whether `node` keeps its sense.
+fn without(node: &mut Node, path: &str, removed: &mut Vec<String>) -> bool {
+    if node.get("$ref").and_then(Node::text).is_some_and(|reference| removed.iter().any(|path| path == reference)) {
+        removed.push(path.to_owned());
+        return false;
+    }
+    match &mut node.kind {
+        Kind::List(items) => {
+            let before = items.len();
+            items.retain_mut(|item| without(item, path, removed));
+            before == items.len() || !items.is_empty()
+        }
+        Kind::Map(members) => {
+            let mut emptied = false;
+            members.retain_mut(|(Key { name, .. }, member)| {
+                let keeps = without(member, &format!("{path}/{}", escape(name)), removed);
+                // Without its last message, an operation or a reply would stand for all messages of its channel.
+                emptied |= !keeps && name == "messages" && member.list().is_some();
+                keeps
+            });
+            !emptied
+        }
+        _ => true,
+    }
+}
