@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::Folder;
-use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_one};
+use crate::syntax::diagnostic::{Diagnostic, nearest, suggest, suggest_one};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, Kind, Node};
 
@@ -55,13 +55,19 @@ impl Dialect {
                     for item in items {
                         match item.text() {
                             Some(text) => added.push((text.to_owned(), item.span)),
-                            None => wrong(item.span, format!("`add` names what is new, not {}", item.what()), ADD.into()),
+                            None => {
+                                wrong(item.span, format!("`add` names what is new, not {}", item.what()), ADD.into())
+                            }
                         }
                     }
                 }
                 ("add", _) => wrong(node.span, format!("`add` is a list, not {}", node.what()), ADD.into()),
                 (known, _) if KEYS.contains(&known) => {
-                    wrong(node.span, format!("`{known}` is text, not {}", node.what()), format!("write `{known}: TEXT`"));
+                    wrong(
+                        node.span,
+                        format!("`{known}` is text, not {}", node.what()),
+                        format!("write `{known}: TEXT`"),
+                    );
                 }
                 (unknown, _) => {
                     let help = suggest_one(unknown, KEYS, "it has");
@@ -79,74 +85,82 @@ impl Dialect {
         }
     }
 
-    /// Returns the pack `base` as the files of the dialect override it, with all that no longer applies to it. `files` are
-    /// those of the dialect, by path within its folder.
-    pub fn apply(
-        &self,
-        name: &str,
-        base: &Folder,
-        files: &BTreeMap<String, FileId>,
-        sources: &mut Sources,
-    ) -> (Folder, Vec<Diagnostic>) {
+    /// Returns the pack `base` as the files of the dialect override it; what no longer applies to it is in the folder's
+    /// diagnostics. `name` is that of the dialect's folder, `files` are the files in it by path.
+    pub fn apply(&self, name: &str, base: &Folder, files: &BTreeMap<String, FileId>, sources: &mut Sources) -> Folder {
         let stale = Stale::new(self, &base.name);
         let mut merged: BTreeMap<String, FileId> = base.pack.iter().map(|(path, file)| (path.clone(), *file)).collect();
         merged.extend(base.scenarios.iter().map(|(path, file)| (format!("scenarios/{path}"), *file)));
         rules::remove(files.get("rules.yaml").copied(), &mut merged, sources);
         let before = schemas_in_use(&merged, sources);
         for (path, file) in files.iter().filter(|(path, _)| *path != FILE) {
-            let start = Span::new(*file, 0..0);
-            let parsed = path.ends_with(".toml").then(|| Ok(None)).unwrap_or_else(|| yaml::parse(sources, *file).map(Some));
-            let over = match parsed {
-                Ok(over) => over,
-                Err(diagnostic) => {
-                    stale.report(diagnostic);
-                    continue;
-                }
-            };
-            let of_base = merged.get(path).map(|file| (*file, yaml::parse(sources, *file).ok()));
-            if let Some(over) = &over
-                && overrides::has_entries(path)
-                && !over.is_null()
-            {
-                let of_base = of_base.and_then(|(_, tree)| tree);
-                let tree = overrides::merged(path, of_base, over, &stale);
-                merged.insert(path.clone(), sources.add_tree(sources.file(*file).path.clone(), tree));
-                continue;
-            }
-            let removes = over.as_ref().is_some_and(Node::is_null);
-            let Some((old, old_tree)) = of_base else {
-                if stale.is_added(path, path, start, removes, &merged.keys().map(String::as_str).collect::<Vec<_>>()) {
-                    merged.insert(path.clone(), *file);
-                }
-                continue;
-            };
-            stale.overrides(path);
-            match (over, old_tree) {
-                (Some(over), _) if over.is_null() => drop(merged.remove(path)),
-                (Some(over), Some(old)) => match steps::changed(path, &old, &over, &stale) {
-                    Some(tree) => {
-                        let path_shown = sources.file(*file).path.clone();
-                        merged.insert(path.clone(), sources.add_tree(path_shown, tree));
-                    }
-                    None => {
-                        stale.differs(path, start, old.to_json() != over.to_json());
-                        merged.insert(path.clone(), *file);
-                    }
-                },
-                _ => {
-                    stale.differs(path, start, sources.file(old).text != sources.file(*file).text);
-                    merged.insert(path.clone(), *file);
-                }
+            if !Folder::has(path) {
+                stale.misnamed(path, Span::new(*file, 0..0));
+            } else if let Err(diagnostic) = override_file(path, *file, &mut merged, &stale, sources) {
+                stale.report(diagnostic);
             }
         }
         // A schema that only overridden or removed messages had is of no use.
         let after = schemas_in_use(&merged, sources);
         merged.retain(|path, _| files.contains_key(path) || after.contains(path) || !before.contains(path));
-        let mut folder = Folder::of(name, merged.clone());
-        folder.name = name.to_owned();
-        (folder, stale.finish(&merged))
+        let diagnostics = base.diagnostics.iter().cloned().chain(stale.finish(&merged)).collect();
+        Folder { diagnostics, ..Folder::of(self.name.as_deref().unwrap_or(name), merged) }
     }
 }
+
+/// Overrides the file `path` among the files of the pack by that of the dialect.
+fn override_file(
+    path: &str,
+    file: FileId,
+    merged: &mut BTreeMap<String, FileId>,
+    stale: &Stale<'_>,
+    sources: &mut Sources,
+) -> Result<(), Diagnostic> {
+    let start = Span::new(file, 0..0);
+    let shown = sources.file(file).path.clone();
+    let old = merged.get(path).copied();
+    let added = |stale: &Stale<'_>, removes: bool| {
+        stale.is_added(path, path, start, removes, &merged.keys().map(String::as_str).collect::<Vec<_>>())
+    };
+    if path.ends_with(".toml") {
+        match old {
+            Some(old) => stale.overrides(path, start, sources.file(old).text != sources.file(file).text),
+            None if !added(stale, false) => return Ok(()),
+            None => {}
+        }
+        merged.insert(path.to_owned(), file);
+        return Ok(());
+    }
+    let over = yaml::parse(sources, file)?;
+    let old_tree = old.map(|old| yaml::parse(sources, old)).transpose()?;
+    if overrides::has_entries(path) && over.map().is_some() {
+        let tree = overrides::merged(path, old_tree, &over, stale);
+        merged.insert(path.to_owned(), sources.add_tree(shown, tree));
+        return Ok(());
+    }
+    let Some(old_tree) = old_tree else {
+        if added(stale, over.is_null()) {
+            merged.insert(path.to_owned(), file);
+        }
+        return Ok(());
+    };
+    if over.is_null() {
+        stale.overrides(path, start, true);
+        merged.remove(path);
+        return Ok(());
+    }
+    let before = stale.count();
+    let (new, file) = match steps::changed(path, &old_tree, &over, stale) {
+        Some(tree) => (tree.to_json(), sources.add_tree(shown, tree)),
+        None => (over.to_json(), file),
+    };
+    stale.overrides(path, start, new != old_tree.to_json() || stale.count() > before);
+    merged.insert(path.to_owned(), file);
+    Ok(())
+}
+
+/// The advice on an override that changes nothing.
+const SAME: &str = "delete it here: a dialect holds only what differs";
 
 const ADD: &str = "such as `add: [rule ABC-001, role admin, scenarios/more.yaml]`";
 
@@ -158,7 +172,8 @@ fn is_name(text: &str) -> bool {
 fn schemas_in_use(files: &BTreeMap<String, FileId>, sources: &Sources) -> BTreeSet<String> {
     let document = files.get("asyncapi.yaml").and_then(|file| yaml::parse(sources, *file).ok());
     let messages = document.as_ref().map(|document| document.at_pointer("/components/messages"));
-    let payloads = messages.and_then(Node::map).unwrap_or_default().iter().filter_map(|(_, message)| message.get("payload"));
+    let payloads =
+        messages.and_then(Node::map).unwrap_or_default().iter().filter_map(|(_, message)| message.get("payload"));
     let paths = payloads.filter_map(|payload| payload.get("$ref")?.text());
     paths.map(|path| path.trim_start_matches("./").to_owned()).collect()
 }
@@ -180,6 +195,11 @@ impl<'d> Stale<'d> {
         self.diagnostics.borrow_mut().push(diagnostic);
     }
 
+    /// Returns how many diagnostics there are so far: an override with a mistake need not change anything.
+    fn count(&self) -> usize {
+        self.diagnostics.borrow().len()
+    }
+
     /// Whether `what`, which the base does not have, is declared as new; reports it otherwise. `known` are the names that
     /// the base has instead of `name`.
     fn is_added(&self, what: &str, name: &str, span: Span, removes: bool, known: &[&str]) -> bool {
@@ -193,27 +213,35 @@ impl<'d> Stale<'d> {
         };
         let verb = if removes { "remove" } else { "override" };
         let shown = shown(what);
-        self.report(
-            Diagnostic::error(span, format!("`{}` has no {shown} to {verb}", self.base))
-                .help(suggest(name, known.iter().copied(), &otherwise)),
-        );
+        self.report(Diagnostic::error(span, format!("`{}` has no {shown} to {verb}", self.base)).help(suggest(
+            name,
+            known.iter().copied(),
+            &otherwise,
+        )));
         false
     }
 
-    /// Reports `what` if it is declared as new, although the base has it.
-    fn overrides(&self, what: &str) {
-        if let Some((_, span)) = self.dialect.added.iter().find(|(added, _)| added == what) {
-            self.added.borrow_mut().insert(what.to_owned());
-            let message = format!("`{}` has {} of its own, so it is not new", self.base, shown(what));
-            self.report(Diagnostic::error(*span, message).help("leave it out of `add`, and what stands here overrides it"));
+    /// Reports a file that no pack has, if its name is similar to one that the base has.
+    fn misnamed(&self, path: &str, start: Span) {
+        let known = ["asyncapi.yaml", "rules.yaml", "scenarios/shared.yaml", FILE];
+        if let Some(near) = nearest(path, known) {
+            let message = format!("no pack has a file {path}");
+            self.report(Diagnostic::error(start, message).help(format!("did you mean {near}?")));
         }
     }
 
-    /// Reports an override of `what` that changes nothing.
-    fn differs(&self, what: &str, span: Span, differs: bool) {
-        if !differs {
+    /// Reports an override of `what`, which the base has, that changes nothing, or that is declared as new.
+    fn overrides(&self, what: &str, span: Span, changes: bool) {
+        if let Some((_, span)) = self.dialect.added.iter().find(|(added, _)| added == what) {
+            self.added.borrow_mut().insert(what.to_owned());
+            let message = format!("`{}` has {} of its own, so it is not new", self.base, shown(what));
+            self.report(
+                Diagnostic::error(*span, message).help("leave it out of `add`, and what stands here overrides it"),
+            );
+        }
+        if !changes {
             let message = format!("{} is the same in `{}`", shown(what), self.base);
-            self.report(Diagnostic::error(span, message).help("delete it here: a dialect holds only what differs"));
+            self.report(Diagnostic::error(span, message).help(SAME));
         }
     }
 
@@ -242,3 +270,6 @@ fn shown(what: &str) -> String {
         None => format!("file {what}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Overrides the entries of the files that have some: asyncapi.yaml, rules.yaml, scenarios/shared.yaml.
 
 use super::{Stale, steps};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::matcher::escape;
 use crate::syntax::yaml::{Key, Kind, Node};
 
@@ -48,7 +49,8 @@ pub fn merged(path: &str, base: Option<Node>, over: &Node, stale: &Stale<'_>) ->
     if path == "asyncapi.yaml" {
         let messages = over.get("components").and_then(|components| components.get("messages"));
         let removed = messages.and_then(Node::map).unwrap_or_default().iter().filter(|(_, node)| node.is_null());
-        let removed: Vec<String> = removed.map(|(key, _)| format!("#/components/messages/{}", escape(&key.name))).collect();
+        let removed: Vec<String> =
+            removed.map(|(key, _)| format!("#/components/messages/{}", escape(&key.name))).collect();
         forget(&mut tree, removed);
     }
     tree
@@ -73,17 +75,42 @@ fn entries(file: &str, pointer: &str, base: Node, over: &Node, stale: &Stale<'_>
             }
             continue;
         };
-        stale.overrides(&what);
+        let old = merged[place].1.clone();
         if is_mapping {
-            let old = merged[place].1.clone();
             merged[place].1 = entries(file, &inner, old, node, stale);
-        } else if node.is_null() {
-            merged.remove(place);
-        } else if let Some(changed) = steps::changed(&what, &merged[place].1, node, stale) {
-            merged[place].1 = changed;
-        } else {
-            stale.differs(&what, key.span, merged[place].1.to_json() != node.to_json());
-            merged[place] = (key.clone(), node.clone());
+            continue;
+        }
+        let before = stale.count();
+        let new = match steps::changed(&what, &old, node, stale) {
+            _ if node.is_null() => None,
+            Some(changed) => Some(changed),
+            None if old.map().is_some() && node.map().is_some() => Some(members(&what, &old, node, stale)),
+            None => Some(node.clone()),
+        };
+        let changes = new.as_ref().is_none_or(|new| new.to_json() != old.to_json());
+        stale.overrides(&what, key.span, changes || stale.count() > before);
+        match new {
+            Some(new) => merged[place].1 = new,
+            None => drop(merged.remove(place)),
+        }
+    }
+    Node { span: base.span, kind: Kind::Map(merged) }
+}
+
+/// Returns `base`, which is called `what`, with the members that `over` has; `null` removes one.
+pub fn members(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Node {
+    let mut merged = base.map().unwrap_or_default().to_vec();
+    for (key, node) in over.map().unwrap_or_default() {
+        match merged.iter().position(|(known, _)| known.name == key.name) {
+            Some(place) if node.is_null() => drop(merged.remove(place)),
+            Some(place) => merged[place] = (key.clone(), node.clone()),
+            None if node.is_null() => {
+                let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();
+                let help = suggest(&key.name, known.iter().copied(), "nothing is left to remove");
+                let message = format!("{} of `{}` has no `{}` to remove", super::shown(what), stale.base, key.name);
+                stale.report(Diagnostic::error(key.span, message).help(help));
+            }
+            None => merged.push((key.clone(), node.clone())),
         }
     }
     Node { span: base.span, kind: Kind::Map(merged) }
@@ -92,7 +119,8 @@ fn entries(file: &str, pointer: &str, base: Node, over: &Node, stale: &Stale<'_>
 /// Removes the references to removed messages from channels and operations, and the operations that have no other.
 fn forget(document: &mut Node, mut removed: Vec<String>) {
     let Kind::Map(sections) = &mut document.kind else { return };
-    for (section, node) in sections.iter_mut().filter(|(key, _)| matches!(key.name.as_str(), "channels" | "operations")) {
+    for (section, node) in sections.iter_mut().filter(|(key, _)| matches!(key.name.as_str(), "channels" | "operations"))
+    {
         let path = format!("#/{}", section.name);
         without(node, &path, &mut removed);
     }

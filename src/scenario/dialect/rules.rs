@@ -50,7 +50,8 @@ fn prune(node: &mut Node, removed: &BTreeSet<&str>) -> bool {
                         let before = lines.len();
                         lines.retain_mut(|(key, _)| {
                             let all = key.name.split(',').count();
-                            let kept: Vec<&str> = key.name.split(',').filter(|rule| !is_removed(rule, removed)).collect();
+                            let kept: Vec<&str> =
+                                key.name.split(',').filter(|rule| !is_removed(rule, removed)).collect();
                             let (left, name) = (kept.len(), kept.join(",").trim().to_owned());
                             if left < all {
                                 key.name = name;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Stale;
+use super::overrides::members;
 use crate::syntax::diagnostic::{Diagnostic, nearest};
 use crate::syntax::yaml::{Kind, Node};
 
@@ -59,32 +60,24 @@ pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Optio
                     [Some(step)] => step.to_json() == known[place].1.to_json(),
                     _ => false,
                 };
-                stale.differs(&format!("step {wanted}"), key.span, !same);
+                if same {
+                    let message = format!("step `{wanted}` is the same in `{}`", stale.base);
+                    wrong(message, super::SAME.to_owned());
+                }
                 if replacements.insert(place, steps).is_some() {
                     wrong(format!("the step `{wanted}` is changed twice"), "keep one of the two".to_owned());
                 }
             }
-            None => stale.report(
-                Diagnostic::error(node.span, format!("a step is a mapping, not {}", node.what())).help(
-                    "write the new step, a list of steps in which `original` stands for the old one, or null to remove it",
-                ),
-            ),
+            None => stale
+                .report(Diagnostic::error(node.span, format!("a step is a mapping, not {}", node.what())).help(
+                "write the new step, a list of steps in which `original` stands for the old one, or null to remove it",
+            )),
         }
     }
     let mut next = 0;
     replace(&mut tree, &mut next, &mut replacements);
-    for (key, node) in over.map().unwrap_or_default().iter().filter(|(key, _)| key.name != "steps") {
-        let Kind::Map(members) = &mut tree.kind else { break };
-        match members.iter().position(|(known, _)| known.name == key.name) {
-            Some(place) if node.is_null() => drop(members.remove(place)),
-            Some(place) => {
-                stale.differs(&format!("key {}", key.name), key.span, members[place].1.to_json() != node.to_json());
-                members[place] = (key.clone(), node.clone());
-            }
-            None => members.push((key.clone(), node.clone())),
-        }
-    }
-    Some(tree)
+    let others = over.map().unwrap_or_default().iter().filter(|(key, _)| key.name != "steps").cloned().collect();
+    Some(members(what, &tree, &Node { span: over.span, kind: Kind::Map(others) }, stale))
 }
 
 fn replacement(node: &Node) -> Option<Replacement> {
