@@ -11,6 +11,7 @@ use crate::import::{self, Library, Perspective};
 use crate::protocol::{Folder, Pack};
 use crate::reference::setup::Setups;
 use crate::scenario::Scenarios;
+use crate::scenario::dialect::{self, Dialect};
 use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
 use crate::syntax::source::{FileId, Sources};
 
@@ -27,8 +28,8 @@ pub struct Loaded {
 /// A protocol of the user's.
 #[derive(Args)]
 pub struct PackArgs {
-    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/; or a
-    /// plain AsyncAPI document, version 2 or 3
+    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/; a
+    /// dialect, which has dialect.yaml; or a plain AsyncAPI document, version 2 or 3
     #[arg(long, value_name = "PATH")]
     pub pack: Option<PathBuf>,
     /// Whom a plain AsyncAPI document describes: the hub, or a client of it
@@ -61,7 +62,8 @@ impl PackArgs {
 /// Loads the pack or the plain AsyncAPI document at a path of the user's.
 pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     // The document of a pack of ours means that pack.
-    let folder = path.parent().filter(|_| path.is_file() && path.ends_with(DOCUMENTS[0]));
+    let of_pack = [DOCUMENTS[0], dialect::FILE].iter().any(|name| path.ends_with(name));
+    let folder = path.parent().filter(|_| path.is_file() && of_pack);
     let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
     let document = match path.is_dir() {
         false if path.is_file() => Some(path.to_owned()),
@@ -80,7 +82,8 @@ const DOCUMENTS: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
 /// Whether a folder was made for this harness, rather than holding a plain document.
 fn is_ours(folder: &Path) -> bool {
     let ours = || std::fs::read_to_string(folder.join(DOCUMENTS[0])).is_ok_and(|text| text.contains("x-hubproof"));
-    folder.join("rules.yaml").exists() || folder.join("scenarios").exists() || ours()
+    let has = |name: &str| folder.join(name).exists();
+    has(dialect::FILE) || has("rules.yaml") || has("scenarios") || ours()
 }
 
 /// Reads a plain document with the files that it refers to. The name is that of the file, or of its folder.
@@ -146,12 +149,17 @@ const SCHEMAS: &str = "schemas";
 const SCENARIOS: &str = "scenarios";
 
 /// Reads a pack from disk: a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or `schemas/NAME` of two
-/// trees as in this repository, whose scenarios lie in `scenarios/NAME`.
+/// trees as in this repository, whose scenarios lie in `scenarios/NAME`; or a dialect, with the pack that it extends.
 ///
 /// # Errors
 ///
-/// It is no folder, or a file in it cannot be read.
+/// It is no folder, a file in it cannot be read, or it is a dialect of no pack.
 pub fn folder_on_disk(directory: &Path, sources: &mut Sources) -> Result<Folder, CliError> {
+    extended(directory, &[], sources)
+}
+
+/// Reads a pack from disk, which the dialects in the folders `extending` extend.
+fn extended(directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> Result<Folder, CliError> {
     let shown = directory.display();
     if !directory.is_dir() {
         return Err(CliError::new(format!(
@@ -166,7 +174,36 @@ pub fn folder_on_disk(directory: &Path, sources: &mut Sources) -> Result<Folder,
     if let Some(scenarios) = tree.map(|tree| tree.with_file_name(SCENARIOS).join(&name)).filter(|path| path.is_dir()) {
         walk(&scenarios, &format!("{SCENARIOS}/"), sources, &mut files)?;
     }
-    Ok(Folder::of(&name, files))
+    let Some(file) = files.get(dialect::FILE) else { return Ok(Folder::of(&name, files)) };
+    let dialect = Dialect::read(*file, sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
+    let extending = [extending, &[full]].concat();
+    let base = base(&dialect, directory, &extending, sources)?;
+    Ok(dialect.apply(&name, &base, &files, sources))
+}
+
+/// Reads the pack that a dialect in a folder extends.
+fn base(dialect: &Dialect, directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> Result<Folder, CliError> {
+    let (name, known) = (dialect.extends.as_str(), built_in());
+    if known.contains(&name) {
+        return Ok(embedded_folder(name, sources));
+    }
+    let path = directory.join(name);
+    let wrong = |message: String, help: String, sources: &Sources| {
+        let diagnostic = Diagnostic::error(dialect.extends_span, message).help(help);
+        Err(CliError::from_diagnostics(&[diagnostic], sources))
+    };
+    match path.canonicalize() {
+        Ok(full) if extending.contains(&full) => {
+            let help = "name the pack that it changes: a built-in one, or the path of a folder".to_owned();
+            wrong("a dialect cannot extend itself".to_owned(), help, sources)
+        }
+        Ok(full) if full.is_dir() => extended(&path, extending, sources),
+        _ => {
+            let otherwise = format!("built in: {}; or the path of a pack's folder, from here", known.join(", "));
+            let help = suggest(name, known.iter().copied(), &otherwise);
+            wrong(format!("there is no pack `{name}`"), help, sources)
+        }
+    }
 }
 
 /// Deepest folder of a pack that is looked into.
@@ -214,6 +251,7 @@ pub fn load(folder: Folder, sources: &Sources) -> Loaded {
 }
 
 fn loaded(folder: Folder, pack: Option<Pack>, mut diagnostics: Vec<Diagnostic>, sources: &Sources) -> Loaded {
+    diagnostics.splice(0..0, folder.diagnostics.iter().cloned());
     let pack = pack.map(Arc::new);
     let scenarios = pack.as_ref().map(|pack| Scenarios::load(&folder, sources, pack));
     if let Some(scenarios) = &scenarios {

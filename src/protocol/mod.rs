@@ -30,19 +30,27 @@ pub struct Folder {
     pub scenarios: BTreeMap<String, FileId>,
     /// The document, where it is an imported one and no asyncapi.yaml of a pack.
     pub document: Option<Arc<asyncapi::Document>>,
+    /// What was wrong when the files were put together: what of a dialect no longer applies to its pack.
+    pub diagnostics: Vec<Diagnostic>,
 }
 
 impl Folder {
+    /// Whether a pack can have a file at this path.
+    pub fn has(path: &str) -> bool {
+        path.starts_with("scenarios/")
+            || matches!(path, "asyncapi.yaml" | "rules.yaml")
+            || path.ends_with(".schema.json")
+    }
+
     /// Sorts the files of a pack by their paths within its folder, wherever they were read from: scenarios lie under
     /// `scenarios/`. Files that no pack has are left out.
     pub fn of(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
         let mut folder = Self { name: name.to_owned(), ..Self::default() };
-        for (path, file) in files {
-            if let Some(inner) = path.strip_prefix("scenarios/") {
-                folder.scenarios.insert(inner.to_owned(), file);
-            } else if matches!(path.as_str(), "asyncapi.yaml" | "rules.yaml") || path.ends_with(".schema.json") {
-                folder.pack.insert(path, file);
-            }
+        for (path, file) in files.into_iter().filter(|(path, _)| Self::has(path)) {
+            match path.strip_prefix("scenarios/") {
+                Some(inner) => folder.scenarios.insert(inner.to_owned(), file),
+                None => folder.pack.insert(path, file),
+            };
         }
         folder
     }

@@ -2,6 +2,7 @@
 //! reference.
 
 pub mod compose;
+pub mod dialect;
 mod expression;
 pub mod functions;
 pub mod model;

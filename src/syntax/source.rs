@@ -1,6 +1,9 @@
 //! The user's files and places in them. A diagnostic of a file points at a [`Span`].
 
 use std::ops::Range;
+use std::sync::Arc;
+
+use crate::syntax::yaml::Node;
 
 /// Which file of a [`Sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +40,8 @@ pub struct File {
     /// The path as the user would write it.
     pub path: String,
     pub text: String,
+    /// What the file holds, where it was put together of several files; its places are theirs.
+    pub tree: Option<Arc<Node>>,
 }
 
 /// All files that were read for a run, to render spans.
@@ -59,7 +64,14 @@ impl Sources {
             text.truncate(end);
         }
         let id = FileId(self.files.len() as u32);
-        self.files.push(File { path: path.into(), text });
+        self.files.push(File { path: path.into(), text, tree: None });
+        id
+    }
+
+    /// Adds a file that was put together of the trees of others. Its text is JSON, and no place is in it.
+    pub fn add_tree(&mut self, path: impl Into<String>, tree: Node) -> FileId {
+        let id = self.add(path, tree.to_json().to_string());
+        self.files[id.0 as usize].tree = Some(Arc::new(tree));
         id
     }
 

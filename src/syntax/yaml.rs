@@ -155,7 +155,10 @@ const FEW_KEYS: usize = 16;
 /// # Errors
 /// The first mistake, with its place.
 pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
-    parse_text(&sources.file(file).text, file)
+    match &sources.file(file).tree {
+        Some(tree) => Ok(Node::clone(tree)),
+        None => parse_text(&sources.file(file).text, file),
+    }
 }
 
 /// Parses one document from the text of `file`.

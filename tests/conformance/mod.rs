@@ -1,6 +1,7 @@
 //! The harness against correct, faulty and hostile hubs.
 
 pub mod deviating_hubs;
+pub mod dialects;
 pub mod fault_matrix;
 pub mod fault_matrix_sockets;
 pub mod hostile;

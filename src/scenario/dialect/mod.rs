@@ -1,0 +1,275 @@
+//! Dialects: a folder that overrides single files, messages, rules, roles and steps of a pack that it extends.
+//!
+//! All of it is done with the trees of the files, before packs and scenarios are parsed: the result is a [`Folder`] like
+//! any other, whose trees still have the places where their parts stand. What no longer applies to the pack is an error.
+
+mod overrides;
+mod rules;
+mod steps;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::protocol::Folder;
+use crate::syntax::diagnostic::{Diagnostic, nearest, suggest, suggest_one};
+use crate::syntax::source::{FileId, Sources, Span};
+use crate::syntax::yaml::{self, Kind, Node};
+
+/// The file that makes a folder a dialect.
+pub const FILE: &str = "dialect.yaml";
+
+/// A dialect.yaml.
+pub struct Dialect {
+    /// The name of a built-in pack, or a path to the folder of a pack.
+    pub extends: String,
+    pub extends_span: Span,
+    pub name: Option<String>,
+    /// What the dialect has and the pack has not, such as `rule ABC-001`.
+    added: Vec<(String, Span)>,
+}
+
+const KEYS: [&str; 4] = ["extends", "name", "reason", "add"];
+
+impl Dialect {
+    /// Parses dialect.yaml.
+    ///
+    /// # Errors
+    /// All mistakes, with their places.
+    pub fn read(file: FileId, sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
+        let root = yaml::parse(sources, file).map_err(|diagnostic| vec![diagnostic])?;
+        let mut diagnostics = Vec::new();
+        let mut wrong = |span, what: String, help: String| diagnostics.push(Diagnostic::error(span, what).help(help));
+        let mut extends = None;
+        let mut name = None;
+        let mut added = Vec::new();
+        for (key, node) in root.map().unwrap_or_default() {
+            match (key.name.as_str(), &node.kind) {
+                ("extends", Kind::Text(text)) => extends = Some((text.value.clone(), node.span)),
+                ("name", Kind::Text(text)) if is_name(&text.value) => name = Some(text.value.clone()),
+                ("name", _) => {
+                    let help = "letters, digits, `-` and `_`, such as `name: our-hub`";
+                    wrong(node.span, "`name` is no name of a pack".to_owned(), help.to_owned());
+                }
+                ("reason", Kind::Text(_)) => {}
+                ("add", Kind::List(items)) => {
+                    for item in items {
+                        match item.text() {
+                            Some(text) => added.push((text.to_owned(), item.span)),
+                            None => {
+                                wrong(item.span, format!("`add` names what is new, not {}", item.what()), ADD.into())
+                            }
+                        }
+                    }
+                }
+                ("add", _) => wrong(node.span, format!("`add` is a list, not {}", node.what()), ADD.into()),
+                (known, _) if KEYS.contains(&known) => {
+                    wrong(
+                        node.span,
+                        format!("`{known}` is text, not {}", node.what()),
+                        format!("write `{known}: TEXT`"),
+                    );
+                }
+                (unknown, _) => {
+                    let help = suggest_one(unknown, KEYS, "it has");
+                    wrong(key.span, format!("{FILE} has no key `{unknown}`"), help);
+                }
+            }
+        }
+        if root.get("extends").is_none() {
+            let help = "name a built-in pack, or the path of a pack's folder: write `extends: NAME`";
+            wrong(root.span, format!("{FILE} does not say what it extends"), help.to_owned());
+        }
+        match extends {
+            Some((extends, extends_span)) if diagnostics.is_empty() => Ok(Self { extends, extends_span, name, added }),
+            _ => Err(diagnostics),
+        }
+    }
+
+    /// Returns the pack `base` as the files of the dialect override it; what no longer applies to it is in the folder's
+    /// diagnostics. `name` is that of the dialect's folder, `files` are the files in it by path.
+    pub fn apply(&self, name: &str, base: &Folder, files: &BTreeMap<String, FileId>, sources: &mut Sources) -> Folder {
+        let stale = Stale::new(self, &base.name);
+        let mut merged: BTreeMap<String, FileId> = base.pack.iter().map(|(path, file)| (path.clone(), *file)).collect();
+        merged.extend(base.scenarios.iter().map(|(path, file)| (format!("scenarios/{path}"), *file)));
+        rules::remove(files.get("rules.yaml").copied(), &mut merged, sources);
+        let before = schemas_in_use(&merged, sources);
+        for (path, file) in files.iter().filter(|(path, _)| *path != FILE) {
+            if !Folder::has(path) {
+                stale.misnamed(path, Span::new(*file, 0..0));
+            } else if let Err(diagnostic) = override_file(path, *file, &mut merged, &stale, sources) {
+                stale.report(diagnostic);
+            }
+        }
+        // A schema that only overridden or removed messages had is of no use.
+        let after = schemas_in_use(&merged, sources);
+        merged.retain(|path, _| files.contains_key(path) || after.contains(path) || !before.contains(path));
+        let diagnostics = base.diagnostics.iter().cloned().chain(stale.finish(&merged)).collect();
+        Folder { diagnostics, ..Folder::of(self.name.as_deref().unwrap_or(name), merged) }
+    }
+}
+
+/// Overrides the file `path` among the files of the pack by that of the dialect.
+fn override_file(
+    path: &str,
+    file: FileId,
+    merged: &mut BTreeMap<String, FileId>,
+    stale: &Stale<'_>,
+    sources: &mut Sources,
+) -> Result<(), Diagnostic> {
+    let start = Span::new(file, 0..0);
+    let shown = sources.file(file).path.clone();
+    let old = merged.get(path).copied();
+    let added = |stale: &Stale<'_>, removes: bool| {
+        stale.is_added(path, path, start, removes, &merged.keys().map(String::as_str).collect::<Vec<_>>())
+    };
+    if path.ends_with(".toml") {
+        match old {
+            Some(old) => stale.overrides(path, start, sources.file(old).text != sources.file(file).text),
+            None if !added(stale, false) => return Ok(()),
+            None => {}
+        }
+        merged.insert(path.to_owned(), file);
+        return Ok(());
+    }
+    let over = yaml::parse(sources, file)?;
+    let old_tree = old.map(|old| yaml::parse(sources, old)).transpose()?;
+    if overrides::has_entries(path) && over.map().is_some() {
+        let tree = overrides::merged(path, old_tree, &over, stale);
+        merged.insert(path.to_owned(), sources.add_tree(shown, tree));
+        return Ok(());
+    }
+    let Some(old_tree) = old_tree else {
+        if added(stale, over.is_null()) {
+            merged.insert(path.to_owned(), file);
+        }
+        return Ok(());
+    };
+    if over.is_null() {
+        stale.overrides(path, start, true);
+        merged.remove(path);
+        return Ok(());
+    }
+    let before = stale.count();
+    let (new, file) = match steps::changed(path, &old_tree, &over, stale) {
+        Some(tree) => (tree.to_json(), sources.add_tree(shown, tree)),
+        None => (over.to_json(), file),
+    };
+    stale.overrides(path, start, new != old_tree.to_json() || stale.count() > before);
+    merged.insert(path.to_owned(), file);
+    Ok(())
+}
+
+/// The advice on an override that changes nothing.
+const SAME: &str = "delete it here: a dialect holds only what differs";
+
+const ADD: &str = "such as `add: [rule ABC-001, role admin, scenarios/more.yaml]`";
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+/// Returns the schema files that messages refer to.
+fn schemas_in_use(files: &BTreeMap<String, FileId>, sources: &Sources) -> BTreeSet<String> {
+    let document = files.get("asyncapi.yaml").and_then(|file| yaml::parse(sources, *file).ok());
+    let messages = document.as_ref().map(|document| document.at_pointer("/components/messages"));
+    let payloads =
+        messages.and_then(Node::map).unwrap_or_default().iter().filter_map(|(_, message)| message.get("payload"));
+    let paths = payloads.filter_map(|payload| payload.get("$ref")?.text());
+    paths.map(|path| path.trim_start_matches("./").to_owned()).collect()
+}
+
+/// Collects what no longer applies, and which additions were found.
+struct Stale<'d> {
+    dialect: &'d Dialect,
+    base: &'d str,
+    diagnostics: RefCell<Vec<Diagnostic>>,
+    added: RefCell<BTreeSet<String>>,
+}
+
+impl<'d> Stale<'d> {
+    fn new(dialect: &'d Dialect, base: &'d str) -> Self {
+        Self { dialect, base, diagnostics: RefCell::default(), added: RefCell::default() }
+    }
+
+    fn report(&self, diagnostic: Diagnostic) {
+        self.diagnostics.borrow_mut().push(diagnostic);
+    }
+
+    /// Returns how many diagnostics there are so far: an override with a mistake need not change anything.
+    fn count(&self) -> usize {
+        self.diagnostics.borrow().len()
+    }
+
+    /// Whether `what`, which the base does not have, is declared as new; reports it otherwise. `known` are the names that
+    /// the base has instead of `name`.
+    fn is_added(&self, what: &str, name: &str, span: Span, removes: bool, known: &[&str]) -> bool {
+        if !removes && self.dialect.added.iter().any(|(added, _)| added == what) {
+            self.added.borrow_mut().insert(what.to_owned());
+            return true;
+        }
+        let otherwise = match removes {
+            true => "nothing is left to remove".to_owned(),
+            false => format!("if it is new, write `add: [{what}]` in {FILE}"),
+        };
+        let verb = if removes { "remove" } else { "override" };
+        let shown = shown(what);
+        self.report(Diagnostic::error(span, format!("`{}` has no {shown} to {verb}", self.base)).help(suggest(
+            name,
+            known.iter().copied(),
+            &otherwise,
+        )));
+        false
+    }
+
+    /// Reports a file that no pack has, if its name is similar to one that the base has.
+    fn misnamed(&self, path: &str, start: Span) {
+        let known = ["asyncapi.yaml", "rules.yaml", "scenarios/shared.yaml", FILE];
+        if let Some(near) = nearest(path, known) {
+            let message = format!("no pack has a file {path}");
+            self.report(Diagnostic::error(start, message).help(format!("did you mean {near}?")));
+        }
+    }
+
+    /// Reports an override of `what`, which the base has, that changes nothing, or that is declared as new.
+    fn overrides(&self, what: &str, span: Span, changes: bool) {
+        if let Some((_, span)) = self.dialect.added.iter().find(|(added, _)| added == what) {
+            self.added.borrow_mut().insert(what.to_owned());
+            let message = format!("`{}` has {} of its own, so it is not new", self.base, shown(what));
+            self.report(
+                Diagnostic::error(*span, message).help("leave it out of `add`, and what stands here overrides it"),
+            );
+        }
+        if !changes {
+            let message = format!("{} is the same in `{}`", shown(what), self.base);
+            self.report(Diagnostic::error(span, message).help(SAME));
+        }
+    }
+
+    /// Returns all diagnostics, with those of additions that do not exist.
+    fn finish(self, files: &BTreeMap<String, FileId>) -> Vec<Diagnostic> {
+        let found = self.added.into_inner();
+        let mut diagnostics = self.diagnostics.into_inner();
+        for (what, span) in self.dialect.added.iter().filter(|(what, _)| !found.contains(what)) {
+            let kinds = overrides::kinds();
+            let known: Vec<&str> = files.keys().map(String::as_str).collect();
+            let help = match what.split_once(' ') {
+                Some((kind, _)) if !kinds.contains(&kind) => suggest_one(kind, kinds, "there are"),
+                _ if what.contains(' ') => "write it into its file, or delete it here".to_owned(),
+                _ => suggest(what, known, "name a file of this folder, or a KIND and a NAME, such as `rule ABC-001`"),
+            };
+            diagnostics.push(Diagnostic::error(*span, format!("the dialect adds no {}", shown(what))).help(help));
+        }
+        diagnostics
+    }
+}
+
+/// Returns what is overridden for a sentence: "rule `ABC-001`", "file scenarios/x.yaml".
+fn shown(what: &str) -> String {
+    match what.split_once(' ') {
+        Some((kind, name)) => format!("{kind} `{name}`"),
+        None => format!("file {what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

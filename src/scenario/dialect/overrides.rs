@@ -1,0 +1,153 @@
+//! Overrides the entries of the files that have some: asyncapi.yaml, rules.yaml, scenarios/shared.yaml.
+
+use super::{Stale, steps};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::matcher::escape;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+/// The mappings whose entries are overridden one by one: file, JSON pointer, and what an entry is.
+const ENTRIES: [(&str, &str, &str); 14] = [
+    ("asyncapi.yaml", "", "section"),
+    ("asyncapi.yaml", "/info", "info"),
+    ("asyncapi.yaml", "/channels", "channel"),
+    ("asyncapi.yaml", "/operations", "operation"),
+    ("asyncapi.yaml", "/components", "component"),
+    ("asyncapi.yaml", "/components/messages", "message"),
+    ("rules.yaml", "", "section"),
+    ("rules.yaml", "/rules", "rule"),
+    (SHARED, "", "section"),
+    (SHARED, "/hub", "setting"),
+    (SHARED, "/hooks", "hook"),
+    (SHARED, "/roles", "role"),
+    (SHARED, "/scenes", "scene"),
+    (SHARED, "/fuzz", "fuzz"),
+];
+
+const SHARED: &str = "scenarios/shared.yaml";
+
+/// Whether a file is overridden by its entries rather than as a whole.
+pub fn has_entries(path: &str) -> bool {
+    ENTRIES.iter().any(|(file, ..)| *file == path)
+}
+
+/// Returns what an addition can be, beside a file.
+pub fn kinds() -> Vec<&'static str> {
+    let mut kinds: Vec<&str> = ENTRIES.iter().map(|(.., kind)| *kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+fn kind(file: &str, pointer: &str) -> Option<&'static str> {
+    ENTRIES.iter().find(|(of, at, _)| *of == file && *at == pointer).map(|(.., kind)| *kind)
+}
+
+/// Returns the tree of the file `path` with its entries overridden by those of `over`.
+pub fn merged(path: &str, base: Option<Node>, over: &Node, stale: &Stale<'_>) -> Node {
+    let base = base.unwrap_or(Node { span: over.span, kind: Kind::Map(Vec::new()) });
+    let mut tree = entries(path, "", base, over, stale);
+    if path == "asyncapi.yaml" {
+        let messages = over.get("components").and_then(|components| components.get("messages"));
+        let removed = messages.and_then(Node::map).unwrap_or_default().iter().filter(|(_, node)| node.is_null());
+        let removed: Vec<String> =
+            removed.map(|(key, _)| format!("#/components/messages/{}", escape(&key.name))).collect();
+        forget(&mut tree, removed);
+    }
+    tree
+}
+
+fn entries(file: &str, pointer: &str, base: Node, over: &Node, stale: &Stale<'_>) -> Node {
+    let (Some(kind), Some(overrides)) = (kind(file, pointer), over.map()) else { return over.clone() };
+    let Kind::Map(mut merged) = base.kind else { return over.clone() };
+    for (key, node) in overrides {
+        let what = format!("{kind} {}", key.name);
+        let inner = format!("{pointer}/{}", escape(&key.name));
+        let is_mapping = self::kind(file, &inner).is_some() && node.map().is_some();
+        let place = merged.iter().position(|(known, _)| known.name == key.name);
+        let Some(place) = place else {
+            let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();
+            if is_mapping {
+                // A mapping that the base does not have is an empty one; what stands in it is new.
+                let empty = Node { span: node.span, kind: Kind::Map(Vec::new()) };
+                merged.push((key.clone(), entries(file, &inner, empty, node, stale)));
+            } else if stale.is_added(&what, &key.name, key.span, node.is_null(), &known) {
+                merged.push((key.clone(), node.clone()));
+            }
+            continue;
+        };
+        let old = merged[place].1.clone();
+        if is_mapping {
+            merged[place].1 = entries(file, &inner, old, node, stale);
+            continue;
+        }
+        let before = stale.count();
+        let new = match steps::changed(&what, &old, node, stale) {
+            _ if node.is_null() => None,
+            Some(changed) => Some(changed),
+            None if old.map().is_some() && node.map().is_some() => Some(members(&what, &old, node, stale)),
+            None => Some(node.clone()),
+        };
+        let changes = new.as_ref().is_none_or(|new| new.to_json() != old.to_json());
+        stale.overrides(&what, key.span, changes || stale.count() > before);
+        match new {
+            Some(new) => merged[place].1 = new,
+            None => drop(merged.remove(place)),
+        }
+    }
+    Node { span: base.span, kind: Kind::Map(merged) }
+}
+
+/// Returns `base`, which is called `what`, with the members that `over` has; `null` removes one.
+pub fn members(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Node {
+    let mut merged = base.map().unwrap_or_default().to_vec();
+    for (key, node) in over.map().unwrap_or_default() {
+        match merged.iter().position(|(known, _)| known.name == key.name) {
+            Some(place) if node.is_null() => drop(merged.remove(place)),
+            Some(place) => merged[place] = (key.clone(), node.clone()),
+            None if node.is_null() => {
+                let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();
+                let help = suggest(&key.name, known.iter().copied(), "nothing is left to remove");
+                let message = format!("{} of `{}` has no `{}` to remove", super::shown(what), stale.base, key.name);
+                stale.report(Diagnostic::error(key.span, message).help(help));
+            }
+            None => merged.push((key.clone(), node.clone())),
+        }
+    }
+    Node { span: base.span, kind: Kind::Map(merged) }
+}
+
+/// Removes the references to removed messages from channels and operations, and the operations that have no other.
+fn forget(document: &mut Node, mut removed: Vec<String>) {
+    let Kind::Map(sections) = &mut document.kind else { return };
+    for (section, node) in sections.iter_mut().filter(|(key, _)| matches!(key.name.as_str(), "channels" | "operations"))
+    {
+        let path = format!("#/{}", section.name);
+        without(node, &path, &mut removed);
+    }
+}
+
+/// Removes entries that refer to what is removed, and adds their own paths to it; returns whether `node` keeps its sense.
+fn without(node: &mut Node, path: &str, removed: &mut Vec<String>) -> bool {
+    if node.get("$ref").and_then(Node::text).is_some_and(|reference| removed.iter().any(|path| path == reference)) {
+        removed.push(path.to_owned());
+        return false;
+    }
+    match &mut node.kind {
+        Kind::List(items) => {
+            let before = items.len();
+            items.retain_mut(|item| without(item, path, removed));
+            before == items.len() || !items.is_empty()
+        }
+        Kind::Map(members) => {
+            let mut emptied = false;
+            members.retain_mut(|(Key { name, .. }, member)| {
+                let keeps = without(member, &format!("{path}/{}", escape(name)), removed);
+                // Without its last message, an operation or a reply would stand for all messages of its channel.
+                emptied |= !keeps && name == "messages" && member.list().is_some();
+                keeps
+            });
+            !emptied
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,89 @@
+//! Removes rules from a pack together with their uses: what they alone demand is demanded no longer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::scenario::parse::verbs;
+use crate::syntax::source::{FileId, Sources};
+use crate::syntax::yaml::{self, Kind, Node};
+
+/// Removes the uses of all rules that are null in the dialect's rules.yaml, from the files of the base.
+pub fn remove(overrides: Option<FileId>, base: &mut BTreeMap<String, FileId>, sources: &mut Sources) {
+    let Some(root) = overrides.and_then(|file| yaml::parse(sources, file).ok()) else { return };
+    let rules = root.get("rules").and_then(Node::map).unwrap_or_default();
+    let removed: BTreeSet<&str> =
+        rules.iter().filter(|(_, node)| node.is_null()).map(|(key, _)| key.name.as_str()).collect();
+    for (path, file) in base.iter_mut().filter(|(path, _)| *path != "rules.yaml") {
+        let text = &sources.file(*file).text;
+        if path.ends_with(".toml") || !removed.iter().any(|rule| text.contains(rule)) {
+            continue;
+        }
+        if let Ok(mut tree) = yaml::parse(sources, *file) {
+            prune(&mut tree, &removed);
+            *file = sources.add_tree(sources.file(*file).path.clone(), tree);
+        }
+    }
+}
+
+/// Whether a text is a removed rule, as `ABC-001` or `ABC-001 as should`.
+fn is_removed(text: &str, removed: &BTreeSet<&str>) -> bool {
+    removed.contains(text.split(" as ").next().unwrap_or_default().trim())
+}
+
+/// Removes the uses of rules within a node; returns whether anything is left for which it stands there.
+fn prune(node: &mut Node, removed: &BTreeSet<&str>) -> bool {
+    match &mut node.kind {
+        Kind::List(items) => {
+            items.retain_mut(|item| !is_case(item, removed) && prune(item, removed));
+            true
+        }
+        Kind::Map(members) => {
+            let head = members.first().map(|(key, _)| key.name.clone()).unwrap_or_default();
+            let mut lost = BTreeSet::new();
+            members.retain_mut(|(key, member)| {
+                let emptied = match (key.name.as_str(), &mut member.kind) {
+                    ("rules" | "x-rules" | "goes_on", Kind::List(items)) => {
+                        let before = items.len();
+                        items.retain(|item| !item.text().is_some_and(|text| is_removed(text, removed)));
+                        before > 0 && items.is_empty()
+                    }
+                    ("has", Kind::Map(lines)) => {
+                        let before = lines.len();
+                        lines.retain_mut(|(key, _)| {
+                            let all = key.name.split(',').count();
+                            let kept: Vec<&str> =
+                                key.name.split(',').filter(|rule| !is_removed(rule, removed)).collect();
+                            let (left, name) = (kept.len(), kept.join(",").trim().to_owned());
+                            if left < all {
+                                key.name = name;
+                            }
+                            left > 0
+                        });
+                        before > 0 && lines.is_empty()
+                    }
+                    _ => {
+                        prune(member, removed);
+                        false
+                    }
+                };
+                if emptied {
+                    lost.insert(key.name.clone());
+                }
+                !emptied
+            });
+            let judged_only = |name: &str| members.iter().any(|(key, _)| key.name == name);
+            !(lost.contains("has") && head == "every"
+                || lost.contains("rules")
+                    && (verbs::head(&head).is_some_and(|head| head.verb.only_judges())
+                        // An entry of `x-should`, and one of `answers`.
+                        || judged_only("schema")
+                        || judged_only("class")))
+        }
+        _ => true,
+    }
+}
+
+/// Whether a node is a row of a table that names a removed rule, for a step with `rules: ["${row.rule}"]`.
+fn is_case(node: &Node, removed: &BTreeSet<&str>) -> bool {
+    let mut members = node.map().unwrap_or_default().iter();
+    members.any(|(key, member)| key.name == "rule" && member.text().is_some_and(|text| is_removed(text, removed)))
+}

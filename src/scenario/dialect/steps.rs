@@ -1,0 +1,143 @@
+//! Changes single steps: `steps` as a mapping from a step's text to what stands in its place.
+
+use std::collections::BTreeMap;
+
+use super::Stale;
+use super::overrides::members;
+use crate::syntax::diagnostic::{Diagnostic, nearest};
+use crate::syntax::yaml::{Kind, Node};
+
+/// In a list of new steps, stands for the step in whose place they stand.
+const ORIGINAL: &str = "original";
+
+/// What stands in the place of a step: nothing, or steps. `None` among them is the step itself.
+type Replacement = Vec<Option<Node>>;
+
+/// Returns `base` with the steps that `over` changes, in `what`, a file or an entry. `None` where `over` changes no steps,
+/// but is a whole of its own.
+pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Option<Node> {
+    let changes = over.get("steps")?.map()?;
+    let mut tree = base.clone();
+    let mut known = Vec::new();
+    visit(base, &mut |step| known.push((text(step), step)));
+    let mut replacements: BTreeMap<usize, Replacement> = BTreeMap::new();
+    for (key, node) in changes {
+        let wrong = |message: String, help: String| stale.report(Diagnostic::error(key.span, message).help(help));
+        let (wanted, which) = match key.name.rsplit_once(" #").map(|(text, number)| (text, number.parse::<usize>())) {
+            Some((text, Ok(number))) => (text, Some(number)),
+            _ => (key.name.as_str(), None),
+        };
+        let wanted = wanted.trim().trim_end_matches(':');
+        let found: Vec<usize> = (0..known.len()).filter(|at| known[*at].0 == wanted).collect();
+        let place = match (found.as_slice(), which) {
+            ([], _) => {
+                let help = match nearest(wanted, known.iter().map(|(text, _)| text.as_str())) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "name a step by the text of its first line, without the options below it".to_owned(),
+                };
+                wrong(format!("{} of `{}` has no step `{wanted}`", super::shown(what), stale.base), help);
+                continue;
+            }
+            ([place], None) => *place,
+            (places, None) => {
+                let message = format!("{} has the step `{wanted}` {} times", super::shown(what), places.len());
+                wrong(message, format!("say which: `{wanted} #1` to `{wanted} #{}`", places.len()));
+                continue;
+            }
+            (places, Some(number)) => match number.checked_sub(1).and_then(|at| places.get(at)) {
+                Some(place) => *place,
+                None => {
+                    let message = format!("{} of `{}` has no step `{}`", super::shown(what), stale.base, key.name);
+                    wrong(message, format!("it has `{wanted} #1` to `{wanted} #{}`", places.len()));
+                    continue;
+                }
+            },
+        };
+        match replacement(node) {
+            Some(steps) => {
+                let same = match steps.as_slice() {
+                    [None] => true,
+                    [Some(step)] => step.to_json() == known[place].1.to_json(),
+                    _ => false,
+                };
+                if same {
+                    let message = format!("step `{wanted}` is the same in `{}`", stale.base);
+                    wrong(message, super::SAME.to_owned());
+                }
+                if replacements.insert(place, steps).is_some() {
+                    wrong(format!("the step `{wanted}` is changed twice"), "keep one of the two".to_owned());
+                }
+            }
+            None => stale
+                .report(Diagnostic::error(node.span, format!("a step is a mapping, not {}", node.what())).help(
+                "write the new step, a list of steps in which `original` stands for the old one, or null to remove it",
+            )),
+        }
+    }
+    let mut next = 0;
+    replace(&mut tree, &mut next, &mut replacements);
+    let others = over.map().unwrap_or_default().iter().filter(|(key, _)| key.name != "steps").cloned().collect();
+    Some(members(what, &tree, &Node { span: over.span, kind: Kind::Map(others) }, stale))
+}
+
+fn replacement(node: &Node) -> Option<Replacement> {
+    match &node.kind {
+        Kind::Null => Some(Vec::new()),
+        Kind::Map(_) => Some(vec![Some(node.clone())]),
+        Kind::List(items) => items
+            .iter()
+            .map(|item| match item.text() {
+                Some(ORIGINAL) => Some(None),
+                _ => item.map().map(|_| Some(item.clone())),
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// Returns the text of a step's first line.
+fn text(step: &Node) -> String {
+    let Some((key, value)) = step.map().and_then(<[_]>::first) else { return String::new() };
+    match &value.kind {
+        Kind::Text(text) => format!("{}: {}", key.name, text.value),
+        Kind::Bool(_) | Kind::Number(_) => format!("{}: {}", key.name, value.to_json()),
+        _ => key.name.clone(),
+    }
+}
+
+/// Calls `each` with all mappings in lists, which all steps are, in the order of the file.
+fn visit<'n>(node: &'n Node, each: &mut impl FnMut(&'n Node)) {
+    match &node.kind {
+        Kind::List(items) => {
+            for item in items {
+                if item.map().is_some() {
+                    each(item);
+                }
+                visit(item, each);
+            }
+        }
+        Kind::Map(members) => members.iter().for_each(|(_, member)| visit(member, each)),
+        _ => {}
+    }
+}
+
+/// Replaces mappings in lists by their positions in the order of [`visit`].
+fn replace(node: &mut Node, next: &mut usize, replacements: &mut BTreeMap<usize, Replacement>) {
+    match &mut node.kind {
+        Kind::List(items) => {
+            let mut kept = Vec::with_capacity(items.len());
+            for mut item in std::mem::take(items) {
+                let here = item.map().is_some().then_some(*next);
+                *next += usize::from(here.is_some());
+                replace(&mut item, next, replacements);
+                match here.and_then(|here| replacements.remove(&here)) {
+                    Some(steps) => kept.extend(steps.into_iter().map(|step| step.unwrap_or_else(|| item.clone()))),
+                    None => kept.push(item),
+                }
+            }
+            *items = kept;
+        }
+        Kind::Map(members) => members.iter_mut().for_each(|(_, member)| replace(member, next, replacements)),
+        _ => {}
+    }
+}
