@@ -51,8 +51,8 @@ pub enum Change {
     Spelled { message: Option<usize>, member: String, value: Value, spelled: Value },
     /// A member is at another place.
     Renamed { message: Option<usize>, member: String, renamed: String },
-    /// A documented member does not exist; conversations go on with `assume`.
-    Missing { message: Option<usize>, member: String, assume: Option<Value> },
+    /// A documented member does not exist; conversations go on with `assume`, an expression over the message.
+    Missing { message: Option<usize>, member: String, assume: Option<Arc<Template>> },
     /// A member exists that is not documented.
     Added { message: Option<usize>, member: String, added: Value },
     /// A member is of another type; each expression converts `value`.
