@@ -37,6 +37,7 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
         plan: Arc::new(plan),
         prepared: Arc::new(prepared),
         clock,
+        epoch_ms: 0,
         endpoint: format!("ws://{}/", task.address).parse().unwrap(),
         deviations: Arc::default(),
         tls: None,

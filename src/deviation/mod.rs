@@ -39,7 +39,7 @@ pub struct Deviation {
     pub entry: Value,
     pub change: Change,
     /// The directions in which it translates.
-    way: Directions,
+    pub way: Directions,
 }
 
 /// What is different. `message` is the index of a message in the pack; without one, every message is meant.
@@ -51,8 +51,8 @@ pub enum Change {
     Spelled { message: Option<usize>, member: String, value: Value, spelled: Value },
     /// A member is at another place.
     Renamed { message: Option<usize>, member: String, renamed: String },
-    /// A documented member does not exist; conversations go on with `assume`.
-    Missing { message: Option<usize>, member: String, assume: Option<Value> },
+    /// A documented member does not exist; conversations go on with `assume`, an expression over the message.
+    Missing { message: Option<usize>, member: String, assume: Option<Arc<Template>> },
     /// A member exists that is not documented.
     Added { message: Option<usize>, member: String, added: Value },
     /// A member is of another type; each expression converts `value`.
@@ -90,6 +90,13 @@ impl Sightings {
 
 /// [`Sightings`] by index of the entry.
 pub type Seen = BTreeMap<usize, Sightings>;
+
+/// Adds what another conversation or thread saw.
+pub fn add_seen(seen: &mut Seen, others: &Seen) {
+    for (index, other) in others {
+        seen.entry(*index).or_default().add(*other);
+    }
+}
 
 impl Deviations {
     pub fn is_empty(&self) -> bool {
@@ -148,6 +155,21 @@ impl Deviation {
     /// Whether the tool assumes it, so that it is a failure like any other.
     pub fn is_assumed(&self) -> bool {
         self.span.is_none()
+    }
+
+    /// Whether it is about a message that never follows this.
+    pub fn is_absent_after(&self, this: After) -> bool {
+        matches!(self.change, Change::Absent { after, .. } if after == this)
+    }
+
+    /// Whether what a run saw of it shows that the hub does as documented, so that the entry has to be deleted.
+    pub fn is_stale(&self, seen: Sightings) -> bool {
+        let Sightings { observed, contradicted } = seen;
+        match self.change {
+            // That a message does not come is assumed before it can be seen.
+            Change::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
+            _ => contradicted > 0 && observed == 0,
+        }
     }
 }
 

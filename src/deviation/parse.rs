@@ -149,7 +149,7 @@ impl Reader<'_> {
             "renamed" => Change::Renamed { message, member: self.member(kind, node)?, renamed: self.pointer(value)? },
             "missing" => {
                 self.yes(value)?;
-                let assume = node.get("assume").map(Node::to_json);
+                let assume = node.get("assume").map(|node| self.template(node, &["message"])).transpose().ok()?;
                 Change::Missing { message, member: self.member(kind, node)?, assume }
             }
             "added" => Change::Added { message, member: self.member(kind, node)?, added: value.to_json() },

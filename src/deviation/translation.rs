@@ -189,8 +189,10 @@ impl Deviation {
                 if message.is_none() && example.is_none() {
                     return None;
                 }
-                let assume = assume.clone().or(example);
-                Some(with(json, member, assume.unwrap_or(Value::Null)))
+                // An expression that fails leaves the example.
+                let assume =
+                    assume.as_ref().and_then(|assume| assume.eval(&Scope { names: &[("message", json)], world }).ok());
+                Some(with(json, member, assume.or(example).unwrap_or(Value::Null)))
             }
             Change::Added { member, .. } => json.pointer(member).is_some().then(|| without(json, member)),
             Change::Converted { member, from_hub, .. } => converted(json, member, from_hub.as_deref()?, world),

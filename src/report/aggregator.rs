@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::{
     CheckResult, Deviating, Doubt, Flaky, Fuzzed, Known, Proposed, ProtocolReport, RuleReport, RuleStatus, RunOptions,
-    RunReport, ScenarioResult, Standing, causes::causes, scenario_verdict, worst,
+    RunReport, ScenarioResult, causes::causes, scenario_verdict, worst,
 };
 use crate::deviation::proposal::{Missed, MissedKind, Proposal, propose};
-use crate::deviation::{Change, Deviations, Sightings, name};
+use crate::deviation::{Deviations, Seen, add_seen};
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Pack, Rule, Way};
 use crate::scenario::Program;
@@ -235,32 +235,17 @@ pub fn fuzzed(
     ProtocolReport { processes, fuzzed: Some(fuzzed), ..judged(&nothing, scenarios) }
 }
 
-/// Returns what the scenarios saw of each deviation.
+/// Returns what the scenarios saw of each deviation, with the rules that it broke.
 fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult]) -> Vec<Deviating> {
     let runs = || scenarios.iter().flat_map(|scenario| &scenario.runs);
-    let one = |(index, entry): (usize, &Arc<crate::deviation::Deviation>)| {
-        let mut seen = Sightings::default();
-        runs().filter_map(|run| run.deviations.get(&index)).for_each(|sightings| seen.add(*sightings));
-        let Sightings { observed, contradicted } = seen;
-        let name = name(index);
-        let broken = runs().flat_map(|run| &run.checks).filter(|check| check.deviation.as_ref() == Some(&entry.reason));
-        let rules = broken.flat_map(|check| &check.rules).map(|(used, _)| used.id.clone()).collect();
-        // That a message does not come is assumed before it can be seen.
-        let mostly = match entry.change {
-            Change::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
-            _ => contradicted > 0 && observed == 0,
-        };
-        let standing = match (mostly, observed, contradicted) {
-            (true, ..) => Standing::Stale,
-            (_, 0, _) => Standing::NotPlayed,
-            (_, _, 0) => Standing::Expected,
-            _ => Standing::Flaky,
-        };
-        let (text, reason) = (entry.describe(pack), entry.reason.clone());
-        let source = entry.is_assumed().then(|| entry.entry.clone());
-        Deviating { name, text, reason, rules, standing, observed, contradicted, span: entry.span, entry: source }
-    };
-    deviations.entries().iter().enumerate().map(one).collect()
+    let mut seen = Seen::new();
+    runs().for_each(|run| add_seen(&mut seen, &run.deviations));
+    let mut all = Deviating::all(deviations, pack, &seen);
+    for one in &mut all {
+        let broken = runs().flat_map(|run| &run.checks).filter(|check| check.deviation.as_ref() == Some(&one.reason));
+        one.rules.extend(broken.flat_map(|check| &check.rules).map(|(used, _)| used.id.clone()));
+    }
+    all
 }
 
 /// Returns the deviations that would let more rules be judged.
@@ -373,15 +358,15 @@ fn kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
 }
 
 /// A check's repetition, its index in that, and its verdict.
-type Seen = (usize, usize, Verdict);
+type Judged = (usize, usize, Verdict);
 
 /// Merges all repetitions of a scenario; there is at least one.
 fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     runs.sort_by_key(|run| run.repetition);
-    let mut places: Vec<(&str, Vec<Seen>)> = Vec::new();
+    let mut places: Vec<(&str, Vec<Judged>)> = Vec::new();
     for (run, report) in runs.iter().enumerate() {
         for (place, check) in report.checks.iter().enumerate() {
-            let seen: Seen = (run, place, check.verdict);
+            let seen: Judged = (run, place, check.verdict);
             match places.iter_mut().find(|(name, _)| *name == check.name) {
                 Some((_, all)) => all.push(seen),
                 None => places.push((&check.name, vec![seen])),
@@ -393,7 +378,7 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         .map(|(name, seen)| {
             let verdict = worst(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
             // What is not known comes first.
-            let known = |(run, place, _): &Seen| runs[*run].checks[*place].deviation.clone();
+            let known = |(run, place, _): &Judged| runs[*run].checks[*place].deviation.clone();
             let mut telling = seen.iter().filter(|(_, _, v)| *v == verdict);
             let first = telling.clone().next();
             let (run, place, _) = telling.find(|seen| known(seen).is_none()).or(first).copied().unwrap_or(seen[0]);

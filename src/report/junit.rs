@@ -47,6 +47,7 @@ impl Writer<'_> {
             self.scenario(scenario, &mut suite);
         }
         self.baseline(&mut suite);
+        self.deviations(&mut suite);
         self.processes(&mut suite);
         for id in &self.protocol.unplayed {
             let mut status = TestCaseStatus::skipped();
@@ -104,6 +105,17 @@ impl Writer<'_> {
                 .set_type("stale")
                 .set_description(format!("delete: lines {first} to {last} of {file}"));
             suite.add_test_case(self.case(&format!("baseline {}", entry.failure), "", status));
+        }
+    }
+
+    fn deviations(&self, suite: &mut TestSuite) {
+        for one in self.protocol.stale_deviations() {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status
+                .set_message("the hub does as documented: delete this entry of the target file")
+                .set_type("stale")
+                .set_description(format!("{}; seen: {}", printable(&one.text), one.shown()));
+            suite.add_test_case(self.case(&one.name, "", status));
         }
     }
 

@@ -24,8 +24,9 @@ pub use causes::SharedCause;
 pub use fuzz::Fuzzed;
 
 use crate::deviation::proposal::Proposal;
+use crate::deviation::{Deviations, Seen, Sightings};
 use crate::event::{CheckReport, Margin, ProcessReport, ScenarioReport, Verdict};
-use crate::protocol::{Basis, Level, Place};
+use crate::protocol::{Basis, Level, Pack, Place};
 use crate::syntax::source::Span;
 
 /// The options of a run that a report shows.
@@ -116,6 +117,50 @@ pub struct Deviating {
     pub span: Option<Span>,
     /// The entry for a target file, if the run assumed it.
     pub entry: Option<serde_json::Value>,
+}
+
+impl Deviating {
+    /// Creates the list of all deviations of a hub, each with what a run saw of it, and with the rules that its entry
+    /// names if it was observed.
+    pub fn all(deviations: &Deviations, pack: &Pack, seen: &Seen) -> Vec<Self> {
+        let one = |(index, entry): (usize, &std::sync::Arc<crate::deviation::Deviation>)| {
+            let sightings = seen.get(&index).copied().unwrap_or_default();
+            let Sightings { observed, contradicted } = sightings;
+            let standing = match (entry.is_stale(sightings), observed, contradicted) {
+                (true, ..) => Standing::Stale,
+                (_, 0, _) => Standing::NotPlayed,
+                (_, _, 0) => Standing::Expected,
+                _ => Standing::Flaky,
+            };
+            let rules = entry.rules.iter().filter(|_| observed > 0).map(|used| used.id.clone()).collect();
+            Self {
+                name: crate::deviation::name(index),
+                text: entry.describe(pack),
+                reason: entry.reason.clone(),
+                rules,
+                standing,
+                observed,
+                contradicted,
+                span: entry.span,
+                entry: entry.is_assumed().then(|| entry.entry.clone()),
+            }
+        };
+        deviations.entries().iter().enumerate().map(one).collect()
+    }
+
+    /// Whether the target declares it, and the hub does not show it any more.
+    pub fn is_stale(&self) -> bool {
+        self.standing == Standing::Stale && self.span.is_some()
+    }
+
+    /// Returns how often it was observed, in words.
+    pub fn shown(&self) -> String {
+        match (self.observed, self.contradicted) {
+            (0, 0) => "not in this run".to_owned(),
+            (times, 0) => format!("{times} times"),
+            (times, other) => format!("{times} times; the documented form {other} times"),
+        }
+    }
 }
 
 /// A deviation that would let more rules be judged, if the target declared it.
@@ -357,8 +402,7 @@ impl ProtocolReport {
 
     /// Returns the declared deviations that the hub does not show any more.
     pub fn stale_deviations(&self) -> impl Iterator<Item = &Deviating> {
-        let stale = |deviating: &&Deviating| deviating.standing == Standing::Stale && deviating.span.is_some();
-        self.deviations.iter().filter(stale)
+        self.deviations.iter().filter(|deviating| deviating.is_stale())
     }
 
     /// Returns the exit code of a run with this protocol alone, see [`exit_code`].

@@ -83,6 +83,37 @@ fn a_violation_fails_the_run_without_a_threshold() {
     assert!(done.err.contains(&format!("; first {id}")), "{}", done.err);
 }
 
+/// The hub does as documented but for what the first entry says.
+#[test]
+fn declared_deviations_are_counted_and_a_stale_one_fails_the_run() {
+    let serving = Serving::start(["qi"], 1);
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let entries = r#"[[deviation]]
+reason = "it wants a trace"
+message = "extended_request"
+member = "/trace"
+added = "x"
+direction = "to-hub"
+[[deviation]]
+reason = "success is spelled ok"
+member = "/status"
+value = "success"
+spelled = "ok"
+direction = "from-hub"
+"#;
+    let target = format!("protocol = \"qi\"\nurl = \"{}\"\n{entries}", serving.url("qi"));
+    std::fs::write(file.path(), target).unwrap();
+    let arguments = ["load", "--target", file.path().to_str().unwrap(), "--rate", "10", "--report", "json=-"];
+    let done = hubproof(arguments.iter().chain(&SMALL)).ends_with(1);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let [trace, ok] = [0, 1].map(|at| &report["deviations"][at]);
+    assert_eq!((&trace["standing"], &trace["contradicted"]), (&"expected".into(), &0.into()), "{trace}");
+    assert_eq!(trace["observed"].as_u64(), Some(count(&report, "extended_request.sent")), "{trace}");
+    assert_eq!((&ok["standing"], &ok["observed"]), (&"stale".into(), &0.into()), "{ok}");
+    assert!(ok["contradicted"].as_u64() > Some(0), "{ok}");
+    assert!(done.err.contains("  STALE       deviation:2: "), "{}", done.err);
+}
+
 /// Workers wait for a message that does not come; clients would connect after them.
 #[test]
 fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {

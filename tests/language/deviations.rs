@@ -173,6 +173,18 @@ fn an_absent_message_is_assumed_and_its_rule_is_broken() {
 }
 
 #[rstest]
+#[case::of_the_message("${message.m + 1}", "6")]
+#[case::of_the_time("${now_ms() // 1000 - now_s() + 6}", "6")]
+#[case::that_fails("${message.other + 1}", "null")]
+fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n: &str) {
+    let entry = format!("[{{ reason: none, message: answer, member: /n, missing: true, assume: \"{assume}\" }}]");
+    let scenario = ASKS.replace("{ type: integer }", &format!("{{ const: {n} }}"));
+    let report = play_deviating(&entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","m":5}"#));
+    assert_eq!(known(&report, "MUST-2").as_deref(), Some("none"), "{:#?}", report.checks);
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+}
+
+#[rstest]
 #[case::nothing("[{ reason: x }]", "this deviation does not say what is different")]
 #[case::no_reason("[{ message: answer, absent: true, after: ask }]", "this deviation has no `reason`")]
 #[case::two(
@@ -186,6 +198,7 @@ fn an_absent_message_is_assumed_and_its_rule_is_broken() {
 #[case::direction("[{ reason: x, member: /a, renamed: /x, direction: both }]", "this is not a direction")]
 #[case::to_a_hub("[{ reason: x, message: ask, absent: true, after: connection }]", "`ask` is not sent by a hub")]
 #[case::expression("[{ reason: x, member: /a, from_hub: \"${valeu + 1}\" }]", "`valeu` is not known here")]
+#[case::assumed("[{ reason: x, member: /a, missing: true, assume: \"${request.a}\" }]", "`request` is not known here")]
 #[case::setting("[{ reason: x, setting: size, value: 3 }]", "there is no setting `size`")]
 fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &str) {
     let found = complaints_of_deviations(entries);

@@ -19,7 +19,7 @@ use crate::load::plan::threshold::{self, Threshold};
 use crate::load::plan::{self, Plan, Script};
 use crate::load::report::{About, LoadReport};
 use crate::load::validity::{self, Circumstances};
-use crate::report::RunOptions;
+use crate::report::{Deviating, RunOptions};
 use crate::syntax::source::{Sources, Span};
 
 /// A plan with its final numbers, and the hub it runs against.
@@ -101,6 +101,7 @@ impl Place<'_> {
         let site = Arc::clone(prepared_target.first());
         let masker = prepare::masker(subject);
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
+        let deviations = Arc::clone(&subject.deviations);
         let clock = Clock::start();
         let epoch_ms = now_ms();
         let prepared = Arc::new(self.prepared(plan, &site, epoch_ms, sources)?);
@@ -108,14 +109,15 @@ impl Place<'_> {
             plan: Arc::new(plan.clone()),
             prepared: Arc::clone(&prepared),
             clock,
+            epoch_ms,
             endpoint: site.endpoint.clone(),
-            deviations: Arc::clone(&subject.deviations),
+            deviations: Arc::clone(&deviations),
             tls: site.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
             shards: self.shards(),
             seed: self.seed,
             validate: self.arguments.validate,
-            pack: Some(pack),
+            pack: Some(Arc::clone(&pack)),
             ledger: ledger::Config { ordered: plan.ordered, ..ledger::Config::default() },
         };
         if self.lacks(&setup, embedded)? {
@@ -181,9 +183,11 @@ impl Place<'_> {
             interrupted: matches!(ending, Ending::Interrupted | Ending::Stopped),
             facts: self.facts(plan, embedded, &outcome),
         };
+        let seen = outcome.deviations;
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
         report.thresholds = watcher.outcomes(report.state());
         report.judgement = validity::judge(report.state(), &report.thresholds, circumstances);
+        report.deviations = Deviating::all(&deviations, &pack, &seen);
         Ok(Attempt::Report(Box::new(report), ending))
     }
 

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use super::report::json::{Document, PhaseWord, ReadError, decoded, is_violation};
+use super::report::json::{DeviationStanding, Document, PhaseWord, ReadError, decoded, is_violation};
 use bootstrap::intervals_of;
 
 pub use text::render;
@@ -216,5 +216,21 @@ fn notes(a: &Document, b: &Document) -> Vec<String> {
             ));
         }
     }
+    notes.extend(deviations(a, b));
     notes
+}
+
+/// Returns how often each run observed each deviation that a target declares.
+fn deviations(a: &Document, b: &Document) -> Vec<String> {
+    let known: BTreeSet<&String> = a.deviations.iter().chain(&b.deviations).map(|one| &one.text).collect();
+    let seen = |document: &Document, text: &String| {
+        document.deviations.iter().find(|one| one.text == *text).map_or_else(
+            || "not declared".to_owned(),
+            |one| match one.standing {
+                DeviationStanding::Stale => "stale".to_owned(),
+                _ => format!("{} times", one.observed),
+            },
+        )
+    };
+    known.into_iter().map(|text| format!("deviation: {text}: A {}, B {}", seen(a, text), seen(b, text))).collect()
 }

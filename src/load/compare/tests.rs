@@ -64,6 +64,15 @@ fn the_text_of_a_comparison_is_as_in_the_snapshot() {
 }
 
 #[test]
+fn deviations_of_both_runs_are_noted() {
+    let [a, b] = [vec![(5, 0)], vec![(0, 2)]].map(|deviations| Run { deviations, ..Run::calm() });
+    let notes = compared(&a, &b, None).notes;
+    assert_eq!(notes, ["deviation: `welcome` is recognised by {\"say\":\"hi\"}: A 5 times, B stale"]);
+    let notes = compared(&Run::calm(), &a, None).notes;
+    assert_eq!(notes, ["deviation: `welcome` is recognised by {\"say\":\"hi\"}: A not declared, B 5 times"]);
+}
+
+#[test]
 fn a_report_with_a_corrupted_histogram_is_an_error() {
     let a = document(&Run::calm().report());
     let mut b = document(&Run::calm().report());

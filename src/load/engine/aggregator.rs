@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::shard::outbox::ShardReport;
 use super::validator::Checked;
 use super::{EngineError, Run, Stopper};
+use crate::deviation::{Seen, add_seen};
 use crate::load::ledger::Totals;
 use crate::load::metrics::{Interval, Series};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
@@ -74,6 +75,8 @@ pub struct Outcome {
     pub hopeless: Vec<HopelessRole>,
     /// Examples of clients that did not join at their first attempt.
     pub failed_openings: Vec<FailedOpening>,
+    /// How often each deviation of the hub was observed.
+    pub deviations: Seen,
     /// The time from the origin to the end of the last connection.
     pub took: Nanos,
 }
@@ -119,6 +122,7 @@ impl Run {
         let mut joined = 0;
         let mut undrained = 0;
         let mut failed_openings = Vec::new();
+        let mut deviations = Seen::new();
         while running > 0 {
             match self.threads.reports.recv_timeout(LOOK) {
                 Ok(ShardReport::Entries { shard, entries, names, upto }) => {
@@ -154,7 +158,10 @@ impl Run {
                 }
                 Ok(ShardReport::UnderWay { shard, journeys }) => under_way[shard] = journeys,
                 Ok(ShardReport::NotJoined(failure)) => failed_openings.push(failure),
-                Ok(ShardReport::Ended) => running -= 1,
+                Ok(ShardReport::Ended { deviations: seen }) => {
+                    add_seen(&mut deviations, &seen);
+                    running -= 1;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -225,6 +232,7 @@ impl Run {
             undrained,
             hopeless,
             failed_openings,
+            deviations,
             took: now,
         })
     }

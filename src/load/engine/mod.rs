@@ -61,6 +61,8 @@ pub struct Setup {
     pub prepared: Arc<Prepared>,
     /// Started at the origin of the run, so that compiled programs can know its wall-clock time.
     pub clock: Clock,
+    /// Unix time in milliseconds at the origin.
+    pub epoch_ms: i64,
     pub endpoint: Endpoint,
     /// How the hub departs from its document; they need `pack`.
     pub deviations: Arc<Deviations>,
@@ -169,7 +171,9 @@ impl Setup {
 /// [`EngineError`]; then nothing runs.
 pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Result<Run, EngineError> {
     let dialer = setup.dialer()?;
-    let Setup { plan, prepared, clock, endpoint, deviations, tls, shards, seed, validate, pack, ledger, .. } = setup;
+    let Setup {
+        plan, prepared, clock, epoch_ms, endpoint, deviations, tls, shards, seed, validate, pack, ledger, ..
+    } = setup;
     let shards = shards.max(1);
     let tls = match (endpoint.tls, tls) {
         (false, _) => None,
@@ -181,7 +185,9 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
     };
     let names = Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
     let layout = MetricRegistry::new(names);
-    let translation = pack.as_ref().and_then(|pack| translation::Translation::new(&deviations, pack));
+    let translation =
+        |shard| pack.as_ref().and_then(|pack| translation::Translation::new(&deviations, pack, shard, epoch_ms));
+    let mut translations: Vec<_> = (0..shards).rev().map(translation).collect();
     let judge = match pack {
         Some(pack) if validate != Validate::None => Some(validator::Validator::start(pack, &prepared.messages)?),
         _ => None,
@@ -211,7 +217,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             classified: None,
             cause: None,
             under_way: 0,
-            translation: translation.clone(),
+            translation: translations.pop().flatten(),
             assumed: std::collections::VecDeque::new(),
             examples: vec![0; plan.roles.len()],
         };

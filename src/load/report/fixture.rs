@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use super::{About, LoadReport};
+use crate::deviation::{Deviations, Sightings};
 use crate::load::ledger::{Config, Entry, Ledger, Mark};
 use crate::load::metrics::selector::State;
 use crate::load::metrics::{ErrorKind, Gauge, MetricRegistry, Names, Phases, Recorder, Series};
 use crate::load::plan::threshold::{self, Watch};
 use crate::load::validity::{Circumstances, judge};
 use crate::load::{Nanos, SECOND};
+use crate::report::Deviating;
 use crate::syntax::source::{Sources, Span};
+use crate::syntax::yaml;
 
 pub const MS: Nanos = 1_000_000;
 pub const JOBS: u64 = 22_000;
@@ -32,6 +35,8 @@ pub struct Run {
     pub faulty: bool,
     pub thresholds: Vec<&'static str>,
     pub interrupted: bool,
+    /// What was seen of each declared deviation: how often it applied, and how often the documented form came instead.
+    pub deviations: Vec<(usize, usize)>,
 }
 
 impl Default for Run {
@@ -48,6 +53,7 @@ impl Default for Run {
             faulty: false,
             thresholds: Vec::new(),
             interrupted: false,
+            deviations: Vec::new(),
         }
     }
 }
@@ -102,7 +108,23 @@ impl Run {
         let thresholds = self.thresholds.iter().map(|text| read(text)).collect();
         let outcomes = Watch::new(thresholds).finish(state, None);
         let judgement = judge(state, &outcomes, self.circumstances.clone());
-        LoadReport::new(self.about(), series, account, outcomes, judgement)
+        let mut report = LoadReport::new(self.about(), series, account, outcomes, judgement);
+        report.deviations = self.deviations();
+        report
+    }
+
+    fn deviations(&self) -> Vec<Deviating> {
+        let crate::report::fixture::Run { mut sources, pack, programs, .. } = crate::report::fixture::Run::all_pass();
+        let entry = |_| "{ reason: as it is, rules: [GRE-001], message: welcome, instead: { say: hi } }";
+        let entries: Vec<&str> = self.deviations.iter().map(entry).collect();
+        let file = sources.add("hub.yaml", format!("[{}]", entries.join(", ")));
+        let nodes = yaml::parse(&sources, file).unwrap();
+        let read = Deviations::read(nodes.list().unwrap(), &pack, &programs[0].shared, false).unwrap();
+        let seen = self
+            .deviations
+            .iter()
+            .map(|(observed, contradicted)| Sightings { observed: *observed, contradicted: *contradicted });
+        Deviating::all(&read, &pack, &seen.enumerate().collect())
     }
 
     fn about(&self) -> About {

@@ -16,6 +16,7 @@ use crate::load::metrics::{Compact, Dense, Gauge, Phase, Timing};
 use crate::load::plan::threshold::Standing as Stands;
 use crate::load::validity::Validity as RunValidity;
 use crate::report::text::timestamp;
+use crate::report::{Deviating, Standing as Known};
 
 pub const FORMAT: &str = "hubproof-load-report";
 /// Grows when a member is removed, renamed or changes its meaning; new members may be added without notice.
@@ -35,6 +36,9 @@ pub struct Document {
     pub run: Run,
     pub validity: Validity,
     pub thresholds: Vec<Threshold>,
+    /// How the hub departs from its document, as the target declares it.
+    #[serde(default)]
+    pub deviations: Vec<Deviation>,
     /// Times by name, such as `submit_job.response`: the samples due in the measured time, whenever the answer came.
     pub times: BTreeMap<String, Times>,
     /// Counts by name, such as `submit_job.sent`, `jobs.completed` or `errors.timeout`; only those above 0.
@@ -73,7 +77,7 @@ pub struct Run {
     pub seed: u64,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// 0 every threshold holds, 1 a threshold is broken, 3 the run is not valid or a threshold was not observed.
+    /// 0 every threshold holds, 1 a threshold is broken or a deviation is stale, 3 the run is not valid or a threshold was not observed.
     pub exit_code: u8,
     /// Further facts for the reader, by name.
     pub facts: BTreeMap<String, String>,
@@ -141,6 +145,38 @@ pub enum Standing {
     /// There were no samples, or nothing that could be counted.
     #[serde(alias = "undecided")]
     NotObserved,
+}
+
+/// A declared deviation, with how often the run observed it.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Deviation {
+    /// Its number among the entries of the target file, such as `deviation:1`.
+    pub name: String,
+    /// What is different, in one line.
+    pub text: String,
+    pub reason: String,
+    /// The rules that its entry names, if it was observed.
+    pub rules: Vec<String>,
+    pub standing: DeviationStanding,
+    /// How often it applied.
+    pub observed: usize,
+    /// How often the documented form was seen instead.
+    pub contradicted: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviationStanding {
+    /// The hub does as declared.
+    Expected,
+    /// The hub does as declared, and sometimes as documented.
+    Flaky,
+    /// The hub does as documented, so that the entry must be deleted, and the run fails.
+    Stale,
+    /// Nothing of it was seen.
+    NotPlayed,
 }
 
 /// A histogram in figures, to three significant digits.
@@ -284,6 +320,7 @@ pub fn document(report: &LoadReport) -> Document {
         },
         validity: validity(report),
         thresholds: thresholds(report),
+        deviations: report.deviations.iter().map(deviation).collect(),
         times: layout
             .timings()
             .into_iter()
@@ -354,6 +391,23 @@ fn thresholds(report: &LoadReport) -> Vec<Threshold> {
         }
     };
     report.thresholds.iter().map(threshold).collect()
+}
+
+fn deviation(one: &Deviating) -> Deviation {
+    Deviation {
+        name: one.name.clone(),
+        text: one.text.clone(),
+        reason: one.reason.clone(),
+        rules: one.rules.iter().cloned().collect(),
+        standing: match one.standing {
+            Known::Expected => DeviationStanding::Expected,
+            Known::Flaky => DeviationStanding::Flaky,
+            Known::Stale => DeviationStanding::Stale,
+            Known::Undecided | Known::NotPlayed => DeviationStanding::NotPlayed,
+        },
+        observed: one.observed,
+        contradicted: one.contradicted,
+    }
 }
 
 fn times(report: &LoadReport, timing: Timing) -> Option<Times> {

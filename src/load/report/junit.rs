@@ -1,10 +1,11 @@
-//! The JUnit report for CI servers: one test case per threshold, and one for the validity of the run.
+//! The JUnit report for CI servers: one test case per threshold and declared deviation, and one for the validity of the run.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::LoadReport;
 use crate::load::plan::threshold::{Outcome, Standing};
 use crate::load::validity::Validity;
+use crate::report::Deviating;
 use crate::report::text::{printable, timestamp};
 
 /// Renders XML 1.0 in UTF-8.
@@ -21,6 +22,9 @@ pub fn render(report: &LoadReport) -> String {
     }
     for outcome in &report.thresholds {
         suite.add_test_case(case(report, &outcome.threshold.text, threshold(report, outcome)));
+    }
+    for one in &report.deviations {
+        suite.add_test_case(case(report, &format!("{}: {}", one.name, one.text), deviation(one)));
     }
     suite.add_test_case(case(report, "the run is valid", validity_case(report)));
     suite.set_time(about.duration);
@@ -52,6 +56,18 @@ fn threshold(report: &LoadReport, outcome: &Outcome) -> TestCaseStatus {
     }
     let prefix = if outcome.unobserved.is_some() { "not observed" } else { "observed" };
     status.set_message(format!("{prefix}: {}{ended}", outcome.explained())).set_type(word);
+    status
+}
+
+fn deviation(one: &Deviating) -> TestCaseStatus {
+    if !one.is_stale() {
+        return TestCaseStatus::success();
+    }
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+    status
+        .set_message("the hub does as documented: delete this entry of the target file")
+        .set_type("stale")
+        .set_description(format!("seen: {}", one.shown()));
     status
 }
 

@@ -21,6 +21,7 @@ use super::metrics::selector::State;
 use super::metrics::{Interval, MetricRegistry, Series, Total};
 use super::plan::threshold::Outcome;
 use super::validity::{Judgement, Validity};
+use crate::report::Deviating;
 
 /// The ids that are shown of one kind of violations.
 const EXAMPLES: usize = 3;
@@ -58,13 +59,15 @@ pub struct LoadReport {
     pub account: Totals,
     pub thresholds: Vec<Outcome>,
     pub judgement: Judgement,
+    /// The deviations that the target declares.
+    pub deviations: Vec<Deviating>,
 }
 
 impl LoadReport {
     /// Builds the report from a finished series, the ledger's totals and the judgement.
     pub fn new(about: About, series: Series, account: Totals, thresholds: Vec<Outcome>, judgement: Judgement) -> Self {
         let (layout, intervals, total) = series.into_parts();
-        Self { about, layout, total, intervals, account, thresholds, judgement }
+        Self { about, layout, total, intervals, account, thresholds, judgement, deviations: Vec::new() }
     }
 
     pub fn state(&self) -> State<'_> {
@@ -75,13 +78,13 @@ impl LoadReport {
         self.judgement.validity()
     }
 
-    /// The exit code: 0 every threshold holds; 1 a threshold is broken; 3 the run is not valid, or a threshold was not
+    /// The exit code: 0 every threshold holds; 1 a threshold is broken, or a declared deviation is stale; 3 the run is not valid, or a threshold was not
     /// observed or is uncertain. The times of an invalid run break no threshold, since they do not describe the hub; violations in the
-    /// ledger do not depend on times.
+    /// ledger and stale deviations do not depend on times.
     pub fn exit_code(&self) -> u8 {
         let any = |is: fn(&Outcome) -> bool| self.thresholds.iter().any(is);
         match self.validity() {
-            _ if any(Outcome::is_violated) => 1,
+            _ if any(Outcome::is_violated) || self.deviations.iter().any(Deviating::is_stale) => 1,
             Validity::Invalid => 3,
             _ if any(Outcome::is_broken) => 1,
             Validity::Valid if self.thresholds.iter().all(Outcome::is_met) => 0,

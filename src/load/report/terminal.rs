@@ -11,7 +11,7 @@ use crate::load::metrics::{
 };
 use crate::load::plan::threshold::{Outcome, Standing};
 use crate::load::validity::Validity;
-use crate::report::text::{printable, time};
+use crate::report::text::{count, printable, time};
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 /// Violations whose history is shown; the JSON report has more.
@@ -28,6 +28,7 @@ pub fn summary(report: &LoadReport) -> String {
     page.ledger();
     page.generator();
     page.thresholds();
+    page.deviations();
     page.verdict();
     page.out
 }
@@ -292,6 +293,16 @@ impl Page<'_> {
         }
     }
 
+    fn deviations(&mut self) {
+        for (at, one) in self.report.deviations.iter().enumerate() {
+            if at == 0 {
+                self.line("");
+            }
+            let (word, advice) = if one.is_stale() { ("STALE", "; delete this entry") } else { ("known", "") };
+            self.line(&format!("  {word:<11} {}: {}   seen: {}{advice}", one.name, printable(&one.text), one.shown()));
+        }
+    }
+
     /// The items that break a threshold on violations: `; first job-7, job-9`.
     fn examples(&self, outcome: &Outcome) -> String {
         let items = self.report.examples(outcome);
@@ -320,7 +331,11 @@ impl Page<'_> {
             (_, 0) => "; ledger clean".to_owned(),
             (_, n) => format!("; {} violations in the ledger", grouped(n)),
         };
-        self.line(&format!("{word} {}{thresholds}{ledger}", printable(&report.about.plan)));
+        let stale = match report.deviations.iter().filter(|one| one.is_stale()).count() {
+            0 => String::new(),
+            stale => format!("; {} in the target file", count(stale, "stale deviation")),
+        };
+        self.line(&format!("{word} {}{thresholds}{ledger}{stale}", printable(&report.about.plan)));
     }
 }
 

@@ -111,6 +111,9 @@ fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &s
 #[case::violations_of_a_suspect_run(Run { faulty: true, missed: 1, ..Run::default() }, 1)]
 #[case::one_class_of_two_is_permitted(Run { faulty: true, thresholds: vec!["ledger.lost < 500"], ..Run::default() }, 1)]
 #[case::both_classes_are_permitted(Run { faulty: true, thresholds: vec!["ledger.lost < 500", "ledger.duplicated <= 22"], ..Run::default() }, 0)]
+#[case::deviates_as_declared(Run { deviations: vec![(5, 0), (4, 1), (0, 0)], ..Run::calm() }, 0)]
+#[case::stale_deviation(Run { deviations: vec![(5, 0), (0, 1)], ..Run::calm() }, 1)]
+#[case::stale_deviation_of_an_invalid_run(Run { internal: 9_000, deviations: vec![(0, 1)], ..Run::calm() }, 1)]
 fn thresholds_and_validity_determine_the_exit_code(#[case] run: Run, #[case] expected: u8) {
     assert_eq!(run.report().exit_code(), expected);
 }
@@ -133,6 +136,32 @@ fn a_default_threshold_names_its_class_and_the_first_items() {
     assert!(xml.contains("the first items: 0000000000000002, 00000000000003ea"), "{xml}");
     // Default thresholds that hold are not listed.
     assert_eq!(document["thresholds"].as_array().unwrap().len(), 2, "{document}");
+}
+
+#[test]
+fn declared_deviations_are_listed_with_how_often_they_were_observed() {
+    let report = Run { deviations: vec![(5, 0), (0, 3), (0, 0)], ..Run::calm() }.report();
+    let text = terminal::summary(&report);
+    for line in [
+        "  known       deviation:1: `welcome` is recognised by {\"say\":\"hi\"}   seen: 5 times\n",
+        "  STALE       deviation:2: `welcome` is recognised by {\"say\":\"hi\"}   seen: 0 times; the documented form 3 times; delete this entry\n",
+        "  known       deviation:3: `welcome` is recognised by {\"say\":\"hi\"}   seen: not in this run\n",
+        "; 1 stale deviation in the target file\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    let document = serde_json::to_value(json::document(&report)).unwrap();
+    let known = &document["deviations"][0];
+    assert_eq!((&known["name"], &known["standing"]), (&json!("deviation:1"), &json!("expected")), "{known}");
+    assert_eq!((&known["observed"], &known["rules"]), (&json!(5), &json!(["GRE-001"])), "{known}");
+    let standings = ["expected", "stale", "not-played"].map(|word| json!(word));
+    assert_eq!([0, 1, 2].map(|at| document["deviations"][at]["standing"].clone()), standings);
+    let xml = junit::render(&report);
+    assert_eq!(xml.matches("type=\"stale\"").count(), 1, "{xml}");
+    // Reports of earlier versions have no deviations.
+    let mut earlier = document;
+    earlier.as_object_mut().unwrap().remove("deviations");
+    assert!(json::read(&earlier.to_string()).unwrap().deviations.is_empty());
 }
 
 /// The hub's own p99 is 10 ms, and every message is sent 2 ms late.

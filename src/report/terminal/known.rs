@@ -30,12 +30,7 @@ impl Page<'_> {
             if !one.rules.is_empty() {
                 self.field("breaks", &one.rules.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
             }
-            let seen = match (one.observed, one.contradicted) {
-                (0, 0) => "not in this run".to_owned(),
-                (times, 0) => format!("{times} times"),
-                (times, other) => format!("{times} times; the documented form {other} times"),
-            };
-            self.field("seen", &seen);
+            self.field("seen", &one.shown());
         }
     }
 

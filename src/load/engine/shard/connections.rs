@@ -1,6 +1,5 @@
 //! Opens, reads, writes and ends the connections of a shard.
 
-use std::borrow::Cow;
 use std::io;
 
 use super::super::connection::{Connection, Piece, ReadState, Why};
@@ -28,10 +27,8 @@ impl Shard {
     pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), ErrorKind> {
         self.disconnect(number);
         let Parts { endpoint, context, dialer, tls, poll, .. } = &mut self.parts;
-        let mut dial = Cow::Borrowed(dial);
-        if let Some(translation) = &context.translation {
-            translation.upgrade(dial.to_mut());
-        }
+        let upgraded = context.translation.as_ref().and_then(|translation| translation.upgrade(dial));
+        let dial = upgraded.as_ref().unwrap_or(dial);
         let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| ErrorKind::Internal)?;
         let tcp = dialer
             .connect(from)
@@ -94,7 +91,8 @@ impl Shard {
                 Piece::Message(bytes) => {
                     context.classified = None;
                     slot.keep_received(bytes);
-                    let documented = context.translation.as_ref().and_then(|translation| translation.received(bytes));
+                    let documented =
+                        context.translation.as_mut().and_then(|translation| translation.received(number, bytes, now));
                     let bytes = documented.as_deref().unwrap_or(bytes);
                     handle_input(slot, number, context, prepared, now, Input::Text(bytes));
                     sampler.see(context.classified, bytes);

@@ -36,7 +36,7 @@ pub struct ShardContext {
     /// Running journeys that the drain waits for.
     pub under_way: u64,
     /// Declared deviations of the hub.
-    pub translation: Option<Arc<Translation>>,
+    pub translation: Option<Translation>,
     /// Messages that the client of the current input takes as received, since the hub never sends them.
     pub assumed: VecDeque<Vec<u8>>,
     /// Examples of failed openings that have been reported, by role.
@@ -84,19 +84,20 @@ impl ClientIo for ClientActions<'_> {
 
     fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
         if self.output.open && !self.output.closing {
-            match self.context.translation.clone() {
-                None => {
-                    frames::append(&mut self.output.out, frames::TEXT, &mut self.context.masks, write);
-                }
-                Some(translation) => {
+            let context = &mut *self.context;
+            match &mut context.translation {
+                Some(translation) if translation.is_about_sent() => {
                     let mut text = Vec::new();
                     write(&mut text);
-                    let (of_hub, absent) = translation.sent(&text);
+                    let (of_hub, absent) = translation.sent(self.slot, &text, self.now);
                     let text = of_hub.unwrap_or(text);
-                    frames::append(&mut self.output.out, frames::TEXT, &mut self.context.masks, |out| {
+                    frames::append(&mut self.output.out, frames::TEXT, &mut context.masks, |out| {
                         out.extend_from_slice(&text);
                     });
-                    self.context.assumed.extend(absent);
+                    context.assumed.extend(absent);
+                }
+                _ => {
+                    frames::append(&mut self.output.out, frames::TEXT, &mut context.masks, write);
                 }
             }
             self.context.recorder.sent(usize::from(message.0), due, self.now);

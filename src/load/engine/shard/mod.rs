@@ -25,6 +25,7 @@ use super::phases::Timeline;
 use super::poller::{ALARM, Poller, WAKER};
 use super::self_monitor::SelfMonitor;
 use super::stream::Tls;
+use super::translation::Translation;
 use super::validator::Sampler;
 use crate::load::client::Client;
 use crate::load::client::io::{End, Input};
@@ -183,9 +184,9 @@ impl Shard {
         // Nothing follows.
         self.parts.context.outbox.flush(Nanos::MAX);
         self.parts.sampler.close();
-        let ShardContext { recorder, outbox, .. } = self.parts.context;
+        let ShardContext { recorder, outbox, translation, .. } = self.parts.context;
         outbox.send(ShardReport::Intervals(recorder.finish(now)));
-        outbox.send(ShardReport::Ended);
+        outbox.send(ShardReport::Ended { deviations: translation.map(Translation::into_seen).unwrap_or_default() });
         Ok(())
     }
 
@@ -320,8 +321,8 @@ fn handle_input(
     };
     let opened = matches!(input, Input::Opened);
     slot.client.handle(role, now, input, &mut hands);
-    if let (true, Some(translation)) = (opened, hands.context.translation.clone()) {
-        hands.context.assumed.extend(translation.absent_after_connection());
+    if let (true, Some(translation)) = (opened, &mut hands.context.translation) {
+        hands.context.assumed.extend(translation.opened(number, now));
     }
     while let Some(text) = hands.context.assumed.pop_front() {
         slot.client.handle(role, now, Input::Text(&text), &mut hands);

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 
+use crate::deviation::Seen;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
 use crate::load::ledger::{Entry, NameOf, NameTable};
@@ -31,8 +32,10 @@ pub enum ShardReport {
     },
     /// An example of a client that did not join.
     NotJoined(FailedOpening),
-    /// The shard has ended.
-    Ended,
+    /// The shard has ended; with what it saw of the hub's deviations.
+    Ended {
+        deviations: Seen,
+    },
 }
 
 pub struct Outbox {
