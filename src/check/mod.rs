@@ -58,21 +58,24 @@ pub async fn run(
     interrupt: watch::Receiver<bool>,
 ) -> Result<(), SetupError> {
     let mut jobs = Vec::new();
-    let mut last = Vec::new();
+    let (mut alone, mut last) = (Vec::new(), Vec::new());
     for subject in subjects {
         let prepared = prepare(&subject)?;
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::Pulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
                 let job = Job::new(program, repetition, &prepared, &options)?.watched(&pulses);
-                if program.isolation == Isolation::Destructive { last.push(job) } else { jobs.push(job) }
+                match program.isolation {
+                    Isolation::Destructive => last.push(job),
+                    _ if job.is_alone() => alone.push(job),
+                    _ => jobs.push(job),
+                }
             }
         }
     }
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
-    jobs.sort_by_key(|job| job.is_alone());
     let options = Arc::new(options);
-    for jobs in [jobs, last] {
+    for jobs in [jobs, alone, last] {
         let play = |(number, job): (usize, Job)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
             async move {
