@@ -9,6 +9,8 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
 const SECRET: [&str; 2] = ["env", "file"];
+/// The secret that is a table, of one text for each user.
+const BY_USER: &str = "tokens";
 
 /// A setting of one level; from lowest to highest: target, instance, overrides.
 pub(super) struct Level {
@@ -88,8 +90,7 @@ impl Reading<'_> {
         let text = match &node.kind {
             Kind::Null => return None,
             Kind::Text(text) => text.value.clone(),
-            // Several secrets by name, such as the tokens of users.
-            Kind::Map(entries) if !entries.is_empty() && SECRET.iter().all(|name| node.get(name).is_none()) => {
+            Kind::Map(entries) if key.name == BY_USER => {
                 let read = |(name, node): &(Key, Node)| Some((name.clone(), self.secret(name, node)?));
                 let entries = entries.iter().filter_map(read).collect();
                 return Some(Node { span: node.span, kind: Kind::Map(entries) });
