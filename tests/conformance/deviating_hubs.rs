@@ -55,11 +55,12 @@ fn proposes(entry: &Value, wanted: &str) -> bool {
     }
 }
 
-/// Returns options that select what takes little time: without the deadline of five seconds, and of EmProps, whose
-/// scenarios play one after the other, a part.
+/// Returns options that select what takes little time: without the deadline of five seconds, without the heartbeat, which
+/// waits for many pings, and of EmProps, whose scenarios play one after the other, a part.
 fn scenarios(hub: &Hub) -> &'static [&'static str] {
     match hub.protocol {
         "concierge" => &["--scenario", "concierge/[!i]*"],
+        "airavata" => &["--scenario", "airavata/[!h]*"],
         "emprops" => &[
             "--scenario",
             "emprops/{greeting,registration,claims,failure,job-lifecycle,not-understood,subscriptions,submission,counters}",
