@@ -31,6 +31,7 @@ use hubproof::hub::prepare::Subject;
 use hubproof::interpreter::KEPT;
 use hubproof::reference::hubs::EmbeddedHubs;
 use hubproof::reference::setup::Setups;
+use hubproof::report::scenario_verdict;
 use hubproof::scenario::Scenarios;
 use hubproof::syntax::source::Sources;
 use tokio::runtime::Runtime;
@@ -184,7 +185,7 @@ fn case_count(case: &Case) -> usize {
 async fn end(mut inbox: mpsc::Receiver<Event>) {
     while let Some(event) = inbox.recv().await {
         if let Event::Finished(report) = event {
-            assert_ne!(report.verdict, Verdict::Fail, "{}", report.title);
+            assert_ne!(scenario_verdict(&report), Verdict::Fail, "{}", report.title);
         }
     }
 }
