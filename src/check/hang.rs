@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 use crate::event::{CheckReport, Detail, Direction, ScenarioReport, Verdict};
 use crate::interpreter::ALWAYS;
+use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
 
 /// The name of the check under which a hang is reported.
@@ -25,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub struct Pulse {
     state: Mutex<Served>,
+    /// Whether it was tried if the hub serves without each entry that upgrades need.
+    upgrades_tried: AtomicBool,
 }
 
 #[derive(Default)]
@@ -65,7 +69,13 @@ impl Pulse {
     /// Returns one that plays only this scenario again, which the hub has served.
     pub fn of(program: Arc<Program>) -> Self {
         let passed = Some((program, Duration::ZERO));
-        Self { state: Mutex::new(Served { passed, ..Served::default() }) }
+        Self { state: Mutex::new(Served { passed, ..Served::default() }), upgrades_tried: AtomicBool::new(true) }
+    }
+
+    /// Whether this passed conversation is the first that shows that the hub serves.
+    pub fn is_first_served(&self, program: &Program, report: &ScenarioReport) -> bool {
+        let served = passed(report) && is_probe(program, report);
+        served && !self.upgrades_tried.swap(true, Ordering::Relaxed)
     }
 
     /// Forgets that the hub did not serve: it was started again.
@@ -85,9 +95,8 @@ impl Pulse {
         play: impl Fn(Arc<Program>, usize) -> F,
     ) -> Option<Unserved> {
         let mut served = self.state.lock().await;
-        let serves = report.last_greeted.is_some() && program.isolation == Isolation::Shared;
-        let passed = matches!(report.verdict, Verdict::Pass | Verdict::Info | Verdict::Warn);
-        if passed && report.cause.is_none() {
+        let serves = is_probe(program, report);
+        if passed(report) {
             let shorter = served.passed.as_ref().is_none_or(|(_, duration)| report.duration < *duration);
             if serves && shorter {
                 served.passed = Some((Arc::clone(program), report.duration));
@@ -124,6 +133,15 @@ impl Pulse {
         }
         lost.map(unserved)
     }
+}
+
+/// Whether a conversation can be played again beside others, and the hub sent something in it.
+fn is_probe(program: &Program, report: &ScenarioReport) -> bool {
+    report.last_greeted.is_some() && program.isolation == Isolation::Shared
+}
+
+fn passed(report: &ScenarioReport) -> bool {
+    matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info | Verdict::Warn) && report.cause.is_none()
 }
 
 /// Looks for a hang in the reports of a run, without those of scenarios that may leave the hub unusable. For each instance

@@ -8,6 +8,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
 use super::hang::{Lost, Pulse, Unserved};
 use super::{Options, base36, driver};
+use crate::deviation::Deviations;
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
 use crate::hub::supervisor::{self, Play};
@@ -30,6 +31,8 @@ pub struct Job {
     instead: Option<(&'static str, Arc<Template>)>,
     /// By instance, where it is to be found out whether the hub hangs.
     pulses: Option<Arc<Vec<Pulse>>>,
+    /// The declared deviations.
+    deviations: Arc<Deviations>,
 }
 
 #[derive(Clone)]
@@ -54,7 +57,8 @@ impl Job {
         let place = place(program, subject, options)?;
         let (program, subject) = (Arc::clone(program), Arc::clone(subject));
         let id = program.id.clone();
-        Ok(Self { program, place, repetition, subject, id, instead: None, pulses: None })
+        let deviations = Arc::clone(&subject.deviations);
+        Ok(Self { program, place, repetition, subject, id, instead: None, pulses: None, deviations })
     }
 
     /// Returns the same job, behind which it is found out whether the hub hangs; `pulses` are those of its instances.
@@ -99,6 +103,7 @@ impl Job {
         let Some(process) = site.process.clone() else {
             let turn = turn(&self, &isolation, &mut interrupt).await?;
             let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
+            self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
             let unserved = self.unserved(index, &report, &stamp, options, interrupt).await;
             let hangs = unserved.filter(|unserved| unserved.lost == Lost::Hangs);
             report.unserved = hangs.map(|unserved| unserved.probe);
@@ -122,6 +127,7 @@ impl Job {
                     // A hub that persists data knows the names of the first play. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
+                    self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
                     if let Some(unserved) = self.unserved(index, &report, &stamp, options, interrupt.clone()).await {
                         process.does_not_serve(&play, unserved.lost == Lost::Hangs).await;
                         let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
@@ -166,6 +172,33 @@ impl Job {
 }
 
 impl Job {
+    /// Plays the first conversation that passed again without each entry that upgrades need: one without which it passes,
+    /// too, is not needed any more.
+    async fn try_without_upgrades(
+        &self,
+        index: usize,
+        report: &mut ScenarioReport,
+        stamp: &str,
+        options: &Options,
+        interrupt: &watch::Receiver<bool>,
+    ) {
+        let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
+        if self.deviations.upgrades().next().is_none()
+            || !pulse.is_some_and(|pulse| pulse.is_first_served(&self.program, report))
+        {
+            return;
+        }
+        for upgrade in self.deviations.upgrades() {
+            let job = Self { pulses: None, deviations: Arc::new(self.deviations.without(upgrade)), ..self.clone() };
+            // No number of a scenario begins with three zeros.
+            let (stamp, (events, _)) = (format!("{stamp}000{upgrade}"), mpsc::channel(1));
+            let again = play_job(&job, index, &stamp, options, &events, interrupt.clone()).await;
+            if scenario_verdict(&again) == scenario_verdict(report) && again.cause.is_none() && !*interrupt.borrow() {
+                report.deviations.entry(upgrade).or_default().contradicted += 1;
+            }
+        }
+    }
+
     /// Returns the scenario that the hub does not serve any more behind this one, see [`Pulse::after`].
     async fn unserved(
         &self,
@@ -316,7 +349,7 @@ async fn play_job(
         kept: options.kept,
         instead: job.instead.clone(),
         masker: Arc::clone(&subject.masker),
-        deviations: Arc::clone(&subject.deviations),
+        deviations: Arc::clone(&job.deviations),
         persistent: options.persistent,
     };
     let name = site.name.clone();

@@ -121,6 +121,12 @@ impl Deviations {
         entries.filter(|(_, entry)| matches!(entry.change, Change::Upgrade { .. })).map(|(index, _)| index)
     }
 
+    /// Returns all entries but one.
+    pub fn without(&self, index: usize) -> Self {
+        let entries = self.entries.iter().enumerate().filter(|(other, _)| *other != index);
+        Self { entries: entries.map(|(_, entry)| Arc::clone(entry)).collect() }
+    }
+
     /// Adds what the upgrade needs to a request that does not state it itself; `without` are headers that it leaves out.
     pub fn upgrade(
         &self,
@@ -168,6 +174,8 @@ impl Deviation {
         match self.change {
             // That a message does not come is assumed before it can be seen.
             Change::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
+            // Every upgrade has it; it was tried without.
+            Change::Upgrade { .. } => contradicted > 0,
             _ => contradicted > 0 && observed == 0,
         }
     }

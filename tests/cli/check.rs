@@ -257,3 +257,15 @@ fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
     let stale = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(1);
     assert!(stale.out.contains("stale[deviation:1]"), "{}", stale.out);
 }
+
+/// Every connection has what upgrades are declared to need, so it is tried once without.
+#[test]
+fn an_upgrade_that_is_not_needed_any_more_is_stale() {
+    let server = Serving::start(["qi"], 1);
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let upgrade = "[[deviation]]\nreason = \"the gateway\"\nupgrade = { headers = { X-Api-Key = \"k\" } }\n";
+    std::fs::write(file.path(), format!("protocol = \"qi\"\nurl = \"{}\"\n{upgrade}", server.url("qi"))).unwrap();
+    let arguments = ["check", "--target", file.path().to_str().unwrap(), "--scenario", "qi/sessions"];
+    let done = hubproof(arguments).ends_with(1);
+    assert!(done.out.contains("stale[deviation:1]"), "{}", done.out);
+}
