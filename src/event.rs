@@ -97,6 +97,19 @@ pub struct CheckReport {
     pub deviation: Option<String>,
 }
 
+impl CheckReport {
+    /// Whether it accuses the hub.
+    pub fn accuses(&self) -> bool {
+        matches!(self.verdict, Verdict::Fail | Verdict::Warn)
+    }
+
+    /// Makes it inconclusive.
+    pub fn withdraw(&mut self) {
+        self.verdict = Verdict::Inconclusive;
+        self.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
+    }
+}
+
 /// The evidence of a finding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {

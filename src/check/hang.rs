@@ -187,9 +187,8 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
         for check in &mut report.checks {
             // A frame that was received is judged all the same.
             let of_step = check.span.is_none() || check.step != ALWAYS;
-            if (report.begun > since || of_step) && matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
-                check.verdict = Verdict::Inconclusive;
-                check.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
+            if (report.begun > since || of_step) && check.accuses() {
+                check.withdraw();
                 check.message = format!("{why}: {}", check.message);
             }
         }

@@ -27,7 +27,7 @@ use super::oracle;
 use super::scheduler::Scheduler;
 use crate::check::hang::Pulse;
 use crate::check::{self, Job, Options};
-use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Event, FrameReport, ScenarioReport, Verdict};
 use crate::hub::prepare::Prepared;
 use crate::protocol::{Folder, Pack, Place};
 use crate::report::fuzz::Slower;
@@ -354,10 +354,7 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
     if let Some(mut report) = played {
         if report.unserved.is_some() {
             // What a hub lacks that serves no client any more accuses it of nothing else.
-            for check in report.checks.iter_mut().filter(|check| check.verdict >= Verdict::Warn) {
-                check.verdict = Verdict::Inconclusive;
-                check.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
-            }
+            report.checks.iter_mut().filter(|check| check.accuses()).for_each(CheckReport::withdraw);
         } else if let Some(control) = control_run::of(&case.scenario, &report) {
             let id = campaign.id(number);
             let (mut trial, mut replay) = (Trial::default(), number);
