@@ -198,7 +198,7 @@ pub fn uses_tokens(program: &Program, settings: &BTreeMap<String, Value>) -> boo
 /// Returns for how many users the target has ready tokens, if it gives no key to make tokens with.
 fn tokens(settings: &BTreeMap<String, Value>) -> Option<usize> {
     let tokens = settings.get(TOKENS).filter(|_| !settings.contains_key(JWT_SECRET))?;
-    tokens.as_object().map(serde_json::Map::len)
+    tokens.as_object().map(serde_json::Map::len).filter(|users| *users > 0)
 }
 
 /// Returns how many users a program has at most, apart from those that loops make.

@@ -339,7 +339,7 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
 }
 
 fn ready_token(state: &State<'_, '_>, claims: &Value) -> Result<String, Error> {
-    let tokens = setting(state, TOKENS).ok_or_else(|| bad("jwt() needs the setting jwt_secret or tokens, or key="))?;
+    let tokens = setting(state, TOKENS).ok_or_else(|| bad("jwt() needs the setting jwt_secret, or key="))?;
     let claim = setting(state, "user_claim").and_then(|claim| claim.as_str().map(str::to_owned));
     let user = claims[claim.as_deref().unwrap_or("sub")].as_str().unwrap_or_default();
     let token = tokens.get_attr(user).ok().and_then(|token| token.as_str().map(str::to_owned));

@@ -1,5 +1,5 @@
-//! The scenario language: scenarios are parsed, checked and compiled before any socket opens. scenarios/README.md is its
-//! reference.
+//! The scenario language: scenarios are parsed, checked and compiled before any socket opens. Its reference is
+//! docs/src/scenario-language.md.
 
 pub mod compose;
 pub mod dialect;

@@ -222,14 +222,14 @@ impl Expr {
             let place = error.range().map_or(span, place);
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}"))
-                .help("expressions are minijinja's; scenarios/README.md lists names and functions")
+                .help("expressions are minijinja's; docs/src/scenario-language.md lists names and functions")
         })?;
         if let Some((range, what, known)) = expression::unknown_word(&source, &ENVIRONMENT) {
             let name = &source[range.clone()];
             return Err(Diagnostic::error(place(range.clone()), format!("there is no {what} `{name}`")).help(suggest(
                 name,
                 known.iter().copied(),
-                "filters and tests are minijinja's; scenarios/README.md lists the functions",
+                "filters and tests are minijinja's; docs/src/scenario-language.md lists the functions",
             )));
         }
         let shown =

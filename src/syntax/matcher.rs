@@ -1,4 +1,5 @@
-//! Matchers, which select frames and check them: names take values, pointers take JSON Schema (scenarios/README.md).
+//! Matchers, which select frames and check them: names take values, pointers take JSON Schema
+//! (docs/src/scenario-language.md).
 //!
 //! A name matches where the value has that member with this value: numbers and strings equal, objects with at least these
 //! members, arrays item by item. A `/pointer` matches where its target is present and fits the schema; `false` demands

@@ -156,6 +156,10 @@ fn ready_tokens_stand_in_for_the_key() {
     };
     let (by_key, _) = judged(&[hub.url("airavata"), "--protocol", "airavata", "--set", "secrets.jwt_secret=k"]);
     let (by_tokens, done) = judged(&["--target", target.path().to_str().unwrap()]);
+    for text in ["secrets.tokens=one", "secrets.tokens={ env = \"PATH\" }"] {
+        let done = hubproof(["check", hub.url("airavata"), "--protocol", "airavata", "--set", text]).ends_with(2);
+        assert!(done.err.contains("the setting `tokens` must be a mapping, not text"), "{}", done.err);
+    }
     // No key, no expired token.
     let lacking: Vec<&String> = by_key.difference(&by_tokens).collect();
     assert!(lacking.len() <= 3 && by_tokens.len() > 40, "{lacking:?}");

@@ -20,6 +20,11 @@ pub(super) struct Level {
     secret: bool,
 }
 
+/// Whether a table stands for one secret: `{ env = "NAME" }`.
+fn is_one_secret(node: &Node) -> bool {
+    node.map().is_some_and(|entries| entries.len() == 1) && SECRET.iter().any(|name| node.get(name).is_some())
+}
+
 impl Reading<'_> {
     /// Parses the settings and secrets of the target or of one instance.
     pub(super) fn levels(&mut self, node: &Node) -> Vec<Level> {
@@ -90,7 +95,7 @@ impl Reading<'_> {
         let text = match &node.kind {
             Kind::Null => return None,
             Kind::Text(text) => text.value.clone(),
-            Kind::Map(entries) if key.name == BY_USER => {
+            Kind::Map(entries) if key.name == BY_USER && !is_one_secret(node) => {
                 let read = |(name, node): &(Key, Node)| Some((name.clone(), self.secret(name, node)?));
                 let entries = entries.iter().filter_map(read).collect();
                 return Some(Node { span: node.span, kind: Kind::Map(entries) });

@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
             self.error(
                 root.span,
                 "a scenario is a mapping with `title` and `steps`",
-                "scenarios/README.md shows a small one",
+                "docs/src/scenario-language.md shows a small one",
             );
             return None;
         }

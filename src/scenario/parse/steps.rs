@@ -141,7 +141,7 @@ impl Reader<'_> {
         let help = if verbs::begins_with_quantity(&key.name) {
             "write `exactly 1 of crowd expect: MESSAGE`, or `at least`, or `at most`".to_owned()
         } else {
-            let lists = "a step begins with `ACTOR VERB`; scenarios/README.md lists the verbs";
+            let lists = "a step begins with `ACTOR VERB`; docs/src/scenario-language.md lists the verbs";
             suggest(if first.is_empty() { &key.name } else { rest }, verbs::all(), lists)
         };
         let what = if actor { "is not a verb" } else { "is not a step" };
