@@ -1,10 +1,9 @@
 //! Events and results of a run: verdicts, findings, frames. All reports are made from these.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::deviation::Seen;
-use crate::deviation::proposal::Missed;
+use crate::deviation::proposal::{Evidence, Missed};
 use crate::protocol::{Basis, Level};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Span;
@@ -190,8 +189,7 @@ pub struct ScenarioReport {
     pub deviations: Seen,
     /// What the failed precondition expected and did not get, though the hub could be reached.
     pub missed: Option<Missed>,
-    /// The messages that were received, by their indices in the pack, whether expected or not.
-    pub received: BTreeSet<usize>,
+    pub evidence: Evidence,
 }
 
 impl ScenarioReport {

@@ -426,7 +426,7 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
         unserved: None,
         deviations: crate::deviation::Seen::new(),
         missed: None,
-        received: std::collections::BTreeSet::new(),
+        evidence: crate::deviation::proposal::Evidence::default(),
     }
 }
 

@@ -8,8 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::parse::CONNECTION;
-use super::pointer;
+use super::{After, Deviations, pointer};
+use crate::protocol::schema::{Violation, ViolationKind};
 use crate::protocol::{MessageType, Pack};
+use crate::scenario::compose::put;
+use crate::syntax::matcher::unescape;
 
 /// Something that a conversation expected and did not get, though the hub could be reached.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,13 +29,43 @@ pub enum MissedKind {
         message: usize,
         /// The message that the client had sent last; `None`: it had only connected.
         after: Option<usize>,
-        /// Received messages that are not documented and no step expected.
+        /// Evidence messages that are not documented and no step expected.
         instead: Vec<Value>,
-        /// Received messages of this kind that were not as expected.
+        /// Evidence messages of this kind that were not as expected.
         near: Vec<Value>,
     },
     /// An upgrade: the hub refused it with this answer.
     Upgrade { status: u64, answer: String },
+}
+
+/// Of what a hub sent, whether expected or not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Messages, by their indices in the pack.
+    pub messages: BTreeSet<usize>,
+    /// Names of members, as the hub spells them; not those of objects in members.
+    pub members: BTreeSet<String>,
+}
+
+/// Most names of members that are kept: a hub may invent any number.
+const MOST_MEMBERS: usize = 500;
+
+impl Evidence {
+    /// Adds a message as the hub sent it, with its index in the pack.
+    pub fn add_message(&mut self, message: Option<usize>, json: &Value) {
+        self.messages.extend(message);
+        for name in json.as_object().into_iter().flatten().map(|(name, _)| name) {
+            if self.members.len() < MOST_MEMBERS && name.len() < 100 && !self.members.contains(name) {
+                self.members.insert(name.clone());
+            }
+        }
+    }
+
+    /// Adds what another conversation received.
+    pub fn add(&mut self, other: &Self) {
+        self.messages.extend(&other.messages);
+        self.members.extend(other.members.iter().cloned());
+    }
 }
 
 /// An entry for a target file that the run could go on behind.
@@ -54,8 +87,8 @@ pub const UNKNOWN: &str = "TODO";
 /// A missed message: what was missed, the message sent before, and what came instead.
 type Occasion<'a> = (&'a Missed, Option<usize>, &'a [Value]);
 
-/// Returns the proposals for what was missed. `received` are the messages that came at least once.
-pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> Vec<Proposal> {
+/// Returns the proposals for what was missed. `known` are the deviations that were declared or assumed.
+pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Deviations) -> Vec<Proposal> {
     let mut by_message: BTreeMap<usize, Vec<Occasion<'_>>> = BTreeMap::new();
     let mut near_by_message: BTreeMap<usize, Vec<(&Missed, &[Value])>> = BTreeMap::new();
     let mut proposals = Vec::new();
@@ -69,36 +102,51 @@ pub fn propose(pack: &Pack, missed: &[&Missed], received: &BTreeSet<usize>) -> V
         }
     }
     let mut taken: Vec<Map<String, Value>> = Vec::new();
-    for (message, all) in by_message.into_iter().filter(|(message, _)| !received.contains(message)) {
+    for (message, all) in by_message.into_iter().filter(|(message, _)| !evidence.messages.contains(message)) {
         let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, ..)| &missed.rules).collect();
         let frames = all.iter().flat_map(|(.., instead)| *instead);
-        let best = frames.filter_map(|frame| form(pack, message, frame)).max_by_key(|form| form.score);
+        let best = frames.filter_map(|frame| form(pack, message, frame, evidence)).max_by_key(|form| form.score);
         let entry = match best {
             Some(Form { entry, .. }) if !taken.contains(&entry) => {
                 taken.push(entry.clone());
-                entry
+                Some(entry)
             }
-            Some(_) => continue,
-            None => absent(pack, message, all.iter().map(|(_, after, _)| *after)),
+            Some(_) => None,
+            None => absent(pack, message, all.iter().map(|(_, after, _)| *after), known),
         };
-        proposals.push(proposal(message, entry, &rules));
+        proposals.extend(entry.map(|entry| proposal(pack, message, entry, &rules)));
     }
     for (message, all) in near_by_message {
         let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, _)| &missed.rules).collect();
-        let found = all.iter().flat_map(|(_, near)| *near).find_map(|frame| member(pack, message, frame));
-        proposals.extend(found.map(|entry| proposal(message, entry, &rules)));
+        let found = all.iter().flat_map(|(_, near)| *near).find_map(|frame| member(pack, message, frame, evidence));
+        proposals.extend(found.map(|entry| proposal(pack, message, entry, &rules)));
     }
     let mut different: Vec<Proposal> = Vec::new();
     for proposal in proposals {
-        if !different.iter().any(|known| known.entry == proposal.entry) {
+        let is_known = known.entries().iter().any(|entry| change(&entry.entry) == change(&proposal.entry));
+        if !is_known && !different.iter().any(|other| other.entry == proposal.entry) {
             different.push(proposal);
         }
     }
     different
 }
 
-fn proposal(message: usize, mut entry: Map<String, Value>, rules: &BTreeSet<&String>) -> Proposal {
-    if !rules.is_empty() {
+/// Returns what an entry says is different, without reason and rules.
+fn change(entry: &Value) -> Map<String, Value> {
+    let others = |name: &String| name != "reason" && name != "rules";
+    entry
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| others(name))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect()
+}
+
+/// Completes an entry that makes up for a message; `rules` are those of the steps that expected it.
+fn proposal(pack: &Pack, message: usize, mut entry: Map<String, Value>, rules: &BTreeSet<&String>) -> Proposal {
+    let is_about_it = entry.get("message").is_none_or(|name| *name == pack.messages[message].name);
+    if is_about_it && !rules.is_empty() {
         entry.insert("rules".to_owned(), json!(rules));
     }
     entry.insert("reason".to_owned(), Value::from(REASON));
@@ -111,10 +159,21 @@ struct Form {
     score: usize,
 }
 
-/// Returns the form that a received message would be of an expected one; `None` where it resembles it in nothing.
-fn form(pack: &Pack, message: usize, frame: &Value) -> Option<Form> {
+/// Returns the form that a received message would be of an expected one, or of one that never came and resembles it more;
+/// `None` where it resembles the expected one in nothing.
+fn form(pack: &Pack, expected: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
+    let of_expected = form_of(pack, expected, received)?;
+    let others = (0..pack.messages.len()).filter(|other| {
+        pack.messages[*other].directions.from_hub && *other != expected && !evidence.messages.contains(other)
+    });
+    let others = others.filter_map(|other| form_of(pack, other, received));
+    Some(others.filter(|other| other.score > of_expected.score).max_by_key(|other| other.score).unwrap_or(of_expected))
+}
+
+/// Returns the form that a received message would be of this one; `None` where it resembles it in nothing.
+fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
     let expected = &pack.messages[message];
-    let frame = frame.as_object()?;
+    let frame = received.as_object()?;
     let literals = expected.matcher.literals();
     // Members that the example has beside those by which the message is recognised.
     let example = expected.template();
@@ -125,67 +184,156 @@ fn form(pack: &Pack, message: usize, frame: &Value) -> Option<Form> {
         shared += usize::from(frame.contains_key(name));
     }
     let alike = (shared * 100_usize).checked_div(all).unwrap_or(50);
-    // The member that tells messages apart has another name.
-    for (name, value) in &literals {
-        let elsewhere = frame.iter().find(|(other, found)| *other != name && *found == value);
-        if let (None, Some((other, _)), true) = (frame.get(name), elsewhere, value.is_string()) {
-            let entry = json!({ "member": pointer(name), "renamed": pointer(other) });
+    let documented = leaves(&literals);
+    let same = documented.iter().filter(|(place, value)| received.pointer(place) == Some(value)).count();
+    if documented.is_empty() || same == documented.len() {
+        return None;
+    }
+    // A member that tells messages apart has another name.
+    for (place, value) in
+        documented.iter().filter(|(place, value)| value.is_string() && received.pointer(place).is_none())
+    {
+        let (object, _) = place.rsplit_once('/')?;
+        let beside = received.pointer(object).and_then(Value::as_object);
+        let elsewhere = beside.into_iter().flatten().find(|(_, found)| found == value);
+        if let Some((other, _)) = elsewhere {
+            let entry = json!({ "member": place, "renamed": format!("{object}{}", pointer(other)) });
             return Some(Form { entry: members(entry), score: 200 + alike });
         }
     }
-    let like: Map<String, Value> = literals
-        .keys()
-        .filter_map(|name| Some((name.clone(), frame.get(name).filter(|v| !v.is_object())?.clone())))
-        .collect();
-    let same = literals.iter().filter(|(name, value)| like.get(*name) == Some(value)).count();
-    if like.len() < literals.len() || like.is_empty() || same == literals.len() {
-        return None;
+    let mut like = Value::Object(Map::new());
+    let mut resembles = false;
+    for (place, value) in &documented {
+        let found = received.pointer(place).filter(|found| !found.is_object())?;
+        put(&mut like, place, found.clone());
+        resembles |= match (value.as_str(), found.as_str()) {
+            (Some(documented), Some(found)) if documented != found => strsim::jaro_winkler(documented, found) > 0.7,
+            _ => false,
+        };
     }
     // A message that has no member in common with the expected one, and another name, is something else.
-    let resembles = literals.iter().any(|(name, value)| match (value.as_str(), like[name].as_str()) {
-        (Some(documented), Some(found)) => strsim::jaro_winkler(documented, found) > 0.7,
-        _ => false,
-    });
     if alike < 40 && same == 0 && !resembles {
         return None;
     }
     let entry = json!({ "message": expected.name, "instead": like });
-    Some(Form { entry: members(entry), score: alike + same * 50 + usize::from(resembles) * 50 })
+    Some(Form { entry: members(entry), score: alike + same * 50 + usize::from(resembles) * 100 })
 }
 
-/// Returns the entry for a member of a message that has another name or type than in its example; `None` where it is not
-/// clear which.
-fn member(pack: &Pack, message: usize, frame: &Value) -> Option<Map<String, Value>> {
+/// Returns the values of the members of an object, and of those of the objects in it, by their JSON pointers.
+fn leaves(object: &Map<String, Value>) -> Vec<(String, &Value)> {
+    let mut found = Vec::new();
+    for (name, value) in object {
+        match value {
+            Value::Object(inner) => {
+                found.extend(leaves(inner).into_iter().map(|(place, value)| (pointer(name) + &place, value)));
+            }
+            value => found.push((pointer(name), value)),
+        }
+    }
+    found
+}
+
+/// Returns the entry for a member of a message that has another name, type or value than documented, or is missing; `None`
+/// where it is not clear which.
+fn member(pack: &Pack, message: usize, frame: &Value, evidence: &Evidence) -> Option<Map<String, Value>> {
     let expected = &pack.messages[message];
-    let (example, frame) = (expected.template(), frame.as_object()?);
-    let documented = example.as_object()?;
-    let absent: Vec<_> = documented.iter().filter(|(name, _)| !frame.contains_key(*name)).collect();
-    let unknown: Vec<_> = frame.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
+    let example = expected.template();
+    let mut objects = Vec::new();
+    collect_objects(expected, &[], &example, frame, &mut objects);
+    let entry =
+        objects.iter().find_map(renamed).or_else(|| objects.iter().find_map(retyped)).or_else(|| {
+            expected.schema.judge(frame).iter().find_map(|violation| violated(expected, frame, violation))
+        })?;
+    // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
+    let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
+    let everywhere =
+        entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
+    let mut all = if everywhere { Map::new() } else { members(json!({ "message": expected.name })) };
+    all.extend(members(entry));
+    Some(all)
+}
+
+/// An object of a received message, beside that of the example.
+struct Beside<'a> {
+    /// A JSON pointer.
+    place: String,
+    documented: &'a Map<String, Value>,
+    received: &'a Map<String, Value>,
+}
+
+/// Collects an object at a path and those in it of which the schema names members: others may have any.
+fn collect_objects<'a>(
+    expected: &MessageType,
+    path: &[&str],
+    documented: &'a Value,
+    received: &'a Value,
+    into: &mut Vec<Beside<'a>>,
+) {
+    let (Value::Object(documented), Value::Object(received)) = (documented, received) else { return };
+    into.push(Beside { place: path.iter().map(|name| pointer(name)).collect(), documented, received });
+    for (name, value) in documented {
+        let path = [path, &[name]].concat();
+        if let Some(received) = received.get(name).filter(|_| !expected.schema.members(&path).is_empty()) {
+            collect_objects(expected, &path, value, received, into);
+        }
+    }
+}
+
+/// Returns the entry for a member that has another name.
+fn renamed(Beside { place, documented, received }: &Beside<'_>) -> Option<Value> {
+    let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
+    let unknown: Vec<_> = received.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
     let kind = |value: &Value| std::mem::discriminant(value);
     // Of several, the names tell which belong together.
-    let renamed = absent
+    let (_, name, other) = absent
         .iter()
         .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
         .filter(|(_, value, _, found)| kind(value) == kind(found))
         .map(|(name, _, other, _)| (strsim::jaro_winkler(&plain(name), &plain(other)), name, other))
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, ..)| *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1));
-    if let Some((_, name, other)) = renamed {
-        return Some(members(json!({ "message": expected.name, "member": pointer(name), "renamed": pointer(other) })));
-    }
+        .filter(|(likeness, ..)| *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1))?;
+    let at = |name: &str| format!("{place}{}", pointer(name));
+    Some(json!({ "member": at(name), "renamed": at(other) }))
+}
+
+/// Returns the entry for a member that has another type.
+fn retyped(Beside { place, documented, received }: &Beside<'_>) -> Option<Value> {
     documented.iter().find_map(|(name, value)| {
-        let converters = match (value, frame.get(name)?) {
+        let (from_hub, to_hub) = match (value, received.get(name)?) {
             (Value::Number(_), Value::String(text)) if text.parse::<i64>().is_ok() => {
                 ("${value | int}", "${value | string}")
             }
             (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
             _ => return None,
         };
-        let (from_hub, to_hub) = converters;
-        let entry =
-            json!({ "message": expected.name, "member": pointer(name), "from_hub": from_hub, "to_hub": to_hub });
-        Some(members(entry))
+        Some(json!({ "member": format!("{place}{}", pointer(name)), "from_hub": from_hub, "to_hub": to_hub }))
     })
+}
+
+/// Returns the entry for a member that is missing, or has a value that is spelled otherwise.
+fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Option<Value> {
+    let mut entry = match &violation.kind {
+        ViolationKind::Absence { member } => {
+            json!({ "member": format!("{}{}", violation.path, pointer(member)), "missing": true })
+        }
+        ViolationKind::Value { allowed } => {
+            let spelled = frame.pointer(&violation.path)?;
+            let likeness =
+                |value: &Value| Some(strsim::jaro_winkler(&plain(value.as_str()?), &plain(spelled.as_str()?)));
+            let (_, value) = allowed
+                .iter()
+                .filter_map(|value| Some((likeness(value)?, value)))
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .filter(|(likeness, _)| *likeness > 0.7 || allowed.len() == 1)?;
+            json!({ "member": violation.path, "value": value, "spelled": spelled })
+        }
+        ViolationKind::Other => return None,
+    };
+    // What a frame of the hub shows says nothing about what the hub reads.
+    if expected.directions.to_hub {
+        entry["direction"] = Value::from("from-hub");
+    }
+    Some(entry)
 }
 
 /// Returns a name without case and separators, so that `jobId` and `job_id` are equal.
@@ -193,32 +341,46 @@ fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Returns the entry for a message that never comes.
-fn absent(pack: &Pack, message: usize, after: impl Iterator<Item = Option<usize>>) -> Map<String, Value> {
+/// Returns the entry for a message that never comes after what was sent most often before it was missed; `None` where that
+/// is known.
+fn absent(
+    pack: &Pack,
+    message: usize,
+    after: impl Iterator<Item = Option<usize>>,
+    known: &Deviations,
+) -> Option<Map<String, Value>> {
     let mut times: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-    after.for_each(|after| *times.entry(after).or_default() += 1);
-    let most = times.into_iter().max_by_key(|(_, times)| *times).and_then(|(after, _)| after);
-    let name = |message: usize| pack.messages[message].name.clone();
-    let mut entry = json!({
-        "message": name(message),
-        "absent": true,
-        "after": most.map_or_else(|| CONNECTION.to_owned(), name),
-    });
-    if let Some(assume) =
-        most.map(|request| answered(&pack.messages[message], &pack.messages[request])).filter(|m| !m.is_empty())
-    {
-        entry["assume"] = Value::Object(assume);
+    let is_known = |sent: Option<usize>| {
+        let after = sent.map_or(After::Connection, After::Message);
+        known.entries().iter().any(|entry| entry.message() == Some(message) && entry.is_absent_after(after))
+    };
+    after.filter(|sent| !is_known(*sent)).for_each(|after| *times.entry(after).or_default() += 1);
+    let (most, _) = times.into_iter().max_by_key(|(_, times)| *times)?;
+    let expected = &pack.messages[message];
+    let after = most.map_or(CONNECTION, |request| &pack.messages[request].name);
+    let mut entry = members(json!({ "message": expected.name, "absent": true, "after": after }));
+    if let Some(request) = most {
+        let literals = Value::Object(expected.matcher.literals());
+        let assume = answered(&expected.template(), &pack.messages[request].template(), &literals, "request");
+        entry.extend(assume.map(|assume| ("assume".to_owned(), assume)));
     }
-    members(entry)
+    Some(entry)
 }
 
-/// Returns the members that an answer has in common with its request, as expressions over the request.
-fn answered(answer: &MessageType, request: &MessageType) -> Map<String, Value> {
-    let (answer_example, request) = (answer.template(), request.template());
-    let literals = answer.matcher.literals();
-    let names = answer_example.as_object().into_iter().flatten().map(|(name, _)| name);
-    let common = names.filter(|name| request.get(name).is_some() && !literals.contains_key(*name));
-    common.map(|name| (name.clone(), Value::from(format!("${{request.{name}}}")))).collect()
+/// Returns the members that an answer has in common with its request, as expressions over the request at `place`, without
+/// those by which the answer is recognised; `None` without any.
+fn answered(answer: &Value, request: &Value, literals: &Value, place: &str) -> Option<Value> {
+    let (answer, request) = (answer.as_object()?, request.as_object()?);
+    let common = answer.iter().filter_map(|(name, value)| {
+        let place = format!("{place}.{name}");
+        let assumed = match (literals.get(name), request.get(name)?) {
+            (None, _) => Value::from(format!("${{{place}}}")),
+            (Some(literals), asked) => answered(value, asked, literals, &place)?,
+        };
+        Some((name.clone(), assumed))
+    });
+    let common: Map<String, Value> = common.collect();
+    (!common.is_empty()).then_some(Value::Object(common))
 }
 
 /// Returns the entry that a refused upgrade may need: its values only the user knows.

@@ -52,7 +52,9 @@ impl Conversation {
                 .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
         });
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
-        self.received.extend(index);
+        if let Some(json) = of_hub.map(|(raw, _)| raw).or(json) {
+            self.evidence.add_message(index, json);
+        }
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
             if let Some((raw, deviation)) = of_hub {
@@ -151,7 +153,7 @@ impl Conversation {
                 }
             }
         }
-        for Violation { path, expected, found, rules, should } in &violations {
+        for Violation { path, expected, found, rules, should, .. } in &violations {
             // A broken must at the same place includes the should.
             if *should && violations.iter().any(|v| !v.should && v.path == *path) {
                 continue;
@@ -188,7 +190,7 @@ impl Conversation {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
         let known = message.schema.judge(documented);
-        for Violation { path, expected, found, rules, should } in message.schema.judge(raw) {
+        for Violation { path, expected, found, rules, should, .. } in message.schema.judge(raw) {
             if known.iter().any(|other| other.path == path && other.should == should) {
                 continue;
             }

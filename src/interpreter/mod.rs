@@ -32,7 +32,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::deviation::proposal::Missed;
+use crate::deviation::proposal::{Evidence, Missed};
 use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::redact::Masker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS, World};
@@ -261,8 +261,7 @@ pub struct Conversation {
     assumed: Vec<deviation::Assumed>,
     /// When the conversation first went on behind a failure.
     doubted_since: Option<Duration>,
-    /// The messages that were received, by their indices in the pack.
-    received: BTreeSet<usize>,
+    evidence: Evidence,
     out: Vec<Output>,
 }
 
@@ -302,7 +301,7 @@ impl Conversation {
             greeted: BTreeSet::new(),
             assumed: Vec::new(),
             doubted_since: None,
-            received: BTreeSet::new(),
+            evidence: Evidence::default(),
             out: Vec::new(),
             program,
             config,
@@ -411,7 +410,7 @@ impl Conversation {
             slimmest: self.slimmest,
             deviations: self.deviations,
             missed: self.missed,
-            received: self.received,
+            evidence: self.evidence,
         }
     }
 

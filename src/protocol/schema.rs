@@ -44,10 +44,25 @@ pub struct Violation {
     pub path: String,
     pub expected: String,
     pub found: String,
+    pub kind: ViolationKind,
     /// Innermost `x-rules` around the broken keyword, or the rules of the `x-should` entry. May be empty.
     pub rules: Vec<String>,
     /// Whether the violation is one of an `x-should`, and so a warning.
     pub should: bool,
+}
+
+/// What a value breaks of its schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ViolationKind {
+    /// It lacks a required member of this name.
+    Absence {
+        member: String,
+    },
+    /// It is none of the only values that may be there.
+    Value {
+        allowed: Vec<Value>,
+    },
+    Other,
 }
 
 impl Violation {
@@ -58,11 +73,9 @@ impl Violation {
 
     /// Whether a required member of the value at `path` is missing.
     pub fn is_absence(&self) -> bool {
-        self.found == NO_SUCH_MEMBER
+        matches!(self.kind, ViolationKind::Absence { .. })
     }
 }
-
-const NO_SUCH_MEMBER: &str = "no such member";
 
 /// Most violations of one frame that are reported.
 const MOST_VIOLATIONS: usize = 8;
@@ -232,21 +245,26 @@ fn violation(error: &jsonschema::ValidationError<'_>, source: &Value, should: Op
     };
     let keyword = schema_path.rsplit('/').next().unwrap_or_default();
     let wanted = source.pointer(schema_path);
-    let (expected, found) = match (keyword, wanted) {
-        ("type", Some(kind)) => (format!("type {}", words(kind)), show(error.instance())),
-        ("const", Some(value)) => (show(value), show(error.instance())),
-        ("enum", Some(values)) => (format!("one of {}", show(values)), show(error.instance())),
-        ("required", _) => {
-            let name = match error.kind() {
-                ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default(),
-                _ => "",
-            };
-            (format!("a member `{name}`"), NO_SUCH_MEMBER.to_owned())
+    let found = || show(error.instance());
+    let (expected, found, kind) = match (keyword, wanted) {
+        ("type", Some(kind)) => (format!("type {}", words(kind)), found(), ViolationKind::Other),
+        ("const", Some(value)) => (show(value), found(), ViolationKind::Value { allowed: vec![value.clone()] }),
+        ("enum", Some(values)) => {
+            let allowed = values.as_array().cloned().unwrap_or_default();
+            (format!("one of {}", show(values)), found(), ViolationKind::Value { allowed })
         }
-        (keyword, Some(wanted)) => (format!("{keyword} {}", show(wanted)), show(error.instance())),
-        _ => (error.to_string(), show(error.instance())),
+        ("required", _) => {
+            let member = match error.kind() {
+                ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default().to_owned(),
+                _ => String::new(),
+            };
+            (format!("a member `{member}`"), "no such member".to_owned(), ViolationKind::Absence { member })
+        }
+        (keyword, Some(wanted)) => (format!("{keyword} {}", show(wanted)), found(), ViolationKind::Other),
+        _ => (error.to_string(), found(), ViolationKind::Other),
     };
-    Violation { path: error.instance_path().as_str().to_owned(), expected, found, rules, should: should.is_some() }
+    let path = error.instance_path().as_str().to_owned();
+    Violation { path, expected, found, kind, rules, should: should.is_some() }
 }
 
 fn words(kind: &Value) -> String {

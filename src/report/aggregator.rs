@@ -10,7 +10,7 @@ use super::{
     CheckResult, Deviating, Doubt, Flaky, Fuzzed, Known, Proposed, ProtocolReport, RuleReport, RuleStatus, RunOptions,
     RunReport, ScenarioResult, causes::causes, scenario_verdict, worst,
 };
-use crate::deviation::proposal::{Missed, MissedKind, Proposal, propose};
+use crate::deviation::proposal::{Evidence, Missed, MissedKind, Proposal, propose};
 use crate::deviation::{Deviations, Seen, add_seen};
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Pack, Rule, Way};
@@ -213,7 +213,7 @@ impl Gathered {
         let deviations = deviating(&self.deviations, &self.outline.pack, &scenarios);
         let processes = self.processes;
         let report = judged(&self.outline, scenarios);
-        let proposals = proposed(&self.outline.pack, &report);
+        let proposals = proposed(&self.outline.pack, &report, &self.deviations);
         ProtocolReport { unplayed, causes, doubt, processes, deviations, proposals, ..report }
     }
 }
@@ -249,10 +249,11 @@ fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult])
 }
 
 /// Returns the deviations that would let more rules be judged.
-fn proposed(pack: &Pack, report: &ProtocolReport) -> Vec<Proposed> {
+fn proposed(pack: &Pack, report: &ProtocolReport, known: &Deviations) -> Vec<Proposed> {
     let runs = || report.scenarios.iter().flat_map(|scenario| &scenario.runs);
     let missed: Vec<&Missed> = runs().filter_map(|run| run.missed.as_ref()).collect();
-    let received = runs().flat_map(|run| run.received.iter().copied()).collect();
+    let mut evidence = Evidence::default();
+    runs().for_each(|run| evidence.add(&run.evidence));
     let open: BTreeSet<&String> = report
         .rules
         .iter()
@@ -264,7 +265,7 @@ fn proposed(pack: &Pack, report: &ProtocolReport) -> Vec<Proposed> {
         (MissedKind::Upgrade { .. }, None) => true,
         _ => false,
     };
-    let mut proposals: Vec<Proposed> = propose(pack, &missed, &received)
+    let mut proposals: Vec<Proposed> = propose(pack, &missed, &evidence, known)
         .into_iter()
         .map(|proposal| {
             let blocked = runs().filter(|run| run.missed.as_ref().is_some_and(|missed| about(&proposal, missed)));

@@ -493,7 +493,7 @@ impl Run {
             unserved: None,
             deviations: crate::deviation::Seen::new(),
             missed: None,
-            received: std::collections::BTreeSet::new(),
+            evidence: crate::deviation::proposal::Evidence::default(),
         }
     }
 

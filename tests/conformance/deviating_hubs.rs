@@ -2,8 +2,8 @@
 //! a declaration the harness reports the deviation and still judges most of the rest. With the `[[deviation]]` tables of
 //! tests/fixtures/hubs/deviations.toml it judges nearly all rules, and accuses the hub of nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rstest::rstest;
 use serde_json::Value;
@@ -22,8 +22,11 @@ struct Judged {
     proposals: Vec<Value>,
 }
 
+/// Hubs of one protocol that are checked at the same time.
+const AT_ONCE: usize = 4;
+
 /// What is proposed for a deviation: the entry must have these members, so that it means the right message and kind.
-const PROPOSED: [(&str, &str, &str); 12] = [
+const PROPOSED: [(&str, &str, &str); 13] = [
     ("concierge", "greeting-other", r#"{ "message": "hello", "instead": { "type": "WELCOME" } }"#),
     (
         "concierge",
@@ -35,11 +38,16 @@ const PROPOSED: [(&str, &str, &str); 12] = [
     ("gator", "greeting-other", r#"{ "message": "log_response", "instead": { "action": "log_done" } }"#),
     (
         "airavata",
+        "greeting-other",
+        r#"{ "message": "subscribe_response", "instead": { "type": "subscription_response", "data": { "action": "subscribed" } } }"#,
+    ),
+    (
+        "airavata",
         "reply-absent",
         r#"{ "message": "subscribe_response", "absent": true, "after": "subscribe_request" }"#,
     ),
     ("emprops", "reply-absent", r#"{ "message": "client_registered", "absent": true }"#),
-    ("emprops", "member-renamed", r#"{ "message": "job_accepted", "member": "/job_id", "renamed": "/jobId" }"#),
+    ("emprops", "member-renamed", r#"{ "member": "/job_id", "renamed": "/jobId" }"#),
     ("concierge", "extra-header", "{}"),
     ("gator", "extra-header", "{}"),
     ("emprops", "extra-header", "{}"),
@@ -96,13 +104,6 @@ fn check(hub: &Hub, deviate: &[&str], more: &str) -> Option<Judged> {
     })
 }
 
-/// Returns the result without any deviation, which is the same for all cases of a protocol.
-fn without_deviation(hub: &Hub) -> Option<&'static Judged> {
-    static BY_PROTOCOL: Mutex<BTreeMap<&str, &OnceLock<Option<Judged>>>> = Mutex::new(BTreeMap::new());
-    let result = *BY_PROTOCOL.lock().unwrap().entry(hub.protocol).or_insert_with(|| Box::leak(Box::default()));
-    result.get_or_init(|| check(hub, &[], "")).as_ref()
-}
-
 /// Returns the tables that declare a deviation, as the end of a target file.
 fn declaration(protocol: &str, deviation: &str) -> String {
     let all: toml::Table = toml::from_str(include_str!("../fixtures/hubs/deviations.toml")).unwrap();
@@ -115,86 +116,120 @@ fn share(before: &Judged, judged: &Judged) -> usize {
     before.rules.intersection(&judged.rules).count() * 100 / before.rules.len()
 }
 
-/// `undeclared` is the least share of rules that is judged without a declaration, 60 unless little can be done before the
-/// hub is understood. `beside` are rules that the declared deviation is accused of all the same.
-#[rstest]
-#[case::concierge_greeting_other(CONCIERGE, "greeting-other", 60, &[])]
-// `seq` of what never comes cannot be stated.
-#[case::concierge_reply_absent(CONCIERGE, "reply-absent", 60, &["CON-033"])]
-#[case::concierge_alias(CONCIERGE, "alias", 60, &[])]
-#[case::concierge_alias_value(CONCIERGE, "alias-value", 60, &[])]
-#[case::concierge_member_renamed(CONCIERGE, "member-renamed", 60, &[])]
-#[case::concierge_member_type(CONCIERGE, "member-type", 60, &[])]
-#[case::concierge_member_missing(CONCIERGE, "member-missing", 60, &[])]
-#[case::concierge_extra_header(CONCIERGE, "extra-header", 0, &[])]
-#[case::airavata_greeting_other(AIRAVATA, "greeting-other", 30, &[])]
-#[case::airavata_reply_absent(AIRAVATA, "reply-absent", 30, &[])]
-#[case::airavata_alias(AIRAVATA, "alias", 60, &[])]
-#[case::airavata_alias_value(AIRAVATA, "alias-value", 40, &[])]
-#[case::airavata_member_renamed(AIRAVATA, "member-renamed", 40, &[])]
-#[case::airavata_member_type(AIRAVATA, "member-type", 60, &[])]
-#[case::airavata_member_missing(AIRAVATA, "member-missing", 60, &[])]
-#[case::airavata_extra_header(AIRAVATA, "extra-header", 0, &[])]
-#[case::gator_greeting_other(GATOR, "greeting-other", 60, &[])]
-#[case::gator_reply_absent(GATOR, "reply-absent", 60, &[])]
-#[case::gator_alias(GATOR, "alias", 60, &[])]
-#[case::gator_alias_value(GATOR, "alias-value", 60, &[])]
-#[case::gator_alias_result(GATOR, "alias-result", 60, &[])]
-#[case::gator_member_renamed(GATOR, "member-renamed", 60, &[])]
-// A text of digits comes back as a number.
-#[case::gator_member_type(GATOR, "member-type", 60, &["GAT-006"])]
-// The missing action is that of the request, which `assume` does not know.
-#[case::gator_member_missing(GATOR, "member-missing", 60, &["GAT-015"])]
-#[case::gator_extra_header(GATOR, "extra-header", 0, &[])]
-#[case::emprops_greeting_other(EMPROPS, "greeting-other", 60, &[])]
-#[case::emprops_reply_absent(EMPROPS, "reply-absent", 60, &[])]
-#[case::emprops_alias(EMPROPS, "alias", 40, &[])]
-#[case::emprops_alias_value(EMPROPS, "alias-value", 60, &[])]
-#[case::emprops_member_renamed(EMPROPS, "member-renamed", 40, &[])]
-#[case::emprops_member_type(EMPROPS, "member-type", 0, &[])]
-#[case::emprops_member_missing(EMPROPS, "member-missing", 60, &[])]
-#[case::emprops_extra_header(EMPROPS, "extra-header", 0, &[])]
-#[case::qi_reply_absent(QI, "reply-absent", 60, &[])]
-#[case::qi_alias(QI, "alias", 60, &[])]
-#[case::qi_member_renamed(QI, "member-renamed", 60, &[])]
-#[case::qi_member_type(QI, "member-type", 60, &[])]
-#[case::qi_member_missing(QI, "member-missing", 60, &[])]
-#[case::qi_extra_header(QI, "extra-header", 0, &[])]
-fn a_deviation_is_found_and_once_declared_is_no_obstacle(
-    #[case] hub: Hub,
-    #[case] deviation: &str,
-    #[case] undeclared: usize,
-    #[case] beside: &[&str],
-) {
-    let Some(before) = without_deviation(&hub) else { return };
-    assert_eq!((before.code, &before.accused), (Some(0), &BTreeSet::new()), "{}", before.summary);
+/// A deviation of a hub, and how much is judged all the same.
+struct Row {
+    deviation: &'static str,
+    /// The least share of rules that is judged without a declaration, in percent: 60 unless little can be done before the
+    /// hub is understood.
+    undeclared: usize,
+    /// Rules that the declared deviation is accused of all the same.
+    beside: &'static [&'static str],
+}
 
-    let found = check(&hub, &["--deviate", deviation], "").unwrap();
-    assert!(matches!(found.code, Some(1 | 3)), "{:?}: {}", found.code, found.summary);
+const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'static str]) -> Row {
+    Row { deviation, undeclared, beside }
+}
+
+#[rstest]
+#[case::concierge(CONCIERGE, &[
+    row("greeting-other", 60, &[]),
+    // `seq` of what never comes cannot be stated.
+    row("reply-absent", 60, &["CON-033"]),
+    row("alias", 60, &[]),
+    row("alias-value", 60, &[]),
+    row("member-renamed", 60, &[]),
+    row("member-type", 60, &[]),
+    row("member-missing", 60, &[]),
+    row("extra-header", 0, &[]),
+])]
+#[case::airavata(AIRAVATA, &[
+    row("greeting-other", 30, &[]),
+    row("reply-absent", 30, &[]),
+    row("alias", 60, &[]),
+    row("alias-value", 40, &[]),
+    row("member-renamed", 40, &[]),
+    row("member-type", 60, &[]),
+    row("member-missing", 60, &[]),
+    row("extra-header", 0, &[]),
+])]
+#[case::gator(GATOR, &[
+    row("greeting-other", 60, &[]),
+    row("reply-absent", 60, &[]),
+    row("alias", 60, &[]),
+    row("alias-value", 60, &[]),
+    row("alias-result", 60, &[]),
+    row("member-renamed", 60, &[]),
+    // A text of digits comes back as a number.
+    row("member-type", 60, &["GAT-006"]),
+    // The missing action is that of the request, which `assume` does not know.
+    row("member-missing", 60, &["GAT-015"]),
+    row("extra-header", 0, &[]),
+])]
+#[case::emprops(EMPROPS, &[
+    row("greeting-other", 60, &[]),
+    row("reply-absent", 60, &[]),
+    row("alias", 40, &[]),
+    row("alias-value", 60, &[]),
+    row("member-renamed", 40, &[]),
+    row("member-type", 0, &[]),
+    row("member-missing", 60, &[]),
+    row("extra-header", 0, &[]),
+])]
+#[case::qi(QI, &[
+    row("reply-absent", 60, &[]),
+    row("alias", 60, &[]),
+    row("member-renamed", 60, &[]),
+    row("member-type", 60, &[]),
+    row("member-missing", 60, &[]),
+    row("extra-header", 0, &[]),
+])]
+fn deviations_are_found_and_once_declared_are_no_obstacle(#[case] hub: Hub, #[case] rows: &[Row]) {
+    let Some(before) = check(&hub, &[], "") else { return };
+    assert_eq!((before.code, &before.accused), (Some(0), &BTreeSet::new()), "{}", before.summary);
+    at_once(rows, |row| is_no_obstacle(&hub, &before, row));
+}
+
+/// Calls a function for all of these, several at once: they mostly wait.
+fn at_once<T: Sync>(all: &[T], call: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            call(one);
+        }
+    };
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
+}
+
+fn is_no_obstacle(hub: &Hub, before: &Judged, Row { deviation, undeclared, beside }: &Row) {
+    let name = format!("{} {deviation}", hub.protocol);
+    let found = check(hub, &["--deviate", deviation], "").unwrap();
+    assert!(matches!(found.code, Some(1 | 3)), "{name}: {:?}: {}", found.code, found.summary);
     let judged = share(before, &found);
-    assert!(judged >= undeclared, "undeclared: only {judged} % are judged: {}", found.summary);
-    for (_, _, wanted) in PROPOSED.iter().filter(|(name, of, _)| *name == hub.protocol && *of == deviation) {
-        assert!(found.proposals.iter().any(|entry| proposes(entry, wanted)), "{wanted}: {:#?}", found.proposals);
+    assert!(judged >= *undeclared, "{name}, undeclared: only {judged} % are judged: {}", found.summary);
+    for (_, _, wanted) in PROPOSED.iter().filter(|(protocol, of, _)| *protocol == hub.protocol && of == deviation) {
+        let proposals = &found.proposals;
+        assert!(proposals.iter().any(|entry| proposes(entry, wanted)), "{name}: {wanted}: {proposals:#?}");
     }
 
-    let declared = check(&hub, &["--deviate", deviation], &declaration(hub.protocol, deviation)).unwrap();
-    assert_eq!(declared.accused, beside.iter().map(ToString::to_string).collect(), "{}", declared.summary);
+    let declared = check(hub, &["--deviate", deviation], &declaration(hub.protocol, deviation)).unwrap();
+    let accused: BTreeSet<String> = beside.iter().map(ToString::to_string).collect();
+    assert_eq!(declared.accused, accused, "{name}: {}", declared.summary);
     let judged = share(before, &declared);
-    assert!(judged >= 95, "declared: only {judged} % are judged: {}", declared.summary);
+    assert!(judged >= 95, "{name}, declared: only {judged} % are judged: {}", declared.summary);
 }
 
 /// A hub that hangs or ends cannot be declared, and never passes.
 #[rstest]
-fn a_hub_that_stops_serving_never_passes(
-    #[values(CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI)] hub: Hub,
-    #[values("hang-after-joins", "abort-on-message")] deviation: &str,
-) {
-    // It is not slow, and each wait is in vain.
-    let hub = Hub { options: &["--patience", "0.5"], ..hub };
-    // A hub that hangs before it has served anything does not hang: it does not serve.
-    let Some(found) = check(&hub, &["--deviate", deviation, "--after", "20"], "") else { return };
-    assert!(matches!(found.code, Some(1 | 3)), "{:?}: {}", found.code, found.summary);
-    if deviation == "hang-after-joins" {
-        assert!(found.accused.contains("hang"), "{:?}: {}", found.accused, found.summary);
-    }
+fn a_hub_that_stops_serving_never_passes(#[values("hang-after-joins", "abort-on-message")] deviation: &str) {
+    at_once(&[CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI], |hub| {
+        // It is not slow, and each wait is in vain.
+        let hub = Hub { options: &["--patience", "0.5"], ..*hub };
+        let name = hub.protocol;
+        // A hub that hangs before it has served anything does not hang: it does not serve.
+        let Some(found) = check(&hub, &["--deviate", deviation, "--after", "20"], "") else { return };
+        assert!(matches!(found.code, Some(1 | 3)), "{name}: {:?}: {}", found.code, found.summary);
+        if deviation == "hang-after-joins" {
+            assert!(found.accused.contains("hang"), "{name}: {:?}: {}", found.accused, found.summary);
+        }
+    });
 }

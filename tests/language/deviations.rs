@@ -2,8 +2,11 @@
 
 use hubproof::event::{ScenarioReport, Verdict};
 use rstest::rstest;
+use serde_json::{Value, json};
 
-use crate::support::mini_protocol::{HubActions, HubInput, PLAIN, complaints_of_deviations, of, play_deviating, text};
+use crate::support::mini_protocol::{
+    HubActions, HubInput, PLAIN, complaints_of_deviations, of, play_deviating, proposals, text,
+};
 
 /// Expects an answer to a question, by the rule MUST, with its number, by MUST-2.
 const ASKS: &str = "title: T
@@ -203,4 +206,87 @@ fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n:
 fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &str) {
     let found = complaints_of_deviations(entries);
     assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
+}
+
+/// The hub's form of an answer whose documented form is `{ type: answer, count: 7, state: done, data: { id: a, note: b } }`.
+#[rstest]
+#[case::another_name(
+    r#"{"type":"reply","count":7,"state":"done","data":{"id":"a"}}"#,
+    json!({ "message": "answer", "instead": { "type": "reply" } })
+)]
+// What came is no answer, but a notice that is misspelt.
+#[case::another_message(
+    r#"{"type":"notise","count":7,"data":{"id":"a"}}"#,
+    json!({ "message": "notice", "instead": { "type": "notise" } })
+)]
+#[case::renamed_member(
+    r#"{"type":"answer","counted":7,"state":"done","data":{"id":"a"}}"#,
+    // No message of this hub has the documented name.
+    json!({ "member": "/count", "renamed": "/counted" })
+)]
+#[case::renamed_member_in_an_object(
+    r#"{"type":"answer","count":7,"state":"done","data":{"answerId":"a"}}"#,
+    json!({ "message": "answer", "member": "/data/id", "renamed": "/data/answerId" })
+)]
+#[case::retyped_member(
+    r#"{"type":"answer","count":"7","state":"done","data":{"id":"a"}}"#,
+    json!({ "message": "answer", "member": "/count", "from_hub": "${value | int}", "to_hub": "${value | string}" })
+)]
+#[case::retyped_member_in_an_object(
+    r#"{"type":"answer","count":7,"state":"done","data":{"id":5}}"#,
+    json!({ "message": "answer", "member": "/data/id", "from_hub": "${value | string}", "to_hub": "${value | int}" })
+)]
+#[case::missing_member(
+    r#"{"type":"answer","state":"done","data":{"id":"a"}}"#,
+    json!({ "message": "answer", "member": "/count", "missing": true })
+)]
+#[case::value(
+    r#"{"type":"answer","count":7,"state":"DONE","data":{"id":"a"}}"#,
+    json!({ "message": "answer", "member": "/state", "value": "done", "spelled": "DONE" })
+)]
+// An object whose members are not documented may have any.
+#[case::other_members_of_an_open_object(
+    r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"open":{"other":"c"}}"#,
+    Value::Null
+)]
+// It is no spelling of any documented value.
+#[case::other_value(r#"{"type":"answer","count":7,"state":"lost","data":{"id":"a"}}"#, Value::Null)]
+fn an_answer_that_is_not_as_expected_shows_a_deviation(#[case] received: &'static str, #[case] entry: Value) {
+    assert_eq!(proposed(&[received]), if entry.is_null() { json!([]) } else { json!([entry]) });
+}
+
+/// A hub that uses the documented name in another message has renamed the member only in this one.
+#[test]
+fn a_member_with_its_documented_name_elsewhere_is_renamed_in_one_message_only() {
+    let found = proposed(&[
+        r#"{"type":"notice","count":7}"#,
+        r#"{"type":"answer","counted":7,"state":"done","data":{"id":"a"}}"#,
+    ]);
+    assert_eq!(found, json!([{ "message": "answer", "member": "/count", "renamed": "/counted" }]));
+}
+
+/// Returns the entries that are proposed behind a hub that answers with these texts.
+fn proposed(texts: &[&str]) -> Value {
+    let payload = "payload: { type: object, required: [type, count, data], \
+        properties: { count: { type: integer }, state: { enum: [queued, active, done] }, open: { type: object }, \
+        data: { type: object, required: [id], properties: { id: { type: string } } } }, \
+        examples: [ { type: answer, count: 7, state: done, data: { id: a }, open: { note: b } } ] }";
+    let document = |text: &str| text.replace("payload: { examples: [ { type: answer } ] }", payload);
+    let scenario = "title: T
+actors: { anna: client }
+steps:
+  - anna joins:
+  - anna sends: ask
+  - anna expects: answer
+    where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }
+";
+    let hub = |heard: &HubInput<'_>| match heard.text {
+        Some(_) => texts.iter().map(|sent| (0, heard.connection, text(*sent))).collect(),
+        None => Vec::new(),
+    };
+    let mut found = proposals(document, scenario, hub);
+    found.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| {
+        entry.remove("reason");
+    });
+    Value::from(found)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::deviation::Deviations;
+use hubproof::deviation::proposal::{Missed, propose};
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::interpreter::{Config, Conversation, Input, Output};
 use hubproof::protocol::{Folder, Pack};
@@ -14,6 +15,7 @@ use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use hubproof::websocket::frame::{Message, Received};
+use serde_json::Value;
 
 use super::sim_connection::config;
 
@@ -154,6 +156,22 @@ pub fn play_changed(
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     play_pack(&change(ASYNCAPI), Duration::ZERO, "[]", shared, scenario, hub)
+}
+
+/// Like [`play_changed`]; returns the deviations that are proposed behind it.
+pub fn proposals(
+    change: impl FnOnce(&str) -> String,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> Vec<Value> {
+    let document = change(ASYNCAPI);
+    let report = play_pack(&document, Duration::ZERO, "[]", PLAIN, scenario, hub);
+    let (_, pack, _) = load(&document, PLAIN, scenario);
+    let missed: Vec<&Missed> = report.missed.iter().collect();
+    propose(&pack, &missed, &report.evidence, &Deviations::default())
+        .into_iter()
+        .map(|proposal| proposal.entry)
+        .collect()
 }
 
 fn play_pack(

@@ -249,7 +249,7 @@ impl Campaign {
             unserved: None,
             deviations: crate::deviation::Seen::new(),
             missed: None,
-            received: std::collections::BTreeSet::new(),
+            evidence: crate::deviation::proposal::Evidence::default(),
         }
     }
 }

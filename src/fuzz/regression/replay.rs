@@ -155,7 +155,7 @@ mod tests {
             unserved: None,
             deviations: crate::deviation::Seen::new(),
             missed: None,
-            received: std::collections::BTreeSet::new(),
+            evidence: crate::deviation::proposal::Evidence::default(),
         }
     }
 
