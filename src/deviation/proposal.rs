@@ -33,6 +33,8 @@ pub enum MissedKind {
         instead: Vec<Value>,
         /// Evidence messages of this kind that were not as expected.
         near: Vec<Value>,
+        /// Whether the hub gave an answer of another kind, such as a refusal: then it has not left one out.
+        answered: bool,
     },
     /// An upgrade: the hub refused it with this answer.
     Upgrade { status: u64, answer: String },
@@ -84,42 +86,49 @@ pub const REASON: &str = "TODO: why does the hub depart here?";
 /// The value of a header or query that only the user knows.
 pub const UNKNOWN: &str = "TODO";
 
-/// A missed message: what was missed, the message sent before, and what came instead.
-type Occasion<'a> = (&'a Missed, Option<usize>, &'a [Value]);
+/// A time when a message was missed; the members are those of [`MissedKind::Message`].
+struct Occasion<'a> {
+    rules: &'a [String],
+    after: Option<usize>,
+    instead: &'a [Value],
+    near: &'a [Value],
+    answered: bool,
+}
 
 /// Returns the proposals for what was missed. `known` are the deviations that were declared or assumed.
 pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Deviations) -> Vec<Proposal> {
     let mut by_message: BTreeMap<usize, Vec<Occasion<'_>>> = BTreeMap::new();
-    let mut near_by_message: BTreeMap<usize, Vec<(&Missed, &[Value])>> = BTreeMap::new();
     let mut proposals = Vec::new();
-    for one in missed {
-        match &one.what {
-            MissedKind::Message { message, after, instead, near } => {
-                by_message.entry(*message).or_default().push((one, *after, instead));
-                near_by_message.entry(*message).or_default().push((one, near));
+    for Missed { what, rules } in missed {
+        match what {
+            MissedKind::Message { message, after, instead, near, answered } => {
+                let occasion = Occasion { rules, after: *after, instead, near, answered: *answered };
+                by_message.entry(*message).or_default().push(occasion);
             }
             MissedKind::Upgrade { status, answer } => proposals.extend(upgrade(*status, answer)),
         }
     }
     let mut taken: Vec<Map<String, Value>> = Vec::new();
-    for (message, all) in by_message.into_iter().filter(|(message, _)| !evidence.messages.contains(message)) {
-        let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, ..)| &missed.rules).collect();
-        let frames = all.iter().flat_map(|(.., instead)| *instead);
-        let best = frames.filter_map(|frame| form(pack, message, frame, evidence)).max_by_key(|form| form.score);
+    let mut propose = |message: usize, all: &[Occasion<'_>], entry: Option<Map<String, Value>>| {
+        let rules: BTreeSet<&String> = all.iter().flat_map(|one| one.rules).collect();
+        proposals.extend(entry.map(|entry| proposal(pack, message, entry, &rules)));
+    };
+    for (message, all) in by_message.iter().filter(|(message, _)| !evidence.messages.contains(message)) {
+        let frames = all.iter().flat_map(|one| one.instead);
+        let best = frames.filter_map(|frame| form(pack, *message, frame, evidence)).max_by_key(|form| form.score);
         let entry = match best {
             Some(Form { entry, .. }) if !taken.contains(&entry) => {
                 taken.push(entry.clone());
                 Some(entry)
             }
             Some(_) => None,
-            None => absent(pack, message, all.iter().map(|(_, after, _)| *after), known),
+            None => absent(pack, *message, all.iter().filter(|one| !one.answered).map(|one| one.after), known),
         };
-        proposals.extend(entry.map(|entry| proposal(pack, message, entry, &rules)));
+        propose(*message, all, entry);
     }
-    for (message, all) in near_by_message {
-        let rules: BTreeSet<&String> = all.iter().flat_map(|(missed, _)| &missed.rules).collect();
-        let found = all.iter().flat_map(|(_, near)| *near).find_map(|frame| member(pack, message, frame, evidence));
-        proposals.extend(found.map(|entry| proposal(pack, message, entry, &rules)));
+    for (message, all) in &by_message {
+        let mut frames = all.iter().flat_map(|one| one.near);
+        propose(*message, all, frames.find_map(|frame| member(pack, *message, frame, evidence)));
     }
     let mut different: Vec<Proposal> = Vec::new();
     for proposal in proposals {

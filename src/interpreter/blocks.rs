@@ -601,9 +601,17 @@ impl Conversation {
                         _ => None,
                     };
                     let near = actor.inbox.iter().filter_map(same).take(MOST_INSTEAD).collect();
+                    let answers = |entry: &Entry| match &entry.kind {
+                        EntryKind::Message { json: Some(_), message: Some(other) } if !entry.claimed => {
+                            let known = &program.pack.messages[*other];
+                            *other != message && !known.abstract_ && !known.directions.unasked
+                        }
+                        _ => false,
+                    };
+                    let answered = actor.inbox.iter().any(answers);
                     let sent = actor.last_message.as_ref();
                     let after = sent.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
-                    MissedKind::Message { message, after, instead, near }
+                    MissedKind::Message { message, after, instead, near, answered }
                 }
                 (Act::Connect(_), Link::Refused { refusal, text, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);

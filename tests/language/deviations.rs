@@ -284,9 +284,34 @@ steps:
         Some(_) => texts.iter().map(|sent| (0, heard.connection, text(*sent))).collect(),
         None => Vec::new(),
     };
-    let mut found = proposals(document, scenario, hub);
-    found.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| {
+    without_reasons(proposals(document, scenario, hub))
+}
+
+fn without_reasons(mut entries: Vec<Value>) -> Value {
+    entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| {
         entry.remove("reason");
     });
-    Value::from(found)
+    Value::from(entries)
+}
+
+/// In this document a `notice` only comes as an answer, and a `tick` unasked.
+#[rstest]
+#[case::another_answer(r#"{"type":"notice"}"#, json!([]))]
+#[case::something_unasked(
+    r#"{"type":"tick"}"#,
+    json!([{ "message": "answer", "absent": true, "after": "ask" }])
+)]
+fn a_message_never_comes_only_where_the_hub_gives_no_other_answer(#[case] sent: &str, #[case] entries: Value) {
+    let notice = "      - { $ref: '#/channels/hub/messages/notice' }\n";
+    let hears = "messages: [ { $ref: '#/channels/hub/messages/ask' } ] }";
+    let replies = "messages: [ { $ref: '#/channels/hub/messages/ask' } ], \
+        reply: { channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/notice' } ] } }";
+    let document = |text: &str| text.replace(notice, "").replace(hears, replies);
+    let hub = |heard: &HubInput<'_>| match heard.text {
+        Some(_) => vec![(0, heard.connection, text(sent))],
+        None => Vec::new(),
+    };
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
+    assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
 }
