@@ -133,11 +133,25 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
     let mut different: Vec<Proposal> = Vec::new();
     for proposal in proposals {
         let is_known = known.entries().iter().any(|entry| change(&entry.entry) == change(&proposal.entry));
-        if !is_known && !different.iter().any(|other| other.entry == proposal.entry) {
-            different.push(proposal);
+        if is_known {
+            continue;
+        }
+        match different.iter_mut().find(|other| change(&other.entry) == change(&proposal.entry)) {
+            Some(other) => add_rules(&mut other.entry, &proposal.entry),
+            None => different.push(proposal),
         }
     }
     different
+}
+
+/// Adds the rules of another entry.
+fn add_rules(entry: &mut Value, other: &Value) {
+    let rules = |entry: &Value| entry["rules"].as_array().cloned().unwrap_or_default();
+    let mut all = rules(entry);
+    all.extend(rules(other).into_iter().filter(|rule| !rules(entry).contains(rule)));
+    if !all.is_empty() {
+        entry["rules"] = Value::from(all);
+    }
 }
 
 /// Returns what an entry says is different, without reason and rules.
@@ -207,7 +221,7 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
         let elsewhere = beside.into_iter().flatten().find(|(_, found)| found == value);
         if let Some((other, _)) = elsewhere {
             let entry = json!({ "member": place, "renamed": format!("{object}{}", pointer(other)) });
-            return Some(Form { entry: members(entry), score: 200 + alike });
+            return Some(Form { entry: members(entry), score: 300 + alike });
         }
     }
     let mut like = Value::Object(Map::new());
@@ -225,7 +239,7 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
         return None;
     }
     let entry = json!({ "message": expected.name, "instead": like });
-    Some(Form { entry: members(entry), score: alike + same * 50 + usize::from(resembles) * 100 })
+    Some(Form { entry: members(entry), score: alike + same * 100 + usize::from(resembles) * 90 })
 }
 
 /// Returns the values of the members of an object, and of those of the objects in it, by their JSON pointers.
