@@ -12,7 +12,7 @@ use super::{After, Deviations, pointer};
 use crate::protocol::schema::{Violation, ViolationKind};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::compose::put;
-use crate::syntax::matcher::unescape;
+use crate::syntax::matcher::{Condition, unescape};
 
 /// Something that a conversation expected and did not get, though the hub could be reached.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +29,9 @@ pub enum MissedKind {
         message: usize,
         /// The message that the client had sent last; `None`: it had only connected.
         after: Option<usize>,
-        /// Evidence messages that are not documented and no step expected.
+        /// Received messages that are not documented and no step expected.
         instead: Vec<Value>,
-        /// Evidence messages of this kind that were not as expected.
+        /// Received messages of this kind that were not as expected.
         near: Vec<Value>,
         /// Whether the hub gave an answer of another kind, such as a refusal: then it has not left one out.
         answered: bool,
@@ -77,8 +77,8 @@ pub struct Proposal {
     pub entry: Value,
     /// Whether a run can go on with it as it is: it has no value that only the user knows.
     pub complete: bool,
-    /// The message that it makes up for; `None` for an upgrade.
-    pub message: Option<usize>,
+    /// The messages that it makes up for; none for an upgrade.
+    pub messages: BTreeSet<usize>,
 }
 
 /// The reason of a proposed entry, for its author to fill in.
@@ -105,75 +105,58 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
                 let occasion = Occasion { rules, after: *after, instead, near, answered: *answered };
                 by_message.entry(*message).or_default().push(occasion);
             }
-            MissedKind::Upgrade { status, answer } => proposals.extend(upgrade(*status, answer)),
+            MissedKind::Upgrade { status, answer } => {
+                proposals.extend(upgrade(*status, answer).filter(|proposal| !proposals.contains(proposal)));
+            }
         }
     }
-    let mut taken: Vec<Map<String, Value>> = Vec::new();
-    let mut propose = |message: usize, all: &[Occasion<'_>], entry: Option<Map<String, Value>>| {
-        let rules: BTreeSet<&String> = all.iter().flat_map(|one| one.rules).collect();
-        proposals.extend(entry.map(|entry| proposal(pack, message, entry, &rules)));
+    // Each entry, and the messages that it makes up for.
+    let mut found: Vec<(Map<String, Value>, BTreeSet<usize>)> = Vec::new();
+    let mut add = |message: usize, entry: Option<Map<String, Value>>| {
+        let Some(entry) = entry else { return };
+        match found.iter_mut().find(|(other, _)| *other == entry) {
+            Some((_, messages)) => drop(messages.insert(message)),
+            None => found.push((entry, BTreeSet::from([message]))),
+        }
     };
     for (message, all) in by_message.iter().filter(|(message, _)| !evidence.messages.contains(message)) {
         let frames = all.iter().flat_map(|one| one.instead);
         let best = frames.filter_map(|frame| form(pack, *message, frame, evidence)).max_by_key(|form| form.score);
         let entry = match best {
-            Some(Form { entry, .. }) if !taken.contains(&entry) => {
-                taken.push(entry.clone());
-                Some(entry)
-            }
-            Some(_) => None,
+            Some(form) => Some(form.entry),
             None => absent(pack, *message, all.iter().filter(|one| !one.answered).map(|one| one.after), known),
         };
-        propose(*message, all, entry);
+        add(*message, entry);
     }
     for (message, all) in &by_message {
         let mut frames = all.iter().flat_map(|one| one.near);
-        propose(*message, all, frames.find_map(|frame| member(pack, *message, frame, evidence)));
+        add(*message, frames.find_map(|frame| member(pack, *message, frame, evidence)));
     }
-    let mut different: Vec<Proposal> = Vec::new();
-    for proposal in proposals {
-        let is_known = known.entries().iter().any(|entry| change(&entry.entry) == change(&proposal.entry));
-        if is_known {
-            continue;
-        }
-        match different.iter_mut().find(|other| change(&other.entry) == change(&proposal.entry)) {
-            Some(other) => add_rules(&mut other.entry, &proposal.entry),
-            None => different.push(proposal),
-        }
-    }
-    different
-}
-
-/// Adds the rules of another entry.
-fn add_rules(entry: &mut Value, other: &Value) {
-    let rules = |entry: &Value| entry["rules"].as_array().cloned().unwrap_or_default();
-    let mut all = rules(entry);
-    all.extend(rules(other).into_iter().filter(|rule| !rules(entry).contains(rule)));
-    if !all.is_empty() {
-        entry["rules"] = Value::from(all);
-    }
+    found.retain(|(entry, _)| !known.entries().iter().any(|known| change(&known.entry) == *entry));
+    proposals.extend(found.into_iter().map(|(entry, messages)| {
+        let is_about =
+            |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
+        let occasions = messages.iter().filter(is_about).flat_map(|message| &by_message[message]);
+        let rules = occasions.flat_map(|one| one.rules).collect();
+        proposal(entry, messages, &rules)
+    }));
+    proposals
 }
 
 /// Returns what an entry says is different, without reason and rules.
 fn change(entry: &Value) -> Map<String, Value> {
-    let others = |name: &String| name != "reason" && name != "rules";
+    let mut entry = members(entry.clone());
+    entry.retain(|name, _| name != "reason" && name != "rules");
     entry
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(name, _)| others(name))
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect()
 }
 
-/// Completes an entry that makes up for a message; `rules` are those of the steps that expected it.
-fn proposal(pack: &Pack, message: usize, mut entry: Map<String, Value>, rules: &BTreeSet<&String>) -> Proposal {
-    let is_about_it = entry.get("message").is_none_or(|name| *name == pack.messages[message].name);
-    if is_about_it && !rules.is_empty() {
+/// Completes an entry; `rules` are those of the steps that expected the messages that it is about.
+fn proposal(mut entry: Map<String, Value>, messages: BTreeSet<usize>, rules: &BTreeSet<&String>) -> Proposal {
+    if !rules.is_empty() {
         entry.insert("rules".to_owned(), json!(rules));
     }
     entry.insert("reason".to_owned(), Value::from(REASON));
-    Proposal { entry: Value::Object(entry), complete: true, message: Some(message) }
+    Proposal { entry: Value::Object(entry), complete: true, messages }
 }
 
 /// Another form of a message, and how sure it is: higher is surer.
@@ -207,7 +190,15 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
         shared += usize::from(frame.contains_key(name));
     }
     let alike = (shared * 100_usize).checked_div(all).unwrap_or(50);
-    let documented = leaves(&literals);
+    let documented: Vec<(String, &Value)> = expected
+        .matcher
+        .conditions_at()
+        .into_iter()
+        .filter_map(|condition| match condition {
+            Condition::Is(place, value) => Some((place, value)),
+            _ => None,
+        })
+        .collect();
     let same = documented.iter().filter(|(place, value)| received.pointer(place) == Some(value)).count();
     if documented.is_empty() || same == documented.len() {
         return None;
@@ -240,20 +231,6 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
     }
     let entry = json!({ "message": expected.name, "instead": like });
     Some(Form { entry: members(entry), score: alike + same * 100 + usize::from(resembles) * 90 })
-}
-
-/// Returns the values of the members of an object, and of those of the objects in it, by their JSON pointers.
-fn leaves(object: &Map<String, Value>) -> Vec<(String, &Value)> {
-    let mut found = Vec::new();
-    for (name, value) in object {
-        match value {
-            Value::Object(inner) => {
-                found.extend(leaves(inner).into_iter().map(|(place, value)| (pointer(name) + &place, value)));
-            }
-            value => found.push((pointer(name), value)),
-        }
-    }
-    found
 }
 
 /// Returns the entry for a member of a message that has another name, type or value than documented, or is missing; `None`
@@ -421,7 +398,7 @@ fn upgrade(status: u64, answer: &str) -> Option<Proposal> {
     let mut headers = Map::new();
     headers.insert(header.to_owned(), Value::from(UNKNOWN));
     let entry = json!({ "upgrade": { "headers": headers }, "reason": REASON });
-    Some(Proposal { entry, complete: false, message: None })
+    Some(Proposal { entry, complete: false, messages: BTreeSet::new() })
 }
 
 fn members(value: Value) -> Map<String, Value> {

@@ -260,10 +260,9 @@ fn proposed(pack: &Pack, report: &ProtocolReport, known: &Deviations) -> Vec<Pro
         .filter(|(_, rule)| matches!(rule.status, RuleStatus::Judged { proven: false, .. }))
         .map(|(id, _)| id)
         .collect();
-    let about = |proposal: &Proposal, missed: &Missed| match (&missed.what, proposal.message) {
-        (MissedKind::Message { message, .. }, Some(other)) => *message == other,
-        (MissedKind::Upgrade { .. }, None) => true,
-        _ => false,
+    let about = |proposal: &Proposal, missed: &Missed| match &missed.what {
+        MissedKind::Message { message, .. } => proposal.messages.contains(message),
+        MissedKind::Upgrade { .. } => proposal.messages.is_empty(),
     };
     let mut proposals: Vec<Proposed> = propose(pack, &missed, &evidence, known)
         .into_iter()

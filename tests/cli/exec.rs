@@ -116,8 +116,12 @@ fn runs(id: &str) -> bool {
 }
 
 const FALLING: &str = r#"
-import os, socket, subprocess, sys, threading, time
+import os, signal, socket, subprocess, sys, threading, time
 child = subprocess.Popen([SERVE], stdout=subprocess.DEVNULL)
+def end(*_):
+    child.kill()
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
 with open('PIDS', 'a') as pids:
     pids.write(f'{os.getpid()}\n{child.pid}\n')
 while True:
@@ -307,6 +311,10 @@ impl Drop for Keeper {
         let _ = self.process.wait();
         let running = std::fs::read_to_string(&self.running).unwrap_or_default();
         let _ = std::process::Command::new("kill").arg(running.trim()).status();
+        let begun = Instant::now();
+        while runs(running.trim()) && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -333,6 +341,7 @@ fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
     let base = ["check", "--target", &target, "--report", "json=-"];
     let done = hubproof(base.iter().chain(&THREE));
     drop(keeper);
+    hub.assert_gone();
     let report = report(&done.ends_with(1));
     let process = only_the_last_fails(&report);
     assert_eq!(process["command"], "hook restart");
