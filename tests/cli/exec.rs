@@ -94,19 +94,33 @@ impl Hub {
         hubproof(arguments.iter().chain(more))
     }
 
-    /// Asserts that the port is closed and no recorded process runs.
+    /// Asserts that the port gets closed and every recorded process ends. They get some seconds: a killed process counts
+    /// as a zombie as soon as its first thread has ended, and holds its port until the last one has.
     #[track_caller]
     fn assert_gone(&self) {
-        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err(), "something still listens");
+        let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
+        assert!(ends(listens), "something still listens");
         let pids = std::fs::read_to_string(self.file("pids")).unwrap_or_default();
         for pid in pids.lines() {
-            assert!(!runs(pid), "{pid} of {pids:?} is still there");
+            assert!(ends(|| runs(pid)), "{pid} of {pids:?} is still there");
         }
     }
 
     fn started(&self) -> usize {
         std::fs::read_to_string(self.file("pids")).unwrap_or_default().lines().count()
     }
+}
+
+/// Whether a condition ceases to hold within some seconds.
+fn ends(condition: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + Duration::from_secs(10);
+    while condition() {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Whether the process runs; a zombie does not.
@@ -299,22 +313,13 @@ fn a_hang_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs:
     hub.assert_gone();
 }
 
-/// A process that keeps a hub running, whose id is in a file; both are ended on drop.
-struct Keeper {
-    process: std::process::Child,
-    running: PathBuf,
-}
+/// A shell that keeps a hub running. On drop it ends both.
+struct Keeper(std::process::Child);
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let running = std::fs::read_to_string(&self.running).unwrap_or_default();
-        let _ = std::process::Command::new("kill").arg(running.trim()).status();
-        let begun = Instant::now();
-        while runs(running.trim()) && begun.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let _ = std::process::Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
     }
 }
 
@@ -324,9 +329,9 @@ impl Drop for Keeper {
 fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
     let hub = Hub::new();
     let command = hub.hanging("concierge", "GROUP_DELETED");
-    let keeper = hub.write("keeper.sh", &format!("while true; do {command} & echo $! > running; wait; done"));
-    let started = std::process::Command::new("sh").arg(keeper).current_dir(hub.folder.path()).spawn().unwrap();
-    let keeper = Keeper { process: started, running: hub.file("running") };
+    let script = format!("trap 'kill $!; wait; exit' TERM\nwhile true; do {command} & echo $! > running; wait; done");
+    let keeper = hub.write("keeper.sh", &script);
+    let keeper = Keeper(std::process::Command::new("sh").arg(keeper).current_dir(hub.folder.path()).spawn().unwrap());
     let restart = hub.write("restart.sh", &format!("kill $(cat {}); sleep 1", hub.file("running").display()));
     let target = hub.write(
         "hub.toml",
