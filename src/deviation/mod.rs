@@ -5,6 +5,7 @@
 //! Pure data between the sockets and the engines; nothing here knows a protocol.
 
 mod parse;
+mod place;
 pub mod proposal;
 mod translation;
 

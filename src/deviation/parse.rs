@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{After, Change, Deviation, Deviations};
+use super::{After, Change, Deviation, Deviations, place};
 use crate::protocol::{Directions, MessageType, Pack, Place, Rule};
 use crate::scenario::Shared;
 use crate::scenario::model::RuleUse;
@@ -146,13 +146,20 @@ impl Reader<'_> {
                 let member = self.member(kind, node)?;
                 Change::Spelled { message, member, value: documented.to_json(), spelled: value.to_json() }
             }
-            "renamed" => Change::Renamed { message, member: self.member(kind, node)?, renamed: self.pointer(value)? },
+            "renamed" => {
+                let (member, renamed) = (self.inside(kind, node)?, self.pointer(value)?);
+                if place::innermost(&member).0 != place::innermost(&renamed).0 {
+                    let help = "renamed = \"/LIST/*/OTHER\" belongs to member = \"/LIST/*/NAME\"";
+                    return self.wrong(value.span, "both places must be in the same list", help);
+                }
+                Change::Renamed { message, member, renamed }
+            }
             "missing" => {
                 self.yes(value)?;
                 let assume = node.get("assume").map(|node| self.template(node, &["message"])).transpose().ok()?;
-                Change::Missing { message, member: self.member(kind, node)?, assume }
+                Change::Missing { message, member: self.inside(kind, node)?, assume }
             }
-            "added" => Change::Added { message, member: self.member(kind, node)?, added: value.to_json() },
+            "added" => Change::Added { message, member: self.inside(kind, node)?, added: value.to_json() },
             "from_hub" | "to_hub" => {
                 let member = self.member(kind, node)?;
                 let [from_hub, to_hub] = ["from_hub", "to_hub"].map(|key| node.get(key));
@@ -284,6 +291,16 @@ impl Reader<'_> {
             Some(member) => self.pointer(member),
             None => self.wrong(node.span, format!("`{kind}` needs a `member`"), "a JSON pointer: member = \"/type\""),
         }
+    }
+
+    /// Returns the place of a member that comes, goes or moves: not that of whole items of a list.
+    fn inside(&mut self, kind: &str, node: &Node) -> Option<String> {
+        let member = self.member(kind, node)?;
+        if member.ends_with("/*") {
+            let message = format!("`{member}` means every item of the list, and `{kind}` is about a member");
+            return self.wrong(node.span, message, format!("name a member of the items: \"{member}/NAME\""));
+        }
+        Some(member)
     }
 
     fn pointer(&mut self, node: &Node) -> Option<String> {

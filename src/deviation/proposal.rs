@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::parse::CONNECTION;
+use super::place::{at, general};
 use super::{After, Deviations, pointer};
 use crate::protocol::schema::{Violation, ViolationKind};
 use crate::protocol::{MessageType, Pack};
@@ -47,6 +48,8 @@ pub struct Evidence {
     pub messages: BTreeSet<usize>,
     /// Names of members, as the hub spells them; not those of objects in members.
     pub members: BTreeSet<String>,
+    /// By message, the first that broke its schema.
+    pub broken: BTreeMap<usize, Value>,
 }
 
 /// Most names of members that are kept: a hub may invent any number.
@@ -63,10 +66,18 @@ impl Evidence {
         }
     }
 
+    /// Adds a message that broke its schema, with its index in the pack.
+    pub fn add_broken(&mut self, message: usize, json: &Value) {
+        self.broken.entry(message).or_insert_with(|| json.clone());
+    }
+
     /// Adds what another conversation received.
     pub fn add(&mut self, other: &Self) {
         self.messages.extend(&other.messages);
         self.members.extend(other.members.iter().cloned());
+        for (message, json) in &other.broken {
+            self.add_broken(*message, json);
+        }
     }
 }
 
@@ -129,14 +140,20 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         add(*message, entry);
     }
     for (message, all) in &by_message {
-        let mut frames = all.iter().flat_map(|one| one.near);
-        add(*message, frames.find_map(|frame| member(pack, *message, frame, evidence)));
+        let near = all.iter().flat_map(|one| one.near);
+        let entries = near.map(|frame| different(pack, *message, frame, true, evidence)).find(|all| !all.is_empty());
+        entries.into_iter().flatten().for_each(|entry| add(*message, Some(entry)));
+    }
+    // Another form of a message does not always end a conversation.
+    for (message, frame) in evidence.broken.iter().filter(|(message, _)| !by_message.contains_key(message)) {
+        let all = different(pack, *message, frame, false, evidence);
+        all.into_iter().filter(|entry| !entry.contains_key("missing")).for_each(|entry| add(*message, Some(entry)));
     }
     found.retain(|(entry, _)| !known.entries().iter().any(|known| change(&known.entry) == *entry));
     proposals.extend(found.into_iter().map(|(entry, messages)| {
         let is_about =
             |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
-        let occasions = messages.iter().filter(is_about).flat_map(|message| &by_message[message]);
+        let occasions = messages.iter().filter(is_about).filter_map(|message| by_message.get(message)).flatten();
         let rules = occasions.flat_map(|one| one.rules).collect();
         proposal(entry, messages, &rules)
     }));
@@ -233,72 +250,124 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
     Some(Form { entry: members(entry), score: alike + same * 100 + usize::from(resembles) * 90 })
 }
 
-/// Returns the entry for a member of a message that has another name, type or value than documented, or is missing; `None`
-/// where it is not clear which.
-fn member(pack: &Pack, message: usize, frame: &Value, evidence: &Evidence) -> Option<Map<String, Value>> {
+/// Returns the entries for members of a message that have another name, type or value than documented, or are missing; none
+/// where it is not clear which. `missed`: a step did not find what it expected in it, and perhaps its schema allows it.
+fn different(pack: &Pack, message: usize, frame: &Value, missed: bool, evidence: &Evidence) -> Vec<Map<String, Value>> {
     let expected = &pack.messages[message];
     let example = expected.template();
     let mut objects = Vec::new();
-    collect_objects(expected, &[], &example, frame, &mut objects);
-    let entry =
-        objects.iter().find_map(renamed).or_else(|| objects.iter().find_map(retyped)).or_else(|| {
-            expected.schema.judge(frame).iter().find_map(|violation| violated(expected, frame, violation))
-        })?;
-    // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
-    let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
-    let everywhere =
-        entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
-    let mut all = if everywhere { Map::new() } else { members(json!({ "message": expected.name })) };
-    all.extend(members(entry));
-    Some(all)
+    collect_objects(expected, "", &example, frame, &mut objects);
+    let violations = expected.schema.judge(frame);
+    let broken: Vec<(String, &Violation)> = violations.iter().map(|one| (general(frame, &one.path), one)).collect();
+    let lacks = |place: &str, name: &str| {
+        let absent = |kind: &ViolationKind| matches!(kind, ViolationKind::Absence { member } if member == name);
+        broken.iter().any(|(at, violation)| at == place && absent(&violation.kind))
+    };
+    let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
+    let mut found: Vec<Value> = objects.iter().flat_map(|beside| renamed(beside, lacks)).collect();
+    found.extend(objects.iter().flat_map(|beside| retyped(beside, breaks)));
+    if found.is_empty() && missed {
+        let first = objects.iter().find_map(|beside| renamed(beside, |_, _| true).into_iter().next());
+        found.extend(first.or_else(|| objects.iter().find_map(|beside| retyped(beside, |_| true).into_iter().next())));
+    }
+    if found.is_empty() {
+        found.extend(violations.iter().find_map(|violation| violated(expected, frame, violation)));
+    }
+    let complete = |entry: Value| {
+        // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
+        let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
+        let everywhere =
+            entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
+        let mut all = if everywhere { Map::new() } else { members(json!({ "message": expected.name })) };
+        all.extend(members(entry));
+        all
+    };
+    // Items of one list show the same.
+    let mut entries: Vec<Map<String, Value>> = Vec::new();
+    for entry in found.into_iter().map(complete) {
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+    entries
 }
 
 /// An object of a received message, beside that of the example.
 struct Beside<'a> {
-    /// A JSON pointer.
+    /// A JSON pointer, with `*` for every item of a list.
     place: String,
     documented: &'a Map<String, Value>,
     received: &'a Map<String, Value>,
 }
 
-/// Collects an object at a path and those in it of which the schema names members: others may have any.
+/// Most items of a list that are compared with the example.
+const MOST_ITEMS: usize = 10;
+
+/// Collects an object at a place and those in it of which the schema names members: others may have any.
 fn collect_objects<'a>(
     expected: &MessageType,
-    path: &[&str],
+    place: &str,
     documented: &'a Value,
     received: &'a Value,
     into: &mut Vec<Beside<'a>>,
 ) {
-    let (Value::Object(documented), Value::Object(received)) = (documented, received) else { return };
-    into.push(Beside { place: path.iter().map(|name| pointer(name)).collect(), documented, received });
-    for (name, value) in documented {
-        let path = [path, &[name]].concat();
-        if let Some(received) = received.get(name).filter(|_| !expected.schema.members(&path).is_empty()) {
-            collect_objects(expected, &path, value, received, into);
+    match (documented, received) {
+        (Value::Object(documented), Value::Object(received)) => {
+            let names: Vec<String> = at(place, &[]).split('/').skip(1).map(unescape).collect();
+            let path: Vec<&str> = names.iter().map(String::as_str).collect();
+            if !path.is_empty() && expected.schema.members(&path).is_empty() {
+                return;
+            }
+            into.push(Beside { place: place.to_owned(), documented, received });
+            for (name, value) in documented {
+                if let Some(received) = received.get(name) {
+                    collect_objects(expected, &format!("{place}{}", pointer(name)), value, received, into);
+                }
+            }
         }
+        (Value::Array(documented), Value::Array(received)) => {
+            let Some(documented) = documented.first() else { return };
+            for received in received.iter().take(MOST_ITEMS) {
+                collect_objects(expected, &format!("{place}/*"), documented, received, into);
+            }
+        }
+        _ => {}
     }
 }
 
-/// Returns the entry for a member that has another name.
-fn renamed(Beside { place, documented, received }: &Beside<'_>) -> Option<Value> {
+/// Returns the entries for members that have another name. Where the names are not alike, there is one candidate, and `lacks`
+/// says that the documented member is missing at a place.
+fn renamed(Beside { place, documented, received }: &Beside<'_>, lacks: impl Fn(&str, &str) -> bool) -> Vec<Value> {
     let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
     let unknown: Vec<_> = received.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
     let kind = |value: &Value| std::mem::discriminant(value);
     // Of several, the names tell which belong together.
-    let (_, name, other) = absent
+    let mut pairs: Vec<(f64, &String, &String)> = absent
         .iter()
         .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
         .filter(|(_, value, _, found)| kind(value) == kind(found))
         .map(|(name, _, other, _)| (strsim::jaro_winkler(&plain(name), &plain(other)), name, other))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, ..)| *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1))?;
-    let at = |name: &str| format!("{place}{}", pointer(name));
-    Some(json!({ "member": at(name), "renamed": at(other) }))
+        .filter(|(likeness, name, _)| {
+            *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1 && lacks(place, name))
+        })
+        .collect();
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut entries = Vec::new();
+    let mut used: Vec<&String> = Vec::new();
+    for (_, name, other) in pairs {
+        if !used.contains(&name) && !used.contains(&other) {
+            used.extend([name, other]);
+            let at = |name: &str| format!("{place}{}", pointer(name));
+            entries.push(json!({ "member": at(name), "renamed": at(other) }));
+        }
+    }
+    entries
 }
 
-/// Returns the entry for a member that has another type.
-fn retyped(Beside { place, documented, received }: &Beside<'_>) -> Option<Value> {
-    documented.iter().find_map(|(name, value)| {
+/// Returns the entries for members that have another type, where `breaks` says that this is wrong at a place.
+fn retyped(Beside { place, documented, received }: &Beside<'_>, breaks: impl Fn(&str) -> bool) -> Vec<Value> {
+    let entry = |(name, value): (&String, &Value)| {
+        let member = format!("{place}{}", pointer(name));
         let (from_hub, to_hub) = match (value, received.get(name)?) {
             (Value::Number(_), Value::String(text)) if text.parse::<i64>().is_ok() => {
                 ("${value | int}", "${value | string}")
@@ -306,15 +375,17 @@ fn retyped(Beside { place, documented, received }: &Beside<'_>) -> Option<Value>
             (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
             _ => return None,
         };
-        Some(json!({ "member": format!("{place}{}", pointer(name)), "from_hub": from_hub, "to_hub": to_hub }))
-    })
+        breaks(&member).then(|| json!({ "member": member, "from_hub": from_hub, "to_hub": to_hub }))
+    };
+    documented.iter().filter_map(entry).collect()
 }
 
 /// Returns the entry for a member that is missing, or has a value that is spelled otherwise.
 fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Option<Value> {
+    let place = general(frame, &violation.path);
     let mut entry = match &violation.kind {
         ViolationKind::Absence { member } => {
-            json!({ "member": format!("{}{}", violation.path, pointer(member)), "missing": true })
+            json!({ "member": format!("{place}{}", pointer(member)), "missing": true })
         }
         ViolationKind::Value { allowed } => {
             let spelled = frame.pointer(&violation.path)?;
@@ -325,7 +396,7 @@ fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Opt
                 .filter_map(|value| Some((likeness(value)?, value)))
                 .max_by(|a, b| a.0.total_cmp(&b.0))
                 .filter(|(likeness, _)| *likeness > 0.7 || allowed.len() == 1)?;
-            json!({ "member": violation.path, "value": value, "spelled": spelled })
+            json!({ "member": place, "value": value, "spelled": spelled })
         }
         ViolationKind::Other => return None,
     };

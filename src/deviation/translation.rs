@@ -1,9 +1,11 @@
 //! Translates messages between the form of the document and that of the hub.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::place::{at, everywhere, items};
 use super::{After, Change, Deviation, Deviations, Seen, pointer};
 use crate::protocol::{Pack, Way};
 use crate::scenario::compose::{merge, put, remove};
@@ -60,7 +62,10 @@ impl Deviations {
     /// Translates a message to be sent to the form of the hub; `None` where no entry applies.
     pub fn sent(&self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Translated> {
         let mut done = Translated { json: Value::Null, by: Vec::new() };
-        for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.to_hub) {
+        let mut order: Vec<_> = self.entries.iter().enumerate().filter(|(_, entry)| entry.way.to_hub).collect();
+        // A place is that of the document, so what it is in gets its other name later.
+        order.sort_by_key(|(_, entry)| entry.rank());
+        for (index, entry) in order {
             if !entry.message().is_none_or(|message| pack.messages[message].matcher.fits(documented)) {
                 continue;
             }
@@ -155,6 +160,22 @@ impl Deviation {
         }
     }
 
+    /// Orders the entries for a message to be sent: other forms of the message first, then what is deepest inside, and of
+    /// that its name last.
+    fn rank(&self) -> (Reverse<usize>, bool) {
+        let depth = |member: &str| member.matches('/').count();
+        match &self.change {
+            Change::Renamed { member, .. } => (Reverse(depth(member)), true),
+            Change::Spelled { member, .. }
+            | Change::Missing { member, .. }
+            | Change::Added { member, .. }
+            | Change::Converted { member, .. } => (Reverse(depth(member)), false),
+            Change::Instead { .. } | Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => {
+                (Reverse(usize::MAX), false)
+            }
+        }
+    }
+
     /// Returns the documented form of a message of the hub; `None` where this entry does not apply.
     fn documented(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
         match &self.change {
@@ -172,19 +193,20 @@ impl Deviation {
                     json
                 })
             }
-            Change::Spelled { member, value, spelled, .. } => {
-                (json.pointer(member)? == spelled && spelled != value).then(|| with(json, member, value.clone()))
-            }
+            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, items| {
+                let member = at(member, items);
+                (json.pointer(&member)? == spelled && spelled != value).then(|| with(json, &member, value.clone()))
+            }),
             Change::Renamed { member, renamed, .. } => moved(json, renamed, member),
             Change::Missing { message, member, assume } => {
-                if !json.is_object() || json.pointer(member).is_some() {
+                if !json.is_object() {
                     return None;
                 }
                 let documented = match message {
                     Some(message) => &pack.messages[*message],
                     None => pack.recognise(json, Way::FromHub)?,
                 };
-                let example = documented.template().pointer(member).cloned();
+                let example = documented.template().pointer(&at(member, &[])).cloned();
                 // Only messages that have it in the document lack it.
                 if message.is_none() && example.is_none() {
                     return None;
@@ -192,9 +214,13 @@ impl Deviation {
                 // An expression that fails leaves the example.
                 let assume =
                     assume.as_ref().and_then(|assume| assume.eval(&Scope { names: &[("message", json)], world }).ok());
-                Some(with(json, member, assume.or(example).unwrap_or(Value::Null)))
+                let value = assume.or(example).unwrap_or(Value::Null);
+                everywhere(json, member, |json, items| {
+                    let member = at(member, items);
+                    json.pointer(&member).is_none().then(|| with(json, &member, value.clone()))
+                })
             }
-            Change::Added { member, .. } => json.pointer(member).is_some().then(|| without(json, member)),
+            Change::Added { member, .. } => without(json, member),
             Change::Converted { member, from_hub, .. } => converted(json, member, from_hub.as_deref()?, world),
             Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
         }
@@ -213,14 +239,19 @@ impl Deviation {
                 Some(json)
             }
             // The two change places: what is not documented must stay unknown to the hub.
-            Change::Spelled { member, value, spelled, .. } => match json.pointer(member)? {
-                found if found == value => Some(with(json, member, spelled.clone())),
-                found if found == spelled => Some(with(json, member, value.clone())),
-                _ => None,
-            },
+            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, items| {
+                let member = at(member, items);
+                match json.pointer(&member)? {
+                    found if found == value => Some(with(json, &member, spelled.clone())),
+                    found if found == spelled => Some(with(json, &member, value.clone())),
+                    _ => None,
+                }
+            }),
             Change::Renamed { member, renamed, .. } => moved(json, member, renamed),
-            Change::Missing { member, .. } => json.pointer(member).is_some().then(|| without(json, member)),
-            Change::Added { member, added, .. } => json.is_object().then(|| with(json, member, added.clone())),
+            Change::Missing { member, .. } => without(json, member),
+            Change::Added { member, added, .. } => everywhere(json, member, |json, items| {
+                json.is_object().then(|| with(json, &at(member, items), added.clone()))
+            }),
             Change::Converted { member, to_hub, .. } => converted(json, member, to_hub.as_deref()?, world),
             Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
         }
@@ -228,13 +259,16 @@ impl Deviation {
 
     /// Whether a message to which it did not apply shows that the hub does as documented.
     fn contradicted(&self, json: &Value, world: &Arc<World>) -> bool {
+        let has = |member: &str| items(json, member).iter().any(|items| json.pointer(&at(member, items)).is_some());
         match &self.change {
             Change::Instead { .. } => true,
-            Change::Spelled { member, value, .. } => json.pointer(member) == Some(value),
-            Change::Renamed { member, .. } | Change::Missing { member, .. } => json.pointer(member).is_some(),
+            Change::Spelled { member, value, .. } => {
+                items(json, member).iter().any(|items| json.pointer(&at(member, items)) == Some(value))
+            }
+            Change::Renamed { member, .. } | Change::Missing { member, .. } => has(member),
             Change::Added { message, .. } => message.is_some(),
             Change::Converted { member, from_hub: Some(from_hub), .. } => {
-                json.pointer(member).is_some() && converted(json, member, from_hub, world).is_none()
+                has(member) && converted(json, member, from_hub, world).is_none()
             }
             // An absent message contradicts its entry where it comes in time, see `interpreter::deviation`.
             Change::Absent { .. } | Change::Converted { .. } | Change::Upgrade { .. } | Change::Setting { .. } => false,
@@ -311,21 +345,36 @@ fn with(json: &Value, member: &str, value: Value) -> Value {
     json
 }
 
-fn without(json: &Value, member: &str) -> Value {
+/// Removes a member; `None` where it is not there.
+fn without(json: &Value, member: &str) -> Option<Value> {
+    everywhere(json, member, |json, items| {
+        let member = at(member, items);
+        json.pointer(&member)?;
+        Some(removed(json, &member))
+    })
+}
+
+fn removed(json: &Value, member: &str) -> Value {
     let mut json = json.clone();
     remove(&mut json, &[member.to_owned()]);
     json
 }
 
-/// Moves a member; `None` where it is not there, or another is at its new place.
+/// Moves a member; `None` where it is not there, or another is at its new place. Both places are in the same list.
 fn moved(json: &Value, from: &str, to: &str) -> Option<Value> {
-    let value = json.pointer(from)?.clone();
-    json.pointer(to).is_none().then(|| with(&without(json, from), to, value))
+    everywhere(json, from, |json, items| {
+        let (from, to) = (at(from, items), at(to, items));
+        let value = json.pointer(&from)?.clone();
+        json.pointer(&to).is_none().then(|| with(&removed(json, &from), &to, value))
+    })
 }
 
 /// Converts a member; `None` where it is absent, cannot be converted, or stays the same.
 fn converted(json: &Value, member: &str, by: &Template, world: &Arc<World>) -> Option<Value> {
-    let value = json.pointer(member)?;
-    let converted = by.eval(&Scope { names: &[("value", value), ("message", json)], world }).ok()?;
-    (converted != *value).then(|| with(json, member, converted))
+    everywhere(json, member, |json, items| {
+        let member = at(member, items);
+        let value = json.pointer(&member)?;
+        let converted = by.eval(&Scope { names: &[("value", value), ("message", json)], world }).ok()?;
+        (converted != *value).then(|| with(json, &member, converted))
+    })
 }

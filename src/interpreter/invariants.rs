@@ -18,6 +18,9 @@ use crate::scenario::value::{Frame, Wire};
 /// Most characters of a frame that any report shows.
 const SHOWN: usize = 1000;
 
+/// Longest message in bytes that is kept to propose a deviation for it.
+const MOST_EVIDENCE: usize = 10_000;
+
 impl Conversation {
     /// Checks a received message by its schema and by `always`, plays reactions, and puts it into the inbox.
     pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
@@ -137,6 +140,9 @@ impl Conversation {
         if violations.is_empty() {
             self.judgement.record_valid(index);
             return;
+        }
+        if wire.size < MOST_EVIDENCE {
+            self.evidence.add_broken(index, json);
         }
         // Rules that are not violated hold, each with a check of its own.
         let used = |name: &String, should: bool| used(&program.pack, name, should);

@@ -79,6 +79,30 @@ fn known(report: &ScenarioReport, rule: &str) -> Option<String> {
     r#"{"type":"answer","n":"7"}"#,
     r#"{"type":"answer","n":7}"#
 )]
+#[case::renamed_in_items(
+    "{ message: answer, member: /all/*/id, renamed: /all/*/ref }",
+    None,
+    r#"{"type":"answer","n":7,"all":[{"ref":1},{"ref":2}]}"#,
+    r#"{"type":"answer","n":7,"all":[{"id":1},{"id":2}]}"#
+)]
+#[case::spelled_in_items(
+    "{ member: /all/*, value: one, spelled: ONE }",
+    None,
+    r#"{"type":"answer","n":7,"all":["two","ONE"]}"#,
+    r#"{"type":"answer","n":7,"all":["two","one"]}"#
+)]
+#[case::missing_in_items(
+    "{ message: answer, member: /all/*/id, missing: true, assume: 1 }",
+    None,
+    r#"{"type":"answer","n":7,"all":[{}]}"#,
+    r#"{"type":"answer","n":7,"all":[{"id":2}]}"#
+)]
+#[case::converted_in_items(
+    "{ message: answer, member: /all/*/id, from_hub: \"${value | int}\" }",
+    None,
+    r#"{"type":"answer","n":7,"all":[{"id":"1"},{}]}"#,
+    r#"{"type":"answer","n":7,"all":[{"id":1},{}]}"#
+)]
 fn what_is_received_is_read_as_documented(
     #[case] entry: &str,
     #[case] wants: Option<&str>,
@@ -119,6 +143,34 @@ fn what_is_sent_is_written_as_the_hub_wants_it(#[case] entry: &str, #[case] want
     assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
     let twice = r#"{"type":"ask","n":7,"n":7}"#;
     let report = play_deviating(&entry, PLAIN, &raw(twice), hub(Some(twice), r#"{"type":"answer","n":1}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+}
+
+/// The places are those of the document, so the order of the entries does not matter.
+#[rstest]
+#[case::items(
+    "[{ reason: a, member: /all, renamed: /list }, { reason: b, member: /all/*/id, renamed: /all/*/ref }]",
+    r#"{"type":"ask","n":7,"list":[{"ref":1},{"ref":2}]}"#
+)]
+#[case::name_and_type(
+    "[{ reason: a, member: /n, renamed: /number }, { reason: b, member: /n, to_hub: \"${value | string}\" }]",
+    r#"{"type":"ask","number":"7","all":[{"id":1},{"id":2}]}"#
+)]
+#[case::form_and_name(
+    "[{ reason: a, member: /type, renamed: /kind }, { reason: b, message: ask, instead: { type: question } }]",
+    r#"{"kind":"question","n":7,"all":[{"id":1},{"id":2}]}"#
+)]
+fn several_deviations_of_a_sent_message_go_together(#[case] entries: &str, #[case] wants: &str) {
+    let asks = ASKS.replace("with: { n: 7 }", "with: { n: 7, all: [ { id: 1 }, { id: 2 } ] }");
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(sent) if serde_json::from_str::<Value>(sent).unwrap() == serde_json::from_str::<Value>(wants).unwrap() => {
+            let answer =
+                if wants.contains("kind") { r#"{"kind":"answer","n":1}"# } else { r#"{"type":"answer","n":1}"# };
+            vec![(1, input.connection, text(answer))]
+        }
+        _ => Vec::new(),
+    };
+    let report = play_deviating(entries, PLAIN, &asks, hub);
     assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
 }
 
@@ -202,6 +254,8 @@ fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n:
 #[case::to_a_hub("[{ reason: x, message: ask, absent: true, after: connection }]", "`ask` is not sent by a hub")]
 #[case::expression("[{ reason: x, member: /a, from_hub: \"${valeu + 1}\" }]", "`valeu` is not known here")]
 #[case::assumed("[{ reason: x, member: /a, missing: true, assume: \"${request.a}\" }]", "`request` is not known here")]
+#[case::items("[{ reason: x, member: /a/*, missing: true }]", "`missing` is about a member")]
+#[case::other_items("[{ reason: x, member: /a/*/b, renamed: /c/*/b }]", "both places must be in the same list")]
 #[case::setting("[{ reason: x, setting: size, value: 3 }]", "there is no setting `size`")]
 fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &str) {
     let found = complaints_of_deviations(entries);
@@ -227,6 +281,10 @@ fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &
 #[case::renamed_member_in_an_object(
     r#"{"type":"answer","count":7,"state":"done","data":{"answerId":"a"}}"#,
     json!({ "message": "answer", "member": "/data/id", "renamed": "/data/answerId" })
+)]
+#[case::renamed_member_in_items(
+    r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"parts":[{"size":3,"partNo":1}]}"#,
+    json!({ "message": "answer", "member": "/parts/*/part_no", "renamed": "/parts/*/partNo" })
 )]
 #[case::retyped_member(
     r#"{"type":"answer","count":"7","state":"done","data":{"id":"a"}}"#,
@@ -265,26 +323,46 @@ fn a_member_with_its_documented_name_elsewhere_is_renamed_in_one_message_only() 
     assert_eq!(found, json!([{ "message": "answer", "member": "/count", "renamed": "/counted" }]));
 }
 
+/// All members with another name show at once, even if no step needs them. What is missing may be a mistake.
+#[rstest]
+#[case::names(
+    r#"{"type":"answer","theCount":7,"Data":{"id":"a"}}"#,
+    json!([{ "member": "/data", "renamed": "/Data" }, { "member": "/count", "renamed": "/theCount" }])
+)]
+#[case::missing(r#"{"type":"answer","data":{"id":"a"}}"#, json!([]))]
+#[case::no_violation(r#"{"type":"answer","count":7,"data":{"id":"a"},"status":"done"}"#, json!([]))]
+fn a_form_that_ends_no_conversation_shows_a_deviation(#[case] received: &'static str, #[case] entries: Value) {
+    assert_eq!(proposed_to("", &[received]), entries);
+}
+
 /// Returns the entries that are proposed behind a hub that answers with these texts.
 fn proposed(texts: &[&str]) -> Value {
+    proposed_to("where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }", texts)
+}
+
+/// Returns the entries that are proposed to a client that awaits an answer in this way.
+fn proposed_to(awaits: &str, texts: &[&str]) -> Value {
     let payload = "payload: { type: object, required: [type, count, data], \
         properties: { count: { type: integer }, state: { enum: [queued, active, done] }, open: { type: object }, \
+        parts: { items: { required: [size, part_no], properties: { size: true, part_no: { type: integer } } } }, \
         data: { type: object, required: [id], properties: { id: { type: string } } } }, \
-        examples: [ { type: answer, count: 7, state: done, data: { id: a }, open: { note: b } } ] }";
+        examples: [ { type: answer, count: 7, state: done, data: { id: a }, open: { note: b }, parts: [ { size: 3, part_no: 1 } ] } ] }";
     let document = |text: &str| text.replace("payload: { examples: [ { type: answer } ] }", payload);
-    let scenario = "title: T
-actors: { anna: client }
+    let scenario = format!(
+        "title: T
+actors: {{ anna: client }}
 steps:
   - anna joins:
   - anna sends: ask
   - anna expects: answer
-    where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }
-";
+    {awaits}
+"
+    );
     let hub = |heard: &HubInput<'_>| match heard.text {
         Some(_) => texts.iter().map(|sent| (0, heard.connection, text(*sent))).collect(),
         None => Vec::new(),
     };
-    without_reasons(proposals(document, scenario, hub))
+    without_reasons(proposals(document, &scenario, hub))
 }
 
 fn without_reasons(mut entries: Vec<Value>) -> Value {

@@ -40,7 +40,7 @@ impl Page<'_> {
             self.gap();
             let rules = count(proposed.unblocks.len(), "more rule");
             let may = if proposed.unblocks.is_empty() {
-                "The run would go on behind this entry of a target file".to_owned()
+                "What fails here would be a known deviation with this entry of a target file".to_owned()
             } else {
                 format!("{rules} might be judged with this entry of a target file")
             };
