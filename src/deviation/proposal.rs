@@ -185,16 +185,16 @@ struct Form {
 /// Returns the form that a received message would be of an expected one, or of one that never came and resembles it more;
 /// `None` where it resembles the expected one in nothing.
 fn form(pack: &Pack, expected: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
-    let of_expected = form_of(pack, expected, received)?;
+    let of_expected = form_of(pack, expected, received, evidence)?;
     let others = (0..pack.messages.len()).filter(|other| {
         pack.messages[*other].directions.from_hub && *other != expected && !evidence.messages.contains(other)
     });
-    let others = others.filter_map(|other| form_of(pack, other, received));
+    let others = others.filter_map(|other| form_of(pack, other, received, evidence));
     Some(others.filter(|other| other.score > of_expected.score).max_by_key(|other| other.score).unwrap_or(of_expected))
 }
 
 /// Returns the form that a received message would be of this one; `None` where it resembles it in nothing.
-fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
+fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
     let expected = &pack.messages[message];
     let frame = received.as_object()?;
     let literals = expected.matcher.literals();
@@ -234,11 +234,17 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
     }
     let mut like = Value::Object(Map::new());
     let mut resembles = false;
+    let mut differing = Vec::new();
     for (place, value) in &documented {
         let found = received.pointer(place).filter(|found| !found.is_object())?;
         put(&mut like, place, found.clone());
+        if found != *value {
+            differing.push((place, *value, found));
+        }
         resembles |= match (value.as_str(), found.as_str()) {
-            (Some(documented), Some(found)) if documented != found => strsim::jaro_winkler(documented, found) > 0.7,
+            (Some(documented), Some(found)) if documented != found => {
+                strsim::jaro_winkler(&plain(documented), &plain(found)) > 0.7
+            }
             _ => false,
         };
     }
@@ -246,8 +252,30 @@ fn form_of(pack: &Pack, message: usize, received: &Value) -> Option<Form> {
     if alike < 40 && same == 0 && !resembles {
         return None;
     }
-    let entry = json!({ "message": expected.name, "instead": like });
+    let entry = match differing[..] {
+        // One word that many messages have, and none of this hub.
+        [(place, value, found)] if is_shared(pack, place, value) && !is_used(pack, place, value, evidence) => {
+            json!({ "member": place, "value": value, "spelled": found })
+        }
+        _ => json!({ "message": expected.name, "instead": like }),
+    };
     Some(Form { entry: members(entry), score: alike + same * 100 + usize::from(resembles) * 90 })
+}
+
+/// Whether several messages are recognised by this value of a member.
+fn is_shared(pack: &Pack, place: &str, value: &Value) -> bool {
+    pack.messages.iter().filter(|message| has(message, place, value)).count() > 1
+}
+
+/// Whether the hub sent a message that is recognised by this value of a member.
+fn is_used(pack: &Pack, place: &str, value: &Value, evidence: &Evidence) -> bool {
+    evidence.messages.iter().any(|message| has(&pack.messages[*message], place, value))
+}
+
+/// Whether a message is recognised by this value of a member.
+fn has(message: &MessageType, place: &str, value: &Value) -> bool {
+    let is = |condition: &Condition<'_>| matches!(condition, Condition::Is(at, want) if at == place && *want == value);
+    message.matcher.conditions_at().iter().any(is)
 }
 
 /// Returns the entries for members of a message that have another name, type or value than documented, or are missing; none

@@ -578,9 +578,8 @@ impl Conversation {
         let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
         for id in self.members(&step.who) {
             let what = match (&step.act, &self.actors[id].link) {
-                (Act::Expect(expect), Link::Open { .. }) => {
-                    let Want::Message { message: MessageName::Named(name), .. } = &expect.want else { continue };
-                    let Some(message) = program.pack.messages.iter().position(|m| m.name == *name) else { continue };
+                (Act::Expect(_) | Act::ExpectOneOf { .. }, Link::Open { .. }) => {
+                    let Some(message) = first_awaited(program, &step.act) else { continue };
                     let unknown = |entry: &Entry| match &entry.kind {
                         // An envelope matches whatever has its form.
                         EntryKind::Message { json: Some(json), message }
@@ -608,7 +607,8 @@ impl Conversation {
                         }
                         _ => false,
                     };
-                    let answered = actor.inbox.iter().any(answers);
+                    // Of several answers none is the one that never comes.
+                    let answered = actor.inbox.iter().any(answers) || matches!(step.act, Act::ExpectOneOf { .. });
                     let sent = actor.last_message.as_ref();
                     let after = sent.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
                     MissedKind::Message { message, after, instead, near, answered }
@@ -779,6 +779,24 @@ struct Round {
     bodies: Vec<BlockId>,
     fresh: Vec<ActorId>,
     collected: BTreeMap<String, Vec<Bound>>,
+}
+
+/// Returns the message that a step awaits, the first one of several answers, by its index in the pack.
+fn first_awaited(program: &Program, act: &Act) -> Option<usize> {
+    let index = |want: &Want| match want {
+        Want::Message { message: MessageName::Named(name), .. } => {
+            program.pack.messages.iter().position(|message| message.name == *name)
+        }
+        _ => None,
+    };
+    match act {
+        Act::Expect(expect) => index(&expect.want),
+        Act::ExpectOneOf { alternatives, .. } => {
+            let good = alternatives.iter().filter(|alternative| alternative.fail.is_none());
+            good.filter_map(|alternative| alternative.want.as_ref()).find_map(index)
+        }
+        _ => None,
+    }
 }
 
 /// Collects the checks of a step, of its details, and of the blocks in it.

@@ -335,6 +335,32 @@ fn a_form_that_ends_no_conversation_shows_a_deviation(#[case] received: &'static
     assert_eq!(proposed_to("", &[received]), entries);
 }
 
+/// In this document `answer` and `notice` have the same type and are told apart by their codes.
+#[rstest]
+#[case::of_all(&[r#"{"type":"REPLY","code":"ok"}"#], json!([{ "member": "/type", "value": "reply", "spelled": "REPLY" }]))]
+#[case::of_one(
+    &[r#"{"type":"reply","code":"note"}"#, r#"{"type":"REPLY","code":"ok"}"#],
+    json!([{ "message": "answer", "instead": { "type": "REPLY", "code": "ok" } }])
+)]
+fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
+    #[case] texts: &[&str],
+    #[case] entries: Value,
+    #[values("expects: answer", "expects one of: [ { message: answer }, { message: tick } ]")] step: &str,
+) {
+    let document = |text: &str| {
+        let text = text.replace("{ type: answer }", "{ type: reply, code: ok }");
+        text.replace("{ type: notice }", "{ type: reply, code: note }")
+    };
+    let hub = |heard: &HubInput<'_>| match heard.text {
+        Some(_) => texts.iter().map(|sent| (0, heard.connection, text(*sent))).collect(),
+        None => Vec::new(),
+    };
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna {step}\n"
+    );
+    assert_eq!(without_reasons(proposals(document, &scenario, hub)), entries);
+}
+
 /// Returns the entries that are proposed behind a hub that answers with these texts.
 fn proposed(texts: &[&str]) -> Value {
     proposed_to("where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }", texts)
