@@ -19,7 +19,7 @@ use super::report_sink::{self, Sinks};
 use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
 use crate::deviation::proposal::to_toml;
-use crate::event::Event;
+use crate::event::{Event, ScenarioReport};
 use crate::hub::prepare::Subject;
 use crate::hub::process::GRACE;
 use crate::report::{self, Aggregator, Outline, RunOptions, RunReport};
@@ -195,9 +195,10 @@ async fn go(
             let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
             let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
             let own = reports.reports_mut(&protocol.name);
-            let stuck: BTreeSet<&str> =
-                own.iter().filter(|report| report.missed.is_some()).map(|report| report.id.as_str()).collect();
-            subject.programs.retain(|program| !entries.is_empty() && stuck.contains(program.id.as_str()));
+            let departs =
+                |report: &&&mut ScenarioReport| report.missed.is_some() || report.evidence.is_of_another_form();
+            let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
+            subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
             if !subject.programs.is_empty() {
                 hub::assume(subject, &entries, sources)?;
             }

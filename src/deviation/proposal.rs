@@ -50,6 +50,18 @@ pub struct Evidence {
     pub members: BTreeSet<String>,
     /// By message, the first that broke its schema.
     pub broken: BTreeMap<usize, Value>,
+    /// Members that checks needed and a message did not have, by their places.
+    pub absent: BTreeMap<String, AbsentMember>,
+}
+
+/// The first message in which a check needed a member that was absent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AbsentMember {
+    /// Its index in the pack, if it was recognised.
+    pub message: Option<usize>,
+    pub json: Value,
+    /// The rules of all such checks.
+    pub rules: BTreeSet<String>,
 }
 
 /// Most names of members that are kept: a hub may invent any number.
@@ -71,12 +83,32 @@ impl Evidence {
         self.broken.entry(message).or_insert_with(|| json.clone());
     }
 
+    /// Adds a member that a check of these rules needed, and the message that did not have it.
+    pub fn add_absent(
+        &mut self,
+        place: String,
+        message: Option<usize>,
+        json: &Value,
+        rules: impl Iterator<Item = String>,
+    ) {
+        let new = || AbsentMember { message, json: json.clone(), rules: BTreeSet::new() };
+        self.absent.entry(place).or_insert_with(new).rules.extend(rules);
+    }
+
+    /// Whether a message was not as documented, though no conversation had to end at it.
+    pub fn is_of_another_form(&self) -> bool {
+        !self.broken.is_empty() || !self.absent.is_empty()
+    }
+
     /// Adds what another conversation received.
     pub fn add(&mut self, other: &Self) {
         self.messages.extend(&other.messages);
         self.members.extend(other.members.iter().cloned());
         for (message, json) in &other.broken {
             self.add_broken(*message, json);
+        }
+        for (place, AbsentMember { message, json, rules }) in &other.absent {
+            self.add_absent(place.clone(), *message, json, rules.iter().cloned());
         }
     }
 }
@@ -149,12 +181,21 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         let all = different(pack, *message, frame, false, evidence);
         all.into_iter().filter(|entry| !entry.contains_key("missing")).for_each(|entry| add(*message, Some(entry)));
     }
+    let mut rules_of: Vec<(Map<String, Value>, &BTreeSet<String>)> = Vec::new();
+    for (place, absent) in &evidence.absent {
+        let Some(entry) = elsewhere(pack, place, absent, evidence) else { continue };
+        if let Some(message) = absent.message {
+            add(message, Some(entry.clone()));
+            rules_of.push((entry, &absent.rules));
+        }
+    }
     found.retain(|(entry, _)| !known.entries().iter().any(|known| change(&known.entry) == *entry));
     proposals.extend(found.into_iter().map(|(entry, messages)| {
         let is_about =
             |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
         let occasions = messages.iter().filter(is_about).filter_map(|message| by_message.get(message)).flatten();
-        let rules = occasions.flat_map(|one| one.rules).collect();
+        let named = rules_of.iter().filter(|(other, _)| *other == entry).flat_map(|(_, rules)| *rules);
+        let rules = occasions.flat_map(|one| one.rules).chain(named).collect();
         proposal(entry, messages, &rules)
     }));
     proposals
@@ -301,23 +342,40 @@ fn different(pack: &Pack, message: usize, frame: &Value, missed: bool, evidence:
     if found.is_empty() {
         found.extend(violations.iter().find_map(|violation| violated(expected, frame, violation)));
     }
-    let complete = |entry: Value| {
-        // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
-        let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
-        let everywhere =
-            entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
-        let mut all = if everywhere { Map::new() } else { members(json!({ "message": expected.name })) };
-        all.extend(members(entry));
-        all
-    };
     // Items of one list show the same.
     let mut entries: Vec<Map<String, Value>> = Vec::new();
-    for entry in found.into_iter().map(complete) {
+    for entry in found.into_iter().map(|entry| about(expected, entry, evidence)) {
         if !entries.contains(&entry) {
             entries.push(entry);
         }
     }
     entries
+}
+
+/// Completes an entry about a member of a message by the message, unless it holds for all of them.
+fn about(message: &MessageType, entry: Value, evidence: &Evidence) -> Map<String, Value> {
+    // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
+    let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
+    let everywhere =
+        entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
+    let mut all = if everywhere { Map::new() } else { members(json!({ "message": message.name })) };
+    all.extend(members(entry));
+    all
+}
+
+/// Returns the entry for a member that a check needed, where the message has it under a similar name that is not documented.
+fn elsewhere(pack: &Pack, place: &str, absent: &AbsentMember, evidence: &Evidence) -> Option<Map<String, Value>> {
+    let message = &pack.messages[absent.message?];
+    let (object, name) = place.rsplit_once('/')?;
+    let names: Vec<String> = object.split('/').skip(1).map(unescape).collect();
+    let documented = message.schema.members(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let received = absent.json.pointer(object)?.as_object()?;
+    let others = received.keys().filter(|other| !documented.contains(other));
+    let alike = others.map(|other| (strsim::jaro_winkler(&plain(&unescape(name)), &plain(other)), other));
+    let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let object = general(&absent.json, object);
+    let entry = json!({ "member": format!("{object}/{name}"), "renamed": format!("{object}{}", pointer(other)) });
+    Some(about(message, entry, evidence))
 }
 
 /// An object of a received message, beside that of the example.

@@ -10,12 +10,14 @@ use super::actor::Link;
 use super::blocks::Progress;
 use super::checks::eval_failure;
 use super::finding::Finding;
-use super::matching::Wanted;
+use super::invariants::MOST_EVIDENCE;
+use super::matching::{Wanted, build};
 use super::steps::StepResult;
 use super::timing_margin::only_may;
 use crate::event::Outcome;
+use crate::protocol::Way;
 use crate::scenario::model::{
-    Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Step, Want, Who,
+    Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Ready, Step, Want, Who,
 };
 use crate::scenario::template::{Names, Template};
 use crate::scenario::value::{Bound, Deviating, EvalError, Wire};
@@ -297,8 +299,25 @@ impl Conversation {
                 let of_hub = self.compare(&has.pattern, raw, &self.names(actor));
                 self.note_deviating(has.check, &step.text, actor, &text, of_hub, *index);
             }
+            if matches!(finding, Finding::Broken { .. }) && text.len() < MOST_EVIDENCE {
+                self.note_absent(has, &value, actor);
+            }
             self.note(has.check, &step.text, actor, &text, finding);
         }
+    }
+
+    /// Records a member of a message that a check needs and that is absent: it may have another name.
+    fn note_absent(&mut self, has: &Has, json: &Value, actor: Option<ActorId>) {
+        let difference = match build(&has.pattern, &self.names(actor)) {
+            Ok(Ready::Matcher(matcher)) => matcher.difference(json),
+            _ => None,
+        };
+        let Some(place) = difference.map(|one| one.path).filter(|place| json.pointer(place).is_none()) else { return };
+        let program = Arc::clone(&self.program);
+        let recognised = program.pack.recognise(json, Way::FromHub).map(|message| &message.name);
+        let message = recognised.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
+        let rules = program.checks[has.check].rules.iter().map(|used| used.id.clone());
+        self.evidence.add_absent(place, message, json, rules);
     }
 
     pub(super) fn claim(&mut self, id: ActorId, wanted: &mut Wanted) -> Option<Bound> {

@@ -19,7 +19,7 @@ use crate::scenario::value::{Frame, Wire};
 const SHOWN: usize = 1000;
 
 /// Longest message in bytes that is kept to propose a deviation for it.
-const MOST_EVIDENCE: usize = 10_000;
+pub(super) const MOST_EVIDENCE: usize = 10_000;
 
 impl Conversation {
     /// Checks a received message by its schema and by `always`, plays reactions, and puts it into the inbox.

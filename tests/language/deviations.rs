@@ -361,6 +361,26 @@ fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
     assert_eq!(without_reasons(proposals(document, &scenario, hub)), entries);
 }
 
+/// A member that the schema does not require, but a check.
+#[rstest]
+#[case::renamed(r#"{"type":"tick","turnNo":5}"#, json!([{ "member": "/turn_no", "renamed": "/turnNo", "rules": ["MUST"] }]))]
+#[case::in_an_object(
+    r#"{"type":"tick","turn_no":5,"in":{"theTurn":5}}"#,
+    json!([{ "message": "tick", "member": "/in/the_turn", "renamed": "/in/theTurn", "rules": ["MUST-2"] }])
+)]
+#[case::absent(r#"{"type":"tick","another":5}"#, json!([]))]
+#[case::there(r#"{"type":"tick","turn_no":6,"turnNo":5}"#, json!([]))]
+fn a_member_that_a_check_needs_shows_under_another_name(#[case] received: &str, #[case] entries: Value) {
+    let hub = |heard: &HubInput<'_>| match heard.text {
+        Some(_) => vec![(0, heard.connection, text(received))],
+        None => Vec::new(),
+    };
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any
+    has: { MUST: { turn_no: 5 }, MUST-2: { /in: true, /in/the_turn: true } }\n";
+    assert_eq!(without_reasons(proposals(str::to_owned, scenario, hub)), entries);
+}
+
 /// Returns the entries that are proposed behind a hub that answers with these texts.
 fn proposed(texts: &[&str]) -> Value {
     proposed_to("where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }", texts)
