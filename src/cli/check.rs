@@ -196,7 +196,7 @@ async fn go(
             let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
             let own = reports.reports_mut(&protocol.name);
             let departs =
-                |report: &&&mut ScenarioReport| report.missed.is_some() || report.evidence.is_of_another_form();
+                |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.is_of_another_form();
             let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
             subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
             if !subject.programs.is_empty() {

@@ -50,13 +50,13 @@ pub struct Evidence {
     pub members: BTreeSet<String>,
     /// By message, the first that broke its schema.
     pub broken: BTreeMap<usize, Value>,
-    /// Members that checks needed and a message did not have, by their places.
-    pub absent: BTreeMap<String, AbsentMember>,
+    /// Members that were absent or had another value where a check needed them, by their places.
+    pub unfit: BTreeMap<String, Unfit>,
 }
 
-/// The first message in which a check needed a member that was absent.
+/// The first message in which a member was not as a check needed it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AbsentMember {
+pub struct Unfit {
     /// Its index in the pack, if it was recognised.
     pub message: Option<usize>,
     pub json: Value,
@@ -83,21 +83,21 @@ impl Evidence {
         self.broken.entry(message).or_insert_with(|| json.clone());
     }
 
-    /// Adds a member that a check of these rules needed, and the message that did not have it.
-    pub fn add_absent(
+    /// Adds a member that was not as a check of these rules needed it, and its message.
+    pub fn add_unfit(
         &mut self,
         place: String,
         message: Option<usize>,
         json: &Value,
         rules: impl Iterator<Item = String>,
     ) {
-        let new = || AbsentMember { message, json: json.clone(), rules: BTreeSet::new() };
-        self.absent.entry(place).or_insert_with(new).rules.extend(rules);
+        let new = || Unfit { message, json: json.clone(), rules: BTreeSet::new() };
+        self.unfit.entry(place).or_insert_with(new).rules.extend(rules);
     }
 
     /// Whether a message was not as documented, though no conversation had to end at it.
     pub fn is_of_another_form(&self) -> bool {
-        !self.broken.is_empty() || !self.absent.is_empty()
+        !self.broken.is_empty() || !self.unfit.is_empty()
     }
 
     /// Adds what another conversation received.
@@ -107,8 +107,8 @@ impl Evidence {
         for (message, json) in &other.broken {
             self.add_broken(*message, json);
         }
-        for (place, AbsentMember { message, json, rules }) in &other.absent {
-            self.add_absent(place.clone(), *message, json, rules.iter().cloned());
+        for (place, Unfit { message, json, rules }) in &other.unfit {
+            self.add_unfit(place.clone(), *message, json, rules.iter().cloned());
         }
     }
 }
@@ -182,11 +182,11 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         all.into_iter().filter(|entry| !entry.contains_key("missing")).for_each(|entry| add(*message, Some(entry)));
     }
     let mut rules_of: Vec<(Map<String, Value>, &BTreeSet<String>)> = Vec::new();
-    for (place, absent) in &evidence.absent {
-        let Some(entry) = elsewhere(pack, place, absent, evidence) else { continue };
-        if let Some(message) = absent.message {
+    for (place, unfit) in &evidence.unfit {
+        let Some(message) = unfit.message else { continue };
+        if let Some(entry) = fitting(&pack.messages[message], place, &unfit.json, evidence) {
             add(message, Some(entry.clone()));
-            rules_of.push((entry, &absent.rules));
+            rules_of.push((entry, &unfit.rules));
         }
     }
     found.retain(|(entry, _)| !known.entries().iter().any(|known| change(&known.entry) == *entry));
@@ -223,15 +223,19 @@ struct Form {
     score: usize,
 }
 
+/// A score above this is not that of members in common alone.
+const ALIKE: usize = 100;
+
 /// Returns the form that a received message would be of an expected one, or of one that never came and resembles it more;
-/// `None` where it resembles the expected one in nothing.
+/// `None` where it resembles none.
 fn form(pack: &Pack, expected: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
-    let of_expected = form_of(pack, expected, received, evidence)?;
+    let of_expected = form_of(pack, expected, received, evidence);
+    let least = of_expected.as_ref().map_or(ALIKE, |form| form.score);
     let others = (0..pack.messages.len()).filter(|other| {
         pack.messages[*other].directions.from_hub && *other != expected && !evidence.messages.contains(other)
     });
     let others = others.filter_map(|other| form_of(pack, other, received, evidence));
-    Some(others.filter(|other| other.score > of_expected.score).max_by_key(|other| other.score).unwrap_or(of_expected))
+    others.filter(|other| other.score > least).max_by_key(|other| other.score).or(of_expected)
 }
 
 /// Returns the form that a received message would be of this one; `None` where it resembles it in nothing.
@@ -334,10 +338,12 @@ fn different(pack: &Pack, message: usize, frame: &Value, missed: bool, evidence:
     };
     let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
     let mut found: Vec<Value> = objects.iter().flat_map(|beside| renamed(beside, lacks)).collect();
-    found.extend(objects.iter().flat_map(|beside| retyped(beside, breaks)));
+    found.extend(objects.iter().flat_map(|beside| retyped(expected, beside, breaks)));
     if found.is_empty() && missed {
         let first = objects.iter().find_map(|beside| renamed(beside, |_, _| true).into_iter().next());
-        found.extend(first.or_else(|| objects.iter().find_map(|beside| retyped(beside, |_| true).into_iter().next())));
+        found.extend(
+            first.or_else(|| objects.iter().find_map(|beside| retyped(expected, beside, |_| true).into_iter().next())),
+        );
     }
     if found.is_empty() {
         found.extend(violations.iter().find_map(|violation| violated(expected, frame, violation)));
@@ -363,18 +369,24 @@ fn about(message: &MessageType, entry: Value, evidence: &Evidence) -> Map<String
     all
 }
 
-/// Returns the entry for a member that a check needed, where the message has it under a similar name that is not documented.
-fn elsewhere(pack: &Pack, place: &str, absent: &AbsentMember, evidence: &Evidence) -> Option<Map<String, Value>> {
-    let message = &pack.messages[absent.message?];
+/// Returns the entry by which a member would be as a check needs it: the message has it under a similar name that is not
+/// documented, or in another type.
+fn fitting(message: &MessageType, place: &str, json: &Value, evidence: &Evidence) -> Option<Map<String, Value>> {
     let (object, name) = place.rsplit_once('/')?;
-    let names: Vec<String> = object.split('/').skip(1).map(unescape).collect();
-    let documented = message.schema.members(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let received = absent.json.pointer(object)?.as_object()?;
-    let others = received.keys().filter(|other| !documented.contains(other));
-    let alike = others.map(|other| (strsim::jaro_winkler(&plain(&unescape(name)), &plain(other)), other));
-    let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    let object = general(&absent.json, object);
-    let entry = json!({ "member": format!("{object}/{name}"), "renamed": format!("{object}{}", pointer(other)) });
+    let received = json.pointer(object)?.as_object()?;
+    let member = general(json, place);
+    let entry = if let Some(value) = json.pointer(place) {
+        let example = message.template();
+        let documented = example.pointer(&at(&member, &[]))?;
+        conversion(message, &member, documented, value)?
+    } else {
+        let names: Vec<String> = object.split('/').skip(1).map(unescape).collect();
+        let documented = message.schema.members(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let others = received.keys().filter(|other| !documented.contains(other));
+        let alike = others.map(|other| (strsim::jaro_winkler(&plain(&unescape(name)), &plain(other)), other));
+        let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        json!({ "member": member, "renamed": format!("{}{}", general(json, object), pointer(other)) })
+    };
     Some(about(message, entry, evidence))
 }
 
@@ -451,19 +463,29 @@ fn renamed(Beside { place, documented, received }: &Beside<'_>, lacks: impl Fn(&
 }
 
 /// Returns the entries for members that have another type, where `breaks` says that this is wrong at a place.
-fn retyped(Beside { place, documented, received }: &Beside<'_>, breaks: impl Fn(&str) -> bool) -> Vec<Value> {
+fn retyped(expected: &MessageType, beside: &Beside<'_>, breaks: impl Fn(&str) -> bool) -> Vec<Value> {
     let entry = |(name, value): (&String, &Value)| {
-        let member = format!("{place}{}", pointer(name));
-        let (from_hub, to_hub) = match (value, received.get(name)?) {
-            (Value::Number(_), Value::String(text)) if text.parse::<i64>().is_ok() => {
-                ("${value | int}", "${value | string}")
-            }
-            (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
-            _ => return None,
-        };
-        breaks(&member).then(|| json!({ "member": member, "from_hub": from_hub, "to_hub": to_hub }))
+        let member = format!("{}{}", beside.place, pointer(name));
+        breaks(&member).then(|| conversion(expected, &member, value, beside.received.get(name)?)).flatten()
     };
-    documented.iter().filter_map(entry).collect()
+    beside.documented.iter().filter_map(entry).collect()
+}
+
+/// Returns the entry for a member whose value has another type than in the example; `None` where it has not.
+fn conversion(message: &MessageType, member: &str, documented: &Value, received: &Value) -> Option<Value> {
+    let (from_hub, to_hub) = match (documented, received) {
+        (Value::Number(example), Value::String(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
+            let place = at(member, &[]);
+            let names: Vec<String> = place.split('/').skip(1).map(unescape).collect();
+            let path: Vec<&str> = names.iter().map(String::as_str).collect();
+            // Other messages may have a fraction.
+            let whole = !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&path);
+            (if whole { "${value | int}" } else { "${value | float}" }, "${value | string}")
+        }
+        (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
+        _ => return None,
+    };
+    Some(json!({ "member": member, "from_hub": from_hub, "to_hub": to_hub }))
 }
 
 /// Returns the entry for a member that is missing, or has a value that is spelled otherwise.

@@ -300,24 +300,24 @@ impl Conversation {
                 self.note_deviating(has.check, &step.text, actor, &text, of_hub, *index);
             }
             if matches!(finding, Finding::Broken { .. }) && text.len() < MOST_EVIDENCE {
-                self.note_absent(has, &value, actor);
+                self.note_unfit(has, &value, actor);
             }
             self.note(has.check, &step.text, actor, &text, finding);
         }
     }
 
-    /// Records a member of a message that a check needs and that is absent: it may have another name.
-    fn note_absent(&mut self, has: &Has, json: &Value, actor: Option<ActorId>) {
+    /// Records a member of a message that is not as a check needs it: it may have another name or type.
+    fn note_unfit(&mut self, has: &Has, json: &Value, actor: Option<ActorId>) {
         let difference = match build(&has.pattern, &self.names(actor)) {
             Ok(Ready::Matcher(matcher)) => matcher.difference(json),
             _ => None,
         };
-        let Some(place) = difference.map(|one| one.path).filter(|place| json.pointer(place).is_none()) else { return };
+        let Some(place) = difference.map(|one| one.path) else { return };
         let program = Arc::clone(&self.program);
         let recognised = program.pack.recognise(json, Way::FromHub).map(|message| &message.name);
         let message = recognised.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
         let rules = program.checks[has.check].rules.iter().map(|used| used.id.clone());
-        self.evidence.add_absent(place, message, json, rules);
+        self.evidence.add_unfit(place, message, json, rules);
     }
 
     pub(super) fn claim(&mut self, id: ActorId, wanted: &mut Wanted) -> Option<Bound> {

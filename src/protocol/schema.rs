@@ -137,6 +137,18 @@ impl Schema {
         documents(&self.source, path)
     }
 
+    /// Whether the value at a path may be a number with a fraction.
+    pub fn is_any_number(&self, path: &[&str]) -> bool {
+        let is_number = |schema: &Value| match schema.get("type") {
+            Some(Value::Array(types)) => types.iter().any(|one| one == "number"),
+            one => one.is_some_and(|one| one == "number"),
+        };
+        descend(&self.source, &self.source, path).into_iter().any(|schema| {
+            let entries = schema.get("x-should").and_then(Value::as_array).into_iter().flatten();
+            is_number(schema) || entries.filter_map(|entry| entry.get("schema")).any(is_number)
+        })
+    }
+
     /// Returns the member names at a path, for "did you mean".
     pub fn members(&self, path: &[&str]) -> Vec<String> {
         let mut names = Vec::new();

@@ -290,6 +290,10 @@ fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &
     r#"{"type":"answer","count":"7","state":"done","data":{"id":"a"}}"#,
     json!({ "message": "answer", "member": "/count", "from_hub": "${value | int}", "to_hub": "${value | string}" })
 )]
+#[case::retyped_member_with_a_fraction(
+    r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"load":"3"}"#,
+    json!({ "message": "answer", "member": "/load", "from_hub": "${value | float}", "to_hub": "${value | string}" })
+)]
 #[case::retyped_member_in_an_object(
     r#"{"type":"answer","count":7,"state":"done","data":{"id":5}}"#,
     json!({ "message": "answer", "member": "/data/id", "from_hub": "${value | string}", "to_hub": "${value | int}" })
@@ -389,10 +393,10 @@ fn proposed(texts: &[&str]) -> Value {
 /// Returns the entries that are proposed to a client that awaits an answer in this way.
 fn proposed_to(awaits: &str, texts: &[&str]) -> Value {
     let payload = "payload: { type: object, required: [type, count, data], \
-        properties: { count: { type: integer }, state: { enum: [queued, active, done] }, open: { type: object }, \
+        properties: { count: { type: integer }, load: { type: number }, state: { enum: [queued, active, done] }, open: { type: object }, \
         parts: { items: { required: [size, part_no], properties: { size: true, part_no: { type: integer } } } }, \
         data: { type: object, required: [id], properties: { id: { type: string } } } }, \
-        examples: [ { type: answer, count: 7, state: done, data: { id: a }, open: { note: b }, parts: [ { size: 3, part_no: 1 } ] } ] }";
+        examples: [ { type: answer, count: 7, load: 3, state: done, data: { id: a }, open: { note: b }, parts: [ { size: 3, part_no: 1 } ] } ] }";
     let document = |text: &str| text.replace("payload: { examples: [ { type: answer } ] }", payload);
     let scenario = format!(
         "title: T
