@@ -181,6 +181,9 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         let all = different(pack, *message, frame, false, evidence);
         all.into_iter().filter(|entry| !entry.contains_key("missing")).for_each(|entry| add(*message, Some(entry)));
     }
+    for (message, entry) in lacking(pack, evidence) {
+        add(message, Some(entry));
+    }
     let mut rules_of: Vec<(Map<String, Value>, &BTreeSet<String>)> = Vec::new();
     for (place, unfit) in &evidence.unfit {
         let Some(message) = unfit.message else { continue };
@@ -189,6 +192,18 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
             rules_of.push((entry, &unfit.rules));
         }
     }
+    // What has another name, or is missing in all messages, is not missing in one.
+    let better: Vec<(Value, bool)> = found
+        .iter()
+        .filter(|(entry, _)| entry.contains_key("renamed") || !entry.contains_key("message"))
+        .map(|(entry, _)| (entry.get("member").cloned().unwrap_or_default(), entry.contains_key("renamed")))
+        .collect();
+    found.retain(|(entry, _)| {
+        let member = entry.get("member").cloned().unwrap_or_default();
+        let in_one = entry.contains_key("message");
+        !entry.contains_key("missing")
+            || !better.iter().any(|(other, renamed)| *other == member && (*renamed || in_one))
+    });
     found.retain(|(entry, _)| !known.entries().iter().any(|known| change(&known.entry) == *entry));
     proposals.extend(found.into_iter().map(|(entry, messages)| {
         let is_about =
@@ -199,6 +214,27 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         proposal(entry, messages, &rules)
     }));
     proposals
+}
+
+/// Returns the entries for members that several messages must have and that this hub sends in none, each with the messages.
+fn lacking(pack: &Pack, evidence: &Evidence) -> Vec<(usize, Map<String, Value>)> {
+    let mut messages_of: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for (message, frame) in &evidence.broken {
+        for violation in pack.messages[*message].schema.judge(frame).into_iter().filter(|one| one.path.is_empty()) {
+            match violation.kind {
+                ViolationKind::Absence { member } if !evidence.members.contains(&member) => {
+                    messages_of.entry(member).or_default().insert(*message);
+                }
+                _ => {}
+            }
+        }
+    }
+    let several = messages_of.into_iter().filter(|(_, messages)| messages.len() > 1);
+    let entries = several.flat_map(|(member, messages)| {
+        let entry = members(json!({ "member": pointer(&member), "missing": true, "direction": "from-hub" }));
+        messages.into_iter().map(move |message| (message, entry.clone()))
+    });
+    entries.collect()
 }
 
 /// Returns what an entry says is different, without reason and rules.
@@ -337,7 +373,8 @@ fn different(pack: &Pack, message: usize, frame: &Value, missed: bool, evidence:
         broken.iter().any(|(at, violation)| at == place && absent(&violation.kind))
     };
     let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
-    let mut found: Vec<Value> = objects.iter().flat_map(|beside| renamed(beside, lacks)).collect();
+    let mut found: Vec<Value> =
+        objects.iter().flat_map(|beside| renamed(beside, |place, name| missed && lacks(place, name))).collect();
     found.extend(objects.iter().flat_map(|beside| retyped(expected, beside, breaks)));
     if found.is_empty() && missed {
         let first = objects.iter().find_map(|beside| renamed(beside, |_, _| true).into_iter().next());

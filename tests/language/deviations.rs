@@ -365,6 +365,33 @@ fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
     assert_eq!(without_reasons(proposals(document, &scenario, hub)), entries);
 }
 
+/// What is missing in every message is one deviation; a member with another name is not missing.
+#[rstest]
+#[case::missing(r#"{"type":"answer"}"#, r#"{"type":"notice","other":1}"#, json!([{ "member": "/count", "missing": true, "direction": "from-hub" }]))]
+#[case::sent_by_one(r#"{"type":"answer","count":7}"#, r#"{"type":"notice"}"#, json!([]))]
+#[case::renamed(r#"{"type":"answer","Count":7}"#, r#"{"type":"notice","Count":7}"#, json!([{ "member": "/count", "renamed": "/Count" }]))]
+fn a_member_that_the_hub_never_sends_is_missing_in_all_messages(
+    #[case] answer: &str,
+    #[case] notice: &str,
+    #[case] entries: Value,
+) {
+    let counts = |name: &str| {
+        format!("{{ required: [count], properties: {{ count: true }}, examples: [ {{ type: {name}, count: 7 }} ] }}")
+    };
+    let document = |text: &str| {
+        let text = text.replace("{ examples: [ { type: answer } ] }", &counts("answer"));
+        text.replace("{ examples: [ { type: notice } ] }", &counts("notice"))
+    };
+    let hub = |heard: &HubInput<'_>| match heard.text {
+        Some(_) => vec![(0, heard.connection, text(answer)), (0, heard.connection, text(notice))],
+        None => Vec::new(),
+    };
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer
+  - anna expects: notice\n";
+    assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
+}
+
 /// A member that the schema does not require, but a check.
 #[rstest]
 #[case::renamed(r#"{"type":"tick","turnNo":5}"#, json!([{ "member": "/turn_no", "renamed": "/turnNo", "rules": ["MUST"] }]))]
