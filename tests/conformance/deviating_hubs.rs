@@ -189,6 +189,22 @@ fn deviations_are_found_and_once_declared_are_no_obstacle(#[case] hub: Hub, #[ca
     at_once(rows, |row| is_no_obstacle(&hub, &before, row));
 }
 
+/// All names of members depart at once. `--explore` finds them, and with what it writes the hub passes.
+#[rstest]
+fn a_hub_with_names_in_another_case_is_explored_whole(#[values(CONCIERGE, AIRAVATA, EMPROPS)] hub: Hub) {
+    let Some(before) = check(&hub, &[], "") else { return };
+    let other_case = &["--deviate", "other-case"];
+    let written = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let place: &str = written.path().to_str().unwrap().to_owned().leak();
+    let options = [hub.options, &["--explore", "--write-deviations", place]].concat();
+    let explored = check(&Hub { options: options.leak(), ..hub }, other_case, "").unwrap();
+    let entries = std::fs::read_to_string(place).unwrap();
+    assert!(share(&before, &explored) >= 95, "{}\n{entries}", explored.summary);
+    let declared = check(&hub, other_case, &entries).unwrap();
+    assert_eq!((declared.code, &declared.accused), (Some(0), &BTreeSet::new()), "{}", declared.summary);
+    assert!(share(&before, &declared) >= 95, "{}", declared.summary);
+}
+
 /// Calls a function for all of these, several at once: they mostly wait.
 fn at_once<T: Sync>(all: &[T], call: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
