@@ -339,7 +339,7 @@ fn a_form_that_ends_no_conversation_shows_a_deviation(#[case] received: &'static
     assert_eq!(proposed_to("", &[received]), entries);
 }
 
-/// In this document `answer` and `notice` have the same type and are told apart by their codes.
+/// In this document `answer` and `notice` have the same type and different codes.
 #[rstest]
 #[case::of_all(&[r#"{"type":"REPLY","code":"ok"}"#], json!([{ "member": "/type", "value": "reply", "spelled": "REPLY" }]))]
 #[case::of_one(

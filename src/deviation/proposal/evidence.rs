@@ -1,0 +1,103 @@
+//! What conversations saw of a hub that departs from its document.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// Something that a conversation expected and did not get, though the hub could be reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Missed {
+    pub what: MissedKind,
+    /// The rules of the step that expected it.
+    pub rules: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum MissedKind {
+    /// A message, by its index in the pack.
+    Message {
+        message: usize,
+        /// The message that the client had sent last; `None`: it had only connected.
+        after: Option<usize>,
+        /// Received messages that are not documented and no step expected.
+        instead: Vec<Value>,
+        /// Received messages of this kind that were not as expected.
+        near: Vec<Value>,
+        /// Whether the hub gave an answer of another kind, such as a refusal: then it has not left one out.
+        answered: bool,
+    },
+    /// An upgrade: the hub refused it with this answer.
+    Upgrade { status: u64, answer: String },
+}
+
+/// Of what a hub sent, whether expected or not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// Messages, by their indices in the pack.
+    pub messages: BTreeSet<usize>,
+    /// Names of members, as the hub spells them; not those of objects in members.
+    pub members: BTreeSet<String>,
+    /// By message, the first that broke its schema.
+    pub broken: BTreeMap<usize, Value>,
+    /// Members that were absent or had another value where a check needed them, by their places.
+    pub unfit: BTreeMap<String, Unfit>,
+}
+
+/// The first message in which a member was not as a check needed it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unfit {
+    /// Its index in the pack, if it was recognised.
+    pub message: Option<usize>,
+    pub json: Value,
+    /// The rules of all such checks.
+    pub rules: BTreeSet<String>,
+}
+
+/// Most names of members that are kept: a hub may invent any number.
+const MOST_MEMBERS: usize = 500;
+
+impl Evidence {
+    /// Adds a message as the hub sent it, with its index in the pack.
+    pub fn add_message(&mut self, message: Option<usize>, json: &Value) {
+        self.messages.extend(message);
+        for name in json.as_object().into_iter().flatten().map(|(name, _)| name) {
+            if self.members.len() < MOST_MEMBERS && name.len() < 100 && !self.members.contains(name) {
+                self.members.insert(name.clone());
+            }
+        }
+    }
+
+    /// Adds a message that broke its schema, with its index in the pack.
+    pub fn add_broken(&mut self, message: usize, json: &Value) {
+        self.broken.entry(message).or_insert_with(|| json.clone());
+    }
+
+    /// Adds a member that was not as a check of these rules needed it, and its message.
+    pub fn add_unfit(
+        &mut self,
+        place: String,
+        message: Option<usize>,
+        json: &Value,
+        rules: impl Iterator<Item = String>,
+    ) {
+        let new = || Unfit { message, json: json.clone(), rules: BTreeSet::new() };
+        self.unfit.entry(place).or_insert_with(new).rules.extend(rules);
+    }
+
+    /// Whether a message was not as documented, though no conversation had to end at it.
+    pub fn is_of_another_form(&self) -> bool {
+        !self.broken.is_empty() || !self.unfit.is_empty()
+    }
+
+    /// Adds what another conversation received.
+    pub fn add(&mut self, other: &Self) {
+        self.messages.extend(&other.messages);
+        self.members.extend(other.members.iter().cloned());
+        for (message, json) in &other.broken {
+            self.add_broken(*message, json);
+        }
+        for (place, Unfit { message, json, rules }) in &other.unfit {
+            self.add_unfit(place.clone(), *message, json, rules.iter().cloned());
+        }
+    }
+}

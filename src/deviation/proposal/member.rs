@@ -1,0 +1,243 @@
+//! Members of messages that have another name, type or value than documented, or are missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::evidence::Evidence;
+use super::members;
+use crate::deviation::place::{at, general};
+use crate::deviation::pointer;
+use crate::protocol::schema::{Violation, ViolationKind};
+use crate::protocol::{MessageType, Pack};
+use crate::syntax::matcher::unescape;
+
+/// Returns the entries for members of a message that have another name, type or value than documented, or are missing; none
+/// where it is not clear which. `missed`: a step did not find what it expected in it, and perhaps its schema allows it.
+pub(super) fn different(
+    pack: &Pack,
+    message: usize,
+    frame: &Value,
+    missed: bool,
+    evidence: &Evidence,
+) -> Vec<Map<String, Value>> {
+    let expected = &pack.messages[message];
+    let example = expected.template();
+    let mut objects = Vec::new();
+    collect_objects(expected, "", &example, frame, &mut objects);
+    let violations = expected.schema.judge(frame);
+    let broken: Vec<(String, &Violation)> = violations.iter().map(|one| (general(frame, &one.path), one)).collect();
+    let lacks = |place: &str, name: &str| {
+        let absent = |kind: &ViolationKind| matches!(kind, ViolationKind::Absence { member } if member == name);
+        broken.iter().any(|(at, violation)| at == place && absent(&violation.kind))
+    };
+    let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
+    let mut found: Vec<Value> =
+        objects.iter().flat_map(|beside| renamed(beside, |place, name| missed && lacks(place, name))).collect();
+    found.extend(objects.iter().flat_map(|beside| retyped(expected, beside, breaks)));
+    if found.is_empty() && missed {
+        let first = objects.iter().find_map(|beside| renamed(beside, |_, _| true).into_iter().next());
+        found.extend(
+            first.or_else(|| objects.iter().find_map(|beside| retyped(expected, beside, |_| true).into_iter().next())),
+        );
+    }
+    if found.is_empty() {
+        found.extend(violations.iter().find_map(|violation| violated(expected, frame, violation)));
+    }
+    // Items of one list show the same.
+    let mut entries: Vec<Map<String, Value>> = Vec::new();
+    for entry in found.into_iter().map(|entry| about(expected, entry, evidence)) {
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    }
+    entries
+}
+
+/// Completes an entry about a member of a message by the message, unless it holds for all of them.
+fn about(message: &MessageType, entry: Value, evidence: &Evidence) -> Map<String, Value> {
+    // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
+    let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
+    let everywhere =
+        entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
+    let mut all = if everywhere { Map::new() } else { members(json!({ "message": message.name })) };
+    all.extend(members(entry));
+    all
+}
+
+/// Returns the entry by which a member would be as a check needs it: the message has it under a similar name that is not
+/// documented, or in another type.
+pub(super) fn fitting(
+    message: &MessageType,
+    place: &str,
+    json: &Value,
+    evidence: &Evidence,
+) -> Option<Map<String, Value>> {
+    let (object, name) = place.rsplit_once('/')?;
+    let received = json.pointer(object)?.as_object()?;
+    let member = general(json, place);
+    let entry = if let Some(value) = json.pointer(place) {
+        let example = message.template();
+        let documented = example.pointer(&at(&member, &[]))?;
+        conversion(message, &member, documented, value)?
+    } else {
+        let names: Vec<String> = object.split('/').skip(1).map(unescape).collect();
+        let documented = message.schema.members(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let others = received.keys().filter(|other| !documented.contains(other));
+        let alike = others.map(|other| (strsim::jaro_winkler(&plain(&unescape(name)), &plain(other)), other));
+        let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        json!({ "member": member, "renamed": format!("{}{}", general(json, object), pointer(other)) })
+    };
+    Some(about(message, entry, evidence))
+}
+
+/// Returns the entries for members that several messages must have and that this hub sends in none, each with the messages.
+pub(super) fn lacking(pack: &Pack, evidence: &Evidence) -> Vec<(usize, Map<String, Value>)> {
+    let mut messages_of: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for (message, frame) in &evidence.broken {
+        for violation in pack.messages[*message].schema.judge(frame).into_iter().filter(|one| one.path.is_empty()) {
+            match violation.kind {
+                ViolationKind::Absence { member } if !evidence.members.contains(&member) => {
+                    messages_of.entry(member).or_default().insert(*message);
+                }
+                _ => {}
+            }
+        }
+    }
+    let several = messages_of.into_iter().filter(|(_, messages)| messages.len() > 1);
+    let entries = several.flat_map(|(member, messages)| {
+        let entry = members(json!({ "member": pointer(&member), "missing": true, "direction": "from-hub" }));
+        messages.into_iter().map(move |message| (message, entry.clone()))
+    });
+    entries.collect()
+}
+
+/// An object of a received message, beside that of the example.
+struct Beside<'a> {
+    /// A JSON pointer, with `*` for every item of a list.
+    place: String,
+    documented: &'a Map<String, Value>,
+    received: &'a Map<String, Value>,
+}
+
+/// Most items of a list that are compared with the example.
+const MOST_ITEMS: usize = 10;
+
+/// Collects an object at a place and those in it of which the schema names members: others may have any.
+fn collect_objects<'a>(
+    expected: &MessageType,
+    place: &str,
+    documented: &'a Value,
+    received: &'a Value,
+    into: &mut Vec<Beside<'a>>,
+) {
+    match (documented, received) {
+        (Value::Object(documented), Value::Object(received)) => {
+            let names: Vec<String> = at(place, &[]).split('/').skip(1).map(unescape).collect();
+            let path: Vec<&str> = names.iter().map(String::as_str).collect();
+            if !path.is_empty() && expected.schema.members(&path).is_empty() {
+                return;
+            }
+            into.push(Beside { place: place.to_owned(), documented, received });
+            for (name, value) in documented {
+                if let Some(received) = received.get(name) {
+                    collect_objects(expected, &format!("{place}{}", pointer(name)), value, received, into);
+                }
+            }
+        }
+        (Value::Array(documented), Value::Array(received)) => {
+            let Some(documented) = documented.first() else { return };
+            for received in received.iter().take(MOST_ITEMS) {
+                collect_objects(expected, &format!("{place}/*"), documented, received, into);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Returns the entries for members that have another name. Where the names are not alike, there is one candidate, and `lacks`
+/// says that the documented member is missing at a place.
+fn renamed(Beside { place, documented, received }: &Beside<'_>, lacks: impl Fn(&str, &str) -> bool) -> Vec<Value> {
+    let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
+    let unknown: Vec<_> = received.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
+    let kind = |value: &Value| std::mem::discriminant(value);
+    // Of several, the names tell which belong together.
+    let mut pairs: Vec<(f64, &String, &String)> = absent
+        .iter()
+        .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
+        .filter(|(_, value, _, found)| kind(value) == kind(found))
+        .map(|(name, _, other, _)| (strsim::jaro_winkler(&plain(name), &plain(other)), name, other))
+        .filter(|(likeness, name, _)| {
+            *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1 && lacks(place, name))
+        })
+        .collect();
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut entries = Vec::new();
+    let mut used: Vec<&String> = Vec::new();
+    for (_, name, other) in pairs {
+        if !used.contains(&name) && !used.contains(&other) {
+            used.extend([name, other]);
+            let at = |name: &str| format!("{place}{}", pointer(name));
+            entries.push(json!({ "member": at(name), "renamed": at(other) }));
+        }
+    }
+    entries
+}
+
+/// Returns the entries for members that have another type, where `breaks` says that this is wrong at a place.
+fn retyped(expected: &MessageType, beside: &Beside<'_>, breaks: impl Fn(&str) -> bool) -> Vec<Value> {
+    let entry = |(name, value): (&String, &Value)| {
+        let member = format!("{}{}", beside.place, pointer(name));
+        breaks(&member).then(|| conversion(expected, &member, value, beside.received.get(name)?)).flatten()
+    };
+    beside.documented.iter().filter_map(entry).collect()
+}
+
+/// Returns the entry for a member whose value has another type than in the example; `None` where it has not.
+fn conversion(message: &MessageType, member: &str, documented: &Value, received: &Value) -> Option<Value> {
+    let (from_hub, to_hub) = match (documented, received) {
+        (Value::Number(example), Value::String(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
+            let place = at(member, &[]);
+            let names: Vec<String> = place.split('/').skip(1).map(unescape).collect();
+            let path: Vec<&str> = names.iter().map(String::as_str).collect();
+            // Other messages may have a fraction.
+            let whole = !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&path);
+            (if whole { "${value | int}" } else { "${value | float}" }, "${value | string}")
+        }
+        (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
+        _ => return None,
+    };
+    Some(json!({ "member": member, "from_hub": from_hub, "to_hub": to_hub }))
+}
+
+/// Returns the entry for a member that is missing, or has a value that is spelled otherwise.
+fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Option<Value> {
+    let place = general(frame, &violation.path);
+    let mut entry = match &violation.kind {
+        ViolationKind::Absence { member } => {
+            json!({ "member": format!("{place}{}", pointer(member)), "missing": true })
+        }
+        ViolationKind::Value { allowed } => {
+            let spelled = frame.pointer(&violation.path)?;
+            let likeness =
+                |value: &Value| Some(strsim::jaro_winkler(&plain(value.as_str()?), &plain(spelled.as_str()?)));
+            let (_, value) = allowed
+                .iter()
+                .filter_map(|value| Some((likeness(value)?, value)))
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .filter(|(likeness, _)| *likeness > 0.7 || allowed.len() == 1)?;
+            json!({ "member": place, "value": value, "spelled": spelled })
+        }
+        ViolationKind::Other => return None,
+    };
+    // What a frame of the hub shows says nothing about what the hub reads.
+    if expected.directions.to_hub {
+        entry["direction"] = Value::from("from-hub");
+    }
+    Some(entry)
+}
+
+/// Returns a name without case and separators, so that `jobId` and `job_id` are equal.
+pub(super) fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}

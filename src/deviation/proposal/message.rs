@@ -1,0 +1,162 @@
+//! Messages that have another form than documented, or never come.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::evidence::Evidence;
+use super::member::plain;
+use super::members;
+use crate::deviation::parse::CONNECTION;
+use crate::deviation::{After, Deviations, pointer};
+use crate::protocol::{MessageType, Pack};
+use crate::scenario::compose::put;
+use crate::syntax::matcher::Condition;
+
+/// Another form of a message, and how sure it is: higher is surer.
+pub(super) struct Form {
+    pub entry: Map<String, Value>,
+    pub score: usize,
+}
+
+/// A score above this is not that of members in common alone.
+const ALIKE: usize = 100;
+
+/// Returns the form that a received message would be of an expected one, or of one that never came and resembles it more;
+/// `None` where it resembles none.
+pub(super) fn form(pack: &Pack, expected: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
+    let of_expected = form_of(pack, expected, received, evidence);
+    let least = of_expected.as_ref().map_or(ALIKE, |form| form.score);
+    let others = (0..pack.messages.len()).filter(|other| {
+        pack.messages[*other].directions.from_hub && *other != expected && !evidence.messages.contains(other)
+    });
+    let others = others.filter_map(|other| form_of(pack, other, received, evidence));
+    others.filter(|other| other.score > least).max_by_key(|other| other.score).or(of_expected)
+}
+
+/// Returns the form that a received message would be of this one; `None` where it resembles it in nothing.
+fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
+    let expected = &pack.messages[message];
+    let frame = received.as_object()?;
+    let literals = expected.matcher.literals();
+    // Members that the example has beside those by which the message is recognised.
+    let example = expected.template();
+    let others = example.as_object().into_iter().flatten().filter(|(name, _)| !literals.contains_key(*name));
+    let (mut shared, mut all) = (0, 0);
+    for (name, _) in others {
+        all += 1;
+        shared += usize::from(frame.contains_key(name));
+    }
+    let alike = (shared * 100_usize).checked_div(all).unwrap_or(50);
+    let documented: Vec<(String, &Value)> = expected
+        .matcher
+        .conditions_at()
+        .into_iter()
+        .filter_map(|condition| match condition {
+            Condition::Is(place, value) => Some((place, value)),
+            _ => None,
+        })
+        .collect();
+    let same = documented.iter().filter(|(place, value)| received.pointer(place) == Some(value)).count();
+    if documented.is_empty() || same == documented.len() {
+        return None;
+    }
+    // A member that tells messages apart has another name.
+    for (place, value) in
+        documented.iter().filter(|(place, value)| value.is_string() && received.pointer(place).is_none())
+    {
+        let (object, _) = place.rsplit_once('/')?;
+        let beside = received.pointer(object).and_then(Value::as_object);
+        let elsewhere = beside.into_iter().flatten().find(|(_, found)| found == value);
+        if let Some((other, _)) = elsewhere {
+            let entry = json!({ "member": place, "renamed": format!("{object}{}", pointer(other)) });
+            return Some(Form { entry: members(entry), score: 300 + alike });
+        }
+    }
+    let mut like = Value::Object(Map::new());
+    let mut resembles = false;
+    let mut differing = Vec::new();
+    for (place, value) in &documented {
+        let found = received.pointer(place).filter(|found| !found.is_object())?;
+        put(&mut like, place, found.clone());
+        if found != *value {
+            differing.push((place, *value, found));
+        }
+        resembles |= match (value.as_str(), found.as_str()) {
+            (Some(documented), Some(found)) if documented != found => {
+                strsim::jaro_winkler(&plain(documented), &plain(found)) > 0.7
+            }
+            _ => false,
+        };
+    }
+    // A message that has no member in common with the expected one, and another name, is something else.
+    if alike < 40 && same == 0 && !resembles {
+        return None;
+    }
+    let entry = match differing[..] {
+        // One word that many messages have, and none of this hub.
+        [(place, value, found)] if is_shared(pack, place, value) && !is_used(pack, place, value, evidence) => {
+            json!({ "member": place, "value": value, "spelled": found })
+        }
+        _ => json!({ "message": expected.name, "instead": like }),
+    };
+    Some(Form { entry: members(entry), score: alike + same * 100 + usize::from(resembles) * 90 })
+}
+
+/// Whether several messages are recognised by this value of a member.
+fn is_shared(pack: &Pack, place: &str, value: &Value) -> bool {
+    pack.messages.iter().filter(|message| has(message, place, value)).count() > 1
+}
+
+/// Whether the hub sent a message that is recognised by this value of a member.
+fn is_used(pack: &Pack, place: &str, value: &Value, evidence: &Evidence) -> bool {
+    evidence.messages.iter().any(|message| has(&pack.messages[*message], place, value))
+}
+
+/// Whether a message is recognised by this value of a member.
+fn has(message: &MessageType, place: &str, value: &Value) -> bool {
+    let is = |condition: &Condition<'_>| matches!(condition, Condition::Is(at, want) if at == place && *want == value);
+    message.matcher.conditions_at().iter().any(is)
+}
+
+/// Returns the entry for a message that never comes after what was sent most often before it was missed; `None` where that
+/// is known.
+pub(super) fn absent(
+    pack: &Pack,
+    message: usize,
+    after: impl Iterator<Item = Option<usize>>,
+    known: &Deviations,
+) -> Option<Map<String, Value>> {
+    let mut times: BTreeMap<Option<usize>, usize> = BTreeMap::new();
+    let is_known = |sent: Option<usize>| {
+        let after = sent.map_or(After::Connection, After::Message);
+        known.entries().iter().any(|entry| entry.message() == Some(message) && entry.is_absent_after(after))
+    };
+    after.filter(|sent| !is_known(*sent)).for_each(|after| *times.entry(after).or_default() += 1);
+    let (most, _) = times.into_iter().max_by_key(|(_, times)| *times)?;
+    let expected = &pack.messages[message];
+    let after = most.map_or(CONNECTION, |request| &pack.messages[request].name);
+    let mut entry = members(json!({ "message": expected.name, "absent": true, "after": after }));
+    if let Some(request) = most {
+        let literals = Value::Object(expected.matcher.literals());
+        let assume = answered(&expected.template(), &pack.messages[request].template(), &literals, "request");
+        entry.extend(assume.map(|assume| ("assume".to_owned(), assume)));
+    }
+    Some(entry)
+}
+
+/// Returns the members that an answer has in common with its request, as expressions over the request at `place`, without
+/// those by which the answer is recognised; `None` without any.
+fn answered(answer: &Value, request: &Value, literals: &Value, place: &str) -> Option<Value> {
+    let (answer, request) = (answer.as_object()?, request.as_object()?);
+    let common = answer.iter().filter_map(|(name, value)| {
+        let place = format!("{place}.{name}");
+        let assumed = match (literals.get(name), request.get(name)?) {
+            (None, _) => Value::from(format!("${{{place}}}")),
+            (Some(literals), asked) => answered(value, asked, literals, &place)?,
+        };
+        Some((name.clone(), assumed))
+    });
+    let common: Map<String, Value> = common.collect();
+    (!common.is_empty()).then_some(Value::Object(common))
+}

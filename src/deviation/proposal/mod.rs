@@ -1,0 +1,203 @@
+//! Proposes deviations: entries behind which a run would have gone on, or that would make one known failure of many.
+//!
+//! An expected message that never came may have another form, or the hub does not send it at all. What came in its place,
+//! and fits no message of the pack, shows which. A message that breaks its schema, or the checks of steps, may have its
+//! members under other names.
+
+mod evidence;
+mod member;
+mod message;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+pub use evidence::{Evidence, Missed, MissedKind};
+use member::{different, fitting, lacking};
+use message::{absent, form};
+
+use super::Deviations;
+use crate::protocol::Pack;
+
+/// An entry for a target file that the run could go on behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// The entry, with a reason to fill in.
+    pub entry: Value,
+    /// Whether a run can go on with it as it is: it has no value that only the user knows.
+    pub complete: bool,
+    /// The messages that it makes up for; none for an upgrade.
+    pub messages: BTreeSet<usize>,
+}
+
+/// The reason of a proposed entry, for its author to fill in.
+pub const REASON: &str = "TODO: why does the hub depart here?";
+/// The value of a header or query that only the user knows.
+pub const UNKNOWN: &str = "TODO";
+
+/// A time when a message was missed; the members are those of [`MissedKind::Message`].
+struct Occasion<'a> {
+    rules: &'a [String],
+    after: Option<usize>,
+    instead: &'a [Value],
+    near: &'a [Value],
+    answered: bool,
+}
+
+/// Returns the proposals for what was missed, or came in another form. `known` are the deviations that were declared or
+/// assumed.
+pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Deviations) -> Vec<Proposal> {
+    let mut by_message: BTreeMap<usize, Vec<Occasion<'_>>> = BTreeMap::new();
+    let mut proposals = Vec::new();
+    for Missed { what, rules } in missed {
+        match what {
+            MissedKind::Message { message, after, instead, near, answered } => {
+                let occasion = Occasion { rules, after: *after, instead, near, answered: *answered };
+                by_message.entry(*message).or_default().push(occasion);
+            }
+            MissedKind::Upgrade { status, answer } => {
+                proposals.extend(upgrade(*status, answer).filter(|proposal| !proposals.contains(proposal)));
+            }
+        }
+    }
+    let mut found = Found::default();
+    for (message, all) in by_message.iter().filter(|(message, _)| !evidence.messages.contains(message)) {
+        let frames = all.iter().flat_map(|one| one.instead);
+        let best = frames.filter_map(|frame| form(pack, *message, frame, evidence)).max_by_key(|form| form.score);
+        let after = all.iter().filter(|one| !one.answered).map(|one| one.after);
+        let entry = best.map(|form| form.entry).or_else(|| absent(pack, *message, after, known));
+        found.add(*message, entry, []);
+    }
+    for (message, all) in &by_message {
+        let near = all.iter().flat_map(|one| one.near);
+        let entries = near.map(|frame| different(pack, *message, frame, true, evidence)).find(|all| !all.is_empty());
+        entries.into_iter().flatten().for_each(|entry| found.add(*message, Some(entry), []));
+    }
+    // Another form of a message does not always end a conversation. What is missing in one only is rather a mistake.
+    for (message, frame) in evidence.broken.iter().filter(|(message, _)| !by_message.contains_key(message)) {
+        let all = different(pack, *message, frame, false, evidence);
+        let formed = all.into_iter().filter(|entry| !entry.contains_key("missing"));
+        formed.for_each(|entry| found.add(*message, Some(entry), []));
+    }
+    for (message, entry) in lacking(pack, evidence) {
+        found.add(message, Some(entry), []);
+    }
+    for (place, unfit) in &evidence.unfit {
+        let Some(message) = unfit.message else { continue };
+        let entry = fitting(&pack.messages[message], place, &unfit.json, evidence);
+        found.add(message, entry, &unfit.rules);
+    }
+    let new = found.consistent().filter(|one| !known.entries().iter().any(|known| change(&known.entry) == one.entry));
+    proposals.extend(new.map(|Candidate { entry, messages, mut rules }| {
+        let is_about =
+            |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
+        let occasions = messages.iter().filter(is_about).filter_map(|message| by_message.get(message)).flatten();
+        rules.extend(occasions.flat_map(|one| one.rules).cloned());
+        proposal(entry, messages, &rules)
+    }));
+    proposals
+}
+
+/// An entry that would make up for these messages, and the rules of checks that it concerns.
+struct Candidate {
+    entry: Map<String, Value>,
+    messages: BTreeSet<usize>,
+    rules: BTreeSet<String>,
+}
+
+/// The entries found so far, each once.
+#[derive(Default)]
+struct Found {
+    all: Vec<Candidate>,
+}
+
+impl Found {
+    fn add<'r>(
+        &mut self,
+        message: usize,
+        entry: Option<Map<String, Value>>,
+        rules: impl IntoIterator<Item = &'r String>,
+    ) {
+        let Some(entry) = entry else { return };
+        let place = self.all.iter().position(|one| one.entry == entry).unwrap_or_else(|| {
+            self.all.push(Candidate { entry, messages: BTreeSet::new(), rules: BTreeSet::new() });
+            self.all.len() - 1
+        });
+        self.all[place].messages.insert(message);
+        self.all[place].rules.extend(rules.into_iter().cloned());
+    }
+
+    /// Returns the entries without those that others make wrong: what has another name, or is missing in all messages, is
+    /// not missing in one.
+    fn consistent(self) -> impl Iterator<Item = Candidate> {
+        let about = |one: &Candidate| one.entry.get("member").cloned();
+        let renamed: Vec<_> = self.all.iter().filter(|one| one.entry.contains_key("renamed")).map(about).collect();
+        let in_all: Vec<_> = self.all.iter().filter(|one| !one.entry.contains_key("message")).map(about).collect();
+        self.all.into_iter().filter(move |one| {
+            let in_one = one.entry.contains_key("message");
+            let wrong = renamed.contains(&about(one)) || (in_one && in_all.contains(&about(one)));
+            !one.entry.contains_key("missing") || !wrong
+        })
+    }
+}
+
+/// Returns what an entry says is different, without reason and rules.
+fn change(entry: &Value) -> Map<String, Value> {
+    let mut entry = members(entry.clone());
+    entry.retain(|name, _| name != "reason" && name != "rules");
+    entry
+}
+
+/// Completes an entry; `rules` are those of the steps that expected the messages that it is about.
+fn proposal(mut entry: Map<String, Value>, messages: BTreeSet<usize>, rules: &BTreeSet<String>) -> Proposal {
+    if !rules.is_empty() {
+        entry.insert("rules".to_owned(), json!(rules));
+    }
+    entry.insert("reason".to_owned(), Value::from(REASON));
+    Proposal { entry: Value::Object(entry), complete: true, messages }
+}
+
+/// Returns the entry that a refused upgrade may need: its values only the user knows.
+fn upgrade(status: u64, answer: &str) -> Option<Proposal> {
+    if !matches!(status, 400 | 401 | 403 | 426) {
+        return None;
+    }
+    // A header that the answer names.
+    let words = answer.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+    let named = words.filter(|word| word.len() > 2).find(|word| {
+        let word = word.to_ascii_lowercase();
+        word.starts_with("x-") || word == "authorization" || word.ends_with("-token") || word.ends_with("-key")
+    });
+    let header = named.unwrap_or("Authorization");
+    let mut headers = Map::new();
+    headers.insert(header.to_owned(), Value::from(UNKNOWN));
+    let entry = json!({ "upgrade": { "headers": headers }, "reason": REASON });
+    Some(Proposal { entry, complete: false, messages: BTreeSet::new() })
+}
+
+fn members(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}
+
+/// Returns entries as the text of a target file.
+pub fn to_toml(entries: &[&Value]) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        let table: toml::Table =
+            entry.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), toml(v)?))).collect();
+        text.push_str("[[deviation]]\n");
+        // Values first: a table in braces stays on its line, so that an entry can be moved as a whole.
+        for (name, value) in &table {
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn toml(value: &Value) -> Option<toml::Value> {
+    toml::Value::try_from(value).ok()
+}
