@@ -334,6 +334,8 @@ fn a_member_with_its_documented_name_elsewhere_is_renamed_in_one_message_only() 
     json!([{ "member": "/data", "renamed": "/Data" }, { "member": "/count", "renamed": "/theCount" }])
 )]
 #[case::missing(r#"{"type":"answer","data":{"id":"a"}}"#, json!([]))]
+// An optional member is absent, and another has a similar name.
+#[case::similar(r#"{"type":"answer","data":{"id":"a"},"status":"done"}"#, json!([]))]
 #[case::no_violation(r#"{"type":"answer","count":7,"data":{"id":"a"},"status":"done"}"#, json!([]))]
 fn a_form_that_ends_no_conversation_shows_a_deviation(#[case] received: &'static str, #[case] entries: Value) {
     assert_eq!(proposed_to("", &[received]), entries);

@@ -32,11 +32,18 @@ pub(super) fn different(
         broken.iter().any(|(at, violation)| at == place && absent(&violation.kind))
     };
     let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
-    let mut found: Vec<Value> =
-        objects.iter().flat_map(|beside| renamed(beside, |place, name| missed && lacks(place, name))).collect();
+    // Optional members that are absent have nothing to do with others, unless only case or separators differ.
+    let belongs = |place: &str, name: &str, likeness: f64, only: bool| {
+        likeness == 1.0
+            || (likeness > ALIKE && (missed || lacks(place, name)))
+            || (only && missed && lacks(place, name))
+    };
+    let mut found: Vec<Value> = objects.iter().flat_map(|beside| renamed(beside, belongs)).collect();
     found.extend(objects.iter().flat_map(|beside| retyped(expected, beside, breaks)));
     if found.is_empty() && missed {
-        let first = objects.iter().find_map(|beside| renamed(beside, |_, _| true).into_iter().next());
+        let first = objects
+            .iter()
+            .find_map(|beside| renamed(beside, |_, _, likeness, only| likeness > ALIKE || only).into_iter().next());
         found.extend(
             first.or_else(|| objects.iter().find_map(|beside| retyped(expected, beside, |_| true).into_iter().next())),
         );
@@ -155,9 +162,15 @@ fn collect_objects<'a>(
     }
 }
 
-/// Returns the entries for members that have another name. Where the names are not alike, there is one candidate, and `lacks`
-/// says that the documented member is missing at a place.
-fn renamed(Beside { place, documented, received }: &Beside<'_>, lacks: impl Fn(&str, &str) -> bool) -> Vec<Value> {
+/// Names that are at least so alike may mean the same.
+const ALIKE: f64 = 0.75;
+
+/// Returns the entries for members that have another name. `belongs` says whether it is that of the documented one at this
+/// place with this name, by how alike they are, and whether there is no other candidate.
+fn renamed(
+    Beside { place, documented, received }: &Beside<'_>,
+    belongs: impl Fn(&str, &str, f64, bool) -> bool,
+) -> Vec<Value> {
     let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
     let unknown: Vec<_> = received.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
     let kind = |value: &Value| std::mem::discriminant(value);
@@ -167,9 +180,7 @@ fn renamed(Beside { place, documented, received }: &Beside<'_>, lacks: impl Fn(&
         .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
         .filter(|(_, value, _, found)| kind(value) == kind(found))
         .map(|(name, _, other, _)| (strsim::jaro_winkler(&plain(name), &plain(other)), name, other))
-        .filter(|(likeness, name, _)| {
-            *likeness > 0.75 || (absent.len() == 1 && unknown.len() == 1 && lacks(place, name))
-        })
+        .filter(|(likeness, name, _)| belongs(place, name, *likeness, absent.len() == 1 && unknown.len() == 1))
         .collect();
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut entries = Vec::new();
