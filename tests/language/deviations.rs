@@ -367,6 +367,23 @@ fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
     assert_eq!(without_reasons(proposals(document, &scenario, hub)), entries);
 }
 
+/// An answer of one kind in another spelling is not one of a special kind with another code.
+#[test]
+fn a_message_that_fits_in_all_words_but_spelling_comes_before_one_that_does_not() {
+    let document = |text: &str| {
+        let text = text.replace("{ type: answer }", "{ type: fault, code: auth }");
+        text.replace("{ type: notice }", "{ type: fault }")
+    };
+    let hub = |heard: &HubInput<'_>| match heard.text {
+        Some(_) => vec![(0, heard.connection, text(r#"{"type":"FAULT","code":"other"}"#))],
+        None => Vec::new(),
+    };
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
+    let entries = json!([{ "member": "/type", "value": "fault", "spelled": "FAULT" }]);
+    assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
+}
+
 /// What is missing in every message is one deviation; a member with another name is not missing.
 #[rstest]
 #[case::missing(r#"{"type":"answer"}"#, r#"{"type":"notice","other":1}"#, json!([{ "member": "/count", "missing": true, "direction": "from-hub" }]))]

@@ -74,7 +74,6 @@ fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -
         }
     }
     let mut like = Value::Object(Map::new());
-    let mut resembles = false;
     let mut differing = Vec::new();
     for (place, value) in &documented {
         let found = received.pointer(place).filter(|found| !found.is_object())?;
@@ -82,13 +81,14 @@ fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -
         if found != *value {
             differing.push((place, *value, found));
         }
-        resembles |= match (value.as_str(), found.as_str()) {
-            (Some(documented), Some(found)) if documented != found => {
-                strsim::jaro_winkler(&plain(documented), &plain(found)) > 0.7
-            }
-            _ => false,
-        };
     }
+    let alike_words = |(_, documented, found): &&(&String, &Value, &Value)| match (documented.as_str(), found.as_str())
+    {
+        (Some(documented), Some(found)) => strsim::jaro_winkler(&plain(documented), &plain(found)) > 0.7,
+        _ => false,
+    };
+    let resembling = differing.iter().filter(alike_words).count();
+    let resembles = resembling > 0;
     // A message that has no member in common with the expected one, and another name, is something else.
     if alike < 40 && same == 0 && !resembles {
         return None;
@@ -100,7 +100,10 @@ fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -
         }
         _ => json!({ "message": expected.name, "instead": like }),
     };
-    Some(Form { entry: members(entry), score: alike + same * 100 + usize::from(resembles) * 90 })
+    // Where one word is alike and another is not, a message with the first one only fits better.
+    let unlike = if resembles { differing.len() - resembling } else { 0 };
+    let score = (alike + same * 100 + usize::from(resembles) * 90).saturating_sub(unlike * 60);
+    Some(Form { entry: members(entry), score })
 }
 
 /// Whether several messages are recognised by this value of a member.
