@@ -262,17 +262,23 @@ async fn round(
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run(subjects, options, events, interrupt));
     let mut missed: BTreeMap<(String, usize), usize> = BTreeMap::new();
+    let mut enough = false;
     let handle = |event| match event {
         RunEvent::Event(event) => {
             progress.see(&event);
             if let Event::Finished(mut report) = event {
+                // What was interrupted is played again.
+                if enough {
+                    return;
+                }
                 report.begun += before;
                 if let (true, Some(MissedKind::Message { message, .. })) =
                     (ends_early, report.missed.as_ref().map(|m| &m.what))
                 {
                     let times = missed.entry((report.protocol.clone(), *message)).or_default();
                     *times += 1;
-                    if *times == ENOUGH {
+                    enough = *times == ENOUGH;
+                    if enough {
                         stop.send_replace(true);
                     }
                 }
@@ -286,8 +292,7 @@ async fn round(
     let followed = hub::follow(running, inbox, &stop, &mut started.signals, handle).await;
     progress.finish();
     let (stop_signals, _) = followed?;
-    let ended_early = stop_signals == 0 && *stop.borrow();
-    Ok((stop_signals, ended_early))
+    Ok((stop_signals, enough))
 }
 
 /// Reads `80%`, or `80`.

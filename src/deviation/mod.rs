@@ -26,6 +26,8 @@ use crate::syntax::source::Span;
 #[derive(Debug, Default)]
 pub struct Deviations {
     entries: Vec<Arc<Deviation>>,
+    /// The indices of those that translate what is sent, in the order in which they do.
+    sent_order: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,13 @@ pub fn add_seen(seen: &mut Seen, others: &Seen) {
 }
 
 impl Deviations {
+    fn new(entries: Vec<Arc<Deviation>>) -> Self {
+        let mut sent_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.to_hub).collect();
+        // A place is that of the document, so what it is in gets its other name later.
+        sent_order.sort_by_key(|index| entries[*index].rank());
+        Self { entries, sent_order }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -125,7 +134,7 @@ impl Deviations {
     /// Returns all entries but one.
     pub fn without(&self, index: usize) -> Self {
         let entries = self.entries.iter().enumerate().filter(|(other, _)| *other != index);
-        Self { entries: entries.map(|(_, entry)| Arc::clone(entry)).collect() }
+        Self::new(entries.map(|(_, entry)| Arc::clone(entry)).collect())
     }
 
     /// Adds what the upgrade needs to a request that does not state it itself; `without` are headers that it leaves out.

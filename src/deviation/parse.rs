@@ -63,13 +63,13 @@ impl Deviations {
     pub fn read(nodes: &[Node], pack: &Pack, shared: &Shared, assumed: bool) -> Result<Self, Vec<Diagnostic>> {
         let mut reader = Reader { pack, shared, errors: Vec::new() };
         let entries = nodes.iter().filter_map(|node| reader.entry(node, assumed).map(Arc::new)).collect();
-        if reader.errors.is_empty() { Ok(Self { entries }) } else { Err(reader.errors) }
+        if reader.errors.is_empty() { Ok(Self::new(entries)) } else { Err(reader.errors) }
     }
 
     /// Returns these entries and those of `others` behind them.
     #[must_use]
     pub fn and(&self, others: Self) -> Self {
-        Self { entries: self.entries.iter().cloned().chain(others.entries).collect() }
+        Self::new(self.entries.iter().cloned().chain(others.entries).collect())
     }
 }
 

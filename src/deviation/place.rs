@@ -7,42 +7,33 @@ use serde_json::Value;
 /// The token of a pointer that stands for every item of a list.
 const EVERY: &str = "*";
 
-/// Changes a message at every place that a pointer means; `None` where no change applies. `change` gets the message and the
-/// indices of the items, see [`at`].
-pub fn everywhere(json: &Value, pointer: &str, change: impl Fn(&Value, &[usize]) -> Option<Value>) -> Option<Value> {
-    let mut done: Option<Value> = None;
-    for indices in items(json, pointer) {
-        if let Some(changed) = change(done.as_ref().unwrap_or(json), &indices) {
-            done = Some(changed);
-        }
+/// Changes a message at every place that a pointer means; `None` where nothing was changed. It is copied once, with the first
+/// change: a list of the hub may be long.
+pub fn everywhere(json: &Value, pointer: &str, change: impl Fn(&mut Cow<'_, Value>, &str)) -> Option<Value> {
+    let mut done = Cow::Borrowed(json);
+    for place in places(json, pointer) {
+        change(&mut done, &place);
     }
-    done
+    match done {
+        Cow::Owned(changed) => Some(changed),
+        Cow::Borrowed(_) => None,
+    }
 }
 
-/// Returns for each place that a pointer means the indices of the list items that it leads through.
-pub fn items(json: &Value, pointer: &str) -> Vec<Vec<usize>> {
-    let mut all = vec![Vec::new()];
-    for list in lists(pointer) {
-        let longer = |indices: Vec<usize>| {
-            let items = json.pointer(&at(list, &indices)).and_then(Value::as_array).map_or(0, Vec::len);
-            (0..items).map(move |item| [indices.as_slice(), &[item]].concat()).collect::<Vec<_>>()
-        };
-        all = all.into_iter().flat_map(longer).collect();
-    }
-    all
+/// Returns the places that a pointer means in a message.
+pub fn places(json: &Value, pointer: &str) -> Vec<String> {
+    let (list, rest) = innermost(pointer);
+    let Some(list) = list.strip_suffix("/*") else { return vec![pointer.to_owned()] };
+    let items = |list: String| {
+        let items = json.pointer(&list).and_then(Value::as_array).map_or(0, Vec::len);
+        (0..items).map(move |item| format!("{list}/{item}{rest}"))
+    };
+    places(json, list).into_iter().flat_map(items).collect()
 }
 
-/// Returns a pointer with the indices of items in place of each `*`; the first item where there are too few.
-pub fn at<'a>(pointer: &'a str, indices: &[usize]) -> Cow<'a, str> {
-    if !is_every(pointer) {
-        return Cow::Borrowed(pointer);
-    }
-    let mut indices = indices.iter();
-    let tokens = pointer.split('/').map(|token| match token {
-        EVERY => Cow::Owned(indices.next().unwrap_or(&0).to_string()),
-        token => Cow::Borrowed(token),
-    });
-    Cow::Owned(tokens.collect::<Vec<_>>().join("/"))
+/// Returns a pointer with the first item of each list in place of `*`.
+pub fn first(pointer: &str) -> String {
+    pointer.split('/').map(|token| if token == EVERY { "0" } else { token }).collect::<Vec<_>>().join("/")
 }
 
 /// Returns a pointer into a message with `*` in place of each index of a list item.
@@ -62,21 +53,11 @@ pub fn general(json: &Value, pointer: &str) -> String {
     general
 }
 
-/// Whether a pointer means several places.
-pub fn is_every(pointer: &str) -> bool {
-    pointer.split('/').any(|token| token == EVERY)
-}
-
-/// Returns the part of a pointer up to the items of the innermost list, and the rest; both empty without a list.
+/// Returns the part of a pointer up to the items of the innermost list, and the rest; the first is empty without a list.
 pub fn innermost(pointer: &str) -> (&str, &str) {
-    let list = lists(pointer).last().map_or(0, |list| list.len() + 2);
+    let ends = |(place, _): &(usize, &str)| matches!(pointer.as_bytes().get(place + 2), None | Some(b'/'));
+    let list = pointer.rmatch_indices("/*").find(ends).map_or(0, |(place, _)| place + 2);
     pointer.split_at(list)
-}
-
-/// Returns the pointers of the lists, the outermost first.
-fn lists(pointer: &str) -> impl Iterator<Item = &str> {
-    let places = pointer.match_indices("/*").map(|(place, _)| place);
-    places.filter(|place| matches!(pointer.as_bytes().get(place + 2), None | Some(b'/'))).map(|place| &pointer[..place])
 }
 
 #[cfg(test)]
@@ -95,11 +76,23 @@ mod tests {
     #[case::a_name_with_a_star("/a/*b", json!({"a": [1]}), &["/a/*b"])]
     #[case::the_message("/*", json!([1, 2]), &["/0", "/1"])]
     fn a_pointer_means_every_item(#[case] pointer: &str, #[case] json: Value, #[case] places: &[&str]) {
-        let found: Vec<_> = items(&json, pointer).iter().map(|indices| at(pointer, indices).into_owned()).collect();
-        assert_eq!(found, places);
-        for place in places.iter().filter(|_| is_every(pointer)) {
+        assert_eq!(super::places(&json, pointer), places);
+        for place in places.iter().filter(|_| !innermost(pointer).0.is_empty()) {
             assert_eq!(general(&json, place), pointer);
         }
+    }
+
+    #[test]
+    fn a_message_is_copied_with_the_first_change() {
+        let json = json!({"a": [1, 2, 3]});
+        let even = |json: &mut Cow<'_, Value>, place: &str| {
+            if json.pointer(place) == Some(&json!(2)) {
+                *json.to_mut().pointer_mut(place).unwrap() = json!("two");
+            }
+        };
+        assert_eq!(everywhere(&json, "/a/*", even), Some(json!({"a": [1, "two", 3]})));
+        assert_eq!(everywhere(&json, "/a", even), None);
+        assert_eq!(first("/a/*/b/*"), "/a/0/b/0");
     }
 
     #[rstest]

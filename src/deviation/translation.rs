@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::place::{at, everywhere, items};
+use super::place::{everywhere, first, innermost, places};
 use super::{After, Change, Deviation, Deviations, Seen, pointer};
 use crate::protocol::{Pack, Way};
 use crate::scenario::compose::{merge, put, remove};
@@ -62,10 +62,8 @@ impl Deviations {
     /// Translates a message to be sent to the form of the hub; `None` where no entry applies.
     pub fn sent(&self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Translated> {
         let mut done = Translated { json: Value::Null, by: Vec::new() };
-        let mut order: Vec<_> = self.entries.iter().enumerate().filter(|(_, entry)| entry.way.to_hub).collect();
-        // A place is that of the document, so what it is in gets its other name later.
-        order.sort_by_key(|(_, entry)| entry.rank());
-        for (index, entry) in order {
+        for index in &self.sent_order {
+            let (index, entry) = (*index, &self.entries[*index]);
             if !entry.message().is_none_or(|message| pack.messages[message].matcher.fits(documented)) {
                 continue;
             }
@@ -162,7 +160,7 @@ impl Deviation {
 
     /// Orders the entries for a message to be sent: other forms of the message first, then what is deepest inside, and of
     /// that its name last.
-    fn rank(&self) -> (Reverse<usize>, bool) {
+    pub(super) fn rank(&self) -> (Reverse<usize>, bool) {
         let depth = |member: &str| member.matches('/').count();
         match &self.change {
             Change::Renamed { member, .. } => (Reverse(depth(member)), true),
@@ -193,9 +191,10 @@ impl Deviation {
                     json
                 })
             }
-            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, items| {
-                let member = at(member, items);
-                (json.pointer(&member)? == spelled && spelled != value).then(|| with(json, &member, value.clone()))
+            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, place| {
+                if json.pointer(place) == Some(spelled) && spelled != value {
+                    put(json.to_mut(), place, value.clone());
+                }
             }),
             Change::Renamed { member, renamed, .. } => moved(json, renamed, member),
             Change::Missing { message, member, assume } => {
@@ -206,7 +205,7 @@ impl Deviation {
                     Some(message) => &pack.messages[*message],
                     None => pack.recognise(json, Way::FromHub)?,
                 };
-                let example = documented.template().pointer(&at(member, &[])).cloned();
+                let example = documented.template().pointer(&first(member)).cloned();
                 // Only messages that have it in the document lack it.
                 if message.is_none() && example.is_none() {
                     return None;
@@ -215,9 +214,10 @@ impl Deviation {
                 let assume =
                     assume.as_ref().and_then(|assume| assume.eval(&Scope { names: &[("message", json)], world }).ok());
                 let value = assume.or(example).unwrap_or(Value::Null);
-                everywhere(json, member, |json, items| {
-                    let member = at(member, items);
-                    json.pointer(&member).is_none().then(|| with(json, &member, value.clone()))
+                everywhere(json, member, |json, place| {
+                    if json.pointer(place).is_none() {
+                        put(json.to_mut(), place, value.clone());
+                    }
                 })
             }
             Change::Added { member, .. } => without(json, member),
@@ -239,18 +239,20 @@ impl Deviation {
                 Some(json)
             }
             // The two change places: what is not documented must stay unknown to the hub.
-            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, items| {
-                let member = at(member, items);
-                match json.pointer(&member)? {
-                    found if found == value => Some(with(json, &member, spelled.clone())),
-                    found if found == spelled => Some(with(json, &member, value.clone())),
-                    _ => None,
-                }
+            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, place| {
+                let other = match json.pointer(place) {
+                    Some(found) if found == value => spelled,
+                    Some(found) if found == spelled => value,
+                    _ => return,
+                };
+                put(json.to_mut(), place, other.clone());
             }),
             Change::Renamed { member, renamed, .. } => moved(json, member, renamed),
             Change::Missing { member, .. } => without(json, member),
-            Change::Added { member, added, .. } => everywhere(json, member, |json, items| {
-                json.is_object().then(|| with(json, &at(member, items), added.clone()))
+            Change::Added { member, added, .. } => everywhere(json, member, |json, place| {
+                if json.is_object() {
+                    put(json.to_mut(), place, added.clone());
+                }
             }),
             Change::Converted { member, to_hub, .. } => converted(json, member, to_hub.as_deref()?, world),
             Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
@@ -259,16 +261,14 @@ impl Deviation {
 
     /// Whether a message to which it did not apply shows that the hub does as documented.
     fn contradicted(&self, json: &Value, world: &Arc<World>) -> bool {
-        let has = |member: &str| items(json, member).iter().any(|items| json.pointer(&at(member, items)).is_some());
+        let values = |member: &str| places(json, member).into_iter().filter_map(|place| json.pointer(&place));
         match &self.change {
             Change::Instead { .. } => true,
-            Change::Spelled { member, value, .. } => {
-                items(json, member).iter().any(|items| json.pointer(&at(member, items)) == Some(value))
-            }
-            Change::Renamed { member, .. } | Change::Missing { member, .. } => has(member),
+            Change::Spelled { member, value, .. } => values(member).any(|found| found == value),
+            Change::Renamed { member, .. } | Change::Missing { member, .. } => values(member).next().is_some(),
             Change::Added { message, .. } => message.is_some(),
             Change::Converted { member, from_hub: Some(from_hub), .. } => {
-                has(member) && converted(json, member, from_hub, world).is_none()
+                values(member).next().is_some() && converted(json, member, from_hub, world).is_none()
             }
             // An absent message contradicts its entry where it comes in time, see `interpreter::deviation`.
             Change::Absent { .. } | Change::Converted { .. } | Change::Upgrade { .. } | Change::Setting { .. } => false,
@@ -339,42 +339,34 @@ fn members_of(json: &Value) -> usize {
     }
 }
 
-fn with(json: &Value, member: &str, value: Value) -> Value {
-    let mut json = json.clone();
-    put(&mut json, member, value);
-    json
-}
-
 /// Removes a member; `None` where it is not there.
 fn without(json: &Value, member: &str) -> Option<Value> {
-    everywhere(json, member, |json, items| {
-        let member = at(member, items);
-        json.pointer(&member)?;
-        Some(removed(json, &member))
+    everywhere(json, member, |json, place| {
+        if json.pointer(place).is_some() {
+            remove(json.to_mut(), &[place.to_owned()]);
+        }
     })
-}
-
-fn removed(json: &Value, member: &str) -> Value {
-    let mut json = json.clone();
-    remove(&mut json, &[member.to_owned()]);
-    json
 }
 
 /// Moves a member; `None` where it is not there, or another is at its new place. Both places are in the same list.
 fn moved(json: &Value, from: &str, to: &str) -> Option<Value> {
-    everywhere(json, from, |json, items| {
-        let (from, to) = (at(from, items), at(to, items));
-        let value = json.pointer(&from)?.clone();
-        json.pointer(&to).is_none().then(|| with(&removed(json, &from), &to, value))
+    let (inside_from, inside_to) = (innermost(from).1, innermost(to).1);
+    everywhere(json, from, |json, from| {
+        let to = format!("{}{inside_to}", &from[..from.len() - inside_from.len()]);
+        if let Some(value) = json.pointer(from).filter(|_| json.pointer(&to).is_none()).cloned() {
+            remove(json.to_mut(), &[from.to_owned()]);
+            put(json.to_mut(), &to, value);
+        }
     })
 }
 
 /// Converts a member; `None` where it is absent, cannot be converted, or stays the same.
 fn converted(json: &Value, member: &str, by: &Template, world: &Arc<World>) -> Option<Value> {
-    everywhere(json, member, |json, items| {
-        let member = at(member, items);
-        let value = json.pointer(&member)?;
-        let converted = by.eval(&Scope { names: &[("value", value), ("message", json)], world }).ok()?;
-        (converted != *value).then(|| with(json, &member, converted))
+    everywhere(json, member, |json, place| {
+        let Some(value) = json.pointer(place) else { return };
+        let converted = by.eval(&Scope { names: &[("value", value), ("message", json)], world }).ok();
+        if let Some(converted) = converted.filter(|converted| converted != value) {
+            put(json.to_mut(), place, converted);
+        }
     })
 }

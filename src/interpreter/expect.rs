@@ -10,10 +10,10 @@ use super::actor::Link;
 use super::blocks::Progress;
 use super::checks::eval_failure;
 use super::finding::Finding;
-use super::invariants::MOST_EVIDENCE;
 use super::matching::{Wanted, build};
 use super::steps::StepResult;
 use super::timing_margin::only_may;
+use crate::deviation::proposal::MOST_BYTES;
 use crate::event::Outcome;
 use crate::protocol::Way;
 use crate::scenario::model::{
@@ -299,7 +299,7 @@ impl Conversation {
                 let of_hub = self.compare(&has.pattern, raw, &self.names(actor));
                 self.note_deviating(has.check, &step.text, actor, &text, of_hub, *index);
             }
-            if matches!(finding, Finding::Broken { .. }) && text.len() < MOST_EVIDENCE {
+            if matches!(finding, Finding::Broken { .. }) && text.len() < MOST_BYTES {
                 self.note_unfit(has, &value, actor);
             }
             self.note(has.check, &step.text, actor, &text, finding);
@@ -315,7 +315,8 @@ impl Conversation {
         let Some(place) = difference.map(|one| one.path) else { return };
         let program = Arc::clone(&self.program);
         let recognised = program.pack.recognise(json, Way::FromHub).map(|message| &message.name);
-        let message = recognised.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
+        let index = recognised.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
+        let Some(message) = index else { return };
         let rules = program.checks[has.check].rules.iter().map(|used| used.id.clone());
         self.evidence.add_unfit(place, message, json, rules);
     }

@@ -10,6 +10,7 @@ use super::actor::{End, Entry, EntryKind};
 use super::checks::ALWAYS;
 use super::decode::{DecodeError, decode, texts, weight};
 use super::finding::Finding;
+use crate::deviation::proposal::MOST_BYTES;
 use crate::event::Outcome;
 use crate::protocol::{Level, MessageType, Pack, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};
@@ -17,9 +18,6 @@ use crate::scenario::value::{Frame, Wire};
 
 /// Most characters of a frame that any report shows.
 const SHOWN: usize = 1000;
-
-/// Longest message in bytes that is kept to propose a deviation for it.
-pub(super) const MOST_EVIDENCE: usize = 10_000;
 
 impl Conversation {
     /// Checks a received message by its schema and by `always`, plays reactions, and puts it into the inbox.
@@ -141,7 +139,7 @@ impl Conversation {
             self.judgement.record_valid(index);
             return;
         }
-        if wire.size < MOST_EVIDENCE {
+        if wire.size < MOST_BYTES {
             self.evidence.add_broken(index, json);
         }
         // Rules that are not violated hold, each with a check of its own.

@@ -138,7 +138,7 @@ impl Schema {
     }
 
     /// Whether the value at a path may be a number with a fraction.
-    pub fn is_any_number(&self, path: &[&str]) -> bool {
+    pub fn is_any_number(&self, path: &[impl AsRef<str>]) -> bool {
         let is_number = |schema: &Value| match schema.get("type") {
             Some(Value::Array(types)) => types.iter().any(|one| one == "number"),
             one => one.is_some_and(|one| one == "number"),
@@ -150,7 +150,7 @@ impl Schema {
     }
 
     /// Returns the member names at a path, for "did you mean".
-    pub fn members(&self, path: &[&str]) -> Vec<String> {
+    pub fn members(&self, path: &[impl AsRef<str>]) -> Vec<String> {
         let mut names = Vec::new();
         for schema in descend(&self.source, &self.source, path) {
             names.extend(
@@ -218,13 +218,13 @@ fn applied<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
 }
 
 /// Returns every subschema for the value at a path, through combinators and references.
-fn descend<'a>(root: &'a Value, schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
+fn descend<'a>(root: &'a Value, schema: &'a Value, path: &[impl AsRef<str>]) -> Vec<&'a Value> {
     let here = applied(root, schema);
     let Some((first, rest)) = path.split_first() else { return here };
     here.iter()
-        .flat_map(|schema| match first.parse::<usize>() {
+        .flat_map(|schema| match first.as_ref().parse::<usize>() {
             Ok(index) => [schema.get("items"), schema.get("prefixItems").and_then(|items| items.get(index))],
-            Err(_) => [schema.get("properties").and_then(|p| p.get(*first)), None],
+            Err(_) => [schema.get("properties").and_then(|p| p.get(first.as_ref())), None],
         })
         .flatten()
         .flat_map(|inner| descend(root, inner, rest))

@@ -26,7 +26,9 @@ struct Judged {
 const AT_ONCE: usize = 4;
 
 /// What is proposed for a deviation: the entry must have these members, so that it means the right message and kind.
-const PROPOSED: [(&str, &str, &str); 13] = [
+const PROPOSED: [(&str, &str, &str); 15] = [
+    ("airavata", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
+    ("emprops", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
     ("concierge", "greeting-other", r#"{ "message": "hello", "instead": { "type": "WELCOME" } }"#),
     (
         "concierge",

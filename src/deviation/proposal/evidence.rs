@@ -46,12 +46,15 @@ pub struct Evidence {
 /// The first message in which a member was not as a check needed it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unfit {
-    /// Its index in the pack, if it was recognised.
-    pub message: Option<usize>,
+    /// Its index in the pack.
+    pub message: usize,
     pub json: Value,
     /// The rules of all such checks.
     pub rules: BTreeSet<String>,
 }
+
+/// Longest message in bytes that is kept: a hub may send longer ones.
+pub const MOST_BYTES: usize = 10_000;
 
 /// Most names of members that are kept: a hub may invent any number.
 const MOST_MEMBERS: usize = 500;
@@ -73,13 +76,7 @@ impl Evidence {
     }
 
     /// Adds a member that was not as a check of these rules needed it, and its message.
-    pub fn add_unfit(
-        &mut self,
-        place: String,
-        message: Option<usize>,
-        json: &Value,
-        rules: impl Iterator<Item = String>,
-    ) {
+    pub fn add_unfit(&mut self, place: String, message: usize, json: &Value, rules: impl Iterator<Item = String>) {
         let new = || Unfit { message, json: json.clone(), rules: BTreeSet::new() };
         self.unfit.entry(place).or_insert_with(new).rules.extend(rules);
     }

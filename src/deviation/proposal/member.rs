@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::evidence::Evidence;
 use super::members;
-use crate::deviation::place::{at, general};
+use crate::deviation::place::{first, general};
 use crate::deviation::pointer;
 use crate::protocol::schema::{Violation, ViolationKind};
 use crate::protocol::{MessageType, Pack};
@@ -85,11 +85,10 @@ pub(super) fn fitting(
     let member = general(json, place);
     let entry = if let Some(value) = json.pointer(place) {
         let example = message.template();
-        let documented = example.pointer(&at(&member, &[]))?;
+        let documented = example.pointer(&first(&member))?;
         conversion(message, &member, documented, value)?
     } else {
-        let names: Vec<String> = object.split('/').skip(1).map(unescape).collect();
-        let documented = message.schema.members(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let documented = message.schema.members(&path(object));
         let others = received.keys().filter(|other| !documented.contains(other));
         let alike = others.map(|other| (strsim::jaro_winkler(&plain(&unescape(name)), &plain(other)), other));
         let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -140,9 +139,7 @@ fn collect_objects<'a>(
 ) {
     match (documented, received) {
         (Value::Object(documented), Value::Object(received)) => {
-            let names: Vec<String> = at(place, &[]).split('/').skip(1).map(unescape).collect();
-            let path: Vec<&str> = names.iter().map(String::as_str).collect();
-            if !path.is_empty() && expected.schema.members(&path).is_empty() {
+            if !place.is_empty() && expected.schema.members(&path(place)).is_empty() {
                 return;
             }
             into.push(Beside { place: place.to_owned(), documented, received });
@@ -208,11 +205,9 @@ fn retyped(expected: &MessageType, beside: &Beside<'_>, breaks: impl Fn(&str) ->
 fn conversion(message: &MessageType, member: &str, documented: &Value, received: &Value) -> Option<Value> {
     let (from_hub, to_hub) = match (documented, received) {
         (Value::Number(example), Value::String(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
-            let place = at(member, &[]);
-            let names: Vec<String> = place.split('/').skip(1).map(unescape).collect();
-            let path: Vec<&str> = names.iter().map(String::as_str).collect();
             // Other messages may have a fraction.
-            let whole = !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&path);
+            let whole =
+                !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&path(member));
             (if whole { "${value | int}" } else { "${value | float}" }, "${value | string}")
         }
         (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
@@ -246,6 +241,11 @@ fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Opt
         entry["direction"] = Value::from("from-hub");
     }
     Some(entry)
+}
+
+/// Returns the names on the way to a place, in the first item of each list.
+fn path(place: &str) -> Vec<String> {
+    first(place).split('/').skip(1).map(unescape).collect()
 }
 
 /// Returns a name without case and separators, so that `jobId` and `job_id` are equal.

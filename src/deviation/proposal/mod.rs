@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-pub use evidence::{Evidence, Missed, MissedKind};
+pub use evidence::{Evidence, MOST_BYTES, Missed, MissedKind};
 use member::{different, fitting, lacking};
 use message::{absent, form};
 
@@ -83,9 +83,8 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         found.add(message, Some(entry), []);
     }
     for (place, unfit) in &evidence.unfit {
-        let Some(message) = unfit.message else { continue };
-        let entry = fitting(&pack.messages[message], place, &unfit.json, evidence);
-        found.add(message, entry, &unfit.rules);
+        let entry = fitting(&pack.messages[unfit.message], place, &unfit.json, evidence);
+        found.add(unfit.message, entry, &unfit.rules);
     }
     let new = found.consistent().filter(|one| !known.entries().iter().any(|known| change(&known.entry) == one.entry));
     proposals.extend(new.map(|Candidate { entry, messages, mut rules }| {
