@@ -298,7 +298,8 @@ impl Reader<'_> {
         let member = self.member(kind, node)?;
         if member.ends_with("/*") {
             let message = format!("`{member}` means every item of the list, and `{kind}` is about a member");
-            return self.wrong(node.span, message, format!("name a member of the items: \"{member}/NAME\""));
+            let span = node.get("member").map_or(node.span, |member| member.span);
+            return self.wrong(span, message, format!("name a member of the items: \"{member}/NAME\""));
         }
         Some(member)
     }
