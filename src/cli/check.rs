@@ -1,6 +1,6 @@
 //! `hubproof check`: tests a hub against the scenarios of its protocol.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
 use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
-use crate::deviation::proposal::{MissedKind, to_toml};
+use crate::deviation::proposal::to_toml;
 use crate::event::{Event, ScenarioReport};
 use crate::hub::prepare::Subject;
 use crate::hub::process::GRACE;
@@ -155,10 +155,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
 }
 
 /// Rounds in which `--explore` assumes further deviations, at most.
-const EXPLORED: usize = 12;
-
-/// So many conversations that miss the same message are enough to see what is in its place.
-const ENOUGH: usize = 3;
+const EXPLORED: usize = 8;
 
 /// Runs the scenarios; with `explore` again, with the deviations that each round proposes, until none is new.
 async fn go(
@@ -181,7 +178,6 @@ async fn go(
     let mut reports = Aggregator::new(outlines);
     let mut stop_signals = 0;
     let mut rounds = 0;
-    let mut found_none = false;
     loop {
         for subject in &subjects {
             reports.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
@@ -189,29 +185,21 @@ async fn go(
         // A hub may keep the names of the rounds before.
         let stamp = if rounds == 0 { options.stamp.clone() } else { hub::stamp() };
         let options = Options { stamp, ..options.clone() };
-        let ends_early = explore && !found_none && rounds < EXPLORED && options.repeat == 1;
-        let (signals, ended_early) = round(started, subjects.clone(), options, begun, &mut reports, ends_early).await?;
-        stop_signals += signals;
+        stop_signals += round(started, subjects.clone(), options, begun, &mut reports).await?;
         rounds += 1;
         if !explore || stop_signals > 0 || rounds > EXPLORED {
             break;
         }
         let so_far = reports.clone().finish(shown.clone(), begun_ms, begun.elapsed(), false);
-        found_none = true;
         for (subject, protocol) in subjects.iter_mut().zip(&so_far.protocols) {
             let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
             let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
-            found_none &= entries.is_empty();
             let own = reports.reports_mut(&protocol.name);
             let departs =
                 |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.is_of_another_form();
-            let played: BTreeSet<&str> = own.iter().map(|report| report.id.as_str()).collect();
             let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
-            subject.programs.retain(|program| {
-                let id = program.id.as_str();
-                if entries.is_empty() { ended_early } else { !played.contains(id) || again.contains(id) }
-            });
-            if !entries.is_empty() && !subject.programs.is_empty() {
+            subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
+            if !subject.programs.is_empty() {
                 hub::assume(subject, &entries, sources)?;
             }
         }
@@ -246,42 +234,24 @@ fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
 }
 
 /// Runs the scenarios once: one loop shows progress and collects the reports. Returns the number of signals to stop.
-/// `ends_early`: ends once enough scenarios have missed the same message; whether it did is returned, too.
 async fn round(
     started: &mut Started,
     subjects: Vec<Subject>,
     options: Options,
     run_begun: Instant,
     reports: &mut Aggregator,
-    ends_early: bool,
-) -> Result<(usize, bool), CliError> {
+) -> Result<usize, CliError> {
     // A round counts from its own beginning.
     let before = run_begun.elapsed();
     let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run(subjects, options, events, interrupt));
-    let mut missed: BTreeMap<(String, usize), usize> = BTreeMap::new();
-    let mut enough = false;
     let handle = |event| match event {
         RunEvent::Event(event) => {
             progress.see(&event);
             if let Event::Finished(mut report) = event {
-                // What was interrupted is played again.
-                if enough {
-                    return;
-                }
                 report.begun += before;
-                if let (true, Some(MissedKind::Message { message, .. })) =
-                    (ends_early, report.missed.as_ref().map(|m| &m.what))
-                {
-                    let times = missed.entry((report.protocol.clone(), *message)).or_default();
-                    *times += 1;
-                    enough = *times == ENOUGH;
-                    if enough {
-                        stop.send_replace(true);
-                    }
-                }
                 reports.add(*report);
             }
         }
@@ -292,7 +262,7 @@ async fn round(
     let followed = hub::follow(running, inbox, &stop, &mut started.signals, handle).await;
     progress.finish();
     let (stop_signals, _) = followed?;
-    Ok((stop_signals, enough))
+    Ok(stop_signals)
 }
 
 /// Reads `80%`, or `80`.
