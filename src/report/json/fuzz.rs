@@ -21,7 +21,7 @@ pub(super) struct Fuzzed<'a> {
     after_opening_percent: f64,
     /// Percent of decided cases that were decided by an oracle that demands more than survival.
     judged_percent: f64,
-    /// Number of cases in which each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
+    /// In how many cases each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
     oracles: BTreeMap<&'a str, Oracle>,
     /// Every cell: a combination of message, mutation and moment.
     cells: Vec<Cell<'a>>,
@@ -33,7 +33,7 @@ pub(super) struct Fuzzed<'a> {
     ended: Option<&'a str>,
     /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     stuck: Option<u64>,
-    /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
+    /// A new client takes far longer at the end than at the start to connect and be answered.
     slower: Option<Slower>,
 }
 

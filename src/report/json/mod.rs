@@ -82,9 +82,9 @@ struct Protocol<'a> {
     summary: String,
     /// Why the hub may implement another protocol, in one sentence.
     doubt: Option<String>,
-    /// Failed checks and failed preconditions, each once for all scenarios. Those that block most come first.
+    /// What went wrong, each once for all scenarios: failed checks and failed preconditions, those that block most first.
     root_causes: Vec<RootCause<'a>>,
-    /// Failed preconditions that blocked checks, each once.
+    /// Failed preconditions because of which checks were not evaluated, each once.
     causes: Vec<SharedCause<'a>>,
     /// The hubs that the run started by a command.
     processes: Vec<Process<'a>>,
@@ -92,7 +92,7 @@ struct Protocol<'a> {
     baseline: Vec<Entry<'a>>,
     /// The deviations of the hub that the target declares.
     deviations: Vec<Deviating<'a>>,
-    /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
+    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
     proposals: Vec<Proposed<'a>>,
     scenarios: Scenarios<'a>,
     checks: Totals,
@@ -149,7 +149,7 @@ enum Word {
     Inconclusive,
 }
 
-/// A check or a step without rules that failed, with all scenarios in which it was found.
+/// A check that failed, or a step without rules that did, with all scenarios in which it was found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct RootCause<'a> {
@@ -161,7 +161,7 @@ struct RootCause<'a> {
     unreachable: bool,
     place: Place<'a>,
     scenarios: Vec<String>,
-    /// The rules that the hub breaks.
+    /// The rules that it breaks.
     rules: Vec<&'a str>,
     blocks: Blocks,
     /// Whether the baseline expects it: a check in the first of the scenarios, a precondition in all.
@@ -200,9 +200,9 @@ struct Process<'a> {
     instances: &'a [String],
     /// How often the hub was started and listened.
     starts: usize,
-    /// Number of starts after the first: the hub had ended, was destroyed, or had to be fresh for one scenario.
+    /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// Each time the hub ended by itself or hung.
+    /// Each time that the hub ended by itself or hung.
     crashes: Vec<Crash<'a>>,
     /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
@@ -213,11 +213,11 @@ struct Process<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Crash<'a> {
     status: &'a str,
-    /// Whether the hub hung: it had not ended, but accepted connections and sent nothing.
+    /// Whether it had not ended, but accepted connections and sent nothing.
     hung: bool,
     /// The scenarios that were being played on the hub when it ended.
     during: &'a [String],
-    /// The scenario that ended last before the crash.
+    /// The scenario that had ended last before the crash.
     after: Option<&'a str>,
     /// The scenario that caused the crash: the process had played nothing else.
     blamed: Option<&'a str>,
@@ -252,9 +252,9 @@ struct Entry<'a> {
 struct Proposed<'a> {
     /// The entry `[[deviation]]` of a target file, as JSON, with a reason to fill in.
     entry: &'a serde_json::Value,
-    /// Whether the entry is complete: no value in it is known only to the user.
+    /// Whether it has no value that only the user knows.
     complete: bool,
-    /// Rules that were not judged, and might be with this deviation.
+    /// Rules that were not judged, and might be with it.
     unblocks: Vec<&'a str>,
 }
 
@@ -266,9 +266,9 @@ struct Deviating<'a> {
     /// What is different, in one line.
     text: &'a str,
     reason: &'a str,
-    /// The rules that the hub breaks.
+    /// The rules that it breaks.
     rules: Vec<&'a str>,
-    /// `stale`: the hub does as documented. The entry must be deleted, and the run fails.
+    /// `stale`: the hub does as documented, so that the entry must be deleted, and the run fails.
     standing: Standing,
     /// How often it applied.
     observed: usize,
@@ -289,7 +289,7 @@ enum Standing {
     Expected,
     /// The entry is declared flaky, or its check failed in only some repetitions.
     Flaky,
-    /// The entry no longer fails. It must be deleted, and the run fails.
+    /// What the entry expects does not fail any more: the entry must be deleted, and the run fails.
     Stale,
     Undecided,
     NotPlayed,
@@ -329,7 +329,7 @@ struct Scenario<'a> {
     mistake: Option<&'a str>,
     repetitions: usize,
     checks: Vec<Check<'a>>,
-    /// The repetition that the following members describe: the first with the verdict of the whole.
+    /// The repetition that all members from here on are about: the first with the verdict of the whole.
     repetition: usize,
     /// The instance of the target; empty if the scenario was not played.
     instance: &'a str,
@@ -340,7 +340,7 @@ struct Scenario<'a> {
     /// The successful wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
     history: Vec<Frame<'a>>,
-    /// Number of frames that did not fit into the bounded history.
+    /// Frames that did not fit into the bounded history.
     history_dropped: usize,
 }
 
@@ -454,11 +454,11 @@ struct Rules<'a> {
 struct Reach {
     /// Rules of level must, stated or implied, that a hub can break.
     musts: usize,
-    /// Number of these that are proven: judged at their own level.
+    /// Those of them that are proven: judged at their own level.
     judged: usize,
-    /// Whether this is enough to pass, see `--min-judged`.
+    /// Whether that is enough to pass: see `--min-judged`.
     enough: bool,
-    /// The others, by the reason why they were not judged.
+    /// The others, by the reason why not.
     not_judged: Vec<NotJudged>,
 }
 
@@ -466,7 +466,7 @@ struct Reach {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct NotJudged {
     musts: usize,
-    /// The reason in a few words, such as `need a hook`.
+    /// In a few words, such as `need a hook`.
     why: &'static str,
 }
 
@@ -480,7 +480,7 @@ struct Rule<'a> {
     /// Section of a document that has sections.
     section: Option<&'a str>,
     text: &'a str,
-    /// For an implied rule: what it follows from.
+    /// For an implied rule: from what it follows.
     from: Option<&'a str>,
     status: Status,
     proven: bool,
