@@ -1,5 +1,5 @@
 //! The invariants of the layout (ARCHITECTURE.md): modules of `src` use only those above them, folders stay small, and
-//! sockets and printing are confined to some modules. Tested on the text of the files, without macro expansion.
+//! sockets, tokio and printing are confined to some modules. Tested on the text of the files, without macro expansion.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +15,16 @@ const ROOMS: usize = 20;
 const FILES: usize = 22;
 /// Folders that may open sockets. `cli` serves the metrics of a load run.
 const SOCKETS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
+/// Folders that may use tokio.
+const TOKIO: [&str; 7] = [
+    "src/transport/",
+    "src/reference/",
+    "src/hub/",
+    "src/check/",
+    "src/fuzz/campaign/",
+    "src/load/engine/",
+    "src/cli/",
+];
 /// Folders that may print.
 const PRINTING: [&str; 2] = ["src/cli/", "src/main.rs"];
 /// Folders that may use the reference server's crate.
@@ -89,16 +99,18 @@ fn upward(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Returns sockets, printing and uses of the reference server's crate outside the permitted folders.
+/// Returns uses of sockets, tokio, printing and the reference server's crate outside the permitted folders.
 fn out_of_place(path: &str, text: &str) -> Vec<String> {
     static SOCKET: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\b(?:(?:Tcp|Udp|Unix)(?:Stream|Listener|Socket)|tokio::net|mio|socket2)\b").unwrap()
     });
+    static ASYNC: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\btokio(?:_rustls)?::").unwrap());
     static PRINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\be?print(?:ln)?!").unwrap());
     static CRATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bhubproof_reference\b").unwrap());
     let mut found = Vec::new();
     for (pattern, allowed, what, help) in [
         (&SOCKET, &SOCKETS[..], "a socket", "take frames or bytes instead"),
+        (&ASYNC, &TOKIO[..], "tokio", "make it a state machine"),
         (&PRINT, &PRINTING[..], "prints", "return the text"),
         (&CRATE, &REFERENCE[..], "the reference server", "take what is needed as plain data"),
     ] {
@@ -166,7 +178,7 @@ fn rooms_use_only_those_above_them() {
 }
 
 #[test]
-fn sockets_printing_and_the_reference_server_stay_where_they_belong() {
+fn sockets_tokio_printing_and_the_reference_server_stay_where_they_belong() {
     let files = files_of("src");
     let found: Vec<String> = files.iter().flat_map(|(path, text)| out_of_place(path, text)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -206,10 +218,12 @@ mod checks {
 
     #[rstest]
     #[case::import("src/report/json.rs", "use std::net::{IpAddr, TcpStream};\n", &["src/report/json.rs:1: a socket"])]
-    #[case::path("src/report/json.rs", "\n\n    tokio::net::lookup_host(host)\n", &["src/report/json.rs:3: a socket"])]
+    #[case::path("src/report/json.rs", "\n\n    tokio::net::lookup_host(host)\n", &["src/report/json.rs:3: a socket", "src/report/json.rs:3: tokio"])]
     #[case::poll("src/load/client/io.rs", "use mio::Poll;\n", &["src/load/client/io.rs:1: a socket"])]
     #[case::address("src/report/json.rs", "use std::net::IpAddr;\n// TcpStream\n", &[])]
     #[case::allowed("src/load/engine/mod.rs", "use mio::Poll;\n", &[])]
+    #[case::task("src/fuzz/oracle/mod.rs", "tokio::spawn(play());\n", &["src/fuzz/oracle/mod.rs:1: tokio"])]
+    #[case::campaign("src/fuzz/campaign/mod.rs", "use tokio::time::Instant;\n", &[])]
     #[case::line("src/report/json.rs", "println!(\"{text}\");\n", &["src/report/json.rs:1: prints"])]
     #[case::error("src/report/json.rs", "    eprint!(\"{text}\");\n", &["src/report/json.rs:1: prints"])]
     #[case::another_macro("src/report/json.rs", "// println!\nsprintln!();\n", &[])]
@@ -217,7 +231,7 @@ mod checks {
     #[case::main("src/main.rs", "eprintln!();\n", &[])]
     #[case::reference("src/check/job.rs", "use hubproof_reference as r;\n", &["src/check/job.rs:1: the reference"])]
     #[case::start("src/reference/hubs.rs", "use hubproof_reference as reference;\n", &[])]
-    fn sockets_and_printing_in_a_room_where_they_are_forbidden_are_found(
+    fn sockets_tokio_and_printing_in_a_room_where_they_are_forbidden_are_found(
         #[case] path: &str,
         #[case] text: &str,
         #[case] want: &[&str],

@@ -1,3 +1,4 @@
 //! Conventions of the repository's files.
 
 pub mod architecture;
+pub mod recipes;

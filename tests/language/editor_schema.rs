@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use hubproof::scenario::functions::NAMES;
+use hubproof::scenario::parse::verbs::head;
 use hubproof::scenario::{SharedFile, parse};
 use hubproof::syntax::diagnostic::Severity;
 use hubproof::syntax::json_schema::{mistakes, walk};
@@ -13,6 +15,7 @@ use jsonschema::{Registry, Validator};
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::reference_examples::{Example, examples};
 use crate::support::disk::{self, CONCIERGE};
 
 fn schema(name: &str) -> Value {
@@ -104,15 +107,9 @@ fn every_scenario_and_every_example_of_the_book_fits_the_editor_schema() {
             texts.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
         }
     }
-    let reference = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
-    let blocks: Vec<&str> = reference
-        .split("```yaml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split_once("```"))
-        .map(|(block, _)| block)
-        .collect();
-    assert!(texts.len() > 20 && blocks.len() > 20, "{} files, {} examples", texts.len(), blocks.len());
-    texts.extend(blocks.iter().map(|block| (block.lines().next().unwrap().to_owned(), (*block).to_owned())));
+    let examples = examples();
+    assert!(texts.len() > 20 && examples.len() > 20, "{} files, {} examples", texts.len(), examples.len());
+    texts.extend(examples.into_iter().map(|Example { text, .. }| (text.lines().next().unwrap().to_owned(), text)));
     for (name, text) in texts {
         let validator = if name.ends_with("shared.yaml") { &shared } else { &scenario };
         let wrong: Vec<String> =
@@ -197,17 +194,33 @@ fn each_option_belongs_to_the_same_verbs_as_in_the_parser() {
 }
 
 #[test]
-fn the_page_about_the_language_has_a_section_for_every_verb() {
-    let reference = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
-    let sections: BTreeSet<&str> = reference
+fn the_page_about_the_language_has_a_section_and_the_options_of_every_verb() {
+    let page = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
+    let steps = page.split("\n## ").find(|part| part.starts_with("Steps\n")).unwrap();
+    let sections: BTreeSet<&str> = steps
         .lines()
         .filter_map(|line| line.strip_prefix("### "))
         .filter(|title| *title != "Groups")
         .flat_map(|title| title.split(", "))
         .collect();
     let heads = heads();
-    let verbs: BTreeSet<&str> = heads.iter().map(|(head, ..)| head.strip_prefix("client ").unwrap_or(head)).collect();
-    assert_eq!(sections, verbs);
+    let verb = |head: &'static str| head.strip_prefix("client ").unwrap_or(head);
+    assert_eq!(sections, heads.iter().map(|(head, ..)| verb(head)).collect());
+    for (key, ..) in heads {
+        let options = head(key).unwrap().verb.options();
+        let options: Vec<String> = options.iter().map(|option| format!("`{option}`")).collect();
+        let row = steps.lines().find(|line| line.starts_with(&format!("| [`{}`](", verb(key)))).unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(cells[2], options.join(", "), "{row}");
+    }
+}
+
+#[test]
+fn the_page_about_the_language_lists_every_function() {
+    let page = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
+    let table = page.split("\n## ").find(|part| part.starts_with("Functions\n")).unwrap();
+    let missing: Vec<&&str> = NAMES.iter().filter(|name| !table.contains(&format!("`{name}("))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[rstest]

@@ -1,4 +1,4 @@
-//! Every example of docs/src/scenario-language.md is a scenario that runs, and passes against the reference server.
+//! Every example of the two pages about the scenario language is a scenario that passes against the reference server.
 
 use std::fs;
 
@@ -8,31 +8,48 @@ use hubproof::syntax::source::Sources;
 use crate::support::disk;
 use crate::support::sim_connection::Protocol;
 
-/// The yaml blocks that begin with `# scenarios/PROTOCOL/NAME.yaml`.
-fn examples() -> Vec<(String, String, String)> {
-    let page = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
+/// A complete scenario that a page shows.
+pub struct Example {
+    protocol: String,
+    file: String,
+    pub text: String,
+}
+
+/// Returns the examples of the reference, each of which begins with `# scenarios/PROTOCOL/NAME.yaml`, and the stages of the
+/// tutorial, all of them the concierge's.
+pub fn examples() -> Vec<Example> {
     let mut examples = Vec::new();
-    for block in page.split("```yaml\n").skip(1) {
-        let text = block.split("```").next().unwrap();
-        let Some(path) = text.lines().next().and_then(|line| line.strip_prefix("# scenarios/")) else { continue };
-        let (protocol, name) = path.trim().split_once('/').unwrap();
-        examples.push((protocol.to_owned(), name.to_owned(), text.to_owned()));
+    for text in yaml_blocks("scenario-language.md") {
+        let path = text.lines().next().and_then(|line| line.strip_prefix("# scenarios/"));
+        let (protocol, file) = path.and_then(|path| path.split_once('/')).unwrap_or_else(|| panic!("no path: {text}"));
+        examples.push(Example { protocol: protocol.to_owned(), file: file.to_owned(), text });
+    }
+    for (index, text) in yaml_blocks("writing-scenarios.md").into_iter().enumerate() {
+        let file = format!("example-tutorial-{}.yaml", index + 1);
+        examples.push(Example { protocol: "concierge".to_owned(), file, text });
     }
     examples
 }
 
+fn yaml_blocks(page: &str) -> Vec<String> {
+    let page = fs::read_to_string(disk::root().join("docs/src").join(page)).unwrap();
+    let blocks = page.split("\n```yaml").skip(1).map(|rest| rest.split_once('\n').unwrap().1);
+    blocks.map(|block| block.split_once("```").unwrap().0.to_owned()).collect()
+}
+
 #[test]
-fn every_example_of_the_language_page_passes() {
+fn every_example_of_the_pages_about_the_language_passes() {
     let examples = examples();
-    assert!(examples.len() >= 20, "only {} examples", examples.len());
+    let tutorial = examples.iter().filter(|example| example.file.starts_with("example-tutorial-")).count();
+    assert!(examples.len() >= 30 && tutorial >= 6, "{} examples, {tutorial} of the tutorial", examples.len());
     for protocol in ["qi", "concierge", "websocket"] {
         let mut sources = Sources::default();
         let mut folder = disk::folder(protocol, &mut sources);
         // The examples stand in for the protocol's own scenarios, beside its shared.yaml.
         folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
-        for (_, name, text) in examples.iter().filter(|(of, _, _)| of == protocol) {
-            let file = sources.add(format!("docs/src/scenario-language.md: {name}"), text.clone());
-            assert!(folder.scenarios.insert(name.clone(), file).is_none(), "{name} stands there twice");
+        for Example { file, text, .. } in examples.iter().filter(|example| example.protocol == protocol) {
+            let source = sources.add(format!("docs/src: {file}"), text.clone());
+            assert!(folder.scenarios.insert(file.clone(), source).is_none(), "two examples are called {file}");
         }
         let protocol = Protocol::of(&folder, sources);
         assert_eq!(

@@ -40,6 +40,17 @@ fn every_timing_and_count_has_a_unique_index_and_name() {
 }
 
 #[test]
+fn a_threshold_can_name_every_registered_metric() {
+    let layout = layout();
+    let times = layout.timings().into_iter().map(|timing| format!("{}.p50", layout.timing_name(timing)));
+    let counts = layout.counts().into_iter().map(|count| layout.count_name(count));
+    let levels = Gauge::ALL.iter().map(|gauge| format!("levels.{}", gauge.name()));
+    for name in times.chain(counts).chain(levels) {
+        assert!(selector::Metric::read(&name, &layout).is_ok(), "{name}");
+    }
+}
+
+#[test]
 fn intervals_end_on_time_and_empty_ones_are_included() {
     let mut recorder = recorder(0, None);
     recorder.sent(0, 0, 10);
