@@ -40,6 +40,7 @@ use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
 use crate::websocket::frame::{Frame, NO_ANSWER, Received};
+use crate::websocket::handshake::Dial;
 use actor::{Actor, Closing, End, Link};
 pub use checks::ALWAYS;
 use checks::Judgement;
@@ -137,23 +138,6 @@ pub enum Output {
         because: String,
         time: Duration,
     },
-}
-
-/// How an actor connects, beyond the target's address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dial {
-    /// `None`: the path of the target's URL.
-    pub path: Option<String>,
-    pub query: Vec<(String, String)>,
-    pub headers: Vec<(String, String)>,
-    pub subprotocols: Vec<String>,
-    pub from: Option<String>,
-    /// Headers that are left out of the request.
-    pub without: Vec<String>,
-    /// The HTTP method, in place of `GET`.
-    pub method: Option<String>,
-    /// The HTTP version, in place of `1.1`.
-    pub http: Option<String>,
 }
 
 /// Returns the needs of a program that these settings, words and hooks do not meet.

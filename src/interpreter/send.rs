@@ -9,60 +9,34 @@ use super::blocks::Progress;
 use super::checks::{evaluate, value_failure};
 use super::finding::Finding;
 use super::steps::StepResult;
-use super::{Conversation, Dial, Output};
+use super::{Conversation, Output};
 use crate::event::{Direction, Outcome};
 use crate::scenario::compose;
 use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
-use crate::syntax::matcher::kind as kind_of;
 use crate::websocket::frame::{Frame, Opcode};
+use crate::websocket::handshake::Dial;
 
 impl Conversation {
     pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
         let names = self.names(Some(id));
-        let text = |template: &Option<Template>| -> Result<Option<String>, Failure> {
-            match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
-                None | Some(Value::Null) => Ok(None),
-                Some(Value::String(text)) => Ok(Some(text)),
-                Some(other) => Ok(Some(other.to_string())),
+        let mut members = serde_json::Map::new();
+        for (name, template) in [
+            ("path", &connect.path),
+            ("query", &connect.query),
+            ("headers", &connect.headers),
+            ("subprotocols", &connect.subprotocols),
+            ("from", &connect.from),
+            ("method", &connect.method),
+            ("http", &connect.http),
+        ] {
+            if let Some(template) = template {
+                members.insert(name.to_owned(), evaluate(template, &names)?);
             }
-        };
-        let mut without = Vec::new();
-        // The value may hold secrets, so only its kind is shown.
-        let mistake = |option: &str, wanted: &str, found: &Value| {
-            Failure::mistake(format!("`{option}` must be {wanted}, not {}", kind_of(found)))
-        };
-        let mut pairs = |option: &str, template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
-            match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
-                None => Ok(Vec::new()),
-                Some(Value::Object(members)) => {
-                    let (gone, members): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, value)| value.is_null());
-                    without.extend(gone.into_iter().map(|(name, _)| name));
-                    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    Ok(members.into_iter().map(|(name, value)| (name, text(value))).collect())
-                }
-                Some(other) => Err(mistake(option, "a mapping", &other)),
-            }
-        };
-        let subprotocols = match connect.subprotocols.as_ref().map(|template| evaluate(template, &names)).transpose()? {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
-            Some(Value::String(one)) => vec![one],
-            Some(other) => return Err(mistake("subprotocols", "a list", &other)),
-        };
-        let mut dial = Dial {
-            path: text(&connect.path)?,
-            query: pairs("query", &connect.query)?,
-            headers: pairs("headers", &connect.headers)?,
-            subprotocols,
-            from: text(&connect.from)?,
-            method: text(&connect.method)?,
-            http: text(&connect.http)?,
-            without,
-        };
-        let Dial { headers, without, query, subprotocols, .. } = &mut dial;
-        self.config.deviations.upgrade(headers, without, query, subprotocols);
+        }
+        let mut dial = Dial::from_json(&Value::Object(members)).map_err(Failure::mistake)?;
+        self.config.deviations.upgrade(&mut dial);
         Ok(dial)
     }
 
@@ -72,14 +46,7 @@ impl Conversation {
         }
         let connection = self.connections.len() as u32;
         self.new_connection(id, connection);
-        // A request with changed handshake headers may get a different answer.
-        let is_handshake = |name: &String| {
-            let name = name.to_ascii_lowercase();
-            ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
-        };
-        self.actors[id].standard_upgrade = dial.method.is_none()
-            && dial.http.is_none()
-            && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(is_handshake);
+        self.actors[id].standard_upgrade = dial.is_standard();
         self.out.push(Output::Open { connection, dial });
     }
 
