@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::active_step::{Failure, Kind};
+use super::actor::Closing;
 use super::blocks::Progress;
-use super::checks::{evaluate, value_failure};
+use super::checks::{compare, evaluate, value_failure};
 use super::finding::Finding;
 use super::steps::StepResult;
 use super::{Conversation, Output};
@@ -36,15 +37,15 @@ impl Conversation {
             }
         }
         let mut dial = Dial::from_json(&Value::Object(members)).map_err(Failure::mistake)?;
-        self.config.deviations.upgrade(&mut dial);
+        self.deviations.declared.upgrade(&mut dial);
         Ok(dial)
     }
 
     pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
-        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+        if let Some(connection) = self.actors.open_connection(id) {
             self.out.push(Output::End { connection, reset: false });
         }
-        let connection = self.connections.len() as u32;
+        let connection = self.actors.connections.len() as u32;
         self.new_connection(id, connection);
         self.actors[id].standard_upgrade = dial.is_standard();
         self.out.push(Output::Open { connection, dial });
@@ -52,9 +53,8 @@ impl Conversation {
 
     /// Gives an actor a new connection, after checking the frames of the one before.
     pub(super) fn new_connection(&mut self, id: ActorId, connection: u32) {
-        self.judge_connection(id);
-        self.keep_leftovers(id);
-        self.connections.insert(connection, id);
+        self.leave_connection(id);
+        self.actors.connections.insert(connection, id);
         self.actors[id].reset_connection(connection);
     }
 
@@ -79,11 +79,11 @@ impl Conversation {
 
     pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
         let Composed { name, value, wire } = self.compose(Some(id), compose)?;
-        let of_hub = self.of_hub(&value);
+        let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.world);
         // Quicker than `to_string`.
         let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
         let mut frames = fragments(text.as_bytes(), compose.fragments);
-        if self.is_server(id) {
+        if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
         let from_hub = wire.is_some_and(|wire| wire.from_hub);
@@ -103,8 +103,8 @@ impl Conversation {
         from_hub: bool,
     ) -> Option<Arc<Wire>> {
         let connection = self.actors[id].connection?;
-        let sequence = self.next_sequence();
-        let masker = Arc::clone(&self.config.masker);
+        let sequence = self.history.next_event();
+        let masker = Arc::clone(&self.history.masker);
         let masked = masker.mask(text);
         self.record_masked(id, connection, Direction::Sent, kind, &masked, size);
         self.actors[id].last_sent = Some(crate::syntax::matcher::cut(&masked, 400));
@@ -128,7 +128,8 @@ impl Conversation {
             return Err(Failure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
         };
         let mut value = message.template();
-        let role = id.or_else(|| self.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
+        let role =
+            id.or_else(|| self.blocks.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
             let pointer = if place.starts_with('/') {
                 place.clone()
@@ -163,7 +164,7 @@ impl Conversation {
                 violation.expected,
                 violation.found
             ))),
-            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
+            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.program.is_server(id)) => {
                 Err(Failure::mistake(format!("`{name}` as it would be sent is valid, so `breaks` is wrong; remove it")))
             }
             _ => Ok(Composed { name, value, wire }),
@@ -178,12 +179,12 @@ impl Conversation {
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
             return Err(Failure::mistake("`sends raw` takes one of text, binary, frames, bytes"));
         };
-        let server = self.is_server(id);
+        let server = self.program.is_server(id);
         let mut shown = String::new();
         let mut opcode = "text";
         let mut frames = match (kind.as_str(), content) {
             ("text", Value::String(text)) => {
-                shown = self.text_of_hub(text);
+                shown = self.deviations.sent_text(&self.program.pack, text, &self.environment.world);
                 vec![Frame::text(shown.as_bytes())]
             }
             ("binary", Value::String(text)) => {
@@ -232,16 +233,16 @@ impl Conversation {
             _ => String::new(),
         };
         let frame = Frame::close(code, &reason);
-        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
         self.ended_by_step(id);
-        self.actors[id].closing = super::Closing::Sent;
+        self.actors[id].closing = Closing::Sent;
         Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
     }
 
     pub(super) fn drop_connection(&mut self, id: ActorId, reset: bool) {
-        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+        if let Some(connection) = self.actors.open_connection(id) {
             self.record(id, connection, Direction::Sent, if reset { "reset" } else { "fin" }, "", 0);
             self.out.push(Output::End { connection, reset });
             self.ended_by_step(id);
@@ -250,7 +251,7 @@ impl Conversation {
 
     /// Records that a step of this actor ended the connection.
     pub(super) fn ended_by_step(&mut self, id: ActorId) {
-        let sequence = self.next_sequence();
+        let sequence = self.history.next_event();
         self.ended_by_us(id, sequence, String::new(), true);
     }
 
@@ -267,21 +268,26 @@ impl Conversation {
             let came = || Bound::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
             let names = reaction.as_.iter().map(|name| (name.clone(), came())).collect();
             let kind = super::blocks::Kind::Opening { rest: Vec::new() };
-            self.push(super::blocks::Frame { names, kind, me: Some(id), ..super::blocks::Frame::body(reaction.block) });
+            self.blocks.push(super::blocks::Frame {
+                names,
+                kind,
+                me: Some(id),
+                ..super::blocks::Frame::body(reaction.block)
+            });
             let fits = reaction
                 .pattern
                 .as_ref()
-                .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
+                .is_none_or(|pattern| matches!(compare(pattern, json, &self.names(Some(id))), Finding::Holds));
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is no request that a later step waits for.
             let request = self.actors[id].last_message.take();
             let failure = steps.map(|step| self.reaction_step(id, step)).find_map(Result::err);
             self.actors[id].last_message = request;
-            self.stack.pop();
+            self.blocks.stack.pop();
             match failure {
                 None => {}
                 Some(Failure { kind: Kind::Mistake, message, .. }) => {
-                    self.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
+                    self.judgement.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
                 }
                 // A value from the hub cannot be used, which the schema of the message is about.
                 Some(failure) => {
