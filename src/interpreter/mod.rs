@@ -204,6 +204,7 @@ fn users(program: &Program) -> usize {
     actors + program.lets.iter().filter(|(_, template)| next(template)).count()
 }
 
+/// A program while it is played.
 pub struct Conversation {
     program: Arc<Program>,
     environment: Environment,
