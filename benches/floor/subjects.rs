@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hubproof::websocket::handshake;
+use hubproof::websocket::handshake::{self, Dial};
 use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
 use crate::wire::{self, Epoll, MESSAGE};
@@ -66,8 +66,8 @@ fn plain(task: &Task, raw: bool) -> u64 {
         let mut stream = TcpStream::connect(task.address).unwrap();
         stream.set_nodelay(true).unwrap();
         if !raw {
-            let request = handshake::Request { host: "127.0.0.1", key: &handshake::key(), ..Default::default() };
-            stream.write_all(&handshake::request(&request).unwrap()).unwrap();
+            let request = Dial::default().request("127.0.0.1", "/", &handshake::key());
+            stream.write_all(&request.unwrap()).unwrap();
             // On loopback the whole answer arrives at once, and nothing follows it.
             assert!(stream.read(&mut scratch).unwrap() > 0);
         }

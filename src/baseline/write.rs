@@ -1,6 +1,8 @@
 //! Writes a baseline for the current failures, keeping what its author wrote.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
 
 use super::Entry;
 use super::matching::{of_precondition, standing};
@@ -17,6 +19,15 @@ const HEAD: &str = "\
 # until its entry is deleted. `failure` is a scenario, or scenario:check as reports name it, or protocol: step: message, for
 # a step that stops scenarios before their checks; `flaky = true` says that it fails only now and then.
 ";
+
+/// A table `[[known]]` as it is written.
+#[derive(Serialize)]
+struct Known {
+    failure: String,
+    reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flaky: Option<bool>,
+}
 
 /// Returns the updated file: entries that still fail are kept verbatim, with reasons and comments; stale ones are
 /// removed; new failures are appended. `before` is the existing file's text with its entries. Warnings count as
@@ -41,12 +52,12 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
     let stale: Vec<&Entry> = entries.iter().filter(|entry| standing(entry) == Standing::Stale).collect();
     let mut out = without(text, &stale);
     let mut append = |failure: String, flaky: bool| {
-        let flaky = if flaky { "flaky = true\n" } else { "" };
-        let failure = toml::Value::from(failure);
+        let entry = Known { failure, reason: REASON, flaky: flaky.then_some(true) };
         if !out.is_empty() && !out.ends_with("\n\n") {
             out.push_str(if out.ends_with('\n') { "\n" } else { "\n\n" });
         }
-        out.push_str(&format!("[[known]]\nfailure = {failure}\nreason = {}\n{flaky}", toml::Value::from(REASON)));
+        // Texts and a flag can always be written.
+        out.push_str(&toml::to_string(&BTreeMap::from([("known", [entry])])).unwrap_or_default());
     };
     let mut written = BTreeSet::new();
     let counts = |verdict| verdict == Verdict::Fail || (report.options.strict && verdict == Verdict::Warn);

@@ -1,7 +1,6 @@
 //! Plays one scenario against one hub: carries events between a [`Conversation`] and sockets, timers and hooks.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +12,12 @@ use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::hook::{self, HookCall};
 use crate::hub::prepare::LONGEST_MESSAGE;
 use crate::hub::prepare::Site;
-use crate::interpreter::{Config, Conversation, Dial, Input, Output};
+use crate::interpreter::{Config, Conversation, Input, Output};
 use crate::report::text::time;
 use crate::scenario::Program;
 use crate::scenario::model::{ActorId, setting_value};
-use crate::transport::{self, ConnId, ConnectRequest, Connection, Held, Incoming, Limits, Listener, Outgoing};
+use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Limits, Listener, Outgoing};
+use crate::websocket::handshake::Dial;
 
 /// Events of all connections of a scenario that may wait to be handled; when they are full, reading pauses.
 const INCOMING: usize = 1024;
@@ -198,7 +198,7 @@ impl Driver {
     async fn perform(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::Open { connection, dial } => self.open(connection, dial).await,
+                Output::Open { connection, dial } => self.open(connection, dial),
                 Output::Send { connection, frames } => self.send(connection, Outgoing::Frames(frames)),
                 Output::SendBytes { connection, bytes } => self.send(connection, Outgoing::Bytes(bytes)),
                 Output::End { connection, reset } => {
@@ -217,33 +217,9 @@ impl Driver {
         }
     }
 
-    async fn open(&mut self, connection: u32, dial: Dial) {
-        let mut endpoint = self.site.endpoint.clone();
-        if dial.path.is_some() {
-            // A path of the scenario replaces the one in the target's URL.
-            endpoint.path = String::new();
-        }
-        let source = match dial.from.as_deref().map(str::parse::<IpAddr>) {
-            None => None,
-            Some(Ok(source)) => Some(source),
-            Some(Err(_)) => {
-                let what = crate::websocket::frame::Received::Unreachable {
-                    reason: format!("`{}` is not a source address", dial.from.unwrap_or_default()),
-                };
-                let (conn, at, held) = (ConnId(connection), Instant::now(), Held::default());
-                let _ = self.sender.send(Incoming { conn, at, what, held }).await;
-                return;
-            }
-        };
+    fn open(&mut self, connection: u32, dial: Dial) {
         let request = ConnectRequest {
-            path: dial.path.unwrap_or_default(),
-            query: dial.query,
-            headers: dial.headers,
-            without: dial.without,
-            subprotocols: dial.subprotocols,
-            method: dial.method,
-            http: dial.http,
-            source,
+            dial,
             tls: self.site.tls.clone(),
             timeout: self.patience.mul_f64(UPGRADE),
             limits: Limits {
@@ -253,7 +229,7 @@ impl Driver {
                 ..Limits::default()
             },
             room: self.site.room.clone(),
-            ..ConnectRequest::new(endpoint)
+            ..ConnectRequest::new(self.site.endpoint.clone())
         };
         let opened = transport::open(ConnId(connection), request, self.sender.clone());
         self.connections.insert(connection, opened);

@@ -2,115 +2,87 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-use toml::{Table, Value as Toml};
+use serde_json::{Value, json};
+use toml::Value as Toml;
 
 use super::{HookSpec, Instance, ONLY_INSTANCE, Target, format_duration};
 
 pub(super) fn to_toml(target: &Target) -> String {
-    let mut file = Table::new();
-    let mut put = |key: &str, value: Toml| drop(file.insert(key.to_owned(), value));
-    if let Some(protocol) = &target.protocol {
-        put("protocol", protocol.as_str().into());
+    let (only, several) = match target.instances.as_slice() {
+        [only] if only.name == ONLY_INSTANCE => (Some(instance(only, &target.hooks)), &[][..]),
+        several => (None, several),
+    };
+    let named = several.iter().map(|one| merged(&[json!({ "name": one.name }), instance(one, &target.hooks)]));
+    let values = json!({
+        "protocol": target.protocol,
+        "connections": target.connections,
+        "patience": format_duration(target.patience),
+        "quiet": format_duration(target.quiet),
+        "restartable": target.restartable,
+        "exec": target.exec.as_ref().map(|exec| &exec.text),
+    });
+    let tables = json!({
+        "instance": unless_empty(named.collect()),
+        "tls": unless_empty(merged(&[
+            json!({ "ca": target.tls.ca.as_ref().map(|ca| ca.to_string_lossy()) }),
+            json!({ "insecure": target.tls.insecure.then_some(true) }),
+        ])),
+        "hooks": hooks(target.hooks.iter()),
+        "deviation": unless_empty(target.deviations.iter().map(|declared| declared.0.to_json()).collect()),
+    });
+    match toml(&merged(&[values, only.unwrap_or_default(), tables])) {
+        Some(Toml::Table(file)) => file.to_string(),
+        _ => String::new(),
     }
-    if let Some(connections) = target.connections {
-        put("connections", Toml::Integer(i64::try_from(connections).unwrap_or(i64::MAX)));
-    }
-    put("patience", format_duration(target.patience).into());
-    put("quiet", format_duration(target.quiet).into());
-    put("restartable", target.restartable.into());
-    if let Some(exec) = &target.exec {
-        put("exec", exec.text.as_str().into());
-    }
-    match target.instances.as_slice() {
-        [only] if only.name == ONLY_INSTANCE => file.extend(instance(only, &target.hooks)),
-        several => {
-            let named = several.iter().map(|i| {
-                let mut table = Table::new();
-                table.insert("name".to_owned(), i.name.as_str().into());
-                table.extend(instance(i, &target.hooks));
-                Toml::Table(table)
-            });
-            file.insert("instance".to_owned(), Toml::Array(named.collect()));
-        }
-    }
-    let mut tls = Table::new();
-    if let Some(ca) = &target.tls.ca {
-        tls.insert("ca".to_owned(), ca.to_string_lossy().into_owned().into());
-    }
-    if target.tls.insecure {
-        tls.insert("insecure".to_owned(), true.into());
-    }
-    if !tls.is_empty() {
-        file.insert("tls".to_owned(), tls.into());
-    }
-    if !target.hooks.is_empty() {
-        file.insert("hooks".to_owned(), hooks(target.hooks.iter()));
-    }
-    if !target.deviations.is_empty() {
-        let declared = target.deviations.iter().filter_map(|declared| toml(&declared.0.to_json()));
-        file.insert("deviation".to_owned(), Toml::Array(declared.collect()));
-    }
-    file.to_string()
 }
 
 /// Returns the table of an instance, without hooks that are equal to those `of_all` instances.
-fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Table {
-    let mut table = Table::new();
-    table.insert("url".to_owned(), instance.url.as_str().into());
-    if let Some(exec) = &instance.exec {
-        table.insert("exec".to_owned(), exec.text.as_str().into());
-    }
-    if !instance.provides.is_empty() {
-        let words = instance.provides.iter().map(|word| word.as_str().into());
-        table.insert("provides".to_owned(), Toml::Array(words.collect()));
-    }
-    for (key, secret) in [("settings", false), ("secrets", true)] {
+fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Value {
+    let settings = |secret: bool| -> Value {
         let chosen = instance.settings.iter().filter(|(_, setting)| setting.secret == secret);
-        let level: Table = chosen.filter_map(|(name, setting)| Some((name.clone(), toml(&setting.value)?))).collect();
-        if !level.is_empty() {
-            table.insert(key.to_owned(), Toml::Table(level));
-        }
-    }
-    let own: Vec<_> = instance.hooks.iter().filter(|(name, spec)| of_all.get(*name) != Some(*spec)).collect();
-    if !own.is_empty() {
-        table.insert("hooks".to_owned(), hooks(own.into_iter()));
-    }
-    table
+        unless_empty(chosen.map(|(name, setting)| (name.clone(), setting.value.clone())).collect())
+    };
+    json!({
+        "url": instance.url,
+        "exec": instance.exec.as_ref().map(|exec| &exec.text),
+        "provides": unless_empty(instance.provides.iter().cloned().collect()),
+        "settings": settings(false),
+        "secrets": settings(true),
+        "hooks": hooks(instance.hooks.iter().filter(|(name, spec)| of_all.get(*name) != Some(*spec))),
+    })
 }
 
-fn hooks<'t>(hooks: impl Iterator<Item = (&'t String, &'t HookSpec)>) -> Toml {
-    Toml::Table(hooks.map(|(name, spec)| (name.clone(), Toml::Table(hook(spec)))).collect())
+fn hooks<'t>(hooks: impl Iterator<Item = (&'t String, &'t HookSpec)>) -> Value {
+    unless_empty(hooks.map(|(name, spec)| (name.clone(), hook(spec))).collect())
 }
 
-fn hook(spec: &HookSpec) -> Table {
-    let mut table = Table::new();
+fn hook(spec: &HookSpec) -> Value {
     match spec {
-        HookSpec::Http { method, url, headers, body, timeout } => {
-            let mut http = Table::new();
-            http.insert("method".to_owned(), method.as_str().into());
-            http.insert("url".to_owned(), url.as_str().into());
-            if !headers.is_empty() {
-                let headers = headers.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
-                http.insert("headers".to_owned(), Toml::Table(headers.collect()));
-            }
-            if let Some(body) = body {
-                http.insert("body".to_owned(), body.as_str().into());
-            }
-            if let Some(timeout) = timeout {
-                http.insert("timeout".to_owned(), format_duration(*timeout).into());
-            }
-            table.insert("http".to_owned(), Toml::Table(http));
-        }
-        HookSpec::Command { words, timeout } => {
-            let words = words.iter().map(|word| word.as_str().into());
-            table.insert("command".to_owned(), Toml::Array(words.collect()));
-            if let Some(timeout) = timeout {
-                table.insert("timeout".to_owned(), format_duration(*timeout).into());
-            }
-        }
+        HookSpec::Http { method, url, headers, body, timeout } => json!({ "http": {
+            "method": method,
+            "url": url,
+            "headers": unless_empty(headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect()),
+            "body": body,
+            "timeout": timeout.map(format_duration),
+        } }),
+        HookSpec::Command { words, timeout } => json!({ "command": words, "timeout": timeout.map(format_duration) }),
     }
-    table
+}
+
+/// Joins the members of several mappings.
+fn merged(mappings: &[Value]) -> Value {
+    let members = mappings.iter().filter_map(Value::as_object).flatten();
+    members.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Returns null, which is not written, for an empty list or mapping, or one whose members all are null.
+fn unless_empty(value: Value) -> Value {
+    let empty = match &value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.values().all(Value::is_null),
+        _ => false,
+    };
+    if empty { Value::Null } else { value }
 }
 
 /// Converts a value; `None` for null, which TOML does not have.

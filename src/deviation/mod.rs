@@ -21,6 +21,7 @@ use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
 use crate::syntax::matcher::{Matcher, escape};
 use crate::syntax::source::Span;
+use crate::websocket::handshake::Dial;
 
 /// All deviations of a hub, checked against its pack.
 #[derive(Debug, Default)]
@@ -137,31 +138,24 @@ impl Deviations {
         Self::new(entries.map(|(_, entry)| Arc::clone(entry)).collect())
     }
 
-    /// Adds what the upgrade needs to a request that does not state it itself; `without` are headers that it leaves out.
-    pub fn upgrade(
-        &self,
-        headers: &mut Vec<(String, String)>,
-        without: &[String],
-        query: &mut Vec<(String, String)>,
-        subprotocols: &mut Vec<String>,
-    ) {
+    /// Adds what the upgrade needs to a request that does not state it itself.
+    pub fn upgrade(&self, dial: &mut Dial) {
         for entry in &self.entries {
             let Change::Upgrade { headers: needed, query: asked, subprotocols: offered } = &entry.change else {
                 continue;
             };
             for (name, value) in needed {
-                let stated = |known: &String| known.eq_ignore_ascii_case(name);
-                if !headers.iter().map(|(known, _)| known).chain(without).any(stated) {
-                    headers.push((name.clone(), value.clone()));
+                if !dial.named_headers().any(|known| known.eq_ignore_ascii_case(name)) {
+                    dial.headers.push((name.clone(), value.clone()));
                 }
             }
             for (name, value) in asked {
-                if !query.iter().any(|(known, _)| known == name) {
-                    query.push((name.clone(), value.clone()));
+                if !dial.query.iter().any(|(known, _)| known == name) {
+                    dial.query.push((name.clone(), value.clone()));
                 }
             }
             if !offered.is_empty() {
-                subprotocols.clone_from(offered);
+                dial.subprotocols.clone_from(offered);
             }
         }
     }

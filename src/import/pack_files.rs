@@ -10,12 +10,9 @@ use super::references::Place;
 use super::scenarios::{Conversations, Role, titled};
 use super::{Imported, OTHER, normative_sentences};
 use crate::protocol::asyncapi::{Declared, Payload};
-use crate::scenario::writer::{flow, scenario};
+use crate::scenario::writer::{block, scenario};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
-
-/// Most characters of a value that stands in one line.
-const WIDTH: usize = 100;
 
 /// Returns the files by path.
 pub fn of(imported: &Imported<'_>, sources: &Sources) -> BTreeMap<String, String> {
@@ -243,40 +240,4 @@ fn stubs(
         }
     }
     stubs
-}
-
-// ---- YAML
-
-/// Writes a mapping with an entry in each line, or over several where it is long.
-pub fn block(value: &Value) -> String {
-    let mut text = String::new();
-    write(value, 0, &mut text);
-    text
-}
-
-fn write(value: &Value, depth: usize, text: &mut String) {
-    let indent = "  ".repeat(depth);
-    let fits = |value: &Value| {
-        let nested = value.as_object().is_some_and(|members| members.values().any(|member| member.is_object()));
-        let flat = flow(value);
-        (depth > 0 && !nested || !value.is_object() && !value.is_array()) && flat.len() + indent.len() <= WIDTH
-            || value.as_object().is_some_and(Map::is_empty)
-            || value.as_array().is_some_and(Vec::is_empty)
-            || value.is_string()
-    };
-    match value {
-        Value::Object(members) => {
-            for (name, member) in members {
-                let key = flow(&json!(name));
-                if fits(member) {
-                    text.push_str(&format!("{indent}{key}: {}\n", flow(member)));
-                } else {
-                    text.push_str(&format!("{indent}{key}:\n"));
-                    write(member, depth + 1, text);
-                }
-            }
-        }
-        Value::Array(items) => text.extend(items.iter().map(|item| format!("{indent}- {}\n", flow(item)))),
-        other => text.push_str(&format!("{indent}{}\n", flow(other))),
-    }
 }

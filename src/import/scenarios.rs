@@ -13,7 +13,7 @@ use super::document::{Message, Outline};
 use super::references::{Library, Place};
 use super::reply_rules::{ReplyRule, any_of};
 use crate::scenario::compose;
-use crate::scenario::writer::{flow, scenario};
+use crate::scenario::writer::scenario;
 use crate::syntax::matcher::unescape;
 
 /// Most addresses, and most scenarios, that are generated.
@@ -95,11 +95,7 @@ impl<'a> Conversations<'a> {
     /// Returns the files of the scenarios by path.
     pub fn files(&self) -> BTreeMap<String, String> {
         let mut files = BTreeMap::new();
-        let mut shared = String::new();
-        for (key, value) in &self.shared() {
-            shared.push_str(&format!("{key}: {}\n", flow(value)));
-        }
-        files.insert("shared.yaml".to_owned(), shared);
+        files.insert("shared.yaml".to_owned(), scenario(&self.shared()));
         let mut add = |name: &str, root: Map<String, Value>| {
             let numbered = (2..).map(|number| format!("{name}-{number}.yaml"));
             let free = std::iter::once(format!("{name}.yaml")).chain(numbered).find(|path| !files.contains_key(path));

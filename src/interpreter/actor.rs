@@ -1,18 +1,100 @@
-//! The state of an actor: its connection, and its inbox of received frames. A frame that a step expected is claimed.
+//! The actors: their connections, and their inboxes of received frames. A frame that a step expected is claimed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::protocol::{MessageType, Pack};
+use crate::scenario::model::{ActorId, Program};
 use crate::scenario::value::{Bound, Wire};
 
 /// Most frames of an inbox; beyond them the oldest are dropped, and the report says so.
 const MOST_FRAMES: usize = 10_000;
 /// Most bytes, about, of all inboxes of a conversation together, unless one frame alone has more.
-pub const MOST_BYTES: usize = 24 << 20;
+const MOST_BYTES: usize = 24 << 20;
+
+/// All actors of a conversation, and the connections they have had.
+pub struct Actors {
+    all: Vec<Actor>,
+    /// The actor of each connection; replaced ones stay, so that late frames are still recorded.
+    pub connections: BTreeMap<u32, ActorId>,
+    /// How many frames of each message no step claimed.
+    pub leftovers: BTreeMap<String, usize>,
+}
+
+impl Actors {
+    pub fn new(program: &Program) -> Self {
+        let all = program.actors.iter().map(|_| Actor::default()).collect();
+        Self { all, connections: BTreeMap::new(), leftovers: BTreeMap::new() }
+    }
+
+    pub fn ids(&self) -> std::ops::Range<ActorId> {
+        0..self.all.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Actor> {
+        self.all.iter()
+    }
+
+    /// Returns the connection of an actor, if it is open.
+    pub fn open_connection(&self, id: ActorId) -> Option<u32> {
+        let actor = &self.all[id];
+        actor.connection.filter(|_| actor.is_open())
+    }
+
+    /// Puts a frame into an inbox. Where all inboxes are full, the oldest frames of any are dropped, but never this one.
+    pub fn keep(&mut self, id: ActorId, entry: Entry) {
+        let newest = entry.wire.sequence;
+        self.all[id].push(entry);
+        while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MOST_BYTES {
+            let front = |actor: &Actor| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
+            match self.all.iter_mut().min_by_key(|actor| front(actor)) {
+                Some(actor) if front(actor) < newest => actor.lose_oldest(),
+                _ => break,
+            }
+        }
+    }
+
+    /// Counts the frames of an actor's current connection that no step claimed, and those dropped from a full inbox.
+    pub fn keep_leftovers(&mut self, id: ActorId, program: &Program) {
+        let actor = &mut self.all[id];
+        let overflowed = std::mem::take(&mut actor.overflowed);
+        if overflowed > 0 {
+            *self.leftovers.entry("(dropped from a full inbox)".to_owned()).or_default() += overflowed;
+        }
+        for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
+            let name = entry.name(&program.pack);
+            let control = matches!(entry.kind, EntryKind::Control { .. });
+            if !control && !program.shared.ignore.iter().any(|ignored| ignored == name) {
+                *self.leftovers.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+    }
+}
+
+impl Index<ActorId> for Actors {
+    type Output = Actor;
+
+    fn index(&self, id: ActorId) -> &Actor {
+        &self.all[id]
+    }
+}
+
+impl IndexMut<ActorId> for Actors {
+    fn index_mut(&mut self, id: ActorId) -> &mut Actor {
+        &mut self.all[id]
+    }
+}
+
+impl Program {
+    /// Whether the hub connects to an actor, and not the actor to the hub.
+    pub(super) fn is_server(&self, id: ActorId) -> bool {
+        self.roles.get(&self.actors[id].role).is_some_and(|role| role.server)
+    }
+}
 
 #[derive(Default)]
 pub struct Actor {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{Active, Failure, Kind as FailureKind};
-use super::actor::{Entry, EntryKind, Link};
+use super::actor::{Actor, Entry, EntryKind, Link};
 use super::checks::{Snapshot, eval_failure};
-use super::{Conversation, Output, Phase};
+use super::{Conversation, Output};
 use crate::deviation::proposal::{Missed, MissedKind};
-use crate::event::{Cause, Outcome};
+use crate::event::Outcome;
 use crate::protocol::Level;
 use crate::scenario::model::{Act, ActorId, BlockId, MessageName, Program, Role, Step, Want, Who};
 use crate::scenario::template::Template;
@@ -97,41 +97,84 @@ enum Flow {
     Waiting,
 }
 
-impl Conversation {
-    pub(super) fn push(&mut self, frame: Frame) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Main,
+    Finally,
+    Done,
+}
+
+/// Where a conversation is: the blocks that are being played, the innermost last, and the names bound in them.
+pub struct BlockStack {
+    pub phase: Phase,
+    pub stack: Vec<Frame>,
+    /// What the current step waits for.
+    pub active: Option<Active>,
+    /// Names bound by `let`, and by the blocks that have ended.
+    pub lets: BTreeMap<String, Bound>,
+}
+
+impl BlockStack {
+    pub fn new(block: BlockId) -> Self {
+        Self { phase: Phase::Main, stack: vec![Frame::body(block)], active: None, lets: BTreeMap::new() }
+    }
+
+    pub fn push(&mut self, frame: Frame) {
         self.stack.push(frame);
     }
 
     /// Returns the actor of the innermost block that has one.
-    pub(super) fn myself(&self) -> Option<ActorId> {
+    pub fn myself(&self) -> Option<ActorId> {
         self.stack.iter().rev().find_map(|frame| frame.me)
     }
 
-    pub(super) fn bind(&mut self, name: &str, bound: Bound) {
+    /// Returns the actors a step is about.
+    pub fn members(&self, who: &Who) -> Vec<ActorId> {
+        match who {
+            Who::NoActor => Vec::new(),
+            Who::Myself => self.myself().into_iter().collect(),
+            Who::One(id) => vec![*id],
+            Who::Group { members, .. } => members.clone(),
+        }
+    }
+
+    pub fn bind(&mut self, name: &str, bound: Bound) {
         if let Some(frame) = self.stack.last_mut() {
             frame.names.insert(name.to_owned(), bound);
         }
     }
 
-    /// Plays until a step has to wait.
-    pub(super) fn run(&mut self) {
-        let program = Arc::clone(&self.program);
-        // A scenario cannot loop without waiting; the bound guards against an error of hubproof.
-        for _ in 0..10_000_000u32 {
-            if self.mistake.is_some() && self.phase == Phase::Main {
-                self.stop();
+    /// Returns what a name is bound to, in the innermost block that can see it.
+    pub fn name(&self, name: &str) -> Option<&Bound> {
+        for frame in self.stack.iter().rev() {
+            if let Some(bound) = frame.names.get(name) {
+                return Some(bound);
             }
-            if let Flow::Waiting = self.advance(&program) {
-                return;
+            if frame.is_isolated() {
+                return None;
             }
         }
-        self.mistake = Some("the scenario never waits and never ends".to_owned());
-        self.stop();
-        self.phase = Phase::Done;
+        self.lets.get(name)
+    }
+
+    /// Returns the current step of the innermost block.
+    fn step<'p>(&self, program: &'p Program) -> Option<&'p Step> {
+        let frame = self.stack.last()?;
+        program.blocks[frame.block].get(frame.position)
+    }
+
+    /// Binds the name of a completed step, and moves on to the next one.
+    pub fn complete(&mut self, step: &Step, bound: Option<Bound>) {
+        if let (Some(name), Some(bound)) = (&step.as_, bound) {
+            self.bind(name, bound);
+        }
+        if let Some(frame) = self.stack.last_mut() {
+            frame.position += 1;
+        }
     }
 
     /// Ends the main part at once; `finally` is still played, and is ended by the next call.
-    pub(super) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if self.phase != Phase::Done {
             if let Some(outermost) = self.stack.first_mut() {
                 self.lets.append(&mut outermost.names);
@@ -141,11 +184,60 @@ impl Conversation {
         }
     }
 
+    fn is_in_opening(&self) -> bool {
+        self.stack.iter().any(|frame| matches!(frame.kind, Kind::Opening { .. }))
+    }
+
+    /// Whether the step is inside a `retry` or `either`, whose failures are no findings.
+    pub fn is_in_attempt(&self) -> bool {
+        self.stack.iter().any(|frame| matches!(frame.kind, Kind::Retry { .. } | Kind::Either { .. }))
+    }
+
+    /// Whether the step is inside an attempt that may be repeated: then any failure ends the attempt.
+    fn is_trying(&self, now: Duration) -> bool {
+        self.stack.iter().any(|frame| match &frame.kind {
+            Kind::Retry { until, .. } => now < *until,
+            Kind::Either { values, try_, .. } => try_ + 1 < values.len(),
+            _ => false,
+        })
+    }
+
+    /// Whether a failure ends an attempt, or a block whose rules may be broken.
+    fn is_attempt(&self, program: &Program) -> bool {
+        self.stack.windows(2).any(|pair| match pair[1].kind {
+            Kind::Retry { .. } | Kind::Either { .. } => true,
+            Kind::Opening { .. } => {
+                let check = program.blocks[pair[0].block][pair[0].position].check;
+                check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level != Level::Must))
+            }
+            _ => false,
+        })
+    }
+}
+
+impl Conversation {
+    /// Plays until a step has to wait.
+    pub(super) fn run(&mut self) {
+        let program = Arc::clone(&self.program);
+        // A scenario cannot loop without waiting; the bound guards against an error of hubproof.
+        for _ in 0..10_000_000u32 {
+            if self.judgement.mistake.is_some() && self.blocks.phase == Phase::Main {
+                self.blocks.stop();
+            }
+            if let Flow::Waiting = self.advance(&program) {
+                return;
+            }
+        }
+        self.judgement.mistake = Some("the scenario never waits and never ends".to_owned());
+        self.blocks.stop();
+        self.blocks.phase = Phase::Done;
+    }
+
     fn advance(&mut self, program: &Arc<Program>) -> Flow {
-        let Some(frame) = self.stack.last() else {
-            self.phase = match self.phase {
+        if self.blocks.stack.is_empty() {
+            self.blocks.phase = match self.blocks.phase {
                 Phase::Main => {
-                    self.push(Frame::body(program.finally));
+                    self.blocks.push(Frame::body(program.finally));
                     Phase::Finally
                 }
                 Phase::Finally | Phase::Done => {
@@ -153,23 +245,21 @@ impl Conversation {
                     Phase::Done
                 }
             };
-            return if self.phase == Phase::Done { Flow::Waiting } else { Flow::Continue };
-        };
-        let Some(step) = program.blocks[frame.block].get(frame.position) else {
-            return self.end_of_block(program);
-        };
-        let begun = match self.active.take() {
+            return if self.blocks.phase == Phase::Done { Flow::Waiting } else { Flow::Continue };
+        }
+        let Some(step) = self.blocks.step(program) else { return self.end_of_block(program) };
+        let begun = match self.blocks.active.take() {
             Some(active) => self.poll(step, active),
             None => self.begin(program, step),
         };
         match begun {
             Ok(Progress::Done(bound)) => {
-                self.complete(step, bound);
+                self.blocks.complete(step, bound);
                 Flow::Continue
             }
             Ok(Progress::Entered) => Flow::Continue,
             Ok(Progress::Waiting(active)) => {
-                self.active = Some(active);
+                self.blocks.active = Some(active);
                 Flow::Waiting
             }
             Err(failure) => {
@@ -179,25 +269,15 @@ impl Conversation {
         }
     }
 
-    /// Binds the name of a completed step, and moves on to the next one.
-    pub(super) fn complete(&mut self, step: &Step, bound: Option<Bound>) {
-        if let (Some(name), Some(bound)) = (&step.as_, bound) {
-            self.bind(name, bound);
-        }
-        if let Some(frame) = self.stack.last_mut() {
-            frame.position += 1;
-        }
-    }
-
     fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
-        let Some(mut frame) = self.stack.pop() else { return Flow::Continue };
+        let Some(mut frame) = self.blocks.stack.pop() else { return Flow::Continue };
         // Neither was the block around it played completely.
-        if let (Some(why), Some(outer)) = (&frame.missed, self.stack.last_mut()) {
+        if let (Some(why), Some(outer)) = (&frame.missed, self.blocks.stack.last_mut()) {
             outer.missed.get_or_insert_with(|| why.clone());
         }
         match frame.kind {
             // `finally` sees the names that were bound.
-            Kind::Body => self.lets.append(&mut frame.names),
+            Kind::Body => self.blocks.lets.append(&mut frame.names),
             Kind::Each { name, values, round, bodies, fresh, mut collected } => {
                 for (bound_name, bound) in frame.names {
                     if bound_name != name && bound_name != "index" {
@@ -215,9 +295,8 @@ impl Conversation {
                 self.leave_block(program, names, None, frame.missed);
             }
             Kind::Retry { since, until, .. } => {
-                if let Some(outer) = self.stack.last() {
-                    let step = &program.blocks[outer.block][outer.position];
-                    self.margin_of(step, self.now.saturating_sub(since), until.saturating_sub(since));
+                if let Some(step) = self.blocks.step(program) {
+                    self.clock.add_margin(step, self.clock.since(since), until.saturating_sub(since));
                 }
                 self.leave_block(program, frame.names, None, frame.missed);
             }
@@ -244,15 +323,14 @@ impl Conversation {
         bound: Option<Bound>,
         missed: Option<String>,
     ) {
-        let Some(outer) = self.stack.last_mut() else { return };
+        let Some(outer) = self.blocks.stack.last_mut() else { return };
         outer.names.extend(names);
-        let (block, position) = (outer.block, outer.position);
-        let step = &program.blocks[block][position];
+        let Some(step) = self.blocks.step(program) else { return };
         if let Some(check) = step.check {
             let missed = missed.map(|why| self.judgement.doubted().unwrap_or(Outcome::NotReached(why)));
             self.judgement.answer(check, &step.text, missed.unwrap_or(Outcome::Holds), "", None);
         }
-        self.complete(step, bound);
+        self.blocks.complete(step, bound);
     }
 
     pub(super) fn enter_each(
@@ -297,8 +375,8 @@ impl Conversation {
                     Ok(value) => value,
                     Err(error) => {
                         let failure = eval_failure(error, &items[round], &names);
-                        let Some(outer) = self.stack.last() else { return };
-                        return self.fail(program, &program.blocks[outer.block][outer.position], failure);
+                        let Some(step) = self.blocks.step(program) else { return };
+                        return self.fail(program, step, failure);
                     }
                 }
             }
@@ -306,20 +384,20 @@ impl Conversation {
         let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
         let names = [(name.clone(), value), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
         let kind = Kind::Each { name, values, round, bodies, fresh, collected };
-        self.push(Frame { names, kind, ..Frame::body(block) });
+        self.blocks.push(Frame { names, kind, ..Frame::body(block) });
     }
 
     pub(super) fn enter_either(&mut self, name: &str, values: Vec<Bound>, body: BlockId) {
         let names = [(name.to_owned(), values[0].clone())].into();
         let before = self.judgement.snapshot();
         let kind = Kind::Either { name: name.to_owned(), values, try_: 0, before };
-        self.push(Frame { names, kind, ..Frame::body(body) });
+        self.blocks.push(Frame { names, kind, ..Frame::body(body) });
     }
 
     pub(super) fn enter_retry(&mut self, time: Duration, body: BlockId) {
         let before = self.judgement.snapshot();
-        let until = self.now + time;
-        self.push(Frame { kind: Kind::Retry { since: self.now, until, before }, ..Frame::body(body) });
+        let until = self.clock.now + time;
+        self.blocks.push(Frame { kind: Kind::Retry { since: self.clock.now, until, before }, ..Frame::body(body) });
     }
 
     /// Plays a scene for each of `members`, one after another; if there are none (the step `play`), once without an
@@ -354,8 +432,7 @@ impl Conversation {
         done: Vec<Bound>,
         group: bool,
     ) {
-        let Some(outer) = self.stack.last() else { return };
-        let step = &program.blocks[outer.block][outer.position];
+        let Some(step) = self.blocks.step(program) else { return };
         let Act::Play { scene, given, with } = &step.act else { return };
         let mut names = BTreeMap::new();
         for (name, template) in given {
@@ -370,9 +447,9 @@ impl Conversation {
                 // A given value may use those before it.
                 None => {
                     let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
-                    self.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
+                    self.blocks.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
                     let value = eval(self, template);
-                    self.stack.pop();
+                    self.blocks.stack.pop();
                     value
                 }
             };
@@ -386,7 +463,7 @@ impl Conversation {
                 }
             }
         }
-        self.push(Frame { names, kind: Kind::Scene { rest, done, group }, me, ..Frame::body(*scene) });
+        self.blocks.push(Frame { names, kind: Kind::Scene { rest, done, group }, me, ..Frame::body(*scene) });
     }
 
     /// Plays the openings of these actors, one after another.
@@ -396,8 +473,7 @@ impl Conversation {
             return;
         }
         let id = rest.remove(0);
-        let Some(outer) = self.stack.last() else { return };
-        let step = &program.blocks[outer.block][outer.position];
+        let Some(step) = self.blocks.step(program) else { return };
         if let Act::Join { with } = &step.act {
             let mut overrides = BTreeMap::new();
             for (name, template) in with {
@@ -418,7 +494,7 @@ impl Conversation {
             }
         }
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
-        self.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
+        self.blocks.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
     }
 
     /// Evaluates the `given` values of an actor: all of them, or those that are overridden and those that use these.
@@ -430,9 +506,9 @@ impl Conversation {
                 Some(value) => value.clone(),
                 None if all || depends_on(template, overrides) => {
                     let names = self.names(Some(id));
-                    self.world.set_actor(Some(id));
+                    self.environment.world.set_actor(Some(id));
                     let value = template.eval_bound(&names);
-                    self.world.set_actor(None);
+                    self.environment.world.set_actor(None);
                     value.map_err(|error| {
                         let failure = eval_failure(error, template, &names);
                         let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
@@ -449,29 +525,24 @@ impl Conversation {
     /// Evaluates the initial `given` values of an actor, which use nothing that the hub sent.
     pub(super) fn give_initial(&mut self, id: ActorId) {
         if let Err(failure) = self.give(id, &BTreeMap::new(), true) {
-            self.mistake.get_or_insert(failure.message);
+            self.judgement.mistake.get_or_insert(failure.message);
         }
     }
 
     /// Disconnects an actor that is new in every round, and resets it.
     fn disconnect(&mut self, id: ActorId) {
-        if self.actors[id].is_open()
-            && let Some(connection) = self.actors[id].connection
-        {
+        if let Some(connection) = self.actors.open_connection(id) {
             self.send_close(id, connection);
             self.out.push(Output::End { connection, reset: false });
         }
-        self.judge_connection(id);
-        self.keep_leftovers(id);
-        self.actors[id] = super::Actor::default();
+        self.leave_connection(id);
+        self.actors[id] = Actor::default();
     }
 
     /// Closes all open connections with code 1000.
     fn close_all(&mut self) {
-        for id in 0..self.actors.len() {
-            if self.actors[id].is_open()
-                && let Some(connection) = self.actors[id].connection
-            {
+        for id in self.actors.ids() {
+            if let Some(connection) = self.actors.open_connection(id) {
                 self.send_close(id, connection);
             }
         }
@@ -479,38 +550,34 @@ impl Conversation {
 
     fn send_close(&mut self, id: ActorId, connection: u32) {
         let frame = crate::websocket::frame::Frame::close(Some(1000), "");
-        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
         self.out.push(Output::Send { connection, frames: vec![frame] });
-    }
-
-    pub(super) fn is_server(&self, id: ActorId) -> bool {
-        self.program.roles.get(&self.program.actors[id].role).is_some_and(|role| role.server)
     }
 
     // ---- failures
 
     /// Handles a failed step: its check is answered, and the conversation goes on, repeats the attempt, or ends.
     pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, mut failure: Failure) {
-        failure.message = self.shown(&failure.message, 400);
+        failure.message = self.history.shown(&failure.message, 400);
         match &failure.kind {
             FailureKind::Mistake => {
-                self.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
-                self.stop();
+                self.judgement.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
+                self.blocks.stop();
                 return;
             }
             FailureKind::NotReached => {
                 self.miss(program, step, failure.message);
-                self.complete(step, None);
+                self.blocks.complete(step, None);
                 return;
             }
             FailureKind::Broken | FailureKind::Undecided => {}
         }
-        if self.phase == Phase::Finally {
+        if self.blocks.phase == Phase::Finally {
             // `finally` has no checks, and goes on after a failure.
-            self.complete(step, None);
+            self.blocks.complete(step, None);
             return;
         }
-        let (undecided, outcome) = self.outcome_of(&failure);
+        let (undecided, outcome) = self.judgement.outcome_of(&failure);
         let mut accuses = false;
         let mut must = false;
         if let Some(check) = step.check {
@@ -524,23 +591,14 @@ impl Conversation {
                 failure.detail.as_deref().cloned(),
             );
         }
-        if accuses && !must && !self.is_trying() {
-            self.complete(step, None);
+        if accuses && !must && !self.blocks.is_trying(self.clock.now) {
+            self.blocks.complete(step, None);
             return;
         }
         if self.goes_on(program, step) {
             self.go_on(program, step, failure);
         } else {
             self.unwind(program, step, failure);
-        }
-    }
-
-    /// Returns the outcome of a check whose step failed, and whether it is undecided.
-    fn outcome_of(&self, failure: &Failure) -> (bool, Outcome) {
-        match (&failure.kind, self.judgement.doubted()) {
-            (FailureKind::Undecided, _) => (true, Outcome::Undecided(failure.message.clone())),
-            (_, Some(doubted)) => (true, doubted),
-            _ => (false, Outcome::Broken),
         }
     }
 
@@ -552,31 +610,20 @@ impl Conversation {
             Act::ExpectOneOf { .. } => true,
             _ => false,
         };
-        let opening = || self.stack.iter().any(|frame| matches!(frame.kind, Kind::Opening { .. }));
-        let may = self.config.persistent || (step.check.is_none() && opening());
+        let may = self.persistent || (step.check.is_none() && self.blocks.is_in_opening());
         let is_open = |id: &ActorId| self.actors[*id].is_open();
         // A hub that sends nothing at all serves no client, and one that stays silent costs no more than this.
-        let in_time = self.doubted_since.is_none_or(|since| self.now < since + self.stretched(self.config.patience));
+        let (clock, doubted) = (&self.clock, self.judgement.doubted_since());
+        let in_time = doubted.is_none_or(|since| clock.now < since + clock.stretched(clock.patience));
         let serves = self.actors.iter().any(|actor| !actor.inbox.is_empty());
-        awaits && may && serves && in_time && !self.is_attempt(program) && self.members(&step.who).iter().all(is_open)
-    }
-
-    /// Whether a failure ends an attempt, or a block whose rules may be broken.
-    fn is_attempt(&self, program: &Program) -> bool {
-        self.stack.windows(2).any(|pair| match pair[1].kind {
-            Kind::Retry { .. } | Kind::Either { .. } => true,
-            Kind::Opening { .. } => {
-                let check = program.blocks[pair[0].block][pair[0].position].check;
-                check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level != Level::Must))
-            }
-            _ => false,
-        })
+        let is_possible = awaits && may && serves && in_time && !self.blocks.is_attempt(program);
+        is_possible && self.blocks.members(&step.who).iter().all(is_open)
     }
 
     /// Returns what a failed step expected and did not get, and what came in its place.
     fn missed(&self, program: &Program, step: &Step) -> Option<Missed> {
         let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
-        for id in self.members(&step.who) {
+        for id in self.blocks.members(&step.who) {
             let what = match (&step.act, &self.actors[id].link) {
                 (Act::Expect(_) | Act::ExpectOneOf { .. }, Link::Open { .. }) => {
                     let Some(message) = first_awaited(program, &step.act) else { continue };
@@ -615,7 +662,7 @@ impl Conversation {
                 }
                 (Act::Connect(_), Link::Refused { refusal, text, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);
-                    let answer = self.shown(&format!("{text} {refusal}"), 1000);
+                    let answer = self.history.shown(&format!("{text} {refusal}"), 1000);
                     MissedKind::Upgrade { status, answer }
                 }
                 _ => continue,
@@ -628,69 +675,44 @@ impl Conversation {
     /// Goes on behind a failed step. From now on, only what comes proves something.
     fn go_on(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
         let message = format!("{}: {}", step.text, failure.message);
-        let (_, outcome) = self.outcome_of(&failure);
-        for inner in (1..self.stack.len()).rev() {
-            let outer = &self.stack[inner - 1];
+        let (_, outcome) = self.judgement.outcome_of(&failure);
+        for inner in (1..self.blocks.stack.len()).rev() {
+            let outer = &self.blocks.stack[inner - 1];
             let holder = &program.blocks[outer.block][outer.position];
-            if let (Some(check), Kind::Opening { .. }) = (holder.check, &self.stack[inner].kind) {
+            if let (Some(check), Kind::Opening { .. }) = (holder.check, &self.blocks.stack[inner].kind) {
                 let detail = failure.detail.as_deref().cloned();
                 self.judgement.answer(check, &holder.text, outcome.clone(), message.clone(), detail);
             }
         }
-        for frame in &mut self.stack {
+        for frame in &mut self.blocks.stack {
             frame.missed.get_or_insert_with(|| message.clone());
         }
-        self.judgement.doubt(&message);
-        self.doubted_since.get_or_insert(self.now);
+        self.judgement.doubt(&message, self.clock.now);
         let missed = self.missed(program, step);
         self.set_cause(step, failure, missed);
-        self.complete(step, None);
+        self.blocks.complete(step, None);
     }
 
-    /// Records why checks after this step are not decided; the first such failure counts.
     fn set_cause(&mut self, step: &Step, failure: Failure, missed: Option<Missed>) {
-        if self.cause.is_some() {
-            return;
+        if self.judgement.set_cause(step, failure) {
+            self.deviations.missed = missed;
         }
-        self.missed = missed;
-        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
-        let message = if who.is_empty() {
-            format!("{}: {}", step.text, failure.message)
-        } else {
-            format!("{who}: {}: {}", step.text, failure.message)
-        };
-        self.cause = Some(Cause {
-            span: Some(step.span),
-            step: step.text.clone(),
-            message,
-            detail: failure.detail.map(|detail| *detail),
-            unreachable: failure.unreachable,
-        });
-    }
-
-    /// Whether the step is inside an attempt that may be repeated: then any failure ends the attempt.
-    fn is_trying(&self) -> bool {
-        self.stack.iter().any(|frame| match &frame.kind {
-            Kind::Retry { until, .. } => self.now < *until,
-            Kind::Either { values, try_, .. } => try_ + 1 < values.len(),
-            _ => false,
-        })
     }
 
     fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
-        self.active = None;
+        self.blocks.active = None;
         // Whose step it is, only the stack knows.
         let missed = self.missed(program, step);
-        while let Some(mut frame) = self.stack.pop() {
+        while let Some(mut frame) = self.blocks.stack.pop() {
             match &mut frame.kind {
-                Kind::Retry { until, before, .. } if self.now < *until => {
+                Kind::Retry { until, before, .. } if self.clock.now < *until => {
                     self.judgement.restore(before);
-                    let pause = (self.now + RETRY_PAUSE).min(*until);
+                    let pause = (self.clock.now + RETRY_PAUSE).min(*until);
                     frame.position = 0;
                     frame.missed = None;
                     frame.names.clear();
-                    self.push(frame);
-                    self.active = Some(Active::pause(pause));
+                    self.blocks.push(frame);
+                    self.blocks.active = Some(Active::pause(pause));
                     return;
                 }
                 Kind::Either { name, values, try_, before } if *try_ + 1 < values.len() => {
@@ -700,7 +722,7 @@ impl Conversation {
                     frame.position = 0;
                     frame.missed = None;
                     frame.names = [(name, value)].into();
-                    self.push(frame);
+                    self.blocks.push(frame);
                     return;
                 }
                 Kind::Each { fresh, .. } => {
@@ -708,21 +730,20 @@ impl Conversation {
                         self.disconnect(id);
                     }
                 }
-                Kind::Body => self.lets.append(&mut frame.names),
+                Kind::Body => self.blocks.lets.append(&mut frame.names),
                 _ => {}
             }
             // The step around the block may have rules of its own, or only ones that cannot fail.
-            let Some(outer) = self.stack.last() else { break };
-            let holder = &program.blocks[outer.block][outer.position];
+            let Some(holder) = self.blocks.step(program) else { break };
             if let Some(check) = holder.check
                 && matches!(frame.kind, Kind::Retry { .. } | Kind::Opening { .. })
             {
-                let (undecided, outcome) = self.outcome_of(&failure);
+                let (undecided, outcome) = self.judgement.outcome_of(&failure);
                 let message = format!("{}: {}", step.text, failure.message);
                 self.judgement.answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
                 let must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
-                if !must && !undecided && !self.is_trying() {
-                    self.complete(holder, None);
+                if !must && !undecided && !self.blocks.is_trying(self.clock.now) {
+                    self.blocks.complete(holder, None);
                     return;
                 }
             }
@@ -746,21 +767,11 @@ impl Conversation {
 
     /// Skips a step that uses a name never bound; then the check of the step around its block is not decided.
     pub(super) fn miss(&mut self, program: &Program, step: &Step, why: String) {
-        if let Some(frame) = self.stack.last_mut() {
+        if let Some(frame) = self.blocks.stack.last_mut() {
             frame.missed.get_or_insert_with(|| why.clone());
         }
         let outcome = self.judgement.doubted().unwrap_or(Outcome::NotReached(why));
         self.answer_all(program, step, &outcome);
-    }
-
-    /// Returns the actors a step is about.
-    pub(super) fn members(&self, who: &Who) -> Vec<ActorId> {
-        match who {
-            Who::NoActor => Vec::new(),
-            Who::Myself => self.myself().into_iter().collect(),
-            Who::One(id) => vec![*id],
-            Who::Group { members, .. } => members.clone(),
-        }
     }
 }
 

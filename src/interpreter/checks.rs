@@ -1,17 +1,18 @@
 //! The results of the checks. A check may be evaluated many times; the worst outcome counts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Conversation;
-use super::active_step::Failure;
+use super::active_step::{Failure, Kind as FailureKind};
 use super::finding::Finding;
 use super::invariants::valid_checks;
 use crate::deviation::Deviations;
 use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
 use crate::protocol::{Basis, Level, Pack};
-use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Test};
+use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Step, Test};
 use crate::scenario::template::{Names, Template};
 use crate::scenario::value::EvalError;
 
@@ -46,8 +47,23 @@ pub struct Judgement {
     invariants: BTreeMap<String, Invariant>,
     /// How many frames kept the schema of each message.
     valid: BTreeMap<usize, usize>,
-    /// The failure behind which the conversation went on: since then only what came proves something.
-    doubt: Option<String>,
+    /// The failure after which the conversation continued, and when: since then only what came proves something.
+    doubt: Option<(String, Duration)>,
+    /// Why the checks after a failed step are not decided.
+    pub cause: Option<Cause>,
+    /// A mistake in the scenario.
+    pub mistake: Option<String>,
+    pub interrupted: bool,
+    /// Whether a broken must that the document only implies warns.
+    stated_only: bool,
+}
+
+/// The results of a conversation.
+pub struct Judged {
+    pub checks: Vec<CheckReport>,
+    pub verdict: Verdict,
+    pub cause: Option<Cause>,
+    pub mistake: Option<String>,
 }
 
 /// The checks before an attempt, so that only the last attempt counts.
@@ -77,9 +93,9 @@ impl State {
 }
 
 impl Judgement {
-    pub fn new(program: &Program) -> Self {
+    pub fn new(program: &Program, stated_only: bool) -> Self {
         let always = program.always.iter().map(Always::check).collect();
-        Self { checks: vec![State::default(); program.checks.len()], always, ..Self::default() }
+        Self { checks: vec![State::default(); program.checks.len()], always, stated_only, ..Self::default() }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -125,14 +141,49 @@ impl Judgement {
         invariant.state.add(Answer { outcome, message, step, detail: None, deviation: Some(index) });
     }
 
-    /// Goes on behind a failure: what does not come from now on may be missing because of it.
-    pub fn doubt(&mut self, failure: &str) {
-        self.doubt.get_or_insert_with(|| failure.to_owned());
+    /// Continues after a failure: what does not come from now on may be missing because of it.
+    pub fn doubt(&mut self, failure: &str, now: Duration) {
+        self.doubt.get_or_insert_with(|| (failure.to_owned(), now));
     }
 
     /// Returns why nothing is proven by what does not come; `None` before any failure.
     pub fn doubted(&self) -> Option<Outcome> {
-        self.doubt.as_ref().map(|failure| Outcome::Undecided(format!("behind another failure: {failure}")))
+        self.doubt.as_ref().map(|(failure, _)| Outcome::Undecided(format!("behind another failure: {failure}")))
+    }
+
+    /// Returns when the conversation first continued after a failure.
+    pub fn doubted_since(&self) -> Option<Duration> {
+        self.doubt.as_ref().map(|(_, since)| *since)
+    }
+
+    /// Records why checks after this step are not decided; the first such failure counts. Returns whether this is it.
+    pub fn set_cause(&mut self, step: &Step, failure: Failure) -> bool {
+        if self.cause.is_some() {
+            return false;
+        }
+        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
+        let message = if who.is_empty() {
+            format!("{}: {}", step.text, failure.message)
+        } else {
+            format!("{who}: {}: {}", step.text, failure.message)
+        };
+        self.cause = Some(Cause {
+            span: Some(step.span),
+            step: step.text.clone(),
+            message,
+            detail: failure.detail.map(|detail| *detail),
+            unreachable: failure.unreachable,
+        });
+        true
+    }
+
+    /// Returns the outcome of a check whose step failed, and whether it is undecided.
+    pub fn outcome_of(&self, failure: &Failure) -> (bool, Outcome) {
+        match (&failure.kind, self.doubted()) {
+            (FailureKind::Undecided, _) => (true, Outcome::Undecided(failure.message.clone())),
+            (_, Some(doubted)) => (true, doubted),
+            _ => (false, Outcome::Broken),
+        }
     }
 
     /// Records a frame that keeps the schema of the message of this index.
@@ -189,18 +240,12 @@ impl Judgement {
     }
 
     /// Returns all checks with their verdicts, and the worst verdict.
-    pub fn finish(
-        mut self,
-        program: &Program,
-        stated_only: bool,
-        cause: Option<&Cause>,
-        interrupted: bool,
-        deviations: &Deviations,
-    ) -> (Vec<CheckReport>, Verdict) {
+    pub fn finish(mut self, program: &Program, deviations: &Deviations) -> Judged {
+        let (cause, interrupted, stated_only) = (self.cause.take(), self.interrupted, self.stated_only);
         self.record_valid_frames(&program.pack);
         let mut reports = Vec::new();
         for (check, state) in program.checks.iter().zip(self.checks) {
-            let unasked = || match cause {
+            let unasked = || match &cause {
                 Some(cause) => Outcome::Undecided(format!("not evaluated: {}", cause.message)),
                 None if interrupted => Outcome::Undecided("not evaluated: the run was interrupted".to_owned()),
                 None => Outcome::NotReached("not evaluated: no frame or step that it is about".to_owned()),
@@ -224,7 +269,7 @@ impl Judgement {
         }
         let unknown = reports.iter().filter(|report| report.deviation.is_none());
         let verdict = worst(unknown.map(|report| report.verdict), cause.is_some() || interrupted);
-        (reports, verdict)
+        Judged { checks: reports, verdict, cause, mistake: self.mistake }
     }
 }
 
@@ -270,87 +315,86 @@ fn known(deviations: &Deviations, answer: &Answer) -> Option<String> {
 /// The step of the checks that apply to all frames, whatever the scenario does.
 pub const ALWAYS: &str = "always";
 
-impl Conversation {
-    /// Compares a value with a matcher or schema of the scenario.
-    pub(super) fn compare(&self, pattern: &Pattern, subject: &Value, names: &dyn Names) -> Finding {
-        let built;
-        let ready = match &pattern.ready {
-            Some(ready) => ready,
-            None => match super::matching::build(pattern, names) {
-                Ok(ready) => {
-                    built = ready;
-                    &built
-                }
-                // The expected value comes from another frame, which has checks of its own.
-                Err(EvalError::Missing(what)) => {
-                    return Finding::NotReached(format!("no value to compare with: {what} is missing"));
-                }
-                Err(EvalError::Failed(what)) if from_hub(&pattern.template, names) => {
-                    return Finding::NotReached(format!("no value to compare with: {what}"));
-                }
-                Err(error) => return finding(&error),
-            },
-        };
-        match ready {
-            Ready::Matcher(matcher) => match matcher.difference(subject) {
-                None => Finding::Holds,
-                Some(difference) => Finding::Broken {
-                    message: difference.to_string(),
-                    expected: format!("{}: {}", difference.path, difference.expected),
-                    found: format!("{}: {}", difference.path, difference.found),
-                },
-            },
-            Ready::Schema(validator) => match validator.iter_errors(subject).next() {
-                None => Finding::Holds,
-                Some(error) => {
-                    let message = format!(
-                        "{}: {error}",
-                        if error.instance_path().as_str().is_empty() {
-                            "the value"
-                        } else {
-                            error.instance_path().as_str()
-                        }
-                    );
-                    let expected = pattern
-                        .template
-                        .eval(names)
-                        .map_or_else(|e| e.to_string(), |schema| crate::syntax::matcher::show(&schema));
-                    Finding::Broken { expected, found: crate::syntax::matcher::show(subject), message }
-                }
-            },
-        }
-    }
-
-    /// Evaluates a `check` and tests its value.
-    pub(super) fn compute(&self, value: &Template, test: &Test, names: &dyn Names) -> Finding {
-        let evaluated = value.eval(names);
-        let value = match evaluated {
-            Ok(value) => value,
-            // A value from the hub has the wrong type, such as a text in a difference.
-            Err(EvalError::Failed(message)) if from_hub(value, names) => return uncomputable(message),
+/// Compares a value with a matcher or schema of the scenario.
+pub(super) fn compare(pattern: &Pattern, subject: &Value, names: &dyn Names) -> Finding {
+    let built;
+    let ready = match &pattern.ready {
+        Some(ready) => ready,
+        None => match super::matching::build(pattern, names) {
+            Ok(ready) => {
+                built = ready;
+                &built
+            }
+            // The expected value comes from another frame, which has checks of its own.
+            Err(EvalError::Missing(what)) => {
+                return Finding::NotReached(format!("no value to compare with: {what} is missing"));
+            }
+            Err(EvalError::Failed(what)) if from_hub(&pattern.template, names) => {
+                return Finding::NotReached(format!("no value to compare with: {what}"));
+            }
             Err(error) => return finding(&error),
-        };
-        match test {
-            Test::True if value == Value::Bool(true) => Finding::Holds,
-            Test::True => Finding::Broken {
-                expected: "true".to_owned(),
-                found: crate::syntax::matcher::show(&value),
-                message: format!("expected true, found {}", crate::syntax::matcher::show(&value)),
+        },
+    };
+    match ready {
+        Ready::Matcher(matcher) => match matcher.difference(subject) {
+            None => Finding::Holds,
+            Some(difference) => Finding::Broken {
+                message: difference.to_string(),
+                expected: format!("{}: {}", difference.path, difference.expected),
+                found: format!("{}: {}", difference.path, difference.found),
             },
-            Test::Equals(template) => match template.eval(names) {
-                Err(EvalError::Failed(message)) if from_hub(template, names) => uncomputable(message),
-                Err(error) => finding(&error),
-                Ok(wanted) if crate::syntax::matcher::same(&wanted, &value) => Finding::Holds,
-                Ok(wanted) => {
-                    let (expected, found) =
-                        (crate::syntax::matcher::show(&wanted), crate::syntax::matcher::show(&value));
-                    Finding::Broken { message: format!("expected {expected}, found {found}"), expected, found }
-                }
-            },
-            Test::Fits(pattern) => self.compare(pattern, &value, names),
-        }
+        },
+        Ready::Schema(validator) => match validator.iter_errors(subject).next() {
+            None => Finding::Holds,
+            Some(error) => {
+                let message = format!(
+                    "{}: {error}",
+                    if error.instance_path().as_str().is_empty() {
+                        "the value"
+                    } else {
+                        error.instance_path().as_str()
+                    }
+                );
+                let expected = pattern
+                    .template
+                    .eval(names)
+                    .map_or_else(|e| e.to_string(), |schema| crate::syntax::matcher::show(&schema));
+                Finding::Broken { expected, found: crate::syntax::matcher::show(subject), message }
+            }
+        },
     }
+}
 
+/// Evaluates a `check` and tests its value.
+pub(super) fn compute(value: &Template, test: &Test, names: &dyn Names) -> Finding {
+    let evaluated = value.eval(names);
+    let value = match evaluated {
+        Ok(value) => value,
+        // A value from the hub has the wrong type, such as a text in a difference.
+        Err(EvalError::Failed(message)) if from_hub(value, names) => return uncomputable(message),
+        Err(error) => return finding(&error),
+    };
+    match test {
+        Test::True if value == Value::Bool(true) => Finding::Holds,
+        Test::True => Finding::Broken {
+            expected: "true".to_owned(),
+            found: crate::syntax::matcher::show(&value),
+            message: format!("expected true, found {}", crate::syntax::matcher::show(&value)),
+        },
+        Test::Equals(template) => match template.eval(names) {
+            Err(EvalError::Failed(message)) if from_hub(template, names) => uncomputable(message),
+            Err(error) => finding(&error),
+            Ok(wanted) if crate::syntax::matcher::same(&wanted, &value) => Finding::Holds,
+            Ok(wanted) => {
+                let (expected, found) = (crate::syntax::matcher::show(&wanted), crate::syntax::matcher::show(&value));
+                Finding::Broken { message: format!("expected {expected}, found {found}"), expected, found }
+            }
+        },
+        Test::Fits(pattern) => compare(pattern, &value, names),
+    }
+}
+
+impl Conversation {
     /// Records a finding under its check.
     pub(super) fn note(&mut self, check: CheckId, step: &str, actor: Option<ActorId>, frame: &str, finding: Finding) {
         let (outcome, message, detail) = match finding {
@@ -360,14 +404,15 @@ impl Conversation {
             }
             Finding::NotReached(why) => (Outcome::NotReached(why), String::new(), None),
             Finding::Mistake(what) => {
-                self.mistake.get_or_insert(format!("{step}: {what}"));
+                self.judgement.mistake.get_or_insert(format!("{step}: {what}"));
                 return;
             }
             Finding::Broken { expected, found, message } => {
-                let found = self.shown(&found, 200);
-                let received = if frame.is_empty() { found } else { format!("{found} in {}", self.shown(frame, 400)) };
+                let found = self.history.shown(&found, 200);
+                let received =
+                    if frame.is_empty() { found } else { format!("{found} in {}", self.history.shown(frame, 400)) };
                 let outcome = self.judgement.doubted().filter(|_| step != ALWAYS).unwrap_or(Outcome::Broken);
-                (outcome, self.shown(&message, 400), Some(self.detail(actor, expected, received, None)))
+                (outcome, self.history.shown(&message, 400), Some(self.detail(actor, expected, received, None)))
             }
         };
         self.judgement.answer(check, step, outcome, message, detail);
@@ -378,20 +423,15 @@ impl Conversation {
         actor: Option<ActorId>,
         expected: String,
         received: String,
-        waited: Option<std::time::Duration>,
+        waited: Option<Duration>,
     ) -> Detail {
         Detail {
             actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
             sent: actor.and_then(|id| self.actors[id].last_sent.clone()),
-            expected: self.shown(&expected, 500),
-            received: self.shown(&received, 1000),
+            expected: self.history.shown(&expected, 500),
+            received: self.history.shown(&received, 1000),
             waited,
         }
-    }
-
-    /// Returns a text for a report, masked before it is shortened, so that no half of a secret stays.
-    pub(super) fn shown(&self, text: &str, most: usize) -> String {
-        crate::syntax::matcher::cut(&self.config.masker.mask(text), most)
     }
 }
 

@@ -21,9 +21,9 @@ impl Conversation {
         by_us: bool,
     ) {
         let Closing::Sent = self.actors[id].closing else { return };
-        let after = self.now.saturating_sub(self.actors[id].opened_at);
+        let after = self.clock.since(self.actors[id].opened_at);
         let (close_frame, code) = (close.is_some(), close.flatten());
-        let end = End { sequence, at: self.now, after, close_frame, code, reason, claimed: false, by_us };
+        let end = End { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us };
         self.judge_close(id, &end);
         self.actors[id].closing = Closing::Answered(end);
     }
@@ -71,7 +71,7 @@ impl Conversation {
                     return Ok(Progress::Waiting(Active { waiting: Waiting::StreamEnd { members }, ..active }));
                 }
                 (None, Link::Open { .. } | Link::Ended(_)) => {
-                    let waited = Some(self.now.saturating_sub(active.since));
+                    let waited = Some(self.clock.since(active.since));
                     let found = "the TCP connection is still open".to_owned();
                     let detail = self.detail(Some(*id), self.expectation(step), found, waited);
                     return Err(Failure::broken("the hub did not end the TCP connection in time", detail));
@@ -79,7 +79,7 @@ impl Conversation {
                 (None, _) => return Err(Failure::undecided("there is no connection", None)),
             }
         }
-        self.margin(step, &active);
+        self.clock.add_wait(&self.program, step, &active);
         self.got(step, results, false)
     }
 }

@@ -1,18 +1,19 @@
 //! The steps that expect something: frames, silence, the end of a connection, or one of several alternatives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Conversation;
 use super::active_step::{Active, Failure, Frames, Member, Waiting};
-use super::actor::Link;
+use super::actor::{End, Link};
 use super::blocks::Progress;
-use super::checks::eval_failure;
+use super::checks::{compare, eval_failure};
+use super::clock::only_may;
 use super::finding::Finding;
 use super::matching::{Wanted, build};
 use super::steps::StepResult;
-use super::timing_margin::only_may;
 use crate::deviation::proposal::MOST_BYTES;
 use crate::event::Outcome;
 use crate::protocol::Way;
@@ -37,9 +38,9 @@ const IN_DOUBT: f64 = 0.2;
 
 impl Conversation {
     /// Returns how long an expected frame is waited for, where the step states no time.
-    pub(super) fn patience(&self) -> std::time::Duration {
+    pub(super) fn patience(&self) -> Duration {
         let share = if self.judgement.doubted().is_some() { IN_DOUBT } else { 1.0 };
-        self.config.patience.mul_f64(share)
+        self.clock.patience.mul_f64(share)
     }
 
     pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> StepResult {
@@ -49,11 +50,11 @@ impl Conversation {
         let within = match self.time(expect.within.as_ref())? {
             Some(time) => Some(time),
             // A step with only may rules waits only shortly.
-            None => only_may(&program, step).then_some(self.config.quiet),
+            None => only_may(&program, step).then_some(self.clock.quiet),
         };
         let patience = self.patience();
-        let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(patience)));
-        let end = self.now + time;
+        let time = for_.unwrap_or_else(|| self.clock.stretched(within.unwrap_or(patience)));
+        let end = self.clock.now + time;
         let deadline = Some(end);
         let quantity = match &step.who {
             Who::Group { quantity, .. } => *quantity,
@@ -78,7 +79,7 @@ impl Conversation {
             Want::Close(codes) => Waiting::End { members, codes: codes.clone(), refusal: false },
             Want::Refusal(codes) => Waiting::End { members, codes: codes.clone(), refusal: true },
         };
-        self.poll(step, Active { since: self.now, deadline, waiting })
+        self.poll(step, Active { since: self.clock.now, deadline, waiting })
     }
 
     pub(super) fn wanted(&self, program: &Program, id: ActorId, want: &Want, after: u64) -> Result<Wanted, Failure> {
@@ -140,7 +141,7 @@ impl Conversation {
             if missing && frames.collecting && !frames.late {
                 frames.late = true;
                 frames.members.iter_mut().for_each(|member| member.wanted.without_end());
-                active.deadline = Some(self.now.max(active.since + self.stretched(self.config.patience)));
+                active.deadline = Some(self.clock.now.max(active.since + self.clock.stretched(self.clock.patience)));
                 return self.poll(step, active);
             }
             let right = match quantity {
@@ -162,7 +163,7 @@ impl Conversation {
                     Quantity::AtLeast => "at least",
                     Quantity::AtMost => "at most",
                 };
-                let waited = Some(self.now.saturating_sub(active.since));
+                let waited = Some(self.clock.since(active.since));
                 let name = frames.members.first().map_or_else(String::new, |m| m.wanted.name(&self.program.pack));
                 let expected = format!("{bound} {number} actors receive it");
                 let detail = self.detail(None, expected, format!("{got} actors received it"), waited);
@@ -184,7 +185,7 @@ impl Conversation {
                     .and_then(|count| count.max)
                     .is_some_and(|max| frames.members.iter().any(|m| m.claims.len() > max));
             if excess {
-                let waited = Some(self.now.saturating_sub(active.since));
+                let waited = Some(self.clock.since(active.since));
                 let over = frames.members.iter().find(|m| m.claims.len() >= most);
                 let name = over.map_or_else(String::new, |m| m.wanted.name(&self.program.pack));
                 let expected = format!("at most {}", most - 1);
@@ -199,7 +200,7 @@ impl Conversation {
             let results: Vec<(ActorId, Vec<Bound>)> =
                 frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
             if !frames.collecting {
-                self.margin(step, &active);
+                self.clock.add_wait(&self.program, step, &active);
             }
             return self.got(step, results, counted);
         }
@@ -217,7 +218,7 @@ impl Conversation {
                 continue;
             }
             let id = member.id;
-            let waited = Some(self.now.saturating_sub(active.since));
+            let waited = Some(self.clock.since(active.since));
             let expected = self.expectation(step);
             let received = self.received_instead(id, &member.wanted);
             let count = member.claims.len();
@@ -290,13 +291,13 @@ impl Conversation {
                 Some(Deviating { raw: None, .. }) => {
                     Finding::NotReached("the message is assumed, by a declared deviation".to_owned())
                 }
-                _ => self.compare(&has.pattern, &value, &self.names(actor)),
+                _ => compare(&has.pattern, &value, &self.names(actor)),
             };
             // A pattern of constants is compared with what the hub really sent, too.
             if let (Finding::Holds, Some(Deviating { index, raw: Some(raw) }), Some(_)) =
                 (&finding, deviating.as_deref(), &has.pattern.ready)
             {
-                let of_hub = self.compare(&has.pattern, raw, &self.names(actor));
+                let of_hub = compare(&has.pattern, raw, &self.names(actor));
                 self.note_deviating(has.check, &step.text, actor, &text, of_hub, *index);
             }
             if matches!(finding, Finding::Broken { .. }) && text.len() < MOST_BYTES {
@@ -318,7 +319,7 @@ impl Conversation {
         let index = recognised.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
         let Some(message) = index else { return };
         let rules = program.checks[has.check].rules.iter().map(|used| used.id.clone());
-        self.evidence.add_unfit(place, message, json, rules);
+        self.deviations.evidence.add_unfit(place, message, json, rules);
     }
 
     pub(super) fn claim(&mut self, id: ActorId, wanted: &mut Wanted) -> Option<Bound> {
@@ -339,7 +340,7 @@ impl Conversation {
         refusal: bool,
         over: bool,
     ) -> StepResult {
-        let waited = Some(self.now.saturating_sub(active.since));
+        let waited = Some(self.clock.since(active.since));
         let mut items = Vec::new();
         for id in &members {
             let expected = self.expectation(step);
@@ -416,13 +417,13 @@ impl Conversation {
                 }
             }
         }
-        self.margin(step, &active);
+        self.clock.add_wait(&self.program, step, &active);
         let results = items.into_iter().map(|(id, bound)| (id, vec![bound])).collect();
         self.got(step, results, false)
     }
 
-    pub(super) fn end_wire(&self, id: ActorId, end: &super::End) -> Arc<Wire> {
-        let unix_ms = self.config.epoch_ms as f64 + end.at.as_secs_f64() * 1000.0;
+    pub(super) fn end_wire(&self, id: ActorId, end: &End) -> Arc<Wire> {
+        let unix_ms = self.clock.unix_ms(end.at);
         let connection = self.actors[id].connection.unwrap_or_default();
         Arc::new(Wire {
             sequence: end.sequence,
@@ -445,8 +446,8 @@ impl Conversation {
             let inbox = &self.actors[*id].inbox;
             if let Some((place, _)) = wanted.find(inbox, &program.pack, &program.shared.ignore) {
                 let entry = &inbox[place];
-                let text = self.shown(&entry.wire.text, 400);
-                let waited = Some(self.now.saturating_sub(active.since));
+                let text = self.history.shown(&entry.wire.text, 400);
+                let waited = Some(self.clock.since(active.since));
                 let detail = self.detail(Some(*id), self.expectation(step), text, waited);
                 let name = entry.name(&program.pack);
                 let frame = if matches!(name, "undocumented" | "undecodable") { " frame" } else { "" };
@@ -517,10 +518,10 @@ impl Conversation {
                 .iter()
                 .any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
             let first = members.first().map(|open| open.id);
-            let waited = Some(self.now.saturating_sub(active.since));
+            let waited = Some(self.clock.since(active.since));
             let chosen: Vec<(usize, Bound)> = members.iter_mut().filter_map(|open| open.chosen.take()).collect();
             if !silent {
-                self.margin(step, &active);
+                self.clock.add_wait(&self.program, step, &active);
             }
             let mut items = Vec::new();
             for (index, bound) in chosen {
@@ -547,7 +548,7 @@ impl Conversation {
                     self.judgement.answer(check, &step.text, outcome, "", None);
                 }
                 if let Some(name) = &alternative.as_ {
-                    self.bind(name, bound.clone());
+                    self.blocks.bind(name, bound.clone());
                 }
                 items.push(bound);
             }
@@ -566,7 +567,7 @@ impl Conversation {
             if ended.is_none() && !over {
                 continue;
             }
-            let waited = Some(self.now.saturating_sub(active.since));
+            let waited = Some(self.clock.since(active.since));
             let wanted = open.wanted.iter().flatten().next();
             let received = match wanted {
                 Some(wanted) => self.received_instead(id, wanted),
@@ -666,7 +667,7 @@ impl Conversation {
         };
         let place = pattern.and_then(|pattern| pattern.template.eval(&self.names(None)).ok());
         match place {
-            Some(place) => format!("{} where {}", step.text, self.shown(&place.to_string(), 300)),
+            Some(place) => format!("{} where {}", step.text, self.history.shown(&place.to_string(), 300)),
             None => step.text.clone(),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Conversation;
+use super::checks::compare;
 use super::finding::Finding;
 use crate::scenario::model::{ActorId, Always};
 
@@ -27,7 +28,7 @@ impl Conversation {
                 Always::Wire { check, pattern } if !upgrade => (check, pattern),
                 _ => continue,
             };
-            let finding = self.compare(pattern, what, &self.names(Some(id)));
+            let finding = compare(pattern, what, &self.names(Some(id)));
             blamed |= matches!(finding, Finding::Broken { .. });
             self.note(*check, "always", Some(id), "", finding);
         }

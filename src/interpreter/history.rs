@@ -1,10 +1,13 @@
 //! The bounded history of a conversation: the first and the last frames of each connection, payloads shortened.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::Config;
 use crate::event::FrameReport;
+use crate::redact::Masker;
 
 /// Frames kept of the beginning and of the end of a connection.
 const FIRST: usize = 16;
@@ -12,11 +15,15 @@ const LAST: usize = 32;
 /// Characters of a payload that are kept for reports.
 pub const KEPT: usize = 600;
 
-#[derive(Default)]
 pub struct History {
     connections: BTreeMap<u32, Record>,
     dropped: usize,
     sequence: u64,
+    /// Position of the latest event among all of the conversation.
+    latest_event: u64,
+    pub masker: Arc<Masker>,
+    pub kept: usize,
+    pub trace: bool,
 }
 
 #[derive(Default)]
@@ -26,6 +33,22 @@ struct Record {
 }
 
 impl History {
+    pub fn new(config: &Config) -> Self {
+        let Config { masker, kept, trace, .. } = config;
+        let (connections, masker) = (BTreeMap::new(), Arc::clone(masker));
+        Self { connections, dropped: 0, sequence: 0, latest_event: 0, masker, kept: *kept, trace: *trace }
+    }
+
+    pub fn next_event(&mut self) -> u64 {
+        self.latest_event += 1;
+        self.latest_event
+    }
+
+    /// Returns a text for a report, masked before it is shortened, so that no half of a secret stays.
+    pub fn shown(&self, text: &str, most: usize) -> String {
+        crate::syntax::matcher::cut(&self.masker.mask(text), most)
+    }
+
     pub fn add(&mut self, frame: FrameReport) {
         self.sequence += 1;
         let record = self.connections.entry(frame.connection).or_default();

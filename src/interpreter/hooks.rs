@@ -1,5 +1,6 @@
 //! Calls hooks and checks their answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use super::active_step::{Active, Failure, Waiting};
 use super::blocks::Progress;
-use super::checks::evaluate;
+use super::checks::{compare, evaluate};
 use super::finding::Finding;
 use super::steps::StepResult;
 use super::{Conversation, Output};
@@ -16,6 +17,15 @@ use crate::scenario::value::{Bound, Wire};
 
 /// Pause before a hook whose answer does not match is called again.
 pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// The calls of hooks.
+#[derive(Default)]
+pub(super) struct HookCalls {
+    latest: u32,
+    pub answers: BTreeMap<u32, Result<Value, String>>,
+    /// When the wait for the current hook is over.
+    pub end: Duration,
+}
 
 impl Conversation {
     /// Calls a hook, and again until `end` while its answer does not match. A call begun before `end` may answer after it.
@@ -28,17 +38,17 @@ impl Conversation {
             .transpose()?
             .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let message = hook.message.as_ref().map(|message| self.compose(None, message)).transpose()?;
-        self.next_call += 1;
-        let call = self.next_call;
+        self.hooks.latest += 1;
+        let call = self.hooks.latest;
         self.out.push(Output::Hook {
             call,
             name: hook.name.clone(),
             args,
             message: message.map(|message| message.value),
         });
-        self.hook_end = Some(end);
-        let deadline = Some(end.max(self.now + self.stretched(self.config.patience)));
-        Ok(Progress::Waiting(Active { since: self.now, deadline, waiting: Waiting::Hook { call } }))
+        self.hooks.end = end;
+        let deadline = Some(end.max(self.clock.now + self.clock.stretched(self.clock.patience)));
+        Ok(Progress::Waiting(Active { since: self.clock.now, deadline, waiting: Waiting::Hook { call } }))
     }
 
     pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> StepResult {
@@ -47,30 +57,26 @@ impl Conversation {
             Ok(answer) => answer,
             Err(error) => return Err(Failure::undecided(format!("the hook `{}` failed: {error}", hook.name), None)),
         };
-        match hook.pattern.as_ref().map(|pattern| self.compare(pattern, &answer, &self.names(None))) {
+        match hook.pattern.as_ref().map(|pattern| compare(pattern, &answer, &self.names(None))) {
             Some(Finding::Broken { expected, found, message }) => {
-                let end = self.hook_end.unwrap_or(self.now);
-                if self.now + HOOK_PAUSE >= end {
-                    let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
+                let end = self.hooks.end;
+                if self.clock.now + HOOK_PAUSE >= end {
+                    let detail = self.detail(None, expected, found, Some(self.clock.since(active.since)));
                     let what = format!("unexpected answer of the hook `{}`: {message}", hook.name);
                     return Err(Failure::broken(what, detail));
                 }
-                return Ok(Progress::Waiting(Active {
-                    since: self.now,
-                    deadline: Some(self.now + HOOK_PAUSE),
-                    waiting: Waiting::HookAgain,
-                }));
+                return Ok(Progress::Waiting(self.clock.wait(HOOK_PAUSE, Waiting::HookAgain)));
             }
             Some(Finding::NotReached(why)) => return Err(Failure::not_reached(why)),
             Some(Finding::Mistake(what)) => return Err(Failure::mistake(what)),
             Some(Finding::Holds) | None => {}
         }
-        let sequence = self.next_sequence();
-        let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
+        let sequence = self.history.next_event();
+        let unix_ms = self.clock.unix_ms(self.clock.now);
         let text = answer.to_string();
         let wire = Wire {
             sequence,
-            at: self.now,
+            at: self.clock.now,
             unix_ms,
             after: Duration::ZERO,
             connection: u32::MAX,
@@ -81,9 +87,9 @@ impl Conversation {
             deviation: None,
         };
         let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
-        let most = self.stretched(self.time(hook.within.as_ref())?.unwrap_or(self.config.patience));
-        let left = self.hook_end.unwrap_or(self.now).saturating_sub(self.now);
-        self.margin_of(step, most.saturating_sub(left), most);
+        let most = self.clock.stretched(self.time(hook.within.as_ref())?.unwrap_or(self.clock.patience));
+        let left = self.hooks.end.saturating_sub(self.clock.now);
+        self.clock.add_margin(step, most.saturating_sub(left), most);
         self.holds(step);
         self.judge_has(step, None, &hook.has, &bound);
         Ok(Progress::Done(Some(bound)))

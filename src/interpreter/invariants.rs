@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{End, Entry, EntryKind};
-use super::checks::ALWAYS;
+use super::checks::{ALWAYS, compare, compute};
 use super::decode::{DecodeError, decode, texts, weight};
 use super::finding::Finding;
 use crate::deviation::proposal::MOST_BYTES;
@@ -32,11 +32,10 @@ impl Conversation {
             );
         }
         if let Ok(json) = &mut decoded {
-            let (documented, deviating) = self.documented(json.take());
+            let (documented, deviating) =
+                self.deviations.documented(&program.pack, json.take(), &self.environment.world);
             *json = documented;
-            if !self.assumed.is_empty() {
-                self.not_absent(wire.connection, json);
-            }
+            self.deviations.not_absent(&program.pack, wire.connection, json);
             if deviating.is_some() {
                 wire = Arc::new(Wire { deviation: deviating.map(Arc::new), ..Wire::clone(&wire) });
             }
@@ -44,7 +43,7 @@ impl Conversation {
         let deviation = wire.deviation.clone();
         let of_hub = deviation.as_deref().and_then(|deviating| Some((deviating.raw.as_ref()?, deviating.index)));
         let json = decoded.as_ref().ok();
-        let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
+        let way = if self.program.is_server(id) { Way::ToHub } else { Way::FromHub };
         // To a listening actor the hub sends messages of a client, or of a hub: whichever the frame is.
         let message = json.and_then(|json| {
             program
@@ -54,7 +53,7 @@ impl Conversation {
         });
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
         if let Some(json) = of_hub.map(|(raw, _)| raw).or(json) {
-            self.evidence.add_message(index, json);
+            self.deviations.evidence.add_message(index, json);
         }
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
@@ -69,9 +68,9 @@ impl Conversation {
                 Always::Message { message: name, check, pattern } => {
                     let Ok(json) = &decoded else { continue };
                     if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
-                        let finding = self.compare(pattern, json, &self.names(Some(id)));
+                        let finding = compare(pattern, json, &self.names(Some(id)));
                         if let (Finding::Holds, Some((raw, index))) = (&finding, of_hub) {
-                            let of_hub = self.compare(pattern, raw, &self.names(Some(id)));
+                            let of_hub = compare(pattern, raw, &self.names(Some(id)));
                             self.note_deviating(*check, ALWAYS, Some(id), &wire.text, of_hub, index);
                         }
                         self.note(*check, ALWAYS, Some(id), &wire.text, finding);
@@ -85,7 +84,7 @@ impl Conversation {
                     if let Ok(json) = &mut decoded {
                         subject["json"] = json.take();
                     }
-                    let finding = self.compare(pattern, &subject, &self.names(Some(id)));
+                    let finding = compare(pattern, &subject, &self.names(Some(id)));
                     if let Ok(json) = &mut decoded {
                         *json = subject["json"].take();
                     }
@@ -101,7 +100,7 @@ impl Conversation {
                     };
                     if let (Finding::Holds, Some((raw, index))) = (&finding, of_hub) {
                         subject["json"] = raw.clone();
-                        let of_hub = self.compare(pattern, &subject, &self.names(Some(id)));
+                        let of_hub = compare(pattern, &subject, &self.names(Some(id)));
                         self.note_deviating(*check, ALWAYS, Some(id), &wire.text, of_hub, index);
                     }
                     self.note(*check, ALWAYS, Some(id), &wire.text, finding);
@@ -127,7 +126,7 @@ impl Conversation {
         // A frame that was not decoded takes only its text.
         let decoded = matches!(kind, EntryKind::Message { json: Some(_), .. });
         let weight = if decoded { weight(&wire.text) } else { wire.text.len() };
-        self.keep(id, Entry { wire, kind, claimed: false, weight });
+        self.actors.keep(id, Entry { wire, kind, claimed: false, weight });
     }
 
     fn judge_schema(&mut self, id: ActorId, index: usize, json: &Value, wire: &Wire) {
@@ -140,7 +139,7 @@ impl Conversation {
             return;
         }
         if wire.size < MOST_BYTES {
-            self.evidence.add_broken(index, json);
+            self.deviations.evidence.add_broken(index, json);
         }
         // Rules that are not violated hold, each with a check of its own.
         let used = |name: &String, should: bool| used(&program.pack, name, should);
@@ -163,9 +162,10 @@ impl Conversation {
                 continue;
             }
             let place = if path.is_empty() { "the message" } else { path.as_str() };
-            let found = self.shown(found, 200);
+            let found = self.history.shown(found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
-            let detail = self.detail(Some(id), format!("{place}: {expected}"), self.shown(&wire.text, 400), None);
+            let detail =
+                self.detail(Some(id), format!("{place}: {expected}"), self.history.shown(&wire.text, 400), None);
             if rules.is_empty() {
                 self.judgement.record_invariant(
                     &format!("schema:{}", message.name),
@@ -199,7 +199,7 @@ impl Conversation {
                 continue;
             }
             let place = if path.is_empty() { "the message" } else { path.as_str() };
-            let found = self.shown(&found, 200);
+            let found = self.history.shown(&found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
             let used: Vec<Vec<RuleUse>> =
                 rules.iter().map(|name| used(&program.pack, name, should).into_iter().collect()).collect();
@@ -221,7 +221,7 @@ impl Conversation {
         let mut blamed = false;
         for entry in &program.always {
             if let Always::Close { check, pattern } = entry {
-                let finding = self.compare(pattern, &end.to_json(), &self.names(Some(id)));
+                let finding = compare(pattern, &end.to_json(), &self.names(Some(id)));
                 blamed |= matches!(finding, Finding::Broken { .. });
                 self.note(*check, ALWAYS, Some(id), &end.describe(), finding);
             }
@@ -233,9 +233,15 @@ impl Conversation {
         }
     }
 
-    /// Evaluates the `check` entries of `always` over all frames of an actor's connection, when that ends or is replaced.
+    /// Ends the account of an actor's connection, when that ends or is replaced.
+    pub(super) fn leave_connection(&mut self, id: ActorId) {
+        self.judge_connection(id);
+        self.actors.keep_leftovers(id, &self.program);
+    }
+
+    /// Evaluates the `check` entries of `always` over all frames of an actor's connection.
     /// Takes the decoded frames out of the inbox; their messages are still known.
-    pub(super) fn judge_connection(&mut self, id: ActorId) {
+    fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
         if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
             return;
@@ -254,7 +260,7 @@ impl Conversation {
             return;
         }
         let pack = Arc::clone(&program.pack);
-        self.world.set_frames(Box::new(move |name| {
+        self.environment.world.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
             let fitting = frames.iter().filter(|(json, ..)| message.is(json, Way::FromHub));
             // Several entries may use the same frames.
@@ -266,7 +272,7 @@ impl Conversation {
                 self.judgement.answer(*check, ALWAYS, Outcome::Undecided(why.clone()), why.as_str(), None);
                 continue;
             }
-            let finding = self.compute(value, test, &self.names(Some(id)));
+            let finding = compute(value, test, &self.names(Some(id)));
             self.note(*check, ALWAYS, Some(id), "", finding);
         }
     }

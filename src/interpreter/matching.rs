@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::actor::{Actor, Entry, EntryKind};
+use super::actor::{Actor, Entry, EntryKind, Link};
 use crate::protocol::{Pack, Way};
 use crate::scenario::model::{ActorId, MessageName, Pattern, Ready};
 use crate::scenario::template::Names;
@@ -216,7 +216,7 @@ impl Conversation {
         let near = actor.inbox.iter().rev().find_map(|entry| {
             let difference = wanted.near(entry, pack, &self.program.shared.ignore)?;
             let (text, difference) = (&entry.wire.text, difference.to_string());
-            Some(format!("{} (differs at {})", self.shown(text, 300), self.shown(&difference, 300)))
+            Some(format!("{} (differs at {})", self.history.shown(text, 300), self.history.shown(&difference, 300)))
         });
         if let Some(near) = near {
             return near;
@@ -226,17 +226,19 @@ impl Conversation {
             .iter()
             .filter(|entry| !entry.claimed && entry.wire.sequence > wanted.after)
             .filter_map(|entry| match &entry.kind {
-                EntryKind::Message { .. } | EntryKind::Undecodable { .. } => Some(self.shown(&entry.wire.text, 200)),
+                EntryKind::Message { .. } | EntryKind::Undecodable { .. } => {
+                    Some(self.history.shown(&entry.wire.text, 200))
+                }
                 EntryKind::Control { .. } => None,
             })
             .collect();
         let state = match &actor.link {
-            super::Link::Ended(end) => end.describe(),
-            super::Link::Open { .. } => "connection still open".to_owned(),
-            super::Link::Idle => "not connected".to_owned(),
-            super::Link::Connecting => "still connecting".to_owned(),
-            super::Link::Refused { text, .. } => text.clone(),
-            super::Link::Unreachable { reason } => reason.clone(),
+            Link::Ended(end) => end.describe(),
+            Link::Open { .. } => "connection still open".to_owned(),
+            Link::Idle => "not connected".to_owned(),
+            Link::Connecting => "still connecting".to_owned(),
+            Link::Refused { text, .. } => text.clone(),
+            Link::Unreachable { reason } => reason.clone(),
         };
         match others.len() {
             0 => format!("nothing, {state}"),

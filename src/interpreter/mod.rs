@@ -8,6 +8,7 @@ mod active_step;
 mod actor;
 mod blocks;
 mod checks;
+mod clock;
 mod close;
 pub mod decode;
 mod deviation;
@@ -16,35 +17,41 @@ mod finding;
 mod frame_rules;
 mod history;
 mod hooks;
-mod inbox;
+mod hub_contact;
 mod invariants;
 mod matching;
 mod order;
 mod scope;
 mod send;
 mod steps;
-mod timing_margin;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::deviation::proposal::{Evidence, Missed};
-use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
+use crate::event::{Direction, FrameReport, ScenarioReport};
 use crate::redact::Masker;
-use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS, World};
+use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
-use crate::websocket::frame::{Frame, NO_ANSWER, Received};
-use actor::{Actor, Closing, End, Link};
+use crate::websocket::frame::{Frame, Received};
+use crate::websocket::handshake::Dial;
+use active_step::Active;
+use actor::{Actors, End, Entry, EntryKind, Link};
+use blocks::{BlockStack, Phase};
 pub use checks::ALWAYS;
-use checks::Judgement;
+use checks::{Judged, Judgement};
+use clock::Clock;
+use deviation::AppliedDeviations;
 use history::History;
 pub use history::KEPT;
+use hooks::HookCalls;
+use hub_contact::HubContact;
+use scope::{Environment, View};
 
 /// What a conversation needs to know of the target and the run.
 #[derive(Clone)]
@@ -139,23 +146,6 @@ pub enum Output {
     },
 }
 
-/// How an actor connects, beyond the target's address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dial {
-    /// `None`: the path of the target's URL.
-    pub path: Option<String>,
-    pub query: Vec<(String, String)>,
-    pub headers: Vec<(String, String)>,
-    pub subprotocols: Vec<String>,
-    pub from: Option<String>,
-    /// Headers that are left out of the request.
-    pub without: Vec<String>,
-    /// The HTTP method, in place of `GET`.
-    pub method: Option<String>,
-    /// The HTTP version, in place of `1.1`.
-    pub http: Option<String>,
-}
-
 /// Returns the needs of a program that these settings, words and hooks do not meet.
 pub fn unmet(
     program: &Program,
@@ -214,103 +204,47 @@ fn users(program: &Program) -> usize {
     actors + program.lets.iter().filter(|(_, template)| next(template)).count()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Main,
-    Finally,
-    Done,
-}
-
+/// A program while it is played.
 pub struct Conversation {
     program: Arc<Program>,
-    config: Config,
-    world: Arc<World>,
-    hub: Bound,
-    now: Duration,
-    phase: Phase,
-    stack: Vec<blocks::Frame>,
-    active: Option<active_step::Active>,
-    actors: Vec<Actor>,
-    /// The actor of each connection; replaced ones stay, so that late frames are still recorded.
-    connections: BTreeMap<u32, ActorId>,
-    next_call: u32,
-    hook_answers: BTreeMap<u32, Result<Value, String>>,
-    /// When the wait for the current hook is over.
-    hook_end: Option<Duration>,
-    lets: BTreeMap<String, Bound>,
+    environment: Environment,
+    clock: Clock,
+    blocks: BlockStack,
+    actors: Actors,
+    hooks: HookCalls,
     judgement: Judgement,
-    cause: Option<Cause>,
-    mistake: Option<String>,
-    interrupted: bool,
-    /// Position of the latest event among all of this conversation.
-    sequence: u64,
+    deviations: AppliedDeviations,
+    contact: HubContact,
     history: History,
-    leftovers: BTreeMap<String, usize>,
-    slimmest: Option<Margin>,
-    deviations: crate::deviation::Seen,
-    missed: Option<Missed>,
-    /// Whether the hub accepted a connection.
-    connected: bool,
-    /// Whether the hub answered by refusing or ending a connection.
-    ended: bool,
-    last_received: Option<Duration>,
-    last_greeted: Option<Duration>,
-    /// The connections that have received a frame.
-    greeted: BTreeSet<u32>,
-    /// Messages that are assumed to come.
-    assumed: Vec<deviation::Assumed>,
-    /// When the conversation first went on behind a failure.
-    doubted_since: Option<Duration>,
-    evidence: Evidence,
+    /// See [`Config::instead`].
+    instead: Option<(&'static str, Arc<Template>)>,
+    /// See [`Config::persistent`].
+    persistent: bool,
     out: Vec<Output>,
 }
 
 impl Conversation {
     pub fn new(program: Arc<Program>, config: Config) -> Self {
-        let world = Arc::new(World::new(config.stamp.clone()));
-        let hub = scope::hub(&config.settings);
-        let actors = program.actors.iter().map(|_| Actor::default()).collect();
-        let judgement = Judgement::new(&program);
         Self {
-            world,
-            hub,
-            now: Duration::ZERO,
-            phase: Phase::Main,
-            stack: Vec::new(),
-            active: None,
-            actors,
-            connections: BTreeMap::new(),
-            next_call: 0,
-            hook_answers: BTreeMap::new(),
-            hook_end: None,
-            lets: BTreeMap::new(),
-            judgement,
-            cause: None,
-            mistake: None,
-            interrupted: false,
-            sequence: 0,
-            history: History::default(),
-            leftovers: BTreeMap::new(),
-            slimmest: None,
-            deviations: crate::deviation::Seen::new(),
-            missed: None,
-            connected: false,
-            ended: false,
-            last_received: None,
-            last_greeted: None,
-            greeted: BTreeSet::new(),
-            assumed: Vec::new(),
-            doubted_since: None,
-            evidence: Evidence::default(),
+            clock: Clock::new(&config),
+            history: History::new(&config),
+            environment: Environment::new(config.stamp, &config.settings),
+            blocks: BlockStack::new(program.main),
+            actors: Actors::new(&program),
+            hooks: HookCalls::default(),
+            judgement: Judgement::new(&program, config.stated_only),
+            deviations: AppliedDeviations::new(config.deviations),
+            contact: HubContact::default(),
+            instead: config.instead,
+            persistent: config.persistent,
             out: Vec::new(),
             program,
-            config,
         }
     }
 
     /// Returns the actors that listen: each needs an address before the conversation starts.
     pub fn listeners(&self) -> Vec<ActorId> {
-        (0..self.actors.len()).filter(|id| self.is_server(*id)).collect()
+        self.actors.ids().filter(|id| self.program.is_server(*id)).collect()
     }
 
     /// Sets the address at which an actor listens.
@@ -325,15 +259,14 @@ impl Conversation {
         for (name, template) in &program.lets {
             match template.eval(&self.names(None)) {
                 Ok(value) => {
-                    self.lets.insert(name.clone(), Bound::plain(value));
+                    self.blocks.lets.insert(name.clone(), Bound::plain(value));
                 }
-                Err(error) => self.mistake = Some(format!("`let: {name}`: {error}")),
+                Err(error) => self.judgement.mistake = Some(format!("`let: {name}`: {error}")),
             }
         }
         for id in 0..program.actors.len() {
             self.give_initial(id);
         }
-        self.push(blocks::Frame::body(program.main));
         self.run();
         std::mem::take(&mut self.out)
     }
@@ -345,15 +278,15 @@ impl Conversation {
         match input {
             Input::Received { connection, what } => self.receive(connection, what),
             Input::HookAnswer { call, answer } => {
-                self.hook_answers.insert(call, answer);
+                self.hooks.answers.insert(call, answer);
             }
             Input::Accepted { actor, connection } => {
                 self.new_connection(actor, connection);
             }
             Input::Tick => {}
             Input::Interrupt => {
-                self.interrupted = true;
-                self.stop();
+                self.judgement.interrupted = true;
+                self.blocks.stop();
             }
         }
         self.run();
@@ -362,30 +295,23 @@ impl Conversation {
 
     /// Returns when the next [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
-        let assumed = self.assumed.iter().map(|assumed| assumed.due);
-        self.active.as_ref().and_then(active_step::Active::deadline).into_iter().chain(assumed).min()
+        let active = self.blocks.active.as_ref().and_then(Active::deadline);
+        active.into_iter().chain(self.deviations.next_due()).min()
     }
 
     pub fn is_finished(&self) -> bool {
-        self.phase == Phase::Done
+        self.blocks.phase == Phase::Done
     }
 
     /// Returns the report of the conversation. The caller adds the instance and the repetition.
     pub fn into_report(mut self) -> ScenarioReport {
-        for id in 0..self.actors.len() {
-            self.judge_connection(id);
-            self.keep_leftovers(id);
+        for id in self.actors.ids() {
+            self.leave_connection(id);
         }
         self.record_deviations();
         let (history, history_dropped) = self.history.finish();
-        let deviations = &self.config.deviations;
-        let (checks, verdict) = self.judgement.finish(
-            &self.program,
-            self.config.stated_only,
-            self.cause.as_ref(),
-            self.interrupted,
-            deviations,
-        );
+        let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
+        let Judged { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
         ScenarioReport {
             protocol: self.program.pack.name.clone(),
             id: self.program.id.clone(),
@@ -396,63 +322,40 @@ impl Conversation {
             verdict,
             checks,
             unmet: Vec::new(),
-            cause: self.cause,
-            mistake: self.mistake,
-            leftovers: self.leftovers.into_iter().collect(),
+            cause,
+            mistake,
+            leftovers: self.actors.leftovers.into_iter().collect(),
             history,
             history_dropped,
             begun: Duration::ZERO,
-            silent: self.connected && !self.ended && self.last_received.is_none(),
-            last_received: self.last_received,
-            last_greeted: self.last_greeted,
+            silent: self.contact.is_silent(),
+            last_received: self.contact.last_received,
+            last_greeted: self.contact.last_greeted,
             unserved: None,
-            duration: self.now,
-            slimmest: self.slimmest,
-            deviations: self.deviations,
-            missed: self.missed,
-            evidence: self.evidence,
+            duration: self.clock.now,
+            slimmest: self.clock.slimmest,
+            deviations: seen,
+            missed,
+            evidence,
         }
     }
 
     fn set_now(&mut self, now: Duration) {
-        self.now = self.now.max(now);
-        self.world.set_now_ms(self.config.epoch_ms + i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX / 2));
+        self.environment.world.set_now_ms(self.clock.advance(now));
     }
 
-    fn names(&self, me: Option<ActorId>) -> scope::View<'_> {
-        scope::View { conversation: self, me: me.or_else(|| self.myself()) }
-    }
-
-    fn stretched(&self, time: Duration) -> Duration {
-        time.mul_f64(self.config.stretch)
-    }
-
-    fn next_sequence(&mut self) -> u64 {
-        self.sequence += 1;
-        self.sequence
+    fn names(&self, me: Option<ActorId>) -> View<'_> {
+        let Self { program, environment, blocks, actors, .. } = self;
+        View { program, environment, blocks, actors, me: me.or_else(|| blocks.myself()) }
     }
 
     // ---- what comes in
 
     fn receive(&mut self, connection: u32, what: Received) {
-        let Some(id) = self.connections.get(&connection).copied() else { return };
+        let Some(id) = self.actors.connections.get(&connection).copied() else { return };
         let current = self.actors[id].connection == Some(connection);
-        let sequence = self.next_sequence();
-        match &what {
-            Received::Upgraded { .. } => self.connected = true,
-            Received::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => self.connected = true,
-            Received::NoUpgrade { .. }
-            | Received::Refused { .. }
-            | Received::Unreachable { .. }
-            | Received::Violation { .. }
-            | Received::End { .. } => self.ended = true,
-            Received::Message(_) | Received::Ping(_) | Received::Pong(_) | Received::Close { .. } => {
-                self.last_received = Some(self.now);
-                if self.greeted.insert(connection) {
-                    self.last_greeted = self.last_received;
-                }
-            }
-        }
+        let sequence = self.history.next_event();
+        self.contact.add(connection, &what, self.clock.now);
         match what {
             Received::Upgraded { status, headers, subprotocol } => {
                 self.record(id, connection, Direction::Neither, "open", &subprotocol.clone().unwrap_or_default(), 0);
@@ -460,7 +363,7 @@ impl Conversation {
                     serde_json::json!({ "status": status, "headers": members(&headers), "subprotocol": subprotocol });
                 self.judge_wire(id, &upgrade, true);
                 if current {
-                    self.actors[id].opened_at = self.now;
+                    self.actors[id].opened_at = self.clock.now;
                     self.actors[id].link = Link::Open { upgrade };
                     self.assume_after_connection(id, connection);
                 }
@@ -569,7 +472,7 @@ impl Conversation {
             }
             Received::End { reset, reason } => {
                 if current {
-                    let after = self.now.saturating_sub(self.actors[id].opened_at).as_secs_f64();
+                    let after = self.clock.since(self.actors[id].opened_at).as_secs_f64();
                     self.actors[id].stream_end =
                         Some(serde_json::json!({ "reset": reset, "reason": reason, "after": after }));
                 }
@@ -584,10 +487,22 @@ impl Conversation {
         }
     }
 
+    fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {
+        let text = String::from_utf8_lossy(data).into_owned();
+        let kind = if pong { "pong" } else { "ping" };
+        self.record(id, connection, Direction::Received, kind, &text, data.len());
+        self.judge_frame(id, kind, data.len());
+        if self.actors[id].connection == Some(connection) {
+            let wire = self.wire(id, connection, sequence, kind, &text, data.len());
+            let kind = EntryKind::Control { pong, data: data.to_vec() };
+            self.actors.keep(id, Entry { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false });
+        }
+    }
+
     fn ended(&mut self, id: ActorId, sequence: u64, close_frame: bool, code: Option<u16>, reason: String) {
         let actor = &mut self.actors[id];
-        let after = self.now.saturating_sub(actor.opened_at);
-        let end = End { sequence, at: self.now, after, close_frame, code, reason, claimed: false, by_us: false };
+        let after = self.clock.since(actor.opened_at);
+        let end = End { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us: false };
         self.judge_close(id, &end);
         self.actors[id].link = Link::Ended(end);
     }
@@ -596,11 +511,11 @@ impl Conversation {
     /// unknown what the hub would have sent.
     fn ended_by_us(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
         let actor = &mut self.actors[id];
-        let after = self.now.saturating_sub(actor.opened_at);
+        let after = self.clock.since(actor.opened_at);
         actor.end_noticed = true;
         actor.link = Link::Ended(End {
             sequence,
-            at: self.now,
+            at: self.clock.now,
             after,
             close_frame: false,
             code: None,
@@ -611,15 +526,15 @@ impl Conversation {
     }
 
     fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Wire {
-        let after = self.now.saturating_sub(self.actors[id].opened_at);
-        let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
-        let at = self.now;
+        let after = self.clock.since(self.actors[id].opened_at);
+        let unix_ms = self.clock.unix_ms(self.clock.now);
+        let at = self.clock.now;
         let text = text.into();
         Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text, size, deviation: None }
     }
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
-        let masker = Arc::clone(&self.config.masker);
+        let masker = Arc::clone(&self.history.masker);
         let masked = masker.mask(text);
         self.record_masked(id, connection, direction, kind, &masked, size);
     }
@@ -634,10 +549,11 @@ impl Conversation {
         masked: &str,
         size: usize,
     ) {
-        let (text, hash) = history::cut(masked, self.config.kept);
+        let (text, hash) = history::cut(masked, self.history.kept);
         let actor = self.program.actors[id].name.clone();
-        let frame = FrameReport { at: self.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
-        if self.config.trace {
+        let frame =
+            FrameReport { at: self.clock.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
+        if self.history.trace {
             self.out.push(Output::Trace(frame.clone()));
         }
         self.history.add(frame);

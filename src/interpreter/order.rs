@@ -55,7 +55,7 @@ impl Conversation {
         let (used, slack) = (first.at.saturating_sub(second.at), slack.unwrap_or_default());
         let right = used <= slack;
         if right {
-            self.margin_of(step, used, slack);
+            self.clock.add_margin(step, used, slack);
         }
         right
     }

@@ -5,114 +5,105 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Conversation;
+use super::actor::Actors;
+use super::blocks::BlockStack;
 use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Program, setting_value};
 use crate::scenario::template::Names;
 use crate::scenario::value::Bound;
 
-pub fn hub(settings: &BTreeMap<String, Value>) -> Bound {
-    Bound::Scene(settings.iter().map(|(name, value)| (name.clone(), Bound::plain(setting_value(value)))).collect())
+/// What expressions see of the target and the run, beside names.
+pub struct Environment {
+    pub world: Arc<World>,
+    hub: Bound,
+}
+
+impl Environment {
+    /// `stamp` distinguishes this conversation from all others.
+    pub fn new(stamp: String, settings: &BTreeMap<String, Value>) -> Self {
+        let shown = |(name, value): (&String, &Value)| (name.clone(), Bound::plain(setting_value(value)));
+        Self { world: Arc::new(World::new(stamp)), hub: Bound::Scene(settings.iter().map(shown).collect()) }
+    }
 }
 
 pub struct View<'a> {
-    pub conversation: &'a Conversation,
+    pub program: &'a Program,
+    pub environment: &'a Environment,
+    pub blocks: &'a BlockStack,
+    pub actors: &'a Actors,
     /// The actor that `self` is.
     pub me: Option<ActorId>,
 }
 
 impl Names for View<'_> {
     fn lookup(&self, name: &str) -> Option<Bound> {
-        let c = self.conversation;
         match name {
-            "hub" => return Some(c.hub.clone()),
-            "self" => return self.me.map(|id| c.actors[id].bound()),
-            _ => {}
+            "hub" => Some(self.environment.hub.clone()),
+            "self" => self.me.map(|id| self.actors[id].bound()),
+            _ => self.blocks.name(name).cloned().or_else(|| self.actor(name)),
         }
-        for frame in c.stack.iter().rev() {
-            if let Some(bound) = frame.names.get(name) {
-                return Some(bound.clone());
-            }
-            if frame.is_isolated() {
-                return self.actor(name);
-            }
-        }
-        c.lets.get(name).cloned().or_else(|| self.actor(name))
     }
 
     fn member(&self, name: &str, member: &str) -> Option<Bound> {
-        let c = self.conversation;
         match name {
-            "hub" => return c.hub.member(member),
-            "self" => return c.actors[self.me?].member(member),
-            _ => {}
-        }
-        for frame in c.stack.iter().rev() {
-            if let Some(bound) = frame.names.get(name) {
-                return bound.member(member);
-            }
-            if frame.is_isolated() {
-                return self.actor_member(name, member);
-            }
-        }
-        match c.lets.get(name) {
-            Some(bound) => bound.member(member),
-            None => self.actor_member(name, member),
+            "hub" => self.environment.hub.member(member),
+            "self" => self.actors[self.me?].member(member),
+            _ => match self.blocks.name(name) {
+                Some(bound) => bound.member(member),
+                None => self.actor_member(name, member),
+            },
         }
     }
 
     fn world(&self) -> &Arc<World> {
-        &self.conversation.world
+        &self.environment.world
     }
 
     fn omits(&self, source: &str) -> bool {
         source.strip_prefix("hub.").is_some_and(|name| {
-            self.conversation.program.shared.settings.get(name).is_some_and(|setting| setting.optional)
-                && !self.conversation.config.settings.contains_key(name)
+            self.program.shared.settings.get(name).is_some_and(|setting| setting.optional)
+                && self.environment.hub.member(name).is_none()
         })
     }
 }
 
 impl View<'_> {
     fn actor_member(&self, name: &str, member: &str) -> Option<Bound> {
-        let c = self.conversation;
         // A group is a list and has no members of its own.
-        if c.program.groups.contains_key(name) {
+        if self.program.groups.contains_key(name) {
             return None;
         }
-        c.program.actors.iter().position(|actor| actor.name == name).and_then(|id| c.actors[id].member(member))
+        self.actor_named(name).and_then(|id| self.actors[id].member(member))
     }
 
     fn actor(&self, name: &str) -> Option<Bound> {
-        let c = self.conversation;
-        if let Some(members) = c.program.groups.get(name) {
-            return Some(Bound::Many {
-                items: members.iter().map(|id| c.actors[*id].bound()).collect(),
-                ordered: false,
-            });
+        if let Some(members) = self.program.groups.get(name) {
+            let items = members.iter().map(|id| self.actors[*id].bound()).collect();
+            return Some(Bound::Many { items, ordered: false });
         }
-        c.program.actors.iter().position(|actor| actor.name == name).map(|id| c.actors[id].bound())
+        self.actor_named(name).map(|id| self.actors[id].bound())
+    }
+
+    fn actor_named(&self, name: &str) -> Option<ActorId> {
+        self.program.actors.iter().position(|actor| actor.name == name)
     }
 }
 
 /// The names that a need sees: only the settings.
-pub struct Settings {
-    hub: Bound,
-    world: Arc<World>,
-}
+pub struct Settings(Environment);
 
 impl Settings {
     pub fn new(program: &Program, settings: &BTreeMap<String, Value>) -> Self {
-        Self { hub: hub(settings), world: Arc::new(World::new(program.id.clone())) }
+        Self(Environment::new(program.id.clone(), settings))
     }
 }
 
 impl Names for Settings {
     fn lookup(&self, name: &str) -> Option<Bound> {
-        (name == "hub").then(|| self.hub.clone())
+        (name == "hub").then(|| self.0.hub.clone())
     }
 
     fn world(&self) -> &Arc<World> {
-        &self.world
+        &self.0.world
     }
 }

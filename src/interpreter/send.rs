@@ -5,89 +5,56 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::active_step::{Failure, Kind};
+use super::actor::Closing;
 use super::blocks::Progress;
-use super::checks::{evaluate, value_failure};
+use super::checks::{compare, evaluate, value_failure};
 use super::finding::Finding;
 use super::steps::StepResult;
-use super::{Conversation, Dial, Output};
+use super::{Conversation, Output};
 use crate::event::{Direction, Outcome};
 use crate::scenario::compose;
 use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
-use crate::syntax::matcher::kind as kind_of;
 use crate::websocket::frame::{Frame, Opcode};
+use crate::websocket::handshake::Dial;
 
 impl Conversation {
     pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
         let names = self.names(Some(id));
-        let text = |template: &Option<Template>| -> Result<Option<String>, Failure> {
-            match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
-                None | Some(Value::Null) => Ok(None),
-                Some(Value::String(text)) => Ok(Some(text)),
-                Some(other) => Ok(Some(other.to_string())),
+        let mut members = serde_json::Map::new();
+        for (name, template) in [
+            ("path", &connect.path),
+            ("query", &connect.query),
+            ("headers", &connect.headers),
+            ("subprotocols", &connect.subprotocols),
+            ("from", &connect.from),
+            ("method", &connect.method),
+            ("http", &connect.http),
+        ] {
+            if let Some(template) = template {
+                members.insert(name.to_owned(), evaluate(template, &names)?);
             }
-        };
-        let mut without = Vec::new();
-        // The value may hold secrets, so only its kind is shown.
-        let mistake = |option: &str, wanted: &str, found: &Value| {
-            Failure::mistake(format!("`{option}` must be {wanted}, not {}", kind_of(found)))
-        };
-        let mut pairs = |option: &str, template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
-            match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
-                None => Ok(Vec::new()),
-                Some(Value::Object(members)) => {
-                    let (gone, members): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, value)| value.is_null());
-                    without.extend(gone.into_iter().map(|(name, _)| name));
-                    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    Ok(members.into_iter().map(|(name, value)| (name, text(value))).collect())
-                }
-                Some(other) => Err(mistake(option, "a mapping", &other)),
-            }
-        };
-        let subprotocols = match connect.subprotocols.as_ref().map(|template| evaluate(template, &names)).transpose()? {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
-            Some(Value::String(one)) => vec![one],
-            Some(other) => return Err(mistake("subprotocols", "a list", &other)),
-        };
-        let mut dial = Dial {
-            path: text(&connect.path)?,
-            query: pairs("query", &connect.query)?,
-            headers: pairs("headers", &connect.headers)?,
-            subprotocols,
-            from: text(&connect.from)?,
-            method: text(&connect.method)?,
-            http: text(&connect.http)?,
-            without,
-        };
-        let Dial { headers, without, query, subprotocols, .. } = &mut dial;
-        self.config.deviations.upgrade(headers, without, query, subprotocols);
+        }
+        let mut dial = Dial::from_json(&Value::Object(members)).map_err(Failure::mistake)?;
+        self.deviations.declared.upgrade(&mut dial);
         Ok(dial)
     }
 
     pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
-        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+        if let Some(connection) = self.actors.open_connection(id) {
             self.out.push(Output::End { connection, reset: false });
         }
-        let connection = self.connections.len() as u32;
+        let connection = self.actors.connections.len() as u32;
         self.new_connection(id, connection);
-        // A request with changed handshake headers may get a different answer.
-        let is_handshake = |name: &String| {
-            let name = name.to_ascii_lowercase();
-            ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
-        };
-        self.actors[id].standard_upgrade = dial.method.is_none()
-            && dial.http.is_none()
-            && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(is_handshake);
+        self.actors[id].standard_upgrade = dial.is_standard();
         self.out.push(Output::Open { connection, dial });
     }
 
     /// Gives an actor a new connection, after checking the frames of the one before.
     pub(super) fn new_connection(&mut self, id: ActorId, connection: u32) {
-        self.judge_connection(id);
-        self.keep_leftovers(id);
-        self.connections.insert(connection, id);
+        self.leave_connection(id);
+        self.actors.connections.insert(connection, id);
         self.actors[id].reset_connection(connection);
     }
 
@@ -112,11 +79,11 @@ impl Conversation {
 
     pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
         let Composed { name, value, wire } = self.compose(Some(id), compose)?;
-        let of_hub = self.of_hub(&value);
+        let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.world);
         // Quicker than `to_string`.
         let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
         let mut frames = fragments(text.as_bytes(), compose.fragments);
-        if self.is_server(id) {
+        if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
         let from_hub = wire.is_some_and(|wire| wire.from_hub);
@@ -136,8 +103,8 @@ impl Conversation {
         from_hub: bool,
     ) -> Option<Arc<Wire>> {
         let connection = self.actors[id].connection?;
-        let sequence = self.next_sequence();
-        let masker = Arc::clone(&self.config.masker);
+        let sequence = self.history.next_event();
+        let masker = Arc::clone(&self.history.masker);
         let masked = masker.mask(text);
         self.record_masked(id, connection, Direction::Sent, kind, &masked, size);
         self.actors[id].last_sent = Some(crate::syntax::matcher::cut(&masked, 400));
@@ -161,7 +128,8 @@ impl Conversation {
             return Err(Failure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
         };
         let mut value = message.template();
-        let role = id.or_else(|| self.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
+        let role =
+            id.or_else(|| self.blocks.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
             let pointer = if place.starts_with('/') {
                 place.clone()
@@ -196,7 +164,7 @@ impl Conversation {
                 violation.expected,
                 violation.found
             ))),
-            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
+            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.program.is_server(id)) => {
                 Err(Failure::mistake(format!("`{name}` as it would be sent is valid, so `breaks` is wrong; remove it")))
             }
             _ => Ok(Composed { name, value, wire }),
@@ -211,12 +179,12 @@ impl Conversation {
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
             return Err(Failure::mistake("`sends raw` takes one of text, binary, frames, bytes"));
         };
-        let server = self.is_server(id);
+        let server = self.program.is_server(id);
         let mut shown = String::new();
         let mut opcode = "text";
         let mut frames = match (kind.as_str(), content) {
             ("text", Value::String(text)) => {
-                shown = self.text_of_hub(text);
+                shown = self.deviations.sent_text(&self.program.pack, text, &self.environment.world);
                 vec![Frame::text(shown.as_bytes())]
             }
             ("binary", Value::String(text)) => {
@@ -265,16 +233,16 @@ impl Conversation {
             _ => String::new(),
         };
         let frame = Frame::close(code, &reason);
-        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
         self.ended_by_step(id);
-        self.actors[id].closing = super::Closing::Sent;
+        self.actors[id].closing = Closing::Sent;
         Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
     }
 
     pub(super) fn drop_connection(&mut self, id: ActorId, reset: bool) {
-        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+        if let Some(connection) = self.actors.open_connection(id) {
             self.record(id, connection, Direction::Sent, if reset { "reset" } else { "fin" }, "", 0);
             self.out.push(Output::End { connection, reset });
             self.ended_by_step(id);
@@ -283,7 +251,7 @@ impl Conversation {
 
     /// Records that a step of this actor ended the connection.
     pub(super) fn ended_by_step(&mut self, id: ActorId) {
-        let sequence = self.next_sequence();
+        let sequence = self.history.next_event();
         self.ended_by_us(id, sequence, String::new(), true);
     }
 
@@ -300,21 +268,26 @@ impl Conversation {
             let came = || Bound::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
             let names = reaction.as_.iter().map(|name| (name.clone(), came())).collect();
             let kind = super::blocks::Kind::Opening { rest: Vec::new() };
-            self.push(super::blocks::Frame { names, kind, me: Some(id), ..super::blocks::Frame::body(reaction.block) });
+            self.blocks.push(super::blocks::Frame {
+                names,
+                kind,
+                me: Some(id),
+                ..super::blocks::Frame::body(reaction.block)
+            });
             let fits = reaction
                 .pattern
                 .as_ref()
-                .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
+                .is_none_or(|pattern| matches!(compare(pattern, json, &self.names(Some(id))), Finding::Holds));
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is no request that a later step waits for.
             let request = self.actors[id].last_message.take();
             let failure = steps.map(|step| self.reaction_step(id, step)).find_map(Result::err);
             self.actors[id].last_message = request;
-            self.stack.pop();
+            self.blocks.stack.pop();
             match failure {
                 None => {}
                 Some(Failure { kind: Kind::Mistake, message, .. }) => {
-                    self.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
+                    self.judgement.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
                 }
                 // A value from the hub cannot be used, which the schema of the message is about.
                 Some(failure) => {

@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::active_step::{Active, Failure, Open, Waiting};
 use super::actor::Link;
 use super::blocks::{Progress, Values};
-use super::checks::{eval_failure, evaluate, value_failure};
+use super::checks::{compute, eval_failure, evaluate, value_failure};
+use super::clock::only_may;
 use super::finding::Finding;
 use super::hooks::HOOK_PAUSE;
-use super::timing_margin::only_may;
 use super::{Conversation, Output};
 use crate::event::Outcome;
 use crate::scenario::model::{Act, ActorId, ExpectNothing, Program, Step, Who, duration};
@@ -29,7 +29,7 @@ impl Conversation {
                 return Ok(Progress::Done(None));
             }
         }
-        let members = self.members(&step.who);
+        let members = self.blocks.members(&step.who);
         match &step.act {
             Act::Join { .. } => {
                 self.opening(program, members, None);
@@ -44,10 +44,9 @@ impl Conversation {
             }
             Act::Accept { within } => {
                 // The hub may have connected before.
-                let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
-                let deadline = self.now + self.stretched(time);
+                let time = self.time(within.as_ref())?.unwrap_or(self.clock.patience);
                 let waiting = Waiting::Upgrade { members, tries: false };
-                self.poll(step, Active { since: self.now, deadline: Some(deadline), waiting })
+                self.poll(step, self.clock.wait(self.clock.stretched(time), waiting))
             }
             Act::Send(compose) => self.each_sends(&members, step, |c, id| c.send(id, compose)),
             Act::SendRaw(template) => {
@@ -63,7 +62,7 @@ impl Conversation {
             }
             Act::StopReading | Act::ReadAgain => {
                 for id in members {
-                    if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+                    if let Some(connection) = self.actors.open_connection(id) {
                         let stops = matches!(step.act, Act::StopReading);
                         self.out.push(if stops {
                             Output::StopReading { connection }
@@ -76,9 +75,8 @@ impl Conversation {
             }
             Act::Expect(expect) => self.begin_expect(step, expect, members),
             Act::ExpectEnd { within, .. } => {
-                let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
-                let deadline = Some(self.now + self.stretched(time));
-                self.poll(step, Active { since: self.now, deadline, waiting: Waiting::StreamEnd { members } })
+                let time = self.time(within.as_ref())?.unwrap_or(self.clock.patience);
+                self.poll(step, self.clock.wait(self.clock.stretched(time), Waiting::StreamEnd { members }))
             }
             Act::ExpectNothing(nothing) => {
                 let ExpectNothing { message, pattern, after, for_ } = &**nothing;
@@ -88,9 +86,10 @@ impl Conversation {
                     let one = self.wanted_message(program, id, message, pattern.as_ref(), after)?;
                     wanted.push((id, one.ignoring()));
                 }
-                let end = self.now + self.time(for_.as_ref())?.unwrap_or(self.config.quiet);
+                let end = self.clock.now + self.time(for_.as_ref())?.unwrap_or(self.clock.quiet);
                 let members = wanted.into_iter().map(|(id, wanted)| (id, wanted.until(end))).collect();
-                let active = Active { since: self.now, deadline: Some(end), waiting: Waiting::Silence { members } };
+                let active =
+                    Active { since: self.clock.now, deadline: Some(end), waiting: Waiting::Silence { members } };
                 self.poll(step, active)
             }
             Act::ExpectOneOf { alternatives, after, within } => {
@@ -101,14 +100,9 @@ impl Conversation {
                     open.push(Open { id, wanted, chosen: None });
                 }
                 let patience =
-                    if only_may(program, step) { self.config.quiet } else { self.stretched(self.patience()) };
-                let time = self.time(within.as_ref())?.map_or(patience, |time| self.stretched(time));
-                let active = Active {
-                    since: self.now,
-                    deadline: Some(self.now + time),
-                    waiting: Waiting::OneOf { members: open },
-                };
-                self.poll(step, active)
+                    if only_may(program, step) { self.clock.quiet } else { self.clock.stretched(self.patience()) };
+                let time = self.time(within.as_ref())?.map_or(patience, |time| self.clock.stretched(time));
+                self.poll(step, self.clock.wait(time, Waiting::OneOf { members: open }))
             }
             Act::Play { .. } => {
                 let group = matches!(step.who, Who::Group { .. });
@@ -120,21 +114,17 @@ impl Conversation {
                 Ok(Progress::Done(Some(Bound::One { value: composed.value, wire: composed.wire })))
             }
             Act::Hook(hook) => {
-                let time = self.time(hook.within.as_ref())?.unwrap_or(self.config.patience);
-                let deadline = self.now + self.stretched(time);
+                let time = self.time(hook.within.as_ref())?.unwrap_or(self.clock.patience);
+                let deadline = self.clock.now + self.clock.stretched(time);
                 self.call_hook(hook, deadline)
             }
             Act::Wait { time } => {
                 let time = self.time(Some(time))?.unwrap_or_default();
                 self.out.push(Output::Waiting { because: step.text.clone(), time });
-                Ok(Progress::Waiting(Active {
-                    since: self.now,
-                    deadline: Some(self.now + time),
-                    waiting: Waiting::Time,
-                }))
+                Ok(Progress::Waiting(self.clock.wait(time, Waiting::Time)))
             }
             Act::Check { value, test } => {
-                let finding = self.compute(value, test, &self.names(None));
+                let finding = compute(value, test, &self.names(None));
                 self.record_check(program, step, finding)
             }
             Act::Order(order) => {
@@ -160,7 +150,7 @@ impl Conversation {
             }
             Act::Retry { time, body } => {
                 let time = self.time(Some(time))?.unwrap_or_default();
-                let time = self.stretched(time);
+                let time = self.clock.stretched(time);
                 self.enter_retry(time, *body);
                 Ok(Progress::Entered)
             }
@@ -170,12 +160,8 @@ impl Conversation {
     /// Records a `check` or `order`. One that does not hold is a finding and ends only an attempt, not the scenario.
     pub(super) fn record_check(&mut self, program: &Program, step: &Step, finding: Finding) -> StepResult {
         let Some(check) = step.check else { return Ok(Progress::Done(None)) };
-        let trying = self
-            .stack
-            .iter()
-            .any(|frame| matches!(frame.kind, super::blocks::Kind::Retry { .. } | super::blocks::Kind::Either { .. }));
         match finding {
-            Finding::Broken { expected, found, message } if trying => {
+            Finding::Broken { expected, found, message } if self.blocks.is_in_attempt() => {
                 Err(Failure::broken(message, self.detail(None, expected, found, None)))
             }
             Finding::NotReached(why) => {
@@ -190,12 +176,12 @@ impl Conversation {
     }
 
     pub(super) fn wait_until(&mut self, within: Option<Duration>, waiting: Waiting) -> StepResult {
-        let time = self.stretched(within.unwrap_or(self.config.patience));
-        Ok(Progress::Waiting(Active { since: self.now, deadline: Some(self.now + time), waiting }))
+        let time = self.clock.stretched(within.unwrap_or(self.clock.patience));
+        Ok(Progress::Waiting(self.clock.wait(time, waiting)))
     }
 
     pub(super) fn poll(&mut self, step: &Step, mut active: Active) -> StepResult {
-        let over = active.deadline.is_some_and(|deadline| self.now >= deadline);
+        let over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
         let program = Arc::clone(&self.program);
         match &mut active.waiting {
             Waiting::Time if over => Ok(Progress::Done(None)),
@@ -216,16 +202,13 @@ impl Conversation {
             }
             Waiting::Silence { .. } => self.poll_silence(step, active, over),
             Waiting::OneOf { .. } => self.poll_one_of(step, active, over),
-            Waiting::Hook { call } => match self.hook_answers.remove(call) {
+            Waiting::Hook { call } => match self.hooks.answers.remove(call) {
                 Some(answer) => self.hook_answered(step, &active, answer),
                 None if over => Err(Failure::undecided("no answer of the hook in time", None)),
                 None => Ok(Progress::Waiting(active)),
             },
             Waiting::HookAgain => match &step.act {
-                Act::Hook(hook) if self.now >= active.since + HOOK_PAUSE => {
-                    let end = self.hook_end.unwrap_or(self.now);
-                    self.call_hook(hook, end)
-                }
+                Act::Hook(hook) if self.clock.now >= active.since + HOOK_PAUSE => self.call_hook(hook, self.hooks.end),
                 _ => Ok(Progress::Waiting(active)),
             },
         }
@@ -241,7 +224,7 @@ impl Conversation {
     ) -> StepResult {
         let mut bound = Vec::new();
         for id in &members {
-            let waited = Some(self.now.saturating_sub(active.since));
+            let waited = Some(self.clock.since(active.since));
             match &self.actors[*id].link {
                 Link::Open { upgrade } => bound.push(Bound::plain(upgrade.clone())),
                 Link::Refused { refusal, .. } if tries => bound.push(Bound::plain(refusal.clone())),
@@ -275,7 +258,7 @@ impl Conversation {
                 }
             }
         }
-        self.margin(step, &active);
+        self.clock.add_wait(&self.program, step, &active);
         self.holds(step);
         Ok(Progress::Done(Some(self.group(step, bound))))
     }
@@ -308,7 +291,7 @@ impl Conversation {
 
     /// Returns the override of the step or loop with this name (see [`super::Config::instead`]).
     pub(super) fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
-        let (of, instead) = self.config.instead.as_ref()?;
+        let (of, instead) = self.instead.as_ref()?;
         (*of == name).then(|| Arc::clone(instead))
     }
 

@@ -1,8 +1,11 @@
-//! Writes a case as a scenario file: one line for each step, escaped where YAML needs it.
+//! Writes YAML: scenarios with a line for each member of a step, other files as a block, and values in flow style.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-/// Returns the text of the file. Equal cases give equal texts.
+/// Most characters of a value that a block has in one line.
+const WIDTH: usize = 100;
+
+/// Returns the text of a scenario file. Equal scenarios give equal texts.
 pub fn scenario(root: &Map<String, Value>) -> String {
     let mut text = String::new();
     for (key, value) in root {
@@ -27,6 +30,40 @@ fn step(step: &Value, text: &mut String) {
             text.push_str(&flow(value));
         }
         text.push('\n');
+    }
+}
+
+/// Returns a mapping with an entry in each line, or over several where it is long.
+pub fn block(value: &Value) -> String {
+    let mut text = String::new();
+    write_block(value, 0, &mut text);
+    text
+}
+
+fn write_block(value: &Value, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    let fits = |value: &Value| {
+        let nested = value.as_object().is_some_and(|members| members.values().any(|member| member.is_object()));
+        let flat = flow(value);
+        (depth > 0 && !nested || !value.is_object() && !value.is_array()) && flat.len() + indent.len() <= WIDTH
+            || value.as_object().is_some_and(Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty)
+            || value.is_string()
+    };
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let key = flow(&json!(name));
+                if fits(member) {
+                    text.push_str(&format!("{indent}{key}: {}\n", flow(member)));
+                } else {
+                    text.push_str(&format!("{indent}{key}:\n"));
+                    write_block(member, depth + 1, text);
+                }
+            }
+        }
+        Value::Array(items) => text.extend(items.iter().map(|item| format!("{indent}- {}\n", flow(item)))),
+        other => text.push_str(&format!("{indent}{}\n", flow(other))),
     }
 }
 
@@ -86,18 +123,14 @@ fn quoted(text: &str, out: &mut String) {
         out.push_str(&text.replace('\'', "''"));
         return out.push('\'');
     }
-    out.push('"');
-    for letter in text.chars() {
+    // JSON's escapes are YAML's, too, but a pair of surrogates is one character.
+    for letter in json!(text).to_string().chars() {
         match letter {
-            '"' | '\\' => out.extend(['\\', letter]),
             ' '..='~' => out.push(letter),
-            '\n' => out.push_str("\\n"),
-            other if u32::from(other) <= 0xff => out.push_str(&format!("\\x{:02x}", u32::from(other))),
             other if u32::from(other) <= 0xffff => out.push_str(&format!("\\u{:04x}", u32::from(other))),
             other => out.push_str(&format!("\\U{:08x}", u32::from(other))),
         }
     }
-    out.push('"');
 }
 
 #[cfg(test)]
@@ -124,8 +157,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_written_scenario_with_any_text_is_read_back_equal(text: String) {
-            prop_assert_eq!(read_back(&format!("a: {}\n", flow(&json!({ "k": text })))), json!({ "a": { "k": text } }));
+        fn a_written_mapping_with_any_text_is_read_back_equal(text: String) {
+            let value = json!({ "k": text, "list": [text, [text]], "deep": { "deeper": { (text.as_str()): text } } });
+            prop_assert_eq!(read_back(&format!("a: {}\n", flow(&value))), json!({ "a": value }));
+            prop_assert_eq!(read_back(&block(&value)), value);
         }
     }
 }

@@ -14,7 +14,6 @@ mod tests;
 pub mod tls;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use tokio::sync::mpsc;
 pub use crate::websocket::codec::{Limits, Role};
 use crate::websocket::frame::FrameInfo;
 pub use crate::websocket::frame::{ConnId, Outgoing, Received};
+use crate::websocket::handshake::Dial;
 pub use connection::{Connection, SendError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use listen::{ListenRequest, Listener, listen};
@@ -42,22 +42,7 @@ pub struct Incoming {
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
     pub endpoint: Endpoint,
-    /// A path that is joined to the endpoint's; may have a query. Only characters that would break the request line are
-    /// escaped.
-    pub path: String,
-    /// Parameters that are added to the query, percent-encoded.
-    pub query: Vec<(String, String)>,
-    /// Headers of the upgrade request; one with the name of a standard header, such as `Host`, replaces it.
-    pub headers: Vec<(String, String)>,
-    /// Standard headers that are left out.
-    pub without: Vec<String>,
-    pub subprotocols: Vec<String>,
-    /// The HTTP method, in place of `GET`.
-    pub method: Option<String>,
-    /// The HTTP version, in place of `1.1`.
-    pub http: Option<String>,
-    /// The local address to connect from.
-    pub source: Option<IpAddr>,
+    pub dial: Dial,
     /// The TLS configuration for `wss://`. `None`: the system's roots are read for this connection.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Limit for TCP connect, TLS and upgrade together.
@@ -73,14 +58,7 @@ impl ConnectRequest {
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
-            path: String::new(),
-            query: Vec::new(),
-            headers: Vec::new(),
-            without: Vec::new(),
-            subprotocols: Vec::new(),
-            method: None,
-            http: None,
-            source: None,
+            dial: Dial::default(),
             tls: None,
             timeout: Duration::from_secs(5),
             limits: Limits::default(),

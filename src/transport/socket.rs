@@ -78,18 +78,8 @@ impl Opened {
 pub(super) async fn connect(request: &ConnectRequest) -> Opened {
     let deadline = Instant::now() + request.timeout;
     let fresh = handshake::key();
-    let key = handshake::key_of(&request.headers, &fresh);
-    let head = handshake::request(&handshake::Request {
-        host: &request.endpoint.host_header(),
-        target: &handshake::target(&request.endpoint.path, &request.path, &request.query),
-        key,
-        headers: &request.headers,
-        without: &request.without,
-        subprotocols: &request.subprotocols,
-        method: request.method.as_deref().unwrap_or("GET"),
-        http: request.http.as_deref().unwrap_or("1.1"),
-    });
-    let head = match head {
+    let key = request.dial.key(&fresh);
+    let head = match request.dial.request(&request.endpoint.host_header(), &request.endpoint.path, key) {
         Ok(head) => head,
         Err(error) => return Opened::unreachable(format!("the upgrade request cannot be written: {error}")),
     };
@@ -103,7 +93,9 @@ async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn So
     let endpoint = &request.endpoint;
     let authority = endpoint.authority();
     let within = seconds(request.timeout);
-    let tcp = timeout_at(deadline, dial(&endpoint.host, endpoint.port, request.source)).await;
+    let parsed = |from: &str| from.parse().map_err(|_| format!("`{from}` is not a source address"));
+    let source = request.dial.from.as_deref().map(parsed).transpose()?;
+    let tcp = timeout_at(deadline, dial(&endpoint.host, endpoint.port, source)).await;
     let tcp = tcp.map_err(|_| format!("no connection to {authority} within {within}"))??;
     if !endpoint.tls {
         return Ok(Box::new(tcp));
@@ -214,7 +206,7 @@ async fn upgrade(
         }
     };
     let mut rest = buffer.split_off(head.length);
-    match handshake::judge_response(head.clone(), key, &request.subprotocols) {
+    match handshake::judge_response(head.clone(), key, &request.dial.subprotocols) {
         Received::Refused { status, headers, reason, .. } => {
             let deadline = deadline.min(Instant::now() + BODY_WAIT);
             let body = loop {

@@ -152,11 +152,10 @@ async fn messages_go_both_ways_after_a_valid_upgrade() {
         (peer.head, echo)
     })
     .await;
-    request.endpoint.path = "/base".to_owned();
-    request.path = "/ws?x=1".to_owned();
-    request.query = vec![("token".to_owned(), "a b".to_owned())];
-    request.headers = vec![("Authorization".to_owned(), "Bearer t".to_owned())];
-    request.subprotocols = vec!["v1".to_owned(), "v2".to_owned()];
+    request.dial.path = Some("/ws?x=1".to_owned());
+    request.dial.query = vec![("token".to_owned(), "a b".to_owned())];
+    request.dial.headers = vec![("Authorization".to_owned(), "Bearer t".to_owned())];
+    request.dial.subprotocols = vec!["v1".to_owned(), "v2".to_owned()];
     let host = request.endpoint.authority();
     let mut client = Client::open(request);
     client.send(Frame::text("early"));
@@ -166,7 +165,7 @@ async fn messages_go_both_ways_after_a_valid_upgrade() {
     assert_eq!(events[..2], [message("hello"), message("bye")]);
     assert_end(&events, false, "the hub ended the stream without a close frame");
     let (head, echo) = joined(hub).await;
-    assert_eq!((head.target.as_str(), echo), ("/base/ws?x=1&token=a%20b", Some(message("early"))));
+    assert_eq!((head.target.as_str(), echo), ("/ws?x=1&token=a%20b", Some(message("early"))));
     for (name, value) in [("Host", host.as_str()), ("Authorization", "Bearer t")] {
         assert!(head.headers.contains(&(name.to_owned(), value.to_owned())), "{head:?}");
     }
@@ -290,7 +289,7 @@ async fn a_port_without_listener_is_reported_as_unreachable() {
 #[tokio::test]
 async fn a_request_that_cannot_be_written_is_reported() {
     let (mut request, _hub) = hub(async |_| ()).await;
-    request.headers = vec![("X".to_owned(), "a\r\nb".to_owned())];
+    request.dial.headers = vec![("X".to_owned(), "a\r\nb".to_owned())];
     let reason = "the upgrade request cannot be written: the value of header `X` holds a line break or another control character";
     assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason: reason.to_owned() }]);
 }
@@ -585,7 +584,7 @@ async fn a_trace_includes_automatic_answers() {
 #[tokio::test]
 async fn a_configured_source_address_is_used() {
     let (mut request, hub) = hub(async |stream| stream.peer_addr().unwrap().ip()).await;
-    request.source = Some("127.0.0.2".parse().unwrap());
+    request.dial.from = Some("127.0.0.2".to_owned());
     let events = Client::open(request).rest().await;
     assert!(matches!(events[..], [Received::NoUpgrade { .. }]));
     assert_eq!(joined(hub).await.to_string(), "127.0.0.2");
@@ -671,8 +670,8 @@ async fn actor() -> (Client, Client) {
     let listener =
         listen(ListenRequest { subprotocols: vec!["v1".to_owned()], ..ListenRequest::default() }).await.unwrap();
     let mut request = ConnectRequest::new(listener.url().parse().unwrap());
-    request.path = "/child?id=1".to_owned();
-    request.subprotocols = vec!["v0".to_owned(), "v1".to_owned()];
+    request.dial.path = Some("/child?id=1".to_owned());
+    request.dial.subprotocols = vec!["v0".to_owned(), "v1".to_owned()];
     let client = Client::open(request);
     let (sender, events) = mpsc::channel(8);
     let connection = timeout(GUARD, listener.accept(ConnId(7), sender)).await.unwrap().unwrap();

@@ -3,8 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 use sha1::{Digest, Sha1};
 
+use crate::syntax::matcher::kind;
 use crate::websocket::frame::Received;
 
 /// The most bytes of a head: twice the limit of common servers, so no correct hub exceeds it.
@@ -26,40 +28,24 @@ const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.')
 
 pub type Headers = Vec<(String, String)>;
 
-/// An upgrade request as a client writes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The `Host` header: without the port where it is the scheme's own.
-    pub host: &'a str,
-    /// Path and query, beginning with `/`; see [`target`].
-    pub target: &'a str,
-    /// Base64 of 16 random bytes.
-    pub key: &'a str,
+/// How a client connects, beyond the target's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    /// The path, which may have a query. `None`: the path of the target's URL.
+    pub path: Option<String>,
+    /// Parameters that are added to the query, percent-encoded.
+    pub query: Vec<(String, String)>,
     /// Headers that follow the standard ones; one with the name of a standard header replaces it.
-    pub headers: &'a [(String, String)],
+    pub headers: Headers,
     /// Names of standard headers that are left out.
-    pub without: &'a [String],
-    pub subprotocols: &'a [String],
-    /// The HTTP method: `GET`, unless a scenario tests another one.
-    pub method: &'a str,
-    /// The HTTP version: `1.1`, unless a scenario tests another one.
-    pub http: &'a str,
-}
-
-impl Default for Request<'_> {
-    /// A request as RFC 6455 demands, except host and key, which the caller sets.
-    fn default() -> Self {
-        Self {
-            host: "",
-            target: "/",
-            key: "",
-            headers: &[],
-            without: &[],
-            subprotocols: &[],
-            method: "GET",
-            http: "1.1",
-        }
-    }
+    pub without: Vec<String>,
+    pub subprotocols: Vec<String>,
+    /// The local address to connect from.
+    pub from: Option<String>,
+    /// The HTTP method, in place of `GET`.
+    pub method: Option<String>,
+    /// The HTTP version, in place of `1.1`.
+    pub http: Option<String>,
 }
 
 /// A part of a request that cannot be written without breaking out of its line.
@@ -115,46 +101,108 @@ pub struct RequestHead {
     pub length: usize,
 }
 
-/// Joins `base` (an endpoint's path) and `path`, their queries and `query`, whose parts are percent-encoded. Elsewhere
-/// only characters that would break the request line are encoded.
-pub fn target(base: &str, path: &str, query: &[(String, String)]) -> String {
-    let (base, base_query) = base.split_once('?').unwrap_or((base, ""));
-    let (path, path_query) = path.split_once('?').unwrap_or((path, ""));
-    let mut target = String::new();
-    if !base.starts_with('/') {
-        target.push('/');
+impl Dial {
+    /// Parses an object with the members of a dial. A member that is null counts as absent; a header that is null is left
+    /// out of the request.
+    ///
+    /// # Errors
+    /// A member of the wrong type. Only its kind is named, since the value may hold secrets.
+    pub fn from_json(dial: &Value) -> Result<Self, String> {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let member = |name: &str| dial.get(name).filter(|value| !value.is_null());
+        let wrong = |name: &str, wanted: &str, found| format!("`{name}` must be {wanted}, not {}", kind(found));
+        let pairs = |name: &str| match member(name) {
+            None => Ok(Vec::new()),
+            Some(Value::Object(members)) => {
+                let stated = members.iter().filter(|(_, value)| !value.is_null());
+                Ok(stated.map(|(name, value)| (name.clone(), text(value))).collect())
+            }
+            Some(other) => Err(wrong(name, "a mapping", other)),
+        };
+        let subprotocols = match member("subprotocols") {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items.iter().map(text).collect(),
+            Some(Value::String(one)) => vec![one.clone()],
+            Some(other) => return Err(wrong("subprotocols", "a list", other)),
+        };
+        let headers = member("headers").and_then(Value::as_object).into_iter().flatten();
+        Ok(Self {
+            path: member("path").map(text),
+            query: pairs("query")?,
+            headers: pairs("headers")?,
+            without: headers.filter(|(_, value)| value.is_null()).map(|(name, _)| name.clone()).collect(),
+            subprotocols,
+            from: member("from").map(text),
+            method: member("method").map(text),
+            http: member("http").map(text),
+        })
     }
-    target.push_str(base);
-    if !path.is_empty() {
-        if target.ends_with('/') {
-            target.pop();
-        }
-        if !path.starts_with('/') {
-            target.push('/');
-        }
-        target.push_str(path);
-    }
-    let mut separator = '?';
-    for part in [base_query, path_query].into_iter().filter(|part| !part.is_empty()) {
-        target.push(separator);
-        target.push_str(part);
-        separator = '&';
-    }
-    let mut target = utf8_percent_encode(&target, NOT_IN_TARGET).to_string();
-    for (name, value) in query {
-        target.push(separator);
-        target.extend(utf8_percent_encode(name, NOT_IN_QUERY_PART));
-        target.push('=');
-        target.extend(utf8_percent_encode(value, NOT_IN_QUERY_PART));
-        separator = '&';
-    }
-    target
-}
 
-/// Returns the key that is sent: the one among `headers`, or `fresh`.
-pub fn key_of<'a>(headers: &'a [(String, String)], fresh: &'a str) -> &'a str {
-    let given = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
-    given.map_or(fresh, |(_, key)| key)
+    /// Returns the key that is sent: the one among the headers, or `fresh`.
+    pub fn key<'a>(&'a self, fresh: &'a str) -> &'a str {
+        find(&self.headers, "Sec-WebSocket-Key").unwrap_or(fresh)
+    }
+
+    /// Whether no handshake header is changed; else the answer may differ from the standard one.
+    pub fn is_standard(&self) -> bool {
+        let is_handshake = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
+        };
+        self.method.is_none() && self.http.is_none() && !self.named_headers().any(is_handshake)
+    }
+
+    /// Returns the names of all headers that are stated, or left out.
+    pub fn named_headers(&self) -> impl Iterator<Item = &String> {
+        self.headers.iter().map(|(name, _)| name).chain(&self.without)
+    }
+
+    /// Returns path and query. In the path only characters that would break the request line are encoded.
+    fn target(&self, default_path: &str) -> String {
+        let path = self.path.as_deref().unwrap_or(default_path);
+        let mut target = if path.starts_with('/') { String::new() } else { "/".to_owned() };
+        target.extend(utf8_percent_encode(path, NOT_IN_TARGET));
+        let mut separator = if path.contains('?') { '&' } else { '?' };
+        for (name, value) in &self.query {
+            target.push(separator);
+            target.extend(utf8_percent_encode(name, NOT_IN_QUERY_PART));
+            target.push('=');
+            target.extend(utf8_percent_encode(value, NOT_IN_QUERY_PART));
+            separator = '&';
+        }
+        target
+    }
+
+    /// Writes the upgrade request. `host` is the `Host` header: without the port where it is the scheme's own; `key` is
+    /// Base64 of 16 random bytes.
+    ///
+    /// # Errors
+    /// A header or a subprotocol that would break out of its line.
+    pub fn request(&self, host: &str, default_path: &str, key: &str) -> Result<Vec<u8>, RequestError> {
+        let mut ours = vec![
+            ("Host", host.to_owned()),
+            ("Upgrade", "websocket".to_owned()),
+            ("Connection", "Upgrade".to_owned()),
+            ("Sec-WebSocket-Key", key.to_owned()),
+            ("Sec-WebSocket-Version", "13".to_owned()),
+        ];
+        if let Some(bad) = self.subprotocols.iter().find(|name| !is_token(name)) {
+            return Err(RequestError::Subprotocol(bad.clone()));
+        }
+        if !self.subprotocols.is_empty() {
+            ours.push(("Sec-WebSocket-Protocol", self.subprotocols.join(", ")));
+        }
+        ours.retain(|(name, _)| !self.named_headers().any(|named| named.eq_ignore_ascii_case(name)));
+
+        let (method, http) = (self.method.as_deref().unwrap_or("GET"), self.http.as_deref().unwrap_or("1.1"));
+        if !is_token(method) || !http.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            return Err(RequestError::RequestLine(format!("{method} {http}")));
+        }
+        let mut text = format!("{method} {} HTTP/{http}\r\n", self.target(default_path));
+        let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
+        write_headers(&mut text, ours.chain(pairs(&self.headers)))?;
+        Ok(text.into_bytes())
+    }
 }
 
 /// Generates a `Sec-WebSocket-Key`.
@@ -165,37 +213,6 @@ pub fn key() -> String {
 /// Computes the accept value for `key` (RFC 6455, section 4.2.2, item 5.4).
 pub fn accept_key(key: &str) -> String {
     BASE64.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize())
-}
-
-/// Writes the upgrade request.
-///
-/// # Errors
-/// A header or a subprotocol that would break out of its line.
-pub fn request(request: &Request<'_>) -> Result<Vec<u8>, RequestError> {
-    let mut ours = vec![
-        ("Host", request.host.to_owned()),
-        ("Upgrade", "websocket".to_owned()),
-        ("Connection", "Upgrade".to_owned()),
-        ("Sec-WebSocket-Key", request.key.to_owned()),
-        ("Sec-WebSocket-Version", "13".to_owned()),
-    ];
-    if let Some(bad) = request.subprotocols.iter().find(|name| !is_token(name)) {
-        return Err(RequestError::Subprotocol(bad.clone()));
-    }
-    if !request.subprotocols.is_empty() {
-        ours.push(("Sec-WebSocket-Protocol", request.subprotocols.join(", ")));
-    }
-    let given = || request.headers.iter().map(|(name, _)| name).chain(request.without);
-    ours.retain(|(name, _)| !given().any(|given| given.eq_ignore_ascii_case(name)));
-
-    let version = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if !is_token(request.method) || !version(request.http) {
-        return Err(RequestError::RequestLine(format!("{} {}", request.method, request.http)));
-    }
-    let mut text = format!("{} {} HTTP/{}\r\n", request.method, request.target, request.http);
-    let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
-    write_headers(&mut text, ours.chain(pairs(request.headers)))?;
-    Ok(text.into_bytes())
 }
 
 /// Parses the head of an answer. `None`: more bytes are needed.
@@ -485,6 +502,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rstest::rstest;
+    use serde_json::json;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GOOD: &str = "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
@@ -500,39 +518,55 @@ mod tests {
     }
 
     #[rstest]
-    #[case("/", "", &[], "/")]
-    #[case("", "", &[], "/")]
-    #[case("/", "/ws/user", &[], "/ws/user")]
-    #[case("/base", "/ws", &[], "/base/ws")]
-    #[case("/base/", "ws", &[], "/base/ws")]
-    #[case("/base?a=1", "/ws?b=2", &[("c", "3")], "/base/ws?a=1&b=2&c=3")]
-    #[case("/", "/ws", &[("token", "a b&c=\u{e9}/+~")], "/ws?token=a%20b%26c%3D%C3%A9%2F%2B~")]
-    #[case("/", "/a/../b%20c", &[], "/a/../b%20c")]
-    #[case("/", "/a b\r\nX: y#\u{e9}", &[], "/a%20b%0D%0AX:%20y%23%C3%A9")]
-    fn base_path_and_query_are_joined_to_the_request_target(
-        #[case] base: &str,
-        #[case] path: &str,
+    #[case("/base?a=1", None, &[], "/base?a=1")]
+    #[case("", None, &[("c", "3")], "/?c=3")]
+    #[case("/base?a=1", Some("ws?b=2"), &[("c", "3")], "/ws?b=2&c=3")]
+    #[case("/", Some("/ws"), &[("token", "a b&c=\u{e9}/+~")], "/ws?token=a%20b%26c%3D%C3%A9%2F%2B~")]
+    #[case("/", Some("/a/../b%20c"), &[], "/a/../b%20c")]
+    #[case("/", Some("/a b\r\nX: y#\u{e9}"), &[], "/a%20b%0D%0AX:%20y%23%C3%A9")]
+    fn the_request_target_has_the_path_of_the_dial_or_that_of_the_target(
+        #[case] default: &str,
+        #[case] path: Option<&str>,
         #[case] query: &[(&str, &str)],
         #[case] expected: &str,
     ) {
-        assert_eq!(target(base, path, &headers(query)), expected);
+        let dial = Dial { path: path.map(str::to_owned), query: headers(query), ..Dial::default() };
+        assert_eq!(dial.target(default), expected);
+    }
+
+    #[test]
+    fn a_dial_is_read_from_json_where_a_null_header_is_left_out() {
+        let dial = json!({
+            "path": null, "query": { "n": 1, "absent": null }, "headers": { "X": "y", "Host": null },
+            "subprotocols": "a", "method": "POST", "http": 1.0
+        });
+        let expected = Dial {
+            query: headers(&[("n", "1")]),
+            headers: headers(&[("X", "y")]),
+            without: vec!["Host".to_owned()],
+            subprotocols: vec!["a".to_owned()],
+            method: Some("POST".to_owned()),
+            http: Some("1.0".to_owned()),
+            ..Dial::default()
+        };
+        assert_eq!(Dial::from_json(&dial), Ok(expected));
+        assert_eq!(
+            Dial::from_json(&json!({ "headers": [1] })),
+            Err("`headers` must be a mapping, not a list".to_owned())
+        );
     }
 
     #[test]
     fn an_upgrade_request_is_written_with_the_given_headers_and_subprotocols() {
-        let headers = headers(&[("Authorization", "Bearer x"), ("host", "elsewhere")]);
-        let subprotocols = ["a".to_owned(), "b".to_owned()];
-        let bytes = request(&Request {
-            host: "h:1",
-            target: "/ws?x=1",
-            key: KEY,
-            headers: &headers,
-            subprotocols: &subprotocols,
-            ..Request::default()
-        });
+        let dial = Dial {
+            path: Some("/ws?x=1".to_owned()),
+            headers: headers(&[("Authorization", "Bearer x"), ("host", "elsewhere")]),
+            subprotocols: vec!["a".to_owned(), "b".to_owned()],
+            ..Dial::default()
+        };
         let expected = "GET /ws?x=1 HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\nAuthorization: Bearer x\r\nhost: elsewhere\r\n\r\n";
-        assert_eq!(String::from_utf8(bytes.unwrap()).unwrap(), expected);
+        assert_eq!(String::from_utf8(dial.request("h:1", "/", KEY).unwrap()).unwrap(), expected);
     }
 
     #[rstest]
@@ -544,31 +578,27 @@ mod tests {
         #[case] subprotocol: &str,
         #[case] expected: RequestError,
     ) {
-        let (headers, subprotocols) = (headers(&[header]), [subprotocol.to_owned()]);
-        let result = request(&Request {
-            host: "h",
-            target: "/",
-            key: KEY,
-            headers: &headers,
-            subprotocols: &subprotocols,
-            ..Request::default()
-        });
-        assert_eq!(result, Err(expected));
+        let (headers, subprotocols) = (headers(&[header]), vec![subprotocol.to_owned()]);
+        let dial = Dial { headers, subprotocols, ..Dial::default() };
+        assert_eq!(dial.request("h", "/", KEY), Err(expected));
     }
 
     #[test]
     fn a_request_that_is_no_valid_upgrade_can_be_written() {
-        let (headers, without) = (headers(&[("sec-websocket-key", "AAEC")]), ["Host".to_owned(), "UPGRADE".to_owned()]);
-        let key = key_of(&headers, KEY);
-        let wrong =
-            Request { key, headers: &headers, without: &without, method: "POST", http: "1.0", ..Request::default() };
+        let wrong = Dial {
+            headers: headers(&[("sec-websocket-key", "AAEC")]),
+            without: vec!["Host".to_owned(), "UPGRADE".to_owned()],
+            method: Some("POST".to_owned()),
+            http: Some("1.0".to_owned()),
+            ..Dial::default()
+        };
         let expected =
             "POST / HTTP/1.0\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nsec-websocket-key: AAEC\r\n\r\n";
-        assert_eq!(String::from_utf8(request(&wrong).unwrap()).unwrap(), expected);
-        assert_eq!((key, key_of(&[], KEY)), ("AAEC", KEY));
+        assert_eq!(String::from_utf8(wrong.request("", "/", KEY).unwrap()).unwrap(), expected);
+        assert_eq!((wrong.key(KEY), Dial::default().key(KEY)), ("AAEC", KEY));
         for (method, http) in [("GET /x", "1.1"), ("GET", "1.1\r\nX: y"), ("", "1.1")] {
-            let found = request(&Request { method, http, ..wrong });
-            assert_eq!(found, Err(RequestError::RequestLine(format!("{method} {http}"))));
+            let dial = Dial { method: Some(method.to_owned()), http: Some(http.to_owned()), ..Dial::default() };
+            assert_eq!(dial.request("", "/", KEY), Err(RequestError::RequestLine(format!("{method} {http}"))));
         }
     }
 
@@ -677,21 +707,15 @@ mod tests {
 
     #[test]
     fn an_upgrade_request_of_a_client_is_accepted_by_a_listening_actor() {
-        let subprotocols = ["x".to_owned(), "y".to_owned()];
+        let subprotocols = vec!["x".to_owned(), "y".to_owned()];
+        let dial = Dial { path: Some("/p?q=1".to_owned()), subprotocols, ..Dial::default() };
         let key = key();
-        let bytes = request(&Request {
-            host: "h",
-            target: "/p?q=1",
-            key: &key,
-            subprotocols: &subprotocols,
-            ..Request::default()
-        })
-        .unwrap();
+        let bytes = dial.request("h", "/", &key).unwrap();
         assert_eq!(request_head(&bytes[..bytes.len() - 1]), Ok(None));
         let (answer, report) = respond(request_head(&bytes).unwrap().unwrap(), &["y".to_owned()]);
         let Received::Upgraded { headers, subprotocol, .. } = report else { panic!("{report:?}") };
         assert_eq!((headers[0].1.as_str(), subprotocol.as_deref()), ("/p?q=1", Some("y")));
-        let answer = judge_response(response_head(&answer).unwrap().unwrap(), &key, &subprotocols);
+        let answer = judge_response(response_head(&answer).unwrap().unwrap(), &key, &dial.subprotocols);
         assert!(matches!(answer, Received::Upgraded { subprotocol: Some(ref name), .. } if name == "y"), "{answer:?}");
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hubproof::load::client::Client;
 use hubproof::load::client::io::{ClientFault, ClientIo, End, Input};
-use hubproof::load::compile::program::{Dial, Prepared};
+use hubproof::load::compile::program::Prepared;
 use hubproof::load::compile::{Target, prepare};
 use hubproof::load::ids::{HookId, JourneyId, MessageId};
 use hubproof::load::ledger::{self, Entry, Ledger, NameOf, NameTable, Totals};
@@ -16,6 +16,7 @@ use hubproof::load::plan::{Overrides, Plan, Script};
 use hubproof::load::{Nanos, SECOND};
 use hubproof::protocol::{Folder, Pack};
 use hubproof::syntax::source::Sources;
+use hubproof::websocket::handshake::Dial;
 use hubproof_reference as reference;
 use reference::machine;
 use serde_json::Value;

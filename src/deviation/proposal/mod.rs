@@ -200,3 +200,16 @@ pub fn to_toml(entries: &[&Value]) -> String {
 fn toml(value: &Value) -> Option<toml::Value> {
     toml::Value::try_from(value).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proposed_entries_are_read_back_equal() {
+        let like = json!({ "kind": "HELLO \"x\"\n", "items": [1, 2.5, true], "deep": { "er": "\u{e9}" } });
+        let entry = json!({ "message": "hello", "like": like, "rules": ["A-1"], "reason": REASON });
+        let file: toml::Table = to_toml(&[&entry, &entry]).parse().unwrap();
+        assert_eq!(json!(file), json!({ "deviation": [entry, entry] }));
+    }
+}

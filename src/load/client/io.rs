@@ -4,9 +4,9 @@
 //! generic over it, so a call is direct and allocates nothing.
 
 use crate::load::Nanos;
-use crate::load::compile::program::Dial;
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{Entry, NameOf};
+use crate::websocket::handshake::Dial;
 
 /// An event that a client handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,10 @@ use super::{Client, Life};
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo};
 use crate::load::compile::message_template::{EmptySlotError, SlotValues, Texts, scratch};
-use crate::load::compile::program::{Captures, Connect, Dial, Op, Role, Send, Slot};
+use crate::load::compile::program::{Captures, Connect, Op, Role, Send, Slot};
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
+use crate::websocket::handshake::Dial;
 
 /// Most late answers that a client handles in extra tasks at a time.
 const MOST_OWED: u32 = 64;
@@ -273,9 +274,10 @@ impl Client {
             Connect::Filled(template) => {
                 let mut text = Vec::new();
                 let written = template.write(&mut self.slot_values(role, task, now), &mut text);
-                match written.ok().and_then(|()| Dial::from_json(&text)) {
-                    Some(dial) => io.open(&dial),
-                    None => self.fail(role, task, Some(ClientFault::Internal), now, io),
+                let members = written.ok().and_then(|()| serde_json::from_slice(&text).ok());
+                match members.map(|members| Dial::from_json(&members)) {
+                    Some(Ok(dial)) => io.open(&dial),
+                    _ => self.fail(role, task, Some(ClientFault::Internal), now, io),
                 }
             }
         }

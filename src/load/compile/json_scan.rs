@@ -281,7 +281,7 @@ pub fn item(raw: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
     use rstest::rstest;
@@ -362,7 +362,7 @@ pub mod tests {
     }
 
     /// Generates JSON with names and texts that need escapes.
-    pub fn any_json() -> impl Strategy<Value = Value> {
+    fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),

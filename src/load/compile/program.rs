@@ -1,7 +1,6 @@
 //! A compiled plan: flat programs, one list of operations per activity of a client, that run without look-ups by name,
 //! parsing or allocation. [`crate::load::compile`] makes them of a plan and its script, once per target.
 
-use serde_json::Value;
 use std::sync::Arc;
 
 use super::classifier::{Classifier, Test};
@@ -13,6 +12,7 @@ use crate::load::ledger::Keys;
 use crate::load::plan::script::{Pace, Think};
 use crate::load::plan::{MarkName, Reconnect};
 use crate::syntax::source::Span;
+use crate::websocket::handshake::Dial;
 
 /// A compiled plan.
 #[derive(Debug)]
@@ -256,36 +256,4 @@ pub struct Reaction {
     /// Members that must equal a text.
     pub equal: Vec<(usize, Source)>,
     pub captures: Vec<(usize, Slot)>,
-}
-
-/// How a client connects; what is absent is as in the target file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dial {
-    pub path: Option<String>,
-    pub query: Vec<(String, String)>,
-    pub headers: Vec<(String, String)>,
-    pub subprotocols: Vec<String>,
-    pub from: Option<String>,
-}
-
-impl Dial {
-    /// Parses JSON with the members of a dial, where null counts as absent; `None` if it is something else.
-    pub fn from_json(text: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(text).ok()?;
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let one = |name: &str| value.get(name).filter(|value| !value.is_null()).map(text);
-        let pairs = |name: &str| {
-            let members = value.get(name).and_then(Value::as_object).into_iter().flatten();
-            members.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), text(value))).collect()
-        };
-        let subprotocols =
-            value.get("subprotocols").and_then(Value::as_array).into_iter().flatten().map(text).collect();
-        Some(Self {
-            path: one("path"),
-            query: pairs("query"),
-            headers: pairs("headers"),
-            subprotocols,
-            from: one("from"),
-        })
-    }
 }

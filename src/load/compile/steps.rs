@@ -10,9 +10,7 @@ use super::wanted::{Wait, conditions as conditions_of};
 use super::{Compiler, nanos};
 use crate::load::Nanos;
 use crate::load::compile::message_template::Source;
-use crate::load::compile::program::{
-    Captures, Connect, Dial, Expect, Fill, Hook, Marking, Measured, Op, Receivers, Send,
-};
+use crate::load::compile::program::{Captures, Connect, Expect, Fill, Hook, Marking, Measured, Op, Receivers, Send};
 use crate::load::ids::{HookId, MessageId};
 use crate::load::plan::MarkName;
 use crate::load::plan::script::{Line, Options};
@@ -20,6 +18,7 @@ use crate::scenario::model::{self, Act, MessageName, Step, Want};
 use crate::scenario::template::Template as Written;
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
+use crate::websocket::handshake::Dial;
 
 /// The most operations of one program.
 const MOST_OPS: usize = 20_000;
@@ -196,7 +195,11 @@ impl<'a> Compiler<'a> {
         });
         let template = cut(&value, &sources);
         let connect = match template.constant() {
-            Some(text) => Connect::Ready(Dial::from_json(text).unwrap_or_default()),
+            Some(text) => match serde_json::from_slice(text).map(|members| Dial::from_json(&members)) {
+                Ok(Ok(dial)) => Connect::Ready(dial),
+                Ok(Err(why)) => return self.error(span, why, ""),
+                Err(_) => Connect::Filled(template),
+            },
             None => Connect::Filled(template),
         };
         self.program.ops.push(Op::Connect(Box::new(connect)));

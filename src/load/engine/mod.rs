@@ -10,7 +10,7 @@
 //! dialer, preflight            opens connections; checks whether the machine has the resources
 //! poller                       waits for sockets and timers with microsecond precision
 //! shard                        the loop over the clients of one core: slots, connections, timers, outbox
-//! validator, json_reuse        validation off the timed path, parsing into existing trees
+//! validator                    validation off the timed path
 //! self_monitor, affinity       the cost of the generator itself; which thread gets which core
 //! phases, aggregator           the phases of a run; combines the reports of the shards
 //! hooks                        the calls of hooks
@@ -22,7 +22,6 @@ mod connection;
 mod dialer;
 mod frames;
 pub mod hooks;
-mod json_reuse;
 mod phases;
 mod poller;
 pub mod preflight;

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::deviation::{After, Change, Deviations, Seen, Sightings};
 use crate::load::Nanos;
-use crate::load::compile::program::Dial;
 use crate::protocol::Pack;
 use crate::scenario::functions::World;
+use crate::websocket::handshake::Dial;
 
 /// The deviations of a hub, as one shard applies them.
 pub struct Translation {
@@ -126,7 +126,7 @@ impl Translation {
     pub fn upgrade(&self, dial: &Dial) -> Option<Dial> {
         self.uses.upgrades.then(|| {
             let mut dial = dial.clone();
-            self.deviations.upgrade(&mut dial.headers, &[], &mut dial.query, &mut dial.subprotocols);
+            self.deviations.upgrade(&mut dial);
             dial
         })
     }

@@ -7,7 +7,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use serde_json::Value;
 
-use super::json_reuse::renew;
 use crate::load::buffer_pool::PooledVec;
 use crate::load::ids::MessageId;
 use crate::protocol::{MessageType, Pack, Way};
@@ -27,8 +26,6 @@ const BATCH: usize = 32 << 10;
 /// counted.
 const BATCHES: usize = 1024;
 const WAITING: usize = 16 << 20;
-/// The parsed tree of a message with more bytes than this is not reused.
-const KEPT: usize = 64 << 10;
 /// The most distinct complaints that are kept.
 const COMPLAINTS: usize = 20;
 
@@ -158,9 +155,7 @@ impl Sampler {
 }
 
 fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &AtomicUsize) -> Checked {
-    // The last tree per message; the last element is for unclassified ones.
-    let mut known: Vec<(Option<&MessageType>, Value)> =
-        names.iter().map(|name| (pack.message(name), Value::Null)).chain([(None, Value::Null)]).collect();
+    let known: Vec<Option<&MessageType>> = names.iter().map(|name| pack.message(name)).collect();
     let mut checked = Checked::default();
     while let Ok(batch) = work.recv() {
         checked.skipped += batch.skipped;
@@ -170,13 +165,8 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
             let (bytes, later) = rest.split_at(length);
             rest = later;
             checked.checked += 1;
-            let place = message.map_or(names.len(), |id| usize::from(id.0).min(names.len()));
-            let (message, tree) = &mut known[place];
-            let judged = look(pack, *message, bytes, tree);
-            if bytes.len() > KEPT {
-                *tree = Value::Null;
-            }
-            match judged {
+            let message = message.and_then(|id| known.get(usize::from(id.0)).copied().flatten());
+            match look(pack, message, bytes) {
                 Validated::Valid => {}
                 Validated::Undocumented => checked.undocumented += 1,
                 Validated::Invalid(complaint) => {
@@ -198,22 +188,21 @@ enum Validated {
     Invalid(String),
 }
 
-/// Validates a message, parsing it into `tree`.
-fn look(pack: &Pack, message: Option<&MessageType>, bytes: &[u8], tree: &mut Value) -> Validated {
-    if renew(tree, bytes).is_err() {
+fn look(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) -> Validated {
+    let Ok(tree) = serde_json::from_slice::<Value>(bytes) else {
         return Validated::Invalid("a frame that is not JSON".to_owned());
-    }
-    let Some(message) = message.or_else(|| pack.recognise(tree, Way::FromHub)) else {
+    };
+    let Some(message) = message.or_else(|| pack.recognise(&tree, Way::FromHub)) else {
         return if tree.is_object() {
             Validated::Undocumented
         } else {
             Validated::Invalid("a frame that is not a JSON object".to_owned())
         };
     };
-    if message.schema.is_valid(tree) {
+    if message.schema.is_valid(&tree) {
         return Validated::Valid;
     }
-    let violations = message.schema.judge(tree);
+    let violations = message.schema.judge(&tree);
     let first = violations.iter().find(|violation| !violation.should);
     let place = first.map_or_else(String::new, |violation| {
         format!(": {}: {}, not {}", violation.place(), violation.expected, violation.found)

@@ -1,6 +1,6 @@
 //! The intervals as a table: one line per interval and metric, so that a new message changes no column.
 
-use std::fmt::Write;
+use ::csv::{Terminator, WriterBuilder};
 
 use super::LoadReport;
 use crate::load::metrics::Gauge;
@@ -8,14 +8,16 @@ use crate::load::metrics::Gauge;
 /// Renders `from_s,to_s,phase,metric,value`: RFC 4180 with a header. Times are in milliseconds, counts are of the
 /// interval, gauges are its highest values. Metrics without samples are omitted.
 pub fn render(report: &LoadReport) -> String {
-    let mut out = String::from("from_s,to_s,phase,metric,value\r\n");
+    let mut table = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
+    // Writing into memory cannot fail.
+    let mut write = |line: [&str; 5]| drop(table.write_record(line));
+    write(["from_s", "to_s", "phase", "metric", "value"]);
     let layout = &report.layout;
     let (timings, counts) = (layout.timings(), layout.counts());
     for interval in &report.intervals {
-        let (from, to) = (interval.from as f64 / 1e9, interval.to as f64 / 1e9);
+        let [from, to] = [interval.from, interval.to].map(|time| (time as f64 / 1e9).to_string());
         let mut line = |metric: String, value: f64| {
-            // Writing into a String cannot fail.
-            let _ = write!(out, "{from},{to},{},{},{value}\r\n", interval.phase.name(), field(&metric));
+            write([&from, &to, interval.phase.name(), &metric, &value.to_string()]);
         };
         for (timing, compact) in timings.iter().zip(&interval.timings) {
             let Some(histogram) = compact.histogram() else { continue };
@@ -38,9 +40,5 @@ pub fn render(report: &LoadReport) -> String {
             line(format!("cores.{}", core.core), core.busy);
         }
     }
-    out
-}
-
-fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    table.into_inner().ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default()
 }

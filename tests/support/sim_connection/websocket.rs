@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use hubproof::event::ScenarioReport;
-use hubproof::interpreter::{Conversation, Dial, Input, Output};
+use hubproof::interpreter::{Conversation, Input, Output};
 use hubproof::transport::{Limits, Role};
 use hubproof::websocket::codec::{Decoder, encode};
 use hubproof::websocket::frame::{Frame, Received};
-use hubproof::websocket::handshake;
+use hubproof::websocket::handshake::{self, Dial};
 use hubproof_reference::protocols::websocket::Session;
 
 /// A conversation with more turns than this hangs.
@@ -99,17 +99,8 @@ impl Wire<'_> {
 
     fn open(&mut self, number: u32, dial: &Dial) {
         let fresh = KEYS[number as usize % KEYS.len()];
-        let key = handshake::key_of(&dial.headers, fresh);
-        let request = handshake::request(&handshake::Request {
-            host: "virtual",
-            key,
-            headers: &dial.headers,
-            without: &dial.without,
-            subprotocols: &dial.subprotocols,
-            method: dial.method.as_deref().unwrap_or("GET"),
-            http: dial.http.as_deref().unwrap_or("1.1"),
-            ..handshake::Request::default()
-        });
+        let key = dial.key(fresh);
+        let request = Dial { path: None, query: Vec::new(), ..dial.clone() }.request("virtual", "/", key);
         let mut session = Session::new(self.fault).unwrap();
         let mut answer = Vec::new();
         session.receive(&request.unwrap(), &mut answer);

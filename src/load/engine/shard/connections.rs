@@ -7,9 +7,8 @@ use super::super::frames;
 use super::super::stream::Stream;
 use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, UNWRITTEN, handle_input};
 use crate::load::client::io::{End, Input};
-use crate::load::compile::program::Dial;
 use crate::load::metrics::ErrorKind;
-use crate::websocket::handshake;
+use crate::websocket::handshake::{self, Dial};
 
 impl Shard {
     /// Opens requested connections.
@@ -36,15 +35,8 @@ impl Shard {
         let mut stream = Stream::new(tcp, tls.as_ref()).map_err(|_| ErrorKind::Tls)?;
         stream.register(poll.registry(), number).map_err(|_| ErrorKind::Resources)?;
         let fresh = handshake::key();
-        let key = handshake::key_of(&dial.headers, &fresh);
-        let request = handshake::request(&handshake::Request {
-            host: &endpoint.host_header(),
-            target: &handshake::target(&endpoint.path, dial.path.as_deref().unwrap_or_default(), &dial.query),
-            key,
-            headers: &dial.headers,
-            subprotocols: &dial.subprotocols,
-            ..handshake::Request::default()
-        });
+        let key = dial.key(&fresh);
+        let request = dial.request(&endpoint.host_header(), &endpoint.path, key);
         let slot = &mut self.slots[number as usize];
         slot.output.out = request.map_err(|_| ErrorKind::Internal)?;
         slot.connection = Some(Box::new(Connection::new(stream, key.to_owned(), dial.subprotocols.clone())));

@@ -8,7 +8,6 @@ use super::slot::Output;
 use super::timers::{Alarm, Timers};
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo, End};
-use crate::load::compile::program::Dial;
 use crate::load::engine::frames::{self, Masks};
 use crate::load::engine::phases::Timeline;
 use crate::load::engine::translation::Translation;
@@ -16,6 +15,7 @@ use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{Entry, NameOf};
 use crate::load::metrics::{ErrorKind, Recorder};
 use crate::load::opening::{FailedOpening, MOST_EXAMPLES};
+use crate::websocket::handshake::Dial;
 
 /// State shared by the clients of a shard.
 pub struct ShardContext {

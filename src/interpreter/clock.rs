@@ -1,0 +1,80 @@
+//! The time of a conversation: how long it waits, and how near its waits came to their timeouts, which is how near a slow
+//! machine is to a false finding.
+//!
+//! Measured are waits that ended in time: for frames, ends, upgrades, hooks, `retry`, and the `slack` an `order` used.
+//! Not measured is what cannot be late (silence, `wait`, what is only allowed), and a `check` that compares times.
+
+use std::time::Duration;
+
+use super::Config;
+use super::active_step::{Active, Waiting};
+use crate::event::Margin;
+use crate::protocol::Level;
+use crate::scenario::model::{Program, Step};
+
+pub(super) struct Clock {
+    pub now: Duration,
+    /// Unix time in milliseconds at time zero.
+    epoch_ms: i64,
+    pub patience: Duration,
+    pub quiet: Duration,
+    stretch: f64,
+    /// The margin of the wait that used the largest share of its bound.
+    pub slimmest: Option<Margin>,
+}
+
+impl Clock {
+    pub fn new(config: &Config) -> Self {
+        let Config { epoch_ms, patience, quiet, stretch, .. } = *config;
+        Self { now: Duration::ZERO, epoch_ms, patience, quiet, stretch, slimmest: None }
+    }
+
+    /// Moves on, never back. Returns the Unix time in milliseconds.
+    pub fn advance(&mut self, now: Duration) -> i64 {
+        self.now = self.now.max(now);
+        self.epoch_ms + i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX / 2)
+    }
+
+    /// Returns the Unix time in milliseconds at a time of the conversation.
+    pub fn unix_ms(&self, at: Duration) -> f64 {
+        self.epoch_ms as f64 + at.as_secs_f64() * 1000.0
+    }
+
+    pub fn stretched(&self, time: Duration) -> Duration {
+        time.mul_f64(self.stretch)
+    }
+
+    pub fn since(&self, start: Duration) -> Duration {
+        self.now.saturating_sub(start)
+    }
+
+    /// Returns a wait that begins now.
+    pub fn wait(&self, time: Duration, waiting: Waiting) -> Active {
+        Active { since: self.now, deadline: Some(self.now + time), waiting }
+    }
+
+    /// Records the margin of a wait that ended in time.
+    pub fn add_wait(&mut self, program: &Program, step: &Step, active: &Active) {
+        if let Some(deadline) = active.deadline
+            && !only_may(program, step)
+        {
+            self.add_margin(step, self.since(active.since), deadline.saturating_sub(active.since));
+        }
+    }
+
+    /// Keeps the margin if no other wait used a larger share of its bound.
+    pub fn add_margin(&mut self, step: &Step, waited: Duration, bound: Duration) {
+        if bound.is_zero() {
+            return;
+        }
+        let margin = Margin { step: step.text.clone(), waited, bound };
+        if self.slimmest.as_ref().is_none_or(|slimmest| margin.share() > slimmest.share()) {
+            self.slimmest = Some(margin);
+        }
+    }
+}
+
+/// Whether a step has only rules of level may, so that it cannot fail.
+pub(super) fn only_may(program: &Program, step: &Step) -> bool {
+    step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May))
+}

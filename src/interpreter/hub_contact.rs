@@ -1,0 +1,44 @@
+//! Whether a hub answers at all, and when it did, on any connection of a conversation.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::websocket::frame::{NO_ANSWER, Received};
+
+#[derive(Default)]
+pub struct HubContact {
+    /// Whether the hub accepted a connection.
+    connected: bool,
+    /// Whether the hub answered by refusing or ending a connection.
+    ended: bool,
+    pub last_received: Option<Duration>,
+    /// When a connection received its first frame, the latest of these times.
+    pub last_greeted: Option<Duration>,
+    /// The connections that have received a frame.
+    greeted: BTreeSet<u32>,
+}
+
+impl HubContact {
+    pub fn add(&mut self, connection: u32, what: &Received, now: Duration) {
+        match what {
+            Received::Upgraded { .. } => self.connected = true,
+            Received::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => self.connected = true,
+            Received::NoUpgrade { .. }
+            | Received::Refused { .. }
+            | Received::Unreachable { .. }
+            | Received::Violation { .. }
+            | Received::End { .. } => self.ended = true,
+            Received::Message(_) | Received::Ping(_) | Received::Pong(_) | Received::Close { .. } => {
+                self.last_received = Some(now);
+                if self.greeted.insert(connection) {
+                    self.last_greeted = self.last_received;
+                }
+            }
+        }
+    }
+
+    /// Whether the hub accepted a connection and then sent nothing.
+    pub fn is_silent(&self) -> bool {
+        self.connected && !self.ended && self.last_received.is_none()
+    }
+}
