@@ -653,16 +653,10 @@ impl Conversation {
             return;
         }
         self.missed = missed;
-        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
-        let message = if who.is_empty() {
-            format!("{}: {}", step.text, failure.message)
-        } else {
-            format!("{who}: {}: {}", step.text, failure.message)
-        };
         self.cause = Some(Cause {
             span: Some(step.span),
             step: step.text.clone(),
-            message,
+            message: failure.message,
             detail: failure.detail.map(|detail| *detail),
             unreachable: failure.unreachable,
         });

@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use crate::deviation::Deviations;
 use crate::deviation::proposal::{Evidence, Missed};
-use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
+use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport, UnmetNeed};
 use crate::redact::Masker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS, World};
 use crate::scenario::model::{ActorId, Need, Program};
@@ -162,7 +162,7 @@ pub fn unmet(
     settings: &BTreeMap<String, Value>,
     provides: &dyn Fn(&str) -> bool,
     hooks: &dyn Fn(&str) -> bool,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<UnmetNeed>, String> {
     let names = scope::Settings::new(program, settings);
     let mut unmet = Vec::new();
     for need in &program.needs {
@@ -182,7 +182,7 @@ pub fn unmet(
             },
         };
         if !met {
-            unmet.push(need.name());
+            unmet.push(need.into());
         }
     }
     Ok(unmet)
@@ -387,30 +387,22 @@ impl Conversation {
             deviations,
         );
         ScenarioReport {
-            protocol: self.program.pack.name.clone(),
-            id: self.program.id.clone(),
-            title: self.program.title.clone(),
-            span: self.program.span,
-            instance: String::new(),
-            repetition: 1,
             verdict,
             checks,
-            unmet: Vec::new(),
             cause: self.cause,
             mistake: self.mistake,
             leftovers: self.leftovers.into_iter().collect(),
             history,
             history_dropped,
-            begun: Duration::ZERO,
             silent: self.connected && !self.ended && self.last_received.is_none(),
             last_received: self.last_received,
             last_greeted: self.last_greeted,
-            unserved: None,
             duration: self.now,
             slimmest: self.slimmest,
             deviations: self.deviations,
             missed: self.missed,
             evidence: self.evidence,
+            ..ScenarioReport::of(&self.program)
         }
     }
 
@@ -466,7 +458,9 @@ impl Conversation {
                 }
             }
             Received::Refused { status, headers, body, reason } => {
-                self.record(id, connection, Direction::Neither, "refused", &reason, 0);
+                let masked = self.config.masker.mask(&reason);
+                let frame = self.frame_report(id, connection, Direction::Neither, "refused", &masked, 0);
+                self.add_frame(FrameReport { status: Some(status), ..frame });
                 // Any other status is a refusal, which the document may demand.
                 if status == 101 && self.actors[id].standard_upgrade {
                     self.judgement.websocket_broken(
@@ -619,24 +613,27 @@ impl Conversation {
     }
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
-        let masker = Arc::clone(&self.config.masker);
-        let masked = masker.mask(text);
-        self.record_masked(id, connection, direction, kind, &masked, size);
+        let frame = self.frame_report(id, connection, direction, kind, &self.config.masker.mask(text), size);
+        self.add_frame(frame);
     }
 
-    /// Records a text in which secrets are masked already.
-    fn record_masked(
-        &mut self,
+    /// Creates a line of the history; secrets are masked in its text already.
+    fn frame_report(
+        &self,
         id: ActorId,
         connection: u32,
         direction: Direction,
         kind: &str,
         masked: &str,
         size: usize,
-    ) {
+    ) -> FrameReport {
         let (text, hash) = history::cut(masked, self.config.kept);
         let actor = self.program.actors[id].name.clone();
-        let frame = FrameReport { at: self.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
+        let kind = kind.to_owned();
+        FrameReport { at: self.now, actor, connection, direction, kind, text, size, hash, status: None }
+    }
+
+    fn add_frame(&mut self, frame: FrameReport) {
         if self.config.trace {
             self.out.push(Output::Trace(frame.clone()));
         }
