@@ -306,7 +306,8 @@ impl Page<'_, LoadReport> {
                 Some(why) => why.clone(),
                 None => format!("observed: {}{}", outcome.explained(), self.examples(outcome)),
             };
-            self.field(word, &format!("{text}   {observed}{ended}"));
+            // Not wrapped, so that ids can be found in it.
+            self.line(&format!("  {word:<11} {text}   {observed}{ended}"));
         }
     }
 
