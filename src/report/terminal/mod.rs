@@ -81,17 +81,25 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     let (mut broken, mut without_rule) = (BTreeSet::new(), BTreeSet::new());
     let failed = unknown(protocol, Verdict::Fail);
     for (scenario, check) in &failed {
-        let rules: Vec<String> = scenario.report(check).rules_of_verdict().map(|used| used.id.clone()).collect();
+        // A scenario file outside the pack may name a rule that the pack does not have.
+        let of_pack = scenario.report(check).rules_of_verdict().filter(|used| protocol.rules.contains_key(&used.id));
+        let rules: Vec<String> = of_pack.map(|used| used.id.clone()).collect();
         if rules.is_empty() {
             without_rule.insert(check.name.clone());
         }
         broken.extend(rules);
     }
     let names = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
+    if !without_rule.is_empty() {
+        let names = names(without_rule);
+        parts.push(format!("{} without a rule failed ({})", count(names.len(), "check"), list(&names, names.len())));
+    }
     let open = rules.testable - rules.proven;
+    let holds = rules.holding > 0 && failed.is_empty();
+    let of_rules = if holds || !broken.is_empty() { open.to_string() } else { count(open, "rule") };
     if !broken.is_empty() {
         parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", FEW_RULES));
-    } else if rules.holding > 0 && failed.is_empty() {
+    } else if holds {
         parts.push(if rules.holding == 1 {
             "1 rule holds".to_owned()
         } else {
@@ -101,15 +109,7 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     if checks.decided() == 0 {
         parts.push("nothing could be checked".to_owned());
     } else if open > 0 {
-        parts.push(if parts.is_empty() {
-            format!("{} not judged", count(open, "rule"))
-        } else {
-            format!("{open} not judged")
-        });
-    }
-    if !without_rule.is_empty() {
-        let names = names(without_rule);
-        parts.push(format!("{} without a rule failed ({})", count(names.len(), "check"), list(&names, names.len())));
+        parts.push(format!("{of_rules} not judged"));
     }
     if protocol.known() > 0 {
         parts.push(format!("{} as expected", protocol.known()));
