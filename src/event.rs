@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use crate::deviation::Seen;
 use crate::deviation::proposal::{Evidence, Missed};
 use crate::protocol::{Basis, Level};
-use crate::scenario::model::RuleUse;
+use crate::scenario::Program;
+use crate::scenario::model::{Need, RuleUse};
 use crate::syntax::source::Span;
 
 /// The verdict of a check or a scenario. A failure of the harness itself is a `Result::Err` instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Pass,
     /// Only recorded: the rule is a may, or the document is silent.
@@ -85,6 +90,8 @@ pub struct CheckReport {
     pub verdict: Verdict,
     /// Where the check stands in the scenario file.
     pub span: Option<Span>,
+    /// Whether it is an entry of `always`, which judges frames whatever the steps do.
+    pub always: bool,
     /// The step as written.
     pub step: String,
     /// How often the check was evaluated: in every round of an `each`, for every frame.
@@ -97,6 +104,37 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    /// Creates the report of a check without rules and without a place in a scenario, evaluated once.
+    pub fn new(name: impl Into<String>, verdict: Verdict) -> Self {
+        Self {
+            name: name.into(),
+            rules: Vec::new(),
+            verdict,
+            span: None,
+            always: false,
+            step: String::new(),
+            asked: 1,
+            message: String::new(),
+            detail: None,
+            deviation: None,
+        }
+    }
+
+    /// Whether it belongs to a step: schemas, framing and `always` also judge frames that no step expects.
+    pub fn is_of_step(&self) -> bool {
+        self.span.is_some() && !self.always
+    }
+
+    /// Returns the rules with the verdict of the check: another one, which it names at a lower level, may hold.
+    pub fn rules_of_verdict(&self) -> impl Iterator<Item = &RuleUse> {
+        self.rules.iter().filter(|(_, verdict)| *verdict == self.verdict).map(|(used, _)| used)
+    }
+
+    /// Returns what was wrong; the step if nothing was.
+    pub fn message_or_step(&self) -> &str {
+        if self.message.is_empty() { &self.step } else { &self.message }
+    }
+
     /// Whether it accuses the hub.
     pub fn accuses(&self) -> bool {
         matches!(self.verdict, Verdict::Fail | Verdict::Warn)
@@ -110,7 +148,8 @@ impl CheckReport {
 }
 
 /// The evidence of a finding.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Detail {
     pub actor: String,
     /// The last message this actor sent, shortened.
@@ -119,10 +158,14 @@ pub struct Detail {
     /// "nothing, connection still open", or the frame, shortened.
     pub received: String,
     /// How long the step waited.
+    #[serde(rename = "waited_ms", serialize_with = "serialize_optional_ms")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub waited: Option<Duration>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Direction {
     Sent,
     Received,
@@ -131,9 +174,12 @@ pub enum Direction {
 }
 
 /// A line of the history: a frame that was sent or received, or a change of a connection.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FrameReport {
     /// The time since the scenario began.
+    #[serde(rename = "at_ms", serialize_with = "serialize_ms")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub at: Duration,
     pub actor: String,
     pub connection: u32,
@@ -146,6 +192,58 @@ pub struct FrameReport {
     pub size: usize,
     /// SHA-256 of the whole payload, first twelve digits, where it was shortened.
     pub hash: Option<String>,
+    /// The HTTP status with which a connection was refused.
+    #[serde(skip)]
+    pub status: Option<u16>,
+}
+
+impl FrameReport {
+    /// Whether a connection was refused with HTTP 5xx, by the hub or by a proxy in front of it.
+    pub fn is_server_error(&self) -> bool {
+        matches!(self.status, Some(500..600))
+    }
+}
+
+/// A need of a scenario that the target does not meet; ordered by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnmetNeed {
+    /// The name under which it is counted and shown.
+    pub name: String,
+    pub lacks: Lack,
+}
+
+/// What a target lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    Hook,
+    /// A setting, or another value of one.
+    Setting,
+    /// A property of the hub that no setting describes.
+    Property,
+}
+
+impl From<&Need> for UnmetNeed {
+    fn from(need: &Need) -> Self {
+        let lacks = match need {
+            Need::Hook(_) => Lack::Hook,
+            Need::Setting(_) | Need::Expression { .. } => Lack::Setting,
+            Need::Word(_) => Lack::Property,
+        };
+        Self { name: need.name(), lacks }
+    }
+}
+
+/// Converts to milliseconds, to the microsecond.
+pub fn ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
+}
+
+pub fn serialize_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(ms(*time))
+}
+
+fn serialize_optional_ms<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(ms).serialize(serializer)
 }
 
 /// The report of one scenario, played once.
@@ -162,7 +260,7 @@ pub struct ScenarioReport {
     pub verdict: Verdict,
     pub checks: Vec<CheckReport>,
     /// The needs the target did not meet: nothing ran.
-    pub unmet: Vec<String>,
+    pub unmet: Vec<UnmetNeed>,
     /// The precondition that failed, so that checks after it were not evaluated.
     pub cause: Option<Cause>,
     /// A mistake of the scenario that showed only while it ran: exit 2.
@@ -193,11 +291,45 @@ pub struct ScenarioReport {
 }
 
 impl ScenarioReport {
-    /// Whether all its connections were refused with HTTP 5xx, by the hub or by a proxy. (429 stands for too many
-    /// attempts, so more of them show nothing.)
+    /// Creates the report of a scenario in which nothing has happened.
+    pub fn new(protocol: &str, id: &str, title: &str, span: Span) -> Self {
+        Self {
+            protocol: protocol.to_owned(),
+            id: id.to_owned(),
+            title: title.to_owned(),
+            span,
+            instance: String::new(),
+            repetition: 1,
+            verdict: Verdict::Pass,
+            checks: Vec::new(),
+            unmet: Vec::new(),
+            cause: None,
+            mistake: None,
+            leftovers: Vec::new(),
+            history: Vec::new(),
+            history_dropped: 0,
+            begun: Duration::ZERO,
+            silent: false,
+            last_received: None,
+            last_greeted: None,
+            unserved: None,
+            duration: Duration::ZERO,
+            slimmest: None,
+            deviations: Seen::new(),
+            missed: None,
+            evidence: Evidence::default(),
+        }
+    }
+
+    /// Creates the report of a program that has not been played.
+    pub fn of(program: &Program) -> Self {
+        Self::new(&program.pack.name, &program.id, &program.title, program.span)
+    }
+
+    /// Whether all its connections were refused with HTTP 5xx. (429 stands for too many attempts, so more of them show
+    /// nothing.)
     pub fn is_refused_by_proxy(&self) -> bool {
-        let refused = |frame: &FrameReport| frame.kind == "refused" && frame.text.starts_with("HTTP 5");
-        self.history.iter().any(refused) && !self.history.iter().any(|frame| frame.kind == "open")
+        self.history.iter().any(FrameReport::is_server_error) && !self.history.iter().any(|frame| frame.kind == "open")
     }
 }
 
@@ -242,7 +374,8 @@ pub struct ProcessReport {
 }
 
 /// An end of a hub's process that hubproof did not cause, or a hang, behind which it was started again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Crash {
     /// `exit status 3`, `killed by signal 11 (SIGSEGV)`; of a hang, what showed it.
     pub status: String,
@@ -265,7 +398,8 @@ impl Crash {
 }
 
 /// Lines of stdout and stderr of a hub's process, secrets masked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Excerpt {
     pub lines: Vec<String>,
     /// How many earlier lines are not shown.
@@ -285,11 +419,32 @@ impl ProcessReport {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cause {
     pub span: Option<Span>,
+    /// The step that failed; empty if the scenario was stopped for another reason.
     pub step: String,
     pub message: String,
     pub detail: Option<Detail>,
     /// No connection could be made at all.
     pub unreachable: bool,
+}
+
+impl Cause {
+    /// Creates the cause of a scenario that was not stopped by one of its steps.
+    pub fn without_step(message: String) -> Self {
+        Self { span: None, step: String::new(), message, detail: None, unreachable: false }
+    }
+
+    /// Formats `STEP: MESSAGE`.
+    pub fn with_step(&self) -> String {
+        if self.step.is_empty() { self.message.clone() } else { format!("{}: {}", self.step, self.message) }
+    }
+
+    /// Formats `ACTOR: STEP: MESSAGE`.
+    pub fn with_actor(&self) -> String {
+        match self.detail.as_ref().map(|detail| detail.actor.as_str()) {
+            None | Some("") => self.with_step(),
+            Some(actor) => format!("{actor}: {}", self.with_step()),
+        }
+    }
 }
 
 /// An event that the runs send to the loop that shows progress and collects reports.

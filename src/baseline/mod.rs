@@ -14,8 +14,8 @@ pub use parse::read;
 pub use write::{REASON, rewritten};
 
 use crate::event::Cause;
+use crate::report::covers;
 use crate::report::text::plain;
-use crate::report::{causes, covers};
 use crate::syntax::source::Span;
 
 /// The published JSON Schema of the file, for editors.
@@ -54,7 +54,7 @@ impl Entry {
     /// Whether the entry covers this failed precondition of its protocol. Numbers and quoted parts of the message may
     /// differ.
     pub fn names_precondition(&self, cause: &Cause) -> bool {
-        self.precondition().is_some_and(|named| plain(named) == plain(&causes::named(cause)))
+        self.precondition().is_some_and(|named| plain(named) == plain(&cause.with_step()))
     }
 
     /// Whether the entry covers this check of this scenario.

@@ -78,7 +78,7 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
     for protocol in report.protocols.iter().filter(found) {
         let undecided = |(scenario, _): &(&ScenarioResult, _)| scenario.verdict == Verdict::Inconclusive;
         for (_, cause) in causes::preconditions(protocol).filter(undecided) {
-            let failure = format!("{}: {}", protocol.name, causes::named(cause));
+            let failure = format!("{}: {}", protocol.name, cause.with_step());
             let known =
                 entries.iter().any(|entry| entry.scenario() == protocol.name && entry.names_precondition(cause));
             if !known && preconditions.insert(plain(&failure)) {

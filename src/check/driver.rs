@@ -125,7 +125,7 @@ pub async fn play(
 /// Records why a scenario was stopped, once rather than at every undecided check.
 fn stopped(report: &mut ScenarioReport, message: String) {
     if report.cause.is_none() && report.checks.iter().any(|check| check.verdict == Verdict::Inconclusive) {
-        report.cause = Some(Cause { span: None, step: String::new(), message, detail: None, unreachable: false });
+        report.cause = Some(Cause::without_step(message));
     }
 }
 

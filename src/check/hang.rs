@@ -12,7 +12,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::event::{CheckReport, Detail, Direction, ScenarioReport, Verdict};
-use crate::interpreter::ALWAYS;
 use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
 
@@ -187,8 +186,7 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
         silent += usize::from(report.silent && report.begun > since);
         for check in &mut report.checks {
             // A frame that was received is judged all the same.
-            let of_step = check.span.is_none() || check.step != ALWAYS;
-            if (report.begun > since || of_step) && check.accuses() {
+            if (report.begun > since || !check.always) && check.accuses() {
                 check.withdraw();
                 check.message = format!("{why}: {}", check.message);
             }
@@ -201,12 +199,7 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
     let last = &mut reports[place];
     last.verdict = Verdict::Fail;
     last.checks.push(CheckReport {
-        name: CHECK.to_owned(),
-        rules: Vec::new(),
-        verdict: Verdict::Fail,
-        span: None,
         step: "the hub goes on serving".to_owned(),
-        asked: 1,
         message: format!(
             "{why}: it accepts connections and {what}; {probe}, which it had served, got no frame when it was played again"
         ),
@@ -217,7 +210,7 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
             ),
             ..Detail::default()
         }),
-        deviation: None,
+        ..CheckReport::new(CHECK, Verdict::Fail)
     });
     true
 }

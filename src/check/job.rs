@@ -9,7 +9,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 use super::hang::{self, Lost, Pulse, Unserved};
 use super::{Options, base36, driver};
 use crate::deviation::Deviations;
-use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::event::{Cause, Event, Lack, ScenarioReport, UnmetNeed, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
 use crate::hub::supervisor::{self, Play};
 use crate::interpreter::{Config, unmet, uses_tokens};
@@ -39,7 +39,7 @@ pub struct Job {
 enum Place {
     Site(usize),
     /// No instance meets these needs.
-    Nowhere(Vec<String>),
+    Nowhere(Vec<UnmetNeed>),
 }
 
 impl Job {
@@ -238,12 +238,11 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
         && subject.embedded.is_none()
         && !subject.target.restartable
         && !options.destructive;
-    let mut nearest: Option<Vec<String>> = None;
+    let mut nearest: Option<Vec<UnmetNeed>> = None;
     let fit = |site: &Site| !spared || site.process.as_ref().is_some_and(|process| process.is_by_command());
     if !subject.sites.iter().any(|site| fit(site)) {
-        return Ok(Place::Nowhere(vec![
-            "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned(),
-        ]));
+        let name = "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned();
+        return Ok(Place::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
     }
     for (index, site) in subject.sites.iter().enumerate().filter(|(_, site)| fit(site)) {
         let provides = |word: &str| site.provides.contains(word);
@@ -392,62 +391,26 @@ async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
     }
 }
 
-fn not_testable(program: &Program, unmet: Vec<String>, repetition: usize) -> ScenarioReport {
-    ScenarioReport { unmet, verdict: Verdict::NotTestable, ..blank(program, repetition) }
+fn not_testable(program: &Program, unmet: Vec<UnmetNeed>, repetition: usize) -> ScenarioReport {
+    ScenarioReport { unmet, repetition, verdict: Verdict::NotTestable, ..ScenarioReport::of(program) }
 }
 
 fn failed(program: &Program, message: String, repetition: usize) -> ScenarioReport {
-    let cause = Cause { span: None, step: String::new(), message, detail: None, unreachable: false };
-    ScenarioReport { cause: Some(cause), verdict: Verdict::Inconclusive, ..blank(program, repetition) }
-}
-
-fn blank(program: &Program, repetition: usize) -> ScenarioReport {
-    ScenarioReport {
-        protocol: program.pack.name.clone(),
-        id: program.id.clone(),
-        title: program.title.clone(),
-        span: program.span,
-        instance: String::new(),
-        repetition,
-        verdict: Verdict::Pass,
-        checks: Vec::new(),
-        unmet: Vec::new(),
-        cause: None,
-        mistake: None,
-        leftovers: Vec::new(),
-        history: Vec::new(),
-        history_dropped: 0,
-        duration: Duration::ZERO,
-        slimmest: None,
-        begun: std::time::Duration::ZERO,
-        silent: false,
-        last_received: None,
-        last_greeted: None,
-        unserved: None,
-        deviations: crate::deviation::Seen::new(),
-        missed: None,
-        evidence: crate::deviation::proposal::Evidence::default(),
-    }
+    let cause = Some(Cause::without_step(message));
+    ScenarioReport { cause, repetition, verdict: Verdict::Inconclusive, ..ScenarioReport::of(program) }
 }
 
 /// Masks secrets in every text of a report; frames were masked before they were cut.
 fn mask(report: &mut ScenarioReport, masker: &Masker) {
     let clean = |text: &mut String| *text = masker.mask(text).into_owned();
-    for check in &mut report.checks {
-        clean(&mut check.message);
-        if let Some(detail) = &mut check.detail {
-            clean(&mut detail.expected);
-            clean(&mut detail.received);
-            detail.sent.iter_mut().for_each(clean);
-        }
-    }
-    if let Some(cause) = &mut report.cause {
-        clean(&mut cause.message);
-        if let Some(detail) = &mut cause.detail {
-            clean(&mut detail.expected);
-            clean(&mut detail.received);
-            detail.sent.iter_mut().for_each(clean);
-        }
-    }
+    report.checks.iter_mut().for_each(|check| clean(&mut check.message));
+    report.cause.iter_mut().for_each(|cause| clean(&mut cause.message));
     report.mistake.iter_mut().for_each(clean);
+    let of_checks = report.checks.iter_mut().filter_map(|check| check.detail.as_mut());
+    let of_cause = report.cause.iter_mut().filter_map(|cause| cause.detail.as_mut());
+    for detail in of_checks.chain(of_cause) {
+        clean(&mut detail.expected);
+        clean(&mut detail.received);
+        detail.sent.iter_mut().for_each(clean);
+    }
 }

@@ -1,7 +1,8 @@
 //! Checks a hub: which scenarios run, on which instance, how many at a time. `job` is a scenario with its instance,
-//! `driver` plays it.
+//! `driver` plays it; `exploration_rounds` makes one report of all rounds of a run.
 
 mod driver;
+mod exploration_rounds;
 pub mod hang;
 mod job;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use exploration_rounds::Rounds;
 pub use job::Job;
 
 use crate::event::Event;
@@ -117,7 +119,12 @@ pub async fn in_turn<T, F>(
     while tasks.join_next().await.is_some() {}
 }
 
-pub fn base36(mut number: u64) -> String {
+/// Returns six letters and digits that are unlikely to be those of another run.
+pub fn stamp() -> String {
+    base36(uuid::Uuid::new_v4().as_u64_pair().0).chars().take(6).collect()
+}
+
+fn base36(mut number: u64) -> String {
     let mut digits = Vec::new();
     loop {
         digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));

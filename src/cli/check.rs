@@ -1,14 +1,12 @@
 //! `hubproof check`: tests a hub against the scenarios of its protocol.
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
@@ -17,13 +15,13 @@ use super::progress::Progress;
 use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
 use super::{CliError, print, runtime, scenario_files};
-use crate::check::{self, Options};
+use crate::check::{self, Options, Rounds};
 use crate::deviation::proposal::to_toml;
-use crate::event::{Event, ScenarioReport};
+use crate::event::Event;
 use crate::hub::prepare::Subject;
 use crate::hub::process::GRACE;
-use crate::report::{self, Aggregator, Outline, RunOptions, RunReport};
-use crate::scenario::{Isolation, Program};
+use crate::report::{self, Outline, RunOptions, RunReport};
+use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
@@ -109,7 +107,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
         kept: crate::interpreter::KEPT,
         persistent: true,
         destructive: arguments.destructive,
-        stamp: hub::stamp(),
+        stamp: check::stamp(),
         now_ms: hub::now_ms(),
     };
     let outlines = protocols
@@ -135,7 +133,8 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let report = go(&mut started, options, outlines, shown, arguments.explore, &mut sources).await;
+        let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
+        let report = go(&mut started, rounds, shown, &mut sources).await;
         started.end().await;
         report.map(Ok)
     })?;
@@ -154,79 +153,29 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     Ok(code)
 }
 
-/// Rounds in which `--explore` assumes further deviations, at most.
-const EXPLORED: usize = 8;
-
-/// Runs the scenarios; with `explore` again, with the deviations that each round proposes, until none is new.
+/// Plays all rounds, ends the hubs that were started, and returns the report.
 async fn go(
     started: &mut Started,
-    options: Options,
-    outlines: Vec<Outline>,
+    mut rounds: Rounds,
     shown: RunOptions,
-    explore: bool,
     sources: &mut Sources,
 ) -> Result<RunReport, CliError> {
-    let begun = Instant::now();
-    let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
-    let mut subjects = std::mem::take(&mut started.subjects);
-    // What may leave the hub unusable shows no hang.
-    let destructive = |subject: &Subject| {
-        let programs = subject.programs.iter().filter(|program| program.isolation == Isolation::Destructive);
-        programs.map(|program| program.id.clone()).collect::<BTreeSet<String>>()
-    };
-    let kept: Vec<_> = subjects.iter().map(|subject| (subject.pack.name.clone(), destructive(subject))).collect();
-    let mut reports = Aggregator::new(outlines);
     let mut stop_signals = 0;
-    let mut rounds = 0;
-    loop {
-        for subject in &subjects {
-            reports.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
-        }
-        // A hub may keep the names of the rounds before.
-        let stamp = if rounds == 0 { options.stamp.clone() } else { hub::stamp() };
-        let options = Options { stamp, ..options.clone() };
-        stop_signals += round(started, subjects.clone(), options, begun, &mut reports).await?;
-        rounds += 1;
-        if !explore || stop_signals > 0 || rounds > EXPLORED {
-            break;
-        }
-        let so_far = reports.clone().finish(shown.clone(), begun_ms, begun.elapsed(), false);
-        for (subject, protocol) in subjects.iter_mut().zip(&so_far.protocols) {
-            let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
-            let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
-            let own = reports.reports_mut(&protocol.name);
-            let departs =
-                |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.is_of_another_form();
-            let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
-            subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
-            if !subject.programs.is_empty() {
-                hub::assume(subject, &entries, sources)?;
-            }
-        }
-        if subjects.iter().all(|subject| subject.programs.is_empty()) {
-            break;
-        }
-    }
-    for (protocol, destructive) in kept {
-        let mut own = reports.reports_mut(&protocol);
-        own.retain(|report| !destructive.contains(&report.id));
-        check::hang::judge(&mut own);
+    while stop_signals == 0 {
+        let next = rounds.next_round(sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
+        let Some((subjects, options)) = next else { break };
+        stop_signals = round(started, subjects, options, &mut rounds).await?;
     }
     let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
-    for (protocol, process) in started.end_processes(grace).await {
-        reports.process(&protocol, process);
-    }
-    Ok(reports.finish(shown, begun_ms, begun.elapsed(), stop_signals > 0))
+    let processes = started.end_processes(grace).await;
+    Ok(rounds.finish(processes, shown, stop_signals > 0))
 }
 
 /// Adds the proposed deviations of a report to a file, which may be a target file.
 fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
-    let proposals = report.protocols.iter().flat_map(|protocol| &protocol.proposals);
-    let assumed = report.protocols.iter().flat_map(|protocol| &protocol.deviations);
-    let assumed = assumed.filter_map(|one| one.entry.as_ref());
-    let entries: Vec<&Value> = assumed.chain(proposals.map(|one| &one.proposal.entry)).collect();
+    let entries = to_toml(&report.deviation_entries());
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|mut file| file.write_all(to_toml(&entries).as_bytes())).map_err(|error| unwritable(path, &error))
+    file.and_then(|mut file| file.write_all(entries.as_bytes())).map_err(|error| unwritable(path, &error))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
@@ -238,11 +187,8 @@ async fn round(
     started: &mut Started,
     subjects: Vec<Subject>,
     options: Options,
-    run_begun: Instant,
-    reports: &mut Aggregator,
+    rounds: &mut Rounds,
 ) -> Result<usize, CliError> {
-    // A round counts from its own beginning.
-    let before = run_begun.elapsed();
     let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
@@ -250,9 +196,8 @@ async fn round(
     let handle = |event| match event {
         RunEvent::Event(event) => {
             progress.see(&event);
-            if let Event::Finished(mut report) = event {
-                report.begun += before;
-                reports.add(*report);
+            if let Event::Finished(report) = event {
+                rounds.add(*report);
             }
         }
         RunEvent::Stopping => {

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{CliError, print};
 use crate::load::compare::{Options, compare, render};
-use crate::load::report::json::{self, Document, Word};
+use crate::load::report::json::{self, Document};
+use crate::load::validity::Validity;
 
 /// Compare two runs of `hubproof load`, metric by metric
 #[derive(Args)]
@@ -31,7 +32,7 @@ pub fn run(arguments: CompareArgs) -> Result<u8, CliError> {
     let options = Options { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
     let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;
     print(&render(&comparison));
-    let invalid = [&a, &b].iter().any(|document| document.validity.verdict == Word::Invalid);
+    let invalid = [&a, &b].iter().any(|document| document.validity.verdict == Validity::Invalid);
     Ok(match (comparison.has_regression(), invalid) {
         (_, true) => super::exit::INCONCLUSIVE,
         (true, false) => 1,

@@ -13,7 +13,6 @@ use super::CliError;
 use super::exec::{self, ExecArgs};
 use super::protocol_files::{self, Described, PackArgs, Protocol};
 use super::signals::Signals;
-use crate::check;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
 use crate::event::{Event, ProcessReport};
@@ -24,8 +23,7 @@ use crate::report::RunOptions;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::matcher;
-use crate::syntax::source::{Sources, Span};
-use crate::syntax::yaml::Node;
+use crate::syntax::source::Sources;
 
 #[derive(Args)]
 pub struct HubArgs {
@@ -461,16 +459,6 @@ fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Re
         .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
-/// Adds deviations to those of a hub, as assumed.
-pub fn assume(subject: &mut Subject, entries: &[Value], sources: &mut Sources) -> Result<(), CliError> {
-    let file = sources.add("assumed deviations", "");
-    let nodes: Vec<Node> = entries.iter().map(|entry| Node::of(entry, Span::new(file, 0..0))).collect();
-    let assumed = Deviations::read(&nodes, &subject.pack, &subject.shared, true)
-        .map_err(|found| CliError::from_diagnostics(&found, sources))?;
-    subject.deviations = Arc::new(subject.deviations.and(assumed));
-    Ok(())
-}
-
 /// Reads the deviations that a target declares, with the pack of its protocol.
 fn deviations(target: &Target, protocol: &Protocol, sources: &Sources) -> Result<Arc<Deviations>, CliError> {
     let nodes: Vec<_> = target.deviations.iter().map(|declared| declared.0.clone()).collect();
@@ -513,10 +501,4 @@ pub fn now_ms() -> i64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
-}
-
-/// Returns six letters and digits that are unlikely to be those of another run.
-pub fn stamp() -> String {
-    let number = uuid::Uuid::new_v4().as_u64_pair().0;
-    check::base36(number).chars().take(6).collect()
 }

@@ -66,14 +66,17 @@ pub mod exit {
 /// Most diagnostics that are printed; `packs lint` shows all.
 const MOST_DIAGNOSTICS: usize = 10;
 
-/// An error for the user to fix; printed on stderr, and the exit code is 2.
-#[derive(Debug)]
+/// An error for the user to fix, ready for stderr; the exit code is 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct CliError(String);
 
 impl CliError {
-    fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+    fn new(message: impl std::fmt::Display) -> Self {
+        Self(format!("error: {message}"))
     }
+
+    /// Renders diagnostics, which begin with their own `error:`.
 
     fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
         let shown = &diagnostics[..diagnostics.len().min(MOST_DIAGNOSTICS)];
@@ -82,17 +85,6 @@ impl CliError {
             text.push_str(&format!("\n\n... and {} more", diagnostics.len() - shown.len()));
         }
         Self(text)
-    }
-}
-
-impl std::fmt::Display for CliError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A rendered diagnostic begins with its own `error:`.
-        if self.0.contains("error: ") || self.0.contains("error\u{1b}") || self.0.starts_with("\u{1b}") {
-            f.write_str(&self.0)
-        } else {
-            write!(f, "error: {}", self.0)
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CliError, print};
 use crate::load::report::{self as load, LoadReport};
+use crate::report::terminal_page::Style;
 use crate::report::{RunReport, json, junit, terminal};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -105,8 +106,9 @@ impl Sinks<RunReport> {
     ///
     /// A file could not be written.
     pub fn write(&self, report: &RunReport, sources: &Sources, verbose: bool) -> Result<(), CliError> {
-        let page = |color| terminal::summary(report, sources, terminal::Style { color, verbose, ..Default::default() });
-        self.write_after(report, sources, page)
+        self.write_after(report, sources, |color| {
+            terminal::summary(report, sources, Style { color, verbose, ..Style::default() })
+        })
     }
 }
 
@@ -117,7 +119,9 @@ impl Sinks<LoadReport> {
     ///
     /// A file could not be written.
     pub fn write(&self, report: &LoadReport, sources: &Sources) -> Result<(), CliError> {
-        self.write_after(report, sources, |_| load::terminal::summary(report))
+        self.write_after(report, sources, |color| {
+            load::terminal::summary(report, sources, Style { color, ..Style::default() })
+        })
     }
 }
 

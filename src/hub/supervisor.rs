@@ -309,17 +309,8 @@ impl State {
 
 /// Adds the `process` check to a scenario's report: whether the hub kept running, or how it ended.
 pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
-    let mut check = CheckReport {
-        name: PROCESS_CHECK.to_owned(),
-        rules: Vec::new(),
-        verdict: Verdict::Pass,
-        span: None,
-        step: "the hub's process keeps running".to_owned(),
-        asked: 1,
-        message: String::new(),
-        detail: None,
-        deviation: None,
-    };
+    let step = "the hub's process keeps running".to_owned();
+    let mut check = CheckReport { step, ..CheckReport::new(PROCESS_CHECK, Verdict::Pass) };
     if let Some(end) = end {
         check.verdict = Verdict::Fail;
         let status = &end.crash.status;

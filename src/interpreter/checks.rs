@@ -244,9 +244,9 @@ impl Judgement {
         let (cause, interrupted, stated_only) = (self.cause.take(), self.interrupted, self.stated_only);
         self.record_valid_frames(&program.pack);
         let mut reports = Vec::new();
-        for (check, state) in program.checks.iter().zip(self.checks) {
+        for (id, (check, state)) in program.checks.iter().zip(self.checks).enumerate() {
             let unasked = || match &cause {
-                Some(cause) => Outcome::Undecided(format!("not evaluated: {}", cause.message)),
+                Some(cause) => Outcome::Undecided(format!("not evaluated: {}", cause.with_actor())),
                 None if interrupted => Outcome::Undecided("not evaluated: the run was interrupted".to_owned()),
                 None => Outcome::NotReached("not evaluated: no frame or step that it is about".to_owned()),
             };
@@ -259,7 +259,7 @@ impl Judgement {
             });
             let known = known(deviations, &answer);
             let report = report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
-            reports.push(CheckReport { deviation: known, ..report });
+            reports.push(CheckReport { deviation: known, always: self.always.contains(&id), ..report });
         }
         for (name, invariant) in self.invariants {
             let Some(answer) = invariant.state.worst else { continue };
@@ -303,7 +303,7 @@ fn report(
         }
     };
     let (step, detail) = (answer.step, answer.detail);
-    CheckReport { name, rules: judged, verdict: whole, span, step, asked, message, detail, deviation: None }
+    CheckReport { rules: judged, span, step, asked, message, detail, ..CheckReport::new(name, whole) }
 }
 
 /// Returns the reason of the declared deviation that breaks a check; `None` for one that the tool assumes.

@@ -32,7 +32,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::event::{Direction, FrameReport, ScenarioReport};
+use crate::event::{Direction, FrameReport, ScenarioReport, UnmetNeed};
 use crate::redact::Masker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program};
@@ -152,7 +152,7 @@ pub fn unmet(
     settings: &BTreeMap<String, Value>,
     provides: &dyn Fn(&str) -> bool,
     hooks: &dyn Fn(&str) -> bool,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<UnmetNeed>, String> {
     let names = scope::Settings::new(program, settings);
     let mut unmet = Vec::new();
     for need in &program.needs {
@@ -172,7 +172,7 @@ pub fn unmet(
             },
         };
         if !met {
-            unmet.push(need.name());
+            unmet.push(need.into());
         }
     }
     Ok(unmet)
@@ -313,30 +313,22 @@ impl Conversation {
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
         let Judged { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
         ScenarioReport {
-            protocol: self.program.pack.name.clone(),
-            id: self.program.id.clone(),
-            title: self.program.title.clone(),
-            span: self.program.span,
-            instance: String::new(),
-            repetition: 1,
             verdict,
             checks,
-            unmet: Vec::new(),
             cause,
             mistake,
             leftovers: self.actors.leftovers.into_iter().collect(),
             history,
             history_dropped,
-            begun: Duration::ZERO,
             silent: self.contact.is_silent(),
             last_received: self.contact.last_received,
             last_greeted: self.contact.last_greeted,
-            unserved: None,
             duration: self.clock.now,
             slimmest: self.clock.slimmest,
             deviations: seen,
             missed,
             evidence,
+            ..ScenarioReport::of(&self.program)
         }
     }
 
@@ -369,7 +361,9 @@ impl Conversation {
                 }
             }
             Received::Refused { status, headers, body, reason } => {
-                self.record(id, connection, Direction::Neither, "refused", &reason, 0);
+                let masked = self.history.masker.mask(&reason);
+                let frame = self.frame_report(id, connection, Direction::Neither, "refused", &masked, 0);
+                self.add_frame(FrameReport { status: Some(status), ..frame });
                 // Any other status is a refusal, which the document may demand.
                 if status == 101 && self.actors[id].standard_upgrade {
                     self.judgement.websocket_broken(
@@ -534,25 +528,28 @@ impl Conversation {
     }
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
-        let masker = Arc::clone(&self.history.masker);
-        let masked = masker.mask(text);
-        self.record_masked(id, connection, direction, kind, &masked, size);
+        let masked = self.history.masker.mask(text);
+        let frame = self.frame_report(id, connection, direction, kind, &masked, size);
+        self.add_frame(frame);
     }
 
-    /// Records a text in which secrets are masked already.
-    fn record_masked(
-        &mut self,
+    /// Creates a line of the history; secrets are masked in its text already.
+    fn frame_report(
+        &self,
         id: ActorId,
         connection: u32,
         direction: Direction,
         kind: &str,
         masked: &str,
         size: usize,
-    ) {
+    ) -> FrameReport {
         let (text, hash) = history::cut(masked, self.history.kept);
         let actor = self.program.actors[id].name.clone();
-        let frame =
-            FrameReport { at: self.clock.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
+        let kind = kind.to_owned();
+        FrameReport { at: self.clock.now, actor, connection, direction, kind, text, size, hash, status: None }
+    }
+
+    fn add_frame(&mut self, frame: FrameReport) {
         if self.history.trace {
             self.out.push(Output::Trace(frame.clone()));
         }

@@ -106,7 +106,8 @@ impl Conversation {
         let sequence = self.history.next_event();
         let masker = Arc::clone(&self.history.masker);
         let masked = masker.mask(text);
-        self.record_masked(id, connection, Direction::Sent, kind, &masked, size);
+        let frame = self.frame_report(id, connection, Direction::Sent, kind, &masked, size);
+        self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::cut(&masked, 400));
         self.out.push(Output::Send { connection, frames });
         Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))

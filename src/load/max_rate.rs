@@ -6,6 +6,9 @@ use super::ledger::Totals;
 use super::metrics::{Count, JourneyCount, MetricRegistry, RunCount, Total};
 use super::plan::Plan;
 use super::plan::schedule::Schedule;
+use super::plan::threshold::{Standing, Threshold};
+use super::report::LoadReport;
+use super::validity::{Reason, Validity};
 
 /// The highest starting rate: a rate far beyond the hub's capacity leaves a backlog that takes long to drain.
 const FIRST: f64 = 500.0;
@@ -27,6 +30,29 @@ pub struct Try {
     pub observed: String,
     /// Journeys completed per second.
     pub completed: f64,
+}
+
+impl Try {
+    /// Judges the run of a plan at a rate: whether the goal holds, and the journeys that have a schedule keep up.
+    pub fn of(rate: f64, goal: &Threshold, report: &LoadReport, plan: &Plan, scheduled: &[&str]) -> Self {
+        let outcome = goal.check(report.state());
+        let pace = Pace::of(&report.layout, &report.total, plan, scheduled);
+        // The response time includes the send delay: if it holds the threshold, the hub's share does too.
+        let holds = outcome.standing == Standing::Holds;
+        let ours = |reason: &&Reason| reason.validity == Validity::Invalid && !(holds && reason.code == "send-delay");
+        let failed = match outcome.standing {
+            _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {
+                Some(format!("this machine was the limit: {}", reason.text))
+            }
+            Standing::Broken if outcome.uncertain => {
+                Some(format!("this machine was the limit: {}", outcome.explained()))
+            }
+            Standing::Broken => Some("the threshold is broken".to_owned()),
+            Standing::NotObserved => Some(format!("the threshold was not observed: {}", outcome.shown())),
+            Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace),
+        };
+        Self { rate, failed, observed: outcome.shown(), completed: pace.completed }
+    }
 }
 
 /// The state of the search, which decides the next rate.
@@ -112,20 +138,14 @@ pub struct Pace {
 /// The accepted random deviation of the number of arrivals, in standard deviations of a Poisson process.
 const CHANCE: f64 = 5.0;
 
-/// Returns why a run did not sustain its offered load, or `None`. `undrained`: journeys unfinished at its end.
-pub fn fell_behind(
-    layout: &MetricRegistry,
-    total: &Total,
-    account: &Totals,
-    pace: Pace,
-    undrained: u64,
-) -> Option<String> {
+/// Returns why a run did not sustain its offered load, or `None`.
+fn fell_behind(layout: &MetricRegistry, total: &Total, account: &Totals, pace: Pace) -> Option<String> {
     let count = |count| total.measured(layout, count);
     if count(Count::Run(RunCount::NoClient)) > 0 {
         return Some(format!("{} arrivals found no free client", count(Count::Run(RunCount::NoClient))));
     }
-    if undrained > 0 {
-        return Some(format!("{undrained} journeys were unfinished after the drain"));
+    if account.unfinished > 0 {
+        return Some(format!("{} journeys were unfinished after the drain", account.unfinished));
     }
     if !account.is_clean() {
         return Some("the ledger is not clean".to_owned());

@@ -7,10 +7,14 @@ use super::metrics::selector::{Stat, State, own_delay, supports};
 use super::metrics::{
     Count, Dense, ErrorKind, Gauge, Interval, MessageCount, MessageTime, MetricRegistry, Phase, RunCount, Timing, Total,
 };
+use serde::{Deserialize, Serialize};
+
 use super::opening::HopelessRole;
 use super::plan::threshold::{Outcome, Standing};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Validity {
     /// The numbers describe the hub.
     Valid,

@@ -15,7 +15,7 @@ use crate::deviation::{Deviations, Seen, add_seen};
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Pack, Rule, Way};
 use crate::scenario::Program;
-use crate::scenario::model::{Always, CheckId, RuleUse};
+use crate::scenario::model::RuleUse;
 use crate::syntax::matcher::Condition;
 use crate::syntax::source::Span;
 
@@ -71,7 +71,7 @@ impl Outline {
                         name: check.name.clone(),
                         rules: check.rules.clone(),
                         span: check.span,
-                        always: program.always.iter().any(|entry| entry_check(entry) == id),
+                        always: program.always.iter().any(|entry| entry.check() == id),
                     })
                     .collect(),
             })
@@ -81,17 +81,6 @@ impl Outline {
 
     fn planned(&self, id: &str) -> Option<&Planned> {
         self.scenarios.iter().find(|planned| planned.id == id)
-    }
-}
-
-fn entry_check(entry: &Always) -> CheckId {
-    match entry {
-        Always::Message { check, .. }
-        | Always::Frame { check, .. }
-        | Always::Close { check, .. }
-        | Always::Upgrade { check, .. }
-        | Always::Wire { check, .. }
-        | Always::Check { check, .. } => *check,
     }
 }
 
@@ -303,7 +292,8 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
 /// to frames that arrived.
 fn complete(report: &mut ScenarioReport, planned: &Planned) {
     let (verdict, message) = if !report.unmet.is_empty() {
-        (Verdict::NotTestable, format!("needs {}", report.unmet.join(", ")))
+        let needs: Vec<&str> = report.unmet.iter().map(|need| need.name.as_str()).collect();
+        (Verdict::NotTestable, format!("needs {}", needs.join(", ")))
     } else if let Some(mistake) = &report.mistake {
         (Verdict::Inconclusive, format!("never asked: {mistake}"))
     } else if let Some(cause) = &report.cause {
@@ -316,15 +306,11 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
     for check in asked {
         if !report.checks.iter().any(|known| known.name == check.name) {
             report.checks.push(CheckReport {
-                name: check.name.clone(),
                 rules: check.rules.iter().map(|used| (used.clone(), verdict)).collect(),
-                verdict,
                 span: Some(check.span),
-                step: String::new(),
                 asked: 0,
                 message: message.clone(),
-                detail: None,
-                deviation: None,
+                ..CheckReport::new(&check.name, verdict)
             });
         }
     }
@@ -468,7 +454,7 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
         // The frame might have arrived if the scenarios had been completed.
         RuleStatus::Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() }
     } else if ran.is_empty() {
-        RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet).map(str::to_owned).collect() }
+        RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet).cloned().collect() }
     } else {
         RuleStatus::NotTestable { needs: BTreeSet::new() }
     }
@@ -504,7 +490,7 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
 /// Whether none of the scenario's own checks passed.
 fn no_check_passed(scenario: &ScenarioResult) -> bool {
     // Only checks of steps count: schema checks and `always` also apply to frames that no step expects.
-    let passed = |check: &CheckReport| check.span.is_some() && check.step != "always" && check.verdict == Verdict::Pass;
+    let passed = |check: &CheckReport| check.is_of_step() && check.verdict == Verdict::Pass;
     matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive) && !scenario.telling().checks.iter().any(passed)
 }
 
@@ -512,6 +498,7 @@ fn no_check_passed(scenario: &ScenarioResult) -> bool {
 mod tests {
     use super::super::fixture::{Run, options};
     use super::*;
+    use crate::event::{Lack, UnmetNeed};
 
     fn status_of(run: Run, rule: &str) -> RuleStatus {
         run.report(options()).protocols[0].rules[rule].status.clone()
@@ -519,6 +506,11 @@ mod tests {
 
     fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn needs() -> BTreeSet<UnmetNeed> {
+        let need = |name: &str, lacks| UnmetNeed { name: name.to_owned(), lacks };
+        BTreeSet::from([need("hook stop", Lack::Hook), need("setting secret", Lack::Setting)])
     }
 
     #[test]
@@ -530,7 +522,7 @@ mod tests {
             (Run::one_failure(), "GRE-002", Judged { verdict: Verdict::Fail, proven: true, scenarios: hello() }),
             (Run::all_pass(), "GRE-005", OutOfScope("only a client can break it".to_owned())),
             (Run::all_pass(), "GRE-007", NoCheck),
-            (Run::not_testable(), "GRE-006", NotTestable { needs: names(&["hook stop", "setting secret"]) }),
+            (Run::not_testable(), "GRE-006", NotTestable { needs: needs() }),
             (Run::interrupted(), "GRE-006", NotAsked),
             (Run::selection(), "GRE-006", NotAsked),
             // Only the schema of `echo` names it, and no echo arrived.

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::Serialize;
+
 use super::text::plain;
 use super::{CheckResult, Known, ProtocolReport, ScenarioResult};
 use crate::event::{Cause, CheckReport, Detail, ScenarioReport, Verdict};
@@ -27,7 +29,8 @@ pub struct SharedCause {
 }
 
 /// The checks that a cause kept from being evaluated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Blocks {
     pub checks: usize,
     /// Those of their rules.
@@ -88,8 +91,7 @@ impl<'a> RootCause<'a> {
     pub fn breaks(&self) -> Vec<&'a str> {
         match self {
             Self::Check(alike) => {
-                let rules = alike.scenario.report(alike.check).rules.iter();
-                rules.filter(|(_, verdict)| *verdict == alike.check.verdict).map(|(used, _)| used.id.as_str()).collect()
+                alike.scenario.report(alike.check).rules_of_verdict().map(|used| used.id.as_str()).collect()
             }
             Self::Precondition(_) => Vec::new(),
         }
@@ -163,14 +165,6 @@ pub fn preconditions(protocol: &ProtocolReport) -> impl Iterator<Item = (&Scenar
         .map(|(scenario, _, cause)| (scenario, cause))
 }
 
-/// Formats a failed precondition as a baseline lists it: `STEP: MESSAGE`.
-pub fn named(cause: &Cause) -> String {
-    match cause.step.as_str() {
-        "" => without_step(cause).to_owned(),
-        step => format!("{step}: {}", without_step(cause)),
-    }
-}
-
 /// Groups the failed preconditions of scenarios by their step's place: openings and scenes are shared by scenarios.
 pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     #[derive(PartialEq)]
@@ -185,7 +179,7 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     for scenario in scenarios {
         // A failed check that ended its scenario is a cause of its own.
         let Some((run, cause, None)) = stopped(scenario) else { continue };
-        let message = without_step(cause);
+        let message = cause.message.as_str();
         let key = match cause {
             cause if cause.unreachable => Key::Unreachable,
             Cause { span: Some(span), .. } => Key::Place(*span),
@@ -239,14 +233,6 @@ fn gist(cause: &SharedCause) -> (&str, Option<(&str, &str)>) {
     (&cause.message, cause.detail.as_ref().map(|detail| (detail.expected.as_str(), detail.received.as_str())))
 }
 
-/// Returns the message of a cause without `actor: step:`, for comparison with others.
-pub fn without_step(cause: &Cause) -> &str {
-    match cause.message.split_once(&format!("{}: ", cause.step)) {
-        Some((_, message)) => message,
-        None => &cause.message,
-    }
-}
-
 /// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), and those without a place (schemas,
 /// framing) with the same message.
 pub fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a>> {
@@ -293,8 +279,7 @@ pub fn symptom<'a>(failures: &'a [Alike<'a>], played: usize) -> Option<(&'a str,
     let mut scenarios = BTreeMap::<&'a str, BTreeSet<&'a str>>::new();
     for one in failures {
         let report = one.scenario.report(one.check);
-        let message = if report.message.is_empty() { &report.step } else { &report.message };
-        let failed = scenarios.entry(message).or_default();
+        let failed = scenarios.entry(report.message_or_step()).or_default();
         failed.insert(&one.scenario.id);
         failed.extend(one.also.iter().map(String::as_str));
     }

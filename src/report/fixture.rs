@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Aggregator, Outline, RunOptions, RunReport};
 use crate::event::{
-    Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, Margin, ProcessReport, ScenarioReport, Verdict,
+    Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, Lack, Margin, ProcessReport, ScenarioReport,
+    UnmetNeed, Verdict,
 };
 use crate::protocol::{Folder, Pack};
 use crate::scenario::{Program, Scenarios};
@@ -459,41 +460,17 @@ impl Run {
     fn passed(&self, id: &str, repetition: usize) -> ScenarioReport {
         let program = self.programs.iter().find(|program| program.id == id).unwrap();
         let checks = program.checks.iter().map(|check| CheckReport {
-            name: check.name.clone(),
             rules: check.rules.iter().map(|used| (used.clone(), Verdict::Pass)).collect(),
-            verdict: Verdict::Pass,
             span: Some(check.span),
             step: "anna expects: welcome".to_owned(),
-            asked: 1,
-            message: String::new(),
-            detail: None,
-            deviation: None,
+            ..CheckReport::new(&check.name, Verdict::Pass)
         });
         ScenarioReport {
-            protocol: "greeter".to_owned(),
-            id: id.to_owned(),
-            title: program.title.clone(),
-            span: program.span,
             instance: "main".to_owned(),
             repetition,
-            verdict: Verdict::Pass,
             checks: checks.collect(),
-            unmet: Vec::new(),
-            cause: None,
-            mistake: None,
-            leftovers: Vec::new(),
-            history: Vec::new(),
-            history_dropped: 0,
             duration: Duration::from_millis(12),
-            slimmest: None,
-            begun: std::time::Duration::ZERO,
-            silent: false,
-            last_received: None,
-            last_greeted: None,
-            unserved: None,
-            deviations: crate::deviation::Seen::new(),
-            missed: None,
-            evidence: crate::deviation::proposal::Evidence::default(),
+            ..ScenarioReport::of(program)
         }
     }
 
@@ -503,7 +480,7 @@ impl Run {
         report.cause = Some(Cause {
             span: Some(self.place("expects: welcome")),
             step: "expects: welcome".to_owned(),
-            message: format!("{}: expects: welcome: closed with 1011 \"internal error\" instead of welcome", report.id),
+            message: "closed with 1011 \"internal error\" instead of welcome".to_owned(),
             detail: Some(closed_early()),
             unreachable: false,
         });
@@ -553,7 +530,8 @@ fn unmet(report: &mut ScenarioReport) {
     report.checks.clear();
     report.history.clear();
     report.instance.clear();
-    report.unmet = vec!["setting secret".to_owned(), "hook stop".to_owned()];
+    let need = |name: &str, lacks| UnmetNeed { name: name.to_owned(), lacks };
+    report.unmet = vec![need("setting secret", Lack::Setting), need("hook stop", Lack::Hook)];
 }
 
 fn frame(at: u64, actor: &str, direction: Direction, kind: &str, text: &str) -> FrameReport {
@@ -566,5 +544,6 @@ fn frame(at: u64, actor: &str, direction: Direction, kind: &str, text: &str) -> 
         text: text.to_owned(),
         size: text.len(),
         hash: None,
+        status: None,
     }
 }

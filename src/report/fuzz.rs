@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::event::Verdict;
+use serde::Serialize;
+
+use crate::event::{Verdict, serialize_ms};
 
 /// The result of fuzzing one protocol.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,32 +35,42 @@ pub struct Fuzzed {
 }
 
 /// How long a new client took to connect and be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Slower {
     /// How long a new client took at the start of the run.
+    #[serde(rename = "before_ms", serialize_with = "serialize_ms")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub before: Duration,
     /// How long a new client took at the end of the run, when no other client sent anything any more.
+    #[serde(rename = "after_ms", serialize_with = "serialize_ms")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub after: Duration,
 }
 
 /// In how many cases an oracle held, and in how many it was broken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Oracle {
     pub held: u64,
     pub broken: u64,
 }
 
 /// A message, a mutation of it, and the moment when it is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cell {
     pub message: String,
+    #[serde(rename = "mutation")]
     pub oddity: &'static str,
     pub placement: &'static str,
+    /// Number of decided cases.
     pub cases: u64,
 }
 
 /// All cases with the same fingerprint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The structure of the answer, without its values.
     pub shape: String,
@@ -68,11 +80,13 @@ pub struct Finding {
 }
 
 /// A step that kept cases from being played to their end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Obstacle {
     pub step: String,
     pub message: String,
     /// Whether the hub could not be reached.
+    #[serde(skip)]
     pub unreachable: bool,
     pub cases: u64,
 }

@@ -4,7 +4,7 @@
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::text::{count, printable, time, timestamp};
+use super::text::{printable, time, timestamp};
 use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
 use crate::event::{CheckReport, Excerpt, Verdict};
 use crate::syntax::source::Sources;
@@ -64,7 +64,7 @@ impl Writer<'_> {
         let stopped = match (scenario.mistake(), &scenario.telling().cause) {
             (Some(mistake), _) => Some(format!("the scenario has a mistake: {mistake}")),
             (None, Some(cause)) if scenario.checks.is_empty() => {
-                Some(format!("`{}` failed: {}", cause.step, cause.message))
+                Some(format!("`{}` failed: {}", cause.step, cause.with_actor()))
             }
             _ => None,
         };
@@ -178,7 +178,7 @@ impl Writer<'_> {
     fn explanation(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> String {
         let mut facts: Vec<(&str, String)> = Vec::new();
         facts.push(("at", self.sources.place(report.span.unwrap_or(scenario.span))));
-        for (used, _) in report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
+        for used in report.rules_of_verdict() {
             let text = self.protocol.rules.get(&used.id).map(|rule| format!(", {}): {}", rule.place, rule.text));
             facts.push((
                 "rule",
@@ -208,10 +208,8 @@ fn output_of(log: &Excerpt) -> String {
 }
 
 fn message(check: &CheckResult, report: &CheckReport) -> String {
-    let text = if report.message.is_empty() { &report.step } else { &report.message };
-    let flaky =
-        check.flaky.map(|flaky| format!("flaky, in {} of {}: ", flaky.broken, count(flaky.decided, "repetition")));
-    format!("{}{}", flaky.unwrap_or_default(), printable(text))
+    let flaky = check.flaky.map(|flaky| format!("flaky, {}: ", flaky.shown())).unwrap_or_default();
+    format!("{flaky}{}", printable(report.message_or_step()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod json;
 pub mod junit;
 pub mod reach;
 pub mod terminal;
+pub mod terminal_page;
 pub mod text;
 
 #[cfg(test)]
@@ -19,13 +20,15 @@ pub(crate) mod fixture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use aggregator::{Aggregator, Outline, Planned};
 pub use causes::SharedCause;
 pub use fuzz::Fuzzed;
 
 use crate::deviation::proposal::Proposal;
 use crate::deviation::{Deviations, Seen, Sightings};
-use crate::event::{CheckReport, Margin, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Margin, ProcessReport, ScenarioReport, UnmetNeed, Verdict};
 use crate::protocol::{Basis, Level, Pack, Place};
 use crate::syntax::source::Span;
 
@@ -180,7 +183,9 @@ pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
 }
 
 /// The result of a baseline entry in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// What the entry names fails as expected.
     Expected,
@@ -240,12 +245,21 @@ pub struct CheckResult {
     place: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A check that failed or warned in some repetitions only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Flaky {
     /// Repetitions with the verdict of the check.
     pub broken: usize,
     /// Repetitions in which the check was decided.
     pub decided: usize,
+}
+
+impl Flaky {
+    /// Formats `in 2 of 5 repetitions`.
+    pub fn shown(&self) -> String {
+        format!("in {} of {}", self.broken, text::count(self.decided, "repetition"))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -270,7 +284,7 @@ pub enum RuleStatus {
     },
     /// All checks of the rule are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons
     /// the document allows, or no frame arrived to which it applies.
-    NotTestable { needs: BTreeSet<String> },
+    NotTestable { needs: BTreeSet<UnmetNeed> },
     /// No hub can break the rule, for this reason.
     OutOfScope(String),
     /// The scenarios of the rule were not selected, or the run was interrupted before them.
@@ -316,9 +330,18 @@ pub struct RuleTotals {
     /// Number of rules with a check that could run on this target.
     pub testable: usize,
     pub proven: usize,
+    /// Number of proven rules that nothing broke, not even in part.
+    pub holding: usize,
 }
 
 impl RunReport {
+    /// Returns the entries of a target file for the deviations that the run assumed and those that it proposes.
+    pub fn deviation_entries(&self) -> Vec<&serde_json::Value> {
+        let assumed = self.protocols.iter().flat_map(|protocol| &protocol.deviations);
+        let proposed = self.protocols.iter().flat_map(|protocol| &protocol.proposals);
+        assumed.filter_map(|one| one.entry.as_ref()).chain(proposed.map(|one| &one.proposal.entry)).collect()
+    }
+
     /// Returns the wait that took the largest share of its timeout, with its scenario.
     pub fn slimmest(&self) -> Option<(&str, &Margin)> {
         slimmest(self.protocols.iter().filter_map(ProtocolReport::slimmest))
@@ -350,9 +373,10 @@ impl ProtocolReport {
     pub fn rule_totals(&self) -> RuleTotals {
         let mut totals = RuleTotals { total: self.rules.len(), ..RuleTotals::default() };
         for rule in self.rules.values() {
-            if let RuleStatus::Judged { proven, .. } = rule.status {
+            if let RuleStatus::Judged { verdict, proven, .. } = rule.status {
                 totals.testable += 1;
                 totals.proven += usize::from(proven);
+                totals.holding += usize::from(proven && matches!(verdict, Verdict::Pass | Verdict::Info));
             }
         }
         totals
@@ -360,8 +384,8 @@ impl ProtocolReport {
 
     /// Returns the unmet needs, with the number of scenarios, checks and rules that have them. One with two needs is
     /// counted under both.
-    pub fn unmet_needs(&self) -> BTreeMap<&str, Waiting> {
-        let mut needs: BTreeMap<&str, Waiting> = BTreeMap::new();
+    pub fn unmet_needs(&self) -> BTreeMap<&UnmetNeed, Waiting> {
+        let mut needs: BTreeMap<&UnmetNeed, Waiting> = BTreeMap::new();
         for scenario in &self.scenarios {
             for need in scenario.unmet() {
                 let waiting = needs.entry(need).or_default();
@@ -461,8 +485,8 @@ impl ScenarioResult {
         &self.runs[check.run]
     }
 
-    pub fn unmet(&self) -> BTreeSet<&str> {
-        self.runs.iter().flat_map(|run| &run.unmet).map(String::as_str).collect()
+    pub fn unmet(&self) -> BTreeSet<&UnmetNeed> {
+        self.runs.iter().flat_map(|run| &run.unmet).collect()
     }
 
     pub fn mistake(&self) -> Option<&str> {

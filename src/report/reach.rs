@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::text::count;
 use super::{ProtocolReport, RuleReport, RuleStatus, RunOptions};
-use crate::event::Verdict;
+use crate::event::{Lack, Verdict};
 use crate::protocol::{Basis, Level};
 
 /// How many of the pack's musts a run judged: those of level must that the document states or implies and a hub can break.
@@ -51,11 +51,12 @@ impl Gap {
             RuleStatus::Judged { verdict: Verdict::Inconclusive, .. } => Some(Self::Undecided),
             RuleStatus::Judged { .. } => Some(Self::Lowered),
             RuleStatus::NotTestable { needs } if needs.is_empty() => Some(Self::NotReached),
-            RuleStatus::NotTestable { needs } if needs.iter().any(|need| need.starts_with("hook ")) => Some(Self::Hook),
-            RuleStatus::NotTestable { needs } => {
-                let setting = |need: &String| need.starts_with("setting ") || need.contains("hub.");
-                Some(if needs.iter().any(setting) { Self::Setting } else { Self::Target })
-            }
+            // Hooks come before settings, and settings before properties.
+            RuleStatus::NotTestable { needs } => needs.iter().map(|need| need.lacks).min().map(|lacks| match lacks {
+                Lack::Hook => Self::Hook,
+                Lack::Setting => Self::Setting,
+                Lack::Property => Self::Target,
+            }),
             RuleStatus::NotAsked => Some(Self::NotPlayed),
             RuleStatus::NoCheck => Some(Self::NoCheck),
         }
@@ -68,18 +69,20 @@ impl Gap {
 }
 
 impl Reach {
-    /// Formats `94 of 110 musts judged; 12 need a hook, 4 not reached`; `None` without musts.
+    /// Formats `94 of 110 judged; 12 need a hook, 4 not reached`; `None` without musts.
     pub fn words(&self) -> Option<String> {
         if self.musts == 0 {
             return None;
         }
-        let gap = |(gap, n): (&Gap, &usize)| match (n, gap.words().strip_prefix("need ")) {
-            (1, Some(what)) => format!("1 needs {what}"),
+        let gap = |(gap, n): (&Gap, &usize)| match (n, gap) {
+            (1, Gap::Hook) => "1 needs a hook".to_owned(),
+            (1, Gap::Setting) => "1 needs a setting".to_owned(),
+            (1, Gap::Target) => "1 needs more of the target".to_owned(),
             _ => format!("{n} {}", gap.words()),
         };
         let gaps: Vec<String> = self.gaps.iter().map(gap).collect();
         let gaps = if gaps.is_empty() { String::new() } else { format!("; {}", gaps.join(", ")) };
-        Some(format!("{} of {} judged{gaps}", self.judged, count(self.musts, "must")))
+        Some(format!("{} of {} judged{gaps}", self.judged, self.musts))
     }
 }
 
@@ -130,7 +133,7 @@ impl ProtocolReport {
     /// Whether a check of a step was evaluated: schemas and `always` also judge what comes unasked.
     fn got_beyond_openings(&self) -> bool {
         let checks = self.scenarios.iter().flat_map(|scenario| &scenario.runs).flat_map(|run| &run.checks);
-        checks.into_iter().any(|check| check.span.is_some() && check.step != "always" && check.asked > 0)
+        checks.into_iter().any(|check| check.is_of_step() && check.asked > 0)
     }
 }
 
@@ -166,10 +169,10 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(Run::all_pass(), "5 of 6 musts judged; 1 checked below their level")]
-    #[case(Run::not_testable(), "4 of 6 musts judged; 1 needs a hook, 1 checked below their level")]
-    #[case(Run::selection(), "2 of 6 musts judged; 1 not reached, 2 not played, 1 checked below their level")]
-    #[case(Run::unreachable(), "0 of 6 musts judged; 6 inconclusive")]
+    #[case(Run::all_pass(), "5 of 6 judged; 1 checked below their level")]
+    #[case(Run::not_testable(), "4 of 6 judged; 1 needs a hook, 1 checked below their level")]
+    #[case(Run::selection(), "2 of 6 judged; 1 not reached, 2 not played, 1 checked below their level")]
+    #[case(Run::unreachable(), "0 of 6 judged; 6 inconclusive")]
     fn the_reach_names_every_gap(#[case] run: Run, #[case] expected: &str) {
         let report = run.report(options());
         let reach = report.protocols[0].reach();

@@ -103,7 +103,7 @@ fn an_entry_may_cover_a_whole_scenario() {
     let known = Known::new(&entry("concierge/message-to-one", ""));
     known.check(&["--fault", FAULT]).ends_with(0);
     let done = known.check(&[]).ends_with(1);
-    assert!(done.last_line().contains("1 stale line in the baseline"), "{}", done.out);
+    assert!(done.verdict().contains("1 stale line in the baseline"), "{}", done.out);
 }
 
 #[test]

@@ -402,7 +402,7 @@ fn steady(line: &str, figures: bool) -> String {
             (r".{0,30}…", "…"),
             (r"hubproof \d+\.\d+\.\d+", "hubproof VERSION"),
             // Each frame is checked, and how many come is up to chance.
-            (r"\b\d+ (checks? passed)", "N $1"),
+            (r"\bchecks +\d+: \d+ pass", "checks N: N pass"),
             (r"last (\d+) of \d+ events", "last $1 of N events"),
         ]
         .map(|(pattern, by)| (Regex::new(pattern).unwrap(), by))
@@ -413,7 +413,7 @@ fn steady(line: &str, figures: bool) -> String {
             (r"\d[\d.,]*( \d{3})*", "N"),
             (r"  - ", "  TIME "),
             // A busy machine makes a run suspect.
-            (r"\b(VALID|SUSPECT)\b", "VALID"),
+            (r"\bINCONCLUSIVE (.*): the run is suspect, ", "PASS $1: "),
         ]
         .map(|(pattern, by)| (Regex::new(pattern).unwrap(), by))
         .into()

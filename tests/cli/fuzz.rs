@@ -24,7 +24,7 @@ fn fuzzing_the_reference_server_finds_nothing(
 ) {
     let protocol = &*protocol_name(&protocol);
     let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
-    assert!(done.last_line().starts_with(&format!("PASS {protocol}: 60 cases of seed 3")), "{}", done.out);
+    assert!(done.verdict().starts_with(&format!("PASS {protocol}: no finding in 60 cases (seed 3)")), "{}", done.out);
 }
 
 #[rstest]
@@ -74,7 +74,7 @@ fn state_that_the_hub_had_before_the_run_is_not_a_finding() {
     let output = run(&["--case", case], 3);
     let words =
         format!("At the end of the run, the conversation of case {case} cannot be completed even without its mutation");
-    assert!(output.contains(&words) && output.contains("INCONCLUSIVE emprops: 1 case"), "{output}");
+    assert!(output.contains(&words) && output.contains("INCONCLUSIVE emprops: no finding in 1 case "), "{output}");
 }
 
 /// All cases share one hub, so that mutations of other cases also disturb the control runs.
@@ -136,7 +136,7 @@ fn a_hub_that_was_never_reached_is_not_gone(
 ) {
     let done = fuzz(&["ws://127.0.0.1:1", "--protocol", protocol, "--seed", "1", "--cases", "150"]).ends_with(3);
     assert!(!done.out.contains("FUZZ-LIVES") && !done.out.contains("is gone"), "{}", done.out);
-    assert!(done.last_line().starts_with(&format!("INCONCLUSIVE {protocol}: 150 cases")), "{}", done.out);
+    assert!(done.verdict().starts_with(&format!("INCONCLUSIVE {protocol}: no finding in 150 cases ")), "{}", done.out);
 }
 
 /// One JSON object per line, with values of the hub left as expressions, and the same for every `-j`.
@@ -181,7 +181,11 @@ fn a_fault_is_found_and_reported_in_all_formats() {
     let (report, known) = (format!("json={}", json.display()), known.display().to_string());
     let run = |more: &[&str]| fuzz(&FAULTY.iter().chain(&["--cases", "30"]).chain(more).copied().collect::<Vec<_>>());
     let done = run(&["--report", &report, "--write-baseline", &known]).ends_with(1);
-    assert!(done.last_line().starts_with("FAIL qi: 30 cases of seed 1, "), "{}", done.out);
+    assert!(
+        done.verdict().starts_with("FAIL qi: ") && done.verdict().contains(" in 30 cases (seed 1)"),
+        "{}",
+        done.out
+    );
     let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let fuzzed = &report["protocols"][0]["fuzzed"];
     assert_eq!((&fuzzed["cases"], &fuzzed["seed"]), (&Value::from(30), &Value::from(1)));
@@ -318,7 +322,7 @@ fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
     // It ends by itself after some connections, so no case does it again.
     assert!(done.out.contains("The hub ended by itself (it accepts no connections) while"), "{}", done.out);
     assert!(!done.out.contains("The run ended early"), "{}", done.out);
-    assert!(done.last_line().starts_with("FAIL qi: 200 cases of seed 1"), "{}", done.out);
+    assert!(done.verdict().starts_with("FAIL qi: no finding in 200 cases (seed 1)"), "{}", done.out);
 }
 
 /// Starts a proxy that passes so many connections to a hub at once, and sends nothing on all later ones.

@@ -111,7 +111,7 @@ direction = "from-hub"
     assert_eq!(trace["observed"].as_u64(), Some(count(&report, "extended_request.sent")), "{trace}");
     assert_eq!((&ok["standing"], &ok["observed"]), (&"stale".into(), &0.into()), "{ok}");
     assert!(ok["contradicted"].as_u64() > Some(0), "{ok}");
-    assert!(done.err.contains("  STALE       deviation:2: "), "{}", done.err);
+    assert!(done.err.contains("stale[deviation:2]: "), "{}", done.err);
 }
 
 /// Workers wait for a message that does not come; clients would connect after them.

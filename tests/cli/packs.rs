@@ -177,7 +177,7 @@ fn a_check_that_fails_every_other_time_is_flaky() {
     let (url, pack) = (hub.url(), pack.to_str().unwrap());
     let done = hubproof(["check", &url, "--pack", pack, "--patience", "0.2", "--repeat", "4", "-j", "1"]).ends_with(1);
     assert!(done.out.contains("  flaky       failed in 2 of 4 repetitions"), "{}", done.out);
-    assert!(done.last_line().contains("1 check failed (1 flaky)"), "{}", done.out);
+    assert!(done.verdict().contains("; 1 flaky"), "{}", done.out);
     let reproduce = done.out.lines().find(|line| line.starts_with("  reproduce")).unwrap();
     assert!(reproduce.ends_with("--repeat 4"), "{reproduce}");
     // Always wrong is not flaky.

@@ -29,7 +29,7 @@ fn unrelated(protocol: &str) -> &'static str {
     }
 }
 
-/// Returns the failed preconditions, the headings of the findings, and the last line; without numbers, so that it does not
+/// Returns the failed preconditions, the headings of the findings, and the verdict; without numbers, so that it does not
 /// change with the number of scenarios.
 fn gist(done: &Done) -> String {
     let mut gist = String::new();
@@ -41,7 +41,7 @@ fn gist(done: &Done) -> String {
         gist.push_str(&format!("\n\nfail[{heading}"));
     }
     gist.push_str("\n\n");
-    gist.push_str(done.last_line());
+    gist.push_str(done.verdict().lines().next().unwrap());
     gist.push('\n');
     gist
 }
@@ -50,7 +50,7 @@ fn assert_snapshot(name: &str, done: &Done) {
     with_steady_text(|| {
         let mut settings = insta::Settings::clone_current();
         settings.add_filter(r"\b\d+(\s+)(scenario|frame|check|warning|cause|kind)s?\b", "N${1}$2(s)");
-        settings.add_filter(r"\b\d+ (inconclusive|of|testable|in the pack|musts?|needs?|more)\b", "N $1");
+        settings.add_filter(r"\b\d+ (not judged|rules? not judged|of|testable|in the pack|needs?|more)\b", "N $1");
         settings.add_filter(r"\bof \d+\b", "of N");
         settings.add_filter(r"received, \d+ match", "received, N match");
         settings.add_filter(r"(\.yaml):\d+", "$1:LINE");
@@ -83,7 +83,7 @@ fn check(habit: Habit, protocol: &str, patience: &[&str], codes: &[i32], words: 
     // Memory is known only on Linux, and not if the process ended before the first sample.
     assert!(done.peak.is_some() || !pours || !cfg!(target_os = "linux"), "no sample of its memory");
     let verdict = if done.code == Some(1) { "FAIL" } else { "INCONCLUSIVE" };
-    assert!(done.last_line().starts_with(&format!("{verdict} {protocol}: ")), "{}", done.out);
+    assert!(done.verdict().starts_with(&format!("{verdict} {protocol}: ")), "{}", done.out);
     done
 }
 

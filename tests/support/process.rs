@@ -29,9 +29,10 @@ impl Done {
         self
     }
 
-    /// Returns the last line of stdout.
-    pub fn last_line(&self) -> &str {
-        self.out.lines().last().unwrap_or_default()
+    /// Returns stdout from its last verdict line on; empty without a verdict.
+    pub fn verdict(&self) -> &str {
+        let words = ["PASS ", "FAIL ", "MISTAKE ", "INCONCLUSIVE "];
+        words.iter().filter_map(|word| self.out.rfind(&format!("\n{word}"))).max().map_or("", |at| &self.out[at + 1..])
     }
 }
 

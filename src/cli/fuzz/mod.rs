@@ -23,7 +23,7 @@ use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
 use super::{CliError, runtime};
 use crate::baseline::Names;
-use crate::check::Options;
+use crate::check::{self, Options};
 use crate::config;
 use crate::event::Event;
 use crate::fuzz::campaign::results::Outcome;
@@ -130,7 +130,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         kept: if arguments.against.is_some() { second_hub::KEPT } else { KEPT },
         persistent: false,
         destructive: false,
-        stamp: hub::stamp(),
+        stamp: check::stamp(),
         now_ms: hub::now_ms(),
     };
     let mut shown = RunOptions {
@@ -343,9 +343,8 @@ impl<'a> Watched<'a> {
                     adaptive.see(self.campaign, &report);
                 }
                 self.outcome.feed(self.campaign, *report);
-                if self.outcome.is_hopeless() && !self.enough.swap(true, Ordering::Relaxed) {
-                    let why = "the target lacks what every case needs";
-                    self.outcome.ended = Some(why.to_owned());
+                if self.outcome.ended.is_some() {
+                    self.enough.store(true, Ordering::Relaxed);
                 }
                 if self.counted.0 != self.outcome.fingerprints() {
                     let findings = self.outcome.findings(&self.campaign.pack().name, self.known);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::super::CliError;
-use super::super::hub::{Started, now_ms, stamp};
+use super::super::hub::{Started, now_ms};
 use super::progress::Watcher;
 use super::{LoadArgs, metrics};
+use crate::check;
 use crate::cli::report_sink::Sinks;
-use crate::hub::hook;
 use crate::hub::prepare::{self, Site};
 use crate::load::compile::program::Prepared;
 use crate::load::compile::{self, lint};
@@ -79,7 +79,7 @@ impl Place<'_> {
     }
 
     fn prepared(&self, plan: &Plan, site: &Site, epoch_ms: i64, sources: &Sources) -> Result<Prepared, CliError> {
-        let (stamp, keys) = (stamp(), ledger::Keys::default());
+        let (stamp, keys) = (check::stamp(), ledger::Keys::default());
         let target = compile::Target { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
         compile::prepare(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
     }
@@ -124,7 +124,7 @@ impl Place<'_> {
             return Ok(Attempt::NotStarted);
         }
         let (to, calls) = engine::hooks::queue();
-        let hooks = tokio::spawn(carry_out(calls, Arc::clone(&prepared), site));
+        let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), site));
         let run = engine::start(setup, to).map_err(|error| CliError::new(error.to_string()))?;
         let stopper = run.stopper();
         let served = match self.arguments.metrics {
@@ -163,7 +163,7 @@ impl Place<'_> {
         let failed = failed.iter().map(|failed| failed.text(&prepared, |span| sources.place(span)));
         let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
         let circumstances = Circumstances {
-            changing_load: changes(plan),
+            changing_load: plan.changes_load(),
             undrained: outcome.undrained,
             unjoined: outcome.clients - outcome.joined,
             hopeless: outcome.hopeless.clone(),
@@ -273,56 +273,4 @@ pub fn thresholds(
     let written: Vec<plan::Threshold> = plan.thresholds.iter().cloned().chain(on_command_line).collect();
     let layout = MetricRegistry::new(script.names());
     threshold::read_all(&written, plan.ordered, &layout).map_err(|found| CliError::from_diagnostics(&found, sources))
-}
-
-/// Whether the plan changes its load on purpose.
-fn changes(plan: &Plan) -> bool {
-    plan.roles.iter().filter_map(|role| role.arrivals.as_ref()).any(|arrivals| {
-        arrivals.stages.len() > 1
-            || !arrivals.spikes.is_empty()
-            || arrivals.stages.iter().any(|stage| stage.from != stage.to)
-    })
-}
-
-/// Carries out the hook calls of clients, those of each client in order.
-async fn carry_out(
-    mut calls: tokio::sync::mpsc::Receiver<engine::hooks::Call>,
-    prepared: Arc<Prepared>,
-    site: Arc<Site>,
-) {
-    let settings: Arc<serde_json::Map<String, serde_json::Value>> =
-        Arc::new(site.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
-    let at_once = Arc::new(tokio::sync::Semaphore::new(HOOKS));
-    while let Some(call) = calls.recv().await {
-        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
-        let (prepared, site, settings) = (Arc::clone(&prepared), Arc::clone(&site), Arc::clone(&settings));
-        tokio::spawn(async move {
-            let _permit = permit;
-            let answer = one(&call, &prepared, &site, &settings).await;
-            call.answer(answer);
-        });
-    }
-}
-
-/// The most concurrent hooks.
-const HOOKS: usize = 64;
-
-async fn one(
-    call: &engine::hooks::Call,
-    prepared: &Prepared,
-    site: &Site,
-    settings: &serde_json::Map<String, serde_json::Value>,
-) -> Option<Vec<u8>> {
-    let name = prepared.hooks.get(usize::from(call.hook.0))?;
-    let spec = site.hooks.get(name)?;
-    let arguments: serde_json::Value = serde_json::from_slice(&call.arguments).ok()?;
-    let hook_call = hook::HookCall {
-        name,
-        args: &arguments["args"],
-        message: arguments.get("message"),
-        settings,
-        trust: site.trust.as_ref(),
-    };
-    let answer = hook::run(spec, &hook_call, crate::config::DEFAULT_PATIENCE).await.ok()?;
-    serde_json::to_vec(&answer).ok()
 }

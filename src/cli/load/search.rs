@@ -5,12 +5,11 @@ use super::super::{CliError, exit, print};
 use super::run::{Attempt, Place};
 use crate::cli::report_sink::Sinks;
 use crate::load::engine::Ending;
-use crate::load::max_rate::{Pace, Search, Try, fell_behind};
+use crate::load::max_rate::{Search, Try};
 use crate::load::metrics::MetricRegistry;
-use crate::load::plan::threshold::{self, Outcome, Standing, Threshold};
+use crate::load::plan::threshold::{self, Outcome, Threshold};
 use crate::load::plan::{self, Overrides, Plan, Script};
 use crate::load::report::LoadReport;
-use crate::load::validity::{Reason, Validity};
 use crate::syntax::source::{Sources, Span};
 
 /// The goal of a search.
@@ -74,26 +73,10 @@ pub async fn run(
             break;
         }
         violated |= report.thresholds.iter().any(Outcome::is_violated);
-        let outcome = goal.threshold.check(report.state());
-        let pace = Pace::of(&report.layout, &report.total, &plan, &scheduled);
-        // The response time includes the send delay: if it holds the threshold, the hub's share does too.
-        let holds = outcome.standing == Standing::Holds;
-        let ours = |reason: &&Reason| reason.validity == Validity::Invalid && !(holds && reason.code == "send-delay");
-        let failed = match outcome.standing {
-            _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {
-                Some(format!("this machine was the limit: {}", reason.text))
-            }
-            Standing::Broken if outcome.uncertain => {
-                Some(format!("this machine was the limit: {}", outcome.explained()))
-            }
-            Standing::Broken => Some("the threshold is broken".to_owned()),
-            Standing::NotObserved => Some(format!("the threshold was not observed: {}", outcome.shown())),
-            Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report)),
-        };
-        let observed = outcome.shown();
-        eprintln!("  {} ({observed})", failed.as_deref().unwrap_or("sustained"));
-        let sustained = failed.is_none();
-        search.tries.push(Try { rate, failed, observed, completed: pace.completed });
+        let done = Try::of(rate, &goal.threshold, &report, &plan, &scheduled);
+        eprintln!("  {} ({})", done.failed.as_deref().unwrap_or("sustained"), done.observed);
+        let sustained = done.failed.is_none();
+        search.tries.push(done);
         if sustained && search.found().is_some_and(|found| found.rate == rate) {
             best = Some(report);
         }
@@ -105,11 +88,6 @@ pub async fn run(
     best.about.facts.push(("search".to_owned(), search.shown(text)));
     sinks.write(&best, sources)?;
     Ok(best.exit_code())
-}
-
-/// Journeys unfinished at the end of a run, as the judgement counts them.
-fn undrained(report: &LoadReport) -> u64 {
-    report.account.unfinished
 }
 
 /// The highest rate of a plan.

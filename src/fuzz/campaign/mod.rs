@@ -226,30 +226,9 @@ impl Campaign {
     /// Returns the report of a case that cannot be parsed, which is a defect of hubproof.
     fn mistaken(&self, id: &str, mistake: String) -> ScenarioReport {
         ScenarioReport {
-            protocol: self.pack().name.clone(),
-            id: id.to_owned(),
-            title: String::new(),
-            span: Span::new(self.file, 0..0),
-            instance: String::new(),
-            repetition: 1,
             verdict: Verdict::Inconclusive,
-            checks: Vec::new(),
-            unmet: Vec::new(),
-            cause: None,
             mistake: Some(mistake),
-            leftovers: Vec::new(),
-            history: Vec::new(),
-            history_dropped: 0,
-            duration: Duration::ZERO,
-            slimmest: None,
-            begun: std::time::Duration::ZERO,
-            silent: false,
-            last_received: None,
-            last_greeted: None,
-            unserved: None,
-            deviations: crate::deviation::Seen::new(),
-            missed: None,
-            evidence: crate::deviation::proposal::Evidence::default(),
+            ..ScenarioReport::new(&self.pack().name, id, "", Span::new(self.file, 0..0))
         }
     }
 }
@@ -477,7 +456,7 @@ impl Watched {
 fn is_met(report: &ScenarioReport) -> bool {
     let met = |frame: &FrameReport| match frame.kind.as_str() {
         "open" | "no upgrade" => true,
-        "refused" => !frame.text.starts_with("HTTP 5"),
+        "refused" => !frame.is_server_error(),
         _ => false,
     };
     report.history.iter().any(met)

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::fingerprint::{Fingerprint, broken};
 use super::{Campaign, Gone};
-use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Detail, Lack, ProcessReport, ScenarioReport, Verdict};
 use crate::fuzz::case::Cell;
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART;
-use crate::report::causes::without_step;
 use crate::report::fuzz::{self, Fuzzed, Oracle, Slower};
 use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
@@ -74,6 +73,9 @@ impl Outcome {
             };
         }
         self.unmet += u64::from(!report.unmet.is_empty());
+        if self.cases >= HOPELESS && self.unmet == self.cases {
+            self.ended = Some("the target lacks what every case needs".to_owned());
+        }
         let is_decided = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn);
         let mut seen: BTreeMap<&str, Verdict> = BTreeMap::new();
         // A rule may be not testable in one step of a case and decided in another.
@@ -149,7 +151,7 @@ impl Outcome {
         let numbers: Vec<String> = under_way.iter().map(u64::to_string).collect();
         let (what, received) = match (hangs, report.cause.as_ref()) {
             (true, _) => ("the hub hangs", "it accepts connections and sends nothing to a new client".to_owned()),
-            (false, Some(cause)) => ("the hub is gone", cause.message.clone()),
+            (false, Some(cause)) => ("the hub is gone", cause.with_actor()),
             (false, None) => ("the hub is gone", "no client can connect any more".to_owned()),
         };
         let check = lives(campaign, Verdict::Fail, what.to_owned(), Some(received));
@@ -163,11 +165,6 @@ impl Outcome {
              and each of them is played alone",
             numbers.join(", ")
         ));
-    }
-
-    /// Whether every case so far needs something that the target lacks.
-    pub fn is_hopeless(&self) -> bool {
-        self.cases >= HOPELESS && self.unmet == self.cases
     }
 
     /// Returns the number of fingerprints found.
@@ -252,19 +249,15 @@ pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: O
         lowered: false,
     });
     CheckReport {
-        name: LIVES.to_owned(),
         rules: used.into_iter().map(|used| (used, verdict)).collect(),
-        verdict,
-        span: None,
         step: "the hub keeps running".to_owned(),
-        asked: 1,
         message,
         detail: received.map(|received| Detail {
             expected: "a hub that keeps running, whatever input it receives".to_owned(),
             received,
             ..Detail::default()
         }),
-        deviation: None,
+        ..CheckReport::new(LIVES, verdict)
     }
 }
 
@@ -277,15 +270,15 @@ pub fn number(id: &str) -> Option<u64> {
 fn obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
     match &report.cause {
         // The same of every client.
-        Some(cause) if cause.unreachable => Some((cause.step.clone(), without_step(cause).to_owned(), true)),
-        Some(cause) => Some((cause.step.clone(), cause.message.clone(), false)),
+        Some(cause) if cause.unreachable => Some((cause.step.clone(), cause.message.clone(), true)),
+        Some(cause) => Some((cause.step.clone(), cause.with_actor(), false)),
         None => {
-            let unmet = report.unmet.first()?.clone();
-            let lacks = match unmet.starts_with("hook ") {
-                true => "the target has none: give it in a target file, under [hooks]",
-                false => "the target has none: give it with --set NAME=VALUE",
+            let unmet = report.unmet.first()?;
+            let lacks = match unmet.lacks {
+                Lack::Hook => "the target has none: give it in a target file, under [hooks]",
+                Lack::Setting | Lack::Property => "the target has none: give it with --set NAME=VALUE",
             };
-            Some((unmet, lacks.to_owned(), false))
+            Some((unmet.name.clone(), lacks.to_owned(), false))
         }
     }
 }

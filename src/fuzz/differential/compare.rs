@@ -474,15 +474,11 @@ pub fn check(
         waited: None,
     });
     Some(CheckReport {
-        name: RULE.to_owned(),
         rules: vec![(used, verdict)],
-        verdict,
-        span: None,
         step: "the other hub receives the same input".to_owned(),
-        asked: 1,
         message: first.map(Difference::in_words).unwrap_or_default(),
         detail,
-        deviation: None,
+        ..CheckReport::new(RULE, verdict)
     })
 }
 

@@ -80,7 +80,8 @@ fn play(report: &ScenarioReport) -> Play {
         return Play::Undecided(format!("it cannot be played any more: {mistake}"));
     }
     if !report.unmet.is_empty() {
-        return Play::Undecided(format!("the target lacks what it needs: {}", report.unmet.join(", ")));
+        let needs: Vec<&str> = report.unmet.iter().map(|need| need.name.as_str()).collect();
+        return Play::Undecided(format!("the target lacks what it needs: {}", needs.join(", ")));
     }
     let is = |verdict: Verdict| move |check: &&CheckReport| check.verdict == verdict;
     if let Some(check) = report.checks.iter().find(is(Verdict::Fail)) {
@@ -102,27 +103,18 @@ fn play(report: &ScenarioReport) -> Play {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rstest::rstest;
 
     use super::*;
-    use crate::event::Cause;
+    use crate::event::{Cause, Lack, UnmetNeed};
     use crate::syntax::source::{Sources, Span};
 
     /// Returns the report of a play with these verdicts.
     fn played(verdicts: &[Verdict], cause: Option<bool>, mistake: bool, unmet: bool) -> ScenarioReport {
         let span = Span::new(Sources::default().add("saved.yaml", ""), 0..0);
         let check = |verdict: &Verdict| CheckReport {
-            name: "FUZZ-REJECTS".to_owned(),
-            rules: Vec::new(),
-            verdict: *verdict,
-            span: None,
-            step: String::new(),
-            asked: 1,
             message: "nothing came".to_owned(),
-            detail: None,
-            deviation: None,
+            ..CheckReport::new("FUZZ-REJECTS", *verdict)
         };
         let cause = cause.map(|unreachable| Cause {
             span: None,
@@ -131,31 +123,13 @@ mod tests {
             detail: None,
             unreachable,
         });
+        let tls = UnmetNeed { name: "tls".to_owned(), lacks: Lack::Property };
         ScenarioReport {
-            protocol: "qi".to_owned(),
-            id: "qi/saved".to_owned(),
-            title: String::new(),
-            span,
-            instance: String::new(),
-            repetition: 1,
-            verdict: Verdict::Pass,
             checks: verdicts.iter().map(check).collect(),
-            unmet: if unmet { vec!["tls".to_owned()] } else { Vec::new() },
+            unmet: if unmet { vec![tls] } else { Vec::new() },
             cause,
             mistake: mistake.then(|| "no such name".to_owned()),
-            leftovers: Vec::new(),
-            history: Vec::new(),
-            history_dropped: 0,
-            duration: Duration::ZERO,
-            slimmest: None,
-            begun: std::time::Duration::ZERO,
-            silent: false,
-            last_received: None,
-            last_greeted: None,
-            unserved: None,
-            deviations: crate::deviation::Seen::new(),
-            missed: None,
-            evidence: crate::deviation::proposal::Evidence::default(),
+            ..ScenarioReport::new("qi", "qi/saved", "", span)
         }
     }
 

@@ -5,7 +5,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::LEAST_INTERVALS;
-use crate::load::report::json::{Document, PhaseWord, ReadError, decoded};
+use crate::load::metrics::Phase;
+use crate::load::report::json::{Document, ReadError, decoded};
 
 /// Draws per comparison. The bounds of 95 % are then the 13th and 13th last draw.
 const DRAWS: usize = 500;
@@ -20,7 +21,7 @@ pub type Sample = Vec<(u64, u64)>;
 ///
 /// [`ReadError::Histogram`].
 pub fn intervals_of(document: &Document, name: &str) -> Result<Vec<Sample>, ReadError> {
-    let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured);
+    let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured);
     measured
         .map(|interval| {
             let Some(times) = interval.times.get(name) else { return Ok(Sample::new()) };

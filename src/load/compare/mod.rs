@@ -10,7 +10,10 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use super::report::json::{DeviationStanding, Document, PhaseWord, ReadError, decoded, is_violation};
+use super::metrics::Phase;
+use super::report::json::{Document, ReadError, decoded, is_violation};
+use super::validity::Validity;
+use crate::report::Standing;
 use bootstrap::intervals_of;
 
 pub use text::render;
@@ -138,7 +141,7 @@ fn rates(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
         let Some((_, better)) = RATES.iter().find(|(rate, _)| *rate == kind) else { continue };
         let after = b.counts.get(name).map_or(0.0, |count| count.per_second);
         let per_second = |document: &Document| -> Vec<f64> {
-            let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured);
+            let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured);
             measured
                 .map(|i| i.counts.get(name).copied().unwrap_or(0) as f64 / (i.to_s - i.from_s).max(f64::MIN_POSITIVE))
                 .collect()
@@ -199,17 +202,12 @@ fn notes(a: &Document, b: &Document) -> Vec<String> {
         }
     }
     for (which, document) in [("A", a), ("B", b)] {
-        use super::report::json::Word;
-        let word = match document.validity.verdict {
-            Word::Valid => None,
-            Word::Suspect => Some("suspect"),
-            Word::Invalid => Some("invalid"),
-        };
-        if let Some(word) = word {
+        let validity = document.validity.verdict;
+        if validity != Validity::Valid {
             let reasons: Vec<&str> = document.validity.reasons.iter().map(|reason| reason.text.as_str()).collect();
-            notes.push(format!("{which} is {word}: {}", reasons.join("; ")));
+            notes.push(format!("{which} is {}: {}", validity.name(), reasons.join("; ")));
         }
-        let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured).count();
+        let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured).count();
         if measured < LEAST_INTERVALS {
             notes.push(format!(
                 "{which} has {measured} measured intervals; confidence intervals need at least {LEAST_INTERVALS}"
@@ -227,7 +225,7 @@ fn deviations(a: &Document, b: &Document) -> Vec<String> {
         document.deviations.iter().find(|one| one.text == *text).map_or_else(
             || "not declared".to_owned(),
             |one| match one.standing {
-                DeviationStanding::Stale => "stale".to_owned(),
+                Standing::Stale => "stale".to_owned(),
                 _ => format!("{} times", one.observed),
             },
         )

@@ -6,12 +6,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
-use tokio::sync::mpsc as bounded;
+use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, mpsc as bounded};
 
+use crate::config::DEFAULT_PATIENCE;
+use crate::hub::hook::{self, HookCall};
+use crate::hub::prepare::Site;
+use crate::load::compile::program::Prepared;
 use crate::load::ids::HookId;
 
 /// The most queued calls; further ones fail at once.
 const WAITING: usize = 4096;
+
+/// The most concurrent hooks.
+const AT_ONCE: usize = 64;
 
 /// An answer: the slot of the client, and JSON or `None` if the hook failed.
 pub type Answer = (u32, Option<Vec<u8>>);
@@ -86,4 +94,36 @@ impl Calls {
         }
         Some((slot, answer))
     }
+}
+
+/// Carries out the hook calls of clients, those of each client in order.
+pub async fn carry_out(mut calls: bounded::Receiver<Call>, prepared: Arc<Prepared>, site: Arc<Site>) {
+    let settings = site.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let settings: Arc<Map<String, Value>> = Arc::new(settings.collect());
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some(call) = calls.recv().await {
+        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+        let (prepared, site, settings) = (Arc::clone(&prepared), Arc::clone(&site), Arc::clone(&settings));
+        tokio::spawn(async move {
+            let _permit = permit;
+            let answer = run_hook(&call, &prepared, &site, &settings).await;
+            call.answer(answer);
+        });
+    }
+}
+
+/// Returns the answer of a hook as JSON text; `None` if it failed.
+async fn run_hook(call: &Call, prepared: &Prepared, site: &Site, settings: &Map<String, Value>) -> Option<Vec<u8>> {
+    let name = prepared.hooks.get(usize::from(call.hook.0))?;
+    let spec = site.hooks.get(name)?;
+    let arguments: Value = serde_json::from_slice(&call.arguments).ok()?;
+    let hook_call = HookCall {
+        name,
+        args: &arguments["args"],
+        message: arguments.get("message"),
+        settings,
+        trust: site.trust.as_ref(),
+    };
+    let answer = hook::run(spec, &hook_call, DEFAULT_PATIENCE).await.ok()?;
+    serde_json::to_vec(&answer).ok()
 }

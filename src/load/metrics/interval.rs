@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::histogram::{Compact, HIGHEST};
 use super::registry::Gauge;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
 
 /// What the generator is doing in an interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Populations connect; not part of any total.
     Warmup,

@@ -30,6 +30,17 @@ pub struct Plan {
     pub thresholds: Vec<Threshold>,
 }
 
+impl Plan {
+    /// Whether the plan changes its load on purpose.
+    pub fn changes_load(&self) -> bool {
+        self.roles.iter().filter_map(|role| role.arrivals.as_ref()).any(|arrivals| {
+            arrivals.stages.len() > 1
+                || !arrivals.spikes.is_empty()
+                || arrivals.stages.iter().any(|stage| stage.from != stage.to)
+        })
+    }
+}
+
 /// The phases of a run, after the ramps of its populations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phases {

@@ -5,6 +5,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::ledger::ViolationKind;
 use crate::load::metrics::MetricRegistry;
 use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownNameError};
@@ -61,11 +63,14 @@ impl Comparison {
 }
 
 /// The result of a threshold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     Holds,
     Broken,
     /// There were no samples, or nothing that could be counted.
+    #[serde(alias = "undecided")]
     NotObserved,
 }
 

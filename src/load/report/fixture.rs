@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{About, LoadReport};
+use super::{About, LoadReport, terminal};
 use crate::deviation::{Deviations, Sightings};
 use crate::load::ledger::{Config, Entry, Ledger, Mark};
 use crate::load::metrics::selector::State;
@@ -12,6 +12,7 @@ use crate::load::plan::threshold::{self, Watch};
 use crate::load::validity::{Circumstances, judge};
 use crate::load::{Nanos, SECOND};
 use crate::report::Deviating;
+use crate::report::terminal_page::Style;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml;
 
@@ -109,11 +110,17 @@ impl Run {
         let outcomes = Watch::new(thresholds).finish(state, None);
         let judgement = judge(state, &outcomes, self.circumstances.clone());
         let mut report = LoadReport::new(self.about(), series, account, outcomes, judgement);
-        report.deviations = self.deviations();
+        (report.deviations, _) = self.deviations();
         report
     }
 
-    fn deviations(&self) -> Vec<Deviating> {
+    /// Returns the page of the report.
+    pub fn page(&self) -> String {
+        terminal::summary(&self.report(), &self.deviations().1, Style::default())
+    }
+
+    /// Returns the deviations, and the files in which they are declared.
+    fn deviations(&self) -> (Vec<Deviating>, Sources) {
         let crate::report::fixture::Run { mut sources, pack, programs, .. } = crate::report::fixture::Run::all_pass();
         let entry = |_| "{ reason: as it is, rules: [GRE-001], message: welcome, instead: { say: hi } }";
         let entries: Vec<&str> = self.deviations.iter().map(entry).collect();
@@ -124,7 +131,7 @@ impl Run {
             .deviations
             .iter()
             .map(|(observed, contradicted)| Sightings { observed: *observed, contradicted: *contradicted });
-        Deviating::all(&read, &pack, &seen.enumerate().collect())
+        (Deviating::all(&read, &pack, &seen.enumerate().collect()), sources)
     }
 
     fn about(&self) -> About {

@@ -13,10 +13,10 @@ use super::terminal::word;
 use crate::load::ledger::{NO_PARTY, ViolationKind};
 use crate::load::metrics::selector::{Stat, Unit, delivery_ratio, errors, own_delay, supports};
 use crate::load::metrics::{Compact, Dense, Gauge, Phase, Timing};
-use crate::load::plan::threshold::Standing as Stands;
+use crate::load::plan::threshold::Standing;
 use crate::load::validity::Validity as RunValidity;
 use crate::report::text::timestamp;
-use crate::report::{Deviating, Standing as Known};
+use crate::report::{self, Deviating};
 
 pub const FORMAT: &str = "hubproof-load-report";
 /// Grows when a member is removed, renamed or changes its meaning; new members may be added without notice.
@@ -86,17 +86,8 @@ pub struct Run {
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Validity {
-    pub verdict: Word,
+    pub verdict: RunValidity,
     pub reasons: Vec<Reason>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Word {
-    Valid,
-    Suspect,
-    Invalid,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,7 +95,7 @@ pub enum Word {
 pub struct Reason {
     /// A stable code for this kind of reason.
     pub code: String,
-    pub verdict: Word,
+    pub verdict: RunValidity,
     pub text: String,
 }
 
@@ -136,17 +127,6 @@ pub struct Threshold {
     pub items: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Standing {
-    Holds,
-    Broken,
-    /// There were no samples, or nothing that could be counted.
-    #[serde(alias = "undecided")]
-    NotObserved,
-}
-
 /// A declared deviation, with how often the run observed it.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -158,25 +138,11 @@ pub struct Deviation {
     pub reason: String,
     /// The rules that its entry names, if it was observed.
     pub rules: Vec<String>,
-    pub standing: DeviationStanding,
+    pub standing: report::Standing,
     /// How often it applied.
     pub observed: usize,
     /// How often the documented form was seen instead.
     pub contradicted: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum DeviationStanding {
-    /// The hub does as declared.
-    Expected,
-    /// The hub does as declared, and sometimes as documented.
-    Flaky,
-    /// The hub does as documented, so that the entry must be deleted, and the run fails.
-    Stale,
-    /// Nothing of it was seen.
-    NotPlayed,
 }
 
 /// A histogram in figures, to three significant digits.
@@ -258,7 +224,7 @@ pub struct Step {
 pub struct Interval {
     pub from_s: f64,
     pub to_s: f64,
-    pub phase: PhaseWord,
+    pub phase: Phase,
     pub times: BTreeMap<String, IntervalTimes>,
     /// Counts in the interval by name; only those above 0.
     pub counts: BTreeMap<String, u64>,
@@ -266,15 +232,6 @@ pub struct Interval {
     pub levels: BTreeMap<String, u64>,
     /// Utilisation of each core, 0 to 1.
     pub cores: BTreeMap<String, f64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum PhaseWord {
-    Warmup,
-    Measured,
-    Drain,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -355,18 +312,10 @@ fn ms(nanos: u64) -> f64 {
 fn validity(report: &LoadReport) -> Validity {
     let reasons = report.judgement.reasons.iter().map(|reason| Reason {
         code: reason.code.to_owned(),
-        verdict: verdict_word(reason.validity),
+        verdict: reason.validity,
         text: reason.text.clone(),
     });
-    Validity { verdict: verdict_word(report.validity()), reasons: reasons.collect() }
-}
-
-fn verdict_word(validity: RunValidity) -> Word {
-    match validity {
-        RunValidity::Valid => Word::Valid,
-        RunValidity::Suspect => Word::Suspect,
-        RunValidity::Invalid => Word::Invalid,
-    }
+    Validity { verdict: report.validity(), reasons: reasons.collect() }
 }
 
 fn thresholds(report: &LoadReport) -> Vec<Threshold> {
@@ -374,11 +323,7 @@ fn thresholds(report: &LoadReport) -> Vec<Threshold> {
         let unit = if outcome.threshold.metric.unit() == Unit::Time { 1e6 } else { 1.0 };
         Threshold {
             text: outcome.threshold.text.clone(),
-            standing: match outcome.standing {
-                Stands::Holds => Standing::Holds,
-                Stands::Broken => Standing::Broken,
-                Stands::NotObserved => Standing::NotObserved,
-            },
+            standing: outcome.standing,
             observed: outcome.observed.map(|value| value / unit),
             bound: outcome.threshold.bound / unit,
             supported: outcome.supported,
@@ -399,12 +344,7 @@ fn deviation(one: &Deviating) -> Deviation {
         text: one.text.clone(),
         reason: one.reason.clone(),
         rules: one.rules.iter().cloned().collect(),
-        standing: match one.standing {
-            Known::Expected => DeviationStanding::Expected,
-            Known::Flaky => DeviationStanding::Flaky,
-            Known::Stale => DeviationStanding::Stale,
-            Known::Undecided | Known::NotPlayed => DeviationStanding::NotPlayed,
-        },
+        standing: one.standing,
         observed: one.observed,
         contradicted: one.contradicted,
     }
@@ -474,11 +414,7 @@ fn intervals(report: &LoadReport) -> Vec<Interval> {
     let interval = |interval: &crate::load::metrics::Interval| Interval {
         from_s: seconds(interval.from),
         to_s: seconds(interval.to),
-        phase: match interval.phase {
-            Phase::Warmup => PhaseWord::Warmup,
-            Phase::Measured => PhaseWord::Measured,
-            Phase::Drain => PhaseWord::Drain,
-        },
+        phase: interval.phase,
         times: timings
             .iter()
             .zip(&interval.timings)

@@ -11,15 +11,18 @@ use crate::load::metrics::{
 };
 use crate::load::plan::threshold::{Outcome, Standing};
 use crate::load::validity::Validity;
-use crate::report::text::{count, printable, time};
+use crate::report::terminal_page::{self, BOLD, Page, Style};
+use crate::report::text::{printable, time};
+use crate::syntax::source::Sources;
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 /// Violations whose history is shown; the JSON report has more.
 const SHOWN_HISTORIES: usize = 3;
 
-/// Renders the whole summary; ends with a newline.
-pub fn summary(report: &LoadReport) -> String {
-    let mut page = Page { report, out: String::new() };
+/// Renders the whole summary; ends with a newline. `sources` has the files of the report's spans.
+pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
+    let mut page = Page::new(&report.about.tool_version, &report.about.target, report, sources, style);
+    page.gap();
     page.head();
     page.times();
     page.journeys();
@@ -28,22 +31,46 @@ pub fn summary(report: &LoadReport) -> String {
     page.ledger();
     page.generator();
     page.thresholds();
-    page.deviations();
-    page.verdict();
+    page.deviations(&report.deviations);
+    page.gap();
+    for reason in &report.judgement.reasons {
+        page.line(&format!("{}: {}", reason.validity.name(), printable(&reason.text)));
+    }
+    page.verdict(report.exit_code(), &printable(&report.about.plan), &verdict_parts(report));
     page.out
 }
 
-struct Page<'a> {
-    report: &'a LoadReport,
-    out: String,
+/// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`.
+fn verdict_parts(report: &LoadReport) -> Vec<String> {
+    let mut parts = Vec::new();
+    if report.validity() != Validity::Valid {
+        parts.push(format!("the run is {}", report.validity().name()));
+    }
+    let of = |is: fn(&Outcome) -> bool| report.thresholds.iter().filter(move |outcome| is(outcome));
+    let broken: Vec<String> = of(Outcome::is_broken).map(|outcome| outcome.threshold.text.clone()).collect();
+    let (met, all) = (of(Outcome::is_met).count(), report.thresholds.len());
+    if !broken.is_empty() {
+        parts.push(terminal_page::broken(&broken, all, "threshold", 1));
+    } else if met > 0 {
+        parts.push(if met == 1 { "1 threshold holds".to_owned() } else { format!("{met} thresholds hold") });
+    }
+    if met + broken.len() < all {
+        parts.push(format!("{} undecided", all - met - broken.len()));
+    }
+    let violations: u64 = ViolationKind::ALL.iter().map(|kind| report.account.of(*kind)).sum();
+    if violations > 0 {
+        parts.push(format!("{} violations in the ledger", grouped(violations)));
+    } else if report.account.attempted > 0 {
+        parts.push("ledger clean".to_owned());
+    }
+    parts.extend(terminal_page::stale_deviations(&report.deviations));
+    if parts.is_empty() {
+        parts.push("the run is valid".to_owned());
+    }
+    parts
 }
 
-impl Page<'_> {
-    fn line(&mut self, text: &str) {
-        self.out.push_str(text.trim_end());
-        self.out.push('\n');
-    }
-
+impl Page<'_, LoadReport> {
     fn count(&self, count: Count) -> u64 {
         self.report.total.count(&self.report.layout, count)
     }
@@ -54,18 +81,14 @@ impl Page<'_> {
 
     fn head(&mut self) {
         let about = &self.report.about;
-        let lines = [
-            format!("hubproof {} against {}", about.tool_version, printable(&about.target)),
-            String::new(),
-            format!("{}   {}", printable(&about.plan), printable(&about.title)),
-        ];
-        lines.iter().for_each(|line| self.line(line));
+        let (plan, title) = (self.paint(BOLD, &printable(&about.plan)), printable(&about.title));
+        self.line(&format!("{plan}   {title}"));
         let measured = std::time::Duration::from_nanos(self.report.total.time);
-        self.line(&format!("  {:<11} {}, of which {} measured", "duration", time(about.duration), time(measured)));
-        for (name, fact) in &self.report.about.facts {
+        self.field("duration", &format!("{}, of which {} measured", time(about.duration), time(measured)));
+        for (name, fact) in &about.facts {
             let mut name = printable(name);
             for line in fact.lines() {
-                self.line(&format!("  {name:<11} {}", printable(line)));
+                self.field(&name, &printable(line));
                 name = "".into();
             }
         }
@@ -109,7 +132,7 @@ impl Page<'_> {
             let _ = write!(row, " {name:>8}");
         }
         let _ = write!(row, " {:>8}", "max");
-        self.line("");
+        self.gap();
         self.line(&row);
     }
 
@@ -183,19 +206,19 @@ impl Page<'_> {
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{} {name}", grouped(count)))
             .collect();
-        self.line("");
-        self.line(&format!("  errors      {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
+        self.gap();
+        self.field("errors", &if errors.is_empty() { "none".to_owned() } else { errors.join(", ") });
         let undocumented = self.count(Count::Undocumented);
         if undocumented > 0 {
-            self.line(&format!("  beside      {} frames that match no message of the protocol", grouped(undocumented)));
+            self.field("beside", &format!("{} frames that match no message of the protocol", grouped(undocumented)));
         }
         let unanswered = self.messages(MessageCount::Unanswered);
         if !unanswered.is_empty() {
-            self.line(&format!("  unanswered  {}, for which no answer is required", unanswered.join(", ")));
+            self.field("unanswered", &format!("{}, for which no answer is required", unanswered.join(", ")));
         }
         let not_taken = self.messages(MessageCount::NotTaken);
         if !not_taken.is_empty() {
-            self.line(&format!("  not taken   {}: no step was waiting for them", not_taken.join(", ")));
+            self.field("not taken", &format!("{}: no step was waiting for them", not_taken.join(", ")));
         }
     }
 
@@ -220,16 +243,13 @@ impl Page<'_> {
         if counts.is_empty() && account.is_clean() {
             return;
         }
-        self.line(&format!("  ledger      {}", counts.join(", ")));
+        self.field("ledger", &counts.join(", "));
         if account.is_clean() {
-            self.line("              clean: nothing lost, duplicated, unexpected or out of order");
+            self.field("", "clean: nothing lost, duplicated, unexpected or out of order");
         }
         for kind in ViolationKind::ALL.into_iter().filter(|kind| account.of(*kind) > 0) {
-            self.line(&format!(
-                "              {} {}",
-                grouped(account.of(kind)),
-                kind.name().to_uppercase().replace('_', " ")
-            ));
+            let name = kind.name().to_uppercase().replace('_', " ");
+            self.field("", &format!("{} {name}", grouped(account.of(kind))));
             for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(SHOWN_HISTORIES)
             {
                 self.line(&format!("                {}", item_history(violation, &account)));
@@ -267,15 +287,13 @@ impl Page<'_> {
             }
         }
         if !parts.is_empty() {
-            self.line(&format!("  generator   {}", parts.join(", ")));
+            self.field("generator", &parts.join(", "));
         }
     }
 
     fn thresholds(&mut self) {
-        for (at, outcome) in self.report.thresholds.iter().enumerate() {
-            if at == 0 {
-                self.line("");
-            }
+        self.gap();
+        for outcome in &self.report.thresholds {
             let word = match outcome.standing {
                 _ if outcome.uncertain => "uncertain",
                 Standing::Holds => "holds",
@@ -284,22 +302,12 @@ impl Page<'_> {
             };
             let ended = if outcome.aborted { "; it ended the run" } else { "" };
             let text = &outcome.threshold.text;
-            self.line(&match &outcome.unobserved {
-                Some(why) => format!("  {word:<11} {text}   {why}{ended}"),
-                None => {
-                    format!("  {word:<11} {text}   observed: {}{}{ended}", outcome.explained(), self.examples(outcome))
-                }
-            });
-        }
-    }
-
-    fn deviations(&mut self) {
-        for (at, one) in self.report.deviations.iter().enumerate() {
-            if at == 0 {
-                self.line("");
-            }
-            let (word, advice) = if one.is_stale() { ("STALE", "; delete this entry") } else { ("known", "") };
-            self.line(&format!("  {word:<11} {}: {}   seen: {}{advice}", one.name, printable(&one.text), one.shown()));
+            let observed = match &outcome.unobserved {
+                Some(why) => why.clone(),
+                None => format!("observed: {}{}", outcome.explained(), self.examples(outcome)),
+            };
+            // Not wrapped, so that ids can be found in it.
+            self.line(&format!("  {word:<11} {text}   {observed}{ended}"));
         }
     }
 
@@ -307,35 +315,6 @@ impl Page<'_> {
     fn examples(&self, outcome: &Outcome) -> String {
         let items = self.report.examples(outcome);
         if items.is_empty() { String::new() } else { format!("; first {}", printable(&items.join(", "))) }
-    }
-
-    fn verdict(&mut self) {
-        let report = self.report;
-        self.line("");
-        for reason in &report.judgement.reasons {
-            self.line(&format!("{}: {}", reason.validity.name(), printable(&reason.text)));
-        }
-        let holding = report.thresholds.iter().filter(|outcome| outcome.is_met()).count();
-        let thresholds = match report.thresholds.len() {
-            0 => String::new(),
-            all => format!("; {holding} of {all} thresholds hold"),
-        };
-        let word = match report.validity() {
-            Validity::Valid => "VALID",
-            Validity::Suspect => "SUSPECT",
-            Validity::Invalid => "INVALID",
-        };
-        let violations: u64 = ViolationKind::ALL.iter().map(|kind| report.account.of(*kind)).sum();
-        let ledger = match (report.account.attempted, violations) {
-            (0, 0) => String::new(),
-            (_, 0) => "; ledger clean".to_owned(),
-            (_, n) => format!("; {} violations in the ledger", grouped(n)),
-        };
-        let stale = match report.deviations.iter().filter(|one| one.is_stale()).count() {
-            0 => String::new(),
-            stale => format!("; {} in the target file", count(stale, "stale deviation")),
-        };
-        self.line(&format!("{word} {}{thresholds}{ledger}{stale}", printable(&report.about.plan)));
     }
 }
 

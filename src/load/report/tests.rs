@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::fixture::{self, Run};
 use super::*;
 use crate::load::metrics::{Count, Dense, MessageCount, MessageTime, Phase, Timing, dense};
+use crate::load::plan::threshold::Standing;
 
 const SCHEMA: &str = include_str!("../../../schemas/hubproof/load-report.schema.json");
 
@@ -52,7 +53,7 @@ fn every_load_report_fits_the_published_schema_and_can_be_read_back(#[case] run:
 fn the_intervals_of_a_json_report_add_up_to_its_totals() {
     let document = json::document(&Run::calm().report());
     let mut merged = dense::<u64>();
-    for interval in document.intervals.iter().filter(|interval| interval.phase != json::PhaseWord::Warmup) {
+    for interval in document.intervals.iter().filter(|interval| interval.phase != Phase::Warmup) {
         if let Some(times) = interval.times.get("submit_job.response") {
             json::decoded("it", &times.histogram).unwrap().add_to(&mut merged);
         }
@@ -123,7 +124,7 @@ fn thresholds_and_validity_determine_the_exit_code(#[case] run: Run, #[case] exp
 fn a_default_threshold_names_its_class_and_the_first_items() {
     let run = Run { faulty: true, thresholds: vec!["ledger.lost < 500"], ..Run::default() };
     let report = run.report();
-    let text = terminal::summary(&report);
+    let text = run.page();
     let line = "  BROKEN      ledger.duplicated == 0   observed: 22; first 0000000000000002, 00000000000003ea\n";
     assert!(text.contains(line), "{text}");
     assert!(text.contains("  holds       ledger.lost < 500   observed: 220\n"), "{text}");
@@ -140,13 +141,16 @@ fn a_default_threshold_names_its_class_and_the_first_items() {
 
 #[test]
 fn declared_deviations_are_listed_with_how_often_they_were_observed() {
-    let report = Run { deviations: vec![(5, 0), (0, 3), (0, 0)], ..Run::calm() }.report();
-    let text = terminal::summary(&report);
+    let run = Run { deviations: vec![(5, 0), (0, 3), (0, 0)], ..Run::calm() };
+    let (report, text) = (run.report(), run.page());
     for line in [
-        "  known       deviation:1: `welcome` is recognised by {\"say\":\"hi\"}   seen: 5 times\n",
-        "  STALE       deviation:2: `welcome` is recognised by {\"say\":\"hi\"}   seen: 0 times; the documented form 3 times; delete this entry\n",
-        "  known       deviation:3: `welcome` is recognised by {\"say\":\"hi\"}   seen: not in this run\n",
-        "; 1 stale deviation in the target file\n",
+        "known[deviation:1]: `welcome` is recognised by {\"say\":\"hi\"} (hub.yaml:1)\n  reason      as it is\n",
+        "  breaks      GRE-001\n  seen        5 times\n",
+        "stale[deviation:2]: `welcome` is recognised by {\"say\":\"hi\"}: the hub does as documented\n",
+        "  received    3 messages as documented; 0 as declared\n  delete      this entry\n",
+        "known[deviation:3]: `welcome` is recognised by {\"say\":\"hi\"} (hub.yaml:1)\n  reason      as it is\n",
+        "  seen        not in this run\n",
+        ", 1 stale deviation in the target file\n",
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
@@ -169,7 +173,7 @@ fn declared_deviations_are_listed_with_how_often_they_were_observed() {
 fn the_generators_part_is_an_uncertainty_of_each_figure() {
     let run = Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::default() };
     let report = run.report();
-    let text = terminal::summary(&report);
+    let text = run.page();
     assert!(text.contains("ours up to                      2.00 ms  2.00 ms  2.0"), "{text}");
     assert!(text.contains("  uncertain   submit_job.response.p99 < 11ms   observed: 12.0 ms (up to 2.0"), "{text}");
     let document = json::document(&report);
@@ -182,19 +186,19 @@ fn the_generators_part_is_an_uncertainty_of_each_figure() {
     }
     assert_eq!((uncertainty("submit_job.service"), uncertainty("submit_job.send_delay")), (None, None));
     let [threshold] = &document.thresholds[..] else { panic!("{text}") };
-    assert!(threshold.uncertain && threshold.standing == json::Standing::Broken);
+    assert!(threshold.uncertain && threshold.standing == Standing::Broken);
     assert!((2.0..2.02).contains(&threshold.uncertainty.unwrap()), "{:?}", threshold.uncertainty);
     assert!(junit::render(&report).contains("type=\"uncertain\""));
 }
 
 #[test]
 fn the_summary_of_a_run_without_problems_is_as_in_the_snapshot() {
-    insta::assert_snapshot!("calm", terminal::summary(&Run::calm().report()));
+    insta::assert_snapshot!("calm", Run::calm().page());
 }
 
 #[test]
 fn the_summary_of_a_run_with_every_problem_is_as_in_the_snapshot() {
-    insta::assert_snapshot!("troubled", terminal::summary(&Run::troubled().report()));
+    insta::assert_snapshot!("troubled", Run::troubled().page());
 }
 
 #[test]

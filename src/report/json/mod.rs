@@ -1,15 +1,14 @@
-//! The JSON report. It has types of its own, so that the domain types can change; a change here changes
-//! [`FORMAT_VERSION`] and `schemas/hubproof/report.schema.json`. Every member is always present, null if not applicable.
+//! The JSON report: types of its own, and those of events that are written as they are. A change of any of them changes
+//! `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is always present, null if not applicable.
 
 mod fuzz;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, causes, exit_code, reproduce};
-use crate::event::{self, Direction, ScenarioReport, Verdict};
+use crate::event::{self, ScenarioReport, Verdict, ms};
 use crate::protocol;
 use crate::syntax::source::{Sources, Span};
 
@@ -78,7 +77,7 @@ struct Protocol<'a> {
     pack: Pack<'a>,
     /// The exit code of a run with this protocol alone.
     exit_code: u8,
-    /// The last line of the summary.
+    /// The verdict line of the terminal page.
     summary: String,
     /// Why the hub may implement another protocol, in one sentence.
     doubt: Option<String>,
@@ -137,18 +136,6 @@ struct Verdicts {
     inconclusive: usize,
 }
 
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-enum Word {
-    Pass,
-    Fail,
-    Warn,
-    Info,
-    NotTestable,
-    Inconclusive,
-}
-
 /// A check that failed, or a step without rules that did, with all scenarios in which it was found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -163,18 +150,9 @@ struct RootCause<'a> {
     scenarios: Vec<String>,
     /// The rules that it breaks.
     rules: Vec<&'a str>,
-    blocks: Blocks,
+    blocks: causes::Blocks,
     /// Whether the baseline expects it: a check in the first of the scenarios, a precondition in all.
     expected: bool,
-}
-
-/// The checks that were never evaluated because of a cause.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Blocks {
-    checks: usize,
-    /// Their rules.
-    rules: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -185,7 +163,7 @@ struct SharedCause<'a> {
     /// No connection could be made.
     unreachable: bool,
     place: Place<'a>,
-    detail: Option<Detail<'a>>,
+    detail: Option<&'a event::Detail>,
     /// The scenarios that could not start or continue.
     scenarios: &'a [String],
 }
@@ -203,34 +181,10 @@ struct Process<'a> {
     /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
     /// Each time that the hub ended by itself or hung.
-    crashes: Vec<Crash<'a>>,
+    crashes: &'a [event::Crash],
     /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
-    log: Excerpt<'a>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Crash<'a> {
-    status: &'a str,
-    /// Whether it had not ended, but accepted connections and sent nothing.
-    hung: bool,
-    /// The scenarios that were being played on the hub when it ended.
-    during: &'a [String],
-    /// The scenario that had ended last before the crash.
-    after: Option<&'a str>,
-    /// The scenario that caused the crash: the process had played nothing else.
-    blamed: Option<&'a str>,
-    log: Excerpt<'a>,
-}
-
-/// The end of a process's output on stdout and stderr, without secrets.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Excerpt<'a> {
-    lines: &'a [String],
-    /// Lines that are not shown.
-    left_out: usize,
+    log: &'a event::Excerpt,
 }
 
 /// An entry of the baseline.
@@ -240,7 +194,7 @@ struct Entry<'a> {
     /// `scenario`, or `scenario:check`.
     failure: &'a str,
     reason: &'a str,
-    standing: Standing,
+    standing: super::Standing,
     file: &'a str,
     /// The first line of the entry, from 1.
     first_line: usize,
@@ -269,7 +223,7 @@ struct Deviating<'a> {
     /// The rules that it breaks.
     rules: Vec<&'a str>,
     /// `stale`: the hub does as documented, so that the entry must be deleted, and the run fails.
-    standing: Standing,
+    standing: super::Standing,
     /// How often it applied.
     observed: usize,
     /// How often the documented form was seen instead.
@@ -280,19 +234,6 @@ struct Deviating<'a> {
     file: Option<&'a str>,
     /// From 1.
     line: Option<usize>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-enum Standing {
-    Expected,
-    /// The entry is declared flaky, or its check failed in only some repetitions.
-    Flaky,
-    /// What the entry expects does not fail any more: the entry must be deleted, and the run fails.
-    Stale,
-    Undecided,
-    NotPlayed,
 }
 
 /// A place in the files of the pack; null members if there is no particular place.
@@ -322,7 +263,7 @@ struct Scenario<'a> {
     title: &'a str,
     #[serde(flatten)]
     place: Place<'a>,
-    verdict: Word,
+    verdict: Verdict,
     /// Unmet needs; if there are any, the scenario was not played.
     needs: Vec<&'a str>,
     /// The mistake in the scenario itself.
@@ -339,7 +280,7 @@ struct Scenario<'a> {
     leftovers: BTreeMap<&'a str, usize>,
     /// The successful wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
-    history: Vec<Frame<'a>>,
+    history: &'a [event::FrameReport],
     /// Frames that did not fit into the bounded history.
     history_dropped: usize,
 }
@@ -349,7 +290,7 @@ struct Scenario<'a> {
 struct Check<'a> {
     /// Unique within its scenario and stable between runs.
     name: &'a str,
-    verdict: Word,
+    verdict: Verdict,
     rules: Vec<UsedRule<'a>>,
     #[serde(flatten)]
     place: Place<'a>,
@@ -357,7 +298,7 @@ struct Check<'a> {
     asked: usize,
     /// What was wrong; empty if the check passed.
     message: &'a str,
-    flaky: Option<Flaky>,
+    flaky: Option<super::Flaky>,
     /// Whether the check fails or warns as the baseline expects, and so does not fail the run.
     expected: bool,
 }
@@ -371,22 +312,14 @@ struct UsedRule<'a> {
     basis: &'static str,
     /// Whether `level` is below the rule's own level: such a check does not prove the rule.
     lowered: bool,
-    verdict: Word,
-}
-
-/// A check that failed or warned in some repetitions only.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Flaky {
-    broken: usize,
-    decided: usize,
+    verdict: Verdict,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Cause<'a> {
     step: &'a str,
-    message: &'a str,
+    message: String,
     unreachable: bool,
     #[serde(flatten)]
     place: Place<'a>,
@@ -408,33 +341,6 @@ struct RunMargin<'a> {
     scenario: &'a str,
     #[serde(flatten)]
     margin: Margin<'a>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Frame<'a> {
-    /// Time since the scenario began.
-    at_ms: f64,
-    actor: &'a str,
-    connection: u32,
-    /// `neither` if a connection opened or ended, or a hook was called.
-    direction: Way,
-    kind: &'a str,
-    /// The payload, cut if long.
-    text: &'a str,
-    /// Bytes of the whole payload.
-    size: usize,
-    /// SHA-256 of the whole payload, first twelve digits, if it was cut.
-    hash: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-enum Way {
-    Sent,
-    Received,
-    Neither,
 }
 
 #[derive(Serialize)]
@@ -514,7 +420,7 @@ enum Status {
 struct Finding<'a> {
     scenario: &'a str,
     check: &'a str,
-    verdict: Word,
+    verdict: Verdict,
     /// The rules with this verdict; empty if the check has none.
     rules: Vec<&'a str>,
     /// `stated` if one of them is; null without rules.
@@ -524,25 +430,14 @@ struct Finding<'a> {
     place: Place<'a>,
     step: &'a str,
     repetition: usize,
-    flaky: Option<Flaky>,
+    flaky: Option<super::Flaky>,
     /// Whether the baseline expects the finding, so that it does not fail the run.
     expected: bool,
     /// The reason that the baseline gives for an expected finding.
     reason: Option<&'a str>,
-    detail: Option<Detail<'a>>,
+    detail: Option<&'a event::Detail>,
     /// A command line that plays this scenario alone.
     reproduce: String,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Detail<'a> {
-    actor: &'a str,
-    /// The last message that this actor had sent.
-    sent: Option<&'a str>,
-    expected: &'a str,
-    received: &'a str,
-    waited_ms: Option<f64>,
 }
 
 fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
@@ -580,7 +475,7 @@ impl<'a> Writer<'a> {
             name: &protocol.name,
             pack: Pack { version: &protocol.pack_version, hash: &protocol.pack_hash, document: &protocol.document },
             exit_code: protocol.exit_code(options),
-            summary: super::terminal::verdict_line(protocol, options),
+            summary: super::terminal::verdict_line(protocol, protocol.exit_code(options)),
             doubt: protocol.doubt.map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
             root_causes: protocol.root_causes().iter().map(|cause| self.root_cause(cause)).collect(),
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
@@ -604,7 +499,7 @@ impl<'a> Writer<'a> {
 
     fn root_cause(&self, cause: &causes::RootCause<'a>) -> RootCause<'a> {
         let rules = cause.breaks();
-        let blocks = || Blocks { checks: cause.blocks().checks, rules: cause.blocks().rules.iter().cloned().collect() };
+        let blocks = cause.blocks().clone();
         match cause {
             causes::RootCause::Check(one) => {
                 let report = one.scenario.report(one.check);
@@ -616,7 +511,7 @@ impl<'a> Writer<'a> {
                     place: self.place(report.span),
                     scenarios: std::iter::once(&one.scenario.id).chain(&one.also).cloned().collect(),
                     rules,
-                    blocks: blocks(),
+                    blocks,
                     expected: one.check.known.is_some(),
                 }
             }
@@ -628,7 +523,7 @@ impl<'a> Writer<'a> {
                 place: self.place(precondition.span),
                 scenarios: precondition.scenarios.clone(),
                 rules,
-                blocks: blocks(),
+                blocks,
                 expected: self.protocol.expects(precondition),
             },
         }
@@ -640,7 +535,7 @@ impl<'a> Writer<'a> {
             message: &cause.message,
             unreachable: cause.unreachable,
             place: self.place(cause.span),
-            detail: cause.detail.as_ref().map(detail),
+            detail: cause.detail.as_ref(),
             scenarios: &cause.scenarios,
         }
     }
@@ -655,8 +550,8 @@ impl<'a> Writer<'a> {
             id: &scenario.id,
             title: &scenario.title,
             place: self.place(Some(scenario.span)),
-            verdict: word(scenario.verdict),
-            needs: scenario.unmet().into_iter().collect(),
+            verdict: scenario.verdict,
+            needs: scenario.unmet().into_iter().map(|need| need.name.as_str()).collect(),
             mistake: scenario.mistake(),
             repetitions: scenario.runs.len(),
             checks: scenario.checks.iter().map(|check| self.check(scenario, check)).collect(),
@@ -665,13 +560,13 @@ impl<'a> Writer<'a> {
             duration_ms: ms(run.duration),
             cause: run.cause.as_ref().map(|cause| Cause {
                 step: &cause.step,
-                message: &cause.message,
+                message: cause.with_actor(),
                 unreachable: cause.unreachable,
                 place: self.place(cause.span),
             }),
             leftovers,
             slimmest: run.slimmest.as_ref().map(margin),
-            history: run.history.iter().map(frame).collect(),
+            history: &run.history,
             history_dropped: run.history_dropped,
         }
     }
@@ -683,16 +578,16 @@ impl<'a> Writer<'a> {
             level: used.level.name(),
             basis: used.basis.name(),
             lowered: used.lowered,
-            verdict: word(*verdict),
+            verdict: *verdict,
         };
         Check {
             name: &check.name,
-            verdict: word(check.verdict),
+            verdict: check.verdict,
             rules: report.rules.iter().map(used).collect(),
             place: self.place(report.span),
             asked: report.asked,
             message: &report.message,
-            flaky: flaky(check),
+            flaky: check.flaky,
             expected: check.known.is_some(),
         }
     }
@@ -703,7 +598,7 @@ impl<'a> Writer<'a> {
             text: &one.text,
             reason: &one.reason,
             rules: one.rules.iter().map(String::as_str).collect(),
-            standing: written_standing(one.standing),
+            standing: one.standing,
             observed: one.observed,
             contradicted: one.contradicted,
             assumed: one.span.is_none(),
@@ -717,7 +612,7 @@ impl<'a> Writer<'a> {
         Entry {
             failure: &entry.failure,
             reason: &entry.reason,
-            standing: written_standing(entry.standing),
+            standing: entry.standing,
             file: &self.sources.file(entry.span.file).path,
             first_line,
             last_line,
@@ -753,7 +648,7 @@ impl<'a> Writer<'a> {
                     }
                 }
                 RuleStatus::NotTestable { needs: unmet } => {
-                    needs = unmet.iter().map(String::as_str).collect();
+                    needs = unmet.iter().map(|need| need.name.as_str()).collect();
                     Status::NotTestable
                 }
                 RuleStatus::OutOfScope(why) => {
@@ -800,16 +695,15 @@ impl<'a> Writer<'a> {
             .filter(|(_, check)| !matches!(check.verdict, Verdict::Pass | Verdict::NotTestable))
             .map(|(scenario, check)| {
                 let report = scenario.report(check);
-                let rules =
-                    || report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict).map(|(used, _)| used);
                 let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
                 Finding {
                     scenario: &scenario.id,
                     check: &check.name,
-                    verdict: word(check.verdict),
-                    rules: rules().map(|used| used.id.as_str()).collect(),
+                    verdict: check.verdict,
+                    rules: report.rules_of_verdict().map(|used| used.id.as_str()).collect(),
                     // Stated comes before implied, and implied before silent.
-                    basis: rules()
+                    basis: report
+                        .rules_of_verdict()
                         .map(|used| used.basis)
                         .min_by_key(|basis| *basis as u8)
                         .map(crate::protocol::Basis::name),
@@ -817,10 +711,10 @@ impl<'a> Writer<'a> {
                     place: self.place(report.span),
                     step: &report.step,
                     repetition: scenario.run_of(check).repetition,
-                    flaky: flaky(check),
+                    flaky: check.flaky,
                     expected: check.known.is_some(),
                     reason: check.known.as_ref().map(|known| known.reason.as_str()),
-                    detail: report.detail.as_ref().map(detail),
+                    detail: report.detail.as_ref(),
                     reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.again, repeat),
                 }
             })
@@ -835,60 +729,21 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn process<'a>(process: &'a event::ProcessReport) -> Process<'a> {
-    let crash = |crash: &'a event::Crash| {
-        let event::Crash { status, hung, during, after, blamed, log } = crash;
-        Crash { status, hung: *hung, during, after: after.as_deref(), blamed: blamed.as_deref(), log: excerpt(log) }
-    };
+fn process(process: &event::ProcessReport) -> Process<'_> {
     Process {
         command: &process.command,
         instances: &process.instances,
         starts: process.starts,
         restarts: process.starts.saturating_sub(1),
-        crashes: process.crashes.iter().map(crash).collect(),
+        crashes: &process.crashes,
         given_up: process.given_up.as_deref(),
-        log: excerpt(&process.log),
-    }
-}
-
-fn excerpt(excerpt: &event::Excerpt) -> Excerpt<'_> {
-    Excerpt { lines: &excerpt.lines, left_out: excerpt.left_out }
-}
-
-fn detail(detail: &event::Detail) -> Detail<'_> {
-    Detail {
-        actor: &detail.actor,
-        sent: detail.sent.as_deref(),
-        expected: &detail.expected,
-        received: &detail.received,
-        waited_ms: detail.waited.map(ms),
+        log: &process.log,
     }
 }
 
 fn margin(margin: &event::Margin) -> Margin<'_> {
     let event::Margin { step, waited, bound } = margin;
     Margin { step, waited_ms: ms(*waited), bound_ms: ms(*bound), left_ms: ms(margin.left()) }
-}
-
-fn frame(frame: &event::FrameReport) -> Frame<'_> {
-    Frame {
-        at_ms: ms(frame.at),
-        actor: &frame.actor,
-        connection: frame.connection,
-        direction: match frame.direction {
-            Direction::Sent => Way::Sent,
-            Direction::Received => Way::Received,
-            Direction::Neither => Way::Neither,
-        },
-        kind: &frame.kind,
-        text: &frame.text,
-        size: frame.size,
-        hash: frame.hash.as_deref(),
-    }
-}
-
-fn flaky(check: &CheckResult) -> Option<Flaky> {
-    check.flaky.map(|flaky| Flaky { broken: flaky.broken, decided: flaky.decided })
 }
 
 fn totals(tally: &Tally) -> Totals {
@@ -905,37 +760,11 @@ fn totals(tally: &Tally) -> Totals {
     }
 }
 
-fn word(verdict: Verdict) -> Word {
-    match verdict {
-        Verdict::Pass => Word::Pass,
-        Verdict::Fail => Word::Fail,
-        Verdict::Warn => Word::Warn,
-        Verdict::Info => Word::Info,
-        Verdict::NotTestable => Word::NotTestable,
-        Verdict::Inconclusive => Word::Inconclusive,
-    }
-}
-
-/// Converts to milliseconds, to the microsecond.
-fn ms(time: Duration) -> f64 {
-    time.as_micros() as f64 / 1000.0
-}
-
 fn proposed(proposed: &super::Proposed) -> Proposed<'_> {
     Proposed {
         entry: &proposed.proposal.entry,
         complete: proposed.proposal.complete,
         unblocks: proposed.unblocks.iter().map(String::as_str).collect(),
-    }
-}
-
-fn written_standing(standing: super::Standing) -> Standing {
-    match standing {
-        super::Standing::Expected => Standing::Expected,
-        super::Standing::Flaky => Standing::Flaky,
-        super::Standing::Stale => Standing::Stale,
-        super::Standing::Undecided => Standing::Undecided,
-        super::Standing::NotPlayed => Standing::NotPlayed,
     }
 }
 

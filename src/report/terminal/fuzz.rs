@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::causes::{Alike, Blocks};
 use super::super::fuzz::{Cell, Finding, Fuzzed};
 use super::super::text::{count, printable};
-use super::super::{ProtocolReport, RunOptions};
+use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page};
 use crate::event::Verdict;
 
@@ -14,18 +14,18 @@ const IN_FULL: usize = 10;
 /// Obstacles that are named.
 const OBSTACLES: usize = 5;
 
-pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, options: &RunOptions) -> String {
+/// Returns the parts of the verdict line: `2 findings in 40 cases (seed 1)`, `1 warning`.
+pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &Fuzzed) -> Vec<String> {
     let alike = alike(protocol, fuzzed);
     let of = |verdict| alike.iter().filter(|(one, _)| one.check.verdict == verdict).count();
-    let (findings, warnings) = (of(Verdict::Fail), of(Verdict::Warn));
-    let mut parts =
-        vec![format!("{} of seed {}", count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case"), fuzzed.seed)];
-    parts.push(match findings {
+    let findings = match of(Verdict::Fail) {
         0 => "no finding".to_owned(),
         n => count(n, "finding"),
-    });
-    if warnings > 0 {
-        parts.push(count(warnings, "warning"));
+    };
+    let cases = count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case");
+    let mut parts = vec![format!("{findings} in {cases} (seed {})", fuzzed.seed)];
+    if of(Verdict::Warn) > 0 {
+        parts.push(count(of(Verdict::Warn), "warning"));
     }
     if protocol.known() > 0 {
         parts.push(format!("{} as expected", protocol.known()));
@@ -34,16 +34,10 @@ pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, options: 
     if undecided > 0 {
         parts.push(format!("{undecided} undecided"));
     }
-    let word = match protocol.exit_code(options) {
-        0 => "PASS",
-        1 => "FAIL",
-        2 => "MISTAKE",
-        _ => "INCONCLUSIVE",
-    };
-    format!("{word} {}: {}", protocol.name, parts.join(", "))
+    parts
 }
 
-impl Page<'_> {
+impl Page<'_, RunReport> {
     pub(super) fn fuzzed(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
         if fuzzed.decided == 0
             && let Some(obstacle) = fuzzed.obstacles.iter().find(|obstacle| obstacle.unreachable)
@@ -117,18 +111,6 @@ impl Page<'_> {
     }
 
     fn tried(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
-        let share = |part| format!("{:.1} %", fuzzed.rate(part));
-        self.field("seed", &fuzzed.seed.to_string());
-        self.field(
-            "cases",
-            &format!(
-                "{}, {} of them decided; of these {} after the opening, {} judged by more than survival",
-                fuzzed.cases,
-                fuzzed.decided,
-                share(fuzzed.after_opening),
-                share(fuzzed.judged)
-            ),
-        );
         for (rule, oracle) in &fuzzed.oracles {
             let broken = if oracle.broken > 0 { format!(", broken in {}", oracle.broken) } else { String::new() };
             self.field("oracle", &format!("{rule} held in {}{broken}", oracle.held));
@@ -147,6 +129,21 @@ impl Page<'_> {
         if fuzzed.decided > 0 {
             self.table(fuzzed);
         }
+    }
+
+    /// Shows how many cases were decided, and how far they reached.
+    pub(super) fn cases(&mut self, fuzzed: &Fuzzed) {
+        let share = |part| format!("{:.1} %", fuzzed.rate(part));
+        self.field(
+            "cases",
+            &format!(
+                "{} of {} decided; of these {} after the opening, {} judged by more than survival",
+                fuzzed.decided,
+                fuzzed.cases,
+                share(fuzzed.after_opening),
+                share(fuzzed.judged)
+            ),
+        );
     }
 
     /// Shows messages by mutations: at how many moments each was played.

@@ -4,36 +4,12 @@ use annotate_snippets::Level as Title;
 
 use super::super::causes::alike;
 use super::super::text::{count, printable};
-use super::super::{CheckResult, ProtocolReport, ScenarioResult, Standing, covers};
-use super::{NAMES, Page, list, or_step};
+use super::super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, Standing, covers};
+use super::{Page, list};
 use crate::deviation::proposal::to_toml;
 use crate::event::Verdict;
 
-impl Page<'_> {
-    /// Shows the deviations of the hub, with what was seen of each.
-    pub(super) fn deviations(&mut self, protocol: &ProtocolReport) {
-        for one in &protocol.deviations {
-            self.gap();
-            let text = printable(&one.text);
-            if one.standing == Standing::Stale {
-                let title = format!("{text}: the hub does as documented");
-                self.snippet(Title::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
-                let times = count(one.contradicted, "message");
-                self.field("received", &format!("{times} as documented; {} as declared", one.observed));
-                self.field("delete", "this entry");
-                continue;
-            }
-            let place = one.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
-            let word = if one.span.is_some() { "known" } else { "assumed" };
-            self.wrapped("", &format!("{word}[{}]: {text}{place}", one.name));
-            self.field("reason", &printable(&one.reason));
-            if !one.rules.is_empty() {
-                self.field("breaks", &one.rules.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
-            }
-            self.field("seen", &one.shown());
-        }
-    }
-
+impl Page<'_, RunReport> {
     /// Shows the entries that would let more rules be judged, if the target file had them.
     pub(super) fn proposals(&mut self, protocol: &ProtocolReport) {
         for proposed in protocol.proposals.iter().take(self.most()) {
@@ -71,11 +47,10 @@ impl Page<'_> {
             let report = scenario.report(check);
             let word = if known.flaky { "flaky" } else { "expected" };
             let place = self.sources.place(report.span.unwrap_or(scenario.span));
-            let what = printable(or_step(report));
+            let what = printable(report.message_or_step());
             self.wrapped("", &format!("{word}[{}]: {}: {what} ({place})", check.name, scenario.id));
             if let Some(flaky) = check.flaky {
-                let all = count(flaky.decided, "repetition");
-                self.field("flaky", &format!("{} in {} of {all}", check.verdict.name(), flaky.broken));
+                self.field("flaky", &format!("{} {}", check.verdict.name(), flaky.shown()));
             }
             self.field("reason", &printable(&known.reason));
             let [one] = &alike(vec![(*scenario, *check)])[..] else { continue };
@@ -121,7 +96,7 @@ impl Page<'_> {
                 &format!("{what} could not continue, as expected; not judged: {}.", count(checks, "check")),
             );
             self.field("reason", &printable(reason));
-            self.field("stopped", &list(&stopped, if self.style.verbose { usize::MAX } else { NAMES }));
+            self.field("stopped", &list(&stopped, self.names()));
         }
     }
 }

@@ -5,62 +5,41 @@ mod fuzz;
 mod known;
 mod process;
 
-use std::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
 
-use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
-use anstyle::{AnsiColor, Style as Paint};
+use annotate_snippets::Level as Title;
+use anstyle::AnsiColor;
 
 use super::causes::{Alike, Blocks, RootCause, alike, checks_with, symptom};
+use super::terminal_page::{self, BOLD, DIM, Page, Style, list};
 use super::text::{count, cut, printable, quoted, time};
 use super::{
-    CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, SharedCause,
-    Tally, chosen, reach, reproduce,
+    CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunReport, ScenarioResult, SharedCause, Tally, chosen,
+    reach, reproduce,
 };
 use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
 use crate::protocol::{Basis, Place};
-use crate::syntax::source::{Sources, Span};
-
-/// The style of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
-    pub color: bool,
-    /// Columns; text is wrapped to them, frames are cut.
-    pub width: usize,
-    /// Whether to list what is otherwise only counted, and to cut no list.
-    pub verbose: bool,
-}
-
-impl Default for Style {
-    fn default() -> Self {
-        Self { color: false, width: 100, verbose: false }
-    }
-}
+use crate::syntax::source::Sources;
 
 /// How many of the last frames of a failed scenario are shown.
 const LAST_FRAMES: usize = 8;
-/// How many failed scenarios, causes and warnings are shown; the rest is counted.
-const IN_FULL: usize = 20;
 /// How many failed scenarios are shown in full if all seem to have the same cause.
 const ALIKE_IN_FULL: usize = 2;
-/// Most scenario ids in a list.
-const NAMES: usize = 12;
 /// If a successful wait had less time left than this, the machine may be too slow.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice if no connection can be made.
 const UNREACHABLE_HELP: &str =
     "Is it running, and is this its address? Try the address with any other WebSocket client.";
-/// Most rules, and most characters of a message, in the line of a cause.
+/// Most rules in the line of a cause and in the verdict line.
 const FEW_RULES: usize = 3;
+/// Most characters of a message in the line of a cause.
 const CAUSE_LINE: usize = 160;
 /// Most characters of a frame or another long text.
 const LONG: usize = 400;
 
 /// Returns the whole summary; ends with a newline. `sources` has the files of the report's spans.
 pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
-    let mut page = Page { out: String::new(), style, sources, options: &report.options };
-    let version = format!("hubproof {} against {}", report.tool_version, printable(&report.options.target));
-    page.line(&page.paint(BOLD, &version));
+    let mut page = Page::new(&report.tool_version, &report.options.target, report, sources, style);
     for protocol in &report.protocols {
         page.gap();
         page.protocol(protocol);
@@ -76,16 +55,21 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
         ));
     }
     for protocol in &report.protocols {
-        page.verdict_line(protocol);
+        page.verdict(protocol.exit_code(&report.options), &protocol.name, &verdict_parts(protocol));
+        page.counts(protocol);
     }
     page.out
 }
 
-/// Returns the last line of a protocol: `FAIL concierge: 2 checks failed, 1 warning; 97 of 112 testable rules proven (119 in
-/// the pack); 94 of 110 musts judged; 12 need a hook, 4 not reached`.
-pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
+/// Returns the verdict on a protocol in one line.
+pub fn verdict_line(protocol: &ProtocolReport, exit_code: u8) -> String {
+    terminal_page::verdict_line(exit_code, &protocol.name, &verdict_parts(protocol))
+}
+
+/// Returns the parts of the verdict line: `1 of 23 rules broken (CON-042)`, `5 not judged`.
+fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     if let Some(fuzzed) = &protocol.fuzzed {
-        return fuzz::verdict_line(protocol, fuzzed, options);
+        return fuzz::verdict_parts(protocol, fuzzed);
     }
     let checks = protocol.check_tally();
     let rules = protocol.rule_totals();
@@ -94,15 +78,38 @@ pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
     if mistakes > 0 {
         parts.push(count(mistakes, "mistaken scenario"));
     }
-    let failed = protocol.unknown(Verdict::Fail);
-    if failed > 0 {
-        let flaky = protocol.scenarios.iter().flat_map(|scenario| &scenario.checks);
-        let flaky = flaky.filter(|check| check.verdict == Verdict::Fail && check.known.is_none());
-        let flaky = flaky.filter(|check| check.flaky.is_some()).count();
-        let flaky = if flaky > 0 { format!(" ({flaky} flaky)") } else { String::new() };
-        parts.push(format!("{} failed{flaky}", count(failed, "check")));
-    } else if checks.count(Verdict::Pass) > 0 {
-        parts.push(format!("{} passed", count(checks.count(Verdict::Pass), "check")));
+    let (mut broken, mut without_rule) = (BTreeSet::new(), BTreeSet::new());
+    let failed = unknown(protocol, Verdict::Fail);
+    for (scenario, check) in &failed {
+        // A scenario file outside the pack may name a rule that the pack does not have.
+        let of_pack = scenario.report(check).rules_of_verdict().filter(|used| protocol.rules.contains_key(&used.id));
+        let rules: Vec<String> = of_pack.map(|used| used.id.clone()).collect();
+        if rules.is_empty() {
+            without_rule.insert(check.name.clone());
+        }
+        broken.extend(rules);
+    }
+    let names = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
+    if !without_rule.is_empty() {
+        let names = names(without_rule);
+        parts.push(format!("{} without a rule failed ({})", count(names.len(), "check"), list(&names, names.len())));
+    }
+    let open = rules.testable - rules.proven;
+    let holds = rules.holding > 0 && failed.is_empty();
+    let of_rules = if holds || !broken.is_empty() { open.to_string() } else { count(open, "rule") };
+    if !broken.is_empty() {
+        parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", FEW_RULES));
+    } else if holds {
+        parts.push(if rules.holding == 1 {
+            "1 rule holds".to_owned()
+        } else {
+            format!("{} rules hold", rules.holding)
+        });
+    }
+    if checks.decided() == 0 {
+        parts.push("nothing could be checked".to_owned());
+    } else if open > 0 {
+        parts.push(format!("{of_rules} not judged"));
     }
     if protocol.known() > 0 {
         parts.push(format!("{} as expected", protocol.known()));
@@ -111,40 +118,17 @@ pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
     if protocol.stale().next().is_some() {
         parts.push(format!("{} in the baseline", count(protocol.stale().count(), "stale line")));
     }
-    let stale = protocol.stale_deviations().count();
-    if stale > 0 {
-        parts.push(format!("{} in the target file", count(stale, "stale deviation")));
-    }
+    parts.extend(terminal_page::stale_deviations(&protocol.deviations));
     if protocol.unknown(Verdict::Warn) > 0 {
         parts.push(count(protocol.unknown(Verdict::Warn), "warning"));
-    }
-    if checks.decided() == 0 {
-        parts.push("nothing could be checked".to_owned());
-    } else if checks.count(Verdict::Inconclusive) > 0 {
-        parts.push(format!("{} inconclusive", checks.count(Verdict::Inconclusive)));
     }
     if !protocol.unplayed.is_empty() {
         parts.push(format!("{} not played", count(protocol.unplayed.len(), "scenario")));
     }
     if parts.is_empty() {
-        parts.push(format!("{} recorded", count(checks.count(Verdict::Info), "check")));
+        parts.push(format!("{} without a rule passed", count(checks.decided(), "check")));
     }
-    let word = match protocol.exit_code(options) {
-        0 => "PASS",
-        1 => "FAIL",
-        2 => "MISTAKE",
-        _ => "INCONCLUSIVE",
-    };
-    let of = if rules.testable == 1 { "rule" } else { "rules" };
-    let reach = protocol.reach().words().map(|words| format!("; {words}")).unwrap_or_default();
-    format!(
-        "{word} {}: {}; {} of {} testable {of} proven ({} in the pack){reach}",
-        protocol.name,
-        parts.join(", "),
-        rules.proven,
-        rules.testable,
-        rules.total
-    )
+    parts
 }
 
 /// Returns why the hub may implement another protocol, in one line.
@@ -164,26 +148,7 @@ pub fn doubt(protocol: &str, doubt: Doubt) -> String {
     )
 }
 
-const BOLD: Paint = Paint::new().bold();
-const DIM: Paint = Paint::new().dimmed();
-
-fn color_of(code: u8) -> Paint {
-    let color = match code {
-        0 => AnsiColor::Green,
-        3 => AnsiColor::Yellow,
-        _ => AnsiColor::Red,
-    };
-    Paint::new().bold().fg_color(Some(color.into()))
-}
-
-struct Page<'a> {
-    out: String,
-    style: Style,
-    sources: &'a Sources,
-    options: &'a RunOptions,
-}
-
-impl Page<'_> {
+impl Page<'_, RunReport> {
     fn protocol(&mut self, protocol: &ProtocolReport) {
         let head = format!("{} {}", protocol.name, protocol.pack_version);
         let document = if protocol.document.is_empty() { String::new() } else { format!("   {}", protocol.document) };
@@ -210,7 +175,7 @@ impl Page<'_> {
         if !causes_first {
             self.causes(protocol);
         }
-        self.deviations(protocol);
+        self.deviations(&protocol.deviations);
         self.crashes(protocol);
         let mut failures = alike(unknown(protocol, Verdict::Fail));
         let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
@@ -227,7 +192,7 @@ impl Page<'_> {
             self.mistake(scenario);
         }
         // What blocks most comes first.
-        let mut weights = std::collections::BTreeMap::<&str, usize>::new();
+        let mut weights = BTreeMap::<&str, usize>::new();
         failures.iter().for_each(|one| *weights.entry(&one.scenario.id).or_default() += one.blocks.checks);
         failures.sort_by_key(|one| std::cmp::Reverse(weights.get(one.scenario.id.as_str()).copied()));
         let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
@@ -252,9 +217,9 @@ impl Page<'_> {
             self.infos(protocol);
         }
         self.log(protocol);
-        if let Some(too_little) = protocol.too_little(self.options)
+        if let Some(too_little) = protocol.too_little(&self.report.options)
             && protocol.check_tally().decided() > 0
-            && protocol.exit_code(self.options) == 3
+            && protocol.exit_code(&self.report.options) == 3
             && protocol.unplayed.is_empty()
         {
             self.gap();
@@ -280,7 +245,7 @@ impl Page<'_> {
         for cause in causes.iter().take(self.most()) {
             let what = match cause {
                 RootCause::Check(one) => {
-                    format!("{}: {}", one.check.name, printable(or_step(one.scenario.report(one.check))))
+                    format!("{}: {}", one.check.name, printable(one.scenario.report(one.check).message_or_step()))
                 }
                 RootCause::Precondition(cause) if cause.unreachable => "the hub could not be reached".to_owned(),
                 RootCause::Precondition(cause) if cause.step.is_empty() => printable(&cause.message).into_owned(),
@@ -327,10 +292,10 @@ impl Page<'_> {
         if let Some(detail) = &cause.detail {
             self.detail(detail);
         }
-        self.field("stopped", &list(&cause.scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
+        self.field("stopped", &list(&cause.scenarios, self.names()));
         self.blocks(&cause.blocks);
         if let Some(first) = cause.scenarios.first() {
-            self.command(&reproduce(self.options, &protocol.name, &chosen(first), 1));
+            self.command(&reproduce(&self.report.options, &protocol.name, &chosen(first), 1));
         }
     }
 
@@ -338,7 +303,7 @@ impl Page<'_> {
     fn unreachable(&mut self, message: &str, needed: &str, never: bool) {
         let (message, end) = sentence(message);
         let nothing = if never { "nothing was checked" } else { "it was reachable before" };
-        let target = printable(&self.options.target);
+        let target = printable(&self.report.options.target);
         let what = format!("The hub at {target} could not be reached: {message}{end}");
         self.wrapped("", &format!("{what} {needed} needed a connection; {nothing}."));
         self.wrapped("  ", UNREACHABLE_HELP);
@@ -368,10 +333,10 @@ impl Page<'_> {
         for Alike { check, also, blocks, .. } in failures {
             self.gap();
             let report = scenario.report(check);
-            let title = format!("{}: {}", scenario.id, printable(or_step(report)));
+            let title = format!("{}: {}", scenario.id, printable(report.message_or_step()));
             self.snippet(Title::ERROR.with_name("fail"), Some(&check.name), &title, report.span);
             if let Some(flaky) = check.flaky {
-                self.field("flaky", &format!("failed in {} of {}", flaky.broken, count(flaky.decided, "repetition")));
+                self.field("flaky", &format!("failed {}", flaky.shown()));
             }
             self.rules(protocol, report);
             if let Some(detail) = &report.detail {
@@ -388,12 +353,11 @@ impl Page<'_> {
         self.frames(scenario, run);
         self.gap();
         let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
-        self.command(&reproduce(self.options, &protocol.name, &scenario.again, repeat));
+        self.command(&reproduce(&self.report.options, &protocol.name, &scenario.again, repeat));
     }
 
     fn rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
-        // Only rules with the check's verdict: one that it names at a lower level may hold.
-        for (used, _) in check.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
+        for used in check.rules_of_verdict() {
             let Some(rule) = protocol.rules.get(&used.id) else {
                 self.field("rule", &format!("{} ({})", used.id, used.level.name()));
                 continue;
@@ -448,14 +412,14 @@ impl Page<'_> {
         for Alike { scenario, check, also, blocks } in warned.iter().take(self.most()) {
             self.gap();
             let report = scenario.report(check);
-            let flaky = check
-                .flaky
-                .map(|flaky| format!(" (in {} of {})", flaky.broken, count(flaky.decided, "repetition")))
-                .unwrap_or_default();
-            let yellow = Paint::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+            let flaky = check.flaky.map(|flaky| format!(" ({})", flaky.shown())).unwrap_or_default();
+            let yellow = BOLD.fg_color(Some(AnsiColor::Yellow.into()));
             let head = self.paint(yellow, &format!("warn[{}]", check.name));
             let place = self.sources.place(report.span.unwrap_or(scenario.span));
-            self.wrapped("", &format!("{head}: {}: {}{flaky} ({place})", scenario.id, printable(or_step(report))));
+            self.wrapped(
+                "",
+                &format!("{head}: {}: {}{flaky} ({place})", scenario.id, printable(report.message_or_step())),
+            );
             self.rules(protocol, report);
             if let Some(detail) = &report.detail {
                 let brief = Detail { sent: None, waited: None, ..detail.clone() };
@@ -507,14 +471,14 @@ impl Page<'_> {
     /// Shows what could not be judged because of this.
     fn blocks(&mut self, blocks: &Blocks) {
         if blocks.checks > 0 {
-            self.field("blocks", &blocked(blocks, if self.style.verbose { usize::MAX } else { NAMES }));
+            self.field("blocks", &blocked(blocks, self.names()));
         }
     }
 
     /// Shows other scenarios with the same failure.
     fn also(&mut self, scenarios: &[String]) {
         if !scenarios.is_empty() {
-            self.field("also in", &list(scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
+            self.field("also in", &list(scenarios, self.names()));
         }
     }
 
@@ -523,7 +487,7 @@ impl Page<'_> {
         let report = scenario.report(check);
         let place = self.sources.place(report.span.unwrap_or(scenario.span));
         let also = if also.is_empty() { String::new() } else { format!(", also in {}", count(also.len(), "scenario")) };
-        let what = printable(or_step(report));
+        let what = printable(report.message_or_step());
         self.wrapped("", &format!("{word}[{}]: {}: {what} ({place}){also}", check.name, scenario.id));
     }
 
@@ -531,9 +495,7 @@ impl Page<'_> {
 
     fn numbers(&mut self, protocol: &ProtocolReport) {
         let rules = protocol.rule_totals();
-        let checks = protocol.check_tally();
         self.field("scenarios", &tally(&protocol.scenario_tally()));
-        self.field("checks", &tally(&checks));
         self.field(
             "rules",
             &format!(
@@ -547,10 +509,11 @@ impl Page<'_> {
         for (need, waiting) in protocol.unmet_needs() {
             let what = [(waiting.scenarios, "scenario"), (waiting.checks, "check"), (waiting.rules, "rule")];
             let what: Vec<String> = what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
-            self.field("not tested", &format!("{}: unmet need `{}`", what.join(", "), printable(need)));
+            self.field("not tested", &format!("{}: unmet need `{}`", what.join(", "), printable(&need.name)));
         }
         if !protocol.unmet_needs().is_empty() {
-            let words = self.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
+            let words =
+                self.report.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
             let command = words.map(quoted).collect::<Vec<_>>().join(" ");
             self.field("", "To see what `--set` and a target file can provide:");
             self.field("", &self.paint(BOLD, &command));
@@ -574,9 +537,9 @@ impl Page<'_> {
             self.field("hub", &process::starts(process));
         }
         if !protocol.unplayed.is_empty() {
-            self.field("not played", &list(&protocol.unplayed, if self.style.verbose { usize::MAX } else { NAMES }));
+            self.field("not played", &list(&protocol.unplayed, self.names()));
         }
-        if self.style.verbose || protocol.exit_code(self.options) != 0 {
+        if self.style.verbose || protocol.exit_code(&self.report.options) != 0 {
             self.leftovers(protocol);
         }
         if let Some((scenario, margin)) = protocol.slimmest() {
@@ -602,7 +565,7 @@ impl Page<'_> {
     }
 
     fn leftovers(&mut self, protocol: &ProtocolReport) {
-        let mut by_message = std::collections::BTreeMap::<&str, usize>::new();
+        let mut by_message = BTreeMap::<&str, usize>::new();
         for (message, n) in protocol.scenarios.iter().flat_map(|scenario| &scenario.telling().leftovers) {
             *by_message.entry(message).or_default() += n;
         }
@@ -612,95 +575,32 @@ impl Page<'_> {
                 by_message.iter().map(|(message, n)| format!("{n} {}", printable(message))).collect();
             self.field(
                 "unmatched",
-                &format!("{} that no step expected: {}", count(total, "frame"), list(&each, NAMES)),
+                &format!("{} that no step expected: {}", count(total, "frame"), list(&each, self.names())),
             );
         }
     }
 
-    fn verdict_line(&mut self, protocol: &ProtocolReport) {
-        let line = verdict_line(protocol, self.options);
-        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        self.line(&format!("{} {rest}", self.paint(color_of(protocol.exit_code(self.options)), word)));
+    /// Shows the counts below the verdict line.
+    fn counts(&mut self, protocol: &ProtocolReport) {
+        if let Some(fuzzed) = &protocol.fuzzed {
+            return self.cases(fuzzed);
+        }
+        let flaky = protocol.scenarios.iter().flat_map(|scenario| &scenario.checks).filter(|one| one.flaky.is_some());
+        let flaky = match flaky.count() {
+            0 => String::new(),
+            flaky => format!("; {flaky} flaky"),
+        };
+        self.field("checks", &format!("{}{flaky}", tally(&protocol.check_tally())));
+        if let Some(reach) = protocol.reach().words() {
+            self.field("musts", &reach);
+        }
     }
 
     // Output.
 
-    fn most(&self) -> usize {
-        if self.style.verbose { usize::MAX } else { IN_FULL }
-    }
-
-    fn more(&mut self, all: usize, what: &str) {
-        if all > self.most() {
-            self.gap();
-            self.line(&format!(
-                "... and {} more; --verbose shows all, and so does --report json=FILE",
-                count(all - self.most(), what)
-            ));
-        }
-    }
-
-    fn paint(&self, paint: Paint, text: &str) -> String {
-        if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
-    }
-
-    /// Adds an empty line, never two.
-    fn gap(&mut self) {
-        if !self.out.is_empty() && !self.out.ends_with("\n\n") {
-            self.out.push('\n');
-        }
-    }
-
-    fn line(&mut self, text: &str) {
-        self.out.push_str(text.trim_end());
-        self.out.push('\n');
-    }
-
-    fn wrapped(&mut self, indent: &str, text: &str) {
-        let options = self.wrapping().initial_indent(indent).subsequent_indent("  ");
-        for line in textwrap::wrap(text, options) {
-            self.line(&line);
-        }
-    }
-
-    /// Wraps only at blanks, so that JSON, names and places can be copied.
-    fn wrapping<'a>(&self) -> textwrap::Options<'a> {
-        textwrap::Options::new(self.style.width.max(40))
-            .break_words(false)
-            .word_separator(textwrap::WordSeparator::AsciiSpace)
-            .word_splitter(textwrap::WordSplitter::NoHyphenation)
-    }
-
-    /// Writes `  name       text`, with the text wrapped in its column.
-    fn field(&mut self, name: &str, text: &str) {
-        let head = format!("  {name:<12}");
-        let options = self.wrapping().initial_indent(&head).subsequent_indent("              ");
-        for line in textwrap::wrap(text, options) {
-            self.line(&line);
-        }
-    }
-
     /// Writes a command, never wrapped, so that it can be copied.
     fn command(&mut self, command: &str) {
         self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
-    }
-
-    fn snippet(&mut self, level: Title<'_>, id: Option<&str>, title: &str, span: Option<Span>) {
-        let mut heading = level.primary_title(title);
-        if let Some(id) = id {
-            heading = heading.id(id);
-        }
-        let group = match span {
-            None => Group::with_title(heading),
-            Some(span) => {
-                let file = self.sources.file(span.file);
-                let caret = AnnotationKind::Primary.span(first_line(&file.text, span));
-                heading.element(Snippet::source(&file.text).path(&file.path).annotation(caret))
-            }
-        };
-        let renderer = if self.style.color { Renderer::styled() } else { Renderer::plain() };
-        let text = renderer.decor_style(DecorStyle::Ascii).term_width(self.style.width).render(&[group]);
-        // Writing into a String cannot fail.
-        let _ = writeln!(self.out, "{text}");
     }
 }
 
@@ -762,11 +662,6 @@ fn blocked(blocks: &Blocks, most: usize) -> String {
     format!("{}{of}", count(blocks.checks, "check"))
 }
 
-fn list(names: &[String], most: usize) -> String {
-    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
-}
-
 /// Returns a message as the end of a sentence, and the full stop that it still needs: none after a question.
 fn sentence(message: &str) -> (String, &'static str) {
     let message = printable(message).trim_end_matches('.').to_owned();
@@ -774,23 +669,11 @@ fn sentence(message: &str) -> (String, &'static str) {
     (message, end)
 }
 
-fn or_step(check: &CheckReport) -> &str {
-    if check.message.is_empty() { &check.step } else { &check.message }
-}
-
 /// Returns checks of this verdict that no baseline expects.
 fn unknown(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
     let mut checks = checks_with(protocol, verdict);
     checks.retain(|(_, check)| check.known.is_none());
     checks
-}
-
-/// Returns the first line of a span, so that a snippet does not draw a whole block.
-fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
-    let end = (span.end as usize).min(text.len());
-    let start = (span.start as usize).min(end);
-    let line = text.get(start..end).and_then(|part| part.find('\n')).map_or(end, |at| start + at);
-    start..line
 }
 
 #[cfg(test)]
@@ -852,7 +735,7 @@ mod tests {
         let mut run = Run::hostile();
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
-        let end = "(9 in the pack); 5 of 6 musts judged; 1 checked below their level\n";
+        let end = "  musts       5 of 6 judged; 1 checked\n              below their level\n";
         assert!(text.ends_with(end), "{text}");
         // Spans beyond the end of their sources.
         let paths: Vec<String> = (0..10).map(|i| format!("file-{i}.yaml")).collect();

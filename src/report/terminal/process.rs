@@ -1,8 +1,8 @@
 //! The hub's process on the page: its starts, crashes and output.
 
-use super::super::ProtocolReport;
 use super::super::text::{count, cut, printable};
-use super::{DIM, NAMES, Page, list};
+use super::super::{ProtocolReport, RunReport};
+use super::{DIM, Page, list};
 use crate::event::{Crash, Excerpt, ProcessReport};
 
 /// How many of the last lines of a log are shown.
@@ -38,7 +38,7 @@ fn times(n: usize) -> String {
     }
 }
 
-impl Page<'_> {
+impl Page<'_, RunReport> {
     pub(super) fn crashes(&mut self, protocol: &ProtocolReport) {
         for process in &protocol.processes {
             let unexplained: Vec<&Crash> = process.unexplained().collect();
@@ -69,7 +69,7 @@ impl Page<'_> {
             (None, several) => format!(
                 "while {} were played on it: {}; played again alone, none of them crashed it",
                 count(several.len(), "scenario"),
-                list(several, NAMES)
+                list(several, self.names())
             ),
         };
         self.wrapped("", &format!("The hub {} ({}) {when}.", crash.verb(), printable(&crash.status)));
@@ -80,7 +80,7 @@ impl Page<'_> {
 
     /// Shows the end of the hub's output if the run failed and no crash has shown it.
     pub(super) fn log(&mut self, protocol: &ProtocolReport) {
-        if protocol.exit_code(self.options) == 0 {
+        if protocol.exit_code(&self.report.options) == 0 {
             return;
         }
         for process in protocol.processes.iter().filter(|process| process.crashes.is_empty()) {

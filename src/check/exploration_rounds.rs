@@ -1,0 +1,114 @@
+//! A run of `check` in rounds: with `explore`, each further round assumes the deviations that the rounds before propose,
+//! and plays again what departed from its document, until no new deviation is proposed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Options, hang, stamp};
+use crate::deviation::Deviations;
+use crate::event::{ProcessReport, ScenarioReport};
+use crate::hub::prepare::Subject;
+use crate::report::{Aggregator, Outline, RunOptions, RunReport};
+use crate::scenario::Isolation;
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::{Sources, Span};
+use crate::syntax::yaml::Node;
+
+/// Most rounds that assume further deviations.
+const FURTHER: usize = 8;
+
+pub struct Rounds {
+    /// What the next round plays.
+    subjects: Vec<Subject>,
+    options: Options,
+    explore: bool,
+    /// Number of rounds so far.
+    played: usize,
+    begun: Instant,
+    /// When the present round began, since the run began.
+    round_begun: Duration,
+    reports: Aggregator,
+    /// Ids of scenarios that may leave the hub unusable.
+    destructive: BTreeSet<String>,
+}
+
+impl Rounds {
+    pub fn new(subjects: Vec<Subject>, outlines: Vec<Outline>, options: Options, explore: bool) -> Self {
+        let programs = subjects.iter().flat_map(|subject| &subject.programs);
+        let destructive = programs.filter(|program| program.isolation == Isolation::Destructive);
+        let destructive = destructive.map(|program| program.id.clone()).collect();
+        let (begun, reports) = (Instant::now(), Aggregator::new(outlines));
+        Self { subjects, options, explore, played: 0, begun, round_begun: Duration::ZERO, reports, destructive }
+    }
+
+    /// Returns what [`super::run`] plays in the next round; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// A proposed deviation is not valid.
+    pub fn next_round(&mut self, sources: &mut Sources) -> Result<Option<(Vec<Subject>, Options)>, Vec<Diagnostic>> {
+        let first = self.played == 0;
+        if !first && !(self.explore && self.played <= FURTHER && self.assume_proposals(sources)?) {
+            return Ok(None);
+        }
+        for subject in &self.subjects {
+            self.reports.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
+        }
+        // A hub may keep the names of the rounds before.
+        let stamp = if first { self.options.stamp.clone() } else { stamp() };
+        self.played += 1;
+        self.round_begun = self.begun.elapsed();
+        Ok(Some((self.subjects.clone(), Options { stamp, ..self.options.clone() })))
+    }
+
+    /// Assumes the proposals of all rounds so far. Returns whether there is a scenario to play with them.
+    fn assume_proposals(&mut self, sources: &mut Sources) -> Result<bool, Vec<Diagnostic>> {
+        let so_far = self.reports.clone().finish(RunOptions::default(), 0, Duration::ZERO, false);
+        for (subject, protocol) in self.subjects.iter_mut().zip(&so_far.protocols) {
+            let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
+            let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
+            let own = self.reports.reports_mut(&protocol.name);
+            let departs =
+                |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.is_of_another_form();
+            let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
+            subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
+            if !subject.programs.is_empty() {
+                let file = sources.add("assumed deviations", "");
+                let nodes: Vec<Node> = entries.iter().map(|entry| Node::of(entry, Span::new(file, 0..0))).collect();
+                let assumed = Deviations::read(&nodes, &subject.pack, &subject.shared, true)?;
+                subject.deviations = Arc::new(subject.deviations.and(assumed));
+            }
+        }
+        Ok(self.subjects.iter().any(|subject| !subject.programs.is_empty()))
+    }
+
+    /// Adds the report of a scenario of the present round.
+    pub fn add(&mut self, mut report: ScenarioReport) {
+        report.begun += self.round_begun;
+        self.reports.add(report);
+    }
+
+    /// Looks for hangs of the hub, and returns the report of the run. `processes` are those of the hubs that the run
+    /// started, each with its protocol.
+    pub fn finish(
+        mut self,
+        processes: Vec<(String, ProcessReport)>,
+        shown: RunOptions,
+        interrupted: bool,
+    ) -> RunReport {
+        for subject in &self.subjects {
+            let mut own = self.reports.reports_mut(&subject.pack.name);
+            // What may leave the hub unusable shows no hang.
+            own.retain(|report| !self.destructive.contains(&report.id));
+            hang::judge(&mut own);
+        }
+        for (protocol, process) in processes {
+            self.reports.process(&protocol, process);
+        }
+        let started = u64::try_from(self.options.now_ms).unwrap_or(0);
+        self.reports.finish(shown, started, self.begun.elapsed(), interrupted)
+    }
+}

@@ -1,0 +1,205 @@
+//! A page for the terminal: lines, aligned fields, colours, and what the pages of all engines have in common.
+
+use std::fmt::Write;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
+use anstyle::{AnsiColor, Style as Paint};
+
+use super::text::{count, printable};
+use super::{Deviating, Standing};
+use crate::syntax::source::{Sources, Span};
+
+/// The style of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    pub color: bool,
+    /// Columns; text is wrapped to them, frames are cut.
+    pub width: usize,
+    /// Whether to list what is otherwise only counted, and to cut no list.
+    pub verbose: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { color: false, width: 100, verbose: false }
+    }
+}
+
+pub const BOLD: Paint = Paint::new().bold();
+pub const DIM: Paint = Paint::new().dimmed();
+/// How many failed scenarios, causes and warnings are shown; the rest is counted.
+const IN_FULL: usize = 20;
+/// Most names in a list.
+const NAMES: usize = 12;
+
+/// Returns the word for an exit code.
+fn verdict_word(exit_code: u8) -> &'static str {
+    match exit_code {
+        0 => "PASS",
+        1 => "FAIL",
+        2 => "MISTAKE",
+        _ => "INCONCLUSIVE",
+    }
+}
+
+/// Formats `FAIL concierge: 1 of 23 rules broken (CON-042), 5 not judged`.
+pub fn verdict_line(exit_code: u8, name: &str, parts: &[String]) -> String {
+    format!("{} {name}: {}", verdict_word(exit_code), parts.join(", "))
+}
+
+/// Formats `1 of 23 rules broken (CON-042)`, with at most `most` of the names.
+pub fn broken(names: &[String], all: usize, what: &str, most: usize) -> String {
+    format!("{} of {} broken ({})", names.len(), count(all, what), list(names, most))
+}
+
+pub fn list(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
+}
+
+/// The text of a page, and the report that it shows.
+pub struct Page<'a, R> {
+    pub out: String,
+    pub style: Style,
+    /// The files of the report's spans.
+    pub sources: &'a Sources,
+    pub report: &'a R,
+}
+
+impl<'a, R> Page<'a, R> {
+    /// Begins a page with the version of the tool and the hub.
+    pub fn new(tool_version: &str, target: &str, report: &'a R, sources: &'a Sources, style: Style) -> Self {
+        let mut page = Self { out: String::new(), style, sources, report };
+        page.line(&page.paint(BOLD, &format!("hubproof {tool_version} against {}", printable(target))));
+        page
+    }
+
+    /// Returns the number of items that a list shows.
+    pub fn most(&self) -> usize {
+        if self.style.verbose { usize::MAX } else { IN_FULL }
+    }
+
+    /// Returns the number of names that a list in a line shows.
+    pub fn names(&self) -> usize {
+        if self.style.verbose { usize::MAX } else { NAMES }
+    }
+
+    pub fn more(&mut self, all: usize, what: &str) {
+        if all > self.most() {
+            self.gap();
+            self.line(&format!(
+                "... and {} more; --verbose shows all, and so does --report json=FILE",
+                count(all - self.most(), what)
+            ));
+        }
+    }
+
+    pub fn paint(&self, paint: Paint, text: &str) -> String {
+        if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
+    }
+
+    /// Adds an empty line, never two.
+    pub fn gap(&mut self) {
+        if !self.out.is_empty() && !self.out.ends_with("\n\n") {
+            self.out.push('\n');
+        }
+    }
+
+    pub fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    pub fn wrapped(&mut self, indent: &str, text: &str) {
+        self.wrap(indent, "  ", text);
+    }
+
+    /// Wraps only at blanks, so that JSON, names and places can be copied.
+    fn wrap(&mut self, first_indent: &str, indent: &str, text: &str) {
+        let options = textwrap::Options::new(self.style.width.max(40))
+            .break_words(false)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .initial_indent(first_indent)
+            .subsequent_indent(indent);
+        for line in textwrap::wrap(text, options) {
+            self.line(&line);
+        }
+    }
+
+    /// Writes `  name       text`, with the text wrapped in its column.
+    pub fn field(&mut self, name: &str, text: &str) {
+        self.wrap(&format!("  {name:<11} "), "              ", text);
+    }
+
+    /// Writes the verdict line.
+    pub fn verdict(&mut self, exit_code: u8, name: &str, parts: &[String]) {
+        let color = match exit_code {
+            0 => AnsiColor::Green,
+            3 => AnsiColor::Yellow,
+            _ => AnsiColor::Red,
+        };
+        let (word, line) = (verdict_word(exit_code), verdict_line(exit_code, name, parts));
+        let painted = self.paint(BOLD.fg_color(Some(color.into())), word);
+        self.line(&format!("{painted}{}", &line[word.len()..]));
+    }
+
+    /// Shows a title, and the first line of a span below it.
+    pub fn snippet(&mut self, level: Title<'_>, id: Option<&str>, title: &str, span: Option<Span>) {
+        let mut heading = level.primary_title(title);
+        if let Some(id) = id {
+            heading = heading.id(id);
+        }
+        let group = match span {
+            None => Group::with_title(heading),
+            Some(span) => {
+                let file = self.sources.file(span.file);
+                let caret = AnnotationKind::Primary.span(first_line(&file.text, span));
+                heading.element(Snippet::source(&file.text).path(&file.path).annotation(caret))
+            }
+        };
+        let renderer = if self.style.color { Renderer::styled() } else { Renderer::plain() };
+        let text = renderer.decor_style(DecorStyle::Ascii).term_width(self.style.width).render(&[group]);
+        // Writing into a String cannot fail.
+        let _ = writeln!(self.out, "{text}");
+    }
+
+    /// Shows the deviations of the hub, with what was seen of each.
+    pub fn deviations(&mut self, deviations: &[Deviating]) {
+        for one in deviations {
+            self.gap();
+            let text = printable(&one.text);
+            if one.standing == Standing::Stale {
+                let title = format!("{text}: the hub does as documented");
+                self.snippet(Title::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
+                let times = count(one.contradicted, "message");
+                self.field("received", &format!("{times} as documented; {} as declared", one.observed));
+                self.field("delete", "this entry");
+                continue;
+            }
+            let place = one.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
+            let word = if one.span.is_some() { "known" } else { "assumed" };
+            self.wrapped("", &format!("{word}[{}]: {text}{place}", one.name));
+            self.field("reason", &printable(&one.reason));
+            if !one.rules.is_empty() {
+                self.field("breaks", &one.rules.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+            }
+            self.field("seen", &one.shown());
+        }
+    }
+}
+
+/// Returns the part of the verdict line about deviations that the hub does not show any more.
+pub fn stale_deviations(deviations: &[Deviating]) -> Option<String> {
+    let stale = deviations.iter().filter(|one| one.is_stale()).count();
+    (stale > 0).then(|| format!("{} in the target file", count(stale, "stale deviation")))
+}
+
+/// Returns the first line of a span, so that a snippet does not draw a whole block.
+fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
+    let end = (span.end as usize).min(text.len());
+    let start = (span.start as usize).min(end);
+    let line = text.get(start..end).and_then(|part| part.find('\n')).map_or(end, |at| start + at);
+    start..line
+}
