@@ -65,11 +65,9 @@ impl Names for View<'_> {
         &self.conversation.world
     }
 
-    fn omits(&self, source: &str) -> bool {
-        source.strip_prefix("hub.").is_some_and(|name| {
-            self.conversation.program.shared.settings.get(name).is_some_and(|setting| setting.optional)
-                && !self.conversation.config.settings.contains_key(name)
-        })
+    fn omits(&self, setting: &str) -> bool {
+        self.conversation.program.shared.settings.get(setting).is_some_and(|declared| declared.optional)
+            && !self.conversation.config.settings.contains_key(setting)
     }
 }
 
