@@ -90,7 +90,7 @@ const FRESH: usize = 16;
 fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
     let mut sources = Sources::default();
     let folder = disk::folder(protocol, &mut sources);
-    let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1).ok().unwrap());
+    let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1, Default::default()).ok().unwrap());
     let before = cpu("");
     let numbers = || campaign.scheduler.numbers(wanted).take(conversations);
     let made = numbers().filter_map(|number| campaign.scheduler.case(&campaign.corpus, number));

@@ -1,51 +1,40 @@
-//! Templates of hooks: `${...}` is a minijinja expression over `args`, `message` and `hub`.
+//! Templates of hooks: `${...}` is an expression over `args`, `message` and `hub`, as in scenarios, and gives text.
 
-use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
-use minijinja::value::ValueKind;
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use serde_json::Value;
 
-use crate::scenario::template::closing;
-use crate::syntax::diagnostic::suggest;
+use crate::scenario::functions::World;
+use crate::scenario::template::{BUILTIN, Names, Template};
+use crate::scenario::value::{Bound, EvalError};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::source::{Sources, Span};
+use crate::syntax::yaml::{Kind, Node, Text};
 
 /// The variables of an expression.
 pub const NAMES: [&str; 3] = ["args", "message", "hub"];
 
-/// An error in one expression, with its range in the text.
+/// The function that hooks can call. The others are about a conversation, or are filters, too.
+const JSON: &str = "json";
+
+/// A template that cannot be filled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct TemplateError {
-    pub range: Range<usize>,
-    pub message: String,
-    pub help: Option<String>,
-}
+#[error("{0}")]
+pub struct TemplateError(String);
 
 /// Returns all errors that can be found without values.
-pub fn check(text: &str) -> Vec<TemplateError> {
-    let parts = match split(text) {
-        Ok(parts) => parts,
-        Err(error) => return vec![error],
-    };
+pub fn check(node: &Node) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
-    for part in parts {
-        let Part::Expression(range) = part else {
-            continue;
-        };
-        match ENGINE.compile_expression(&text[range.clone()]) {
-            Err(error) => errors.push(wrong(range, &error)),
-            Ok(expression) => {
-                let mut names: Vec<String> = expression.undeclared_variables(false).into_iter().collect();
-                names.retain(|name| !NAMES.contains(&name.as_str()) && ENGINE.globals().all(|(n, _)| n != name));
-                names.sort();
-                errors.extend(names.into_iter().map(|name| TemplateError {
-                    range: range.clone(),
-                    message: format!("`{name}` is not known here"),
-                    help: Some(suggest(&name, NAMES, "a hook sees args, message and hub (the settings)")),
-                }));
+    Template::read(node, &mut errors).expressions(&mut |expression| {
+        for dotted in &expression.uses {
+            let root = dotted.split('.').next().unwrap_or(dotted);
+            if !NAMES.contains(&root) && root != JSON && !BUILTIN.contains(&root) {
+                let help = suggest(root, NAMES, "a hook sees args, message and hub (the settings)");
+                let error = Diagnostic::error(expression.place(dotted, 0), format!("`{root}` is not known here"));
+                errors.push(error.help(help));
             }
         }
-    }
+    });
     errors
 }
 
@@ -54,94 +43,32 @@ pub fn check(text: &str) -> Vec<TemplateError> {
 /// # Errors
 ///
 /// An expression does not compile, uses an undefined value, or yields something other than text or a number.
-pub fn fill(text: &str, context: &serde_json::Value) -> Result<String, TemplateError> {
-    let context = Value::from(minijinja::value::Serde(context));
-    let mut filled = String::with_capacity(text.len());
-    for part in split(text)? {
-        match part {
-            Part::Text(range) => filled.push_str(&text[range]),
-            Part::Expression(range) => {
-                let source = &text[range.clone()];
-                let value = ENGINE
-                    .compile_expression(source)
-                    .and_then(|expression| expression.eval(context.clone()))
-                    .map_err(|error| wrong(range.clone(), &error))?;
-                match value.kind() {
-                    ValueKind::String | ValueKind::Number => filled.push_str(&value.to_string()),
-                    kind => return Err(unfit(range, source, kind)),
-                }
-            }
-        }
+pub fn fill(text: &str, context: &Value) -> Result<String, TemplateError> {
+    let span = Span::new(Sources::default().add("hook", ""), 0..0);
+    let node = Node { span, kind: Kind::Text(Text { value: text.to_owned(), inner: None }) };
+    let mut errors = Vec::new();
+    let template = Template::read(&node, &mut errors);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(TemplateError(error.message));
     }
-    Ok(filled)
+    let names = HookNames { context, world: Arc::new(World::new("hook")) };
+    template.text(&names).map_err(|error: EvalError| TemplateError(error.to_string()))
 }
 
-enum Part {
-    Text(Range<usize>),
-    /// The text between the braces.
-    Expression(Range<usize>),
+/// The variables of one call.
+struct HookNames<'a> {
+    context: &'a Value,
+    world: Arc<World>,
 }
 
-/// Splits at `${` and its `}`: brackets and quotes inside are balanced.
-fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while let Some(found) = text[at..].find("${") {
-        let start = at + found + 2;
-        let Some(length) = closing(&text[start..]) else {
-            return Err(TemplateError {
-                range: start - 2..text.len(),
-                message: "this `${` is never closed".to_owned(),
-                help: Some("an expression ends with `}`; brackets and quotes inside must be closed first".to_owned()),
-            });
-        };
-        if at < start - 2 {
-            parts.push(Part::Text(at..start - 2));
-        }
-        parts.push(Part::Expression(start..start + length));
-        at = start + length + 1;
+impl Names for HookNames<'_> {
+    fn lookup(&self, name: &str) -> Option<Bound> {
+        self.context.get(name).cloned().map(Bound::plain)
     }
-    if at < text.len() {
-        parts.push(Part::Text(at..text.len()));
+
+    fn world(&self) -> &Arc<World> {
+        &self.world
     }
-    Ok(parts)
-}
-
-static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut engine = Environment::new();
-    engine.set_undefined_behavior(UndefinedBehavior::Strict);
-    engine.add_function("json", json);
-    engine
-});
-
-/// Returns the JSON text of a value; fails for an undefined one.
-fn json(value: Value) -> Result<String, Error> {
-    if value.is_undefined() {
-        return Err(Error::new(ErrorKind::UndefinedError, "json() was called with an undefined value"));
-    }
-    serde_json::to_string(&value).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
-}
-
-fn wrong(range: Range<usize>, error: &Error) -> TemplateError {
-    let message = match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    };
-    TemplateError { range, message, help: None }
-}
-
-fn unfit(range: Range<usize>, source: &str, kind: ValueKind) -> TemplateError {
-    let source = source.trim();
-    let (message, help) = match kind {
-        ValueKind::Undefined => {
-            (format!("`{source}` is not there"), "is it among the args of the hook step?".to_owned())
-        }
-        kind => (
-            format!("`{source}` is {kind}, not text or a number"),
-            format!("write ${{json({source})}} for its JSON text"),
-        ),
-    };
-    TemplateError { range, message, help: Some(help) }
 }
 
 #[cfg(test)]
@@ -150,11 +77,19 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
+    fn mistakes(text: &str) -> Vec<(std::ops::Range<usize>, String)> {
+        let file = Sources::default().add("target.toml", text);
+        let span = Span::new(file, 0..text.len());
+        let node = Node { span, kind: Kind::Text(Text { value: text.to_owned(), inner: Some(span) }) };
+        check(&node).into_iter().map(|error| (error.span.map(Span::range).unwrap_or_default(), error.message)).collect()
+    }
+
     #[rstest]
     #[case("plain {{ text }} {% raw", "plain {{ text }} {% raw")]
     #[case("", "")]
     #[case("/events/${args.project}?n=${args.n}", "/events/p 1?n=3")]
     #[case("${args.project}${hub.version}", "p 10.1.0")]
+    #[case("${args.n}", "3")]
     #[case("${args['project'] | upper}!", "P 1!")]
     #[case("${ {'a}': '}'}['a}'] }", "}")]
     #[case("${json(message)}", r#"{"z":1,"a":["<b>",null,18446744073709551615]}"#)]
@@ -167,34 +102,47 @@ mod tests {
             "message": { "z": 1, "a": ["<b>", null, u64::MAX] },
             "hub": { "version": "0.1.0" },
         });
-        assert_eq!(check(text), []);
+        assert_eq!(mistakes(text), []);
         assert_eq!(fill(text, &context).as_deref(), Ok(expected));
     }
 
     #[rstest]
-    #[case("${args.nothing}", "`args.nothing` is not there")]
-    #[case("${args}", "`args` is map, not text or a number")]
-    #[case("${true}", "`true` is bool, not text or a number")]
-    #[case("${none}", "`none` is none, not text or a number")]
-    #[case("${json(args.nothing)}", "undefined value: json() was called with an undefined value")]
+    #[case("${args.nothing}", "`args.nothing` is missing")]
+    #[case(
+        "${args}",
+        "`${args}` inside text gives {}, which is neither text nor a number; `${json(args)}` gives its JSON text"
+    )]
+    #[case(
+        "${none}",
+        "`${none}` inside text gives null, which is neither text nor a number; `${json(none)}` gives its JSON text"
+    )]
+    #[case("${json(args.nothing)}", "`${json(args.nothing)}`: `json()` is missing")]
     fn a_template_with_missing_or_structured_values_is_an_error(#[case] text: &str, #[case] message: &str) {
-        assert_eq!(check(text), []);
+        assert_eq!(mistakes(text), []);
         let error = fill(text, &json!({ "args": {} })).expect_err("must not be filled");
-        assert_eq!(error.message, message);
+        assert_eq!(error.to_string(), message);
     }
 
     #[rstest]
-    #[case("a ${args.x", 2..10, "this `${` is never closed")]
-    #[case("a ${'}", 2..6, "this `${` is never closed")]
-    #[case("a ${arg.x} b", 4..9, "`arg` is not known here")]
-    #[case("a ${1 +} b", 4..7, "syntax error: unexpected end of input, expected expression")]
+    #[case::of_the_engine(format!("${{{}}}", vec!["1"; 1 << 20].join("+")), "is longer than 4096 bytes")]
+    #[case::of_its_value("${'x' * 1000000000000}".to_owned(), "repeated string is too large")]
+    fn a_runaway_template_ends_with_an_error(#[case] text: String, #[case] message: &str) {
+        let error = fill(&text, &json!({})).expect_err("must not be filled").to_string();
+        assert!(error.ends_with(message), "{error}");
+    }
+
+    #[rstest]
+    #[case("a ${args.x", 2..4, "`${` has no closing `}`")]
+    #[case("a ${'}", 2..4, "`${` has no closing `}`")]
+    #[case("a ${arg.x} b", 4..7, "`arg` is not known here")]
+    #[case("a ${uuid()} b", 4..8, "`uuid` is not known here")]
+    #[case("a ${args.x | uper} b", 13..17, "there is no filter `uper`")]
+    #[case("a ${1 +} b", 6..7, "`${1 +}` is not an expression: unexpected end of input, expected expression")]
     fn errors_of_a_template_are_found_before_it_is_filled(
         #[case] text: &str,
-        #[case] range: Range<usize>,
+        #[case] range: std::ops::Range<usize>,
         #[case] message: &str,
     ) {
-        let errors = check(text);
-        assert_eq!(errors.len(), 1, "{errors:?}");
-        assert_eq!((errors[0].range.clone(), errors[0].message.as_str()), (range, message));
+        assert_eq!(mistakes(text), [(range, message.to_owned())]);
     }
 }

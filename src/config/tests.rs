@@ -480,17 +480,17 @@ command = "ls"
       --> etc/hub.toml:28:45
        |
     28 | http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
-       |                                             ^^^^^
+       |                                             ^^^
        |
        = help: did you mean `args`? a hook sees args, message and hub (the settings)
 
-    error: this `${` is never closed
+    error: `${` has no closing `}`
       --> etc/hub.toml:28:62
        |
     28 | http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
-       |                                                              ^^^^^^^^
+       |                                                              ^^
        |
-       = help: an expression ends with `}`; brackets and quotes inside must be closed first
+       = help: write `${name}`; brackets and quotes inside must be closed first
 
     error: `get` is not a method a hook can use
       --> etc/hub.toml:30:19

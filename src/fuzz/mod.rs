@@ -27,6 +27,8 @@
 //!
 //! ```text
 //! actors              names of a case's own actors and steps
+//! expressions         expressions in messages and steps
+//! step_rule           the rules of a step, and their levels
 //! placement           when and on which connection the mutated message is sent
 //! mutate              mutations of a payload, of the text of a message, of its frames
 //! corpus              messages, roles and conversations of a pack; expected answers; prefixes of cases
@@ -46,6 +48,7 @@ pub mod campaign;
 pub mod case;
 pub mod corpus;
 pub mod differential;
+pub mod expressions;
 pub mod feedback;
 pub mod mutate;
 pub mod oracle;
@@ -54,3 +57,4 @@ pub mod regression;
 pub mod scheduler;
 pub mod shrink;
 pub mod stateful;
+pub mod step_rule;

@@ -69,9 +69,8 @@ impl Scheduler {
         // connections at the first error), with the longest message, in which most can be mutated.
         let weight = |cell: &Cell| {
             let prefixes: &[Prefix] = prefixes.get(&(cell.message, cell.placement)).map_or(&[], Vec::as_slice);
-            let is_heard = prefixes.iter().all(|prefix| prefix.role == prefix.bystander);
-            let message = corpus.pack.messages.get(cell.message);
-            let texts = prefixes.iter().filter_map(|prefix| Some(prefix.base(corpus, message?).to_string().len()));
+            let is_heard = prefixes.iter().all(|prefix| prefix.role == prefix.observer_role);
+            let texts = prefixes.iter().map(|prefix| prefix.message.to_string().len());
             (is_heard, texts.max())
         };
         let mut tiring = BTreeMap::new();

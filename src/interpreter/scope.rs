@@ -59,11 +59,9 @@ impl Names for View<'_> {
         &self.environment.world
     }
 
-    fn omits(&self, source: &str) -> bool {
-        source.strip_prefix("hub.").is_some_and(|name| {
-            self.program.shared.settings.get(name).is_some_and(|setting| setting.optional)
-                && self.environment.hub.member(name).is_none()
-        })
+    fn omits(&self, setting: &str) -> bool {
+        self.program.shared.settings.get(setting).is_some_and(|declared| declared.optional)
+            && self.environment.hub.member(setting).is_none()
     }
 }
 

@@ -1,45 +1,274 @@
-//! Finds the words of an expression and their places, for carets, and filters and tests that do not exist, which the engine
-//! would notice only when the conversation runs.
+//! What an expression says, by its syntax tree: the names that it uses, the functions that it calls, and where each word
+//! stands. Nothing else looks into the source of an expression.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use minijinja::{Environment, ErrorKind};
+use minijinja::machinery::ast::{BinOpKind, CallArg, Expr as Tree};
+use minijinja::machinery::parse_expr;
+use minijinja::{Environment, Error, ErrorKind};
+use serde_json::Value;
 
-/// Returns where a dotted name stands in the source of an expression, outside of strings.
-pub fn word(source: &str, name: &str) -> Option<Range<usize>> {
-    let code = blanked(source);
-    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    code.match_indices(name).map(|(at, name)| at..at + name.len()).find(|found| {
-        let before = code[..found.start].chars().next_back();
-        let behind = code[found.end..].chars().next();
-        !before.is_some_and(|c| part(c) || c == '.') && !behind.is_some_and(part)
-    })
+/// A free name with the members that follow it: `anna.hello.uuid`.
+#[derive(Debug)]
+pub struct Name {
+    pub dotted: String,
+    /// Where each piece of the name stands.
+    pub pieces: Vec<Range<usize>>,
+    /// Whether the expression only tests if the name is defined.
+    tested: bool,
 }
 
-/// Returns the first filter or test that the engine does not have: where, which of the two, and those that exist.
-pub fn unknown_word(
-    source: &str,
-    engine: &Environment<'_>,
-) -> Option<(Range<usize>, &'static str, &'static [&'static str])> {
-    let code = blanked(source);
-    for (at, _) in code.match_indices('|') {
-        let name = identifier(&code, at + 1);
-        if !name.is_empty() && !has(engine, &format!("0|{}", &code[name.clone()]), ErrorKind::UnknownFilter) {
-            return Some((name, "filter", FILTERS));
+/// A call of a function.
+#[derive(Debug)]
+pub struct Call {
+    pub function: String,
+    /// The arguments: the name of each, if it is given by name, and its value, if that is constant.
+    pub arguments: Vec<(Option<String>, Option<Value>)>,
+    /// Whether further arguments are taken from a list or a map.
+    unpacks: bool,
+}
+
+impl Call {
+    /// Returns the argument of this name; the inner `None` where its value is not constant.
+    pub fn named(&self, name: &str) -> Option<Option<&Value>> {
+        let found = self.arguments.iter().find(|(given, _)| given.as_deref() == Some(name));
+        found.map(|(_, value)| value.as_ref())
+    }
+
+    /// Returns the values of arguments without a name, if those are all, and constant.
+    pub fn constants(&self) -> Option<Vec<&Value>> {
+        let value = |(name, value): &'_ (Option<String>, Option<Value>)| name.is_none().then_some(value.is_some());
+        let all = !self.unpacks && self.arguments.iter().all(|argument| value(argument) == Some(true));
+        all.then(|| self.arguments.iter().filter_map(|(_, value)| value.as_ref()).collect())
+    }
+}
+
+/// A step from a value into it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Segment {
+    Member(String),
+    Index(usize),
+}
+
+/// What the tree of an expression consists of.
+#[derive(Debug)]
+pub enum Form {
+    /// A name and the way from its value: `a.b[0]['c']`.
+    Path(String, Vec<Segment>),
+    /// A function is called, and nothing else is done.
+    Call,
+    Other,
+}
+
+/// The words of an expression.
+#[derive(Debug)]
+pub struct Words {
+    pub form: Form,
+    /// All free names, functions included, in the order of the source.
+    pub names: Vec<Name>,
+    /// All calls of functions, outer ones first.
+    pub calls: Vec<Call>,
+    /// Whether `+` is used.
+    pub adds: bool,
+    filters: Vec<Range<usize>>,
+    tests: Vec<Range<usize>>,
+}
+
+/// Most bytes of an expression: the engine's parser needs stack for each operator.
+pub const LONGEST: usize = 4096;
+
+impl Words {
+    /// Parses an expression.
+    pub fn of(source: &str) -> Result<Self, Error> {
+        if source.len() > LONGEST {
+            return Err(Error::new(ErrorKind::SyntaxError, format!("it is longer than {LONGEST} bytes")));
+        }
+        let tree = parse_expr(source)?;
+        let form = match (path(&tree), &tree) {
+            (Some((root, segments)), _) => Form::Path(root, segments),
+            (None, Tree::Call(call)) if matches!(call.expr, Tree::Var(_)) => Form::Call,
+            _ => Form::Other,
+        };
+        let (names, calls, filters, tests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut words = Self { form, names, calls, adds: false, filters, tests };
+        words.visit(source, &tree);
+        Ok(words)
+    }
+
+    /// Returns the dotted names without repetition, sorted.
+    pub fn uses(&self) -> BTreeSet<&str> {
+        self.names.iter().map(|name| name.dotted.as_str()).collect()
+    }
+
+    /// Whether the expression tests if a name is defined, so that it need not be.
+    pub fn tests(&self, dotted: &str) -> bool {
+        self.names.iter().any(|name| name.tested && name.dotted == dotted)
+    }
+
+    /// Whether the expression tests if a name, or a member of it, is defined.
+    pub fn tests_root(&self, root: &str) -> bool {
+        self.names.iter().any(|name| name.tested && name.dotted.split('.').next() == Some(root))
+    }
+
+    pub fn calls(&self, function: &str) -> bool {
+        self.calls.iter().any(|call| call.function == function)
+    }
+
+    /// Returns the first filter or test that the engine does not have: where, which of the two, and those that exist.
+    pub fn unknown(
+        &self,
+        source: &str,
+        engine: &Environment<'_>,
+    ) -> Option<(Range<usize>, &'static str, &'static [&'static str])> {
+        let lacks = |probe: String, unknown| !has(engine, &probe, unknown);
+        let filter = |at: &&Range<usize>| lacks(format!("0|{}", &source[(*at).clone()]), ErrorKind::UnknownFilter);
+        let test = |at: &&Range<usize>| lacks(format!("0 is {}", &source[(*at).clone()]), ErrorKind::UnknownTest);
+        let filters = self.filters.iter().find(filter).map(|at| (at.clone(), "filter", FILTERS));
+        filters.or_else(|| self.tests.iter().find(test).map(|at| (at.clone(), "test", TESTS)))
+    }
+
+    fn visit(&mut self, source: &str, tree: &Tree<'_>) {
+        if let Some(name) = name(source, tree) {
+            return self.names.push(name);
+        }
+        match tree {
+            Tree::Var(_) | Tree::Const(_) => {}
+            Tree::Slice(slice) => {
+                self.visit(source, &slice.expr);
+                [&slice.start, &slice.stop, &slice.step]
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| self.visit(source, part));
+            }
+            Tree::UnaryOp(operation) => self.visit(source, &operation.expr),
+            Tree::BinOp(operation) => {
+                self.adds |= matches!(operation.op, BinOpKind::Add);
+                self.visit(source, &operation.left);
+                self.visit(source, &operation.right);
+            }
+            Tree::Compare(comparison) => {
+                self.visit(source, &comparison.expr);
+                comparison.ops.iter().for_each(|operand| self.visit(source, &operand.expr));
+            }
+            Tree::IfExpr(choice) => {
+                self.visit(source, &choice.true_expr);
+                self.visit(source, &choice.test_expr);
+                choice.false_expr.iter().for_each(|other| self.visit(source, other));
+            }
+            Tree::Filter(filter) => {
+                filter.expr.iter().for_each(|value| self.visit(source, value));
+                self.filters.push(range(source, filter.name));
+                self.arguments(source, &filter.args);
+            }
+            Tree::Test(test) => {
+                let first = self.names.len();
+                self.visit(source, &test.expr);
+                let is_name = name(source, &test.expr).is_some();
+                if is_name && matches!(test.name, "defined" | "undefined") {
+                    self.names[first..].iter_mut().for_each(|name| name.tested = true);
+                }
+                self.tests.push(range(source, test.name));
+                self.arguments(source, &test.args);
+            }
+            Tree::GetAttr(member) => self.visit(source, &member.expr),
+            Tree::GetItem(item) => {
+                self.visit(source, &item.expr);
+                self.visit(source, &item.subscript_expr);
+            }
+            Tree::Call(call) => {
+                if let Tree::Var(function) = &call.expr {
+                    let argument = |argument: &CallArg<'_>| match argument {
+                        CallArg::Pos(value) => Some((None, constant(value))),
+                        CallArg::Kwarg(name, value) => Some((Some((*name).to_owned()), constant(value))),
+                        CallArg::PosSplat(_) | CallArg::KwargSplat(_) => None,
+                    };
+                    let arguments: Vec<_> = call.args.iter().filter_map(argument).collect();
+                    let unpacks = arguments.len() < call.args.len();
+                    self.calls.push(Call { function: function.id.to_owned(), arguments, unpacks });
+                }
+                self.visit(source, &call.expr);
+                self.arguments(source, &call.args);
+            }
+            Tree::List(list) => list.items.iter().for_each(|item| self.visit(source, item)),
+            Tree::Tuple(tuple) => tuple.items.iter().for_each(|item| self.visit(source, item)),
+            Tree::Map(map) => map.keys.iter().zip(&map.values).for_each(|(key, value)| {
+                self.visit(source, key);
+                self.visit(source, value);
+            }),
         }
     }
-    let mut from = 0;
-    while let Some(found) = word(&code[from..], "is").map(|found| from + found.start..from + found.end) {
-        from = found.end;
-        let mut name = identifier(&code, found.end);
-        if &code[name.clone()] == "not" {
-            name = identifier(&code, name.end);
-        }
-        if !name.is_empty() && !has(engine, &format!("0 is {}", &code[name.clone()]), ErrorKind::UnknownTest) {
-            return Some((name, "test", TESTS));
+
+    fn arguments(&mut self, source: &str, arguments: &[CallArg<'_>]) {
+        for argument in arguments {
+            match argument {
+                CallArg::Pos(value)
+                | CallArg::Kwarg(_, value)
+                | CallArg::PosSplat(value)
+                | CallArg::KwargSplat(value) => self.visit(source, value),
+            }
         }
     }
-    None
+}
+
+fn constant(tree: &Tree<'_>) -> Option<Value> {
+    serde_json::to_value(tree.as_const()?).ok()
+}
+
+/// Returns the name that the tree consists of.
+fn name(source: &str, tree: &Tree<'_>) -> Option<Name> {
+    let mut pieces = Vec::new();
+    let mut inner = tree;
+    loop {
+        match inner {
+            Tree::GetAttr(member) => {
+                pieces.push(member.name);
+                inner = &member.expr;
+            }
+            Tree::Var(root) => {
+                pieces.push(root.id);
+                break;
+            }
+            _ => return None,
+        }
+    }
+    pieces.reverse();
+    let places = pieces.iter().map(|piece| range(source, piece)).collect();
+    Some(Name { dotted: pieces.join("."), pieces: places, tested: false })
+}
+
+/// Returns the name with which a path begins, and the way from its value.
+fn path(tree: &Tree<'_>) -> Option<(String, Vec<Segment>)> {
+    let mut segments = Vec::new();
+    let mut inner = tree;
+    loop {
+        match inner {
+            Tree::Var(root) => {
+                segments.reverse();
+                return Some((root.id.to_owned(), segments));
+            }
+            Tree::GetAttr(member) => {
+                segments.push(Segment::Member(member.name.to_owned()));
+                inner = &member.expr;
+            }
+            Tree::GetItem(item) => {
+                segments.push(match constant(&item.subscript_expr)? {
+                    Value::String(name) => Segment::Member(name),
+                    Value::Number(index) => Segment::Index(usize::try_from(index.as_u64()?).ok()?),
+                    _ => return None,
+                });
+                inner = &item.expr;
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// Returns where a word that the parser has cut out of the source stands in it.
+fn range(source: &str, word: &str) -> Range<usize> {
+    let start = (word.as_ptr() as usize).wrapping_sub(source.as_ptr() as usize);
+    let found = start..start.wrapping_add(word.len());
+    if source.get(found.clone()) == Some(word) { found } else { 0..source.len() }
 }
 
 /// Whether the engine knows the filter or test of a probe. It has no list of them, so the probe is evaluated.
@@ -48,78 +277,6 @@ fn has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
         Err(error) => error.kind() != unknown,
         Ok(_) => true,
     }
-}
-
-/// Returns the range of the identifier behind a place; empty where there is none.
-fn identifier(code: &str, from: usize) -> Range<usize> {
-    let rest = &code[from..];
-    let start = from + rest.len() - rest.trim_start().len();
-    let length = code[start..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(code.len() - start);
-    let digit = code[start..].starts_with(|c: char| c.is_ascii_digit());
-    start..if digit { start } else { start + length }
-}
-
-/// Returns the source with every slice `x[a:b]` written as the look-up `x[[a,b]]`, which uses the same names: the engine
-/// lists the names of a look-up, but not those of a slice. `None` where there is no slice.
-pub fn without_slices(source: &str) -> Option<String> {
-    let code = blanked(source);
-    // Open brackets, and where in them the pieces of a slice begin.
-    let mut open: Vec<(char, Vec<usize>)> = Vec::new();
-    let mut edits: Vec<(Range<usize>, &str)> = Vec::new();
-    let piece_is_empty = |from: usize, to: usize| code[from..to].trim().is_empty();
-    for (at, c) in code.char_indices() {
-        match c {
-            '[' | '(' | '{' => open.push((c, vec![at + 1])),
-            ':' => {
-                if let Some(('[', pieces)) = open.last_mut() {
-                    let empty = pieces.last().is_some_and(|from| piece_is_empty(*from, at));
-                    edits.push((at..at + 1, if empty { "0," } else { "," }));
-                    pieces.push(at + 1);
-                }
-            }
-            ']' | ')' | '}' => {
-                if let Some((_, pieces)) = open.pop()
-                    && let [first, .., last] = pieces.as_slice()
-                {
-                    edits.push((*first..*first, "["));
-                    edits.push((at..at, if piece_is_empty(*last, at) { "0]" } else { "]" }));
-                }
-            }
-            _ => {}
-        }
-    }
-    edits.sort_by_key(|(range, _)| (range.start, range.end));
-    let mut rewritten = source.to_owned();
-    for (range, with) in edits.iter().rev() {
-        rewritten.replace_range(range.clone(), with);
-    }
-    (!edits.is_empty()).then_some(rewritten)
-}
-
-/// Returns the source with the insides of its strings blanked out, byte for byte.
-fn blanked(source: &str) -> String {
-    let mut quote = None;
-    let mut escaped = false;
-    let mut blank = |c: char| {
-        let inside = quote.is_some();
-        match quote {
-            _ if escaped => escaped = false,
-            Some(_) if c == '\\' => escaped = true,
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if matches!(c, '"' | '\'') => quote = Some(c),
-            None => {}
-        }
-        inside && quote.is_some()
-    };
-    source
-        .chars()
-        .flat_map(|c| {
-            let width = c.len_utf8();
-            let hidden = blank(c) || !c.is_ascii();
-            std::iter::repeat_n(if hidden { ' ' } else { c }, if hidden { width } else { 1 })
-        })
-        .collect()
 }
 
 /// The filters that expressions can use, for "did you mean".
@@ -208,18 +365,63 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("anna.hello.uuid != ben.hello.uuid", "ben.hello", Some(19..28))]
-    #[case("uniqe('uniqe')", "uniqe", Some(0..5))]
-    #[case("'a' ~ a", "a", Some(6..7))]
-    #[case("banana.a + a", "a", Some(11..12))]
-    #[case("'ü' ~ a", "a", Some(7..8))]
-    #[case("'a'", "a", None)]
-    fn a_name_in_an_expression_is_found_outside_of_strings(
-        #[case] source: &str,
-        #[case] name: &str,
-        #[case] at: Option<Range<usize>>,
-    ) {
-        assert_eq!(word(source, name), at);
+    #[case("anna.hello.uuid != ben.hello.uuid", &["anna@0", "anna.hello@5", "anna.hello.uuid@11", "ben@19", "ben.hello@23", "ben.hello.uuid@29"])]
+    #[case("unique('unique')", &["unique@0"])]
+    #[case("'ü' ~ a", &["a@7"])]
+    #[case("banana.a + a", &["banana@0", "banana.a@7", "a@11"])]
+    #[case("list[from:to:step]", &["list@0", "from@5", "to@10", "step@13"])]
+    #[case("{'a': b}['a'][:c].d", &["b@6", "c@15"])]
+    #[case("f(x, key=y, *z) | join(w) is in(v)", &["f@0", "x@2", "y@9", "z@13", "w@23", "v@32"])]
+    #[case("a if not b.c else [d]", &["a@0", "b@9", "b.c@11", "d@19"])]
+    #[case("'a'", &[])]
+    fn the_names_of_an_expression_are_found_with_their_places(#[case] source: &str, #[case] expected: &[&str]) {
+        let words = Words::of(source).unwrap();
+        let shown = |name: &Name| {
+            let dotted: Vec<&str> = name.dotted.split('.').collect();
+            let piece = |(index, at): (usize, &Range<usize>)| format!("{}@{}", dotted[..=index].join("."), at.start);
+            name.pieces.iter().enumerate().map(piece).collect::<Vec<_>>()
+        };
+        assert_eq!(words.names.iter().flat_map(shown).collect::<Vec<_>>(), expected);
+    }
+
+    #[rstest]
+    #[case("a is defined and b.c is not undefined and d", &["a", "b.c"])]
+    #[case("'a is defined' ~ a", &[])]
+    #[case("(a.b | json) is defined", &[])]
+    fn names_that_are_tested_to_be_defined_are_known(#[case] source: &str, #[case] expected: &[&str]) {
+        let words = Words::of(source).unwrap();
+        let tested: Vec<&str> = words.uses().into_iter().filter(|name| words.tests(name)).collect();
+        assert_eq!(tested, expected);
+    }
+
+    #[test]
+    fn calls_are_known_with_their_constant_arguments() {
+        let words = Words::of("jwt({'sub': me}, monkey='key', alg='none') ~ unique('x', *more)").unwrap();
+        let [jwt, unique] = words.calls.as_slice() else { panic!("{words:?}") };
+        assert_eq!((jwt.function.as_str(), unique.function.as_str()), ("jwt", "unique"));
+        assert_eq!(jwt.named("key"), None);
+        assert_eq!(jwt.named("alg"), Some(Some(&Value::from("none"))));
+        assert_eq!((jwt.constants(), unique.constants()), (None, None));
+        let repeat = Words::of("repeat('x', 8)").unwrap();
+        assert_eq!(repeat.calls[0].constants(), Some(vec![&Value::from("x"), &Value::from(8)]));
+        assert!(matches!(repeat.form, Form::Call));
+    }
+
+    #[rstest]
+    #[case("a", Some(("a", vec![])))]
+    #[case("a.b[0]['c d'].e", Some(("a", vec![
+        Segment::Member("b".into()), Segment::Index(0), Segment::Member("c d".into()), Segment::Member("e".into()),
+    ])))]
+    #[case("a[b]", None)]
+    #[case("a[-1]", None)]
+    #[case("true", None)]
+    #[case("a.b()", None)]
+    fn a_path_is_a_name_with_members_and_items(#[case] source: &str, #[case] expected: Option<(&str, Vec<Segment>)>) {
+        let found = match Words::of(source).unwrap().form {
+            Form::Path(root, segments) => Some((root, segments)),
+            _ => None,
+        };
+        assert_eq!(found, expected.map(|(root, segments)| (root.to_owned(), segments)));
     }
 
     #[rstest]
@@ -229,21 +431,18 @@ mod tests {
     #[case("x is not dfined", Some(("dfined", "test")))]
     #[case("x == ' | y is z'", None)]
     #[case("a.is | json", None)]
-    #[case("1 is == 1", None)]
     fn a_filter_or_test_that_does_not_exist_is_reported(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
-        let found = unknown_word(source, &super::super::functions::environment());
+        let words = Words::of(source).unwrap();
+        let found = words.unknown(source, &super::super::functions::environment());
         assert_eq!(found.map(|(at, what, _)| (&source[at], what)), expected);
     }
 
-    #[rstest]
-    #[case("list[0]", None)]
-    #[case("{'a': b}['a']", None)]
-    #[case("list[:4]", Some("list[[0,4]]"))]
-    #[case("list[a:]", Some("list[[a,0]]"))]
-    #[case("list[a:b:c]", Some("list[[a,b,c]]"))]
-    #[case("f(x[1:])[:y[0:2][0]] ~ '[:'", Some("f(x[[1,0]])[[0,y[[0,2]][0]]] ~ '[:'"))]
-    fn slices_are_rewritten_as_look_ups_with_the_same_names(#[case] source: &str, #[case] expected: Option<&str>) {
-        assert_eq!(without_slices(source).as_deref(), expected);
+    #[test]
+    fn an_expression_that_would_overflow_the_stack_of_the_parser_is_refused() {
+        let long = |operands: usize| vec!["1"; operands].join("+");
+        assert!(Words::of(&long(LONGEST / 2)).is_ok());
+        let error = Words::of(&long(1 << 20)).unwrap_err();
+        assert_eq!(error.detail(), Some("it is longer than 4096 bytes"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use ring::hmac;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::expression::Call;
 use super::value::{Frame, from_engine};
 
 /// The state of a run that functions see: its name, the time, and how often they were called.
@@ -130,6 +131,15 @@ pub const NAMES: [&str; 19] = [
 
 /// The function that names a user: a new one, or the next of those for which the target has tokens.
 pub const NEXT_USER: &str = "next_user";
+
+/// Functions whose value may differ each time, with the same arguments.
+pub const VARYING: [&str; 8] = ["unique", NEXT_USER, "uuid", "now_ms", "now_s", "now_iso", "due_ns", "frames"];
+
+/// Whether a call needs the settings of [`CREDENTIALS`]: `jwt()` does not where it is given a key, or signs nothing.
+pub fn uses_credentials(call: &Call) -> bool {
+    let is_unsigned = || call.named("alg").is_some_and(|value| value.is_some_and(|value| value == "none"));
+    call.function == NEXT_USER || call.function == "jwt" && call.named("key").is_none() && !is_unsigned()
+}
 
 /// The settings that `jwt()` and `next_user()` use.
 pub const CREDENTIALS: [&str; 3] = [JWT_SECRET, TOKENS, "user_claim"];

@@ -3,7 +3,7 @@
 
 pub mod compose;
 pub mod dialect;
-mod expression;
+pub mod expression;
 pub mod functions;
 pub mod model;
 pub mod parse;

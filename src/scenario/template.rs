@@ -2,13 +2,14 @@
 //! number.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use minijinja::value::Value as Engine;
 use minijinja::{Environment, Expression};
 use serde_json::Value;
 
-use super::expression;
+use super::expression::{Call, Form, Segment, Words};
 use super::functions::{self, WORLD, World};
 use super::value::{Bound, EvalError, Wire, from_engine};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
@@ -28,9 +29,9 @@ pub trait Names {
 
     fn world(&self) -> &Arc<World>;
 
-    /// Whether this expression is an optional setting that is unset: the member it fills is left out.
-    fn omits(&self, source: &str) -> bool {
-        let _ = source;
+    /// Whether this setting is optional and unset: the member that it fills is left out.
+    fn omits(&self, setting: &str) -> bool {
+        let _ = setting;
         false
     }
 }
@@ -54,36 +55,18 @@ pub enum Part {
 pub struct Expr {
     pub source: String,
     pub span: Span,
-    form: Form,
-    /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`.
+    words: Words,
+    /// `None` for a path, which is looked up without the engine: that would lose large integers and the order of members.
+    engine: Option<Expression<'static, 'static>>,
+    /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`. Among them are functions, and the
+    /// settings that they use.
     pub uses: Vec<String>,
-}
-
-enum Form {
-    /// `a.b[0].c`: looked up without the engine, which would lose large integers and the order of members.
-    Path(String, Vec<Segment>),
-    Engine(Expression<'static, 'static>),
-}
-
-impl std::fmt::Debug for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Path(..) => "Path",
-            Self::Engine(_) => "Engine",
-        })
-    }
-}
-
-#[derive(Debug)]
-enum Segment {
-    Member(String),
-    Index(usize),
 }
 
 impl Template {
     pub fn read(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Self {
         match &node.kind {
-            Kind::Text(text) => Self::text(text, node.span, diagnostics),
+            Kind::Text(text) => Self::read_text(text, node.span, diagnostics),
             Kind::List(items) => {
                 let items: Arc<[_]> = items.iter().map(|item| Self::read(item, diagnostics)).collect();
                 if items.iter().all(Template::is_constant) { Self::Constant(node.to_json()) } else { Self::List(items) }
@@ -109,7 +92,7 @@ impl Template {
         }
     }
 
-    fn text(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
+    fn read_text(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let Some(parts) = split(text, span, diagnostics) else {
             return Self::Constant(Value::String(text.value.clone()));
         };
@@ -171,32 +154,31 @@ impl Template {
         one_of(wires)
     }
 
+    /// Like [`Template::eval`], but the value becomes text: an expression must give text or a number.
+    pub fn text(&self, names: &dyn Names) -> Result<String, EvalError> {
+        match self {
+            Self::Expression(expression) => expression.text(names),
+            other => other.eval(names).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+        }
+    }
+
     pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
         match self {
             Self::Constant(value) => Ok(value.clone()),
             Self::Expression(expression) => expression.eval(names),
             Self::Text(parts) => {
-                let mut text = String::new();
-                for part in parts {
-                    match part {
-                        Part::Literal(literal) => text.push_str(literal),
-                        Part::Expression(expression) => match expression.eval(names)? {
-                            Value::String(value) => text.push_str(&value),
-                            Value::Number(number) => text.push_str(&number.to_string()),
-                            other => {
-                                return Err(EvalError::Failed(format!(
-                                    "`${{{}}}` inside text gives {other}, which is neither text nor a number",
-                                    expression.source
-                                )));
-                            }
-                        },
-                    }
-                }
-                Ok(Value::String(text))
+                let part = |part: &Part| match part {
+                    Part::Literal(literal) => Ok(literal.clone()),
+                    Part::Expression(expression) => expression.text(names),
+                };
+                parts.iter().map(part).collect::<Result<_, _>>().map(Value::String)
             }
             Self::List(items) => items.iter().map(|item| item.eval(names)).collect::<Result<_, _>>().map(Value::Array),
             Self::Map(members) => {
-                let omitted = |member: &Template| matches!(member, Self::Expression(expression) if names.omits(&expression.source));
+                let omitted = |member: &Template| match member {
+                    Self::Expression(expression) => expression.setting().is_some_and(|setting| names.omits(setting)),
+                    _ => false,
+                };
                 let kept = members.iter().filter(|(_, member)| !omitted(member));
                 kept.map(|(name, member)| Ok((name.clone(), member.eval(names)?)))
                     .collect::<Result<_, _>>()
@@ -213,18 +195,21 @@ impl Expr {
         let source = source.trim().to_owned();
         let at = at.map(|at| at.part(blank..blank + source.len()));
         let (span, exact) = (at.unwrap_or(span), at.is_some());
-        if let Some((root, segments)) = path(&source) {
-            let uses = vec![source.split('[').next().unwrap_or_default().to_owned()];
-            return Ok(Self { source, span, form: Form::Path(root, segments), uses });
-        }
-        let place = |range: std::ops::Range<usize>| if exact { span.part(range) } else { span };
-        let expression = ENVIRONMENT.compile_expression_owned(source.clone()).map_err(|error| {
+        let place = |range: Range<usize>| if exact { span.part(range) } else { span };
+        let failed = |error: minijinja::Error| {
             let place = error.range().map_or(span, place);
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-            Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}"))
+            let shown = crate::syntax::matcher::cut(&source, SHOWN);
+            Diagnostic::error(place, format!("`${{{shown}}}` is not an expression: {detail}"))
                 .help("expressions are minijinja's; docs/src/scenario-language.md lists names and functions")
-        })?;
-        if let Some((range, what, known)) = expression::unknown_word(&source, &ENVIRONMENT) {
+        };
+        let words = Words::of(&source).map_err(failed)?;
+        let mut uses: Vec<String> = words.uses().into_iter().map(str::to_owned).collect();
+        if matches!(words.form, Form::Path(..)) {
+            return Ok(Self { source, span, words, engine: None, uses });
+        }
+        let engine = ENVIRONMENT.compile_expression_owned(source.clone()).map_err(failed)?;
+        if let Some((range, what, known)) = words.unknown(&source, &ENVIRONMENT) {
             let name = &source[range.clone()];
             return Err(Diagnostic::error(place(range.clone()), format!("there is no {what} `{name}`")).help(suggest(
                 name,
@@ -232,16 +217,10 @@ impl Expr {
                 "filters and tests are minijinja's; docs/src/scenario-language.md lists the functions",
             )));
         }
-        let shown =
-            expression::without_slices(&source).and_then(|look_up| ENVIRONMENT.compile_expression_owned(look_up).ok());
-        let mut uses: Vec<String> =
-            shown.as_ref().unwrap_or(&expression).undeclared_variables(true).into_iter().collect();
-        uses.sort();
-        let signs = uses.iter().any(|name| name == "jwt") && !source.contains("key") && !source.contains("none");
-        if signs || uses.iter().any(|name| name == functions::NEXT_USER) {
+        if words.calls.iter().any(functions::uses_credentials) {
             uses.extend(functions::CREDENTIALS.map(|name| format!("hub.{name}")));
         }
-        Ok(Self { source, span, form: Form::Engine(expression), uses })
+        Ok(Self { source, span, words, engine: Some(engine), uses })
     }
 
     /// Whether the source stands byte for byte at the span, so that a caret can point into it; else the span is the whole
@@ -252,17 +231,19 @@ impl Expr {
 
     /// Returns where one piece of a dotted name stands: of `anna.helo.uuid`, piece 1 is `helo`.
     pub fn place(&self, dotted: &str, piece: usize) -> Span {
-        let wanted: Vec<&str> = dotted.split('.').take(piece + 1).collect();
-        let Some(found) = expression::word(&self.source, &wanted.join(".")).filter(|_| self.is_at_span()) else {
-            return self.span;
-        };
-        let last = wanted.last().map_or(0, |name| name.len());
-        self.span.part(found.end - last..found.end)
+        let found = self.words.names.iter().find(|name| {
+            let rest = name.dotted.strip_prefix(dotted);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+        match found.and_then(|name| name.pieces.get(piece)) {
+            Some(place) if self.is_at_span() => self.span.part(place.clone()),
+            _ => self.span,
+        }
     }
 
     /// Returns the name, if the expression is nothing else.
     pub fn bare_name(&self) -> Option<&str> {
-        match &self.form {
+        match &self.words.form {
             Form::Path(root, segments) if segments.is_empty() => Some(root),
             _ => None,
         }
@@ -270,7 +251,7 @@ impl Expr {
 
     /// Returns the name and the JSON pointer into its value, if the expression is only a path.
     pub fn pointer(&self) -> Option<(&str, String)> {
-        let Form::Path(root, segments) = &self.form else { return None };
+        let Form::Path(root, segments) = &self.words.form else { return None };
         let pieces = segments.iter().map(|segment| match segment {
             Segment::Member(name) => format!("/{}", crate::syntax::matcher::escape(name)),
             Segment::Index(index) => format!("/{index}"),
@@ -278,20 +259,82 @@ impl Expr {
         Some((root, pieces.collect()))
     }
 
+    /// Returns the name of the setting, if the expression is nothing else: `hub.NAME`.
+    pub fn setting(&self) -> Option<&str> {
+        match &self.words.form {
+            Form::Path(root, segments) if root == "hub" => match segments.as_slice() {
+                [Segment::Member(name)] => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns the call, if the expression is nothing else.
+    pub fn call(&self) -> Option<&Call> {
+        self.words.calls.first().filter(|_| matches!(self.words.form, Form::Call))
+    }
+
+    /// Whether the expression calls a function.
+    pub fn calls(&self, function: &str) -> bool {
+        self.words.calls(function)
+    }
+
+    /// Whether the expression adds values.
+    pub fn adds(&self) -> bool {
+        self.words.adds
+    }
+
+    /// Returns where in its source the free names of the expression stand, without their members.
+    pub fn roots(&self) -> Vec<Range<usize>> {
+        self.words.names.iter().filter_map(|name| name.pieces.first().cloned()).collect()
+    }
+
+    /// Whether each evaluation may give another value, though no name has changed.
+    pub fn varies(&self) -> bool {
+        self.words.calls.iter().any(|call| functions::VARYING.contains(&call.function.as_str()))
+    }
+
+    /// Whether the expression tests if a dotted name is defined, so that it need not be.
+    pub fn asks(&self, dotted: &str) -> bool {
+        self.words.tests(dotted)
+    }
+
+    /// Whether the expression tests if a name, or a member of it, is defined.
+    pub fn asks_root(&self, root: &str) -> bool {
+        self.words.tests_root(root)
+    }
+
+    /// Whether only a function that the expression calls uses a dotted name.
+    pub fn implies(&self, dotted: &str) -> bool {
+        self.words.names.iter().all(|name| name.dotted != dotted)
+    }
+
     pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
-        match &self.form {
-            Form::Path(root, segments) => self.bound(root, segments, names).map(|bound| bound.to_json()),
-            Form::Engine(expression) => {
-                let value = expression.eval(self.context(names)?).map_err(|error| self.failed(&error))?;
-                from_engine(&value, &self.source)
-            }
+        if let Form::Path(root, segments) = &self.words.form {
+            return self.bound(root, segments, names).map(|bound| bound.to_json());
+        }
+        let Some(engine) = &self.engine else { return Err(EvalError::Missing(format!("`{}`", self.source))) };
+        let value = engine.eval(self.context(names)?).map_err(|error| self.failed(&error))?;
+        from_engine(&value, &self.source)
+    }
+
+    /// Evaluates an expression inside text.
+    fn text(&self, names: &dyn Names) -> Result<String, EvalError> {
+        match self.eval(names)? {
+            Value::String(text) => Ok(text),
+            Value::Number(number) => Ok(number.to_string()),
+            other => Err(EvalError::Failed(format!(
+                "`${{{0}}}` inside text gives {other}, which is neither text nor a number; `${{json({0})}}` gives its JSON text",
+                self.source
+            ))),
         }
     }
 
     fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
-        match &self.form {
+        match &self.words.form {
             Form::Path(root, segments) => self.bound(root, segments, names),
-            Form::Engine(_) => Ok(Bound::One { value: self.eval(names)?, wire: one_of(self.wires(names)) }),
+            _ => Ok(Bound::One { value: self.eval(names)?, wire: one_of(self.wires(names)) }),
         }
     }
 
@@ -350,7 +393,7 @@ impl Expr {
                     let members: Vec<&str> = uses.filter(|(name, _)| *name == root).map(|(_, member)| member).collect();
                     context.insert(root, bound.to_engine_for(&members));
                 }
-                None if self.source.contains(" defined") => {}
+                None if self.asks_root(root) => {}
                 None => return Err(EvalError::Unbound(root.to_owned())),
             }
         }
@@ -378,68 +421,66 @@ fn one_of(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
 /// Functions of the engine itself that scenarios may use.
 pub const BUILTIN: [&str; 3] = ["range", "dict", "namespace"];
 
-/// Parses a path: identifiers joined by dots, with literal indexes.
-fn path(source: &str) -> Option<(String, Vec<Segment>)> {
-    let mut segments = Vec::new();
-    for piece in source.split('.') {
-        let (name, indexes) = match piece.split_once('[') {
-            Some((name, rest)) => (name, Some(rest.strip_suffix(']')?)),
-            None => (piece, None),
-        };
-        let mut letters = name.chars();
-        if !letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-            || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        {
-            return None;
-        }
-        if matches!(name, "true" | "false" | "none" | "null" | "not" | "True" | "False" | "None") {
-            return None;
-        }
-        segments.push(Segment::Member(name.to_owned()));
-        for index in indexes.into_iter().flat_map(|i| i.split("][")) {
-            segments.push(Segment::Index(index.parse().ok()?));
-        }
-    }
-    match segments.remove(0) {
-        Segment::Member(root) => Some((root, segments)),
-        Segment::Index(_) => None,
-    }
+/// Most characters of an expression that an error shows.
+const SHOWN: usize = 200;
+
+/// A piece of a text with expressions, by its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Literal(Range<usize>),
+    /// The inside of a `${...}`.
+    Expression(Range<usize>),
 }
 
-/// Splits text at `${...}`, brackets and quotes balanced. `None` after an error, which is in `diagnostics`.
+/// Splits a text at each `${` and its `}`; brackets and quotes inside are balanced. The error is the place of a `${`
+/// that is never closed.
+pub fn pieces(text: &str) -> Result<Vec<Piece>, usize> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while let Some(found) = text[at..].find("${").map(|found| at + found) {
+        if found > at {
+            pieces.push(Piece::Literal(at..found));
+        }
+        let inside = placeholder(&text[found..]).ok_or(found)?;
+        at = found + inside.end + 1;
+        pieces.push(Piece::Expression(found + inside.start..found + inside.end));
+    }
+    if at < text.len() {
+        pieces.push(Piece::Literal(at..text.len()));
+    }
+    Ok(pieces)
+}
+
+/// Returns the place of the inside of the `${...}` with which a text begins.
+pub fn placeholder(text: &str) -> Option<Range<usize>> {
+    let inside = text.strip_prefix("${")?;
+    Some(2..2 + closing(inside)?)
+}
+
+/// Compiles a text with expressions. `None` after an error, which is in `diagnostics`.
 fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<Part>> {
-    let mut parts = Vec::new();
-    let mut rest = text.value.as_str();
-    let mut offset = 0;
-    while let Some(start) = rest.find("${") {
-        if start > 0 {
-            parts.push(Part::Literal(rest[..start].to_owned()));
-        }
-        let inside = &rest[start + 2..];
-        let Some(length) = closing(inside) else {
-            let at = text.inner.map_or(span, |inner| inner.part(offset + start..offset + start + 2));
-            diagnostics.push(Diagnostic::error(at, "`${` has no closing `}`").help("write `${name}`"));
+    let found = match pieces(&text.value) {
+        Ok(found) => found,
+        Err(at) => {
+            let at = text.inner.map_or(span, |inner| inner.part(at..at + 2));
+            let help = "write `${name}`; brackets and quotes inside must be closed first";
+            diagnostics.push(Diagnostic::error(at, "`${` has no closing `}`").help(help));
             return None;
-        };
-        let at = text.inner.map(|inner| inner.part(offset + start + 2..offset + start + 2 + length));
-        match Expr::compile(&inside[..length], at.unwrap_or(span), at) {
-            Ok(expression) => parts.push(Part::Expression(expression)),
-            Err(diagnostic) => {
-                diagnostics.push(diagnostic);
-                return None;
-            }
         }
-        offset += start + 2 + length + 1;
-        rest = &inside[length + 1..];
-    }
-    if !rest.is_empty() {
-        parts.push(Part::Literal(rest.to_owned()));
-    }
-    Some(parts)
+    };
+    let mut compiled = |piece| match piece {
+        Piece::Literal(range) => Some(Part::Literal(text.value[range].to_owned())),
+        Piece::Expression(range) => {
+            let at = text.inner.map(|inner| inner.part(range.clone()));
+            let expression = Expr::compile(&text.value[range], at.unwrap_or(span), at);
+            expression.map(Part::Expression).map_err(|diagnostic| diagnostics.push(diagnostic)).ok()
+        }
+    };
+    found.into_iter().map(&mut compiled).collect()
 }
 
-/// Offset of the `}` that ends an expression: brackets and quotes inside are balanced.
-pub fn closing(inside: &str) -> Option<usize> {
+/// Returns the place of the `}` that ends an expression.
+fn closing(inside: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut quote = None;
     let mut escaped = false;
@@ -523,15 +564,35 @@ mod tests {
     #[case(r#""${jwt({'sub': 'u'}, alg='none')}""#, json!("eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.eyJzdWIiOiJ1In0."))]
     #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
     #[case(r#""${missing is not defined}""#, json!(true))]
+    #[case(r#""${hello['n']}""#, json!(9007199254740993u64))]
+    #[case(r#""${hello.seqs[1:] | length}""#, json!(2))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
     fn templates_are_evaluated_to_values(#[case] source: &str, #[case] expected: Value) {
         assert_eq!(eval(source), Ok(expected));
     }
 
     #[rstest]
+    #[case("jwt({'sub': me})", true)]
+    #[case("jwt({'sub': me}, monkey='k')", true)]
+    #[case("jwt({'sub': monkey})", true)]
+    #[case("jwt({'sub': 'none'})", true)]
+    #[case("jwt({'sub': me}, alg='HS384')", true)]
+    #[case("[jwt({}, key='k'), jwt({})]", true)]
+    #[case("next_user()", true)]
+    #[case("jwt({'sub': me}, key='k')", false)]
+    #[case("jwt({'sub': me}, alg='none')", false)]
+    #[case("'jwt(' ~ monkey", false)]
+    fn a_token_without_a_key_of_its_own_needs_one_of_the_target(#[case] source: &str, #[case] needs: bool) {
+        let span = Span::new(crate::syntax::source::Sources::default().add("t.yaml", ""), 0..0);
+        let expression = Expr::compile(source, span, None).unwrap();
+        assert_eq!(expression.uses.iter().any(|used| used == "hub.jwt_secret"), needs);
+    }
+
+    #[rstest]
     #[case(r#""${hello.nothing}""#, "`hello.nothing` is missing")]
     #[case(r#""${list | map(attribute='seq')}""#, "is missing")]
     #[case(r#""${unbound.x}""#, "`unbound` was never bound")]
+    #[case(r#""${' defined' ~ unbound}""#, "`unbound` was never bound")]
     #[case(r#""${1 +}""#, "not an expression")]
     #[case(r#""${hello""#, "no closing")]
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]

@@ -86,7 +86,7 @@ pub fn protocol(name: &str) -> Protocol {
     let mut pack = pack.unwrap();
     pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);
-    let corpus = Corpus::read(&folder, &sources, &pack);
+    let corpus = Corpus::read(&folder, &sources, &pack, Default::default());
     Protocol { sources, folder, corpus }
 }
 

@@ -5,3 +5,4 @@ pub mod differential;
 pub mod fuzz_only_faults;
 pub mod random_walk;
 pub mod shrink;
+pub mod values;

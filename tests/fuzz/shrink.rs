@@ -42,7 +42,7 @@ impl Hub {
         pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let corpus = Arc::new(Corpus::read(&folder, &sources, &pack));
+        let corpus = Arc::new(Corpus::read(&folder, &sources, &pack, Default::default()));
         Self { sources, corpus, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
     }
 

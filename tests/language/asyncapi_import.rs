@@ -82,7 +82,7 @@ fn every_message_to_a_hub_is_fuzzed() {
     let mut judged: Vec<Value> = Vec::new();
     for name in ["kraken", "coinbase", "slack"] {
         let Bare { mut sources, folder, pack } = public(name);
-        let corpus = Corpus::read(&folder, &sources, &pack);
+        let corpus = Corpus::read(&folder, &sources, &pack, Default::default());
         let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
         let scheduler = Scheduler::new(&corpus, 1, &|_| true);
         let (mut valid, mut invalid) = (0, 0);

@@ -196,7 +196,7 @@ fn mangled_asyncapi_documents_never_make_the_parser_panic() {
                     // What is made of a document is right, whatever was wrong with that.
                     let rendered = render_all(&scenarios.diagnostics, &sources, false);
                     assert!(scenarios.diagnostics.is_empty(), "{rendered}");
-                    let corpus = Corpus::read(&folder, &sources, &pack);
+                    let corpus = Corpus::read(&folder, &sources, &pack, Default::default());
                     let first = pack.messages.first().map_or("", |message| message.name.as_str());
                     let scheduler = Scheduler::new(&corpus, 1, &|name| name == first);
                     (0..20).for_each(|number| drop(scheduler.case(&corpus, number)));

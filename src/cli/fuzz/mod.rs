@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
 use self::archive::{Archive, ArchiveArgs};
@@ -108,7 +109,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut protocols = arguments.hub.protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
     arguments.hub.own_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
-    let mut campaigns = campaigns(&protocols, seed, &mut sources)?;
+    let mut campaigns = campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;
     let selection = CaseSelection::new(&arguments, &mut campaigns)?;
     let chosen = |protocol: &Protocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
     protocols.retain(chosen);
@@ -173,10 +174,17 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
 }
 
 /// Loads all protocols before anything is played.
-fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result<Vec<Arc<Campaign>>, CliError> {
+fn campaigns(
+    protocols: &[Protocol],
+    target: Option<&config::Target>,
+    seed: u64,
+    sources: &mut Sources,
+) -> Result<Vec<Arc<Campaign>>, CliError> {
+    let settings = target.and_then(|target| target.instances.first()).into_iter().flat_map(|first| &first.settings);
+    let given: Map<String, Value> = settings.map(|(name, setting)| (name.clone(), setting.value.clone())).collect();
     let mut campaigns = Vec::new();
     for protocol in protocols {
-        let campaign = Campaign::new(&protocol.folder, sources, seed)
+        let campaign = Campaign::new(&protocol.folder, sources, seed, given.clone())
             .map_err(|found| CliError::from_diagnostics(&found, sources))?;
         if campaign.scheduler.cells.is_empty() {
             return Err(CliError::new(format!(

@@ -6,7 +6,7 @@ use super::super::hook::METHODS;
 use super::super::{HookSpec, template};
 use super::Reading;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::yaml::{Key, Kind, Node, Text};
+use crate::syntax::yaml::{Key, Node};
 
 const HOOK: [&str; 3] = ["http", "command", "timeout"];
 const HTTP: [&str; 5] = ["method", "url", "headers", "body", "timeout"];
@@ -157,14 +157,9 @@ impl Reading<'_> {
     /// Returns a text in which every `${...}` is valid.
     fn template(&mut self, node: &Node) -> Option<String> {
         let text = self.text(node)?;
-        let errors = template::check(text);
-        for error in &errors {
-            let span = match &node.kind {
-                Kind::Text(Text { inner: Some(inner), .. }) => inner.part(error.range.clone()),
-                _ => node.span,
-            };
-            self.errors.push(Diagnostic::error(span, &error.message).maybe_help(error.help.clone()));
-        }
-        errors.is_empty().then(|| text.to_owned())
+        let errors = template::check(node);
+        let is_right = errors.is_empty();
+        self.errors.extend(errors);
+        is_right.then(|| text.to_owned())
     }
 }

@@ -12,6 +12,7 @@ use super::{Campaign, Stage};
 use crate::event::Verdict;
 use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::oracle::{self, SLOWER};
+use crate::fuzz::step_rule::StepRule;
 use crate::report::fuzz::Slower;
 use crate::report::scenario_verdict;
 use crate::scenario::Program;
@@ -34,10 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl LatencyDrift {
     /// Measures before the first case; `None` where the client is not served, so that there is nothing to compare with.
     pub async fn at_the_start(campaign: &Campaign, stage: &Stage) -> Option<Self> {
-        let role = campaign.corpus.bystander()?;
+        let role = campaign.corpus.observer_role()?;
         let steps = [
             json!({ format!("{NEW_CLIENT} joins"): null }),
-            oracle::serves(&campaign.corpus, NEW_CLIENT, "FUZZ-SERVES-NEW"),
+            oracle::serves(&campaign.corpus, NEW_CLIENT, &StepRule::new("FUZZ-SERVES-NEW", None)),
         ];
         let scenario = json!({ "title": "A new client", "actors": { NEW_CLIENT: role }, "steps": steps });
         let Value::Object(scenario) = scenario else { return None };

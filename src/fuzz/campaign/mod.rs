@@ -70,18 +70,24 @@ pub struct Stage {
 }
 
 impl Campaign {
-    /// Loads a folder that has been checked. `seed` determines the cases.
+    /// Loads a folder that has been checked. `seed` determines the cases, and `given`, the settings of the target by
+    /// name, which of them are valid.
     ///
     /// # Errors
     ///
     /// The diagnostics of the pack.
-    pub fn new(folder: &Folder, sources: &mut Sources, seed: u64) -> Result<Self, Vec<Diagnostic>> {
+    pub fn new(
+        folder: &Folder,
+        sources: &mut Sources,
+        seed: u64,
+        given: Map<String, Value>,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let (pack, diagnostics) = Pack::load(folder, sources);
         let Some(mut pack) = pack else { return Err(diagnostics) };
         pack.rules.extend(oracle::rules(sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::shared(folder, sources, &pack, &mut Vec::new());
-        let corpus = Corpus::read(folder, sources, &pack);
+        let corpus = Corpus::read(folder, sources, &pack, given);
         let scheduler = Scheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
         Ok(Self { corpus, scheduler, shared, file, programs: Mutex::default(), left: Mutex::default() })
@@ -101,20 +107,16 @@ impl Campaign {
         self.pack().rules.get(rule).is_some_and(|rule| rule.place == Place::Oracle)
     }
 
-    /// Parses a scenario: a case, or one derived from a case. Its spans are in no file of the sources; see
-    /// [`Campaign::placed`].
+    /// Compiles a scenario: a case, or one derived from a case. Its spans are in no file; see [`Campaign::placed`].
     ///
     /// # Errors
     ///
     /// The messages of its diagnostics.
     pub fn program(&self, id: &str, scenario: &Map<String, Value>) -> Result<Program, String> {
-        let text = writer::scenario(scenario);
-        let words = |diagnostics: &[Diagnostic]| {
-            diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect::<Vec<_>>().join("; ")
-        };
-        let root = yaml::parse_text(&text, self.file).map_err(|diagnostic| words(&[diagnostic]))?;
+        let root = Node::of(&Value::Object(scenario.clone()), Span::new(self.file, 0..0));
         let (program, diagnostics) = read(id, &root, &self.shared, self.pack());
-        program.ok_or_else(|| words(&diagnostics))
+        let words = |diagnostic: &Diagnostic| diagnostic.message.clone();
+        program.ok_or_else(|| diagnostics.iter().map(words).collect::<Vec<_>>().join("; "))
     }
 
     /// Plays a scenario: a case, or one derived from a case. `number` must differ from all others of the run. Returns
@@ -205,8 +207,8 @@ impl Campaign {
     pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
         let file = sources.add(format!("{name}.yaml"), writer::scenario(scenario));
-        // The program may come from another case that shares it, with other spans.
-        let program = self.program(&report.id, scenario).ok();
+        let written = yaml::parse(sources, file).ok();
+        let program = written.and_then(|root| read(&report.id, &root, &self.shared, self.pack()).0);
         let put = |span: &mut Option<Span>, name: &str| {
             if let Some(place) = span.filter(|span| span.file == self.file) {
                 let checks = program.iter().flat_map(|program| &program.checks);

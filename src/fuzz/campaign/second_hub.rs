@@ -79,7 +79,7 @@ fn compare(campaign: &Campaign, left: &ScenarioReport, right: &ScenarioReport) -
     let corpus = &campaign.corpus;
     let decided = |class: Class, message: Option<&MessageType>, payload: Option<&Value>| {
         // The role only matters for entries of `fuzz.answers` that name roles; that of the observer client is used.
-        let role = corpus.bystander().unwrap_or_default();
+        let role = corpus.observer_role().unwrap_or_default();
         let taken_for = message.map(|message| message.name.as_str());
         let input = Input { class, placement: Placement::Joined, role, taken_for, payload };
         corpus.answer(&input).is_some_and(|answer| !answer.one_of.is_empty())

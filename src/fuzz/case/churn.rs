@@ -8,6 +8,7 @@ use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::Prefix;
 use crate::fuzz::oracle;
 use crate::fuzz::placement::Placement;
+use crate::protocol::Level;
 
 /// How each client of a case of connection churn leaves or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,14 +71,12 @@ impl Churn {
         Some(json!({ "each": "attempt", "in": attempts, "do": steps }))
     }
 
-    /// Lowers `FUZZ-SERVES-NEW` to a warning after many refused requests: a hub may block an address that sent so many.
-    pub(crate) fn lowered(self, mut steps: Vec<Value>) -> Vec<Value> {
-        let rules = steps.iter_mut().filter_map(|step| step.get_mut("rules")?.as_array_mut()).flatten();
-        for rule in
-            rules.filter(|rule| matches!(self, Self::NoPath | Self::NoUpgrade) && **rule == json!("FUZZ-SERVES-NEW"))
-        {
-            *rule = json!("FUZZ-SERVES-NEW as should");
+    /// Returns the level at which a new client must be served afterwards: after many refused requests, a hub may block
+    /// the address that sent so many.
+    pub(crate) fn serves_new(self) -> Level {
+        match self {
+            Self::NoPath | Self::NoUpgrade => Level::Should,
+            Self::Broken | Self::OddClose => Level::Must,
         }
-        steps
     }
 }

@@ -3,11 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::{Cell, MutationKind};
+use crate::fuzz::actors::OBSERVER;
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer::{Answer, Input};
 use crate::fuzz::corpus::prefix::Prefix;
+use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::{self, Change, Class, Edit};
-use crate::fuzz::mutate::schema::{self, Site};
+use crate::fuzz::mutate::schema::{self, Mutation, Site};
 use crate::fuzz::placement::Placement;
 use crate::generate::rng::Dice;
 use crate::generate::schema_shape::{Branches, Shape};
@@ -23,7 +25,7 @@ pub(crate) struct Draft<'a> {
     corpus: &'a Corpus,
     pub(crate) message: &'a MessageType,
     mutation: MutationKind,
-    /// The valid message with the expressions of the scenario, and the same with example values in their place.
+    /// The valid message with the expressions of the scenario, and the same with their values.
     base: Value,
     plain: Value,
     /// The correlation id in `base`, unless it is an expression.
@@ -38,10 +40,10 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(crate) fn new(corpus: &'a Corpus, cell: Cell, prefix: &'a Prefix) -> Option<Self> {
         let message = corpus.pack.messages.get(cell.message)?;
-        let base = prefix.base(corpus, message);
-        let plain = plain(message, &base);
+        let base = prefix.message.clone();
+        let plain = corpus.settings.filled(message, &base);
         let id = message.correlation.as_ref().and_then(|pointer| base.pointer(pointer));
-        let id = id.filter(|id| id.as_str().is_none_or(|text| !text.contains("${"))).cloned();
+        let id = id.filter(|id| id.as_str().is_none_or(expressions::is_literal)).cloned();
         let is_asked = |site: &&Site| cell.mutation == MutationKind::Mutated(site.mutation);
         let sites = prefix.sites.iter().filter(is_asked).collect();
         // On one connection no id may be used twice, so `renumbered` sets it.
@@ -111,8 +113,14 @@ impl<'a> Draft<'a> {
                 let text = corruption.text(&payload::text(base, &[]), dice);
                 let value: Option<Value> =
                     serde_json::from_str(&text).ok().filter(|_| corruption.class() != Class::Unspecified);
+                let class = match value.as_ref().map(|value| payload::class(&corpus.pack, message, Some(value))) {
+                    // A document may allow any JSON, and half a number is a number.
+                    Some(class @ (Class::Valid | Class::Unusual)) => class,
+                    Some(class) if corruption.class() == Class::Malformed => class,
+                    _ => corruption.class(),
+                };
                 let (raw, description) = (json!({ "text": text }), Description::Named(corruption.name()));
-                Some((SentMessage { raw, class: corruption.class(), plain: value.clone(), value, description }, None))
+                Some((SentMessage { raw, class, plain: value.clone(), value, description }, None))
             }
             MutationKind::Framed(framing) => {
                 // A fragmented message has the same meaning as an unfragmented one.
@@ -129,7 +137,11 @@ impl<'a> Draft<'a> {
             }
             MutationKind::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
-                let edits = schema::edits(&corpus.pack, message, site, self.short, dice)?;
+                let foreign = match site.mutation {
+                    Mutation::ForeignId => corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER),
+                    _ => Vec::new(),
+                };
+                let edits = schema::edits(&corpus.pack, message, site, &foreign, self.short, dice)?;
                 Some((self.edited(edits), Some(*site)))
             }),
             MutationKind::Explored => (0..ATTEMPTS).find_map(|_| {
@@ -146,7 +158,7 @@ impl<'a> Draft<'a> {
         let mut open = vec![(String::new(), &self.base)];
         while let Some((pointer, value)) = open.pop() {
             match value {
-                Value::String(text) if !text.contains("${") => texts.push((pointer, text)),
+                Value::String(text) if expressions::is_literal(text) => texts.push((pointer, text)),
                 Value::Object(members) => {
                     let place = |name: &str| format!("{pointer}/{}", crate::syntax::matcher::escape(name));
                     open.extend(members.iter().map(|(name, member)| (place(name), member)));
@@ -198,7 +210,7 @@ pub(crate) struct SentMessage {
     /// The argument of `sends raw`.
     pub(crate) raw: Value,
     pub(crate) class: Class,
-    /// The payload with example values in place of expressions; `None` where the text has no JSON value.
+    /// The payload with the values of its expressions; `None` where the text has no JSON value.
     pub(crate) plain: Option<Value>,
     /// The payload with its expressions.
     pub(crate) value: Option<Value>,
@@ -238,48 +250,22 @@ impl SentMessage {
     /// message.
     pub(crate) fn id(&self, message: &MessageType) -> Option<String> {
         let id = self.value.as_ref()?.pointer(message.correlation.as_ref()?)?;
-        let anew = id.as_str().is_some_and(|text| text.contains("${") && text.contains('('));
+        let anew = id.as_str().is_some_and(expressions::varies);
         (!anew).then(|| id.to_string())
     }
 }
 
 /// Returns the message with these edits.
 pub(crate) fn with_edits(corpus: &Corpus, message: &MessageType, base: &Value, edits: Vec<Edit>) -> SentMessage {
-    edited(corpus, message, base, plain(message, base), edits)
+    edited(corpus, message, base, corpus.settings.filled(message, base), edits)
 }
 
-/// Returns the message with these edits; `plain` is `base` with example values in place of expressions.
+/// Returns the message with these edits; `plain` is `base` with the values of its expressions.
 fn edited(corpus: &Corpus, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> SentMessage {
     let applied = payload::applied(plain, &edits);
     let class = payload::class(&corpus.pack, message, applied.as_ref());
     let (text, value) = payload::text_and_value(base, &edits);
     SentMessage { raw: json!({ "text": text }), class, plain: applied, value, description: Description::Edited(edits) }
-}
-
-/// Replaces the expressions of a message by the values of its documented example.
-fn plain(message: &MessageType, base: &Value) -> Value {
-    match &message.schema.example {
-        Some(example) => deep_with(base, example),
-        None => deep_with(base, &message.template()),
-    }
-}
-
-/// Replaces the expressions of `base` by what `example` has in their place, or by some text.
-pub(crate) fn deep_with(base: &Value, example: &Value) -> Value {
-    match base {
-        Value::String(text) if text.contains("${") => match example {
-            Value::Null => json!("text"),
-            other => other.clone(),
-        },
-        Value::Array(items) => {
-            items.iter().enumerate().map(|(i, item)| deep_with(item, example.get(i).unwrap_or(&Value::Null))).collect()
-        }
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, member)| (name.clone(), deep_with(member, example.get(name).unwrap_or(&Value::Null))))
-            .collect(),
-        other => other.clone(),
-    }
 }
 
 /// Draws valid values for some members, or for all. Members that identify the message, members with expressions (such
@@ -288,7 +274,8 @@ pub(crate) fn explored(message: &MessageType, base: &Value, fixed: &[String], di
     let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
     let literals = message.matcher.literals();
     let required = shape.required();
-    let is_filled = |name: &str| base.get(name).and_then(Value::as_str).is_some_and(|text| text.contains("${"));
+    let is_filled =
+        |name: &str| base.get(name).and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
     let stays = |name: &str| literals.contains_key(name) || fixed.iter().any(|fixed| fixed == name) || is_filled(name);
     let free: Vec<&str> = shape.members().into_iter().filter(|name| !stays(name)).collect();
     let all = dice.once_in(3);
@@ -324,6 +311,7 @@ fn in_words(edit: &Edit) -> String {
     let short = |text: &str| crate::syntax::matcher::cut(text, 60);
     match &edit.change {
         Change::Put(value) => format!("{place} is {}", short(&value.to_string())),
+        Change::Evaluate(expression) => format!("{place} is {}", short(&json!(expression).to_string())),
         Change::Remove => format!("{place} is missing"),
         Change::Text(text) => format!("{place} is {}", short(text)),
         Change::Twice(value) => format!("{place} is there twice, the second time as {}", short(&value.to_string())),

@@ -14,6 +14,7 @@ use super::actors::{MUTATED, NEW_CLIENT, OBSERVER};
 use super::corpus::Corpus;
 use super::corpus::expected_answer::{Answer, Input};
 use super::corpus::prefix::Prefix;
+use super::expressions;
 use super::mutate::frames::Framing;
 use super::mutate::json_text::JsonCorruption;
 use super::mutate::payload::{self, Class};
@@ -87,7 +88,7 @@ fn churn_case(corpus: &Corpus, cell: Cell, churn: Churn, prefix: Prefix, number:
     let mut steps = prefix.steps.clone();
     steps.push(churn.steps(corpus, cell, &prefix, &sent.text()?)?);
     let input = as_input(corpus, draft.message, cell, &prefix, &sent);
-    steps.extend(churn.lowered(oracle::behind(corpus, &input, Vec::new())));
+    steps.extend(oracle::behind_at(corpus, &input, Vec::new(), churn.serves_new()));
     Some(case(corpus, cell, prefix, &sent, steps, number))
 }
 
@@ -133,11 +134,13 @@ pub(super) fn made(
         return single(corpus, cell, prefix, sent, behind, number);
     }
     // Only texts that no hub can take for a message: ids would have to differ even in texts that are cut off.
-    if !matches!(cell.mutation, MutationKind::Corrupted(corruption) if corruption.class() != Class::Unspecified) {
+    let is_no_message = |sent: &SentMessage| matches!(sent.class, Class::Malformed | Class::Unknown);
+    if !matches!(cell.mutation, MutationKind::Corrupted(_)) || !is_no_message(&sent) {
         return None;
     }
     // Different texts of the kind, since only some of them may trigger a defect.
-    let more = (1..oracle::ROUNDS).filter_map(|round| draft.renumbered(round).mutated(dice)?.0.text());
+    let more = (1..oracle::ROUNDS).filter_map(|round| draft.renumbered(round).mutated(dice));
+    let more = more.filter_map(|(sent, _)| sent.text().filter(|_| is_no_message(&sent)));
     let texts: Vec<Value> = sent.text().into_iter().chain(more).collect();
     let input = as_input(corpus, draft.message, cell, &prefix, &sent);
     let sends = format!("{} sends raw", prefix.sender);
@@ -233,7 +236,7 @@ fn many(
         // On a shared connection the same text may be sent again, but no id twice. An id that is made of the sender's
         // identity differs on every new connection.
         let known = anew && kind.rounds.contains(&round);
-        let id = sent.id(message).filter(|id| !anew || !id.contains("${"));
+        let id = sent.id(message).filter(|id| !anew || expressions::is_literal(id));
         if !known && id.is_none_or(|id| kind.ids.insert(id)) {
             kind.rounds.push(round);
             kind.sites.extend(site);
@@ -303,8 +306,8 @@ fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: 
         scenario.insert("exclusive".to_owned(), json!("hub"));
     }
     let mut actors = prefix.actors;
-    actors.insert(OBSERVER.to_owned(), json!(prefix.bystander));
-    actors.insert(NEW_CLIENT.to_owned(), json!(prefix.bystander));
+    actors.insert(OBSERVER.to_owned(), json!(prefix.observer_role));
+    actors.insert(NEW_CLIENT.to_owned(), json!(prefix.observer_role));
     scenario.insert("actors".to_owned(), Value::Object(actors));
     if let Some(lets) = prefix.lets {
         scenario.insert("let".to_owned(), lets);
@@ -316,7 +319,7 @@ fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: 
 /// Returns the least number of bytes in all frames; what `repeat(...)` makes counts as long.
 fn length(raw: &Value) -> usize {
     match raw {
-        Value::String(text) if text.contains("repeat(") => usize::MAX,
+        Value::String(_) if expressions::any(raw, &|expression| expression.calls("repeat")) => usize::MAX,
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(length).fold(0, usize::saturating_add),
         Value::Object(members) => members.values().map(length).fold(0, usize::saturating_add),

@@ -3,8 +3,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::Class;
 use crate::fuzz::placement::Placement;
+use crate::fuzz::step_rule::StepRule;
 use crate::syntax::matcher::Matcher;
 
 /// An entry of `fuzz.answers`: which input it fits, and how that is answered.
@@ -19,8 +21,8 @@ pub struct Answer {
     pub one_of: Vec<Value>,
     /// Answers of which none may come.
     pub never: Vec<Value>,
-    /// The rules of the document that demand the answer, some with a lowered level (`RULE as should`).
-    pub rules: Vec<String>,
+    /// The rules of the document that demand the answer.
+    pub rules: Vec<StepRule>,
 }
 
 /// Properties of a mutated message on which its answer depends.
@@ -59,7 +61,7 @@ fn answer(entry: &Value) -> Option<Answer> {
         matcher,
         one_of: items("answer"),
         never: items("never"),
-        rules: texts("rules"),
+        rules: StepRule::read_all(entry.get("rules")),
     })
 }
 
@@ -135,17 +137,20 @@ pub fn mentioned(answer: &Answer, sent: Option<&Value>) -> Vec<(String, Value)> 
 /// Whether a value is the same wherever it is evaluated: functions such as `uuid()` return another value each time.
 fn is_fixed(value: &Value) -> bool {
     match value {
-        Value::String(text) => !text.contains("${") || !text.contains('('),
+        Value::String(text) => !expressions::varies(text),
         Value::Array(items) => items.iter().all(is_fixed),
         Value::Object(members) => members.values().all(is_fixed),
         _ => true,
     }
 }
 
+/// The name of the input in answers.
+const INPUT: &str = "said"; // style: quoted
+
 /// Returns the JSON pointer that an expression on the input stands for.
 fn pointer(text: &str) -> Option<String> {
-    let path = text.strip_prefix("${said.")?.strip_suffix('}')?; // style: quoted
-    Some(path.trim().split('.').map(|name| format!("/{}", crate::syntax::matcher::escape(name))).collect())
+    let expression = expressions::only(text)?;
+    expression.pointer().filter(|(root, _)| *root == INPUT).map(|(_, pointer)| pointer)
 }
 
 #[cfg(test)]

@@ -9,9 +9,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use self::expected_answer::{Answer, Input};
+use super::expressions::{self, Settings, with_self_as};
+use super::step_rule::StepRule;
 use crate::protocol::{Folder, Level, MessageType, Pack};
 use crate::scenario::compose;
+use crate::scenario::functions::NEXT_USER;
+use crate::scenario::model::setting_value;
 use crate::scenario::parse::verbs::{self, Head, Verb};
+use crate::syntax::matcher::escape;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -21,8 +26,10 @@ pub struct Corpus {
     /// The content of shared.yaml.
     pub shared: Value,
     pub scenarios: Vec<Script>,
+    /// The settings that are known before a run.
+    pub settings: Settings,
     answers: Vec<Answer>,
-    goes_on: Vec<String>,
+    goes_on: Vec<StepRule>,
 }
 
 /// One scenario file.
@@ -43,8 +50,9 @@ pub struct Moment {
 }
 
 impl Corpus {
-    /// Parses again the files that the pack was loaded from, which are known to be correct.
-    pub fn read(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
+    /// Parses again the files that the pack was loaded from, which are known to be correct. `given` are settings of the
+    /// target, by name.
+    pub fn read(folder: &Folder, sources: &Sources, pack: &Arc<Pack>, given: Map<String, Value>) -> Self {
         let parsed = |file| yaml::parse(sources, file).map(|node| node.to_json()).unwrap_or_default();
         let shared = folder.scenarios.get("shared.yaml").map_or(Value::Null, |file| parsed(*file));
         let mut scenarios = Vec::new();
@@ -58,9 +66,12 @@ impl Corpus {
             }
         }
         let answers = expected_answer::read(&shared);
-        let goes_on = shared.pointer("/fuzz/goes_on").and_then(Value::as_array).into_iter().flatten();
-        let goes_on = goes_on.filter_map(Value::as_str).map(str::to_owned).collect();
-        Self { pack: Arc::clone(pack), shared, scenarios, answers, goes_on }
+        let goes_on = StepRule::read_all(shared.pointer("/fuzz/goes_on"));
+        let declared = shared.get("hub").and_then(Value::as_object).into_iter().flatten();
+        let defaults = declared.filter_map(|(name, setting)| Some((name.clone(), setting.get("default")?.clone())));
+        let settings = defaults.chain(given).map(|(name, value)| (name, setting_value(&value)));
+        let settings = Settings::new(settings.collect());
+        Self { pack: Arc::clone(pack), shared, scenarios, settings, answers, goes_on }
     }
 
     /// Returns the messages that a hub receives, in the order of the pack, without envelopes.
@@ -125,15 +136,11 @@ impl Corpus {
 
     /// Returns the example of a message as an actor of a role sends it: with the expressions of `fills`.
     pub fn example(&self, message: &MessageType, role: &str, actor: &str) -> Value {
-        let mut example = message.template();
+        let mut example = expressions::escaped(&message.template());
         let fills =
             [self.shared.get("fills"), self.shared.get("roles").and_then(|r| r.get(role)).and_then(|r| r.get("fills"))];
         for (place, value) in fills.into_iter().flatten().filter_map(Value::as_object).flatten() {
-            let pointer = if place.starts_with('/') {
-                place.clone()
-            } else {
-                format!("/{}", crate::syntax::matcher::escape(place))
-            };
+            let pointer = if place.starts_with('/') { place.clone() } else { format!("/{}", escape(place)) };
             if example.pointer(&pointer).is_some() {
                 compose::put(&mut example, &pointer, with_self_as(value, actor));
             }
@@ -145,24 +152,24 @@ impl Corpus {
     pub fn without_optional(&self, value: &mut Value) {
         let Value::Object(members) = value else { return };
         let optional = |value: &Value| {
-            let name = value.as_str()?.strip_prefix("${hub.")?.strip_suffix('}')?;
-            self.shared.get("hub")?.get(name)?.get("optional")?.as_bool()
+            let expression = expressions::only(value.as_str()?)?;
+            self.shared.get("hub")?.get(expression.setting()?)?.get("optional")?.as_bool()
         };
         members.retain(|_, member| optional(member) != Some(true));
         members.values_mut().for_each(|member| self.without_optional(member));
     }
 
-    /// Returns the members by which a role's actors identify themselves: those that it fills with `${self...}`.
-    pub fn identities(&self, role: &str) -> Vec<String> {
+    /// Returns the members by which an actor of a role identifies itself, those that the role fills with a value of its
+    /// own: JSON pointers and expressions.
+    pub fn identities(&self, role: &str, actor: &str) -> Vec<(String, String)> {
         let fills = self.shared.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("fills"));
-        let own = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${self."));
-        fills
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .filter(|(_, value)| own(value))
-            .map(|(name, _)| name.clone())
-            .collect()
+        let own = |(name, value): (&String, &Value)| {
+            let text = value.as_str()?;
+            let is_own = expressions::only(text)?.pointer().is_some_and(|(root, _)| root == "self");
+            let pointer = if name.starts_with('/') { name.clone() } else { format!("/{}", escape(name)) };
+            is_own.then(|| Some((pointer, with_self_as(value, actor).as_str()?.to_owned())))?
+        };
+        fills.and_then(Value::as_object).into_iter().flatten().filter_map(own).collect()
     }
 
     /// Calls `see` with role and message for every message that steps send, scenes and inner steps included.
@@ -230,14 +237,6 @@ pub fn head(step: &Value) -> Option<(Head<'_>, &Value)> {
     Some((verbs::head(key)?, what))
 }
 
-/// Replaces `self` in an expression by the name of an actor.
-pub fn with_self_as(value: &Value, actor: &str) -> Value {
-    match value {
-        Value::String(text) => Value::String(text.replace("${self.", &format!("${{{actor}."))),
-        other => other.clone(),
-    }
-}
-
 /// The settings under `fuzz` in shared.yaml.
 impl Corpus {
     fn fuzz(&self, key: &str) -> Option<&Value> {
@@ -281,7 +280,7 @@ impl Corpus {
     }
 
     /// Returns the role of the observer client: `fuzz.bystander`, else the first that is greeted, else the first.
-    pub fn bystander(&self) -> Option<&str> {
+    pub fn observer_role(&self) -> Option<&str> {
         let roles = self.roles();
         let greeted = |role: &&str| {
             self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Expects))
@@ -292,10 +291,8 @@ impl Corpus {
 
     /// Returns the name of a value that is unique to an observer client: the first that its role makes.
     pub fn mark(&self) -> Option<&str> {
-        let given = self.shared.get("roles")?.get(self.bystander()?)?.get("given")?.as_object()?;
-        let unique = |value: &Value| {
-            value.as_str().is_some_and(|text| ["${unique(", "${next_user("].iter().any(|made| text.starts_with(made)))
-        };
+        let given = self.shared.get("roles")?.get(self.observer_role()?)?.get("given")?.as_object()?;
+        let unique = |value: &Value| expressions::any(value, &|made| made.calls("unique") || made.calls(NEXT_USER));
         given.iter().find(|(_, value)| unique(value)).map(|(name, _)| name.as_str())
     }
 
@@ -306,14 +303,13 @@ impl Corpus {
     }
 
     /// Returns the rules by which a connection stays usable after an error.
-    pub fn goes_on(&self) -> &[String] {
+    pub fn goes_on(&self) -> &[StepRule] {
         &self.goes_on
     }
 
     /// Whether the document demands or recommends that a connection stays usable after an error.
     pub fn serves_on(&self) -> bool {
-        let level = |rule: &String| self.pack.rules.get(rule).map(|rule| rule.level);
-        self.goes_on.iter().filter_map(level).any(|level| level > Level::May)
+        self.goes_on.iter().filter_map(|rule| rule.level(&self.pack)).any(|level| level > Level::May)
     }
 
     /// Returns the messages by which a hub may refuse input, also where the document demands no refusal.
@@ -329,35 +325,5 @@ impl Corpus {
     /// Returns the answer that the document demands for this input; `None` where it is silent.
     pub fn answer(&self, input: &Input<'_>) -> Option<&Answer> {
         self.answers.iter().find(|answer| answer.fits(input))
-    }
-}
-
-/// Replaces a name in an expression by another.
-pub fn renamed(text: &str, name: &str, by: &str) -> String {
-    let inside = |letter: Option<char>| letter.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
-    let mut renamed = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(name) {
-        let (before, found) = rest.split_at(at);
-        let behind = &found[name.len()..];
-        let last = before.chars().next_back().or(renamed.chars().next_back());
-        let whole = !inside(last) && behind.starts_with('.');
-        renamed.push_str(before);
-        renamed.push_str(if whole { by } else { name });
-        rest = behind;
-    }
-    renamed + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("${[state.me.name, state.all]}", "${[before.me.name, before.all]}")]
-    #[case("${my_state.a + it.state.b + states.c}", "${my_state.a + it.state.b + states.c}")]
-    fn a_name_in_an_expression_is_replaced_only_as_a_whole_word(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(renamed(text, "state", "before"), expected);
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Corpus, Moment, head, with_self_as};
+use super::{Corpus, Moment, head};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER, PROBE, SENDER};
+use crate::fuzz::expressions::with_self_as;
 use crate::fuzz::mutate::schema::{self, Site};
 use crate::fuzz::placement::Placement;
+use crate::fuzz::step_rule::StepRule;
 use crate::protocol::{Level, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::parse::verbs::Verb;
@@ -18,7 +20,7 @@ pub struct Prefix {
     pub(crate) sender: String,
     pub(crate) role: String,
     /// The role of the observer client and of the new client.
-    pub(crate) bystander: String,
+    pub(crate) observer_role: String,
     pub(crate) actors: Map<String, Value>,
     /// Other keys of the scenario: `needs`, `exclusive`.
     pub(crate) keys: Map<String, Value>,
@@ -26,9 +28,8 @@ pub struct Prefix {
     pub(crate) steps: Vec<Value>,
     /// The steps after the mutated message, had it not been sent.
     pub(crate) rest: Vec<Next>,
-    /// Overrides of the scenario's `sends` step.
-    pub(crate) with: Value,
-    pub(crate) without: Vec<String>,
+    /// The valid message that the mutation starts from.
+    pub(crate) message: Value,
     /// Where the message can be mutated.
     pub(crate) sites: Arc<[Site]>,
 }
@@ -42,18 +43,19 @@ pub struct Next {
 
 /// Returns the sites at which a message can be mutated; identities are those of the observer client's role.
 pub(crate) fn sites(corpus: &Corpus, message: &MessageType) -> Arc<[Site]> {
-    schema::sites(message, &corpus.identities(corpus.bystander().unwrap_or_default())).into()
+    let foreign = corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER);
+    let pointers: Vec<&str> = foreign.iter().map(|(pointer, _)| pointer.as_str()).collect();
+    schema::sites(message, &pointers).into()
 }
 
-impl Prefix {
-    /// Returns the valid message that the mutation starts from.
-    pub(crate) fn base(&self, corpus: &Corpus, message: &MessageType) -> Value {
-        let mut base = corpus.example(message, &self.role, &self.sender);
-        compose::merge(&mut base, &self.with);
-        compose::remove(&mut base, &self.without);
-        corpus.without_optional(&mut base);
-        base
-    }
+/// Returns the valid message as a step of an actor sends it, with its overrides.
+fn valid(corpus: &Corpus, message: &MessageType, role: &str, actor: &str, overrides: Overrides) -> Value {
+    let (with, without) = overrides;
+    let mut valid = corpus.example(message, role, actor);
+    compose::merge(&mut valid, &with);
+    compose::remove(&mut valid, &without);
+    corpus.without_optional(&mut valid);
+    valid
 }
 
 /// Returns all prefixes with which a message can be sent at this placement.
@@ -65,14 +67,14 @@ pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) ->
             // A role without an automatic opening cannot send anything after `joins`.
             roles.retain(|role| placement == Placement::First || corpus.joins(role));
             if roles.is_empty() {
-                roles.extend(corpus.bystander());
+                roles.extend(corpus.observer_role());
             }
             roles.into_iter().filter_map(|role| alone(corpus, message, placement, role, &sites)).collect()
         }
         Placement::Within | Placement::Outside => corpus
             .moments(&message.name)
             .into_iter()
-            .filter_map(|moment| within(corpus, moment, placement, &sites))
+            .filter_map(|moment| within(corpus, message, moment, placement, &sites))
             .collect(),
         // `random_walk` makes a new prefix for each case.
         Placement::Walk => Vec::new(),
@@ -88,25 +90,22 @@ fn alone(
     sites: &Arc<[Site]>,
 ) -> Option<Prefix> {
     let role = role.to_owned();
-    let mut steps = vec![json!({ "innocent joins": null })];
-    let (mut with, mut without) = (Value::Null, Vec::new());
+    let mut steps = vec![json!({ format!("{OBSERVER} joins"): null })];
     let opening = corpus.opening(&role);
     let its_own = opening.iter().find(|step| {
         head(step).is_some_and(|(head, what)| head.verb == Verb::Sends && what.as_str() == Some(&message.name))
     });
-    if let Some(step) = its_own {
-        (with, without) = overrides(step, SENDER);
-    }
+    let overrides = its_own.map_or((Value::Null, Vec::new()), |step| overrides(step, SENDER));
     match placement {
         Placement::First => {
             let connects = |step: &Value| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects);
             match opening.iter().position(connects) {
                 Some(last) => steps.extend(opening[..=last].iter().map(|step| by(step, SENDER))),
-                None => steps.push(json!({ "sender connects": null })),
+                None => steps.push(json!({ format!("{SENDER} connects"): null })),
             }
         }
-        Placement::Anew => steps.push(json!({ "forerunner joins": null })),
-        _ => steps.push(json!({ "sender joins": null })),
+        Placement::Anew => steps.push(json!({ format!("{PROBE} joins"): null })),
+        _ => steps.push(json!({ format!("{SENDER} joins"): null })),
     }
     let mut actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
     if placement == Placement::Anew {
@@ -114,21 +113,26 @@ fn alone(
     }
     Some(Prefix {
         sender: SENDER.to_owned(),
-        bystander: corpus.bystander()?.to_owned(),
+        observer_role: corpus.observer_role()?.to_owned(),
+        message: valid(corpus, message, &role, SENDER, overrides),
         role,
         actors,
         keys: Map::new(),
         lets: None,
         steps,
         rest: Vec::new(),
-        with,
-        without,
         sites: Arc::clone(sites),
     })
 }
 
 /// Returns a prefix that plays a scenario up to a step, without its checks.
-fn within(corpus: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Prefix> {
+fn within(
+    corpus: &Corpus,
+    message: &MessageType,
+    moment: Moment,
+    placement: Placement,
+    sites: &Arc<[Site]>,
+) -> Option<Prefix> {
     let script = corpus.scenarios.get(moment.script)?;
     let step = script.steps.get(moment.step)?;
     let (spoken, _) = head(step)?;
@@ -137,7 +141,7 @@ fn within(corpus: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Si
     if taken || script.root.contains_key("destructive") || script.root.get("exclusive") == Some(&json!("hub")) {
         return None;
     }
-    let mut steps = vec![json!({ "innocent joins": null })];
+    let mut steps = vec![json!({ format!("{OBSERVER} joins"): null })];
     for step in &script.steps[..moment.step] {
         let (head, _) = head(step)?;
         match head.verb {
@@ -148,13 +152,13 @@ fn within(corpus: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Si
             _ => steps.extend(unjudged(step)),
         }
     }
-    let bystander = corpus.bystander()?.to_owned();
+    let observer_role = corpus.observer_role()?.to_owned();
     let role = match script.role(spoken.actor) {
         // A role that cannot connect by itself is replaced by that of the observer client.
-        role if placement == Placement::Outside && !corpus.joins(role) => bystander.clone(),
+        role if placement == Placement::Outside && !corpus.joins(role) => observer_role.clone(),
         role => role.to_owned(),
     };
-    let (with, without) = overrides(step, spoken.actor);
+    let overrides = overrides(step, spoken.actor);
     let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
     for name in names.iter().filter(|name| !name.contains('[')) {
         if !actors.contains_key(*name) && corpus.roles().contains(name) {
@@ -165,7 +169,7 @@ fn within(corpus: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Si
         Placement::Outside => {
             // Another client of the same role, which takes no part in the conversation.
             actors.insert(SENDER.to_owned(), json!(role));
-            steps.push(json!({ "sender joins": null }));
+            steps.push(json!({ format!("{SENDER} joins"): null }));
             SENDER.to_owned()
         }
         // A group has no single id that one message could name.
@@ -175,16 +179,15 @@ fn within(corpus: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Si
     let keys =
         ["needs", "exclusive"].into_iter().filter_map(|key| Some((key.to_owned(), script.root.get(key)?.clone())));
     Some(Prefix {
+        message: valid(corpus, message, &role, &sender, overrides),
         sender,
-        bystander,
+        observer_role,
         role,
         actors,
         keys: keys.collect(),
         lets: script.root.get("let").cloned(),
         steps,
         rest: rest(&corpus.pack, &script.steps[moment.step..]),
-        with,
-        without,
         sites: Arc::clone(sites),
     })
 }
@@ -238,18 +241,14 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
 
 /// Returns the highest level of a step's rules.
 fn demand(pack: &Pack, rules: &Value) -> Level {
-    let names = rules.as_array().into_iter().flatten().filter_map(Value::as_str);
-    let of = |name: &str| pack.rules.get(name).map_or(Level::May, |rule| rule.level);
-    // A lowered level stands after the rule: `RULE as should`.
-    let level = |written: &str| match written.split_once(" as ") {
-        Some((name, "should")) => of(name).min(Level::Should),
-        Some(_) => Level::May,
-        None => of(written),
-    };
-    names.map(level).max().unwrap_or(Level::May)
+    let rules = StepRule::read_all(Some(rules));
+    rules.iter().filter_map(|rule| rule.level(pack)).max().unwrap_or(Level::May)
 }
 
-pub(crate) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
+/// Members that a step puts into an example, and members that it removes.
+pub type Overrides = (Value, Vec<String>);
+
+pub(crate) fn overrides(step: &Value, actor: &str) -> Overrides {
     let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| with_self_as(text, actor)));
     let without = step.get("without").and_then(Value::as_array).into_iter().flatten();
     (with, without.filter_map(Value::as_str).map(str::to_owned).collect())

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::payload::Class;
 use crate::generate::rng::Dice;
+use crate::scenario::template::{Piece, pieces};
 
 /// How a message is put into frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +80,8 @@ impl Framing {
     pub fn raw(self, json: &str, dice: &mut Dice) -> Value {
         let frame = |opcode: &str, fin: bool, data: &str| json!({ "opcode": opcode, "fin": fin, "data": data });
         // Splits behind a comma, so that no character and no expression is cut in two.
-        let cut = json.find(',').map_or(json.len(), |at| at + 1);
+        let comma = literals(json).find_map(|(start, literal)| Some(start + literal.find(',')?));
+        let cut = comma.map_or(json.len(), |at| at + 1);
         let (first, second) = json.split_at(cut);
         let frames = match self {
             Self::Fragments => match torn(json) {
@@ -132,9 +134,35 @@ impl Framing {
     }
 }
 
+/// Returns the parts of a text outside of expressions, with their positions.
+fn literals(text: &str) -> impl DoubleEndedIterator<Item = (usize, &str)> {
+    let literal = |piece| match piece {
+        Piece::Literal(range) => Some((range.start, &text[range])),
+        Piece::Expression(_) => None,
+    };
+    pieces(text).unwrap_or_default().into_iter().filter_map(literal)
+}
+
 /// Splits a text around its last multi-byte character; the middle part is that character's bytes.
 fn torn(text: &str) -> Option<(&str, &[u8], &str)> {
-    let (at, letter) = text.char_indices().rfind(|(_, letter)| !letter.is_ascii())?;
+    let last = |literal: &str| literal.char_indices().rfind(|(_, letter)| !letter.is_ascii());
+    let (at, letter) =
+        literals(text).rev().find_map(|(start, literal)| last(literal).map(|(at, letter)| (start + at, letter)))?;
     let end = at + letter.len_utf8();
     Some((&text[..at], &text.as_bytes()[at..end], &text[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_expression_is_torn_into_two_frames() {
+        for framing in [Framing::Fragments, Framing::PingBetween] {
+            let raw = framing.raw(r#"{"ä":${json([hub.a, 'ö'])}}"#, &mut Dice::of(1, 1));
+            for frame in raw["frames"].as_array().unwrap() {
+                assert!(frame["data"].as_str().is_none_or(|data| pieces(data).is_ok()), "{raw}");
+            }
+        }
+    }
 }

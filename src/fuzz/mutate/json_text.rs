@@ -2,6 +2,7 @@
 
 use super::payload::Class;
 use crate::generate::rng::Dice;
+use crate::scenario::template::{Piece, pieces};
 
 /// How the text of a message is corrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,8 +94,12 @@ impl JsonCorruption {
                     end -= 1;
                 }
                 // Drops an expression that was cut in two.
-                if let Some(open) = json[..end].rfind("${").filter(|open| !json[*open..end].contains('}')) {
-                    end = open;
+                let is_cut = |piece: &Piece| match piece {
+                    Piece::Expression(inside) => inside.start - 2 < end && end <= inside.end,
+                    Piece::Literal(_) => false,
+                };
+                if let Some(Piece::Expression(inside)) = pieces(json).unwrap_or_default().into_iter().find(is_cut) {
+                    end = inside.start - 2;
                 }
                 json[..end].trim_end_matches('$').to_owned()
             }
@@ -130,6 +135,15 @@ impl JsonCorruption {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_expression_is_cut_in_two() {
+        let json = r#"{"a":${json(hub['}']['x']) ~ "}"}}"#;
+        for number in 0..200 {
+            let text = JsonCorruption::Truncated.text(json, &mut Dice::of(1, number));
+            assert!(pieces(&text).is_ok(), "{text}");
+        }
+    }
 
     #[test]
     fn no_json_parser_accepts_texts_of_class_malformed() {

@@ -5,6 +5,7 @@ use serde_json::Value;
 #[cfg(test)]
 use serde_json::json;
 
+use crate::fuzz::expressions;
 use crate::protocol::{MessageType, Pack, Way};
 use crate::scenario::compose;
 
@@ -19,6 +20,8 @@ pub struct Edit {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Put(Value),
+    /// Puts the value of an expression, `${...}`, which has the form of the value that it replaces.
+    Evaluate(String),
     Remove,
     /// Replaces the value by this JSON text, for instance a number too large for any machine type.
     Text(String),
@@ -65,16 +68,23 @@ impl Class {
 
 /// Applies edits to an example; `None` where no value can represent the result.
 pub fn applied(mut example: Value, edits: &[Edit]) -> Option<Value> {
-    edits.iter().try_for_each(|edit| apply(&mut example, edit, Value::clone))?;
+    let new = |change: &Change| match change {
+        Change::Put(new) => Some(new.clone()),
+        _ => None,
+    };
+    edits.iter().try_for_each(|edit| apply(&mut example, edit, &new))?;
     Some(example)
 }
 
-/// Applies one edit; `made` converts a value before it is put. Returns `None`, and changes nothing, where no value can
-/// represent the result.
-fn apply(value: &mut Value, edit: &Edit, made: impl Fn(&Value) -> Value) -> Option<()> {
+/// Applies one edit; `new` returns the value that it puts, if any. Returns `None`, and changes nothing, where no value
+/// can represent the result.
+fn apply(value: &mut Value, edit: &Edit, new: &dyn Fn(&Change) -> Option<Value>) -> Option<()> {
     match &edit.change {
-        Change::Put(new) if edit.pointer.is_empty() => *value = made(new),
-        Change::Put(new) => compose::put(value, &edit.pointer, made(new)),
+        Change::Put(_) | Change::Evaluate(_) => {
+            if let Some(new) = new(&edit.change) {
+                compose::put(value, &edit.pointer, new);
+            }
+        }
         Change::Remove => compose::remove(value, std::slice::from_ref(&edit.pointer)),
         Change::Rename(name) => {
             let (parent, _) = edit.pointer.rsplit_once('/')?;
@@ -142,6 +152,11 @@ pub fn text(base: &Value, edits: &[Edit]) -> String {
 /// Returns the text of a `sends raw` step, as [`text`] does, and the payload with its expressions; `None` where no
 /// value can represent it.
 pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
+    let new = |change: &Change| match change {
+        Change::Put(new) => Some(expressions::escaped(new)),
+        Change::Evaluate(expression) => Some(Value::from(expression.as_str())),
+        _ => None,
+    };
     let mut value = base.clone();
     let mut later = Vec::new();
     let mut is_value = true;
@@ -153,7 +168,7 @@ pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
             }
             Change::Text(_) | Change::Twice(_) => later.push(edit),
             // A rename that is not possible leaves the text unchanged.
-            _ => is_value &= apply(&mut value, edit, meant).is_some(),
+            _ => is_value &= apply(&mut value, edit, &new).is_some(),
         }
     }
     let mut text = String::new();
@@ -170,14 +185,14 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
         Value::Object(members) => {
             out.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
-                let key = json(name);
+                let key = json(&expressions::escaped_text(name));
                 out.extend([if index > 0 { "," } else { "" }, &key, ":"]);
                 let inner = place(pointer, edits, || crate::syntax::matcher::escape(name));
                 write(member, &inner, edits, out);
                 for edit in edits.iter().filter(|edit| edit.pointer == inner) {
                     if let Change::Twice(again) = &edit.change {
                         out.extend([",", &key, ":"]);
-                        write(&meant(again), "/", &[], out);
+                        write(&expressions::escaped(again), "/", &[], out);
                     }
                 }
             }
@@ -191,7 +206,7 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
             }
             out.push(']');
         }
-        Value::String(text) => match expression(text) {
+        Value::String(text) => match expressions::source(text) {
             Some(inside) => out.extend(["${json(", inside, ")}"]),
             None => out.push_str(&json(text)),
         },
@@ -207,26 +222,6 @@ fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
 /// Returns the pointer to a member, or an empty one if no edit will be compared with it.
 fn place<N: std::fmt::Display>(pointer: &str, edits: &[&Edit], name: impl FnOnce() -> N) -> String {
     if edits.is_empty() { String::new() } else { format!("{pointer}/{}", name()) }
-}
-
-/// Returns the expression that a text consists of.
-fn expression(text: &str) -> Option<&str> {
-    let inside = text.strip_prefix("${")?;
-    let length = crate::scenario::template::closing(inside)?;
-    (length + 1 == inside.len()).then(|| inside[..length].trim())
-}
-
-/// The beginning of the expression by which a mutation inserts a value of the observer client.
-pub const HOLE: &str = "${innocent.";
-
-/// Escapes `${` in a generated value, so that it is sent literally.
-fn meant(value: &Value) -> Value {
-    match value {
-        Value::String(text) if !text.starts_with(HOLE) => Value::String(text.replace("${", "${'${'}")),
-        Value::Array(items) => items.iter().map(meant).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), meant(member))).collect(),
-        other => other.clone(),
-    }
 }
 
 #[cfg(test)]
@@ -246,8 +241,9 @@ mod tests {
     #[case::twice(edit("/b/c", Change::Twice(json!("x"))), r#"{"a":${json(self.id)},"b":{"c":1,"c":"x"}}"#)]
     #[case::rename(edit("/b", Change::Rename("B".into())), r#"{"a":${json(self.id)},"B":{"c":1}}"#)]
     #[case::backwards(edit("", Change::Backwards), r#"{"b":{"c":1},"a":${json(self.id)}}"#)]
-    #[case::meant(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
-    #[case::hole(edit("/b", Change::Put(json!("${innocent.id}"))), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
+    #[case::escaped_name(edit("/${b", Change::Put(json!(2))), r#"{"a":${json(self.id)},"b":{"c":1},"${'${'}b":2}"#)]
+    #[case::escaped(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
+    #[case::evaluated(edit("/b", Change::Evaluate("${innocent.id}".into())), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
     fn a_payload_is_written_as_json_text_with_its_edits(#[case] edit: Edit, #[case] expected: &str) {
         assert_eq!(text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
     }

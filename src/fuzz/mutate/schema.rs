@@ -86,8 +86,9 @@ pub struct Site {
 const LEVELS: usize = 3;
 const PLACES: usize = 4_000;
 
-/// Returns all sites of a message, in the order of its schema. `foreign` are members that identify the sender.
-pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
+/// Returns all sites of a message, in the order of its schema. `identities` are pointers to members that
+/// identify the sender.
+pub fn sites(message: &MessageType, identities: &[&str]) -> Vec<Site> {
     let mut sites = Vec::new();
     let root = Shape::of(&message.schema.source, &mut Branches::All);
     let example = message.template();
@@ -150,7 +151,7 @@ pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
         {
             add(Mutation::WrongDiscriminator);
         }
-        if foreign.iter().any(|name| pointer == format!("/{}", crate::syntax::matcher::escape(name))) {
+        if identities.contains(&pointer) {
             add(Mutation::ForeignId);
         }
     });
@@ -185,9 +186,16 @@ fn visit<'a>(
     }
 }
 
-/// Draws the edits of a mutation, none of them long if it must be `short`. `None` where the example gives nothing to
-/// change.
-pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice: &mut Dice) -> Option<Vec<Edit>> {
+/// Draws the edits of a mutation, none of them long if it must be `short`. `foreign` are the identities of another
+/// client: pointers to their members, and expressions. `None` where the example gives nothing to change.
+pub fn edits(
+    pack: &Pack,
+    message: &MessageType,
+    site: &Site,
+    foreign: &[(String, String)],
+    short: bool,
+    dice: &mut Dice,
+) -> Option<Vec<Edit>> {
     let pointer = site.pointer.clone();
     let path: Vec<String> = pointer.split('/').skip(1).map(crate::syntax::matcher::unescape).collect();
     let shape = Shape::at(&message.schema.source, &path);
@@ -252,7 +260,10 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice:
                 _ => None,
             }
         }
-        Mutation::ForeignId => put(json!(format!("{}{}}}", super::payload::HOLE, path.last()?))),
+        Mutation::ForeignId => {
+            let (_, expression) = foreign.iter().find(|(of, _)| *of == pointer)?;
+            Some(vec![Edit { pointer: pointer.clone(), change: Change::Evaluate(expression.clone()) }])
+        }
         Mutation::Digits => text(match dice.below(4) {
             0 => "9".repeat(1000),
             1 => format!("0.{}", "3".repeat(1000)),

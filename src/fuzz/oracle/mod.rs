@@ -5,13 +5,16 @@
 use serde_json::{Map, Value, json};
 
 use super::actors::{AT_ONCE, BATCH, MUTATED, NEW_CLIENT, OBSERVER, ROUND};
+use super::corpus::Corpus;
 use super::corpus::expected_answer::{self, Answer, Input};
 use super::corpus::prefix::{self, Next};
-use super::corpus::{Corpus, renamed};
+use super::expressions;
 use super::mutate::payload::Class;
 use super::placement::Placement;
+use super::step_rule::StepRule;
 use crate::protocol::{Level, MessageType, Place, Rule, rules};
 use crate::scenario::compose;
+use crate::scenario::template::Expr;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -73,7 +76,7 @@ impl MutatedInput<'_> {
     /// Whether the state of the sender can be queried, and no other client of the case can change it.
     fn has_state(&self, corpus: &Corpus) -> bool {
         let alone = matches!(self.input.placement, Placement::Joined | Placement::Outside);
-        self.is_wrong() && alone && Some(self.input.role) == corpus.bystander()
+        self.is_wrong() && alone && Some(self.input.role) == corpus.observer_role()
     }
 }
 
@@ -92,6 +95,11 @@ pub fn before(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Vec<Value> {
 /// Returns the steps after the mutated message. `rest` are the remaining steps of the scenario that the prefix comes
 /// from.
 pub fn behind(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>) -> Vec<Value> {
+    behind_at(corpus, mutated, rest, Level::Must)
+}
+
+/// Like [`behind`], but new clients must be served only at the level `serves_new`.
+pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, serves_new: Level) -> Vec<Value> {
     let mut steps = Vec::new();
     let repeated = mutated.input.placement == Placement::Repeated;
     let many = mutated.input.placement.is_of_many();
@@ -115,7 +123,7 @@ pub fn behind(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>) -> V
     }
     // After the loop of placement `anew`, expressions of the sender have no value.
     let anew = mutated.input.placement == Placement::Anew;
-    let has_value = |pattern: &Value| !anew || !pattern.to_string().contains(&format!("{}.", mutated.sender));
+    let has_value = |pattern: &Value| !anew || !expressions::uses(pattern, mutated.sender);
     let private = private(corpus, mutated, answer).into_iter();
     for (message, pattern, rule) in private.filter(|(_, pattern, _)| pattern.as_ref().is_none_or(has_value)) {
         let mut step = Map::from_iter([(format!("{OBSERVER} expects nothing"), json!(message))]);
@@ -138,31 +146,29 @@ pub fn behind(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>) -> V
     }
     if answer.is_some() {
         // The request may have overtaken the mutated message, but its reply comes from a hub that has read both.
-        steps.push(stays(OBSERVER, &["FUZZ-SERVES-OLD".to_owned()]));
+        steps.push(stays(OBSERVER, &[StepRule::new("FUZZ-SERVES-OLD", None)]));
     }
-    steps.push(connects(NEW_CLIENT));
+    let serves_new = StepRule::at_most("FUZZ-SERVES-NEW", serves_new);
+    steps.push(joins(NEW_CLIENT, &serves_new));
     if corpus.fence().is_some() {
-        steps.push(serves(corpus, NEW_CLIENT, "FUZZ-SERVES-NEW"));
-        steps.push(stays(NEW_CLIENT, &["FUZZ-SERVES-NEW".to_owned()]));
+        steps.push(serves(corpus, NEW_CLIENT, &serves_new));
+        steps.push(stays(NEW_CLIENT, &[serves_new]));
     }
     steps
 }
 
 /// Returns a step of the rest of a scenario; if it has rules, `oracle` replaces them, at most at the level `most`.
 fn as_check(Next { mut step, demand }: Next, oracle: &str, most: Level) -> Value {
-    let rule = match demand.map(|demand| demand.min(most)) {
-        None => return step,
-        Some(Level::Must) => oracle.to_owned(),
-        Some(lower) => format!("{oracle} as {}", lower.name()),
-    };
-    step["rules"] = json!([rule]);
+    if let Some(demand) = demand {
+        step["rules"] = json!([StepRule::at_most(oracle, demand.min(most))]);
+    }
     step
 }
 
 /// Returns the rest of the conversation after a refusal, with the valid message in place of the mutated one. It ends at
 /// a step that counts messages, since a hub may count the refused one.
 fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = Value> {
-    let counts = |step: &Value| step.get("where").is_some_and(|pattern| pattern.to_string().contains(" + "));
+    let counts = |step: &Value| step.get("where").is_some_and(|pattern| expressions::any(pattern, &Expr::adds));
     let plain = rest.into_iter().take_while(move |next| next.step.get("if").is_none() && !counts(&next.step));
     plain.map(move |next| {
         let mut step = as_check(next, "FUZZ-KEEPS", most);
@@ -181,8 +187,23 @@ fn answer<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> Option<&'a Answ
 /// Returns the answer that the document demands, and the members of the input that it must mention, by name.
 pub fn promised<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> (Option<&'a Answer>, Map<String, Value>) {
     let answer = answer(corpus, mutated);
-    let sent = answer.into_iter().flat_map(|answer| expected_answer::mentioned(answer, mutated.sent));
-    (answer, sent.map(|(path, value)| (word(&path), value)).collect())
+    let sent = mentioned(answer, mutated).into_iter();
+    (answer, sent.map(|member| (member.name, member.value)).collect())
+}
+
+/// A member of the input that the answer must mention.
+struct Mentioned {
+    pointer: String,
+    /// The name of the member in a round.
+    name: String,
+    value: Value,
+}
+
+fn mentioned(answer: Option<&Answer>, mutated: &MutatedInput<'_>) -> Vec<Mentioned> {
+    let sent = answer.map(|answer| expected_answer::mentioned(answer, mutated.sent)).unwrap_or_default();
+    let names = expressions::loop_names(sent.iter().map(|(pointer, _)| pointer.as_str()));
+    let one = |((pointer, value), name)| Mentioned { pointer, name, value };
+    sent.into_iter().zip(names).map(one).collect()
 }
 
 /// Returns the loop that sends each message of `rounds` and checks its answer; all are answered like `first`.
@@ -235,7 +256,8 @@ fn anew(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent
 
 /// Checks that the observer client is still connected, and served.
 fn others_are_served(corpus: &Corpus) -> [Value; 2] {
-    [serves(corpus, OBSERVER, "FUZZ-SERVES-OLD"), stays(OBSERVER, &["FUZZ-SERVES-OLD".to_owned()])]
+    let rule = StepRule::new("FUZZ-SERVES-OLD", None);
+    [serves(corpus, OBSERVER, &rule), stays(OBSERVER, &[rule])]
 }
 
 /// Checks that the demanded answer comes. If it does not, the observer client is checked first, so that a hub that has
@@ -256,8 +278,8 @@ fn answered_anew(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, s
 /// Returns the members of the input that the answer must mention, as expressions on the current round.
 fn sent_in_rounds(answer: Option<&Answer>, mutated: &MutatedInput<'_>) -> Value {
     let mut sent = Value::Null;
-    for (path, _) in answer.into_iter().flat_map(|answer| expected_answer::mentioned(answer, mutated.sent)) {
-        compose::put(&mut sent, &path, json!(format!("${{{ROUND}.sent.{}}}", word(&path))));
+    for Mentioned { pointer, name, .. } in mentioned(answer, mutated) {
+        compose::put(&mut sent, &pointer, json!(expressions::member(&format!("{ROUND}.sent"), &[name])));
     }
     sent
 }
@@ -277,11 +299,6 @@ fn one_of(
         "after": MUTATED,
         "rules": with_rules(corpus, mutated.rule(), &answer.rules),
     })
-}
-
-/// Returns a JSON pointer as a name for expressions.
-fn word(path: &str) -> String {
-    path.trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }
 
 /// Expects the demanded answer. After a refusal the sender must be served, its state must be as before, and the refusal
@@ -328,7 +345,13 @@ fn answered(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, steps:
     }
     if let (true, Some((scene, is))) = (mutated.has_state(corpus), corpus.state()) {
         steps.push(json!({ format!("{} plays", mutated.sender): scene, "as": STATE_AFTER, "if": REFUSED }));
-        let state = |name: &str| renamed(&renamed(is, "state", name), "self", mutated.sender);
+        let state = |state: &str| {
+            expressions::renamed(is, &|name| match name {
+                "state" => Some(state),
+                "self" => Some(mutated.sender),
+                _ => None,
+            })
+        };
         let (check, equals) = (state(STATE_AFTER), state(STATE_BEFORE));
         steps.push(json!({ "check": check, "equals": equals, "if": REFUSED, "rules": ["FUZZ-KEEPS"] }));
     }
@@ -358,7 +381,7 @@ fn is_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<[V
             format!("{} expects one of", mutated.sender): [comes, close],
             "after": asked,
             "if": OPEN,
-            "rules": ["FUZZ-GOES-ON as should"],
+            "rules": [StepRule::new("FUZZ-GOES-ON", Some(Level::Should))],
         }),
     ])
 }
@@ -398,11 +421,15 @@ fn steady(corpus: &Corpus, steps: &mut Vec<Value>) {
 
 /// Connects an actor. A full hub may need a moment to notice that other clients have left.
 pub(super) fn connects(actor: &str) -> Value {
-    json!({ "retry": BOUND, "do": [{ format!("{actor} joins"): null }], "rules": ["FUZZ-SERVES-NEW"] })
+    joins(actor, &StepRule::new("FUZZ-SERVES-NEW", None))
+}
+
+fn joins(actor: &str, rule: &StepRule) -> Value {
+    json!({ "retry": BOUND, "do": [{ format!("{actor} joins"): null }], "rules": [rule] })
 }
 
 /// Checks that an actor is served: the fence, or a WebSocket ping where the pack has none.
-pub(super) fn serves(corpus: &Corpus, actor: &str, rule: &str) -> Value {
+pub(super) fn serves(corpus: &Corpus, actor: &str, rule: &StepRule) -> Value {
     let asks = match corpus.fence() {
         Some(scene) => vec![json!({ format!("{actor} plays"): scene })],
         None => vec![
@@ -439,7 +466,7 @@ fn before_a_pong(sender: &str, awaited: Option<Value>) -> [Value; 2] {
 }
 
 /// Checks that the connection is still open: on a closed one, the fence would be skipped and not fail.
-fn stays(actor: &str, rules: &[String]) -> Value {
+fn stays(actor: &str, rules: &[StepRule]) -> Value {
     json!({
         format!("{actor} expects one of"): [{ "close": ["any", "drop"], "fail": "its connection is gone" }, { "nothing": null }],
         "within": "0s",
@@ -448,25 +475,18 @@ fn stays(actor: &str, rules: &[String]) -> Value {
 }
 
 /// Returns an oracle with the rules that demand the answer, lowered to the highest level among them.
-fn with_rules(corpus: &Corpus, oracle: &str, rules: &[String]) -> Vec<String> {
-    let level = |rule: &String| match rule.split_once(" as ") {
-        Some((_, level)) => Level::from_name(level),
-        None => corpus.pack.rules.get(rule).map(|rule| rule.level),
-    };
-    let oracle = match rules.iter().filter_map(level).max() {
-        None | Some(Level::Must) => oracle.to_owned(),
-        Some(lower) => format!("{oracle} as {}", lower.name()),
-    };
-    std::iter::once(oracle).chain(rules.iter().cloned()).collect()
+fn with_rules(corpus: &Corpus, oracle: &str, rules: &[StepRule]) -> Vec<StepRule> {
+    let level = rules.iter().filter_map(|rule| rule.level(&corpus.pack)).max().unwrap_or(Level::Must);
+    std::iter::once(StepRule::at_most(oracle, level)).chain(rules.iter().cloned()).collect()
 }
 
 /// Whether the oracle has a lowered level.
-fn is_lowered(with_rules: &[String]) -> bool {
-    with_rules.first().is_some_and(|oracle| oracle.contains(" as "))
+fn is_lowered(with_rules: &[StepRule]) -> bool {
+    with_rules.first().is_some_and(|oracle| oracle.lowered.is_some())
 }
 
 /// A message, a pattern of its content, and the rule that it breaks if the observer client receives it.
-type Private = (String, Option<Value>, &'static str);
+type Private = (String, Option<Value>, StepRule);
 
 /// Returns the messages that only the sender may receive: replies to this message, and refusals of such input. Where
 /// the hub may also send such a message unasked, receiving it is only a warning.
@@ -475,7 +495,7 @@ fn private(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: Option<&Answer>)
     let open = corpus.open();
     let rule = |name: &str| {
         let may_come = unasked(name) || open.iter().any(|known| known == name);
-        if may_come { "FUZZ-ISOLATES as should" } else { "FUZZ-ISOLATES" }
+        StepRule::new("FUZZ-ISOLATES", may_come.then_some(Level::Should))
     };
     let replies = mutated.message.replies.iter().filter(|name| !unasked(name));
     let mut found: Vec<Private> = replies.map(|name| (name.clone(), None, rule(name))).collect();

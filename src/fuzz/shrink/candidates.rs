@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::json_text::{self, Node};
 use super::{cleanup, steps};
 use crate::fuzz::corpus::head;
+use crate::fuzz::expressions;
 use crate::scenario::parse::verbs::Verb;
 use crate::syntax::matcher::escape;
 
@@ -160,7 +161,7 @@ pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
         }
         // An override with an expression often separates this conversation from others, so it stays.
         for (name, value) in step.get("with").and_then(Value::as_object).into_iter().flatten() {
-            if !value.to_string().contains("${") {
+            if !expressions::any(value, &|_| true) {
                 cuts.push(Cut { pointer: format!("{pointer}/with"), change: Change::Member(name.clone()) });
             }
         }
@@ -203,7 +204,7 @@ fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
     for place in steps::places(scenario) {
         let Some((_, at, what)) = place.act().filter(|(head, ..)| head.verb == Verb::SendsRaw) else { continue };
         // The text of a loop is an expression, and its values stand in the loop's list.
-        let text = what.get("text").and_then(Value::as_str).filter(|text| !is_expression(text));
+        let text = what.get("text").and_then(Value::as_str).filter(|text| expressions::source(text).is_none());
         texts.extend(text.map(|text| (format!("{at}/text"), text)));
         for (frame, value) in what.get("frames").and_then(Value::as_array).into_iter().flatten().enumerate() {
             texts.extend(
@@ -212,11 +213,6 @@ fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
         }
     }
     texts
-}
-
-/// Whether a text is one expression and nothing else.
-fn is_expression(text: &str) -> bool {
-    text.starts_with("${") && json_text::atoms(text).len() == 1
 }
 
 /// Returns how a text can be shortened: ranges and their replacements.
@@ -258,7 +254,7 @@ fn letters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, 
 /// Replaces a number by a shorter one, or an expression by a constant.
 fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     let old = &text[range.clone()];
-    if old.starts_with("${") {
+    if expressions::source(old).is_some() {
         // A constant may do instead of a value that another step provides.
         let plain = ["\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""];
         return plain.into_iter().map(|new| (range.clone(), new.to_owned())).collect();
@@ -307,15 +303,13 @@ const TOPS: usize = 4;
 fn repeats(text: &str) -> Vec<(Range<usize>, String)> {
     let mut cuts = Vec::new();
     for atom in json_text::atoms(text) {
-        let Some(inside) = text[atom.clone()].strip_prefix("${repeat(") else { continue };
-        let Some(digits) = inside.strip_suffix(")}").and_then(|inside| inside.rsplit_once(", ")).map(|(_, last)| last)
-        else {
-            continue;
-        };
-        let Ok(count) = digits.parse::<u64>() else { continue };
-        let end = atom.end - ")}".len();
+        let Some(expression) = expressions::only(&text[atom.clone()]) else { continue };
+        let Some(call) = expression.call().filter(|call| call.function == "repeat") else { continue };
+        let Some([Value::String(part), Value::Number(count)]) = call.constants().as_deref() else { continue };
+        let count = count.as_u64().unwrap_or_default();
         let less = [count / 2, count / 4 * 3, count / 8 * 7].into_iter().filter(|less| *less < count);
-        cuts.extend(less.map(|less| (end - digits.len()..end, less.to_string())));
+        let quoted = if part == "x" { "'x'".to_owned() } else { json!(part).to_string() };
+        cuts.extend(less.map(|less| (atom.clone(), format!("${{repeat({quoted}, {less})}}"))));
     }
     cuts
 }

@@ -8,16 +8,20 @@ use serde_json::{Map, Value, json};
 
 use super::json_text::{self, Kind};
 use super::steps::{self, Place};
-use crate::fuzz::case::message;
 use crate::fuzz::corpus::expected_answer;
 use crate::fuzz::corpus::{Corpus, head};
+use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::{self, Class};
 use crate::fuzz::placement::Placement;
 use crate::protocol::Way;
 use crate::scenario::parse::verbs::Verb;
+use crate::scenario::template::placeholder;
 
 /// Oracles that hold whatever is sent.
 const INDEPENDENT_OF_INPUT: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
+
+/// An expression without a known value.
+const UNKNOWN: &str = "${_}";
 
 /// What must stay the same of a finding while it shrinks.
 pub struct Constraints<'a> {
@@ -105,16 +109,41 @@ impl<'a> Constraints<'a> {
 
     fn sent(&self, what: &Value) -> Input {
         let Some(text) = what.get("text").and_then(Value::as_str) else { return Input::Frames(what.clone()) };
-        let Some((sent, twice)) = value(text) else { return Input::NoJson { perhaps: is_nearly_json(text) } };
+        let Some((sent, twice)) = self.value(text) else { return Input::NoJson { perhaps: is_nearly_json(text) } };
         let Some(message) = self.corpus.pack.recognise(&sent, Way::ToHub) else {
             let answer = self.answer(Class::Unknown, &sent, &sent);
             return Input::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice, answer };
         };
-        let plain = message::deep_with(&sent, &message.template());
+        let plain = self.corpus.settings.filled(message, &sent);
         let class = payload::class(&self.corpus.pack, message, Some(&plain));
         let wrong = message.schema.judge(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
         let answer = self.answer(class, &plain, &sent);
         Input::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
+    }
+
+    /// Returns the value of a text as it is sent, and whether a key is duplicate; `None` for what is no JSON. An
+    /// expression stays one where its value is not known before the run.
+    fn value(&self, text: &str) -> Option<(Value, bool)> {
+        let mut filled = String::with_capacity(text.len());
+        let nodes = json_text::nodes(text)?;
+        let alone: BTreeSet<usize> =
+            nodes.iter().filter(|node| matches!(node.kind, Kind::Other)).map(|node| node.range.start).collect();
+        for atom in json_text::atoms(text) {
+            let letters = &text[atom.clone()];
+            match placeholder(letters).map(|_| self.corpus.settings.evaluated(letters)) {
+                None => filled.push_str(letters),
+                Some(Some(Value::String(value))) => filled.push_str(&expressions::escaped_text(&value)),
+                Some(Some(Value::Number(value))) => filled.push_str(&value.to_string()),
+                Some(_) if alone.contains(&atom.start) => filled.extend(["\"", UNKNOWN, "\""]),
+                Some(_) => filled.push_str(UNKNOWN),
+            }
+        }
+        let twice = nodes.iter().filter(|node| matches!(node.kind, Kind::Object(_))).any(|node| {
+            let key = |piece: &json_text::Piece| &text[piece.range.start..nodes[piece.value].range.start];
+            let mut known = BTreeSet::new();
+            !node.pieces().iter().all(|piece| known.insert(key(piece).trim_end_matches([':', ' '])))
+        });
+        Some((serde_json::from_str(&filled).ok()?, twice))
     }
 
     /// Returns the answer that the document demands, with the members of the input that it must mention.
@@ -165,7 +194,7 @@ fn is_nearly_json(text: &str) -> bool {
     let text = text.trim();
     let whole = |open, close| text.starts_with(open) && text.ends_with(close);
     // The value of an expression may be JSON.
-    text.starts_with("${")
+    placeholder(text).is_some()
         || whole('{', '}')
         || whole('[', ']')
         || text.starts_with(|c: char| c.is_ascii_digit() || "+-.'\"/".contains(c))
@@ -178,27 +207,4 @@ fn unnamed(step: &Value) -> Value {
         members.shift_remove("as");
     }
     step
-}
-
-/// Returns the value of a text with a placeholder for each expression, and whether a key is duplicate; `None` for what
-/// is no JSON.
-fn value(text: &str) -> Option<(Value, bool)> {
-    let mut filled = String::with_capacity(text.len());
-    let nodes = json_text::nodes(text)?;
-    let alone: BTreeSet<usize> =
-        nodes.iter().filter(|node| matches!(node.kind, Kind::Other)).map(|node| node.range.start).collect();
-    for atom in json_text::atoms(text) {
-        match &text[atom.clone()] {
-            hole if hole.starts_with("${") && hole.len() > 2 => {
-                filled.push_str(if alone.contains(&atom.start) { "\"${_}\"" } else { "${_}" });
-            }
-            letters => filled.push_str(letters),
-        }
-    }
-    let twice = nodes.iter().filter(|node| matches!(node.kind, Kind::Object(_))).any(|node| {
-        let key = |piece: &json_text::Piece| &text[piece.range.start..nodes[piece.value].range.start];
-        let mut known = BTreeSet::new();
-        !node.pieces().iter().all(|piece| known.insert(key(piece).trim_end_matches([':', ' '])))
-    });
-    Some((serde_json::from_str(&filled).ok()?, twice))
 }

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::scenario::template::closing;
+use crate::scenario::template::placeholder;
 
 /// One value of a text, by its position.
 pub struct Node {
@@ -162,10 +162,8 @@ fn others_end(text: &str, at: usize) -> Option<usize> {
 /// Returns the smallest removable part of a text at `at`: a character, an escape, an expression. `None` at the end.
 pub fn atom(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = text.get(at..)?;
-    if let Some(inside) = rest.strip_prefix("${")
-        && let Some(length) = closing(inside)
-    {
-        return Some(at..at + 2 + length + 1);
+    if let Some(inside) = placeholder(rest) {
+        return Some(at..at + inside.end + 1);
     }
     let mut letters = rest.chars();
     let first = letters.next()?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::fuzz::corpus::head;
+use crate::fuzz::step_rule::StepRule;
 use crate::scenario::parse::verbs::{Head, Verb};
 use crate::syntax::matcher::escape;
 
@@ -72,8 +73,7 @@ pub fn has_rules(step: &Value) -> bool {
 
 /// Whether a step, or one within it, makes the check of this name, as reports have it.
 pub fn is_check(step: &Value, check: &str) -> bool {
-    let ids = step.get("rules").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    let name = ids.map(|id| id.split(" as ").next().unwrap_or(id)).collect::<Vec<_>>().join(",");
+    let name = StepRule::read_all(step.get("rules")).into_iter().map(|rule| rule.id).collect::<Vec<_>>().join(",");
     (!name.is_empty() && name == check) || within(step).any(|inner| is_check(inner, check))
 }
 
@@ -137,8 +137,9 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
         if known(step, "if") {
             let mut plain = step.clone();
             plain.as_object_mut().and_then(|members| members.shift_remove("if"));
-            let text = plain.to_string();
-            if !names.iter().any(|name| text.contains(name)) {
+            let mut words = Vec::new();
+            super::cleanup::words(&plain, &mut words);
+            if !names.iter().any(|name| words.contains(name)) {
                 *step = plain;
             }
         }

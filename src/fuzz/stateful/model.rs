@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::fuzz::corpus::{Corpus, head, prefix};
+use crate::fuzz::corpus::prefix::{self, Overrides};
+use crate::fuzz::corpus::{Corpus, head};
+use crate::fuzz::expressions;
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::protocol::MessageType;
 use crate::scenario::parse::verbs::Verb;
@@ -16,7 +18,7 @@ pub struct Model {
     /// Messages by which a hub may refuse any input.
     pub errors: Vec<String>,
     leaves: BTreeMap<String, Vec<Leaf>>,
-    variants: BTreeMap<String, Vec<Variant>>,
+    variants: BTreeMap<String, Vec<Overrides>>,
     asks: BTreeMap<String, String>,
     /// Indices of the messages that create an object (their reply names it, they do not), by the name of the object in
     /// the documented examples.
@@ -29,15 +31,12 @@ pub struct Role {
     pub sends: Vec<usize>,
 }
 
-/// Members that a scenario puts into an example, and members that it removes.
-pub type Variant = (Value, Vec<String>);
-
 /// A text member without a fixed set of values: perhaps the name of an object.
 pub struct Leaf {
     /// JSON pointer of the member.
     pub pointer: String,
-    /// The member as a path for expressions, if it can be written as one.
-    pub path: Option<String>,
+    /// Names of the members that lead to it.
+    pub path: Vec<String>,
     /// Name of the member.
     pub name: String,
     /// The member's value in the documented example. Equal values in the examples of a document name the same object.
@@ -81,7 +80,7 @@ impl Model {
         self.leaves.get(&message.name).map_or(&[], Vec::as_slice)
     }
 
-    pub fn variants(&self, message: &MessageType) -> &[Variant] {
+    pub fn variants(&self, message: &MessageType) -> &[Overrides] {
         self.variants.get(&message.name).map_or(&[], Vec::as_slice)
     }
 
@@ -129,10 +128,9 @@ fn leaves(message: &MessageType) -> Vec<Leaf> {
 fn visit(example: &Value, shape: &Shape<'_>, path: &mut Vec<String>, required: bool, found: &mut Vec<Leaf>) {
     match example {
         Value::String(text) if shape.values().is_none() => {
-            let is_word = |name: &String| name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
             found.push(Leaf {
-                pointer: path.iter().map(|name| format!("/{}", crate::syntax::matcher::escape(name))).collect(),
-                path: path.iter().all(is_word).then(|| path.join(".")),
+                pointer: expressions::pointer(path),
+                path: path.clone(),
                 name: path.last().cloned().unwrap_or_default(),
                 example: text.clone(),
                 required,
@@ -173,8 +171,8 @@ fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
 
 /// Returns the overrides of scenarios, scenes and openings, as far as their expressions use only settings with a
 /// default.
-fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Variant>> {
-    let mut found: BTreeMap<String, Vec<Variant>> = BTreeMap::new();
+fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
+    let mut found: BTreeMap<String, Vec<Overrides>> = BTreeMap::new();
     let mut take = |step: &Value| {
         let Some((head, what)) = head(step) else { return };
         let Some(message) = what.as_str().filter(|_| head.verb == Verb::Sends) else { return };
@@ -209,10 +207,9 @@ fn each(steps: &[Value], take: &mut dyn FnMut(&Value)) {
 /// Whether all expressions are settings that every target has.
 fn closed(corpus: &Corpus, value: &Value) -> bool {
     match value {
-        Value::String(text) if text.contains("${") => {
-            let setting = text.strip_prefix("${hub.").and_then(|text| text.strip_suffix('}'));
+        Value::String(text) if !expressions::is_literal(text) => {
             let known = |name: &str| corpus.shared.get("hub")?.get(name)?.get("default");
-            setting.is_some_and(|name| known(name).is_some())
+            expressions::only(text).is_some_and(|only| only.setting().is_some_and(|name| known(name).is_some()))
         }
         Value::Array(items) => items.iter().all(|item| closed(corpus, item)),
         Value::Object(members) => members.values().all(|member| closed(corpus, member)),

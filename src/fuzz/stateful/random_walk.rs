@@ -7,15 +7,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Leaf, Model, Variant};
+use super::model::{Leaf, Model};
 use crate::fuzz::actors::OBSERVER;
 use crate::fuzz::case::{self, Case, Cell, MutationKind, message};
 use crate::fuzz::corpus::prefix::{self, Prefix};
 use crate::fuzz::corpus::{Corpus, head};
+use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::Class;
 use crate::generate::rng::Dice;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
+use crate::scenario::parse::names::is_identifier;
 use crate::scenario::parse::verbs::Verb;
 
 /// The actors of a walk. Four at most: no protocol here involves more parties.
@@ -44,9 +46,8 @@ pub fn make(corpus: &Corpus, model: &Model, cell: Cell, number: u64, dice: &mut 
     if !dice.once_in(3) {
         walk.supply(message, dice);
     }
-    let (mut base, (with, without)) = walk.base(message, 0, dice);
-    let mut with = with.as_object().cloned().unwrap_or_default();
-    with.extend(walk.about(message, &mut base, dice));
+    let mut base = walk.base(message, 0, dice);
+    walk.about(message, &mut base, dice);
     let before = std::mem::take(&mut walk.steps);
     for _ in 0..dice.below(BEHIND + 1) {
         // The sender sends nothing more, so that the next answer belongs to the mutated message.
@@ -57,14 +58,13 @@ pub fn make(corpus: &Corpus, model: &Model, cell: Cell, number: u64, dice: &mut 
     let prefix = Prefix {
         sender: sender.name.to_owned(),
         role: sender.role.to_owned(),
-        bystander: corpus.bystander()?.to_owned(),
+        observer_role: corpus.observer_role()?.to_owned(),
         actors: joined.map(|actor| (actor.name.to_owned(), json!(actor.role))).collect(),
         keys: Map::new(),
         lets: (!walk.lets.is_empty()).then_some(Value::Object(walk.lets)),
         steps: before,
         rest: Vec::new(),
-        with: Value::Object(with),
-        without,
+        message: base,
         sites: prefix::sites(corpus, message),
     };
     case::made(corpus, cell, prefix, walk.steps, number, dice)
@@ -200,13 +200,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the valid message before `about` changes it: the example, or a scenario's variant of it; and that
-    /// variant.
-    fn base(&self, message: &MessageType, actor: usize, dice: &mut Dice) -> (Value, Variant) {
+    /// Returns the valid message before `about` changes it: the example, or a scenario's variant of it.
+    fn base(&self, message: &MessageType, actor: usize, dice: &mut Dice) -> Value {
         let Actor { name, role, .. } = &self.actors[actor];
         let mut base = self.corpus.example(message, role, name);
         let variants = self.model.variants(message);
-        let mut variant = (Value::Null, Vec::new());
         if let Some((with, without)) =
             Some(variants).filter(|_| dice.once_in(2)).and_then(|variants| dice.pick(variants))
         {
@@ -215,22 +213,21 @@ impl<'a> Walk<'a> {
             compose::remove(&mut changed, without);
             let sent = message::with_edits(self.corpus, message, &changed, Vec::new());
             if sent.class == Class::Valid {
-                (base, variant) = (changed, (with.clone(), without.clone()));
+                base = changed;
             }
         }
         self.corpus.without_optional(&mut base);
-        (base, variant)
+        base
     }
 
-    /// Puts known or new names of objects into a message, and returns the changes as overrides.
-    fn about(&mut self, message: &MessageType, base: &mut Value, dice: &mut Dice) -> Map<String, Value> {
-        let mut with = Map::new();
+    /// Puts known or new names of objects into a message.
+    fn about(&mut self, message: &MessageType, base: &mut Value, dice: &mut Dice) {
         for leaf in self.model.leaves(message) {
             let Some(now) = base.pointer(&leaf.pointer).and_then(Value::as_str) else { continue };
+            let is_literal = expressions::is_literal(now);
             // A generated value identifies this message alone: a repetition would make the hub's answers ambiguous.
-            let anew = ["uuid(", "unique("].iter().any(|made| now.contains(made));
             // The sender's identity stays; in one of twelve cases it is replaced by another name.
-            if now.contains("${") && (anew || !dice.once_in(12)) {
+            if !is_literal && (is_generated(now) || !dice.once_in(12)) {
                 continue;
             }
             let fitting: Vec<&Known> = self.known.iter().filter(|known| known.written != now).collect();
@@ -239,22 +236,19 @@ impl<'a> Walk<'a> {
             let choice = if same.is_empty() || dice.once_in(5) { &alike } else { &same };
             let written = match dice.below(8) {
                 0..=5 if !choice.is_empty() => dice.pick(choice).map(|known| known.written.clone()),
-                6 if leaf.shared && !leaf.formed && !now.contains("${") => Some(self.fresh(leaf)),
+                6 if leaf.shared && !leaf.formed && is_literal => Some(self.fresh(leaf)),
                 _ => None,
             };
-            let Some(written) = written else { continue };
-            compose::put(base, &leaf.pointer, json!(written));
-            with.insert(leaf.pointer.clone(), json!(written));
+            if let Some(written) = written {
+                compose::put(base, &leaf.pointer, json!(written));
+            }
         }
         // A correlation id is used once per connection.
         if let Some(pointer) = self.model.asks(message)
             && base.pointer(pointer).is_some()
         {
-            let id = format!("${{{}}}", 1000 + self.sent);
-            compose::put(base, pointer, json!(id));
-            with.insert(pointer.to_owned(), json!(id));
+            compose::put(base, pointer, json!(format!("${{{}}}", 1000 + self.sent)));
         }
-        with
     }
 
     /// Makes a name that no other object has.
@@ -271,7 +265,7 @@ impl<'a> Walk<'a> {
     fn send(&mut self, actor: usize, message: usize, dice: &mut Dice) {
         let corpus = self.corpus;
         let Some(message) = corpus.pack.messages.get(message) else { return };
-        let (mut base, _) = self.base(message, actor, dice);
+        let mut base = self.base(message, actor, dice);
         self.about(message, &mut base, dice);
         let plain = message::with_edits(corpus, message, &base, Vec::new());
         let explored = dice.once_in(4).then(|| message::explored(message, &base, &[], dice));
@@ -287,7 +281,7 @@ impl<'a> Walk<'a> {
         self.known.extend(sent_names(self.model.leaves(message), &base));
         for reply in &message.replies {
             let leaves = corpus.pack.message(reply).map(|reply| self.model.leaves(reply)).unwrap_or_default();
-            self.known.extend(received_names(leaves, &format!("{reply}_{number}")));
+            self.known.extend(received_names(leaves, &reply_name(reply, number)));
         }
     }
 
@@ -306,8 +300,7 @@ impl<'a> Walk<'a> {
             let all: Vec<Value> = std::iter::once(pong(None)).chain(ends).collect();
             return vec![json!({ expects: all, "after": format!("sent_{number}"), "within": SILENCE })];
         }
-        let replies =
-            message.replies.iter().map(|reply| json!({ "message": reply, "as": format!("{reply}_{number}") }));
+        let replies = message.replies.iter().map(|reply| json!({ "message": reply, "as": reply_name(reply, number) }));
         let errors = self.model.errors.iter().filter(|error| !message.replies.contains(error));
         let errors = errors.map(|error| json!({ "message": error }));
         let all: Vec<Value> =
@@ -326,8 +319,12 @@ fn sent_names(leaves: &[Leaf], sent: &Value) -> Vec<Known> {
     let known = |leaf: &Leaf| {
         let written = sent.pointer(&leaf.pointer)?.as_str()?.to_owned();
         // Each evaluation of `unique` gives another value.
-        let is_new = written.contains("unique(") || written.contains("uuid()");
-        (!is_new).then(|| Known { name: leaf.name.clone(), example: leaf.example.clone(), written, received: false })
+        (!is_generated(&written)).then(|| Known {
+            name: leaf.name.clone(),
+            example: leaf.example.clone(),
+            written,
+            received: false,
+        })
     };
     leaves.iter().filter_map(known).collect()
 }
@@ -335,9 +332,19 @@ fn sent_names(leaves: &[Leaf], sent: &Value) -> Vec<Known> {
 /// Returns the names that a received message makes known, once it is bound to `bound`: its required members.
 fn received_names(leaves: &[Leaf], bound: &str) -> Vec<Known> {
     let known = |leaf: &Leaf| {
-        let path = leaf.path.as_ref().filter(|_| leaf.required)?;
-        let written = format!("${{{bound}.{path}}}");
-        Some(Known { name: leaf.name.clone(), example: leaf.example.clone(), written, received: true })
+        let written = expressions::member(bound, &leaf.path);
+        leaf.required.then(|| Known { name: leaf.name.clone(), example: leaf.example.clone(), written, received: true })
     };
     leaves.iter().filter_map(known).collect()
+}
+
+/// Returns the name that a reply to a message of the walk gets.
+fn reply_name(reply: &str, number: usize) -> String {
+    let word = reply.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    if is_identifier(&word) { format!("{word}_{number}") } else { format!("reply_{word}_{number}") }
+}
+
+/// Whether a text is a new name each time it is evaluated.
+fn is_generated(text: &str) -> bool {
+    expressions::any(&json!(text), &|made| made.calls("unique") || made.calls("uuid"))
 }

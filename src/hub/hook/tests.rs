@@ -180,7 +180,7 @@ async fn an_http_hook_reports_a_refused_connection() {
 }
 
 #[rstest]
-#[case("http://127.0.0.1:1/${args.nothing}", &[], "the url of the hook `emit` cannot be evaluated: `args.nothing` is not there")]
+#[case("http://127.0.0.1:1/${args.nothing}", &[], "the url of the hook `emit` cannot be evaluated: `args.nothing` is missing")]
 #[case("http://127.0.0.1:1/a b", &[], "is not a URL")]
 #[case("${hub.key}", &[], "`k-1` does not begin with http:// or https://")]
 #[case("http://127.0.0.1:1", &[("x", "${args.line}")], "the value of `x` is not that of a header")]

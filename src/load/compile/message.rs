@@ -83,7 +83,7 @@ impl Compiler<'_> {
     /// Whether an optional setting without a value omits its member.
     fn omits(&self, member: &Written) -> bool {
         let Written::Expression(expr) = member else { return false };
-        expr.source.strip_prefix("hub.").is_some_and(|name| {
+        expr.setting().is_some_and(|name| {
             self.script.shared.settings.get(name).is_some_and(|setting| setting.optional)
                 && self.carried.hub.get(name).is_none()
         })

@@ -205,7 +205,7 @@ impl<'a> Compiler<'a> {
         match computed.expr.eval(&known) {
             Ok(value) => value,
             Err(error) => {
-                let help = if expr.source.contains("hub.") {
+                let help = if expr.uses.iter().any(|used| used.starts_with("hub.")) {
                     "set it with `--set NAME=VALUE` or in the target file"
                 } else {
                     ""

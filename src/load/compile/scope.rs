@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Compiler;
 use crate::load::compile::message_template::{Computed, Source, Template};
 use crate::load::compile::program::{Fill, Op, Remark, Slot};
+use crate::scenario::expression::Call;
 use crate::scenario::functions::{self, NEXT_USER};
 use crate::scenario::template::{BUILTIN, Expr};
 
@@ -115,7 +116,7 @@ impl Compiler<'_> {
 
     /// Resolves an expression; an error is reported and gives null.
     pub fn resolve(&mut self, expr: &Expr) -> Resolved {
-        if let Some(source) = native(&expr.source) {
+        if let Some(source) = expr.call().and_then(native) {
             return Resolved::Source(source);
         }
         if let Some((root, pointer)) = expr.pointer() {
@@ -193,7 +194,7 @@ impl Compiler<'_> {
                         when = when.max(When::Ahead);
                     }
                 }
-                None if BUILTIN.contains(&root) || expr.source.contains(" defined") => {}
+                None if BUILTIN.contains(&root) || expr.asks_root(root) => {}
                 None => {
                     self.error(expr.span, format!("no name `{root}` is in scope"), "");
                     return Resolved::Value(Value::Null);
@@ -293,21 +294,17 @@ fn first(pointer: &str) -> Option<(&str, &str)> {
 }
 
 /// Returns the source for a function that needs no evaluation of an expression, such as `uuid()`.
-fn native(source: &str) -> Option<Source> {
-    let (name, argument) = source.strip_suffix(')')?.split_once('(')?;
-    let argument = argument.trim();
-    Some(match (name.trim(), argument.is_empty()) {
-        ("uuid", true) => Source::Uuid,
-        ("now_ms", true) => Source::NowMs,
-        ("now_s", true) => Source::NowS,
-        ("now_iso", true) => Source::NowIso,
-        ("due_ns", true) => Source::DueNs,
-        (NEXT_USER, true) => Source::Unique("user".into()),
-        ("unique", false) => {
-            let quote = argument.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
-            let text = argument.strip_prefix(quote)?.strip_suffix(quote)?;
-            let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' '));
-            Source::Unique(plain.then_some(text)?.into())
+fn native(call: &Call) -> Option<Source> {
+    Some(match (call.function.as_str(), call.constants()?.as_slice()) {
+        ("uuid", []) => Source::Uuid,
+        ("now_ms", []) => Source::NowMs,
+        ("now_s", []) => Source::NowS,
+        ("now_iso", []) => Source::NowIso,
+        ("due_ns", []) => Source::DueNs,
+        (NEXT_USER, []) => Source::Unique("user".into()),
+        ("unique", [Value::String(prefix)]) => {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
+            Source::Unique(Some(prefix.as_str()).filter(|prefix| prefix.chars().all(is_plain))?.into())
         }
         _ => return None,
     })

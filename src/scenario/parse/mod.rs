@@ -8,7 +8,7 @@ mod actors;
 mod expects;
 pub mod fuzz;
 pub mod journeys;
-mod names;
+pub mod names;
 mod rules;
 mod sends;
 pub(crate) mod shape;

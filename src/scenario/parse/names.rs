@@ -324,13 +324,16 @@ pub struct Use {
 
 impl Use {
     pub fn of(dotted: &str, expression: &Expr) -> Self {
+        let implied = expression.implies(dotted);
+        // Who asks for the key has what `jwt()` uses beside it.
+        let asked = if implied { &format!("hub.{JWT_SECRET}") } else { dotted };
         Self {
             dotted: dotted.to_owned(),
             root: expression.place(dotted, 0),
             member: expression.place(dotted, 1),
-            asks: expression.source.contains(" defined"),
+            asks: expression.asks(asked),
             bare: expression.bare_name().is_some(),
-            implied: !expression.source.contains(dotted),
+            implied,
         }
     }
 }
