@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use http::Uri;
 
-/// A hub's address. The path and query of a connection are joined to `path` (see [`crate::websocket::handshake::target`]).
+/// A hub's address. The path and query of a connection are joined to `path` (see [`super::handshake::target`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub tls: bool,
