@@ -57,7 +57,7 @@ pub(super) fn to_toml(target: &Target) -> String {
 /// Returns the table of an instance, without hooks that are equal to those `of_all` instances.
 fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Table {
     let mut table = Table::new();
-    table.insert("url".to_owned(), instance.url.as_str().into());
+    table.insert("url".to_owned(), instance.url.to_string().into());
     if let Some(exec) = &instance.exec {
         table.insert("exec".to_owned(), exec.text.as_str().into());
     }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use http::Uri;
 
+use crate::syntax::diagnostic::ValueError;
+
 /// A hub's address. The path and query of a connection are joined to `path` (see [`super::handshake::target`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -15,73 +17,84 @@ pub struct Endpoint {
     pub port: u16,
     /// Path and query, unchanged; at least `/`.
     pub path: String,
+    /// The address as it was written.
+    text: String,
 }
 
-/// An error in an address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EndpointError {
-    #[error("`{0}` has no scheme; write ws://{0} or, with TLS, wss://{0}")]
-    NoScheme(String),
-    #[error("`{scheme}://` is not a WebSocket address; write {instead}://{rest}")]
-    NotWebSocket { scheme: String, instead: &'static str, rest: String },
-    #[error("the address has no host; write for example ws://127.0.0.1:8080/ws")]
-    NoHost,
-    #[error("`{0}` is not a port; write a number from 1 to 65535")]
-    Port(String),
-    #[error("user and password in an address are not sent; remove the part before the @ and use a header")]
-    UserInfo,
-    #[error("a fragment (what follows the #) is not allowed in a WebSocket address (RFC 6455, section 3)")]
-    Fragment,
-    #[error("the address is not well-formed: {0}")]
-    Malformed(String),
-}
+const EXAMPLE: &str = "write ws:// or wss:// and a host, such as ws://127.0.0.1:4000";
 
 impl FromStr for Endpoint {
-    type Err = EndpointError;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = |message: String, help: &str| Err(ValueError::new(message, help));
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(EndpointError::NoScheme(text.to_owned()));
-        };
-        let not_web_socket = |instead| {
-            let (scheme, rest) = (scheme.to_owned(), rest.to_owned());
-            Err(EndpointError::NotWebSocket { scheme, instead, rest })
+            return wrong(format!("`{text}` is not a WebSocket address"), &help_without_scheme(text));
         };
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "ws" => false,
             "wss" => true,
-            "https" => return not_web_socket("wss"),
-            _ => return not_web_socket("ws"),
+            other => {
+                let help = match other {
+                    "http" => format!("write ws://{rest}"),
+                    "https" => format!("write wss://{rest}"),
+                    _ => EXAMPLE.to_owned(),
+                };
+                return wrong(format!("`{text}` is not a WebSocket address"), &help);
+            }
         };
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return wrong(format!("`{text}` has a space in it"), "write %20 where a space is meant");
+        }
         if rest.contains('#') {
-            return Err(EndpointError::Fragment);
+            // RFC 6455, section 3.
+            return wrong(
+                format!("`{text}` has a `#`, which no WebSocket address may have"),
+                "write %23 where a # is meant",
+            );
         }
-        let written = rest.split(['/', '?']).next().unwrap_or_default();
-        if written.contains('@') {
-            return Err(EndpointError::UserInfo);
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        if authority.contains('@') {
+            let help = "remove the part before the @; a `[[deviation]]` with `upgrade` adds a header";
+            return wrong("the user and password of an address would not be sent".to_owned(), help);
         }
-        let after_host = written.rsplit_once(']').map_or(written, |(_, after)| after);
+        if authority.is_empty() || authority.starts_with(':') {
+            return wrong(format!("`{text}` names no host"), EXAMPLE);
+        }
+        let after_host = authority.rsplit_once(']').map_or(authority, |(_, after)| after);
         let port = match after_host.split_once(':') {
             None if tls => 443,
             None => 80,
             Some((_, digits)) => match digits.parse() {
                 Ok(port) if port != 0 => port,
-                _ => return Err(EndpointError::Port(digits.to_owned())),
+                _ => return wrong(format!("`{digits}` is not a port"), "write a number from 1 to 65535"),
             },
         };
-        if written.is_empty() || written.starts_with(':') {
-            return Err(EndpointError::NoHost);
-        }
-        let uri: Uri =
-            text.parse().map_err(|error: http::uri::InvalidUri| EndpointError::Malformed(error.to_string()))?;
-        let host = uri.host().ok_or(EndpointError::NoHost)?;
+        let uri: Uri = match text.parse() {
+            Ok(uri) => uri,
+            Err(error) => return wrong(format!("`{text}` is not a WebSocket address: {error}"), EXAMPLE),
+        };
+        let host = uri.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
-        if written.starts_with('[') && host.parse::<Ipv6Addr>().is_err() {
-            return Err(EndpointError::Malformed(format!("[{host}] is not an IPv6 address")));
+        if authority.starts_with('[') && host.parse::<Ipv6Addr>().is_err() {
+            return wrong(format!("`{host}` is not an IPv6 address"), "write it as in ws://[::1]:4000");
         }
         let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
         let path = format!("{}{query}", uri.path());
-        Ok(Self { tls, host, port, path })
+        Ok(Self { tls, host, port, path, text: text.to_owned() })
+    }
+}
+
+/// Returns what to write instead of a text without `://`, which may be the name of a file.
+fn help_without_scheme(text: &str) -> String {
+    if [".yaml", ".yml"].iter().any(|ending| text.ends_with(ending)) {
+        format!("a file is given by an option: `check --scenario {text}`, `fuzz --replay {text}`, `load --plan {text}`")
+    } else if text.ends_with(".toml") {
+        format!("a file is given by an option: `--target {text}`")
+    } else if text.is_empty() || text.contains("//") {
+        EXAMPLE.to_owned()
+    } else {
+        format!("write ws://{text}, or wss://{text} with TLS")
     }
 }
 
@@ -103,11 +116,10 @@ impl Endpoint {
     }
 }
 
-/// Writes the address as it can be parsed again. Its query may hold a secret.
+/// Writes the address as it was written. Its query may hold a secret.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "wss" } else { "ws" };
-        write!(f, "{scheme}://{}{}", self.host_header(), self.path)
+        f.write_str(&self.text)
     }
 }
 
@@ -140,28 +152,42 @@ mod tests {
         #[case] header: &str,
     ) {
         let endpoint: Endpoint = text.parse().unwrap();
-        assert_eq!(endpoint, Endpoint { tls, host: host.into(), port, path: path.into() });
+        assert_eq!(endpoint, Endpoint { tls, host: host.into(), port, path: path.into(), text: text.into() });
         assert_eq!(endpoint.host_header(), header);
-        assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
     }
 
     #[rstest]
-    #[case("localhost:80", "`localhost:80` has no scheme; write ws://localhost:80 or, with TLS, wss://localhost:80")]
-    #[case("http://h/x", "`http://` is not a WebSocket address; write ws://h/x")]
-    #[case("https://h", "`https://` is not a WebSocket address; write wss://h")]
-    #[case("ws://", "the address has no host; write for example ws://127.0.0.1:8080/ws")]
-    #[case("ws://:80/", "the address has no host; write for example ws://127.0.0.1:8080/ws")]
-    #[case("ws://h:0", "`0` is not a port; write a number from 1 to 65535")]
-    #[case("ws://h:65536/x", "`65536` is not a port; write a number from 1 to 65535")]
-    #[case("ws://h:/x", "`` is not a port; write a number from 1 to 65535")]
+    #[case(
+        "localhost:80",
+        "`localhost:80` is not a WebSocket address",
+        "write ws://localhost:80, or wss://localhost:80 with TLS"
+    )]
+    #[case("", "`` is not a WebSocket address", EXAMPLE)]
+    #[case("ws:h//x", "`ws:h//x` is not a WebSocket address", EXAMPLE)]
+    #[case("ftp://h", "`ftp://h` is not a WebSocket address", EXAMPLE)]
+    #[case("http://h/x", "`http://h/x` is not a WebSocket address", "write ws://h/x")]
+    #[case("https://h", "`https://h` is not a WebSocket address", "write wss://h")]
+    #[case("ws://", "`ws://` names no host", EXAMPLE)]
+    #[case("ws:///path", "`ws:///path` names no host", EXAMPLE)]
+    #[case("ws://?q", "`ws://?q` names no host", EXAMPLE)]
+    #[case("ws://:80/", "`ws://:80/` names no host", EXAMPLE)]
+    #[case("ws://h:0", "`0` is not a port", "write a number from 1 to 65535")]
+    #[case("ws://h:65536/x", "`65536` is not a port", "write a number from 1 to 65535")]
+    #[case("ws://h:/x", "`` is not a port", "write a number from 1 to 65535")]
     #[case(
         "ws://u:p@h/",
-        "user and password in an address are not sent; remove the part before the @ and use a header"
+        "the user and password of an address would not be sent",
+        "remove the part before the @; a `[[deviation]]` with `upgrade` adds a header"
     )]
-    #[case("ws://h/#x", "a fragment (what follows the #) is not allowed in a WebSocket address (RFC 6455, section 3)")]
-    #[case("ws://[zz]/", "the address is not well-formed: [zz] is not an IPv6 address")]
-    #[case("ws://a b/", "the address is not well-formed: invalid uri character")]
-    fn complains(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(text.parse::<Endpoint>().unwrap_err().to_string(), expected);
+    #[case("ws://h/#x", "`ws://h/#x` has a `#`, which no WebSocket address may have", "write %23 where a # is meant")]
+    #[case("ws://[zz]/", "`zz` is not an IPv6 address", "write it as in ws://[::1]:4000")]
+    #[case("ws://a b/", "`ws://a b/` has a space in it", "write %20 where a space is meant")]
+    #[case("ws://h/\\", "`ws://h/\\` is not a WebSocket address: invalid uri character", EXAMPLE)]
+    fn texts_that_are_not_websocket_addresses_are_refused_with_advice(
+        #[case] text: &str,
+        #[case] message: &str,
+        #[case] help: &str,
+    ) {
+        assert_eq!(text.parse::<Endpoint>(), Err(ValueError::new(message, help)));
     }
 }
