@@ -11,13 +11,18 @@ use crate::syntax::yaml::{Key, Kind, Node};
 
 type Errors = Vec<Diagnostic>;
 
-/// Returns the error of a value that is of another kind than a reader expects.
+/// Returns the error of a value that is of another kind than a reader expects. It does not repeat the value, which may be a
+/// secret.
 pub fn wrong_kind(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
-    let found = match &node.kind {
-        Kind::Number(number) => number.to_string(),
-        _ => node.what().to_owned(),
-    };
-    Diagnostic::error(node.span, format!("{what} must be {kind}, not {found}")).help(help)
+    Diagnostic::error(node.span, format!("{what} must be {kind}, not {}", node.what())).help(help)
+}
+
+/// Returns the error of a value that is not a number, or is out of bounds.
+fn wrong_number(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
+    match &node.kind {
+        Kind::Number(number) => Diagnostic::error(node.span, format!("{what} must be {kind}, not {number}")).help(help),
+        _ => wrong_kind(node, what, kind, help),
+    }
 }
 
 /// Returns the entries of a mapping; none for another value, without a report.
@@ -172,7 +177,7 @@ pub fn integer(node: Option<&Node>, what: &str, range: RangeInclusive<u64>, erro
     if number.is_none() {
         let to = if *range.end() == u64::MAX { String::new() } else { format!(" to {}", range.end()) };
         let kind = format!("a whole number from {}{to}", range.start());
-        errors.push(wrong_kind(
+        errors.push(wrong_number(
             node,
             what,
             &kind,
@@ -191,7 +196,7 @@ pub fn float(node: Option<&Node>, what: &str, range: RangeInclusive<f64>, errors
     };
     if number.is_none() {
         let kind = format!("a number from {} to {}", range.start(), range.end());
-        errors.push(wrong_kind(node, what, &kind, "write a number without quotes"));
+        errors.push(wrong_number(node, what, &kind, "write a number without quotes"));
     }
     number
 }
@@ -264,7 +269,7 @@ mod tests {
         "a thing must be a mapping, not a list",
         "its keys are text, flag, count, share, time, pause, word, list, names"
     )]
-    #[case("text: 5", "5", "`text` must be text, not 5", "quote it if it is meant as text: \"5\"")]
+    #[case("text: 5", "5", "`text` must be text, not a number", "quote it if it is meant as text: \"5\"")]
     #[case("text: [a]", "[a]", "`text` must be text, not a list", "write a text in quotes")]
     #[case("text: ' '", "' '", "`text` is empty", "write a text, or leave it out")]
     #[case(
