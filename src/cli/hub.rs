@@ -97,7 +97,7 @@ impl HubArgs {
 
     /// Returns the name of the hub in reports.
     pub fn shown(&self, named: &Named) -> String {
-        let of_file = || named.target.as_ref()?.instances.first().map(|instance| instance.url.clone());
+        let of_file = || named.target.as_ref()?.instances.first().map(|instance| instance.url.to_string());
         self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
     }
 
@@ -113,7 +113,10 @@ impl HubArgs {
         if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
-        texts.iter().map(|text| config::parse_override(text).map_err(CliError::new)).collect()
+        texts
+            .iter()
+            .map(|text| config::parse_override(text).map_err(|error| CliError::new(error.to_string())))
+            .collect()
     }
 
     /// Loads the protocols of the run. `hubless`: the command sends nothing to a hub, so none must be given.

@@ -15,6 +15,7 @@ use super::{CliError, print, protocol_files, runtime};
 use crate::reference::relay_facts;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
+use crate::transport::Endpoint;
 use crate::transport::tls::client_config;
 
 /// Run a proxy between clients and a hub that changes one thing in what the hub sends
@@ -92,6 +93,7 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
 
 /// Returns the hub at an address, with the certificates that are trusted.
 pub fn hub_at(url: &str, ca: Option<&Path>, insecure: bool) -> Result<Hub, CliError> {
+    url.parse::<Endpoint>().map_err(|error| CliError::new(error.to_string()))?;
     let mut trust = Ok(None);
     let hub = Hub::at(url, || match client_config(ca, insecure) {
         Ok(config) => Some(config),

@@ -1,5 +1,7 @@
 //! The command that starts a hub, as words.
 
+use crate::syntax::diagnostic::ValueError;
+
 /// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes) but run without a shell:
 /// no variables, patterns or pipes. So signals reach the hub itself and its exit status is its own. For more, write
 /// `sh -c '...'`.
@@ -14,13 +16,20 @@ pub struct Exec {
 impl Exec {
     /// # Errors
     ///
-    /// A sentence and, after `: `, advice: a quote is not closed, or the command is empty.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let words = shlex::split(text)
-            .ok_or_else(|| "this command has an open quote, or ends with a backslash: close it".to_owned())?;
+    /// A quote is not closed, or the command is empty.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let words = shlex::split(text).ok_or_else(|| {
+            ValueError::new(
+                "this command has an open quote, or ends with a backslash",
+                "close the quote, or remove the backslash",
+            )
+        })?;
         match words.first() {
             Some(program) if !program.is_empty() => Ok(Self { text: text.to_owned(), words }),
-            _ => Err("this command names no program: such as ./hub --port 4000".to_owned()),
+            _ => Err(ValueError::new(
+                "this command names no program",
+                "write a program and its arguments, such as ./hub --port 4000",
+            )),
         }
     }
 
@@ -49,13 +58,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case("")]
-    #[case("   ")]
-    #[case("'' x")]
-    #[case("hub 'x")]
-    #[case("hub \\")]
-    fn an_empty_or_badly_quoted_command_is_refused(#[case] text: &str) {
+    #[case("", "names no program")]
+    #[case("   ", "names no program")]
+    #[case("'' x", "names no program")]
+    #[case("hub 'x", "open quote")]
+    #[case("hub \\", "ends with a backslash")]
+    fn an_empty_or_badly_quoted_command_is_refused(#[case] text: &str, #[case] message: &str) {
         let error = Exec::parse(text).unwrap_err();
-        assert!(error.contains(": "), "{error}");
+        assert!(error.message.contains(message), "{error}");
     }
 }

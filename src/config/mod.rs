@@ -27,6 +27,7 @@ pub use overrides::{Override, parse_override};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml::Node;
+use crate::websocket::endpoint::Endpoint;
 
 /// The published JSON Schema of the file, for editors.
 pub const SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
@@ -85,8 +86,7 @@ impl PartialEq for Declared {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     pub name: String,
-    /// `ws://` or `wss://`.
-    pub url: String,
+    pub url: Endpoint,
     /// Names that scenarios may list under `needs`, the target's included.
     pub provides: BTreeSet<String>,
     /// Settings by name, as `hub.NAME` in scenarios; those of the whole target included.

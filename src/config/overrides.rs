@@ -4,7 +4,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::tree;
-use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
@@ -30,17 +30,16 @@ impl std::fmt::Debug for Override {
 ///
 /// # Errors
 ///
-/// A sentence for the user if there is no `=` or a part of the key is empty. It does not repeat the value.
-pub fn parse_override(text: &str) -> Result<Override, String> {
+/// There is no `=`, or a part of the key is empty. The error does not repeat the value.
+pub fn parse_override(text: &str) -> Result<Override, ValueError> {
     let Some((key, value)) = text.split_once('=') else {
         // The text may be a secret whose name was forgotten, so it is not shown.
-        return Err("a `=` is missing: write NAME=VALUE, such as identify_timeout=2s".to_owned());
+        return Err(ValueError::new("a `=` is missing", "write NAME=VALUE, such as identify_timeout=2s"));
     };
     let path: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
     if path.iter().any(String::is_empty) || path.len() > MAX_PARTS {
-        return Err(format!(
-            "`{key}` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE"
-        ));
+        let help = "write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE";
+        return Err(ValueError::new(format!("`{key}` is not a name"), help));
     }
     Ok(Override { path, value: value.to_owned() })
 }

@@ -43,7 +43,7 @@ fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Value {
         unless_empty(chosen.map(|(name, setting)| (name.clone(), setting.value.clone())).collect())
     };
     json!({
-        "url": instance.url,
+        "url": instance.url.to_string(),
         "exec": instance.exec.as_ref().map(|exec| &exec.text),
         "provides": unless_empty(instance.provides.iter().cloned().collect()),
         "settings": settings(false),

@@ -10,9 +10,10 @@ use crate::scenario::Shared;
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::{Table, choice, entries, list, mapping, table, text, text_or_blank};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{Key, Kind, Node};
 
 const KEYS: [&str; 19] = [
     "reason",
@@ -87,29 +88,20 @@ impl Reader<'_> {
 
     fn entry(&mut self, node: &Node, assumed: bool) -> Option<Deviation> {
         let before = self.errors.len();
-        let Some(entries) = node.map() else {
-            return self.wrong(node.span, format!("a deviation must be a table, not {}", node.what()), WHAT);
-        };
-        for (key, _) in entries.iter().filter(|(key, _)| !KEYS.contains(&key.name.as_str())) {
-            let help = suggest(&key.name, KEYS, WHAT);
-            self.wrong::<()>(key.span, format!("a deviation has no key `{}`", key.name), help);
-        }
-        let reason = match node.get("reason") {
-            Some(reason) => self.text(reason).map(str::to_owned),
-            None => self.wrong(node.span, "this deviation has no `reason`", "reports show it: reason = \"...\""),
-        };
-        let kinds: Vec<_> = KINDS.iter().filter(|(name, _)| node.get(name).is_some()).collect();
-        let Some((kind, others)) = kinds.first() else {
+        let entry = table(node, &KEYS, "a deviation", &mut self.errors);
+        let reason = entry.required("reason", "reports show it: reason = \"...\"", &mut self.errors);
+        let reason = text(reason, "`reason`", &mut self.errors).map(str::to_owned);
+        let Some((kind, others)) = KINDS.iter().find(|(name, _)| node.get(name).is_some()) else {
             return self.wrong(node.span, "this deviation does not say what is different", WHAT);
         };
-        for (key, _) in entries {
+        for (key, _) in entries(Some(node)) {
             let fits = [*kind, "reason", "rules"].contains(&key.name.as_str()) || others.contains(&key.name.as_str());
             if !fits && KEYS.contains(&key.name.as_str()) {
                 let help = "one entry says one thing: make it two, or remove this key";
                 self.wrong::<()>(key.span, format!("`{}` does not go with `{kind}`", key.name), help);
             }
         }
-        let change = self.change(kind, node)?;
+        let change = self.change(kind, &entry)?;
         let way = self.directions(node, &change);
         let mut rules = self.rules(node);
         if let (Change::Setting { setting, .. }, true) = (&change, rules.is_empty()) {
@@ -120,34 +112,30 @@ impl Reader<'_> {
         Some(Deviation { reason: reason?, rules, span, entry: node.to_json(), change, way: way? })
     }
 
-    fn change(&mut self, kind: &str, node: &Node) -> Option<Change> {
-        let message = match node.get("message") {
-            Some(named) => Some(self.message(named)?),
-            None => None,
+    fn change(&mut self, kind: &str, entry: &Table<'_>) -> Option<Change> {
+        let node = entry.node;
+        let message = match kind {
+            "instead" | "absent" => {
+                entry.required("message", "name a message of the pack: message = \"NAME\"", &mut self.errors)
+            }
+            _ => node.get("message"),
         };
-        let needed = |reader: &mut Self| match message {
-            Some(message) => Some(message),
-            None => reader.wrong(node.span, format!("`{kind}` needs a `message`"), "name a message of the pack"),
-        };
+        let message = message.map(|named| self.message(named).ok_or(())).transpose().ok()?;
         let value = node.get(kind)?;
         Some(match kind {
             "instead" => {
-                let message = needed(self)?;
-                let Value::Object(like) = value.to_json() else {
-                    return self.wrong(value.span, "`instead` takes members", "instead = { type = \"WELCOME\" }");
-                };
-                Change::Instead { message, like }
+                mapping(Some(value), "`instead`", "instead = { type = \"WELCOME\" }", &mut self.errors);
+                let Value::Object(like) = value.to_json() else { return None };
+                Change::Instead { message: message?, like }
             }
             "spelled" => {
-                let Some(documented) = node.get("value") else {
-                    let help = "value = what the document has, spelled = what the hub has";
-                    return self.wrong(node.span, "`spelled` needs a `value`", help);
-                };
-                let member = self.member(kind, node)?;
+                let help = "write value = what the document has, spelled = what the hub has";
+                let documented = entry.required("value", help, &mut self.errors)?;
+                let member = self.member(entry)?;
                 Change::Spelled { message, member, value: documented.to_json(), spelled: value.to_json() }
             }
             "renamed" => {
-                let (member, renamed) = (self.inside(kind, node)?, self.pointer(value)?);
+                let (member, renamed) = (self.inside(kind, entry)?, self.pointer(value)?);
                 if place::innermost(&member).0 != place::innermost(&renamed).0 {
                     let help = "renamed = \"/LIST/*/OTHER\" belongs to member = \"/LIST/*/NAME\"";
                     return self.wrong(value.span, "both places must be in the same list", help);
@@ -157,11 +145,11 @@ impl Reader<'_> {
             "missing" => {
                 self.yes(value)?;
                 let assume = node.get("assume").map(|node| self.template(node, &["message"])).transpose().ok()?;
-                Change::Missing { message, member: self.inside(kind, node)?, assume }
+                Change::Missing { message, member: self.inside(kind, entry)?, assume }
             }
-            "added" => Change::Added { message, member: self.inside(kind, node)?, added: value.to_json() },
+            "added" => Change::Added { message, member: self.inside(kind, entry)?, added: value.to_json() },
             "from_hub" | "to_hub" => {
-                let member = self.member(kind, node)?;
+                let member = self.member(entry)?;
                 let [from_hub, to_hub] = ["from_hub", "to_hub"].map(|key| node.get(key));
                 let from_hub = from_hub.map(|node| self.template(node, &["value", "message"])).transpose().ok()?;
                 let to_hub = to_hub.map(|node| self.template(node, &["value", "message"])).transpose().ok()?;
@@ -169,16 +157,14 @@ impl Reader<'_> {
             }
             "absent" => {
                 self.yes(value)?;
-                let message = needed(self)?;
+                let message = message?;
                 if !self.pack.messages[message].directions.from_hub {
                     let named = &self.pack.messages[message].name;
                     let help = "only what a hub should send can be absent";
                     return self.wrong(node.span, format!("`{named}` is not sent by a hub"), help);
                 }
-                let Some(after) = node.get("after") else {
-                    let help = "after = \"connection\", or the message that it answers";
-                    return self.wrong(node.span, "`absent` needs an `after`", help);
-                };
+                let help = "write after = \"connection\", or the message that it answers";
+                let after = entry.required("after", help, &mut self.errors)?;
                 let after = if after.text() == Some(CONNECTION) {
                     After::Connection
                 } else {
@@ -198,35 +184,41 @@ impl Reader<'_> {
             }
             "upgrade" => self.upgrade(value)?,
             _ => {
-                let setting = self.text(value)?.to_owned();
+                let setting = text(Some(value), "`setting`", &mut self.errors)?.to_owned();
                 if !self.shared.settings.contains_key(&setting) {
                     let known = self.shared.settings.keys().map(String::as_str);
                     let help = suggest(&setting, known, "`hubproof check --list` lists the settings of the protocol");
                     return self.wrong(value.span, format!("there is no setting `{setting}`"), help);
                 }
-                let Some(value) = node.get("value") else {
-                    return self.wrong(node.span, "`setting` needs a `value`", "the size that this hub has");
-                };
+                let value = entry.required("value", "write value = the size that this hub has", &mut self.errors)?;
                 Change::Setting { setting, value: value.to_json() }
             }
         })
     }
 
     fn upgrade(&mut self, node: &Node) -> Option<Change> {
-        let Some(entries) = node.map().filter(|entries| !entries.is_empty()) else {
-            return self.wrong(node.span, "`upgrade` takes a table", "upgrade = { headers = { X-Api-Key = \"...\" } }");
-        };
-        for (key, _) in entries.iter().filter(|(key, _)| !UPGRADE.contains(&key.name.as_str())) {
-            self.wrong::<()>(key.span, format!("`upgrade` has no key `{}`", key.name), suggest(&key.name, UPGRADE, ""));
+        table(node, &UPGRADE, "`upgrade`", &mut self.errors);
+        if entries(Some(node)).is_empty() {
+            let help = "write upgrade = { headers = { X-Api-Key = \"...\" } }";
+            return self.wrong(node.span, "`upgrade` changes nothing", help);
         }
         let mut pairs = |name: &str| {
-            let entries = node.get(name).and_then(Node::map).unwrap_or_default();
-            let pairs = entries.iter().map(|(key, value)| (key.name.clone(), self.text(value).map(str::to_owned)));
-            pairs.filter_map(|(name, value)| Some((name, value?))).collect::<Vec<_>>()
+            let what = format!("`{name}`");
+            let pairs = mapping(node.get(name), &what, &format!("{name} = {{ NAME = \"...\" }}"), &mut self.errors);
+            let pair = |(key, value): &(Key, Node)| {
+                Some((
+                    key.name.clone(),
+                    text_or_blank(Some(value), &format!("`{}`", key.name), &mut self.errors)?.to_owned(),
+                ))
+            };
+            pairs.iter().filter_map(pair).collect::<Vec<_>>()
         };
         let (headers, query) = (pairs("headers"), pairs("query"));
-        let listed = node.get("subprotocols").and_then(Node::list).unwrap_or_default();
-        let subprotocols = listed.iter().filter_map(|item| self.text(item).map(str::to_owned)).collect();
+        let listed = list(node.get("subprotocols"), "`subprotocols`", "subprotocols = [\"NAME\"]", &mut self.errors);
+        let subprotocols = listed
+            .iter()
+            .filter_map(|item| text(Some(item), "a subprotocol", &mut self.errors).map(str::to_owned))
+            .collect();
         Some(Change::Upgrade { headers, query, subprotocols })
     }
 
@@ -236,25 +228,18 @@ impl Reader<'_> {
             Change::Absent { .. } => (false, true),
             _ => (true, true),
         };
-        Some(match node.get("direction").map(|node| (node.span, node.text())) {
-            None => Directions { to_hub, from_hub, ..Directions::default() },
-            Some((_, Some("to-hub"))) => Directions { to_hub: true, ..Directions::default() },
-            Some((_, Some("from-hub"))) => Directions { from_hub: true, ..Directions::default() },
-            Some((span, _)) => {
-                return self.wrong(span, "this is not a direction", "to-hub or from-hub; without it, both");
-            }
-        })
+        let Some(direction) = node.get("direction") else {
+            return Some(Directions { to_hub, from_hub, ..Directions::default() });
+        };
+        let words = [("to-hub", (true, false)), ("from-hub", (false, true))];
+        let (to_hub, from_hub) = choice(Some(direction), "`direction`", &words, &mut self.errors)?;
+        Some(Directions { to_hub, from_hub, ..Directions::default() })
     }
 
     fn rules(&mut self, node: &Node) -> Vec<RuleUse> {
-        let Some(listed) = node.get("rules") else { return Vec::new() };
-        let Some(items) = listed.list() else {
-            self.wrong::<()>(listed.span, "`rules` must be a list", "rules = [\"ABC-001\"]");
-            return Vec::new();
-        };
         let mut rules = Vec::new();
-        for item in items {
-            let Some(id) = self.text(item) else { continue };
+        for item in list(node.get("rules"), "`rules`", "rules = [\"ABC-001\"]", &mut self.errors) {
+            let Some(id) = text(Some(item), "a rule", &mut self.errors) else { continue };
             match self.pack.rules.get(id) {
                 Some(rule) => rules.push(used(rule)),
                 None => {
@@ -276,7 +261,7 @@ impl Reader<'_> {
     }
 
     fn message(&mut self, node: &Node) -> Option<usize> {
-        let name = self.text(node)?;
+        let name = text(Some(node), "the name of a message", &mut self.errors)?;
         let found = self.pack.messages.iter().position(|message| message.name == name);
         found.or_else(|| {
             let known = self.pack.messages.iter().map(|message: &MessageType| message.name.as_str());
@@ -286,26 +271,24 @@ impl Reader<'_> {
         })
     }
 
-    fn member(&mut self, kind: &str, node: &Node) -> Option<String> {
-        match node.get("member") {
-            Some(member) => self.pointer(member),
-            None => self.wrong(node.span, format!("`{kind}` needs a `member`"), "a JSON pointer: member = \"/type\""),
-        }
+    fn member(&mut self, entry: &Table<'_>) -> Option<String> {
+        let member = entry.required("member", "write a JSON pointer: member = \"/type\"", &mut self.errors)?;
+        self.pointer(member)
     }
 
     /// Returns the place of a member that comes, goes or moves: not that of whole items of a list.
-    fn inside(&mut self, kind: &str, node: &Node) -> Option<String> {
-        let member = self.member(kind, node)?;
+    fn inside(&mut self, kind: &str, entry: &Table<'_>) -> Option<String> {
+        let member = self.member(entry)?;
         if member.ends_with("/*") {
             let message = format!("`{member}` means every item of the list, and `{kind}` is about a member");
-            let span = node.get("member").map_or(node.span, |member| member.span);
+            let span = entry.node.at_pointer("/member").span;
             return self.wrong(span, message, format!("name a member of the items: \"{member}/NAME\""));
         }
         Some(member)
     }
 
     fn pointer(&mut self, node: &Node) -> Option<String> {
-        let text = self.text(node)?.to_owned();
+        let text = text(Some(node), "the place of a member", &mut self.errors)?.to_owned();
         if text.len() > 1 && text.starts_with('/') {
             return Some(text);
         }
@@ -317,10 +300,6 @@ impl Reader<'_> {
             Kind::Bool(true) => Some(()),
             _ => self.wrong(node.span, "this can only be true", "write true, or remove the entry"),
         }
-    }
-
-    fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
-        node.text().or_else(|| self.wrong(node.span, format!("this must be text, not {}", node.what()), "in quotes"))
     }
 
     /// Reads a template that may use only these names.

@@ -56,8 +56,6 @@ pub struct Site {
 /// An error in a target, found before anything has run.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    #[error("the address of instance `{instance}`: {reason}")]
-    Endpoint { instance: String, reason: String },
     #[error("{0}")]
     Tls(String),
     #[error("{0}")]
@@ -136,7 +134,7 @@ pub fn trust(target: &Target) -> Result<Option<Trust>, SetupError> {
 /// [`SetupError`].
 pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     let target = &subject.target;
-    let secure = target.instances.iter().any(|instance| instance.url.starts_with("wss"));
+    let secure = target.instances.iter().any(|instance| instance.url.tls);
     let config = if secure {
         Some(
             tls::client_config(target.tls.ca.as_deref(), target.tls.insecure)
@@ -151,10 +149,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     let room = MemoryBudget::of(LONG_MESSAGES * crate::hub::prepare::LONGEST_MESSAGE);
     let mut sites = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
-        let endpoint: Endpoint = instance
-            .url
-            .parse()
-            .map_err(|error| SetupError::Endpoint { instance: instance.name.clone(), reason: format!("{error}") })?;
+        let endpoint = instance.url.clone();
         // A setting that the target gives can be named under `needs`; a default cannot.
         let mut provides = instance.provides.clone();
         provides.extend(instance.settings.keys().cloned());

@@ -283,7 +283,7 @@ impl Conversation {
         let Some(template) = template else { return Ok(None) };
         let names = self.names(None);
         let time = match evaluate(template, &names)? {
-            Value::String(text) => duration(&text),
+            Value::String(text) => duration(&text).map_err(|error| error.message),
             other => Err(format!("`{other}` is not a time with a unit, such as 300ms or 5s")),
         };
         time.map(Some).map_err(|what| value_failure(what, template, &names))

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::{choice, integer, list, table};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node};
@@ -63,36 +64,18 @@ pub struct Extension {
     pub numbers: Vec<String>,
 }
 
-const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+const NO_NUMBERS: [(&str, &str); 3] = [("NaN", "NaN"), ("Infinity", "Infinity"), ("-Infinity", "-Infinity")];
+const MOST_CONNECTIONS: u64 = 1_000_000;
 
 fn extension(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Extension {
-    let mut extension = Extension::default();
-    let mut wrong = |span, message: &str, help: &str| diagnostics.push(Diagnostic::error(span, message).help(help));
-    for (key, node) in root.get("x-hubproof").and_then(Node::map).unwrap_or_default() {
-        match (key.name.as_str(), &node.kind) {
-            ("connections", Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)) => {
-                extension.connections = n.as_u64().and_then(|n| usize::try_from(n).ok());
-            }
-            ("connections", _) => wrong(node.span, "`connections` is a whole number from 1 to 1000000", "such as 40"),
-            ("numbers", Kind::List(items)) => {
-                for item in items {
-                    match item.text().filter(|word| NO_NUMBERS.contains(word)) {
-                        Some(word) => extension.numbers.push(word.to_owned()),
-                        None => {
-                            wrong(item.span, "`numbers` takes NaN, Infinity and -Infinity", "write `numbers: [NaN]`")
-                        }
-                    }
-                }
-            }
-            ("numbers", _) => wrong(node.span, "`numbers` is a list", "write `numbers: [NaN]`"),
-            (name, _) => wrong(
-                key.span,
-                &format!("`x-hubproof` of the document has no `{name}`"),
-                &suggest(name, ["connections", "numbers"], "it has `connections` and `numbers`"),
-            ),
-        }
-    }
-    extension
+    let Some(node) = root.get("x-hubproof") else { return Extension::default() };
+    table(node, &["connections", "numbers"], "`x-hubproof`", diagnostics);
+    let connections = integer(node.get("connections"), "`connections`", 1..=MOST_CONNECTIONS, diagnostics);
+    let listed = list(node.get("numbers"), "`numbers`", "numbers: [NaN]", diagnostics);
+    let numbers =
+        listed.iter().filter_map(|item| choice(Some(item), "an entry of `numbers`", &NO_NUMBERS, diagnostics));
+    let numbers = numbers.map(str::to_owned).collect();
+    Extension { connections: connections.and_then(|number| usize::try_from(number).ok()), numbers }
 }
 
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::fields::{choice, integer, mapping, table, text};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::Node;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
@@ -13,6 +14,8 @@ pub enum Level {
     Should,
     Must,
 }
+
+const LEVELS: [(&str, Level); 3] = [("must", Level::Must), ("should", Level::Should), ("may", Level::May)];
 
 impl Level {
     pub fn name(self) -> &'static str {
@@ -24,7 +27,7 @@ impl Level {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::May, Self::Should, Self::Must].into_iter().find(|level| level.name() == name)
+        LEVELS.into_iter().find(|(known, _)| *known == name).map(|(_, level)| level)
     }
 }
 
@@ -101,108 +104,40 @@ impl Rules {
 }
 
 const KEYS: [&str; 8] = ["level", "basis", "line", "section", "text", "from", "sees", "out_of_scope"];
-
+const BASES: [(&str, Basis); 3] =
+    [("stated", Basis::Stated), ("implied", Basis::Implied), ("silent-guess", Basis::Silent)];
+const PLACE: &str = "write `line: N`, the line of the document with the sentence, or `section: \"5.1\"`";
 const EXAMPLE: &str =
     "give each rule an id: write `rules: { ABC-001: { level: must, basis: stated, line: 1, text: ... } }`";
 
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
-    let mut rules = BTreeMap::new();
-    let mut broken = BTreeSet::new();
-    let document = root.get("document").and_then(Node::text).unwrap_or_default().to_owned();
-    for (key, node) in root.map().unwrap_or_default() {
-        if !matches!(key.name.as_str(), "document" | "rules") {
-            diagnostics.push(
-                Diagnostic::error(key.span, format!("rules.yaml has no key `{}`", key.name))
-                    .help("it has `document` and `rules`"),
-            );
-        }
-        if key.name == "rules" && node.map().is_none() {
-            diagnostics.push(
-                Diagnostic::error(node.span, format!("`rules` is a mapping of ids, not {}", node.what())).help(EXAMPLE),
-            );
+    let mut rules = Rules::default();
+    let file = table(root, &["document", "rules"], "rules.yaml", diagnostics);
+    rules.document = text(root.get("document"), "`document`", diagnostics).unwrap_or_default().to_owned();
+    let listed = file.required("rules", EXAMPLE, diagnostics);
+    rules.unreadable = listed.is_none_or(|listed| listed.map().is_none());
+    for (key, node) in mapping(listed, "`rules`", "rules: { ABC-001: { ... } }", diagnostics) {
+        match rule(&key.name, key.span, node, diagnostics) {
+            Some(rule) => drop(rules.rules.insert(rule.id.clone(), rule)),
+            None => drop(rules.broken.insert(key.name.clone())),
         }
     }
-    match root.get("rules").and_then(Node::map) {
-        None if root.get("rules").is_some() => {}
-        None => diagnostics.push(Diagnostic::error(root.span, "rules.yaml has no `rules`").help(EXAMPLE)),
-        Some(entries) => {
-            for (key, node) in entries {
-                match rule(&key.name, key.span, node, diagnostics) {
-                    Some(rule) => drop(rules.insert(rule.id.clone(), rule)),
-                    None => drop(broken.insert(key.name.clone())),
-                }
-            }
-        }
-    }
-    let unreadable = root.get("rules").is_none_or(|rules| rules.map().is_none());
-    Rules { document, rules, broken, unreadable }
+    rules
 }
 
 fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Rule> {
-    let Some(entries) = node.map() else {
-        diagnostics.push(
-            Diagnostic::error(span, format!("rule {id} is a mapping, not {}", node.what()))
-                .help("it has `level`, `basis`, `line` and `text`"),
-        );
-        return None;
-    };
     let before = diagnostics.len();
-    for (key, _) in entries {
-        if !KEYS.contains(&key.name.as_str()) {
-            diagnostics.push(
-                Diagnostic::error(key.span, format!("a rule has no `{}`", key.name)).help(suggest(&key.name, KEYS, "")),
-            );
-        }
-    }
-    let misspelt = diagnostics.len() > before;
-    let mut text = |name: &str, required: bool| -> Option<String> {
-        match node.get(name) {
-            Some(Node { kind: Kind::Text(text), .. }) if !text.value.trim().is_empty() => Some(text.value.clone()),
-            Some(other) => {
-                diagnostics.push(
-                    Diagnostic::error(other.span, format!("`{name}` of {id} is text, not {}", other.what()))
-                        .help("quote it if it is meant as text"),
-                );
-                None
-            }
-            None if required && !misspelt => {
-                diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `{name}`")).help(match name {
-                    "level" => "write `level: must`, or should, or may",
-                    "basis" => "write `basis: stated`, or implied, or silent-guess",
-                    _ => "the sentence, in words",
-                }));
-                None
-            }
-            None => None,
-        }
-    };
-    let level = text("level", true);
-    let basis = text("basis", true);
-    let sentence = text("text", true);
-    let from = text("from", false);
-    let sees = text("sees", false).unwrap_or_default();
-    let out_of_scope = text("out_of_scope", false);
-    let level = level.and_then(|name| {
-        let level = Level::from_name(&name);
-        if level.is_none() {
-            diagnostics.push(
-                Diagnostic::error(node.at_pointer("/level").span, format!("`{name}` is not a level"))
-                    .help("write `level: must`, or should, or may"),
-            );
-        }
-        level
-    });
-    let basis = basis.and_then(|name| {
-        let basis = [Basis::Stated, Basis::Implied, Basis::Silent].into_iter().find(|basis| basis.name() == name);
-        if basis.is_none() {
-            diagnostics.push(
-                Diagnostic::error(node.at_pointer("/basis").span, format!("`{name}` is not a basis"))
-                    .help("write `basis: stated`, or implied, or silent-guess"),
-            );
-        }
-        basis
-    });
-    let place = place(id, span, node, misspelt, diagnostics);
+    let members = table(node, &KEYS, &format!("rule {id}"), diagnostics).at(span);
+    let level = members.required("level", "write `level: must`, or should, or may", diagnostics);
+    let basis = members.required("basis", "write `basis: stated`, or implied, or silent-guess", diagnostics);
+    members.required("text", "write `text:` and the sentence in words", diagnostics);
+    members.one_of(&["line", "section"], PLACE, diagnostics);
+    let level = choice(level, "`level`", &LEVELS, diagnostics);
+    let basis = choice(basis, "`basis`", &BASES, diagnostics);
+    let line = integer(node.get("line"), "`line`", 1..=u64::MAX, diagnostics);
+    let mut text = |name: &str| text(node.get(name), &format!("`{name}` of {id}"), diagnostics).map(str::to_owned);
+    let (sentence, from, section) = (text("text"), text("from"), text("section"));
+    let (sees, out_of_scope) = (text("sees").unwrap_or_default(), text("out_of_scope"));
     if let (Some(level), Some(Basis::Silent)) = (level, basis)
         && level != Level::May
     {
@@ -221,41 +156,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     if diagnostics.len() > before {
         return None;
     }
-    Some(Rule {
-        id: id.to_owned(),
-        level: level?,
-        basis: basis?,
-        place: place?,
-        text: sentence?,
-        from,
-        sees,
-        out_of_scope,
-        span,
-    })
-}
-
-fn place(id: &str, span: Span, node: &Node, misspelt: bool, diagnostics: &mut Vec<Diagnostic>) -> Option<Place> {
-    let (line, section) = (node.get("line"), node.get("section"));
-    let wrong = match (line, section) {
-        (None, Some(section)) => match section.text().filter(|text| !text.trim().is_empty()) {
-            Some(text) => return Some(Place::Section(text.to_owned())),
-            None => Diagnostic::error(section.span, format!("`section` of {id} is text, not {}", section.what()))
-                .help("quote it: write `section: \"5.1\"`"),
-        },
-        (Some(_), Some(section)) => {
-            Diagnostic::error(section.span, format!("{id} has a `line` and a `section`")).help("keep one of the two")
-        }
-        (Some(line), None) => match &line.kind {
-            Kind::Number(n) if n.as_u64().is_some_and(|n| n > 0) => {
-                return Some(Place::Line(n.as_u64().unwrap_or_default() as usize));
-            }
-            _ => Diagnostic::error(line.span, format!("`line` of {id} is a number from 1"))
-                .help("the line of the document where the sentence stands"),
-        },
-        (None, None) if misspelt => return None,
-        (None, None) => Diagnostic::error(span, format!("rule {id} has no `line`"))
-            .help("the line of the document where the sentence stands"),
-    };
-    diagnostics.push(wrong);
-    None
+    let place = line.map(|line| Place::Line(line as usize)).or(section.map(Place::Section));
+    let (id, text) = (id.to_owned(), sentence?);
+    Some(Rule { id, level: level?, basis: basis?, place: place?, text, from, sees, out_of_scope, span })
 }

@@ -118,6 +118,25 @@ fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
     range.start..first_line.max(range.start)
 }
 
+/// Why a text cannot be used as a value, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}\n  help: {help}")]
+pub struct ValueError {
+    pub message: String,
+    pub help: String,
+}
+
+impl ValueError {
+    pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: help.into() }
+    }
+
+    /// Returns the error of a file that has the value at `span`.
+    pub fn at(self, span: Span) -> Diagnostic {
+        Diagnostic::error(span, self.message).help(self.help)
+    }
+}
+
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
 }

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use crate::syntax::diagnostic::ValueError;
+
+/// What to write where a time is expected.
+pub const EXAMPLE: &str = "write a number and a unit, such as 300ms, 5s or 2m";
+
 /// The longest time that is accepted anywhere.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -11,8 +16,9 @@ const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3
 /// Parses a number, whole or with a decimal point, and its unit (`ms`, `s`, `m` or `h`), at most 24 hours in all.
 ///
 /// # Errors
-/// The message, advice included: no number, a missing or unknown unit, or too long a time.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+/// No number, a missing or unknown unit, or too long a time.
+pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
+    let not_a_time = || ValueError::new(format!("`{text}` is not a time"), EXAMPLE);
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let well_formed = match number.split_once('.') {
@@ -20,18 +26,20 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         None => !number.is_empty(),
     };
     if !well_formed {
-        return Err(format!("`{text}` is not a time: write a number and a unit, such as 300ms, 5s or 2m"));
+        return Err(not_a_time());
     }
     if unit.is_empty() {
-        return Err(format!("`{text}` has no unit: write {text}s for seconds or {text}ms for milliseconds"));
+        let help = format!("write {text}s for seconds or {text}ms for milliseconds");
+        return Err(ValueError::new(format!("`{text}` has no unit"), help));
     }
     let Some((_, seconds)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-        return Err(format!("`{unit}` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"));
+        let help = "use ms, s, m or h, as in 300ms, 5s or 2m";
+        return Err(ValueError::new(format!("`{unit}` is not a unit of time"), help));
     };
-    let number: f64 = number.parse().map_err(|_| format!("`{number}` is not a number"))?;
+    let number: f64 = number.parse().map_err(|_| not_a_time())?;
     match Duration::try_from_secs_f64(number * seconds) {
         Ok(duration) if duration <= LONGEST => Ok(duration),
-        _ => Err(format!("`{text}` is too long: at most 24h")),
+        _ => Err(ValueError::new(format!("`{text}` is too long"), "write a time of at most 24h")),
     }
 }
 
@@ -68,17 +76,21 @@ mod tests {
     }
 
     #[rstest]
-    #[case("5", "`5` has no unit: write 5s for seconds or 5ms for milliseconds")]
-    #[case("5sec", "`sec` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m")]
-    #[case("5 s", "` s` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m")]
-    #[case("", "`` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
-    #[case("-5s", "`-5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
-    #[case("soon", "`soon` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
-    #[case("1.2.3s", "`1.2.3s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
-    #[case(".5s", "`.5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
-    #[case("25h", "`25h` is too long: at most 24h")]
-    fn times_without_a_known_unit_are_refused_with_advice(#[case] text: &str, #[case] message: &str) {
-        assert_eq!(parse_duration(text), Err(message.to_owned()));
+    #[case("5", "`5` has no unit", "write 5s for seconds or 5ms for milliseconds")]
+    #[case("5sec", "`sec` is not a unit of time", "use ms, s, m or h, as in 300ms, 5s or 2m")]
+    #[case("5 s", "` s` is not a unit of time", "use ms, s, m or h, as in 300ms, 5s or 2m")]
+    #[case("", "`` is not a time", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("-5s", "`-5s` is not a time", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("soon", "`soon` is not a time", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("1.2.3s", "`1.2.3s` is not a time", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case(".5s", "`.5s` is not a time", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("25h", "`25h` is too long", "write a time of at most 24h")]
+    fn times_without_a_known_unit_are_refused_with_advice(
+        #[case] text: &str,
+        #[case] message: &str,
+        #[case] help: &str,
+    ) {
+        assert_eq!(parse_duration(text), Err(ValueError::new(message, help)));
     }
 
     #[test]

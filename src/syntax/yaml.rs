@@ -54,6 +54,22 @@ impl Node {
         }
     }
 
+    /// Returns the place of a text without its quotes, or else of the whole value.
+    pub fn text_span(&self) -> Span {
+        match &self.kind {
+            Kind::Text(Text { inner: Some(inner), .. }) => *inner,
+            _ => self.span,
+        }
+    }
+
+    /// Returns a whole number that is not negative.
+    pub fn integer(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Number(number) => number.as_u64(),
+            _ => None,
+        }
+    }
+
     pub fn list(&self) -> Option<&[Node]> {
         match &self.kind {
             Kind::List(items) => Some(items),

@@ -1,11 +1,10 @@
 //! Connections to a hub, and listening actors, as streams of [`Received`].
 //!
-//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure; this is the I/O around them, on
-//! tokio: one task per connection, which reads continuously unless paused and writes from a bounded outbox, so that
-//! neither direction waits for the other. A hub may be hostile: every length, head, wait and queue is bounded.
+//! [`crate::websocket`] is pure; this is the I/O around it, on tokio: one task per connection, which reads continuously
+//! unless paused and writes from a bounded outbox, so that neither direction waits for the other. A hub may be hostile:
+//! every length, head, wait and queue is bounded.
 
 mod connection;
-pub mod endpoint;
 mod listen;
 mod memory_budget;
 mod socket;
@@ -20,11 +19,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 pub use crate::websocket::codec::{Limits, Role};
+pub use crate::websocket::endpoint::Endpoint;
 use crate::websocket::frame::FrameInfo;
 pub use crate::websocket::frame::{ConnId, Outgoing, Received};
 use crate::websocket::handshake::Dial;
 pub use connection::{Connection, SendError};
-pub use endpoint::{Endpoint, EndpointError};
 pub use listen::{ListenRequest, Listener, listen};
 pub use memory_budget::{Held, MemoryBudget};
 

@@ -1,5 +1,6 @@
-//! RFC 6455 on bytes, without sockets: frames, their encoding, the opening handshake.
+//! RFC 6455 on bytes, without sockets: addresses, frames, their encoding, the opening handshake.
 
 pub mod codec;
+pub mod endpoint;
 pub mod frame;
 pub mod handshake;

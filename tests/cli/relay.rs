@@ -79,7 +79,7 @@ fn relay_list_shows_all_possible_changes() {
 #[case::no_such_member(&["--message", "hello", "--member", "/uid"], "did you mean `/uuid`?")]
 #[case::many(&["--message", "hello"], "choose with --seed N")]
 #[case::no_such_kind(&["--change", "spoil"], "expected one of drop, double")]
-#[case::no_address(&["--seed", "1"], "is not the address of a hub")]
+#[case::no_address(&["--seed", "1"], "is not a WebSocket address")]
 fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof([&["relay", "127.0.0.1:4000", "--protocol", "concierge"], arguments].concat()).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);

@@ -143,7 +143,7 @@ fn lint_shows_where_a_dialect_no_longer_applies() {
 #[rstest]
 #[case::unknown("extends: concirge\n", "did you mean `concierge`?")]
 #[case::itself("extends: .\n", "a dialect cannot extend itself")]
-#[case::nothing("name: x\n", "dialect.yaml does not say what it extends")]
+#[case::nothing("name: x\n", "dialect.yaml has no `extends`")]
 fn a_dialect_of_no_pack_is_a_mistake(#[case] text: &str, #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("dialect.yaml"), text).unwrap();

@@ -241,7 +241,7 @@ fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n:
 
 #[rstest]
 #[case::nothing("[{ reason: x }]", "this deviation does not say what is different")]
-#[case::no_reason("[{ message: answer, absent: true, after: ask }]", "this deviation has no `reason`")]
+#[case::no_reason("[{ message: answer, absent: true, after: ask }]", "a deviation has no `reason`")]
 #[case::two(
     "[{ reason: x, message: answer, instead: { type: x }, renamed: /y }]",
     "`renamed` does not go with `instead`"
@@ -250,7 +250,7 @@ fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n:
 #[case::rule("[{ reason: x, rules: [MUTS], message: answer, instead: { type: x } }]", "there is no rule MUTS")]
 #[case::member("[{ reason: x, member: type, renamed: /x }]", "`type` is not the place of a member")]
 #[case::key("[{ reason: x, mesage: answer, instead: { type: x } }]", "a deviation has no key `mesage`")]
-#[case::direction("[{ reason: x, member: /a, renamed: /x, direction: both }]", "this is not a direction")]
+#[case::direction("[{ reason: x, member: /a, renamed: /x, direction: both }]", "`direction` cannot be `both`")]
 #[case::to_a_hub("[{ reason: x, message: ask, absent: true, after: connection }]", "`ask` is not sent by a hub")]
 #[case::expression("[{ reason: x, member: /a, from_hub: \"${valeu + 1}\" }]", "`valeu` is not known here")]
 #[case::assumed("[{ reason: x, member: /a, missing: true, assume: \"${request.a}\" }]", "`request` is not known here")]

@@ -406,9 +406,9 @@ fn a_listening_actor_waits_as_long_as_its_step_says(#[case] within: &str, #[case
 
 /// The `x-hubproof` extension of a document is checked.
 #[rstest]
-#[case("connections: 0", "`connections` is a whole number from 1 to 1000000")]
-#[case("connection: 5", "`x-hubproof` of the document has no `connection`")]
-#[case("numbers: [nan]", "`numbers` takes NaN, Infinity and -Infinity")]
+#[case("connections: 0", "`connections` must be a whole number from 1 to 1000000")]
+#[case("connection: 5", "`x-hubproof` has no key `connection`")]
+#[case("numbers: [nan]", "an entry of `numbers` cannot be `nan`")]
 #[case("connections: 40", "")]
 fn mistakes_in_the_x_hubproof_extension_are_reported(#[case] extension: &str, #[case] complaint: &str) {
     let found = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"));

@@ -39,25 +39,25 @@ fn role(body: &str) -> String {
 }
 
 #[rstest]
-#[case("[]", "a load plan is a mapping")]
+#[case("[]", "a load plan must be a mapping")]
 #[case("title: t\n", "has no `roles`")]
 #[case("roles: { client: { population: 1 } }", "has no `title`")]
 #[case("title: t\nspeed: 1\nroles: { client: { population: 1 } }", "a load plan has no key `speed`")]
-#[case("title: t\nphases: { warm_up: 5 }\nroles: { client: { population: 1 } }", "`5` has no unit")]
-#[case("title: t\nroles: { client: {} }", "how many `client`")]
+#[case("title: t\nphases: { warm_up: 5 }\nroles: { client: { population: 1 } }", "`warm_up` has no unit")]
+#[case("title: t\nroles: { client: {} }", "the role `client` has no `population`")]
 #[case("title: t\nroles: { client: { population: 0 } }", "from 1 to")]
 #[case("title: t\nroles: { client: { population: 1, plays: clint } }", "has no role `clint`")]
 #[case("title: t\nroles: { client: { population: 1, after: client } }", "no such role before this one")]
 #[case("title: t\nfeeders: { f: nowhere.csv }\nroles: { client: { population: 1 } }", "failed to read nowhere.csv")]
 #[case(
     "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
-    "a threshold needs a `check`"
+    "a threshold has no `check`"
 )]
 #[case(&role("population: 1\nramp: 1s\nrate: 5"), "`ramp` or `rate`, not both")]
 #[case(&role("population: 1\narrivals: 5"), "has `arrivals` but no `steps`")]
 #[case(&role("population: 1\narrivals: fast"), "`arrivals` must be a rate")]
-#[case(&role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "constant or poisson")]
-#[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage needs `for`")]
+#[case(&role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "`spacing` cannot be `wide`")]
+#[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage has no `for`")]
 #[case(&role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with arrivals journeys begin by schedule")]
 #[case(&role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
@@ -72,7 +72,7 @@ fn role(body: &str) -> String {
 #[case(&role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
 #[case(&role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "must be a share from 0% to 100%")]
 #[case(&role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "the ledger has no mark `atempted`")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "`marks` cannot be `atempted`")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "`to` is missing: the number of receivers")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "is not an option of this step")]
 #[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client connects in its opening")]

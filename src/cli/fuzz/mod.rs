@@ -210,10 +210,10 @@ fn names(campaigns: &[Arc<Campaign>]) -> Names {
 
 /// Refuses a hub on another machine without `--yes`.
 fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
-    let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| &instance.url);
-    let far = |url: &&String| url.parse::<Endpoint>().is_ok_and(|endpoint| !endpoint.is_loopback());
-    let other = arguments.against.iter().filter(|url| !url.is_empty());
-    match arguments.hub.url.iter().chain(other).chain(instances).find(far).filter(|_| !arguments.yes) {
+    let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
+    let urls = arguments.hub.url.iter().chain(&arguments.against).filter_map(|url| url.parse().ok());
+    let far = |endpoint: &Endpoint| !endpoint.is_loopback();
+    match urls.chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
         Some(url) => Err(CliError::new(format!(
             "{url} is not on this machine, and fuzzing may bring a hub down\n  help: pass --yes if you may break it"

@@ -5,24 +5,18 @@ use std::collections::BTreeMap;
 use super::super::hook::METHODS;
 use super::super::{HookSpec, template};
 use super::Reading;
-use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::fields::{choice, list, mapping, table, text_or_blank, time_above_zero};
 use crate::syntax::yaml::{Key, Node};
 
 const HOOK: [&str; 3] = ["http", "command", "timeout"];
+const COMMAND: &str = "command = [\"program\", \"word\"]";
 const HTTP: [&str; 5] = ["method", "url", "headers", "body", "timeout"];
 
 impl Reading<'_> {
     pub(super) fn hooks(&mut self, node: &Node) -> BTreeMap<String, HookSpec> {
-        let Some(entries) = node.map() else {
-            self.wrong(
-                node,
-                &format!("`hooks` must be a table, not {}", node.what()),
-                "begin each hook with [hooks.NAME], those of an instance with [instance.hooks.NAME]",
-            );
-            return BTreeMap::new();
-        };
         let mut hooks = BTreeMap::new();
-        for (key, node) in entries {
+        for (key, node) in mapping(Some(node), "`hooks`", "[hooks.NAME]", &mut self.errors) {
             self.identifier(key, "a hook");
             if let Some(hook) = self.hook(key, node) {
                 hooks.insert(key.name.clone(), hook);
@@ -32,12 +26,11 @@ impl Reading<'_> {
     }
 
     fn hook(&mut self, key: &Key, node: &Node) -> Option<HookSpec> {
-        if !self.known(node, &HOOK, "a hook") {
-            return None;
-        }
-        let timeout = node.get("timeout").and_then(|node| self.time(node));
-        match (node.get("http"), node.get("command")) {
-            (Some(http), None) => {
+        let hook = table(node, &HOOK, &format!("the hook `{}`", key.name), &mut self.errors).at(key.span);
+        let timeout = time_above_zero(node.get("timeout"), "`timeout`", &mut self.errors);
+        let help = "write http = { url = \"...\" } for a request, or command = [\"program\", \"word\"] for a program";
+        match hook.one_of(&["http", "command"], help, &mut self.errors)? {
+            ("http", http) => {
                 if let Some(timeout) = node.get("timeout") {
                     self.wrong(
                         timeout,
@@ -47,83 +40,51 @@ impl Reading<'_> {
                 }
                 self.http(http)
             }
-            (None, Some(command)) => Some(HookSpec::Command { words: self.command(command)?, timeout }),
-            (http, _) => {
-                let help =
-                    "write http = { url = \"...\" } for a request, or command = [\"program\", \"word\"] for a program";
-                let how = if http.is_some() { "has both http and command" } else { "has neither http nor command" };
-                let error = Diagnostic::error(key.span, format!("the hook `{}` {how}", key.name)).help(help);
-                self.errors.push(error);
-                None
-            }
+            (_, command) => Some(HookSpec::Command { words: self.command(command)?, timeout }),
         }
     }
 
     fn http(&mut self, node: &Node) -> Option<HookSpec> {
-        if !self.known(node, &HTTP, "a request") {
-            return None;
-        }
-        let method = node.get("method").map_or_else(|| Some(METHODS[0].to_owned()), |method| self.method(method));
-        let url = match node.get("url") {
-            None => {
-                self.wrong(
-                    node,
-                    "this request has no `url`",
-                    "write http = { url = \"http://127.0.0.1:4100/events\" }",
-                );
-                None
-            }
-            Some(url) => self.template(url).filter(|text| {
+        let request = table(node, &HTTP, "a request", &mut self.errors);
+        let methods = METHODS.map(|method| (method, method));
+        let method = match node.get("method") {
+            None => Some(METHODS[0]),
+            method => choice(method, "`method`", &methods, &mut self.errors),
+        };
+        let help = "write http = { url = \"http://127.0.0.1:4100/events\" }";
+        let url = request.required("url", help, &mut self.errors).and_then(|url| {
+            self.template(url).filter(|text| {
                 let fine = ["http://", "https://", "${"].iter().any(|start| text.starts_with(start));
                 if !fine {
                     self.wrong(
                         url,
                         &format!("`{text}` is not the address of a web server"),
-                        "it begins with http:// or https://",
+                        "write an address that begins with http:// or https://",
                     );
                 }
                 fine
-            }),
-        };
+            })
+        });
         let headers = node.get("headers").map(|node| self.headers(node)).unwrap_or_default();
         let body = node.get("body").and_then(|body| {
-            if method.as_deref() == Some("GET") {
+            if method == Some("GET") {
                 self.wrong(body, "a GET carries no body", "use method = \"POST\", or leave the body out");
             }
             self.template(body)
         });
-        let timeout = node.get("timeout").and_then(|node| self.time(node));
-        Some(HookSpec::Http { method: method?, url: url?, headers, body, timeout })
-    }
-
-    fn method(&mut self, node: &Node) -> Option<String> {
-        let method = self.text(node)?;
-        if !METHODS.contains(&method) {
-            let message = format!("`{method}` is not a method a hook can use");
-            let help = suggest(&method.to_uppercase(), METHODS, "");
-            self.wrong(node, &message, &help);
-            return None;
-        }
-        Some(method.to_owned())
+        let timeout = time_above_zero(node.get("timeout"), "`timeout`", &mut self.errors);
+        Some(HookSpec::Http { method: method?.to_owned(), url: url?, headers, body, timeout })
     }
 
     fn headers(&mut self, node: &Node) -> BTreeMap<String, String> {
-        let Some(entries) = node.map() else {
-            self.wrong(
-                node,
-                &format!("`headers` must be a table, not {}", node.what()),
-                "write headers = { name = \"value\" }",
-            );
-            return BTreeMap::new();
-        };
         let mut headers = BTreeMap::new();
-        for (key, node) in entries {
+        for (key, node) in mapping(Some(node), "`headers`", "headers = { name = \"value\" }", &mut self.errors) {
             // RFC 9110, 5.6.2: the characters of a token.
             if key.name.is_empty()
                 || !key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
             {
                 let error = Diagnostic::error(key.span, format!("`{}` is not the name of a header", key.name));
-                self.errors.push(error.help("letters, digits and dashes, such as x-api-key"));
+                self.errors.push(error.help("write letters, digits and dashes, such as x-api-key"));
             }
             if let Some(value) = self.template(node) {
                 headers.insert(key.name.clone(), value);
@@ -133,18 +94,13 @@ impl Reading<'_> {
     }
 
     fn command(&mut self, node: &Node) -> Option<Vec<String>> {
-        let Some(items) = node.list().filter(|items| !items.is_empty()) else {
-            self.wrong(
-                node,
-                "`command` must be a list of words",
-                "write command = [\"program\", \"word\"]; no shell reads it",
-            );
-            return None;
-        };
+        let items = list(Some(node), "`command`", COMMAND, &mut self.errors);
+        node.list()?;
         let words: Vec<Option<String>> = items.iter().map(|item| self.template(item)).collect();
         let mut words = words.into_iter().collect::<Option<Vec<String>>>()?;
-        if words[0].is_empty() {
-            self.wrong(&items[0], "a program has a name", "write command = [\"program\", \"word\"]");
+        if words.first().is_none_or(String::is_empty) {
+            let help = format!("write `{COMMAND}`; it is not run in a shell");
+            self.wrong(items.first().unwrap_or(node), "`command` names no program", &help);
             return None;
         }
         // A name with a slash is a path; one without is looked up in PATH.
@@ -156,7 +112,7 @@ impl Reading<'_> {
 
     /// Returns a text in which every `${...}` is valid.
     fn template(&mut self, node: &Node) -> Option<String> {
-        let text = self.text(node)?;
+        let text = text_or_blank(Some(node), "this value", &mut self.errors)?;
         let errors = template::check(node);
         let is_right = errors.is_empty();
         self.errors.extend(errors);

@@ -11,6 +11,7 @@ use self::settings::Level;
 use super::overrides::{Change, Override, insert};
 use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, Declared, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::{Table, flag, integer, list, table, time_above_zero};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Key, Node};
 
@@ -34,6 +35,8 @@ pub const TOP_LEVEL: [&str; 14] = [
 const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
 const TLS: [&str; 2] = ["ca", "insecure"];
 
+/// The highest value of `connections`.
+const MOST_CONNECTIONS: u64 = 1_000_000;
 /// Most instances of a target.
 const MOST_INSTANCES: usize = 1000;
 /// Most errors that are reported.
@@ -49,11 +52,11 @@ pub(super) fn target(
     mut errors: Vec<Diagnostic>,
 ) -> Result<Target, Vec<Diagnostic>> {
     errors.truncate(MOST_ERRORS);
-    let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(line(sources, e.span?))).collect();
-    let first = errors.len();
     let home = root.span;
     let changes: Vec<Change> =
         overrides.iter().map(|o| o.change(sources, home.file, &TOP_LEVEL, &mut errors)).collect();
+    let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(line(sources, e.span?))).collect();
+    let first = errors.len();
     let own_settings = apply(&mut root, changes, &mut errors);
 
     let mut reading = Reading { sources, environment, read, home, complete, errors };
@@ -146,24 +149,24 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn target(&mut self, root: &Node, over: Vec<Level>) -> Option<Target> {
         let before = self.errors.len();
-        self.known(root, &TOP_LEVEL, "a target");
+        let target = table(root, &TOP_LEVEL, "a target", &mut self.errors).at(self.home.part(0..0));
         let protocol = root.get("protocol").and_then(|node| self.name(node, "a protocol"));
-        let connections = root.get("connections").and_then(|node| self.count(node));
-        let patience = root.get("patience").and_then(|node| self.time(node));
-        let quiet = root.get("quiet").and_then(|node| self.time(node));
-        let restartable = root.get("restartable").and_then(|node| self.flag(node));
+        let connections = integer(root.get("connections"), "`connections`", 1..=MOST_CONNECTIONS, &mut self.errors);
+        let patience = time_above_zero(root.get("patience"), "`patience`", &mut self.errors);
+        let quiet = time_above_zero(root.get("quiet"), "`quiet`", &mut self.errors);
+        let restartable = flag(root.get("restartable"), "`restartable`", &mut self.errors);
         let exec = root.get("exec").and_then(|node| self.exec(node));
         let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
         let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
-        let instances = self.instances(root, &over, &hooks);
+        let instances = self.instances(&target, &over, &hooks);
         let (deviations, deviation_secrets) = self.deviations(root);
         (self.errors.len() == before).then(|| Target {
             protocol,
             instances,
-            connections,
+            connections: connections.and_then(|number| usize::try_from(number).ok()),
             patience: patience.unwrap_or(DEFAULT_PATIENCE),
             quiet: quiet.unwrap_or(DEFAULT_QUIET),
-            restartable: restartable.unwrap_or(false),
+            restartable,
             exec,
             hooks,
             tls,
@@ -174,13 +177,8 @@ impl Reading<'_> {
 
     /// Returns the entries `[[deviation]]`, and the secrets in what their upgrades send.
     fn deviations(&mut self, root: &Node) -> (Vec<Declared>, Vec<String>) {
-        let Some(listed) = root.get("deviation") else { return (Vec::new(), Vec::new()) };
-        let Some(items) = listed.list() else {
-            self.wrong(listed, "`deviation` must be a list of tables", "begin each with [[deviation]]");
-            return (Vec::new(), Vec::new());
-        };
         let (mut declared, mut secrets) = (Vec::new(), Vec::new());
-        for item in items {
+        for item in list(root.get("deviation"), "`deviation`", "[[deviation]]", &mut self.errors) {
             let mut item = item.clone();
             for part in ["headers", "query"] {
                 let Some(pairs) = item.get("upgrade").and_then(|upgrade| upgrade.get(part)).and_then(Node::map) else {
@@ -198,73 +196,73 @@ impl Reading<'_> {
         (declared, secrets)
     }
 
-    fn instances(&mut self, root: &Node, over: &[Level], hooks: &BTreeMap<String, HookSpec>) -> Vec<Instance> {
+    fn instances(&mut self, target: &Table<'_>, over: &[Level], hooks: &BTreeMap<String, HookSpec>) -> Vec<Instance> {
+        let root = target.node;
         let url = root.get("url").and_then(|node| self.url(node));
-        let provides = root.get("provides").map(|node| self.words(node)).unwrap_or_default();
+        let provides = self.provides(root);
         let levels = self.levels(root);
         let Some(listed) = root.get("instance") else {
-            if self.complete && root.get("url").is_none() {
-                let error = Diagnostic::error(self.beginning(), "this target has no `url`");
-                self.errors.push(error.help("say where the hub listens: url = \"ws://127.0.0.1:4000\""));
+            if self.complete {
+                let help = "write where the hub listens: url = \"ws://127.0.0.1:4000\"";
+                target.required("url", help, &mut self.errors);
             }
             let settings = self.merged(&[&levels, over]);
-            let (name, url, hooks) = (ONLY_INSTANCE.to_owned(), url.unwrap_or_default(), hooks.clone());
-            return vec![Instance { name, url, provides, settings, exec: None, hooks }];
+            let (name, hooks) = (ONLY_INSTANCE.to_owned(), hooks.clone());
+            return url.map(|url| Instance { name, url, provides, settings, exec: None, hooks }).into_iter().collect();
         };
-        let Some(items) = listed.list().filter(|items| (1..=MOST_INSTANCES).contains(&items.len())) else {
-            self.wrong(
-                listed,
-                "`instance` must be a list of tables, at least one and at most 1000",
-                "begin each with [[instance]]",
-            );
+        let items = list(Some(listed), "`instance`", "[[instance]]", &mut self.errors);
+        if !(1..=MOST_INSTANCES).contains(&items.len()) && listed.list().is_some() {
+            let message = format!("a target has 1 to {MOST_INSTANCES} instances, not {}", items.len());
+            self.wrong(listed, &message, "begin each with [[instance]], or leave them out");
             return Vec::new();
-        };
-        let mut instances: Vec<Instance> = Vec::new();
+        }
+        let (mut instances, mut names) = (Vec::new(), BTreeSet::new());
         for item in items {
-            if !self.known(item, &INSTANCE, "an instance") {
+            let instance = table(item, &INSTANCE, "an instance", &mut self.errors);
+            if item.map().is_none() {
                 continue;
             }
-            let name = item.get("name").and_then(|node| self.name(node, "an instance"));
-            match (&name, item.get("name")) {
-                (_, None) if self.complete => {
-                    self.wrong(item, "this instance has no `name`", "reports name the instance: name = \"with-secret\"")
-                }
-                (Some(name), Some(node)) if instances.iter().any(|i| i.name == *name) => {
-                    self.wrong(node, &format!("there are two instances named `{name}`"), "give each a name of its own");
-                }
-                _ => {}
+            let named = item.get("name");
+            let name = named.and_then(|node| self.name(node, "an instance"));
+            if self.complete {
+                let help = "reports name the instance: name = \"with-secret\"";
+                instance.required("name", help, &mut self.errors);
+            }
+            if let (Some(name), Some(node)) = (&name, named)
+                && !names.insert(name.clone())
+            {
+                self.wrong(node, &format!("there are two instances named `{name}`"), "give each a name of its own");
             }
             let own_url = item.get("url").and_then(|node| self.url(node));
-            if self.complete && item.get("url").is_none() && root.get("url").is_none() {
-                self.wrong(
-                    item,
-                    "this instance has no `url`",
-                    "give it one, or the target one for all instances that name none",
-                );
+            if self.complete && root.get("url").is_none() {
+                let help = "give the instance a URL, or the target one for all instances without";
+                instance.required("url", help, &mut self.errors);
             }
             let mut provides = provides.clone();
-            provides.extend(item.get("provides").map(|node| self.words(node)).unwrap_or_default());
+            provides.extend(self.provides(item));
             let own_levels = self.levels(item);
             let mut hooks = hooks.clone();
             hooks.extend(item.get("hooks").map(|node| self.hooks(node)).unwrap_or_default());
             let exec = item.get("exec").and_then(|node| self.exec(node));
-            instances.push(Instance {
-                name: name.unwrap_or_default(),
-                url: own_url.or_else(|| url.clone()).unwrap_or_default(),
-                provides,
-                settings: self.merged(&[&levels, &own_levels, over]),
-                hooks,
-                exec,
-            });
+            let settings = self.merged(&[&levels, &own_levels, over]);
+            if let (Some(name), Some(url)) = (name, own_url.or_else(|| url.clone())) {
+                instances.push(Instance { name, url, provides, settings, hooks, exec });
+            }
         }
         instances
     }
 
     fn tls(&mut self, node: &Node) -> TlsOptions {
-        self.known(node, &TLS, "tls");
+        table(node, &TLS, "`tls`", &mut self.errors);
         TlsOptions {
-            ca: node.get("ca").and_then(|node| self.path(node)),
-            insecure: node.get("insecure").and_then(|node| self.flag(node)).unwrap_or(false),
+            ca: node.get("ca").and_then(|node| self.path(node, "`ca`")),
+            insecure: flag(node.get("insecure"), "`insecure`", &mut self.errors),
         }
+    }
+
+    /// Returns the capabilities that the target or an instance provides.
+    fn provides(&mut self, node: &Node) -> BTreeSet<String> {
+        let items = list(node.get("provides"), "`provides`", "provides = [\"tls\"]", &mut self.errors);
+        items.iter().filter_map(|item| self.name(item, "a capability")).collect()
     }
 }

@@ -6,6 +6,7 @@ use super::super::Setting;
 use super::super::overrides::insert;
 use super::Reading;
 use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::fields::{mapping, table, text};
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
 const SECRET: [&str; 2] = ["env", "file"];
@@ -32,18 +33,8 @@ impl Reading<'_> {
         let plain: BTreeSet<&str> =
             node.get("settings").and_then(Node::map).into_iter().flatten().map(|(k, _)| k.name.as_str()).collect();
         for (table, secret) in [("settings", false), ("secrets", true)] {
-            let Some(table) = node.get(table) else {
-                continue;
-            };
-            let Some(entries) = table.map() else {
-                self.wrong(
-                    table,
-                    &format!("this must be a table, not {}", table.what()),
-                    "write NAME = VALUE lines under its header",
-                );
-                continue;
-            };
-            for (key, value) in entries {
+            let (what, example) = (format!("`{table}`"), format!("{table} = {{ NAME = VALUE }}"));
+            for (key, value) in mapping(node.get(table), &what, &example, &mut self.errors) {
                 self.identifier(key, "a setting");
                 if secret && plain.contains(key.name.as_str()) {
                     let error = Diagnostic::error(
@@ -101,17 +92,11 @@ impl Reading<'_> {
                 return Some(Node { span: node.span, kind: Kind::Map(entries) });
             }
             Kind::Map(_) => {
-                if !self.known(node, &SECRET, "a secret") {
-                    return None;
-                }
-                match (node.get("env"), node.get("file")) {
-                    (Some(env), None) => self.environment_text(env)?,
-                    (None, Some(file)) => self.file_text(file)?,
-                    _ => {
-                        let help = "write { env = \"NAME\" } or { file = \"path\" }";
-                        self.wrong(node, &format!("`{}` needs one of env and file", key.name), help);
-                        return None;
-                    }
+                let secret = table(node, &SECRET, &format!("the secret `{}`", key.name), &mut self.errors);
+                let help = "write { env = \"NAME\" } or { file = \"path\" }";
+                match secret.one_of(&SECRET, help, &mut self.errors)? {
+                    ("env", env) => self.environment_text(env)?,
+                    (_, file) => self.file_text(file)?,
                 }
             }
             _ => {
@@ -128,7 +113,7 @@ impl Reading<'_> {
     }
 
     fn environment_text(&mut self, node: &Node) -> Option<String> {
-        let name = self.text(node)?;
+        let name = text(Some(node), "`env`", &mut self.errors)?;
         let value = (self.environment)(name);
         if value.is_none() {
             let help = format!("set it, as in: export {name}=...");
@@ -138,7 +123,7 @@ impl Reading<'_> {
     }
 
     fn file_text(&mut self, node: &Node) -> Option<String> {
-        let path = self.path(node)?;
+        let path = self.path(node, "`file`")?;
         match (self.read)(&path.to_string_lossy()) {
             // Editors add a newline at the end of a file.
             Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),

@@ -11,7 +11,7 @@ use crate::load::ledger::ViolationKind;
 use crate::load::metrics::MetricRegistry;
 use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownNameError};
 use crate::load::{Nanos, plan};
-use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
 
@@ -111,8 +111,7 @@ pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold
         let UnknownNameError { at, message, help } = unknown;
         Diagnostic::error(place(left.start + at.start..left.start + at.end), message).help(help)
     })?;
-    let bound = bound(&text[right.clone()], metric)
-        .map_err(|(message, help)| Diagnostic::error(place(right), message).help(help))?;
+    let bound = bound(&text[right.clone()], metric).map_err(|error| error.at(place(right)))?;
     Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
 }
 
@@ -154,21 +153,18 @@ fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
     start..start + inside.trim().len()
 }
 
-fn bound(text: &str, metric: Metric) -> Result<f64, (String, String)> {
+fn bound(text: &str, metric: Metric) -> Result<f64, ValueError> {
     match metric.unit() {
-        Unit::Time => match parse_duration(text) {
-            Ok(time) => Ok(time.as_nanos() as f64),
-            Err(message) => Err((message, "the metric is a time".to_owned())),
-        },
+        Unit::Time => parse_duration(text).map(|time| time.as_nanos() as f64),
         Unit::Share if text.ends_with('%') => Ok(number(text.trim_end_matches('%').trim_end())? / 100.0),
         Unit::Number | Unit::Share => number(text),
     }
 }
 
-fn number(text: &str) -> Result<f64, (String, String)> {
+fn number(text: &str) -> Result<f64, ValueError> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_')) && !text.is_empty();
     let number = text.replace('_', "").parse().ok().filter(|_| plain);
-    number.ok_or_else(|| (format!("`{text}` is not a number"), "the metric is a number, without a unit".to_owned()))
+    number.ok_or_else(|| ValueError::new(format!("`{text}` is not a number"), "the metric is a number, without a unit"))
 }
 
 impl Threshold {

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::Folder;
 use crate::syntax::diagnostic::{Diagnostic, nearest, suggest, suggest_one};
+use crate::syntax::fields::{list, table, text};
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{self, Kind, Node};
+use crate::syntax::yaml::{self, Node};
 
 /// The file that makes a folder a dialect.
 pub const FILE: &str = "dialect.yaml";
@@ -37,51 +38,28 @@ impl Dialect {
     /// All mistakes, with their places.
     pub fn read(file: FileId, sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
         let root = yaml::parse(sources, file).map_err(|diagnostic| vec![diagnostic])?;
-        let mut diagnostics = Vec::new();
-        let mut wrong = |span, what: String, help: String| diagnostics.push(Diagnostic::error(span, what).help(help));
-        let mut extends = None;
-        let mut name = None;
+        let mut errors = Vec::new();
+        let dialect = table(&root, &KEYS, FILE, &mut errors);
+        let help = "name a built-in pack, or the path of a pack's folder: write `extends: NAME`";
+        let extends = dialect.required("extends", help, &mut errors);
+        let base = text(extends, "`extends`", &mut errors).map(str::to_owned);
+        text(root.get("reason"), "`reason`", &mut errors);
+        let name = text(root.get("name"), "`name`", &mut errors).map(str::to_owned);
+        if let (Some(name), Some(node)) = (&name, root.get("name"))
+            && !is_name(name)
+        {
+            let help = "write letters, digits, `-` and `_`, such as `name: our-hub`";
+            errors.push(Diagnostic::error(node.span, format!("`{name}` cannot name a pack")).help(help));
+        }
         let mut added = Vec::new();
-        for (key, node) in root.map().unwrap_or_default() {
-            match (key.name.as_str(), &node.kind) {
-                ("extends", Kind::Text(text)) => extends = Some((text.value.clone(), node.span)),
-                ("name", Kind::Text(text)) if is_name(&text.value) => name = Some(text.value.clone()),
-                ("name", _) => {
-                    let help = "letters, digits, `-` and `_`, such as `name: our-hub`";
-                    wrong(node.span, "`name` is no name of a pack".to_owned(), help.to_owned());
-                }
-                ("reason", Kind::Text(_)) => {}
-                ("add", Kind::List(items)) => {
-                    for item in items {
-                        match item.text() {
-                            Some(text) => added.push((text.to_owned(), item.span)),
-                            None => {
-                                wrong(item.span, format!("`add` names what is new, not {}", item.what()), ADD.into())
-                            }
-                        }
-                    }
-                }
-                ("add", _) => wrong(node.span, format!("`add` is a list, not {}", node.what()), ADD.into()),
-                (known, _) if KEYS.contains(&known) => {
-                    wrong(
-                        node.span,
-                        format!("`{known}` is text, not {}", node.what()),
-                        format!("write `{known}: TEXT`"),
-                    );
-                }
-                (unknown, _) => {
-                    let help = suggest_one(unknown, KEYS, "it has");
-                    wrong(key.span, format!("{FILE} has no key `{unknown}`"), help);
-                }
+        for item in list(root.get("add"), "`add`", ADD, &mut errors) {
+            added.extend(text(Some(item), "an entry of `add`", &mut errors).map(|text| (text.to_owned(), item.span)));
+        }
+        match (base, extends) {
+            (Some(base), Some(node)) if errors.is_empty() => {
+                Ok(Self { extends: base, extends_span: node.span, name, added })
             }
-        }
-        if root.get("extends").is_none() {
-            let help = "name a built-in pack, or the path of a pack's folder: write `extends: NAME`";
-            wrong(root.span, format!("{FILE} does not say what it extends"), help.to_owned());
-        }
-        match extends {
-            Some((extends, extends_span)) if diagnostics.is_empty() => Ok(Self { extends, extends_span, name, added }),
-            _ => Err(diagnostics),
+            _ => Err(errors),
         }
     }
 
@@ -162,7 +140,7 @@ fn override_file(
 /// The advice on an override that changes nothing.
 const SAME: &str = "delete it here: a dialect holds only what differs";
 
-const ADD: &str = "such as `add: [rule ABC-001, role admin, scenarios/more.yaml]`";
+const ADD: &str = "add: [rule ABC-001, role admin, scenarios/more.yaml]";
 
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))

@@ -254,11 +254,11 @@ fn a_wrong_entry_of_add_is_an_error(#[case] add: &str, #[case] files: &[(&str, &
 }
 
 #[rstest]
-#[case("name: ours\n", "dialect.yaml does not say what it extends")]
-#[case("extends: [small]\n", "`extends` is text, not a list")]
-#[case("extends: small\nname: our hub\n", "`name` is no name of a pack")]
+#[case("name: ours\n", "dialect.yaml has no `extends`")]
+#[case("extends: [small]\n", "`extends` must be text, not a list")]
+#[case("extends: small\nname: our hub\n", "`our hub` cannot name a pack")]
 #[case("extends: small\nextend: small\n", "dialect.yaml has no key `extend`")]
-#[case("extends: small\nadd: rule A-3\n", "`add` is a list, not text")]
+#[case("extends: small\nadd: rule A-3\n", "`add` must be a list, not text")]
 fn a_mistake_in_dialect_yaml_is_an_error(#[case] text: &str, #[case] expected: &str) {
     let mut sources = Sources::default();
     let file = sources.add("dialect.yaml", text);

@@ -1,59 +1,39 @@
 //! Parses the actors of a scenario and their groups, and resolves the actors of a step.
 
-use super::shape::{entries, keys, number};
 use super::verbs::{self, Head};
 use super::{Place, Reader};
 use crate::scenario::model::{Actor, ActorId, Who};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::{entries, integer, mapping, table, wrong_kind};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node};
 
 /// Most members of a group.
-const MOST_MEMBERS: usize = 10_000;
+const MOST_MEMBERS: u64 = 10_000;
 
 impl Reader<'_> {
     pub(super) fn read_actors(&mut self, node: Option<&Node>) {
-        let Some(node) = node else { return };
-        let Some(entries) = node.map() else {
-            self.error(
-                node.span,
-                format!("`actors` is a mapping of names and roles, not {}", node.what()),
-                "write `actors: { anna: client }`",
-            );
-            return;
-        };
-        for (key, node) in entries {
+        for (key, node) in mapping(node, "`actors`", "actors: { anna: client }", &mut self.diagnostics) {
             self.actor_name(key);
             match &node.kind {
                 Kind::Text(role) => self.actor(&key.name, &role.value, node.span),
                 Kind::Map(_) => self.crowd(key, node),
                 Kind::List(items) => self.group(key, node, items),
-                _ => self.error(
-                    node.span,
-                    format!("an actor takes a role, not {}", node.what()),
-                    "write the name of a role, `{ role: client, count: 10 }`, or a list of actors",
-                ),
+                _ => {
+                    let help = "write the name of a role, `{ role: client, count: 10 }`, or a list of actors";
+                    self.diagnostics.push(wrong_kind(node, "an actor", "a role", help));
+                }
             }
         }
     }
 
     fn crowd(&mut self, key: &Key, node: &Node) {
-        keys(node, &["role", "count"], "an actor", &mut self.diagnostics);
+        table(node, &["role", "count"], "an actor", &mut self.diagnostics);
         let (role, at) = match node.get("role") {
             None => (key.name.clone(), key.span),
             Some(role) => (role.text().unwrap_or_default().to_owned(), role.span),
         };
-        let mut count = 1;
-        if let Some(node) = node.get("count") {
-            match number(node).filter(|n| (1..=MOST_MEMBERS).contains(n)) {
-                Some(n) => count = n,
-                None => self.error(
-                    node.span,
-                    format!("`count` is a number from 1 to {MOST_MEMBERS}"),
-                    "how many actors the group has",
-                ),
-            }
-        }
+        let count = integer(node.get("count"), "`count`", 1..=MOST_MEMBERS, &mut self.diagnostics).unwrap_or(1);
         let mut members = Vec::new();
         for index in 0..count {
             members.push(self.actors.len());

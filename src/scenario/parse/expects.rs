@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::Reader;
 use super::names::Origin;
 use super::rules::Subject;
-use super::shape::{keys, list, number, text};
 use super::shared::unknown_message;
 use super::steps::Options;
 use crate::protocol::Way;
 use crate::scenario::model::{Act, Alternative, Codes, Count, Expect, ExpectNothing, MessageName, Want, Who};
 use crate::syntax::diagnostic::suggest;
+use crate::syntax::fields::{choice, integer, list, table, text, wrong_kind};
 use crate::syntax::yaml::{Kind, Node};
 
 impl Reader<'_> {
@@ -36,11 +36,8 @@ impl Reader<'_> {
     }
 
     fn control(&mut self, value: &Node, what: &str, place: Option<&Node>) -> Want {
-        let pong = value.text() != Some("ping");
-        if pong && value.text() != Some("pong") {
-            let help = "for messages write `expects`, for closes `expects close`";
-            self.error(value.span, format!("{what} takes ping or pong"), help);
-        }
+        let words = [("ping", false), ("pong", true)];
+        let pong = choice(Some(value), what, &words, &mut self.diagnostics).unwrap_or(true);
         Want::Control { pong, pattern: place.map(|node| self.pattern(node, &Subject::CONTROL)) }
     }
 
@@ -55,7 +52,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn expect_end<'n>(&mut self, options: &Options<'n>) -> Act {
-        let within = options.get("within").map(|node| self.time(node));
+        let within = self.time_option(options, "within");
         Act::ExpectEnd { within, has: self.has(options.get("has"), &Subject::END) }
     }
 
@@ -64,7 +61,7 @@ impl Reader<'_> {
         let subject = Subject::of(&message);
         let pattern = options.get("where").map(|node| self.pattern(node, &subject));
         let after = options.get("after").and_then(|node| self.after(node));
-        let for_ = options.get("for").map(|node| self.time(node));
+        let for_ = self.time_option(options, "for");
         Act::ExpectNothing(Box::new(ExpectNothing { message, pattern, after, for_ }))
     }
 
@@ -72,7 +69,7 @@ impl Reader<'_> {
         Act::ExpectOneOf {
             alternatives: self.alternatives(value, Origin::of(who)),
             after: options.get("after").and_then(|node| self.after(node)),
-            within: options.get("within").map(|node| self.time(node)),
+            within: self.time_option(options, "within"),
         }
     }
 
@@ -80,9 +77,9 @@ impl Reader<'_> {
         Expect {
             want,
             after: options.get("after").and_then(|node| self.after(node)),
-            within: options.get("within").map(|node| self.time(node)),
+            within: self.time_option(options, "within"),
             count: options.get("count").and_then(|node| self.count(node, options)),
-            for_: options.get("for").map(|node| self.time(node)),
+            for_: self.time_option(options, "for"),
             has: self.has(options.get("has"), subject),
         }
     }
@@ -139,7 +136,8 @@ impl Reader<'_> {
 
     fn count(&mut self, node: &Node, options: &Options<'_>) -> Option<Count> {
         let example = "write `count: 3`, or `count: { min: 2, max: 4 }` and `for: 3s`";
-        if let Some(n) = number(node) {
+        let bound = |node: &Node| node.integer().and_then(|n| usize::try_from(n).ok());
+        if let Some(n) = bound(node) {
             if n == 0 {
                 self.error(
                     node.span,
@@ -150,20 +148,18 @@ impl Reader<'_> {
             return Some(Count { min: n, max: Some(n) });
         }
         if node.map().is_none() {
-            self.error(node.span, format!("`count` is a number or a range, not {}", node.what()), example);
+            self.diagnostics.push(wrong_kind(node, "`count`", "a number or a range", example));
             return None;
         }
         let before = self.diagnostics.len();
-        keys(node, &["min", "max"], "`count`", &mut self.diagnostics);
-        let wrong = ["min", "max"].into_iter().filter_map(|name| node.get(name)).find(|bound| number(bound).is_none());
-        if let Some(bound) = wrong {
-            self.error(bound.span, format!("a bound of `count` is a number from 0, not {}", bound.what()), example);
-            return None;
+        table(node, &["min", "max"], "`count`", &mut self.diagnostics);
+        for name in ["min", "max"] {
+            integer(node.get(name), &format!("`{name}`"), 0..=u64::MAX, &mut self.diagnostics);
         }
-        let (min, max) = (node.get("min").and_then(number), node.get("max").and_then(number));
+        let (min, max) = (node.get("min").and_then(bound), node.get("max").and_then(bound));
         // With `min: 0` alone a step takes all frames that are received: to bind them, or to claim them.
         match (min, max) {
-            (None, None) if self.diagnostics.len() > before => return None,
+            _ if self.diagnostics.len() > before => return None,
             (None, None) => self.error(node.span, "`count` without `min` and `max`", example),
             (Some(0), None) if options.get("rules").is_some() => {
                 self.error(
@@ -203,29 +199,9 @@ impl Reader<'_> {
     fn alternative(&mut self, item: &Node, origin: Origin, names: &mut BTreeSet<String>) -> Option<Alternative> {
         const KINDS: [&str; 5] = ["message", "frame", "close", "refusal", "nothing"];
         let help = "write `- message: MESSAGE`, `- frame: pong`, `- close: CODE`, `- refusal: STATUS` or `- nothing:`";
-        if item.map().is_none() {
-            self.error(item.span, format!("an alternative is a mapping, not {}", item.what()), help);
-            return None;
-        }
         let known = ["message", "frame", "close", "refusal", "nothing", "where", "as", "warn", "info", "fail"];
-        let before = self.diagnostics.len();
-        keys(item, &known, "an alternative", &mut self.diagnostics);
-        let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| item.get(kind).is_some()).collect();
-        let kind = match kinds.as_slice() {
-            [kind] => *kind,
-            [] => {
-                // A misspelt key has been reported already.
-                if self.diagnostics.len() == before {
-                    self.error(item.span, "an alternative is a message, a frame, a close, a refusal or nothing", help);
-                }
-                return None;
-            }
-            [_, second, ..] => {
-                let at = item.key_at_pointer(&format!("/{second}"));
-                self.error(at, "this entry has two alternatives", "begin a new one with `- `");
-                return None;
-            }
-        };
+        let alternative = table(item, &known, "an alternative", &mut self.diagnostics);
+        let (kind, value) = alternative.one_of(&KINDS, help, &mut self.diagnostics)?;
         if !matches!(kind, "message" | "frame") && item.get("where").is_some() {
             let at = item.key_at_pointer("/where");
             self.error(
@@ -234,7 +210,6 @@ impl Reader<'_> {
                 "the codes stand under `close` and `refusal` themselves",
             );
         }
-        let value = item.get(kind)?;
         let (want, text_) = match kind {
             "message" => {
                 let message = self.message_name(value, Some(Way::FromHub));

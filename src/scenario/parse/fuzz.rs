@@ -2,10 +2,9 @@
 
 use super::names::Origin;
 use super::rules::Subject;
-use super::shape::{keys, list, mapping, text};
 use super::shared::unknown_message;
 use super::{Place, Reader};
-use crate::syntax::diagnostic::suggest;
+use crate::syntax::fields::{choice, list, table, text};
 use crate::syntax::yaml::Node;
 
 const KEYS: [&str; 7] = ["bystander", "fence", "state", "goes_on", "refusals", "answers", "open"];
@@ -21,8 +20,7 @@ impl Reader<'_> {
     pub(super) fn fuzz(&mut self) {
         let file = self.file;
         let Some(node) = file.root.get("fuzz") else { return };
-        mapping(Some(node), "`fuzz`", &mut self.diagnostics);
-        keys(node, &KEYS, "`fuzz`", &mut self.diagnostics);
+        table(node, &KEYS, "`fuzz`", &mut self.diagnostics);
         if let Some(name) = text(node.get("bystander"), "`bystander`", &mut self.diagnostics) {
             let at = node.get("bystander").map_or(node.span, |node| node.span);
             self.role(name, at);
@@ -32,14 +30,10 @@ impl Reader<'_> {
         }
         self.own_scene(node.get("fence"), "`fence`");
         if let Some(state) = node.get("state") {
-            mapping(Some(state), "`state`", &mut self.diagnostics);
-            keys(state, &["scene", "is"], "`state`", &mut self.diagnostics);
-            for name in ["scene", "is"].into_iter().filter(|name| state.get(name).is_none()) {
-                self.error(
-                    state.span,
-                    format!("`state` has no `{name}`"),
-                    "write `{ scene: NAME, is: \"${state...}\" }`",
-                );
+            let members = table(state, &["scene", "is"], "`state`", &mut self.diagnostics);
+            for name in ["scene", "is"] {
+                let help = "write `{ scene: NAME, is: \"${state...}\" }`";
+                members.required(name, help, &mut self.diagnostics);
             }
             self.own_scene(state.get("scene"), "`scene`");
             self.apart("state", |reader| drop(state.get("is").map(|is| reader.checked_value(is))));
@@ -81,11 +75,10 @@ impl Reader<'_> {
 
     fn answers(&mut self, entry: &Node) {
         let what = "an entry of `answers`";
+        let members = table(entry, &ANSWER, what, &mut self.diagnostics);
         if entry.map().is_none() {
-            let help = "write `- class: [invalid]` and below it `answer` and `rules`";
-            return self.error(entry.span, format!("{what} is a mapping, not {}", entry.what()), help);
+            return;
         }
-        keys(entry, &ANSWER, what, &mut self.diagnostics);
         self.words(entry.get("class"), "`class`", &CLASSES);
         self.words(entry.get("placement"), "`placement`", &PLACEMENTS);
         for node in list(entry.get("roles"), "`roles`", "roles: [ROLE]", &mut self.diagnostics) {
@@ -105,9 +98,9 @@ impl Reader<'_> {
         if let Some(node) = entry.get("where") {
             let _ = self.pattern(node, &Subject::Anything);
         }
-        for key in ["class", "rules"].into_iter().filter(|key| entry.get(key).is_none()) {
-            let help = "say which input it is about, and which rules of the document say so";
-            self.error(entry.span, format!("{what} has no `{key}`"), help);
+        for key in ["class", "rules"] {
+            let help = "write which input it is about, and which rules of the document say so";
+            members.required(key, help, &mut self.diagnostics);
         }
         if entry.get("answer").is_none() && entry.get("never").is_none() {
             self.error(
@@ -133,11 +126,8 @@ impl Reader<'_> {
     /// Checks that each word of a list is a known one.
     fn words(&mut self, node: Option<&Node>, what: &str, known: &[&str]) {
         for node in list(node, what, "class: [invalid]", &mut self.diagnostics) {
-            let word = node.text().unwrap_or_default();
-            if !known.contains(&word) {
-                let help = suggest(word, known.iter().copied(), &format!("it is one of {}", known.join(", ")));
-                self.error(node.span, format!("{what} has no `{}`", node.text().unwrap_or(node.what())), help);
-            }
+            let words: Vec<_> = known.iter().map(|word| (*word, ())).collect();
+            choice(Some(node), what, &words, &mut self.diagnostics);
         }
     }
 }

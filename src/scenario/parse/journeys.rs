@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::names::{Origin, Scope};
 use super::rules::Subject;
-use super::{Place, Reader, SharedFile, shape};
+use super::{Place, Reader, SharedFile};
 use crate::protocol::{Pack, Way};
 use crate::scenario::model::{MessageName, Need, Pattern, Reaction, Role, Step};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::fields::entries;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
@@ -67,7 +68,7 @@ impl<'a> Journeys<'a> {
 
     /// Whether shared.yaml has a role of this name.
     pub fn has_role(&self, name: &str) -> bool {
-        shape::entries(self.0.file.root.get("roles")).iter().any(|(key, _)| key.name == name)
+        entries(self.0.file.root.get("roles")).iter().any(|(key, _)| key.name == name)
     }
 
     /// Parses what clients of this role of shared.yaml do; without a role, of a client without `given` values. `self.index`
@@ -138,10 +139,6 @@ impl<'a> Journeys<'a> {
 
     pub fn template(&mut self, node: &Node) -> Template {
         self.0.template(node)
-    }
-
-    pub fn time(&mut self, node: &Node) -> Template {
-        self.0.time(node)
     }
 
     /// Parses the name of a message that is documented to go this way.

@@ -11,7 +11,6 @@ pub mod journeys;
 pub mod names;
 mod rules;
 mod sends;
-pub(crate) mod shape;
 mod shared;
 mod steps;
 pub mod verbs;
@@ -22,11 +21,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::names::{Scope, Use, bound_within};
-use self::shape::{flag, keys, mapping, text};
 use super::model::{Actor, ActorId, BlockId, Check, Isolation, Need, Program, Reaction, Role, Step};
-use super::template::Expr;
+use super::template::{Expr, Template};
 use crate::protocol::Pack;
 use crate::syntax::diagnostic::{Diagnostic, distinct, has_errors};
+use crate::syntax::fields::{flag, list, mapping, table, text, wrong_kind};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Kind, Node};
 
@@ -76,6 +75,17 @@ impl Place {
     /// Whether steps here may leave out their actor: it is the one that plays them.
     fn omits_actor(self) -> bool {
         matches!(self, Self::Opening | Self::Scene | Self::Reaction | Self::Journey)
+    }
+}
+
+/// Whether a value may be of some kind: a constant that is, or an expression.
+fn may_be(template: &Template, is: impl Fn(&Value) -> bool) -> bool {
+    match template {
+        Template::Constant(value) => is(value),
+        Template::Expression(_) => true,
+        Template::Text(_) => is(&Value::String(String::new())),
+        Template::List(_) => is(&Value::Array(Vec::new())),
+        Template::Map(_) => is(&Value::Object(serde_json::Map::new())),
     }
 }
 
@@ -141,38 +151,23 @@ impl<'a> Reader<'a> {
     }
 
     fn scenario(&mut self, id: &str, root: &Node) -> Option<Program> {
-        if root.map().is_none() {
-            self.error(
-                root.span,
-                "a scenario is a mapping with `title` and `steps`",
-                "docs/src/scenario-language.md shows a small one",
-            );
-            return None;
-        }
-        keys(root, &KEYS, "a scenario", &mut self.diagnostics);
-        let title = text(root.get("title"), "`title`", &mut self.diagnostics).unwrap_or_default().to_owned();
-        if root.get("title").is_none() {
-            let help = "one sentence that is true of the hub if every check passes";
-            self.error(root.span, "the scenario has no `title`", help);
-        }
+        let scenario = table(root, &KEYS, "a scenario", &mut self.diagnostics);
+        let help = "write one sentence that is true of the hub if every check passes";
+        let title = scenario.required("title", help, &mut self.diagnostics);
+        let title = text(title, "`title`", &mut self.diagnostics).unwrap_or_default().to_owned();
         for part in ["steps", "finally"].into_iter().filter_map(|name| root.get(name)) {
             bound_within(part, &mut self.later);
         }
-        let entries = mapping(root.get("let"), "`let`", &mut self.diagnostics);
+        let entries = mapping(root.get("let"), "`let`", "let: { NAME: VALUE }", &mut self.diagnostics);
         self.later.extend(entries.iter().map(|(key, _)| (key.name.clone(), key.span)));
         self.read_actors(root.get("actors"));
         self.read_needs(root.get("needs"));
         let isolation = self.isolation(root);
         let lets = self.values(entries);
         let always = self.always();
-        let main = match root.get("steps") {
-            Some(steps) => self.block(steps),
-            None => {
-                let help = "write `steps:` and below it, each behind `- `, who does what";
-                self.error(root.span, "the scenario has no `steps`", help);
-                return None;
-            }
-        };
+        let help = "write `steps:` and below it, each after `- `, who does what";
+        let steps = scenario.required("steps", help, &mut self.diagnostics)?;
+        let main = self.block(steps);
         let finally = match root.get("finally") {
             Some(steps) => {
                 self.place = Place::Finally;
@@ -204,34 +199,17 @@ impl<'a> Reader<'a> {
 
     fn isolation(&mut self, root: &Node) -> Isolation {
         let destructive = flag(root.get("destructive"), "`destructive`", &mut self.diagnostics);
-        let exclusive = match root.get("exclusive").map(|node| (node, node.text())) {
-            None => None,
-            Some((_, Some(word))) if !word.is_empty() => Some(word.to_owned()),
-            Some((node, _)) => {
-                let help = "`hub` for a scenario that must be alone on the hub";
-                self.error(node.span, "`exclusive` takes a word", help);
-                None
-            }
-        };
-        match (destructive, exclusive) {
-            (true, _) => Isolation::Destructive,
-            (false, Some(word)) => Isolation::Exclusive(word),
-            (false, None) => Isolation::Shared,
+        let exclusive = text(root.get("exclusive"), "`exclusive`", &mut self.diagnostics);
+        match exclusive {
+            _ if destructive => Isolation::Destructive,
+            Some(word) => Isolation::Exclusive(word.to_owned()),
+            None => Isolation::Shared,
         }
     }
 
     fn read_needs(&mut self, node: Option<&Node>) {
-        let Some(node) = node else { return };
-        let Some(items) = node.list() else {
-            let example = node.text().unwrap_or("tls");
-            self.error(
-                node.span,
-                "`needs` is a list of words and expressions",
-                format!("write `needs: [\"{example}\"]`"),
-            );
-            return;
-        };
-        for item in items {
+        let example = format!("needs: [\"{}\"]", node.and_then(Node::text).unwrap_or("tls"));
+        for item in list(node, "`needs`", &example, &mut self.diagnostics) {
             match &item.kind {
                 Kind::Text(text) if text.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') => {
                     self.word(&text.value, item.span);
@@ -244,13 +222,21 @@ impl<'a> Reader<'a> {
                     }
                     Err(diagnostic) => self.diagnostics.push(diagnostic),
                 },
-                _ => self.error(
-                    item.span,
-                    format!("a need is a word or an expression, not {}", item.what()),
-                    "write `needs: [tls, \"hub.ping_interval <= 5\"]`",
-                ),
+                _ => {
+                    let help = "write `needs: [tls, \"hub.ping_interval <= 5\"]`";
+                    self.diagnostics.push(wrong_kind(item, "a need", "a word or an expression", help));
+                }
             }
         }
+    }
+
+    /// Parses a value of some kind; an expression may have such a value.
+    fn template_of(&mut self, node: &Node, is: fn(&Value) -> bool, what: &str, kind: &str, example: &str) -> Template {
+        let template = self.template(node);
+        if !may_be(&template, is) {
+            self.diagnostics.push(wrong_kind(node, what, kind, &format!("write `{example}`")));
+        }
+        template
     }
 
     /// Warns of a word that is almost a setting; targets may declare any other.

@@ -8,6 +8,7 @@ use crate::scenario::functions::{self, JWT_SECRET};
 use crate::scenario::model::{ActorId, Need, Setting, Who};
 use crate::scenario::template::{BUILTIN, Expr, Template};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::wrong_kind;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
@@ -163,7 +164,8 @@ impl<'a> Reader<'a> {
     /// Parses a reference to a name bound by `as`.
     pub(super) fn bound_name(&mut self, node: &Node, option: &str) -> Option<String> {
         let Some(name) = node.text() else {
-            self.error(node.span, format!("`{option}` takes a name bound by `as`, not {}", node.what()), "");
+            let help = format!("write `{option}: NAME` with a name bound by `as`");
+            self.diagnostics.push(wrong_kind(node, &format!("`{option}`"), "a name", &help));
             return None;
         };
         if self.in_scope(name) {

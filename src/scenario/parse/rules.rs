@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::Reader;
-use super::shape::entries;
 use crate::protocol::{Basis, Level};
 use crate::scenario::model::{Check, CheckId, Has, MessageName, Pattern, Ready, RuleUse, Test};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::{entries, list, mapping, text};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{self, Matcher};
 use crate::syntax::source::Span;
@@ -50,12 +50,9 @@ impl Reader<'_> {
     pub(super) fn rules(&mut self, node: Option<&Node>) -> Vec<RuleUse> {
         let Some(node) = node else { return Vec::new() };
         self.must_take_rules("rules", node.span);
-        let Some(items) = node.list() else {
-            let id = node.text().filter(|id| !id.contains(' ')).unwrap_or("ABC-001");
-            self.error(node.span, format!("`rules` is a list, not {}", node.what()), format!("write `rules: [{id}]`"));
-            return Vec::new();
-        };
-        if items.is_empty() {
+        let id = node.text().filter(|id| !id.contains(' ')).unwrap_or("ABC-001");
+        let items = list(Some(node), "`rules`", &format!("rules: [{id}]"), &mut self.diagnostics);
+        if node.is_null() || node.list().is_some_and(<[_]>::is_empty) {
             self.error(
                 node.span,
                 "the list of rules is empty, so it proves nothing",
@@ -80,14 +77,7 @@ impl Reader<'_> {
     }
 
     fn rule_text(&mut self, node: &Node) -> Option<RuleUse> {
-        let Some(text) = node.text() else {
-            self.error(
-                node.span,
-                format!("a rule is named by its id, not by {}", node.what()),
-                "write `rules: [ABC-001]`",
-            );
-            return None;
-        };
+        let text = text(Some(node), "a rule", &mut self.diagnostics)?;
         if !text.contains("${") {
             return self.rule(text, node.span);
         }
@@ -170,12 +160,8 @@ impl Reader<'_> {
         let Some(node) = node else { return Vec::new() };
         self.must_take_rules("has", node.span);
         let example = "write `has: { ABC-001: { priority: 90 } }`";
-        let Some(entries) = node.map() else {
-            let what = format!("`has` is a mapping of rules and what must be true, not {}", node.what());
-            self.error(node.span, what, example);
-            return Vec::new();
-        };
-        if entries.is_empty() {
+        let entries = mapping(Some(node), "`has`", "has: { ABC-001: { priority: 90 } }", &mut self.diagnostics);
+        if node.is_null() || node.map().is_some_and(<[_]>::is_empty) {
             self.error(node.span, "`has` without an entry checks nothing", example);
         }
         entries.iter().filter_map(|(key, node)| self.line_of_has(key, node, subject)).collect()

@@ -2,21 +2,21 @@
 
 use serde_json::Value;
 
-use super::Reader;
 use super::rules::member_paths;
-use super::shape::{entries, keys, list, may_be, number, text};
 use super::steps::Options;
+use super::{Reader, may_be};
 use crate::protocol::Violation;
 use crate::scenario::compose;
 use crate::scenario::model::{Act, Compose, Connect, MessageName};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::suggest;
+use crate::syntax::fields::{entries, flag, integer, list, mapping, table, text, text_or_blank, wrong_kind};
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
 /// Most frames a message is split into.
-const MOST_FRAGMENTS: usize = 10_000;
+const MOST_FRAGMENTS: u64 = 10_000;
 
 /// Who sends a message: the document must list it in this direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,27 +38,15 @@ impl Reader<'_> {
 
     pub(super) fn compose<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Compose {
         let message = self.message_name(value, None);
-        let breaks = options.get("breaks").map(|node| match node.text().filter(|reason| !reason.is_empty()) {
-            Some(reason) => reason.to_owned(),
-            None => {
-                self.error(node.span, "`breaks` takes a reason", "what is wrong with the message, in words");
-                String::new()
-            }
+        let breaks = options.get("breaks").map(|node| {
+            text(Some(node), "the reason under `breaks`", &mut self.diagnostics).unwrap_or_default().to_owned()
         });
-        let fragments = match options.get("fragments").map(|node| (node, number(node))) {
-            None => 1,
-            Some((_, Some(n))) if (1..=MOST_FRAGMENTS).contains(&n) => n,
-            Some((node, _)) => {
-                let help = "over how many frames the message is split";
-                self.error(node.span, format!("`fragments` is a number from 1 to {MOST_FRAGMENTS}"), help);
-                1
-            }
-        };
+        let fragments = integer(options.get("fragments"), "`fragments`", 1..=MOST_FRAGMENTS, &mut self.diagnostics);
         let compose = Compose {
             message,
             with: self.with(options.get("with")),
             without: self.without(options.get("without")),
-            fragments,
+            fragments: fragments.map_or(1, |number| number as usize),
             breaks,
         };
         // A composed message is sent raw later: by a client, unless the protocol has servers.
@@ -82,15 +70,8 @@ impl Reader<'_> {
     }
 
     fn with(&mut self, node: Option<&Node>) -> Option<Template> {
-        let template = self.template(node?);
-        if !may_be(&template, |value| value.is_object() || value.is_null()) {
-            self.error(
-                node?.span,
-                format!("`with` is a mapping of members, not {}", node?.what()),
-                "write `with: { member: value }`",
-            );
-        }
-        Some(template)
+        let is = |value: &Value| value.is_object() || value.is_null();
+        Some(self.template_of(node?, is, "`with`", "a mapping", "with: { member: value }"))
     }
 
     fn without(&mut self, node: Option<&Node>) -> Vec<String> {
@@ -166,20 +147,14 @@ impl Reader<'_> {
             (_, Some(_)) => {
                 self.error(value.span, "`sends raw` takes one of text, binary, frames, bytes", example);
             }
-            (_, None) => {
-                let what = format!("`sends raw` takes a mapping, not {}", value.what());
-                self.error(value.span, what, example);
-            }
+            (_, None) => self.diagnostics.push(wrong_kind(value, "`sends raw`", "a mapping", example)),
         }
         Act::SendRaw(template)
     }
 
     fn raw_content(&mut self, kind: &Key, content: &Node) {
         match kind.name.as_str() {
-            "text" if content.text().is_none() => {
-                self.error(content.span, format!("`text` must be text, not {}", content.what()), "write it in quotes");
-            }
-            "text" => {}
+            "text" => drop(text_or_blank(Some(content), "`text`", &mut self.diagnostics)),
             "binary" | "bytes" => self.hexadecimal(content),
             "frames" if content.text().is_some_and(|text| text.contains("${")) => {}
             "frames" => {
@@ -206,40 +181,27 @@ impl Reader<'_> {
         if frame.text().is_some_and(|text| text.contains("${")) {
             return;
         }
-        if frame.map().is_none() {
-            let help = "write `{ opcode: ping, data: x }`";
-            self.error(frame.span, format!("a frame is a mapping, not {}", frame.what()), help);
-        }
-        let before = self.diagnostics.len();
-        keys(frame, &["opcode", "fin", "rsv", "mask", "data", "hex"], "a frame", &mut self.diagnostics);
-        let misspelt = self.diagnostics.len() > before;
+        let known = ["opcode", "fin", "rsv", "mask", "data", "hex"];
+        let members = table(frame, &known, "a frame", &mut self.diagnostics);
         const OPCODES: [&str; 6] = ["text", "binary", "continuation", "close", "ping", "pong"];
         let opcodes = format!("{}, or a number from 0 to 15", OPCODES.join(", "));
-        match frame.get("opcode") {
-            None if frame.map().is_some() && !misspelt => {
-                self.error(frame.span, "a frame needs an `opcode`", format!("it is {opcodes}"));
-            }
-            Some(node) if number(node).is_some_and(|n| n <= 15) || computed(node) => {}
+        match members.required("opcode", &format!("write {opcodes}"), &mut self.diagnostics) {
+            Some(node) if node.integer().is_some_and(|n| n <= 15) || computed(node) => {}
             Some(node) if !node.text().is_some_and(|name| OPCODES.contains(&name)) => {
                 let name = node.text().unwrap_or_default();
-                let help = suggest(name, OPCODES, &format!("it is {opcodes}"));
+                let help = suggest(name, OPCODES, &format!("write {opcodes}"));
                 self.error(node.span, "this is not an opcode", help);
             }
             _ => {}
         }
-        for flag in ["fin", "mask"] {
-            if let Some(node) = frame.get(flag).filter(|node| !computed(node)) {
-                super::shape::flag(Some(node), &format!("`{flag}`"), &mut self.diagnostics);
-            }
+        let constant = |name: &str| frame.get(name).filter(|node| !computed(node));
+        for name in ["fin", "mask"] {
+            flag(constant(name), &format!("`{name}`"), &mut self.diagnostics);
         }
-        if let Some(node) = frame.get("rsv").filter(|node| !computed(node) && number(node).is_none_or(|n| n > 7)) {
-            self.error(node.span, "`rsv` is a number from 0 to 7", "the three reserved bits of a frame");
-        }
+        integer(constant("rsv"), "`rsv`", 0..=7, &mut self.diagnostics);
         match (frame.get("data"), frame.get("hex")) {
             (Some(_), Some(hex)) => self.error(hex.span, "`data` or `hex`, not both", "`data` is text, `hex` is bytes"),
-            (Some(data), None) if data.text().is_none() => {
-                self.error(data.span, format!("`data` is text, not {}", data.what()), "quote it");
-            }
+            (Some(data), None) => drop(text_or_blank(Some(data), "`data`", &mut self.diagnostics)),
             (None, Some(hex)) => self.hexadecimal(hex),
             _ => {}
         }
@@ -265,37 +227,18 @@ impl Reader<'_> {
             let found = if value.is_null() { "a close code is missing" } else { "this is not a close code" };
             self.error(value.span, found, "a number from 0 to 65535: write `closes: 1000`; `drops` goes without one");
         }
-        let reason = options.get("reason").map(|node| {
-            let reason = self.template(node);
-            if !may_be(&reason, Value::is_string) {
-                text(Some(node), "`reason`", &mut self.diagnostics);
-            }
-            reason
-        });
+        let reason = options
+            .get("reason")
+            .map(|node| self.template_of(node, Value::is_string, "`reason`", "text", "reason: \"...\""));
         Act::Close { code, reason }
     }
 
     pub(super) fn connect<'n>(&mut self, value: &'n Node, options: &Options<'n>, tries: bool) -> Act {
-        let path = (!value.is_null()).then(|| {
-            let path = self.template(value);
-            if !may_be(&path, Value::is_string) {
-                self.error(
-                    value.span,
-                    format!("a path is text, not {}", value.what()),
-                    "write `connects: /path`; without one it is the target's",
-                );
-            }
-            path
-        });
-        let mut option = |name: &str, is: fn(&Value) -> bool, what: &str, example: &str| {
-            options.get(name).map(|node| {
-                let template = self.template(node);
-                if !may_be(&template, is) {
-                    let found = format!("`{name}` is {what}, not {}", node.what());
-                    self.error(node.span, found, format!("write `{name}: {example}`"));
-                }
-                template
-            })
+        let path =
+            (!value.is_null()).then(|| self.template_of(value, Value::is_string, "a path", "text", "connects: /path"));
+        let mut option = |name: &str, is: fn(&Value) -> bool, kind: &str, example: &str| {
+            let (what, example) = (format!("`{name}`"), format!("{name}: {example}"));
+            options.get(name).map(|node| self.template_of(node, is, &what, kind, &example))
         };
         Act::Connect(Box::new(Connect {
             path,
@@ -312,11 +255,7 @@ impl Reader<'_> {
     /// Parses overrides of the `given` values of a role or a scene.
     pub(super) fn overrides(&mut self, node: Option<&Node>, given: &[String], whose: &str) -> Vec<(String, Template)> {
         let mut overrides = Vec::new();
-        if let Some(node) = node.filter(|node| node.map().is_none()) {
-            let what = format!("`with` is a mapping of what {whose} is given, not {}", node.what());
-            self.error(node.span, what, "write `with: { name: value }`");
-        }
-        for (key, node) in entries(node) {
+        for (key, node) in mapping(node, "`with`", "with: { name: value }", &mut self.diagnostics) {
             if !given.contains(&key.name) {
                 let known: Vec<&str> = given.iter().map(String::as_str).collect();
                 let none = if given.is_empty() { "it has no `given` values; they stand in shared.yaml" } else { "" };

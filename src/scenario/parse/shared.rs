@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::actors::ActorsOfSteps;
 use super::names::{Origin, Scope};
 use super::rules::Subject;
-use super::shape::{entries, flag, keys, list, mapping, number, text};
 use super::{Place, Reader};
 use crate::protocol::Pack;
 use crate::scenario::model::{
     Act, Always, BlockId, HookDeclaration, MessageName, Reaction, Role, Setting, Shared, duration,
 };
 use crate::scenario::template::Template;
-use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
+use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
@@ -25,18 +25,18 @@ pub struct SharedFile {
     pub(super) root: Node,
 }
 
+const GIVEN: &str = "given: { NAME: VALUE }";
 const KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
 
 impl SharedFile {
     /// Parses settings, hooks and `ignore`; of the rest only the shape is checked.
     pub fn read(root: Node, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let mut shared = Shared::default();
-        mapping(Some(&root), "shared.yaml", diagnostics);
-        keys(&root, &KEYS, "shared.yaml", diagnostics);
-        for (key, node) in mapping(root.get("hub"), "`hub`", diagnostics) {
+        table(&root, &KEYS, "shared.yaml", diagnostics);
+        for (key, node) in mapping(root.get("hub"), "`hub`", "hub: { NAME: { about: ... } }", diagnostics) {
             shared.settings.insert(key.name.clone(), setting(key, node, diagnostics));
         }
-        for (key, node) in mapping(root.get("hooks"), "`hooks`", diagnostics) {
+        for (key, node) in mapping(root.get("hooks"), "`hooks`", "hooks: { NAME: { about: ... } }", diagnostics) {
             shared.hooks.insert(key.name.clone(), hook(node, diagnostics));
         }
         for node in list(root.get("ignore"), "`ignore`", "ignore: [MESSAGE]", diagnostics) {
@@ -46,7 +46,7 @@ impl SharedFile {
             }
         }
         for name in ["reactions", "roles", "scenes"] {
-            mapping(root.get(name), &format!("`{name}`"), diagnostics);
+            mapping(root.get(name), &format!("`{name}`"), &format!("{name}: {{ NAME: {{ ... }} }}"), diagnostics);
         }
         fills_somewhere(root.get("fills"), pack, diagnostics);
         for (_, role) in entries(root.get("roles")) {
@@ -77,25 +77,19 @@ impl SharedFile {
 
 fn setting(key: &Key, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Setting {
     let before = diagnostics.len();
-    mapping(Some(node), "a setting", diagnostics);
-    keys(node, &["default", "secret", "optional", "about", "line"], "a setting", diagnostics);
-    if let Some(line) = node.get("line").filter(|line| number(line).is_none_or(|n| n == 0)) {
-        diagnostics.push(
-            Diagnostic::error(line.span, format!("`line` is a number from 1, not {}", line.what()))
-                .help("the line of the document that states the default"),
-        );
-    }
+    table(node, &["default", "secret", "optional", "about", "line"], "a setting", diagnostics);
     if let Some(default) = node.get("default")
-        && let Some(problem) = default.text().and_then(wrong_time)
+        && let Some(error) = default.text().and_then(wrong_time)
     {
-        diagnostics.push(Diagnostic::error(default.span, problem).help("write 300ms, 5s or 2m"));
+        diagnostics.push(error.at(default.span));
     }
     let setting = Setting {
         default: node.get("default").map(Node::to_json),
         secret: flag(node.get("secret"), "`secret`", diagnostics),
         optional: flag(node.get("optional"), "`optional`", diagnostics),
         about: text(node.get("about"), "`about`", diagnostics).unwrap_or_default().to_owned(),
-        line: node.get("line").and_then(number),
+        line: integer(node.get("line"), "`line`", 1..=u64::MAX, diagnostics)
+            .and_then(|line| usize::try_from(line).ok()),
     };
     if setting.about.is_empty() && diagnostics.len() == before {
         diagnostics.push(
@@ -107,7 +101,7 @@ fn setting(key: &Key, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Setting
 }
 
 /// Returns the error of a text that can only be meant as a time: `5 h`, `10 seconds`.
-fn wrong_time(text: &str) -> Option<String> {
+fn wrong_time(text: &str) -> Option<ValueError> {
     let at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (amount, unit) = text.split_at(at);
     let unit = unit.trim_end_matches('s');
@@ -119,8 +113,7 @@ fn wrong_time(text: &str) -> Option<String> {
 }
 
 fn hook(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
-    mapping(Some(node), "a hook", diagnostics);
-    keys(node, &["message", "args", "about"], "a hook", diagnostics);
+    table(node, &["message", "args", "about"], "a hook", diagnostics);
     let args = list(node.get("args"), "`args`", "args: [name]", diagnostics);
     HookDeclaration {
         message: flag(node.get("message"), "`message`", diagnostics),
@@ -145,7 +138,7 @@ pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
 
 /// Warns of a member under `fills` that no example has.
 fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) {
-    for (key, _) in mapping(fills, "`fills`", diagnostics) {
+    for (key, _) in mapping(fills, "`fills`", "fills: { MEMBER: VALUE }", diagnostics) {
         let pointer = if key.name.starts_with('/') { key.name.clone() } else { format!("/{}", escape(&key.name)) };
         let templates: Vec<Value> = pack.messages.iter().map(|message| message.template()).collect();
         if templates.iter().any(|template| template.pointer(&pointer).is_some()) {
@@ -179,16 +172,9 @@ impl Reader<'_> {
             );
             return;
         };
-        mapping(Some(node), "a role", &mut self.diagnostics);
-        keys(node, &["side", "given", "fills", "opening", "reacts"], "a role", &mut self.diagnostics);
-        let server = match node.get("side").map(|side| (side, side.text())) {
-            None | Some((_, Some("client"))) => false,
-            Some((_, Some("server"))) => true,
-            Some((side, _)) => {
-                self.error(side.span, "`side` is client or server", "a server listens, and the hub connects to it");
-                false
-            }
-        };
+        table(node, &["side", "given", "fills", "opening", "reacts"], "a role", &mut self.diagnostics);
+        let sides = [("client", false), ("server", true)];
+        let server = choice(node.get("side"), "`side`", &sides, &mut self.diagnostics).unwrap_or(false);
         let place = std::mem::replace(&mut self.place, Place::Opening);
         let myself = self.myself.replace(name.to_owned());
         // Declared before its opening is parsed, so that `self.name` is known there.
@@ -198,7 +184,7 @@ impl Reader<'_> {
         );
         self.scopes.push(Scope::isolated());
         let mut given = Vec::new();
-        for (key, node) in mapping(node.get("given"), "`given`", &mut self.diagnostics) {
+        for (key, node) in mapping(node.get("given"), "`given`", GIVEN, &mut self.diagnostics) {
             let template = self.template(node);
             given.push((key.name.clone(), template));
             if let Some(role) = self.roles.get_mut(name) {
@@ -250,16 +236,11 @@ impl Reader<'_> {
             );
             return;
         };
-        mapping(Some(node), "a reaction", &mut self.diagnostics);
-        let before = self.diagnostics.len();
-        keys(node, &["whenever", "where", "as", "do"], "a reaction", &mut self.diagnostics);
-        let Some(whenever) = node.get("whenever") else {
-            if self.diagnostics.len() > before {
-                return;
-            }
-            self.error(key.span, format!("the reaction `{name}` has no `whenever`"), "write `whenever: MESSAGE`");
-            return;
-        };
+        let what = format!("the reaction `{name}`");
+        let known = ["whenever", "where", "as", "do"];
+        let members = table(node, &known, &what, &mut self.diagnostics).at(key.span);
+        let whenever = members.required("whenever", "write `whenever: MESSAGE`", &mut self.diagnostics);
+        let Some(whenever) = whenever else { return };
         let message = self.message_name(whenever, None);
         let MessageName::Named(message_name) = &message else {
             self.error(whenever.span, "`whenever` must be one message by its name", "write `whenever: MESSAGE`");
@@ -312,8 +293,7 @@ impl Reader<'_> {
             self.error(span, format!("the scene `{name}` plays itself"), "to repeat steps, write `each` or `retry`");
             return None;
         }
-        mapping(Some(node), "a scene", &mut self.diagnostics);
-        keys(node, &["given", "steps"], "a scene", &mut self.diagnostics);
+        table(node, &["given", "steps"], "a scene", &mut self.diagnostics);
         for actor in ActorsOfSteps::of(node.get("steps")).named {
             if self.actors_named(&actor, span).is_none() {
                 self.error(
@@ -327,7 +307,7 @@ impl Reader<'_> {
         self.scopes.push(Scope::isolated());
         let place = std::mem::replace(&mut self.place, Place::Scene);
         self.playing.push(name.to_owned());
-        let given = mapping(node.get("given"), "`given`", &mut self.diagnostics);
+        let given = mapping(node.get("given"), "`given`", GIVEN, &mut self.diagnostics);
         let given = self.values(given);
         let block = match (self.scenes.get(name), node.get("steps")) {
             (Some(block), _) => *block,
@@ -347,20 +327,13 @@ impl Reader<'_> {
         let mut always = Vec::new();
         for node in list(file.root.get("always"), "`always`", "- every: MESSAGE", &mut self.diagnostics) {
             let what = "an entry of `always`";
-            keys(node, &["every", "has", "check", "equals", "fits", "rules"], what, &mut self.diagnostics);
-            match (node.get("every"), node.get("check")) {
-                (Some(every), None) => self.every(every, node, &mut always),
-                (None, Some(check)) => self.always_check(check, node, &mut always),
-                (Some(_), Some(check)) => self.error(
-                    check.span,
-                    format!("{what} has `every` or `check`, not both"),
-                    "begin a new entry with `- `",
-                ),
-                (None, None) => self.error(
-                    node.span,
-                    format!("{what} needs `every` or `check`"),
-                    "write `every: MESSAGE`, `every: frame` or `every: close`",
-                ),
+            let known = ["every", "has", "check", "equals", "fits", "rules"];
+            let members = table(node, &known, what, &mut self.diagnostics);
+            let help = "write `every: MESSAGE`, `every: frame` or `every: close`, or `check: \"${...}\"`";
+            match members.one_of(&["every", "check"], help, &mut self.diagnostics) {
+                Some(("every", every)) => self.every(every, node, &mut always),
+                Some((_, check)) => self.always_check(check, node, &mut always),
+                None => {}
             }
         }
         self.place = place;

@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::actors::{ActorsOfSteps, part_of};
 use super::names::{Bound, Origin, Scope};
 use super::rules::Subject;
-use super::shape::{entries, may_be};
 use super::verbs::{self, Head, Verb};
-use super::{Place, Reader};
+use super::{Place, Reader, may_be};
 use crate::protocol::{Basis, Level};
 use crate::scenario::model::{Act, ActorId, BlockId, Hook, Need, Order, RuleUse, Step, Who, duration};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_one};
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::fields::{self, choice, entries, wrong_kind};
+use crate::syntax::yaml::{Key, Kind, Node};
 
 /// The keys of a step beside its head.
 pub struct Options<'n> {
@@ -48,12 +48,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn block(&mut self, node: &Node) -> BlockId {
-        let Some(items) = node.list() else {
-            if !node.is_null() {
-                self.error(node.span, format!("steps are a list, not {}", node.what()), "each step begins with `- `");
-            }
-            return self.push_block(Vec::new());
-        };
+        let items = fields::list(Some(node), "`steps`", "- anna sends: MESSAGE", &mut self.diagnostics);
         let steps = items.iter().filter_map(|item| self.step(item)).collect();
         self.push_block(steps)
     }
@@ -79,11 +74,7 @@ impl Reader<'_> {
                 Some(text) if verbs::head(text).is_some() => format!("a colon is missing: write `- {text}:`"),
                 _ => "write `- anna sends: MESSAGE`".to_owned(),
             };
-            self.error(
-                node.span,
-                format!("a step is a mapping that begins with who does what, not {}", node.what()),
-                help,
-            );
+            self.diagnostics.push(wrong_kind(node, "a step", "a mapping that begins with who does what", &help));
             return None;
         };
         let Some((position, head)) =
@@ -234,7 +225,7 @@ impl Reader<'_> {
                 if options.get("because").and_then(Node::text).is_none() {
                     self.error(key.span, "`wait` needs a reason", "write `because: what the hub is given time for`");
                 }
-                Act::Wait { time: self.time(value) }
+                Act::Wait { time: self.time(value, "`wait`") }
             }
             Verb::Check => Act::Check {
                 value: self.checked_value(value),
@@ -252,7 +243,7 @@ impl Reader<'_> {
                 Act::Either { name, values, body }
             }
             Verb::Retry => {
-                let time = self.time(value);
+                let time = self.time(value, "`retry`");
                 if time.constant().and_then(Value::as_str).is_some_and(|time| duration(time).is_ok_and(|t| t.is_zero()))
                 {
                     self.error(
@@ -301,32 +292,16 @@ impl Reader<'_> {
             let what = format!("`{name}` is a client, and only a server accepts");
             self.error(key.span, what, "write `connects:`, or give the role `side: server`");
         }
-        Act::Accept { within: options.get("within").map(|node| self.time(node)) }
+        Act::Accept { within: self.time_option(options, "within") }
     }
 
     fn drops_by_reset(&mut self, value: &Node) -> bool {
-        match value.text() {
-            Some("reset") => true,
-            Some("fin") => false,
-            None if value.is_null() => false,
-            _ => {
-                let help = "reset sends a TCP RST, fin a TCP FIN, both without a close frame";
-                self.error(value.span, "`drops` takes reset or fin", help);
-                false
-            }
-        }
+        let value = Some(value).filter(|value| !value.is_null());
+        choice(value, "`drops`", &[("reset", true), ("fin", false)], &mut self.diagnostics).unwrap_or(false)
     }
 
     fn play<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Option<Act> {
-        let Some(name) = value.text() else {
-            let found = if value.is_null() {
-                "a scene is missing".to_owned()
-            } else {
-                format!("expected the name of a scene, found {}", value.what())
-            };
-            self.error(value.span, found, "scenes are declared in shared.yaml");
-            return None;
-        };
+        let name = fields::text(Some(value), "the name of a scene", &mut self.diagnostics)?;
         let node = self.file.root.get("scenes").and_then(|scenes| scenes.get(name));
         let actors = ActorsOfSteps::of(node.and_then(|scene| scene.get("steps")));
         if let (Verb::Play, Some(at)) = (options.verb, actors.without_actor) {
@@ -344,14 +319,11 @@ impl Reader<'_> {
     }
 
     fn order<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let example = "write `order: [first, second]`";
-        let slack = options.get("slack").map(|node| self.time(node));
-        let Some(items) = value.list() else {
-            self.error(value.span, format!("`order` is a list of names, not {}", value.what()), example);
-            return Act::Order(Order { names: Vec::new(), slack });
-        };
-        if items.len() < 2 {
-            self.error(value.span, "`order` needs at least two names", example);
+        let example = "order: [first, second]";
+        let slack = self.time_option(options, "slack");
+        let items = fields::list(Some(value), "`order`", example, &mut self.diagnostics);
+        if items.len() < 2 && (value.is_null() || value.list().is_some()) {
+            self.error(value.span, "`order` needs at least two names", format!("write `{example}`"));
         }
         let mut names: Vec<String> = Vec::new();
         for node in items {
@@ -401,19 +373,15 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn time(&mut self, node: &Node) -> Template {
+    /// Parses an option that is a time.
+    pub(super) fn time_option(&mut self, options: &Options<'_>, name: &str) -> Option<Template> {
+        options.get(name).map(|node| self.time(node, &format!("`{name}`")))
+    }
+
+    fn time(&mut self, node: &Node, what: &str) -> Template {
         let template = self.template(node);
-        if let Some(value) = template.constant() {
-            let problem = match value {
-                Value::Null => Some(("a time is missing".to_owned(), "write 300ms, 5s or 2m")),
-                Value::String(text) => duration(text).err().map(|problem| (problem, "write 300ms, 5s or 2m")),
-                Value::Number(n) => Some((format!("`{n}` has no unit: write {n}s or {n}ms"), "")),
-                _ => Some((format!("expected a time, found {}", node.what()), "write 300ms, 5s or 2m")),
-            };
-            if let Some((problem, help)) = problem {
-                let help = if problem.contains("write") { "" } else { help };
-                self.error(node.span, problem, help);
-            }
+        if template.is_constant() {
+            fields::time(Some(node), what, &mut self.diagnostics);
         }
         template
     }
@@ -427,12 +395,12 @@ impl Reader<'_> {
             _ => false,
         });
         if !right {
-            let found = match &node.kind {
-                crate::syntax::yaml::Kind::List(_) | crate::syntax::yaml::Kind::Null => "`in` has no values".to_owned(),
-                crate::syntax::yaml::Kind::Number(_) => format!("a number of rounds is from 1 to {MOST_VALUES}"),
-                _ => format!("`in` takes a list or a number, not {}", node.what()),
+            let help = "write `in: [a, b]`, `in: 3` or `in: \"${...}\"`";
+            let error = match &node.kind {
+                Kind::List(_) | Kind::Null => Diagnostic::error(node.span, "`in` has no values").help(help),
+                _ => wrong_kind(node, "`in`", &format!("a list, or a number from 1 to {MOST_VALUES}"), help),
             };
-            self.error(node.span, found, "write `in: [a, b]`, `in: 3` or `in: \"${...}\"`");
+            self.diagnostics.push(error);
         }
         template
     }
@@ -468,15 +436,8 @@ impl Reader<'_> {
             self.needs.push(Need::Hook(name.clone()));
         }
         let args = options.get("args").map(|node| {
-            let args = self.template(node);
-            if !may_be(&args, |args| args.is_object() || args.is_null()) {
-                self.error(
-                    node.span,
-                    format!("`args` is a mapping, not {}", node.what()),
-                    "write `args: { name: value }`",
-                );
-            }
-            args
+            let is = |args: &Value| args.is_object() || args.is_null();
+            self.template_of(node, is, "`args`", "a mapping", "args: { name: value }")
         });
         let message = options.get("message").map(|node| {
             if !declaration.message {
@@ -503,7 +464,7 @@ impl Reader<'_> {
             args,
             message,
             pattern,
-            within: options.get("within").map(|node| self.time(node)),
+            within: self.time_option(options, "within"),
             has: self.has(options.get("has"), &Subject::Anything),
         })))
     }

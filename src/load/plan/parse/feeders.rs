@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Files;
 use crate::load::plan::script::Feeder;
 use crate::scenario::parse::journeys::Journeys;
-use crate::scenario::parse::shape::keys;
+use crate::syntax::fields::{choice, table};
 use crate::syntax::yaml::{Key, Kind, Node};
 
 /// The most rows of one feeder, all of which are kept in memory.
@@ -16,15 +16,9 @@ pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_
     journeys.bind_name(&key.name, Some(key.span));
     let (file, random) = match &node.kind {
         Kind::Map(_) => {
-            keys(node, &["file", "rows"], "a feeder", journeys.diagnostics());
-            let random = match node.get("rows").map(|node| (node, node.text())) {
-                None | Some((_, Some("in turn"))) => false,
-                Some((_, Some("at random"))) => true,
-                Some((node, _)) => {
-                    journeys.error(node.span, "rows are taken `in turn` or `at random`", "");
-                    false
-                }
-            };
+            table(node, &["file", "rows"], "a feeder", journeys.diagnostics());
+            let words = [("in turn", false), ("at random", true)];
+            let random = choice(node.get("rows"), "`rows`", &words, journeys.diagnostics()).unwrap_or(false);
             (node.get("file"), random)
         }
         _ => (Some(node), false),

@@ -3,28 +3,22 @@
 
 use std::time::Duration;
 
-use super::numbers;
+use super::arrivals::share;
 use crate::load::plan::MarkName;
 use crate::load::plan::script::{Line, Options, Think};
 use crate::protocol::Way;
 use crate::scenario::model::{Act, MessageName, Step, Want, Who};
 use crate::scenario::parse::journeys::Journeys;
-use crate::scenario::parse::shape::{flag, keys, text};
 use crate::syntax::diagnostic::suggest_one;
+use crate::syntax::fields::{self, Table, choice, flag, float, integer, table, text, time};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Kind, Node};
 
 /// The most repetitions of a block: its steps are expanded.
-const MOST_TIMES: u32 = 1000;
+const MOST_TIMES: u64 = 1000;
 
 pub fn read(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Line> {
-    let Some(items) = node.list() else {
-        if !node.is_null() {
-            let help = "each step begins with `- `";
-            journeys.error(node.span, format!("steps are a list, not {}", node.what()), help);
-        }
-        return Vec::new();
-    };
+    let items = fields::list(Some(node), "`steps`", "- sends: MESSAGE", journeys.diagnostics());
     items.iter().filter_map(|item| line(item, journeys)).collect()
 }
 
@@ -40,21 +34,21 @@ fn line(node: &Node, journeys: &mut Journeys<'_>) -> Option<Line> {
     let head = node.map().and_then(|entries| entries.first()).map(|(key, value)| (key, key.name.as_str(), value));
     match head {
         Some((key, "thinks", value)) => {
-            keys(node, &["thinks"], "`thinks`", journeys.diagnostics());
+            table(node, &["thinks"], "`thinks`", journeys.diagnostics());
             think(value, journeys).map(|think| Line::Think { think, span: key.span })
         }
         Some((key, "repeats", value)) => {
-            keys(node, &["repeats", "do"], "`repeats`", journeys.diagnostics());
-            let times = numbers::count(Some(value), "`repeats`", MOST_TIMES, journeys).unwrap_or(1);
-            let steps = body(node, "do", journeys);
+            let block = table(node, &["repeats", "do"], "`repeats`", journeys.diagnostics());
+            let times = integer(Some(value), "`repeats`", 1..=MOST_TIMES, journeys.diagnostics()).unwrap_or(1) as u32;
+            let steps = body(&block, "do", journeys);
             Some(Line::Repeat { times, steps, span: key.span })
         }
         Some((key, "sometimes", value)) => {
-            keys(node, &["sometimes", "do", "otherwise"], "`sometimes`", journeys.diagnostics());
-            let share = numbers::share(Some(value), "`sometimes`", journeys).unwrap_or_default();
-            let steps = body(node, "do", journeys);
+            let block = table(node, &["sometimes", "do", "otherwise"], "`sometimes`", journeys.diagnostics());
+            let share = share(Some(value), "`sometimes`", journeys).unwrap_or_default();
+            let steps = body(&block, "do", journeys);
             let otherwise =
-                if node.get("otherwise").is_some() { body(node, "otherwise", journeys) } else { Vec::new() };
+                if node.get("otherwise").is_some() { body(&block, "otherwise", journeys) } else { Vec::new() };
             Some(Line::Sometimes { share, steps, otherwise, span: key.span })
         }
         _ => {
@@ -67,19 +61,14 @@ fn line(node: &Node, journeys: &mut Journeys<'_>) -> Option<Line> {
 }
 
 /// Parses the steps of a block; names bound in it are local.
-fn body(node: &Node, name: &str, journeys: &mut Journeys<'_>) -> Vec<Line> {
-    match node.get(name) {
-        Some(steps) => journeys.inside(|journeys| read(steps, journeys)),
-        None => {
-            journeys.error(node.span, "this block has no steps", format!("write the steps under `{name}`"));
-            Vec::new()
-        }
-    }
+fn body(block: &Table<'_>, name: &str, journeys: &mut Journeys<'_>) -> Vec<Line> {
+    let steps = block.required(name, &format!("write the steps under `{name}`"), journeys.diagnostics());
+    steps.map_or_else(Vec::new, |steps| journeys.inside(|journeys| read(steps, journeys)))
 }
 
 fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
     let Some(entries) = node.map() else {
-        return numbers::time(Some(node), "`thinks`", journeys).map(Think::Constant);
+        return time(Some(node), "`thinks`", journeys.diagnostics()).map(Think::Constant);
     };
     const KINDS: [&str; 4] = ["constant", "uniform", "exponential", "log_normal"];
     let [(key, value)] = entries else {
@@ -87,31 +76,27 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
         return None;
     };
     match key.name.as_str() {
-        "constant" => numbers::time(Some(value), "`constant`", journeys).map(Think::Constant),
-        "exponential" => numbers::time(Some(value), "`exponential`", journeys).map(Think::Exponential),
+        "constant" => time(Some(value), "`constant`", journeys.diagnostics()).map(Think::Constant),
+        "exponential" => time(Some(value), "`exponential`", journeys.diagnostics()).map(Think::Exponential),
         "uniform" => {
             let [least, most] = value.list().unwrap_or_default() else {
                 journeys.error(value.span, "`uniform` takes two times", "write `uniform: [100ms, 300ms]`");
                 return None;
             };
-            let least = numbers::time(Some(least), "a bound", journeys)?;
-            let most = numbers::time(Some(most), "a bound", journeys)?;
+            let least = time(Some(least), "a bound", journeys.diagnostics())?;
+            let most = time(Some(most), "a bound", journeys.diagnostics())?;
             if most < least {
                 journeys.error(value.span, "the second bound is below the first", "write the lower one first");
             }
             Some(Think::Uniform(least, most.max(least)))
         }
         "log_normal" => {
-            keys(value, &["median", "sigma"], "`log_normal`", journeys.diagnostics());
-            let sigma = match value.get("sigma").map(|node| &node.kind) {
-                Some(Kind::Number(n)) => n.as_f64().filter(|sigma| (0.0..=5.0).contains(sigma)),
-                _ => None,
-            };
-            let median = numbers::time(value.get("median"), "`median`", journeys);
-            if sigma.is_none() || value.get("median").is_none() {
-                let help = "write `log_normal: { median: 200ms, sigma: 0.5 }`, sigma from 0 to 5";
-                journeys.error(value.span, "a log-normal time has `median` and `sigma`", help);
-            }
+            let errors = journeys.diagnostics();
+            let members = table(value, &["median", "sigma"], "`log_normal`", errors);
+            let help = "write `log_normal: { median: 200ms, sigma: 0.5 }`";
+            let (median, sigma) = (members.required("median", help, errors), members.required("sigma", help, errors));
+            let sigma = float(sigma, "`sigma`", 0.0..=5.0, errors);
+            let median = time(median, "`median`", errors);
             Some(Think::LogNormal { median: median.unwrap_or(Duration::ZERO), sigma: sigma.unwrap_or_default() })
         }
         other => {
@@ -146,25 +131,14 @@ impl Beside {
 }
 
 pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Options {
-    let marks = node.get("marks").and_then(|node| {
-        let name = text(Some(node), "`marks`", journeys.diagnostics())?;
-        let known = MarkName::ALL.iter().find(|(known, _)| *known == name).map(|(_, mark)| (*mark, node.span));
-        if known.is_none() {
-            let names: Vec<&str> = MarkName::ALL.iter().map(|(name, _)| *name).collect();
-            let help = suggest_one(name, names, "the marks are");
-            journeys.error(node.span, format!("the ledger has no mark `{name}`"), help);
-        }
-        known
-    });
+    let marks = choice(node.get("marks"), "`marks`", &MarkName::ALL, journeys.diagnostics())
+        .and_then(|mark| Some((mark, node.get("marks")?.span)));
     let mut template = |name: &str| node.get(name).map(|node| journeys.template(node));
     let (item, to, by, sent_at) = (template("item"), template("to"), template("by"), template("sent at"));
     let back_within = template("back within");
-    let answers = node.get("answers").and_then(|node| match node.text() {
-        Some(name) => Some((name.to_owned(), node.span)),
-        None => {
-            journeys.error(node.span, "`answers` must be a name bound by `as`", "");
-            None
-        }
+    let answers = node.get("answers").and_then(|node| {
+        let name = text(Some(node), "the name under `answers`", journeys.diagnostics())?;
+        Some((name.to_owned(), node.span))
     });
     let delivers =
         node.get("delivers").and_then(|node| journeys.message(node, Way::ToHub).map(|message| (message, node.span)));

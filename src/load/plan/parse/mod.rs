@@ -1,11 +1,11 @@
 //! Parses a plan file, with all its errors reported before a socket opens.
 //!
-//! [`roles`] parses populations and their activities, [`numbers`] numbers, times and rates, [`lines`] steps, and
+//! [`roles`] parses populations and their activities, [`arrivals`] rates and their changes, [`lines`] steps, and
 //! [`feeders`] rows of data from other files.
 
+mod arrivals;
 mod feeders;
 mod lines;
-mod numbers;
 mod roles;
 
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::{Phases, Plan, Threshold};
 use crate::protocol::Pack;
 use crate::scenario::parse::SharedFile;
 use crate::scenario::parse::journeys::Journeys;
-use crate::scenario::parse::shape::{entries, flag, keys, list, mapping, text};
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
+use crate::syntax::fields::{entries, flag, list, mapping, table, text, time};
 use crate::syntax::yaml::{Kind, Node};
 
 /// Reads a file that a plan names, by its path in the plan; an error says why that failed.
@@ -64,32 +64,28 @@ struct Draft {
 }
 
 fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) -> Option<(Plan, Draft)> {
-    if root.map().is_none() {
-        journeys.error(
-            root.span,
-            "a load plan is a mapping with `title` and `roles`",
-            "scenarios/LOAD.md shows a small one",
-        );
-        return None;
-    }
-    keys(root, &KEYS, "a load plan", journeys.diagnostics());
-    let title = text(root.get("title"), "`title`", journeys.diagnostics()).unwrap_or_default().to_owned();
-    if root.get("title").is_none() {
-        journeys.error(root.span, "the plan has no `title`", "one sentence: what is loaded, and how");
-    }
-    let phases = phases(root.get("phases"), journeys);
-    let patience = numbers::time(root.get("patience"), "`patience`", journeys).unwrap_or(Duration::from_secs(10));
+    let errors = journeys.diagnostics();
+    let members = table(root, &KEYS, "a load plan", errors);
+    let help = "write in one sentence what is loaded, and how";
+    let title = members.required("title", help, errors);
+    let title = text(title, "`title`", errors).unwrap_or_default().to_owned();
+    let phases = phases(root.get("phases"), errors);
+    let patience = time(root.get("patience"), "`patience`", errors).unwrap_or(Duration::from_secs(10));
     journeys.bind_name("population", None);
-    let feeders: Vec<_> = mapping(root.get("feeders"), "`feeders`", journeys.diagnostics())
-        .iter()
-        .filter_map(|(key, node)| feeders::read(key, node, journeys, files))
-        .collect();
-    let entries = mapping(root.get("let"), "`let`", journeys.diagnostics());
+    let feeders: Vec<_> =
+        mapping(root.get("feeders"), "`feeders`", "feeders: { NAME: data.csv }", journeys.diagnostics())
+            .iter()
+            .filter_map(|(key, node)| feeders::read(key, node, journeys, files))
+            .collect();
+    let entries = mapping(root.get("let"), "`let`", "let: { NAME: VALUE }", journeys.diagnostics());
     let lets = journeys.values(entries);
-    let names: Vec<String> =
-        mapping(root.get("roles"), "`roles`", journeys.diagnostics()).iter().map(|(key, _)| key.name.clone()).collect();
-    if names.is_empty() {
-        journeys.error(root.span, "the plan has no `roles`", "write `roles: { client: { population: 10 } }`");
+    let example = "roles: { client: { population: 10 } }";
+    let names: Vec<String> = mapping(root.get("roles"), "`roles`", example, journeys.diagnostics())
+        .iter()
+        .map(|(key, _)| key.name.clone())
+        .collect();
+    if names.is_empty() && root.map().is_some() {
+        journeys.error(root.span, "a load plan has no `roles`", format!("write `{example}`"));
     }
     let (mut roles, mut parts) = (Vec::new(), Vec::new());
     for (key, node) in self::entries(root.get("roles")) {
@@ -107,39 +103,30 @@ fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) ->
     Some((plan, Draft { lets, feeders, patience, parts }))
 }
 
-fn phases(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Phases {
-    mapping(node, "`phases`", journeys.diagnostics());
+fn phases(node: Option<&Node>, errors: &mut Vec<Diagnostic>) -> Phases {
     if let Some(node) = node {
-        keys(node, &["warm_up", "duration", "drain"], "`phases`", journeys.diagnostics());
+        table(node, &["warm_up", "duration", "drain"], "`phases`", errors);
     }
     let mut time = |name: &str, default: u64| {
         let node = node.and_then(|node| node.get(name));
-        numbers::time(node, &format!("`{name}`"), journeys).unwrap_or(Duration::from_secs(default))
+        time(node, &format!("`{name}`"), errors).unwrap_or(Duration::from_secs(default))
     };
     Phases { warm_up: time("warm_up", 2), duration: time("duration", 10), drain: time("drain", 10) }
 }
 
 /// Parses a threshold: a text, or a mapping with `check` and `abort_after`.
 fn threshold(node: &Node, journeys: &mut Journeys<'_>) -> Option<Threshold> {
+    let errors = journeys.diagnostics();
     let (text, abort_after) = match &node.kind {
         Kind::Map(_) => {
-            keys(node, &["check", "abort_after"], "a threshold", journeys.diagnostics());
-            let abort = numbers::time(node.get("abort_after"), "`abort_after`", journeys);
-            match node.get("check") {
-                Some(check) => (check, abort),
-                None => {
-                    let help = "write `{ check: \"ledger.lost == 0\", abort_after: 5s }`";
-                    journeys.error(node.span, "a threshold needs a `check`", help);
-                    return None;
-                }
-            }
+            let members = table(node, &["check", "abort_after"], "a threshold", errors);
+            let abort = time(node.get("abort_after"), "`abort_after`", errors);
+            let help = "write `{ check: \"ledger.lost == 0\", abort_after: 5s }`";
+            (members.required("check", help, errors)?, abort)
         }
         _ => (node, None),
     };
-    let span = match &text.kind {
-        Kind::Text(inner) => inner.inner.unwrap_or(text.span),
-        _ => text.span,
-    };
-    let text = self::text(Some(text), "a threshold", journeys.diagnostics())?;
+    let span = text.text_span();
+    let text = self::text(Some(text), "a threshold", errors)?;
     Some(Threshold { text: text.to_owned(), span, abort_after })
 }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use super::{lines, numbers};
+use super::arrivals::{arrivals, rate, share};
+use super::lines;
 use crate::load::plan::script::{Line, Pace, Part, Periodic, Whenever};
 use crate::load::plan::{Population, Ramp, Reconnect, Role};
 use crate::protocol::Way;
 use crate::scenario::model::Act;
 use crate::scenario::parse::journeys::Journeys;
-use crate::scenario::parse::shape::{flag, keys, list, mapping, text};
-use crate::syntax::diagnostic::suggest;
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::{Table, flag, integer, list, mapping, table, text, time, time_above_zero};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{Key, Node};
 
 const KEYS: [&str; 20] = [
     "plays",
@@ -42,11 +43,8 @@ const MOST_CLIENTS: u32 = 1_000_000;
 const MOST_AT_A_TIME: u32 = 10_000;
 
 pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_>) -> (Role, Part) {
-    if node.map().is_none() {
-        journeys.error(node.span, format!("a role is a mapping, not {}", node.what()), "write `{ population: 10 }`");
-    }
-    keys(node, &KEYS, "a role", journeys.diagnostics());
-    let role = numbers_of(key, node, names, journeys);
+    let members = table(node, &KEYS, &format!("the role `{}`", key.name), journeys.diagnostics()).at(key.span);
+    let role = numbers_of(key, &members, names, journeys);
     let plays = match node.get("plays") {
         Some(plays) => text(Some(plays), "`plays`", journeys.diagnostics()).map(|name| (name, plays.span)),
         None => journeys.has_role(&key.name).then_some((key.name.as_str(), key.span)),
@@ -67,23 +65,18 @@ pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_
     (role, part)
 }
 
-fn numbers_of(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_>) -> Role {
-    let number = numbers::count(node.get("population"), "`population`", MOST_CLIENTS, journeys);
-    if node.get("population").is_none() {
-        journeys.error(
-            key.span,
-            format!("`population` is missing: how many `{}` there are", key.name),
-            "write `population: 10`",
-        );
-    }
+fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut Journeys<'_>) -> Role {
+    let (node, errors) = (members.node, journeys.diagnostics());
+    let number = members.required("population", "write how many clients there are: `population: 10`", errors);
+    let number = count(number, "`population`", MOST_CLIENTS, errors);
     let ramp = match (node.get("ramp"), node.get("rate")) {
         (Some(_), Some(rate)) => {
             journeys.error(rate.span, "`ramp` or `rate`, not both", "`ramp` is how long all of them take to connect");
             None
         }
-        (ramp @ Some(_), None) => numbers::time(ramp, "`ramp`", journeys).map(Ramp::Over),
+        (ramp @ Some(_), None) => time(ramp, "`ramp`", errors).map(Ramp::Over),
         (None, Some(node)) => {
-            let rate = numbers::rate(Some(node), "`rate`", journeys);
+            let rate = rate(Some(node), "`rate`", journeys);
             if rate == Some(0.0) {
                 journeys.error(node.span, "the rate is too low: no client would ever connect", "write `rate: 500`");
             }
@@ -108,15 +101,15 @@ fn numbers_of(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<
             ramp: ramp.unwrap_or(Ramp::Over(Duration::from_secs(1))),
         },
         after,
-        arrivals: node.get("arrivals").map(|node| numbers::arrivals(node, journeys)),
-        at_a_time: numbers::count(node.get("at_a_time"), "`at_a_time`", MOST_AT_A_TIME, journeys).unwrap_or(1),
+        arrivals: node.get("arrivals").map(|node| arrivals(node, journeys)),
+        at_a_time: count(node.get("at_a_time"), "`at_a_time`", MOST_AT_A_TIME, journeys.diagnostics()).unwrap_or(1),
         drains: flag(node.get("drains"), "`drains`", journeys.diagnostics()),
-        reconnect: reconnect(node.get("reconnect"), journeys),
+        reconnect: reconnect(node.get("reconnect"), journeys.diagnostics()),
     }
 }
 
 /// Parses `never`, or `{ after: 1s, up_to: 30s }`.
-fn reconnect(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Reconnect {
+fn reconnect(node: Option<&Node>, errors: &mut Vec<Diagnostic>) -> Reconnect {
     const FIRST: Duration = Duration::from_secs(1);
     const MOST: Duration = Duration::from_secs(30);
     let Some(node) = node else { return Reconnect::After { first: FIRST, most: MOST } };
@@ -124,18 +117,14 @@ fn reconnect(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Reconnect {
         return Reconnect::Never;
     }
     if node.map().is_none() {
-        journeys.error(
-            node.span,
-            "`reconnect` must be `never` or a mapping",
-            "write `reconnect: { after: 1s, up_to: 30s }`",
-        );
+        let help = "write `reconnect: never`, or `reconnect: { after: 1s, up_to: 30s }`";
+        errors.push(Diagnostic::error(node.span, "`reconnect` must be `never` or a mapping").help(help));
+        return Reconnect::Never;
     }
-    keys(node, &["after", "up_to"], "`reconnect`", journeys.diagnostics());
-    let first = numbers::interval(node.get("after"), "`after`", journeys).unwrap_or(FIRST);
-    Reconnect::After {
-        first,
-        most: numbers::interval(node.get("up_to"), "`up_to`", journeys).unwrap_or(MOST).max(first),
-    }
+    table(node, &["after", "up_to"], "`reconnect`", errors);
+    let first = time_above_zero(node.get("after"), "`after`", errors).unwrap_or(FIRST);
+    let most = time_above_zero(node.get("up_to"), "`up_to`", errors).unwrap_or(MOST).max(first);
+    Reconnect::After { first, most }
 }
 
 fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Journeys<'_>) -> Part {
@@ -151,7 +140,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         journeys.inside(|journeys| meanwhile(node, &mut periodic, &mut reactions, journeys));
     }
     let (lets, journey, resumes, item) = journeys.inside(|journeys| {
-        let entries = mapping(node.get("let"), "`let`", journeys.diagnostics());
+        let entries = mapping(node.get("let"), "`let`", "let: { NAME: VALUE }", journeys.diagnostics());
         let lets = journeys.values(entries);
         let steps = node.get("steps").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
         let resumes = node.get("resumes").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
@@ -178,7 +167,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         item,
         party,
         pace: pace(node.get("pace"), journeys),
-        times: numbers::count(node.get("times"), "`times`", u32::MAX, journeys),
+        times: count(node.get("times"), "`times`", u32::MAX, journeys.diagnostics()),
         periodic,
         reactions,
     }
@@ -186,17 +175,17 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
 
 fn pace(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Pace {
     let Some(node) = node else { return Pace::Again };
-    if node.map().is_none() {
-        return numbers::interval(Some(node), "`pace`", journeys)
-            .map_or(Pace::Again, |interval| Pace::Every { interval, jitter: 0.0 });
-    }
-    keys(node, &["every", "jitter"], "`pace`", journeys.diagnostics());
-    if node.get("every").is_none() {
-        journeys.error(node.span, "`pace` needs `every`", "write `pace: { every: 500ms, jitter: 20% }`");
-    }
-    let jitter = numbers::share(node.get("jitter"), "`jitter`", journeys).unwrap_or_default();
-    numbers::interval(node.get("every"), "`every`", journeys)
-        .map_or(Pace::Again, |interval| Pace::Every { interval, jitter })
+    let (every, what, jitter) = match node.map() {
+        None => (Some(node), "`pace`", None),
+        Some(_) => {
+            let members = table(node, &["every", "jitter"], "`pace`", journeys.diagnostics());
+            let help = "write `pace: { every: 500ms, jitter: 20% }`";
+            let every = members.required("every", help, journeys.diagnostics());
+            (every, "`every`", share(node.get("jitter"), "`jitter`", journeys))
+        }
+    };
+    time_above_zero(every, what, journeys.diagnostics())
+        .map_or(Pace::Again, |interval| Pace::Every { interval, jitter: jitter.unwrap_or_default() })
 }
 
 /// Parses an activity beside the journeys: periodic, or a reaction to a message.
@@ -205,17 +194,20 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
     if steps.is_none() && ["marks", "delivers"].iter().all(|key| node.get(key).is_none()) {
         journeys.error(node.span, "this activity has no steps", "write the steps under `do`");
     }
-    match (node.get("every"), node.get("whenever")) {
-        (Some(every), None) => {
-            keys(node, &["every", "jitter", "do"], "a periodic activity", journeys.diagnostics());
-            let interval = numbers::interval(Some(every), "`every`", journeys);
-            let jitter = numbers::share(node.get("jitter"), "`jitter`", journeys).unwrap_or_default();
+    let known: &[&str] = match node.get("whenever") {
+        Some(_) => &["whenever", "every", "where", "as", "do", "marks", "item", "by", "delivers", "sent at"],
+        None => &["every", "jitter", "do"],
+    };
+    let entry = table(node, known, "an entry of `meanwhile`", journeys.diagnostics());
+    let help = "write `every: 30s`, or `whenever: MESSAGE`";
+    match entry.one_of(&["every", "whenever"], help, journeys.diagnostics()) {
+        Some(("every", every)) => {
+            let interval = time_above_zero(Some(every), "`every`", journeys.diagnostics());
+            let jitter = share(node.get("jitter"), "`jitter`", journeys).unwrap_or_default();
             let steps = steps.map_or_else(Vec::new, |steps| lines::read(steps, journeys));
             periodic.extend(interval.map(|every| Periodic { span: node.span, every, jitter, steps }));
         }
-        (None, Some(whenever)) => {
-            const KEYS: [&str; 9] = ["whenever", "where", "as", "do", "marks", "item", "by", "delivers", "sent at"];
-            keys(node, &KEYS, "a reaction", journeys.diagnostics());
+        Some((_, whenever)) => {
             let Some(message) = journeys.message(whenever, Way::FromHub) else { return };
             let as_ = node.get("as").and_then(|node| {
                 let name = journeys.free_name(node)?;
@@ -232,17 +224,13 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
             let options = Box::new(lines::options(node, lines::Beside::Whenever, journeys));
             reactions.push(Whenever { span: node.span, message, pattern, as_, options, steps });
         }
-        _ => {
-            let example = "write `every: 30s`, or `whenever: MESSAGE`";
-            let known = matches!(node.kind, Kind::Map(_));
-            let what = if known {
-                "`meanwhile` needs either `every` or `whenever`"
-            } else {
-                "an entry of `meanwhile` must be a mapping"
-            };
-            journeys.error(node.span, what, example);
-        }
+        None => {}
     }
+}
+
+/// Parses a whole number of at least 1.
+fn count(node: Option<&Node>, what: &str, most: u32, errors: &mut Vec<Diagnostic>) -> Option<u32> {
+    integer(node, what, 1..=u64::from(most), errors).and_then(|number| u32::try_from(number).ok())
 }
 
 /// The place where a line connects, if it does.

@@ -1,53 +1,11 @@
-//! Parses numbers, times, shares and rates, and how a rate changes.
+//! Parses shares and rates, and how a rate changes.
 
 use std::time::Duration;
 
 use crate::load::plan::{Arrivals, Spacing, Spike, Stage};
 use crate::scenario::parse::journeys::Journeys;
-use crate::scenario::parse::shape::{keys, list};
-use crate::syntax::duration::parse_duration;
+use crate::syntax::fields::{choice, list, table, time, time_above_zero};
 use crate::syntax::yaml::{Kind, Node};
-
-/// Parses a time with its unit, if there is one.
-pub fn time(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<Duration> {
-    let node = node?;
-    let problem = match &node.kind {
-        Kind::Text(text) => match parse_duration(&text.value) {
-            Ok(time) => return Some(time),
-            Err(problem) => problem,
-        },
-        Kind::Number(n) => format!("`{n}` has no unit: write {n}s or {n}ms"),
-        _ => format!("{what} must be a time, not {}", node.what()),
-    };
-    let help = if problem.contains("write") { "" } else { "write 300ms, 5s or 2m" };
-    journeys.error(node.span, problem, help);
-    None
-}
-
-/// Parses a time above 0.
-pub fn interval(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<Duration> {
-    let time = time(node, what, journeys)?;
-    if time.is_zero() {
-        let span = node?.span;
-        journeys.error(span, format!("{what} must be a time above 0"), "write 300ms, 5s or 2m");
-        return None;
-    }
-    Some(time)
-}
-
-/// Parses a whole number from 1 to `most`.
-pub fn count(node: Option<&Node>, what: &str, most: u32, journeys: &mut Journeys<'_>) -> Option<u32> {
-    let node = node?;
-    match &node.kind {
-        Kind::Number(n) if n.as_u64().is_some_and(|n| (1..=u64::from(most)).contains(&n)) => {
-            n.as_u64().and_then(|n| u32::try_from(n).ok())
-        }
-        _ => {
-            journeys.error(node.span, format!("{what} must be a whole number from 1 to {most}"), "");
-            None
-        }
-    }
-}
 
 /// Parses a share, as `5%` or as a number from 0 to 1.
 pub fn share(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<f64> {
@@ -94,41 +52,37 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
         let rate = rate(Some(node), "`arrivals`", journeys).unwrap_or_default();
         return Arrivals { spacing: Spacing::Constant, stages: constant(rate), spikes: Vec::new() };
     }
-    keys(node, &["rate", "spacing", "stages", "steps", "spikes"], "`arrivals`", journeys.diagnostics());
-    let spacing = match node.get("spacing").map(|node| (node, node.text())) {
-        None | Some((_, Some("constant"))) => Spacing::Constant,
-        Some((_, Some("poisson"))) => Spacing::Poisson,
-        Some((node, _)) => {
-            journeys.error(node.span, "`spacing` must be constant or poisson", "");
-            Spacing::Constant
-        }
-    };
-    let stages = match (node.get("rate"), node.get("stages"), node.get("steps")) {
-        (Some(node), None, None) => constant(rate(Some(node), "`rate`", journeys).unwrap_or_default()),
-        (None, Some(node), None) => stages(node, journeys),
-        (None, None, Some(node)) => steps(node, journeys),
-        _ => {
-            journeys.error(
-                node.span,
-                "arrivals need exactly one of rate, stages and steps",
-                "write `arrivals: { rate: 2000 }`",
-            );
-            constant(0.0)
-        }
+    let errors = journeys.diagnostics();
+    let known = ["rate", "spacing", "stages", "steps", "spikes"];
+    let members = table(node, &known, "`arrivals`", errors);
+    let words = [("constant", Spacing::Constant), ("poisson", Spacing::Poisson)];
+    let spacing = choice(node.get("spacing"), "`spacing`", &words, errors).unwrap_or(Spacing::Constant);
+    let chosen = members.one_of(&["rate", "stages", "steps"], "write `arrivals: { rate: 2000 }`", errors);
+    let stages = match chosen {
+        Some(("rate", node)) => constant(rate(Some(node), "`rate`", journeys).unwrap_or_default()),
+        Some(("stages", node)) => stages(node, journeys),
+        Some((_, node)) => steps(node, journeys),
+        None => constant(0.0),
     };
     let example = "spikes: [{ at: 20s, rate: 5000, for: 2s }]";
     let spikes = list(node.get("spikes"), "`spikes`", example, journeys.diagnostics()).iter().filter_map(|node| {
-        keys(node, &["at", "rate", "for"], "a spike", journeys.diagnostics());
-        if ["at", "rate", "for"].iter().any(|key| node.get(key).is_none()) {
-            journeys.error(node.span, "a spike needs `at`, `rate` and `for`", format!("write `{example}`"));
-        }
+        all_required(node, &["at", "rate", "for"], "a spike", example, journeys);
         Some(Spike {
-            at: time(node.get("at"), "`at`", journeys)?,
+            at: time(node.get("at"), "`at`", journeys.diagnostics())?,
             rate: rate(node.get("rate"), "`rate`", journeys)?,
-            time: interval(node.get("for"), "`for`", journeys)?,
+            time: time_above_zero(node.get("for"), "`for`", journeys.diagnostics())?,
         })
     });
     Arrivals { spacing, stages, spikes: spikes.collect() }
+}
+
+/// Reads a mapping that must have all of these keys, and no others.
+fn all_required(node: &Node, keys: &[&str], what: &str, example: &str, journeys: &mut Journeys<'_>) {
+    let errors = journeys.diagnostics();
+    let (members, help) = (table(node, keys, what, errors), format!("write `{example}`"));
+    for key in keys {
+        members.required(key, &help, errors);
+    }
 }
 
 /// Parses stages; one without `from` begins at the rate at which the one before ended.
@@ -136,11 +90,10 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let example = "stages: [{ from: 0, to: 2000, for: 30s }, { rate: 2000, for: 60s }]";
     let mut stages: Vec<Stage> = Vec::new();
     for node in list(Some(node), "`stages`", example, journeys.diagnostics()) {
-        keys(node, &["from", "to", "rate", "for"], "a stage", journeys.diagnostics());
-        let time = interval(node.get("for"), "`for`", journeys);
-        if node.get("for").is_none() {
-            journeys.error(node.span, "a stage needs `for`, its duration", "write `for: 30s`");
-        }
+        let errors = journeys.diagnostics();
+        let members = table(node, &["from", "to", "rate", "for"], "a stage", errors);
+        let time = members.required("for", "write its duration: `for: 30s`", errors);
+        let time = time_above_zero(time, "`for`", errors);
         let before = stages.last().map_or(0.0, |stage| stage.to);
         let (from, to) = match (node.get("rate"), node.get("to")) {
             (Some(rate), None) if node.get("from").is_none() => {
@@ -173,19 +126,16 @@ const MOST_STEPS: usize = 10_000;
 
 /// Parses `steps`: constant rates that increase by equal amounts.
 fn steps(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
-    let example = "write `steps: { from: 100, by: 100, up_to: 1000, every: 10s }`";
-    keys(node, &["from", "by", "up_to", "every"], "`steps`", journeys.diagnostics());
-    if ["from", "by", "up_to", "every"].iter().any(|key| node.get(key).is_none()) {
-        journeys.error(node.span, "steps need from, by, up_to and every", example);
-        return Vec::new();
-    }
+    let example = "steps: { from: 100, by: 100, up_to: 1000, every: 10s }";
+    all_required(node, &["from", "by", "up_to", "every"], "`steps`", example, journeys);
     let mut number = |key: &str| rate(node.get(key), &format!("`{key}`"), journeys);
     let (from, by, up_to) = (number("from"), number("by"), number("up_to"));
-    let every = interval(node.get("every"), "`every`", journeys);
+    let every = time_above_zero(node.get("every"), "`every`", journeys.diagnostics());
     let (Some(from), Some(by), Some(up_to), Some(time)) = (from, by, up_to, every) else { return Vec::new() };
     let count = ((up_to - from) / by).floor() + 1.0;
     if !(1.0..=MOST_STEPS as f64).contains(&count) {
-        journeys.error(node.span, format!("these numbers give no steps, or more than {MOST_STEPS}"), example);
+        let help = format!("write for example `{example}`");
+        journeys.error(node.span, format!("these numbers give no steps, or more than {MOST_STEPS}"), help);
         return Vec::new();
     }
     (0..count as usize).map(|n| from + by * n as f64).map(|rate| Stage { from: rate, to: rate, time }).collect()

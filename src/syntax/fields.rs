@@ -1,0 +1,335 @@
+//! Reads the values of files, which are YAML or TOML, by their kinds. A value of another kind is reported with its place and
+//! what to write, and counts as absent. `what` names the value in messages, such as "`title`" or "a role".
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest, suggest_one};
+use crate::syntax::duration::{self, parse_duration};
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+type Errors = Vec<Diagnostic>;
+
+/// Returns the error of a value that is of another kind than a reader expects. It does not repeat the value, which may be a
+/// secret.
+pub fn wrong_kind(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
+    Diagnostic::error(node.span, format!("{what} must be {kind}, not {}", node.what())).help(help)
+}
+
+/// Returns the error of a value that is not a number, or is out of bounds.
+fn wrong_number(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
+    match &node.kind {
+        Kind::Number(number) => Diagnostic::error(node.span, format!("{what} must be {kind}, not {number}")).help(help),
+        _ => wrong_kind(node, what, kind, help),
+    }
+}
+
+/// Returns the entries of a mapping; none for another value, without a report.
+pub fn entries(node: Option<&Node>) -> &[(Key, Node)] {
+    node.and_then(Node::map).unwrap_or_default()
+}
+
+/// Reads a mapping with any keys.
+pub fn mapping<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &mut Errors) -> &'n [(Key, Node)] {
+    let Some(node) = node.filter(|node| !node.is_null()) else { return &[] };
+    node.map().unwrap_or_else(|| {
+        errors.push(wrong_kind(node, what, "a mapping", &format!("write `{example}`")));
+        &[]
+    })
+}
+
+/// A mapping with known keys.
+pub struct Table<'n> {
+    pub node: &'n Node,
+    what: String,
+    /// Where a missing member is reported.
+    at: Span,
+    /// Whether the mapping has no other keys. One of those may be a missing member, misspelt.
+    right: bool,
+}
+
+/// Reads a mapping with these keys, and reports others.
+pub fn table<'n>(node: &'n Node, known: &[&str], what: &str, errors: &mut Errors) -> Table<'n> {
+    let before = errors.len();
+    match node.map() {
+        Some(entries) => {
+            let unknown = entries.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.name.as_str()));
+            errors.extend(unknown.map(|key| {
+                let help = suggest_one(&key.name, known.iter().copied(), "its keys are");
+                Diagnostic::error(key.span, format!("{what} has no key `{}`", key.name)).help(help)
+            }));
+        }
+        None if node.is_null() => {}
+        None => errors.push(wrong_kind(node, what, "a mapping", &format!("its keys are {}", known.join(", ")))),
+    }
+    Table { node, what: what.to_owned(), at: node.span, right: errors.len() == before }
+}
+
+impl<'n> Table<'n> {
+    /// Reports missing members at another place than that of the whole mapping.
+    pub fn at(self, at: Span) -> Self {
+        Self { at, ..self }
+    }
+
+    /// Returns a member that must be there.
+    pub fn required(&self, key: &str, help: &str, errors: &mut Errors) -> Option<&'n Node> {
+        let member = self.node.get(key);
+        if member.is_none() && self.right {
+            errors.push(Diagnostic::error(self.at, format!("{} has no `{key}`", self.what)).help(help));
+        }
+        member
+    }
+
+    /// Returns one of these members with its key; exactly one must be there.
+    pub fn one_of(&self, keys: &[&str], help: &str, errors: &mut Errors) -> Option<(&'n str, &'n Node)> {
+        let mut found: Vec<_> =
+            entries(Some(self.node)).iter().filter(|(key, _)| keys.contains(&key.name.as_str())).collect();
+        // The entries of TOML are in the order of their names.
+        found.sort_by_key(|(key, _)| key.span.start);
+        match found[..] {
+            [(key, value)] => return Some((&key.name, value)),
+            [(first, _), (second, _), ..] => {
+                let message =
+                    format!("{} has `{}` and `{}`, but takes one of them", self.what, first.name, second.name);
+                errors.push(Diagnostic::error(second.span, message).help(help));
+            }
+            [] if self.right => {
+                let names: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+                errors.push(Diagnostic::error(self.at, format!("{} needs {}", self.what, either(&names))).help(help));
+            }
+            [] => {}
+        }
+        None
+    }
+}
+
+fn either<T: AsRef<str>>(names: &[T]) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+/// Reads a list.
+pub fn list<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &mut Errors) -> &'n [Node] {
+    let Some(node) = node.filter(|node| !node.is_null()) else { return &[] };
+    node.list().unwrap_or_else(|| {
+        errors.push(wrong_kind(node, what, "a list", &format!("write `{example}`")));
+        &[]
+    })
+}
+
+/// Reads a text that is not blank.
+pub fn text<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors) -> Option<&'n str> {
+    let node = node?;
+    if node.is_null() || node.text().is_some_and(|text| text.trim().is_empty()) {
+        errors.push(Diagnostic::error(node.span, format!("{what} is empty")).help("write a text, or leave it out"));
+        return None;
+    }
+    text_or_blank(Some(node), what, errors)
+}
+
+/// Reads a text that may be blank.
+pub fn text_or_blank<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors) -> Option<&'n str> {
+    let node = node?;
+    if node.text().is_none() {
+        let help = match node.kind {
+            Kind::Number(_) | Kind::Bool(_) => format!("quote it if it is meant as text: \"{}\"", node.to_json()),
+            _ => "write a text in quotes".to_owned(),
+        };
+        errors.push(wrong_kind(node, what, "text", &help));
+    }
+    node.text()
+}
+
+/// Reads one of several words, each with its meaning.
+pub fn choice<T: Copy>(node: Option<&Node>, what: &str, words: &[(&str, T)], errors: &mut Errors) -> Option<T> {
+    let node = node?;
+    let meant = node.text().and_then(|text| words.iter().find(|(word, _)| *word == text));
+    if meant.is_none() {
+        let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let found = node.text().map_or_else(|| node.what().to_owned(), |text| format!("`{text}`"));
+        let help =
+            suggest(node.text().unwrap_or_default(), names.iter().copied(), &format!("write {}", either(&names)));
+        errors.push(Diagnostic::error(node.span, format!("{what} cannot be {found}")).help(help));
+    }
+    meant.map(|(_, meaning)| *meaning)
+}
+
+/// Reads true or false; an absent value is false.
+pub fn flag(node: Option<&Node>, what: &str, errors: &mut Errors) -> bool {
+    match node.map(|node| (node, &node.kind)) {
+        None => false,
+        Some((_, Kind::Bool(flag))) => *flag,
+        Some((node, _)) => {
+            errors.push(wrong_kind(node, what, "true or false", "write true without quotes, or leave it out"));
+            false
+        }
+    }
+}
+
+/// Reads a whole number within bounds.
+pub fn integer(node: Option<&Node>, what: &str, range: RangeInclusive<u64>, errors: &mut Errors) -> Option<u64> {
+    let node = node?;
+    let number = node.integer().filter(|number| range.contains(number));
+    if number.is_none() {
+        let to = if *range.end() == u64::MAX { String::new() } else { format!(" to {}", range.end()) };
+        let kind = format!("a whole number from {}{to}", range.start());
+        errors.push(wrong_number(
+            node,
+            what,
+            &kind,
+            &format!("write a number without quotes, such as {}", range.start()),
+        ));
+    }
+    number
+}
+
+/// Reads a number within bounds.
+pub fn float(node: Option<&Node>, what: &str, range: RangeInclusive<f64>, errors: &mut Errors) -> Option<f64> {
+    let node = node?;
+    let number = match &node.kind {
+        Kind::Number(number) => number.as_f64().filter(|number| range.contains(number)),
+        _ => None,
+    };
+    if number.is_none() {
+        let kind = format!("a number from {} to {}", range.start(), range.end());
+        errors.push(wrong_number(node, what, &kind, "write a number without quotes"));
+    }
+    number
+}
+
+/// Reads a time with its unit.
+pub fn time(node: Option<&Node>, what: &str, errors: &mut Errors) -> Option<Duration> {
+    let node = node?;
+    let time = match &node.kind {
+        Kind::Text(text) => parse_duration(&text.value),
+        Kind::Number(number) => Err(ValueError::new(
+            format!("{what} has no unit"),
+            format!("write \"{number}s\" for seconds or \"{number}ms\" for milliseconds"),
+        )),
+        _ => {
+            errors.push(wrong_kind(node, what, "a time", duration::EXAMPLE));
+            return None;
+        }
+    };
+    time.map_err(|error| errors.push(error.at(node.span))).ok()
+}
+
+/// Reads a time above 0 with its unit.
+pub fn time_above_zero(node: Option<&Node>, what: &str, errors: &mut Errors) -> Option<Duration> {
+    let time = time(node, what, errors)?;
+    if time.is_zero() {
+        errors.push(Diagnostic::error(node?.span, format!("{what} must be more than 0")).help(duration::EXAMPLE));
+    }
+    Some(time).filter(|time| !time.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syntax::source::Sources;
+    use crate::syntax::yaml;
+    use rstest::rstest;
+
+    const KEYS: [&str; 9] = ["text", "flag", "count", "share", "time", "pause", "word", "list", "names"];
+
+    fn mistakes(yaml: &str) -> Vec<(String, String, String)> {
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", yaml);
+        let node = yaml::parse(&sources, file).expect("YAML");
+        let mut errors = Vec::new();
+        table(&node, &KEYS, "a thing", &mut errors);
+        text(node.get("text"), "`text`", &mut errors);
+        flag(node.get("flag"), "`flag`", &mut errors);
+        integer(node.get("count"), "`count`", 1..=9, &mut errors);
+        float(node.get("share"), "`share`", 0.0..=0.5, &mut errors);
+        time(node.get("time"), "`time`", &mut errors);
+        time_above_zero(node.get("pause"), "`pause`", &mut errors);
+        choice(node.get("word"), "`word`", &[("must", 1), ("may", 2)], &mut errors);
+        list(node.get("list"), "`list`", "list: [a]", &mut errors);
+        mapping(node.get("names"), "`names`", "names: { a: b }", &mut errors);
+        let shown = |error: &Diagnostic| sources.text(error.span.expect("a place")).to_owned();
+        errors.iter().map(|e| (shown(e), e.message.clone(), e.help.clone().unwrap_or_default())).collect()
+    }
+
+    #[test]
+    fn values_of_the_right_kinds_are_read_without_a_report() {
+        let right = "text: x\nflag: true\ncount: 9\nshare: 0.5\ntime: 0s\npause: 5ms\nword: may\nlist: [1]\nnames: {}";
+        assert_eq!(mistakes(right), []);
+    }
+
+    #[rstest]
+    #[case("txt: x", "txt", "a thing has no key `txt`", "did you mean `text`?")]
+    #[case(
+        "[1]",
+        "[1]",
+        "a thing must be a mapping, not a list",
+        "its keys are text, flag, count, share, time, pause, word, list, names"
+    )]
+    #[case("text: 5", "5", "`text` must be text, not a number", "quote it if it is meant as text: \"5\"")]
+    #[case("text: [a]", "[a]", "`text` must be text, not a list", "write a text in quotes")]
+    #[case("text: ' '", "' '", "`text` is empty", "write a text, or leave it out")]
+    #[case(
+        "flag: 'true'",
+        "'true'",
+        "`flag` must be true or false, not text",
+        "write true without quotes, or leave it out"
+    )]
+    #[case(
+        "count: 10",
+        "10",
+        "`count` must be a whole number from 1 to 9, not 10",
+        "write a number without quotes, such as 1"
+    )]
+    #[case(
+        "count: 1.5",
+        "1.5",
+        "`count` must be a whole number from 1 to 9, not 1.5",
+        "write a number without quotes, such as 1"
+    )]
+    #[case("share: 1", "1", "`share` must be a number from 0 to 0.5, not 1", "write a number without quotes")]
+    #[case("time: 5", "5", "`time` has no unit", "write \"5s\" for seconds or \"5ms\" for milliseconds")]
+    #[case("time: soon", "soon", "`soon` is not a time", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case(
+        "time: {}",
+        "{}",
+        "`time` must be a time, not a mapping",
+        "write a number and a unit, such as 300ms, 5s or 2m"
+    )]
+    #[case("pause: 0s", "0s", "`pause` must be more than 0", "write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("word: mist", "mist", "`word` cannot be `mist`", "did you mean `must`? write must or may")]
+    #[case("word: 1", "1", "`word` cannot be a number", "write must or may")]
+    #[case("list: a", "a", "`list` must be a list, not text", "write `list: [a]`")]
+    #[case("names: a", "a", "`names` must be a mapping, not text", "write `names: { a: b }`")]
+    fn a_value_of_another_kind_is_reported_with_its_place_and_advice(
+        #[case] yaml: &str,
+        #[case] place: &str,
+        #[case] message: &str,
+        #[case] help: &str,
+    ) {
+        assert_eq!(mistakes(yaml), [(place.to_owned(), message.to_owned(), help.to_owned())]);
+    }
+
+    #[rstest]
+    #[case("a: 1\nb: 1", None)]
+    #[case("b: 1", Some(("b: 1", "a thing has no `a`")))]
+    #[case("a: 1", Some(("a: 1", "a thing needs `b` or `c`")))]
+    #[case("a: 1\nc: 2\nb: 3", Some(("b", "a thing has `c` and `b`, but takes one of them")))]
+    // Members that may be there with a misspelt name are not missing.
+    #[case("d: 1", Some(("d", "a thing has no key `d`")))]
+    fn members_that_are_missing_or_too_many_are_reported(#[case] yaml: &str, #[case] expected: Option<(&str, &str)>) {
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", yaml);
+        let node = yaml::parse(&sources, file).expect("YAML");
+        let mut errors = Vec::new();
+        let thing = table(&node, &["a", "b", "c"], "a thing", &mut errors);
+        assert_eq!(thing.required("a", "write `a: 1`", &mut errors).is_some(), node.get("a").is_some());
+        thing.one_of(&["b", "c"], "write `b: 1`", &mut errors);
+        let shown: Vec<(&str, &str)> =
+            errors.iter().map(|error| (sources.text(error.span.expect("a place")), error.message.as_str())).collect();
+        assert_eq!(shown, expected.into_iter().collect::<Vec<_>>());
+    }
+}
