@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
 use super::hang::{self, Lost, Pulse, Unserved};
+use super::queue::Resource;
 use super::{Options, base36, driver};
 use crate::deviation::Deviations;
 use crate::event::{Cause, Event, Lack, ScenarioReport, UnmetNeed, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
 use crate::hub::supervisor::{self, Play};
-use crate::interpreter::{Config, unmet, uses_tokens};
+use crate::interpreter::{Config, planned_wait, unmet, uses_tokens};
 use crate::redact::Masker;
 use crate::report::scenario_verdict;
 use crate::scenario::functions::TOKENS;
@@ -33,6 +34,14 @@ pub struct Job {
     pulses: Option<Arc<Vec<Pulse>>>,
     /// The declared deviations.
     deviations: Arc<Deviations>,
+}
+
+/// When a scenario is played: phases follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Shared,
+    Alone,
+    Destructive,
 }
 
 #[derive(Clone)]
@@ -72,6 +81,43 @@ impl Job {
         Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
+    /// When the scenario is played. One that gets a hub of its own disturbs no other.
+    pub(super) fn phase(&self) -> Phase {
+        match self.program.isolation {
+            _ if self.subject.embedded.is_some() => Phase::Shared,
+            Isolation::Destructive => Phase::Destructive,
+            _ if self.is_alone() => Phase::Alone,
+            _ => Phase::Shared,
+        }
+    }
+
+    /// Returns what no two scenarios may use at the same time.
+    pub(super) fn resource(&self) -> Option<Resource> {
+        let Place::Site(index) = self.place else { return None };
+        match self.isolation(&self.subject.sites[index]) {
+            Isolation::Exclusive(word) if self.subject.embedded.is_none() => {
+                Some((Arc::as_ptr(&self.subject).addr(), word))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns how long the scenario is known to wait.
+    pub(super) fn planned_wait(&self) -> Duration {
+        match self.place {
+            Place::Site(index) => planned_wait(&self.program, &self.subject.sites[index].settings),
+            Place::Nowhere(_) => Duration::ZERO,
+        }
+    }
+
+    fn isolation(&self, site: &Site) -> Isolation {
+        let alone = self.is_alone() || self.program.isolation == Isolation::Destructive;
+        match !alone && uses_tokens(&self.program, &site.settings) {
+            true => Isolation::Exclusive(TOKENS.to_owned()),
+            false => self.program.isolation.clone(),
+        }
+    }
+
     /// Whether the scenario must be the only one on the hub while it is played.
     pub(super) fn is_alone(&self) -> bool {
         matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub")
@@ -93,11 +139,7 @@ impl Job {
         };
         let _ = events.send(Event::Started { id: self.id.clone() }).await;
         let site = &self.subject.sites[index];
-        let alone = self.is_alone() || self.program.isolation == Isolation::Destructive;
-        let isolation = match !alone && uses_tokens(&self.program, &site.settings) {
-            true => Isolation::Exclusive(TOKENS.to_owned()),
-            false => self.program.isolation.clone(),
-        };
+        let isolation = self.isolation(site);
         let number = base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
         let Some(process) = site.process.clone() else {

@@ -5,6 +5,7 @@ mod driver;
 mod exploration_rounds;
 pub mod hang;
 mod job;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use tokio::task::JoinSet;
 
 pub use exploration_rounds::Rounds;
 pub use job::Job;
+use job::Phase;
+use queue::Queued;
 
 use crate::event::Event;
 use crate::hub::prepare::{SetupError, Subject, prepare};
-use crate::scenario::Isolation;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -60,25 +62,21 @@ pub async fn run(
     interrupt: watch::Receiver<bool>,
 ) -> Result<(), SetupError> {
     let mut jobs = Vec::new();
-    let (mut alone, mut last) = (Vec::new(), Vec::new());
     for subject in subjects {
         let prepared = prepare(&subject)?;
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::Pulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
-                let job = Job::new(program, repetition, &prepared, &options)?.watched(&pulses);
-                match program.isolation {
-                    Isolation::Destructive => last.push(job),
-                    _ if job.is_alone() => alone.push(job),
-                    _ => jobs.push(job),
-                }
+                jobs.push(Job::new(program, repetition, &prepared, &options)?.watched(&pulses));
             }
         }
     }
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let options = Arc::new(options);
-    for jobs in [jobs, alone, last] {
-        let play = |(number, job): (usize, Job)| {
+    for phase in [Phase::Shared, Phase::Alone, Phase::Destructive] {
+        let jobs = jobs.extract_if(.., |job| job.phase() == phase);
+        let queue = jobs.map(|job| Queued { wait: job.planned_wait(), resource: job.resource(), item: job }).collect();
+        let play = |number: usize, job: Job| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
             async move {
                 if let Some(report) = job.play(number, &options, &events, interrupt).await {
@@ -86,7 +84,7 @@ pub async fn run(
                 }
             }
         };
-        in_turn(jobs.into_iter().enumerate(), options.jobs, &interrupt, play).await;
+        queue::drain(queue, options.jobs, &interrupt, play).await;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ use crate::deviation::Deviations;
 use crate::event::{Direction, FrameReport, ScenarioReport, UnmetNeed};
 use crate::redact::Masker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
-use crate::scenario::model::{ActorId, Need, Program};
+use crate::scenario::model::{Act, ActorId, Need, Program, duration};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
 use crate::websocket::frame::{Frame, Received};
@@ -176,6 +176,22 @@ pub fn unmet(
         }
     }
     Ok(unmet)
+}
+
+/// Returns how long a program waits at least, as far as the settings alone tell: its waits and the windows of its
+/// expectations of silence, those of each block once.
+pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Duration {
+    let names = scope::Settings::new(program, settings);
+    let times = program.blocks.iter().flatten().filter_map(|step| match &step.act {
+        Act::Wait { time } => Some(time),
+        Act::ExpectNothing(nothing) => nothing.for_.as_ref(),
+        _ => None,
+    });
+    let known = times.filter_map(|time| match time.eval(&names) {
+        Ok(Value::String(text)) => duration(&text).ok(),
+        _ => None,
+    });
+    known.fold(Duration::ZERO, Duration::saturating_add)
 }
 
 /// Whether a program's clients use the ready tokens of a target that gives no key to make tokens with. Then no other

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -43,9 +43,24 @@ fn the_commands_of_a_page_print_what_it_shows(
     #[files("README.md")]
     #[files("CONTRIBUTING.md")]
     #[files("docs/src/**/*.md")]
+    #[exclude("/(load-testing|tutorial).md")]
     path: PathBuf,
 ) {
-    let text = fs::read_to_string(&path).unwrap();
+    assert_commands_print_what_is_shown(&path);
+}
+
+#[rstest]
+#[ignore = "thorough: waits for real time"]
+fn the_commands_of_a_page_with_long_runs_print_what_it_shows(
+    #[files("docs/src/load-testing.md")]
+    #[files("docs/src/tutorial.md")]
+    path: PathBuf,
+) {
+    assert_commands_print_what_is_shown(&path);
+}
+
+fn assert_commands_print_what_is_shown(path: &Path) {
+    let text = fs::read_to_string(path).unwrap();
     if text.contains("\n$ python3 ")
         && std::env::var_os("CI").is_none()
         && Command::new("python3").arg("-V").output().is_err()
@@ -80,7 +95,7 @@ fn the_commands_of_a_page_print_what_it_shows(
         blessed.push_str(&format!("```{info}\n{body}```\n"));
     }
     if bless && blessed != text {
-        fs::write(&path, blessed).unwrap();
+        fs::write(path, blessed).unwrap();
     }
     let help = "to rewrite the page: HUBPROOF_BLESS=1 cargo test --test it documents";
     assert!(wrong.is_empty(), "{}:\n{wrong}\n{help}", path.display());

@@ -301,6 +301,7 @@ fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs
 
 /// A hub that hangs is started again like one that crashes: only the scenario that causes it fails.
 #[rstest]
+#[ignore = "thorough: waits for real time"]
 fn a_hang_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
     let hub = Hub::new();
     let command = hub.hanging("concierge", "GROUP_DELETED");
@@ -326,6 +327,7 @@ impl Drop for Keeper {
 /// A hub that the run has not started is started again by the hook `restart` of its target: here by a signal to a
 /// wrapper that keeps it running.
 #[test]
+#[ignore = "thorough: waits for real time"]
 fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
     let hub = Hub::new();
     let command = hub.hanging("concierge", "GROUP_DELETED");
@@ -355,6 +357,7 @@ fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
 
 /// A crash that no scenario reproduces is attributed to none, but fails the run.
 #[test]
+#[ignore = "thorough: waits for real time"]
 fn a_crash_that_is_not_reproduced_fails_the_run_and_no_scenario() {
     let hub = Hub::new();
     let command = hub.crashing("concierge", "GROUP_DELETED", false);
@@ -370,6 +373,7 @@ fn a_crash_that_is_not_reproduced_fails_the_run_and_no_scenario() {
 }
 
 #[test]
+#[ignore = "thorough: waits for real time"]
 fn a_hub_that_always_crashes_ends_the_run_in_time() {
     let hub = Hub::new();
     let command = hub.crashing("concierge", "HELLO", true);
@@ -389,6 +393,7 @@ fn a_hub_that_always_crashes_ends_the_run_in_time() {
 
 /// Cases that crash the hub are findings, those that run beside them are not; the others are played on a restarted hub.
 #[test]
+#[ignore = "thorough: waits for real time"]
 fn a_fuzzed_hub_that_crashes_is_restarted() {
     let hub = Hub::new();
     // The hub sends this word in some of these cases.

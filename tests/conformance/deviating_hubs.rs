@@ -185,6 +185,7 @@ const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'sta
     row("member-missing", 60, &[]),
     row("extra-header", 0, &[]),
 ])]
+#[ignore = "thorough: repeats the proof against other hubs"]
 fn deviations_are_found_and_once_declared_are_no_obstacle(#[case] hub: Hub, #[case] rows: &[Row]) {
     let Some(before) = check(&hub, &[], "") else { return };
     assert_eq!((before.code, &before.accused), (Some(0), &BTreeSet::new()), "{}", before.summary);
@@ -193,6 +194,7 @@ fn deviations_are_found_and_once_declared_are_no_obstacle(#[case] hub: Hub, #[ca
 
 /// All names of members depart at once. `--explore` finds them, and with what it writes the hub passes.
 #[rstest]
+#[ignore = "thorough: repeats the proof against other hubs"]
 fn a_hub_with_names_in_another_case_is_explored_whole(#[values(CONCIERGE, AIRAVATA, EMPROPS)] hub: Hub) {
     let Some(before) = check(&hub, &[], "") else { return };
     let other_case = &["--deviate", "other-case"];
@@ -238,6 +240,7 @@ fn is_no_obstacle(hub: &Hub, before: &Judged, Row { deviation, undeclared, besid
 
 /// A hub that hangs or ends cannot be declared, and never passes.
 #[rstest]
+#[ignore = "thorough: repeats the proof against other hubs"]
 fn a_hub_that_stops_serving_never_passes(#[values("hang-after-joins", "abort-on-message")] deviation: &str) {
     at_once(&[CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI], |hub| {
         // It is not slow, and each wait is in vain.

@@ -156,6 +156,7 @@ fn a_hostile_server_is_reported_with_what_it_does(
 
 /// The same for the other protocols, except what their documents state about the address.
 #[rstest]
+#[ignore = "thorough: repeats the proof in other protocols"]
 fn a_hostile_server_fails_every_protocol(
     #[dirs]
     #[files("schemas/*/messages")]
@@ -213,6 +214,7 @@ fn a_server_without_the_path_fails_if_the_document_names_the_path(#[case] protoc
 
 /// With the default patience, in which more frames arrive.
 #[rstest]
+#[ignore = "thorough: waits for real time"]
 fn memory_is_limited_whatever_a_hostile_server_sends(#[values(Habit::Giants, Habit::Numerous)] habit: Habit) {
     check(habit, "qi", USUAL, &[1, 3], "");
 }

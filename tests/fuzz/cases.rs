@@ -94,9 +94,24 @@ pub fn protocol(name: &str) -> Protocol {
 fn every_case_is_a_scenario(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(emprops|concierge)/")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
+    assert_every_case_is_a_scenario(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn every_case_is_a_scenario_in_large_protocols(
+    #[dirs]
+    #[files("schemas/emprops/messages")]
+    #[files("schemas/concierge/messages")]
+    name: PathBuf,
+) {
+    assert_every_case_is_a_scenario(&protocol_name(&name));
+}
+
+fn assert_every_case_is_a_scenario(name: &str) {
     let mut protocol = protocol(name);
     let pack = Arc::clone(&protocol.corpus.pack);
     let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
@@ -119,7 +134,10 @@ fn every_case_is_a_scenario(
 }
 
 #[rstest]
-fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
+#[case::qi("qi")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::emprops("emprops")]
+fn the_same_seed_gives_the_same_cases(#[case] name: &str) {
     let texts = |seed| {
         let protocol = protocol(name);
         let scheduler = Scheduler::new(&protocol.corpus, seed, &|_| true);
@@ -136,9 +154,24 @@ fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
 fn fuzz_cases_find_nothing_wrong_with_the_reference_server(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(emprops|concierge)/")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
+    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn fuzz_cases_find_nothing_wrong_with_the_reference_server_in_large_protocols(
+    #[dirs]
+    #[files("schemas/emprops/messages")]
+    #[files("schemas/concierge/messages")]
+    name: PathBuf,
+) {
+    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(&protocol_name(&name));
+}
+
+fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
     let (mut played, mut wrong) = (0, String::new());
@@ -184,7 +217,12 @@ fn repeated_input_and_the_following_fence_use_an_id_once() {
 /// Before other input, which could already have made the hub slower. The sender is no stranger, to whom a hub closes at
 /// the first error.
 #[rstest]
-fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[values("qi", "concierge", "gator")] name: &str) {
+#[case::qi("qi")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::concierge("concierge")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::gator("gator")]
+fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[case] name: &str) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let fault = format!("{name}-fuzz-slower");
     for seed in 1..=12 {
@@ -483,9 +521,24 @@ fn a_character_split_between_fragments_is_one_character() {
 fn every_case_sends_its_mutated_input(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(emprops|concierge)/")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
+    assert_every_case_sends_its_mutated_input(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn every_case_sends_its_mutated_input_in_large_protocols(
+    #[dirs]
+    #[files("schemas/emprops/messages")]
+    #[files("schemas/concierge/messages")]
+    name: PathBuf,
+) {
+    assert_every_case_sends_its_mutated_input(&protocol_name(&name));
+}
+
+fn assert_every_case_sends_its_mutated_input(name: &str) {
     let protocol = protocol(name);
     let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
     let mut silent = BTreeSet::new();

@@ -65,9 +65,24 @@ impl Plays {
 fn a_hub_compared_with_itself_shows_no_difference(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(emprops|concierge)/")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
+    assert_a_hub_compared_with_itself_shows_no_difference(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn a_hub_compared_with_itself_shows_no_difference_in_large_protocols(
+    #[dirs]
+    #[files("schemas/emprops/messages")]
+    #[files("schemas/concierge/messages")]
+    name: PathBuf,
+) {
+    assert_a_hub_compared_with_itself_shows_no_difference(&protocol_name(&name));
+}
+
+fn assert_a_hub_compared_with_itself_shows_no_difference(name: &str) {
     let plays = Plays::of(name, 30);
     let (mut compared, mut ended, mut wrong) = (0, BTreeMap::<&str, usize>::new(), String::new());
     for (program, report) in &plays.played {
@@ -89,14 +104,29 @@ fn a_hub_compared_with_itself_shows_no_difference(
 fn a_fault_is_seen_as_a_difference_from_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(emprops|concierge)/")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
+    assert_a_fault_is_seen_as_a_difference_from_a_correct_hub(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn a_fault_is_seen_as_a_difference_from_a_correct_hub_in_large_protocols(
+    #[dirs]
+    #[files("schemas/emprops/messages")]
+    #[files("schemas/concierge/messages")]
+    name: PathBuf,
+) {
+    assert_a_fault_is_seen_as_a_difference_from_a_correct_hub(&protocol_name(&name));
+}
+
+fn assert_a_fault_is_seen_as_a_difference_from_a_correct_hub(name: &str) {
     noticed(name, 6, 90, 1);
 }
 
 #[rstest]
-#[ignore = "takes minutes: reports/slow-tests"]
+#[ignore = "thorough: many minutes of CPU"]
 fn fifty_faults_are_seen_as_differences_from_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]

@@ -49,14 +49,29 @@ fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) ->
 fn random_walks_find_nothing_wrong_with_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(emprops|concierge)/")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
+    assert_random_walks_find_nothing_wrong_with_a_correct_hub(&protocol_name(&name));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn random_walks_find_nothing_wrong_with_a_correct_hub_in_large_protocols(
+    #[dirs]
+    #[files("schemas/emprops/messages")]
+    #[files("schemas/concierge/messages")]
+    name: PathBuf,
+) {
+    assert_random_walks_find_nothing_wrong_with_a_correct_hub(&protocol_name(&name));
+}
+
+fn assert_random_walks_find_nothing_wrong_with_a_correct_hub(name: &str) {
     walk(name, 100);
 }
 
 #[rstest]
-#[ignore = "takes minutes: reports/slow-tests"]
+#[ignore = "thorough: many minutes of CPU"]
 fn thousands_of_random_walks_find_nothing_wrong_with_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]

@@ -1,0 +1,124 @@
+//! The order in which jobs are played: those that wait longest first, and none that would only wait for a resource in use.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What only one job at a time may use: the address of its subject, and the name that scenarios give it (`exclusive`).
+pub type Resource = (usize, String);
+
+pub struct Queued<T> {
+    pub item: T,
+    /// How long the item is known to wait.
+    pub wait: Duration,
+    pub resource: Option<Resource>,
+}
+
+struct Queue<T> {
+    /// Items with their original position, the longest wait first.
+    pending: Vec<(usize, Queued<T>)>,
+    in_use: BTreeSet<Resource>,
+}
+
+impl<T> Queue<T> {
+    fn new(items: Vec<Queued<T>>) -> Self {
+        let mut pending: Vec<_> = items.into_iter().enumerate().collect();
+        pending.sort_by_key(|(_, queued)| Reverse(queued.wait));
+        Self { pending, in_use: BTreeSet::new() }
+    }
+
+    /// Takes the next item whose resource is free, and reserves the resource.
+    fn take(&mut self) -> Option<(usize, Queued<T>)> {
+        let is_free = |(_, queued): &(_, Queued<T>)| queued.resource.iter().all(|one| !self.in_use.contains(one));
+        let next = self.pending.remove(self.pending.iter().position(is_free)?);
+        self.in_use.extend(next.1.resource.clone());
+        Some(next)
+    }
+
+    fn release(&mut self, resource: Option<&Resource>) {
+        self.in_use.retain(|one| Some(one) != resource);
+    }
+}
+
+/// Plays items, at most `at_once` at a time, and returns when all that were started have ended. Each is played with its
+/// position in `items`. Starts no more once `interrupt` is true.
+///
+/// # Panics
+///
+/// If `play` panics.
+pub async fn drain<T, F>(
+    items: Vec<Queued<T>>,
+    at_once: usize,
+    interrupt: &watch::Receiver<bool>,
+    play: impl Fn(usize, T) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut queue = Queue::new(items);
+    let mut tasks = JoinSet::new();
+    loop {
+        while tasks.len() < at_once.max(1) && !*interrupt.borrow() {
+            let Some((number, Queued { item, resource, .. })) = queue.take() else { break };
+            let playing = play(number, item);
+            tasks.spawn(async move {
+                playing.await;
+                resource
+            });
+        }
+        match tasks.join_next().await {
+            None => return,
+            Some(Ok(resource)) => queue.release(resource.as_ref()),
+            Some(Err(error)) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plays items that take as long as they wait, on virtual time. Returns when each began, by position, and how long all
+    /// took, in seconds.
+    fn play(items: &[(u64, Option<&str>)], at_once: usize) -> (Vec<u64>, u64) {
+        let queued = |&(wait, resource): &(u64, Option<&str>)| Queued {
+            item: wait,
+            wait: Duration::from_secs(wait),
+            resource: resource.map(|name| (0, name.to_owned())),
+        };
+        let mut queue = Queue::new(items.iter().map(queued).collect());
+        let (mut starts, mut now, mut playing) = (vec![u64::MAX; items.len()], 0, Vec::new());
+        loop {
+            while playing.len() < at_once {
+                let Some((number, taken)) = queue.take() else { break };
+                starts[number] = now;
+                playing.push((now + taken.item, taken.resource));
+            }
+            playing.sort();
+            if playing.is_empty() {
+                return (starts, now);
+            }
+            let (end, resource) = playing.remove(0);
+            now = end;
+            queue.release(resource.as_ref());
+        }
+    }
+
+    #[test]
+    fn the_longest_wait_starts_first() {
+        assert_eq!(play(&[(1, None), (1, None), (5, None)], 2), (vec![0, 1, 0], 5));
+    }
+
+    #[test]
+    fn a_job_whose_resource_is_in_use_leaves_its_slot_to_the_next() {
+        let items = [(5, Some("queue")), (4, Some("queue")), (3, None), (2, Some("list"))];
+        assert_eq!(play(&items, 2), (vec![0, 5, 0, 3], 9));
+    }
+}
