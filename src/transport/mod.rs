@@ -1,8 +1,8 @@
 //! Connections to a hub, and listening actors, as streams of [`Received`].
 //!
-//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure; this is the I/O around them, on
-//! tokio: one task per connection, which reads continuously unless paused and writes from a bounded outbox, so that
-//! neither direction waits for the other. A hub may be hostile: every length, head, wait and queue is bounded.
+//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure; this module adds the I/O, on
+//! tokio. Each connection has one task, which reads continuously unless paused and writes from a bounded outbox, so
+//! that neither direction waits for the other. A hub may be hostile: every length, head, wait and queue is bounded.
 
 mod connection;
 pub mod endpoint;
@@ -34,7 +34,7 @@ pub struct Incoming {
     pub conn: ConnId,
     pub at: Instant,
     pub what: Received,
-    /// The memory reserved for a long message, until this is dropped.
+    /// The memory reserved for a long message; dropping it releases the memory.
     pub held: Held,
 }
 
@@ -42,34 +42,34 @@ pub struct Incoming {
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
     pub endpoint: Endpoint,
-    /// A path that is joined to the endpoint's; may have a query. Only characters that would break the request line are
-    /// escaped.
+    /// A path to append to the endpoint's, optionally with a query. Only characters that would break the request line
+    /// are escaped.
     pub path: String,
-    /// Parameters that are added to the query, percent-encoded.
+    /// Parameters to add to the query, percent-encoded.
     pub query: Vec<(String, String)>,
     /// Headers of the upgrade request; one with the name of a standard header, such as `Host`, replaces it.
     pub headers: Vec<(String, String)>,
-    /// Standard headers that are left out.
+    /// Standard headers to leave out.
     pub without: Vec<String>,
     pub subprotocols: Vec<String>,
-    /// The HTTP method, in place of `GET`.
+    /// The HTTP method to use instead of `GET`.
     pub method: Option<String>,
-    /// The HTTP version, in place of `1.1`.
+    /// The HTTP version to use instead of `1.1`.
     pub http: Option<String>,
     /// The local address to connect from.
     pub source: Option<IpAddr>,
-    /// The TLS configuration for `wss://`. `None`: the system's roots are read for this connection.
+    /// The TLS configuration for `wss://`; `None` reads the system's roots for this connection.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// Limit for TCP connect, TLS and upgrade together.
+    /// The time limit for TCP connect, TLS and upgrade together.
     pub timeout: Duration,
     pub limits: Limits,
-    /// The memory budget for long messages; may be shared with other connections, by default it is not.
+    /// The memory budget for long messages; by default, not shared with other connections.
     pub room: MemoryBudget,
     pub trace: Option<Trace>,
 }
 
 impl ConnectRequest {
-    /// A request to the endpoint with nothing added and a timeout of five seconds.
+    /// Creates a plain request to the endpoint with a timeout of five seconds.
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -97,7 +97,8 @@ pub enum Direction {
     Out,
 }
 
-/// Called with the header of every frame that is read or queued for writing, automatic answers included. Must not block.
+/// Called with the header of every frame that is read or queued for writing, automatic answers included. Must not
+/// block.
 #[derive(Clone)]
 pub struct Trace(pub Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync>);
 
@@ -107,10 +108,10 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// Connects to a hub in a task of its own and reports on `events`.
+/// Connects to a hub in a separate task, which reports on `events`.
 ///
-/// What is sent before the upgrade is written right after it. A full `events` channel pauses reading, and so, once the
-/// kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
+/// Everything sent before the upgrade is written right after it. A full `events` channel pauses reading and thereby,
+/// once the kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
 pub fn open(conn: ConnId, request: ConnectRequest, events: mpsc::Sender<Incoming>) -> Connection {
     let (limits, room, trace) = (request.limits, request.room.clone(), request.trace.clone());
     connection::spawn(conn, Role::Client, limits, room, trace, events, async move { socket::connect(&request).await })
