@@ -1,4 +1,4 @@
-//! Parses rules.yaml: the normative sentences of a document, each with its level and place.
+//! Parses rules.yaml: the normative sentences of a document, each with its level and its place in the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,12 +28,12 @@ impl Level {
     }
 }
 
-/// How the document carries the rule.
+/// How the document supports a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     Stated,
     Implied,
-    /// The document is silent; a guess, never more than a may.
+    /// The document is silent; the rule is a guess, and its level is always MAY.
     Silent,
 }
 
@@ -47,13 +47,13 @@ impl Basis {
     }
 }
 
-/// Where a rule stands in the protocol's document.
+/// The place of a rule in the protocol's document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Line(usize),
-    /// A section, of a document that has numbered sections, such as an RFC.
+    /// A section, if the document has numbered sections, such as an RFC.
     Section(String),
-    /// In no document: an oracle, which applies to every hub, see [`crate::fuzz::oracle`].
+    /// Not in a document: an oracle, which applies to every hub; see [`crate::fuzz::oracle`].
     Oracle,
 }
 
@@ -74,9 +74,9 @@ pub struct Rule {
     pub basis: Basis,
     pub place: Place,
     pub text: String,
-    /// For an implied rule: the sentence it follows from.
+    /// The sentence from which an implied rule follows.
     pub from: Option<String>,
-    /// How a test from outside can observe whether the rule is kept.
+    /// How a black-box test can observe whether a hub keeps the rule.
     pub sees: String,
     /// Why no hub can break the rule: for example, it binds only clients.
     pub out_of_scope: Option<String>,
@@ -87,14 +87,14 @@ pub struct Rule {
 pub struct Rules {
     pub document: String,
     pub rules: BTreeMap<String, Rule>,
-    /// Ids of rules with mistakes, which may be referred to.
+    /// Ids of rules with mistakes; referring to one is not another mistake.
     broken: BTreeSet<String>,
     /// Whether rules could not be parsed at all.
     unreadable: bool,
 }
 
 impl Rules {
-    /// Whether there is a rule of this id, even one with mistakes.
+    /// Whether there is a rule with this id, even one with mistakes.
     pub fn knows(&self, id: &str) -> bool {
         self.unreadable || self.rules.contains_key(id) || self.broken.contains(id)
     }
@@ -118,7 +118,8 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
         }
         if key.name == "rules" && node.map().is_none() {
             diagnostics.push(
-                Diagnostic::error(node.span, format!("`rules` is a mapping of ids, not {}", node.what())).help(EXAMPLE),
+                Diagnostic::error(node.span, format!("`rules` must be a mapping by id, not {}", node.what()))
+                    .help(EXAMPLE),
             );
         }
     }
@@ -141,8 +142,8 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
 fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Rule> {
     let Some(entries) = node.map() else {
         diagnostics.push(
-            Diagnostic::error(span, format!("rule {id} is a mapping, not {}", node.what()))
-                .help("it has `level`, `basis`, `line` and `text`"),
+            Diagnostic::error(span, format!("rule {id} must be a mapping, not {}", node.what()))
+                .help("give it `level`, `basis`, `line` and `text`"),
         );
         return None;
     };
@@ -160,16 +161,16 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
             Some(Node { kind: Kind::Text(text), .. }) if !text.value.trim().is_empty() => Some(text.value.clone()),
             Some(other) => {
                 diagnostics.push(
-                    Diagnostic::error(other.span, format!("`{name}` of {id} is text, not {}", other.what()))
-                        .help("quote it if it is meant as text"),
+                    Diagnostic::error(other.span, format!("`{name}` of {id} must be text, not {}", other.what()))
+                        .help("put it in quotes to make it text"),
                 );
                 None
             }
             None if required && !misspelt => {
                 diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `{name}`")).help(match name {
-                    "level" => "write `level: must`, or should, or may",
-                    "basis" => "write `basis: stated`, or implied, or silent-guess",
-                    _ => "the sentence, in words",
+                    "level" => "write `level: must`, `should` or `may`",
+                    "basis" => "write `basis: stated`, `implied` or `silent-guess`",
+                    _ => "add the sentence of the document",
                 }));
                 None
             }
@@ -187,7 +188,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         if level.is_none() {
             diagnostics.push(
                 Diagnostic::error(node.at_pointer("/level").span, format!("`{name}` is not a level"))
-                    .help("write `level: must`, or should, or may"),
+                    .help("write `level: must`, `should` or `may`"),
             );
         }
         level
@@ -197,7 +198,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         if basis.is_none() {
             diagnostics.push(
                 Diagnostic::error(node.at_pointer("/basis").span, format!("`{name}` is not a basis"))
-                    .help("write `basis: stated`, or implied, or silent-guess"),
+                    .help("write `basis: stated`, `implied` or `silent-guess`"),
             );
         }
         basis
@@ -208,14 +209,15 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     {
         let at = node.at_pointer("/level").span;
         diagnostics.push(
-            Diagnostic::error(at, format!("the basis of {id} is silent-guess, so its level must be may"))
-                .help("write `level: may`; if the document says it, or it follows from the document, write `basis: stated` or implied"),
+            Diagnostic::error(at, format!("the basis of {id} is `silent-guess`, so its level must be `may`")).help(
+                "write `level: may`; or, if the document states or implies the rule, `basis: stated` or `implied`",
+            ),
         );
     }
     if basis == Some(Basis::Implied) && from.is_none() {
         diagnostics.push(
             Diagnostic::error(span, format!("rule {id} is implied, but has no `from`"))
-                .help("name the sentence it follows from"),
+                .help("quote the sentence from which it follows"),
         );
     }
     if diagnostics.len() > before {
@@ -239,22 +241,22 @@ fn place(id: &str, span: Span, node: &Node, misspelt: bool, diagnostics: &mut Ve
     let wrong = match (line, section) {
         (None, Some(section)) => match section.text().filter(|text| !text.trim().is_empty()) {
             Some(text) => return Some(Place::Section(text.to_owned())),
-            None => Diagnostic::error(section.span, format!("`section` of {id} is text, not {}", section.what()))
-                .help("quote it: write `section: \"5.1\"`"),
+            None => Diagnostic::error(section.span, format!("`section` of {id} must be text, not {}", section.what()))
+                .help("put it in quotes, such as `section: \"5.1\"`"),
         },
         (Some(_), Some(section)) => {
-            Diagnostic::error(section.span, format!("{id} has a `line` and a `section`")).help("keep one of the two")
+            Diagnostic::error(section.span, format!("{id} has both a `line` and a `section`")).help("keep one of them")
         }
         (Some(line), None) => match &line.kind {
             Kind::Number(n) if n.as_u64().is_some_and(|n| n > 0) => {
                 return Some(Place::Line(n.as_u64().unwrap_or_default() as usize));
             }
-            _ => Diagnostic::error(line.span, format!("`line` of {id} is a number from 1"))
-                .help("the line of the document where the sentence stands"),
+            _ => Diagnostic::error(line.span, format!("`line` of {id} must be a whole number from 1"))
+                .help("give the line of the document where the sentence begins"),
         },
         (None, None) if misspelt => return None,
         (None, None) => Diagnostic::error(span, format!("rule {id} has no `line`"))
-            .help("the line of the document where the sentence stands"),
+            .help("give the line of the document where the sentence begins"),
     };
     diagnostics.push(wrong);
     None

@@ -406,7 +406,7 @@ fn a_listening_actor_waits_as_long_as_its_step_says(#[case] within: &str, #[case
 
 /// The `x-hubproof` extension of a document is checked.
 #[rstest]
-#[case("connections: 0", "`connections` is a whole number from 1 to 1000000")]
+#[case("connections: 0", "`connections` must be a whole number from 1 to 1000000")]
 #[case("connection: 5", "`x-hubproof` of the document has no `connection`")]
 #[case("numbers: [nan]", "`numbers` takes NaN, Infinity and -Infinity")]
 #[case("connections: 40", "")]
