@@ -1,4 +1,4 @@
-//! Embeds every pack and scenario into the binary. Listed here, because a macro would not notice a new file.
+//! Embeds every pack and scenario in the binary. A build script, because a macro would not notice a new file.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<String>) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             walk(root, &path, files)?;
         } else if let Some(text) = path.to_str() {
-            // Forward slashes on every system: paths are used as names.
+            // Forward slashes on every system, because paths are used as names.
             files.push(text.replace('\\', "/"));
         }
     }

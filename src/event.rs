@@ -17,15 +17,15 @@ use crate::syntax::source::Span;
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     Pass,
-    /// Only recorded: the rule is a may, or the document is silent.
+    /// Only recorded: the rule is a MAY, or the document is silent.
     Info,
     /// Not checked: the target lacks something that the check needs.
     NotTestable,
-    /// A should is broken, or a tolerated form was used.
+    /// A SHOULD is broken, or a tolerated form was used.
     Warn,
     /// The harness could not decide.
     Inconclusive,
-    /// A must is broken.
+    /// A MUST is broken.
     Fail,
 }
 
@@ -48,20 +48,21 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Holds,
-    /// The hub broke what the document demands.
+    /// The hub did not do what the document demands.
     Broken,
-    /// Accepted, with a warning in these words.
+    /// Accepted with this warning.
     Tolerated(String),
-    /// Accepted, and recorded in these words.
+    /// Accepted and recorded with this note.
     Noted(String),
     /// The check was never evaluated, or the harness could not decide.
     Undecided(String),
-    /// The step was skipped, as the scenario allows: by its `if`, or because it uses a name that only another branch binds.
+    /// The scenario skipped the step: its `if` was false, or it uses a name that only another branch binds.
     NotReached(String),
 }
 
-/// Returns the verdict on a rule: a broken must fails, stated or implied, a broken should warns; a may, and anything on
-/// which the document is silent, is only recorded. With `stated_only` a must that the document only implies warns.
+/// Returns the verdict on a rule. A broken MUST fails, stated or implied; a broken SHOULD warns; a MAY is only
+/// recorded, and so is everything on which the document is silent. With `stated_only`, a broken MUST that is only
+/// implied warns.
 pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool) -> Verdict {
     match outcome {
         Outcome::Holds => Verdict::Pass,
@@ -82,24 +83,25 @@ pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool)
 /// The result of one check of one scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckReport {
-    /// Unique within its scenario and stable between runs; `schema:MESSAGE` and `websocket` for what is checked on every frame.
+    /// Unique within its scenario and stable between runs; `schema:MESSAGE` and `websocket` are the checks of every
+    /// frame.
     pub name: String,
-    /// The rules of the check, each with the verdict at its own level. Empty where the document has no rule for it.
+    /// The rules of the check, each with the verdict at its own level. Empty if the document has no rule for it.
     pub rules: Vec<(RuleUse, Verdict)>,
     /// The worst verdict of the check's rules.
     pub verdict: Verdict,
-    /// Where the check stands in the scenario file.
+    /// The position of the check in the scenario file.
     pub span: Option<Span>,
     /// Whether it is an entry of `always`, which judges frames whatever the steps do.
     pub always: bool,
     /// The step as written.
     pub step: String,
-    /// How often the check was evaluated: in every round of an `each`, for every frame.
+    /// How often the check was evaluated: once per round of an `each`, or once per frame.
     pub asked: usize,
-    /// What was wrong, in one line; empty where nothing was.
+    /// What was wrong, in one line; empty if nothing was.
     pub message: String,
     pub detail: Option<Detail>,
-    /// The reason of the declared deviation that breaks it: then it is known.
+    /// The reason given for the declared deviation that breaks the check, which makes the failure known.
     pub deviation: Option<String>,
 }
 
@@ -140,7 +142,7 @@ impl CheckReport {
         matches!(self.verdict, Verdict::Fail | Verdict::Warn)
     }
 
-    /// Makes it inconclusive.
+    /// Makes the check inconclusive.
     pub fn withdraw(&mut self) {
         self.verdict = Verdict::Inconclusive;
         self.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
@@ -155,7 +157,7 @@ pub struct Detail {
     /// The last message this actor sent, shortened.
     pub sent: Option<String>,
     pub expected: String,
-    /// "nothing, connection still open", or the frame, shortened.
+    /// The frame, shortened, or a text such as "nothing, connection still open".
     pub received: String,
     /// How long the step waited.
     #[serde(rename = "waited_ms", serialize_with = "serialize_optional_ms")]
@@ -186,11 +188,11 @@ pub struct FrameReport {
     pub direction: Direction,
     /// text, binary, ping, pong, close, open, refused, end, hook, ...
     pub kind: String,
-    /// The payload, shortened, secrets masked.
+    /// The payload, shortened, with secrets masked.
     pub text: String,
-    /// Bytes of the whole payload.
+    /// The size of the whole payload in bytes.
     pub size: usize,
-    /// SHA-256 of the whole payload, first twelve digits, where it was shortened.
+    /// The first twelve digits of the SHA-256 of the whole payload, if it was shortened.
     pub hash: Option<String>,
     /// The HTTP status with which a connection was refused.
     #[serde(skip)]
@@ -253,9 +255,9 @@ pub struct ScenarioReport {
     pub id: String,
     pub title: String,
     pub span: Span,
-    /// The instance of the target on which the scenario ran; empty where it could not run.
+    /// The instance of the target on which the scenario ran; empty if it could not run.
     pub instance: String,
-    /// 1, 2, ... with `--repeat`.
+    /// The number of the repetition, from 1; above 1 only with `--repeat`.
     pub repetition: usize,
     pub verdict: Verdict,
     pub checks: Vec<CheckReport>,
@@ -263,29 +265,30 @@ pub struct ScenarioReport {
     pub unmet: Vec<UnmetNeed>,
     /// The precondition that failed, so that checks after it were not evaluated.
     pub cause: Option<Cause>,
-    /// A mistake of the scenario that showed only while it ran: exit 2.
+    /// A mistake in the scenario that only running it revealed; the exit code is 2.
     pub mistake: Option<String>,
     /// Received frames that no step expected, counted by message.
     pub leftovers: Vec<(String, usize)>,
     pub history: Vec<FrameReport>,
-    /// Frames left out of the bounded history.
+    /// The number of frames dropped from the bounded history.
     pub history_dropped: usize,
-    /// When it began, since the run began.
+    /// When the scenario began, counted from the start of the run.
     pub begun: Duration,
-    /// Whether the hub accepted connections and then neither sent anything nor closed one.
+    /// Whether the hub accepted connections and then neither sent anything nor closed any of them.
     pub silent: bool,
-    /// When the last frame was received, since the scenario began.
+    /// When the last frame was received, counted from the start of the scenario.
     pub last_received: Option<Duration>,
-    /// When a connection last received its first frame, since the scenario began.
+    /// When a connection last received its first frame, counted from the start of the scenario.
     pub last_greeted: Option<Duration>,
-    /// The scenario that got nothing from the hub when it was played again behind this one, though it had before.
+    /// The scenario that received nothing when it was played again after this one, although it had received frames
+    /// before.
     pub unserved: Option<String>,
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<Margin>,
     /// The declared deviations that applied.
     pub deviations: Seen,
-    /// What the failed precondition expected and did not get, though the hub could be reached.
+    /// What the failed precondition expected but did not get, if the hub was reachable.
     pub missed: Option<Missed>,
     pub evidence: Evidence,
 }
@@ -333,7 +336,7 @@ impl ScenarioReport {
     }
 }
 
-/// How near a successful wait came to its time limit: how near a slow machine is to a false alarm.
+/// How close a successful wait came to its time limit, and thus a slow machine to a false alarm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Margin {
     /// The step that waited.
@@ -344,7 +347,7 @@ pub struct Margin {
 }
 
 impl Margin {
-    /// Returns the share of the time limit that passed: 0 for what came at once, 1 for what came at the last moment.
+    /// Returns the share of the time limit that passed: 0 if the wait ended at once, 1 if it ended at the last moment.
     pub fn share(&self) -> f64 {
         self.waited.as_secs_f64() / self.bound.as_secs_f64()
     }
@@ -354,18 +357,18 @@ impl Margin {
     }
 }
 
-/// A hub that was started by a command, over a whole run.
+/// The process of a hub that hubproof started with a command, over a whole run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessReport {
-    /// The command as it was written, without secrets.
+    /// The command as written, with secrets masked.
     pub command: String,
     /// The instances of the target that the hub serves.
     pub instances: Vec<String>,
-    /// How often the hub started: once, and again after each end, each destructive scenario, and where a fresh one was
-    /// needed.
+    /// How often the hub was started: once, and again after each end of its process, after each destructive scenario,
+    /// and whenever a fresh hub was needed.
     pub starts: usize,
     pub crashes: Vec<Crash>,
-    /// Why the hub was not started again though scenarios still needed it.
+    /// Why the hub was not started again although scenarios still needed it.
     pub given_up: Option<String>,
     /// The last lines that the last process printed.
     pub log: Excerpt,
@@ -377,15 +380,15 @@ pub struct ProcessReport {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Crash {
-    /// `exit status 3`, `killed by signal 11 (SIGSEGV)`; of a hang, what showed it.
+    /// `exit status 3` or `killed by signal 11 (SIGSEGV)`; for a hang, how it was noticed.
     pub status: String,
-    /// Whether it had not ended, and sent nothing any more.
+    /// Whether the process still ran but no longer sent anything.
     pub hung: bool,
     /// The scenarios that were being played on the hub when it ended.
     pub during: Vec<String>,
-    /// The scenario that had ended last before the crash, where there was one.
+    /// The scenario that was the last to end before the crash, if any had ended.
     pub after: Option<String>,
-    /// The scenario that caused the crash: the process had played no other.
+    /// The scenario that caused the crash: no other was played on this process.
     pub blamed: Option<String>,
     pub log: Excerpt,
 }
@@ -402,13 +405,13 @@ impl Crash {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Excerpt {
     pub lines: Vec<String>,
-    /// How many earlier lines are not shown.
+    /// The number of earlier lines that are not shown.
     pub left_out: usize,
 }
 
 impl ProcessReport {
-    /// Returns the crashes without a known cause: no scenario is blamed for them, and none that played during them is blamed
-    /// for another crash, played again alone.
+    /// Returns the crashes without a known cause: no scenario is blamed for them, and no scenario that was being played
+    /// during them is blamed for a crash when played again alone.
     pub fn unexplained(&self) -> impl Iterator<Item = &Crash> {
         let blamed = |id: &String| self.crashes.iter().any(|crash| crash.blamed.as_ref() == Some(id));
         self.crashes.iter().filter(move |crash| crash.blamed.is_none() && !crash.during.iter().any(blamed))
@@ -423,7 +426,7 @@ pub struct Cause {
     pub step: String,
     pub message: String,
     pub detail: Option<Detail>,
-    /// No connection could be made at all.
+    /// Whether no connection could be made at all.
     pub unreachable: bool,
 }
 
@@ -458,7 +461,7 @@ pub enum Event {
         id: String,
         frame: FrameReport,
     },
-    /// A `wait` step: shown while it lasts.
+    /// A `wait` step began; it is shown while it lasts.
     Waiting {
         id: String,
         because: String,

@@ -1,41 +1,42 @@
 //! hubproof tests message hubs that speak JSON over WebSocket: conformance tests, fuzzing and load tests.
 //!
-//! A protocol is data: a *pack* (an AsyncAPI document, JSON Schemas, rules) and its *scenarios* (scripted conversations).
-//! `hubproof check` plays the scenarios against a hub and checks every frame; no module of this crate knows a protocol.
+//! A protocol is data: a *pack* (an AsyncAPI document, JSON Schemas, rules) and its *scenarios* (scripted
+//! conversations). `hubproof check` plays the scenarios against a hub and checks every frame; no module of this crate
+//! knows a protocol.
 //!
-//! The modules, called rooms, stand below in reading order, and each uses only those above it; `tests/` holds this.
-//! Everything down to [`interpreter`] is pure: no sockets, no clock, no printing. Time is passed in, and files come as a
-//! map that [`cli`] fills. Only [`cli`] prints and exits.
+//! The modules, called rooms, are listed in reading order. Each uses only those above it; a test in `tests/` checks
+//! this. Everything down to [`interpreter`] is pure: no sockets, no clock, no printing. The caller passes in the time,
+//! and the files as a map that [`cli`] fills. Only [`cli`] prints and exits.
 //!
 //! ```text
 //! syntax       source files, diagnostics, and the small languages: YAML, JSON Schema, matchers, durations
 //! websocket    RFC 6455 on bytes: frames, codec, opening handshake
-//! redact       replaces secrets in everything that is shown
-//! generate     values from JSON Schemas, made by a seeded random number generator
+//! redact       masks secrets in everything that is shown
+//! generate     values made from JSON Schemas by a seeded random number generator
 //! protocol     one protocol's pack: messages with their schemas, and rules
-//! scenario     scenarios: from YAML to programs, with every mistake found before a socket opens
-//! deviation    how a hub departs from its document, as its user declares: translates messages in both directions
-//! event        verdicts, and what a run reports while it goes on
+//! scenario     scenarios: compiles YAML to programs, and finds every mistake before a socket opens
+//! deviation    declared deviations of a hub from its document: translates messages in both directions
+//! event        verdicts, and the events that a run reports
 //! report       folds the events of a run into a report; one file per format
-//! config       the target file: what the harness must know about a hub
-//! import       makes a pack of a plain AsyncAPI document
+//! config       the target file: everything the harness must know about a hub
+//! import       generates a pack from a plain AsyncAPI document or a recording
 //! interpreter  plays a program, sans-IO: (now, input) -> outputs
-//! transport    sockets: frames as they are, over TCP and TLS
+//! transport    sockets: unaltered frames over TCP and TLS
 //! reference    the reference server as the hub under test
-//! hub          the hub under test: hooks, its process, and what is prepared before a run
-//! check        conformance tests: which scenarios run, where, how many at a time
-//! baseline     failures that the author of a hub knows
-//! fuzz         fuzzing: mutated input at every moment of a conversation, and the oracles that must hold all the same
-//! load         load tests: thousands of virtual clients, and a ledger of every item on its way
+//! hub          the hub under test: its hooks, its process, and the preparation of a run
+//! check        conformance tests: which scenarios run, where, and how many at a time
+//! baseline     known failures of a hub
+//! fuzz         fuzzing: mutated input at every moment of a conversation, and oracles that must still hold
+//! load         load tests: thousands of virtual clients, and a ledger of every item in flight
 //! cli          arguments, progress, exit codes
 //! ```
 //!
-//! One thing is done twice on purpose: [`interpreter`] keeps all frames and works out what it needs, frame by frame, which
-//! thousands of clients cannot afford; so the steps of a load plan, read by the reader of scenarios, are compiled for a
-//! small machine of their own, [`load::client`].
+//! Steps are executed in two ways on purpose. [`interpreter`] keeps all frames and evaluates expressions for every one
+//! of them, which thousands of clients cannot afford. The steps of a load plan have the same syntax, but are compiled
+//! for a small machine, [`load::client`].
 //!
-//! What is absent: any code or schema shared with the reference server (`reference-server/`), which the harness is tested
-//! on. Both are written from the documents alone, so that one misreading must be made twice to pass.
+//! The harness shares no code and no schema with the reference server (`reference-server/`), on which it is tested.
+//! Both are written from the documents alone, so a misreading goes unnoticed only if it is made twice.
 
 pub mod syntax;
 

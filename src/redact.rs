@@ -1,4 +1,4 @@
-//! Keeps secrets out of everything that is written: reports, histories, findings, commands to reproduce.
+//! Keeps secrets out of everything that hubproof writes: reports, histories, findings, reproduction commands.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,35 +13,35 @@ use serde_json::Value;
 /// The text that replaces a secret.
 pub const MASK: &str = "***";
 
-/// Secrets shorter than this are masked only where they stand alone, as a word: `a1` must not eat into `data1`.
+/// Secrets shorter than this are masked only as whole words: the secret `a1` must not mask a part of `data1`.
 const SHORT: usize = 4;
 
-/// Replaces secrets in texts, in all the forms in which they travel: as they are, escaped for JSON, for a URL or a
-/// form, in base64 of either alphabet, alone or as part of something longer that was encoded.
+/// Replaces secrets in texts, in every form in which they are sent: plain, escaped for JSON, for a URL or a form, and
+/// in base64 of either alphabet, alone or inside a longer encoded text.
 ///
-/// A text must be masked before it is cut: half a secret is not recognised.
+/// Mask a text before cutting it: half a secret is not recognised.
 #[derive(Clone, Default)]
 pub struct Masker {
-    /// Every form of every secret, so that none is looked for twice.
+    /// Every form of every secret, so that no form is searched for twice.
     known: BTreeSet<String>,
     /// Batches of forms, each at least twice as large as the next, so that adding a secret does not rebuild all of
     /// them.
     batches: Vec<Batch>,
 }
 
-/// Forms that are searched for together.
+/// Forms that are searched for in one pass.
 #[derive(Clone)]
 struct Batch {
     forms: Vec<Form>,
     automaton: AhoCorasick,
-    /// A prefilter that quickly rules out texts without any of the forms; `None` with more forms than it takes.
+    /// A prefilter that quickly rules out texts without any of the forms; `None` if there are too many forms for it.
     quick: Option<packed::Searcher>,
 }
 
 #[derive(Clone)]
 struct Form {
     text: String,
-    /// Whether the form is masked only where it stands alone, as a word.
+    /// Whether the form is masked only as a whole word.
     only_word: bool,
 }
 
@@ -87,7 +87,7 @@ impl Masker {
         let mut masked = String::with_capacity(text.len());
         let mut shown_to = 0;
         for (start, end) in hidden {
-            // One that overlaps the last only makes it longer.
+            // A match that overlaps the previous one only extends it.
             if start >= shown_to {
                 masked.push_str(&text[shown_to..start]);
                 masked.push_str(MASK);
@@ -98,7 +98,7 @@ impl Masker {
         Cow::Owned(masked)
     }
 
-    /// Masks every text and every name in a value. Numbers stay as they are: secrets are texts.
+    /// Masks every text and every member name in a value. Numbers stay unchanged: secrets are texts.
     pub fn mask_value(&self, value: &mut Value) {
         match value {
             Value::String(text) => {
@@ -133,7 +133,7 @@ impl Masker {
         }
         let automaton = AhoCorasick::new(forms.iter().map(|form| &form.text));
         let quick = packed::Searcher::new(forms.iter().map(|form| &form.text));
-        // Fails only beyond 2^31 states, which no secrets reach.
+        // Fails only beyond 2^31 states, more than any set of secrets needs.
         self.batches.extend(automaton.ok().map(|automaton| Batch { forms, automaton, quick }));
     }
 }
@@ -149,12 +149,13 @@ fn stands_alone(text: &str, start: usize, end: usize) -> bool {
     !text[..start].ends_with(word) && !text[end..].starts_with(word)
 }
 
-/// What encodeURIComponent and RFC 3986 leave alone.
+/// All characters but RFC 3986's unreserved ones.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The characters that `encodeURIComponent` escapes.
 const COMPONENT: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'\'').remove(b'(').remove(b')');
-/// What may stand unescaped in a query.
+/// The characters that must be escaped in a query.
 const QUERY: &AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'%');
-/// What minijinja's `urlencode` leaves alone.
+/// The characters that minijinja's `urlencode` escapes.
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 fn forms(secret: &str) -> Vec<String> {
@@ -175,7 +176,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// Returns a percent-encoded text with its digits in lower case: `%2f` for `%2F`.
+/// Returns a percent-encoded text with its hex digits in lower case: `%2f` for `%2F`.
 fn lower_hex(encoded: &str) -> String {
     let mut parts = encoded.split('%');
     let mut lower = parts.next().unwrap_or_default().to_owned();
@@ -204,8 +205,8 @@ fn ascii_escaped(json: &str) -> String {
     escaped
 }
 
-/// Returns base64 of the secret, and the digits that only depend on the secret wherever it stands in what was encoded:
-/// a group of three bytes may begin one or two bytes before it and end after it.
+/// Returns the base64 of the secret, and the digits that depend on nothing else when the secret is inside a longer
+/// encoded text: the group of three bytes that contains its start may begin one or two bytes earlier.
 fn base64_forms(secret: &str) -> Vec<String> {
     let mut forms = Vec::new();
     for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
@@ -221,7 +222,7 @@ fn base64_forms(secret: &str) -> Vec<String> {
             let certain = bytes.len() * 8 / 6;
             let from = (before * 8).div_ceil(6);
             let digits = engine.encode(&bytes);
-            // Fewer would be found where the secret is not.
+            // Fewer digits would match in texts without the secret.
             if certain.saturating_sub(from) >= 6 {
                 forms.push(digits[from..certain].to_owned());
             }
@@ -327,7 +328,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_secret_remains_in_a_masked_text(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
-            // The mask itself could become part of one.
+            // The mask itself could become part of such a secret.
             prop_assume!(!secret.contains('*'));
             let masker = masker(&[&secret]);
             let text = format!("{before}{secret}{after}{secret}");

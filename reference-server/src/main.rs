@@ -1,4 +1,4 @@
-//! The reference server as a program of its own.
+//! The reference server as a standalone program.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use hubproof_reference::{Running, ServeArgs, run};
 
-/// The reference server of hubproof: hubs that do what their documents say, and break them on demand
+/// The reference server of hubproof: hubs that follow their specifications, and break them on demand
 #[derive(Parser)]
 #[command(name = "hubproof-reference", version)]
 struct Cli {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints one line per address. A closed stdout is no error: the hubs are still wanted.
+/// Prints one line per address. A closed stdout is not an error: the hubs continue to serve.
 fn announce(running: &Running) {
     let mut stdout = std::io::stdout().lock();
     for line in running.lines() {

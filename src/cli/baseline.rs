@@ -13,10 +13,10 @@ use crate::syntax::source::{FileId, Sources};
 
 #[derive(Args)]
 pub struct BaselineArgs {
-    /// A file of known failures (TOML): they do not fail the run; an entry that does not fail any more does
+    /// File of known failures (TOML) that do not fail the run; an entry that no longer fails is itself a failure
     #[arg(long = "baseline", value_name = "FILE")]
     read: Option<PathBuf>,
-    /// Write the current failures as a baseline; existing entries keep their reasons
+    /// Write the current failures to this baseline file; existing entries keep their reasons
     #[arg(long = "write-baseline", value_name = "FILE")]
     write: Option<PathBuf>,
 }

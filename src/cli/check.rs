@@ -30,42 +30,44 @@ use crate::syntax::source::Sources;
 pub struct CheckArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Only scenarios whose name matches: 'concierge/group-*', or 'seq'; or a scenario file outside the pack: path/to/it.yaml
+    /// Run only scenarios whose name matches, such as 'concierge/group-*' or 'seq'; or run a scenario file outside the
+    /// pack
     #[arg(long, value_name = "GLOB|FILE")]
     scenario: Vec<String>,
-    /// Only scenarios that check this rule
+    /// Run only scenarios that check this rule
     #[arg(long, value_name = "ID")]
     rule: Vec<String>,
-    /// List the selected scenarios, and the settings, hooks and needs of the protocol
+    /// List the selected scenarios with their needs, and the protocol's settings and hooks
     #[arg(long)]
     list: bool,
-    /// Run so many scenarios in parallel
+    /// Number of scenarios to run in parallel
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// Warnings fail the run
+    /// Fail the run on warnings
     #[arg(long)]
     strict: bool,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
     reports: Vec<String>,
-    /// Play everything N times; checks that fail only sometimes are reported as flaky
+    /// Run every scenario N times and report checks that fail only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
     /// Print one line per frame on stderr
     #[arg(long)]
     trace: bool,
-    /// List everything, even what is otherwise only counted
+    /// List items that are normally only counted
     #[arg(short, long)]
     verbose: bool,
-    /// The share of the pack's musts that must be judged, else the run is inconclusive (default: a third, if all is run)
+    /// Share of the pack's MUST rules that a run has to judge, or else it is inconclusive (default: a third for full
+    /// runs)
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     min_judged: Option<u8>,
-    /// Also run scenarios that may destroy the hub
+    /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
     destructive: bool,
-    /// Go on in the same run as if the proposed deviations were declared; each stays a failure
+    /// Assume each proposed deviation and continue the run; each is still a failure
     #[arg(long)]
     explore: bool,
-    /// Add the proposed deviations to this file, as entries of a target file with reasons to fill in
+    /// Append the proposed deviations to this file as target-file entries; fill in their reasons
     #[arg(long, value_name = "FILE")]
     write_deviations: Option<PathBuf>,
     #[command(flatten)]

@@ -12,14 +12,14 @@ use crate::load::validity::Validity;
 /// Compare two runs of `hubproof load`, metric by metric
 #[derive(Args)]
 pub struct CompareArgs {
-    /// The report of the earlier run, as `--report json=FILE` wrote it
+    /// Report of the earlier run, written with `--report json=FILE`
     a: PathBuf,
-    /// The report of the later run
+    /// Report of the later run
     b: PathBuf,
-    /// Exit with 1 if a metric is significantly worse by more than this, such as 5%
+    /// Exit with code 1 if a metric is significantly worse by more than this percentage, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     fail_on_regression: Option<f64>,
-    /// Seed of the bootstrap behind the confidence intervals
+    /// Seed of the bootstrap that computes the confidence intervals
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -20,13 +20,14 @@ const SHOWN: usize = 20;
 
 #[derive(Args)]
 pub struct ExecArgs {
-    /// Start the hub with this command, wait until it listens, stop it after the run; no shell is used: 'sh -c "..."' for one
+    /// Start the hub with this command and stop it after the run; not run in a shell, so use 'sh -c "..."' if you need
+    /// one
     #[arg(long = "exec", value_name = "CMD", conflicts_with = "fault")]
     command: Option<String>,
-    /// How long to wait for the hub to listen
+    /// How long to wait until the hub that `--exec` starts is listening
     #[arg(long = "exec-wait", value_name = "TIME", default_value = "30s", value_parser = config::parse_duration)]
     wait: Duration,
-    /// Write the hub's stdout and stderr to this file
+    /// Write the stdout and stderr of the hub that `--exec` starts to this file
     #[arg(long = "exec-log", value_name = "FILE")]
     log: Option<PathBuf>,
 }

@@ -27,38 +27,39 @@ use crate::syntax::source::Sources;
 
 #[derive(Args)]
 pub struct HubArgs {
-    /// The hub: ws:// or wss://
+    /// URL of the hub: ws:// or wss://
     #[arg(value_name = "URL")]
     pub url: Option<String>,
-    /// The protocol of the hub; without a URL, each of these (default: all)
+    /// Protocol the hub speaks; without a URL, protocols to run (repeatable; default: all)
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
-    /// A target file (TOML) that describes the hub: addresses, settings, secrets, hooks
+    /// Target file (TOML) that describes the hub: addresses, settings, secrets, hooks, deviations
     #[arg(long, value_name = "FILE")]
     pub target: Option<PathBuf>,
-    /// A setting of the hub, or any key of the target file: version=0.2.0, secrets.jwt_secret=..., patience=10s
+    /// Set a setting of the hub or any key of the target file: version=0.2.0, secrets.jwt_secret=..., patience=10s
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
     #[command(flatten)]
     pub own: PackArgs,
-    /// Warn, rather than fail, if the broken rule is only implied by the document
+    /// Warn instead of failing when the document only implies the broken rule
     #[arg(long)]
     pub stated_only: bool,
-    /// Time limit of a scenario
+    /// Time limit per scenario
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::parse_duration)]
     pub timeout: Duration,
-    /// Multiply every wait by this: 2 for a hub, or a machine, that is twice as slow
+    /// Multiply every waiting time by this factor, such as 2 for a hub or machine that is twice as slow
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     pub patience: f64,
     #[command(flatten)]
     pub exec: ExecArgs,
-    /// Trust the certificates in this file (PEM)
+    /// Trust the certificates in this PEM file in addition to the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Trust any certificate
     #[arg(long)]
     pub insecure: bool,
-    /// Switch on a fault of the built-in reference server, to see what a finding looks like: `hubproof serve --list-faults`
+    /// Switch on a fault of the built-in reference server to see how it is reported; `hubproof serve --list-faults`
+    /// lists them
     #[arg(long, value_name = "ID", conflicts_with_all = ["url", "target"])]
     pub fault: Option<String>,
 }

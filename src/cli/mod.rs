@@ -34,22 +34,22 @@ struct Arguments {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, or a broken scenario, pack or target; 3 inconclusive: nothing ran, or the hub cannot be reached";
+const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, or an error in a scenario, pack or target; 3 inconclusive: nothing ran, or the hub cannot be reached";
 
 #[derive(Subcommand)]
 enum Command {
     /// Test a hub against its protocol; without a URL, the built-in reference server
     Check(Box<check::CheckArgs>),
-    /// Fuzz a hub: send mutated messages and check that it stays correct; without a URL, the reference server
+    /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
     Fuzz(Box<fuzz::FuzzArgs>),
-    /// Load a hub with many virtual clients and measure it; without a URL, the reference server
+    /// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
     Load(Box<load::LoadArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
     Record(Box<record::RecordArgs>),
     Compare(compare::CompareArgs),
-    /// Inspect protocols: list, show, lint, validate
+    /// Work with protocol packs: list, show, lint, init, validate
     Packs(packs::PacksArgs),
 }
 

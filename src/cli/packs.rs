@@ -30,14 +30,14 @@ enum PacksCommand {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Show messages, rules and scenarios of a protocol, and which rules they prove
+    /// Show the messages, rules and scenarios of a protocol, and which scenarios prove which rules
     Show {
-        /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
+        /// Name of a built-in protocol, folder of a pack, or plain AsyncAPI document
         #[arg(required_unless_present = "pack", conflicts_with = "pack")]
         name: Option<String>,
         #[command(flatten)]
         own: PackArgs,
-        /// Only the rules, each with the scenarios that prove it
+        /// Show only the rules, each with the scenarios that prove it
         #[arg(long)]
         rules: bool,
         #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -46,40 +46,41 @@ enum PacksCommand {
     /// Report all errors in a pack and its scenarios
     #[command(visible_alias = "check")]
     Lint {
-        /// The folder of a pack, a plain AsyncAPI document, or the name of a built-in protocol
+        /// Name of a built-in protocol, folder of a pack, or plain AsyncAPI document
         #[arg(required_unless_present = "pack", conflicts_with = "pack")]
         directory: Option<PathBuf>,
         #[command(flatten)]
         own: PackArgs,
     },
-    /// Write a new pack to go on from, made of an AsyncAPI document or of a recording
+    /// Generate a starter pack from an AsyncAPI document or a recording
     Init(InitArgs),
     /// Validate a payload against the schema of a message
     Validate {
-        /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
+        /// Name of a built-in protocol, folder of a pack, or plain AsyncAPI document
         name: String,
+        /// Name of the message
         message: String,
-        /// A file with JSON; - is stdin
+        /// File that contains the payload as JSON; - reads stdin
         file: PathBuf,
-        /// What a plain AsyncAPI document describes: the hub, or a client of it
+        /// Whether a plain AsyncAPI document describes the operations of the hub or of a client
         #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
         perspective: Described,
     },
 }
 
-/// Where a new pack comes from, and where it goes.
+/// The source and the folder of a new pack.
 #[derive(Args)]
 struct InitArgs {
-    /// An AsyncAPI document, version 2 or 3
+    /// AsyncAPI document, version 2 or 3
     #[arg(required_unless_present = "from_recording", conflicts_with = "from_recording")]
     document: Option<PathBuf>,
-    /// A recording of `hubproof record` instead of a document
+    /// Generate the pack from a recording of `hubproof record` instead of a document
     #[arg(long, value_name = "FILE")]
     from_recording: Option<PathBuf>,
-    /// The folder of the pack, new or empty; by default named like the document
+    /// Folder to write the pack to, new or empty (default: named after the document)
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Whom the document describes: the hub, or a client of it
+    /// Whether the document describes the operations of the hub or of a client
     #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
     perspective: Described,
 }

@@ -28,11 +28,11 @@ pub struct Loaded {
 /// A protocol of the user's.
 #[derive(Args)]
 pub struct PackArgs {
-    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/; a
-    /// dialect, which has dialect.yaml; or a plain AsyncAPI document, version 2 or 3
+    /// Use your own pack instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/;
+    /// a dialect (a folder with dialect.yaml); or a plain AsyncAPI document, version 2 or 3
     #[arg(long, value_name = "PATH")]
     pub pack: Option<PathBuf>,
-    /// Whom a plain AsyncAPI document describes: the hub, or a client of it
+    /// Whether a plain AsyncAPI document describes the operations of the hub or of a client
     #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
     pub perspective: Described,
 }

@@ -21,26 +21,27 @@ const MAX_BYTES: usize = crate::syntax::source::MAX_FILE;
 /// Texts that wait to be written. With a full queue, the proxy waits.
 const QUEUE: usize = 1024;
 
-/// Run a proxy between clients and a hub that writes every text message to a file
+/// Record the messages between clients and a hub: run a proxy that writes every text message to a file
 ///
-/// Each line of the file is a JSON object with `time`, `connection` (a number from 1), `direction` (`to-hub` or `from-hub`)
-/// and `text`. The recording ends with Ctrl-C; beyond 16 MiB texts only pass. It holds what was sent, passwords and tokens
-/// included. `hubproof packs init --from-recording FILE` makes a draft of a pack of it.
+/// Each line of the file is a JSON object with `time`, `connection` (a number from 1), `direction` (`to-hub` or
+/// `from-hub`) and `text`. Press Ctrl-C to end the recording. Messages after the first 16 MiB are forwarded but not
+/// recorded. The file contains passwords and tokens exactly as they were sent. `hubproof packs init --from-recording
+/// FILE` generates a starter pack from it.
 #[derive(Args)]
 pub struct RecordArgs {
-    /// The hub, ws:// or wss://
+    /// URL of the hub: ws:// or wss://
     #[arg(value_name = "HUB_URL")]
     url: String,
-    /// Where to listen
+    /// Address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     listen: SocketAddr,
-    /// The recording, a new file
+    /// File to write the recording to; it must not exist
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
-    /// Trust the certificates in this PEM file besides the system's
+    /// Trust the certificates in this PEM file in addition to the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Accept any certificate
+    /// Trust any certificate
     #[arg(long)]
     insecure: bool,
 }

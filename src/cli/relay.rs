@@ -18,25 +18,26 @@ use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 use crate::transport::tls::client_config;
 
-/// Run a proxy between clients and a hub that changes one thing in what the hub sends
+/// Run a proxy between clients and a hub that makes one kind of change to the hub's messages
 ///
-/// Everything else passes unchanged. With `--seed` the change is chosen among all that follow from the protocol's documents
-/// and match `--change`, `--message`, `--member` and `--nth`. Without `--seed` exactly one change must match them; with no
-/// option at all nothing is changed. The number of changes is printed at the end.
+/// All other messages pass unchanged. The protocol's documents determine the possible changes; `--change`, `--message`,
+/// `--member` and `--nth` select among them. With `--seed`, one of the selected changes is picked at random. Without
+/// `--seed`, the options must select exactly one change; without any of these options, nothing is changed. At the end
+/// the relay prints how often it applied the change.
 #[derive(Args)]
 pub struct RelayArgs {
-    /// The hub, ws:// or wss://; not needed with --list
+    /// URL of the hub: ws:// or wss://; not needed with --list
     #[arg(value_name = "HUB_URL", required_unless_present = "list")]
     url: Option<String>,
-    /// Where to listen
+    /// Address to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     listen: SocketAddr,
-    /// The protocol of the hub
+    /// Protocol the hub speaks
     #[arg(long, value_name = "NAME", required_unless_present = "pack", conflicts_with = "pack")]
     protocol: Option<String>,
     #[command(flatten)]
     pack: protocol_files::PackArgs,
-    /// Choose a change at random: the same seed gives the same change
+    /// Pick a change at random; the same seed gives the same change
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Kind of change: drop, double, delay or reorder frames; remove, retype or alter a member
@@ -48,19 +49,19 @@ pub struct RelayArgs {
     /// Change this member, such as /data/id
     #[arg(long, value_name = "POINTER")]
     member: Option<String>,
-    /// Change only the n-th such frame, counted over all connections
+    /// Change only the Nth matching frame, counted across all connections
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     nth: Option<u64>,
-    /// List the changes that match the options, and exit
+    /// List the changes that match the options and exit
     #[arg(long)]
     list: bool,
     /// Format of the list
     #[arg(long, value_enum, default_value_t = ListFormat::Text, requires = "list")]
     format: ListFormat,
-    /// Trust the certificates in this PEM file besides the system's
+    /// Trust the certificates in this PEM file in addition to the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Accept any certificate
+    /// Trust any certificate
     #[arg(long)]
     insecure: bool,
 }

@@ -20,7 +20,8 @@ use crate::syntax::source::Sources;
 pub struct ServeArgs {
     #[command(flatten)]
     server: reference::ServeArgs,
-    /// Serve every instance that the scenarios of one protocol use, and write a target file for `hubproof check --target`
+    /// Serve every hub instance that the scenarios of a protocol need, and write a target file for `hubproof check
+    /// --target`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "sets"])]
     target_file: Option<PathBuf>,
 }

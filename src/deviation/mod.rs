@@ -1,8 +1,8 @@
-//! Declared deviations: how a hub departs from its document, so that a run can go on behind each of them.
+//! Declared deviations of a hub from its document. They let a run continue past each deviation.
 //!
-//! An entry translates frames in both directions: what was received is read as the document has it, and what is sent is
-//! written as the hub wants it. Every entry that applies to a frame is a finding of its own, against the rules it breaks.
-//! Pure data between the sockets and the engines; nothing here knows a protocol.
+//! An entry translates messages in both directions: received messages into the form of the document, sent messages into
+//! the form that the hub expects. Every entry that applies to a frame is a separate finding against the rules it
+//! breaks. Deviations are pure data between the sockets and the engines; nothing here knows a protocol.
 
 mod parse;
 mod place;
@@ -27,26 +27,26 @@ use crate::websocket::handshake::Dial;
 #[derive(Debug, Default)]
 pub struct Deviations {
     entries: Vec<Arc<Deviation>>,
-    /// The indices of those that translate what is sent, in the order in which they do.
+    /// The indices of the entries that translate sent messages, in the order in which they are applied.
     sent_order: Vec<usize>,
 }
 
 #[derive(Debug)]
 pub struct Deviation {
-    /// Why the hub departs, in the words of the user.
+    /// Why the hub deviates, in the words of the user.
     pub reason: String,
-    /// The rules that it breaks beside those that frames show.
+    /// The rules that the deviation breaks in addition to those that frames show to be broken.
     pub rules: Vec<RuleUse>,
-    /// Where it is declared; `None` for one that the tool assumes.
+    /// Where the deviation is declared; `None` if hubproof assumes it.
     pub span: Option<Span>,
     /// The entry as JSON.
     pub entry: Value,
     pub change: Change,
-    /// The directions in which it translates.
+    /// The directions in which the entry translates messages.
     pub way: Directions,
 }
 
-/// What is different. `message` is the index of a message in the pack; without one, every message is meant.
+/// The difference from the document. `message` is the index of a message in the pack; `None` means every message.
 #[derive(Debug)]
 pub enum Change {
     /// The message is recognised by these members instead of the documented ones.
@@ -55,14 +55,14 @@ pub enum Change {
     Spelled { message: Option<usize>, member: String, value: Value, spelled: Value },
     /// A member is at another place.
     Renamed { message: Option<usize>, member: String, renamed: String },
-    /// A documented member does not exist; conversations go on with `assume`, an expression over the message.
+    /// A documented member does not exist; conversations continue with `assume`, an expression over the message.
     Missing { message: Option<usize>, member: String, assume: Option<Arc<Template>> },
-    /// A member exists that is not documented.
+    /// The hub uses a member that is not documented.
     Added { message: Option<usize>, member: String, added: Value },
-    /// A member is of another type; each expression converts `value`.
+    /// A member has another type; each expression converts `value`.
     Converted { message: Option<usize>, member: String, from_hub: Option<Arc<Template>>, to_hub: Option<Arc<Template>> },
-    /// A documented message never comes, or not where the request fits `when`; conversations go on as if it had, with
-    /// these members.
+    /// The hub never sends a documented message, or does not send it if the request matches `when`. Conversations
+    /// continue as if the message had come with the members in `assume`.
     Absent { message: usize, after: After, when: Option<Matcher>, assume: Arc<Template> },
     /// The upgrade needs more than is documented.
     Upgrade { headers: Vec<(String, String)>, query: Vec<(String, String)>, subprotocols: Vec<String> },
@@ -70,11 +70,11 @@ pub enum Change {
     Setting { setting: String, value: Value },
 }
 
-/// What an absent message would have followed.
+/// The event after which an absent message should have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     Connection,
-    /// The message of this index, sent to the hub.
+    /// A message sent to the hub, by its index in the pack.
     Message(usize),
 }
 
@@ -95,7 +95,7 @@ impl Sightings {
 /// [`Sightings`] by index of the entry.
 pub type Seen = BTreeMap<usize, Sightings>;
 
-/// Adds what another conversation or thread saw.
+/// Adds the sightings of another conversation or thread.
 pub fn add_seen(seen: &mut Seen, others: &Seen) {
     for (index, other) in others {
         seen.entry(*index).or_default().add(*other);
@@ -105,7 +105,7 @@ pub fn add_seen(seen: &mut Seen, others: &Seen) {
 impl Deviations {
     fn new(entries: Vec<Arc<Deviation>>) -> Self {
         let mut sent_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.to_hub).collect();
-        // A place is that of the document, so what it is in gets its other name later.
+        // Places are those of the document, so an enclosing member gets its other name later.
         sent_order.sort_by_key(|index| entries[*index].rank());
         Self { entries, sent_order }
     }
@@ -162,23 +162,23 @@ impl Deviations {
 }
 
 impl Deviation {
-    /// Whether the tool assumes it, so that it is a failure like any other.
+    /// Whether hubproof assumes the deviation, which makes it a failure like any other.
     pub fn is_assumed(&self) -> bool {
         self.span.is_none()
     }
 
-    /// Whether it is about a message that never follows this.
+    /// Whether the deviation is about a message that never comes after `this`.
     pub fn is_absent_after(&self, this: After) -> bool {
         matches!(self.change, Change::Absent { after, .. } if after == this)
     }
 
-    /// Whether what a run saw of it shows that the hub does as documented, so that the entry has to be deleted.
+    /// Whether the sightings of a run show that the hub follows its document here, so that the entry has to be deleted.
     pub fn is_stale(&self, seen: Sightings) -> bool {
         let Sightings { observed, contradicted } = seen;
         match self.change {
-            // That a message does not come is assumed before it can be seen.
+            // The absence of a message is assumed before it can be observed.
             Change::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
-            // Every upgrade has it; it was tried without.
+            // Every upgrade applies the entry; a sighting against it means that an upgrade succeeded without the entry.
             Change::Upgrade { .. } => contradicted > 0,
             _ => contradicted > 0 && observed == 0,
         }
@@ -190,7 +190,7 @@ fn pointer(name: &str) -> String {
     format!("/{}", escape(name))
 }
 
-/// Returns the name of an entry in reports: they are counted from 1.
+/// Returns the name of an entry in reports, which count entries from 1.
 pub fn name(index: usize) -> String {
     format!("deviation:{}", index + 1)
 }

@@ -1,4 +1,4 @@
-//! The places that the pointer of an entry means in a message: `*` is every item of a list.
+//! Resolves the pointers of entries to places in a message: `*` matches every item of a list.
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 /// The token of a pointer that stands for every item of a list.
 const EVERY: &str = "*";
 
-/// Changes a message at every place that a pointer means; `None` where nothing was changed. It is copied once, with the first
-/// change: a list of the hub may be long.
+/// Changes a message at every place that a pointer matches; returns `None` if nothing was changed. The message is
+/// copied only once, at the first change, because a list of the hub may be long.
 pub fn everywhere(json: &Value, pointer: &str, change: impl Fn(&mut Cow<'_, Value>, &str)) -> Option<Value> {
     let mut done = Cow::Borrowed(json);
     for place in places(json, pointer) {
@@ -20,7 +20,7 @@ pub fn everywhere(json: &Value, pointer: &str, change: impl Fn(&mut Cow<'_, Valu
     }
 }
 
-/// Returns the places that a pointer means in a message.
+/// Returns the places in a message that a pointer matches.
 pub fn places(json: &Value, pointer: &str) -> Vec<String> {
     let (list, rest) = innermost(pointer);
     let Some(list) = list.strip_suffix("/*") else { return vec![pointer.to_owned()] };
@@ -31,12 +31,12 @@ pub fn places(json: &Value, pointer: &str) -> Vec<String> {
     places(json, list).into_iter().flat_map(items).collect()
 }
 
-/// Returns a pointer with the first item of each list in place of `*`.
+/// Returns a pointer with each `*` replaced by the index of the first item.
 pub fn first(pointer: &str) -> String {
     pointer.split('/').map(|token| if token == EVERY { "0" } else { token }).collect::<Vec<_>>().join("/")
 }
 
-/// Returns a pointer into a message with `*` in place of each index of a list item.
+/// Returns a pointer into a message with each index of a list item replaced by `*`.
 pub fn general(json: &Value, pointer: &str) -> String {
     let mut inside = Some(json);
     let mut general = String::new();
@@ -53,7 +53,7 @@ pub fn general(json: &Value, pointer: &str) -> String {
     general
 }
 
-/// Returns the part of a pointer up to the items of the innermost list, and the rest; the first is empty without a list.
+/// Splits a pointer after the `*` of the innermost list; the first part is empty if there is no list.
 pub fn innermost(pointer: &str) -> (&str, &str) {
     let ends = |(place, _): &(usize, &str)| matches!(pointer.as_bytes().get(place + 2), None | Some(b'/'));
     let list = pointer.rmatch_indices("/*").find(ends).map_or(0, |(place, _)| place + 2);

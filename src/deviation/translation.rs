@@ -39,10 +39,10 @@ impl Names for Scope<'_> {
 }
 
 impl Deviations {
-    /// Translates a received message to the form of the document; `None` where no entry applies.
+    /// Translates a received message to the form of the document; returns `None` if no entry applies.
     pub fn received(&self, pack: &Pack, raw: &Value, world: &Arc<World>) -> Option<Translated> {
         let mut done = Translated { json: Value::Null, by: Vec::new() };
-        // One entry may make the message recognisable for another, whatever their order.
+        // An entry may make the message recognisable for another one, in any order.
         loop {
             let json = if done.by.is_empty() { raw } else { &done.json };
             let open = self.entries.iter().enumerate().filter(|(index, _)| !done.by.contains(index));
@@ -59,7 +59,7 @@ impl Deviations {
         (!done.by.is_empty()).then_some(done)
     }
 
-    /// Translates a message to be sent to the form of the hub; `None` where no entry applies.
+    /// Translates a message that will be sent to the form of the hub; returns `None` if no entry applies.
     pub fn sent(&self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Translated> {
         let mut done = Translated { json: Value::Null, by: Vec::new() };
         for index in &self.sent_order {
@@ -76,27 +76,28 @@ impl Deviations {
         (!done.by.is_empty()).then_some(done)
     }
 
-    /// Translates the text of a message to be sent. A text with a member twice is left as it is: it has no other form.
+    /// Translates the text of a message that will be sent. A text with a duplicate member stays unchanged: its value
+    /// would lose one of the two.
     pub fn sent_text(&self, pack: &Pack, text: &str, world: &Arc<World>) -> Option<Translated> {
         if self.is_empty() {
             return None;
         }
         let json: Value = serde_json::from_str(text).ok()?;
-        // With a member twice, there are more in the text than in its value.
+        // A duplicate member makes the text have more members than its value.
         if members_in(text) != members_of(&json) {
             return None;
         }
         self.sent(pack, &json, world)
     }
 
-    /// Whether an entry is only about what is sent to the hub, so that no frame of the hub can show it.
+    /// Whether an entry is only about messages to the hub, so that no frame from the hub can show it.
     pub fn is_only_sent(&self, pack: &Pack, index: usize) -> bool {
         let entry = &self.entries[index];
         !entry.way.from_hub || entry.message().is_some_and(|message| !pack.messages[message].directions.from_hub)
     }
 
-    /// Counts in `seen` which entries applied to a received message, and which it contradicts, as it has the documented
-    /// form. `json` is the message as the document has it, `by` are the entries that were needed for that.
+    /// Counts in `seen` which entries applied to a received message, and which it contradicts because it has the
+    /// documented form. `json` is the message in the form of the document, `by` lists the entries that translated it.
     pub fn count(&self, pack: &Pack, json: &Value, by: &[usize], world: &Arc<World>, seen: &mut Seen) {
         for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.from_hub) {
             if by.contains(&index) {
@@ -109,7 +110,7 @@ impl Deviations {
         }
     }
 
-    /// Returns the messages that never come after a connection has opened, each with the index of its entry.
+    /// Returns the messages that never come after a connection opens, each with the index of its entry.
     pub fn absent_after_connection(&self, pack: &Pack, world: &Arc<World>) -> Vec<(usize, Value)> {
         self.absent(pack, &Value::Null, world, |after| after == After::Connection)
     }
@@ -135,7 +136,7 @@ impl Deviations {
                 return None;
             }
             let mut value = pack.messages[*message].template();
-            // An expression that fails leaves the example as it is.
+            // If the expression fails, the example stays as it is.
             let assumed = assume.eval(&Scope { names: &[("request", request)], world }).unwrap_or(Value::Null);
             merge(&mut value, &assumed);
             Some((index, value))
@@ -145,7 +146,7 @@ impl Deviations {
 }
 
 impl Deviation {
-    /// The message that it is about; `None` for all of them.
+    /// Returns the message that the entry is about; `None` if it is about all messages.
     pub fn message(&self) -> Option<usize> {
         match &self.change {
             Change::Instead { message, .. } | Change::Absent { message, .. } => Some(*message),
@@ -158,8 +159,8 @@ impl Deviation {
         }
     }
 
-    /// Orders the entries for a message to be sent: other forms of the message first, then what is deepest inside, and of
-    /// that its name last.
+    /// Returns the sort key of the entry for sent messages: other forms of the whole message come first, then the
+    /// deepest members; a rename comes after other changes at the same depth.
     pub(super) fn rank(&self) -> (Reverse<usize>, bool) {
         let depth = |member: &str| member.matches('/').count();
         match &self.change {
@@ -174,7 +175,7 @@ impl Deviation {
         }
     }
 
-    /// Returns the documented form of a message of the hub; `None` where this entry does not apply.
+    /// Returns the documented form of a message from the hub; `None` if this entry does not apply.
     fn documented(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
         match &self.change {
             Change::Instead { message, like } => {
@@ -206,11 +207,11 @@ impl Deviation {
                     None => pack.recognise(json, Way::FromHub)?,
                 };
                 let example = documented.template().pointer(&first(member)).cloned();
-                // Only messages that have it in the document lack it.
+                // Only a message that has the member in the document can lack it.
                 if message.is_none() && example.is_none() {
                     return None;
                 }
-                // An expression that fails leaves the example.
+                // If the expression fails, the value of the example is used.
                 let assume =
                     assume.as_ref().and_then(|assume| assume.eval(&Scope { names: &[("message", json)], world }).ok());
                 let value = assume.or(example).unwrap_or(Value::Null);
@@ -226,7 +227,7 @@ impl Deviation {
         }
     }
 
-    /// Returns the hub's form of a documented message; `None` where this entry does not apply.
+    /// Returns the hub's form of a documented message; `None` if this entry does not apply.
     fn of_hub(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
         match &self.change {
             Change::Instead { message, like } => {
@@ -238,7 +239,7 @@ impl Deviation {
                 merge(&mut json, &Value::Object(like.clone()));
                 Some(json)
             }
-            // The two change places: what is not documented must stay unknown to the hub.
+            // The two values swap: a value that is not documented must stay unknown to the hub.
             Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, place| {
                 let other = match json.pointer(place) {
                     Some(found) if found == value => spelled,
@@ -259,7 +260,7 @@ impl Deviation {
         }
     }
 
-    /// Whether a message to which it did not apply shows that the hub does as documented.
+    /// Whether a message to which the entry did not apply shows that the hub follows its document.
     fn contradicted(&self, json: &Value, world: &Arc<World>) -> bool {
         let values = |member: &str| places(json, member).into_iter().filter_map(|place| json.pointer(&place));
         match &self.change {
@@ -270,12 +271,12 @@ impl Deviation {
             Change::Converted { member, from_hub: Some(from_hub), .. } => {
                 values(member).next().is_some() && converted(json, member, from_hub, world).is_none()
             }
-            // An absent message contradicts its entry where it comes in time, see `interpreter::deviation`.
+            // An absent message contradicts its entry if it comes in time; see `interpreter::deviation`.
             Change::Absent { .. } | Change::Converted { .. } | Change::Upgrade { .. } | Change::Setting { .. } => false,
         }
     }
 
-    /// Returns what is different, in one line.
+    /// Describes the difference in one line.
     pub fn describe(&self, pack: &Pack) -> String {
         let of = |message: &Option<usize>| match message {
             Some(message) => format!("`{}`", pack.messages[*message].name),
@@ -315,7 +316,7 @@ impl Deviation {
     }
 }
 
-/// Returns how many members a JSON text has, in all its objects.
+/// Counts the members of all objects in a JSON text.
 fn members_in(text: &str) -> usize {
     let (mut members, mut inside, mut escaped) = (0, false, false);
     for byte in text.bytes() {
@@ -330,7 +331,7 @@ fn members_in(text: &str) -> usize {
     members
 }
 
-/// Returns how many members a value has, in all its objects.
+/// Counts the members of all objects in a value.
 fn members_of(json: &Value) -> usize {
     match json {
         Value::Object(members) => members.len() + members.values().map(members_of).sum::<usize>(),
@@ -339,7 +340,7 @@ fn members_of(json: &Value) -> usize {
     }
 }
 
-/// Removes a member; `None` where it is not there.
+/// Removes a member; returns `None` if it does not exist.
 fn without(json: &Value, member: &str) -> Option<Value> {
     everywhere(json, member, |json, place| {
         if json.pointer(place).is_some() {
@@ -348,7 +349,7 @@ fn without(json: &Value, member: &str) -> Option<Value> {
     })
 }
 
-/// Moves a member; `None` where it is not there, or another is at its new place. Both places are in the same list.
+/// Moves a member; returns `None` if it does not exist or its new place is taken. Both places are in the same list.
 fn moved(json: &Value, from: &str, to: &str) -> Option<Value> {
     let (inside_from, inside_to) = (innermost(from).1, innermost(to).1);
     everywhere(json, from, |json, from| {
@@ -360,7 +361,7 @@ fn moved(json: &Value, from: &str, to: &str) -> Option<Value> {
     })
 }
 
-/// Converts a member; `None` where it is absent, cannot be converted, or stays the same.
+/// Converts a member; returns `None` if it is absent, cannot be converted, or stays the same.
 fn converted(json: &Value, member: &str, by: &Template, world: &Arc<World>) -> Option<Value> {
     everywhere(json, member, |json, place| {
         let Some(value) = json.pointer(place) else { return };

@@ -1,5 +1,5 @@
-//! A reproducible random number generator for each case: the case is the same whichever worker plays it, and in
-//! whatever order cases are played.
+//! A reproducible random number generator for each case: a case does not depend on the worker that plays it or on the
+//! order of the cases.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 pub struct Dice(StdRng);
 
 impl Dice {
-    /// Creates the generator of case `number` of the run `seed`: the same on every machine.
+    /// Creates the generator of case `number` of a run with this seed: the same on every machine.
     pub fn of(seed: u64, number: u64) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(seed.to_le_bytes());
@@ -32,7 +32,7 @@ impl Dice {
         self.0.random()
     }
 
-    /// Returns true with the probability 1 / `n`.
+    /// Returns true with probability 1 / `n`.
     pub fn once_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
@@ -47,7 +47,7 @@ impl Dice {
         self.0.random()
     }
 
-    /// Returns the underlying generator, for libraries that draw by themselves.
+    /// Returns the underlying generator, for libraries that draw their own numbers.
     pub fn source(&mut self) -> &mut impl Rng {
         &mut self.0
     }

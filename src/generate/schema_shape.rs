@@ -1,5 +1,5 @@
-//! What a schema demands of one member of a message, with its combinators merged: allowed types, members, bounds.
-//! Generated values and mutations are derived from it; the validator decides whether they are valid.
+//! The demands of a schema on one member of a message, with combinators merged: allowed types, members, bounds.
+//! Generated values and mutations are derived from them; the validator decides whether those are valid.
 
 use std::collections::BTreeSet;
 
@@ -14,14 +14,14 @@ pub struct Shape<'a> {
     schemas: Vec<&'a Value>,
 }
 
-/// Most nested combinators and references that are followed.
+/// The depth to which nested combinators and references are followed.
 const DEPTH: usize = 16;
 
-/// How alternatives (`anyOf`, `oneOf`, `if`) are treated.
+/// How to treat alternatives (`anyOf`, `oneOf`, `if`).
 pub enum Branches<'d> {
-    /// All are merged: the members of any form of the message.
+    /// Merge all, to get the members of every form of the message.
     All,
-    /// One is drawn: a payload has one form.
+    /// Draw one: a payload has one form.
     One(&'d mut Dice),
 }
 
@@ -34,7 +34,7 @@ impl<'a> Shape<'a> {
     }
 
     fn add(&mut self, schema: &'a Value, branches: &mut Branches<'_>, depth: usize) {
-        // A reference may lead back to a schema that has been added.
+        // A reference may lead back to a schema that was already added.
         let here = self.schemas.iter().any(|before| std::ptr::eq(*before, schema));
         if depth > DEPTH || here || !schema.is_object() {
             return;
@@ -205,12 +205,12 @@ impl<'a> Shape<'a> {
         })
     }
 
-    /// Returns the greatest of the lower bounds under a keyword.
+    /// Returns the greatest of the lower bounds that a keyword sets.
     pub fn least(&self, keyword: &'static str) -> Option<f64> {
         self.each(keyword).filter_map(Value::as_f64).reduce(f64::max)
     }
 
-    /// Returns the least of the upper bounds under a keyword.
+    /// Returns the least of the upper bounds that a keyword sets.
     pub fn most(&self, keyword: &'static str) -> Option<f64> {
         self.each(keyword).filter_map(Value::as_f64).reduce(f64::min)
     }

@@ -1,20 +1,21 @@
-//! Values that a schema allows: its bounds, its unions, all combinations of optional members, and, where anything is
-//! allowed, values on which parsers often fail. The caller has to validate them: `not` and contradictions are ignored.
+//! Values that a schema allows: its bounds, its unions, all combinations of optional members, and, where the schema
+//! allows anything, values on which parsers often fail. The caller has to validate them: `not` and contradictions are
+//! ignored.
 
 use serde_json::{Map, Number, Value, json};
 
 use super::rng::Dice;
 use super::schema_shape::{Branches, Shape};
 
-/// Levels down to which optional parts are generated.
+/// The depth to which optional parts are generated.
 const DEPTH: usize = 6;
-/// Most optional members or items of one value.
+/// The most optional members or items of one value.
 const WIDTH: usize = 5;
-/// Most levels, and most values in all: a schema may require an infinite value.
+/// The most levels, and the most values in total: a schema may require an infinite value.
 const DEEPEST: usize = 32;
 const MOST: usize = 4_000;
 
-/// Returns a value for `shape`. It may be invalid: `not`, and bounds that contradict each other, are ignored.
+/// Returns a value for `shape`, possibly an invalid one: `not` and contradictory bounds are ignored.
 pub fn value(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     made(shape, dice, 0, &mut MOST.clone())
 }
@@ -49,7 +50,7 @@ fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> V
 fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
     let required = shape.required();
     let mut members = Map::new();
-    // All optional members, none, or each with some probability, so that all combinations of a few occur.
+    // All optional members, none, or each with some probability: then every combination of a few members occurs.
     let share = *dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
     for name in shape.members() {
         if *left == 0 {
@@ -93,7 +94,7 @@ fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> V
     Value::Array(items)
 }
 
-/// Draws an integer: a bound, its neighbour, or what overflows the usual types.
+/// Draws an integer: a bound, its neighbour, a limit of the usual integer types, or any number between the bounds.
 fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     const WIDE: [i64; 14] = [
         0,
@@ -152,14 +153,14 @@ fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     let free = {
         let low = [least, above].into_iter().flatten().reduce(f64::max).unwrap_or(-1e6);
         let high = [most, below].into_iter().flatten().reduce(f64::min).unwrap_or(low.abs() * 2.0 + 1e6);
-        // Never the lower bound itself, which may be excluded.
+        // The result is never the lower bound, which may be exclusive.
         high - (high - low) * dice.fraction() * 0.999
     };
     let chosen = if dice.once_in(2) { dice.pick(&edges).copied().unwrap_or(free) } else { free };
     Number::from_f64(if within(&chosen) { chosen } else { free }).map_or(Value::Null, Value::Number)
 }
 
-/// Returns lower and upper bound for integers; exclusive ones are moved by one.
+/// Returns the lower and upper bound for integers, with exclusive bounds moved by one.
 fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
     let above = shape.least("exclusiveMinimum").map(|bound| bound.floor() + 1.0);
     let below = shape.most("exclusiveMaximum").map(|bound| bound.ceil() - 1.0);
@@ -168,7 +169,7 @@ fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
     (low, high)
 }
 
-/// Texts that can always be sent and that receivers often mishandle.
+/// Valid texts that receivers often mishandle.
 pub const UNUSUAL_TEXTS: [&str; 17] = [
     "",
     " ",
@@ -202,7 +203,7 @@ fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
     }
     let mut text = match dice.below(8) {
         0..=2 => name(dice),
-        // Rarely a long one, of the size of common buffers.
+        // Rarely, a long text of the size of common buffers.
         3 if dice.once_in(8) => "x".repeat(*dice.pick(&[127, 128, 255, 256, 1000, 4096]).unwrap_or(&127)),
         _ => dice.pick(&UNUSUAL_TEXTS).copied().unwrap_or_default().to_owned(),
     };
@@ -216,13 +217,13 @@ fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
     }
 }
 
-/// Longest text that is generated for a regular expression.
+/// The longest text generated for a regular expression.
 const LONGEST: usize = 1 << 16;
 
-/// Returns a text that matches a regular expression; `None` where that cannot be generated (look-around, back
-/// references, too long a text).
+/// Returns a text that matches a regular expression; `None` if none can be generated (look-around, back references, or
+/// a text beyond [`LONGEST`]).
 fn fitting(pattern: &str, dice: &mut Dice) -> Option<String> {
-    // A pattern without anchors may match anywhere; it is treated as one of the whole text.
+    // A pattern without anchors may match anywhere; here it has to match the whole text.
     let hir =
         regex_syntax::ParserBuilder::new().build().parse(pattern.trim_start_matches('^').trim_end_matches('$')).ok()?;
     if hir.properties().minimum_len().is_some_and(|least| least > LONGEST) || within_bounds(&hir) > LONGEST {
@@ -294,7 +295,7 @@ pub fn anything(dice: &mut Dice, depth: usize) -> Value {
     match dice.below(kinds) {
         0 => Value::Null,
         1 => Value::Bool(dice.once_in(2)),
-        // More than a signed 64-bit integer holds.
+        // Overflows a signed 64-bit integer.
         2 if dice.once_in(6) => json!(u64::MAX),
         2 => integer(&Shape::default(), dice),
         3 => number(&Shape::default(), dice),
@@ -341,7 +342,7 @@ mod tests {
             fit += usize::from(validator.is_valid(&value));
             seen.insert(value.to_string());
         }
-        // A failing `if` cannot be constructed, so that some values do not fit.
+        // The generator cannot make an `if` fail on purpose, so some values are invalid.
         assert!(fit >= 850, "{fit} of 1000 fit {schema}");
         assert!(seen.len() >= kinds, "{} different of {schema}", seen.len());
     }

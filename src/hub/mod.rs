@@ -1,4 +1,4 @@
-//! The hub under test beside its sockets: hooks, its process, and the supervisor that restarts it.
+//! The hub under test, apart from its sockets: its hooks, its process, and the supervisor that restarts it.
 
 pub mod hook;
 pub mod prepare;

@@ -17,7 +17,7 @@ use crate::reference::hubs::EmbeddedHubs;
 use crate::scenario::{Program, Shared};
 use crate::transport::{Endpoint, MemoryBudget, tls};
 
-/// How many messages of [`LONGEST_MESSAGE`] bytes fit into the memory budget of a hub; further ones wait.
+/// The number of messages of [`LONGEST_MESSAGE`] bytes that fit into the memory budget of a hub; further ones wait.
 const LONG_MESSAGES: usize = 4;
 
 /// A protocol and the hub that is tested with it.
@@ -27,15 +27,15 @@ pub struct Subject {
     pub shared: Arc<Shared>,
     pub programs: Vec<Arc<Program>>,
     pub target: Target,
-    /// The reference server, if it is the target: exclusive scenarios get a hub of their own.
+    /// The reference server, if it is the target: each exclusive scenario gets its own hub.
     pub embedded: Option<Arc<EmbeddedHubs>>,
     /// Hubs that the run can start, each with the indices of the instances it serves.
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
-    /// How the hub departs from its document.
+    /// How the hub deviates from its document.
     pub deviations: Arc<Deviations>,
 }
 
-/// An instance of a target with all that is needed to connect.
+/// An instance of a target, with everything needed to connect to it.
 #[derive(Clone)]
 pub struct Site {
     pub name: String,
@@ -44,16 +44,16 @@ pub struct Site {
     pub hooks: BTreeMap<String, HookSpec>,
     /// Certificates that hooks trust; `None` if no hook uses TLS.
     pub trust: Option<Trust>,
-    /// The settings by name, the protocol's defaults included.
+    /// The settings by name, including the protocol's defaults.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
     /// The process of the hub, if the run can start it.
     pub process: Option<Arc<HubProcess>>,
-    /// Memory for the long messages of all connections to this hub.
+    /// The memory budget for long messages, shared by all connections to this hub.
     pub room: MemoryBudget,
 }
 
-/// An error in a target, found before anything has run.
+/// An error in a target, found before anything runs.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("{0}")]
@@ -62,7 +62,7 @@ pub enum SetupError {
     Need(String),
 }
 
-/// A hub on which scenarios can be played.
+/// A hub that is ready to play scenarios on.
 pub struct Prepared {
     /// The instant that corresponds to `now_ms` of the options.
     pub(crate) begun: Instant,
@@ -70,9 +70,9 @@ pub struct Prepared {
     pub(crate) target: Target,
     pub(crate) embedded: Option<Arc<EmbeddedHubs>>,
     pub(crate) masker: Arc<Masker>,
-    /// Most connections at a time, at least one.
+    /// The most connections at a time; at least one.
     pub(crate) connections: usize,
-    /// Whether pack or target limit the number of connections, so that no more may be open.
+    /// Whether the pack or the target sets this limit, so that no more connections may be open.
     pub(crate) limited: bool,
     pub(crate) budget: Arc<Semaphore>,
     /// Read-locked by scenarios that share the hub, write-locked by those that must be alone on it.
@@ -82,7 +82,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Whether the run can start further hubs: an isolated scenario then gets one of its own.
+    /// Whether the run can start further hubs, so that an isolated scenario gets its own.
     pub fn is_ours(&self) -> bool {
         self.embedded.is_some()
     }
@@ -98,7 +98,8 @@ impl Prepared {
     }
 }
 
-/// Returns a masker for every secret of the target: those under `secrets`, and settings that the protocol declares secret.
+/// Returns a masker for all secrets of the target: those under `secrets`, and settings that the protocol declares
+/// secret.
 pub fn masker(subject: &Subject) -> Masker {
     let declared = |name: &str| subject.shared.settings.get(name).is_some_and(|setting| setting.secret);
     let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
@@ -106,7 +107,7 @@ pub fn masker(subject: &Subject) -> Masker {
     Masker::new(subject.target.secrets().chain(set))
 }
 
-/// Returns the settings of an instance by name, the protocol's defaults included.
+/// Returns the settings of an instance by name, including the protocol's defaults.
 pub fn settings(subject: &Subject, instance: &Instance) -> BTreeMap<String, Value> {
     let defaults = subject.shared.settings.iter();
     let defaults = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
@@ -127,7 +128,7 @@ pub fn trust(target: &Target) -> Result<Option<Trust>, SetupError> {
     used.then(|| Trust::new(&target.tls)).transpose().map_err(|error| SetupError::Tls(error.to_string()))
 }
 
-/// Parses the addresses of a target and collects what is needed to connect to them.
+/// Parses the addresses of a target and collects everything needed to connect to them.
 ///
 /// # Errors
 ///
@@ -184,6 +185,6 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     }))
 }
 
-/// The longest message that is accepted, in bytes. The longest that a built-in protocol allows has 10 MiB; the limit
-/// keeps a hub that sends endless messages from exhausting memory.
+/// The most bytes of a message that is accepted. The built-in protocols allow at most 10 MiB; the limit keeps a hub
+/// that sends endless messages from exhausting memory.
 pub(crate) const LONGEST_MESSAGE: usize = 12 << 20;

@@ -1,9 +1,10 @@
-//! Supervises a hub that the run starts, or that a hook can start again: restarts it after a crash or a hang, and finds
-//! the scenario that caused it.
+//! Supervises a hub that the run starts, or that a hook can restart: restarts it after a crash or a hang, and finds the
+//! scenario that caused the crash.
 //!
 //! Several scenarios share a hub, so a crash cannot be attributed at once. All scenarios that were running are played
-//! once more, each alone on a fresh hub. One that crashes it again fails its `process` check; the results of the second
-//! play replace those of the first. A crash that no scenario reproduces is attributed to none and still fails the run.
+//! again, each alone on a fresh hub. A scenario that crashes the hub again fails its `process` check; the results of
+//! the second play replace those of the first. A crash that no scenario reproduces stays unattributed and still fails
+//! the run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,19 +15,20 @@ use tokio::time::Instant;
 use crate::event::{CheckReport, Crash, Detail, Excerpt, ProcessReport, ScenarioReport, Verdict};
 use crate::hub::process::{self, GRACE, Launch, Running, StartError, Starter, Terminated};
 
-/// Name of the check that the hub's process keeps running during a scenario.
+/// The name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
-/// After so many crashes the hub is not started again in this run.
+/// The number of crashes after which the hub is not started again in this run.
 pub const MOST_CRASHES: usize = 10;
-/// How long to wait for the end of the process after a failure: connections may close a moment before it ends.
+/// How long to wait for the process to end after a failure: its connections may close a moment earlier.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Pause between attempts to start the hub again: connections of the previous process may keep its port for a while.
+/// The pause between attempts to start the hub again: connections of the previous process may keep its port for a
+/// while.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How many lines of the hub's log are in the report of a crash, and of the run.
+/// The number of lines of the hub's log in the report of a crash, and in that of the run.
 const CRASH_LINES: usize = 20;
 const RUN_LINES: usize = 200;
 
-/// A hub that can be started, running for the whole run.
+/// A hub that the run can start, supervised for the whole run.
 pub struct HubProcess {
     launch: Launch,
     /// Held while the hub is started or stopped.
@@ -37,11 +39,11 @@ pub struct HubProcess {
 /// How a scenario uses the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Play {
-    /// On a hub that may have played, or be playing, other scenarios.
+    /// On a hub that other scenarios have used or are using.
     Shared,
-    /// On a fresh hub, alone.
+    /// Alone on a fresh hub.
     Alone,
-    /// On a hub that may end and is not used again.
+    /// On a hub that may end and that no other scenario uses afterwards.
     Destructive,
 }
 
@@ -54,7 +56,7 @@ pub struct ActivePlay {
 
 /// An end of the hub's process during a scenario.
 pub struct ProcessEnd {
-    /// Whether the hub had played no other scenario.
+    /// Whether no other scenario was played on the process.
     pub alone: bool,
     crash: Crash,
 }
@@ -62,26 +64,26 @@ pub struct ProcessEnd {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Started processes that may not be gone yet.
+    /// Started processes that may still be running.
     terminating: Vec<Terminated>,
-    /// Number of starts.
+    /// The number of starts.
     generation: usize,
     /// Whether the current process has ended by itself.
     crashed: bool,
-    /// Scenarios played by the current process.
+    /// The number of scenarios played on the current process.
     played: usize,
-    /// Scenarios being played, with their generation.
+    /// The scenarios being played, with their generations.
     playing: BTreeMap<usize, (usize, String)>,
     numbers: usize,
     last: Option<String>,
     lenient: bool,
-    /// Index into the report's crashes, by generation.
+    /// Indices into the report's crashes, by generation.
     crashes: BTreeMap<usize, usize>,
     report: ProcessReport,
 }
 
 impl HubProcess {
-    /// `command` is the hub's command as reports show it.
+    /// Creates a hub that is not yet started; `command` is its command as reports show it.
     pub fn new(launch: Launch, command: String, instances: Vec<String>) -> Arc<Self> {
         let elsewhere = !matches!(launch.by, Starter::Command(_));
         let report = ProcessReport { command, instances, elsewhere, ..ProcessReport::default() };
@@ -89,7 +91,8 @@ impl HubProcess {
         Arc::new(Self { launch, switching: tokio::sync::Mutex::default(), state })
     }
 
-    /// Whether the run starts the hub by a command. One that a hook starts again runs when the run begins.
+    /// Whether the run starts the hub with a command. A hub that a hook restarts is already running when the run
+    /// begins.
     pub fn is_by_command(&self) -> bool {
         matches!(self.launch.by, Starter::Command(_))
     }
@@ -98,7 +101,7 @@ impl HubProcess {
     ///
     /// # Errors
     ///
-    /// [`StartError`]; then nothing of it runs.
+    /// [`StartError`]; in that case no process of the hub is left.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
         let _switching = self.switching.lock().await;
         if !self.is_by_command() {
@@ -108,11 +111,11 @@ impl HubProcess {
         self.begin().await
     }
 
-    /// Registers a scenario; starts the hub again first if it has crashed or must be fresh.
+    /// Registers a scenario; first restarts the hub if it has crashed or must be fresh.
     ///
     /// # Errors
     ///
-    /// The reason why it is not started again.
+    /// The reason why the hub is not started again.
     pub async fn begin_play(self: &Arc<Self>, id: &str, kind: Play) -> Result<ActivePlay, String> {
         let _switching = self.switching.lock().await;
         let stale = {
@@ -133,8 +136,8 @@ impl HubProcess {
         Ok(ActivePlay { number, generation, kind })
     }
 
-    /// Removes a scenario; returns how the hub ended, if it did so while the scenario was played. `wrong`: a check did
-    /// not pass.
+    /// Removes a scenario; returns how the hub ended, if it ended while the scenario was played. `wrong`: whether a
+    /// check did not pass.
     pub async fn end_play(&self, play: ActivePlay, wrong: bool) -> Option<ProcessEnd> {
         let ended = self.state().running.as_ref().map(Running::ended);
         if let (Some(ended), true) = (ended, wrong || play.kind != Play::Shared) {
@@ -144,7 +147,7 @@ impl HubProcess {
             let mut state = self.state();
             state.record_crash();
             state.last = state.playing.remove(&play.number).map(|(_, id)| id);
-            // If another process runs by now, the log of the crashed one was recorded when it was replaced.
+            // If another process is running by now, the log of the crashed one was recorded when it was replaced.
             let crashed = state.crashes.contains_key(&play.generation) && state.generation == play.generation;
             state.running.as_ref().filter(|_| crashed).map(Running::final_log)
         };
@@ -162,8 +165,8 @@ impl HubProcess {
         Some(ProcessEnd { alone: crash.blamed.is_some(), crash })
     }
 
-    /// Records that the hub has not served any client since a scenario was played, and stops it, so that it is started
-    /// again. It `hung` if it still accepts connections.
+    /// Records that the hub has not served any client since a scenario was played, and stops it so that it is
+    /// restarted. `hung`: whether it still accepts connections.
     pub async fn does_not_serve(&self, play: &ActivePlay, hung: bool) {
         let _switching = self.switching.lock().await;
         {
@@ -279,7 +282,7 @@ impl HubProcess {
 }
 
 impl State {
-    /// Records a crash if the current process has ended by itself, once per process.
+    /// Records a crash, at most once per process, if the current process has ended by itself.
     fn record_crash(&mut self) {
         let Some(status) = self.running.as_ref().and_then(Running::exited) else { return };
         self.record(status, false);

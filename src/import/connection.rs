@@ -1,5 +1,5 @@
-//! How a client connects to a channel: the path with the parameters of the address, query and headers of its binding. What
-//! the document leaves open is a setting of the target.
+//! How a client connects to a channel: the path with the parameters of the address, and the query and headers of its
+//! binding. Values that the document leaves open become settings of the target.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::document::{Channel, word};
 use super::references::{Library, Place};
 
-/// Returns the step that connects to a channel, and adds the settings that it needs.
+/// Returns the step that connects to a channel, and declares the settings that the step needs.
 pub fn connects(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
     let mut step = Map::new();
     step.insert("connects".to_owned(), path(library, channel, settings));
@@ -38,13 +38,13 @@ pub fn connects(library: &Library, channel: &Channel<'_>, settings: &mut Map<Str
     Value::Object(step)
 }
 
-/// Returns a member of a place, or what it refers to.
+/// Returns a member of a place, with references followed.
 fn get<'a>(library: &'a Library, place: &Place<'a>, name: &str) -> Option<Place<'a>> {
     library.follow(place.get(name)?).ok()
 }
 
-/// Adds what a security scheme demands of the upgrade: a header, or a member of the query. Schemes that are not of HTTP
-/// are met by the target: certificates, or its `headers`.
+/// Adds the header or query member that a security scheme demands of the upgrade. Schemes beyond HTTP are left to the
+/// target, with certificates or its `headers`.
 fn secure(
     name: &str,
     scheme: &Place<'_>,
@@ -90,17 +90,17 @@ fn secure(
     }
 }
 
-/// Returns the path of a channel with settings in place of its parameters and of the variables of its server; null for
+/// Returns the path of a channel, with its parameters and the variables of its server replaced by settings; null means
 /// the path of the hub's own address.
 fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
-    // Some documents have the whole URL; the user gives the host.
+    // Some documents give the whole URL; the host is for the user to give.
     let address = match channel.address.split_once("://") {
         Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
         None => channel.address.clone(),
     };
     let own = !matches!(address.as_str(), "" | "/");
     let base = if channel.address.contains("://") { "" } else { channel.base.as_str() };
-    // Without an address of its own, a channel is at the address that the user gives, unless that has a variable.
+    // A channel without its own address is at the address that the user gives, unless its server's path has a variable.
     if !own && !base.contains('{') {
         return Value::Null;
     }
@@ -111,7 +111,7 @@ fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Val
     json!(format!("{variables}{separator}{parameters}"))
 }
 
-/// Returns a text with settings in place of the names in braces, which are described under `key`.
+/// Replaces the names in braces, which are described under `key`, by settings.
 fn filled(
     library: &Library,
     text: &str,
@@ -139,12 +139,12 @@ fn filled(
     filled
 }
 
-/// Escapes a text for a scenario.
+/// Escapes a text for use in a scenario.
 pub fn literal(text: &str) -> String {
     text.replace("${", "${'${'}")
 }
 
-/// Returns the members of a query or the headers of an upgrade, by the schema of a binding.
+/// Returns the query members or headers of an upgrade that the schema of a binding demands.
 fn members(library: &Library, schema: Option<Place<'_>>, settings: &mut Map<String, Value>) -> Map<String, Value> {
     let mut members = Map::new();
     let Some(schema) = schema else { return members };
@@ -168,7 +168,7 @@ fn members(library: &Library, schema: Option<Place<'_>>, settings: &mut Map<Stri
     members
 }
 
-/// Declares a setting for what a document describes, and returns its name.
+/// Declares a setting for a value that the document describes, and returns the setting's name.
 fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Map<String, Value>) -> String {
     let described = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
     let about = described.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
@@ -183,7 +183,7 @@ fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Ma
     declare(name, declared, settings)
 }
 
-/// Adds a setting under the nearest free name, and returns that. Equal values of several channels share one.
+/// Adds a setting under the closest free name and returns that name. Equal values of several channels share a setting.
 fn declare(name: &str, declared: Map<String, Value>, settings: &mut Map<String, Value>) -> String {
     let mut name = identifier(name);
     // Keys of a target file cannot be settings.
@@ -197,14 +197,14 @@ fn declare(name: &str, declared: Map<String, Value>, settings: &mut Map<String, 
     let known = settings.get(&name).and_then(|known| known.get("secret")).is_some();
     let setting = settings.entry(name.clone()).or_insert(Value::Null);
     *setting = Value::Object(declared);
-    // What is secret in one place is secret.
+    // A value that is secret in one place is secret everywhere.
     if known {
         setting["secret"] = json!(true);
     }
     name
 }
 
-/// Returns the value of a parameter for which the document has a default or an example.
+/// Returns the document's default or example for a parameter, if there is one.
 fn default(place: &Place<'_>) -> Option<Value> {
     let schema = place.get("schema");
     [schema.as_ref(), Some(place)].into_iter().flatten().find_map(|place| {

@@ -1,7 +1,7 @@
-//! Finds the matchers by which frames are recognised, which AsyncAPI does not have. Where two messages always differ in a
-//! place (the value of `type`, an array instead of an object, a member that the other forbids), that distinguishes them,
-//! and a frame that is invalid otherwise is still recognised. Where there is no such place, a frame is the message whose
-//! schema it meets, the most specific first.
+//! Finds matchers that recognise frames, because AsyncAPI has none. If two messages always differ in a place (the value
+//! of `type`, an array instead of an object, a member that the other forbids), that place distinguishes them, and a
+//! frame that is otherwise invalid is still recognised. If there is no such place, a frame is the message whose schema
+//! it meets, the most specific first.
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ use crate::syntax::yaml::Node;
 
 /// A message of the document with its schema, samples and matcher.
 pub struct Candidate {
-    /// Index of the message in the outline.
+    /// The index of the message in the outline.
     pub message: usize,
     pub name: String,
     pub span: Span,
@@ -24,15 +24,15 @@ pub struct Candidate {
     pub from_hub: bool,
     pub payload: Node,
     pub source: Value,
-    /// `None` where the schema is invalid.
+    /// `None` if the schema is invalid.
     pub validator: Option<Validator>,
     /// The source of the message's matcher.
     pub matches: Map<String, Value>,
     /// An example payload, and whether it comes from the document.
     pub example: Option<(Value, bool)>,
-    /// The document's examples that are recognised as this message, the first among them.
+    /// All of the document's examples that are recognised as this message.
     pub documented: Vec<Value>,
-    /// Valid payloads, each with whether it comes from the document: its examples, then generated ones.
+    /// Valid payloads, and whether each comes from the document: the document's examples, then generated ones.
     samples: Vec<(Value, bool)>,
     /// Invalid examples of the document.
     misfits: Vec<Span>,
@@ -79,14 +79,17 @@ impl Candidate {
     }
 }
 
-/// Gives every message its matcher and its example. Removes messages without a direction, and, each with a warning, those
-/// without a valid payload and those that cannot be distinguished from another.
+/// Gives every message its matcher and its example. Removes messages without a direction and, with a warning for each,
+/// messages without a valid payload or that cannot be distinguished from another.
 pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
     candidates.retain(|one| one.to_hub || one.from_hub);
     for (one, at) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |at| (one, at))) {
         diagnostics.push(
-            Diagnostic::warning(*at, format!("this example of `{}` does not fit its schema, and is ignored", one.name))
-                .help("change whichever of the two is wrong"),
+            Diagnostic::warning(
+                *at,
+                format!("this example of `{}` is ignored: it does not match its schema", one.name),
+            )
+            .help("correct the example or the schema"),
         );
     }
     candidates.retain(|one| {
@@ -95,9 +98,9 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
             diagnostics.push(
                 Diagnostic::warning(
                     one.span,
-                    format!("`{}` is ignored: no payload was found that fits its schema", one.name),
+                    format!("`{}` is ignored: no payload was found that matches its schema", one.name),
                 )
-                .help("add one under `examples`, or check whether its schema contradicts itself"),
+                .help("add one under `examples`, or check whether the schema contradicts itself"),
             );
         }
         has
@@ -134,13 +137,13 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
             candidates[index].matches.insert(String::new(), source);
         }
     }
-    // Of the messages that a frame is valid as, the first with most conditions counts.
+    // If a frame matches several messages, the first with the most conditions counts.
     candidates.sort_by_key(|one| std::cmp::Reverse(one.narrow));
     choose_examples(candidates, diagnostics);
     candidates.sort_by_key(|one| (std::cmp::Reverse(one.narrow), one.message));
 }
 
-/// Gives each message the first sample that is recognised as it.
+/// Gives each message the first of its samples that is recognised as this message.
 fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
     let matchers: Vec<Matcher> = candidates
         .iter()
@@ -159,7 +162,7 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
         }
         best
     };
-    /// What tells a message apart, and the values of others.
+    /// The example of a message with its origin, and the documented examples.
     type Choice = (Option<(Value, bool)>, Vec<Value>);
     let mut chosen: Vec<Choice> = Vec::new();
     for (index, one) in candidates.iter().enumerate() {
@@ -179,7 +182,7 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
                     one.span,
                     format!("`{}` is ignored: it cannot be distinguished from `{other}`", one.name),
                 )
-                .help("give each a member with a `const` of its own"),
+                .help("give each of them a member with a different `const`"),
             );
         }
         chosen.push((example, documented));
@@ -190,7 +193,7 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
     candidates.retain(|one| one.example.is_some() || one.validator.is_none());
 }
 
-/// Returns the members of the message that are always present with the same value.
+/// Returns the members of a message that are always present with the same value.
 fn discriminators(facts: &Facts) -> Map<String, Value> {
     let mut matches = Map::new();
     for (pointer, fact) in facts {
@@ -204,7 +207,7 @@ fn discriminators(facts: &Facts) -> Map<String, Value> {
     matches
 }
 
-/// Returns the name of a member of the message, where it can be the key of a matcher.
+/// Returns the name of a top-level member, if it can be the key of a matcher.
 fn plain_member(pointer: &str) -> Option<String> {
     let name = unescape(pointer.strip_prefix('/').filter(|rest| !rest.contains('/'))?);
     let plain =
@@ -214,7 +217,7 @@ fn plain_member(pointer: &str) -> Option<String> {
 
 type Clause = (String, Value);
 
-/// Returns a clause for each of two messages so that no payload matches both; `None` where there is none.
+/// Returns a clause for each of two messages so that no payload matches both; `None` if there are no such clauses.
 fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
     let shared = |weak: bool| {
         let both = first.iter().filter_map(|(pointer, fact)| Some((pointer, fact, second.get(pointer)?)));
@@ -226,8 +229,8 @@ fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
         if let (Some(mine), Some(theirs)) = (&first.values, &second.values)
             && !mine.iter().any(|value| theirs.iter().any(|other| same(value, other)))
         {
-            // Many documents forget to require the distinguishing member. A payload without it is recognised as neither:
-            // from the hub it is checked by the schemas of all.
+            // Many documents forget to require the distinguishing member. A payload without it is recognised as neither
+            // message; one from the hub is checked against the schemas of all messages.
             let forgotten = !first.present && !second.present;
             let clause = |fact: &Fact, values| {
                 if forgotten { (pointer.clone(), values) } else { clause(pointer, fact, values) }
@@ -235,7 +238,7 @@ fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
             return Some((clause(first, values(mine)), clause(second, values(theirs))));
         }
     }
-    // Where the member is required in neither, its type does not distinguish them.
+    // If neither message requires the member, its type does not distinguish them.
     for (pointer, first, second) in shared(false) {
         if let (Some(mine), Some(theirs)) = (first.kinds(), second.kinds())
             && mine.is_disjoint(&theirs)

@@ -1,5 +1,5 @@
-//! Reads the declarations of a document of either version: its channels with their addresses, and its messages with their
-//! directions and replies.
+//! Reads the declarations of a document of version 2 or 3: its channels with their addresses, and its messages with
+//! their directions and replies.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use crate::protocol::Directions;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::Span;
 
-/// Most messages of one document that are read.
+/// The most messages read from one document.
 const MAX_MESSAGES: usize = 400;
 
 pub struct Outline<'a> {
     pub title: String,
     pub version: String,
     pub description: String,
-    /// Where the document begins.
+    /// The beginning of the document.
     pub span: Span,
     pub messages: Vec<Message<'a>>,
     pub channels: Vec<Channel<'a>>,
     pub operations: Vec<Operation<'a>>,
-    /// Whether there are messages from the hub that were ignored.
+    /// Whether messages from the hub were ignored.
     pub unknown_from_hub: bool,
 }
 
@@ -35,11 +35,11 @@ pub struct Message<'a> {
     pub replies: Vec<usize>,
     /// JSON pointer of the correlation id in the payload.
     pub correlation: Option<String>,
-    /// `None` where any JSON is valid.
+    /// `None` if any JSON is valid.
     pub payload: Option<Place<'a>>,
-    /// The version of JSON Schema, as the document names it; empty is AsyncAPI's own.
+    /// The version of JSON Schema as the document names it; empty for AsyncAPI's own.
     pub schema_format: String,
-    /// The examples of the document, as they stand there.
+    /// The examples as written in the document.
     pub examples: Vec<Place<'a>>,
 }
 
@@ -47,9 +47,9 @@ pub struct Channel<'a> {
     pub name: String,
     pub address: String,
     pub place: Place<'a>,
-    /// The path of its server, before the address.
+    /// The path of the channel's server, which precedes the address.
     pub base: String,
-    /// The server, where it is known which.
+    /// The channel's server, if it is known.
     pub server: Option<Place<'a>>,
     /// The security schemes that a client must meet, each with its name in the document.
     pub security: Vec<(String, Place<'a>)>,
@@ -57,7 +57,7 @@ pub struct Channel<'a> {
     pub to_hub: Vec<usize>,
 }
 
-/// An operation of version 3, or one of the two of a channel of version 2.
+/// An operation: one of version 3, or `publish` or `subscribe` of a channel of version 2.
 pub struct Operation<'a> {
     pub name: String,
     pub span: Span,
@@ -72,14 +72,14 @@ pub struct Operation<'a> {
 
 pub struct Reply<'a> {
     pub span: Span,
-    /// Indexes of the messages of which one answers.
+    /// Indexes of the messages that may be the answer.
     pub messages: Vec<usize>,
-    /// Whether these are all: none was ignored.
+    /// Whether no message of the reply was ignored.
     pub complete: bool,
     pub channel: Place<'a>,
 }
 
-/// Reads the declarations of the document; `None` where it is not AsyncAPI.
+/// Reads the declarations of the document; returns `None` if it is not AsyncAPI.
 pub fn read<'a>(
     library: &'a Library,
     perspective: Perspective,
@@ -93,7 +93,9 @@ pub fn read<'a>(
             let what = other.map_or("not an AsyncAPI document: `asyncapi` is missing".to_owned(), |name| {
                 format!("not an AsyncAPI document: `{name}` describes HTTP")
             });
-            diagnostics.push(Diagnostic::error(root.node.span, what).help("it begins with `asyncapi: 3.0.0`"));
+            diagnostics.push(
+                Diagnostic::error(root.node.span, what).help("an AsyncAPI document begins with `asyncapi: 3.0.0`"),
+            );
             return None;
         }
     };
@@ -139,7 +141,7 @@ struct Reader<'a, 'd> {
     outline: Outline<'a>,
     /// The index of each message by its place; `None` for a message that is ignored.
     seen: BTreeMap<(String, String), Option<usize>>,
-    /// The content type of messages that name none.
+    /// The content type of messages that do not name one.
     json: String,
     perspective: Perspective,
     diagnostics: &'d mut Vec<Diagnostic>,
@@ -196,7 +198,7 @@ impl<'a> Reader<'a, '_> {
         !named.is_empty() && !named.iter().any(web_socket)
     }
 
-    /// Returns the server of a channel: the first of its own, or of the document, that uses WebSocket.
+    /// Returns the server of a channel: the first that uses WebSocket, among the channel's own or else the document's.
     fn server(&self, root: &Place<'a>, channel: &Place<'a>) -> Option<Place<'a>> {
         let named = self.named_servers(root, channel);
         let all = root.get("servers");
@@ -204,8 +206,8 @@ impl<'a> Reader<'a, '_> {
         named.into_iter().chain(any).find(web_socket)
     }
 
-    /// Returns the security schemes of a server. Of several that are enough by themselves, the first counts; none is
-    /// needed where one of them is empty.
+    /// Returns the security schemes of a server. If it lists alternatives, the first one counts; if one of them is
+    /// empty, no scheme is needed.
     fn security(&self, root: &Place<'a>, server: &Place<'a>) -> Vec<(String, Place<'a>)> {
         let schemes = root.get("components").and_then(|components| components.get("securitySchemes"));
         let found = |name: &str, place: Place<'a>| Some((name.to_owned(), self.library.follow(place).ok()?));
@@ -229,7 +231,7 @@ impl<'a> Reader<'a, '_> {
         for (key, channel) in channels.iter().flat_map(Place::members) {
             let Some(channel) = self.follow(channel) else { continue };
             if self.elsewhere(root, &channel) {
-                self.warning(key.span, format!("the channel `{}` is not for WebSocket, and ignored", key.name), "");
+                self.warning(key.span, format!("the channel `{}` is ignored: it is not for WebSocket", key.name), "");
                 continue;
             }
             let mut to_hub = Vec::new();
@@ -282,7 +284,7 @@ impl<'a> Reader<'a, '_> {
                 Some("receive") => self.perspective == Perspective::Hub,
                 Some("send") => self.perspective == Perspective::Client,
                 _ => {
-                    let help = "`action: receive` is what the application receives, `action: send` what it sends";
+                    let help = "write `action: receive` if the application receives the messages, `action: send` if it sends them";
                     self.error(key.span, format!("operation `{}` has no action", key.name), help);
                     continue;
                 }
@@ -299,7 +301,7 @@ impl<'a> Reader<'a, '_> {
                 continue;
             };
             if self.elsewhere(root, &channel) {
-                self.warning(key.span, format!("operation `{}` is not for WebSocket, and ignored", key.name), "");
+                self.warning(key.span, format!("operation `{}` is ignored: it is not for WebSocket", key.name), "");
                 continue;
             }
             let places = self.places(&operation, &channel);
@@ -346,7 +348,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Returns where the messages of an operation or its reply stand; without a list, all of the channel.
+    /// Returns the places of the messages of an operation or reply: those it lists, or else all of its channel.
     fn places(&self, operation: &Place<'a>, channel: &Place<'a>) -> Vec<Place<'a>> {
         match operation.get("messages") {
             Some(list) => list.items().collect(),
@@ -360,7 +362,7 @@ impl<'a> Reader<'a, '_> {
 
     // ---- both
 
-    /// Adds an operation, under a name that no other has.
+    /// Adds an operation under a unique name.
     fn operation(&mut self, name: &str, span: Span, place: &Place<'a>, operation: Operation<'a>) {
         let name = Some(word(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "operation".to_owned());
         let taken = |name: &str| self.outline.operations.iter().any(|one| one.name == name);
@@ -388,8 +390,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Returns the index of a message; `None` for one that is not JSON, or a broken reference. `here` is the name of one
-    /// without a name.
+    /// Returns the index of a message; `None` if it is not JSON or the reference is broken. `here` names a message that
+    /// has no name.
     fn message(&mut self, place: Place<'a>, here: &str) -> Option<usize> {
         let called = place.name();
         let place = self.follow(place)?;
@@ -414,7 +416,7 @@ impl<'a> Reader<'a, '_> {
         let name = match own {
             _ if under => place.name(),
             Some(own) => own,
-            // The name of an item of a list is its number, which is of no use.
+            // The name of a list item is its index, which is useless as a message name.
             None if called.parse::<usize>().is_err() && !matches!(called, "message" | "") => called.to_owned(),
             None if place.pointer.is_empty() => stem.to_owned(),
             None if !text("title").is_empty() => text("title"),
@@ -434,13 +436,13 @@ impl<'a> Reader<'a, '_> {
         }
         let content = Some(text("contentType")).filter(|text| !text.is_empty()).unwrap_or_else(|| self.json.clone());
         let skipped = if !content.to_ascii_lowercase().contains("json") {
-            Some(format!("`{name}` is {content}, and ignored: hubproof sends and checks only JSON"))
+            Some(format!("`{name}` is ignored because it is {content}: hubproof sends and checks only JSON"))
         } else if !super::schema::is_known(&format) {
             Some(format!(
-                "the payload of `{name}` is described in {format}, and ignored: hubproof reads only JSON Schema"
+                "`{name}` is ignored because its payload is described in {format}: hubproof reads only JSON Schema"
             ))
         } else if self.outline.messages.len() >= MAX_MESSAGES {
-            Some(format!("`{name}` is ignored: hubproof reads at most {MAX_MESSAGES} messages of a document"))
+            Some(format!("`{name}` is ignored: hubproof reads at most {MAX_MESSAGES} messages per document"))
         } else {
             None
         };
@@ -470,7 +472,7 @@ impl<'a> Reader<'a, '_> {
         Some(self.outline.messages.len() - 1)
     }
 
-    /// Returns a name that scenarios can use and no other message has.
+    /// Returns a unique message name that scenarios can use.
     fn free(&self, wanted: &str) -> String {
         let mut name = word(wanted);
         if matches!(name.as_str(), "" | "any" | "nothing" | "frame" | "close" | "upgrade" | "wire")
@@ -486,7 +488,7 @@ impl<'a> Reader<'a, '_> {
     }
 }
 
-/// Adds messages that a client sends on a channel, and the channel where only the operation has it.
+/// Adds messages that a client sends on a channel; adds the channel too, if only the operation refers to it.
 fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Place<'a>, messages: &[usize]) {
     if !channels.iter().any(|(_, known, _)| known.id() == place.id()) {
         channels.push((place.name(), place.clone(), Vec::new()));
@@ -498,7 +500,7 @@ fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Pla
     }
 }
 
-/// Returns the path of a server's address: `pathname` of version 3, or what follows the host in `url` of version 2.
+/// Returns the path of a server's address: `pathname` in version 3, or the part after the host of `url` in version 2.
 fn base(server: &Place<'_>) -> String {
     let path = match (server.text("pathname"), server.text("url")) {
         (Some(path), _) => path,
@@ -516,10 +518,10 @@ fn web_socket(server: &Place<'_>) -> bool {
     matches!(protocol.as_str(), "ws" | "wss" | "websocket" | "websockets" | "")
 }
 
-/// Most characters of a name.
+/// The most characters of a name.
 const MAX_NAME: usize = 48;
 
-/// Converts a text to one word: letters, digits, `_`, `-` and `.`, beginning with a letter or digit.
+/// Converts a text to one word of letters, digits, `_`, `-` and `.` that begins with a letter or digit.
 pub fn word(text: &str) -> String {
     let mut word = String::new();
     for letter in text.chars() {

@@ -1,5 +1,5 @@
-//! Samples of a message: the valid examples of the document, and generated payloads. These are simple, because findings
-//! show them: every member of the schema, with a word or a number.
+//! Samples of a message: the valid examples of the document, and generated payloads. Generated payloads are simple,
+//! because findings show them: every member of the schema, with a word or a number.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,19 @@ use crate::generate::schema_shape::{Branches, Shape};
 use crate::generate::value;
 use crate::syntax::source::Span;
 
-/// Seed of the generated payloads, so that they are always the same.
+/// The seed of the generated payloads, so that they are always the same.
 const SEED: u64 = 0;
-/// Simple payloads that are tried, and random ones where those are not valid.
+/// The number of simple payloads to try, and of random ones to try if no simple one is valid.
 const PLAIN: u64 = 24;
 const OTHER: u64 = 60;
-/// Payloads of a message that are kept.
+/// The number of payloads that are kept for a message.
 const ENOUGH: usize = 24;
-/// Levels and values of a simple payload.
+/// The most levels and the most values of a simple payload.
 const DEPTH: usize = 12;
 const VALUES: usize = 400;
 
-/// Returns valid payloads, with whether they are the document's, and the places of its invalid examples.
+/// Returns valid payloads, with whether each comes from the document, and the places of the document's invalid
+/// examples.
 pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> (Vec<(Value, bool)>, Vec<Span>) {
     let mut kept = Kept { validator, samples: Vec::new(), seen: BTreeSet::new() };
     let mut wrong = Vec::new();
@@ -37,7 +38,7 @@ pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> 
         let mut dice = Dice::of(SEED, number);
         let shape = Shape::of(source, &mut Branches::One(&mut dice));
         let mut left = VALUES;
-        // With all members first, then with only those that must be there.
+        // First with all members, then with only the required ones.
         let all = number < PLAIN / 2;
         kept.add(plain(&shape, "text", all, 0, &mut left, &mut dice), false);
     }
@@ -70,7 +71,7 @@ impl Kept<'_> {
 fn shown(message: &Message<'_>) -> Vec<(Value, Span)> {
     let mut found = Vec::new();
     for place in &message.examples {
-        // Newer versions name the payload, older ones wrote it by itself, or only the headers.
+        // Newer versions of AsyncAPI name the payload; older ones have only the payload itself, or only the headers.
         match (place.node.get("payload"), place.node.get("headers")) {
             (Some(payload), _) => found.push(payload),
             (None, Some(_)) => {}
@@ -98,7 +99,7 @@ fn plain(shape: &Shape<'_>, name: &str, all: bool, depth: usize, left: &mut usiz
         None if shape.least("minimum").is_some() || shape.most("maximum").is_some() => "number",
         None => return json!({}),
     };
-    // A payload that must be deeper is infinite, and null in its place is invalid.
+    // A payload that must be deeper than this is infinite; null makes it invalid.
     if depth >= DEPTH {
         return Value::Null;
     }
@@ -142,7 +143,7 @@ fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     if bounds.iter().all(|name| shape.least(name).is_none()) { json!(1) } else { value::value(shape, dice) }
 }
 
-/// Returns the name of the member, adapted to the allowed length.
+/// Returns the name of the member as its value, adapted to the allowed length.
 fn word(shape: &Shape<'_>, name: &str) -> String {
     let least = shape.least("minLength").map_or(0, |least| least as usize).min(1 << 16);
     let most = shape.most("maxLength").map_or(usize::MAX, |most| most as usize);

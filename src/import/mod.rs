@@ -1,20 +1,20 @@
-//! Imports a plain AsyncAPI document as a pack. Such a document may be of version 2 or 3, its schemas may stand in other
-//! files, it does not say how a frame is recognised, and examples may be missing. The result are the same structures that
-//! a pack is parsed into, and scenarios as files, so that the rest of hubproof makes no difference.
+//! Imports a plain AsyncAPI document as a pack. Such a document may have version 2 or 3, its schemas may be in other
+//! files, it does not say how to recognise a frame, and examples may be missing. The result is the same structures that
+//! a pack is parsed into, plus scenario files, so that the rest of hubproof does not have to distinguish them.
 //!
 //! ```text
 //! references      the files of the document, and the targets of references
 //! document        channels, operations and messages, of either version
 //! schema          converts schemas of older drafts to 2020-12
-//! schema_facts    what a schema demands of the values of a message
-//! discriminator   the matchers by which the messages of a hub are recognised
-//! examples        generates a payload where the document shows none
+//! schema_facts    the demands of a schema on the values of a message
+//! discriminator   the matchers that recognise the messages of a hub
+//! examples        generates payloads if the document has no examples
 //! reply_rules     the replies that the document demands, and their rules
 //! connection      how a client connects to a channel
 //! scenarios       generates roles and scenarios
-//! normative_sentences  the sentences of descriptions that are rules
+//! normative_sentences  the sentences in descriptions that are rules
 //! pack_files      writes a document as the files of a pack
-//! from_recording  makes a draft pack of recorded frames
+//! from_recording  drafts a pack from recorded frames
 //! ```
 
 mod connection;
@@ -53,32 +53,32 @@ use scenarios::Conversations;
 /// Whether a document describes the hub or a client: AsyncAPI does not say which application sends and receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Perspective {
-    /// The hub receives what others `publish` (version 2), or what it `receive`s (version 3).
+    /// The document describes the hub, which gets the messages under `publish` (version 2) or `receive` (version 3).
     #[default]
     Hub,
-    /// The other way round: the document describes one of the hub's clients.
+    /// The document describes a client of the hub, so all directions are reversed.
     Client,
 }
 
-/// The name of the message as which frames that are no message of the document are recognised.
+/// The message that stands for all frames that are not a message of the document.
 const OTHER: &str = "no_message_of_the_document";
 /// The rules of every plain document: the hub may send only what it lists.
 const FITS: &str = "DOC-FITS";
 const LISTED: &str = "DOC-LISTED";
 
-/// A document as it was read, without errors.
+/// A document that was read without errors.
 struct Imported<'a> {
     library: &'a Library,
     outline: document::Outline<'a>,
     candidates: Vec<Candidate>,
     replies: Vec<ReplyRule>,
     messages: Vec<Declared>,
-    /// The schema that every message of the hub fits; `None` where one was ignored.
+    /// The schema that every message of the hub matches; `None` if a message was ignored.
     listed: Option<Value>,
 }
 
-/// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; with an error the folder has
-/// no pack.
+/// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; if one of them is an error,
+/// the folder has no pack.
 pub fn folder(
     name: &str,
     library: &Library,
@@ -111,7 +111,7 @@ pub fn folder(
     (folder, diagnostics)
 }
 
-/// Imports a document as the files of a pack, by path, for its author to go on from. With an error there are none.
+/// Imports a document as the files of a starter pack, by path; returns no files if there is an error.
 pub fn pack(
     library: &Library,
     perspective: Perspective,
@@ -124,7 +124,7 @@ pub fn pack(
 }
 
 impl<'a> Imported<'a> {
-    /// Reads a document; `None` where nothing can be made of it.
+    /// Reads a document; returns `None` if it is unusable.
     fn read(
         library: &'a Library,
         perspective: Perspective,
@@ -158,14 +158,14 @@ impl<'a> Imported<'a> {
         Conversations::new(self.library, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
     }
 
-    /// Returns the names of those messages that were not ignored.
+    /// Returns the names of the given messages that were not ignored.
     fn kept(&self, messages: &[usize]) -> Vec<&str> {
         let named = messages.iter().filter_map(|index| self.candidates.iter().find(|one| one.message == *index));
         named.map(|one| one.name.as_str()).collect()
     }
 }
 
-/// Returns rules.yaml: what holds for every document, and the replies of this one.
+/// Returns rules.yaml: the rules of every document, and those of this document's replies.
 fn rules(replies: &[ReplyRule]) -> String {
     let mut text = include_str!("rules.yaml").to_owned();
     for reply in replies {
@@ -175,16 +175,17 @@ fn rules(replies: &[ReplyRule]) -> String {
 }
 
 fn nothing(outline: &document::Outline<'_>) -> Diagnostic {
-    Diagnostic::error(outline.span, "the document does not say who sends which message")
-        .help("in version 2 it stands under `channels` with `publish` and `subscribe`, in version 3 under `operations`")
+    Diagnostic::error(outline.span, "the document does not say who sends which message").help(
+        "declare it in version 2 with `publish` and `subscribe` under `channels`, in version 3 under `operations`",
+    )
 }
 
 fn one_way(outline: &document::Outline<'_>) -> Diagnostic {
-    Diagnostic::warning(outline.span, "by this document, no message is sent to the hub")
-        .help("if it describes a client of the hub, add --perspective client")
+    Diagnostic::warning(outline.span, "according to this document, clients send no message to the hub")
+        .help("if the document describes a client of the hub, add --perspective client")
 }
 
-/// Returns the messages of the document with schemas and examples, without those whose schema cannot be read.
+/// Returns the messages of the document with schemas and examples, except those whose schema cannot be read.
 fn candidates(
     library: &Library,
     outline: &document::Outline<'_>,
@@ -196,7 +197,7 @@ fn candidates(
         let Some(payload) = schema::of(library, message, room, diagnostics) else { continue };
         let source = payload.to_json();
         let Ok(validator) = crate::syntax::json_schema::validator(&source) else {
-            // Reported with its place when the pack is assembled.
+            // Assembling the pack reports the invalid schema with its place.
             found.push(Candidate::broken(index, message, payload, source));
             continue;
         };
@@ -205,7 +206,7 @@ fn candidates(
     found
 }
 
-/// Returns the messages as a pack declares them, and one for every other frame that the hub might send.
+/// Returns the messages as a pack declares them, and a message that stands for all other frames the hub might send.
 fn declared(
     library: &Library,
     outline: &document::Outline<'_>,
@@ -263,8 +264,8 @@ fn declared(
     messages
 }
 
-/// Returns the message for frames that the hub must not send: its schema is met only by frames that are valid as one of the
-/// messages, also of those that were ignored, and those are recognised as such.
+/// Returns the message for frames that the hub must not send. Its schema allows only frames that are valid as one of
+/// the document's messages, including ignored ones; other frames break it.
 fn other(
     library: &Library,
     outline: &document::Outline<'_>,

@@ -1,4 +1,5 @@
-//! Finds the normative sentences in the descriptions of a document: those with a word of RFC 2119, in upper or lower case.
+//! Finds the normative sentences in the descriptions of a document: those with a word of RFC 2119, in upper or lower
+//! case.
 
 use std::sync::LazyLock;
 
@@ -10,19 +11,19 @@ use crate::protocol::Level;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml::Node;
 
-/// Most sentences that are taken from a document.
+/// The most sentences taken from a document.
 const MAX_SENTENCES: usize = 200;
-/// Longest sentence in characters; a longer one is shortened.
+/// The most characters of a sentence; a longer one is shortened.
 const MAX_TEXT: usize = 300;
 
-/// A sentence and where it stands.
+/// A sentence and its place.
 pub struct Sentence {
     pub level: Level,
     pub text: String,
     pub place: LinePlace,
 }
 
-/// Required and the like are ordinary words in lower case; `may 2026` is a month.
+/// The words of RFC 2119. REQUIRED, RECOMMENDED and OPTIONAL are ordinary words in lower case; `may 2026` is a month.
 static WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let words = r"\b(?:(?<must>(?i:must|shall)|REQUIRED)|(?<should>(?i:should)|RECOMMENDED)|(?<may>(?i:may)(?: \d+)?|OPTIONAL))\b";
     Regex::new(words).ok()
@@ -36,7 +37,7 @@ pub fn of(library: &Library, sources: &Sources) -> Vec<Sentence> {
         while let Some(node) = open.pop() {
             open.extend(node.list().unwrap_or_default());
             for (key, inner) in node.map().unwrap_or_default() {
-                // Examples show payloads, and properties have names of their own.
+                // Skip examples, which are payloads, and do not mistake the name of a property for a keyword.
                 match (key.name.as_str(), inner.text()) {
                     ("description" | "summary", Some(text)) => add(text, inner, library, sources, &mut found),
                     ("examples" | "example" | "const" | "enum" | "default", _) => {}
@@ -60,7 +61,7 @@ fn add(text: &str, node: &Node, library: &Library, sources: &Sources, found: &mu
     }
 }
 
-/// Returns the highest level that a sentence names.
+/// Returns the strictest level that a sentence names.
 fn level(sentence: &str) -> Option<Level> {
     let words = WORDS.as_ref()?.captures_iter(sentence);
     let level = |word: regex::Captures<'_>| {
@@ -113,7 +114,7 @@ fn sentences(text: &str) -> Vec<String> {
     found
 }
 
-/// Returns how many lines of a source stand before a sentence of it, which may go over several lines there.
+/// Returns the number of lines before a sentence in a source, in which the sentence may span several lines.
 fn lines_before(source: &str, sentence: &str) -> usize {
     let wanted: Vec<&str> = sentence.split(' ').collect();
     let words: Vec<(usize, &str)> = source
@@ -121,7 +122,7 @@ fn lines_before(source: &str, sentence: &str) -> usize {
         .enumerate()
         .flat_map(|(line, text)| text.split_whitespace().map(move |word| (line, word)))
         .collect();
-    // Quotes and the indicators of a block stand beside the first and the last word.
+    // Quotes and other punctuation of YAML may touch the first and the last word.
     let same = |word: &str, wanted: &str| word == wanted || word.trim_matches(['"', '\'', ',', '}']) == wanted;
     let at = words
         .windows(wanted.len())

@@ -1,5 +1,5 @@
-//! Writes a plain document as the files of a pack, for its author to go on from: asyncapi.yaml seen from the hub, a schema
-//! for each message, the rules that the document states, and a scenario for each operation.
+//! Writes a plain document as the files of a starter pack: asyncapi.yaml from the hub's point of view, a schema for
+//! each message, the rules that the document states, and a scenario for each operation.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ fn document(imported: &Imported<'_>) -> Value {
     if channels.is_empty() {
         channels.insert("hub".to_owned(), json!({ "address": "/", "messages": {} }));
     }
-    // Lists messages in a channel, and returns the references to them.
+    // Lists messages in a channel and returns the references to them.
     let mut listed = |channel: &str, messages: Vec<&str>| -> Value {
         let references = messages.into_iter().map(|message| {
             let reference = json!({ "$ref": format!("#/components/messages/{message}") });
@@ -112,7 +112,7 @@ fn document(imported: &Imported<'_>) -> Value {
     })
 }
 
-/// Returns names of the channels that a reference can have, in their order.
+/// Returns names for the channels, in order, that are valid in references.
 fn channel_names(outline: &Outline<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for channel in &outline.channels {
@@ -151,7 +151,7 @@ fn message(imported: &Imported<'_>, declared: &Declared) -> Value {
 // ---- rules.yaml
 
 fn rules(imported: &Imported<'_>, sources: &Sources) -> Value {
-    // The rules of every document are written with the program.
+    // The rules of every document come with the program.
     let every = yaml::parse_text(include_str!("rules.yaml"), imported.outline.span.file).map(|node| node.to_json());
     let mut rules = every.ok().and_then(|every| every["rules"].as_object().cloned()).unwrap_or_default();
     for reply in &imported.replies {
@@ -191,9 +191,9 @@ fn scenarios(
         head.extend(operation.summary.lines().map(|line| format!("# {line}\n")));
         for (name, root) in stubs(imported, conversations, operation, role) {
             let more = if judged {
-                "# What else does the document say about it? Each such sentence is a rule under a step or `has`.\n"
+                "# What else does the document say about this operation? Add each such sentence as a rule to a step or `has`.\n"
             } else {
-                "# Nothing proves a rule yet: write `rules: [RULE]` under the step that does, and expect what has to come.\n"
+                "# No step proves a rule yet: expect the messages that must come, and add `rules: [RULE]` to those steps.\n"
             };
             files.insert(format!("scenarios/{name}.yaml"), format!("{head}{more}{}", scenario(&root)));
         }

@@ -1,5 +1,5 @@
-//! The files of a document, and the targets of its references: JSON pointers into the same file or another local one.
-//! The number of steps is bounded, because references may be circular.
+//! The files of a document, and the targets of its references: JSON pointers into the same file or another local file.
+//! References may be circular, so the number of steps is bounded.
 
 use std::collections::BTreeMap;
 
@@ -10,36 +10,36 @@ use crate::syntax::matcher::{escape, unescape};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, Key, Node};
 
-/// Most files of one document.
+/// The most files of one document.
 const MAX_FILES: usize = 256;
-/// Most bytes of all files of one document.
+/// The most bytes of all files of one document.
 const MAX_BYTES: usize = 32 << 20;
-/// Most references that are followed to one place.
+/// The most references followed to reach one place.
 const MAX_HOPS: usize = 64;
 
-/// All files that a document refers to, by their path relative to its folder.
+/// A document and all files it refers to, by their paths relative to the document's folder.
 pub struct Library {
-    /// Path of the document itself.
+    /// The path of the document itself.
     pub root: String,
     files: BTreeMap<String, File>,
 }
 
 enum File {
     Read(FileId, Node),
-    /// The file could not be parsed: the error in it.
+    /// The file could not be parsed because of this error.
     Broken(Diagnostic),
-    /// The file could not be read: why.
+    /// The file could not be read for this reason.
     Missing(String),
 }
 
-/// Reads a file, given by its path relative to the folder of the document; an error is a sentence.
+/// Reads a file, given its path relative to the folder of the document; the error is a message for the user.
 pub type Fetch<'f> = dyn FnMut(&str, &mut Sources) -> Result<FileId, String> + 'f;
 
-/// A node and its place; equal places are the same node, by whichever reference.
+/// A node and its place; equal places are the same node, whichever references led there.
 #[derive(Clone)]
 pub struct Place<'a> {
     pub file: &'a str,
-    /// JSON pointer of the node in its file.
+    /// The JSON pointer of the node in its file.
     pub pointer: String,
     pub node: &'a Node,
 }
@@ -54,7 +54,7 @@ impl<'a> Place<'a> {
         self.node.get(name)?.text()
     }
 
-    /// Returns members with their keys; none for other values than mappings.
+    /// Returns the members of a mapping with their keys; none for other values.
     pub fn members(&self) -> impl Iterator<Item = (&'a Key, Self)> + use<'a> {
         let (file, pointer) = (self.file, self.pointer.clone());
         self.node
@@ -64,7 +64,7 @@ impl<'a> Place<'a> {
             .map(move |(key, node)| (key, Self { file, pointer: format!("{pointer}/{}", escape(&key.name)), node }))
     }
 
-    /// Returns items; none for other values than lists.
+    /// Returns the items of a list; none for other values.
     pub fn items(&self) -> impl Iterator<Item = Self> + use<'a> {
         let (file, pointer) = (self.file, self.pointer.clone());
         let items = self.node.list().unwrap_or_default().iter().enumerate();
@@ -86,7 +86,7 @@ impl Library {
     /// Reads all files that the document in `file`, whose path is `root`, refers to.
     ///
     /// # Errors
-    /// An error in the document itself; errors in other files are reported where these are used.
+    /// An error in the document itself; errors in other files are reported where the files are used.
     pub fn read(root: &str, file: FileId, sources: &mut Sources, fetch: &mut Fetch<'_>) -> Result<Self, Diagnostic> {
         let mut files = BTreeMap::new();
         let node = yaml::parse_foreign(sources, file)?;
@@ -131,7 +131,7 @@ impl Library {
         })
     }
 
-    /// Returns all files that could be read.
+    /// Returns the root nodes of all files that could be read.
     pub fn roots(&self) -> impl Iterator<Item = Place<'_>> {
         self.files.keys().filter_map(|path| self.whole(path))
     }
@@ -154,8 +154,11 @@ impl Library {
     fn followed<'a>(&'a self, mut place: Place<'a>, hops: &mut usize) -> Result<Place<'a>, Diagnostic> {
         while let Some(reference) = place.node.get("$ref") {
             let Some(text) = reference.text() else {
-                return Err(Diagnostic::error(reference.span, format!("`$ref` is text, not {}", reference.what()))
-                    .help("write `$ref: '#/components/messages/NAME'`, or the path of a file"));
+                return Err(Diagnostic::error(
+                    reference.span,
+                    format!("`$ref` must be text, not {}", reference.what()),
+                )
+                .help("write `$ref: '#/components/messages/NAME'`, or the path of a file"));
             };
             *hops = hops.checked_sub(1).ok_or_else(|| circle(reference.span))?;
             place = self.target(place.file, text, reference.span, hops)?;
@@ -167,22 +170,24 @@ impl Library {
         let (path, pointer) = text.split_once('#').unwrap_or((text, ""));
         let wrong = |message: String, help: &str| Diagnostic::error(span, message).help(help);
         if is_remote(path) {
-            let help = "put a copy beside the document and refer to that";
+            let help = "put a copy into the document's folder and refer to that";
             return Err(wrong(
-                format!("`{text}` is outside the document's folder, and hubproof does not fetch it"),
+                format!("`{text}` is outside the document's folder, so hubproof does not read it"),
                 help,
             ));
         }
         let path = if path.is_empty() { from.to_owned() } else { joined(from, path) };
         let mut place = match self.files.get(&path) {
             Some(File::Broken(diagnostic)) => return Err(diagnostic.clone()),
-            Some(File::Missing(why)) => return Err(wrong(why.clone(), "paths are relative to the file they stand in")),
+            Some(File::Missing(why)) => {
+                return Err(wrong(why.clone(), "paths are relative to the file that contains them"));
+            }
             _ => match self.whole(&path) {
                 Some(place) => place,
                 None => {
                     return Err(wrong(
                         format!("`{text}` refers to no file"),
-                        "paths are relative to the file they stand in",
+                        "paths are relative to the file that contains them",
                     ));
                 }
             },
@@ -212,14 +217,14 @@ impl Library {
 
 fn circle(span: Span) -> Diagnostic {
     Diagnostic::error(span, "this reference refers back to itself")
-        .help("replace one of the references in the circle by the object itself")
+        .help("replace one of the references in the cycle by its target")
 }
 
 fn child<'a>(place: &Place<'a>, token: &str) -> Option<Place<'a>> {
     place.get(token).or_else(|| place.items().nth(token.parse().ok()?))
 }
 
-/// Returns the files that any `$ref` of a document names.
+/// Returns the files to which the `$ref`s of a document refer.
 fn files_named(node: &Node, from: &str) -> Vec<String> {
     let mut named = Vec::new();
     let mut open = vec![node];
@@ -239,12 +244,12 @@ fn files_named(node: &Node, from: &str) -> Vec<String> {
     named
 }
 
-/// Whether a path is a URL, or absolute and so outside the document's folder.
+/// Whether a path is a URL or absolute, and so outside the document's folder.
 fn is_remote(path: &str) -> bool {
     path.contains(':') || path.starts_with(['/', '\\'])
 }
 
-/// Returns the path of a file that is named in another: `messages/../x.yaml` is `x.yaml`.
+/// Resolves a path relative to the file that contains it: `messages/../x.yaml` becomes `x.yaml`.
 fn joined(from: &str, path: &str) -> String {
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
     let path = percent_decode_str(path).decode_utf8_lossy();

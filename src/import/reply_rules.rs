@@ -1,5 +1,5 @@
-//! The replies that a document demands: an operation whose messages clients send, with a `reply`. Each has a rule of its
-//! own, which the scenarios of its messages prove.
+//! The replies that a document demands: those of operations whose messages clients send. Each reply has its own rule,
+//! which the scenarios of the operation's messages prove.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::document::Outline;
 use super::references::Library;
 use crate::syntax::source::{Sources, Span};
 
-/// The place of a rule in a document: a line, for other files than the document itself with the path.
+/// The place of a rule in a document: a line, with a path if it is in another file than the document itself.
 pub struct LinePlace {
     path: Option<String>,
     pub line: usize,
@@ -32,21 +32,21 @@ impl LinePlace {
 /// The reply of an operation, and its rule.
 pub struct ReplyRule {
     pub id: String,
-    /// Where `reply` stands.
+    /// The place of `reply`.
     pub place: LinePlace,
     /// The sentence of the rule.
     pub text: String,
-    /// Index of the operation.
+    /// The index of the operation.
     pub operation: usize,
     /// Indexes of the messages that clients send.
     pub asked: Vec<usize>,
-    /// Indexes of the messages of which one answers.
+    /// Indexes of the messages that may be the answer.
     pub answers: Vec<usize>,
-    /// Identity of the channel on which the reply comes, where that has an address.
+    /// The identity of the channel on which the reply comes, if the channel has an address.
     pub channel: Option<(String, String)>,
 }
 
-/// Returns the demanded replies. One of which a message was ignored is left out, since it might be that.
+/// Returns the demanded replies. A reply with an ignored message is left out, because the answer might be that message.
 pub fn of(library: &Library, outline: &Outline<'_>, candidates: &[Candidate], sources: &Sources) -> Vec<ReplyRule> {
     let kept = |index: &usize| candidates.iter().any(|one| one.message == *index);
     let mut rules = Vec::new();
@@ -74,7 +74,7 @@ pub fn of(library: &Library, outline: &Outline<'_>, candidates: &[Candidate], so
     rules
 }
 
-/// Returns the names of messages: `a, b or c`.
+/// Joins the names of messages: `a, b or c`.
 pub fn any_of(outline: &Outline<'_>, messages: &[usize]) -> String {
     let names: Vec<&str> = messages.iter().map(|index| outline.messages[*index].name.as_str()).collect();
     match names.split_last() {
@@ -85,7 +85,7 @@ pub fn any_of(outline: &Outline<'_>, messages: &[usize]) -> String {
 }
 
 impl ReplyRule {
-    /// Returns the rule as it stands in rules.yaml.
+    /// Returns the rule as an entry of rules.yaml.
     pub fn entry(&self) -> Map<String, Value> {
         let entry = |name: &str, value: &str| (name.to_owned(), json!(value));
         Map::from_iter([

@@ -1,7 +1,7 @@
-//! Generates roles and scenarios for a plain document: a role for each address, which only connects, and for each message
-//! to the hub a scenario that sends it, each example of the document by itself. Where an operation has a reply, that has
-//! to come, with the correlation id of the request, which proves the rule of the operation. Beyond that the schemas check
-//! every frame; where no operation has a reply, one scenario requires that there is a frame to check.
+//! Generates roles and scenarios for a plain document: a role for each address, which only connects, and scenarios that
+//! send each message to the hub, one for each example of the document. If an operation has a reply, the scenario
+//! expects it with the correlation id of the request, which proves the rule of the operation. Apart from that, the
+//! schemas check every frame. If no operation has a reply, one scenario requires that there is a frame to check.
 
 use std::collections::BTreeMap;
 
@@ -16,37 +16,37 @@ use crate::scenario::compose;
 use crate::scenario::writer::scenario;
 use crate::syntax::matcher::unescape;
 
-/// Most addresses, and most scenarios, that are generated.
+/// The most roles, and the most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
 const MAX_SCENARIOS: usize = 200;
-/// Most examples of one message that are sent.
+/// The most examples of one message that are sent.
 const MAX_EXAMPLES: usize = 5;
-/// Most connections of the scenario that requires any frame.
+/// The most connections of the scenario that requires any frame.
 const MAX_SENDERS: usize = 8;
-/// How long a scenario receives frames: after a message it sent, and where it sends none.
+/// How long a scenario receives frames: after a message that it sends, and if it sends none.
 const LISTEN: &str = "300ms";
 const LISTEN_ONLY: &str = "2s";
 
-/// A value of this form is tried as a correlation id.
+/// A sample for testing whether a schema allows a UUID as the correlation id.
 const SOME_UUID: &str = "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b";
 
 /// A client of one address.
 pub struct Role {
     pub name: String,
     connects: Value,
-    /// Indexes of the messages that it sends.
+    /// Indexes of the messages that the client sends.
     pub sends: Vec<usize>,
     address: String,
-    /// Identities of its channels.
+    /// Identities of the client's channels.
     channels: Vec<(String, String)>,
 }
 
-/// What scenarios are made of.
+/// The source of the scenarios: the document's messages, roles and replies.
 pub struct Conversations<'a> {
     outline: &'a Outline<'a>,
     candidates: &'a [Candidate],
     rules: &'a [ReplyRule],
-    /// The schema that every message of the hub fits; `None` where one was ignored.
+    /// The schema that every message of the hub matches; `None` if a message was ignored.
     listed: Option<&'a Value>,
     pub roles: Vec<Role>,
     pub settings: Map<String, Value>,
@@ -152,7 +152,7 @@ impl<'a> Conversations<'a> {
         self.candidates.iter().find(|one| one.message == index)
     }
 
-    /// Returns how many payloads of a message are sent: the document's examples, or one that was generated.
+    /// Returns the number of payloads to send of a message: the document's examples, or one generated payload.
     pub fn examples(&self, index: usize) -> usize {
         self.candidate(index).map_or(1, |one| one.documented.len().clamp(1, MAX_EXAMPLES))
     }
@@ -161,7 +161,7 @@ impl<'a> Conversations<'a> {
         self.rules.iter().filter(move |rule| rule.asked.contains(&index))
     }
 
-    /// Returns the messages that may answer one, of all operations that it belongs to.
+    /// Returns the messages that may answer a message, over all operations that it belongs to.
     fn answers(&self, index: usize) -> Vec<usize> {
         let mut answers: Vec<usize> = Vec::new();
         for &answer in self.rules_of(index).flat_map(|rule| &rule.answers) {
@@ -172,7 +172,8 @@ impl<'a> Conversations<'a> {
         answers
     }
 
-    /// Returns the client that receives what is sent on a channel; one without an address is that of the request.
+    /// Returns the client that receives the reply: the one on the reply's channel, or else the one that sends the
+    /// request.
     fn receiver<'r>(&'r self, rule: &ReplyRule, asking: &'r Role) -> &'r Role {
         let Some(id) = rule.channel.as_ref().filter(|id| !asking.channels.contains(id)) else { return asking };
         self.roles.iter().find(|role| role.channels.contains(id)).unwrap_or(asking)
@@ -189,7 +190,7 @@ impl<'a> Conversations<'a> {
         vec![json!({ format!("{} joins", role.name): null }), listens(role, LISTEN_ONLY)]
     }
 
-    /// Returns the steps that send one payload of a message and receive what follows.
+    /// Returns the steps that send one payload of a message and receive the frames that follow.
     pub fn exchange(&self, role: &Role, index: usize, number: usize) -> Vec<Value> {
         let message = &self.outline.messages[index];
         let who = &role.name;
@@ -215,7 +216,7 @@ impl<'a> Conversations<'a> {
         };
         step.extend(sends);
         steps.push(Value::Object(step));
-        // One step for each connection on which the reply may come: with one operation there is one.
+        // One step for each connection on which the reply may come; a single operation has only one.
         for name in &joined {
             let here: Vec<&ReplyRule> =
                 receivers.iter().filter(|(receiver, _)| receiver.name == **name).map(|(_, rule)| *rule).collect();
@@ -225,7 +226,8 @@ impl<'a> Conversations<'a> {
         steps
     }
 
-    /// Returns the step that expects a reply of the given rules, by its correlation id or as the next of its kind.
+    /// Returns the step that expects a reply under the given rules, by its correlation id or as the next message of its
+    /// kind.
     fn expects(&self, who: &str, rules: &[&ReplyRule], correlated: Option<&str>) -> Option<Value> {
         let mut alternatives: Vec<(usize, Value)> = Vec::new();
         for &answer in rules.iter().flat_map(|rule| &rule.answers) {
@@ -260,8 +262,8 @@ impl<'a> Conversations<'a> {
         Some(Value::Object(step))
     }
 
-    /// Returns what is sent of a message: its example, changed to the payload of this number, with a correlation id if its
-    /// reply repeats it.
+    /// Returns the options for sending a message: they change its example to the payload of this number, with a
+    /// correlation id if the reply repeats it.
     fn payload(&self, message: &Message<'_>, index: usize, number: usize) -> Payload {
         let mut sends = Map::new();
         let Some(candidate) = self.candidate(index) else { return Payload { sends, correlated: None } };
@@ -287,7 +289,7 @@ impl<'a> Conversations<'a> {
                 compose::put(&mut probe, &pointer, id);
                 candidate.allows(&probe)
             };
-            // A fresh one where the schema allows that; else that of the example, or a number.
+            // A fresh UUID if the schema allows it; otherwise the example's id, or a number.
             if valid(json!(SOME_UUID)) {
                 with.insert(pointer.clone(), json!("${uuid()}"));
             } else if example.pointer(&pointer).is_none() {
@@ -304,8 +306,8 @@ impl<'a> Conversations<'a> {
         Payload { sends, correlated }
     }
 
-    /// Returns the scenario of a document without replies: some frame has to come, or nothing was checked. Each message is
-    /// sent over a connection of its own, so that one which ends a connection does not hide the others.
+    /// Returns the scenario of a document without replies: if no frame comes, nothing was checked. Each message has its
+    /// own connection, so that a message that ends its connection does not hide the others.
     pub fn anything(&self) -> Map<String, Value> {
         let mut actors = Map::new();
         let mut steps = Vec::new();
@@ -336,10 +338,10 @@ impl<'a> Conversations<'a> {
     }
 }
 
-/// The options of a step that sends a message; with `text` it is sent raw.
+/// The options of a step that sends a message, raw if there is a `text`.
 struct Payload {
     sends: Map<String, Value>,
-    /// JSON pointer of the correlation id that was sent.
+    /// The JSON pointer of the sent correlation id.
     correlated: Option<String>,
 }
 
@@ -357,7 +359,7 @@ pub fn pointer_to(name: &str) -> String {
     format!("/{}", crate::syntax::matcher::escape(name))
 }
 
-/// Escapes all texts of a value for a scenario.
+/// Escapes all texts in a value for use in a scenario.
 pub fn escaped(value: &Value) -> Value {
     match value {
         Value::String(text) => json!(literal(text)),
@@ -367,7 +369,7 @@ pub fn escaped(value: &Value) -> Value {
     }
 }
 
-/// Returns the expression for the value at a JSON pointer of what `name` is bound to.
+/// Returns the expression for the value at a JSON pointer, inside the value to which `name` is bound.
 pub fn expression(name: &str, pointer: &str) -> String {
     let mut text = name.to_owned();
     for token in pointer.split('/').skip(1).map(unescape) {

@@ -1,6 +1,6 @@
-//! Converts the schema of a payload to JSON Schema 2020-12. AsyncAPI's own is draft-07 with additions; others write draft 4
-//! or OpenAPI's dialect. The target of a reference becomes a `$defs` entry of the message. Keywords without effect on
-//! validity are left out, unknown ones are reported.
+//! Converts the schema of a payload to JSON Schema 2020-12. AsyncAPI's own dialect is draft-07 with additions; some
+//! documents use draft 4 or OpenAPI's dialect. The target of a reference becomes a `$defs` entry of the message.
+//! Keywords that do not affect validity are left out; unknown keywords are reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +11,14 @@ use crate::syntax::json_schema::{self, Subschemas};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
-/// Most schemas within one message, and within all messages of a document.
+/// The most schemas in one message, and in all messages of a document.
 const MAX_OF_MESSAGE: usize = 4_000;
 const MAX_OF_DOCUMENT: usize = 60_000;
 
-/// How many more schemas a document may hold.
+/// The number of further schemas that a document may contain.
 pub struct SchemaBudget {
     schemas: usize,
-    /// Warnings that were reported already.
+    /// Warnings that were already reported.
     reported: BTreeSet<String>,
 }
 
@@ -31,9 +31,9 @@ impl Default for SchemaBudget {
 /// A dialect of JSON Schema.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    /// Draft 4 to 7, AsyncAPI and OpenAPI: keywords beside `$ref` are ignored.
+    /// Draft 4 to 7, AsyncAPI and OpenAPI: keywords next to `$ref` are ignored.
     Old,
-    /// 2019-09: lists of `items`, but `$ref` is a keyword like others.
+    /// 2019-09: `items` may be a list, but `$ref` is a keyword like any other.
     Middle,
     New,
 }
@@ -58,7 +58,7 @@ pub fn is_known(format: &str) -> bool {
     dialect(format).is_some()
 }
 
-/// Converts the schema of a message's payload; `None` after an error.
+/// Converts the schema of a message's payload; returns `None` after an error.
 pub fn of(
     library: &Library,
     message: &Message<'_>,
@@ -68,7 +68,7 @@ pub fn of(
     any_of(library, &[message], room, diagnostics)
 }
 
-/// Converts the schemas of several messages to one that a payload of any of them meets.
+/// Converts the schemas of several messages to one schema that allows every payload that one of them allows.
 pub fn any_of(
     library: &Library,
     messages: &[&Message<'_>],
@@ -106,19 +106,16 @@ pub fn any_of(
     let (full, left) = (writer.full, writer.left);
     room.schemas = room.schemas.saturating_sub(begun - left);
     if full {
-        diagnostics.push(
-            Diagnostic::error(span, format!("the schema of `{}` is larger than hubproof reads", messages[0].name))
-                .help(format!(
-                    "at most {MAX_OF_MESSAGE} schemas are read of a message, {MAX_OF_DOCUMENT} of a document"
-                )),
-        );
+        diagnostics.push(Diagnostic::error(span, format!("the schema of `{}` is too large", messages[0].name)).help(
+            format!("hubproof reads at most {MAX_OF_MESSAGE} schemas per message and {MAX_OF_DOCUMENT} per document"),
+        ));
         return None;
     }
     defs.reverse();
     let mut root = match (roots.len(), roots.pop()) {
         (1, Some(root)) => root,
         (_, last) => {
-            // As references to `$defs`, so that findings show their names.
+            // Alternatives are references to `$defs`, so that findings show the names of the messages.
             roots.extend(last);
             let mut forms = Vec::new();
             for (message, schema) in messages.iter().zip(roots) {
@@ -131,7 +128,7 @@ pub fn any_of(
             map(span, vec![(key("anyOf", span), Node { span, kind: Kind::List(forms) })])
         }
     };
-    // A boolean schema becomes an object, so that keywords can be added.
+    // A boolean schema becomes an object, to which keywords can be added.
     if let Kind::Bool(all) = root.kind {
         let none = (!all).then(|| (key("not", root.span), map(root.span, Vec::new())));
         root = map(root.span, none.into_iter().collect());
@@ -178,7 +175,7 @@ impl<'l> Writer<'l, '_> {
     fn schema(&mut self, place: &Place<'l>, mut dialect: Dialect) -> Node {
         let node = place.node;
         let Some(entries) = node.map() else {
-            // True, false, or a mistake that is reported when the pack is assembled.
+            // True, false, or a mistake that assembling the pack reports.
             return node.clone();
         };
         match self.left.checked_sub(1) {
@@ -208,7 +205,7 @@ impl<'l> Writer<'l, '_> {
         made.finish(place)
     }
 
-    /// Gives the target of a reference a name under `$defs`; `None` after an error.
+    /// Gives the target of a reference a name under `$defs`; returns `None` after an error.
     fn reference(&mut self, place: &Place<'l>, dialect: Dialect) -> Option<Node> {
         let target = match self.library.follow(place.clone()) {
             Ok(target) => target,
@@ -260,12 +257,12 @@ impl<'l> Writer<'l, '_> {
             }
             "required" if matches!(inner.node.kind, Kind::Bool(_)) => self.warn_once(
                 span,
-                "`required: true` of a member is ignored: only drafts before 4 have it",
-                "name the member in a list `required` beside `properties`",
+                "`required: true` of a member is ignored: only drafts before 4 support it",
+                "add a list `required` next to `properties`, with the name of the member",
             ),
             "required" if inner.node.list().is_some_and(<[Node]>::is_empty) => {}
             "exclusiveMinimum" | "exclusiveMaximum" if matches!(inner.node.kind, Kind::Bool(_)) => {
-                // Draft 4: a boolean about the bound beside it.
+                // Draft 4: a boolean that makes the bound next to it exclusive.
                 let bound = if name.name == "exclusiveMinimum" { "minimum" } else { "maximum" };
                 if matches!(inner.node.kind, Kind::Bool(true))
                     && let Some(value) = place.get(bound)
@@ -324,12 +321,12 @@ impl<'l> Writer<'l, '_> {
             other if other.starts_with("x-") => {}
             other => {
                 let help = suggest(other, json_schema::KEYWORDS.iter().copied(), "the schema is read without it");
-                self.warn_once(span, &format!("JSON Schema has no keyword `{other}`, and it is ignored"), &help);
+                self.warn_once(span, &format!("`{other}` is ignored: JSON Schema has no such keyword"), &help);
             }
         }
     }
 
-    /// Reports a warning, once for each message.
+    /// Reports a warning, but each text only once.
     fn warn_once(&mut self, span: Span, message: &str, help: &str) {
         if self.reported.insert(message.to_owned()) {
             self.diagnostics.push(Diagnostic::warning(span, message).help(help));
@@ -344,13 +341,13 @@ struct Made {
 
 impl Made {
     fn add(&mut self, name: &str, span: Span, node: Node) {
-        // Given twice, in two dialects: the first stays.
+        // If a keyword is given twice, in two dialects, the first stays.
         if !self.entries.iter().any(|(key, _)| key.name == name) {
             self.entries.push((key(name, span), node));
         }
     }
 
-    /// Returns the schema, extended by null for `nullable`.
+    /// Returns the schema, which also allows null if it is `nullable`.
     fn finish(self, place: &Place<'_>) -> Node {
         let schema = map(self.span, self.entries);
         let nullable = place.node.get("nullable").is_some_and(|node| matches!(node.kind, Kind::Bool(true)));
@@ -363,7 +360,7 @@ impl Made {
     }
 }
 
-/// Returns a schema that refers to itself for the same value.
+/// Returns the place of a schema that refers to itself for the same value, if there is one.
 fn endless(root: &Node) -> Option<Span> {
     let empty = Vec::new();
     let defs: BTreeMap<&str, &Node> = match root.get("$defs").map(|node| &node.kind) {
@@ -373,7 +370,7 @@ fn endless(root: &Node) -> Option<Span> {
     .iter()
     .map(|(key, node)| (key.name.as_str(), node))
     .collect();
-    // Names without references are removed, then those that refer only to removed ones: the rest lead to a circle.
+    // Repeatedly remove names that refer only to removed names or to none; the names left over lead to a cycle.
     let mut leads: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut led: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, node) in &defs {
@@ -397,7 +394,7 @@ fn endless(root: &Node) -> Option<Span> {
     leads.keys().next().and_then(|name| defs.get(name)).map(|node| node.span)
 }
 
-/// Collects the names under `$defs` that a schema refers to for the same value.
+/// Collects the names under `$defs` to which a schema refers for the same value.
 fn same_place<'a>(schema: &'a Node, found: &mut BTreeSet<&'a str>) {
     for (key, node) in schema.map().unwrap_or_default() {
         match key.name.as_str() {

@@ -1,5 +1,5 @@
-//! Derives what a schema demands of every payload: the values and types at each place, and whether it is always present.
-//! Messages are distinguished by that.
+//! Derives facts that a schema guarantees for every payload: the possible values and types at each place, and whether a
+//! value is always present. These facts distinguish messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 use crate::syntax::json_schema::kind;
 use crate::syntax::matcher::{escape, same};
 
-/// Levels of members that are analysed.
+/// The depth to which members are analysed.
 const LEVELS: usize = 3;
-/// Members of one object, and schemas of one place, that are analysed.
+/// The most members of one object, and the most schemas of one place, that are analysed.
 const WIDTH: usize = 64;
-/// References in a row that are followed.
+/// The most consecutive references that are followed.
 const HOPS: usize = 16;
 
-/// Facts by JSON pointer; the empty one is the whole payload.
+/// Facts by JSON pointer; the empty pointer is the whole payload.
 pub type Facts = BTreeMap<String, Fact>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +26,7 @@ pub struct Fact {
     pub values: Option<Vec<Value>>,
     /// The member's only possible types.
     pub types: Option<BTreeSet<String>>,
-    /// The only members that the member, an object, can have.
+    /// If the member is an object: the only members it can have.
     pub only: Option<BTreeSet<String>>,
 }
 
@@ -36,7 +36,7 @@ pub fn of(schema: &Value) -> Facts {
     facts
 }
 
-/// Adds the facts of a place at which all of `schemas` apply.
+/// Adds the facts about a place to which all of `schemas` apply.
 fn place(root: &Value, schemas: &[&Value], pointer: &str, present: bool, level: usize, facts: &mut Facts) {
     let mut here = Vec::new();
     schemas.iter().for_each(|schema| gather(root, schema, HOPS, &mut here));
@@ -57,7 +57,7 @@ fn place(root: &Value, schemas: &[&Value], pointer: &str, present: bool, level: 
     }
 }
 
-/// Collects a schema, and those that apply wherever it does.
+/// Collects a schema and all schemas that apply wherever it applies.
 fn gather<'a>(root: &'a Value, schema: &'a Value, hops: usize, here: &mut Vec<&'a Value>) {
     if here.len() >= WIDTH || here.iter().any(|known| std::ptr::eq(*known, schema)) {
         return;
@@ -89,7 +89,7 @@ fn members(root: &Value, here: &[&Value], pointer: &str, present: bool, level: u
         named.entry(name).or_default();
     }
     for (name, schemas) in named {
-        // A member is present only if the object around it is.
+        // A member is present only if its parent is.
         let present = present && required.contains(name);
         place(root, &schemas, &format!("{pointer}/{}", escape(name)), present, level + 1, facts);
     }
@@ -103,7 +103,7 @@ fn members(root: &Value, here: &[&Value], pointer: &str, present: bool, level: u
     }
 }
 
-/// Adds the facts that all of several alternatives share.
+/// Adds the facts that several alternatives have in common.
 fn one_of(root: &Value, forms: &[Value], pointer: &str, level: usize, facts: &mut Facts) {
     let mut each = forms.iter().map(|form| {
         let mut facts = Facts::new();
@@ -125,7 +125,7 @@ fn one_of(root: &Value, forms: &[Value], pointer: &str, level: usize, facts: &mu
 }
 
 impl Fact {
-    /// Adds what one schema demands of its place.
+    /// Adds the demands of one schema.
     fn add(&mut self, schema: &Value) {
         let values = match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
             (Some(value), _) => Some(vec![value.clone()]),

@@ -15,7 +15,7 @@ struct Made {
     notes: Vec<String>,
 }
 
-/// The pack of a document without a mistake; `files` stand beside it.
+/// The pack of a document without mistakes; `files` are next to the document.
 fn made(document: &str, perspective: Perspective, files: &[(&str, &str)]) -> Made {
     let mut sources = Sources::default();
     let file = sources.add("asyncapi.yaml", document);
@@ -72,7 +72,8 @@ fn schemas_of_older_drafts_are_converted_to_2020_12(#[case] payload: &str, #[cas
     assert_eq!(made.notes, Vec::<String>::new());
 }
 
-/// Payloads of messages a, b, ... of the hub, and payloads with the message that each is taken for. `-` is none of them.
+/// Payloads of messages a, b, ... of the hub, and frames with the message that each is recognised as; `-` means none of
+/// them.
 #[rstest]
 #[case::by_a_value(&["{ required: [t], properties: { t: { const: x } } }", "{ required: [t], properties: { t: { const: y } } }"],
     &[(json!({"t": "x"}), "a"), (json!({"t": "y", "z": 1}), "b"), (json!({"t": "z"}), "-")])]
@@ -219,7 +220,7 @@ fn anchors_and_merge_keys_are_resolved_and_yes_is_text() {
 #[rstest]
 #[case::laughs(&(0..40).fold("a0: &a0 [x]\n".to_owned(), |text, n| format!("{text}a{}: &a{} [*a{n}, *a{n}, *a{n}]\n", n + 1, n + 1)), "aliases stand for more than")]
 #[case::forever(&with_payload("{ $ref: '#/components/schemas/tree2' }").replace("schemas: {", "schemas: { tree2: { type: object, required: [a, b], properties: { a: { $ref: '#/components/schemas/tree2' }, b: { $ref: '#/components/schemas/tree2' } } },"), "no payload was found")]
-#[case::huge(&with_payload(&format!("{{ allOf: [ {} ] }}", "{}, ".repeat(5000))), "larger than hubproof reads")]
+#[case::huge(&with_payload(&format!("{{ allOf: [ {} ] }}", "{}, ".repeat(5000))), "is too large")]
 fn documents_beyond_a_limit_are_reported(#[case] document: &str, #[case] says: &str) {
     let mut sources = Sources::default();
     let file = sources.add("asyncapi.yaml", document);

@@ -1,5 +1,5 @@
-//! Parses the asyncapi.yaml of a pack: its messages, who sends them, their replies, and how a frame is recognised.
-//! AsyncAPI 3, from the hub's point of view.
+//! Parses the asyncapi.yaml of a pack (AsyncAPI 3, from the hub's point of view): its messages, who sends them, their
+//! replies, and how to recognise them.
 
 use std::collections::BTreeMap;
 
@@ -48,19 +48,19 @@ pub struct Document {
     pub description: String,
     pub messages: Vec<Declared>,
     pub extension: Extension,
-    /// Files that any message refers to, also an invalid one.
+    /// Files that any message refers to, even an invalid message.
     pub files: Vec<String>,
-    /// Whether every message has a payload, so that `files` are all that are used.
+    /// Whether every message has a payload, so that `files` lists all files in use.
     pub files_known: bool,
 }
 
 /// The `x-hubproof` extension of the document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extension {
-    /// Most connections that a hub of this protocol must accept from one machine; a target may override it.
+    /// The number of connections that a hub of this protocol must accept from one machine; a target may override it.
     pub connections: Option<usize>,
-    /// Words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may write as numbers, which JSON does not
-    /// allow. They are read as `null`; scenarios check the text.
+    /// The words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may send as numbers, although JSON
+    /// does not allow them. They are read as `null`; scenarios check the text.
     pub numbers: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
     }
     let before = diagnostics.len();
     let (directions, replies) = operations(root, diagnostics);
-    // With a broken reference the operations are incomplete.
+    // If a reference is broken, the operations are incomplete.
     let complete = diagnostics.len() == before;
     let mut messages = Vec::new();
     let mut files = Vec::new();
@@ -112,7 +112,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
             None if !complete => {}
             None => diagnostics.push(
                 Diagnostic::error(key.span, format!("no operation sends or receives `{}`", key.name))
-                    .help("name it under `operations`, so that its direction is known"),
+                    .help("add it to an operation under `operations`, which gives its direction"),
             ),
             Some(direction) => {
                 let declared = message(key, node, *direction, &replies, diagnostics);
@@ -124,8 +124,8 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
     // An explicitly empty mapping is allowed: a protocol may have no messages.
     if entries.is_empty() && root.at("components/messages").is_none_or(|node| node.map().is_none()) {
         diagnostics.push(
-            Diagnostic::error(root.span, "the document declares no message")
-                .help("messages stand under components.messages"),
+            Diagnostic::error(root.span, "the document declares no messages")
+                .help("declare them under components.messages"),
         );
     }
     Document {
@@ -156,8 +156,9 @@ fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<Strin
             Some("send") => false,
             _ => {
                 diagnostics.push(
-                    Diagnostic::error(key.span, format!("operation `{}` has no action", key.name))
-                        .help("`action: receive` is what the hub receives, `action: send` what it sends"),
+                    Diagnostic::error(key.span, format!("operation `{}` has no action", key.name)).help(
+                        "write `action: receive` if the hub receives the messages, `action: send` if it sends them",
+                    ),
                 );
                 continue;
             }
@@ -184,7 +185,7 @@ fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<Strin
     (directions, replies)
 }
 
-/// Returns the messages of an operation or reply; without a list, all of its channel.
+/// Returns the messages of an operation or reply: those it lists, or else all messages of its channel.
 fn named(root: &Node, operation: &Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
     let references: Vec<&Node> = match operation.get("messages").and_then(Node::list) {
         Some(list) => list.iter().collect(),
@@ -225,7 +226,7 @@ fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Opt
                     Diagnostic::error(reference.span, format!("there is no message `{name}`")).help(suggest(
                         name,
                         names,
-                        "messages stand under components.messages",
+                        "messages are declared under components.messages",
                     )),
                 );
                 return None;
@@ -302,7 +303,7 @@ fn message(
     })
 }
 
-/// Returns the JSON pointer of a message's correlation id, if it is in the payload.
+/// Returns the JSON pointer of a message's correlation id, if the payload contains it.
 fn correlation(root: &Node, message: &Node) -> Option<String> {
     let id = message.get("correlationId")?;
     let id = match id.get("$ref").and_then(Node::text) {

@@ -1,5 +1,5 @@
-//! One protocol as data: its messages with their schemas, and its rules. Loaded from a map of files, embedded or the
-//! user's, so that nothing here touches a disk.
+//! One protocol as data: its messages with their schemas, and its rules. A pack is loaded from a map of files (embedded
+//! ones or the user's), so nothing here touches a disk.
 
 pub mod asyncapi;
 pub mod rules;
@@ -21,16 +21,16 @@ use crate::syntax::matcher::Matcher;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, Node};
 
-/// The files of one protocol, by path within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
+/// The files of one protocol, by their paths within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
 /// and within its scenarios (`shared.yaml`, `x.yaml`).
 #[derive(Clone, Debug, Default)]
 pub struct Folder {
     pub name: String,
     pub pack: BTreeMap<String, FileId>,
     pub scenarios: BTreeMap<String, FileId>,
-    /// The document, where it is an imported one and no asyncapi.yaml of a pack.
+    /// The document, if it is an imported one instead of the asyncapi.yaml of a pack.
     pub document: Option<Arc<asyncapi::Document>>,
-    /// What was wrong when the files were put together: what of a dialect no longer applies to its pack.
+    /// Problems found while combining the files: parts of a dialect that no longer apply to its pack.
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -42,8 +42,8 @@ impl Folder {
             || path.ends_with(".schema.json")
     }
 
-    /// Sorts the files of a pack by their paths within its folder, wherever they were read from: scenarios lie under
-    /// `scenarios/`. Files that no pack has are left out.
+    /// Sorts the files of a pack by their paths within its folder, wherever they were read from. Files under
+    /// `scenarios/` are scenarios; files that do not belong to a pack are left out.
     pub fn of(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
         let mut folder = Self { name: name.to_owned(), ..Self::default() };
         for (path, file) in files.into_iter().filter(|(path, _)| Self::has(path)) {
@@ -68,7 +68,7 @@ pub struct Pack {
     pub rules: BTreeMap<String, Rule>,
     /// The document to which the lines of the rules refer.
     pub document: String,
-    /// SHA-256 over all its files, first twelve digits.
+    /// The first twelve digits of the SHA-256 over all its files.
     pub hash: String,
 }
 
@@ -94,7 +94,7 @@ pub enum Way {
 }
 
 impl Pack {
-    /// Loads a pack and returns all diagnostics; `None` with an error.
+    /// Loads a pack and returns all diagnostics; the pack is `None` if one of them is an error.
     pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
         let mut diagnostics = Vec::new();
         if let Some(document) = &folder.document {
@@ -119,7 +119,7 @@ impl Pack {
         }
     }
 
-    /// Makes a pack of a parsed document with the schemas and rules of its folder, and adds to `diagnostics`.
+    /// Builds a pack from a parsed document and the schemas and rules of its folder; adds to `diagnostics`.
     fn assemble(
         folder: &Folder,
         document: asyncapi::Document,
@@ -137,7 +137,7 @@ impl Pack {
         let mut messages = Vec::new();
         let mut used = document.files;
         used.extend(["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()]);
-        // With a missing file, unused files are not reported: one of them is likely the missing one, misspelt.
+        // If a file is missing, unused files are not reported: one of them is probably the missing one, misspelt.
         let all_there =
             document.files_known && used.iter().all(|path| folder.pack.contains_key(path) || path == "rules.yaml");
         for declared in document.messages {
@@ -179,7 +179,7 @@ impl Pack {
                 let start = Span::new(*file, 0..0);
                 diagnostics.push(
                     Diagnostic::error(start, format!("no message of asyncapi.yaml refers to {path}"))
-                        .help("name it under components.messages, or remove the file"),
+                        .help("refer to it under components.messages, or remove the file"),
                 );
             }
         }
@@ -202,8 +202,8 @@ impl Pack {
         self.messages.iter().find(|message| message.name == name)
     }
 
-    /// Returns the message that a frame is: of those that match, the one with most conditions; special forms before
-    /// envelopes.
+    /// Returns the message that a payload is recognised as: of the messages that match, the one with the most
+    /// conditions; concrete messages take precedence over abstract ones.
     pub fn recognise(&self, payload: &Value, way: Way) -> Option<&MessageType> {
         let mut best: Option<&MessageType> = None;
         for message in self.messages.iter().filter(|m| m.goes(way) && m.matcher.fits(payload)) {
@@ -223,7 +223,7 @@ impl Pack {
             let Some(example) = &message.schema.example else {
                 diagnostics.push(
                     Diagnostic::error(message.span, format!("the schema of `{}` has no example", message.name)).help(
-                        "under `examples`: the documented one, or one of yours with `\"x-example\": \"composed\"`",
+                        "add one under `examples`: the documented one, or your own with `\"x-example\": \"composed\"`",
                     ),
                 );
                 continue;
@@ -254,7 +254,7 @@ impl MessageType {
         }
     }
 
-    /// Whether a frame is this message or one of its special forms.
+    /// Whether a payload is this message or one of its special forms.
     pub fn is(&self, payload: &Value, way: Way) -> bool {
         self.goes(way) && self.matcher.fits(payload)
     }
@@ -272,7 +272,7 @@ fn load_schema(
     rules: &Rules,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Schema> {
-    // serde_json keeps exact values, the tree has the places.
+    // serde_json keeps exact values; the YAML tree has the positions.
     let text = &sources.file(file).text;
     let source: Value = match serde_json::from_str(text) {
         Ok(source) => source,
@@ -282,8 +282,7 @@ fn load_schema(
             let at = (line_start + error.column().saturating_sub(1)).min(text.len());
             let what = error.to_string();
             let what = what.split(" at line ").next().unwrap_or_default();
-            let help =
-                "JSON has no comments and no commas before a closing bracket; its keys and texts are in double quotes";
+            let help = "JSON has no comments and no trailing commas, and its keys and strings are in double quotes";
             diagnostics.push(Diagnostic::error(Span::new(file, at..at), format!("not valid JSON: {what}")).help(help));
             return None;
         }
@@ -297,7 +296,7 @@ fn load_schema(
     }
 }
 
-/// Compiles the schema of the message `name`, whose source stands at `tree`, and checks its example.
+/// Compiles the schema of the message `name`, whose parsed source is `tree`, and checks its example.
 fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
     let before = diagnostics.len();
     let mistakes = json_schema::mistakes(&source, &schema::EXTRA_KEYWORDS);
@@ -309,11 +308,11 @@ fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &
             None => diagnostics.push(Diagnostic::error(at, format!("there is no rule {}", named.rule)).help(suggest(
                 &named.rule,
                 rules.rules.keys().map(String::as_str),
-                "rules stand in rules.yaml",
+                "rules are declared in rules.yaml",
             ))),
             Some(rule) if named.should && rule.level == Level::May => diagnostics.push(
-                Diagnostic::error(at, format!("the level of {} is may, so `x-should` cannot demand it", named.rule))
-                    .help("a scenario may record it: under `has`, or as an alternative with `info`"),
+                Diagnostic::error(at, format!("the level of {} is `may`, so `x-should` cannot demand it", named.rule))
+                    .help("a scenario can record it instead: under `has`, or as an alternative with `info`"),
             ),
             Some(_) => {}
         }
@@ -335,7 +334,7 @@ fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &
         );
         diagnostics.push(
             Diagnostic::error(tree.at_pointer(&format!("/examples/0{}", broken.path)).span, what)
-                .help("change whichever of the two differs from the document"),
+                .help("correct the one that differs from the document"),
         );
         return None;
     }

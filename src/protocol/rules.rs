@@ -1,4 +1,4 @@
-//! Parses rules.yaml: the normative sentences of a document, each with its level and place.
+//! Parses rules.yaml: the normative sentences of a document, each with its level and its place in the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -31,12 +31,12 @@ impl Level {
     }
 }
 
-/// How the document carries the rule.
+/// How the document supports a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     Stated,
     Implied,
-    /// The document is silent; a guess, never more than a may.
+    /// The document is silent; the rule is a guess, and its level is always MAY.
     Silent,
 }
 
@@ -50,13 +50,13 @@ impl Basis {
     }
 }
 
-/// Where a rule stands in the protocol's document.
+/// The place of a rule in the protocol's document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Line(usize),
-    /// A section, of a document that has numbered sections, such as an RFC.
+    /// A section, if the document has numbered sections, such as an RFC.
     Section(String),
-    /// In no document: an oracle, which applies to every hub, see [`crate::fuzz::oracle`].
+    /// Not in a document: an oracle, which applies to every hub; see [`crate::fuzz::oracle`].
     Oracle,
 }
 
@@ -77,9 +77,9 @@ pub struct Rule {
     pub basis: Basis,
     pub place: Place,
     pub text: String,
-    /// For an implied rule: the sentence it follows from.
+    /// The sentence from which an implied rule follows.
     pub from: Option<String>,
-    /// How a test from outside can observe whether the rule is kept.
+    /// How a black-box test can observe whether a hub keeps the rule.
     pub sees: String,
     /// Why no hub can break the rule: for example, it binds only clients.
     pub out_of_scope: Option<String>,
@@ -90,14 +90,14 @@ pub struct Rule {
 pub struct Rules {
     pub document: String,
     pub rules: BTreeMap<String, Rule>,
-    /// Ids of rules with mistakes, which may be referred to.
+    /// Ids of rules with mistakes; referring to one is not another mistake.
     broken: BTreeSet<String>,
     /// Whether rules could not be parsed at all.
     unreadable: bool,
 }
 
 impl Rules {
-    /// Whether there is a rule of this id, even one with mistakes.
+    /// Whether there is a rule with this id, even one with mistakes.
     pub fn knows(&self, id: &str) -> bool {
         self.unreadable || self.rules.contains_key(id) || self.broken.contains(id)
     }
@@ -143,14 +143,15 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     {
         let at = node.at_pointer("/level").span;
         diagnostics.push(
-            Diagnostic::error(at, format!("the basis of {id} is silent-guess, so its level must be may"))
-                .help("write `level: may`; if the document says it, or it follows from the document, write `basis: stated` or implied"),
+            Diagnostic::error(at, format!("the basis of {id} is `silent-guess`, so its level must be `may`")).help(
+                "write `level: may`; or, if the document states or implies the rule, `basis: stated` or `implied`",
+            ),
         );
     }
     if basis == Some(Basis::Implied) && from.is_none() {
         diagnostics.push(
             Diagnostic::error(span, format!("rule {id} is implied, but has no `from`"))
-                .help("name the sentence it follows from"),
+                .help("quote the sentence from which it follows"),
         );
     }
     if diagnostics.len() > before {

@@ -1,7 +1,7 @@
-//! The schema of one message: its violations, its warnings (`x-should`), and the rules that these concern.
+//! The schema of one message: its violations, its warnings (`x-should`), and the rules they concern.
 //!
-//! Two validators are compiled: the schema as it is, and one with every `x-should` moved into `allOf`. The errors of the
-//! second whose schema path goes through a moved entry are the warnings.
+//! Two validators are compiled: one for the schema as it is, and one with every `x-should` moved into `allOf`. Errors
+//! of the second validator whose schema path goes through a moved entry are warnings.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use serde_json::{Map, Value, json};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::show;
 
-/// Extra keywords that a message's schema may hold.
+/// Keywords beyond JSON Schema that a message's schema may contain.
 pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
 
 pub struct Schema {
-    /// The schema as it stands in the file.
+    /// The schema as written in the file.
     pub source: Value,
-    /// The documented example, or a composed one; `None` without any.
+    /// The documented example, or a composed one; `None` if there is neither.
     pub example: Option<Value>,
-    /// Whether the document shows the example.
+    /// Whether the example comes from the document.
     pub documented: bool,
     strict: Validator,
     lenient: Option<Lenient>,
@@ -32,7 +32,7 @@ pub struct Schema {
 
 struct Lenient {
     validator: Validator,
-    /// Prefix of a schema path -> rules of the `x-should` entry that was moved there.
+    /// The rules of each moved `x-should` entry, by the prefix of its new schema path.
     hoisted: BTreeMap<String, Vec<String>>,
     hoisted_source: Value,
 }
@@ -47,18 +47,18 @@ pub struct Violation {
     pub kind: ViolationKind,
     /// Innermost `x-rules` around the broken keyword, or the rules of the `x-should` entry. May be empty.
     pub rules: Vec<String>,
-    /// Whether the violation is one of an `x-should`, and so a warning.
+    /// Whether the violation concerns an `x-should`, which makes it a warning.
     pub should: bool,
 }
 
-/// What a value breaks of its schema.
+/// How a value breaks its schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ViolationKind {
-    /// It lacks a required member of this name.
+    /// The value lacks the required member of this name.
     Absence {
         member: String,
     },
-    /// It is none of the only values that may be there.
+    /// The value is not one of the allowed values.
     Value {
         allowed: Vec<Value>,
     },
@@ -66,7 +66,7 @@ pub enum ViolationKind {
 }
 
 impl Violation {
-    /// Returns the place for a sentence: "`/version`", or "the whole message".
+    /// Returns the place as part of a sentence: "`/version`", or "the whole message".
     pub fn place(&self) -> String {
         if self.path.is_empty() { "the whole message".to_owned() } else { format!("`{}`", self.path) }
     }
@@ -77,7 +77,7 @@ impl Violation {
     }
 }
 
-/// Most violations of one frame that are reported.
+/// The most violations reported for one frame.
 const MOST_VIOLATIONS: usize = 8;
 
 impl Schema {
@@ -164,9 +164,9 @@ impl Schema {
 /// A rule that a schema names.
 pub struct RuleNamed {
     pub rule: String,
-    /// Where in the schema, as a JSON pointer.
+    /// The place in the schema that names the rule, as a JSON pointer.
     pub pointer: String,
-    /// Whether the rule is named by `x-should`, or by `x-rules` within it.
+    /// Whether an `x-should` names the rule, or an `x-rules` inside one.
     pub should: bool,
 }
 
@@ -197,7 +197,7 @@ fn names(value: Option<&Value>, into: &mut Vec<String>) {
     }
 }
 
-/// Returns a schema with all that apply to the same value: those of its combinators, and what it refers to.
+/// Returns a schema and all others that apply to the same value: those of its combinators and references.
 fn applied<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     let mut found: Vec<&Value> = Vec::new();
     let mut open = vec![schema];
@@ -237,7 +237,8 @@ fn documents(schema: &Value, path: &[&str]) -> bool {
         if here.is_empty() {
             return false;
         }
-        // A value without `properties` may have any members (`data: any`), and so may one with patterns for their names.
+        // A schema without `properties` allows any members (`data: any`), and so does one with patterns for their
+        // names.
         let closed = here.iter().any(|s| s.get("properties").is_some());
         let named_by_form =
             |s: &&Value| s.get("patternProperties").or(s.get("additionalProperties")).is_some_and(Value::is_object);
@@ -287,7 +288,7 @@ fn words(kind: &Value) -> String {
     }
 }
 
-/// Returns the innermost `x-rules` on the way from the root to the broken keyword.
+/// Returns the innermost `x-rules` on the path from the root to the broken keyword.
 fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
     let mut rules = Vec::new();
     let mut pointer = String::new();

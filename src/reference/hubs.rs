@@ -1,5 +1,5 @@
-//! Runs the reference server as the hub under test: all instances of a protocol, and further hubs for scenarios that need
-//! one of their own.
+//! Runs the reference server as the hub under test: all instances of a protocol, and further hubs for scenarios that
+//! need a hub to themselves.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,9 +16,9 @@ use crate::reference::setup::{Addresses, Setup, Setups};
 pub enum HubsError {
     #[error("failed to start the reference server: {0}")]
     Serve(#[from] reference::Error),
-    #[error("the reference server's setups: {0}")]
+    #[error("invalid configuration of the reference server: {0}")]
     Settings(#[from] reference::machine::settings::SettingsError),
-    #[error("failed to write the certificate to trust: {0}")]
+    #[error("failed to write the reference server's certificate: {0}")]
     Certificate(#[from] std::io::Error),
 }
 
@@ -28,7 +28,7 @@ pub struct EmbeddedHubs {
     fault: Option<String>,
     running: Mutex<Option<Running>>,
     addresses: Addresses,
-    /// Keeps the certificate's file while it is trusted.
+    /// Keeps the certificate file from being deleted while it is in use.
     _certificate: Option<tempfile::NamedTempFile>,
 }
 
@@ -65,7 +65,7 @@ impl EmbeddedHubs {
     ///
     /// # Errors
     ///
-    /// [`HubsError`]; then nothing runs.
+    /// [`HubsError`]; in that case nothing runs.
     pub async fn start(protocol: &str, setups: &Setups, fault: Option<&str>) -> Result<Self, HubsError> {
         let hubs = configs(protocol, &setups.instances, fault)?;
         let running = reference::serve(ServeConfig { hubs, admin: Some(loopback()) }).await?;
@@ -96,7 +96,7 @@ impl EmbeddedHubs {
         &self.addresses
     }
 
-    /// Starts a further hub, configured like this instance.
+    /// Starts a further hub with the configuration of this instance.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl EmbeddedHubs {
 }
 
 impl OwnHub {
-    /// Returns the target's hooks, directed to this hub's own admin interface.
+    /// Returns the target's hooks, redirected to this hub's own admin interface.
     pub fn hooks(&self, hooks: &BTreeMap<String, HookSpec>) -> BTreeMap<String, HookSpec> {
         let (Some(shared), Some(own)) = (&self.shared_admin, &self.running.admin) else { return hooks.clone() };
         hooks

@@ -1,5 +1,5 @@
-//! The reference server as a target: `reference.toml` among a protocol's scenarios has its instances, their configuration
-//! and the target file for them. Data, so that a further protocol needs no code here.
+//! The reference server as a target. `reference.toml`, next to a protocol's scenarios, declares the server's instances,
+//! their configuration and the target file for them, so that a further protocol needs no code here.
 
 use toml::{Table, Value};
 
@@ -11,9 +11,9 @@ use crate::syntax::source::{Sources, Span};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setups {
     pub instances: Vec<Setup>,
-    /// Whether the protocol is tested only when named, since it is no protocol of its own.
+    /// Whether the protocol is tested only when named, because it is not a protocol in its own right.
     pub on_request: bool,
-    /// The target file without the addresses.
+    /// The target file, without the addresses.
     target: Table,
 }
 
@@ -21,7 +21,7 @@ pub struct Setups {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
     pub name: String,
-    /// Settings of the reference server: name and value as its `--set` takes them.
+    /// Settings of the reference server, with name and value as its `--set` takes them.
     pub serve: Vec<(String, String)>,
     pub tls: bool,
 }
@@ -29,16 +29,16 @@ pub struct Setup {
 /// Addresses of the started hubs.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
-    /// The URLs of the hubs, one per instance in their order.
+    /// The URLs of the hubs, in the order of the instances.
     pub urls: Vec<String>,
-    /// `http://` address of the admin interface; replaces `${admin}` in hooks.
+    /// The `http://` address of the admin interface; replaces `${admin}` in hooks.
     pub admin: Option<String>,
-    /// File with the certificate to trust, if an instance uses TLS.
+    /// The file with the certificate to trust, if an instance uses TLS.
     pub ca: Option<String>,
 }
 
 impl Setups {
-    /// Reads the protocol's reference.toml; a protocol without one has one instance with the documented settings.
+    /// Reads the protocol's reference.toml. A protocol without that file has one instance with the documented settings.
     ///
     /// # Errors
     ///
@@ -61,11 +61,9 @@ impl Setups {
         match target.get_mut("instance") {
             Some(Value::Array(list)) => {
                 for instance in list {
-                    instances.push(
-                        setup(instance).ok_or_else(|| {
-                            Diagnostic::error(whole, "an instance has a `name`, and `serve` is a table")
-                        })?,
-                    );
+                    instances.push(setup(instance).ok_or_else(|| {
+                        Diagnostic::error(whole, "an instance needs a `name`, and its `serve` must be a table")
+                    })?);
                 }
             }
             _ => return Err(Diagnostic::error(whole, "reference.toml has no [[instance]]")),
@@ -95,7 +93,7 @@ impl Setups {
     }
 }
 
-/// Removes the server's own keys from an instance of the file and returns them.
+/// Removes the server's own keys from an instance of the target file and returns them.
 fn setup(instance: &mut Value) -> Option<Setup> {
     let table = instance.as_table_mut()?;
     let name = table.get("name")?.as_str()?.to_owned();

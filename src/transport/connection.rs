@@ -1,7 +1,7 @@
 //! The task of a connection: reads and decodes, answers pings and closes, and writes the contents of its outbox.
 //!
 //! Reading and writing share the task but never wait for each other. All commands of the caller go through the outbox,
-//! a value that both halves watch, so that no call blocks.
+//! which both halves watch, so that no call blocks.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::{ConnId, Direction, Held, Incoming, Limits, MemoryBudget, Outgoing, R
 use crate::websocket::codec::{Decoder, encode};
 use crate::websocket::frame::{Frame, Opcode, Received};
 
-/// How long the last bytes may take to reach the kernel when the harness ends a connection.
+/// How long to wait for the kernel to accept the last bytes when the harness ends a connection.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// The handle of a connection. Dropping it ends the connection within a tenth of a second, without a close frame: queued
-/// bytes are still written as far as the peer reads, nothing more is read, and no [`Received::End`] is reported.
+/// The handle of a connection. Dropping it ends the connection within a tenth of a second, without a close frame:
+/// queued bytes are still written if the peer reads them, nothing more is read, and no [`Received::End`] is reported.
 #[derive(Debug)]
 pub struct Connection {
     conn: ConnId,
@@ -31,7 +31,7 @@ pub struct Connection {
 
 /// A failed send: the connection or its sending half has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the connection has ended, or our half of it")]
+#[error("the connection or its sending half has ended")]
 pub struct SendError;
 
 impl Connection {
@@ -39,11 +39,11 @@ impl Connection {
         self.conn
     }
 
-    /// Queues `outgoing` and returns at once. What is queued before the upgrade is written right after it.
+    /// Queues `outgoing` and returns at once. Commands queued before the upgrade are executed right after it.
     ///
     /// # Errors
-    /// [`SendError`] after the end, after `Fin` or `Reset`, or when more than [`Limits::unsent`] bytes already wait.
-    /// The last of these ends the connection with a `Violation`, `bound: true`.
+    /// [`SendError`] after the end, after `Fin` or `Reset`, or when more than [`Limits::unsent`] bytes are already
+    /// queued; the last case also ends the connection with a `Violation`, `bound: true`.
     pub fn send(&self, outgoing: Outgoing) -> Result<(), SendError> {
         match outgoing {
             Outgoing::Frames(frames) => self.outlet.frames(&frames),
@@ -55,12 +55,12 @@ impl Connection {
         }
     }
 
-    /// Ends the connection as dropping it does, and returns when its task has ended.
+    /// Ends the connection in the same way as dropping it, and returns when its task has ended.
     pub async fn finish(mut self) {
         let task = self.task.take();
         drop(self);
         if let Some(task) = task {
-            // It fails only if the runtime ends or the task has panicked; in both cases the task has ended.
+            // Fails only if the runtime ends or the task has panicked; in both cases the task has ended.
             let _ = task.await;
         }
     }
@@ -72,21 +72,21 @@ impl Drop for Connection {
     }
 }
 
-/// Commands of the caller and the reading half to the writing half, and of the caller to both.
+/// Commands from the caller and the reading half to the writing half, and from the caller to both halves.
 #[derive(Debug, Default)]
 struct Outbox {
     /// Bytes to write.
     bytes: Vec<u8>,
-    /// Bytes that are not yet in the kernel: `bytes`, and those that the writing half has taken.
+    /// The number of bytes not yet in the kernel: those in `bytes`, and those that the writing half has taken.
     unsent: usize,
-    /// Whether something was sent while more than [`Limits::unsent`] bytes waited.
+    /// Whether the caller sent something while more than [`Limits::unsent`] bytes were queued.
     overflow: bool,
     /// Whether a close frame was sent, by the caller or as an answer.
     close_sent: bool,
     fin: bool,
-    /// Whether our half of the stream has ended.
+    /// Whether hubproof's half of the stream has ended.
     shut: bool,
-    /// Whether writing has failed: the peer is gone.
+    /// Whether writing has failed because the peer is gone.
     broken: bool,
     reset: bool,
     /// Whether reading is paused.
@@ -94,7 +94,7 @@ struct Outbox {
     dropped: bool,
 }
 
-/// The sending side of the outbox. Only the task holds receivers: without one, the task has ended.
+/// The sending side of the outbox. Only the task holds receivers: if there are none, the task has ended.
 #[derive(Clone, Debug)]
 struct Outlet {
     conn: ConnId,
@@ -115,7 +115,7 @@ impl Outlet {
         self.bytes(bytes, frames.iter().any(|frame| frame.opcode == Opcode::Close))
     }
 
-    /// Queues bytes. The limit counts only the bytes that wait already, not these.
+    /// Queues bytes. The limit applies to the bytes already queued, not to these.
     fn bytes(&self, bytes: Vec<u8>, close: bool) -> Result<(), SendError> {
         let mut result = Err(SendError);
         self.command(|outbox| {
@@ -147,7 +147,7 @@ impl Outlet {
     }
 }
 
-/// Sends events to the caller; fails once their receiver is dropped.
+/// Sends events to the caller; fails once the receiver is dropped.
 struct Reporter {
     conn: ConnId,
     events: mpsc::Sender<Incoming>,
@@ -169,7 +169,7 @@ enum Ending {
     Over { reset: bool, reason: String },
     /// The caller asked for a reset.
     Reset,
-    /// More than [`Limits::unsent`] bytes wait to be sent.
+    /// More than [`Limits::unsent`] bytes are queued.
     Overflow,
     /// The caller has dropped the connection or the receiver of its events.
     Dropped,
@@ -179,7 +179,7 @@ fn over(reset: bool, reason: impl Into<String>) -> Ending {
     Ending::Over { reset, reason: reason.into() }
 }
 
-/// Starts the task of a connection that `opening` will yield.
+/// Starts the task of the connection that `opening` opens.
 pub(super) fn spawn(
     conn: ConnId,
     role: Role,
@@ -251,7 +251,7 @@ async fn live(
     };
 
     let reset = matches!(ending, Ending::Reset);
-    // Bounded, since the peer may not read any more.
+    // Bounded, because the peer may no longer read.
     let _ = timeout(FLUSH, writing.finish(!reset)).await;
     hang_up(reading.half, writing.half, reset);
     let (reset, reason) = match ending {
@@ -264,17 +264,17 @@ async fn live(
             if reporter.report(Instant::now(), violation).await.is_err() {
                 return;
             }
-            (true, "dropped, since the hub does not read".to_owned())
+            (true, "dropped because the hub does not read".to_owned())
         }
     };
-    // The receiver may be dropped already.
+    // The receiver may already be dropped.
     let _ = reporter.report(Instant::now(), Received::End { reset, reason }).await;
 }
 
 fn hang_up(read: ReadHalf<Box<dyn Socket>>, write: WriteHalf<Box<dyn Socket>>, reset: bool) {
     let socket = read.unsplit(write);
     if reset {
-        // It fails only if the connection is already gone.
+        // Fails only if the connection is already gone.
         let _ = socket.tcp().set_zero_linger();
     }
 }
@@ -301,7 +301,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
     /// Reads until the stream ends; `rest` arrived with the upgrade, at `at`.
     async fn run(&mut self, rest: Vec<u8>, at: Instant, mut watched: watch::Receiver<Outbox>) -> Ending {
         if !rest.is_empty() {
-            // If reading was paused before the upgrade, the bytes that came with it wait too.
+            // If reading was paused before the upgrade, the bytes that came with the upgrade wait too.
             let _ = watched.wait_for(|outbox| !outbox.paused).await;
             if let Err(ending) = self.take_in(&rest, at).await {
                 return ending;
@@ -319,11 +319,11 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
             }
             let until = self.until;
             let read = tokio::select! {
-                // In this order, so that neither a flood nor a busy sender starves the others.
+                // This order prevents a flood or a busy sender from starving the others.
                 biased;
                 () = wait_until(until) => return self.waited(),
                 read = self.half.read(&mut buffer), if !paused => read,
-                // It cannot fail: `outlet` keeps the outbox alive.
+                // Cannot fail: `outlet` keeps the outbox alive.
                 _ = watched.changed() => continue,
             };
             let at = Instant::now();
@@ -360,7 +360,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         self.make_room().await
     }
 
-    /// Reserves memory before more of a long message is read.
+    /// Reserves memory before reading more of a long message.
     async fn make_room(&mut self) -> Result<(), Ending> {
         let under_way = self.decoder.under_way();
         if under_way <= READ_CHUNK as u64 || self.room.hold(&mut self.held, under_way).await.is_ok() {
@@ -370,10 +370,10 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         let violation = Received::Violation { what, section: "10.4", bound: true };
         self.answer(&violation);
         self.reporter.report(Instant::now(), violation).await.map_err(|SendError| Ending::Dropped)?;
-        Err(over(true, "dropped, since no memory was free for its message"))
+        Err(over(true, "dropped because no memory was free for its message"))
     }
 
-    /// Answers pings and closes at once, as RFC 6455 demands. An answer that cannot be sent any more is dropped.
+    /// Answers pings and closes at once, as RFC 6455 demands. An answer that can no longer be sent is dropped.
     fn answer(&mut self, received: &Received) {
         let (paused, close_sent) = {
             let outbox = self.outlet.outbox.borrow();
@@ -384,7 +384,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
             Received::Close { code, .. } => {
                 self.closed = true;
                 self.until = Some(Instant::now() + self.linger);
-                // A code that must not be sent is not echoed either.
+                // A code that must not be sent must not be echoed either.
                 let echo = code.map(|code| if may_be_sent(code) { code } else { 1002 });
                 if !close_sent && !paused {
                     self.reply(Frame::close(echo, ""));
@@ -425,7 +425,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         }
     }
 
-    /// The ending when the peer has ended its half of the stream.
+    /// Returns the ending for a peer that has ended its half of the stream.
     fn ended(&self, how: &str) -> Ending {
         let (broken, fin) = {
             let outbox = self.outlet.outbox.borrow();
@@ -433,7 +433,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         };
         let moment = self.moment();
         if broken {
-            // The writing half got the error; the reading half then sees an ordinary end.
+            // The writing half got the error, so the reading half sees an ordinary end.
             over(true, format!("the hub reset the connection{moment}"))
         } else if self.closed {
             over(false, format!("the hub closed the connection{moment}{how}"))
@@ -444,7 +444,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         }
     }
 
-    /// The ending when the peer has not ended its half within [`Limits::linger`].
+    /// Returns the ending for a peer that has not ended its half within [`Limits::linger`].
     fn waited(&self) -> Ending {
         let what = if self.closed { "the closing handshake" } else { "we had ended our half of the stream" };
         over(false, format!("the hub kept the connection open for {} after {what}; we ended it", seconds(self.linger)))
@@ -467,13 +467,13 @@ async fn wait_until(until: Option<Instant>) {
 struct Writing<W> {
     half: W,
     outbox: Arc<watch::Sender<Outbox>>,
-    /// Bytes taken out of the outbox, and how many of them are written.
+    /// The bytes taken out of the outbox, and how many of them are written.
     buffer: Vec<u8>,
     sent: usize,
 }
 
 impl<W: AsyncWrite + Unpin> Writing<W> {
-    /// Writes until there is a reason to stop. A failed write is none: there may be more to read.
+    /// Writes until there is a reason to stop. A failed write is not one: there may be more to read.
     async fn run(&mut self, mut watched: watch::Receiver<Outbox>) -> Ending {
         let mut interrupt = watched.clone();
         loop {
@@ -498,12 +498,12 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 let more = !outbox.bytes.is_empty() || (outbox.fin && !outbox.shut && !outbox.broken);
                 more || outbox.dropped || outbox.reset || outbox.overflow
             };
-            // It cannot fail: `outlet` keeps the outbox alive.
+            // Cannot fail: `outlet` keeps the outbox alive.
             let _ = watched.wait_for(news).await;
         }
     }
 
-    /// Writes all queued bytes, and after `Fin` ends our half. Cancel-safe: written bytes are counted at once.
+    /// Writes all queued bytes, and ends hubproof's half after `Fin`. Cancel-safe: written bytes are counted at once.
     async fn write_pending(&mut self) -> std::io::Result<()> {
         loop {
             if self.sent == self.buffer.len() {
@@ -543,7 +543,7 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
     }
 }
 
-/// Waits for a command that must not wait until the peer reads: reset, overflow or drop.
+/// Waits for a command that must take effect even if the peer does not read: reset, overflow or drop.
 async fn interruption(watched: &mut watch::Receiver<Outbox>) -> Ending {
     match watched.wait_for(|outbox| outbox.reset || outbox.overflow).await {
         Ok(outbox) if outbox.overflow => Ending::Overflow,

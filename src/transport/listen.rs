@@ -1,4 +1,4 @@
-//! Listening actors: the server's side of connections, for hubs that connect to others.
+//! Listening actors: the server side of connections, for hubs that connect to other servers.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 
 use super::{ConnId, Connection, Incoming, Limits, MemoryBudget, Role, Trace, connection, socket};
 
-/// The address of a listening actor, and how it answers upgrades.
+/// The address of a listening actor, and the way it answers upgrades.
 #[derive(Clone, Debug)]
 pub struct ListenRequest {
-    /// The address to listen at; port 0 takes a free one.
+    /// The address to listen on; port 0 picks a free one.
     pub address: SocketAddr,
-    /// Supported subprotocols; the first that the client offers, in its order, is selected.
+    /// Supported subprotocols; the actor selects the first of the client's offers that is among them.
     pub subprotocols: Vec<String>,
     /// Time from the TCP connection to the complete upgrade request.
     pub timeout: Duration,
@@ -23,7 +23,7 @@ pub struct ListenRequest {
 }
 
 impl Default for ListenRequest {
-    /// Loopback, a free port, no subprotocol, five seconds.
+    /// A free port on the loopback interface, no subprotocols, and a timeout of five seconds.
     fn default() -> Self {
         Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -35,7 +35,7 @@ impl Default for ListenRequest {
     }
 }
 
-/// A listening actor. Connections that are not accepted yet wait in the kernel.
+/// A listening actor. Connections that are not yet accepted wait in the kernel.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
@@ -46,14 +46,14 @@ pub struct Listener {
 /// Binds the address.
 ///
 /// # Errors
-/// Those of the operating system: the port is in use, the address is not local.
+/// Errors of the operating system, such as a port in use or an address that is not local.
 pub async fn listen(request: ListenRequest) -> io::Result<Listener> {
     let tcp = TcpListener::bind(request.address).await?;
     Ok(Listener { address: tcp.local_addr()?, tcp, request })
 }
 
 impl Listener {
-    /// Returns the address for the hub, with the real port and without a path: `ws://127.0.0.1:41234`.
+    /// Returns the URL to give to the hub, with the actual port and without a path: `ws://127.0.0.1:41234`.
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
@@ -64,7 +64,7 @@ impl Listener {
     /// Frames sent on it should be [`unmasked`](crate::websocket::frame::Frame::unmasked). Cancel-safe.
     ///
     /// # Errors
-    /// Those of the operating system.
+    /// Errors of the operating system.
     pub async fn accept(&self, conn: ConnId, events: mpsc::Sender<Incoming>) -> io::Result<Connection> {
         let (stream, _) = self.tcp.accept().await?;
         stream.set_nodelay(true)?;

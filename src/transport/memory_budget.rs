@@ -1,5 +1,5 @@
-//! A limit in bytes for messages that are being received or queued, shared by all connections to a hub: a queue that is
-//! bounded by a number of messages is not bounded in bytes.
+//! A limit in bytes on messages that are being received or queued, shared by all connections to a hub: bounding a queue
+//! by its number of messages does not bound its bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 /// Bytes per permit. Messages of fewer bytes, or within one read, need none.
 const UNIT: u64 = 1 << 10;
-/// How long a message waits for memory. If none is released in that time, it is held by messages that are never finished.
+/// How long a message waits for memory. If none is released in that time, unfinished messages hold it all.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A budget for long messages that are being read or wait to be handled.
+/// A memory budget for long messages that are being read or are waiting to be handled.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     free: Arc<Semaphore>,
@@ -33,8 +33,8 @@ impl MemoryBudget {
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Extends `held` to a message of `bytes` bytes, at most to the whole budget. Waits for other messages to release
-    /// memory.
+    /// Extends `held` to cover a message of `bytes` bytes, or the whole budget if it is smaller. Waits for other
+    /// messages to release memory.
     ///
     /// # Errors
     /// [`MemoryBudgetError`] after a second; `held` stays as it was.

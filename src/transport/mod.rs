@@ -33,7 +33,7 @@ pub struct Incoming {
     pub conn: ConnId,
     pub at: Instant,
     pub what: Received,
-    /// The memory reserved for a long message, until this is dropped.
+    /// The memory reserved for a long message; dropping it releases the memory.
     pub held: Held,
 }
 
@@ -44,16 +44,16 @@ pub struct ConnectRequest {
     pub dial: Dial,
     /// The TLS configuration for `wss://`. `None`: the system's roots are read for this connection.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// Limit for TCP connect, TLS and upgrade together.
+    /// The time limit for TCP connect, TLS and upgrade together.
     pub timeout: Duration,
     pub limits: Limits,
-    /// The memory budget for long messages; may be shared with other connections, by default it is not.
+    /// The memory budget for long messages; by default, not shared with other connections.
     pub room: MemoryBudget,
     pub trace: Option<Trace>,
 }
 
 impl ConnectRequest {
-    /// A request to the endpoint with nothing added and a timeout of five seconds.
+    /// Creates a plain request to the endpoint with a timeout of five seconds.
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -74,7 +74,8 @@ pub enum Direction {
     Out,
 }
 
-/// Called with the header of every frame that is read or queued for writing, automatic answers included. Must not block.
+/// Called with the header of every frame that is read or queued for writing, automatic answers included. Must not
+/// block.
 #[derive(Clone)]
 pub struct Trace(pub Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync>);
 
@@ -84,10 +85,10 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// Connects to a hub in a task of its own and reports on `events`.
+/// Connects to a hub in a separate task, which reports on `events`.
 ///
-/// What is sent before the upgrade is written right after it. A full `events` channel pauses reading, and so, once the
-/// kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
+/// Everything sent before the upgrade is written right after it. A full `events` channel pauses reading and thereby,
+/// once the kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
 pub fn open(conn: ConnId, request: ConnectRequest, events: mpsc::Sender<Incoming>) -> Connection {
     let (limits, room, trace) = (request.limits, request.room.clone(), request.trace.clone());
     connection::spawn(conn, Role::Client, limits, room, trace, events, async move { socket::connect(&request).await })

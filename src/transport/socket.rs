@@ -16,9 +16,9 @@ use crate::websocket::handshake;
 
 /// How long to wait for the rest of a refusal's body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
-/// Most answers with status 1xx before the final one. While a hub floods with them, the deadline would not be checked.
+/// The most answers with status 1xx before the final one. A flood of them would keep the deadline from being checked.
 const INTERIM_ANSWERS: u32 = 8;
-/// Bytes per read of heads and frames.
+/// The size in bytes of each read of heads and frames.
 pub(super) const READ_CHUNK: usize = 16 << 10;
 
 /// A byte stream with access to its TCP stream.
@@ -40,7 +40,7 @@ impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
 
 /// The result of an attempt to open a connection.
 pub(super) struct Opened {
-    /// The first event of the connection; without a stream also the last.
+    /// The first event of the connection; also the last one if there is no stream.
     pub first: Received,
     pub stream: Option<Upgraded>,
 }
@@ -105,13 +105,13 @@ async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn So
         None => tls::client_config(None, false).map_err(|error| error.to_string())?,
     };
     let name = ServerName::try_from(endpoint.host.clone());
-    let name = name.map_err(|_| format!("TLS: `{}` is not a name that a certificate can hold", endpoint.host))?;
+    let name = name.map_err(|_| format!("TLS: `{}` is not a valid name for a certificate", endpoint.host))?;
     match timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await {
-        Err(_) => {
-            Err(format!("no TLS handshake with {authority} within {within}: is the address ws:// rather than wss://?"))
-        }
+        Err(_) => Err(format!(
+            "no TLS handshake with {authority} within {within}: should the address be ws:// instead of wss://?"
+        )),
         Ok(Err(error)) if is_hang_up(&error) => Err(format!(
-            "TLS: {authority} closed the connection during the handshake: is the address ws:// rather than wss://?"
+            "TLS: {authority} closed the connection during the handshake: should the address be ws:// instead of wss://?"
         )),
         Ok(Err(error)) => Err(tls::explain(&error)),
         Ok(Ok(stream)) => Ok(Box::new(stream)),
@@ -143,7 +143,7 @@ async fn dial_address(address: SocketAddr, source: Option<IpAddr>) -> Result<Tcp
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
     if let Some(source) = source {
         let bound = socket.bind(SocketAddr::new(source, 0));
-        bound.map_err(|error| format!("{source} cannot be used as source address: {error}"))?;
+        bound.map_err(|error| format!("{source} cannot be used as a source address: {error}"))?;
     }
     let stream = socket.connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
@@ -157,7 +157,7 @@ async fn upgrade(
     bytes: &[u8],
     deadline: Instant,
 ) -> Result<Opened, UpgradeError> {
-    // Ignore a failed write: a hub may have answered and closed without reading, so read the answer.
+    // Ignore a failed write: a hub may have answered and closed without reading, so its answer must still be read.
     let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
     let (mut buffer, mut interim) = (Vec::new(), 0);
@@ -211,7 +211,7 @@ async fn upgrade(
             let deadline = deadline.min(Instant::now() + BODY_WAIT);
             let body = loop {
                 let (body, complete) = handshake::body(&head, &rest);
-                // Chunks of one byte take six bytes each; beyond this the body is cut.
+                // Chunks of one byte take six bytes each; beyond this limit, the body is cut.
                 if complete || rest.len() > 8 * handshake::BODY {
                     break body;
                 }
@@ -226,7 +226,7 @@ async fn upgrade(
     }
 }
 
-/// Waits for an upgrade request as a server, and answers it.
+/// Waits for an upgrade request, as a server, and answers it.
 pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeout: Duration) -> Opened {
     let deadline = Instant::now() + timeout;
     let violation =
@@ -265,7 +265,7 @@ pub(super) fn is_hang_up(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
 }
 
-/// Formats `5 s`, `200 ms`.
+/// Formats a duration as `5 s` or `200 ms`.
 pub(super) fn seconds(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{} s", duration.as_secs())

@@ -184,7 +184,7 @@ async fn messages_go_both_ways_after_a_valid_upgrade() {
     "HTTP/1.1 307 There\r\nLocation: ws://there/\r\nContent-Length: 0\r\n\r\n",
     307,
     "",
-    "redirects to ws://there/, which is not followed"
+    "redirects to ws://there/, but redirects are not followed"
 )]
 #[case("HTTP/1.1 103 Hint\r\nLink: x\r\n\r\nHTTP/1.1 404 No\r\n\r\n", 404, "", "is the path right?")]
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn the_body_of_an_endless_refusal_is_cut() {
 )]
 #[case(
     "\x15\x03\x01\0\x02\x02\x46",
-    "the answer to the upgrade cannot be understood: it is TLS, not plain text: is the address wss:// rather than ws://?"
+    "the answer to the upgrade cannot be understood: it is TLS, not plain text: should the address be wss:// instead of ws://?"
 )]
 #[tokio::test]
 async fn an_answer_without_http_is_reported(#[case] answer: &'static str, #[case] expected: &str) {
@@ -256,7 +256,7 @@ async fn a_flood_of_interim_answers_ends() {
 
 #[rstest]
 #[case("ws", "no answer to the upgrade within 150 ms")]
-#[case("wss", "no TLS handshake with 127.0.0.1:PORT within 150 ms: is the address ws:// rather than wss://?")]
+#[case("wss", "no TLS handshake with 127.0.0.1:PORT within 150 ms: should the address be ws:// instead of wss://?")]
 #[tokio::test]
 async fn an_unanswered_upgrade_times_out(#[case] scheme: &str, #[case] expected: &str) {
     let (mut request, hub) = hub(async |mut stream| {
@@ -661,7 +661,7 @@ async fn tls_to_a_plain_text_server_is_explained() {
     let (mut request, _hub) = hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
     request.endpoint.tls = true;
     request.tls = Some(tls::client_config(None, true).unwrap());
-    let reason = "TLS: the answer is not TLS: is the address ws:// rather than wss://?".to_owned();
+    let reason = "TLS: the answer is not TLS: should the address be ws:// instead of wss://?".to_owned();
     assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
 }
 
@@ -713,7 +713,7 @@ async fn either_side_of_an_accepted_connection_can_close_it(#[values(true, false
 }
 
 #[rstest]
-#[case("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "a wrong upgrade request: there is no header `Upgrade: websocket`")]
+#[case("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "an invalid upgrade request: there is no header `Upgrade: websocket`")]
 #[case("\0\0\0", "the upgrade request cannot be understood: it begins with \"\\x00\\x00\\x00\", which is not HTTP")]
 #[case("GET / HT", "the connection ended before a complete upgrade request was received")]
 #[tokio::test]

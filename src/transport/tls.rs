@@ -1,4 +1,4 @@
-//! Certificates that are trusted on `wss://` and `https://`: the system's roots and those of `--ca`; all with `--insecure`.
+//! Certificates trusted for `wss://` and `https://`: the system's roots and those of `--ca`, or all with `--insecure`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 pub enum TlsError {
     #[error("failed to read certificates from {}: {reason}; --ca takes a PEM file", .file.display())]
     Read { file: PathBuf, reason: String },
-    #[error("{} holds no certificate; --ca takes a PEM file (-----BEGIN CERTIFICATE-----)", .0.display())]
+    #[error("{} contains no certificate; --ca takes a PEM file (-----BEGIN CERTIFICATE-----)", .0.display())]
     Empty(PathBuf),
     #[error("certificate {number} in {} cannot be used as a root: {reason}", .file.display())]
     Root { file: PathBuf, number: usize, reason: String },
@@ -22,13 +22,14 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// Creates a configuration for all connections of a run; share it, since it reads the system's roots.
+/// Creates the TLS configuration for all connections of a run; share it, because creating it reads the system's roots.
 ///
-/// `ca` is a PEM file whose certificates are trusted besides the system's. `insecure` accepts any certificate for any name.
+/// `ca` is a PEM file with certificates to trust in addition to the system's. `insecure` accepts any certificate for
+/// any name.
 ///
 /// # Errors
-/// `ca` cannot be read or holds no usable certificate. System roots that cannot be read are left out: the handshake
-/// that needs one fails.
+/// `ca` cannot be read or contains no usable certificate. System roots that cannot be read are left out; a handshake
+/// that needs one of them fails.
 pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -41,10 +42,10 @@ pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConf
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Returns the system's roots, as far as they can be read, and the certificates of `ca`.
+/// Returns the system's roots that can be read, and the certificates of `ca`.
 ///
 /// # Errors
-/// `ca` cannot be read or holds no usable certificate.
+/// `ca` cannot be read or contains no usable certificate.
 pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let mut certificates = rustls_native_certs::load_native_certs().certs;
     if let Some(file) = ca {
@@ -53,7 +54,7 @@ pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(certificates)
 }
 
-/// Returns all certificates of a file, each usable as a root.
+/// Returns all certificates of a file; each is usable as a root.
 fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable =
         |error: rustls::pki_types::pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
@@ -81,10 +82,10 @@ pub fn explain(error: &std::io::Error) -> String {
             format!("TLS: certificate not trusted: {why} (use --ca FILE or --insecure)")
         }
         rustls::Error::InvalidMessage(_) => {
-            "TLS: the answer is not TLS: is the address ws:// rather than wss://?".to_owned()
+            "TLS: the answer is not TLS: should the address be ws:// instead of wss://?".to_owned()
         }
         rustls::Error::AlertReceived(alert) => format!(
-            "TLS: the hub aborted the handshake with the alert {alert:?}: does it expect another host name, another TLS version or a client certificate?"
+            "TLS: the hub aborted the handshake with the alert {alert:?}: does it expect another host name or TLS version, or a client certificate?"
         ),
         rustls::Error::PeerIncompatible(why) => {
             format!("TLS: no common version or cipher suite ({why:?}): hubproof supports TLS 1.2 and 1.3")
@@ -93,7 +94,7 @@ pub fn explain(error: &std::io::Error) -> String {
     }
 }
 
-/// A verifier that accepts any certificate; it checks only that the peer has its private key.
+/// A verifier that accepts any certificate, as long as the peer has its private key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
@@ -139,7 +140,7 @@ mod tests {
     use std::io::Write as _;
 
     #[rstest]
-    #[case("", "holds no certificate; --ca takes a PEM file")]
+    #[case("", "contains no certificate; --ca takes a PEM file")]
     #[case("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 in ")]
     #[case("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", "failed to read certificates from ")]
     fn a_ca_file_without_certificates_is_an_error(#[case] content: &str, #[case] about: &str) {

@@ -1,7 +1,7 @@
 //! RFC 6455's framing, on bytes alone: encodes any frame, valid or not, and decodes messages, reporting violations.
 //!
-//! A library would repair, refuse or hide invalid frames, which a conformance test must see; hence a codec of our own. It
-//! trusts no announced length: memory grows only as bytes arrive, up to [`Limits`].
+//! A library would repair, refuse or hide the invalid frames that a conformance test must see, so hubproof has its own
+//! codec. It trusts no announced length: memory grows only as bytes arrive, up to [`Limits`].
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ pub enum Role {
     Server,
 }
 
-/// Limits of what is accepted from a peer. Exceeding one is a [`Received::Violation`] with `bound: true`.
+/// Limits on input from a peer. Exceeding one is a [`Received::Violation`] with `bound: true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message in bytes, over all of its fragments.
+    /// The most bytes of a message, summed over its fragments.
     pub message: usize,
     /// The most frames that one message may be split into.
     pub fragments: u32,
-    /// The most bytes that may wait for a peer that does not read before a further frame is refused.
+    /// The most bytes queued for a peer that does not read; a frame beyond that is refused.
     pub unsent: usize,
     /// How long a peer may take to end the stream after the closing handshake, or after our half has ended.
     pub linger: Duration,
@@ -30,9 +30,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // The limit of tungstenite and most hubs; no built-in protocol has messages of nearly that length.
+            // The limit of tungstenite and most hubs; the messages of all built-in protocols are far shorter.
             message: 64 << 20,
-            // A message of 64 MiB in pieces of 1 KiB. Empty fragments cost nothing, so only a count ends them.
+            // A message of 64 MiB in pieces of 1 KiB. Empty fragments add no bytes, so only a count limits them.
             fragments: 1 << 16,
             unsent: 64 << 20,
             linger: Duration::from_secs(1),
@@ -79,10 +79,10 @@ fn apply_mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
     }
 }
 
-/// Reads a byte stream that may be cut anywhere.
+/// Decodes a byte stream that arrives in pieces of any size.
 ///
 /// It reports messages, pings, pongs, at most one close and at most one violation. After a violation it decodes nothing
-/// more; after a close it reports only a further frame, as a violation.
+/// more; after a close it reports at most a violation, such as another data frame.
 pub struct Decoder {
     role: Role,
     limits: Limits,
@@ -111,7 +111,7 @@ struct Current {
     arrived: u64,
 }
 
-/// A violation of RFC 6455, with the section that forbids it, or of a limit (`bound`).
+/// A violation of RFC 6455, with the section that forbids it, or (with `bound`) an exceeded limit.
 struct CodecError {
     what: String,
     section: &'static str,
@@ -142,13 +142,13 @@ impl Decoder {
         }
     }
 
-    /// Calls `hook` with the header of every frame as soon as it is complete and not in itself a violation.
+    /// Calls `hook` with the header of every frame as soon as the header is complete and known to be valid.
     pub fn traced(mut self, hook: impl FnMut(FrameInfo) + Send + 'static) -> Self {
         self.trace = Some(Box::new(hook));
         self
     }
 
-    /// Takes bytes off the front of `input` up to the next event, or all of them if they complete none.
+    /// Consumes `input` up to the next event and returns that event; consumes all of `input` if no event is complete.
     pub fn next(&mut self, input: &mut &[u8]) -> Option<Received> {
         while self.stage != Stage::Failed {
             match self.step(input) {
@@ -166,12 +166,12 @@ impl Decoder {
         None
     }
 
-    /// Whether the stream would end inside a frame or a fragmented message if it ended here.
+    /// Whether the stream is inside a frame or a fragmented message.
     pub fn is_unfinished(&self) -> bool {
         self.stage != Stage::Failed && (self.header_length > 0 || self.frame.is_some() || self.message.is_some())
     }
 
-    /// Returns the bytes of the current message: those received, and those its latest frame announces.
+    /// Returns the size of the current message in bytes: the received part plus the rest of its current frame.
     pub fn under_way(&self) -> u64 {
         let announced = match &self.frame {
             Some(Current { info, arrived, .. }) if self.stage == Stage::Open => info.size - arrived,
@@ -209,7 +209,7 @@ impl Decoder {
         if self.stage == Stage::Closed { Ok(Step::Silent) } else { self.finish(info) }
     }
 
-    /// Collects a header and checks it, the first two bytes as soon as they have arrived. Returns whether it is complete.
+    /// Collects and checks a header; checks the first two bytes as soon as they arrive. Returns whether it is complete.
     fn read_header(&mut self, input: &mut &[u8]) -> Result<bool, CodecError> {
         if !self.fill_header(2, input) {
             return Ok(false);
@@ -232,7 +232,7 @@ impl Decoder {
             2 if announced <= CONTROL_PAYLOAD => {
                 return violation(
                     "5.2",
-                    format!("a length of {announced} written in 2 extra bytes where none is needed"),
+                    format!("a length of {announced} written in 2 extra bytes where none are needed"),
                 );
             }
             8 if announced >> 63 != 0 => return violation("5.2", "a 64-bit length whose highest bit is set"),
@@ -247,7 +247,7 @@ impl Decoder {
         }
         let before = self.message.as_ref().map_or(0, |message| message.payload.len() as u64);
         if !opcode.is_control() && info.size.saturating_add(before) > self.limits.message as u64 {
-            return too_much(format!("a message of more than {} bytes, the most we take", self.limits.message));
+            return too_much(format!("a message of more than {} bytes, hubproof's limit", self.limits.message));
         }
 
         let key_at = 2 + extended;
@@ -277,13 +277,13 @@ impl Decoder {
         self.header_length >= wanted
     }
 
-    /// Checks the first two bytes of a header, with the seven bits of length in them.
+    /// Checks the first two bytes of a header, which contain the seven-bit length.
     fn check_header(&self, info: &FrameInfo) -> Result<(), CodecError> {
         let opcode = info.opcode;
         if info.rsv != 0 {
             return violation(
                 "5.2",
-                format!("a {opcode} frame with reserved bits {:03b}, and no extension was agreed", info.rsv),
+                format!("a {opcode} frame with reserved bits {:03b}, but no extension was negotiated", info.rsv),
             );
         }
         if let Opcode::Reserved(bits) = opcode {
@@ -312,16 +312,16 @@ impl Decoder {
         }
         match (opcode, &self.message) {
             (Opcode::Continuation, None) => {
-                violation("5.4", "a continuation frame, and no fragmented message was begun")
+                violation("5.4", "a continuation frame while no fragmented message is open")
             }
             (Opcode::Text | Opcode::Binary, Some(_)) => {
-                violation("5.4", format!("a new {opcode} frame before the last fragment of the message before it"))
+                violation("5.4", format!("a new {opcode} frame before the last fragment of the previous message"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Opens a message, or counts one more fragment of it.
+    /// Starts a message, or counts another fragment of the current one.
     fn begin(&mut self, info: &FrameInfo) -> Result<(), CodecError> {
         if info.opcode.is_control() {
             self.control.clear();
@@ -331,7 +331,7 @@ impl Decoder {
         let message = self.message.get_or_insert(Message { binary, payload: Vec::new(), frames: 0 });
         message.frames += 1;
         if message.frames > self.limits.fragments {
-            return too_much(format!("a message in more than {} frames, the most we take", self.limits.fragments));
+            return too_much(format!("a message in more than {} frames, hubproof's limit", self.limits.fragments));
         }
         Ok(())
     }
@@ -365,7 +365,7 @@ enum Step {
     Event(Received),
 }
 
-/// Parses a close frame's body. Any code is reported unchanged, even one that must not be sent: rules check it.
+/// Parses a close frame's body. Reports any code unchanged, even one that must not be sent: rules check the code.
 fn read_close(body: &[u8]) -> Result<Received, CodecError> {
     match body {
         [] => Ok(Received::Close { code: None, reason: String::new() }),
@@ -455,7 +455,7 @@ mod tests {
     #[case::length_over_63_bits(b"\x81\x7f\x80\x00\x00\x00\x00\x00\x00\x00", "5.2", "highest bit")]
     #[case::long_control(b"\x89\x7e\x00\x7e", "5.5", "ping frame of more than 125")]
     #[case::fragmented_control(b"\x09\x00", "5.5", "fragmented ping")]
-    #[case::lonely_continuation(b"\x80\x00", "5.4", "no fragmented message")]
+    #[case::lonely_continuation(b"\x80\x00", "5.4", "no fragmented message is open")]
     #[case::continuation_after_the_end(b"\x01\x01a\x80\x01b\x80\x01c", "5.4", "no fragmented message")]
     #[case::new_message_inside_one(b"\x01\x01a\x81\x01b", "5.4", "new text frame")]
     #[case::text_not_utf8(b"\x81\x03ab\xff", "8.1", "3 bytes that is not UTF-8 at byte 2")]

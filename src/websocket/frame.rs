@@ -1,5 +1,5 @@
-//! Frames, and the events of a connection, as data. The codec fills these types, the interpreter reads them, and tests
-//! without a network build them by hand.
+//! Frames and the events of a connection as plain data. The codec fills these types, the interpreter reads them, and
+//! tests build them by hand, without a network.
 
 use std::fmt;
 
@@ -64,7 +64,7 @@ impl fmt::Display for Opcode {
     }
 }
 
-/// A WebSocket frame with unmasked payload, including the header bits that libraries hide.
+/// A WebSocket frame with its payload unmasked, including the header bits that libraries hide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -104,7 +104,7 @@ impl Frame {
         Self { opcode: Opcode::Close, ..Self::text(payload) }
     }
 
-    /// The same frame as a server sends it: an actor that listens must not mask (RFC 6455, section 5.1).
+    /// Returns the frame as a server sends it: an actor that listens must not mask (RFC 6455, section 5.1).
     pub fn unmasked(self) -> Self {
         Self { masked: false, ..self }
     }
@@ -134,7 +134,7 @@ pub struct FrameInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub binary: bool,
-    /// Valid UTF-8 in a text message: the codec reports anything else as a [`Received::Violation`].
+    /// Valid UTF-8 if the message is text: the codec reports anything else as a [`Received::Violation`].
     pub payload: Vec<u8>,
     /// How many frames carried the message, at least 1.
     pub frames: u32,
@@ -145,29 +145,30 @@ pub struct Message {
 pub enum Outgoing {
     /// Writes frames unchanged, valid or not; masked only if `masked`.
     Frames(Vec<Frame>),
-    /// Writes bytes to the stream, below WebSocket.
+    /// Writes raw bytes to the stream, bypassing WebSocket framing.
     Bytes(Vec<u8>),
-    /// Ends our half of the stream after everything sent so far, without a close frame.
+    /// Ends hubproof's half of the stream after everything sent so far, without a close frame.
     Fin,
-    /// Resets the connection (TCP RST), after what the kernel still accepts of everything sent so far.
+    /// Resets the connection (TCP RST) after writing as much of the queue as the kernel accepts.
     Reset,
     /// Stops reading and answering pings, until `ReadAgain`.
     StopReading,
     ReadAgain,
 }
 
-/// How the reason of [`Received::NoUpgrade`] begins where a connection was accepted and nothing came.
+/// The start of the reason of [`Received::NoUpgrade`] when the hub accepted the connection but sent nothing.
 pub const NO_ANSWER: &str = "no answer to the upgrade";
 
 /// An event of a connection.
 ///
-/// The first is `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable`. After `Upgraded` come any number of messages, pings
-/// and pongs, at most one `Close`, at most one `Violation`, and `End` last. Nothing follows `Refused`, `NoUpgrade` and
-/// `Unreachable`.
+/// The first is `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable`. After `Upgraded` come any number of messages,
+/// pings and pongs, at most one `Close`, at most one `Violation`, and `End` last. Nothing follows `Refused`,
+/// `NoUpgrade` and `Unreachable`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The hub answered the upgrade with 101 and a valid accept key. For a listening actor, the upgrade that it accepted:
-    /// `headers` are then the request's, after a first one named `:path` with path and query unchanged.
+    /// The hub answered the upgrade with 101 and a valid accept key. For a listening actor: the actor accepted the
+    /// hub's upgrade, and `headers` are those of the request, preceded by one named `:path` with path and query
+    /// unchanged.
     Upgraded {
         status: u16,
         headers: Vec<(String, String)>,
@@ -180,7 +181,7 @@ pub enum Received {
         body: Vec<u8>,
         reason: String,
     },
-    /// A TCP connection was made, but the upgrade was not answered, or not with HTTP; or, with `bound: true`, the answer
+    /// A TCP connection was made, but the answer to the upgrade is missing or is not HTTP; or, with `bound: true`, it
     /// exceeds a limit.
     NoUpgrade {
         reason: String,
@@ -193,19 +194,20 @@ pub enum Received {
     Message(Message),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// A close frame arrived; no code if its body was empty.
+    /// A close frame arrived; `code` is `None` if its body was empty.
     Close {
         code: Option<u16>,
         reason: String,
     },
-    /// The peer violated RFC 6455 (or exceeded a limit, `bound: true`); the connection is dropped right after. `section`
-    /// is that of RFC 6455, such as `5.4`. For a listening actor it is the first event if the upgrade request was wrong.
+    /// The peer violated RFC 6455 or, with `bound: true`, exceeded a limit; the connection is dropped right after.
+    /// `section` is the section of RFC 6455, such as `5.4`. A listening actor gets this event first if the upgrade
+    /// request was invalid.
     Violation {
         what: String,
         section: &'static str,
         bound: bool,
     },
-    /// The stream has ended; nothing follows. `reset`: by an error rather than an orderly end of stream.
+    /// The stream has ended; nothing follows. `reset`: whether an error ended it rather than an orderly end of stream.
     End {
         reset: bool,
         reason: String,

@@ -9,7 +9,7 @@ use sha1::{Digest, Sha1};
 use crate::syntax::matcher::kind;
 use crate::websocket::frame::Received;
 
-/// The most bytes of a head: twice the limit of common servers, so no correct hub exceeds it.
+/// The most bytes of an HTTP head: twice the limit of common servers, so no correct hub exceeds it.
 pub const HEAD: usize = 16 << 10;
 /// The most header lines in a head.
 pub const HEADERS: usize = 100;
@@ -21,9 +21,9 @@ const REASON: usize = 400;
 /// The GUID from which the accept value is computed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Characters that would break the request line and are therefore escaped. All others are sent unchanged, even `%`.
+/// Characters that are escaped because they would break the request line. All others are sent unchanged, even `%`.
 const NOT_IN_TARGET: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
-/// RFC 3986's unreserved characters stay as they are in the names and values of a query.
+/// Characters that are escaped in the names and values of a query: all but RFC 3986's unreserved ones.
 const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub type Headers = Vec<(String, String)>;
@@ -48,12 +48,12 @@ pub struct Dial {
     pub http: Option<String>,
 }
 
-/// A part of a request that cannot be written without breaking out of its line.
+/// A part of a request that would break out of its line if it were written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     #[error("`{0}` is not a header name (letters, digits and !#$%&'*+-.^_`|~)")]
     HeaderName(String),
-    #[error("the value of header `{0}` holds a line break or another control character")]
+    #[error("the value of header `{0}` contains a line break or another control character")]
     HeaderValue(String),
     #[error("`{0}` is not a method, or not a version such as 1.0")]
     RequestLine(String),
@@ -64,18 +64,18 @@ pub enum RequestError {
 /// Received bytes that are not an HTTP head within the limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
-    #[error("it is TLS, not plain text: is the address wss:// rather than ws://?")]
+    #[error("it is TLS, not plain text: should the address be wss:// instead of ws://?")]
     Tls,
     #[error("it begins with {0}, which is not HTTP")]
     NotHttp(String),
-    #[error("its head has more than {HEAD} bytes, the most we take")]
+    #[error("its head has more than {HEAD} bytes, hubproof's limit")]
     TooLong,
-    #[error("its head has more than {HEADERS} lines, the most we take")]
+    #[error("its head has more than {HEADERS} lines, hubproof's limit")]
     TooMany,
 }
 
 impl HeadError {
-    /// Whether a limit was exceeded by what may be valid HTTP.
+    /// Whether the head may be valid HTTP but exceeds a limit.
     pub fn is_bound(&self) -> bool {
         matches!(self, Self::TooLong | Self::TooMany)
     }
@@ -227,13 +227,13 @@ pub fn response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HeadError> {
     Ok(Some(ResponseHead { status: response.code.unwrap_or_default(), headers, length }))
 }
 
-/// Checks an answer to the upgrade request as RFC 6455, section 4.1, demands: returns `Upgraded`, or `Refused` with the
-/// first reason. The caller adds the body of a refusal.
+/// Checks the answer to an upgrade request as RFC 6455, section 4.1, demands. Returns `Upgraded`, or `Refused` with the
+/// first reason found; the caller adds the body of a refusal.
 pub fn judge_response(head: ResponseHead, key: &str, offered: &[String]) -> Received {
     let ResponseHead { status, headers, .. } = head;
     match refusal(status, &headers, key, offered) {
         Some(mut reason) => {
-            // It may quote a header of up to 16 KiB.
+            // The reason may quote a header of up to 16 KiB.
             if let Some((end, _)) = reason.char_indices().nth(REASON) {
                 reason.truncate(end);
                 reason.push_str("...");
@@ -272,22 +272,22 @@ fn refusal(status: u16, headers: &Headers, key: &str, offered: &[String]) -> Opt
     }
     if let Some(extensions) = joined(headers, "Sec-WebSocket-Extensions").filter(|value| !value.is_empty()) {
         return Some(format!(
-            "101, but with the extension `{extensions}`, and none was offered (RFC 6455, section 4.1)"
+            "101, but with the extension `{extensions}`, although none was offered (RFC 6455, section 4.1)"
         ));
     }
     match all(headers, "Sec-WebSocket-Protocol").collect::<Vec<_>>()[..] {
         [] => None,
         [selected] if offered.iter().any(|name| name == selected) => None,
         [selected] if selected.contains(',') => Some(format!(
-            "101, but with several subprotocols, `{selected}`; a server selects one (RFC 6455, section 4.2.2)"
+            "101, but with several subprotocols, `{selected}`; a server must select one (RFC 6455, section 4.2.2)"
         )),
-        [selected] if offered.is_empty() => {
-            Some(format!("101, but with the subprotocol `{selected}`, and none was offered (RFC 6455, section 4.1)"))
-        }
+        [selected] if offered.is_empty() => Some(format!(
+            "101, but with the subprotocol `{selected}`, although none was offered (RFC 6455, section 4.1)"
+        )),
         [selected] => {
             let offered = offered.join(", ");
             Some(format!(
-                "101, but with the subprotocol `{selected}`, and only `{offered}` was offered (RFC 6455, section 4.1)"
+                "101, but with the subprotocol `{selected}`, although only `{offered}` was offered (RFC 6455, section 4.1)"
             ))
         }
         _ => Some("101, but with more than one Sec-WebSocket-Protocol header (RFC 6455, section 11.3.4)".to_owned()),
@@ -299,25 +299,26 @@ fn refusal_by_status(status: u16, headers: &Headers) -> String {
         300..400 => {
             return match find(headers, "Location") {
                 Some(to) => {
-                    format!("HTTP {status} redirects to {to}, which is not followed: give that address instead")
+                    format!("HTTP {status} redirects to {to}, but redirects are not followed: use that address instead")
                 }
                 None => format!("HTTP {status} redirects without saying where (no Location header)"),
             };
         }
         200..300 => "does a WebSocket server listen there?",
-        400 => "does the hub want a header, a query or a subprotocol that was not sent?",
+        400 => "does the hub need a header, a query or a subprotocol that was not sent?",
         401 | 403 => "is a token or a secret missing or wrong?",
         404 | 405 | 410 => "is the path right?",
-        426 => "does the hub want another subprotocol or WebSocket version?",
+        426 => "does the hub need another subprotocol or WebSocket version?",
         429 | 503 => "is the hub busy, or are there too many connections?",
-        502 | 504 => "a proxy answers, and not the hub behind it: is the hub running?",
-        500..600 => "the server failed, and its log may say why; is the path right?",
+        502 | 504 => "a proxy answered, but not the hub behind it: is the hub running?",
+        500..600 => "the server failed; its log may say why; is the path right?",
         _ => return format!("HTTP {status} instead of 101"),
     };
     format!("HTTP {status} instead of 101: {advice}")
 }
 
-/// Returns a refusal's body from the bytes after its head, cut at [`BODY`], and whether it is complete or long enough.
+/// Returns the body of a refusal, given the bytes after its head. The body is cut at [`BODY`]; the second value is
+/// whether it is complete or has that length.
 pub fn body(head: &ResponseHead, bytes: &[u8]) -> (Vec<u8>, bool) {
     if matches!(head.status, 101 | 204 | 304) {
         return (Vec::new(), true);
@@ -353,7 +354,7 @@ fn chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-/// Parses the head of an upgrade request. `None`: more bytes are needed.
+/// Parses the head of an upgrade request; returns `None` if more bytes are needed.
 ///
 /// # Errors
 /// The bytes are not an HTTP/1 head within the limits.
@@ -370,8 +371,8 @@ pub fn request_head(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
     }))
 }
 
-/// Answers an upgrade request as RFC 6455, section 4.2, demands: returns the response and the event, which is `Upgraded`,
-/// or a `Violation` with the first error. Selects the first subprotocol, in the client's order, that is among `spoken`.
+/// Answers an upgrade request as RFC 6455, section 4.2, demands. Returns the response and the event: `Upgraded`, or
+/// `Violation` with the first error. Selects the first subprotocol, in the client's order, that is among `spoken`.
 pub fn respond(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Received) {
     if let Some(what) = fault_of_request(&head) {
         let version = if find(&head.headers, "Sec-WebSocket-Version") == Some("13") {
@@ -415,11 +416,11 @@ fn fault_of_request(head: &RequestHead) -> Option<String> {
     } else if find(headers, "Sec-WebSocket-Version") != Some("13") {
         "there is no header `Sec-WebSocket-Version: 13`".to_owned()
     } else if !matches!(all(headers, "Sec-WebSocket-Key").collect::<Vec<_>>()[..], [key] if is_key(key)) {
-        "there is no single Sec-WebSocket-Key of 16 bytes in base64".to_owned()
+        "there is not exactly one Sec-WebSocket-Key of 16 bytes in base64".to_owned()
     } else {
         return None;
     };
-    Some(format!("a wrong upgrade request: {fault}"))
+    Some(format!("an invalid upgrade request: {fault}"))
 }
 
 fn is_key(key: &str) -> bool {
@@ -433,7 +434,7 @@ fn head_length(bytes: &[u8], parsed: httparse::Result<usize>) -> Result<Option<u
         Ok(httparse::Status::Partial) if bytes.len() < HEAD => Ok(None),
         Ok(_) => Err(HeadError::TooLong),
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooMany),
-        // A TLS record: an alert (0x15) or a handshake (0x16), major version 3.
+        // The start of a TLS record: an alert (0x15) or a handshake (0x16), major version 3.
         Err(_) if matches!(bytes, [0x15 | 0x16, 3, ..]) => Err(HeadError::Tls),
         Err(_) => {
             let start = bytes[..bytes.len().min(24)].escape_ascii();
@@ -620,15 +621,15 @@ mod tests {
     #[rstest]
     #[case("404 Not Found\r\n", "HTTP 404 instead of 101: is the path right?")]
     #[case("403 Forbidden\r\n", "HTTP 403 instead of 101: is a token or a secret missing or wrong?")]
-    #[case("500 Oops\r\n", "HTTP 500 instead of 101: the server failed, and its log may say why; is the path right?")]
+    #[case("500 Oops\r\n", "HTTP 500 instead of 101: the server failed; its log may say why; is the path right?")]
     #[case(
         "502 Bad Gateway\r\n",
-        "HTTP 502 instead of 101: a proxy answers, and not the hub behind it: is the hub running?"
+        "HTTP 502 instead of 101: a proxy answered, but not the hub behind it: is the hub running?"
     )]
     #[case("418 Teapot\r\n", "HTTP 418 instead of 101")]
     #[case(
         "302 Found\r\nLocation: ws://b/c\r\n",
-        "HTTP 302 redirects to ws://b/c, which is not followed: give that address instead"
+        "HTTP 302 redirects to ws://b/c, but redirects are not followed: use that address instead"
     )]
     #[case(
         "101 X\r\nConnection: Upgrade\r\n",
@@ -659,8 +660,8 @@ mod tests {
 
     #[rstest]
     #[case("Sec-WebSocket-Extensions: permessage-deflate\r\n", &[], "extension `permessage-deflate`")]
-    #[case("Sec-WebSocket-Protocol: b\r\n", &[], "subprotocol `b`, and none was offered")]
-    #[case("Sec-WebSocket-Protocol: B\r\n", &["b"], "subprotocol `B`, and only `b` was offered")]
+    #[case("Sec-WebSocket-Protocol: b\r\n", &[], "subprotocol `b`, although none was offered")]
+    #[case("Sec-WebSocket-Protocol: B\r\n", &["b"], "subprotocol `B`, although only `b` was offered")]
     #[case("Sec-WebSocket-Protocol: a, b\r\n", &["a", "b"], "several subprotocols")]
     #[case("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n", &["a", "b"], "more than one Sec-WebSocket-Protocol")]
     #[case("Upgrade: websocket\r\n", &[], "`Upgrade: WebSocket, websocket`")]
@@ -672,7 +673,10 @@ mod tests {
 
     #[rstest]
     #[case(b"SSH-2.0-OpenSSH\r\n", "it begins with \"SSH-2.0-OpenSSH\\r\\n\", which is not HTTP")]
-    #[case(b"\x15\x03\x03\x00\x02\x02\x46", "it is TLS, not plain text: is the address wss:// rather than ws://?")]
+    #[case(
+        b"\x15\x03\x03\x00\x02\x02\x46",
+        "it is TLS, not plain text: should the address be wss:// instead of ws://?"
+    )]
     fn answers_that_are_not_http_are_explained(#[case] bytes: &[u8], #[case] expected: &str) {
         assert_eq!(response_head(bytes).unwrap_err().to_string(), expected);
     }

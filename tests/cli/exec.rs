@@ -232,7 +232,7 @@ fn another_hub_on_the_port_is_not_tested_instead() {
     let server = Serving::start(["concierge"], 1);
     let url = server.url("concierge");
     let done = hubproof(["check", url, "--protocol", "concierge", "--exec", "sleep 100"]).ends_with(2);
-    assert!(done.err.contains("something listens on 127.0.0.1:"), "{}", done.err);
+    assert!(done.err.contains("something already listens on 127.0.0.1:"), "{}", done.err);
 }
 
 #[test]

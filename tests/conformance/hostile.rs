@@ -99,17 +99,17 @@ const LONG: &[&str] = &["--patience", "0.6"];
 #[rstest]
 // No hub was reached, so nothing is reported about the protocol.
 #[case::tls_alert(Habit::TlsAlert, USUAL, &[3], "the hub aborted the handshake with the alert HandshakeFailure: does it expect")]
-#[case::tls_garbage(Habit::TlsGarbage, USUAL, &[3], "the answer is not TLS: is the address ws:// rather than wss://?")]
-#[case::tls_closes(Habit::TlsCloses, USUAL, &[3], "closed the connection during the handshake: is the address ws:// rather than wss://?")]
-#[case::tls_silent(Habit::TlsSilent, SHORT, &[3], "is the address ws:// rather than wss://?")]
+#[case::tls_garbage(Habit::TlsGarbage, USUAL, &[3], "the answer is not TLS: should the address be ws:// instead of wss://?")]
+#[case::tls_closes(Habit::TlsCloses, USUAL, &[3], "closed the connection during the handshake: should the address be ws:// instead of wss://?")]
+#[case::tls_silent(Habit::TlsSilent, SHORT, &[3], "should the address be ws:// instead of wss://?")]
 // Most likely the address is wrong, or a proxy answers.
 #[case::not_found(Habit::NotFound, USUAL, &[3], "HTTP 404 instead of 101: is the path right?")]
-#[case::server_error(Habit::ServerError, USUAL, &[3], "HTTP 500 instead of 101: the server failed, and its log may say why; is the path right?")]
-#[case::redirect(Habit::Redirect, USUAL, &[3], "HTTP 302 redirects to https://elsewhere.example/ws, which is not followed: give that address instead")]
+#[case::server_error(Habit::ServerError, USUAL, &[3], "HTTP 500 instead of 101: the server failed; its log may say why; is the path right?")]
+#[case::redirect(Habit::Redirect, USUAL, &[3], "HTTP 302 redirects to https://elsewhere.example/ws, but redirects are not followed: use that address instead")]
 // It may be valid, but exceeds a limit.
-#[case::endless_head(Habit::EndlessHead, USUAL, &[3], "its head has more than 100 lines, the most we take")]
-#[case::giant(Habit::Giant, USUAL, &[3], "a message of more than 12582912 bytes, the most we take")]
-#[case::endless(Habit::Endless, USUAL, &[3], "a message of more than 12582912 bytes, the most we take")]
+#[case::endless_head(Habit::EndlessHead, USUAL, &[3], "its head has more than 100 lines, hubproof's limit")]
+#[case::giant(Habit::Giant, USUAL, &[3], "a message of more than 12582912 bytes, hubproof's limit")]
+#[case::endless(Habit::Endless, USUAL, &[3], "a message of more than 12582912 bytes, hubproof's limit")]
 #[case::deep(Habit::Deep, LONG, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it is nested deeper than 127 levels")]
 #[case::digits(Habit::Digits, LONG, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it holds a number beyond ±1.8e308")]
 #[case::surrogate(Habit::Surrogate, LONG, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it holds half a surrogate pair")]
@@ -138,7 +138,7 @@ const LONG: &[&str] = &["--patience", "0.6"];
 #[case::flood(Habit::Flood, SHORT, &[1], "no matching message received")]
 #[case::giants(Habit::Giants, SHORT, &[1, 3], "")]
 #[case::garbage_text(Habit::GarbageText, SHORT, &[1], "huh?!")]
-#[case::garbage_bytes(Habit::GarbageBytes, SHORT, &[1], "reserved bits 111, and no extension was agreed")]
+#[case::garbage_bytes(Habit::GarbageBytes, SHORT, &[1], "reserved bits 111, but no extension was negotiated")]
 #[case::no_utf8(Habit::NoUtf8, SHORT, &[1], "that is not UTF-8 at byte 9")]
 fn a_hostile_server_is_reported_with_what_it_does(
     #[case] habit: Habit,

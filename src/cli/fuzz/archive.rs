@@ -21,16 +21,16 @@ use crate::syntax::yaml;
 
 #[derive(Args)]
 pub struct ArchiveArgs {
-    /// Replay a saved finding, and nothing else; of a folder, all of them
+    /// Only replay a saved finding, or all findings in a folder
     #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["cases", "case", "time", "reports", "print_cases"])]
     replay: Vec<PathBuf>,
-    /// A folder of saved findings: they are replayed first, and new findings are saved there
+    /// Folder of saved findings: replay them first, and save new findings there
     #[arg(long, value_name = "DIR")]
     regressions: Option<PathBuf>,
-    /// How often each saved finding is played; one that fails only sometimes is reported as not reproducible
+    /// Replay each saved finding N times; one that fails only sometimes is reported as not reproducible
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     plays: u32,
-    /// Total time for shrinking new findings before they are saved; 0s: they are not shrunk
+    /// Total time for shrinking new findings before they are saved; 0s disables shrinking
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = config::parse_duration)]
     shrink_time: Duration,
 }

@@ -39,57 +39,57 @@ use crate::report::{self, ProtocolReport, RunOptions, RunReport};
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 
-/// Send unexpected input to a hub and check that it copes; without a URL, to the built-in reference server
+/// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
 #[derive(Args)]
 pub struct FuzzArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Cases of each protocol (default: 1000, without --time)
+    /// Number of cases per protocol (default: 1000, or unlimited with --time)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cases: Option<u64>,
-    /// How long new cases are started, over all protocols: 30s, 5m
+    /// Stop starting new cases after this long, across all protocols: 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     time: Option<Duration>,
-    /// Start no more cases of a protocol after so many findings with different causes; those of the baseline do not count
+    /// Stop starting cases of a protocol after N distinct findings that are not in the baseline
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_findings: Option<u64>,
-    /// Seed of the random number generator: the same seed gives the same cases
+    /// Seed of the random number generator; the same seed gives the same cases
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Only the case of this number, as findings show it
+    /// Run only case N (the number a finding prints)
     #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
     case: Vec<u64>,
-    /// Only cases that mutate this message
+    /// Run only cases that mutate this message
     #[arg(long, value_name = "NAME")]
     message: Vec<String>,
-    /// Only cases with this mutation: missing, wrong-type, truncated, fragments, ...
+    /// Run only cases with this mutation: missing, wrong-type, truncated, fragments, ...
     #[arg(long, value_name = "NAME")]
     mutation: Vec<String>,
-    /// Play more cases of a cell after an answer of a new shape
+    /// When an answer has a new shape, run further cases with the same message and mutation next
     #[arg(long, conflicts_with_all = ["case", "print_cases"])]
     adaptive: bool,
-    /// Print the cases, one JSON object per line, and play none
+    /// Print the cases, one JSON object per line, without running them
     #[arg(long)]
     print_cases: bool,
-    /// Allow a hub on another machine
+    /// Confirm that a hub on another machine may be fuzzed
     #[arg(long)]
     yes: bool,
-    /// Cases at a time
+    /// Number of cases to run in parallel
     // With three connections each they stay below fifty, which is what airavata's document allows an address.
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// Warnings fail the run
+    /// Fail the run on warnings
     #[arg(long)]
     strict: bool,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
     reports: Vec<String>,
-    /// Send the same to a second hub, and warn where the answers differ; without a URL, the reference server
+    /// Send the same cases to a second hub and warn where the answers differ; without a URL, to the reference server
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     against: Option<String>,
-    /// One line per frame, on stderr
+    /// Print one line per frame on stderr
     #[arg(long)]
     trace: bool,
-    /// Show in full what is otherwise only counted
+    /// List items that are normally only counted
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]

@@ -19,68 +19,68 @@ use crate::load::engine::{self, Validate};
 use crate::load::plan::Overrides;
 use crate::syntax::source::Sources;
 
-/// Load a hub with thousands of virtual clients; without a URL, the built-in reference server
+/// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
 #[derive(Args)]
 pub struct LoadArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// A plan of the protocol by name, or a file (default: the first; see `--list`)
+    /// Load plan: the name of one of the protocol's plans, or a file (default: the first that `--list` shows)
     #[arg(long, value_name = "NAME|FILE")]
     plan: Option<String>,
-    /// List the protocol's plans, their roles and numbers
+    /// List the protocol's plans with their roles and numbers
     #[arg(long)]
     list: bool,
-    /// Compile the plan, list the expressions that are evaluated during the run, and send nothing
+    /// Compile the plan and list the expressions evaluated during a run, without contacting the hub
     #[arg(long)]
     check: bool,
-    /// How many clients the role `worker` has
+    /// Number of clients in the role `worker`
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
-    /// How many clients the role `client` has
+    /// Number of clients in the role `client`
     #[arg(long, value_name = "N")]
     clients: Option<u32>,
-    /// How many clients a role of the plan has
+    /// Number of clients in any role of the plan
     #[arg(long, value_name = "ROLE=N", value_parser = population)]
     population: Vec<(String, u32)>,
-    /// Journeys due per second at the plan's highest stage
+    /// Journeys to start per second at the plan's highest stage; other stages scale with it
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
     /// How long to measure
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
-    /// Ramp: how long each population takes to connect
+    /// Time over which each population connects
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     ramp: Option<Duration>,
-    /// Warm-up: how long to run under load before measuring
+    /// Time to run under load before measuring
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     warm_up: Option<Duration>,
-    /// Drain: how long running journeys may take to finish at the end
+    /// Time for running journeys to finish at the end
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     drain: Option<Duration>,
-    /// Local addresses to connect from, in turn: 127.0.0.2-127.0.0.9
+    /// Local addresses to connect from in turn, such as 127.0.0.2-127.0.0.9
     #[arg(long, value_name = "ADDRESSES", value_parser = Addresses::read)]
     source: Option<Addresses>,
-    /// Threads with connections (default: one per core)
+    /// Number of threads that handle connections (default: one per core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// Which of the hub's messages are validated: all, sample=0.01, none
+    /// Which of the hub's messages to validate: all, sample=0.01, none
     #[arg(long, value_name = "WHICH", default_value = "sample=0.01", value_parser = validate)]
     validate: Validate,
-    /// A threshold beside those of the plan: 'submit_job.response.p99 < 50ms', 'ledger.lost == 0'
+    /// Add a threshold to those of the plan, such as 'submit_job.response.p99 < 50ms' or 'ledger.lost == 0'
     #[arg(long, value_name = "EXPR")]
     threshold: Vec<String>,
-    /// Find the highest rate at which this threshold holds and completions keep up
+    /// Find the highest rate at which this threshold holds and completed journeys keep up with started ones
     #[arg(long, value_name = "EXPR")]
     find_max: Option<String>,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::LOAD))]
     reports: Vec<String>,
-    /// Serve metrics for Prometheus during the run
+    /// Serve Prometheus metrics at this address during the run
     #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::address)]
     metrics: Option<SocketAddr>,
-    /// Seed of everything random: the same seed gives the same schedule
+    /// Seed of the random number generator; the same seed gives the same schedule
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Run even if the machine lacks resources for it
+    /// Run even if this machine lacks the resources the plan needs
     #[arg(long)]
     force: bool,
 }

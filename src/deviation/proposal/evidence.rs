@@ -1,10 +1,10 @@
-//! What conversations saw of a hub that departs from its document.
+//! Evidence from conversations about how a hub deviates from its document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Something that a conversation expected and did not get, though the hub could be reached.
+/// Something that a conversation expected but did not get, although the hub was reachable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Missed {
     pub what: MissedKind,
@@ -17,46 +17,46 @@ pub enum MissedKind {
     /// A message, by its index in the pack.
     Message {
         message: usize,
-        /// The message that the client had sent last; `None`: it had only connected.
+        /// The message that the client had sent last; `None` if it had only connected.
         after: Option<usize>,
-        /// Received messages that are not documented and no step expected.
+        /// Received messages that are not documented and that no step expected.
         instead: Vec<Value>,
-        /// Received messages of this kind that were not as expected.
+        /// Received messages of this kind that did not meet the expectation.
         near: Vec<Value>,
-        /// Whether the hub gave an answer of another kind, such as a refusal: then it has not left one out.
+        /// Whether the hub gave another kind of answer, such as a refusal, and so did not omit its answer.
         answered: bool,
     },
     /// An upgrade: the hub refused it with this answer.
     Upgrade { status: u64, answer: String },
 }
 
-/// Of what a hub sent, whether expected or not.
+/// Facts about the messages that a hub sent, expected or not.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
     /// Messages, by their indices in the pack.
     pub messages: BTreeSet<usize>,
-    /// Names of members, as the hub spells them; not those of objects in members.
+    /// Names of top-level members, as the hub spells them.
     pub members: BTreeSet<String>,
-    /// By message, the first that broke its schema.
+    /// The first message of each kind that broke its schema.
     pub broken: BTreeMap<usize, Value>,
-    /// Members that were absent or had another value where a check needed them, by their places.
+    /// Members that were absent or had another value than a check needed, by place.
     pub unfit: BTreeMap<String, Unfit>,
 }
 
 /// The first message in which a member was not as a check needed it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unfit {
-    /// Its index in the pack.
+    /// The message's index in the pack.
     pub message: usize,
     pub json: Value,
-    /// The rules of all such checks.
+    /// The rules of all checks that needed the member.
     pub rules: BTreeSet<String>,
 }
 
-/// Longest message in bytes that is kept: a hub may send longer ones.
+/// The most bytes of a message that is kept; longer ones are ignored.
 pub const MOST_BYTES: usize = 10_000;
 
-/// Most names of members that are kept: a hub may invent any number.
+/// The most member names that are kept: a hub may invent any number of them.
 const MOST_MEMBERS: usize = 500;
 
 impl Evidence {
@@ -75,18 +75,18 @@ impl Evidence {
         self.broken.entry(message).or_insert_with(|| json.clone());
     }
 
-    /// Adds a member that was not as a check of these rules needed it, and its message.
+    /// Adds a member that was not as a check of these rules needed it, with its message.
     pub fn add_unfit(&mut self, place: String, message: usize, json: &Value, rules: impl Iterator<Item = String>) {
         let new = || Unfit { message, json: json.clone(), rules: BTreeSet::new() };
         self.unfit.entry(place).or_insert_with(new).rules.extend(rules);
     }
 
-    /// Whether a message was not as documented, though no conversation had to end at it.
+    /// Whether a message was not as documented, although no conversation ended because of it.
     pub fn is_of_another_form(&self) -> bool {
         !self.broken.is_empty() || !self.unfit.is_empty()
     }
 
-    /// Adds what another conversation received.
+    /// Adds the evidence of another conversation.
     pub fn add(&mut self, other: &Self) {
         self.messages.extend(&other.messages);
         self.members.extend(other.members.iter().cloned());

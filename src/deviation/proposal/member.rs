@@ -1,4 +1,4 @@
-//! Members of messages that have another name, type or value than documented, or are missing.
+//! Proposes entries for members that are missing or have another name, type or value than documented.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,9 @@ use crate::protocol::schema::{Violation, ViolationKind};
 use crate::protocol::{MessageType, Pack};
 use crate::syntax::matcher::unescape;
 
-/// Returns the entries for members of a message that have another name, type or value than documented, or are missing; none
-/// where it is not clear which. `missed`: a step did not find what it expected in it, and perhaps its schema allows it.
+/// Returns the entries for members of a message that are missing or have another name, type or value than documented;
+/// none if the difference is ambiguous. `missed`: whether a step did not find the expected content in the message, even
+/// if its schema allows the message.
 pub(super) fn different(
     pack: &Pack,
     message: usize,
@@ -32,7 +33,7 @@ pub(super) fn different(
         broken.iter().any(|(at, violation)| at == place && absent(&violation.kind))
     };
     let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
-    // Optional members that are absent have nothing to do with others, unless only case or separators differ.
+    // An absent optional member is unrelated to unknown members, unless only case or separators differ.
     let belongs = |place: &str, name: &str, likeness: f64, only: bool| {
         likeness == 1.0
             || (likeness > ALIKE && (missed || lacks(place, name)))
@@ -51,7 +52,7 @@ pub(super) fn different(
     if found.is_empty() {
         found.extend(violations.iter().find_map(|violation| violated(expected, frame, violation)));
     }
-    // Items of one list show the same.
+    // Several items of one list lead to the same entry.
     let mut entries: Vec<Map<String, Value>> = Vec::new();
     for entry in found.into_iter().map(|entry| about(expected, entry, evidence)) {
         if !entries.contains(&entry) {
@@ -61,9 +62,9 @@ pub(super) fn different(
     entries
 }
 
-/// Completes an entry about a member of a message by the message, unless it holds for all of them.
+/// Adds the message to an entry about a member, unless the entry holds for all messages.
 fn about(message: &MessageType, entry: Value, evidence: &Evidence) -> Map<String, Value> {
-    // A hub that never uses the documented name has renamed it in all messages, and in those that it reads.
+    // A hub that never uses the documented name has renamed the member in all messages, including those it reads.
     let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
     let everywhere =
         entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
@@ -72,8 +73,8 @@ fn about(message: &MessageType, entry: Value, evidence: &Evidence) -> Map<String
     all
 }
 
-/// Returns the entry by which a member would be as a check needs it: the message has it under a similar name that is not
-/// documented, or in another type.
+/// Returns the entry that makes a member as a check needs it, if the message has the member with a similar undocumented
+/// name or with another type.
 pub(super) fn fitting(
     message: &MessageType,
     place: &str,
@@ -97,7 +98,7 @@ pub(super) fn fitting(
     Some(about(message, entry, evidence))
 }
 
-/// Returns the entries for members that several messages must have and that this hub sends in none, each with the messages.
+/// Returns an entry for each member that several messages must have and that this hub never sends, once per message.
 pub(super) fn lacking(pack: &Pack, evidence: &Evidence) -> Vec<(usize, Map<String, Value>)> {
     let mut messages_of: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for (message, frame) in &evidence.broken {
@@ -118,7 +119,7 @@ pub(super) fn lacking(pack: &Pack, evidence: &Evidence) -> Vec<(usize, Map<Strin
     entries.collect()
 }
 
-/// An object of a received message, beside that of the example.
+/// An object of a received message, paired with the same object of the example.
 struct Beside<'a> {
     /// A JSON pointer, with `*` for every item of a list.
     place: String,
@@ -126,10 +127,11 @@ struct Beside<'a> {
     received: &'a Map<String, Value>,
 }
 
-/// Most items of a list that are compared with the example.
+/// The most items of a list that are compared with the example.
 const MOST_ITEMS: usize = 10;
 
-/// Collects an object at a place and those in it of which the schema names members: others may have any.
+/// Collects the object at a place and the objects inside it whose members the schema names; others may have any
+/// members.
 fn collect_objects<'a>(
     expected: &MessageType,
     place: &str,
@@ -159,11 +161,11 @@ fn collect_objects<'a>(
     }
 }
 
-/// Names that are at least so alike may mean the same.
+/// Names may mean the same member if their similarity is above this.
 const ALIKE: f64 = 0.75;
 
-/// Returns the entries for members that have another name. `belongs` says whether it is that of the documented one at this
-/// place with this name, by how alike they are, and whether there is no other candidate.
+/// Returns the entries for members that have another name. `belongs` decides whether an unknown member is the
+/// documented one, given its place, its name, the similarity of the names, and whether there is only one candidate.
 fn renamed(
     Beside { place, documented, received }: &Beside<'_>,
     belongs: impl Fn(&str, &str, f64, bool) -> bool,
@@ -171,7 +173,7 @@ fn renamed(
     let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
     let unknown: Vec<_> = received.iter().filter(|(name, _)| !documented.contains_key(*name)).collect();
     let kind = |value: &Value| std::mem::discriminant(value);
-    // Of several, the names tell which belong together.
+    // If there are several, the similarity of their names tells which belong together.
     let mut pairs: Vec<(f64, &String, &String)> = absent
         .iter()
         .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
@@ -192,7 +194,7 @@ fn renamed(
     entries
 }
 
-/// Returns the entries for members that have another type, where `breaks` says that this is wrong at a place.
+/// Returns the entries for members that have another type, at places where `breaks` returns true.
 fn retyped(expected: &MessageType, beside: &Beside<'_>, breaks: impl Fn(&str) -> bool) -> Vec<Value> {
     let entry = |(name, value): (&String, &Value)| {
         let member = format!("{}{}", beside.place, pointer(name));
@@ -201,11 +203,11 @@ fn retyped(expected: &MessageType, beside: &Beside<'_>, breaks: impl Fn(&str) ->
     beside.documented.iter().filter_map(entry).collect()
 }
 
-/// Returns the entry for a member whose value has another type than in the example; `None` where it has not.
+/// Returns the entry for a member whose value has another type than in the example; `None` if no conversion is known.
 fn conversion(message: &MessageType, member: &str, documented: &Value, received: &Value) -> Option<Value> {
     let (from_hub, to_hub) = match (documented, received) {
         (Value::Number(example), Value::String(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
-            // Other messages may have a fraction.
+            // The number may have a fraction in other messages.
             let whole =
                 !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&path(member));
             (if whole { "${value | int}" } else { "${value | float}" }, "${value | string}")
@@ -216,7 +218,7 @@ fn conversion(message: &MessageType, member: &str, documented: &Value, received:
     Some(json!({ "member": member, "from_hub": from_hub, "to_hub": to_hub }))
 }
 
-/// Returns the entry for a member that is missing, or has a value that is spelled otherwise.
+/// Returns the entry for a member that is missing or whose value is spelled differently.
 fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Option<Value> {
     let place = general(frame, &violation.path);
     let mut entry = match &violation.kind {
@@ -236,19 +238,19 @@ fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Opt
         }
         ViolationKind::Other => return None,
     };
-    // What a frame of the hub shows says nothing about what the hub reads.
+    // A frame from the hub says nothing about the messages that the hub accepts.
     if expected.directions.to_hub {
         entry["direction"] = Value::from("from-hub");
     }
     Some(entry)
 }
 
-/// Returns the names on the way to a place, in the first item of each list.
+/// Returns the names on the path to a place, with the first item of each list.
 fn path(place: &str) -> Vec<String> {
     first(place).split('/').skip(1).map(unescape).collect()
 }
 
-/// Returns a name without case and separators, so that `jobId` and `job_id` are equal.
+/// Returns a name in lower case and without separators, so that `jobId` and `job_id` are equal.
 pub(super) fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -1,4 +1,4 @@
-//! Messages that have another form than documented, or never come.
+//! Proposes entries for messages that have another form than documented or never come.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use crate::protocol::{MessageType, Pack};
 use crate::scenario::compose::put;
 use crate::syntax::matcher::Condition;
 
-/// Another form of a message, and how sure it is: higher is surer.
+/// A possible other form of a message; a higher score is more certain.
 pub(super) struct Form {
     pub entry: Map<String, Value>,
     pub score: usize,
 }
 
-/// A score above this is not that of members in common alone.
+/// Members in common alone give at most this score.
 const ALIKE: usize = 100;
 
-/// Returns the form that a received message would be of an expected one, or of one that never came and resembles it more;
-/// `None` where it resembles none.
+/// Interprets a received message as another form of the expected message, or of one that it resembles more and that
+/// never came; returns `None` if it resembles neither.
 pub(super) fn form(pack: &Pack, expected: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
     let of_expected = form_of(pack, expected, received, evidence);
     let least = of_expected.as_ref().map_or(ALIKE, |form| form.score);
@@ -34,12 +34,12 @@ pub(super) fn form(pack: &Pack, expected: usize, received: &Value, evidence: &Ev
     others.filter(|other| other.score > least).max_by_key(|other| other.score).or(of_expected)
 }
 
-/// Returns the form that a received message would be of this one; `None` where it resembles it in nothing.
+/// Interprets a received message as another form of this message; returns `None` if there is no resemblance.
 fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -> Option<Form> {
     let expected = &pack.messages[message];
     let frame = received.as_object()?;
     let literals = expected.matcher.literals();
-    // Members that the example has beside those by which the message is recognised.
+    // The members of the example other than those by which the message is recognised.
     let example = expected.template();
     let others = example.as_object().into_iter().flatten().filter(|(name, _)| !literals.contains_key(*name));
     let (mut shared, mut all) = (0, 0);
@@ -61,7 +61,7 @@ fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -
     if documented.is_empty() || same == documented.len() {
         return None;
     }
-    // A member that tells messages apart has another name.
+    // The case that a member by which the message is recognised has another name.
     for (place, value) in
         documented.iter().filter(|(place, value)| value.is_string() && received.pointer(place).is_none())
     {
@@ -89,24 +89,24 @@ fn form_of(pack: &Pack, message: usize, received: &Value, evidence: &Evidence) -
     };
     let resembling = differing.iter().filter(alike_words).count();
     let resembles = resembling > 0;
-    // A message that has no member in common with the expected one, and another name, is something else.
+    // A message that has few members in common with the expected one, and another name, is a different message.
     if alike < 40 && same == 0 && !resembles {
         return None;
     }
     let entry = match differing[..] {
-        // One word that many messages have, and none of this hub.
+        // A value that several messages share in the document, but that no message of this hub has.
         [(place, value, found)] if is_shared(pack, place, value) && !is_used(pack, place, value, evidence) => {
             json!({ "member": place, "value": value, "spelled": found })
         }
         _ => json!({ "message": expected.name, "instead": like }),
     };
-    // Where one word is alike and another is not, a message with the first one only fits better.
+    // If one value is similar and another is not, a message with only the first one fits better.
     let unlike = if resembles { differing.len() - resembling } else { 0 };
     let score = (alike + same * 100 + usize::from(resembles) * 90).saturating_sub(unlike * 60);
     Some(Form { entry: members(entry), score })
 }
 
-/// Whether several messages are recognised by this value of a member.
+/// Whether several messages of the pack are recognised by this value of a member.
 fn is_shared(pack: &Pack, place: &str, value: &Value) -> bool {
     pack.messages.iter().filter(|message| has(message, place, value)).count() > 1
 }
@@ -122,8 +122,8 @@ fn has(message: &MessageType, place: &str, value: &Value) -> bool {
     message.matcher.conditions_at().iter().any(is)
 }
 
-/// Returns the entry for a message that never comes after what was sent most often before it was missed; `None` where that
-/// is known.
+/// Returns the entry for a message that never comes after the message that most often preceded its absence; `None` if
+/// such entries are already known.
 pub(super) fn absent(
     pack: &Pack,
     message: usize,
@@ -148,8 +148,8 @@ pub(super) fn absent(
     Some(entry)
 }
 
-/// Returns the members that an answer has in common with its request, as expressions over the request at `place`, without
-/// those by which the answer is recognised; `None` without any.
+/// Returns the members that an answer has in common with its request, as expressions over the request at `place`.
+/// Leaves out members by which the answer is recognised; returns `None` if none remain.
 fn answered(answer: &Value, request: &Value, literals: &Value, place: &str) -> Option<Value> {
     let (answer, request) = (answer.as_object()?, request.as_object()?);
     let common = answer.iter().filter_map(|(name, value)| {

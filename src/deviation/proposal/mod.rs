@@ -1,8 +1,9 @@
-//! Proposes deviations: entries behind which a run would have gone on, or that would make one known failure of many.
+//! Proposes deviations: entries with which a run would have continued, or that would turn many failures into one known
+//! failure.
 //!
-//! An expected message that never came may have another form, or the hub does not send it at all. What came in its place,
-//! and fits no message of the pack, shows which. A message that breaks its schema, or the checks of steps, may have its
-//! members under other names.
+//! If an expected message never came, either it has another form or the hub does not send it at all. A message that
+//! came instead and matches none of the pack shows which. If a message breaks its schema or the checks of steps, its
+//! members may have other names.
 
 mod evidence;
 mod member;
@@ -19,23 +20,23 @@ use message::{absent, form};
 use super::Deviations;
 use crate::protocol::Pack;
 
-/// An entry for a target file that the run could go on behind.
+/// An entry for a target file with which the run could have continued.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposal {
     /// The entry, with a reason to fill in.
     pub entry: Value,
-    /// Whether a run can go on with it as it is: it has no value that only the user knows.
+    /// Whether a run can use the entry as it is: it needs no value that only the user knows.
     pub complete: bool,
-    /// The messages that it makes up for; none for an upgrade.
+    /// The messages that the entry explains; none for an upgrade.
     pub messages: BTreeSet<usize>,
 }
 
 /// The reason of a proposed entry, for its author to fill in.
-pub const REASON: &str = "TODO: why does the hub depart here?";
-/// The value of a header or query that only the user knows.
+pub const REASON: &str = "TODO: why does the hub deviate here?";
+/// The placeholder for a header or query value that only the user knows.
 pub const UNKNOWN: &str = "TODO";
 
-/// A time when a message was missed; the members are those of [`MissedKind::Message`].
+/// An occasion on which an expected message did not come; the fields are those of [`MissedKind::Message`].
 struct Occasion<'a> {
     rules: &'a [String],
     after: Option<usize>,
@@ -44,8 +45,8 @@ struct Occasion<'a> {
     answered: bool,
 }
 
-/// Returns the proposals for what was missed, or came in another form. `known` are the deviations that were declared or
-/// assumed.
+/// Returns proposals for messages that did not come or came in another form. `known` are the deviations that were
+/// declared or assumed.
 pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Deviations) -> Vec<Proposal> {
     let mut by_message: BTreeMap<usize, Vec<Occasion<'_>>> = BTreeMap::new();
     let mut proposals = Vec::new();
@@ -73,7 +74,8 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
         let entries = near.map(|frame| different(pack, *message, frame, true, evidence)).find(|all| !all.is_empty());
         entries.into_iter().flatten().for_each(|entry| found.add(*message, Some(entry), []));
     }
-    // Another form of a message does not always end a conversation. What is missing in one only is rather a mistake.
+    // Another form of a message does not always end a conversation. A member that only one message lacks is more likely
+    // a defect than a deviation.
     for (message, frame) in evidence.broken.iter().filter(|(message, _)| !by_message.contains_key(message)) {
         let all = different(pack, *message, frame, false, evidence);
         let formed = all.into_iter().filter(|entry| !entry.contains_key("missing"));
@@ -97,7 +99,7 @@ pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Dev
     proposals
 }
 
-/// An entry that would make up for these messages, and the rules of checks that it concerns.
+/// An entry that would explain these messages, and the rules of the checks that it concerns.
 struct Candidate {
     entry: Map<String, Value>,
     messages: BTreeSet<usize>,
@@ -126,8 +128,8 @@ impl Found {
         self.all[place].rules.extend(rules.into_iter().cloned());
     }
 
-    /// Returns the entries without those that others make wrong: what has another name, or is missing in all messages, is
-    /// not missing in one.
+    /// Drops entries that contradict others: a member that has another name, or that is missing in all messages, is not
+    /// missing in just one.
     fn consistent(self) -> impl Iterator<Item = Candidate> {
         let about = |one: &Candidate| one.entry.get("member").cloned();
         let renamed: Vec<_> = self.all.iter().filter(|one| one.entry.contains_key("renamed")).map(about).collect();
@@ -140,14 +142,14 @@ impl Found {
     }
 }
 
-/// Returns what an entry says is different, without reason and rules.
+/// Returns an entry without its reason and rules.
 fn change(entry: &Value) -> Map<String, Value> {
     let mut entry = members(entry.clone());
     entry.retain(|name, _| name != "reason" && name != "rules");
     entry
 }
 
-/// Completes an entry; `rules` are those of the steps that expected the messages that it is about.
+/// Completes an entry; `rules` are those of the steps that expected the messages the entry is about.
 fn proposal(mut entry: Map<String, Value>, messages: BTreeSet<usize>, rules: &BTreeSet<String>) -> Proposal {
     if !rules.is_empty() {
         entry.insert("rules".to_owned(), json!(rules));
@@ -156,12 +158,12 @@ fn proposal(mut entry: Map<String, Value>, messages: BTreeSet<usize>, rules: &BT
     Proposal { entry: Value::Object(entry), complete: true, messages }
 }
 
-/// Returns the entry that a refused upgrade may need: its values only the user knows.
+/// Returns the entry that a refused upgrade may need; only the user knows its values.
 fn upgrade(status: u64, answer: &str) -> Option<Proposal> {
     if !matches!(status, 400 | 401 | 403 | 426) {
         return None;
     }
-    // A header that the answer names.
+    // The answer may name the header.
     let words = answer.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     let named = words.filter(|word| word.len() > 2).find(|word| {
         let word = word.to_ascii_lowercase();
@@ -188,7 +190,7 @@ pub fn to_toml(entries: &[&Value]) -> String {
         let table: toml::Table =
             entry.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), toml(v)?))).collect();
         text.push_str("[[deviation]]\n");
-        // Values first: a table in braces stays on its line, so that an entry can be moved as a whole.
+        // Tables are written inline, in braces, so that an entry can be moved as a whole.
         for (name, value) in &table {
             text.push_str(&format!("{name} = {value}\n"));
         }

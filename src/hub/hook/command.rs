@@ -1,4 +1,4 @@
-//! Hooks that run a command: started without a shell, with `{"args", "message"}` on stdin and the answer on stdout.
+//! Hooks that run a command, without a shell: it gets `{"args", "message"}` on stdin and answers on stdout.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::process::{ChildStdin, Command};
 
 use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
 
-/// Most bytes of stderr that are kept for the error. The rest is read and dropped, so that the program never blocks.
+/// The most bytes of stderr kept for the error. The rest is read and dropped, so that the program never blocks.
 const MAX_STDERR: usize = 64 << 10;
 
-/// How long to read output after the program has ended: a server it started may keep the pipe open for ever.
+/// How long to read output after the program has ended: a server that it started may keep the pipe open forever.
 const DRAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(call: &HookCall<'_>, words: &[String], timeout: Duration) -> Result<Value, HookError> {
@@ -69,7 +69,7 @@ async fn converse(name: &str, words: &[String], input: String) -> Result<Value, 
     Ok(answer(&stdout.kept))
 }
 
-/// Writes to stdin; a program that does not read it is no error.
+/// Writes to stdin; a program that does not read its stdin is not an error.
 async fn write(stdin: Option<ChildStdin>, input: String) {
     if let Some(mut stdin) = stdin {
         let _ = stdin.write_all(input.as_bytes()).await;

@@ -15,7 +15,7 @@ use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
 use crate::config::TlsOptions;
 use crate::transport::tls::{self, TlsError};
 
-/// Certificates that hooks trust on `https://`: the same as for `wss://`. Shared, since creating it reads files.
+/// The certificates that hooks trust for `https://`: the same as for `wss://`. Shared, because creating it reads files.
 #[derive(Clone, Debug)]
 pub struct Trust(TlsConfig);
 
@@ -52,9 +52,9 @@ impl Request {
         let filler = Filler::new(call);
         let refuse = |reason: String| HookError::Request { hook: call.name.to_owned(), reason };
         let url = filler.fill("url", url)?;
-        let method: Method = method.parse().map_err(|_| refuse(format!("`{method}` is not a method")))?;
+        let method: Method = method.parse().map_err(|_| refuse(format!("`{method}` is not an HTTP method")))?;
         let uri: Uri =
-            url.parse().map_err(|e| refuse(format!("`{url}` is not a URL ({e}); `| urlencode` escapes a value")))?;
+            url.parse().map_err(|e| refuse(format!("`{url}` is not a URL ({e}); escape values with `| urlencode`")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(refuse(format!("`{url}` does not begin with http:// or https://")));
         }
@@ -72,9 +72,9 @@ impl Request {
         for (name, value) in headers {
             let value = filler.fill("headers", value)?;
             // Neither message shows the value, which may be a secret.
-            let name: HeaderName = name.parse().map_err(|_| refuse(format!("`{name}` is not the name of a header")))?;
+            let name: HeaderName = name.parse().map_err(|_| refuse(format!("`{name}` is not a header name")))?;
             let value = HeaderValue::from_str(&value)
-                .map_err(|_| refuse(format!("the value of `{name}` is not that of a header")))?;
+                .map_err(|_| refuse(format!("the value of `{name}` is not a valid header value")))?;
             request.headers_mut().insert(name, value);
         }
         Ok(Self { trust: call.trust.cloned(), hook: call.name.to_owned(), url, request })
@@ -82,7 +82,7 @@ impl Request {
 
     pub(super) async fn send(self, timeout: Duration) -> Result<Value, HookError> {
         let hook = self.hook.clone();
-        // Every wait in it is bounded by the timeout, so the thread ends even if this future is dropped.
+        // The timeout bounds every wait of the thread, so the thread ends even if this future is dropped.
         match tokio::task::spawn_blocking(move || self.send_blocking(timeout)).await {
             Ok(answer) => answer,
             Err(error) => Err(HookError::Request { hook, reason: error.to_string() }),
@@ -115,7 +115,7 @@ impl Request {
         let mut body = Vec::new();
         let read = response.into_body().into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut body);
         if !status.is_success() {
-            // As much of it as could be read.
+            // As much of the body as could be read.
             let body = String::from_utf8_lossy(&body).chars().take(super::SHOWN + 1).collect();
             return Err(HookError::Status { hook, method, url, status: status.as_u16(), body });
         }

@@ -1,4 +1,4 @@
-//! Runs hooks, the HTTP requests or commands of the target's `[hooks]`.
+//! Runs hooks: the HTTP requests or commands under `[hooks]` of the target.
 
 mod command;
 mod http;
@@ -12,9 +12,9 @@ pub use crate::config::HookSpec;
 use crate::config::template::{TemplateError, fill};
 pub use http::Trust;
 
-/// Longest answer that is read, in bytes.
+/// The most bytes of an answer.
 pub const MAX_ANSWER: usize = 1 << 20;
-/// Most characters of a refusal that an error shows.
+/// The most characters of a refusal that an error shows.
 const SHOWN: usize = 200;
 
 /// A call of a hook by a scenario.
@@ -27,11 +27,11 @@ pub struct HookCall<'a> {
     pub message: Option<&'a Value>,
     /// The settings of the instance, `hub` in templates.
     pub settings: &'a Map<String, Value>,
-    /// Certificates to trust on `https://`; `None`: the built-in roots.
+    /// The certificates to trust for `https://`; `None` means the built-in roots.
     pub trust: Option<&'a Trust>,
 }
 
-/// A failed hook: the harness could not act, which proves nothing about the hub.
+/// A failed hook: the harness could not act, which says nothing about the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     #[error("the {part} of the hook `{hook}` cannot be evaluated: {source}")]
@@ -44,7 +44,7 @@ pub enum HookError {
     Unreachable { hook: String, url: String, reason: String },
     #[error("the hook `{hook}` did not answer within {}", crate::config::format_duration(*.after))]
     TimedOut { hook: String, after: Duration },
-    #[error("the hook `{hook}` answered more than {} KiB", MAX_ANSWER >> 10)]
+    #[error("the answer of the hook `{hook}` is longer than {} KiB", MAX_ANSWER >> 10)]
     TooLong { hook: String },
     #[error("the hook `{hook}` cannot start `{program}`: {source}")]
     Start { hook: String, program: String, source: io::Error },
@@ -54,15 +54,15 @@ pub enum HookError {
     Exit { hook: String, status: std::process::ExitStatus, stderr: String },
 }
 
-/// Runs a hook and returns its answer: parsed if it is JSON, `null` if it is empty, else text.
+/// Runs a hook and returns its answer: the parsed value if it is JSON, `null` if it is empty, and text otherwise.
 ///
-/// `timeout` is the target's patience; the hook's own `timeout` takes precedence. It bounds the whole call. A program that
-/// still runs when the future is dropped is killed.
+/// `timeout` is the target's patience; the hook's own `timeout` takes precedence. The timeout bounds the whole call. A
+/// program that is still running when the future is dropped is killed.
 ///
 /// # Errors
 ///
-/// [`HookError`]: templates, connecting or starting, a refusal (a status other than 2xx, an exit code other than 0), timeout
-/// and length. Its text may hold secrets: mask it.
+/// [`HookError`]: a template, the connection or the start failed, the hook refused (a status other than 2xx, an exit
+/// code other than 0), timed out, or gave too long an answer. The text may contain secrets: mask it.
 pub async fn run(spec: &HookSpec, call: &HookCall<'_>, timeout: Duration) -> Result<Value, HookError> {
     match spec {
         HookSpec::Http { method, url, headers, body, timeout: own } => {

@@ -1,15 +1,15 @@
-//! The output of a hub, bounded: the first and the last lines, and how many between them were dropped.
+//! The output of a hub, bounded: its first and last lines, and the number of lines dropped between them.
 
 use std::collections::VecDeque;
 
 use crate::event::Excerpt;
 
-/// Most bytes of the first lines that are kept, and of the last ones.
+/// The most bytes kept of the first lines, and of the last lines.
 const FIRST: usize = 16 << 10;
 const LAST: usize = 48 << 10;
-/// Most bytes of one line that are kept.
+/// The most bytes kept of one line.
 const LINE: usize = 4 << 10;
-/// Most bytes of one line that are masked before it is cut: a secret must be seen whole to be masked.
+/// The most bytes of a line that are masked before it is cut: only a whole secret can be masked.
 const LOOKED_AT: usize = 2 * LINE;
 
 /// Lines of stdout and stderr, in the order of their arrival.
@@ -17,7 +17,7 @@ const LOOKED_AT: usize = 2 * LINE;
 pub struct Log {
     first: Vec<String>,
     last: VecDeque<String>,
-    /// Bytes of the first lines, and of the last lines.
+    /// The number of bytes of the first lines, and of the last lines.
     kept: (usize, usize),
     dropped: usize,
 }
@@ -55,14 +55,14 @@ impl Log {
     }
 }
 
-/// Splits output into lines; a line without end takes no more memory than others.
+/// Splits output into lines; even an endless line takes bounded memory.
 #[derive(Default)]
 pub struct Lines {
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// Returns the lines that are complete now, without their line ends.
+    /// Adds bytes and returns the lines that they complete, without their line ends.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut complete = Vec::new();
         let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
@@ -86,7 +86,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(bytes)).into_owned()
 }
 
-/// Cuts a line to the bytes that are kept.
+/// Cuts a line to the length that is kept.
 pub fn cut(mut line: String) -> String {
     if line.len() > LINE {
         line.truncate(line.floor_char_boundary(LINE));

@@ -1,5 +1,5 @@
-//! Runs the command that starts a hub: in a process group of its own, which is ended as a whole. Or calls the hook that
-//! starts a hub which runs elsewhere.
+//! Runs the command that starts a hub, in its own process group, which is ended as a whole; or calls the hook that
+//! starts a hub elsewhere.
 //!
 //! Restarts and the attribution of crashes are in [`crate::hub::supervisor`].
 
@@ -28,19 +28,19 @@ use crate::transport::Endpoint;
 use log::Lines;
 use process_group::Group;
 
-/// How long a hub may take to accept connections, by default.
+/// The default time limit for a hub to accept connections.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// How long a hub may take to end after SIGTERM before it is killed.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// How long to read output after the hub has ended: a child of it may keep the pipe open for ever.
+/// How long to read output after the hub has ended: one of its children may keep the pipe open forever.
 const DRAIN: Duration = Duration::from_millis(200);
-/// Most bytes that are written to a log file.
+/// The most bytes written to a log file.
 const MOST_LOGGED: usize = 64 << 20;
 
 /// Masks a line of the hub's output before it is kept or shown.
 pub type Mask = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
-/// All that is needed to start a hub, any number of times.
+/// Everything needed to start a hub, any number of times.
 pub struct Launch {
     pub by: Starter,
     /// The hub's addresses; it counts as started when all of them accept connections.
@@ -52,9 +52,9 @@ pub struct Launch {
     pub log: Option<LogFile>,
 }
 
-/// What starts a hub.
+/// The means to start a hub.
 pub enum Starter {
-    /// A command, which runs as long as the hub.
+    /// A command, which keeps running as long as the hub.
     Command(Exec),
     /// The hook [`RESTART`] of a hub that runs elsewhere.
     Hook { spec: HookSpec, settings: serde_json::Map<String, serde_json::Value>, trust: Option<Trust> },
@@ -68,7 +68,7 @@ pub const RESTART: &str = "restart";
 pub enum StartError {
     #[error("`{program}` cannot be started: {source}")]
     Spawn { program: String, source: std::io::Error },
-    #[error("something listens on {0} already and would be tested instead of the hub that `--exec` starts")]
+    #[error("something already listens on {0} and would be tested instead of the hub that `--exec` starts")]
     Taken(String),
     #[error("the hub ended before it listened on {address} ({status})")]
     Ended { address: String, status: String, log: Box<Log> },
@@ -91,9 +91,9 @@ impl StartError {
 /// A started hub; dropping it kills the process group.
 pub struct Running {
     group: Group,
-    /// How the process ended.
+    /// How the process ended, once it has.
     exited: watch::Receiver<Option<String>>,
-    /// Whether the hub's whole process group has ended and its output has been read.
+    /// Whether the hub's whole process group has ended and all output has been read.
     gone: Terminated,
     log: Arc<Mutex<Log>>,
 }
@@ -107,7 +107,7 @@ impl LogFile {
         Self(Arc::new(Mutex::new((file, MOST_LOGGED))))
     }
 
-    /// Writes a line. A failed write does not end the run: the report has the log too.
+    /// Writes a line. A failed write does not end the run: the report contains the log as well.
     fn line(&self, line: &str) {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, left) = &mut *guard;
@@ -131,11 +131,11 @@ impl LogFile {
 pub type Terminated = watch::Receiver<bool>;
 
 /// Starts the hub and waits until it accepts connections on all its addresses. Dropping the future kills the hub;
-/// `spawned` receives what becomes true when it is gone.
+/// `spawned` receives a signal that becomes true once the hub is gone.
 ///
 /// # Errors
 ///
-/// [`StartError`]; then nothing of it runs any more.
+/// [`StartError`]; in that case no process of the hub is left.
 pub async fn start(launch: &Launch, spawned: impl FnOnce(Terminated)) -> Result<Running, StartError> {
     let exec = match &launch.by {
         Starter::Command(exec) => exec,
@@ -147,7 +147,7 @@ pub async fn start(launch: &Launch, spawned: impl FnOnce(Terminated)) -> Result<
     let running = spawn(launch, exec)?;
     spawned(running.gone.clone());
     let waited = tokio::select! {
-        // An end comes first even if the port accepts: then it is another process's.
+        // Checked first: if the hub has ended but the port accepts connections, the port is another process's.
         biased;
         status = running.ended() => Err(Some(status)),
         open = tokio::time::timeout(launch.wait, ports::open(&launch.endpoints)) => open.map_err(|_| None),
@@ -161,7 +161,7 @@ pub async fn start(launch: &Launch, spawned: impl FnOnce(Terminated)) -> Result<
     })
 }
 
-/// Calls the hook, and waits until the hub accepts connections.
+/// Calls the hook and waits until the hub accepts connections.
 async fn call(
     launch: &Launch,
     spec: &HookSpec,
@@ -184,7 +184,7 @@ async fn call(
 fn spawn(launch: &Launch, exec: &Exec) -> Result<Running, StartError> {
     let mut command = Command::new(&exec.words[0]);
     command.args(&exec.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C must reach hubproof alone: it stops the hub when the scenarios have ended.
+    // Ctrl-C must reach only hubproof, which stops the hub when the scenarios have ended.
     #[cfg(unix)]
     command.process_group(0);
     command.kill_on_drop(true);
@@ -205,7 +205,7 @@ fn spawn(launch: &Launch, exec: &Exec) -> Result<Running, StartError> {
     tokio::spawn(async move {
         let status = child.wait().await;
         let _ = says.send(Some(status.map_or_else(|error| error.to_string(), describe)));
-        // Its children must not keep its port or answer on it.
+        // Children of the hub must not keep its port or answer on it.
         left.orphaned().await;
         let all = async { while readers.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN, all).await;
@@ -215,7 +215,7 @@ fn spawn(launch: &Launch, exec: &Exec) -> Result<Running, StartError> {
 }
 
 impl Running {
-    /// Returns a hub of which the run has no process, and so neither end nor output.
+    /// Returns a hub that runs elsewhere: the run sees neither its end nor its output.
     pub fn elsewhere() -> Self {
         let ((_, exited), (_, gone)) = (watch::channel(None), watch::channel(true));
         Self { group: Group::none(), exited, gone, log: Arc::default() }
@@ -229,7 +229,7 @@ impl Running {
     /// Waits until the hub has ended, and returns how.
     pub fn ended(&self) -> impl Future<Output = String> + Send + use<> {
         let mut exited = self.exited.clone();
-        // The sender sets it before it is dropped, unless the runtime ends first.
+        // The sender sets the status before it is dropped, unless the runtime ends first.
         async move { exited.wait_for(Option::is_some).await.ok().and_then(|status| status.clone()).unwrap_or_default() }
     }
 
@@ -242,7 +242,7 @@ impl Running {
         }
     }
 
-    /// Returns the hub's output until now.
+    /// Returns the hub's output so far.
     pub fn log(&self) -> Log {
         snapshot(&self.log)
     }
@@ -288,7 +288,7 @@ async fn read(mut pipe: impl AsyncRead + Unpin, log: Arc<Mutex<Log>>, mask: Mask
     }
 }
 
-/// Formats `exit status 3`, `killed by signal 11 (SIGSEGV)`.
+/// Formats a status as `exit status 3` or `killed by signal 11 (SIGSEGV)`.
 fn describe(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 
 use crate::transport::Endpoint;
 
-/// Pause between two attempts at one address.
+/// The pause between two attempts at one address.
 const PAUSE: Duration = Duration::from_millis(25);
-/// Timeout of one attempt: a listener answers at once, a firewall never.
+/// The timeout of one attempt: a listener answers at once, a firewall never does.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Returns the first address that accepts connections.
@@ -21,7 +21,7 @@ pub async fn taken(endpoints: &[Endpoint]) -> Option<String> {
     None
 }
 
-/// Returns the first address that does not accept connections; the first of all if each does.
+/// Returns the first address that does not accept connections; if all accept them, returns the first address.
 pub async fn closed(endpoints: &[Endpoint]) -> String {
     for endpoint in endpoints {
         if !accepts(endpoint).await {
@@ -31,7 +31,7 @@ pub async fn closed(endpoints: &[Endpoint]) -> String {
     endpoints.first().map(Endpoint::authority).unwrap_or_default()
 }
 
-/// Waits until each address has accepted a connection, which is closed at once.
+/// Waits until every address has accepted a connection; closes each connection at once.
 pub async fn open(endpoints: &[Endpoint]) {
     for endpoint in endpoints {
         while !accepts(endpoint).await {
@@ -43,7 +43,7 @@ pub async fn open(endpoints: &[Endpoint]) {
 async fn accepts(endpoint: &Endpoint) -> bool {
     let attempt = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
     match tokio::time::timeout(ATTEMPT, attempt).await {
-        // If nothing listens, the system may choose the same port as source and connect the socket to itself.
+        // If nothing listens, the system may choose the same port as the source and connect the socket to itself.
         Ok(Ok(stream)) => stream.local_addr().ok() != stream.peer_addr().ok(),
         Ok(Err(_)) | Err(_) => false,
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::process::Child;
 
-/// How long children of the hub may take to end after it has.
+/// How long children of the hub may take to end after the hub has ended.
 #[cfg(unix)]
 const ORPHANS: Duration = Duration::from_secs(2);
 
-/// The group of a started process; dropping the last clone kills what is left of it.
+/// The group of a started process; dropping the last clone kills all processes left in the group.
 #[derive(Clone)]
 pub struct Group(std::sync::Arc<Inner>);
 
@@ -19,7 +19,7 @@ struct Inner {
 }
 
 impl Group {
-    /// Returns the group of `child`, which must have been started with a group of its own.
+    /// Returns the group of `child`, which must have been started in its own group.
     pub fn of(child: &Child) -> Self {
         #[cfg(unix)]
         let id = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
@@ -53,12 +53,12 @@ impl Group {
         self.0.signal(rustix::process::Signal::KILL);
     }
 
-    /// Records that the group is gone: its id may be reused, so it must not be signalled any more.
+    /// Records that the group is gone: its id may be reused, so it must no longer be signalled.
     pub fn over(&self) {
         self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Ends what the leader has left behind: SIGTERM, then SIGKILL a moment later.
+    /// Ends the processes that the leader has left running: SIGTERM, then SIGKILL a moment later.
     pub async fn orphaned(&self) {
         #[cfg(unix)]
         {
@@ -94,7 +94,7 @@ impl Drop for Inner {
     }
 }
 
-/// Returns ` (SIGSEGV)` and the like, for signals that end a program.
+/// Returns the name of a signal that ends programs, such as ` (SIGSEGV)`; empty for other signals.
 #[cfg(unix)]
 pub fn signal_name(signal: i32) -> &'static str {
     match signal {

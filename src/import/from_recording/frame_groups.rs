@@ -1,5 +1,5 @@
-//! Groups recorded frames into messages. Of the members that the frames of one direction have, the one counts whose value
-//! is explained best by the shape of the frame: a kind goes with a shape, an id or a name does not.
+//! Groups recorded frames into messages. The discriminator is the member whose value is explained best by the shape of
+//! its frame, among all frames of one direction: a message type correlates with a shape, an id or a name does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,24 +8,24 @@ use serde_json::Value;
 use super::super::document::word;
 use super::{Frame, leaves};
 
-/// Most values of a discriminator.
+/// The most values of a discriminator.
 const MAX_VALUES: usize = 60;
-/// Longest value of one.
+/// The most characters of a discriminator's value.
 const MAX_VALUE: usize = 40;
-/// Levels of members that are looked at.
+/// The depth to which members are considered.
 const LEVELS: usize = 2;
 
 /// The frames of one message.
 pub struct Group<'a> {
     pub name: String,
     pub to_hub: bool,
-    /// The member that distinguishes it: JSON pointer and value.
+    /// The member that distinguishes the message: its JSON pointer and value.
     pub key: Option<(String, Value)>,
     /// Never empty.
     pub samples: Vec<&'a Value>,
 }
 
-/// Returns the messages of a recording in the order of their first frames, those of clients first.
+/// Returns the messages of a recording: first those of clients, then those of the hub.
 pub fn of(frames: &[Frame]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for to_hub in [true, false] {
@@ -64,7 +64,7 @@ fn add<'a>(
     groups.push(Group { name: free.unwrap_or(name), to_hub, key, samples });
 }
 
-/// Splits samples by a text that is made of each, in the order of their first occurrence.
+/// Groups samples by a key, in the order of the first occurrence of each key.
 fn by<'a, K: Ord + Clone>(samples: &[&'a Value], key: impl Fn(&'a Value) -> K) -> Vec<(K, Vec<&'a Value>)> {
     let mut split: Vec<(K, Vec<&Value>)> = Vec::new();
     let mut index: BTreeMap<K, usize> = BTreeMap::new();
@@ -79,7 +79,7 @@ fn by<'a, K: Ord + Clone>(samples: &[&'a Value], key: impl Fn(&'a Value) -> K) -
     split
 }
 
-/// Returns a name made of the members of a message.
+/// Returns a name composed of the members of a message.
 fn keys(sample: &Value) -> String {
     match sample {
         Value::Object(members) => {
@@ -91,7 +91,7 @@ fn keys(sample: &Value) -> String {
     }
 }
 
-/// Whether a value can be that of a discriminator: a word, or a small number.
+/// Whether a value can be the value of a discriminator: a word, or a small number.
 fn is_kind(value: &Value) -> bool {
     match value {
         Value::String(text) => {
@@ -108,7 +108,7 @@ fn is_word(value: &str) -> bool {
         && value.chars().filter(char::is_ascii_digit).count() * 2 < value.len()
 }
 
-/// Returns the member that distinguishes the samples best; rather one that distinguishes groups already.
+/// Returns the member that distinguishes the samples best; prefers one that already distinguishes other groups.
 fn discriminator(samples: &[&Value], groups: &[Group<'_>]) -> Option<String> {
     let objects: Vec<&Value> = samples.iter().copied().filter(|sample| sample.is_object()).collect();
     let mut pointers: Vec<String> = Vec::new();
@@ -127,7 +127,7 @@ fn discriminator(samples: &[&Value], groups: &[Group<'_>]) -> Option<String> {
     for pointer in pointers {
         let Some(score) = score(&objects, &pointer) else { continue };
         let score = if known(&pointer) { 2.0 * score } else { score };
-        // Of equally good ones, the first in the message.
+        // Among equally good members, the first in the message wins.
         if best.as_ref().is_none_or(|(best, _)| score > *best) {
             best = Some((score, pointer));
         }
@@ -150,7 +150,7 @@ fn score(samples: &[&Value], pointer: &str) -> Option<f64> {
         *values.entry(value).or_default() += count;
         *shapes.entry(shape).or_default() += count;
     }
-    // A single frame of each value says nothing, unless there is nothing else; many values are no kinds.
+    // One frame per value says nothing, unless there is no better member; too many values are not message types.
     if covered == 0 || values.len() > MAX_VALUES || words == 0 && values.len() == covered {
         return None;
     }
@@ -167,7 +167,7 @@ fn score(samples: &[&Value], pointer: &str) -> Option<f64> {
     Some(share(covered, samples.len()) * (0.2 + explained) * of_words * repeated / (0.7 + 0.3 * depth))
 }
 
-/// Returns the names of the members of a message, of two levels.
+/// Returns the names of a message's members, on two levels.
 fn shape(sample: &Value) -> String {
     let mut names: Vec<String> = Vec::new();
     for (name, member) in sample.as_object().into_iter().flatten() {

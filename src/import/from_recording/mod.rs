@@ -1,9 +1,9 @@
-//! Makes a draft pack of recorded frames: messages that are grouped by the member that distinguishes them best, schemas that
-//! all recorded frames fit, and a scenario that replays the conversation. The author goes on from there.
+//! Drafts a pack from recorded frames: messages, grouped by the member that distinguishes them best; schemas that all
+//! recorded frames match; and a scenario that replays the conversation.
 //!
 //! ```text
-//! frame_groups       which frames are the same message
-//! sample_schema      a schema that fits all samples of a message
+//! frame_groups       groups frames that are the same message
+//! sample_schema      a schema that matches all samples of a message
 //! replayed_scenario  the recorded conversation as a scenario
 //! ```
 
@@ -22,7 +22,7 @@ use crate::scenario::writer::{flow, scenario};
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::source::{FileId, Sources, Span};
 
-/// Most frames that are read.
+/// The most frames that are read.
 const MAX_FRAMES: usize = 20_000;
 
 /// A recorded frame.
@@ -34,14 +34,14 @@ struct Frame {
     value: Value,
 }
 
-/// Makes the files of a pack, by path, of a recording of `hubproof record`. With an error there are none.
+/// Drafts the files of a pack, by path, from a recording of `hubproof record`; returns no files if there is an error.
 pub fn pack(name: &str, file: FileId, sources: &mut Sources) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let frames = read(file, sources, &mut diagnostics);
     if frames.is_empty() && !has_errors(&diagnostics) {
         let start = Span::new(file, 0..0);
         diagnostics.push(
-            Diagnostic::error(start, "this recording has no JSON message")
+            Diagnostic::error(start, "this recording contains no JSON message")
                 .help("record one with `hubproof record --listen 127.0.0.1:4001 HUB_URL --to FILE`"),
         );
     }
@@ -62,7 +62,7 @@ pub fn pack(name: &str, file: FileId, sources: &mut Sources) -> (BTreeMap<String
     diagnostics.extend(more);
     let Some(pack) = pack.map(Arc::new) else { return (BTreeMap::new(), diagnostics) };
     let replayed = replayed_scenario::scenario(&pack, &frames, RULE);
-    let head = "# The recorded conversation. Ids and times are new in each run; what the hub repeats of a client must be equal.\n";
+    let head = "# The recorded conversation. Ids and times are new in each run; ids of clients that the hub repeats must be equal.\n";
     files.insert("scenarios/recorded.yaml".to_owned(), format!("{head}{}", scenario(&replayed)));
     let rule = json!({
         "level": "should", "basis": "implied", "line": 1, "from": "the recording",
@@ -77,7 +77,7 @@ pub fn pack(name: &str, file: FileId, sources: &mut Sources) -> (BTreeMap<String
 /// The rule of the replayed conversation.
 const RULE: &str = "RECORDED";
 
-/// Reads a recording, without frames that are not JSON.
+/// Reads a recording; leaves out frames that are not JSON.
 fn read(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut other = 0;
@@ -102,7 +102,7 @@ fn read(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> V
     }
     if other > 0 {
         let start = Span::new(file, 0..0);
-        diagnostics.push(Diagnostic::warning(start, format!("{other} recorded texts are not JSON, and ignored")));
+        diagnostics.push(Diagnostic::warning(start, format!("{other} recorded texts are ignored: they are not JSON")));
     }
     frames
 }
@@ -119,7 +119,7 @@ fn frame(line: &Value) -> Option<(Frame, String)> {
     Some((frame, line.get("text")?.as_str()?.to_owned()))
 }
 
-/// Returns the draft as an AsyncAPI document, seen from the hub.
+/// Returns the draft as an AsyncAPI document, from the hub's point of view.
 fn document(name: &str, frames: &[Frame]) -> Value {
     let mut messages = Map::new();
     let mut listed = Map::new();
@@ -159,13 +159,13 @@ fn is_uuid(text: &str) -> bool {
     text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
 }
 
-/// Whether a text is a time as in RFC 3339.
+/// Whether a text is an RFC 3339 time.
 fn is_time(text: &str) -> bool {
     let plain = text.len() >= 20 && text.as_bytes().get(10) == Some(&b'T') && !text.contains('[');
     plain && text.parse::<jiff::Timestamp>().is_ok()
 }
 
-/// Returns all values of a message that are neither objects nor lists, with their JSON pointers, in their order.
+/// Returns all values in a message that are neither objects nor lists, in order, with their JSON pointers.
 fn leaves(value: &Value) -> Vec<(String, &Value)> {
     let mut found = Vec::new();
     let mut open = vec![(String::new(), value)];
@@ -217,7 +217,7 @@ mod tests {
             (1, false, json!({ "error": "no such room", "code": 4 })),
         ]);
         assert_eq!(names(&chat), ["join", "text", "text_from_hub", "code_error"]);
-        // An id is no discriminator, though every frame has one.
+        // An id is not a discriminator, even if every frame has one.
         let calls = recorded(&[
             (1, true, json!({ "id": "1a", "method": "add", "params": [1, 2] })),
             (1, true, json!({ "id": "2b", "method": "close", "params": [] })),
@@ -247,9 +247,9 @@ mod tests {
             "required": ["at", "id", "list", "n"]
         });
         assert_eq!(found, expected);
-        // One text that is no UUID, and the format is gone.
+        // A single text that is not a UUID removes the format.
         assert_eq!(of(&[json!("b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b"), json!("x")]), json!({ "type": "string" }));
-        // Few and repeated words are an enumeration, others are not.
+        // Words are an enumeration only if they are few and repeated.
         let words = |words: &[&str]| of(&words.iter().map(|word| json!(word)).collect::<Vec<_>>());
         assert_eq!(words(&["up", "down", "up", "up", "down", "up"]), json!({ "enum": ["down", "up"] }));
         assert_eq!(words(&["anna", "ben", "carl", "anna"]), json!({ "type": "string" }));

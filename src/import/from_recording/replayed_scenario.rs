@@ -1,5 +1,5 @@
-//! Writes the recorded conversation as a scenario. Values that change from run to run are not repeated: a client makes its
-//! ids and times anew, and uses those that it received.
+//! Writes the recorded conversation as a scenario. Values that change from run to run are not repeated: a client
+//! creates new ids and times, and uses the ones it receives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,24 +9,24 @@ use super::super::scenarios::{escaped, expression, pointer_to, titled};
 use super::{Frame, is_time, is_uuid, leaves};
 use crate::protocol::{Pack, Way};
 
-/// Most frames that are replayed, and most connections.
+/// The most frames that are replayed, and the most connections.
 const MAX_FRAMES: usize = 200;
 const MAX_CONNECTIONS: usize = 8;
-/// A frame of the hub that came longer after the last one of the client is not waited for: milliseconds.
+/// The scenario does not wait for frames of the hub that came this long after the client's last frame, in milliseconds.
 const LONGEST_WAIT: i64 = 4_000;
-/// A number this near to the time of its frame is a time: milliseconds.
+/// A number is taken for a time if it is this close to the time of its frame, in milliseconds.
 const NEAR: i64 = 86_400_000;
-/// Shortest text that a client can only have from the hub.
+/// The least length in bytes at which equal texts of hub and client are not a coincidence.
 const LEAST_TEXT: usize = 6;
 
-/// A step before it is written.
+/// A step of the scenario, before it is written.
 struct Planned<'a> {
     frame: &'a Frame,
     who: String,
     message: Option<&'a str>,
 }
 
-/// Returns the scenario; its expectations have this rule.
+/// Returns the scenario, whose expectations prove `rule`.
 pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value> {
     let mut connections: Vec<u64> = Vec::new();
     for frame in frames {
@@ -96,11 +96,11 @@ fn name(frame: &Frame, index: usize) -> String {
     format!("{}_{}", if frame.to_hub { "sent" } else { "received" }, index + 1)
 }
 
-/// Where values of frames come from.
+/// The origins of the values of frames.
 struct Origins {
     /// The expression for a value of a frame to the hub, by the index of the frame and the pointer.
     values: BTreeMap<(usize, String), String>,
-    /// Texts that a client made anew, with the frame and the pointer of the first.
+    /// Texts that a client creates, with the frame and the pointer of their first use.
     made: BTreeMap<String, (usize, String)>,
     /// Frames that need a name.
     used: BTreeSet<usize>,
@@ -152,7 +152,8 @@ impl Origins {
         origins
     }
 
-    /// Returns the condition for what the hub repeats of a client: an id that it made anew, or an id as it was sent.
+    /// Returns the condition on values that the hub repeats: ids that a client creates anew, or ids as the client sent
+    /// them.
     fn repeated(&self, planned: &[Planned<'_>], index: usize) -> Map<String, Value> {
         let frame = planned[index].frame;
         let mut conditions = Map::new();
@@ -183,13 +184,13 @@ impl Origins {
     }
 }
 
-/// Whether a member is an id by its name.
+/// Whether the name of a member suggests an id.
 fn is_id(member: &str) -> bool {
     let member = member.to_ascii_lowercase();
     member.ends_with("id") || matches!(member.as_str(), "ref" | "nonce" | "correlation")
 }
 
-/// Returns the function that makes a value anew which changes from run to run.
+/// Returns the function that creates a value that changes from run to run; `None` for other values.
 fn fresh(value: &Value, time: i64) -> Option<&'static str> {
     match value {
         Value::String(text) if is_uuid(text) => Some("uuid()"),
@@ -206,7 +207,7 @@ fn fresh(value: &Value, time: i64) -> Option<&'static str> {
     }
 }
 
-/// Returns the step that sends a recorded frame: the example of its message, changed.
+/// Returns the step that sends a recorded frame, as changes to the example of its message.
 fn sends(pack: &Pack, one: &Planned<'_>, index: usize, origins: &Origins) -> Map<String, Value> {
     let mut target = escaped(&one.frame.value);
     let mut changed: BTreeSet<String> = BTreeSet::new();

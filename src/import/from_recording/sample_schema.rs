@@ -1,4 +1,4 @@
-//! Makes a schema that all samples of a message fit. It demands only what all of them have.
+//! Derives a schema that all samples of a message match. It demands only what they have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,16 +7,16 @@ use serde_json::{Map, Value, json};
 use super::{is_time, is_uuid};
 use crate::syntax::matcher::unescape;
 
-/// Deepest level that is described.
+/// The depth to which values are described.
 const DEPTH: usize = 12;
-/// Most members of an object that are described one by one; the keys of a larger one are data.
+/// The most members of an object that are described one by one; the keys of a larger object are data.
 const MAX_MEMBERS: usize = 100;
-/// Most values of an enumeration, and how often each occurs at least on average.
+/// The most values of an enumeration, and how often each has to occur on average.
 const MAX_ENUM: usize = 6;
 const REPEATED: usize = 3;
 const MAX_WORD: usize = 32;
 
-/// Returns the schema.
+/// Returns the schema of the samples.
 pub fn schema(samples: &[&Value]) -> Value {
     described(samples, 0)
 }
@@ -83,7 +83,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Returns the words, where they are few and repeated.
+/// Returns the distinct words, if they are few and repeated.
 fn enumeration<'t>(texts: &[&'t str]) -> Option<BTreeSet<&'t str>> {
     let words: BTreeSet<&str> = texts.iter().copied().collect();
     let plain = |word: &&str| {
@@ -108,7 +108,7 @@ fn format(texts: &[&str]) -> Option<&'static str> {
     formats.into_iter().find(|(_, test)| all(test)).map(|(name, _)| name)
 }
 
-/// Makes a member constant: the one that distinguishes the message.
+/// Makes the member constant that distinguishes the message.
 pub fn fix(schema: &mut Value, pointer: &str, value: &Value) {
     let mut place = schema;
     for token in pointer.split('/').skip(1).map(unescape) {

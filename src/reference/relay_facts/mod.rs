@@ -1,5 +1,6 @@
-//! Derives from a pack what the relay must know: how each message of the hub is recognised, which of its members are
-//! required, constant or closed, and which repeat an id. The relay (in `reference-server/`) gets it as plain data.
+//! Derives the facts that the relay needs from a pack: how to recognise each message of the hub, which of its members
+//! are required, constant or closed, and which repeat an id. The relay (in `reference-server/`) gets them as plain
+//! data.
 
 use std::collections::BTreeSet;
 
@@ -19,13 +20,14 @@ pub struct Known {
     pub strange: Vec<String>,
 }
 
-/// Returns the facts of a pack. The conditions are leaked, as the relay needs them `'static`: a few kilobytes per pack.
+/// Returns the facts about a pack. Leaks the conditions, a few kilobytes per pack, because the relay needs them
+/// `'static`.
 pub fn of(pack: &Pack) -> Known {
     let sent: Vec<(&MessageType, Option<Vec<Cond>>)> =
         (pack.messages.iter()).filter(|message| message.directions.from_hub).map(|m| (m, conditions(m))).collect();
     let mut known = Known::default();
     for (index, (message, own)) in sent.iter().enumerate() {
-        // The most specific matches first, the first of equals: as the pack itself recognises a frame.
+        // The most specific message comes first, as when the pack itself recognises a frame.
         let rank = |message: &MessageType| (!message.abstract_, message.matcher.conditions());
         let before = sent.iter().enumerate().filter(|(other, (candidate, _))| {
             rank(candidate) > rank(message) || (*other < index && rank(candidate) == rank(message))
@@ -70,7 +72,7 @@ fn conditions(message: &MessageType) -> Option<Vec<Cond>> {
                 fits.extend(fitting(pointer, schema)?);
                 match optional {
                     false => all.extend(fits),
-                    // The member must not exist with a value that does not fit.
+                    // If the member exists, its value must fit.
                     true => all.push(Cond::Not(vec![Cond::Has(pointer), Cond::Not(fits.leak())].leak())),
                 }
             }
@@ -79,7 +81,7 @@ fn conditions(message: &MessageType) -> Option<Vec<Cond>> {
     Some(all)
 }
 
-/// Converts a member's schema that uses only `const`, `type`, `pattern` and `not`; else `None`.
+/// Converts a member's schema; returns `None` if it uses keywords other than `const`, `type`, `pattern` and `not`.
 fn fitting(pointer: &'static str, schema: &Value) -> Option<Vec<Cond>> {
     let mut all = Vec::new();
     for (keyword, value) in schema.as_object()? {
@@ -102,7 +104,7 @@ fn keep_value(value: &Value) -> &'static Value {
     Box::leak(Box::new(value.clone()))
 }
 
-/// Returns the facts of a message's members.
+/// Returns the facts about a message's members.
 fn facts(pack: &Pack, message: &MessageType) -> Vec<Fact> {
     let mut found = BTreeSet::new();
     stated(pack, &message.schema.source, "", true, &mut found);
@@ -113,7 +115,7 @@ fn facts(pack: &Pack, message: &MessageType) -> Vec<Fact> {
     found.into_iter().collect()
 }
 
-/// Collects everything that the schema demands unconditionally, outside `x-should`, under the innermost named rules.
+/// Collects everything that the schema demands unconditionally (outside `x-should`), with the innermost rules it names.
 fn stated(pack: &Pack, schema: &Value, at: &str, outer: bool, found: &mut BTreeSet<Fact>) {
     let level = |rule: &Value| pack.rules.get(rule.as_str()?).map(|rule| rule.level == Level::Must);
     let rules = schema.get("x-rules").and_then(Value::as_array);
