@@ -2,3 +2,4 @@
 
 pub mod architecture;
 pub mod recipes;
+pub mod tiers;
