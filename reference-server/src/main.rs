@@ -1,4 +1,4 @@
-//! The reference server as a program of its own.
+//! The reference server as a standalone program.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints one line per address. A closed stdout is no error: the hubs are still wanted.
+/// Prints one line per address. A closed stdout is not an error: the hubs keep running.
 fn announce(running: &Running) {
     let mut stdout = std::io::stdout().lock();
     for line in running.lines() {

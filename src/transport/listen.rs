@@ -12,7 +12,7 @@ use super::{ConnId, Connection, Incoming, Limits, MemoryBudget, Role, Trace, con
 /// The address of a listening actor, and how it answers upgrades.
 #[derive(Clone, Debug)]
 pub struct ListenRequest {
-    /// The address to listen at; port 0 takes a free one.
+    /// The address to listen at; port 0 chooses a free one.
     pub address: SocketAddr,
     /// Supported subprotocols; the first that the client offers, in its order, is selected.
     pub subprotocols: Vec<String>,

@@ -14,45 +14,45 @@ use crate::{Fault, Tls, faults, protocols};
 /// Serve hubs that do what their documents say
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeArgs {
-    /// The protocols to serve, each on a port of its own; all of them if none is named
+    /// Protocols to serve, each on its own port; all of them by default
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
-    /// Where to listen; several hubs take successive ports, or free ones for port 0
+    /// Address to listen on; further hubs use the following ports, and port 0 chooses free ones
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     pub listen: SocketAddr,
-    /// Where the admin side listens: health, state, events
+    /// Address of the admin side (health, state, events)
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub admin: Option<SocketAddr>,
-    /// Settings, one TOML table per protocol
+    /// Read settings from this file, one TOML table per protocol
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One setting, such as concierge.secret=hunter2; wins over the file
+    /// Set one setting, for example concierge.secret=hunter2; takes precedence over the file
     #[arg(long = "set", value_name = "PROTOCOL.KEY=VALUE")]
     pub sets: Vec<String>,
-    /// One deliberate defect; may be given once per protocol
+    /// Switch on a deliberate fault, at most one per protocol
     #[arg(long = "fault", value_name = "ID")]
     pub faults: Vec<String>,
-    /// Speak TLS with this certificate chain (PEM)
+    /// Use TLS with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// The private key of the certificate (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Speak TLS with a certificate made for localhost; the authority's is written to the file, if given
+    /// Use TLS with a generated certificate for localhost, and write its CA certificate to the file, if given
     #[arg(long, value_name = "CA_OUT_FILE", num_args = 0..=1, require_equals = true, conflicts_with = "tls_cert")]
     pub tls_self_signed: Option<Option<PathBuf>>,
-    /// The longest message in bytes; longer ones close with 1009
+    /// Largest message to accept, in bytes; larger ones close the connection with 1009
     #[arg(long, value_name = "BYTES", default_value_t = crate::server::serve::MAX_MESSAGE)]
     pub max_message: usize,
-    /// List all deliberate defects and exit
+    /// List all deliberate faults and exit
     #[arg(long)]
     pub list_faults: bool,
-    /// How to list them
+    /// Format of the list
     #[arg(long, value_enum, default_value_t = ListFormat::Text, requires = "list_faults")]
     pub format: ListFormat,
 }
 
-/// How a list is printed.
+/// The format of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ListFormat {
     /// For people.
@@ -114,13 +114,13 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
     for id in &args.faults {
         let fault = faults()
             .find(|fault| fault.id == *id)
-            .ok_or_else(|| Error::Usage(format!("there is no fault {id:?}; --list-faults shows them all")))?;
+            .ok_or_else(|| Error::Usage(format!("there is no fault {id:?}; --list-faults lists all faults")))?;
         if !names.contains(&fault.protocol) {
             return Err(Error::Usage(format!("fault {id} belongs to {}, which is not served", fault.protocol)));
         }
         if broken.iter().any(|(protocol, _)| *protocol == fault.protocol) {
             return Err(Error::Usage(format!(
-                "{} cannot have two faults; give one --fault per protocol",
+                "{} cannot have two faults; use one --fault per protocol",
                 fault.protocol
             )));
         }
@@ -135,8 +135,7 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
     for (offset, name) in (0..).zip(names) {
         let base = args.listen.port();
         let port = if base == 0 { Some(0) } else { base.checked_add(offset) };
-        let port =
-            port.ok_or_else(|| Error::Usage("there are not enough ports after the one of --listen".to_owned()))?;
+        let port = port.ok_or_else(|| Error::Usage("there are not enough ports after the --listen port".to_owned()))?;
         hubs.push(HubConfig {
             listen: SocketAddr::new(args.listen.ip(), port),
             settings: settings.remove(name).unwrap_or_default(),
@@ -199,7 +198,7 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
 /// Parses `IP:PORT`, `localhost:PORT`, or an IP alone for a free port.
 ///
 /// # Errors
-/// What is expected.
+/// The expected form.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:") {
         let port = port.parse().map_err(|error| format!("port {port:?}: {error}"))?;

@@ -411,9 +411,9 @@ fn the_program_prints_addresses_and_ends_on_signals(#[case] signal: &str) {
 }
 
 #[rstest]
-#[case(&["nothing"], "there is no protocol \"nothing\"; the reference hub speaks qi, concierge")]
+#[case(&["nothing"], "there is no protocol \"nothing\"; the reference server speaks qi, concierge")]
 #[case(&["qi", "qi"], "qi is named twice")]
-#[case(&["--set", "qi.version=one"], "settings of qi: version \"one\" is no semantic version")]
+#[case(&["--set", "qi.version=one"], "settings of qi: version \"one\" is not a semantic version")]
 #[case(&["--set", "gateway.version=one"], "there is no protocol \"gateway\"")]
 #[case(&["--set", "version"], "is not KEY=VALUE")]
 #[case(&["--fault", "qi-nothing"], "there is no fault \"qi-nothing\"")]
