@@ -8,7 +8,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 /// 200 bytes of JSON, typical of a job queue. The number after `id` identifies an answer.
 pub const MESSAGE: &str = r#"{"type":"echo","id":"00000000-0000","priority":50,"payload":{"service":"comfyui","model":"sd15","prompt":"a lighthouse on a cliff in the evening, oil on canvas","steps":20,"seed":123456789,"scale":7.5}}"#;
 
-/// The most events that one wait returns.
+/// The largest number of events that one wait returns.
 const EVENTS: usize = 1024;
 
 pub struct Epoll {

@@ -1,4 +1,4 @@
-//! Wrong arguments and files: exit code 2, what is wrong, where, and what to do, before any socket is opened.
+//! Wrong arguments and files: exit code 2, with the mistake, its place and a remedy, before any socket is opened.
 
 use rstest::rstest;
 

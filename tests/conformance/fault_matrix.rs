@@ -1,5 +1,5 @@
-//! The fault matrix is complete: every fault is detected, every rule and every check fails for some fault, and a missing
-//! required member is always detected.
+//! The fault matrix is complete: every fault is detected, every rule and every check fails for some fault, and a
+//! missing required member is always detected.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -42,7 +42,7 @@ fn a_correct_hub_passes_and_every_check_is_evaluated(#[files("schemas/*/asyncapi
     assert_eq!(wrong, "");
 }
 
-/// A finding that names many rules is vague, and a rule without check or reason was forgotten.
+/// A finding that names many rules is vague, and a rule without a check or a reason was forgotten.
 #[rstest]
 fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
     #[files("schemas/*/asyncapi.yaml")] name: PathBuf,

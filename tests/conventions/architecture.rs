@@ -9,9 +9,9 @@ use regex::Regex;
 
 use crate::support::disk;
 
-/// Rooms of `src`, at most.
+/// The largest number of rooms in `src`.
 const ROOMS: usize = 20;
-/// Rust files in one folder, at most.
+/// The largest number of Rust files in one folder.
 const FILES: usize = 22;
 /// Folders that may open sockets. `cli` serves the metrics of a load run.
 const SOCKETS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];

@@ -1,5 +1,5 @@
-//! The published schemas of scenario files (schemas/hubproof/) agree with the parser: they accept valid files, and refuse
-//! what the parser refuses, as far as a schema can.
+//! The published schemas of scenario files (schemas/hubproof/) agree with the parser: they accept valid files, and
+//! refuse files that the parser refuses, as far as a schema can.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -68,7 +68,7 @@ fn every_keyword_of_the_editor_schema_is_known_and_every_key_is_described() {
         assert_eq!(mistakes(&schema, &[]), [], "{name}");
         let mut described = 0;
         walk(&schema, "", &mut |inner, pointer| {
-            // What only narrows a key that is described elsewhere.
+            // A schema that only narrows a key described elsewhere.
             if pointer.contains("/allOf/") {
                 return;
             }

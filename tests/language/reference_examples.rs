@@ -28,7 +28,7 @@ fn every_example_of_the_language_page_passes() {
     for protocol in ["qi", "concierge", "websocket"] {
         let mut sources = Sources::default();
         let mut folder = disk::folder(protocol, &mut sources);
-        // The examples stand in for the protocol's own scenarios, beside its shared.yaml.
+        // The examples replace the protocol's own scenarios, next to its shared.yaml.
         folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
         for (_, name, text) in examples.iter().filter(|(of, _, _)| of == protocol) {
             let file = sources.add(format!("docs/src/scenario-language.md: {name}"), text.clone());

@@ -1,4 +1,4 @@
-//! Runs the binary in tests, as a process with a time limit that is never left behind.
+//! Runs the binary in tests, as a process with a time limit that never outlives its test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -184,7 +184,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Waits for so many addresses on its stdout.
+    /// Waits for this many addresses on its stdout.
     #[track_caller]
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
         let arguments = arguments.into_iter().map(|one| one.as_ref().to_owned());
@@ -239,7 +239,7 @@ pub fn with_steady_text(assert: impl FnOnce()) {
             (r"\b\d+(\.\d+)? (µs|ms|s)\b", "TIME"),
             (r"\b[a-z]{2,12}?[0-9a-z]{6,9}x\d+(x\d+)?\b", "ID"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
-            // Cut off in the middle.
+            // Cut in the middle.
             (r"[0-9a-f]{4,8}…", "UUID…"),
             (r"/tmp/\.tmp[A-Za-z0-9]+", "/DIR"),
             (r"hubproof \d+\.\d+\.\d+", "hubproof VERSION"),
