@@ -87,7 +87,7 @@ pub fn first(bytes: &[u8]) -> Option<(usize, usize, Option<[u8; 4]>)> {
     let short = usize::from(bytes.get(1)? & 0x7f);
     let (length, mut start) = match short {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
-        127 => panic!("no echo message is so long"),
+        127 => panic!("no echo message is this long"),
         short => (short, 2),
     };
     let mut key = None;

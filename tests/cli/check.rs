@@ -47,9 +47,9 @@ fn only_the_selected_scenarios_run() {
     let report: Value = serde_json::from_str(&done.out).unwrap();
     crate::cli::serve::assert_valid_report(&report);
     let protocols = report["protocols"].as_array().unwrap();
-    assert_eq!(protocols.len(), 1, "protocols of which nothing was chosen are not in the report");
+    assert_eq!(protocols.len(), 1, "protocols without selected scenarios are not in the report");
     assert_eq!(protocols[0]["scenarios"]["total"], 1);
-    assert!(done.err.contains("PASS concierge"), "the summary gives way to the report: {}", done.err);
+    assert!(done.err.contains("PASS concierge"), "the summary moves to stderr: {}", done.err);
 }
 
 #[rstest]

@@ -132,7 +132,7 @@ fn commands(body: &str) -> Vec<Shown<'_>> {
         };
         let mut command = Shown { text: format!("{line}\n"), line: start.to_owned(), output: Vec::new() };
         while let Some(open) = command.line.strip_suffix('\\') {
-            let next = lines.next().expect("a continued command goes on");
+            let next = lines.next().expect("a continued command has another line");
             command.text.push_str(&format!("{next}\n"));
             command.line = format!("{open}{}", next.trim_start());
         }

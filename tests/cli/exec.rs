@@ -422,7 +422,7 @@ fn an_interrupt_stops_the_hub(#[values(1, 2)] times: usize) {
     let running = start(base.iter().chain(&scenario), &[]);
     let patience = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, hub.port)).is_err() {
-        assert!(Instant::now() < patience, "the hub never came up");
+        assert!(Instant::now() < patience, "the hub never started");
         std::thread::sleep(Duration::from_millis(10));
     }
     (0..times).for_each(|_| running.signal("INT"));

@@ -74,9 +74,9 @@ fn every_fault_fails_exactly_its_own_rules(#[files("schemas/*/asyncapi.yaml")] n
     println!("{}", matrix.numbers());
     assert_eq!(matrix.complaints(), "");
     let nothing = BTreeSet::<String>::new();
-    assert_eq!(matrix.unproven(), [""; 0], "rules that no check has been seen to find broken");
+    assert_eq!(matrix.unproven(), [""; 0], "rules that no check has found broken");
     assert_eq!(matrix.unbroken(), nothing, "checks that no fault breaks: add the fault, or remove the check");
-    assert_eq!(unremoved(&matrix), nothing, "members that a document demands, and no fault leaves out or mistypes");
+    assert_eq!(unremoved(&matrix), nothing, "required members that no fault removes or retypes");
     let killed = matrix.cases.iter().filter(|case| case.is_killed()).count();
     let untestable = matrix.protocol.pack.rules.values().filter(|rule| rule.out_of_scope.is_some()).count();
     let computed = [untestable, matrix.proofs().len(), matrix.cases.len(), killed].map(|number| number.to_string());

@@ -162,7 +162,7 @@ fn rooms_use_only_those_above_them() {
     let strays: Vec<&str> = (files.iter().map(|(path, _)| path.as_str()))
         .filter(|path| room_of(path, &rooms).is_empty() && !matches!(*path, "src/lib.rs" | "src/main.rs"))
         .collect();
-    assert_eq!(strays, [""; 0], "these belong to no room");
+    assert_eq!(strays, [""; 0], "these files belong to no room");
 }
 
 #[test]

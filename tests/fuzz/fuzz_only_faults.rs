@@ -105,7 +105,7 @@ fn fuzzing_finds_every_fuzz_only_fault(
         });
     }
     let hidden: Vec<_> = hidden.iter().map(|fault| fault.id).collect();
-    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or blamed for something else");
+    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or reported as another");
 }
 
 /// Returns the rules that a report finds broken.

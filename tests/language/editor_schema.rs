@@ -352,7 +352,7 @@ fn the_page_about_the_language_has_a_section_for_every_verb() {
 #[case::has_in_finally("title: t\nsteps: []\nfinally:\n  - client expects: hello\n    has: { CON-025: {} }")]
 fn what_is_wrong_with_a_scenario_is_seen_by_both(#[case] text: &str) {
     assert!(!validator("scenario.schema.json").is_valid(&json_of(text)), "the schema accepts it");
-    assert!(!errors(text).is_empty(), "the reader accepts it");
+    assert!(!errors(text).is_empty(), "the parser accepts it");
 }
 
 #[rstest]
@@ -416,5 +416,5 @@ fn what_is_wrong_with_a_shared_file_is_seen_by_both(#[case] text: &str) {
             && !error.contains("no scene `scene`")
             && !error.contains("no actor `client`")
     };
-    assert!(errors_of_shared(text).iter().any(nothing_of_ours), "the reader accepts it");
+    assert!(errors_of_shared(text).iter().any(nothing_of_ours), "the parser accepts it");
 }

@@ -120,7 +120,7 @@ fn play(
                     inputs.push(Input::Received { connection, what });
                 }
                 _ => {
-                    now = now.max(conversation.deadline().expect("it waits for something, or is finished"));
+                    now = now.max(conversation.deadline().expect("an unfinished conversation has a deadline"));
                     inputs.push(Input::Tick);
                 }
             }
@@ -187,5 +187,5 @@ fn steps_under_finally_can_use_names_that_earlier_steps_bound() {
     let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
     let report = protocol.play(program, None).unwrap();
     let cancelled = report.history.iter().filter(|frame| frame.text.contains(r#""type":"cancel_job""#)).count();
-    assert_eq!(cancelled, 4, "one for each job that was accepted");
+    assert_eq!(cancelled, 4, "one per accepted job");
 }

@@ -229,7 +229,7 @@ fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
 }
 
 /// Returns for each scenario the faults that may have an effect in it: those outside the machine whose changes apply to
-/// a correct hub's outputs, and all of those inside, for which it cannot be known.
+/// a correct hub's outputs, and all of those inside, whose effect cannot be known.
 fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
     let changes = |fault: &&'static Fault| match fault.effect {
         Effect::Outside(changes) => changes,

@@ -399,7 +399,7 @@ pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Re
         127 => stream.read_u64().await?,
         length => u64::from(length),
     };
-    assert!(length <= 1 << 24, "we do not send such messages");
+    assert!(length <= 1 << 24, "hubproof sends no messages of this size");
     let mut mask = [0; 4];
     stream.read_exact(&mut mask).await?;
     let mut payload = vec![0; length as usize];

@@ -237,12 +237,12 @@ fn play_pack(
                 outputs = conversation.handle(now, Input::Received { connection, what });
             }
             _ => {
-                now = now.max(strikes.expect("it waits for something, or is finished"));
+                now = now.max(strikes.expect("an unfinished conversation has a deadline"));
                 outputs = conversation.handle(now, Input::Tick);
             }
         }
     }
-    panic!("it never ends");
+    panic!("the conversation never ends");
 }
 
 /// Returns the worst verdict of the checks of a rule.

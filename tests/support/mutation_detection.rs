@@ -175,7 +175,7 @@ fn exemptions(protocol: &str) -> Vec<Exemption> {
     let all: Exemptions = toml::from_str(&text).unwrap();
     let known = hubproof_reference::protocols();
     let stranger = all.exempt.iter().find(|exempt| !known.contains(&exempt.protocol.as_str()));
-    assert!(stranger.is_none(), "tests/fixtures/detection.toml: {:?} is no protocol", stranger.unwrap().protocol);
+    assert!(stranger.is_none(), "tests/fixtures/detection.toml: {:?} is not a protocol", stranger.unwrap().protocol);
     all.exempt.into_iter().filter(|exempt| exempt.protocol == protocol).collect()
 }
 

@@ -92,7 +92,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> (thread::JoinHandle<String>,
             shared.lock().unwrap().extend_from_slice(&chunk[..count]);
         }
         let bytes = shared.lock().unwrap().clone();
-        String::from_utf8(bytes).expect("what is printed is UTF-8")
+        String::from_utf8(bytes).expect("the output is UTF-8")
     });
     (all, bytes)
 }
@@ -137,7 +137,7 @@ impl Running {
             if stderr.contains(text) {
                 return stderr;
             }
-            assert!(self.started.elapsed() < LONGEST && !ended, "its stderr does not have {text:?}\n{stderr}");
+            assert!(self.started.elapsed() < LONGEST && !ended, "stderr does not have {text:?}\n{stderr}");
             thread::sleep(Duration::from_millis(10));
         }
     }

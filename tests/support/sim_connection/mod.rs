@@ -293,7 +293,7 @@ impl Wire {
     /// Advances the clock to the next deadline: nothing is queued.
     fn wait(&mut self) {
         let next = [self.conversation.deadline(), self.machine.deadline()].into_iter().flatten().min();
-        self.now = self.now.max(next.expect("something is waited for"));
+        self.now = self.now.max(next.expect("there is a deadline"));
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.ask(machine::Input::Tick);
         }

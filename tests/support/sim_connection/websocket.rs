@@ -74,7 +74,7 @@ impl Wire<'_> {
                 return self.conversation.into_report();
             } else {
                 // Nothing is queued: advance the clock to the next deadline.
-                self.now = self.now.max(self.conversation.deadline().expect("something is waited for"));
+                self.now = self.now.max(self.conversation.deadline().expect("the conversation has a deadline"));
                 self.inputs.push_back(Input::Tick);
             }
         }
@@ -89,7 +89,7 @@ impl Wire<'_> {
                 Output::SendBytes { connection, bytes } => self.pass(connection, &bytes),
                 Output::End { connection, .. } => self.end(connection, true, "this side ended it"),
                 Output::Trace(_) | Output::Waiting { .. } => {}
-                other => panic!("not over this wire: {other:?}"),
+                other => panic!("not supported by this connection: {other:?}"),
             }
         }
     }
