@@ -178,7 +178,7 @@ async fn the_admin_side_distinguishes_hubs() {
 
 #[rstest]
 #[case("GET", "/nothing", "", 404, "GET /health")]
-#[case("GET", "/state/gator", "", 404, "there is qi")]
+#[case("GET", "/state/gator", "", 404, "the hubs are qi")]
 #[case("POST", "/state", "", 405, "GET")]
 #[case("GET", "/events/qi", "", 405, "POST")]
 #[case("POST", "/events/qi", "{}", 404, "no events")]
