@@ -1,6 +1,6 @@
-//! How many cases per second are played against a hub over TCP loopback, with all oracles, and where the time goes.
-//! `fresh`: each on a connection of its own, after the opening, beside an observer client that stays connected. `kept`:
-//! many on one connection, in batches. `alone`: each in a conversation of its own, with all its actors, an observer
+//! Measures how many cases per second run against a hub over TCP loopback, with all oracles, and where the time goes.
+//! `fresh`: each on its own connection, after the opening, next to an observer client that stays connected. `kept`:
+//! many on one connection, in batches. `alone`: each in its own conversation, with all its actors, an observer
 //! client and a new client. The hub is the reference server on separate threads of this process, so that the figures
 //! contain the costs of both sides and can be divided between them.
 //!
@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, watch};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Protocols, with the conversations at a time for `alone` and for `kept`: enough that waiting for an absent answer
-/// delays no other conversation, and fewer where the hub broadcasts to all connections.
+/// delays no other conversation, and fewer if the hub broadcasts to all connections.
 const PROTOCOLS: [(&str, usize, usize); 5] =
     [("qi", 128, 32), ("concierge", 8, 8), ("airavata", 16, 8), ("emprops", 192, 32), ("gator", 96, 4)];
 /// Cores that both sides share.
@@ -64,7 +64,7 @@ fn main() {
     for kind in KINDS.into_iter().filter(|kind| all || words.iter().any(|asked| asked == kind)) {
         println!("{kind:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
         for (protocol, jobs, kept) in PROTOCOLS.into_iter().filter(|(protocol, ..)| asked(protocol)) {
-            // A conversation with many mutated messages has some dozens of them.
+            // A conversation with many mutated messages has dozens of them.
             let (jobs, conversations) = match kind {
                 "alone" => (jobs, cases),
                 "kept" => (kept, cases.div_ceil(10)),
@@ -76,7 +76,7 @@ fn main() {
                 Placement::Kept => "kept",
                 _ => "alone",
             };
-            // Connection churn sends hardly any message.
+            // Connection churn sends hardly any messages.
             let sends = |cell: Cell| !matches!(cell.mutation, MutationKind::Churn(_));
             run(protocol, jobs, conversations, &|cell| sends(cell) && is_of(cell.placement) == kind);
         }
@@ -84,7 +84,8 @@ fn main() {
 }
 
 const KINDS: [&str; 3] = ["fresh", "kept", "alone"];
-/// Most conversations at a time for `fresh`: some wait a moment for an answer that the document does not demand.
+/// The largest number of conversations at a time for `fresh`: some wait a moment for an answer that the document does
+/// not demand.
 const FRESH: usize = 16;
 
 fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
@@ -168,12 +169,12 @@ fn options(jobs: usize) -> Options {
         persistent: false,
         destructive: false,
         stamp: "bench".to_owned(),
-        // Tokens that cases send have to be valid on the hub's clock.
+        // Tokens in cases have to be valid by the hub's clock.
         now_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64),
     }
 }
 
-/// Returns how many cases a conversation contains.
+/// Returns the number of cases in a conversation.
 fn case_count(case: &Case) -> usize {
     let steps = case.scenario["steps"].as_array().into_iter().flatten();
     let each = steps.filter(|step| [ROUND, BATCH].iter().any(|name| step["each"] == *name));
@@ -207,7 +208,7 @@ impl Cpu {
     }
 }
 
-/// Returns the CPU time of the living threads of this name; without a name, of the process. Zero where it is not known.
+/// Returns the CPU time of the living threads of this name, or of the process without a name; zero if unknown.
 fn cpu(name: &str) -> Cpu {
     if name.is_empty() {
         return stat("/proc/self/stat").map_or_else(Cpu::default, |(_, cpu)| cpu);

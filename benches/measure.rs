@@ -56,7 +56,7 @@ fn intervals(c: &mut Criterion) {
     });
 }
 
-/// A job from its attempt to its end, with a hundred thousand others open.
+/// A job from its attempt to its end, while a hundred thousand others are open.
 fn entries(c: &mut Criterion) {
     let mut group = c.benchmark_group("ledger");
     group.throughput(Throughput::Elements(4_000));

@@ -30,7 +30,7 @@ fn main() {
     lines.iter().for_each(|line| println!("{line}"));
 }
 
-/// A hub in a process of its own, killed on drop.
+/// A hub in its own process, killed on drop.
 struct Hub(Child);
 
 impl Drop for Hub {
@@ -40,7 +40,7 @@ impl Drop for Hub {
     }
 }
 
-/// Loads the server at a steady rate, and divides the work by the CPU time, connecting and idling included.
+/// Loads the server at a steady rate, and divides the work by the CPU time, including connecting and idling.
 fn served(protocol: &str, count: &str, what: &str, words: &[&str]) -> String {
     let mut hub = Hub(Command::new(HUBPROOF).args(["serve", protocol]).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
@@ -65,7 +65,7 @@ fn served(protocol: &str, count: &str, what: &str, words: &[&str]) -> String {
 /// Returns the CPU time of a process in seconds, user and system.
 fn cpu_of(process: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // After the name, which may contain any character: fields 12 and 13 are ticks of a hundredth of a second.
+    // Fields after the name, which may contain any character: 12 and 13 are ticks of a hundredth of a second.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }

@@ -1,4 +1,4 @@
-//! The fault matrix: which faults break which rules, as found by a check.
+//! The fault matrix: which faults break which rules, and which checks find that.
 //!
 //! * `cargo run --example matrix` prints it for all protocols that have scenarios.
 //! * `cargo run --example matrix concierge` lists its gaps, for work on scenarios: undetected faults, rules that fail

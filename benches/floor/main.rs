@@ -1,6 +1,6 @@
 //! Measures the CPU cost of a round trip for the load generator, compared with minimal clients.
 //!
-//! In alternating rounds: `a0` is a raw TCP echo client on epoll, `a` an epoll loop with minimal WebSocket, `t` the
+//! In alternating rounds, `a0` is a raw TCP echo client on epoll, `a` an epoll loop with minimal WebSocket, `t` the
 //! usual WebSocket library on tokio, `b` the load engine with everything on (response times from due times, ledger, a
 //! unique id in every message and matched in every answer), `c` the same with every answer validated. Each is a process
 //! of its own against an echo server in another process, with the same messages and the same number of echoes; the CPU

@@ -18,7 +18,7 @@ pub struct Task {
     pub echoes: u64,
 }
 
-/// Round trips before the measured ones: then the ledger is full, and forgets as many items as it adds.
+/// Round trips before the measured ones: they fill the ledger, which then drops as many items as it adds.
 pub const WARM_UP: u64 = hubproof::load::ledger::CLOSED_KEPT as u64;
 
 /// Returns nanoseconds of CPU per round trip.

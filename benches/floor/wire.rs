@@ -8,7 +8,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 /// 200 bytes of JSON, typical of a job queue. The number after `id` identifies an answer.
 pub const MESSAGE: &str = r#"{"type":"echo","id":"00000000-0000","priority":50,"payload":{"service":"comfyui","model":"sd15","prompt":"a lighthouse on a cliff in the evening, oil on canvas","steps":20,"seed":123456789,"scale":7.5}}"#;
 
-/// The most events that one wait returns.
+/// The largest number of events that one wait returns.
 const EVENTS: usize = 1024;
 
 pub struct Epoll {
@@ -87,7 +87,7 @@ pub fn first(bytes: &[u8]) -> Option<(usize, usize, Option<[u8; 4]>)> {
     let short = usize::from(bytes.get(1)? & 0x7f);
     let (length, mut start) = match short {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
-        127 => panic!("no echo message is so long"),
+        127 => panic!("no echo message is this long"),
         short => (short, 2),
     };
     let mut key = None;

@@ -1,5 +1,5 @@
-//! The relay over real sockets: it makes its one change, all other bytes arrive as they were sent, and a disconnect or reset
-//! on one side is one on the other.
+//! The relay over real sockets: it makes its one change, all other bytes arrive unchanged, and a disconnect or reset
+//! on one side becomes one on the other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-/// Longer than anything takes that does not hang.
+/// Longer than any test takes unless it hangs.
 const LONG: Duration = Duration::from_secs(10);
 const REQUEST: &[u8] = b"GET /ws?a=%20b HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 101 Odd Words\r\nSec-WebSocket-Protocol: p\r\nX-Theirs: 2\r\n\r\n";
@@ -124,7 +124,7 @@ async fn a_change_is_made(#[case] act: Act, #[case] expected: &[Vec<u8>], #[case
     assert_eq!(rest(&mut three.client).await.unwrap(), b"");
 }
 
-/// Frames are counted over all connections.
+/// Frames are counted across all connections.
 #[tokio::test]
 async fn the_nth_frame_is_that_of_the_hub() {
     let hub = hubproof_reference::serve(hubproof_reference::ServeConfig {
@@ -167,7 +167,7 @@ async fn a_refusal_passes() {
 
 #[tokio::test]
 async fn a_hub_that_is_not_there_is_a_bad_gateway() {
-    // The bound socket keeps other programs from the port.
+    // The bound socket keeps other programs off the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let url = format!("ws://{}", socket.local_addr().unwrap());
@@ -214,7 +214,7 @@ async fn a_disconnect_of_the_hub_is_passed_on(#[values(Leaving::Ends, Leaving::I
 async fn a_disconnect_of_the_client_is_passed_on(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
     let mut three = upgraded(None).await;
     leave(three.client, how).await;
-    // It may be an end or a reset; the hub has to see one of them.
+    // The hub has to see either an end or a reset.
     let _ = rest(&mut three.hub).await;
     assert_eq!(timeout(LONG, three.relay.shutdown()).await.unwrap(), 0);
 }

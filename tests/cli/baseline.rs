@@ -51,7 +51,7 @@ fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     let written = text();
     assert!(written.contains("failure = \"concierge/message-to-one:CON-042#3\""), "{written}");
     assert!(written.contains("reason = \"TODO: why does this fail"), "{written}");
-    // Reasons, comments and flags are kept when it is written again.
+    // Reasons, comments and flags are kept when the baseline is rewritten.
     let ours = written.replace("TODO: why does this fail, and what will end it?", "names are broadcast until 2.0");
     std::fs::write(path, format!("# of our hub\n{ours}")).unwrap();
     hubproof(broken.iter().chain(&["--write-baseline", path])).ends_with(1);
@@ -75,7 +75,7 @@ fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     assert!(!xml.contains("<failure") && !xml.contains("<error type=\"fail\""), "{xml}");
     assert!(xml.contains("expected: names are broadcast until 2.0"), "{xml}");
 
-    // The hub is fixed: the entry is stale, and removed by a rewrite.
+    // The hub is fixed: the entry is stale, and a rewrite removes it.
     let mended = ["check", "--scenario", "concierge/message-to-one"];
     let done = hubproof(mended.iter().chain(&["--baseline", path])).ends_with(1);
     assert!(done.out.contains("stale: concierge/message-to-one:CON-042#3 does not fail any more"), "{}", done.out);
@@ -137,7 +137,7 @@ fn an_entry_with_an_unknown_name_is_an_error() {
     assert!(done.err.contains("failed to read"), "{}", done.err);
 }
 
-/// The reproduction command has the baseline too, so that it repeats the same result.
+/// The reproduction command includes the baseline, so that it gives the same result.
 #[test]
 fn failures_without_an_entry_still_fail() {
     let known = Known::new(&entry("concierge/message-to-one:CON-051", "flaky = true\n"));

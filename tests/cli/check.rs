@@ -47,9 +47,9 @@ fn only_the_selected_scenarios_run() {
     let report: Value = serde_json::from_str(&done.out).unwrap();
     crate::cli::serve::assert_valid_report(&report);
     let protocols = report["protocols"].as_array().unwrap();
-    assert_eq!(protocols.len(), 1, "protocols of which nothing was chosen are not in the report");
+    assert_eq!(protocols.len(), 1, "protocols without selected scenarios are not in the report");
     assert_eq!(protocols[0]["scenarios"]["total"], 1);
-    assert!(done.err.contains("PASS concierge"), "the summary gives way to the report: {}", done.err);
+    assert!(done.err.contains("PASS concierge"), "the summary moves to stderr: {}", done.err);
 }
 
 #[rstest]
@@ -131,7 +131,7 @@ fn trace_prints_a_line_per_frame() {
 fn the_terminal_output_of_one_failure_is_as_in_the_snapshot() {
     let done = hubproof(["check", "--fault", "concierge-origin-uuid-wrong", "--scenario", "concierge/message-to-one"]);
     let done = done.ends_with(1);
-    // Frames of several connections arrive in any order, so the last frames are left out.
+    // Frames of several connections arrive in any order, so the last frames are omitted.
     let frame = |line: &&str| [" <- text ", " -> text "].iter().any(|arrow| line.contains(arrow));
     let page: Vec<&str> = done.out.lines().filter(|line| !frame(line)).collect();
     assert!(page.len() < done.out.lines().count(), "the last frames are shown");
@@ -151,7 +151,7 @@ fn a_hub_of_another_protocol_is_doubted() {
     }
 }
 
-/// Ctrl-C during a run: it ends soon, with a report of what was played.
+/// Ctrl-C during a run: it ends soon, with a report of the scenarios played so far.
 #[test]
 fn an_interrupted_run_reports_what_was_played() {
     let hub = HostileHub::start(Habit::Silent, "");
@@ -167,7 +167,7 @@ fn an_interrupted_run_reports_what_was_played() {
     assert!(done.verdict().starts_with("INCONCLUSIVE concierge") || done.code == Some(1), "{}", done.out);
 }
 
-/// A hub that closes every connection breaks no rule that can be checked without its key: that is no pass.
+/// A hub that closes every connection breaks no rule that can be checked without its key, but it does not pass.
 #[test]
 fn a_run_that_judged_little_is_inconclusive() {
     let hub = HostileHub::start(Habit::Closes, "");
@@ -209,7 +209,7 @@ fn a_second_interrupt_stops_the_run_at_once() {
     assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
 }
 
-/// A hub that calls a member of its acknowledgement otherwise: the run proposes an entry for it, and goes on behind it.
+/// A hub with another name for a member of its acknowledgement: the run proposes an entry for it, and continues.
 #[test]
 fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
     let folder = tempfile::tempdir().unwrap();
@@ -228,7 +228,7 @@ fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
     let proposals = plain["proposals"].as_array().unwrap();
     let entry = &proposals[0]["entry"];
     assert_eq!((proposals.len(), &entry["member"], &entry["renamed"]), (1, &"/job_id".into(), &"/id".into()));
-    // The file keeps what it had, and is a target file with the entry.
+    // The file keeps its content, and is a target file with the entry.
     let text = std::fs::read_to_string(&file).unwrap();
     let target: toml::Table = toml::from_str(&text).unwrap();
     assert_eq!(target["protocol"].as_str(), Some("emprops"));
@@ -243,14 +243,14 @@ fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
     std::fs::write(&file, format!("url = \"{url}\"\n{text}")).unwrap();
     let declared = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(0);
     assert!(declared.out.contains("known[deviation:1]: /job_id of `job_accepted` is /id"), "{}", declared.out);
-    // A hub that does as documented makes it stale.
+    // A hub that follows its document makes the entry stale.
     let server = Serving::start(["emprops"], 1);
     std::fs::write(&file, format!("url = \"{}\"\n{text}", server.url("emprops"))).unwrap();
     let stale = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(1);
     assert!(stale.out.contains("stale[deviation:1]"), "{}", stale.out);
 }
 
-/// Every connection has what upgrades are declared to need, so it is tried once without.
+/// Every connection sends what the declaration says that upgrades need, so one upgrade is tried without it.
 #[test]
 fn an_upgrade_that_is_not_needed_any_more_is_stale() {
     let server = Serving::start(["qi"], 1);

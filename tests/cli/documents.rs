@@ -1,19 +1,20 @@
-//! Runs the commands that README.md, CONTRIBUTING.md and the book show, and compares what they print.
+//! Runs the commands that README.md, CONTRIBUTING.md and the book show, and compares their output.
 //!
-//! A code block with the word `console` holds lines `$ COMMAND`, each followed by what it prints:
+//! A code block with the word `console` contains lines `$ COMMAND`, each followed by its output:
 //!
-//! - `hubproof ...` and `cargo run --release -- ...` run the built binary, in a folder of the page's own; `cat FILE` prints a
-//!   file that is there; `echo $?` prints the exit code of the command before it. Compared is stdout, or stderr where
-//!   stdout is empty.
+//! - `hubproof ...` and `cargo run --release -- ...` run the built binary, in the page's own folder; `cat FILE` prints
+//!   a file of that folder; `echo $?` prints the exit code of the previous command. The test compares stdout, or stderr
+//!   if stdout is empty.
 //! - A line `...` matches any number of lines. A `\` at the end of a line continues the command.
-//! - Times, ids and the like compare equal ([`steady`]); with the word `figures` beside `console`, all numbers do.
-//! - A block without any output compares none. A command may end with 0, 1 or 3, unless `echo $?` shows its exit code.
-//! - Ports from 4000 to 4009 become free ones. A hub that no command has started there is the reference server, of the
-//!   protocol that `--protocol` or the target file names; so is the `./hub` of `--exec './hub --port 4000'`.
+//! - Times, ids and the like compare equal ([`steady`]); with the word `figures` next to `console`, all numbers do.
+//! - A block without output compares none. A command may end with 0, 1 or 3, unless `echo $?` shows its exit code.
+//! - Ports from 4000 to 4009 become free ones. If no command has started a hub there, the reference server runs there,
+//!   with the protocol that `--protocol` or the target file names; the `./hub` of `--exec './hub --port 4000'` is one,
+//!   too.
 //! - `serve` and `relay` run until the end of the page.
-//! - `python3 tests/fixtures/hubs/NAME.py --port PORT ... &` starts a hub of the fixtures, and shows the line that it prints;
-//!   `kill %1` ends it. Another one may then be started on the same port, with `--exec`, too.
-//! - With the word `no-run` the commands are not run: their arguments are parsed, and scripts must exist.
+//! - `python3 tests/fixtures/hubs/NAME.py --port PORT ... &` starts a hub of the fixtures, and shows the line that it
+//!   prints; `kill %1` ends it. Then another hub can be started on the same port, also with `--exec`.
+//! - With the word `no-run`, the commands are not run, but their arguments must be valid, and scripts must exist.
 //!
 //! A code block with the word `file=NAME` is a file in the page's folder.
 //!
@@ -130,7 +131,7 @@ fn parts(text: &str) -> Vec<Part<'_>> {
 
 /// A command as a page shows it.
 struct Shown<'a> {
-    /// Its lines in the page.
+    /// The command's lines in the page.
     text: String,
     line: String,
     output: Vec<&'a str>,
@@ -146,7 +147,7 @@ fn commands(body: &str) -> Vec<Shown<'_>> {
         };
         let mut command = Shown { text: format!("{line}\n"), line: start.to_owned(), output: Vec::new() };
         while let Some(open) = command.line.strip_suffix('\\') {
-            let next = lines.next().expect("a continued command goes on");
+            let next = lines.next().expect("a continued command has another line");
             command.text.push_str(&format!("{next}\n"));
             command.line = format!("{open}{}", next.trim_start());
         }
@@ -155,14 +156,14 @@ fn commands(body: &str) -> Vec<Shown<'_>> {
     commands
 }
 
-/// What the commands of a page share.
+/// The state that the commands of a page share.
 struct Page {
     folder: tempfile::TempDir,
     files: Vec<(String, String)>,
-    /// Ports as the page shows them, and as they are.
+    /// Ports as the page shows them, with the real ones.
     ports: Vec<(u16, u16)>,
     serving: Vec<Serving>,
-    /// The hub of the fixtures that runs.
+    /// The running hub of the fixtures, if any.
     fixture: Option<Fixture>,
     code: Option<i32>,
 }
@@ -170,7 +171,7 @@ struct Page {
 /// A process of a hub of the fixtures; killed on drop.
 struct Fixture {
     child: Child,
-    /// Kept open, as a process may fail that writes to a closed one.
+    /// Kept open, since a process that writes to a closed pipe may fail.
     out: BufReader<ChildStdout>,
 }
 
@@ -184,7 +185,7 @@ impl Drop for Fixture {
 impl Page {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // So that hubs of the fixtures have the same path as from a checkout.
+        // So that hubs of the fixtures have the same path as in a checkout.
         #[cfg(unix)]
         std::os::unix::fs::symlink(disk::root().join("tests"), folder.path().join("tests")).unwrap();
         Self { folder, files: Vec::new(), ports: Vec::new(), serving: Vec::new(), fixture: None, code: None }
@@ -195,7 +196,7 @@ impl Page {
         let (_, words) = words(&command.line);
         match arguments(&words) {
             Some(arguments) => {
-                // Options and values are parsed up to the one that asks for help.
+                // The parser checks options and values up to the one that asks for help.
                 let mut process = assert_cmd::Command::new(BINARY);
                 let done = process.args(arguments).arg("--help").output().unwrap();
                 assert!(done.status.success(), "$ {}\n{}", command.line, String::from_utf8_lossy(&done.stderr));
@@ -208,7 +209,7 @@ impl Page {
         }
     }
 
-    /// Runs the commands of a block; the block as it is, or, with `bless`, as it should be. What differs goes to `wrong`.
+    /// Runs the commands of a block and returns the block, corrected with `bless`. Differences go to `wrong`.
     fn play(&mut self, commands: &[Shown<'_>], figures: bool, bless: bool, wrong: &mut String) -> String {
         let compared = commands.iter().any(|command| !command.output.is_empty());
         let mut block = String::new();
@@ -234,7 +235,7 @@ impl Page {
         block
     }
 
-    /// Runs the command; what it prints, as the page would show it.
+    /// Runs the command and returns its output as the page would show it.
     #[track_caller]
     fn run(&mut self, command: &Shown<'_>, code_shown: bool) -> String {
         let (environment, words) = words(&command.line);
@@ -273,7 +274,7 @@ impl Page {
         printed
     }
 
-    /// Starts a hub of the fixtures, on the port that an earlier one had, or a free one; what it announces.
+    /// Starts a hub of the fixtures, on an earlier one's port or a free one; returns its announcement.
     fn start_fixture(&mut self, words: &[String]) -> String {
         assert!(self.fixture.is_none(), "`kill %1` ends the hub that runs");
         let shown = words.iter().position(|word| word == "--port").expect("--port") + 1;
@@ -291,7 +292,7 @@ impl Page {
         self.as_shown(&line)
     }
 
-    /// Starts what runs in the background, on a free port; what it announces.
+    /// Starts a background command on a free port; returns its announcement.
     fn serve(&mut self, mut arguments: Vec<String>, lines: usize) -> String {
         let listen = arguments.iter().position(|word| word == "--listen").expect("--listen") + 1;
         let shown = arguments[listen].rsplit_once(':').unwrap().1.parse().unwrap();
@@ -307,7 +308,7 @@ impl Page {
         self.as_shown(&announced.join("\n"))
     }
 
-    /// Puts real ports into the arguments, and sees to it that there is a hub.
+    /// Puts real ports into the arguments, and starts hubs that are missing.
     fn locate(&mut self, arguments: &mut [String]) {
         self.have_hubs(&arguments.join(" "));
         for argument in arguments {
@@ -315,7 +316,7 @@ impl Page {
         }
     }
 
-    /// Writes the files of the page that are new, and starts the hubs of those that the command names.
+    /// Writes the page's new files, and starts the hubs of the files that the command names.
     fn files(&mut self, arguments: &[String]) {
         for (name, text) in std::mem::take(&mut self.files) {
             if arguments.contains(&name) {
@@ -356,7 +357,7 @@ impl Page {
         }
     }
 
-    /// Makes the program that `--exec` starts.
+    /// Creates the program that `--exec` starts.
     fn hub(&self, protocol: &str) {
         let path = self.folder.path().join("hub");
         fs::write(&path, format!("#!/bin/sh\nexec '{BINARY}' serve {protocol} --listen \"127.0.0.1:$2\"\n")).unwrap();
@@ -373,7 +374,7 @@ impl Page {
 
 static SHOWN_PORT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b400\d\b").unwrap());
 
-/// The variables that a command line sets, and its words.
+/// Returns the variables that a command line sets, and its words.
 fn words(line: &str) -> (Vec<(String, String)>, Vec<String>) {
     let mut words = shlex::split(line).unwrap_or_else(|| panic!("quotes are not balanced: {line}"));
     let set = words.iter().take_while(|word| word.contains('=')).count();
@@ -382,7 +383,7 @@ fn words(line: &str) -> (Vec<(String, String)>, Vec<String>) {
     (variables.collect(), words)
 }
 
-/// The arguments of the binary, if this runs it.
+/// Returns the arguments of the binary, if this command runs it.
 fn arguments(words: &[String]) -> Option<Vec<String>> {
     let cargo = ["cargo", "run", "--release", "--"];
     match words {
@@ -405,7 +406,7 @@ fn port(url: &str) -> u16 {
     url.rsplit_once(':').unwrap().1.trim_end_matches('/').parse().unwrap()
 }
 
-/// The line with everything replaced that differs from run to run.
+/// Returns the line with everything replaced that differs between runs.
 fn steady(line: &str, figures: bool) -> String {
     static SAME: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         [
@@ -413,10 +414,10 @@ fn steady(line: &str, figures: bool) -> String {
             (r"\b[a-z]{2,12}?[0-9a-z]{6,9}x\d+(x\d+)?\b", "ID"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
             (r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
-            // Cut off, and ids before that may be of any length.
+            // Truncated, and ids before the cut may have any length.
             (r".{0,30}…", "…"),
             (r"hubproof \d+\.\d+\.\d+", "hubproof VERSION"),
-            // Each frame is checked, and how many come is up to chance.
+            // Each frame is checked, and their number is random.
             (r"\bchecks +\d+: \d+ pass", "checks N: N pass"),
             (r"last (\d+) of \d+ events", "last $1 of N events"),
         ]
@@ -439,7 +440,7 @@ fn steady(line: &str, figures: bool) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Whether the lines are those shown, but for elisions.
+/// Whether the lines are those shown, except for elisions.
 fn agree(shown: &[&str], printed: &[&str], figures: bool) -> bool {
     let steadied = |lines: &[&str]| lines.iter().map(|line| steady(line, figures)).collect::<Vec<_>>();
     let (shown, printed) = (steadied(shown), steadied(printed));
@@ -455,8 +456,8 @@ fn agree(shown: &[&str], printed: &[&str], figures: bool) -> bool {
         .is_some()
 }
 
-/// What to show instead: of the lines printed now, as many beside each elision as before. `None` where a piece in the middle
-/// is not found by its first line.
+/// Returns the new lines to show, with as many around each elision as before; `None` if a piece in the middle
+/// cannot be found by its first line.
 fn rewritten(shown: &[&str], printed: &[&str], figures: bool) -> Option<Vec<String>> {
     let pieces: Vec<&[&str]> = shown.split(|line| *line == ELISION).collect();
     if pieces.len() == 1 {

@@ -25,7 +25,7 @@ pub fn free_port() -> u16 {
 
 const BLOCK: u16 = 25;
 
-/// A hub behind a wrapper script, in a folder with the ids of all started processes.
+/// A hub started by a wrapper script, in a folder with the ids of all started processes.
 struct Hub {
     folder: tempfile::TempDir,
     port: u16,
@@ -68,7 +68,7 @@ impl Hub {
         self.failing(protocol, word, always, "os._exit(3)")
     }
 
-    /// Returns a command for the reference server that still accepts connections, and sends nothing more as soon as the
+    /// Returns a command for the reference server that still accepts connections, but sends nothing more as soon as the
     /// hub sends this word.
     fn hanging(&self, protocol: &str, word: &str) -> String {
         self.failing(protocol, word, true, "time.sleep(3600)")
@@ -94,8 +94,8 @@ impl Hub {
         hubproof(arguments.iter().chain(more))
     }
 
-    /// Asserts that the port gets closed and every recorded process ends. They get some seconds: a killed process counts
-    /// as a zombie as soon as its first thread has ended, and holds its port until the last one has.
+    /// Asserts that the port gets closed and every recorded process ends. They get a few seconds: a killed process
+    /// counts as a zombie as soon as its first thread has ended, and holds its port until the last one has.
     #[track_caller]
     fn assert_gone(&self) {
         let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
@@ -111,7 +111,7 @@ impl Hub {
     }
 }
 
-/// Whether a condition ceases to hold within some seconds.
+/// Whether a condition stops holding within a few seconds.
 fn ends(condition: impl Fn() -> bool) -> bool {
     let until = Instant::now() + Duration::from_secs(10);
     while condition() {
@@ -259,10 +259,10 @@ fn the_hub_is_restarted_after_destructive_scenarios() {
     hub.assert_gone();
 }
 
-/// Scenarios of which the last makes the hub send `GROUP_DELETED`.
+/// Scenarios, the last of which makes the hub send `GROUP_DELETED`.
 const THREE: [&str; 6] = ["--scenario", "greeting", "--scenario", "message-to-one", "--scenario", "group-deletion"];
 
-/// Asserts that only the last of these scenarios failed, played alone. Returns the report of the hub's process.
+/// Asserts that only the last of these scenarios failed, when played alone. Returns the report of the hub's process.
 #[track_caller]
 fn only_the_last_fails(report: &Value) -> &Value {
     let all = verdicts(report);
@@ -277,7 +277,8 @@ fn only_the_last_fails(report: &Value) -> &Value {
     process
 }
 
-/// The scenario that crashes the hub fails, with status and last output; those that ran beside it are played again.
+/// The scenario that crashes the hub fails, with status and last output; those that ran at the same time are played
+/// again.
 #[rstest]
 fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
     let hub = Hub::new();
@@ -314,7 +315,7 @@ fn a_hang_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs:
     hub.assert_gone();
 }
 
-/// A shell that keeps a hub running. On drop it ends both.
+/// A shell that keeps a hub running. Dropping it ends both.
 struct Keeper(std::process::Child);
 
 impl Drop for Keeper {
@@ -391,7 +392,8 @@ fn a_hub_that_always_crashes_ends_the_run_in_time() {
     hub.assert_gone();
 }
 
-/// Cases that crash the hub are findings, those that run beside them are not; the others are played on a restarted hub.
+/// Cases that crash the hub are findings, those that run at the same time are not; the others are played on a restarted
+/// hub.
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn a_fuzzed_hub_that_crashes_is_restarted() {
@@ -425,7 +427,7 @@ fn an_interrupt_stops_the_hub(#[values(1, 2)] times: usize) {
     let running = start(base.iter().chain(&scenario), &[]);
     let patience = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect((Ipv4Addr::LOCALHOST, hub.port)).is_err() {
-        assert!(Instant::now() < patience, "the hub never came up");
+        assert!(Instant::now() < patience, "the hub never started");
         std::thread::sleep(Duration::from_millis(10));
     }
     (0..times).for_each(|_| running.signal("INT"));

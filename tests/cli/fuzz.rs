@@ -78,7 +78,7 @@ fn state_that_the_hub_had_before_the_run_is_not_a_finding() {
     assert!(output.contains(&words) && output.contains("INCONCLUSIVE emprops: no finding in 1 case "), "{output}");
 }
 
-/// All cases share one hub, so that mutations of other cases also disturb the control runs.
+/// All cases share one hub, so mutations of other cases also disturb the control runs.
 #[rstest]
 #[case::half_done("concierge-fuzz-half-group", "group_create", "missing")]
 #[ignore = "thorough: waits for real time"]
@@ -131,7 +131,7 @@ fn an_unreachable_hub_is_inconclusive() {
     assert!(done.out.contains("`setting echo_command`") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
 }
 
-/// A hub that was never there has not died, whatever else its cases need.
+/// A hub that was never reachable has not crashed, whatever else its cases need.
 #[rstest]
 fn a_hub_that_was_never_reached_is_not_gone(
     #[values("airavata", "concierge", "emprops", "gator", "qi")] protocol: &str,
@@ -172,7 +172,7 @@ fn selecting_cases_does_not_change_what_they_send() {
     }
 }
 
-/// A fault that scenarios find too: its finding in all report formats.
+/// A fault that scenarios find as well: its finding in all report formats.
 const FAULTY: [&str; 8] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1", "--mutation", "wrong-type"];
 const FAULT: &str = "qi-failure-payload-number";
 
@@ -201,7 +201,7 @@ fn a_fault_is_found_and_reported_in_all_formats() {
     run(&["--baseline", &known]).ends_with(0);
 }
 
-/// The report has the findings until then.
+/// The report has the findings up to then.
 #[test]
 fn an_interruption_reports_what_was_found() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -214,7 +214,7 @@ fn an_interruption_reports_what_was_found() {
     assert!(done.out.contains("Interrupted after"), "{}", done.out);
 }
 
-/// Starts a proxy to a hub that ends, with all its connections, after so many connections.
+/// Starts a proxy to a hub that ends, with all its connections, after a number of connections.
 fn mortal(hub: &str, connections: usize) -> String {
     // Keeps the port bound, so that no other process gets it.
     let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
@@ -224,7 +224,7 @@ fn mortal(hub: &str, connections: usize) -> String {
     url
 }
 
-/// The same behind a proxy that stays and answers with this status.
+/// The same with a proxy that keeps running and answers with this status.
 fn mortal_behind_a_proxy(hub: &str, connections: usize, status: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -261,7 +261,7 @@ fn passed_on(client: TcpStream, hub: &str) -> [TcpStream; 2] {
     [client, server]
 }
 
-/// Starts a proxy that passes so many connections to a hub at once, and delays all later ones by a second.
+/// Starts a proxy that passes this many connections to a hub at once, and delays all later ones by a second.
 fn tired(hub: &str, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -303,7 +303,7 @@ fn restarter(url: &str, hub: &str, status: &'static str) -> String {
     thread::spawn(move || {
         for asked in listener.incoming() {
             if status.starts_with('2') {
-                // One that runs goes on.
+                // A running hub continues.
                 if let (Ok(listener), hub) = (TcpListener::bind(&address), hub.clone()) {
                     thread::spawn(move || lives(listener, &hub, usize::MAX));
                 }
@@ -321,13 +321,13 @@ fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
     let hook = restarter(&url, hub.url("qi"), "204 No Content");
     let cases = ["--protocol", "qi", "--seed", "1", "--cases", "200", "-j", "4", "--set", &hook];
     let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).ends_with(1);
-    // It ends by itself after some connections, so no case does it again.
+    // It ends on its own after some connections, so no case reproduces it.
     assert!(done.out.contains("The hub ended by itself (it accepts no connections) while"), "{}", done.out);
     assert!(!done.out.contains("The run ended early"), "{}", done.out);
     assert!(done.verdict().starts_with("FAIL qi: no finding in 200 cases (seed 1)"), "{}", done.out);
 }
 
-/// Starts a proxy that passes so many connections to a hub at once, and sends nothing on all later ones.
+/// Starts a proxy that passes this many connections to a hub at once, and sends nothing on later ones.
 fn hanging(hub: &str, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -339,7 +339,7 @@ fn hanging(hub: &str, connections: usize) -> String {
     url
 }
 
-/// What is missing in the wake of a hang accuses the hub of nothing else.
+/// Messages missing after a hang cause no other findings.
 #[test]
 fn a_hub_that_hangs_ends_the_run_with_one_finding() {
     let hub = Serving::start(["qi"], 1);
@@ -374,7 +374,7 @@ fn a_fuzz_run_ends_at_the_limit_of_findings() {
     assert!(done.err.contains("the limit of --max-findings is reached"), "{}", done.err);
 }
 
-/// Failures of the baseline, and the same cause found with other messages, leave the limit to what is new.
+/// Failures of the baseline, and the same cause found with other messages, do not count towards the limit.
 #[test]
 fn known_findings_do_not_count_as_found() {
     let folder = tempfile::tempdir().unwrap();
@@ -391,7 +391,7 @@ fn known_findings_do_not_count_as_found() {
     assert_eq!(run(&["--baseline", &known, "--max-findings", "1"]), (Some(0), 60));
 }
 
-/// Cells with new kinds of answers get more cases, other cells fewer than without.
+/// Cells with new kinds of answers get more cases, and other cells get fewer.
 #[test]
 fn answers_of_a_new_shape_lead_to_more_cases_of_the_cell() {
     let of = |more: &[&str]| {
@@ -418,7 +418,7 @@ fn a_hub_that_is_gone_ends_the_run() {
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
 }
 
-/// A proxy answers when the hub behind it is gone. HTTP 429 only means too many attempts, so it is inconclusive.
+/// A proxy answers after its hub has gone. HTTP 429 only means too many attempts, so it is inconclusive.
 #[rstest]
 #[case::gone("502 Bad Gateway", 1, "fail[FUZZ-LIVES]")]
 #[case::tired("429 Too Many Requests", 3, "HTTP 429 instead of 101")]

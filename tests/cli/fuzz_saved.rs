@@ -93,7 +93,7 @@ fn a_file_that_is_no_saved_finding_is_an_error(#[case] arguments: &[&str], #[cas
     assert!(done.err.contains(expected), "{}", done.err);
 }
 
-/// A wrong broadcast is a finding of all cases that run beside the one that causes it. Only findings that fail alone are
+/// A wrong broadcast is a finding of all cases that run at the same time. Only findings that fail alone are
 /// saved, once there is one.
 #[test]
 fn findings_caused_by_another_case_are_not_saved() {

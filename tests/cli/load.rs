@@ -42,7 +42,7 @@ fn wrong_arguments_are_reported_before_connecting(#[case] arguments: &[&str], #[
     assert!(done.err.contains(about), "{}", done.err);
 }
 
-/// A plan's own mistake has its place in the file.
+/// A mistake in a plan is reported with its place in the file.
 #[test]
 fn a_threshold_of_a_plan_is_checked_without_a_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ fn a_violation_fails_the_run_without_a_threshold() {
     assert!(done.err.contains(&format!("; first {id}")), "{}", done.err);
 }
 
-/// The hub does as documented but for what the first entry says.
+/// The hub follows its document except for the deviation of the first entry.
 #[test]
 fn declared_deviations_are_counted_and_a_stale_one_fails_the_run() {
     let serving = Serving::start(["qi"], 1);
@@ -114,7 +114,7 @@ direction = "from-hub"
     assert!(done.err.contains("stale[deviation:2]: "), "{}", done.err);
 }
 
-/// Workers wait for a message that does not come; clients would connect after them.
+/// Workers wait for a message that never arrives; clients would connect after them.
 #[test]
 fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
     let serving = Serving::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
@@ -126,7 +126,7 @@ fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
     assert!(line.contains("scenarios/emprops/shared.yaml:"), "{line}");
     assert!(line.contains(r#"; received: {"type":"connection_established""#), "{line}");
     assert!(line.contains(r#""type":"client_registered""#), "{line}");
-    // One patience of ten seconds, and not a minute of tries.
+    // One patience of ten seconds, not a minute of attempts.
     assert!(done.took < Duration::from_secs(45), "{:?}", done.took);
 }
 

@@ -1,4 +1,4 @@
-//! Wrong arguments and files: exit code 2, what is wrong, where, and what to do, before any socket is opened.
+//! Wrong arguments and files: exit code 2, with the mistake, its place and a remedy, before any socket is opened.
 
 use rstest::rstest;
 
@@ -95,7 +95,7 @@ fn an_invalid_scenario_is_reported_before_any_socket_opens() {
     assert_eq!(hub.clients(), 0);
     with_steady_text(|| insta::assert_snapshot!("broken_scenario", done.err));
     let lint = hubproof(["packs", "lint", shown]).ends_with(2);
-    assert!(lint.out.contains(done.err.trim_end()), "lint says the same: {}", lint.out);
+    assert!(lint.out.contains(done.err.trim_end()), "lint reports the same: {}", lint.out);
 }
 
 #[test]

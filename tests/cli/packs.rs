@@ -180,7 +180,7 @@ fn a_check_that_fails_every_other_time_is_flaky() {
     assert!(done.verdict().contains("; 1 flaky"), "{}", done.out);
     let reproduce = done.out.lines().find(|line| line.starts_with("  reproduce")).unwrap();
     assert!(reproduce.ends_with("--repeat 4"), "{reproduce}");
-    // Always wrong is not flaky.
+    // An answer that is always wrong is not flaky.
     let hub = doubler(|_| 3);
     let done = hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.2", "--repeat", "2"]).ends_with(1);
     assert!(!done.out.contains("flaky"), "{}", done.out);
@@ -241,7 +241,7 @@ components:
     burnt: { payload: { type: object, required: [kind], properties: { kind: { const: burnt } } } }
 ";
 
-/// Starts a lamp whose confirmations have these members beside the id.
+/// Starts a lamp whose confirmations have these members besides the id.
 fn lamp(done: &'static Value) -> SmallHub {
     SmallHub::start(move |_, _, text| {
         let switch: Value = serde_json::from_str(text).unwrap();
@@ -270,7 +270,7 @@ fn init_writes_a_pack_that_can_be_checked() {
     }
     let lint = hubproof(["packs", "lint", shown]).ends_with(0);
     assert!(lint.out.ends_with("4 messages, 2 scenarios, 0 errors, 0 warnings\n"), "{}", lint.out);
-    // The rules are the reply, and the sentences with a word of RFC 2119, at their lines.
+    // The rules are the reply and the sentences with a keyword of RFC 2119, at their lines.
     let rules = hubproof(["packs", "show", shown, "--rules", "--format", "json"]).ends_with(0).out;
     let rules: Value = serde_json::from_str(&rules).unwrap();
     for (id, level, line, text) in [
@@ -299,7 +299,7 @@ fn init_writes_a_pack_that_can_be_checked() {
     assert!(unlisted.out.contains("DOC-LISTED") && unlisted.out.contains("REPLY-switches"), "{}", unlisted.out);
 }
 
-/// The packs of the public documents have no mistake, whatever their version and perspective.
+/// The packs of the public documents have no mistakes, whatever their version and perspective.
 #[rstest]
 #[case("kraken", "hub")]
 #[case("coinbase", "client")]
@@ -339,7 +339,7 @@ fn init_never_overwrites() {
     assert_eq!(std::fs::read_dir(to).unwrap().count(), 1);
 }
 
-// ---- a new pack of a recording
+// ---- a new pack from a recording
 
 fn recording(frames: &[(u64, &str, Value)]) -> String {
     let line = |(index, (connection, direction, value)): (usize, &(u64, &str, Value))| {
@@ -349,7 +349,7 @@ fn recording(frames: &[(u64, &str, Value)]) -> String {
     frames.iter().enumerate().map(line).map(|line| line + "\n").collect()
 }
 
-/// A hub of counters: `open` gives a token, with which a client counts. The id of a request comes back.
+/// A hub of counters: `open` returns a token, with which a client counts. The id of a request is returned.
 fn counters(keeps_ids: bool) -> SmallHub {
     SmallHub::start(move |connection, _, text| {
         let asked: Value = serde_json::from_str(text).unwrap();
@@ -375,7 +375,7 @@ fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str
         (1, "from-hub", json!({ "kind": "opened", "id": first, "token": "token-of-99" })),
         (1, "to-hub", json!({ "kind": "count", "id": second, "token": "token-of-99", "step": 2 })),
         (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 1 })),
-        // Too long after, so that nothing caused it.
+        // Too late to be caused by anything.
         (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 2 })),
     ];
     std::fs::write(&file, recording(&frames)).unwrap();
@@ -388,7 +388,7 @@ fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str
     assert_eq!(schema["properties"]["id"], json!({ "type": "string", "format": "uuid" }));
     assert_eq!(schema["properties"]["kind"], json!({ "const": "open" }));
     assert_eq!(schema["required"], json!(["at", "id", "kind"]));
-    // Ids are made anew, and the token is the one that this hub gives.
+    // Ids are new, and the token is the one from this hub.
     let hub = counters(keeps_ids);
     let check = ["check", &hub.url(), "--pack", shown, "--patience", "0.3", "--scenario", "pack/recorded"];
     let done = hubproof(check).ends_with(0);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::disk;
 use crate::support::process::{Serving, hubproof};
 
-/// A recorded run has all texts of both sides, and a pack made of it passes lint and plays against the same hub.
+/// A recorded run has all texts of both sides, and a pack made from it passes lint and runs against the same hub.
 #[test]
 fn a_recording_has_the_texts_of_both_sides() {
     let folder = tempfile::tempdir().unwrap();
@@ -30,7 +30,7 @@ fn a_recording_has_the_texts_of_both_sides() {
     assert!(last > 5);
     assert!(rest.starts_with(&format!("{} texts of ", lines.len())), "{rest}");
     assert!(rest.contains(&format!(": {to_hub} to the hub, {from_hub} from it")), "{rest}");
-    // Texts stand there as they were sent: JSON of the protocol, in the order of each connection.
+    // Texts are recorded as they were sent: JSON of the protocol, in order per connection.
     let first = lines.iter().find(|line| line["direction"] == "to-hub").unwrap();
     assert!(first["text"].as_str().unwrap().contains("command"), "{first}");
     hubproof(["packs", "init", "--from-recording", file, "--to", pack]).ends_with(0);

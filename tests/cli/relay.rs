@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::process::{Serving, hubproof};
 
-/// Starts a relay to the concierge at `url`, with further arguments.
+/// Starts a relay to the concierge at `url`, with more arguments.
 fn relay(url: &str, arguments: &[&str]) -> Serving {
     Serving::start_as([&["relay", url, "--protocol", "concierge"], arguments].concat(), 2)
 }

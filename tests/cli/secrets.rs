@@ -65,7 +65,7 @@ fn assert_masked(written: &str) {
         json,
         twice[1..twice.len() - 1].to_owned(),
         utf8_percent_encode(CANARY, NON_ALPHANUMERIC).to_string(),
-        // The part that all forms above have in common.
+        // The part that all forms above share.
         "canary".to_owned(),
     ];
     forms.extend([&STANDARD, &URL_SAFE].map(|engine| engine.encode(CANARY)));

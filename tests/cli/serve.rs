@@ -1,4 +1,4 @@
-//! `hubproof serve` as a process of its own, and `hubproof check` against it.
+//! `hubproof serve` as a separate process, and `hubproof check` against it.
 
 use rstest::rstest;
 use serde_json::Value;

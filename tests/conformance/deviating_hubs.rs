@@ -1,6 +1,6 @@
-//! Hubs that depart from their documents in one way each, as real ones do (`--deviate`, see tests/fixtures/hubs/). Without
-//! a declaration the harness reports the deviation and still judges most of the rest. With the `[[deviation]]` tables of
-//! tests/fixtures/hubs/deviations.toml it judges nearly all rules, and accuses the hub of nothing else.
+//! Hubs that deviate from their documents in one way each, as real ones do (`--deviate`, see tests/fixtures/hubs/).
+//! Without a declaration the harness reports the deviation and still judges most of the rest. With the `[[deviation]]`
+//! tables of tests/fixtures/hubs/deviations.toml it judges nearly all rules, and reports nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use super::third_party_hubs::{AIRAVATA, CONCIERGE, EMPROPS, GATOR, Hub, QI, run}
 struct Judged {
     /// Rules with a check at their own level that had a result.
     rules: BTreeSet<String>,
-    /// Rules that fail or warn, and not because a declared deviation breaks them; the check's name where it has no rule.
+    /// Rules that fail or warn, except because of a declared deviation; the check's name if it has no rule.
     accused: BTreeSet<String>,
     code: Option<i32>,
     summary: String,
@@ -25,7 +25,7 @@ struct Judged {
 /// Hubs of one protocol that are checked at the same time.
 const AT_ONCE: usize = 4;
 
-/// What is proposed for a deviation: the entry must have these members, so that it means the right message and kind.
+/// The expected proposal for a deviation: the entry must have these members, so that its message and kind are right.
 const PROPOSED: [(&str, &str, &str); 15] = [
     ("airavata", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
     ("emprops", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
@@ -65,7 +65,7 @@ fn proposes(entry: &Value, wanted: &str) -> bool {
     }
 }
 
-/// Returns options that select what takes little time: without the deadline of five seconds, without the heartbeat, which
+/// Returns options that select quick scenarios: without the deadline of five seconds, without the heartbeat, which
 /// waits for many pings, and of EmProps, whose scenarios play one after the other, a part.
 fn scenarios(hub: &Hub) -> &'static [&'static str] {
     match hub.protocol {
@@ -79,10 +79,10 @@ fn scenarios(hub: &Hub) -> &'static [&'static str] {
     }
 }
 
-/// Plays what a hub with few habits needs least time for; `None` without an interpreter.
+/// Plays the quickest scenarios for a hub with few deviations; `None` without an interpreter.
 #[track_caller]
 fn check(hub: &Hub, deviate: &[&str], more: &str) -> Option<Judged> {
-    // The habits that settings of the target file state.
+    // The deviations that settings of the target file describe.
     let habits: &[&str] = if hub.protocol == "airavata" { &["--odd", "heartbeat,rate"] } else { &["--plain"] };
     let scenarios = scenarios(hub);
     let options = [&["--strict", "--set", "patience=2s"], hub.options, scenarios].concat();
@@ -113,18 +113,18 @@ fn declaration(protocol: &str, deviation: &str) -> String {
     toml::to_string(&toml::Table::from_iter([("deviation".to_owned(), tables)])).unwrap()
 }
 
-/// Returns how much of what is judged without a deviation is judged with it, in percent.
+/// Returns the percentage of the rules judged without a deviation that are also judged with it.
 fn share(before: &Judged, judged: &Judged) -> usize {
     before.rules.intersection(&judged.rules).count() * 100 / before.rules.len()
 }
 
-/// A deviation of a hub, and how much is judged all the same.
+/// A deviation of a hub, and the share of rules that is still judged.
 struct Row {
     deviation: &'static str,
-    /// The least share of rules that is judged without a declaration, in percent: 60 unless little can be done before the
-    /// hub is understood.
+    /// The least share of rules that is judged without a declaration, in percent: 60, unless little can be tested
+    /// before the hub is understood.
     undeclared: usize,
-    /// Rules that the declared deviation is accused of all the same.
+    /// Rules that fail despite the declared deviation.
     beside: &'static [&'static str],
 }
 
@@ -135,7 +135,7 @@ const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'sta
 #[rstest]
 #[case::concierge(CONCIERGE, &[
     row("greeting-other", 60, &[]),
-    // `seq` of what never comes cannot be stated.
+    // The `seq` of messages that never arrive cannot be declared.
     row("reply-absent", 60, &["CON-033"]),
     row("alias", 60, &[]),
     row("alias-value", 60, &[]),
@@ -161,9 +161,9 @@ const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'sta
     row("alias-value", 60, &[]),
     row("alias-result", 60, &[]),
     row("member-renamed", 60, &[]),
-    // A text of digits comes back as a number.
+    // A text of digits is returned as a number.
     row("member-type", 60, &["GAT-006"]),
-    // The missing action is that of the request, which `assume` does not know.
+    // The missing action is the request's, which `assume` cannot know.
     row("member-missing", 60, &["GAT-015"]),
     row("extra-header", 0, &[]),
 ])]
@@ -192,7 +192,7 @@ fn deviations_are_found_and_once_declared_are_no_obstacle(#[case] hub: Hub, #[ca
     at_once(rows, |row| is_no_obstacle(&hub, &before, row));
 }
 
-/// All names of members depart at once. `--explore` finds them, and with what it writes the hub passes.
+/// All members have other names. `--explore` finds them, and the hub passes with the entries it writes.
 #[rstest]
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn a_hub_with_names_in_another_case_is_explored_whole(#[values(CONCIERGE, AIRAVATA, EMPROPS)] hub: Hub) {
@@ -243,10 +243,10 @@ fn is_no_obstacle(hub: &Hub, before: &Judged, Row { deviation, undeclared, besid
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn a_hub_that_stops_serving_never_passes(#[values("hang-after-joins", "abort-on-message")] deviation: &str) {
     at_once(&[CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI], |hub| {
-        // It is not slow, and each wait is in vain.
+        // The hub is not slow, and every wait is in vain.
         let hub = Hub { options: &["--patience", "0.5"], ..*hub };
         let name = hub.protocol;
-        // A hub that hangs before it has served anything does not hang: it does not serve.
+        // A hub that hangs before it has served anything counts as not serving, not as hanging.
         let Some(found) = check(&hub, &["--deviate", deviation, "--after", "20"], "") else { return };
         assert!(matches!(found.code, Some(1 | 3)), "{name}: {:?}: {}", found.code, found.summary);
         if deviation == "hang-after-joins" {

@@ -1,4 +1,4 @@
-//! Dialects: a hub that is another one than its document says passes with the pack that the dialect makes, and only with
+//! Dialects: a hub that differs from its document passes with the pack that the dialect makes, and only with
 //! all of its overrides.
 
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::process::{hubproof, hubproof_reading};
 const DEVIATIONS: [&str; 6] =
     ["--deviate", "member-missing", "--deviate", "greeting-other", "--deviate", "extra-header"];
 
-/// What is overridden: a message and its schema, a rule, a role's opening, steps of a scenario.
+/// The overrides: a message and its schema, a rule, a role's opening, steps of a scenario.
 const DIALECT: [(&str, &str); 6] = [
     ("dialect.yaml", "extends: concierge\nreason: the gateway in front of our hub\n"),
     ("asyncapi.yaml", "components:\n  messages:\n    hello: { x-hubproof: { match: { type: WELCOME } } }\n"),
@@ -135,7 +135,7 @@ fn lint_shows_where_a_dialect_no_longer_applies() {
     fs::write(pack.join("asyncapi.yaml"), "components:\n  messages:\n    helo: null\n").unwrap();
     let lint = hubproof(["packs", "lint", shown]).ends_with(2);
     insta::assert_snapshot!("stale_dialect", lint.out.replace(shown, "gateway"));
-    // No other command goes on with it.
+    // No other command accepts it.
     let check = hubproof(["check", "ws://127.0.0.1:1", "--pack", shown]).ends_with(2);
     assert!(check.err.contains("`concierge` has no rule `CON-999` to override"), "{}", check.err);
 }

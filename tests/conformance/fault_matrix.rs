@@ -1,5 +1,5 @@
-//! The fault matrix is complete: every fault is detected, every rule and every check fails for some fault, and a missing
-//! required member is always detected.
+//! The fault matrix is complete: every fault is detected, every rule and every check fails for some fault, and a
+//! missing required member is always detected.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -42,7 +42,7 @@ fn a_correct_hub_passes_and_every_check_is_evaluated(#[files("schemas/*/asyncapi
     assert_eq!(wrong, "");
 }
 
-/// A finding that names many rules is vague, and a rule without check or reason was forgotten.
+/// A finding that names many rules is vague, and a rule without a check or a reason was forgotten.
 #[rstest]
 fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
     #[files("schemas/*/asyncapi.yaml")] name: PathBuf,
@@ -74,9 +74,9 @@ fn every_fault_fails_exactly_its_own_rules(#[files("schemas/*/asyncapi.yaml")] n
     println!("{}", matrix.numbers());
     assert_eq!(matrix.complaints(), "");
     let nothing = BTreeSet::<String>::new();
-    assert_eq!(matrix.unproven(), [""; 0], "rules that no check has been seen to find broken");
+    assert_eq!(matrix.unproven(), [""; 0], "rules that no check has found broken");
     assert_eq!(matrix.unbroken(), nothing, "checks that no fault breaks: add the fault, or remove the check");
-    assert_eq!(unremoved(&matrix), nothing, "members that a document demands, and no fault leaves out or mistypes");
+    assert_eq!(unremoved(&matrix), nothing, "required members that no fault removes or retypes");
     let killed = matrix.cases.iter().filter(|case| case.is_killed()).count();
     let untestable = matrix.protocol.pack.rules.values().filter(|rule| rule.out_of_scope.is_some()).count();
     let computed = [untestable, matrix.proofs().len(), matrix.cases.len(), killed].map(|number| number.to_string());

@@ -25,7 +25,7 @@ fn unrelated(protocol: &str) -> &'static str {
         "airavata" => r#"{"id":"pong_1","type":"pong","timestamp":"2024-01-15T10:30:00Z"}"#,
         "emprops" => r#"{"type":"ping","timestamp":1705312345000}"#,
         "gator" => r#"{"action":"nobody","result":"success","rsp_id":0,"payload":{}}"#,
-        other => panic!("what does a hub of {other} say unasked?"),
+        other => panic!("no unsolicited message is known for {other}"),
     }
 }
 

@@ -35,7 +35,7 @@ fn enough_changes_made_by_the_relay_are_detected_in_large_protocols(
 fn assert_enough_changes_made_by_the_relay_are_detected(name: &str) {
     let detection = Detection::measure(name);
     println!("{}", detection.numbers());
-    assert_eq!(detection.stale(), [""; 0], "tests/fixtures/detection.toml: these are noticed, or do not happen");
+    assert_eq!(detection.stale(), [""; 0], "tests/fixtures/detection.toml: changes that are detected or never applied");
     assert!(detection.share() >= ENOUGH, "{}\n{:#?}", detection.numbers(), detection.gaps());
     let noticed = format!("{:.1} %", detection.share());
     assert_eq!(disk::evidence(name)[9], noticed, "the page shows another share; see `cargo run --example detection`");

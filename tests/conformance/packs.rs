@@ -1,5 +1,5 @@
-//! The packs of the repository: every example is valid, and every schema is exactly as strict as its document: it rejects
-//! all mutants, and only warns of what is merely suggested.
+//! The packs of the repository: every example is valid, and every schema is exactly as strict as its document: it
+//! rejects all mutants, and only warns about mere suggestions.
 
 use std::fs;
 
@@ -115,7 +115,8 @@ fn tolerated_readings_of_an_ambiguous_document_only_warn() {
     assert!(seen > 0);
 }
 
-/// The example of a message, changed by `with` and without the members `without`, is valid, but warns under these rules.
+/// The example of a message, changed by `with` and without the members `without`, is valid, but warns under these
+/// rules.
 #[rstest]
 #[case("qi", "base_reply_failure", json!({}), &[], &[])]
 #[case("qi", "base_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]

@@ -1,8 +1,8 @@
 //! Payloads with exactly one error, generated from facts about the fields.
 //!
-//! tests/fixtures/facts/<protocol>.json has what the documents state about each member. It was written independently of the
-//! schemas, so that a gap in a schema is detected. Every mutant differs from a valid payload in one place, so a validator
-//! rejects it for that place or not at all.
+//! tests/fixtures/facts/<protocol>.json has the documents' statements about each member. It was written independently
+//! of the schemas, so that a gap in a schema is detected. Every mutant differs from a valid payload in one place, so a
+//! validator rejects it for that place or not at all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::disk;
 
-/// What the document states about a message.
+/// The document's statements about a message.
 #[derive(Deserialize)]
 pub struct Facts {
     pub name: String,
@@ -22,7 +22,7 @@ pub struct Facts {
     pub example: Value,
 }
 
-/// What the document states about a member.
+/// The document's statements about a member.
 #[derive(Deserialize)]
 struct Field {
     #[serde(rename = "type")]
@@ -56,7 +56,7 @@ pub fn facts(protocol: &str) -> Vec<Facts> {
 }
 
 impl Facts {
-    /// Returns the paths of members that the document states to be required.
+    /// Returns the paths of members that the document declares as required.
     pub fn demanded(&self) -> Vec<&str> {
         let fields = self
             .fields()
@@ -129,8 +129,8 @@ impl Facts {
         found
     }
 
-    /// Returns each valid payload with each stated requirement broken, one at a time. If the document only shows a message
-    /// (gator's three formats), inferred requirements count as stated.
+    /// Returns each valid payload with each stated requirement broken, one at a time. If the document only shows a
+    /// message (gator's three formats), inferred requirements count as stated.
     pub fn mutants(&self, schema_example: &Value) -> Vec<Payload> {
         let stated = self.broken(schema_example, |field| field.basis == "stated");
         if !stated.is_empty() {
@@ -181,7 +181,7 @@ impl Field {
             return value.clone();
         }
         match (self.kinds()[0], self.format.as_deref()) {
-            // Some facts leave the format to the table of all messages.
+            // Some facts take the format from the table of all messages.
             ("string", None) if path == "/timestamp" => json!("2024-01-15T10:30:00Z"),
             ("string", Some("date-time")) => json!("2024-01-15T10:30:00Z"),
             ("string", Some("uri")) => json!("https://example.com/a"),
@@ -195,7 +195,7 @@ impl Field {
         }
     }
 
-    /// Values the document rules out: of every other type, and other than the constant or the closed list.
+    /// Returns values that the document rules out: of every other type, and other than the constant or the closed list.
     fn wrong_values(&self) -> Vec<Value> {
         let mut wrong: Vec<Value> = kinds()
             .into_iter()
@@ -235,7 +235,7 @@ fn is(value: &Value, kind: &str) -> bool {
     }
 }
 
-/// JSON pointers to every place a path denotes whose parent is there; the place itself may be missing. The items of an
+/// Returns JSON pointers to the places of a path whose parents exist; the place itself may be missing. The items of an
 /// empty array have one place, the first.
 fn places(payload: &Value, path: &str) -> Vec<String> {
     let (parent, last) = path.rsplit_once('/').unwrap();

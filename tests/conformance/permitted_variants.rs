@@ -1,5 +1,6 @@
-//! Hubs that differ from the reference server in one thing that the document permits. No scenario may fail, and none may
-//! warn except under a should that the variant disregards: checks test the document, not the reference server's choices.
+//! Hubs that differ from the reference server in one thing that the document permits. No scenario may fail, and none
+//! may warn except under a should that the variant disregards: checks test the document, not the reference server's
+//! choices.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -341,7 +342,7 @@ fn is(json: &Value, code: &str) -> bool {
 
 // ---- all protocols
 
-/// JSON as Python writes it: blanks after commas and colons, only ASCII.
+/// JSON as Python writes it: blanks after commas and colons, ASCII only.
 pub fn escaped_as_ascii(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
     outputs
         .into_iter()
@@ -494,7 +495,7 @@ fn unsubscribed_by_the_deletion(trigger: &Trigger, outputs: Vec<Output>) -> Vec<
     })
 }
 
-/// Other codes where the document leaves them open.
+/// Other codes, if the document leaves them open.
 fn other_status_codes(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
     edited(outputs, |_, json| {
         if trigger.is("NO_SUCH_TYPE") && is(json, "PROTOCOL") {

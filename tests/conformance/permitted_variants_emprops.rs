@@ -52,7 +52,7 @@ fn text(conn: Conn, json: &Value) -> Output {
     Output::Text { conn, text: json.to_string().into() }
 }
 
-/// Adds the messages that `after` returns behind each text.
+/// Adds the messages that `after` returns after each text.
 fn followed(outputs: Vec<Output>, after: impl Fn(Conn, &Value) -> Vec<Value>) -> Vec<Output> {
     outputs
         .into_iter()
@@ -176,7 +176,7 @@ fn job_subscription_confirmed(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Ou
     })
 }
 
-/// Without members that appear only in examples.
+/// Omits members that appear only in examples.
 fn example_members_left_out(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
     edited(outputs, |_, json| {
         let members = json.as_object_mut().unwrap();
@@ -216,7 +216,7 @@ fn example_members_left_out(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
     })
 }
 
-/// E14: one update when it is assigned, and one when that is accepted. The submitter gets the first text.
+/// E14: one update when the job is assigned, and one when the worker accepts it. The submitter gets the first text.
 fn assigned_update_twice(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
     followed(outputs, |_, json| {
         let assigned = json["type"] == "job_update" && json["status"] == "assigned";

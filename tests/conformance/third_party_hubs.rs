@@ -1,5 +1,6 @@
 //! Hubs in other languages, each written from its document alone and with as many permitted variants as possible. They
-//! share no code or schema with the harness, which must find nothing in them, and must find their switchable bugs.
+//! share no code or schema with the harness, which must find nothing wrong with them, except the bugs that can be
+//! switched on.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::process::{Child, Command, Stdio};
@@ -15,13 +16,14 @@ pub(super) struct Hub {
     pub(super) script: &'static str,
     /// The target file's top level.
     pub(super) target: &'static str,
-    /// Hooks of each instance, with `ADMIN` for the address in the second line of the hub's output, and `PROCESS` for its
-    /// process id.
+    /// Hooks of each instance, with `ADMIN` for the address in the second line of the hub's output, and `PROCESS` for
+    /// its process id.
     pub(super) hooks: &'static str,
     pub(super) instances: &'static [Instance],
-    /// Options if nothing may fail: longer waits if the protocol allows them, since other tests run in parallel.
+    /// Options for runs in which nothing may fail: longer waits if the protocol allows them, since tests run in
+    /// parallel.
     pub(super) options: &'static [&'static str],
-    /// Least number of proven rules.
+    /// The least number of proven rules.
     pub(super) proven: u64,
 }
 
@@ -57,7 +59,7 @@ pub(super) const QI: Hub = Hub {
     proven: 30,
 };
 
-/// The same, without settings that name its commands.
+/// The same hub, without settings that name its commands.
 const QI_WITHOUT_COMMANDS: Hub = Hub { target: "", ..QI };
 
 pub(super) const AIRAVATA: Hub = Hub {
@@ -121,7 +123,7 @@ hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
         },
     ],
     options: &["--destructive", "--patience", "3"],
-    // All but TLS, which it does not support.
+    // All except TLS, which it does not support.
     proven: 134,
 };
 
@@ -145,8 +147,8 @@ fn third_party_hubs_pass(#[case] hub: Hub, #[case] variants: &[&str]) {
     assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0);
 }
 
-/// The document names only the command `execute`, in an example. Without settings that name commands, nothing is demanded
-/// of a hub, whether it has that command or not.
+/// The document names only the command `execute`, in an example. Without settings that name commands, nothing is
+/// required of a hub, whether it has that command or not.
 #[rstest]
 #[case::with_the_example_command(&[], 0)]
 #[case::without_it(&["--without", "execute"], 3)]
@@ -173,7 +175,7 @@ fn fuzzing_third_party_hubs_finds_nothing(#[case] hub: Hub, #[case] variants: &[
     finds_nothing(&hub, variants, &["--cases", "50", "--seed", "3", "-j", "4"]);
 }
 
-/// A numeric `session_id` is repeated unchanged: the client's error, not the hub's.
+/// A numeric `session_id` is repeated unchanged: that is the client's error, not the hub's.
 #[test]
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn an_invalid_id_that_is_repeated_is_not_a_finding() {
@@ -185,7 +187,7 @@ fn an_invalid_id_that_is_repeated_is_not_a_finding() {
     );
 }
 
-/// Cases that differ only in their mutation share a program, but not if only one of them needs a setting.
+/// Cases that differ only in their mutation share a program, unless only one of them needs a setting.
 #[test]
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn cases_with_an_unmet_need_are_undecided() {
@@ -201,7 +203,7 @@ fn finds_nothing(hub: &Hub, variants: &[&str], options: &[&str]) {
     assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);
 }
 
-/// A hub that disregards an implied should gets a warning only.
+/// A hub that disregards an implied should only gets a warning.
 #[rstest]
 #[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
@@ -292,7 +294,7 @@ pub(super) fn run(
     Some((report["protocols"][0].clone(), done.code))
 }
 
-/// Returns verdict and rule of each failed or warned check once; the check's name if it has no rule.
+/// Returns the verdict and rule of each failed or warned check once; the check's name if it has no rule.
 fn findings(report: &Value) -> Vec<String> {
     let findings = report["findings"].as_array().unwrap().iter();
     let mut accused: Vec<String> = findings
@@ -313,12 +315,12 @@ fn findings(report: &Value) -> Vec<String> {
 struct Process {
     child: Child,
     url: String,
-    /// Address of its admin interface; empty without one.
+    /// The address of the hub's admin interface; empty without one.
     admin: String,
 }
 
 impl Process {
-    /// Starts the hub; `None` without an interpreter, which fails in CI.
+    /// Starts the hub; `None` without an interpreter, which is a failure in CI.
     fn start(hub: &Hub, arguments: &[&str]) -> Option<Self> {
         let started = Command::new(hub.interpreter)
             .arg(hub.script)

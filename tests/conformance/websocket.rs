@@ -1,5 +1,5 @@
-//! The pack of WebSocket itself: over real sockets against every hub of the reference server, and simulated against hubs
-//! that use permissions of RFC 6455 which the reference server does not.
+//! The pack of WebSocket itself: over real sockets against every hub of the reference server, and simulated against
+//! hubs that use permissions of RFC 6455 that the reference server does not use.
 
 use hubproof::event::Verdict;
 use rstest::rstest;
@@ -20,7 +20,7 @@ fn the_websocket_protocol_is_checked_when_named() {
 /// A token for airavata: {"sub":"ws"}, signed with `key`.
 const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ3cyJ9.5YxMHwdSCXSw8fBpMdWyeKN5vhzEPhpMHidVU9XO1G0";
 
-/// Settings besides the address: a message after which the hub does not close, and what its upgrade needs.
+/// Settings besides the address: a message after which the hub does not close, and the needs of its upgrade.
 #[rstest]
 #[case("qi", "", &[])]
 #[case("gator", "", &[])]
@@ -65,7 +65,7 @@ fn headers_of_the_target_are_masked() {
     assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);
 }
 
-/// A table that is not TOML counts as text. What was given may be a token, so only its kind is shown.
+/// A table that is not TOML counts as text. The value may be a token, so only its kind is shown.
 #[test]
 fn headers_that_are_no_table_are_an_error() {
     let set = "headers={ Authorization: Bearer s3cr3t }";
@@ -84,7 +84,7 @@ fn a_hub_that_closes_every_connection_fails_only_for_its_upgrades() {
     assert_eq!(findings, ["fail[WS-4.2.1-method]: websocket/refusals: the upgrade was not refused"], "{}", done.out);
 }
 
-/// No rule fails, and at least so many are proven.
+/// No rule fails, and at least this many are proven.
 #[rstest]
 #[case(Habit::None, 53)]
 #[case(Habit::Chatty, 53)]
@@ -100,7 +100,7 @@ fn behaviour_that_the_rfc_permits_passes(#[case] habit: Habit, #[case] least: us
         let report = protocol.play(program, None).unwrap();
         assert_eq!(report.mistake, None, "{}", report.id);
         for check in &report.checks {
-            // A connection should not be cut; a must is not broken by it.
+            // A connection should not be cut, but that breaks no must.
             let warned = check.verdict == Verdict::Warn && habit != Habit::CutsOnMessages;
             let blamed = check.verdict == Verdict::Fail || warned;
             assert!(!blamed, "{habit:?}: {} {}: {}", report.id, check.name, check.message);

@@ -9,9 +9,9 @@ use regex::Regex;
 
 use crate::support::disk;
 
-/// Rooms of `src`, at most.
+/// The largest number of rooms in `src`.
 const ROOMS: usize = 20;
-/// Rust files in one folder, at most.
+/// The largest number of Rust files in one folder.
 const FILES: usize = 22;
 /// Folders that may open sockets. `cli` serves the metrics of a load run.
 const SOCKETS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
@@ -174,7 +174,7 @@ fn rooms_use_only_those_above_them() {
     let strays: Vec<&str> = (files.iter().map(|(path, _)| path.as_str()))
         .filter(|path| room_of(path, &rooms).is_empty() && !matches!(*path, "src/lib.rs" | "src/main.rs"))
         .collect();
-    assert_eq!(strays, [""; 0], "these belong to no room");
+    assert_eq!(strays, [""; 0], "these files belong to no room");
 }
 
 #[test]

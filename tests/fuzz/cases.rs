@@ -55,7 +55,7 @@ impl Cases {
         self.scheduler.cells.len() as u64
     }
 
-    /// Returns a case as text and program; `None` where there is none, or it needs frames that a simulated connection
+    /// Returns a case as text and program; `None` if there is none, or it needs frames that a simulated connection
     /// cannot carry.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
         let case = self.scheduler.case(&self.protocol.corpus, number)?;
@@ -149,7 +149,7 @@ fn the_same_seed_gives_the_same_cases(#[case] name: &str) {
     assert_ne!(texts(7), texts(8));
 }
 
-/// Without sockets, so without invalid frames.
+/// Without sockets, and so without invalid frames.
 #[rstest]
 fn fuzz_cases_find_nothing_wrong_with_the_reference_server(
     #[dirs]
@@ -192,7 +192,7 @@ fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
     assert_eq!(wrong, "");
 }
 
-/// A hub may read the id of a text that is cut off, and answer it, so no id may occur twice.
+/// A hub may read the id of a truncated text and answer it, so no id may occur twice.
 #[test]
 fn repeated_input_and_the_following_fence_use_an_id_once() {
     let protocol = protocol("gator");
@@ -214,8 +214,8 @@ fn repeated_input_and_the_following_fence_use_an_id_once() {
     assert!(texts > 50, "only {texts} ids were sent");
 }
 
-/// Before other input, which could already have made the hub slower. The sender is no stranger, to whom a hub closes at
-/// the first error.
+/// Before other input, which could already have made the hub slower. The sender has finished its opening: a hub
+/// may disconnect a stranger at the first error.
 #[rstest]
 #[case::qi("qi")]
 #[ignore = "thorough: many minutes of CPU"]
@@ -235,7 +235,7 @@ fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[case] name: &str) {
     }
 }
 
-/// Receiving a message that the document allows unasked is no proof of a leak.
+/// Receiving a message that the document allows unsolicited does not prove a leak.
 #[rstest]
 #[case::open("pong", "FUZZ-ISOLATES as should")]
 #[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
@@ -249,7 +249,7 @@ fn receiving_a_message_that_hubs_may_send_unasked_proves_no_leak(#[case] message
     assert_eq!(rules, BTreeSet::from([rule]));
 }
 
-/// A hub may pass on what it receives, and a generated name would break the format of a time there.
+/// A hub may pass on its input, and a generated name in place of a time would break the format.
 #[test]
 fn a_random_walk_puts_no_object_name_into_a_member_with_a_format() {
     let cases = Cases::new("emprops", 1, &|_| true);
@@ -263,7 +263,7 @@ fn a_random_walk_puts_no_object_name_into_a_member_with_a_format() {
     assert!(named.contains("job_id") && !named.contains("estimated_completion"), "{named:?}");
 }
 
-/// A cell for which few draws make a case (for instance only with one of many names) is played as often as others.
+/// A cell for which few draws make a case (for example, only with one of many names) is played as often as others.
 #[test]
 fn a_cell_with_few_successful_draws_is_played_as_often_as_others() {
     let cases = Cases::new("emprops", 1, &|name| ["ping", "submit_job"].contains(&name));
@@ -278,8 +278,8 @@ fn a_cell_with_few_successful_draws_is_played_as_often_as_others() {
     }
 }
 
-/// Most of the hundred messages drawn for a shared connection are sent, though only few of unrestricted draws would be
-/// answered: without `narrow` half as many, and one in eight where only certain members lead to an answer.
+/// Most of the hundred messages drawn for a shared connection are sent, though few of the unrestricted draws would be
+/// answered: without `narrow`, half as many, or one in eight if only certain members lead to an answer.
 #[rstest]
 #[case::places("qi", "extended_request", "missing")]
 #[case::members("gator", "stop_request", "explored")]
@@ -321,7 +321,7 @@ fn with_placement_anew_each_message_has_a_new_client() {
     assert!(connections > 2 && names.len() == connections, "{connections}: {names:?}");
 }
 
-/// Each oracle within the loop finds a hub that breaks it.
+/// Each oracle in the loop finds a hub that breaks it.
 #[rstest]
 #[case::not_refused("airavata-fuzz-garbled-unanswered", "FUZZ-REJECTS")]
 #[case::not_answered("qi-fuzz-more-unanswered", "FUZZ-ANSWERS")]
@@ -346,7 +346,7 @@ fn with_placement_anew_each_new_client_must_be_served() {
     let report = hub.play(&anew_programs(&mut cases, |_| true)[0], None).unwrap();
     let broken: Vec<&str> =
         report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name).collect();
-    // One of the checks of this oracle, by whatever step shows it.
+    // One of this oracle's checks, whichever step shows it.
     assert!(broken.len() == 1 && broken[0].starts_with("FUZZ-SERVES-NEW"), "{broken:?}");
 }
 
@@ -374,7 +374,7 @@ impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machi
     }
 }
 
-/// A hub with slots for two more clients, which notices a moment later that one has left.
+/// A hub with slots for two more clients, which notices late that one has left.
 fn full(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut came = 0;
     let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
@@ -404,7 +404,7 @@ fn a_new_client_may_be_refused_for_a_moment() {
     assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
 }
 
-/// A hub with 64 slots that never frees those of clients that leave, or that it refuses.
+/// A hub with 64 slots that never frees the slots of clients that leave or are refused.
 fn leaking(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
     let mut places = 64_usize;
     let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
@@ -453,7 +453,7 @@ fn deaf(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     Box::new(Modified { inner, way })
 }
 
-/// Even where the document demands no answer, a hub must not keep a connection open and ignore it.
+/// Even if the document requires no answer, a hub must not keep a connection open and ignore it.
 #[rstest]
 fn a_connection_that_stays_open_must_be_served(#[values("qi", "gator")] name: &str) {
     let hub = crate::support::sim_connection::Protocol::load(name);

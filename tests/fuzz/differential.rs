@@ -1,4 +1,4 @@
-//! Comparing two hubs: a hub does not differ from itself, and a fault makes a difference.
+//! Compares two hubs: a hub does not differ from itself, and a fault makes a difference.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -136,7 +136,7 @@ fn fifty_faults_are_seen_as_differences_from_a_correct_hub(
     noticed(name, 50, 300, 15);
 }
 
-/// Plays at most `most` faults in `cases` cases; at least `least` of them must make a difference.
+/// Plays at most `most` faults in `cases` cases; at least `least` of the faults must make a difference.
 fn noticed(name: &str, most: usize, cases: usize, least: usize) {
     let plays = Plays::of(name, cases);
     let shows = |act: &Act| {

@@ -1,4 +1,4 @@
-//! Faults that no scenario of `hubproof check` finds: each is found by some case, under an oracle that it breaks.
+//! Faults that no scenario of `hubproof check` finds: some case finds each of them, under an oracle that it breaks.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::fuzz::cases::Cases;
 use crate::support::disk::{self, protocol_name};
 use crate::support::sim_connection::{Manner, Protocol};
 
-/// Cases within which each is found: less than a minute of a run.
+/// The number of cases within which each fault is found: less than a minute of a run.
 pub const ENOUGH: u64 = 15_000;
 
 fn fuzz_only(protocol: &str) -> Vec<&'static Fault> {
@@ -56,7 +56,7 @@ fn no_scenario_triggers_a_fuzz_only_fault(
     assert_eq!(seen, "");
 }
 
-/// Whether faults of a protocol show in cases that mutate this message; the other messages would only take time.
+/// Whether faults of a protocol show in cases that mutate this message; other messages would only take time.
 pub fn is_concerned(protocol: &str, message: &str) -> bool {
     let some =
         ["submit_job", "ping", "request_job_status", "claim_job", "register_worker", "cancel_job", "complete_job"];
@@ -118,7 +118,7 @@ fn assert_all_found(name: &str, seed: u64) {
         });
     }
     let hidden: Vec<_> = hidden.iter().map(|fault| fault.id).collect();
-    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or blamed for something else");
+    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or reported as another");
 }
 
 /// Returns the rules that a report finds broken.
@@ -138,7 +138,7 @@ impl Machine for Listener {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         let brings_out = |fault: &&&Fault| match fault.effect {
             Effect::FuzzOnly(fault) => fault.is_triggered_by(&input),
-            // Whether others are triggered is not visible from outside.
+            // A conversation does not show whether other faults are triggered.
             _ => true,
         };
         self.brought_out.lock().unwrap().extend(self.hidden.iter().filter(brings_out).map(|fault| fault.id));

@@ -34,7 +34,7 @@ pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &
     Arc::new(program.unwrap())
 }
 
-/// Returns the messages of a direction in a play, in order, without those of observer client and new client.
+/// Returns the messages of a direction in a play, in order, without those of the observer client and the new client.
 fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) -> Vec<&'a str> {
     let way = if direction == Direction::Sent { Way::ToHub } else { Way::FromHub };
     let walks = |actor: &str| !matches!(actor, "innocent" | "newcomer");

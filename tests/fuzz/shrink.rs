@@ -104,9 +104,9 @@ impl Hub {
     }
 }
 
-/// Cases that are shrunk until one of them is small enough.
+/// The number of cases to shrink until one of them is small enough.
 const TRIES: usize = 6;
-/// Most steps after the opening of the smallest scenario of a fault.
+/// The largest number of steps after the opening in the smallest scenario of a fault.
 const FEW: usize = 3;
 /// Faults that need more steps: the oracle itself takes more, or a client has to create something first.
 const MORE: [(&str, usize); 5] = [
@@ -117,7 +117,7 @@ const MORE: [(&str, usize); 5] = [
     ("emprops-fuzz-unknown-frees-jobs", 7),
 ];
 
-/// Each fault that only fuzzing finds is shown by few steps after the opening, and a correct hub passes them.
+/// Few steps after the opening show each fault that only fuzzing finds, and a correct hub passes them.
 #[rstest]
 fn shrinking_makes_a_finding_small(
     #[dirs]
@@ -166,7 +166,7 @@ fn assert_small(protocol: &str, first: usize, step: usize) {
 
 const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#;
 
-/// A candidate keeps the violation and the point at which it is sent, or the oracle must not demand the same of it.
+/// A candidate keeps the violation and the point at which it is sent; otherwise the oracle must not demand the same.
 #[rstest]
 #[case::less(
     r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#,

@@ -1,4 +1,4 @@
-//! Judges conversations by plain AsyncAPI documents: replies, examples, several channels, and what a target fills in.
+//! Judges conversations by plain AsyncAPI documents: replies, examples, several channels, and values from a target.
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::hostile_servers::{PathHub, SmallHub};
 use crate::support::process::{Done, hubproof};
 
-/// A document in a folder of its own, which ends with the value.
+/// A document in its own folder, which is removed on drop.
 struct Written {
     folder: tempfile::TempDir,
 }
@@ -32,7 +32,7 @@ impl Written {
 
 // ---- replies
 
-/// Seen from the hub, or with `send` in place of `receive` from a client.
+/// Written for the hub, or, with `send` instead of `receive`, for a client.
 fn asks(action: &str, correlated: bool) -> String {
     let correlation = if correlated { "correlationId: { location: '$message.payload#/id' }," } else { "" };
     format!(
@@ -55,7 +55,7 @@ components:
     )
 }
 
-/// Answers with these operations, each under this id, or that of the request.
+/// Answers with these operations, each with this id or the request's.
 fn answers(with: &'static [&'static str], id: Option<&'static str>) -> SmallHub {
     SmallHub::start(move |_, _, text| {
         let ask: Value = serde_json::from_str(text).unwrap();
@@ -85,7 +85,7 @@ fn a_reply_is_required_and_correlated(
     assert!(done.out.contains(says), "{}", done.out);
 }
 
-/// The rule of a reply stands at its line, and is the document's.
+/// The rule of a reply has the reply's line in the document.
 #[test]
 fn a_rule_of_a_reply_has_the_line_of_the_document() {
     let document = Written::new(&asks("receive", true));
@@ -98,7 +98,7 @@ fn a_rule_of_a_reply_has_the_line_of_the_document() {
     assert_eq!(text, "A client that sends ask receives sum or wrong (operation addUp).");
 }
 
-/// Every connection sends an id of its own, so that a reply to another client is none.
+/// Every connection sends its own id, so that a reply to another client does not count.
 #[test]
 fn a_correlation_id_is_fresh_where_the_schema_allows() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -113,7 +113,7 @@ fn a_correlation_id_is_fresh_where_the_schema_allows() {
     assert!(seen.len() == 2 && seen[0] != seen[1] && !seen.contains(&"one".to_owned()), "{seen:?}");
 }
 
-/// A reply of which one form cannot be recognised may be that form, so it is not demanded.
+/// If one form of a reply cannot be recognised, any reply may have that form, so it is not required.
 #[test]
 fn a_reply_that_cannot_be_recognised_is_not_demanded() {
     let text = asks("receive", true).replace("    wrong: {", "    wrong: { contentType: text/plain,");
@@ -164,7 +164,8 @@ channels:
       message: { name: news, payload: { type: object, required: [op], properties: { op: { const: news } } } }
 ";
 
-/// Version 2 has no replies. A hub that answers only some messages passes, one that never sends anything is not decided.
+/// Version 2 has no replies. A hub that answers only some messages passes; one that never sends anything is
+/// inconclusive.
 #[rstest]
 #[case::silent(false, 3, "expect: any")]
 #[case::answers_one_of_two(true, 0, "PASS")]
@@ -179,7 +180,7 @@ fn a_run_in_which_nothing_was_checked_is_inconclusive(#[case] answers: bool, #[c
 
 // ---- examples and directions
 
-/// All examples of a message are sent as they stand, each over a connection of its own.
+/// All examples of a message are sent unchanged, each over its own connection.
 #[test]
 fn the_examples_of_the_document_are_sent() {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -218,7 +219,7 @@ fn lint_says_who_sends_what(#[case] perspective: &str, #[case] lists: &str, #[ca
     assert!(done.out.contains(explains), "{}", done.out);
 }
 
-// ---- what a target fills in
+// ---- values from a target
 
 /// A document of one message, with this server and security scheme.
 fn secured(version: &str, server: &str, scheme: &str) -> String {
@@ -267,7 +268,7 @@ fn security_schemes_are_settings(
     assert!(!shown.contains("t0p") && !shown.contains("YW5uYTpwdw"), "{shown}");
 }
 
-/// Of the server only the path counts: the host is that of the target.
+/// Only the server's path counts: the host is the target's.
 #[rstest]
 #[case::version_3(
     "3.0.0",

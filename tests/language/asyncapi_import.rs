@@ -1,5 +1,5 @@
 //! Imports plain AsyncAPI documents: those of public APIs under tests/fixtures/asyncapi, written from their documented
-//! facts, and invalid ones. No Rust knows any of these APIs, but for the small hub at the end.
+//! facts, and invalid ones. No Rust code knows any of these APIs, except the small hub at the end.
 
 use std::fs;
 use std::path::Path;
@@ -69,14 +69,14 @@ fn a_plain_document_is_a_pack(#[case] name: &str, #[case] to_hub: &[&str], #[cas
     }
     let scenarios = Scenarios::load(&folder, &sources, &pack);
     assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
-    // Without replies, one more scenario requires that there is anything to check.
+    // Without replies, one more scenario requires that there is something to check.
     let replies = pack.rules.keys().filter(|rule| rule.starts_with("REPLY-")).count();
     assert_eq!(replies, if name == "kraken" { 2 } else { 0 });
     assert_eq!(scenarios.programs.len(), to_hub.len().max(1) + usize::from(replies == 0));
 }
 
-/// With `HUBPROOF_BARE=FILE` the payloads and whether they are valid are written to FILE for a second validator, which reads
-/// the documents by itself.
+/// With `HUBPROOF_BARE=FILE` the payloads and whether they are valid are written to FILE for a second validator, which
+/// reads the documents by itself.
 #[test]
 fn every_message_to_a_hub_is_fuzzed() {
     let mut judged: Vec<Value> = Vec::new();
@@ -101,7 +101,7 @@ fn every_message_to_a_hub_is_fuzzed() {
                 let rendered = render_all(&diagnostics, &sources, false);
                 assert!(program.is_some() && diagnostics.is_empty(), "{rendered}\n{text}");
             }
-            // In a walk more than one thing is made; elsewhere it is the mutated one.
+            // A walk has several messages of an actor; other cases have only the mutated one.
             let mutated = |step: &&Value| step.get("as").is_some_and(|name| name == MUTATED);
             let sent = case.scenario["steps"].as_array().unwrap().iter().filter(mutated).find_map(|step| {
                 let raw = step.as_object()?.iter().find(|(key, _)| key.ends_with("sends raw"))?.1;
@@ -167,7 +167,7 @@ fn a_hub_is_checked_by_a_plain_document(
     assert!(done.out.contains(says), "{}", done.out);
 }
 
-/// Messages and the conditions for replies come from the document alone, without scenarios or rules of a pack.
+/// Messages and the conditions for replies come only from the document, without scenarios or rules of a pack.
 #[rstest]
 #[case::right("subscribed", 0, "PASS kraken")]
 #[case::wrong("subscribed to it", 1, "`subscriptionStatus` breaks its schema")]
@@ -199,7 +199,7 @@ fn a_missing_setting_of_the_address_is_reported() {
     let patient = fuzz.iter().map(|word| if *word == "5" { "100000" } else { *word });
     let done = hubproof(patient).ends_with(3);
     assert!(done.out.contains("The run ended early: the target lacks what every case needs"), "{}", done.out);
-    // With the settings, it shows that this hub is not Slack's.
+    // With the settings, the run shows that this hub is not Slack's.
     let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).ends_with(1);
     assert!(done.out.contains(r##"expected anyOf [{"$ref":"#/$defs/hello"},"##), "{}", done.out);
     let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).ends_with(0);

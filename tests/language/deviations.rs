@@ -1,4 +1,5 @@
-//! Declared deviations: a hub that departs from its document is judged behind them, and they are known, never passed.
+//! Declared deviations: a hub that deviates from its document is judged beyond them, and they count as known, never as
+//! passed.
 
 use hubproof::event::{ScenarioReport, Verdict};
 use rstest::rstest;
@@ -116,7 +117,7 @@ fn what_is_received_is_read_as_documented(
     assert_eq!((own.verdict, own.deviation.as_deref()), (Verdict::Fail, Some("as it is")));
     let seen = report.deviations[&0];
     assert!((seen.observed, seen.contradicted) == (1, 0), "{seen:?}");
-    // A hub that does as documented makes the entry stale.
+    // A hub that follows its document makes the entry stale.
     let report = play_deviating(&entry, PLAIN, ASKS, hub(None, documented));
     let seen = report.deviations[&0];
     assert!((seen.observed, seen.contradicted) == (0, 1), "{seen:?}");
@@ -146,7 +147,7 @@ fn what_is_sent_is_written_as_the_hub_wants_it(#[case] entry: &str, #[case] want
     assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
 }
 
-/// The places are those of the document, so the order of the entries does not matter.
+/// The places refer to the document, so the order of the entries does not matter.
 #[rstest]
 #[case::items(
     "[{ reason: a, member: /all, renamed: /list }, { reason: b, member: /all/*/id, renamed: /all/*/ref }]",
@@ -180,11 +181,11 @@ fn what_the_hub_really_sent_breaks_rules_as_known() {
     let entry = "[{ reason: a text, message: answer, member: /n, from_hub: \"${value | int}\" }]";
     let report = play_deviating(entry, PLAIN, ASKS, hub(None, r#"{"type":"answer","n":"7"}"#));
     assert_eq!(known(&report, "MUST-2").as_deref(), Some("a text"), "{:#?}", report.checks);
-    // What is wrong beside it is no part of it.
+    // Other mistakes in the message are not part of the deviation.
     let scenario = ASKS.replace("/n: { type: integer }", "/n: { type: integer }, /m: true");
     let report = play_deviating(entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","n":"7"}"#));
     assert_eq!((of(&report, "MUST-2"), known(&report, "MUST-2")), (Verdict::Fail, None), "{:#?}", report.checks);
-    // An entry may name further rules.
+    // An entry may name more rules.
     let entry = "[{ reason: a reply, rules: [MUST], message: answer, instead: { type: reply } }]";
     let report = play_deviating(entry, PLAIN, ASKS, hub(None, r#"{"type":"reply","n":7}"#));
     assert_eq!(known(&report, "MUST").as_deref(), Some("a reply"), "{:#?}", report.checks);
@@ -216,7 +217,7 @@ fn an_absent_message_is_assumed_and_its_rule_is_broken() {
     assert_eq!(of(&report, "SHOULD"), Verdict::Pass, "{:#?}", report.checks);
     let sent = report.history.iter().filter(|frame| frame.text.contains(r#""ask","n":7"#)).count();
     assert_eq!(sent, 2, "{:#?}", report.history);
-    // Only where the request fits.
+    // Only if the request matches.
     let entry = "[{ reason: never, message: answer, absent: true, after: ask, where: { n: 8 } }]";
     let report = play_deviating(entry, PLAIN, ASKS, |_| Vec::new());
     assert_eq!((of(&report, "MUST"), known(&report, "MUST")), (Verdict::Fail, None), "{:#?}", report.checks);
@@ -262,13 +263,14 @@ fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &
     assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
 }
 
-/// The hub's form of an answer whose documented form is `{ type: answer, count: 7, state: done, data: { id: a, note: b } }`.
+/// The hub's form of an answer whose documented form is `{ type: answer, count: 7, state: done, data: { id: a, note: b
+/// } }`.
 #[rstest]
 #[case::another_name(
     r#"{"type":"reply","count":7,"state":"done","data":{"id":"a"}}"#,
     json!({ "message": "answer", "instead": { "type": "reply" } })
 )]
-// What came is no answer, but a notice that is misspelt.
+// The message is not an answer, but a misspelt notice.
 #[case::another_message(
     r#"{"type":"notise","count":7,"data":{"id":"a"}}"#,
     json!({ "message": "notice", "instead": { "type": "notise" } })
@@ -311,7 +313,7 @@ fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &
     r#"{"type":"answer","count":7,"state":"done","data":{"id":"a"},"open":{"other":"c"}}"#,
     Value::Null
 )]
-// It is no spelling of any documented value.
+// It is not a spelling of any documented value.
 #[case::other_value(r#"{"type":"answer","count":7,"state":"lost","data":{"id":"a"}}"#, Value::Null)]
 fn an_answer_that_is_not_as_expected_shows_a_deviation(#[case] received: &'static str, #[case] entry: Value) {
     assert_eq!(proposed(&[received]), if entry.is_null() { json!([]) } else { json!([entry]) });
@@ -327,7 +329,7 @@ fn a_member_with_its_documented_name_elsewhere_is_renamed_in_one_message_only() 
     assert_eq!(found, json!([{ "message": "answer", "member": "/count", "renamed": "/counted" }]));
 }
 
-/// All members with another name show at once, even if no step needs them. What is missing may be a mistake.
+/// All renamed members show at once, even if no step needs them. A missing member may be a mistake.
 #[rstest]
 #[case::names(
     r#"{"type":"answer","theCount":7,"Data":{"id":"a"}}"#,
@@ -367,7 +369,7 @@ fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
     assert_eq!(without_reasons(proposals(document, &scenario, hub)), entries);
 }
 
-/// An answer of one kind in another spelling is not one of a special kind with another code.
+/// An answer of one kind in another spelling is not an answer of a special kind with another code.
 #[test]
 fn a_message_that_fits_in_all_words_but_spelling_comes_before_one_that_does_not() {
     let document = |text: &str| {
@@ -384,7 +386,7 @@ fn a_message_that_fits_in_all_words_but_spelling_comes_before_one_that_does_not(
     assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
 }
 
-/// What is missing in every message is one deviation; a member with another name is not missing.
+/// A member missing in every message is one deviation; a renamed member is not missing.
 #[rstest]
 #[case::missing(r#"{"type":"answer"}"#, r#"{"type":"notice","other":1}"#, json!([{ "member": "/count", "missing": true, "direction": "from-hub" }]))]
 #[case::sent_by_one(r#"{"type":"answer","count":7}"#, r#"{"type":"notice"}"#, json!([]))]
@@ -411,7 +413,7 @@ fn a_member_that_the_hub_never_sends_is_missing_in_all_messages(
     assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
 }
 
-/// A member that the schema does not require, but a check.
+/// A member that only a check requires, not the schema.
 #[rstest]
 #[case::renamed(r#"{"type":"tick","turnNo":5}"#, json!([{ "member": "/turn_no", "renamed": "/turnNo", "rules": ["MUST"] }]))]
 #[case::in_an_object(
@@ -431,12 +433,12 @@ fn a_member_that_a_check_needs_shows_under_another_name(#[case] received: &str, 
     assert_eq!(without_reasons(proposals(str::to_owned, scenario, hub)), entries);
 }
 
-/// Returns the entries that are proposed behind a hub that answers with these texts.
+/// Returns the entries that are proposed for a hub that answers with these texts.
 fn proposed(texts: &[&str]) -> Value {
     proposed_to("where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }", texts)
 }
 
-/// Returns the entries that are proposed to a client that awaits an answer in this way.
+/// Returns the entries that are proposed if a client expects an answer in this way.
 fn proposed_to(awaits: &str, texts: &[&str]) -> Value {
     let payload = "payload: { type: object, required: [type, count, data], \
         properties: { count: { type: integer }, load: { type: number }, state: { enum: [queued, active, done] }, open: { type: object }, \
@@ -468,7 +470,7 @@ fn without_reasons(mut entries: Vec<Value>) -> Value {
     Value::from(entries)
 }
 
-/// In this document a `notice` only comes as an answer, and a `tick` unasked.
+/// In this document, a `notice` is only sent as an answer, and a `tick` unsolicited.
 #[rstest]
 #[case::another_answer(r#"{"type":"notice"}"#, json!([]))]
 #[case::something_unasked(

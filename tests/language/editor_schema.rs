@@ -1,5 +1,5 @@
-//! The published schemas of scenario files (schemas/hubproof/) agree with the parser: they accept valid files, and refuse
-//! what the parser refuses, as far as a schema can.
+//! The published schemas of scenario files (schemas/hubproof/) agree with the parser: they accept valid files, and
+//! refuse files that the parser refuses, as far as a schema can.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -71,7 +71,7 @@ fn every_keyword_of_the_editor_schema_is_known_and_every_key_is_described() {
         assert_eq!(mistakes(&schema, &[]), [], "{name}");
         let mut described = 0;
         walk(&schema, "", &mut |inner, pointer| {
-            // What only narrows a key that is described elsewhere.
+            // A schema that only narrows a key described elsewhere.
             if pointer.contains("/allOf/") {
                 return;
             }
@@ -365,7 +365,7 @@ fn the_page_about_the_language_lists_every_function() {
 #[case::has_in_finally("title: t\nsteps: []\nfinally:\n  - client expects: hello\n    has: { CON-025: {} }")]
 fn what_is_wrong_with_a_scenario_is_seen_by_both(#[case] text: &str) {
     assert!(!validator("scenario.schema.json").is_valid(&json_of(text)), "the schema accepts it");
-    assert!(!errors(text).is_empty(), "the reader accepts it");
+    assert!(!errors(text).is_empty(), "the parser accepts it");
 }
 
 #[rstest]
@@ -429,5 +429,5 @@ fn what_is_wrong_with_a_shared_file_is_seen_by_both(#[case] text: &str) {
             && !error.contains("no scene `scene`")
             && !error.contains("no actor `client`")
     };
-    assert!(errors_of_shared(text).iter().any(nothing_of_ours), "the reader accepts it");
+    assert!(errors_of_shared(text).iter().any(nothing_of_ours), "the parser accepts it");
 }

@@ -21,7 +21,7 @@ enum Deed {
     Close(Option<u16>),
     Violation(bool),
     End,
-    /// Sends its last received text back.
+    /// Sends the last received text back.
     Echo,
     Pass(u64),
 }
@@ -40,7 +40,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// Valid and invalid frames of the concierge, and texts that are no messages.
+/// Valid and invalid frames of the concierge, and texts that are not messages.
 const FRAMES: &[&str] = &[
     r#"{"type":"HELLO","uuid":"73fcc768-d724-47e2-a101-a45298188f47","version":"0.1.0"}"#,
     r#"{"type":"HELLO"}"#,
@@ -120,7 +120,7 @@ fn play(
                     inputs.push(Input::Received { connection, what });
                 }
                 _ => {
-                    now = now.max(conversation.deadline().expect("it waits for something, or is finished"));
+                    now = now.max(conversation.deadline().expect("an unfinished conversation has a deadline"));
                     inputs.push(Input::Tick);
                 }
             }
@@ -140,22 +140,22 @@ proptest! {
         let settings = concierge.settings(program);
         let report = play(program, settings, &deeds);
         prop_assert!(report.mistake.is_none(), "{:?}", report.mistake);
-        // Every check of the scenario is answered for, whatever happened.
+        // Every check of the scenario has a result, whatever happened.
         for check in &program.checks {
             prop_assert!(report.checks.iter().any(|answered| answered.name == check.name), "{} is lost", check.name);
         }
-        // What was never asked has not passed.
+        // A check that was never made has not passed.
         for check in report.checks.iter().filter(|check| check.verdict == Verdict::Pass) {
             prop_assert!(check.asked > 0, "{} passed unasked", check.name);
         }
-        // A hub that does not greet cannot come out well.
+        // A hub that does not greet cannot pass.
         prop_assert!(report.verdict != Verdict::Pass || deeds.len() > 3, "{:?}", report.verdict);
     }
 }
 
 static CONCIERGE: std::sync::LazyLock<Protocol> = std::sync::LazyLock::new(|| Protocol::load("concierge"));
 
-/// Against a hub that never sends anything every scenario ends in bounded time, and none passes.
+/// Against a hub that never sends anything, every scenario ends in bounded time, and none passes.
 #[test]
 fn no_scenario_passes_against_a_silent_hub() {
     for program in &CONCIERGE.scenarios.programs {
@@ -187,5 +187,5 @@ fn steps_under_finally_can_use_names_that_earlier_steps_bound() {
     let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
     let report = protocol.play(program, None).unwrap();
     let cancelled = report.history.iter().filter(|frame| frame.text.contains(r#""type":"cancel_job""#)).count();
-    assert_eq!(cancelled, 4, "one for each job that was accepted");
+    assert_eq!(cancelled, 4, "one per accepted job");
 }

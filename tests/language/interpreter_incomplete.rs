@@ -1,4 +1,4 @@
-//! Verdicts where frames are unknown or dropped, and how near waits come to their timeouts.
+//! Verdicts if frames are unknown or dropped, and how close waits come to their timeouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     Conversation::new(Arc::clone(program), config)
 }
 
-/// Plays `steps` on a hub that upgrades at once and sends each of these texts after its milliseconds.
+/// Plays `steps` on a hub that upgrades at once and sends each of these texts after its delay in milliseconds.
 fn play(steps: &str, says: impl IntoIterator<Item = (u64, String)>) -> ScenarioReport {
     let mut conversation = begun(steps);
     let upgraded = || Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
@@ -98,7 +98,7 @@ fn an_undecodable_frame_decides_nothing(#[case] step: &str, #[case] says: &[&str
     assert!(!unread || verdict(&report, "websocket") == Verdict::Inconclusive);
 }
 
-/// Of a flood the inbox keeps the end. A frame that was expected in the meantime was seen; of the others it is unknown.
+/// The inbox keeps the end of a flood. A frame that was expected meanwhile was seen; for others this is unknown.
 #[rstest]
 #[case::seen_as_it_came(format!("{JOIN}{EXPECTS}"), true, Verdict::Pass)]
 #[case::awaited_too_late(format!("{JOIN}  - wait: 1s\n    because: the flood passes\n{EXPECTS}"), true, Verdict::Inconclusive)]
@@ -155,7 +155,7 @@ fn the_slimmest_wait_is_reported(#[case] step: &str, #[case] at: u64, #[case] ex
     let ms = |time: Duration| time.as_millis() as u64;
     let found = report.slimmest.as_ref().map(|found| (found.step.as_str(), ms(found.waited), ms(found.bound)));
     match expected {
-        // Of several with a share of zero any may be reported.
+        // Of several with a share of zero, any may be reported.
         Some((_, 0, bound)) => assert_eq!(found.map(|(_, waited, bound)| (waited, bound)), Some((0, bound))),
         expected => assert_eq!(found, expected),
     }
@@ -176,8 +176,8 @@ fn a_retry_counts_as_a_wait_but_a_may_or_a_look_up_does_not() {
     assert_eq!((verdict(&report, "QI-020"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
 }
 
-/// A hook is called again while its answer does not match. A slow one is called for the last time just before the end of
-/// the wait, and its answer still counts.
+/// A hook is called again while its answer does not match. A slow one is called for the last time just before the end
+/// of the wait, and its answer still counts.
 #[rstest]
 #[case::fits_never(100, None, Verdict::Fail)]
 #[case::fits_at_last(60, Some(3_700), Verdict::Pass)]

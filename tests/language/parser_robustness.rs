@@ -1,5 +1,6 @@
-//! Mutated real files for all parsers: each ends without a panic, in bounded time, with a value or an error. A short run
-//! each time, and one of ten minutes by `reports/parsers`, which sets HUBPROOF_PARSERS to the seconds that each parser has.
+//! Mutated real files for all parsers: each ends without a panic, in bounded time, with a value or an error. A short
+//! run each time, and one of ten minutes by `reports/parsers`, which sets HUBPROOF_PARSERS to the seconds that each
+//! parser has.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +30,8 @@ use crate::support::disk;
 /// The longest time that a parser may take for an input, on a slow machine under a debug build.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Feeds mutated files to `parse` for the time of the run, or else a number of cases. `parse` returns whether they are valid.
+/// Feeds mutated files to `parse` for the time of the run, or else a number of cases. `parse` returns whether they are
+/// valid.
 fn never_gives_in(name: &str, files: Vec<Vec<u8>>, cases: u32, parse: impl Fn(usize, &[u8]) -> bool) {
     let seconds =
         std::env::var("HUBPROOF_PARSERS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs_f64);
@@ -64,7 +66,7 @@ fn never_gives_in(name: &str, files: Vec<Vec<u8>>, cases: u32, parse: impl Fn(us
     assert!(taken > 0 && taken < tried, "{name}: {taken} of {tried} were taken, so nothing was tested");
 }
 
-/// Returns the file with the input of a failure, or the input itself where it is short.
+/// Returns the file with the input of a failure, or the input itself if it is short.
 fn kept(name: &str, bytes: &[u8], shown: &str) -> String {
     if shown.len() < 2_000 {
         return shown.to_owned();
@@ -73,7 +75,7 @@ fn kept(name: &str, bytes: &[u8], shown: &str) -> String {
     fs::write(&path, bytes).map_or_else(|_| shown.to_owned(), |()| path.display().to_string())
 }
 
-/// Renders diagnostics, with carets, to test that as well.
+/// Renders diagnostics with carets, to test that as well.
 fn shown(diagnostics: &[Diagnostic], sources: &Sources) -> bool {
     let few = &diagnostics[..diagnostics.len().min(10)];
     assert!(few.is_empty() || !render_all(few, sources, false).is_empty());
@@ -148,7 +150,7 @@ fn mangled_shared_files_never_make_the_parser_panic() {
     });
 }
 
-/// Any file of a pack, with the others beside it as they are.
+/// Any file of a pack, with the other files unchanged.
 #[test]
 fn mangled_packs_never_make_the_parser_panic() {
     let files = files_of("schemas/qi", |_| true);
@@ -164,7 +166,7 @@ fn mangled_packs_never_make_the_parser_panic() {
     });
 }
 
-/// Any file of a plain document; what comes out is planned with, too.
+/// Any file of a plain document; the result is also used for plans.
 #[test]
 fn mangled_asyncapi_documents_never_make_the_parser_panic() {
     let files = files_of("tests/fixtures/asyncapi", |_| true);
@@ -193,7 +195,7 @@ fn mangled_asyncapi_documents_never_make_the_parser_panic() {
                 let right = shown(&diagnostics, &sources);
                 if let Some(pack) = pack {
                     let scenarios = Scenarios::load(&folder, &sources, &pack);
-                    // What is made of a document is right, whatever was wrong with that.
+                    // The scenarios made from a document are valid, whatever its mistakes.
                     let rendered = render_all(&scenarios.diagnostics, &sources, false);
                     assert!(scenarios.diagnostics.is_empty(), "{rendered}");
                     let corpus = Corpus::read(&folder, &sources, &pack, Default::default());
@@ -209,7 +211,7 @@ fn mangled_asyncapi_documents_never_make_the_parser_panic() {
 
 #[test]
 fn mangled_target_files_never_make_the_parser_panic() {
-    // What the reference server adds when it has started: an address.
+    // The address that the reference server adds when it has started.
     let mut files = contents(&files_of("scenarios", |path| path.ends_with("reference.toml")));
     for file in &mut files {
         file.splice(0..0, *b"protocol = \"qi\"\nurl = \"ws://127.0.0.1:1\"\n");
@@ -309,7 +311,7 @@ fn mangled_frames_never_make_the_decoder_panic() {
     never_gives_in("frames", frames(), 2_000, |index, bytes| {
         let role = if index == 0 { Role::Client } else { Role::Server };
         let whole = received(role, bytes, bytes.len().max(1));
-        // The same in pieces.
+        // The same, in pieces.
         let cut = received(role, bytes, 3);
         assert_eq!(whole, cut);
         !whole.contains("Broken") && !whole.contains("Violation")

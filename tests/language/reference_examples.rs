@@ -45,7 +45,7 @@ fn every_example_of_the_pages_about_the_language_passes() {
     for protocol in ["qi", "concierge", "websocket"] {
         let mut sources = Sources::default();
         let mut folder = disk::folder(protocol, &mut sources);
-        // The examples stand in for the protocol's own scenarios, beside its shared.yaml.
+        // The examples replace the protocol's own scenarios, next to its shared.yaml.
         folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
         for Example { file, text, .. } in examples.iter().filter(|example| example.protocol == protocol) {
             let source = sources.add(format!("docs/src: {file}"), text.clone());

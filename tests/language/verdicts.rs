@@ -268,7 +268,7 @@ fn an_undecodable_frame_leaves_expects_nothing_undecided(
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
-/// Where the pack allows NaN, it is read as null; elsewhere it is not JSON.
+/// If the pack allows NaN, it is read as null; otherwise it is not JSON.
 #[rstest]
 #[case("numbers: [NaN]", Verdict::Pass)]
 #[case("numbers: [Infinity]", Verdict::Fail)]
@@ -334,7 +334,7 @@ fn findings_of_always_are_kept_when_an_attempt_is_repeated() {
     assert_eq!((of(&report, "MUST-2"), of(&report, "MUST")), (Verdict::Pass, Verdict::Fail), "{:#?}", report.checks);
 }
 
-/// Without a connection neither silence nor a close is decided.
+/// Without a connection, neither silence nor a close is decided.
 #[rstest]
 #[case("expects nothing: notice")]
 #[case("expects close: any")]
@@ -357,7 +357,7 @@ fn after_the_frames_of_a_group_means_after_the_first_of_them() {
     assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
-/// Where frames were dropped from a full inbox, a missing one is not decided.
+/// If frames were dropped from a full inbox, a missing one is not decided.
 #[test]
 fn a_dropped_frame_may_have_been_any_message() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 1s\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n";

@@ -117,7 +117,7 @@ fn a_stall_counts_in_the_response_of_every_message_due_in_it() {
     assert_eq!(report["validity"]["reasons"][0]["code"], "send-delay", "the generator reports its own delay");
 }
 
-/// Exponentially distributed times with a mean of 5 ms, evenly drawn: the percentiles are those of the distribution.
+/// Exponentially distributed times with a mean of 5 ms, evenly drawn: the percentiles match the distribution.
 #[test]
 fn measured_percentiles_are_those_of_the_known_distribution() {
     let golden = 0.618_033_988_749_895;
@@ -140,8 +140,8 @@ fn measured_percentiles_are_those_of_the_known_distribution() {
     assert_eq!(report["counts"]["ask.sent"]["per_second"], 1_000.0);
 }
 
-/// A fast hub on a busy machine: one message in fifty is sent 82 µs late, beside a response of 231 µs. That is stated, and
-/// makes nothing invalid.
+/// A fast hub on a busy machine: one message in fifty is sent 82 µs late, compared with a response of 231 µs. The
+/// report states that, and the run stays valid.
 #[test]
 fn a_generator_that_is_a_little_late_states_its_part() {
     let late = |n: u64| if n.is_multiple_of(50) { 82_000 } else { 5_000 };
@@ -160,7 +160,7 @@ fn a_generator_that_is_a_little_late_states_its_part() {
     }
 }
 
-/// A generator that needs so long per message, while one is due every millisecond, and a hub that needs two
+/// A generator that needs this long per message, while one is due every millisecond, and a hub that needs two
 /// milliseconds.
 #[rstest]
 #[case::at_ease(MS / 3, Validity::Valid, &[])]
@@ -221,7 +221,7 @@ fn queue(habits: Habits) -> Vec<Entry> {
     entries
 }
 
-/// Simulates one sender and three receivers; every so often two neighbours change places.
+/// Simulates one sender and three receivers; occasionally, two neighbours are swapped.
 fn relay(habits: Habits) -> Vec<Entry> {
     let mut entries = Vec::new();
     for n in 0..JOBS {

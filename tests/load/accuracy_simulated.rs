@@ -92,7 +92,7 @@ fn an_answer_that_does_not_come_in_time_is_a_timeout(#[case] lost: Option<u64>) 
 fn an_arrival_without_a_free_client_is_counted() {
     let plan = REQUESTS.replace("at_a_time: 200", "at_a_time: 1");
     let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
-    // Every answer takes 25 ms, and every 10 ms a request is due: one of three is sent.
+    // Every answer takes 25 ms, and a request is due every 10 ms: one of three is sent.
     let observed = run(&ready, 0, &mut |now, _, _| vec![now + 25 * MS]);
     let served = observed.answered[&ready.message("log_request")].len() as u64;
     assert_eq!(observed.faults[&ClientFault::NoFreeClient] + served, 400);
@@ -166,8 +166,8 @@ fn an_assignment_sent_twice_is_a_violation() {
     assert_eq!(observed.account.duplicated + observed.account.assigned_twice, doubled, "{:?}", observed.account);
 }
 
-/// Workers that take one job at a time, and for which a claim without a job is a failed journey: an assignment without a
-/// claim is not the late answer to one.
+/// Workers that take one job at a time, and for which a claim without a job is a failed journey: an assignment without
+/// a claim is not the late answer to one.
 const ONE_AT_A_TIME: &str = r#"
 title: Workers take one job at a time
 let: { service: "${unique('service')}" }
@@ -219,7 +219,7 @@ roles:
         by: "${done.worker_id}"
 "#;
 
-/// A claim gets one job more than it asked for, while its worker is busy with the first.
+/// A claim gets one more job than it asked for, while its worker is busy with the first.
 #[rstest]
 #[case::in_the_ledger("marks: assigned")]
 #[case::without_marks("")]
@@ -304,7 +304,7 @@ fn a_client_whose_connection_breaks_reconnects_and_continues() {
     let answered = observed.answered[&ready.message("log_request")].len() as u64;
     assert_eq!(observed.joined, 2);
     assert_eq!(observed.faults[&ClientFault::Ended(End::Dropped)], 1);
-    // These requests have ids, so their answers are expected on the next connection, where a hub does not repeat them.
+    // These requests have ids, so their answers are expected on the next connection, but the hub does not repeat them.
     let asked = observed.faults[&ClientFault::Timeout(ready.message("log_request"))];
     assert_eq!(asked, 5);
     let apart = observed.faults[&ClientFault::NoFreeClient];
@@ -345,7 +345,7 @@ fn jobs_of_a_killed_hub_are_lost_and_no_others() {
     assert!(account.violations.iter().all(|lost| lost.called().starts_with("job-")), "{account:?}");
 }
 
-/// An overloaded hub: every worker's claim has timed out, and it has sent another one, before it is assigned a job.
+/// An overloaded hub: every worker's claim times out, and the worker sends another one, before it is assigned a job.
 #[rstest]
 #[case::between_two_claims(450)]
 #[case::behind_the_next_claim(700)]
@@ -403,7 +403,7 @@ fn a_job_waiting_for_its_retry_at_the_end_is_unfinished(#[case] drain: Duration,
     assert_eq!(account.unfinished == 0, done == 1, "{account:?}");
 }
 
-/// Eighteen thousand of them have to fit in memory beside their connections.
+/// Eighteen thousand of them have to fit in memory along with their connections.
 #[test]
 fn a_virtual_client_takes_little_memory() {
     assert!(size_of::<Client>() <= 320, "{}", size_of::<Client>());

@@ -56,7 +56,7 @@ fn a_load_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str
     assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
 }
 
-/// The run ends when the first clients have failed to join, and says why; `text` is in their example.
+/// The run ends when the first clients have failed to join, and reports why; `text` is in the example.
 #[rstest]
 #[case::refuses(Habit::NotFound, " tried to connect: the hub refused the upgrade with HTTP status 404")]
 #[case::wrong_key(Habit::WrongKey, " tried to connect: the answer to the upgrade request is not valid")]
@@ -75,7 +75,7 @@ fn a_hub_that_no_client_can_join_ends_the_run(#[case] habit: Habit, #[case] text
     assert!(report["run"]["duration_s"].as_f64().unwrap() < 15.0, "{}", report["run"]);
 }
 
-/// A hub may send undocumented messages: they are counted, but are no errors.
+/// A hub may send undocumented messages: they are counted, but are not errors.
 #[test]
 fn undocumented_messages_of_the_hub_are_no_error() {
     let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"unrelated"}"#);
@@ -92,7 +92,7 @@ fn undocumented_messages_of_the_hub_are_no_error() {
     );
 }
 
-/// Twenty connections that each stay below the limit of unwritten bytes, and exceed the limit of all together.
+/// Twenty connections that each stay below their limit of unwritten bytes, but together exceed the total limit.
 const LONG_MESSAGES: &str = r#"
 title: Long messages
 phases: { warm_up: 0s, duration: 8s, drain: 1s }
@@ -121,7 +121,7 @@ fn connections_to_a_hub_that_does_not_read_are_lost_and_memory_is_limited() {
     assert!(peak < (64 + 64) * shards() + 20 * (4 + 1) + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
 }
 
-/// More computation than any machine can do in the time.
+/// More computation than any machine can do in time.
 const TOO_MUCH: &str = r#"
 title: Requests that take long to make
 phases: { warm_up: 0s, duration: 3s, drain: 1s }
@@ -140,7 +140,7 @@ roles:
         answers: asked
 "#;
 
-/// The lateness is then not the hub's, and the report marks the run.
+/// The hub is then not the cause of the lateness, and the report marks the run.
 #[test]
 fn a_run_with_an_overloaded_generator_is_not_valid() {
     let hub = Serving::start(["gator"], 1);
@@ -151,7 +151,7 @@ fn a_run_with_an_overloaded_generator_is_not_valid() {
     assert!(reasons.contains(&"send-delay"), "{}", report["validity"]);
 }
 
-/// Runs a plan: returns its report, and its peak memory in MiB; 0 where the system does not report it.
+/// Runs a plan: returns its report, and its peak memory in MiB; 0 if the system does not report it.
 fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plan.yaml");

@@ -48,14 +48,14 @@ fn every_plan_runs_without_errors_on_a_correct_hub(#[case] protocol: &str, #[cas
     assert_eq!((account.attempted, account.delivered), (account.completed, account.deliveries_due), "{account:?}");
 }
 
-/// The faults of the clients say which message they waited for, at which step.
+/// The clients' faults name the message and the step they waited for.
 #[test]
 fn a_client_that_does_not_join_reports_where_it_stopped() {
     let overrides = Overrides { population: vec![("worker".to_owned(), 3)], ..short() };
     let ready = Ready::new("emprops", &Which::Named("retries"), &overrides);
     let observed = run_with_fault(&ready, TRAVEL, "emprops-worker-unconfirmed");
     let registered = ready.message("worker_registered");
-    // Each worker tries again, so that it may fail several times.
+    // Each worker retries, so that it may fail several times.
     assert!(observed.not_joined.len() >= 3, "{:?}", observed.not_joined);
     for (at, fault) in &observed.not_joined {
         let failed = FailedOpening { role: 0, client: 2, at: *at, fault: *fault, cause: None, received: Vec::new() };

@@ -1,4 +1,4 @@
-//! Schema checks that can fail at all: a frame with too many errors is not recognised as the message.
+//! Schema checks that can fail at all; a frame with too many errors is not recognised as the message.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Reads the protocols of this repository from disk, not from the binary, so that edits count at once.
+//! Reads the protocols of this repository from disk, not from the binary, so that edits take effect at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub fn protocols() -> Vec<String> {
     names
 }
 
-/// Returns the protocols with messages; that of WebSocket itself has none.
+/// Returns the protocols with messages; WebSocket itself has none.
 pub fn protocols_with_messages() -> Vec<String> {
     protocols().into_iter().filter(|name| root().join("schemas").join(name).join("messages").is_dir()).collect()
 }
@@ -80,15 +80,16 @@ pub fn files_under(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The protocol that a file or folder belongs to: `qi` for `schemas/qi/messages`. Tests that hold for every protocol take
-/// their cases from the folders of schemas/, so that a new protocol is in all of them.
+/// Returns the protocol that a file or folder belongs to: `qi` for `schemas/qi/messages`. Tests that hold for every
+/// protocol take their cases from the folders of schemas/, so that a new protocol is in all of them.
 pub fn protocol_name(path: &Path) -> String {
     let inner = path.strip_prefix(root().join("schemas")).unwrap();
     inner.iter().next().unwrap().to_str().unwrap().to_owned()
 }
 
-/// The cells of a protocol's row in the table of docs/src/evidence.md, which shows what tests have computed: name, document,
-/// messages, scenarios, rules, not testable, proven, faults, killed, share of the computed changes that is noticed.
+/// Returns the cells of a protocol's row in the table of docs/src/evidence.md, which has results of tests: name,
+/// document, messages, scenarios, rules, not testable, proven, faults, killed, share of the computed changes that are
+/// detected.
 pub fn evidence(protocol: &str) -> Vec<String> {
     let page = fs::read_to_string(root().join("docs/src/evidence.md")).unwrap();
     let row = page.lines().find(|line| line.starts_with(&format!("| {protocol} |")));

@@ -1,5 +1,5 @@
-//! The fault matrix: every scenario against every fault of the reference server, without sockets. A check counts as proven
-//! once it has failed for a fault, and a fault may fail only the rules that it breaks.
+//! The fault matrix: every scenario against every fault of the reference server, without sockets. A check counts as
+//! proven once it has failed for a fault, and a fault may fail only the rules that it breaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -37,7 +37,7 @@ pub struct Case {
 pub struct Seen {
     pub rule: String,
     pub verdict: Verdict,
-    /// Whether at the rule's own level: a check that lowers it does not prove it.
+    /// Whether it is at the rule's own level: a check at a lower level does not prove the rule.
     pub proves: bool,
     pub scenario: String,
     pub check: String,
@@ -111,8 +111,8 @@ impl Matrix {
         rules.map(|rule| rule.id.as_str()).filter(|id| !proofs.contains_key(id)).collect()
     }
 
-    /// Returns the checks, each with one of its rules, whose verdict is the same for every fault as for a correct hub. A
-    /// check of `shared.yaml` or a schema counts once for all scenarios.
+    /// Returns the checks, each with one of its rules, whose verdict is the same for every fault as for a correct hub.
+    /// A check of `shared.yaml` or a schema counts once for all scenarios.
     pub fn unbroken(&self) -> BTreeSet<String> {
         let broken: BTreeSet<String> = self
             .cases
@@ -229,7 +229,7 @@ fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
 }
 
 /// Returns for each scenario the faults that may have an effect in it: those outside the machine whose changes apply to
-/// a correct hub's outputs, and all of those inside, for which it cannot be known.
+/// a correct hub's outputs, and all of those inside, whose effect cannot be known.
 fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
     let changes = |fault: &&'static Fault| match fault.effect {
         Effect::Outside(changes) => changes,

@@ -32,7 +32,7 @@ pub enum Habit {
     ServerError,
     /// A web server that redirects every request.
     Redirect,
-    /// Answers the upgrade with header lines that never end.
+    /// Answers the upgrade with endless header lines.
     EndlessHead,
     /// Answers the upgrade at one byte a second.
     SlowHead,
@@ -82,9 +82,9 @@ pub enum Habit {
     Numerous,
     /// A frame of 100 MB.
     Giant,
-    /// Announces a message of 2^62 bytes, and begins it.
+    /// Announces a message of 2^62 bytes and starts sending it.
     Endless,
-    /// A message in fragments that never end.
+    /// A message with endless fragments.
     Fragments,
     /// Greets and answers with JSON that is nested a hundred thousand deep.
     Deep,
@@ -115,7 +115,7 @@ impl HostileHub {
                 count.send_modify(|count| *count += 1);
                 let unrelated = Arc::clone(&unrelated);
                 tokio::spawn(async move {
-                    // A conversation ends when the client is gone.
+                    // A conversation ends when the client has disconnected.
                     let _ = behave(stream, habit, &unrelated).await;
                 });
             }
@@ -133,7 +133,7 @@ impl HostileHub {
         *self.clients.borrow()
     }
 
-    /// Waits for so many connections.
+    /// Waits for this many connections.
     pub fn wait_for_clients(&self, many: usize) {
         let mut clients = self.clients.clone();
         self.runtime.block_on(async { clients.wait_for(|count| *count >= many).await.map(drop) }).unwrap();
@@ -273,7 +273,7 @@ fn shreds(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Sends this, and then nothing more.
+/// Sends this, then nothing more.
 async fn say(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     linger(&mut stream).await
@@ -311,7 +311,7 @@ async fn respond(mut stream: TcpStream, status: &str, headers: &str) -> std::io:
     say(stream, answer.as_bytes()).await
 }
 
-/// Reads and drops everything until the client is gone.
+/// Reads and drops everything until the client has disconnected.
 async fn linger(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
     let mut waste = [0; 4096];
     while stream.read(&mut waste).await? > 0 {}
@@ -399,7 +399,7 @@ pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Re
         127 => stream.read_u64().await?,
         length => u64::from(length),
     };
-    assert!(length <= 1 << 24, "we do not send such messages");
+    assert!(length <= 1 << 24, "hubproof sends no messages of this size");
     let mut mask = [0; 4];
     stream.read_exact(&mut mask).await?;
     let mut payload = vec![0; length as usize];
@@ -420,7 +420,7 @@ impl SmallHub {
         Self::guarded(|_| true, answer)
     }
 
-    /// Refuses upgrades whose head is not admitted.
+    /// Refuses upgrades whose head `admits` rejects.
     pub fn guarded(
         admits: impl Fn(&str) -> bool + Send + Sync + 'static,
         answer: impl Fn(usize, usize, &str) -> Vec<String> + Send + Sync + 'static,

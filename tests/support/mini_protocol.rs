@@ -1,5 +1,5 @@
-//! A minimal protocol with scripted hubs: plays one scenario against one hub, without sockets and with a simulated clock, so
-//! that times are exact.
+//! A minimal protocol with scripted hubs: plays one scenario against one hub, without sockets and with a simulated
+//! clock, so that times are exact.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub struct HubInput<'a> {
     pub text: Option<&'a str>,
 }
 
-/// Actions of a hub: in how many milliseconds, on which connection, what.
+/// Actions of a hub: the delay in milliseconds, the connection, the action.
 pub type HubActions = Vec<(u64, u32, Received)>;
 
 pub fn text(text: impl Into<String>) -> Received {
@@ -114,12 +114,12 @@ fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
     Arc::clone(&scenarios.programs[0])
 }
 
-/// Plays a scenario (its steps, indented by two blanks) against a hub.
+/// Plays a scenario (its steps, indented by two spaces) against a hub.
 pub fn play(shared: &str, scenario: &str, hub: impl FnMut(&HubInput<'_>) -> HubActions) -> ScenarioReport {
     play_pack(ASYNCAPI, Duration::ZERO, "[]", shared, scenario, hub)
 }
 
-/// Like [`play`], with the deviations of a YAML list declared, from which mistakes are returned.
+/// Like [`play`], with the deviations of a YAML list declared; returns mistakes in the list.
 pub fn play_deviating(
     deviations: &str,
     shared: &str,
@@ -158,7 +158,7 @@ pub fn play_changed(
     play_pack(&change(ASYNCAPI), Duration::ZERO, "[]", shared, scenario, hub)
 }
 
-/// Like [`play_changed`]; returns the deviations that are proposed behind it.
+/// Like [`play_changed`]; returns the deviations that are then proposed.
 pub fn proposals(
     change: impl FnOnce(&str) -> String,
     scenario: &str,
@@ -237,12 +237,12 @@ fn play_pack(
                 outputs = conversation.handle(now, Input::Received { connection, what });
             }
             _ => {
-                now = now.max(strikes.expect("it waits for something, or is finished"));
+                now = now.max(strikes.expect("an unfinished conversation has a deadline"));
                 outputs = conversation.handle(now, Input::Tick);
             }
         }
     }
-    panic!("it never ends");
+    panic!("the conversation never ends");
 }
 
 /// Returns the worst verdict of the checks of a rule.

@@ -1,5 +1,5 @@
-//! Mutation detection: applies every computed change of the frames of a correct hub, without sockets, and measures which
-//! ones the scenarios detect. The changes follow from the packs' facts, not from a choice.
+//! Mutation detection: applies every computed change of the frames of a correct hub, without sockets, and measures
+//! which ones the scenarios detect. The changes follow from the packs' facts, not from a choice.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -55,7 +55,7 @@ impl Machine for Recorded {
     }
 }
 
-/// The frames of a correct hub in each scenario: per message how many.
+/// The number of frames per message that a correct hub sends in each scenario.
 pub struct SentFrames {
     pub protocol: Protocol,
     pub messages: Vec<Message>,
@@ -129,13 +129,13 @@ pub enum Outcome {
     NeverApplied,
 }
 
-/// Whether the change is detected: one that breaks a must has to fail. Inconclusive does not count.
+/// Whether the change is detected: a change that breaks a must has to cause a failure. Inconclusive does not count.
 fn notices(change: &Mutation, report: &ScenarioReport) -> bool {
     let enough = |verdict| verdict == Verdict::Fail || (verdict == Verdict::Warn && !change.must);
     report.checks.iter().any(|check| enough(check.verdict))
 }
 
-/// Calls `work` for every item on all processors; returns the results in order.
+/// Calls `work` for every item on all processors and returns the results in order.
 fn on_all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let some = || {
@@ -175,7 +175,7 @@ fn exemptions(protocol: &str) -> Vec<Exemption> {
     let all: Exemptions = toml::from_str(&text).unwrap();
     let known = hubproof_reference::protocols();
     let stranger = all.exempt.iter().find(|exempt| !known.contains(&exempt.protocol.as_str()));
-    assert!(stranger.is_none(), "tests/fixtures/detection.toml: {:?} is no protocol", stranger.unwrap().protocol);
+    assert!(stranger.is_none(), "tests/fixtures/detection.toml: {:?} is not a protocol", stranger.unwrap().protocol);
     all.exempt.into_iter().filter(|exempt| exempt.protocol == protocol).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Runs the binary in tests, as a process with a time limit that is never left behind.
+//! Runs the binary in tests, as a process with a time limit that never outlives its test.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -93,7 +93,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> (thread::JoinHandle<String>,
             shared.lock().unwrap().extend_from_slice(&chunk[..count]);
         }
         let bytes = shared.lock().unwrap().clone();
-        String::from_utf8(bytes).expect("what is printed is UTF-8")
+        String::from_utf8(bytes).expect("the output is UTF-8")
     });
     (all, bytes)
 }
@@ -138,7 +138,7 @@ impl Running {
             if stderr.contains(text) {
                 return stderr;
             }
-            assert!(self.started.elapsed() < LONGEST && !ended, "its stderr does not have {text:?}\n{stderr}");
+            assert!(self.started.elapsed() < LONGEST && !ended, "stderr does not have {text:?}\n{stderr}");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -185,7 +185,7 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Waits for so many addresses on its stdout.
+    /// Waits for this many addresses on its stdout.
     #[track_caller]
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
         let arguments = arguments.into_iter().map(|one| one.as_ref().to_owned());
@@ -240,7 +240,7 @@ pub fn with_steady_text(assert: impl FnOnce()) {
             (r"\b\d+(\.\d+)? (µs|ms|s)\b", "TIME"),
             (r"\b[a-z]{2,12}?[0-9a-z]{6,9}x\d+(x\d+)?\b", "ID"),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
-            // Cut off in the middle.
+            // Cut in the middle.
             (r"[0-9a-f]{4,8}…", "UUID…"),
             (r"/tmp/\.tmp[A-Za-z0-9]+", "/DIR"),
             (r"hubproof \d+\.\d+\.\d+", "hubproof VERSION"),

@@ -1,5 +1,5 @@
-//! A simulated load run against a state machine of the reference server: a queue of timed events instead of sockets, timers
-//! and threads. Measured by the same recorder and ledger as real runs.
+//! A simulated load run against a state machine of the reference server: a queue of timed events instead of sockets,
+//! timers and threads. Measured by the same recorder and ledger as real runs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -185,12 +185,12 @@ pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> RunResults {
     run_and_cut(ready, travel, way, None)
 }
 
-/// Like [`run`]; at a time all connections are cut.
+/// Like [`run`], but cuts all connections at a given time.
 pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos>) -> RunResults {
     run_and(ready, travel, way, cut.map(|cut| (cut, Event::Cut)))
 }
 
-/// Like [`run`]; at a time the hub is killed, with all its state, and started again.
+/// Like [`run`], but kills the hub, with all its state, at a given time and starts it again.
 pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> RunResults {
     run_and(ready, travel, way, Some((kill, Event::Kill)))
 }
@@ -339,7 +339,7 @@ impl Virtual<'_> {
                 }
             }
             Event::Kill => {
-                // Its queued frames are lost, and the new hub makes other ids.
+                // The hub's queued frames are lost, and the new hub generates other ids.
                 self.machine = hub_of(&self.ready.protocol, 2, None);
                 self.ticked = None;
                 self.happens(Event::Cut);
@@ -454,7 +454,7 @@ impl Virtual<'_> {
         let mut out = Vec::new();
         self.machine.handle(Duration::from_nanos(self.now), input, &mut out);
         self.handle_output(out);
-        // One pending tick at a time, or a further one if it is earlier.
+        // One pending tick at a time, or another one if it is earlier.
         let next = self.machine.deadline();
         if let Some(deadline) = next
             && self.ticked.is_none_or(|ticked| deadline < ticked || ticked.as_nanos() as Nanos <= self.now)

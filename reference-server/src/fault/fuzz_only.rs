@@ -114,13 +114,13 @@ fn depth(text: &str) -> usize {
 pub enum Reaction {
     /// Every connection is cut, and further ones are refused with 503.
     Crash,
-    /// Nothing is sent any more, on any connection.
+    /// Nothing more is sent on any connection.
     Hang,
-    /// The replies go to all other connections as well.
+    /// The replies also go to all other connections.
     BroadcastReplies,
     /// The replies are not sent.
     DropReplies,
-    /// From now on the hub sends everything later by this time.
+    /// The hub delays all further outputs by this time.
     SlowDown(#[serde(deserialize_with = "time")] Duration),
     /// This member of the replies quotes the last message of other clients.
     QuoteOthers(#[serde(deserialize_with = "pointer")] Str),
@@ -128,12 +128,12 @@ pub enum Reaction {
     ReadAs(#[serde(deserialize_with = "pattern")] &'static Regex, #[serde(deserialize_with = "text")] Str),
     /// The first match of the pattern is read in lower case.
     ReadInSmallLetters(#[serde(deserialize_with = "pattern")] &'static Regex),
-    /// Nothing is sent any more on the connection that triggered the fault.
+    /// Nothing more is sent on the connection that triggered the fault.
     Mute,
 }
 
 impl Reaction {
-    /// Returns the text that is read in place of `text`, if the reaction replaces it.
+    /// Returns the text that is read instead of `text`, if the reaction replaces it.
     pub fn reads(self, text: &str) -> Option<String> {
         let read = match self {
             Reaction::ReadAs(pattern, instead) => pattern.replace(text, instead),

@@ -1,8 +1,8 @@
 //! Faults: named, deliberate ways in which a hub breaks its protocol, so that a harness can show that it detects them.
 //!
 //! All faults are in `faults/<protocol>.yaml`; this module has the types of that format and [`mod@parse`] reads it.
-//! Where possible a fault is data: a list of [`Change`]s that [`crate::fault::injector`] makes to the outputs of a correct
-//! machine. Where order, limits or state must be wrong, the machine itself checks for the fault's id
+//! If possible, a fault is data: a list of [`Change`]s that [`crate::fault::injector`] makes to the outputs of a
+//! correct machine. If order, limits or state must be wrong, the machine itself checks for the fault's id
 //! ([`Effect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients see.
 
 pub mod fuzz_only;
@@ -31,9 +31,9 @@ pub struct Fault {
     pub text: &'static str,
     /// The ids of all rules that the fault breaks.
     pub rules: &'static [&'static str],
-    /// Whether only some conversations show the fault: those with a repetition, a particular value, many clients.
+    /// Whether only some conversations show the fault, such as those with a particular value or with many clients.
     pub occasional: bool,
-    /// How the fault is implemented.
+    /// The implementation of the fault.
     pub effect: Effect,
 }
 
@@ -51,7 +51,7 @@ pub enum Effect {
 }
 
 impl Fault {
-    /// Whether only fuzzing triggers the fault: no scenario that keeps to the document, or violates it in the usual
+    /// Whether only fuzzing triggers the fault: no scenario that follows the document, or violates it in the usual
     /// ways, does.
     pub fn is_for_fuzzing(&self) -> bool {
         matches!(self.effect, Effect::FuzzOnly(_) | Effect::FuzzOnlyInside)
@@ -108,7 +108,7 @@ pub enum To {
     Any,
     /// The connection whose input caused the output.
     Initiator,
-    /// Any connection but the one whose input caused the output.
+    /// Any connection except the one whose input caused the output.
     Others,
 }
 
@@ -131,7 +131,7 @@ pub enum Act {
     Drop,
     /// The output is sent twice.
     Double,
-    /// The output is sent later by this time; later outputs overtake it.
+    /// The output is delayed by this time; later outputs overtake it.
     Delay(#[serde(deserialize_with = "time")] Duration),
     /// The output is sent after the next text to the same connection, or 200 ms later if none follows.
     Swap,
@@ -146,14 +146,15 @@ pub enum Act {
     Before(#[serde(deserialize_with = "text")] Str),
     /// The member becomes this JSON value. `*` in the pointer is every element.
     Set(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "json")] Str),
-    /// The member becomes a string of this many letters.
+    /// The member becomes a string of this length.
     Fill(#[serde(deserialize_with = "pointer")] Str, usize),
     /// The member is removed.
     Remove(#[serde(deserialize_with = "pointer")] Str),
-    /// The member changes its JSON type: a string becomes an array around it, any other value its JSON text as a string.
+    /// The member changes its JSON type: a string becomes an array around it, any other value its JSON text as a
+    /// string.
     Retype(#[serde(deserialize_with = "pointer")] Str),
-    /// The member changes its value, not its JSON type: a string gets one more letter in front, a number n becomes -n - 1,
-    /// booleans are negated, arrays and objects are emptied. `null` stays as it is.
+    /// The member changes its value, not its JSON type: a string gets one more letter in front, a number n becomes -n -
+    /// 1, booleans are negated, arrays and objects are emptied. `null` stays as it is.
     Alter(#[serde(deserialize_with = "pointer")] Str),
     /// The member is renamed, in the same object.
     Rename(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "text")] Str),
@@ -178,11 +179,11 @@ pub struct Change {
     pub to: To,
     /// Which of the matching outputs is changed.
     pub nth: Nth,
-    /// What is done to the output.
+    /// The change to the output.
     pub act: Act,
 }
 
-/// The outputs that a [`Change`] applies to; [`Selector::does`] adds what is done to them.
+/// The outputs that a [`Change`] applies to; [`Selector::does`] adds the act.
 #[derive(Debug, Clone, Copy)]
 pub struct Selector(Change);
 
@@ -193,13 +194,13 @@ pub const fn frame(conditions: &'static [Cond]) -> Selector {
 }
 
 impl Selector {
-    /// Only the n-th of the selected outputs, counted from 1 over the life of the hub.
+    /// Selects only the n-th matching output, counted from 1 over the life of the hub.
     pub const fn only(mut self, n: u64) -> Selector {
         self.0.nth = Nth::Only(n);
         self
     }
 
-    /// Adds what is done to the outputs.
+    /// Adds the act to make a change.
     pub const fn does(mut self, act: Act) -> Change {
         self.0.act = act;
         self.0
@@ -298,8 +299,8 @@ mod tests {
         let asked: BTreeSet<&str> = ids.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
         let done: BTreeSet<&str> = crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect();
         let unknown: Vec<_> = asked.difference(&done).collect();
-        assert_eq!(unknown, [&""; 0], "machines check for them, and faults/ has none with `by: code` of that name");
+        assert_eq!(unknown, [&""; 0], "machines check for ids that faults/ does not have with `by: code`");
         let unused: Vec<_> = done.difference(&asked).collect();
-        assert_eq!(unused, [&""; 0], "faults/ says `by: code`, and no machine checks for them");
+        assert_eq!(unused, [&""; 0], "faults/ has `by: code` for ids that no machine checks for");
     }
 }

@@ -19,7 +19,7 @@ use crate::fault::fuzz_only::{FuzzOnly, Reaction, Received};
 /// A text that lives as long as the process, as faults do. The alias keeps serde from borrowing it from the file.
 pub(crate) type Str = &'static str;
 
-/// A mistake in a file of faults.
+/// A mistake in a fault file.
 #[derive(Debug, thiserror::Error)]
 #[error("reference-server/faults/{protocol}.yaml:{line}: {problem}\n  help: {help}")]
 pub struct FaultFileError {
@@ -59,7 +59,7 @@ pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, Faul
     entries.into_iter().map(fault).collect()
 }
 
-/// What is wrong with one fault, and how to correct it.
+/// The mistake in one fault, and how to correct it.
 struct EntryError(String, String);
 
 /// The entries of a map, in its order, duplicate keys included.
@@ -81,7 +81,7 @@ struct Entry {
     by: Option<By>,
 }
 
-/// One of several changes of a fault: the outputs to change, and what is done to them.
+/// One of several changes of a fault: the outputs to change, and the act.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pair {
@@ -103,7 +103,7 @@ impl Entry {
         need(
             id.starts_with(&format!("{protocol}-")) && id.chars().all(small),
             format!("`{id}` cannot be the id of a fault of {protocol}"),
-            format!("begin it with `{protocol}-`, and use small letters, digits, hyphens and dots"),
+            format!("begin it with `{protocol}-`, and use lower-case letters, digits, hyphens and dots"),
         )?;
         need(
             self.text.ends_with('.'),
@@ -125,7 +125,7 @@ impl Entry {
                 own,
                 format!("`{id}` cannot break {rule}"),
                 format!(
-                    "name rules of {protocol}, which begin with `{prefix}-`, or rules of the fuzzer only (`FUZZ-`)"
+                    "name rules of {protocol}, which begin with `{prefix}-`, or only rules of the fuzzer (`FUZZ-`)"
                 ),
             )?;
             need(seen.insert(rule), format!("`{id}` breaks {rule} twice"), "name each rule once".into())?;
@@ -143,15 +143,15 @@ impl Entry {
             (None, None, None, None, None, Some(By::Code)) => Effect::Inside,
             _ => {
                 return Err(EntryError(
-                    format!("what `{id}` does is not clear"),
-                    "write `when` and `act`, or `changes`, or `received` and `then`, or `by: code`; one of these only"
+                    format!("the effect of `{id}` is not clear"),
+                    "write `when` and `act`, or `changes`, or `received` and `then`, or `by: code`; use only one"
                         .into(),
                 ));
             }
         };
         need(
             matches!(effect, Effect::Outside(_) | Effect::Inside) != fuzz,
-            format!("`{id}` breaks the wrong kind of rules for what it does"),
+            format!("`{id}` breaks the wrong kind of rules for its effect"),
             "`received` goes with rules of the fuzzer (`FUZZ-`), `when` and `changes` with rules of the protocol"
                 .into(),
         )?;
@@ -163,7 +163,7 @@ impl Entry {
                 {
                     return Err(EntryError(
                         format!("`{id}` sends a text that is not JSON: {error}"),
-                        "write JSON, or say `not-json` in the id where that is the fault".into(),
+                        "write JSON, or put `not-json` in the id if that is the fault".into(),
                     ));
                 }
             }
@@ -561,11 +561,11 @@ qi-four:
     #[case::mixed_rules("[FUZZ-SERVES-NEW]", "[FUZZ-SERVES-NEW, QI-001]", 7, "`qi-three` cannot break QI-001")]
     #[case::id_twice("qi-two", "qi-one", 5, "`qi-one` is there twice")]
     #[case::id_of_another("qi-two", "gator-two", 5, "begin it with `qi-`")]
-    #[case::id_with_capital("qi-two", "qi-Two", 5, "use small letters")]
+    #[case::id_with_capital("qi-two", "qi-Two", 5, "use lower-case letters")]
     #[case::no_full_stop("Two.", "Two", 5, "end it with a full stop")]
     #[case::no_text("text: \"Two.\", ", "", 6, "missing field `text`")]
-    #[case::nothing(", by: code", "", 5, "what `qi-two` does is not clear")]
-    #[case::two_ways("by: code", "by: code, act: drop", 5, "what `qi-two` does is not clear")]
+    #[case::nothing(", by: code", "", 5, "the effect of `qi-two` is not clear")]
+    #[case::two_ways("by: code", "by: code, act: drop", 5, "the effect of `qi-two` is not clear")]
     #[case::by_what("by: code", "by: magic", 6, "unknown variant `magic`")]
     #[case::not_json("{\"a\":1}", "{\"a\":", 10, "`qi-four` sends a text that is not JSON")]
     #[case::received_regex("'x+'", "'x('", 9, "`x(` is not a regular expression")]

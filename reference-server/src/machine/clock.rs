@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub struct Clock(u64);
 
 impl Clock {
-    /// The clock of a hub that started at this time; without one, now.
+    /// The clock of a hub that started at this time, or now if there is none.
     pub fn new(epoch_ms: Option<u64>) -> Clock {
         Clock(epoch_ms.unwrap_or_else(|| {
             // A system clock before 1970 shows as 1970.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub struct Ids(StdRng);
 
 impl Ids {
-    /// A stream of ids, the same for the same seed; without a seed, random bytes of the operating system seed it.
+    /// A stream of ids, the same for the same seed; without a seed, the operating system's random numbers seed it.
     pub fn new(seed: Option<u64>) -> Ids {
         Ids(match seed {
             Some(seed) => StdRng::seed_from_u64(seed),

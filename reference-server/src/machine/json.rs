@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// The members of a JSON object, in order, each as its raw text. Of a name that occurs twice the last wins.
+/// The members of a JSON object, in order, each as its raw text. If a name occurs twice, the last one wins.
 pub type Members<'a> = IndexMap<String, &'a RawValue>;
 
 /// Splits a JSON object into its members.

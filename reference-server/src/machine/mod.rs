@@ -21,17 +21,17 @@ pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// A connection of a hub. Numbers rise in the order of arrival and are never reused.
 pub type Conn = u64;
 
-/// The first number of outgoing connections, which the machine assigns itself, each once, with [`Output::Connect`].
+/// The first number of outgoing connections, each of which the machine assigns once, with [`Output::Connect`].
 pub const OUTGOING: Conn = 1 << 63;
 
-/// The upgrade request of a connection, as far as protocols look at it.
+/// The upgrade request of a connection, as far as protocols need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
-    /// The path without the query, `/` when nothing was given.
+    /// The path without the query, `/` by default.
     pub path: String,
     /// The query, percent-decoded, in order.
     pub query: Vec<(String, String)>,
-    /// Header names in lower case, in order; values that are not text are left out.
+    /// Header names in lower case, in order; values that are not text are omitted.
     pub headers: Vec<(String, String)>,
     /// The client's offer in `Sec-WebSocket-Protocol`, in its order.
     pub subprotocols: Vec<String>,
@@ -160,6 +160,6 @@ pub trait Machine: Send {
         Err(EventError::Unsupported)
     }
 
-    /// Appends what the protocol sends when its hub shuts down. The caller then closes all connections with 1001.
+    /// Appends the protocol's messages for a shutdown of the hub. The caller then closes all connections with 1001.
     fn shutdown(&mut self, _now: Duration, _out: &mut Vec<Output>) {}
 }

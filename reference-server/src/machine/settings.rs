@@ -1,6 +1,6 @@
 //! Settings: one TOML table per protocol, with the documented values as defaults.
 //!
-//! Each machine has a settings struct of its own, which refuses unknown keys, so a misspelt key is an error.
+//! Each machine has its own settings struct, which refuses unknown keys, so a misspelt key is an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +40,7 @@ pub fn parse_file(text: &str) -> Result<SettingsFile, SettingsError> {
         .map(|(protocol, value)| match value {
             Value::Table(table) => Ok((protocol, Settings(table))),
             _ => Err(SettingsError::File(format!(
-                "top-level key {protocol:?} is no table; settings stand under their protocol, such as [concierge]"
+                "top-level key {protocol:?} is not a table; put settings under their protocol, for example [concierge]"
             ))),
         })
         .collect()
@@ -50,7 +50,7 @@ impl Settings {
     /// Sets one key (dots descend into tables). The value is TOML if it parses as TOML, otherwise a string.
     ///
     /// # Errors
-    /// [`SettingsError::Path`] when a part of the key is already a plain value.
+    /// [`SettingsError::Path`] if a part of the key is already a plain value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingsError> {
         let value = format!("value = {value}")
             .parse::<Table>()
@@ -112,7 +112,7 @@ impl fmt::Debug for Settings {
 pub(crate) fn version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
     let text = String::deserialize(deserializer)?;
     semver::Version::parse(&text)
-        .map_err(|error| serde::de::Error::custom(format!("version {text:?} is no semantic version: {error}")))
+        .map_err(|error| serde::de::Error::custom(format!("version {text:?} is not a semantic version: {error}")))
 }
 
 /// Reads a time given in milliseconds.

@@ -1,6 +1,6 @@
-//! Every fault that is not `occasional` shows: in one long conversation per protocol, a hub with the fault sends something
-//! else than a correct one. Occasional faults need particular conversations, which the harness's scenarios have. A machine
-//! with a fault must not panic either.
+//! Every fault that is not `occasional` shows: in one long conversation per protocol, a hub with the fault sends other
+//! outputs than a correct one. Occasional faults need particular conversations, which the harness's scenarios have. A
+//! machine with a fault must not panic either.
 
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ fn every_fault_changes_what_the_hub_sends() {
     assert_eq!(hidden, [""; 0], "these change nothing; add `occasional: true` if the conversation cannot show them");
 }
 
-/// The effect of faults that are not plainly visible from a change.
+/// The effect of faults that do not show clearly as a change.
 #[rstest]
 #[case("concierge-timeout-late", "15010 19 close 4004")]
 #[case("concierge-timeout-early", "2010 19 close 4004")]

@@ -22,7 +22,7 @@ struct Protocol {
     build: Build,
     /// The prefix of the ids of the protocol's rules.
     rules: &'static str,
-    /// The text of the protocol's file of faults.
+    /// The text of the protocol's fault file.
     file: &'static str,
     faults: OnceLock<Vec<Fault>>,
 }
@@ -81,7 +81,7 @@ pub fn faults() -> impl Iterator<Item = &'static Fault> {
 /// A machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    #[error("there is no protocol {0:?}; the reference hub speaks {names}", names = protocols().join(", "))]
+    #[error("there is no protocol {0:?}; the reference server speaks {names}", names = protocols().join(", "))]
     UnknownProtocol(String),
     #[error("{protocol} has no fault {id:?}{hint}", hint = hint(protocol, id))]
     UnknownFault { protocol: &'static str, id: String },
@@ -92,7 +92,7 @@ pub enum MachineError {
 fn hint(protocol: &str, id: &str) -> String {
     match faults().find(|fault| fault.id == id) {
         Some(fault) => format!(": it belongs to {}", fault.protocol),
-        None => format!("; --list-faults shows all {} of them", faults().filter(|f| f.protocol == protocol).count()),
+        None => format!("; --list-faults lists all {} of them", faults().filter(|f| f.protocol == protocol).count()),
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn pass(
     mutator: Arc<FrameMutator>,
     observer: Option<Observer>,
 ) {
-    // Without Nagle's algorithm small frames are sent at once; an error shows on the next write.
+    // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
     let Ok((request, rest)) = upgrade::request(&mut client).await else { return };
     let connected = timeout(CONNECT_TIME, connect(&hub, peer)).await;
@@ -53,12 +53,12 @@ pub(super) async fn pass(
     texts.arrive(&rest);
     let seen = observer.as_ref().map(|observer| (texts, observer));
     if server.write_all(&first).await.is_ok() && converse(&mut client, server, &mutator, seen).await.is_err() {
-        // A reset on one side is a reset on the other.
+        // A reset on one side becomes a reset on the other.
         let _ = client.set_zero_linger();
     }
 }
 
-/// Connects to the hub; on the same machine from the client's own address, for hubs that limit connections per address.
+/// Connects to the hub; on the same machine, from the client's address, since hubs may limit connections per address.
 async fn connect(hub: &Hub, peer: SocketAddr) -> io::Result<Box<dyn Wire>> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for addr in tokio::net::lookup_host((hub.host.as_str(), hub.port)).await? {
@@ -250,7 +250,7 @@ impl Late {
         self.frames.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Keeps a frame and returns `true`, unless too many are kept already: then it is sent at once.
+    /// Keeps a frame and returns `true`, unless too many are kept already; then the frame is sent at once.
     fn keep(&mut self, due: Instant, swapped: bool, raw: Vec<u8>, out: &mut Vec<u8>) -> bool {
         if self.frames.len() >= MAX_LATE.0 || self.bytes + raw.len() > MAX_LATE.1 {
             out.extend(raw);
@@ -268,7 +268,7 @@ impl Late {
         keys.iter().filter_map(|key| self.take(key)).collect()
     }
 
-    /// Appends the frames that are due by the time `by`, or all frames without a time.
+    /// Appends the frames that are due by `by`, or all frames if there is no time.
     fn release(&mut self, by: Option<Instant>, out: &mut Vec<u8>) {
         while let Some((due, order)) = self.frames.first_key_value().map(|(key, _)| *key) {
             if by.is_some_and(|by| by < due) {

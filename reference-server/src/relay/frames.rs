@@ -1,5 +1,5 @@
-//! Finds text messages in the bytes that a hub or a client sends. All other bytes pass unchanged: control frames, binary messages, long
-//! messages, and everything after an invalid frame.
+//! Finds text messages in the bytes that a hub or a client sends. All other bytes pass unchanged: control frames,
+//! binary messages, long messages, and everything after an invalid frame.
 
 use std::io::Cursor;
 
@@ -32,9 +32,9 @@ pub(super) struct Texts {
     passing: u64,
     /// Whether the rest of the current message passes unchanged.
     unread: bool,
-    /// Whether an invalid frame came, after which all bytes pass unchanged.
+    /// Whether an invalid frame has arrived, after which all bytes pass unchanged.
     blind: bool,
-    /// Whether frames must be masked: those of clients.
+    /// Whether frames must be masked, as those of clients are.
     masked: bool,
 }
 
@@ -45,7 +45,7 @@ struct Partial {
 }
 
 impl Texts {
-    /// Creates a parser of what a client sends.
+    /// Creates a parser of a client's bytes.
     pub fn of_client() -> Self {
         Self { masked: true, ..Self::default() }
     }
@@ -57,7 +57,7 @@ impl Texts {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Returns the bytes that were not returned yet, at the end of the stream.
+    /// Returns the bytes not returned yet; called at the end of the stream.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = self.partial.take().unwrap_or_default().raw;
         rest.append(&mut self.take(self.bytes.len() - self.done));
@@ -93,7 +93,7 @@ impl Texts {
             let plain = header.mask.is_some() == self.masked && !(header.rsv1 || header.rsv2 || header.rsv3);
             let kept = usize::try_from(length).ok().filter(|length| plain && held + length <= MAX_TEXT);
             let Some(length) = kept else {
-                // This frame passes unchanged, and with it the kept fragments of its message.
+                // This frame passes unchanged, together with the kept fragments of its message.
                 self.passing = length;
                 let mut raw = self.partial.take().unwrap_or_default().raw;
                 raw.append(&mut self.take(head));
@@ -184,7 +184,7 @@ mod tests {
         Piece::Text { text: text.to_owned(), raw: raw.to_vec() }
     }
 
-    /// However the bytes are cut, the pieces are the same and no byte is lost.
+    /// The pieces are the same however the bytes are cut, and no byte is lost.
     #[rstest]
     #[case::text(&[of(0x81, b"a"), of(0x81, b"b")], &[text("a", b"\x81\x01a"), text("b", b"\x81\x01b")])]
     #[case::fragments(
@@ -212,7 +212,7 @@ mod tests {
         assert!(texts.rest().is_empty());
     }
 
-    /// The mask begins anew in each frame, and frames without one are not of a client.
+    /// Every frame restarts the mask, and frames without one are not from a client.
     #[rstest]
     fn texts_of_clients_are_unmasked(#[values(1, 4, 100)] at_a_time: usize) {
         let bytes = b"\x01\x82\x01\x02\x03\x04`\x60\x80\x83\x01\x01\x01\x01bcd\x81\x01x";

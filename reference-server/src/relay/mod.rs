@@ -1,8 +1,8 @@
-//! A relay between clients and any hub, which changes one thing in what the hub sends and passes on everything else.
+//! A relay between clients and any hub: it changes one thing in the hub's messages and passes on everything else.
 //!
-//! Instead it may only observe: every text message of either side, as `hubproof record` writes them.
+//! It can also only observe every text message of either side, for `hubproof record`.
 //!
-//! It passes on bytes, not messages: what it does not change arrives as it was sent, including fragments, pings and close
+//! It passes on bytes, not messages: everything else arrives as it was sent, including fragments, pings and close
 //! codes. [`mutation`] has the possible changes, [`upgrade`] and [`frames`] parse the bytes, [`connection`] handles one
 //! connection.
 
@@ -32,13 +32,13 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 /// The configuration of a relay.
 #[derive(Debug)]
 pub struct RelayConfig {
-    /// The hub that is relayed.
+    /// The hub.
     pub hub: Hub,
-    /// The address at which the relay listens; port 0 takes a free one.
+    /// The address at which the relay listens; port 0 chooses a free one.
     pub listen: SocketAddr,
-    /// The change to what the hub sends, if any.
+    /// The change to the hub's messages, if any.
     pub change: Option<Change>,
-    /// Receives all text messages as they were sent. The relay waits for a full channel, and not for a closed one.
+    /// Receives all text messages as they were sent. The relay waits if the channel is full, but not if it is closed.
     pub observer: Option<mpsc::Sender<PassedText>>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Observer {
 impl Observer {
     pub(crate) async fn see(&self, to_hub: bool, text: String) {
         let passed = PassedText { time: SystemTime::now(), connection: self.connection, to_hub, text };
-        // An observer that has ended misses what follows.
+        // An observer that has ended misses all further messages.
         let _ = self.channel.send(passed).await;
     }
 }
@@ -99,13 +99,13 @@ impl Hub {
             Some("ws") => (80, None),
             Some("wss") => (
                 443,
-                Some(tls().ok_or_else(|| wrong("wss:// needs trusted certificates, and none were given".to_owned()))?),
+                Some(tls().ok_or_else(|| wrong("wss:// needs trusted certificates, but none were given".to_owned()))?),
             ),
             _ => return Err(wrong("it does not begin with ws:// or wss://".to_owned())),
         };
         let authority = uri.authority().ok_or_else(|| wrong("it has no host".to_owned()))?;
         if uri.query().is_some() {
-            return Err(wrong("a query belongs to the request of the client".to_owned()));
+            return Err(wrong("a query belongs to the client's request".to_owned()));
         }
         Ok(Hub {
             authority: authority.as_str().to_owned(),
@@ -147,7 +147,7 @@ impl Relay {
     }
 }
 
-/// Starts a relay; once it returns, clients can connect.
+/// Starts a relay; once this returns, clients can connect.
 ///
 /// # Errors
 /// [`Error::Listen`].

@@ -15,7 +15,7 @@ pub const DELAY: Duration = Duration::from_secs(1);
 pub struct Message {
     /// The message's name.
     pub name: String,
-    /// The conditions that this message alone meets. They are constants, as those of faults: the caller leaks them.
+    /// The conditions that only this message meets. They are constants, like those of faults: the caller leaks them.
     pub when: &'static [Cond],
     /// The facts about the message's members.
     pub facts: Vec<Fact>,
@@ -68,7 +68,7 @@ pub enum Kind {
     Delay,
     /// A frame and the next one to the same client are swapped.
     Reorder,
-    /// A member that is required or an echoed id is removed.
+    /// A required member or an echoed id is removed.
     Remove,
     /// A member with a property changes its JSON type.
     Retype,
@@ -94,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// Whether such a change makes a hub break its document. Delayed or reordered frames may still be right.
+    /// Whether such a change makes a hub violate its document. Delayed or reordered frames may still be right.
     pub fn corrupts(self) -> bool {
         !matches!(self, Kind::Delay | Kind::Reorder)
     }
@@ -115,11 +115,11 @@ pub struct Mutation {
     pub kind: Kind,
     /// The message that the change applies to.
     pub message: String,
-    /// The member that is changed, if the change is about a member.
+    /// The changed member, if the change is about a member.
     pub member: Option<String>,
     /// The property of the changed member.
     pub of: Option<Property>,
-    /// Whether the document requires what the change violates, in a frame that can still be recognised.
+    /// Whether the change violates a requirement of the document, in a frame that can still be recognised.
     pub must: bool,
     /// The only frame that is changed, counted from 1 over the life of the hub; without a number, all frames.
     pub nth: Option<u64>,
@@ -132,7 +132,7 @@ impl Mutation {
         Mutation { nth: Some(nth), ..self.clone() }
     }
 
-    /// Returns the change to make. It leaks its few bytes, as faults do.
+    /// Returns the change to make. It leaks a few bytes, as faults do.
     pub fn change(&self) -> Change {
         let member = || &*self.member.clone().unwrap_or_default().leak();
         let act = match self.kind {
@@ -159,8 +159,8 @@ impl fmt::Display for Mutation {
     }
 }
 
-/// Computes every change that the facts allow, in the order of the messages. A frame is dropped or doubled each time, or
-/// only the first or the second time: a hub may be wrong once only.
+/// Computes every change that the facts allow, in the order of the messages. A frame is dropped or doubled each time,
+/// or only the first or the second time, since a hub may be wrong only once.
 pub fn changes(messages: &[Message]) -> Vec<Mutation> {
     let mut all = Vec::new();
     for message in messages {

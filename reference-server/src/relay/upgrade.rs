@@ -1,4 +1,4 @@
-//! The head of the upgrade request, which is passed on for the hub's host, without compression, otherwise unchanged.
+//! The head of the upgrade request, passed on with the hub's host and without compression, otherwise unchanged.
 
 use std::io;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const MAX_HEAD: usize = 64 * 1024;
 /// How long a client may take to send its request.
 pub(super) const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// Reads up to the empty line, and returns the head and the bytes after it. If the stream ends before, or the head is
+/// Reads up to the empty line, and returns the head and the bytes after it. If the stream ends earlier, or the head is
 /// too long, the head is empty and all bytes are the rest.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::new();
@@ -32,7 +32,7 @@ pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result
     timeout(REQUEST_TIME, read(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// Rewrites a request for another host and below another path, without the offer of compression.
+/// Rewrites a request for another host and a path prefix, without the offer of compression.
 pub(super) fn redirected(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + path.len());
     for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {

@@ -1,4 +1,4 @@
-//! The admin side: health, state and events over HTTP, on a port of its own (README.md).
+//! The admin side: health, state and events over HTTP, on its own port (README.md).
 //!
 //! Errors are `{"error": "..."}` with a matching status.
 
@@ -24,9 +24,9 @@ use crate::server::hub::{Hub, ShutDownError};
 
 /// The largest event in bytes.
 const MAX_EVENT: usize = 1 << 20;
-/// How many admin connections there may be at once.
+/// The largest number of concurrent admin connections.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a request may take to be received.
+/// How long a client may take to send a request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// The hubs by name.
@@ -50,7 +50,7 @@ pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutd
                 let hubs = hubs.clone();
                 connections.spawn(async move {
                     let service = service_fn(|request| respond(request, &hubs));
-                    // A client that does not wait for the answer is no error.
+                    // A client that does not wait for the answer is not an error.
                     let _ = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(REQUEST_TIME)
@@ -96,7 +96,7 @@ async fn route(request: Request<Incoming>, hubs: &Hubs) -> Result<Value, Answer>
         (_, ["events", _]) => Err(wrong_method("POST")),
         _ => Err(refusal(
             StatusCode::NOT_FOUND,
-            "there is GET /health, GET /state, GET /state/NAME and POST /events/NAME",
+            "unknown path; the paths are GET /health, GET /state, GET /state/NAME and POST /events/NAME",
         )),
     }
 }
@@ -106,14 +106,14 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
 }
 
 fn wrong_method(right: &str) -> Answer {
-    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {right}"))
+    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this path requires {right}"))
 }
 
 fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a Hub, Answer> {
     hubs.iter().find(|(known, _)| known == name).map(|(_, hub)| &**hub).ok_or_else(|| {
         let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
         let shown: String = name.chars().take(64).collect();
-        refusal(StatusCode::NOT_FOUND, format!("there is no hub {shown:?}; there is {}", names.join(", ")))
+        refusal(StatusCode::NOT_FOUND, format!("there is no hub {shown:?}; the hubs are {}", names.join(", ")))
     })
 }
 
@@ -134,7 +134,7 @@ fn event(hub: &Hub, event: &Value) -> Result<Value, Answer> {
 async fn body(request: Request<Incoming>) -> Result<Value, Answer> {
     let body = timeout(REQUEST_TIME, Limited::new(request.into_body(), MAX_EVENT).collect())
         .await
-        .map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the event did not come in time"))?
+        .map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the event did not arrive in time"))?
         .map_err(|error| {
             refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {MAX_EVENT} bytes: {error}"))
         })?;

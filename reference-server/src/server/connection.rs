@@ -1,7 +1,7 @@
 //! One connection: the upgrade request (hyper), then frames (tungstenite), until one side ends it.
 //!
-//! One task does both directions. While it waits for a slow peer to receive, it does not read: a client that sends
-//! without reading is slowed down by its own socket, and a client that does not read what others send it is
+//! One task handles both directions. While it waits for a slow peer to receive, it does not read: a client that sends
+//! without reading is slowed down by its own socket, and a client that does not read its messages is
 //! disconnected when its [`Outbox`] is full. The machine never waits for a client.
 
 use std::collections::VecDeque;
@@ -40,15 +40,15 @@ use crate::server::outbox::{CutError, Item, Outbox};
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
-/// How long a closing handshake may take, and how long bytes of the peer are read after a close: unread bytes would
+/// How long a closing handshake may take, and how long to read the peer's bytes after a close: unread bytes would
 /// make the kernel reset the connection, and the peer could lose the close frame.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// The longest head of an upgrade request in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// How many messages of a connection are read before the answers are sent.
+/// How many messages of a connection to read before sending the answers.
 const MAX_READS: usize = 32;
 
-/// What connections share with their hub.
+/// The state that connections share with their hub.
 #[derive(Clone)]
 pub struct ConnectionContext {
     /// The name of the protocol, for error messages.
@@ -370,7 +370,7 @@ fn ending(error: Error) -> End {
     }
 }
 
-/// Ends the connection: the closing handshake, and the rest of what the peer sends.
+/// Ends the connection: does the closing handshake and reads the rest of the peer's bytes.
 async fn finish<S>(mut ws: WebSocketStream<S>, end: End, outbox: &Outbox)
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,8 +1,8 @@
 //! A machine and its connections, shared by all tasks.
 //!
-//! The task that reads a message passes it to the machine itself, without a queue or another task in between, so that all
-//! cores read, parse and write frames. Only the machine's step is exclusive, under a lock: its outputs go into outboxes,
-//! whose tasks are woken once the lock is free.
+//! The task that reads a message passes it to the machine itself, without a queue or another task in between, so that
+//! all cores read, parse and write frames. Only the machine's step is exclusive, under a lock: its outputs go into
+//! outboxes, whose tasks are woken once the lock is free.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -122,8 +122,8 @@ impl Hub {
         }
     }
 
-    /// Shuts the machine down and closes all connections. Returns their outboxes, to [cut](Outbox::cut) those that do not
-    /// end in time.
+    /// Shuts the machine down and closes all connections. Returns their outboxes, to [cut](Outbox::cut) those that do
+    /// not end in time.
     pub fn shut_down(&self) -> Vec<Arc<Outbox>> {
         let open = self.with(|state, now| {
             let listening: Vec<_> = state.outboxes.values().cloned().collect();
@@ -193,7 +193,7 @@ impl State {
                             Ok(()) => drop(self.outboxes.insert(conn, outbox)),
                             Err(_) => lost.push_back(Input::ConnectFailed {
                                 conn,
-                                reason: "too many connections are being made".to_owned(),
+                                reason: "too many outgoing connections are pending".to_owned(),
                             }),
                         }
                         continue;

@@ -1,5 +1,5 @@
-//! The bounded queue of outputs of one connection: filled in a step of the machine, which never waits, emptied by the
-//! connection's task, which waits for its peer. A peer that does not read is cut off.
+//! The bounded queue of one connection's outputs, filled by a step of the machine, which never waits, and emptied by
+//! the connection's task, which waits for its peer. A peer that does not read is cut off.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -57,7 +57,7 @@ impl Outbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an item and returns the task to wake, if one waits. If the queue is full the item is dropped.
+    /// Adds an item and returns the task to wake, if one waits. If the queue is full, the item is dropped.
     pub fn push(&self, item: Item) -> Result<Option<Waker>, OverflowError> {
         let mut waiting = self.waiting();
         let bytes = match &item {

@@ -21,7 +21,7 @@ use crate::server::tls::{SelfSigned, Tls, TlsError};
 use crate::server::{admin, websocket_io};
 use crate::{MachineError, Settings};
 
-/// The backlog of a listener, for thousands of connections within a second: a client that finds it full retries only
+/// The backlog of a listener, for thousands of connections per second: a client that finds it full retries only
 /// after a second. The system may allow fewer.
 const BACKLOG: u32 = 8192;
 /// How long a TLS handshake may take.
@@ -39,7 +39,7 @@ pub const MAX_CONNECTIONS: usize = 50_000;
 #[derive(Debug, Clone)]
 pub struct HubConfig {
     pub protocol: String,
-    /// The address at which the hub listens; port 0 takes a free one.
+    /// The address at which the hub listens; port 0 chooses a free one.
     pub listen: SocketAddr,
     /// The settings of the hub's protocol.
     pub settings: Settings,
@@ -71,7 +71,7 @@ impl HubConfig {
 /// The configuration of a server.
 #[derive(Debug, Clone, Default)]
 pub struct ServeConfig {
-    /// The hubs, each on a port of its own. One protocol may appear several times.
+    /// The hubs, each on its own port. One protocol may appear several times.
     pub hubs: Vec<HubConfig>,
     /// Where the admin side listens, if anywhere.
     pub admin: Option<SocketAddr>,
@@ -141,7 +141,7 @@ impl Running {
 /// Uses no global state, so it can be called many times in one process.
 ///
 /// # Errors
-/// [`Error`]; then nothing runs.
+/// [`Error`]; nothing runs then.
 pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
     let (shutdown, down) = watch::channel(());
     let down = Shutdown(down);
@@ -181,7 +181,7 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
         Some(addr) => Some(listen(addr).await?),
         None => None,
     };
-    // Nothing can fail from here on.
+    // From here on, nothing can fail.
     let mut tasks = JoinSet::new();
     for (listener, tls, context, calls, max_connections) in starts {
         tasks.spawn(attend_all(listener, tls, context, calls, max_connections));
@@ -196,7 +196,7 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
 pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let bound = async {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // As the standard library does it: on Windows it would let two hubs share a port.
+        // As in the standard library: on Windows this would let two hubs share a port.
         #[cfg(not(windows))]
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
@@ -222,7 +222,7 @@ async fn attend_all(
         () = context.hub.keep_time() => {}
     }
     let listening = context.hub.shut_down();
-    // Slow connections have some time to send their last messages.
+    // Slow connections get some time to send their last messages.
     let all = async { while connections.join_next().await.is_some() {} };
     if timeout(SHUTDOWN_TIME, all).await.is_err() {
         for outbox in listening {
@@ -253,7 +253,7 @@ async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= max_connections => {}
                 Ok((stream, peer)) => {
-                    // Without Nagle's algorithm small frames are sent at once; an error shows on the next write.
+                    // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
                     let _ = stream.set_nodelay(true);
                     match tls.clone() {
                         None => connections.spawn(attend(stream, peer, next, context.clone())),

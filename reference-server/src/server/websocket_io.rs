@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::protocols::websocket::Session;
 use crate::server::Shutdown;
 
-/// How long bytes of the peer are read after the end: unread bytes would make the kernel reset the connection, and the
+/// How long to read the peer's bytes after the end: unread bytes would make the kernel reset the connection, and the
 /// peer could lose the last frames.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// How long a peer may take to send its upgrade request.
@@ -38,7 +38,7 @@ where
         }
         out.clear();
     }
-    // A peer that has disconnected is no error.
+    // A peer that has disconnected is not an error.
     let _ = stream.shutdown().await;
     let _ = timeout(CLOSING_TIME, async { while let Ok(1..) = stream.read(&mut buffer).await {} }).await;
 }

@@ -93,7 +93,7 @@ async fn closed(client: &mut Client) -> u16 {
     code
 }
 
-/// An HTTP exchange: status and body.
+/// Makes an HTTP request and returns status and body.
 async fn http(url: &str, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(url.split("//").nth(1).unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -114,7 +114,7 @@ async fn admin(running: &Running, method: &str, path: &str, body: &str) -> (u16,
 
 #[tokio::test]
 async fn all_protocols_are_served_and_shut_down() {
-    // An address that no other test uses, so that no test takes the port when it is free again.
+    // An address that no other test uses, so that no test takes the port once it is free again.
     let ip = if cfg!(target_os = "linux") { [127, 0, 0, 7] } else { [127, 0, 0, 1] };
     let listen = SocketAddr::from((ip, 0));
     let hubs = hubproof_reference::protocols().iter().map(|name| HubConfig { listen, ..HubConfig::new(*name) });
@@ -140,7 +140,7 @@ async fn all_protocols_are_served_and_shut_down() {
     timeout(Duration::from_secs(5), running.shutdown()).await.expect("shutdown ends");
     assert!(codes.await.unwrap().iter().all(|code| *code == 1001));
     if cfg!(target_os = "linux") {
-        // A child process that another test starts holds this process's sockets for a moment.
+        // A child process started by another test holds this process's sockets for a moment.
         let refused = async { while TcpStream::connect(addr).await.is_ok() {} };
         timeout(Duration::from_secs(10), refused).await.expect("the port is closed");
     }
@@ -178,7 +178,7 @@ async fn the_admin_side_distinguishes_hubs() {
 
 #[rstest]
 #[case("GET", "/nothing", "", 404, "GET /health")]
-#[case("GET", "/state/gator", "", 404, "there is qi")]
+#[case("GET", "/state/gator", "", 404, "the hubs are qi")]
 #[case("POST", "/state", "", 405, "GET")]
 #[case("GET", "/events/qi", "", 405, "POST")]
 #[case("POST", "/events/qi", "{}", 404, "no events")]
@@ -241,7 +241,7 @@ fn frame(opcode: u8, payload: &'static [u8]) -> Message {
     Message::Frame(Frame::from_payload(header, payload.into()))
 }
 
-/// emprops announces its end, by an event or at shutdown; and its limit is the protocol's, not the socket's.
+/// emprops announces its end, by an event or at shutdown, and applies the protocol's message limit, not the socket's.
 #[rstest]
 #[case::event(true)]
 #[case::shutdown(false)]
@@ -411,9 +411,9 @@ fn the_program_prints_addresses_and_ends_on_signals(#[case] signal: &str) {
 }
 
 #[rstest]
-#[case(&["nothing"], "there is no protocol \"nothing\"; the reference hub speaks qi, concierge")]
+#[case(&["nothing"], "there is no protocol \"nothing\"; the reference server speaks qi, concierge")]
 #[case(&["qi", "qi"], "qi is named twice")]
-#[case(&["--set", "qi.version=one"], "settings of qi: version \"one\" is no semantic version")]
+#[case(&["--set", "qi.version=one"], "settings of qi: version \"one\" is not a semantic version")]
 #[case(&["--set", "gateway.version=one"], "there is no protocol \"gateway\"")]
 #[case(&["--set", "version"], "is not KEY=VALUE")]
 #[case(&["--fault", "qi-nothing"], "there is no fault \"qi-nothing\"")]

@@ -85,7 +85,7 @@ async fn a_missing_parent_is_harmless() {
     let hub = hub(&[]).await;
     event(&hub, json!({ "connect_up": { "url": format!("ws://{free}") } })).await;
     until(&hub, "/parents", json!([])).await;
-    // One that never answers must not keep the hub from shutting down.
+    // A parent that never answers must not keep the hub from shutting down.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     event(&hub, json!({ "connect_up": { "url": format!("ws://{}", silent.local_addr().unwrap()) } })).await;
     let mut task = connect(&hub, "/").await;

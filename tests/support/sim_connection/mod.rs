@@ -1,5 +1,6 @@
-//! A simulated connection between a conversation and a state machine of the reference server: a queue and a simulated clock
-//! instead of sockets, timers and threads. Deterministic, and fast enough to play every scenario against every fault.
+//! A simulated connection between a conversation and a state machine of the reference server: a queue and a simulated
+//! clock instead of sockets, timers and threads. Deterministic, and fast enough to play every scenario against every
+//! fault.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -83,7 +84,7 @@ impl Protocol {
         Self { sources, pack, scenarios, setups, habit: websocket::Habit::None, targets, hooks: target.hooks }
     }
 
-    /// Returns the settings of the first instance that meets the needs of a scenario; else of the first instance.
+    /// Returns the settings of the first instance that meets the needs of a scenario; otherwise of the first instance.
     pub fn settings(&self, program: &Program) -> BTreeMap<String, Value> {
         self.targets[self.instance(program).unwrap_or(0)].settings.clone()
     }
@@ -111,7 +112,7 @@ impl Protocol {
         self.play_on(program, fault, &|machine| machine, Manner::default())
     }
 
-    /// Like [`Self::play`], with a wrapper around the machine, and a manner of sending frames.
+    /// Like [`Self::play`], with a wrapper around the machine and a way of sending frames.
     pub fn play_on(
         &self,
         program: &Arc<Program>,
@@ -166,7 +167,7 @@ pub fn config(settings: BTreeMap<String, Value>) -> Config {
     }
 }
 
-/// How a hub sends frames, where RFC 6455 leaves it open.
+/// How a hub sends frames where RFC 6455 leaves a choice.
 #[derive(Clone, Copy, Default)]
 pub struct Manner {
     /// A ping is sent before every message.
@@ -232,7 +233,7 @@ const ACCEPTED: u32 = 1 << 20;
 struct Connection {
     conn: machine::Conn,
     open: bool,
-    /// Frames of a message that is not complete yet.
+    /// Frames of an incomplete message.
     partial: Option<(bool, Vec<u8>, u32)>,
     /// Frames received while the actor does not read.
     held: Option<Vec<Received>>,
@@ -272,7 +273,7 @@ impl Wire {
                     }
                     ToMachine::Event { call, event } => {
                         let answer = self.machine.event(self.now, &event, &mut out).map_err(|error| error.to_string());
-                        // Frames may overtake the hook's answer, so let them.
+                        // Frames may overtake the hook's answer, so allow that.
                         out.into_iter().for_each(|output| self.handle_output(output));
                         self.to_conversation.push_back(Input::HookAnswer { call, answer });
                     }
@@ -292,7 +293,7 @@ impl Wire {
     /// Advances the clock to the next deadline: nothing is queued.
     fn wait(&mut self) {
         let next = [self.conversation.deadline(), self.machine.deadline()].into_iter().flatten().min();
-        self.now = self.now.max(next.expect("something is waited for"));
+        self.now = self.now.max(next.expect("there is a deadline"));
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.ask(machine::Input::Tick);
         }

@@ -1,5 +1,6 @@
-//! A simulated connection to the hub of the WebSocket protocol itself, on bytes: the harness's upgrade and codec on one side,
-//! the hub's on the other, with a queue instead of sockets, so that faults in framing are deterministic and fast too.
+//! A simulated connection to the hub of the WebSocket protocol itself, on bytes: the harness's upgrade and codec on one
+//! side, the hub's on the other, with a queue instead of sockets, so that faults in framing are deterministic and fast,
+//! too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,16 +19,16 @@ const MOST_TURNS: usize = 100_000;
 const KEYS: [&str; 3] = ["MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA==", "YWFhYWFhYWFhYWFhYWFhYQ=="];
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// Behaviour that RFC 6455 permits and the reference hub does not have.
+/// Behaviour that RFC 6455 permits but the reference hub does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Habit {
     #[default]
     None,
     /// Sends continuously: messages, also fragmented, with pings between them, and unsolicited pongs.
     Chatty,
-    /// Closes every connection at once, with a code of its own.
+    /// Closes every connection at once, with an application-specific code.
     SendsAway,
-    /// Closes on every message, with a code of its own.
+    /// Closes on every message, with an application-specific code.
     DislikesMessages,
     /// Cuts the connection on every message.
     CutsOnMessages,
@@ -52,7 +53,7 @@ struct Wire<'a> {
     connections: BTreeMap<u32, Connection>,
 }
 
-/// One connection, both ends of it.
+/// Both ends of one connection.
 struct Connection {
     session: Session,
     decoder: Decoder,
@@ -73,7 +74,7 @@ impl Wire<'_> {
                 return self.conversation.into_report();
             } else {
                 // Nothing is queued: advance the clock to the next deadline.
-                self.now = self.now.max(self.conversation.deadline().expect("something is waited for"));
+                self.now = self.now.max(self.conversation.deadline().expect("the conversation has a deadline"));
                 self.inputs.push_back(Input::Tick);
             }
         }
@@ -88,7 +89,7 @@ impl Wire<'_> {
                 Output::SendBytes { connection, bytes } => self.pass(connection, &bytes),
                 Output::End { connection, .. } => self.end(connection, true, "this side ended it"),
                 Output::Trace(_) | Output::Waiting { .. } => {}
-                other => panic!("not over this wire: {other:?}"),
+                other => panic!("not supported by this connection: {other:?}"),
             }
         }
     }
@@ -157,7 +158,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Passes bytes to the hub, and its answer back.
+    /// Passes bytes to the hub and returns its answer.
     fn pass(&mut self, number: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&number).filter(|connection| !connection.over) else { return };
         let speaks = self.habit == Habit::Chatty && !connection.session.is_over();

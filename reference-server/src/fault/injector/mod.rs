@@ -1,4 +1,4 @@
-//! A wrapper around a machine that changes its outputs as a fault says.
+//! A wrapper around a machine that changes its outputs according to a fault.
 //!
 //! Members that a change does not name keep their raw text.
 
@@ -81,13 +81,13 @@ impl Injector {
         }
     }
 
-    /// Changes the outputs of the inner machine, and those with which it answers closes that a change has added.
+    /// Changes the outputs of the inner machine, and its outputs for closes that a change has added.
     fn pass(&mut self, now: Duration, cause: &Trigger, mut outputs: Vec<Output>, out: &mut Vec<Output>) {
         let mut closed = Vec::new();
         for output in outputs.drain(..) {
             self.inject(now, cause, output, out, &mut closed);
         }
-        // To the inner machine, a connection closed by the fault is a client that left.
+        // The inner machine sees a connection closed by the fault as a client that left.
         while let Some(conn) = closed.pop() {
             self.greeted.remove(&conn);
             self.inner.handle(now, Input::Closed { conn }, &mut outputs);
@@ -195,7 +195,7 @@ impl Choice {
         Choice { changes, matched: vec![0; changes.len()] }
     }
 
-    /// Returns what is to be done to an output that `cause` has led to.
+    /// Returns the act for an output that `cause` has led to, if any.
     /// `parsed` is the frame, parsed once and only if a condition needs it.
     pub fn act_on(&mut self, cause: &Trigger, output: &Output, parsed: &mut Option<Option<Value>>) -> Option<Act> {
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {

@@ -1,4 +1,4 @@
-//! A dry run: it finds out which faults would change a conversation, so that the fault matrix skips the others.
+//! A dry run that finds out which faults would change a conversation, so that the fault matrix skips the others.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! Events of experiments, tasks, workers and the system, which come from the admin side.
 //!
 //! `{"message": {...}, "args": {"project": P, "user": U, "experiment": E}}`: `message` is a documented event, whose
-//! `type` and `data` are sent unchanged, with `id` and `timestamp` by the hub; `args` name what it belongs to. Each of
-//! them is optional: the defaults are `projectId` and `ownerId` of an experiment and `experimentId` of a task.
+//! `type` and `data` are sent unchanged, with the hub's `id` and `timestamp`; `args` name the owners of its resource.
+//! Each of them is optional: the defaults are `projectId` and `ownerId` of an experiment and `experimentId` of a task.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ const MAX_ID: usize = 512;
 /// An event and the resources it belongs to.
 #[derive(Debug)]
 pub struct Event<'a> {
-    /// The type of the message that clients get.
+    /// The type of the message that clients receive.
     pub name: &'a str,
     /// The kind of resource that the event is about: experiment, task, worker or system.
     pub kind: Kind,
@@ -25,7 +25,7 @@ pub struct Event<'a> {
     pub experiment: Option<&'a str>,
     pub project: Option<&'a str>,
     pub user: Option<&'a str>,
-    /// The data of the message that clients get.
+    /// The data of the message that clients receive.
     pub data: &'a Value,
 }
 
@@ -60,10 +60,10 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     let (name, kind) = *EVENTS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
         let known: Vec<&str> = EVENTS.iter().map(|(name, _)| *name).collect();
         let shown: String = name.chars().take(64).collect();
-        invalid(format!("no event is called {shown:?}; there is {}", known.join(", ")))
+        invalid(format!("there is no event {shown:?}; the events are {}", known.join(", ")))
     })?;
     let data = message.get("data").filter(|data| data.is_object());
-    let data = data.ok_or_else(|| invalid(format!("an event {name} has an object under /data")))?;
+    let data = data.ok_or_else(|| invalid(format!("an event {name} needs an object under /data")))?;
     let member = |pointer: &str| data.pointer(pointer).and_then(Value::as_str).filter(|id| !id.is_empty());
     let args = members.get("args").filter(|args| !args.is_null());
     let arg = |name: &str| match args.and_then(|args| args.get(name)) {
@@ -74,7 +74,9 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     if let Some(args) = args {
         let args = args.as_object().ok_or_else(|| invalid(SHAPE))?;
         if let Some(stranger) = args.keys().find(|name| !matches!(name.as_str(), "project" | "user" | "experiment")) {
-            return Err(invalid(format!("there is no argument {stranger:?}; there is project, user, experiment")));
+            return Err(invalid(format!(
+                "there is no argument {stranger:?}; the arguments are project, user and experiment"
+            )));
         }
     }
     let flat = name.ends_with("_progress");
@@ -88,16 +90,16 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
         _ => {
             // Subscriptions and their answers have the same type (line 521).
             if data.get("action").is_some() {
-                return Err(invalid("a system_status with /data/action is no event"));
+                return Err(invalid("a system_status with /data/action is not an event"));
             }
             ("", None)
         }
     };
     let id = match place {
         "" => "",
-        place => member(place)
-            .filter(|id| id.len() <= MAX_ID)
-            .ok_or_else(|| invalid(format!("an event {name} has its id under /data{place}, at most {MAX_ID} bytes")))?,
+        place => member(place).filter(|id| id.len() <= MAX_ID).ok_or_else(|| {
+            invalid(format!("an event {name} needs an id under /data{place}, of at most {MAX_ID} bytes"))
+        })?,
     };
     Ok(Event {
         name,
@@ -151,11 +153,11 @@ mod tests {
     #[case(json!(7), "an event is")]
     #[case(json!({}), "an event is")]
     #[case(json!({ "message": {} }), "no type")]
-    #[case(json!({ "message": { "type": "dance", "data": {} } }), "\"dance\"; there is experiment_created")]
+    #[case(json!({ "message": { "type": "dance", "data": {} } }), "\"dance\"; the events are experiment_created")]
     #[case(json!({ "message": { "type": "task_created" } }), "/data")]
     #[case(json!({ "message": { "type": "task_created", "data": {} } }), "/data/task/id")]
     #[case(json!({ "message": { "type": "task_progress", "data": { "taskId": 7 } } }), "/data/taskId")]
-    #[case(json!({ "message": { "type": "system_status", "data": { "action": "x" } } }), "no event")]
+    #[case(json!({ "message": { "type": "system_status", "data": { "action": "x" } } }), "not an event")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "user": 7 } }), "/args/user")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "x": 7 } }), "\"x\"")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "to": 1 }), "\"to\"")]

@@ -44,10 +44,10 @@ pub struct Resource {
     pub id: Option<String>,
 }
 
-/// A text that is no message of a client.
+/// A text that is not a message of a client.
 #[derive(Debug)]
 pub enum MessageError {
-    /// It is no JSON object.
+    /// It is not a JSON object.
     Undecodable,
     /// It has no `type`, or a member of the wrong type.
     Malformed,

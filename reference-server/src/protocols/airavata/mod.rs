@@ -49,20 +49,20 @@ struct Config {
     jwt_secret: String,
     /// The claim that names the user.
     user_claim: String,
-    /// How often clients are pinged; 0 is never.
+    /// How often clients are pinged; 0 turns pings off.
     #[serde(rename = "ping_interval_ms", deserialize_with = "crate::machine::settings::millis")]
     ping_interval: Duration,
-    /// How many connections a user may have (line 765).
+    /// The largest number of connections of a user (line 765).
     max_per_user: usize,
-    /// How many connections an address may have (line 766).
+    /// The largest number of connections from an address (line 766).
     max_per_ip: usize,
-    /// How many connections there may be (line 767).
+    /// The largest number of connections (line 767).
     max_connections: usize,
-    /// How many subscriptions a connection may have.
+    /// The largest number of subscriptions of a connection.
     max_subscriptions: usize,
-    /// How many messages a connection may send in a window; 0 is no limit.
+    /// The largest number of messages of a connection within a window; 0 is unlimited.
     rate_limit: u32,
-    /// How long a window of the rate limit lasts.
+    /// The length of the rate limit's window.
     #[serde(rename = "rate_window_ms", deserialize_with = "crate::machine::settings::millis")]
     rate_window: Duration,
     /// The Unix time of the hub's start in milliseconds; without it, the system's clock.
@@ -131,11 +131,11 @@ struct Airavata {
     parted: BTreeSet<(Conn, Topic)>,
     /// For a fault: subscriptions that have been repeated.
     twice: BTreeSet<(Conn, Topic)>,
-    /// For a fault: the experiment of the last event, if that was about progress.
+    /// For a fault: the experiment of the last event, if that event was about progress.
     progressed: Option<String>,
     /// The last timestamp sent, in Unix milliseconds; timestamps never decrease.
     stamp: u64,
-    /// The number of ids given to messages that are no events.
+    /// The number of ids given to messages that are not events.
     ids: u64,
     events: u64,
 }
@@ -146,7 +146,8 @@ struct Client {
     next_ping: Duration,
     /// The window of the rate limit: its start and the number of messages in it.
     window: (Duration, u32),
-    /// For faults: whether the client connected to `/ws/user`, whether it ever subscribed, and when its last message came.
+    /// For faults: whether the client connected to `/ws/user`, whether it ever subscribed, and when its last message
+    /// came.
     at_user: bool,
     asked: bool,
     last_received: Duration,
@@ -173,7 +174,7 @@ impl Machine for Airavata {
                 }
                 self.leave(conn);
             }
-            // The document has JSON messages only; its pings are messages, too.
+            // The document has only JSON messages; its pings are messages, too.
             _ => {}
         }
     }
@@ -477,7 +478,7 @@ impl Airavata {
         }
     }
 
-    /// Handles a pong. As a fault, only now the next ping is scheduled.
+    /// Handles a pong. As a fault, schedules the next ping only now.
     fn ponged(&mut self, now: Duration, conn: Conn) {
         let interval = self.config.ping_interval;
         let Some(client) = self.clients.get_mut(&conn) else { return };
@@ -607,13 +608,13 @@ impl Airavata {
 
 /// How messages from the hub are made and sent.
 impl Airavata {
-    /// Returns the timestamp for a message, which is never less than that of an event before it.
+    /// Returns the timestamp for a message, which is never earlier than that of the previous event.
     fn time(&mut self, now: Duration) -> u64 {
         self.stamp = self.stamp.max(self.clock.unix_ms(now));
         self.stamp
     }
 
-    /// Makes an id for a message that is no event; the document leaves its form open.
+    /// Makes an id for a message that is not an event; the document leaves its form open.
     fn message_id(&mut self, kind: &str) -> String {
         self.ids += 1;
         format!("{kind}-{}", self.ids)

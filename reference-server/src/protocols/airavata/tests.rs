@@ -1,4 +1,4 @@
-//! Airavata as documented, conversation by conversation; the lines in brackets are the document's.
+//! Airavata as documented, conversation by conversation; numbers in brackets are lines of the document.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -237,7 +237,8 @@ fn events_go_to_the_subscribers_that_the_routing_table_names() {
     }
 }
 
-/// [145 to 151, 595] Ids have their form and are unique, and timestamps do not decrease, however fast events come.
+/// [145 to 151, 595] Ids have the documented form and are unique, and timestamps do not decrease, however fast events
+/// arrive.
 #[test]
 fn ids_are_unique_and_timestamps_do_not_decrease() {
     let mut hub = hub(&[]);

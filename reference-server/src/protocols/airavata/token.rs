@@ -17,7 +17,7 @@ pub type Claims = Map<String, Value>;
 /// A token was refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// It is no token, or not signed with the hub's key.
+    /// It is not a token, or not signed with the hub's key.
     Forged,
     /// It has expired, or is not valid yet.
     Expired,
@@ -25,7 +25,7 @@ pub enum TokenError {
     Nameless,
 }
 
-/// Returns the token of an upgrade request: that of the query, else that of the header (lines 82 to 93).
+/// Returns the token of an upgrade request: from the query, otherwise from the header (lines 82 to 93).
 pub fn presented(handshake: &Handshake, query: bool, header: bool) -> Option<String> {
     let queried = handshake.query.iter().filter(|_| query).find(|(name, _)| name == "token");
     let queried = queried.map(|(_, token)| token.as_str()).filter(|token| !token.is_empty());

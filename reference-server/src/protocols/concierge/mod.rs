@@ -3,8 +3,9 @@
 //! Where the document is silent or contradicts itself, this hub does the following. The payload counter starts with
 //! IDENTIFY as 0. Before identification an undecodable payload closes with 4002, any other with 4003; afterwards both
 //! are answered and the connection stays open. IDENTIFY is checked by secret, then version, then name. A sender gets
-//! its own group message if it is subscribed, never its own ALL. Creating a group does not subscribe to it. A deleted
-//! group has no subscribers left, so its last descriptions list none. Refusals without a code of their own are `BAD`.
+//! its own group message if it is subscribed, but never its own message to ALL. Creating a group does not subscribe to
+//! it. A deleted group has no subscribers left, so its last descriptions list none. Refusals without their own code are
+//! `BAD`.
 
 mod payload;
 #[cfg(test)]
@@ -62,7 +63,7 @@ struct Config {
     /// How long a connection may take to identify.
     #[serde(rename = "identify_timeout_ms", deserialize_with = "crate::machine::settings::millis")]
     identify_timeout: Duration,
-    /// The largest number of groups; beyond it GROUP_CREATE is answered with BAD.
+    /// The largest number of groups; beyond it, GROUP_CREATE is answered with BAD.
     max_groups: usize,
     /// Makes the ids reproducible.
     seed: Option<u64>,
@@ -134,7 +135,7 @@ struct Concierge {
     left: BTreeMap<Arc<str>, Former>,
     /// For a fault: repeated subscriptions.
     twice: BTreeSet<(Conn, Arc<str>)>,
-    /// For a fault: the list of groups as it was first fetched.
+    /// For a fault: the first list of groups that was fetched.
     listed: Option<Value>,
     /// For a fault: names that were refused once.
     refused: BTreeSet<String>,
@@ -899,7 +900,7 @@ impl Concierge {
     fn group_delete(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
         match self.groups.get(name) {
             None => status(conn, seq, Status::NoSuchGroup { group: name }, out),
-            // Only the creator may (line 39); the document has no code of its own for the refusal.
+            // Only the creator may delete a group (line 39); the document has no special code for the refusal.
             Some(group) if group.owner != conn && !self.broken.is("concierge-delete-by-anybody") => {
                 if self.broken.is("concierge-refused-deletion-announced") {
                     let others = self.clients.keys().copied().filter(|&to| to != conn);

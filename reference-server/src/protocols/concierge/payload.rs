@@ -16,7 +16,7 @@ const MAX_TAGS: usize = 64 * 1024;
 pub enum Request<'a> {
     /// Line 55.
     Identify(Identify),
-    /// Line 87. Instead of a wrong target there is the reason as text.
+    /// Line 87. A wrong target is replaced with the reason as text.
     Message { target: Result<Target, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
     /// Line 160.
     SelfSubscribe { name: String },
@@ -56,10 +56,10 @@ pub enum Target {
     All,
 }
 
-/// A text that is no payload of a client.
+/// A text that is not a payload of a client.
 #[derive(Debug)]
 pub enum PayloadError {
-    /// It is no JSON object with a string `type`.
+    /// It is not a JSON object with a string `type`.
     Undecodable(String),
     /// No payload has this type.
     UnknownType(String),

@@ -1,4 +1,4 @@
-//! The concierge as documented, conversation by conversation; the lines in brackets are the document's.
+//! The concierge as documented, conversation by conversation; numbers in brackets are lines of the document.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn a_failed_identification_closes_at_once(#[case] first: &str, #[case] code: u16
 fn clients_with_a_wrong_secret_are_refused(#[case] secret: Option<&str>, #[case] welcome: bool) {
     let mut hub = hub(&["secret=right"]);
     join_with(&mut hub, secret, welcome, 4006);
-    // Without a secret whatever is sent is ignored.
+    // A hub without a secret ignores any secret.
     join_with(&mut self::hub(&[]), secret, true, 4006);
     assert!(!hub.state().to_string().contains("right"));
 }
@@ -370,8 +370,8 @@ fn command() -> impl Strategy<Value = (u8, Conn, String)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// After any sequence of inputs, the owners of groups are connected, subscriptions of clients and groups agree, names
-    /// and uuids are unique, and a payload has at most one answer with a seq.
+    /// After any sequence of inputs, the owners of groups are connected, subscriptions of clients and groups agree,
+    /// names and uuids are unique, and a payload has at most one answer with a seq.
     #[test]
     fn the_state_is_consistent_after_any_sequence_of_inputs(commands in prop::collection::vec(command(), 1..80)) {
         let mut hub = hub(&[]);

@@ -1,7 +1,7 @@
 //! Long messages in chunks (lines 662 to 686), collected per connection and chunk id.
 //!
-//! The document does not define the hash. Here the first chunk has index 0, each chunk is the base64 of its slice of the
-//! message's bytes, and the hash is the SHA-256 of all bytes in hex.
+//! The document does not define the hash. Here the first chunk has index 0, each chunk is the base64 of its slice of
+//! the message's bytes, and the hash is the SHA-256 of all bytes in hex.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine, alphabet};
 use sha2::{Digest, Sha256};
 
-/// Base64 with or without padding at the end.
+/// Base64 with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -83,7 +83,7 @@ impl Series {
     }
 }
 
-/// Whether `hash` is the SHA-256 of `data`, in hex of either case.
+/// Whether `hash` is the SHA-256 of `data`, in hex, in either case.
 pub fn matches(hash: &str, data: &[u8]) -> bool {
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(data) {

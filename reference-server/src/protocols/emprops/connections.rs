@@ -16,7 +16,7 @@ use super::workers::Worker;
 use super::{Client, Emprops, Peer, SavedSubscriptions, Timer, Turn};
 use crate::machine::{Conn, EventError, Handshake, Output};
 
-/// How many disconnected clients' subscriptions are kept.
+/// The largest number of disconnected clients whose subscriptions are kept.
 const MAX_KEPT: usize = 10_000;
 /// The default of `estimated_downtime` in seconds (line 723).
 pub(super) const DOWNTIME: f64 = 60.0;
@@ -74,7 +74,7 @@ impl Emprops {
         self.reply(turn, &reply);
     }
 
-    /// Registers a worker (line 104). It replaces the worker of the same id and the worker of the same connection.
+    /// Registers a worker (line 104). It replaces a worker with the same id and the worker of the same connection.
     pub(super) fn register_worker(&mut self, turn: &mut Turn<'_>, request: RegisterWorker) -> Result<(), RequestError> {
         if let Some(token) = &self.config.worker_token {
             let authorized = self.peers.get(&turn.conn).is_some_and(|peer| peer.authorized);
@@ -229,7 +229,7 @@ impl Emprops {
         }
     }
 
-    /// Handles a chunk; with the last one the message is assembled, confirmed and handled.
+    /// Handles a chunk; the last one assembles, confirms and handles the message.
     pub(super) fn chunk(&mut self, turn: &mut Turn<'_>, chunk: Chunk) -> Result<(), RequestError> {
         let data = if self.broken.is("emprops-chunk-data-not-decoded") {
             chunk.data.into_bytes()
@@ -393,7 +393,7 @@ impl Emprops {
         let all: Vec<Conn> = self.peers.keys().copied().collect();
         let sent = self.send_to(now, all.iter().copied(), &reply, out);
         out.extend(all.iter().map(|&conn| Output::Close { conn, code: 1001, reason: reason.to_owned() }));
-        // The updates that follow would only go to the connections that are being closed.
+        // Further updates would go only to connections that are being closed.
         let mut dropped = Vec::new();
         for conn in all {
             self.leave(now, conn, false, &mut dropped);

@@ -1,4 +1,4 @@
-//! Reading members with the details of an `error`: which field, what it must be, what it was.
+//! Reads members, with the details of an `error`: the field, the expected value and the actual one.
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 use super::request_error::FieldError;
 use crate::machine::json::{self, Members};
 
-/// The longest string that is kept (ids, names, texts of workers), in bytes. The document sets no limit; without one a
+/// The longest string that is kept (ids, names, texts of workers), in bytes. The document sets no limit; without one, a
 /// client could exhaust memory.
 const MAX_TEXT: usize = 16 * 1024;
 /// The longest value that an error repeats, in bytes.
@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
         self.need(name, self.flag(name)?)
     }
 
-    /// Reads a number for which the condition `holds` is true; returns it as it was written and as a double.
+    /// Reads a number for which `holds` is true; returns its text and its value as a double.
     pub fn number(
         &self,
         name: &str,
@@ -106,7 +106,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads a required number for which the condition `holds` is true.
+    /// Reads a required number for which `holds` is true.
     pub fn required_number(
         &self,
         name: &str,

@@ -86,7 +86,7 @@ pub struct Job {
     pub needs: Arc<Needs>,
 
     pub priority: Number,
-    /// `priority` for comparisons.
+    /// `priority`, for comparisons.
     pub amount: Amount,
     pub customer: Option<Arc<str>>,
     /// `payload` as submitted, until the job ends.
@@ -95,9 +95,9 @@ pub struct Job {
     pub requirements: Option<Box<RawValue>>,
 
     pub state: State,
-    /// The status that clients were last sent.
+    /// The status last sent to clients.
     pub reported: Status,
-    /// How often the job has failed.
+    /// The number of failures so far.
     pub failures: u32,
     /// The worker that holds the job, or held it last.
     pub worker_id: Option<Arc<str>>,
@@ -157,7 +157,7 @@ impl Jobs {
         self.jobs.get(&number)
     }
 
-    /// Returns a job, to change anything but its state.
+    /// Returns a job, to change anything except its state.
     pub fn get_mut(&mut self, number: JobNo) -> Option<&mut Job> {
         self.jobs.get_mut(&number)
     }

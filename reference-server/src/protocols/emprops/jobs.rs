@@ -97,7 +97,7 @@ impl Emprops {
         }
     }
 
-    /// Offers a job to the workers that could do it (line 491), and returns how many.
+    /// Offers a job to the workers that could do it (line 491), and returns their number.
     pub(super) fn offer(&self, now: Duration, number: JobNo, out: &mut Vec<Output>) -> usize {
         let Some(job) = self.jobs.get(number) else { return 0 };
         let reply = Reply::JobAvailable {
@@ -261,7 +261,7 @@ impl Emprops {
             }
             State::Claimed { until, .. } => {
                 self.timers.remove(&(until, Timer::Claim(number)));
-                // Only under a fault it is still in the queue.
+                // Only with a fault, the job is still in the queue here.
                 self.queue.remove(rank, &needs);
             }
             State::Accepted { .. } | State::InProgress { .. } => {}
@@ -322,7 +322,7 @@ impl Emprops {
         all
     }
 
-    /// Sends the current state of a job to its recipients (line 504), once to each.
+    /// Sends the current state of a job to each of its recipients once (line 504).
     pub(super) fn update(&mut self, now: Duration, number: JobNo, options: &UpdateOptions<'_>, out: &mut Vec<Output>) {
         let Some(job) = self.jobs.get_mut(number) else { return };
         let status = job.state.status();
@@ -360,7 +360,7 @@ impl Emprops {
         self.jobs.end(number, self.config.max_finished_jobs);
     }
 
-    /// Sends an alert when too many jobs wait (line 547), and no further one until half of them are gone.
+    /// Sends an alert if too many jobs wait (line 547), and no further one until half of them have left the queue.
     pub(super) fn check_queue_depth(&mut self, now: Duration, out: &mut Vec<Output>) {
         let (depth, threshold) = (self.jobs.pending(), self.config.alert_queue_depth);
         if self.alert.is_some() {
@@ -385,7 +385,7 @@ impl Emprops {
         }
     }
 
-    /// Sends an alert to monitors and returns to how many.
+    /// Sends an alert to monitors and returns their number.
     pub(super) fn send_alert(&self, now: Duration, alert: &Reply<'_>, out: &mut Vec<Output>) -> usize {
         self.send_to(now, self.alerted_monitors.iter().copied(), alert, out)
     }

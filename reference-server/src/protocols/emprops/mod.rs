@@ -4,12 +4,12 @@
 //! [`needs`], [`workers`], [`watch`], [`chunked_message`] and [`window`] hold the state, indexed so that no message
 //! needs a scan of all jobs or workers; `connections`, `jobs`, `work` and `subscription_requests` handle messages.
 //!
-//! Where the document is silent or contradicts itself, this hub does the following. Every message but `ping`,
+//! Where the document is silent or contradicts itself, this hub does the following. Every message except `ping`,
 //! `disconnect` and the registrations needs a registration. A request's `id` is returned as `request_id` or
-//! `message_id`. A request without an answer of its own is answered with `ack`. A job returns to its old place in the
+//! `message_id`. A request without its own answer is answered with `ack`. A job returns to its old place in the
 //! queue when its claim is not accepted in time, when its worker disconnects or misses two heartbeats, and some time
-//! after a failure with `retry`, with three attempts at most. The first report implies acceptance. The submitter is
-//! subscribed to its job; a client with several matching subscriptions gets one update, the sender of `cancel_job`
+//! after a failure with `retry`, with at most three attempts. The first report implies acceptance. The submitter is
+//! subscribed to its job; a client with several matching subscriptions gets one update, and the sender of `cancel_job`
 //! none. A worker that registers under an id in use takes it over. A second subscription to notifications replaces the
 //! first. Priorities are 0 to 100; of equal ones preferred types come first, then older jobs.
 
@@ -58,7 +58,7 @@ use crate::machine::{Conn, EventError, Input, Machine, Output};
 pub const PROTOCOL: &str = "emprops";
 /// How much of the original message an `unknown` reply repeats, in bytes.
 const EXCERPT: usize = 4096;
-/// The most jobs in the state that the admin side shows.
+/// The largest number of jobs in the admin side's state.
 const SHOWN_JOBS: usize = 1000;
 
 #[derive(Clone, Deserialize)]
@@ -77,12 +77,12 @@ struct Config {
     /// How long a failed job waits for its retry.
     #[serde(rename = "retry_delay_ms", deserialize_with = "millis")]
     retry_delay: Duration,
-    /// After how many attempts a failure is final in spite of `retry`.
+    /// The number of attempts after which a failure is final despite `retry`.
     max_attempts: u32,
     /// The interval of a worker's heartbeats.
     #[serde(rename = "heartbeat_interval_ms", deserialize_with = "millis")]
     heartbeat_interval: Duration,
-    /// After how many missed heartbeats a worker is lost.
+    /// The number of missed heartbeats after which a worker is lost.
     missed_heartbeats: u32,
     /// The interval of statistics for subscriptions without one.
     #[serde(rename = "stats_interval_ms", deserialize_with = "millis")]
@@ -90,10 +90,10 @@ struct Config {
     /// The shortest interval of statistics.
     #[serde(rename = "min_stats_interval_ms", deserialize_with = "millis")]
     min_stats_interval: Duration,
-    /// How often the hub pings all connections; 0 is never.
+    /// How often the hub pings all connections; 0 turns pings off.
     #[serde(rename = "ping_interval_ms", deserialize_with = "millis")]
     ping_interval: Duration,
-    /// Whether messages without an answer of their own are acknowledged.
+    /// Whether messages without their own answer are acknowledged.
     acks: bool,
     /// The longest message in bytes.
     max_message_bytes: usize,
@@ -106,7 +106,7 @@ struct Config {
     /// How long an incomplete message is kept.
     #[serde(rename = "chunk_timeout_ms", deserialize_with = "millis")]
     chunk_timeout: Duration,
-    /// The largest number of unfinished jobs; beyond it jobs are refused.
+    /// The largest number of unfinished jobs; beyond it, jobs are refused.
     max_jobs: usize,
     /// The limit of all unfinished jobs in bytes.
     max_job_bytes: usize,
@@ -114,7 +114,7 @@ struct Config {
     max_finished_jobs: usize,
     /// The largest number of jobs that a connection may subscribe to.
     max_watched_jobs: usize,
-    /// An alert is sent when more jobs than this wait.
+    /// The number of waiting jobs above which an alert is sent.
     alert_queue_depth: usize,
     /// The Unix time of the hub's start in milliseconds; without it, the system's clock.
     epoch_ms: Option<u64>,
@@ -225,7 +225,7 @@ struct Emprops {
 /// The state of faults.
 #[derive(Default)]
 struct FaultState {
-    /// How many connections there have been.
+    /// The number of connections so far.
     opened: u64,
     /// Ended jobs that will be assigned again, to this worker or to any.
     ghosts: Vec<(Option<Conn>, JobNo)>,
@@ -237,7 +237,7 @@ struct FaultState {
     request: Option<String>,
     /// Workers that have sent the right token once.
     authorized: BTreeSet<String>,
-    /// Connections whose workers have registered on another connection since.
+    /// Connections whose workers have since registered on another connection.
     replaced: BTreeMap<Conn, Arc<str>>,
     /// When workers registered.
     registered: BTreeMap<Conn, Duration>,
@@ -291,7 +291,7 @@ struct SavedSubscriptions {
     filters: Option<Filters>,
 }
 
-/// What a timer is for.
+/// The purpose of a timer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     /// A claim that must be accepted.
@@ -534,7 +534,7 @@ impl Emprops {
         turn.out.push(Output::Text { conn: turn.conn, text });
     }
 
-    /// Acknowledges a request without an answer of its own (line 637).
+    /// Acknowledges a request without its own answer (line 637).
     fn ack(&self, turn: &mut Turn<'_>, kind: &str) {
         if self.config.acks {
             let id = turn.id.take();

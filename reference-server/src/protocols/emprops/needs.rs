@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// The one member of `hardware` that the document defines: gigabytes of GPU memory.
+/// The only member of `hardware` that the document defines: gigabytes of GPU memory.
 pub const GPU_MEMORY: &str = "gpu_memory_gb";
 
 /// A finite number with a total order.
@@ -73,9 +73,9 @@ impl Hash for Amount {
 /// The value of one member of `hardware`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Trait {
-    /// An amount, which a worker must have at least.
+    /// An amount; a worker must have at least this much.
     Amount(Amount),
-    /// Any other value, as its characters if a string, otherwise as JSON text; a worker must have the same.
+    /// Any other value: the string, or the JSON text of anything else; a worker must have the same.
     Other(String),
 }
 

@@ -1,6 +1,6 @@
 //! The queue: waiting jobs by priority, found by a worker's capabilities without a scan.
 //!
-//! Jobs with the same needs form a class. A claim looks only at the first job of each class that asks for one
+//! Jobs with the same needs form a class. A claim checks only the first job of each class that needs one
 //! of the worker's services, best first, and stops at the first that fits.
 
 use std::cmp::Reverse;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::needs::{Amount, Needs};
 
-/// A job's number, in the order of submission; never used twice.
+/// A job's number, in the order of submission; never reused.
 pub type JobNo = u64;
 
 /// A job's place: by priority, then by age.
@@ -103,13 +103,13 @@ impl Queue {
         heads.min_by_key(|(rank, _)| **rank).map(|(rank, needs)| (*rank, needs.clone()))
     }
 
-    /// Counts the jobs that are claimed before a new one with this priority.
+    /// Counts the jobs that will be claimed before a new one with this priority.
     pub fn ahead(&self, priority: Amount) -> usize {
         self.waiting.range(priority..).map(|(_, count)| count).sum()
     }
 
-    /// Returns the best job that needs no service or one of these, and fits: of the highest priority, then preferred, then
-    /// the oldest. A worker without preferences prefers every type.
+    /// Returns the best job that fits and needs no service or one of these: highest priority first, then preferred,
+    /// then oldest. A worker without preferences prefers every type.
     pub fn best<'a>(
         &self,
         services: impl Iterator<Item = &'a Arc<str>>,

@@ -32,7 +32,7 @@ const MEMBERS: &str = "type timestamp id source job_id worker_id client_type cli
     include_sections service_type endpoint method url connector_type details chunk_id chunk_index \
     total_chunks data data_hash original_type total_size assembled_message cleanup_subscriptions";
 
-/// A message: the common members, and the others still unread.
+/// A message: the common members, and the unread others.
 pub struct Message<'a> {
     /// `type`.
     pub kind: String,
@@ -109,7 +109,7 @@ pub struct RegisterWorker {
     pub capabilities: Changes,
     pub subscribed: bool,
     pub idle: bool,
-    /// A token in the message, for which the document has no place.
+    /// A token in the message; the document does not say where a token belongs.
     pub token: Option<String>,
 }
 
@@ -219,7 +219,7 @@ pub enum Request<'a> {
 pub fn read(text: &str) -> Result<Message<'_>, RequestError> {
     let members = json::members(text).map_err(RequestError::InvalidMessage)?;
     let kind = json::required(&members, "type").map_err(RequestError::InvalidMessage)?;
-    // An id that is no string cannot be echoed; [`Message::request`] refuses it.
+    // An id that is not a string cannot be echoed; [`Message::request`] refuses it.
     let id = json::optional(&members, "id").unwrap_or_default();
     Ok(Message { kind, id, fields: Fields::of(members) })
 }
@@ -260,7 +260,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// For faults: returns the first member that no message of the document has.
+    /// For faults: returns the first undocumented member.
     pub fn undocumented_member(&self) -> Option<&str> {
         self.fields.iter().map(|(name, _)| name).find(|name| !MEMBERS.split(' ').any(|known| known == *name))
     }
@@ -402,7 +402,7 @@ fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Repor
             }
         }
         "complete_job" => {
-            // It is passed on to clients, so it has to be as documented for them (523).
+            // It is passed on to clients, so it must have the form documented for them (line 523).
             if let Some(result) = fields.inside("result")? {
                 result.only_flag("success")?;
                 result.only_texts("output_files")?;

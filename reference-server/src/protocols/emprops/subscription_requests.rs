@@ -142,7 +142,7 @@ impl Emprops {
         self.stats(now, conn, sections, out);
     }
 
-    /// Sends statistics (line 535), the only message for them that the document has.
+    /// Sends statistics (line 535), in the only message that the document has for them.
     pub(super) fn stats(&mut self, now: Duration, conn: Conn, sections: Sections, out: &mut Vec<Output>) {
         let completed = self.completed.sum(now);
         let drift = |fault, by: usize| if self.broken.is(fault) { by } else { 0 };

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::machine::test_player::TestPlayer;
 use crate::machine::{Conn, Handshake, Input};
 
-/// A hub whose ids and times are reproducible.
+/// A hub with reproducible ids and times.
 pub fn hub(sets: &[&str], fault: Option<&str>) -> TestPlayer {
     let sets = [&["seed=1", "epoch_ms=1705312345000"], sets].concat();
     TestPlayer::new("emprops", &sets, fault)
@@ -23,12 +23,12 @@ pub fn message(kind: &str, mut members: Value) -> String {
     members.to_string()
 }
 
-/// Returns what has been received as JSON; closes and the like are strings.
+/// Returns everything received as JSON; closes and the like are strings.
 pub fn received(hub: &mut TestPlayer, conn: Conn) -> Vec<Value> {
     hub.received(conn).into_iter().map(|line| serde_json::from_str(&line).unwrap_or(line.into())).collect()
 }
 
-/// Sends a message and returns what is received for it.
+/// Sends a message and returns everything received for it.
 pub fn ask(hub: &mut TestPlayer, conn: Conn, kind: &str, members: Value) -> Vec<Value> {
     hub.received(conn);
     hub.send(conn, &message(kind, members));

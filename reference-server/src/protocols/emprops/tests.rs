@@ -1,4 +1,4 @@
-//! The hub as documented, conversation by conversation; the lines in brackets are the document's.
+//! The hub as documented, conversation by conversation; numbers in brackets are lines of the document.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -446,7 +446,7 @@ fn a_failing_job_is_retried_twice_and_then_fails_for_good() {
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": id }))["status"], "failed");
 }
 
-/// [196 to 213]: wherever the job is, it never comes back.
+/// [196 to 213]: wherever the job is, it never returns.
 #[rstest]
 #[case::queued(0)]
 #[case::claimed(1)]
@@ -1044,7 +1044,7 @@ fn check_state(state: &Value, expected: &Expected, ended: &mut BTreeMap<String, 
                 let first = ended.entry(id.to_owned()).or_insert_with(|| status.to_owned());
                 assert_eq!(first, status, "an end is an end");
             }
-            other => panic!("{other} is no status"),
+            other => panic!("{other} is not a status"),
         }
         assert!(!ended.contains_key(id) || ended[id] == status, "{id} came back");
     }

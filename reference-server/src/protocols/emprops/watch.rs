@@ -43,8 +43,8 @@ impl Filters {
     }
 }
 
-/// The notification subscriptions, one per connection. Subscriptions to a customer or to job types are looked at only
-/// for notifications about these.
+/// The notification subscriptions, one per connection. Subscriptions to a customer or to job types are checked only
+/// for notifications about them.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     filters: HashMap<Conn, Filters>,
@@ -59,7 +59,7 @@ impl Subscriptions {
         self.filters.len()
     }
 
-    /// Subscribes a connection, in place of its earlier subscription.
+    /// Subscribes a connection, replacing its earlier subscription.
     pub fn insert(&mut self, conn: Conn, filters: Filters) {
         self.remove(conn);
         if let Some(customer) = &filters.customer {
@@ -89,7 +89,7 @@ impl Subscriptions {
         Some(filters)
     }
 
-    /// For a fault: returns the subscribers with several filters, of which only the status must pass.
+    /// For a fault: returns the subscribers with several filters of which only the status must pass.
     pub fn loosely<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Conn> + 'a {
         let passes = move |filters: &Filters| {
             let others = [filters.customer.is_some(), filters.job_types.is_some(), filters.priority_min.is_some()];

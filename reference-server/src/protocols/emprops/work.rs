@@ -162,7 +162,7 @@ impl Emprops {
         Some(rank.number)
     }
 
-    /// Returns the id of the worker on a connection, if it is the claimed one.
+    /// Returns the id of the worker on a connection, if it is the id in the message.
     fn own_worker_id(&self, conn: Conn, claimed: &str) -> Result<Arc<str>, RequestError> {
         match self.workers.get(conn) {
             Some(worker) if *worker.id == *claimed => Ok(worker.id.clone()),
@@ -288,7 +288,7 @@ impl Emprops {
         let Some(job) = self.jobs.get_mut(number) else { return };
         let State::Claimed { until, .. } = job.state else { return };
         job.started_at = Some(started_at);
-        // Only under a fault it is still in the queue.
+        // Only with a fault, the job is still in the queue here.
         self.queue.remove(job.rank, &job.needs);
         if !self.broken.is("emprops-claim-timeout-outlives-acceptance") {
             self.timers.remove(&(until, Timer::Claim(number)));
@@ -330,7 +330,7 @@ impl Emprops {
         self.finish(number);
     }
 
-    /// Handles the failure of a job (line 330): it is retried later, or has failed for good.
+    /// Handles the failure of a job (line 330): the job is retried later, or has failed permanently.
     fn failed(&mut self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, error: String, retry: bool) {
         let Some(job) = self.jobs.get_mut(number) else { return };
         job.failures += 1;
@@ -412,7 +412,7 @@ impl Emprops {
 
     /// Queues a job again; clients get an update if they know that it was assigned.
     pub(super) fn requeue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
-        // Only under a fault an ended job gets here.
+        // Only with a fault, an ended job gets here.
         if self.jobs.get(number).is_none_or(|job| matches!(job.state, State::Ended(_))) {
             return;
         }
@@ -473,7 +473,7 @@ impl Emprops {
         }
     }
 
-    /// Notes a message of a worker; one that had been lost counts as active again.
+    /// Records a message from a worker; a lost worker becomes active again.
     pub(super) fn mark_alive(&mut self, now: Duration, conn: Conn) {
         if self.workers.mark_alive(conn, now) {
             self.expect(conn, now + self.heartbeat_timeout());
@@ -490,7 +490,7 @@ impl Emprops {
         }
     }
 
-    /// Checks whether a worker has sent a message lately. If not, it is lost and its jobs return to the queue.
+    /// Checks whether a worker has sent a message recently. If not, it is lost and its jobs return to the queue.
     pub(super) fn check_heartbeat(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
         let Some(worker) = self.workers.get(conn) else { return };
         let due = worker.seen + self.heartbeat_timeout();

@@ -1,4 +1,4 @@
-//! The registered workers, and the index of those that a job is offered to.
+//! The registered workers, and an index of those to which jobs are offered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct Worker {
     pub idle: bool,
 
     pub held: BTreeSet<JobNo>,
-    /// When the worker's last message came.
+    /// When the worker's last message arrived.
     pub seen: Duration,
     /// Whether the worker has missed its heartbeats and not sent a message since.
     pub lost: bool,
@@ -39,7 +39,7 @@ pub struct Workers {
     workers: BTreeMap<Conn, Worker>,
     names: HashMap<Arc<str>, Conn>,
     lost: usize,
-    /// The workers that jobs are offered to, by GPU memory; then the same by service and by component.
+    /// The workers to which jobs are offered, by GPU memory; then the same by service and by component.
     listening: Listening,
     services: HashMap<Arc<str>, Listening>,
     components: HashMap<Arc<str>, Listening>,
@@ -100,7 +100,7 @@ impl Workers {
         Some(result)
     }
 
-    /// Notes that a message of a worker came; returns whether the worker had been lost.
+    /// Records a message from a worker; returns whether the worker had been lost.
     pub fn mark_alive(&mut self, conn: Conn, now: Duration) -> bool {
         let Some(worker) = self.workers.get_mut(&conn) else { return false };
         worker.seen = now;
@@ -129,7 +129,7 @@ impl Workers {
         }
     }
 
-    /// Returns the workers that a job is offered to: subscribed, idle and capable.
+    /// Returns the workers to which a job is offered: subscribed, idle and capable.
     pub fn listening<'a>(&'a self, needs: &'a Needs) -> impl Iterator<Item = Conn> + 'a {
         static NO_WORKERS: Listening = Listening::new();
         let by_service = needs.service.as_ref().map(|name| self.services.get(name).unwrap_or(&NO_WORKERS));
@@ -202,7 +202,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// After any changes the indexes find the same workers as a scan.
+        /// After any changes, the indexes find the same workers as a scan.
         #[test]
         fn the_indexes_find_the_same_workers_as_a_scan_of_all(
             workers in prop::collection::vec(

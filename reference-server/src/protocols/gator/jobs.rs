@@ -1,5 +1,5 @@
 //! Jobs, for the effect of `stop` (lines 105 to 107). Their tasks execute nothing: the admin side starts jobs, finishes
-//! tasks, and sees what a stop did.
+//! tasks, and sees the effect of a stop.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub enum Task {
     /// It waits until a running task ends.
     Queued,
     Running,
-    /// It ended by itself.
+    /// It ended on its own.
     Finished,
     /// A stop ended it while it ran.
     Stopped,
@@ -73,17 +73,17 @@ impl Jobs {
         let Start { name, tasks, concurrency } = start;
         if name.is_empty() || name.len() > MAX_NAME || tasks > MAX_TASKS || concurrency == 0 {
             return Err(format!(
-                "a job has a name of 1 to {MAX_NAME} bytes, at most {MAX_TASKS} tasks, and a concurrency of 1 or more"
+                "a job needs a name of 1 to {MAX_NAME} bytes, at most {MAX_TASKS} tasks, and a concurrency of 1 or more"
             ));
         }
         if self.0.contains_key(&name) {
-            return Err(format!("there is a job {name:?} already"));
+            return Err(format!("job {name:?} already exists"));
         }
         if self.0.len() >= MAX_JOBS {
             self.0.retain(|_, job| job.tasks.iter().any(|task| matches!(task, Task::Queued | Task::Running)));
         }
         if self.0.len() >= MAX_JOBS {
-            return Err(format!("there are {MAX_JOBS} jobs that are not over"));
+            return Err(format!("there are already {MAX_JOBS} unfinished jobs"));
         }
         let mut job = Job { name: name.clone(), stopped: false, concurrency, tasks: vec![Task::Queued; tasks] };
         job.schedule();
@@ -95,7 +95,7 @@ impl Jobs {
         let job = self.0.get_mut(name).ok_or_else(|| unknown(name))?;
         match job.tasks.get_mut(task) {
             Some(task @ Task::Running) => *task = Task::Finished,
-            _ => return Err(format!("job {name:?} has no task {task} that runs")),
+            _ => return Err(format!("job {name:?} has no running task {task}")),
         }
         job.schedule();
         Ok(job)

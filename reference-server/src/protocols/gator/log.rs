@@ -9,9 +9,9 @@ use crate::machine::json::{self, Members};
 
 /// The capacity of the store in memory in bytes; beyond it the oldest entries are dropped.
 const MAX_BYTES: usize = 64 << 20;
-/// The approximate size of an entry besides its text, in bytes.
+/// The approximate size of an entry without its text, in bytes.
 const ENTRY_BYTES: usize = 64;
-/// The largest number of entries in an answer, the newest ones.
+/// The largest number of entries in an answer; the newest ones are kept.
 pub const MAX_FOUND: usize = 10_000;
 
 /// The severities (line 95).

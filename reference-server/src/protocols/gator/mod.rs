@@ -4,12 +4,13 @@
 //! Children connect to `/child/NAME`, once the admin side has registered the name, tasks to any other path.
 //! The document does not say how hubs find each other, so the admin side has events for it (README.md).
 //!
-//! Where the document is silent, this hub does the following. `posted` is false by default. A frame is undecodable if it
-//! is no JSON object or its envelope has a wrong type or no action; that is answered even if posted, with the id if it
-//! could be read. Without `req_id` there is no `rsp_id`; `null` is an id. A frame with a `result` is a response and never
-//! answered. Severities are case-sensitive, timestamps are numbers of seconds. A log goes to parents with its defaults
-//! filled in, posted, and not back to its sender. A stop goes to every child, under an id of the hub's own, and is
-//! answered once it has been sent to all of them, whatever they answer. It ends the current jobs; the hub keeps running.
+//! Where the document is silent, this hub does the following. `posted` is false by default. A frame is undecodable if
+//! it is not a JSON object, or its envelope has a wrong type or no action; it is answered even if posted, with the id
+//! if it could be read. Without `req_id` there is no `rsp_id`; `null` is an id. A frame with a `result` is a response
+//! and never answered. Severities are case-sensitive, timestamps are numbers of seconds. A log goes to parents with its
+//! defaults filled in, posted, and not back to its sender. A stop goes to every child, with the hub's own id, and is
+//! answered once it has been sent to all of them, whatever their answers. It ends the current jobs; the hub keeps
+//! running.
 
 mod jobs;
 mod log;
@@ -40,7 +41,8 @@ use crate::machine::{Conn, EventError, Input, Machine, OUTGOING, Output, Utf8Byt
 pub const PROTOCOL: &str = "gator";
 /// The largest number of parents.
 const MAX_PARENTS: usize = 100;
-/// How many log entries wait for a parent that is not connected yet; beyond that the oldest are dropped.
+/// The largest number of log entries that wait for a parent that is not connected yet; beyond it, the oldest are
+/// dropped.
 const MAX_WAITING: usize = 1000;
 /// The longest name of a child in bytes.
 const MAX_NAME: usize = 128;
@@ -66,7 +68,7 @@ struct Config {
     /// The delay before the hub reconnects to its configured parent.
     #[serde(rename = "reconnect_ms", deserialize_with = "crate::machine::settings::millis")]
     reconnect: Duration,
-    /// How many children may be registered.
+    /// The largest number of registered children.
     max_children: usize,
     /// The Unix time of the hub's start in milliseconds; without it, the system's clock.
     epoch_ms: Option<u64>,
@@ -113,7 +115,7 @@ fn store(file: Option<&PathBuf>) -> Result<Box<dyn Store>, String> {
             Err(error) => Err(error.to_string()),
         },
         #[cfg(not(feature = "sqlite"))]
-        Some(_) => Err("database: this program was built without SQLite: build it with `--features sqlite`, or leave the setting out to keep the log in memory".to_owned()),
+        Some(_) => Err("database: this program was built without SQLite: build it with `--features sqlite`, or omit the setting to keep the log in memory".to_owned()),
     }
 }
 
@@ -164,7 +166,7 @@ struct Parent {
     url: String,
     /// Whether this is the configured parent, to which the hub reconnects.
     configured: bool,
-    /// Messages to send once the parent is connected; `None` when it is.
+    /// Messages to send once the parent is connected; `None` if it is connected.
     waiting: Option<VecDeque<Utf8Bytes>>,
 }
 
@@ -181,7 +183,7 @@ impl Machine for Gator {
                 }
             }
             Input::ConnectFailed { conn, .. } | Input::Closed { conn } => self.leave(now, conn, out),
-            // The document has JSON messages only.
+            // The document has only JSON messages.
             Input::Text { .. } | Input::Binary { .. } | Input::Ping { .. } | Input::Tick => {}
         }
     }
@@ -247,7 +249,7 @@ impl Gator {
         }
     }
 
-    /// Does what is due: connects to the configured parent, sends delayed answers.
+    /// Does everything that is due: connects to the configured parent, sends delayed answers.
     fn run_due(&mut self, now: Duration, out: &mut Vec<Output>) {
         if self.connect_at.is_some_and(|due| due <= now) {
             self.connect_at = None;
@@ -567,7 +569,7 @@ impl Gator {
             Event::ConnectUp { url } => {
                 check_url(&url)?;
                 if self.parents.len() >= MAX_PARENTS {
-                    return Err(format!("the hub has {MAX_PARENTS} parents already"));
+                    return Err(format!("the hub already has {MAX_PARENTS} parents"));
                 }
                 self.connect(url.clone(), false, out);
                 Ok(json!({ "url": url, "parents": self.parents.len() }))
@@ -585,11 +587,11 @@ impl Gator {
     fn register(&mut self, name: &str) -> Result<Value, String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
-            return Err(format!("a child's name has 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"));
+            return Err(format!("a child's name must have 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"));
         }
         if !self.children.contains_key(name) {
             if self.children.len() >= self.config.max_children {
-                return Err(format!("there are {} children already", self.children.len()));
+                return Err(format!("there are already {} children", self.children.len()));
             }
             self.children.insert(name.into(), None);
         }
@@ -618,6 +620,6 @@ fn check_url(url: &str) -> Result<(), String> {
     if url.starts_with("ws://") && url.len() <= 2048 {
         Ok(())
     } else {
-        Err("a parent's url begins with ws:// and has at most 2048 bytes".to_owned())
+        Err("a parent's url must begin with ws:// and have at most 2048 bytes".to_owned())
     }
 }

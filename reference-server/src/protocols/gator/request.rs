@@ -1,4 +1,4 @@
-//! Requests and responses (lines 20 to 60): read member by member, so that an id is copied as it was written.
+//! Requests and responses (lines 20 to 60), read member by member, so that an id is copied as it was written.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ pub struct Request<'a> {
     pub payload: Option<Members<'a>>,
 }
 
-/// A frame that is no JSON object, or whose envelope has a member of a wrong type.
+/// A frame that is not a JSON object, or whose envelope has a member of the wrong type.
 #[derive(Debug)]
 pub struct DecodeError<'a> {
     /// The id, if it could be read.
@@ -32,8 +32,8 @@ pub struct DecodeError<'a> {
     pub reason: String,
 }
 
-/// Reads a frame. One with a `result` is a response, whatever else it has. Unknown actions and wrong payloads are no
-/// errors here.
+/// Reads a frame. One with a `result` is a response, whatever other members it has. Unknown actions and wrong payloads
+/// are not errors here.
 pub fn read(text: &str) -> Result<Frame<'_>, DecodeError<'_>> {
     let members = json::members(text).map_err(|reason| DecodeError { req_id: None, reason })?;
     if members.contains_key("result") {

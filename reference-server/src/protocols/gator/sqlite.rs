@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 
 use super::log::{Entry, MAX_FOUND, Store, StoreError};
 
-/// The largest size of the file in pages of 4 KiB, which is 1 GiB. Beyond it entries are refused.
+/// The largest size of the file in pages of 4 KiB, which is 1 GiB. Beyond it, entries are refused.
 const MAX_PAGES: u32 = 262_144;
 
 /// The schema. Timestamps have no declared type, so that SQLite distinguishes 5.0 and 5.
@@ -30,7 +30,8 @@ impl Sqlite {
     pub fn open(file: &Path) -> Result<Sqlite, StoreError> {
         let open = || {
             let connection = Connection::open(file)?;
-            // Entries survive a crash of the hub; a crash of the machine may lose the last ones. No entry waits for the disk.
+            // Entries survive a crash of the hub, but a crash of the machine may lose the last ones: no entry waits for
+            // the disk.
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "max_page_count", MAX_PAGES)?;

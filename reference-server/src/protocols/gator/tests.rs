@@ -1,4 +1,4 @@
-//! Gator as documented, conversation by conversation; the lines in brackets are the document's.
+//! Gator as documented, conversation by conversation; numbers in brackets are lines of the document.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn child(hub: &mut TestPlayer, conn: Conn, name: &str) {
     assert_eq!(open(hub, conn, place["path"].as_str().unwrap()), ["accept "]);
 }
 
-/// Connects the hub to its parent of this number.
+/// Connects the hub to its parent with this number.
 fn parent(hub: &mut TestPlayer, number: u64) -> Conn {
     let conn = OUTGOING + number;
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
@@ -39,7 +39,7 @@ fn entries(hub: &mut TestPlayer, message: &str) -> Value {
     hub.event(&json!({ "log_entries": { "message": message } })).unwrap()
 }
 
-/// [20 to 64] Ids are copied as they were written, whatever they are.
+/// [20 to 64] Ids are copied as they were written, whatever their type.
 #[rstest]
 #[case(Some("0"))]
 #[case(Some("23"))]
@@ -325,7 +325,7 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     }
     for text in &texts {
         hub.send(1, &text.to_string());
-        // One after the other, so that delayed answers show.
+        // One after another, so that delayed answers show.
         hub.pass(Duration::from_millis(50));
     }
     for _ in 0..2 {

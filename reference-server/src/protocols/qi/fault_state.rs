@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use crate::machine::Conn;
 
-/// What a faulty hub remembers of earlier messages.
+/// The state that a faulty hub keeps of earlier messages.
 #[derive(Default)]
 pub struct FaultState {
     /// The first connection that used each session.
     pub owners: BTreeMap<String, Conn>,
-    /// What the first command of each session returned.
+    /// The return values of each session's first command.
     pub returned: BTreeMap<String, Option<Box<RawValue>>>,
     /// All echoed arguments.
     pub arguments: BTreeMap<String, Value>,

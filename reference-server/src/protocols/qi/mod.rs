@@ -1,8 +1,8 @@
 //! The messages between systems 2200 and 2300 (document 003): commands, each answered, in order.
 //!
 //! The document names only the command `execute`. Here `initialize`, `execute`, `terminate` and `get_static` are built
-//! in, and further commands are configured with fixed answers. The document does not name a transport (the original uses
-//! ZeroMQ, REQ and REP).
+//! in, and further commands are configured with fixed answers. The document does not name a transport (the original
+//! uses ZeroMQ, REQ and REP).
 //!
 //! Where the document is silent: a failure's payload is a string; a malformed request is answered with a failure, with
 //! the session if it could be read; `session_id: null` means none; another major version, or before 1.0 another minor
@@ -65,7 +65,7 @@ struct Command {
     returns: Option<serde_json::Map<String, Value>>,
     /// Whether the command returns its arguments.
     echo: bool,
-    /// The text with which the command always fails.
+    /// If set, the command always fails with this text.
     fails: Option<String>,
 }
 

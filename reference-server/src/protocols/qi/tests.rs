@@ -12,7 +12,7 @@ fn ask(sets: &[&str], text: &str) -> Value {
     hub.answer(1, text)
 }
 
-/// The documented requests, as they stand.
+/// The documented requests, unchanged.
 #[rstest]
 #[case(r#"{"command":"execute","payload":{},"version":"0.1.0"}"#, json!({"status":"success","payload":{},"version":"0.1.0"}))]
 #[case(

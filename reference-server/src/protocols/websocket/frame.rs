@@ -1,4 +1,4 @@
-//! Frames, read and written as RFC 6455, section 5, says.
+//! Frames, read and written according to RFC 6455, section 5.
 
 use crate::fault::Broken;
 
@@ -85,7 +85,7 @@ pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, Protoc
         return Err(PROTOCOL_ERROR);
     }
     if length >> 63 != 0 {
-        // As a fault: the hub waits for more bytes than can ever come.
+        // As a fault: the hub waits for more bytes than can ever arrive.
         return if broken.is("websocket-high-bit-taken") { Ok(None) } else { Err(PROTOCOL_ERROR) };
     }
     if length > MAX_MESSAGE as u64 {

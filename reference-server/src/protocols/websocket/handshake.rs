@@ -17,7 +17,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a head without its last, empty line. Lines that are no headers are ignored.
+    /// Reads a head without its last, empty line. Lines that are not headers are ignored.
     pub fn read(head: &str) -> Request {
         let mut lines = head.split("\r\n");
         let mut words = lines.next().unwrap_or_default().split(' ');
@@ -130,7 +130,7 @@ fn grant(request: &Request, broken: Broken) -> Vec<u8> {
     } else if broken.is("websocket-subprotocol-all") && !offered.is_empty() {
         Some(offered.join(", "))
     } else {
-        // The hub uses no subprotocol, so the first is as good as the others.
+        // The hub uses no subprotocol, so any of them will do.
         offered.first().map(|name| (*name).to_owned())
     };
     let mut lines = vec!["HTTP/1.1 101 Switching Protocols".to_owned()];

@@ -1,8 +1,8 @@
-//! A hub that is WebSocket only (RFC 6455): it sends nothing but answers to control frames, and ignores messages.
+//! A hub that speaks only WebSocket (RFC 6455): it answers control frames and ignores messages.
 //!
-//! For the other protocols, libraries do upgrades and frames and cannot be made to break RFC 6455. Here [`Session`] does
-//! both: it takes the bytes of one connection and returns the bytes of the answer, without sockets, so that faults of
-//! upgrades and frames are possible, over TCP or within a process.
+//! For the other protocols, libraries handle upgrades and frames and cannot be made to break RFC 6455. Here [`Session`]
+//! does both: it takes the bytes of one connection and returns the bytes of the answer, without sockets, so that faults
+//! of upgrades and frames are possible, over TCP or within a process.
 
 mod frame;
 mod handshake;

@@ -124,7 +124,7 @@ impl Session {
         } else {
             data
         };
-        // As a fault longer pings are accepted; the pong must be valid all the same.
+        // As a fault, longer pings are accepted, but the pong must still be valid.
         let data = &data[..data.len().min(125)];
         if self.broken.is("websocket-sends-long-pong") {
             self.send(PONG, &[b'x'; 126], out);

@@ -1,4 +1,4 @@
-//! The answers of this hub to valid and invalid bytes of clients.
+//! The answers of this hub to valid and invalid bytes from clients.
 
 use rstest::rstest;
 
@@ -120,7 +120,7 @@ fn pings_and_closes_are_answered_and_invalid_frames_close_the_connection(
     assert_eq!(frames(None, sent), (answer.to_vec(), over));
 }
 
-/// However the stream is cut into pieces, the answer is the same.
+/// The answer is the same however the stream is cut into pieces.
 #[test]
 fn the_answer_does_not_depend_on_how_the_stream_is_cut() {
     let all =
