@@ -70,7 +70,7 @@ impl Page<'_> {
             }
         }
         if self.report.about.interrupted {
-            self.line("  interrupted: the figures cover the time until then");
+            self.line("  interrupted: the figures cover the time before the interruption");
         }
     }
 
@@ -86,7 +86,7 @@ impl Page<'_> {
         self.line(&row);
     }
 
-    /// How much of the times of the row above may be the generator's own delay.
+    /// Adds a row with the part of the times above that may be the generator's own delay.
     fn own_delays(&mut self, timing: Timing) {
         let (layout, total) = (&self.report.layout, &self.report.total);
         let samples = self.timing(timing).map_or(0, Dense::len);
@@ -187,7 +187,7 @@ impl Page<'_> {
         self.line(&format!("  errors      {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
         let undocumented = self.count(Count::Undocumented);
         if undocumented > 0 {
-            self.line(&format!("  beside      {} frames that match no message of the protocol", grouped(undocumented)));
+            self.line(&format!("  unmatched   {} frames that match no message of the protocol", grouped(undocumented)));
         }
         let unanswered = self.messages(MessageCount::Unanswered);
         if !unanswered.is_empty() {
@@ -199,7 +199,7 @@ impl Page<'_> {
         }
     }
 
-    /// The messages of which this was counted: `12 claim_job`.
+    /// Returns the messages with a count of this kind: `12 claim_job`.
     fn messages(&self, kind: MessageCount) -> Vec<String> {
         let names = self.report.layout.names.messages.iter().enumerate();
         names
@@ -303,7 +303,7 @@ impl Page<'_> {
         }
     }
 
-    /// The items that break a threshold on violations: `; first job-7, job-9`.
+    /// Formats the first items that break a threshold on violations: `; first job-7, job-9`.
     fn examples(&self, outcome: &Outcome) -> String {
         let items = self.report.examples(outcome);
         if items.is_empty() { String::new() } else { format!("; first {}", printable(&items.join(", "))) }
