@@ -131,7 +131,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
     Arrivals { spacing, stages, spikes: spikes.collect() }
 }
 
-/// Parses stages; one without `from` begins at the rate at which the one before ended.
+/// Parses stages; a stage without `from` begins at the final rate of the previous one.
 fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let example = "stages: [{ from: 0, to: 2000, for: 30s }, { rate: 2000, for: 60s }]";
     let mut stages: Vec<Stage> = Vec::new();
@@ -168,7 +168,7 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     stages
 }
 
-/// The most steps of `steps`.
+/// The maximum number of steps that `steps` may expand to.
 const MOST_STEPS: usize = 10_000;
 
 /// Parses `steps`: constant rates that increase by equal amounts.
