@@ -145,7 +145,7 @@ impl Client {
         self.tasks[task].extra = true;
         self.tasks[task].at = wanted.op;
         if let Some(asked) = asked.filter(|asked| *asked != task) {
-            // The times of its own request have been overwritten, so it counts from the latest request.
+            // It is unknown which request the frame answers, so its time counts from the latest one.
             self.tasks[task].times = self.tasks[asked].times.clone();
         }
         self.came(role, task, wanted, found, now, io);

@@ -26,7 +26,7 @@ struct Node {
     children: Vec<(String, usize)>,
 }
 
-/// The most members that can be wanted of one frame.
+/// The most members that can be looked up in one frame.
 pub const MOST: usize = 32;
 
 /// The raw JSON text of each found member, by the number of its pointer.

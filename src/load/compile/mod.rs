@@ -253,7 +253,7 @@ impl<'a> Compiler<'a> {
         (prepared, (self.carried, self.diagnostics))
     }
 
-    /// Compiles the values given to a client, which are evaluated once, when it starts.
+    /// Compiles the values given to a client, which are evaluated once, when the client starts.
     fn identity(&mut self) {
         self.in_identity = true;
         let script = self.script;

@@ -12,7 +12,7 @@ use crate::load::compile::program::{Fill, Op, Remark, Slot};
 use crate::scenario::functions::{self, NEXT_USER};
 use crate::scenario::template::{BUILTIN, Expr};
 
-/// The referent of a name.
+/// The value or frame that a name stands for.
 #[derive(Clone, Debug)]
 pub enum Named {
     Value(Value),

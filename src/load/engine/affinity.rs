@@ -1,5 +1,5 @@
-//! CPU affinity and priority of threads: shards come first, since a late shard sends messages late, while late counting
-//! does no harm.
+//! CPU affinity and priority of threads: shards come first, since a late shard sends messages late, while counting may
+//! be late.
 
 /// The `nice` increment of the other threads; each step costs about a tenth of the core.
 #[cfg(target_os = "linux")]

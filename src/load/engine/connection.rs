@@ -82,7 +82,7 @@ struct Upgrade {
 }
 
 /// Checks a whole message: a text must be UTF-8 (RFC 6455, section 8.1). Parts of it may be sent again, so invalid text
-/// must stop here.
+/// must be rejected here.
 fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], ConnectionError> {
     if opcode == frames::TEXT && std::str::from_utf8(message).is_err() {
         return Err(PROTOCOL);

@@ -167,8 +167,8 @@ impl Translation {
 
     /// Counts a message that an entry says never comes.
     ///
-    /// A message that is absent after another one counts until the client sends again, since it may then answer the
-    /// later request; one that is absent after the connection counts only if it comes first.
+    /// A message declared absent after another one is counted until the client sends again, since it may then answer
+    /// the later request; one declared absent after the connection is counted only if it comes first.
     fn not_absent(&mut self, slot: u32, json: &Value) {
         let entries = self.deviations.entries();
         let assumed = &mut self.assumed[slot as usize];

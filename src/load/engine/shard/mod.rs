@@ -1,6 +1,6 @@
 //! A shard: one thread with its connections and clients.
 //!
-//! A turn of its loop handles due events, reads arrived bytes, and waits. It never blocks on another thread, takes no
+//! A turn of its loop handles due events, reads incoming data, and waits. It never blocks on another thread, takes no
 //! locks, and shares only the atomics of the [`Timeline`] with other shards.
 
 mod connections;

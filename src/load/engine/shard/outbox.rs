@@ -32,7 +32,7 @@ pub enum ShardReport {
     },
     /// An example of a client that did not join.
     NotJoined(FailedOpening),
-    /// The shard has ended; with its sightings of the hub's deviations.
+    /// The shard has ended; the message carries its sightings of the hub's deviations.
     Ended {
         deviations: Seen,
     },
