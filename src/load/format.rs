@@ -14,7 +14,7 @@ pub fn nanos(time: f64) -> String {
     }
 }
 
-/// Formats with groups of three digits: `1 234 567`.
+/// Formats a number in groups of three digits: `1 234 567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

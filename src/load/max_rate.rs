@@ -12,9 +12,9 @@ use super::validity::{Reason, Validity};
 
 /// The highest starting rate: a rate far beyond the hub's capacity leaves a backlog that takes long to drain.
 const FIRST: f64 = 500.0;
-/// The search ends when the interval left is smaller than this share of the rate.
+/// The search ends when the remaining interval is smaller than this share of the rate.
 const CLOSE: f64 = 0.05;
-/// The most tries: from any starting rate, twelve doublings and five bisections are enough.
+/// The maximum number of tries: from any starting rate, twelve doublings and five bisections are enough.
 const MOST: usize = 18;
 /// Completions keep up if they are at least this share of the offered rate.
 const KEPT_UP: f64 = 0.98;
@@ -68,20 +68,20 @@ impl Search {
         Self { first: first.min(FIRST), tries: Vec::new() }
     }
 
-    /// The highest sustained rate.
+    /// Returns the try with the highest sustained rate.
     pub fn found(&self) -> Option<&Try> {
         let sustained = self.tries.iter().filter(|one| one.failed.is_none());
         sustained.max_by(|one, other| one.rate.total_cmp(&other.rate))
     }
 
-    /// The rate to try next; `None` when the search is over.
+    /// Returns the rate to try next; `None` when the search is over.
     pub fn next_rate(&self) -> Option<f64> {
         if self.tries.len() >= MOST {
             return None;
         }
         let low = self.found().map(|one| one.rate);
         let failed = self.tries.iter().filter(|one| one.failed.is_some()).map(|one| one.rate);
-        // A failure at a rate below a sustained one was chance and gives no bound.
+        // A failure below a sustained rate happened by chance and is not a bound.
         let high = failed.filter(|rate| low.is_none_or(|low| *rate > low)).reduce(f64::min);
         match (low, high) {
             (None, None) => Some(self.first),
@@ -109,8 +109,8 @@ impl Search {
             Some(best) => {
                 let bound = self.tries.iter().filter(|one| one.failed.is_some() && one.rate > best.rate);
                 let bound = bound.map(|one| one.rate).reduce(f64::min);
-                let bound = bound.map_or_else(String::new, |rate| format!("; {rate:.1}/s was not"));
-                let _ = writeln!(text, "The highest rate sustained: {:.1}/s{bound}", best.rate);
+                let bound = bound.map_or_else(String::new, |rate| format!("; {rate:.1}/s was not sustained"));
+                let _ = writeln!(text, "Highest sustained rate: {:.1}/s{bound}", best.rate);
             }
             None => text.push_str("No rate was sustained.\n"),
         }
@@ -128,7 +128,7 @@ fn rounded(rate: f64) -> f64 {
 pub struct Pace {
     /// The average rate of the plan's schedule.
     pub offered: f64,
-    /// Journeys that began: with Poisson arrivals this differs from the average.
+    /// Journeys started; with Poisson arrivals this differs from the offered average.
     pub begun: f64,
     pub completed: f64,
     /// The length of the measured time.
@@ -154,7 +154,7 @@ fn fell_behind(layout: &MetricRegistry, total: &Total, account: &Totals, pace: P
 }
 
 impl Pace {
-    /// Computes the rates of these journeys, which have a schedule.
+    /// Computes the rates of the journeys that have a schedule, listed in `scheduled`.
     pub fn of(layout: &MetricRegistry, total: &Total, plan: &Plan, scheduled: &[&str]) -> Self {
         let rate = |count| {
             let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
@@ -172,7 +172,7 @@ impl Pace {
         let Self { offered, begun, completed, seconds } = self;
         let chance = CHANCE * (offered * seconds).sqrt() / seconds;
         if begun < offered * KEPT_UP - chance {
-            return Some(format!("only {begun:.1}/s of {offered:.1}/s were begun"));
+            return Some(format!("only {begun:.1}/s of {offered:.1}/s were started"));
         }
         (completed < begun * KEPT_UP).then(|| format!("completions did not keep up ({completed:.1}/s of {begun:.1}/s)"))
     }
@@ -208,7 +208,7 @@ mod tests {
     #[rstest]
     #[case::all(1000.0, 1000.0, None)]
     #[case::fewer_by_chance(960.0, 958.0, None)]
-    #[case::too_few_to_be_chance(900.0, 900.0, Some("only 900.0/s of 1000.0/s were begun"))]
+    #[case::too_few_to_be_chance(900.0, 900.0, Some("only 900.0/s of 1000.0/s were started"))]
     #[case::behind(960.0, 930.0, Some("completions did not keep up (930.0/s of 960.0/s)"))]
     fn a_rate_is_sustained_if_completions_keep_up_with_arrivals(
         #[case] begun: f64,
@@ -232,7 +232,7 @@ mod tests {
         assert!(shown.starts_with("Search for the highest rate with a < 5ms\n"), "{shown}");
         assert!(shown.contains("not sustained: too much"), "{shown}");
         assert!(
-            shown.contains("The highest rate sustained: 325.0/s; 338.0/s was not") || shown.contains("/s was not"),
+            shown.contains("Highest sustained rate: 325.0/s; 338.0/s was not") || shown.contains("/s was not"),
             "{shown}"
         );
     }

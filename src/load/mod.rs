@@ -1,20 +1,20 @@
 //! Load tests: thousands of virtual clients of a protocol against one hub, with response times free of coordinated
 //! omission and a ledger of every item.
 //!
-//! A *plan* describes populations and what one client of each does, in the steps of the scenario language. It is read
-//! by the parser of scenarios, with the same diagnostics, and then compiled: the interpreter of `check` keeps
-//! histories, parses every frame into a tree and evaluates expressions as it runs, which is too slow for a load
-//! generator. A compiled plan consists of flat programs whose messages are byte templates and whose received frames are
-//! classified by a scan of the raw text; a small state machine, the [`client::Client`], runs them.
+//! A *plan* describes populations and what their clients do, in the steps of the scenario language. The scenario parser
+//! reads it, with the same diagnostics, and then it is compiled: the interpreter of `check` keeps histories, parses
+//! every frame into a tree and evaluates expressions as it runs, which is too slow for a load generator. A compiled
+//! plan consists of flat programs. Their messages are byte templates, and a scan of the raw text classifies received
+//! frames. A small state machine, the [`client::Client`], runs the programs.
 //!
 //! ```text
 //! buffer_pool, format, ids   reusable lists; number formats; indexes of messages and journeys
-//! ledger      the record of what became of every item
+//! ledger      the history and outcome of every item
 //! metrics     histograms, counts and gauges per second, and their names
 //! plan        the plan file: roles, populations, arrivals, phases, thresholds; the schedule of due times
 //! compile     a plan compiled for a target: flat lists of operations, message templates, the classifier of frames
-//! client      the state machine of one virtual client, sans-IO: (now, input) -> calls of its `io`
-//! opening     clients that do not join: what they waited for, and when a run ends because of it
+//! client      the state machine of one virtual client, sans-IO: (now, input) -> calls to its `io`
+//! opening     clients that fail to join, and when a run is abandoned because of them
 //! engine      sockets and threads: the only part that is not pure
 //! validity    whether the numbers of a run can be trusted;  max_rate: the search for the highest sustained rate
 //! report      the report formats;  compare: the differences between two runs

@@ -1,4 +1,4 @@
-//! Clients that do not join: what each of them waited for, what happened instead, and when a run is given up.
+//! Clients that fail to join: what each waited for, what happened instead, and when a run is abandoned.
 
 use super::client::io::{ClientFault, End};
 use super::compile::program::{Op, Prepared};
@@ -17,15 +17,15 @@ pub struct FailedOpening {
     pub client: u32,
     /// The operation of the opening at which it failed.
     pub at: usize,
-    /// The reason; `None` if a message did not come that may be any.
+    /// The reason; `None` if the client waited in vain for a message of any kind.
     pub fault: Option<ClientFault>,
-    /// The cause of the end of the connection, where the client cannot know it.
+    /// Why the connection ended, if the client cannot know it.
     pub cause: Option<ErrorKind>,
-    /// The latest messages before, the beginning of each.
+    /// The beginning of each of the last messages received before the failure.
     pub received: Vec<Box<[u8]>>,
 }
 
-/// A role because of which a run ended before it began.
+/// A role that ended a run before it began, because none of its clients joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HopelessRole {
     pub name: String,
@@ -33,16 +33,16 @@ pub struct HopelessRole {
     pub population: u32,
 }
 
-/// Whether no client of a role can be expected to join: none has, and 5 % of them, but at least three (or all, if they
-/// are fewer), have failed to.
+/// Whether no client of a role can be expected to join: none has joined yet, and 5 % of them, but at least three (or
+/// all, if there are fewer), have failed to.
 pub fn is_hopeless(population: u32, joined: u32, failed: u32) -> bool {
     let enough = population.div_ceil(20).max(3).min(population);
     joined == 0 && failed > 0 && failed >= enough
 }
 
 impl FailedOpening {
-    /// Describes it in one sentence: `worker 0 waited for worker_registered (shared.yaml:58), which did not come in
-    /// time; it received nothing`. `place`: where a step is in its file.
+    /// Describes the failure in one sentence: `worker 0 waited for worker_registered (shared.yaml:58): it did not
+    /// arrive in time; nothing was received`. `place` formats the location of a step.
     pub fn text(&self, prepared: &Prepared, place: impl Fn(Span) -> String) -> String {
         let role = &prepared.roles[usize::from(self.role)];
         let name = |message: usize| prepared.messages.get(message).map_or("a message", String::as_str);
@@ -52,7 +52,7 @@ impl FailedOpening {
                 let message = expect.message.map_or("a message", |message| name(message.0.into()));
                 format!("waited for {message} ({})", place(expect.span))
             }
-            Some(Op::Send(send)) => format!("was to send {}", name(send.message.0.into())),
+            Some(Op::Send(send)) => format!("was about to send {}", name(send.message.0.into())),
             Some(Op::Hook(hook)) => {
                 format!("called the hook {}", prepared.hooks.get(usize::from(hook.hook.0)).map_or("", String::as_str))
             }
@@ -61,9 +61,9 @@ impl FailedOpening {
         let happened = match self.fault {
             Some(ClientFault::Ended(end)) => ended(end, self.cause),
             Some(ClientFault::Refused(message)) => format!("the hub answered with {}", name(message.0.into())),
-            Some(ClientFault::Unusable(_)) => "a received message lacks a value that it needs".to_owned(),
+            Some(ClientFault::Unusable(_)) => "a received message lacks a value that a later step needs".to_owned(),
             Some(ClientFault::Hook) => "the hook failed".to_owned(),
-            Some(ClientFault::Timeout(_) | ClientFault::Missing(_)) | None => "it did not come in time".to_owned(),
+            Some(ClientFault::Timeout(_) | ClientFault::Missing(_)) | None => "it did not arrive in time".to_owned(),
             Some(_) => "the client failed".to_owned(),
         };
         let received: Vec<_> = self.received.iter().map(|message| String::from_utf8_lossy(message)).collect();
@@ -79,8 +79,8 @@ impl FailedOpening {
 fn ended(end: End, cause: Option<ErrorKind>) -> String {
     match (end, cause) {
         (_, Some(ErrorKind::Tls)) => "TLS failed".to_owned(),
-        (_, Some(ErrorKind::Protocol)) => "the hub sent what WebSocket forbids".to_owned(),
-        (_, Some(ErrorKind::Resources)) => "this machine has no file descriptors, ports or memory left".to_owned(),
+        (_, Some(ErrorKind::Protocol)) => "the hub violated the WebSocket protocol".to_owned(),
+        (_, Some(ErrorKind::Resources)) => "this machine ran out of file descriptors, ports or memory".to_owned(),
         (End::Refused(101), _) => "the answer to the upgrade request is not valid".to_owned(),
         (End::Refused(status), _) => format!("the hub refused the upgrade with HTTP status {status}"),
         (End::Unreachable, Some(ErrorKind::Upgrade)) => "the answer to the upgrade request is not HTTP".to_owned(),

@@ -1,5 +1,5 @@
-//! Whether the numbers of a run can be trusted. A generator that sent too late, used up its CPU or was cut short
-//! measures itself, not the hub; the reasons for that are listed here.
+//! Whether the numbers of a run can be trusted. A generator that sent late, ran out of CPU or was cut short measures
+//! itself instead of the hub; [`judge`] lists the reasons to suspect that.
 
 use super::format::{grouped, nanos, percent};
 use super::ledger::Totals;
@@ -59,29 +59,28 @@ impl Judgement {
     }
 }
 
-/// Facts that the judgement needs beside the measurements.
+/// Facts that the judgement needs in addition to the measurements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
-    /// Whether the plan changes its load on purpose (stages, spikes); then no test for a stationary response time is
-    /// made.
+    /// Whether the plan changes its load on purpose (stages, spikes); if so, response times are not tested for a trend.
     pub changing_load: bool,
-    /// Journeys that were under way when the drain was over.
+    /// Journeys that were still running when the drain ended.
     pub undrained: u64,
     /// Clients that had not joined when the measured time began.
     pub unjoined: u64,
-    /// The roles because of which the run ended before it began.
+    /// The roles that ended the run before it began, because none of their clients joined.
     pub hopeless: Vec<HopelessRole>,
     /// Examples of clients that failed to join: what they waited for, and what happened.
     pub failed_openings: Vec<String>,
 }
 
-/// With a larger share of the generator's own delay, a p99 response says nothing about the hub. A smaller one is an
-/// uncertainty of the figure, and makes a run suspect only where it decides a threshold.
+/// If the generator's own delay is a larger share of a p99 response time, that figure says nothing about the hub. A
+/// smaller share is an uncertainty of the figure and makes a run suspect only if it decides a threshold.
 const OURS: f64 = 0.5;
 /// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
 const BUSY: f64 = 0.9;
 const BUSY_INTERVALS: f64 = 0.1;
-/// Share of sent messages: with more errors of the generator itself, the run is invalid.
+/// If the generator's own errors exceed this share of the sent messages, the run is invalid.
 const OWN_ERRORS: f64 = 0.01;
 
 /// Judges a run by its own measurements.
@@ -133,7 +132,7 @@ fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total
         let share = own / response.max(1.0);
         if share > OURS {
             let text = format!(
-                "{name}: up to {} of the p99 response time of {} ({}) is the generator's own delay, so it says nothing about the hub",
+                "{name}: up to {} of the p99 response time of {} ({}) is the generator's own delay, so this figure says nothing about the hub",
                 nanos(own),
                 nanos(response),
                 percent(share)
@@ -144,7 +143,7 @@ fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total
     for outcome in outcomes.iter().filter(|outcome| outcome.uncertain) {
         let otherwise = if outcome.standing == Standing::Holds { "not hold" } else { "hold" };
         let text = format!(
-            "`{}`: observed {}; without the generator's own delay it may {otherwise}",
+            "`{}`: observed {}; without the generator's own delay it might {otherwise}",
             outcome.threshold.text,
             outcome.explained()
         );
@@ -164,7 +163,7 @@ fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
         if over as f64 > busy.len() as f64 * BUSY_INTERVALS {
             let highest = busy.iter().copied().fold(0.0, f64::max);
             let text = format!(
-                "core {core} was over {} busy in {over} of {} intervals, up to {}: the generator may be what is measured",
+                "core {core} was over {} busy in {over} of {} intervals (peak {}): the run may measure the generator, not the hub",
                 percent(BUSY),
                 busy.len(),
                 percent(highest)
@@ -179,9 +178,9 @@ fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
         (
             RunCount::Missed,
             "missed-ticks",
-            "scheduled arrivals or ticks were skipped because the generator was too late",
+            "scheduled arrivals or ticks were skipped because the generator fell behind",
         ),
-        (RunCount::NoClient, "no-client", "arrivals found no free client, so less was offered than planned"),
+        (RunCount::NoClient, "no-client", "arrivals found no free client, so the load was lower than planned"),
         (RunCount::Clamped, "clamped", "times exceeded the upper bound of the histograms"),
     ];
     for (count, code, text) in counts {
@@ -198,7 +197,8 @@ fn joining(judgement: &mut Judgement, circumstances: &Circumstances) {
         return;
     }
     for HopelessRole { name, failed, population } in hopeless {
-        let text = format!("the run ended because no client of {name} joined, and {failed} of {population} failed to");
+        let text =
+            format!("the run ended because no client of {name} joined; {failed} of {population} tried and failed");
         judgement.add(Validity::Invalid, "unjoined", text);
     }
     let validity = if hopeless.is_empty() { Validity::Suspect } else { Validity::Invalid };
@@ -221,7 +221,8 @@ fn samples(judgement: &mut Judgement, outcomes: &[Outcome]) {
 /// Intervals needed for a trend test, and samples needed in each of them.
 const TREND_INTERVALS: usize = 10;
 const INTERVAL_SAMPLES: u64 = 10;
-/// The test compares every pair of intervals; of more intervals than these, it samples every second, third and so on.
+/// The test compares every pair of intervals; if there are more intervals than this, it takes every second, third and
+/// so on.
 const MOST_COMPARED: usize = 300;
 /// A trend counts when its Mann-Kendall statistic exceeds this many standard deviations, and when its size over the
 /// measured time exceeds this share of the median.
@@ -242,7 +243,7 @@ fn stationary(judgement: &mut Judgement, layout: &MetricRegistry, intervals: &[I
         let medians: Vec<f64> = medians.iter().step_by(medians.len().div_ceil(MOST_COMPARED).max(1)).copied().collect();
         if let Some(change) = trend(&medians) {
             let text = format!(
-                "the median response of {name} went {} by {} over the measured time (Mann-Kendall over {} intervals, z above {TREND_DEVIATIONS:.0}): it was not stationary",
+                "the median response time of {name} went {} by {} over the measured time (Mann-Kendall over {} intervals, z above {TREND_DEVIATIONS:.0}), so it was not stationary",
                 if change > 0.0 { "up" } else { "down" },
                 percent(change.abs()),
                 medians.len()
@@ -279,7 +280,7 @@ fn spread(n: f64) -> f64 {
     n * (n - 1.0) * (2.0 * n + 5.0)
 }
 
-/// Unread bytes up to this count are no backlog: they have just arrived, or are close frames.
+/// Up to this many unread bytes are not a backlog: they have just arrived, or belong to close frames.
 const UNREAD: u64 = 64 << 10;
 
 fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], undrained: u64) {
@@ -291,7 +292,7 @@ fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], 
             "items were unfinished when the run ended: the hub was still completing others, or a worker still had them",
         ),
         (undrained, "journeys were unfinished at the end of the drain"),
-        (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
+        (if unread > UNREAD { unread } else { 0 }, "bytes had arrived but were unread when the run ended"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
         judgement.add(Validity::Suspect, "backlog", format!("{} {text}", grouped(*number)));
@@ -307,7 +308,7 @@ fn own_errors(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total)
         }
         let many = number as f64 > all as f64 * OWN_ERRORS;
         let text = match kind {
-            ErrorKind::Resources => "times the generator's machine had no file descriptor, port or memory left",
+            ErrorKind::Resources => "times the generator's machine ran out of file descriptors, ports or memory",
             _ => "internal errors of the generator",
         };
         let validity = if many { Validity::Invalid } else { Validity::Suspect };
@@ -317,7 +318,7 @@ fn own_errors(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total)
 
 fn ledger(judgement: &mut Judgement, account: &Totals) {
     let counts = [
-        (account.late, "ledger entries came too late to be processed in order"),
+        (account.late, "ledger entries arrived too late to be processed in order"),
         (account.unfollowed, "ledger entries were dropped because the ledger was full"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {

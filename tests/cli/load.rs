@@ -19,7 +19,7 @@ const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200
 #[case(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
 #[case(&["--protocol", "qi", "--workers", "5"], "the plan has no role `worker`")]
 #[case(&["--protocol", "qi", "--population", "session"], "write ROLE=N")]
-#[case(&["--protocol", "qi", "--rate", "0"], "a rate is a number above 0")]
+#[case(&["--protocol", "qi", "--rate", "0"], "the rate must be a number above 0")]
 #[case(&["--protocol", "qi", "--plan", "idle", "--rate", "5"], "no role of the plan has arrivals")]
 #[case(&["--protocol", "qi", "--validate", "some"], "write all, sample=0.01 or none")]
 #[case(&["--protocol", "qi", "--source", "127.0.0.9-127.0.0.1"], "is not a list of source addresses")]
@@ -120,7 +120,7 @@ fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
     let serving = Serving::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
     let arguments = ["load", serving.url("emprops"), "--protocol", "emprops", "--plan", "jobs", "--workers", "40"];
     let done = hubproof(arguments.iter().chain(&SMALL)).ends_with(3);
-    let expected = "invalid: the run ended because no client of worker joined, and ";
+    let expected = "invalid: the run ended because no client of worker joined; ";
     assert!(done.out.contains(expected), "{}", done.out);
     let line = done.out.lines().find(|line| line.contains("invalid: worker 0 waited for worker_registered (")).unwrap();
     assert!(line.contains("scenarios/emprops/shared.yaml:"), "{line}");

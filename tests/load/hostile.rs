@@ -68,7 +68,7 @@ fn a_hub_that_no_client_can_join_ends_the_run(#[case] habit: Habit, #[case] text
     let reasons = report["validity"]["reasons"].as_array().unwrap();
     let unjoined: Vec<&str> =
         reasons.iter().filter(|one| one["code"] == "unjoined").map(|one| one["text"].as_str().unwrap()).collect();
-    assert!(unjoined[0].starts_with("the run ended because no client of caller joined, and "), "{unjoined:?}");
+    assert!(unjoined[0].starts_with("the run ended because no client of caller joined; "), "{unjoined:?}");
     assert!(unjoined.iter().any(|one| one.starts_with("caller ") && one.contains(text)), "{unjoined:?}");
     assert_eq!((&report["validity"]["verdict"], &report["run"]["interrupted"]), (&"invalid".into(), &false.into()));
     // Five of them are enough, at five a second.

@@ -61,7 +61,7 @@ fn a_client_that_does_not_join_reports_where_it_stopped() {
         let failed = FailedOpening { role: 0, client: 2, at: *at, fault: *fault, cause: None, received: Vec::new() };
         let text = failed.text(&ready.prepared, |_| "shared.yaml:58".to_owned());
         let expected =
-            "worker 2 waited for worker_registered (shared.yaml:58): it did not come in time; nothing was received";
+            "worker 2 waited for worker_registered (shared.yaml:58): it did not arrive in time; nothing was received";
         assert_eq!(text, expected, "{fault:?} {registered:?}");
     }
 }

@@ -8,8 +8,8 @@ use crate::load::compile::program::{Op, Role};
 use crate::load::plan::Reconnect;
 
 impl Client {
-    /// Handles the end of the connection: a task that waits for a frame with a value only it knows may get it on the
-    /// next connection.
+    /// Handles the end of the connection: a task that waits for a frame with a value only it knows may receive it on
+    /// the next connection.
     pub(super) fn disconnected(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let code = &role.programs[one.program];
@@ -39,7 +39,7 @@ impl Client {
         }
     }
 
-    /// Handles a new connection: runs the steps of `resumes`, which ask again for what the task waits for.
+    /// Handles a new connection: runs the steps of `resumes`, which ask again for the frame that the task waits for.
     pub(super) fn resume(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let one = &mut self.tasks[task];
         let Some(at) = role.programs[one.program].resumes.filter(|_| one.state == State::Waiting) else { return };

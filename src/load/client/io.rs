@@ -21,7 +21,7 @@ pub enum Input<'a> {
     Closed(End),
     /// The time requested by [`ClientIo::wake`] has come.
     Wake,
-    /// A journey begins that was due at this time, which may be earlier than now. Sent only to a client that [has
+    /// A journey begins; it was due at this time, which may be earlier than now. Sent only to a client that [has
     /// room](super::Client::has_room); otherwise it is counted as [`ClientFault::NoFreeClient`].
     Arrival { due: Nanos },
     /// The JSON answer of a hook that the client called; `None` if the hook failed.
@@ -58,9 +58,9 @@ pub enum ClientFault {
     Ended(End),
     /// A received frame is neither a JSON object nor a message of the pack.
     NoObject,
-    /// A received object is no message of the pack; a hub may send more than is documented.
+    /// A received object matches no message of the pack; a hub may send more than is documented.
     Undocumented,
-    /// A received message found no step that was waiting for it, though the role has steps that take any such message.
+    /// No step was waiting for a received message, though the role has steps that take any such message.
     NotTaken(MessageId),
     /// A received message lacks a member that a later step needs.
     Unusable(MessageId),
@@ -97,8 +97,8 @@ pub trait ClientIo {
     /// Reports that the opening succeeded, for the first time or after a reconnect.
     fn joined(&mut self);
 
-    /// Reports that the opening failed at this operation of its program; `None` if a message did not come that may be
-    /// any.
+    /// Reports that the opening failed at this operation of its program; `fault` is `None` if the client waited in vain
+    /// for a message of any kind.
     fn not_joined(&mut self, at: usize, fault: Option<ClientFault>);
 
     /// Reports that the client can take another journey.
@@ -123,7 +123,7 @@ pub trait ClientIo {
     /// Reports the beginning of a journey.
     fn begun(&mut self, journey: JourneyId, at: Nanos);
 
-    /// Reports a journey that ended early because a request stayed unanswered, where that is allowed.
+    /// Reports a journey that ended early because a request stayed unanswered, which its plan allows.
     fn idle(&mut self, journey: JourneyId, at: Nanos);
 
     /// Reports a failed journey.

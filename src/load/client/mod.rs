@@ -5,7 +5,7 @@
 //! its [`Role`]. All times are absolute: a late message keeps its due time, and its response time counts from it.
 //!
 //! A frame goes to the task that has waited for it longest: replies without an id belong to requests in order. A frame
-//! with a value that only one task knows may come before that task waits for it, and is kept for it.
+//! with a value that only one task knows may come before that task waits for it; it is kept for that task.
 
 mod disconnect;
 pub mod io;
@@ -39,7 +39,7 @@ pub struct Client {
     journeys: u32,
     items: u32,
     waits: u32,
-    /// Requests that stayed unanswered, whose late answers may still come.
+    /// The number of unanswered requests whose late answers may still come.
     owed: u32,
     random: SmallRng,
     own: Texts,
@@ -251,8 +251,8 @@ impl Client {
         self.prepare(role, task, now);
         let waits = matches!(role.programs[self.tasks[task].program].ops.first(), Some(Op::Expect(_)));
         if role.pace == Pace::Again && waits {
-            // A journey that begins by waiting starts at once, since its message may come at any time; it cannot
-            // proceed by itself.
+            // A journey whose first step waits starts at once: its message may come at any time, and the journey cannot
+            // proceed without it.
             return self.start(role, task, now, now, io);
         }
         let wake = match role.pace {
@@ -263,7 +263,7 @@ impl Client {
                 // The next tick on a fixed grid.
                 let tick = if base > now { base } else { base + ((now - base) / interval + 1) * interval };
                 let offset = (self.random.random::<f64>() * 2.0 - 1.0) * jitter * interval as f64;
-                // Jitter may have moved the last tick forward, so that the grid gives it again.
+                // Jitter may have moved the last tick forward, so that the grid yields the same tick again.
                 let tick = if tick == self.tasks[task].tick { tick + interval } else { tick };
                 self.tasks[task].tick = tick;
                 (tick as f64 + offset).max(now as f64) as Nanos
@@ -365,7 +365,7 @@ impl Client {
         }
         self.retry = match role.reconnect {
             _ if self.finished => Nanos::MAX,
-            // It has made all its journeys.
+            // The client has made all its journeys.
             _ if meant && role.times.is_some_and(|times| self.journeys >= times) => Nanos::MAX,
             Reconnect::Never => Nanos::MAX,
             Reconnect::After { .. } if meant => now,

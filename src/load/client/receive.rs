@@ -131,7 +131,7 @@ impl Client {
         })
     }
 
-    /// Handles a late answer, such as a job assigned after its claim timed out, in an extra task beside the running
+    /// Handles a late answer, such as a job assigned after its claim timed out, in an extra task next to the running
     /// ones.
     fn accept_late(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, io: &mut impl ClientIo) {
         self.owed -= 1;
@@ -145,7 +145,7 @@ impl Client {
         self.tasks[task].extra = true;
         self.tasks[task].at = wanted.op;
         if let Some(asked) = asked.filter(|asked| *asked != task) {
-            // Its request is not older than the latest one.
+            // It is unknown which request the frame answers, so its time counts from the latest one.
             self.tasks[task].times = self.tasks[asked].times.clone();
         }
         self.came(role, task, wanted, found, now, io);

@@ -11,7 +11,7 @@ use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
 use crate::websocket::handshake::Dial;
 
-/// Most late answers that a client handles in extra tasks at a time.
+/// The most late answers that a client handles in extra tasks at a time.
 const MOST_OWED: u32 = 64;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Task {
     pub order: u32,
     /// The operation at which the task waited when the connection ended, while it runs the steps of `resumes`.
     pub back: Option<usize>,
-    /// Whether the task handles a late answer beside the journeys of its client.
+    /// Whether the task handles a late answer in addition to the journeys of its client.
     pub extra: bool,
     /// A bit set of steps whose frame came early.
     pub early: u64,
@@ -129,7 +129,7 @@ impl Client {
             self.tasks[task] = Task::new(role, program);
             return task;
         }
-        // Exactly one more: most clients have two or three tasks.
+        // Reserves exactly one more: most clients have two or three tasks.
         self.tasks.reserve_exact(1);
         self.tasks.push(Task::new(role, program));
         self.tasks.len() - 1
@@ -432,7 +432,7 @@ impl Client {
             self.tasks[task].rest();
             if self.life == Life::Opening {
                 io.not_joined(at, fault);
-                // Tried again after a reconnect with backoff.
+                // The client tries again after a reconnect with backoff.
                 io.close(1000);
             }
             return;

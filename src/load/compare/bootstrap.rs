@@ -8,7 +8,7 @@ use super::LEAST_INTERVALS;
 use crate::load::metrics::Phase;
 use crate::load::report::json::{Document, ReadError, decoded};
 
-/// Draws per comparison. The bounds of 95 % are then the 13th and 13th last draw.
+/// Draws per comparison: the 95 % bounds are the 13th and the 13th last of them.
 const DRAWS: usize = 500;
 const TAIL: f64 = 0.025;
 

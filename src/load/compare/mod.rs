@@ -1,6 +1,6 @@
-//! Compares two runs. The difference of each metric comes with a confidence interval from the runs' own intervals: they
-//! are resampled in blocks, because neighbours are correlated, and the metric is computed from the merged histograms of
-//! each draw.
+//! Compares two runs. The difference of each metric comes with a confidence interval, computed from the runs' own
+//! intervals: these are resampled in blocks, because neighbours are correlated, and each draw gives the metric of its
+//! merged histograms.
 
 mod bootstrap;
 mod text;
@@ -91,7 +91,7 @@ const RATES: [(&str, Better); 6] = [
     ("completed", Better::Higher),
     ("started", Better::Neither),
 ];
-/// Fewer measured intervals give no confidence interval.
+/// The fewest measured intervals that give a confidence interval.
 pub const LEAST_INTERVALS: usize = 8;
 
 /// Compares run `b` with the earlier run `a`.
@@ -111,7 +111,7 @@ fn times(a: &Document, b: &Document, options: Options) -> Result<Vec<Difference>
     for (name, before) in &a.times {
         let Some(after) = b.times.get(name) else { continue };
         let kind = name.rsplit('.').next().unwrap_or_default();
-        // Decodes all intervals, so that a corrupted report is an error even if they are not compared.
+        // Decodes all intervals, so that a corrupted report is an error even if these samples are not compared.
         let samples = (intervals_of(a, name)?, intervals_of(b, name)?);
         let whole = (decoded(name, &before.histogram)?.histogram(), decoded(name, &after.histogram)?.histogram());
         let (Some(before), Some(after)) = whole else { continue };
@@ -154,7 +154,7 @@ fn rates(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
     differences
 }
 
-/// Errors and violations of the ledger: these are not random, and one where there was none is a regression.
+/// Compares errors and ledger violations. They are not random: the first one after a run without any is a regression.
 fn counts(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
     let mut differences = Vec::new();
     let errors = ("errors.total".to_owned(), a.errors, b.errors);
@@ -210,7 +210,7 @@ fn notes(a: &Document, b: &Document) -> Vec<String> {
         let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured).count();
         if measured < LEAST_INTERVALS {
             notes.push(format!(
-                "{which} has {measured} measured intervals; confidence intervals need at least {LEAST_INTERVALS}"
+                "run {which} has {measured} measured intervals; confidence intervals need at least {LEAST_INTERVALS}"
             ));
         }
     }
@@ -218,7 +218,7 @@ fn notes(a: &Document, b: &Document) -> Vec<String> {
     notes
 }
 
-/// Returns how often each run observed each deviation that a target declares.
+/// Returns a note for each declared deviation: how often each run observed it.
 fn deviations(a: &Document, b: &Document) -> Vec<String> {
     let known: BTreeSet<&String> = a.deviations.iter().chain(&b.deviations).map(|one| &one.text).collect();
     let seen = |document: &Document, text: &String| {

@@ -39,7 +39,7 @@ fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Op
     assert_eq!(p50.regression, expected);
     assert_eq!(comparison.has_regression(), expected);
     assert!(!find(&comparison, "submit_job.send_delay.p50").regression, "a metric of the generator");
-    assert!(!compared(&slower, &Run::calm(), percent).has_regression(), "faster is no regression");
+    assert!(!compared(&slower, &Run::calm(), percent).has_regression(), "faster is not a regression");
 }
 
 #[test]

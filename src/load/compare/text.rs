@@ -35,7 +35,7 @@ pub fn render(comparison: &Comparison) -> String {
             remark(difference)
         );
     }
-    // Without trailing spaces.
+    // Removes trailing spaces.
     out.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 

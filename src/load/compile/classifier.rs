@@ -1,4 +1,4 @@
-//! Classifies frames by their raw text, with the same result as the matchers of the pack have on the parsed frame.
+//! Classifies frames by their raw text, with the same result as the pack's matchers on the parsed frame.
 //!
 //! Nearly every condition of a pack requires a constant in a member, mostly `type`. So frames are looked up by the
 //! member that most messages use, and the few conditions that need JSON Schema are validated on that member alone.
@@ -100,10 +100,10 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// `id` numbers the pack's messages. Returns `None` if the pack uses more members than a scan can find.
+    /// Returns `None` if the pack uses more members than a scan can find. `id` numbers the pack's messages.
     pub fn new(pack: &Pack, id: impl Fn(&str) -> Option<MessageId>) -> Option<Self> {
         let mut messages: Vec<_> = pack.messages.iter().filter(|message| message.goes(Way::FromHub)).collect();
-        // Stable, so that of equal ones the first in the document wins, as in the pack.
+        // A stable sort: among equals the first in the document wins, as in the pack.
         messages.sort_by_key(|message| std::cmp::Reverse((!message.abstract_, message.matcher.conditions())));
         let mut paths = Paths::default();
         let mut kinds = Vec::new();

@@ -1,9 +1,9 @@
 //! Finds members of a JSON text by their pointers without building a tree.
 //!
 //! A load run needs two or three members of a frame; everything else is skipped bytewise, by its brackets and quotes,
-//! so that nested objects and texts that look like members are not mistaken for one. The scan ends with the last wanted
-//! member and does not validate the rest; validation against the schema is a separate step. Of duplicate members the
-//! first counts.
+//! so that nested objects and texts that look like members are not mistaken for members. The scan ends with the last
+//! wanted member and does not validate the rest; validation against the schema is a separate step. If a member is
+//! repeated, the first one counts.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,13 +26,13 @@ struct Node {
     children: Vec<(String, usize)>,
 }
 
-/// The most members wanted of one frame.
+/// The most members that can be looked up in one frame.
 pub const MOST: usize = 32;
 
 /// The raw JSON text of each found member, by the number of its pointer.
 pub type Found<'a> = [Option<&'a [u8]>; MOST];
 
-/// An error: the text is not JSON, as far as it was scanned.
+/// The scanned part of the text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON")]
 pub struct NotJsonError;
@@ -114,7 +114,8 @@ impl<'a> Scan<'a, '_> {
         Ok(())
     }
 
-    /// Scans a value, which may be at a node of the tree. Recursion is as deep as the tree, however deep the text is.
+    /// Scans a value, which may be at a node of the tree. Recursion is limited by the depth of the tree, not of the
+    /// text.
     fn value(&mut self, place: Option<usize>) -> Result<(), ScanError> {
         let first = self.peek()?;
         let start = self.at;
@@ -219,7 +220,7 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// Skips a string from its opening to after its closing quote; returns whether it contains escapes.
+    /// Skips a string up to and including its closing quote; returns whether it contains escapes.
     fn string(&mut self) -> Result<bool, ScanError> {
         self.at += 1;
         let mut escaped = false;
@@ -273,7 +274,8 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Returns the number of an item by its key: equal for equal texts or numbers, whichever escapes they use.
+/// Returns the number of an item by its key: equal texts or numbers have equal item numbers, even if their escapes
+/// differ.
 pub fn item(raw: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     text_of(raw).hash(&mut hasher);

@@ -1,5 +1,5 @@
-//! Compiles a message of a plan to bytes and slots: it is composed as `hubproof check` does it, with a mark for each
-//! value that is not known yet, written as JSON, and cut at the marks.
+//! Compiles a message of a plan to bytes and slots: it is composed as in `hubproof check`, with a mark for each value
+//! that is not known yet, written as JSON, and cut at the marks.
 
 use serde_json::Value;
 
@@ -10,8 +10,8 @@ use crate::scenario::compose;
 use crate::scenario::model::{Compose, MessageName};
 use crate::scenario::template::{Part, Template as Written};
 
-/// Marks around the number of a slot: for a whole value, and within a text. No file of a pack contains them; a text of
-/// a user's plan that contains one with a number would be taken for a slot.
+/// Marks around the number of a slot: for a whole value, and within a text. No file of a pack contains them; if a
+/// user's plan contained one around a number, it would be taken for a slot.
 const WHOLE: char = '\u{0}';
 const INSIDE: char = '\u{1}';
 
@@ -40,7 +40,7 @@ impl Compiler<'_> {
         if let Some(with) = &compose.with {
             if let Written::Expression(expr) = with {
                 let help = "write `with: { member: value }`";
-                self.error(expr.span, "under load it has to be known which members are changed", help);
+                self.error(expr.span, "the changed members must be known before the run", help);
             }
             let with = self.marked(with, sources);
             compose::merge(&mut value, &with);
@@ -49,7 +49,7 @@ impl Compiler<'_> {
         (name.clone(), value)
     }
 
-    /// Converts a template value, with marks for what is not known yet.
+    /// Converts a template value, with marks for the values that are not known yet.
     pub fn marked(&mut self, written: &Written, sources: &mut Vec<Source>) -> Value {
         match written {
             Written::Constant(value) => value.clone(),

@@ -72,7 +72,7 @@ pub struct Texts {
     spans: Box<[(u32, u32)]>,
 }
 
-/// The number of bytes of replaced texts from which on compaction pays.
+/// Bytes of replaced texts beyond which compaction pays off.
 const DEAD: usize = 512;
 /// The span of a slot without text.
 const EMPTY: (u32, u32) = (u32::MAX, 0);
@@ -91,10 +91,10 @@ impl Texts {
         self.write(slot, |bytes| bytes.extend_from_slice(text));
     }
 
-    /// Sets a slot to what `write` appends to the buffer.
+    /// Sets a slot to the text that `write` appends to the buffer.
     pub fn write(&mut self, slot: u16, write: impl FnOnce(&mut Vec<u8>)) {
         let slot = usize::from(slot);
-        // The last text may grow or shrink in place, so that one that is replaced repeatedly takes no more space.
+        // The last text may grow or shrink in place, so that replacing it repeatedly takes no more space.
         if self.spans[slot].0.saturating_add(self.spans[slot].1) as usize == self.bytes.len() {
             self.bytes.truncate(self.spans[slot].0 as usize);
         }
@@ -106,7 +106,7 @@ impl Texts {
         }
     }
 
-    /// Drops replaced texts once they are more than the live ones.
+    /// Drops replaced texts once they take more space than the live ones.
     fn compact(&mut self) {
         let live = |span: &&mut (u32, u32)| **span != EMPTY;
         let used: usize = self.spans.iter_mut().filter(live).map(|span| span.1 as usize).sum();
@@ -126,7 +126,7 @@ impl Texts {
         self.spans[usize::from(slot)] = EMPTY;
     }
 
-    /// Drops all texts and keeps the memory.
+    /// Drops all texts but keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.spans.fill(EMPTY);
@@ -147,7 +147,7 @@ pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     made
 }
 
-/// The values that slots are filled from, for one client at one time.
+/// The values that fill the slots of one client at one time.
 pub struct SlotValues<'a> {
     pub own: &'a Texts,
     pub texts: &'a Texts,
@@ -158,7 +158,7 @@ pub struct SlotValues<'a> {
     pub now: Nanos,
     pub run: &'a Run,
     pub random: &'a mut SmallRng,
-    /// Counter of the unique texts of this client.
+    /// The number of unique texts that this client has generated.
     pub uniques: &'a mut u32,
 }
 
@@ -182,7 +182,7 @@ impl Run {
     }
 }
 
-/// An error: a slot is empty because the frame for it did not come or its expression failed.
+/// A slot is empty, because the frame for it did not come or its expression failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a slot is empty")]
 pub struct EmptySlotError;
@@ -219,7 +219,7 @@ impl Template {
 }
 
 impl Source {
-    /// Appends the JSON text; `inside` a string without quotes.
+    /// Appends the JSON text; `inside` a string, without quotes.
     pub fn write(
         &self,
         inside: bool,

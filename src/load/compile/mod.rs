@@ -1,8 +1,8 @@
-//! Compiles a plan and its script to programs for one target; whatever is constant throughout the run is evaluated
-//! here.
+//! Compiles a plan and its script to programs for one target. Everything that is constant throughout the run is
+//! evaluated here.
 //!
 //! [`scope`] resolves names, [`message`] composes messages, [`steps`] turns steps into operations, [`wanted`] collects
-//! what is looked for in received frames.
+//! the members to look up in received frames.
 
 pub mod classifier;
 pub mod json_scan;
@@ -47,11 +47,11 @@ pub struct Target {
     pub keys: Keys,
 }
 
-/// Compiles a plan. `plan` is that of the script, perhaps with other numbers.
+/// Compiles a plan. `plan` is the script's plan, perhaps with other numbers.
 ///
 /// # Errors
 ///
-/// Diagnostics that need settings and numbers, each with its place in the plan.
+/// Diagnostics that depend on settings and numbers, each with its place in the plan.
 pub fn prepare(plan: &Plan, script: &Script, target: &Target) -> Result<Prepared, Vec<Diagnostic>> {
     let pack = &script.pack;
     let id = |name: &str| pack.messages.iter().position(|message| message.name == name).map(|n| MessageId(n as u16));
@@ -187,7 +187,7 @@ impl<'a> Compiler<'a> {
                     let mut span = None;
                     written.expressions(&mut |expr| span = span.or(Some(expr.span)));
                     if let Some(span) = span {
-                        let help = "values of the whole run use settings, numbers of the plan, and each other";
+                        let help = "values of the whole run can use settings, numbers of the plan, and each other";
                         self.error(span, error.to_string(), help);
                     }
                     Value::Null
@@ -253,7 +253,7 @@ impl<'a> Compiler<'a> {
         (prepared, (self.carried, self.diagnostics))
     }
 
-    /// Compiles the values a client is given, which are evaluated once when it starts.
+    /// Compiles the values given to a client, which are evaluated once, when the client starts.
     fn identity(&mut self) {
         self.in_identity = true;
         let script = self.script;
@@ -268,7 +268,7 @@ impl<'a> Compiler<'a> {
         self.in_identity = false;
     }
 
-    /// Compiles a value that is constant from the time it is made.
+    /// Compiles a value that is constant from the start of its client.
     fn given(&mut self, written: &Written) -> Named {
         let mut sources = Vec::new();
         let value = self.marked(written, &mut sources);

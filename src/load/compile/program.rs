@@ -1,5 +1,5 @@
 //! A compiled plan: flat programs, one list of operations per activity of a client, that run without look-ups by name,
-//! parsing or allocation. [`crate::load::compile`] makes them of a plan and its script, once per target.
+//! parsing or allocation. [`crate::load::compile`] makes them from a plan and its script, once per target.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ pub struct Role {
     pub first: u32,
     pub population: u32,
     pub common: Arc<Common>,
-    /// The number of texts per client; those of its identity, in the order of evaluation, come first.
+    /// The number of texts per client; the texts of its identity come first, in the order of evaluation.
     pub own: usize,
     pub identity: Vec<(u16, Fill)>,
     pub programs: Vec<Program>,
@@ -65,7 +65,7 @@ pub struct Role {
     pub drains: bool,
     pub reconnect: Reconnect,
     pub periodic: Vec<Periodic>,
-    /// What to look for in a frame, by its message.
+    /// The members to look up in a frame, by its message.
     pub lookups: Vec<Lookup>,
     /// The source of a client's party id, where the protocol has one.
     pub party: Option<Source>,
@@ -122,7 +122,7 @@ pub enum Op {
         fill: Fill,
     },
     Think(Think),
-    /// Continues for this share of the journeys, and jumps to `otherwise` for the rest.
+    /// Continues with the next operation for this share of the journeys, and jumps to `otherwise` for the rest.
     Chance {
         share: f64,
         otherwise: usize,
@@ -168,7 +168,7 @@ pub enum Slot {
 
 #[derive(Debug)]
 pub struct Expect {
-    /// The step in its file.
+    /// The location of the step in its file.
     pub span: Span,
     /// The expected message; `None` for any.
     pub message: Option<MessageId>,
@@ -183,7 +183,7 @@ pub struct Expect {
     pub measured: Measured,
 }
 
-/// What a matched frame contributes to measurements and ledger.
+/// The measurements and ledger marks that follow from a matched frame.
 #[derive(Debug, Default)]
 pub struct Measured {
     pub marking: Option<Marking>,
@@ -196,7 +196,7 @@ pub struct Marking {
     pub mark: MarkName,
     pub item: Option<Source>,
     pub by: Option<Source>,
-    /// For released items: how long the hub may keep it, in milliseconds.
+    /// For released items: how long the hub may keep the item, in milliseconds.
     pub back_ms: u32,
     /// For published items: how many clients should receive them.
     pub receivers: Option<Receivers>,
@@ -218,7 +218,7 @@ pub struct Hook {
     pub marking: Option<Marking>,
 }
 
-/// What to look for in frames of one message.
+/// The members to look up in frames of one message, and the steps that use them.
 #[derive(Debug, Default)]
 pub struct Lookup {
     pub paths: Paths,
@@ -238,8 +238,8 @@ pub struct Wanted {
     pub stray: Option<Stray>,
 }
 
-/// The mark of an expected frame when no task waits for it. Such a frame names its item, so it was repeated, late, or
-/// sent to a client that is busy or the wrong one, and the ledger can tell which.
+/// The mark of an expected frame when no task waits for it. Such a frame names its item, so the ledger can tell whether
+/// the frame was repeated, came late, or went to a busy or wrong client.
 #[derive(Debug)]
 pub struct Stray {
     pub mark: MarkName,

@@ -13,7 +13,7 @@ use crate::scenario::expression::Call;
 use crate::scenario::functions::{self, NEXT_USER};
 use crate::scenario::template::{BUILTIN, Expr};
 
-/// What a name refers to.
+/// The value or frame that a name stands for.
 #[derive(Clone, Debug)]
 pub enum Named {
     Value(Value),
@@ -26,7 +26,7 @@ pub enum Named {
     Feeder(usize),
 }
 
-/// A frame that a name is bound to, and those of its members that are used.
+/// A frame that a name is bound to, and the members of the frame that are used.
 #[derive(Debug, Default)]
 pub struct Binding {
     /// Whether the client keeps the frame, not the journey.
@@ -129,7 +129,7 @@ impl Compiler<'_> {
         self.evaluate(expr)
     }
 
-    /// Follows a pointer into the value of a name as far as that is known.
+    /// Follows a pointer into the value of a name, as far as the value is known.
     fn at(&mut self, named: Named, pointer: &str) -> Option<Resolved> {
         Some(match named {
             Named::Value(value) => Resolved::Value(value.pointer(pointer)?.clone()),
@@ -175,7 +175,7 @@ impl Compiler<'_> {
                 }
                 Some(named) => match self.part(named, &pointer) {
                     Some((Resolved::Value(value), at)) => {
-                        // A constant under its name, beside other members of the same root.
+                        // Keeps a constant under its name, next to other members of the same root.
                         let text = self.constant_text(&value);
                         members.push((root.to_owned(), at, text));
                         when = when.max(When::Client);
@@ -185,7 +185,11 @@ impl Compiler<'_> {
                         members.push((root.to_owned(), at, source));
                     }
                     None => {
-                        self.error(expr.span, format!("`{used}` is not known under load"), "name a member of it");
+                        self.error(
+                            expr.span,
+                            format!("`{used}` as a whole is not known in a load run"),
+                            "name one of its members",
+                        );
                         return Resolved::Value(Value::Null);
                     }
                 },

@@ -135,15 +135,15 @@ impl<'a> Compiler<'a> {
             Act::Close { code, .. } => {
                 let code = code.constant().and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
                 if code.is_none() {
-                    self.error(step.span, "under load the code has to be a number", "write `closes: 1000`");
+                    self.error(step.span, "in a load plan the code must be a number", "write `closes: 1000`");
                 }
                 self.program.ops.push(Op::Close(code.unwrap_or(1000)));
             }
             // A scene or an opening of shared.yaml may use steps that a plan cannot.
             _ => self.error(
                 step.span,
-                format!("`{}` is not possible under load, and the plan plays it", step.text),
-                "write the needed steps in the plan instead of playing this",
+                format!("the plan plays `{}`, which is not possible under load", step.text),
+                "write the steps you need in the plan instead of playing this",
             ),
         }
     }
@@ -236,7 +236,7 @@ impl<'a> Compiler<'a> {
             self.bind(name, Named::Frame(binding));
             binding
         });
-        // After the binding, since the measured values are in the received frame.
+        // Follows the binding, since the measured values are in the received frame.
         let measured = self.measured(options);
         self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
         if let Some((other, pattern)) = &options.or {
@@ -256,7 +256,8 @@ impl<'a> Compiler<'a> {
         })));
     }
 
-    /// Returns the request that a message answers: as `answers` names it, or the latest one with this documented reply.
+    /// Returns the request that a message answers: the one that `answers` names, or the latest one with this documented
+    /// reply.
     fn answered(&mut self, message: Option<MessageId>, options: &Options) -> Option<(MessageId, usize)> {
         let place = match &options.answers {
             Some((name, span)) => {
@@ -265,7 +266,7 @@ impl<'a> Compiler<'a> {
                     self.error(
                         *span,
                         format!("no earlier step sends a message as `{name}`"),
-                        "`answers` takes the `as` of a `sends`",
+                        "`answers` takes the name that an earlier `sends` binds with `as`",
                     );
                 }
                 place?
@@ -313,20 +314,20 @@ impl<'a> Compiler<'a> {
         let time = match &value {
             _ if !sources.is_empty() => None,
             Value::String(text) => parse_duration(text).ok(),
-            // In expressions a setting that is a time is a number of seconds.
+            // In an expression, a setting that is a time has its value in seconds.
             value => value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         };
         if time.is_none() {
             let mut span = None;
             written.expressions(&mut |expr| span = span.or(Some(expr.span)));
             if let Some(span) = span {
-                self.error(span, "this is not a time that is known before the run", "write 300ms, 5s or 2m");
+                self.error(span, "this time is not known before the run", "write 300ms, 5s or 2m");
             }
         }
         nanos(time.unwrap_or(Duration::from_secs(1)))
     }
 
-    /// Compiles what is measured of a received frame.
+    /// Compiles the measurements of a received frame.
     pub fn measured(&mut self, options: &Options) -> Measured {
         let delivers = options.delivers.as_ref().zip(options.sent_at.as_ref());
         let delivers = delivers.and_then(|((name, _), written)| Some((self.id(name), self.source(written)?)));

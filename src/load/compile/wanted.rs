@@ -1,5 +1,5 @@
-//! Collects what is looked for in received frames, per message, so that one scan finds what every step and reaction of
-//! a role needs.
+//! Collects the members to look up in received frames, per message, so that one scan finds everything that the steps
+//! and reactions of a role need.
 
 use std::sync::Arc;
 
@@ -102,7 +102,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Returns a source for a value to compare with, which is known when the frame comes.
+    /// Returns a source for a value to compare with; the value must be known when the frame comes.
     fn comparable(&mut self, source: Source) -> Source {
         if matches!(source, Source::Text(_) | Source::Own(_)) {
             return source;
@@ -113,7 +113,7 @@ impl Compiler<'_> {
         Source::Text(text)
     }
 
-    /// Whether every frame of one message is also of the other, which is its envelope or the same.
+    /// Whether every frame of `message` is also a frame of `envelope`: it is the same message or its envelope.
     pub fn covers(&self, envelope: MessageId, message: MessageId) -> bool {
         let messages = &self.script.pack.messages;
         let (envelope, message) = (&messages[usize::from(envelope.0)], &messages[usize::from(message.0)]);
@@ -249,7 +249,7 @@ impl Compiler<'_> {
         let (mut asked, mut equal) = (Vec::new(), Vec::new());
         for condition in conditions {
             match condition {
-                // It was compiled when the plan was read.
+                // The matcher was compiled before, when the plan was read.
                 Condition::Written(written) => asked.extend(tests(&Matcher::compile(written).ok()?, paths)?),
                 Condition::Equal(pointer, source) => equal.push((paths.add(pointer)?, source.clone())),
             }

@@ -1,5 +1,5 @@
-//! CPU affinity and priority of threads: shards come first, since a late shard sends messages late, and a late count
-//! does not matter.
+//! CPU affinity and priority of threads: shards come first, since a late shard sends messages late, while counting may
+//! be late.
 
 /// The `nice` increment of the other threads; each step costs about a tenth of the core.
 #[cfg(target_os = "linux")]
@@ -15,7 +15,7 @@ pub fn take(own: usize, all: usize) {
     if cores.len() == all && all > 1 {
         let mut one = CpuSet::new();
         one.set(cores[own]);
-        // On failure the run continues, only less evenly.
+        // If this fails, the run continues, only less evenly.
         let _ = sched_setaffinity(None, &one);
     }
 }

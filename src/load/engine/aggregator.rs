@@ -1,4 +1,4 @@
-//! The aggregating thread: controls the phases of a run and combines the shards' reports to its result.
+//! The aggregating thread: controls the phases of a run and combines the shards' reports into its result.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::load::{Nanos, SECOND};
 const LOOK: Duration = Duration::from_millis(20);
 /// The ledger processes at least this much time at once, so that its data stays in the cache.
 const STEP: Nanos = SECOND / 10;
-/// How long populations may take to join beyond their ramps before the run begins without the rest.
+/// How long populations may take to join after their ramps before the run begins without the remaining clients.
 const JOINING: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
 const LEAVING: Nanos = 5 * SECOND;
 /// How long the run waits for unexpected messages at its end when no journey is running.
 const QUIET: Nanos = 2 * SECOND;
 
-/// The state of a run, passed on every second.
+/// The state of a run, passed to the watcher every second.
 pub struct Live<'a> {
     /// The latest complete interval.
     pub interval: &'a Interval,
     pub series: &'a Series,
     pub account: &'a Totals,
-    /// How many clients have joined, of how many.
+    /// The number of clients that have joined, out of `clients`.
     pub joined: u64,
     pub clients: u64,
     /// Memory of the ledger in bytes.
@@ -56,7 +56,7 @@ pub enum Ending {
     Interrupted,
     /// The run was stopped at once.
     Stopped,
-    /// It ended before it began, because the clients of a role did not join.
+    /// The run ended before it began, because the clients of a role did not join.
     NotJoined,
 }
 
@@ -66,12 +66,12 @@ pub struct Outcome {
     pub account: Totals,
     pub checked: Option<Checked>,
     pub ending: Ending,
-    /// How many clients had joined when the measured time began, of how many.
+    /// The number of clients that had joined when the measured time began, out of `clients`.
     pub joined: u64,
     pub clients: u64,
     /// Journeys unfinished at the end of the drain.
     pub undrained: u64,
-    /// The roles because of which the run ended before it began.
+    /// The roles that ended the run before it began, because none of their clients joined.
     pub hopeless: Vec<HopelessRole>,
     /// Examples of clients that did not join at their first attempt.
     pub failed_openings: Vec<FailedOpening>,
@@ -104,8 +104,8 @@ impl Run {
         Stopper(self.threads.timeline.clone())
     }
 
-    /// Aggregates until the run is over; calls `watch` for every second. Lowers the priority of the calling thread
-    /// below the shards.
+    /// Aggregates until the run is over; calls `watch` once per second. Lowers the priority of the calling thread below
+    /// the shards.
     ///
     /// # Errors
     ///
@@ -237,7 +237,7 @@ impl Run {
         })
     }
 
-    /// The roles that cannot be expected to join, with how many clients have failed to, of how many.
+    /// Returns the roles whose clients cannot be expected to join.
     fn hopeless(&self) -> Vec<HopelessRole> {
         let timeline = &self.threads.timeline;
         let roles = self.plan.roles.iter().enumerate().map(|(place, role)| {

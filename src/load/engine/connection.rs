@@ -50,7 +50,7 @@ pub enum Why {
     Upgrade,
     /// The TLS handshake or a TLS record failed.
     Tls,
-    /// The hub sent what RFC 6455 forbids, or exceeded a limit.
+    /// The hub violated RFC 6455 or exceeded a limit.
     Protocol,
 }
 
@@ -82,7 +82,7 @@ struct Upgrade {
 }
 
 /// Checks a whole message: a text must be UTF-8 (RFC 6455, section 8.1). Parts of it may be sent again, so invalid text
-/// must not get further.
+/// must be rejected here.
 fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], ConnectionError> {
     if opcode == frames::TEXT && std::str::from_utf8(message).is_err() {
         return Err(PROTOCOL);
@@ -106,8 +106,8 @@ impl Connection {
         self.rest.len() + self.message.len()
     }
 
-    /// Reads available bytes and passes each event on. `to_the_end`: the peer has closed its side, so a short read does
-    /// not mean that everything has been read.
+    /// Reads available bytes and passes each event to `each`. `to_the_end`: the peer has closed its side, so a short
+    /// read does not mean that everything has been read.
     pub fn read(&mut self, scratch: &mut [u8], to_the_end: bool, each: &mut impl FnMut(Piece<'_>)) -> ReadState {
         for _ in 0..READS {
             let count = match self.stream.read(scratch) {
@@ -143,12 +143,12 @@ impl Connection {
         ReadState::Some
     }
 
-    /// Returns what the end of the stream means in the current state.
+    /// Interprets the end of the stream in the current state.
     fn ended(&self, why: Why) -> ReadState {
         ReadState::Ended(if self.is_open() { End::Dropped } else { End::Unreachable }, why)
     }
 
-    /// Consumes the complete frames at the beginning of `bytes`; returns how many bytes that are.
+    /// Consumes the complete frames at the beginning of `bytes`; returns how many bytes they take.
     fn take(&mut self, bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) -> Result<usize, ConnectionError> {
         let mut taken = 0;
         if self.upgrade.is_some() {

@@ -15,16 +15,14 @@ const QUICK_SHARE: f64 = 0.4;
 /// The number of ports where the system does not report it.
 const USUAL_PORTS: u64 = 28_232;
 
-/// An error of the address of the hub or of the source addresses.
+/// An error in the hub's address or in the source addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     #[error("the host name `{host}` does not resolve ({source})")]
     Resolve { host: String, source: io::Error },
     #[error("the host name `{0}` has no address that can be reached from the given source addresses")]
     NoAddress(String),
-    #[error(
-        "`{0}` is not a list of source addresses; write 127.0.0.2-127.0.0.9, or addresses with commas between them"
-    )]
+    #[error("`{0}` is not a list of source addresses; write 127.0.0.2-127.0.0.9, or addresses separated by commas")]
     Sources(String),
     #[error("{from} to {to} are more than {MOST_SOURCES} addresses")]
     TooMany { from: IpAddr, to: IpAddr },
@@ -132,7 +130,7 @@ impl Dialer {
     /// address for this connection.
     ///
     /// # Errors
-    /// Errors of the system, such as no more descriptors or ports.
+    /// Errors of the system, such as a lack of descriptors or ports.
     pub fn connect(&mut self, from: Option<IpAddr>) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;

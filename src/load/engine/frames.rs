@@ -1,6 +1,6 @@
 //! Reads and writes WebSocket frames in place.
 //!
-//! Unlike [`crate::websocket::codec`], which reports what is wrong with a frame, this is made for speed: only
+//! Unlike [`crate::websocket::codec`], which reports errors in a frame in detail, this module is made for speed: only
 //! incomplete frames are copied.
 
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub const PONG: u8 = 10;
 pub enum Front {
     /// A whole frame with its payload at this range; the frame ends with the payload.
     Frame { opcode: u8, fin: bool, payload: Range<usize> },
-    /// An incomplete frame; at least so many bytes are needed to continue.
+    /// An incomplete frame; at least this many bytes are needed to continue.
     Partial(usize),
     /// A protocol error of the hub, or a frame that is too large.
     Wrong(&'static str),
@@ -63,8 +63,8 @@ pub fn front(bytes: &[u8], limit: usize) -> Front {
     if bytes.len() < end { Front::Partial(end) } else { Front::Frame { opcode, fin, payload: start..end } }
 }
 
-/// A generator of mask keys. RFC 6455 wants them unpredictable to protect caches from scripts in browsers, which does
-/// not concern a load generator.
+/// A generator of mask keys. RFC 6455 requires them to be unpredictable, to protect caches from scripts in browsers;
+/// that does not concern a load generator.
 #[derive(Clone, Debug)]
 pub struct Masks(u64);
 

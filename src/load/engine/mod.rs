@@ -63,7 +63,7 @@ pub struct Setup {
     /// Unix time in milliseconds at the origin.
     pub epoch_ms: i64,
     pub endpoint: Endpoint,
-    /// How the hub departs from its document; they need `pack`.
+    /// The deviations that the target declares; they require `pack`.
     pub deviations: Arc<Deviations>,
     /// The TLS configuration, required for a `wss://` endpoint.
     pub tls: Option<Arc<rustls::ClientConfig>>,
@@ -130,12 +130,12 @@ impl Stopper {
 ///
 /// # Errors
 ///
-/// [`EngineError::Dial`]: it does not, or its address or the source addresses are unusable.
+/// [`EngineError::Dial`]: the hub does not accept them, or its address or the source addresses are unusable.
 pub fn probe(setup: &Setup) -> Result<(), EngineError> {
     Ok(setup.dialer()?.probe()?)
 }
 
-/// Returns what the machine lacks for this run. `embedded`: the hub runs in this process.
+/// Returns the resources that the machine lacks for this run. `embedded`: the hub runs in this process.
 ///
 /// # Errors
 ///

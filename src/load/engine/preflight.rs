@@ -7,7 +7,7 @@ use crate::load::metrics::ErrorKind;
 const CONNECTION: u64 = 4 << 10;
 /// Bytes of memory per TLS connection.
 const TLS_CONNECTION: u64 = 32 << 10;
-/// File descriptors beside connections: files, pipes, the runtime.
+/// File descriptors for everything but connections: files, pipes, the runtime.
 const SPARE: u64 = 100;
 
 /// The resources that a run needs.
@@ -48,7 +48,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     let mut lack = |text: String| lacks.push(Lack { kind: ErrorKind::Resources, text });
     let descriptors = need.connections * if need.embedded { 2 } else { 1 } + SPARE;
     if let Some(limit) = have.descriptors.filter(|limit| *limit < descriptors) {
-        let beside = if need.embedded { ", or run the hub in a process of its own (`hubproof serve`)" } else { "" };
+        let beside = if need.embedded { ", or run the hub in a separate process (`hubproof serve`)" } else { "" };
         lack(format!(
             "{} connections need {descriptors} file descriptors, but the limit of this process is {limit}: raise the limit (`ulimit -n {descriptors}`, or LimitNOFILE= of the service){beside}",
             need.connections
@@ -67,7 +67,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
                 )
             };
             lack(format!(
-                "{} connections to one address need as many ports, but {sources} source {} about {}: {advice}",
+                "{} connections to one address need one port each, but {sources} source {} about {}: {advice}",
                 need.connections,
                 if sources == 1 { "address has" } else { "addresses have" },
                 usable * sources
@@ -77,7 +77,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     let memory = need.connections * if need.tls { TLS_CONNECTION } else { CONNECTION };
     if let Some(free) = have.memory.filter(|free| *free < memory) {
         lack(format!(
-            "{} connections need about {} MiB of memory, but {} MiB are free: use fewer",
+            "{} connections need about {} MiB of memory, but {} MiB are free: use fewer connections",
             need.connections,
             memory >> 20,
             free >> 20

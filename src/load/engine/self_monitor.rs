@@ -71,7 +71,7 @@ fn unread(_connection: &super::connection::Connection) -> u64 {
     0
 }
 
-/// CPU time of the calling thread.
+/// Returns the CPU time of the calling thread.
 #[cfg(unix)]
 fn cpu_of_thread() -> Nanos {
     use rustix::time::{ClockId, clock_gettime};
@@ -85,7 +85,7 @@ fn cpu_of_thread() -> Nanos {
     0
 }
 
-/// Resident memory of this process in bytes; 0 if the system does not report it.
+/// Returns the resident memory of this process in bytes; 0 if the system does not report it.
 pub fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());

@@ -1,7 +1,7 @@
 //! Applies the declared deviations of a hub to the texts of a load run, and counts how often each was observed.
 //!
-//! Only a hub with deviations pays for it, and only for those it has: the texts of a direction that none is about are not
-//! parsed.
+//! Only a hub with deviations pays for this, and only for those it has: texts in a direction that no deviation affects
+//! are not parsed.
 
 use std::sync::Arc;
 
@@ -21,19 +21,20 @@ pub struct Translation {
     /// Unix time in milliseconds at the origin of the run.
     epoch_ms: i64,
     uses: Uses,
-    /// What is taken as received after a connection has opened, where it is always the same.
+    /// Messages assumed to be received after a connection opens, if they are always the same.
     greetings: Option<Vec<(usize, Vec<u8>)>>,
-    /// Entries whose message the client of a slot has taken as received since it connected or sent its last message.
+    /// Per slot, the entries whose message its client is assumed to have received since it connected or sent its last
+    /// message.
     assumed: Vec<Vec<usize>>,
     seen: Seen,
 }
 
-/// What the entries are about.
+/// The parts of a connection that the entries affect.
 struct Uses {
     upgrades: bool,
     sent: bool,
     received: bool,
-    /// Entries that every open connection shows: settings and what the upgrade needs.
+    /// Entries that apply to every open connection: settings and needs of the upgrade.
     connection: Vec<usize>,
 }
 
@@ -68,19 +69,20 @@ impl Translation {
         self.uses.sent
     }
 
-    /// Returns a text as the hub wants it, if that differs, and the texts that never come after it.
+    /// Returns a text in the form that the hub wants, if that differs, and the documented texts that this hub never
+    /// sends after it.
     pub fn sent(&mut self, slot: u32, text: &[u8], now: Nanos) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
         let Ok(json) = serde_json::from_slice::<Value>(text) else { return (None, Vec::new()) };
         self.set_time(now);
         let of_hub = self.deviations.sent(&self.pack, &json, &self.world);
-        // What is sent as declared shows nothing, unless the hub sends none of it itself.
+        // Sending a message as declared is not an observation, unless the hub never sends such a message itself.
         for index in of_hub.iter().flat_map(|translated| &translated.by) {
             if self.deviations.is_only_sent(&self.pack, *index) {
                 self.observed(*index);
             }
         }
         let absent = self.deviations.absent_after(&self.pack, &json, &self.world);
-        // An answer that comes from now on may be one to this message.
+        // An answer that comes from now on may answer this message.
         let entries = self.deviations.entries();
         if let Some(assumed) = self.assumed.get_mut(slot as usize) {
             assumed.retain(|index| entries[*index].is_absent_after(After::Connection));
@@ -90,7 +92,7 @@ impl Translation {
         (of_hub.map(|translated| bytes(&translated.json)), absent.into_iter().map(|(_, text)| text).collect())
     }
 
-    /// Returns a received text as the document has it; `None` where it is that already.
+    /// Returns a received text in its documented form; `None` if it has that form already.
     pub fn received(&mut self, slot: u32, text: &[u8], now: Nanos) -> Option<Vec<u8>> {
         let assumed = self.assumed.get(slot as usize).is_some_and(|assumed| !assumed.is_empty());
         if !self.uses.received && !assumed {
@@ -108,7 +110,7 @@ impl Translation {
         translated.map(|translated| bytes(&translated.json))
     }
 
-    /// Counts an opened connection; returns the texts that never come after one.
+    /// Counts an opened connection; returns the documented texts that this hub never sends after it opens.
     pub fn opened(&mut self, slot: u32, now: Nanos) -> Vec<Vec<u8>> {
         self.set_time(now);
         for index in 0..self.uses.connection.len() {
@@ -122,7 +124,7 @@ impl Translation {
         absent.into_iter().map(|(_, text)| text).collect()
     }
 
-    /// Returns a dial with what the upgrade needs beside what it states itself; `None` if that is nothing.
+    /// Returns the dial with the additions that the upgrade needs; `None` if there are none.
     pub fn upgrade(&self, dial: &Dial) -> Option<Dial> {
         self.uses.upgrades.then(|| {
             let mut dial = dial.clone();
@@ -165,8 +167,8 @@ impl Translation {
 
     /// Counts a message that an entry says never comes.
     ///
-    /// It is the absent one only if nothing was sent in between, or no other came before: then a later request of the
-    /// client may be what it answers.
+    /// A message declared absent after another one is counted until the client sends again, since it may then answer
+    /// the later request; one declared absent after the connection is counted only if it comes first.
     fn not_absent(&mut self, slot: u32, json: &Value) {
         let entries = self.deviations.entries();
         let assumed = &mut self.assumed[slot as usize];
@@ -231,7 +233,7 @@ mod tests {
         assert_eq!(hub.received(1, br#"{"say":"welcome"}"#, 0), None);
         assert_eq!(hub.received(1, br#"{"say":"echo","text":"x"}"#, 0), None);
         assert_eq!(seen(hub), (2, 1));
-        // What is only sent shows itself by being sent.
+        // A deviation of messages that are only sent is observed whenever one is sent.
         let mut hub = translation("[{ reason: x, message: hello, member: /name, renamed: /guest }]");
         let (of_hub, absent) = hub.sent(0, br#"{"say":"hello","name":"anna"}"#, 0);
         assert_eq!(of_hub.as_deref(), Some(&br#"{"say":"hello","guest":"anna"}"#[..]));
@@ -252,9 +254,9 @@ mod tests {
             assert_eq!(hub.sent(slot, br#"{"say":"hello"}"#, 0).1.len(), 1);
         }
         hub.received(0, br#"{"say":"welcome"}"#, 0);
-        // A second one is another.
+        // Only the first one counts.
         hub.received(0, br#"{"say":"welcome"}"#, 0);
-        // It may answer what was sent last.
+        // This one may answer the last message sent.
         hub.sent(1, br#"{"say":"bye"}"#, 0);
         hub.received(1, br#"{"say":"welcome"}"#, 0);
         assert_eq!(seen(hub), (3, 1));
@@ -264,7 +266,7 @@ mod tests {
             hub.sent(slot, br#"{"say":"hello"}"#, 0);
         }
         hub.received(0, br#"{"say":"welcome"}"#, 0);
-        // A greeting comes first.
+        // A greeting would have come first.
         hub.received(1, br#"{"say":"echo"}"#, 0);
         hub.received(1, br#"{"say":"welcome"}"#, 0);
         assert_eq!(seen(hub), (2, 1));

@@ -5,7 +5,7 @@ use super::{Mark, NO_PARTY};
 
 /// Steps kept per item: the first ones and the last.
 const MOST_STEPS: u8 = 12;
-/// Steps kept for all items together; when the arena is full, new steps are only counted.
+/// Steps kept for all items in total; when the arena is full, new steps are only counted.
 const MOST_IN_ALL: usize = 1 << 22;
 
 const NONE: u32 = u32::MAX;
@@ -54,7 +54,7 @@ impl Histories {
         };
         let link = Link { at_and_mark: (step.at / 1_000) << 8 | u64::from(code(step.what)), party, next: NONE };
         if chain.kept >= MOST_STEPS {
-            // The last step is replaced, so that the history shows how it ended.
+            // Replaces the last step, so that the history shows how the item ended.
             self.links[chain.last as usize] = link;
             chain.omitted = chain.omitted.saturating_add(1);
             return;

@@ -29,11 +29,12 @@ pub(super) struct Item {
     pub nameless: bool,
     /// Whether the job was assigned while another assignment was open; a late release may still explain that.
     pub doubled: bool,
-    /// Whether it was last assigned to a worker that could not take it.
+    /// Whether the job was last assigned to a worker that could not take it.
     pub not_taken: bool,
     pub sender: u32,
-    /// A published message: its number among those of its sender. Any other item: until when the hub may wait before it
-    /// reassigns it, in milliseconds. A field of its own would cost eight megabytes per million items.
+    /// For a published message, its number among those of its sender; for any other item, the time in milliseconds
+    /// until which the hub may wait before it reassigns the item. Separate fields would cost eight more megabytes per
+    /// million items.
     number: u32,
     /// The worker that has the job.
     pub holder: u32,
@@ -83,7 +84,7 @@ impl Item {
         Nanos::from(self.since) * MILLISECOND
     }
 
-    /// Sets when the job was cancelled or assigned again, rounded up so that no event counts as longer ago than it is.
+    /// Sets when the job was cancelled or assigned again, rounded up so that no event seems longer ago than it was.
     pub fn set_since(&mut self, at: Nanos) {
         self.since = millis(at);
     }
@@ -97,7 +98,7 @@ impl Item {
         (self.published, self.number) = (true, number);
     }
 
-    /// Returns until when the hub may wait before it reassigns a released job.
+    /// Returns the time until which the hub may wait before it reassigns a released job.
     pub fn back(&self) -> Nanos {
         if self.published { 0 } else { Nanos::from(self.number) * MILLISECOND }
     }

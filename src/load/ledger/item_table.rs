@@ -1,7 +1,7 @@
 //! The items, and the hash table that finds them by key. Both are split into parts, since growing one large allocation
-//! needs the old and the new size at once. The table holds indexes only, because most of the ledger's time goes into
-//! cache misses; an item stays in its slot until it is removed, and the next item reuses that slot, which is still in
-//! the cache.
+//! needs memory for the old and the new size at the same time. The table holds indexes only, because most of the
+//! ledger's time goes into cache misses; an item stays in its slot until it is removed, and the next item reuses that
+//! slot, which is still in the cache.
 
 use std::hash::Hasher as _;
 use std::ops::{Index, IndexMut};
@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use super::item::Item;
 use super::recent_set::Mixed;
 
-/// Number of parts of the table.
+/// The number of parts of the table.
 const PARTS: usize = 32;
 /// Slots per chunk.
 const CHUNK: usize = 1 << 12;

@@ -14,11 +14,11 @@
 //! shard that lags far behind may come too late: they are counted as `late` and make the totals suspect. Within one
 //! batch, entries of equal time keep their order.
 //!
-//! **Order across connections is not proof.** Frames on two connections may overtake each other, so nothing counts
-//! against the hub that a time difference of [`Config::slack`] can explain.
+//! **Order across connections is not proof.** Frames on two connections may overtake each other, so anything that a
+//! time difference of [`Config::slack`] can explain does not count against the hub.
 //!
 //! **Items are 64-bit hashes** of their ids ([`Keys`]). Two ids with the same hash would be one item and look like a
-//! duplicate; with a million items remembered, that happens to one in about 18 million million new ids.
+//! duplicate; with a million items remembered, that happens to about one in 18 trillion new ids.
 //!
 //! **Bounds.** An open item with three steps takes about 160 bytes, see [`Ledger::bytes`]. The latest [`CLOSED_KEPT`]
 //! closed items are remembered, so that a repetition counts as duplicated; later it counts as `unexpected`, which is a
@@ -44,7 +44,7 @@ pub use name_table::{NameOf, NameTable};
 pub use reducer::Ledger;
 pub use totals::{Step, Totals, Violation, ViolationKind};
 
-/// Closed items that are remembered.
+/// The number of closed items remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;
 /// The most open items that are tracked.
 pub const MOST_OPEN: usize = 1 << 22;
@@ -85,11 +85,11 @@ pub enum Mark {
     Unsure,
     /// The hub gave the job to `party`.
     Assigned,
-    /// The hub gave the job to `party`, and no step of it could take the job.
+    /// The hub gave the job to `party`, none of whose steps could take it.
     NotTaken,
     /// `party` no longer has the job: it reported a failure that may be retried, returned it, or disconnected. Recorded
-    /// when that is sent, or when the connection ends. The hub may take so many milliseconds before it assigns the job
-    /// again.
+    /// when the party sends that, or when the connection ends. The hub may take `back_ms` milliseconds to assign the
+    /// job again.
     Released { back_ms: u32 },
     /// The run ended while `party` still had the job, so the hub cannot have completed it.
     Held,
@@ -116,11 +116,12 @@ impl Mark {
 pub struct Config {
     /// The largest time difference between reports of one event on two connections.
     pub slack: Nanos,
-    /// If no item has progressed for this time when the run ends, open items are lost, else only unfinished.
+    /// If no item has progressed for this time when the run ends, open items are lost; otherwise they are only
+    /// unfinished.
     pub quiet: Nanos,
     /// Whether messages of one sender must reach a receiver in the order in which they were sent.
     pub ordered: bool,
-    /// Violations of each kind that are kept with their history.
+    /// The number of violations of each kind kept with their history.
     pub kept: usize,
 }
 
@@ -141,8 +142,8 @@ impl Keys {
         self.0.hash_one(id)
     }
 
-    /// Returns the number of the party with this id; never [`NO_PARTY`]. With a thousand parties, in one run of about
-    /// ten thousand two of them share a number; a violation between just those two would be missed.
+    /// Returns the number of the party with this id; never [`NO_PARTY`]. With a thousand parties, two of them share a
+    /// number in about one run of ten thousand; only a violation between those two would be missed.
     pub fn party(&self, id: &[u8]) -> u32 {
         (self.0.hash_one(id) as u32).max(1)
     }

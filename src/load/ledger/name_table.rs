@@ -1,5 +1,5 @@
-//! The ids of items and parties as text: the ledger itself uses numbers. They are stored while there is room and looked
-//! up only for the report of a violation.
+//! The ids of items and parties as text: the ledger itself uses numbers. They are stored while there is room, and
+//! looked up only to report a violation.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -22,7 +22,7 @@ pub enum NameOf {
     Party(u32),
 }
 
-/// Names on their way to the ledger; those of items are concatenated as key, length, name.
+/// Names on their way to the ledger. Item names are concatenated, each as key, length and name.
 #[derive(Debug, Default)]
 pub struct NameTable {
     items: PooledVec<u8>,
@@ -53,7 +53,7 @@ impl NameTable {
         self.items.is_empty() && self.parties.is_empty()
     }
 
-    /// Finds the name of an item in such a concatenation.
+    /// Finds the name of an item in concatenated names.
     fn item(items: &[u8], key: u64) -> Option<&[u8]> {
         let mut rest = items;
         while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {

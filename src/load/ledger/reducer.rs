@@ -10,9 +10,9 @@ use super::totals::{Step, Totals, ViolationKind};
 use super::{CLOSED_KEPT, Config, Entry, MOST_OPEN, Mark, NO_PARTY};
 use crate::load::Nanos;
 
-/// Named requests that may remain queued behind an unnamed one.
+/// The most named requests that may remain queued behind an unnamed one.
 const REQUESTS_KEPT: usize = 1 << 12;
-/// Entries queued until older ones can no longer arrive; beyond this, the older half is processed at once.
+/// The most entries queued until older ones can no longer arrive; beyond this, the older half is processed at once.
 const MOST_PENDING: usize = 1 << 19;
 /// Entries whose items are prefetched together.
 const AHEAD: usize = 32;
@@ -29,7 +29,7 @@ pub struct Ledger {
     closed: VecDeque<u64>,
     /// Items that no client has requested yet, with the time of their first entry.
     unrequested: VecDeque<(Nanos, u64)>,
-    /// How many items of the queue `unrequested` are still so: some have been requested since.
+    /// The number of items in the queue `unrequested` that no client has requested since.
     unrequested_count: usize,
 }
 
@@ -56,7 +56,7 @@ impl Ledger {
         }
     }
 
-    /// Processes entries before `upto`: every shard has reported everything older.
+    /// Processes entries before `upto`; every shard must have reported everything older.
     pub fn reach(&mut self, upto: Nanos) {
         if upto >= self.settled {
             self.sort();
@@ -71,7 +71,7 @@ impl Ledger {
         self.state.names.add_names(names);
     }
 
-    /// Returns the totals so far, without queued entries.
+    /// Returns the totals so far, excluding queued entries.
     pub fn account(&self) -> &Totals {
         &self.state.account
     }
@@ -91,7 +91,7 @@ impl Ledger {
             let Some(item) = self.items.get(key) else { continue };
             self.state.account.open -= 1;
             if item.stage == Stage::Unrequested {
-                // It belongs to one of the unanswered requests.
+                // The item belongs to one of the unanswered requests.
                 continue;
             }
             let owed = item.acknowledged || item.published && !item.unsure;
@@ -152,7 +152,7 @@ impl Ledger {
         }
     }
 
-    /// Reports items as unexpected that no client requested within the slack, unless they may belong to unnamed
+    /// Reports items that no client requested within the slack as unexpected, unless they may belong to unnamed
     /// requests.
     fn report_unrequested(&mut self, now: Nanos) {
         while let Some((since, key)) = self.unrequested.front().copied() {
@@ -229,7 +229,7 @@ impl Ledger {
     fn oldest_request(&mut self) -> Option<Nanos> {
         let (items, nameless) = (&self.items, self.state.nameless);
         let waits = |key: u64| items.get(key).is_some_and(|item| item.nameless);
-        // An unnamed request at the front would otherwise keep the named ones behind it in the queue.
+        // An unnamed request at the front would otherwise keep the named ones in the queue.
         if self.state.requests.len() > 2 * nameless + REQUESTS_KEPT {
             self.state.requests.retain(|(_, key)| waits(*key));
         }

@@ -15,7 +15,7 @@ const DELIVERIES_KEPT: usize = 1 << 20;
 /// Pairs of sender and receiver whose order is checked.
 const MOST_PAIRS: usize = 1 << 20;
 
-/// The ledger's state beside the items.
+/// The ledger's state apart from the items.
 pub(super) struct State {
     pub config: Config,
     pub account: Totals,
@@ -23,13 +23,13 @@ pub(super) struct State {
     pub histories: Histories,
     /// When an item last progressed.
     pub moved: Nanos,
-    /// Requests in order of time; some may have been named since.
+    /// Requests in order of time; some may have been given an id since.
     pub requests: VecDeque<(Nanos, u64)>,
     pub nameless: usize,
     deliveries: RecentSet,
-    /// Messages published per sender.
+    /// The number of messages published per sender.
     published: HashMap<u32, u32, Mixing>,
-    /// The latest message of a sender that has reached a receiver.
+    /// The latest message of each sender that has reached each receiver.
     order: HashMap<(u32, u32), u32, Mixing>,
 }
 
@@ -177,7 +177,7 @@ impl State {
     fn not_taken(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
         let holder = item.holder;
         if item.is_closed() || holder != NO_PARTY {
-            // It came twice, or after the end of the item, which remains with the worker that took it.
+            // The assignment came twice, or after the end of the item; the item remains with the worker that took it.
             self.assigned(key, item, at, party);
             item.holder = holder;
             return;

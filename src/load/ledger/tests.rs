@@ -407,7 +407,7 @@ fn job(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
 }
 
 /// Distributes entries to three shards by party, and passes their batches on as a run does: every 100 ms, each shard up
-/// to `behind` of such turns late.
+/// to `behind` turns late.
 fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Totals {
     all.sort_by_key(|entry| entry.at);
     let end = all.last().map_or(0, |entry| entry.at);

@@ -59,11 +59,11 @@ pub struct Violation {
     pub kind: ViolationKind,
     pub at: Nanos,
     pub item: u64,
-    /// The item's id if it is still known.
+    /// The item's id, if it is still known.
     pub name: Option<String>,
     /// The item's history until the violation: its first and its last steps.
     pub history: Vec<Step>,
-    /// How many steps between the first and the last ones were not kept.
+    /// The number of steps between the first and the last ones that were not kept.
     pub omitted: u64,
 }
 
@@ -81,7 +81,7 @@ pub struct Totals {
     pub recovered: u64,
     /// Acknowledged (or published) and never completed, though the hub was idle at the end.
     pub lost: u64,
-    /// As `lost`, but the hub was still completing others when the run ended.
+    /// Like `lost`, but the hub was still completing others when the run ended.
     pub unfinished: u64,
     /// Attempted, without any answer.
     pub unanswered: u64,
@@ -99,8 +99,8 @@ pub struct Totals {
     pub assigned_after_cancellation: u64,
     /// Completed by a worker other than the assigned one.
     pub wrong_worker: u64,
-    /// Assignments to a worker that was busy or had not asked for one: no step of it could take the job. The item is not
-    /// counted as lost.
+    /// Assignments to a worker that was busy or had not asked for one: none of its steps could take the job. The item
+    /// is not counted as lost.
     pub not_taken: u64,
     /// Deliveries, each receiver counted once.
     pub delivered: u64,
@@ -110,21 +110,21 @@ pub struct Totals {
     pub late: u64,
     /// Entries dropped because the ledger was full: the totals are incomplete.
     pub unfollowed: u64,
-    /// Sorted by kind, then by detection; at most [`super::Config::kept`] of a kind.
+    /// The violations by kind, then in order of detection; at most [`super::Config::kept`] of each kind.
     pub violations: Vec<Violation>,
     /// The names of the parties in the histories of violations, by number.
     pub parties: BTreeMap<u32, String>,
 }
 
 impl Violation {
-    /// The item's id, or its hash if the id is no longer known.
+    /// Returns the item's id, or its hash if the id is no longer known.
     pub fn called(&self) -> String {
         self.name.clone().unwrap_or_else(|| format!("{:016x}", self.item))
     }
 }
 
 impl Totals {
-    /// The name of a party, or its number.
+    /// Returns the name of a party, or its number.
     pub fn party(&self, number: u32) -> String {
         self.parties.get(&number).cloned().unwrap_or_else(|| number.to_string())
     }
@@ -155,7 +155,7 @@ impl Totals {
         }
     }
 
-    /// All counts by their names in thresholds and reports.
+    /// Returns all counts with their names in thresholds and reports.
     pub fn counts(&self) -> [(&'static str, u64); 22] {
         [
             ("attempted", self.attempted),

@@ -5,7 +5,7 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::load::{Nanos, SECOND};
 
-/// The lower bound: the resolution is at most half of this; above 1 ms it is a thousandth of the time.
+/// The lower bound. The resolution is at most half of this; above 1 ms it is a thousandth of the time.
 pub const LOWEST: Nanos = 1_000;
 /// The upper bound: longer times are recorded as this and counted as clamped.
 pub const HIGHEST: Nanos = 3_600 * SECOND;
@@ -30,7 +30,7 @@ pub struct Compact(Box<[u8]>);
 pub enum DecodeError {
     #[error("the bytes are not in HdrHistogram's V2 encoding")]
     Encoding,
-    #[error("the histogram's bounds or precision differ from those of hubproof")]
+    #[error("the histogram's bounds or precision differ from hubproof's")]
     Bounds,
 }
 
@@ -65,7 +65,7 @@ impl Compact {
         HistogramEncoder::default().compact(histogram)
     }
 
-    /// Decodes what [`Compact::bytes`] returned, perhaps from a file: the bounds are checked before anything is
+    /// Decodes the output of [`Compact::bytes`], which may come from a file: the bounds are checked before anything is
     /// allocated.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Compact {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        // The length of the counts follows the cookie; the library would allocate whatever it states.
+        // The length of the counts follows the cookie; the library would allocate that much unchecked.
         if bytes.len() < HEADER || bytes[4..8] != u32::try_from(bytes.len() - HEADER).unwrap_or(0).to_be_bytes() {
             return Err(DecodeError::Encoding);
         }

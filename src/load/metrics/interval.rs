@@ -16,7 +16,7 @@ use crate::load::buffer_pool::PooledVec;
 pub enum Phase {
     /// Populations connect; not part of any total.
     Warmup,
-    /// The time that the report is about.
+    /// The time that the report covers.
     Measured,
     /// No new journey is due; running ones finish.
     Drain,
@@ -35,7 +35,7 @@ impl Phase {
 /// The division of a run into intervals and phases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phases {
-    /// How long an interval is.
+    /// The length of an interval.
     pub interval: Nanos,
     /// Samples due in this range are measured.
     pub measured: Range<Nanos>,
@@ -82,7 +82,7 @@ pub struct Sample(u64);
 const TIME: u32 = 48;
 
 impl Sample {
-    /// Makes a sample for a place in the [`super::MetricRegistry`]; times above [`HIGHEST`] are cut to it.
+    /// Makes a sample for a place in the [`super::MetricRegistry`]; times above [`HIGHEST`] are capped.
     pub fn new(timing: usize, took: Nanos) -> Self {
         Self((timing as u64) << TIME | took.min(HIGHEST))
     }
@@ -96,7 +96,8 @@ impl Sample {
     }
 }
 
-/// What happened from `from` until before `to`. [`super::MetricRegistry`] defines the places of histograms and counts.
+/// The measurements from `from` (included) to `to` (excluded). [`super::MetricRegistry`] defines the places of
+/// histograms and counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval<T = Vec<Compact>> {
     pub from: Nanos,
@@ -108,11 +109,11 @@ pub struct Interval<T = Vec<Compact>> {
     pub cores: Vec<Core>,
 }
 
-/// What one shard recorded in an interval; samples become histograms when all shards have reported theirs.
+/// The records of one shard in an interval; samples become histograms when all shards have reported theirs.
 pub type Tally = Interval<PooledVec<Sample>>;
 
 impl<T> Interval<T> {
-    /// The length in seconds.
+    /// Returns the length in seconds.
     pub fn seconds(&self) -> f64 {
         (self.to - self.from) as f64 / crate::load::SECOND as f64
     }
@@ -140,7 +141,7 @@ impl<T> Interval<T> {
 }
 
 impl Interval<Vec<PooledVec<Sample>>> {
-    /// Merges the tally of another shard for the same interval: gauges add up, and of a core the higher utilisation
+    /// Merges the tally of another shard for the same interval: gauges add up, and the higher utilisation of each core
     /// counts.
     pub fn add_shard(&mut self, other: Tally) {
         self.sum(&other);

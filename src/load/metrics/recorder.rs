@@ -14,7 +14,7 @@ pub struct Recorder {
     layout: MetricRegistry,
     phases: Phases,
     from: Nanos,
-    /// Samples due earlier are in no total; during the warm-up they are shown.
+    /// Samples due earlier are not in any total; they are only shown during the warm-up.
     due_from: Nanos,
     /// Samples of the open interval. Histograms are made of them on another thread, so that the end of an interval
     /// delays no message.
@@ -58,7 +58,7 @@ impl Recorder {
         self.add(Count::Message(message, MessageCount::Answered), 1);
     }
 
-    /// Records that no answer came where none is required, such as to a claim without a match.
+    /// Records that no answer came to a message that requires none, such as a claim without a match.
     pub fn unanswered(&mut self, message: usize, at: Nanos) {
         self.upto(at);
         self.add(Count::Message(message, MessageCount::Unanswered), 1);
@@ -70,19 +70,19 @@ impl Recorder {
         self.add(Count::Message(message, MessageCount::Bytes), bytes as u64);
     }
 
-    /// Records that a received message found no step that was waiting for it.
+    /// Records that no step was waiting for a received message.
     pub fn not_taken(&mut self, message: usize, at: Nanos) {
         self.upto(at);
         self.add(Count::Message(message, MessageCount::NotTaken), 1);
     }
 
-    /// Records that a message was published to so many subscribers.
+    /// Records that a message was published to this number of subscribers.
     pub fn published(&mut self, message: usize, subscribers: u64, at: Nanos) {
         self.upto(at);
         self.add(Count::Message(message, MessageCount::Due), subscribers);
     }
 
-    /// Records that one subscriber received a message published (which is its due time) at `published`.
+    /// Records that one subscriber received a message; its due time is the time of its publication.
     pub fn delivered(&mut self, message: usize, published: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Message(message, MessageTime::Delivery), published, published, at);
@@ -117,7 +117,7 @@ impl Recorder {
         self.add(Count::Error(kind), 1);
     }
 
-    /// Records a frame that is no message of the pack.
+    /// Records a frame that matches no message of the pack.
     pub fn undocumented(&mut self, at: Nanos) {
         self.upto(at);
         self.add(Count::Undocumented, 1);
@@ -129,7 +129,7 @@ impl Recorder {
         self.time(Timing::Run(RunTime::Lag), at, at, at.saturating_add(lag));
     }
 
-    /// Records that the event loop was blocked for so long.
+    /// Records how long the event loop was blocked.
     pub fn stall(&mut self, stall: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Run(RunTime::Stall), at, at, at.saturating_add(stall));
@@ -153,7 +153,7 @@ impl Recorder {
         *level = Level { last: value, highest: level.highest.max(value) };
     }
 
-    /// Records the utilisation (0 to 1) of a core since the last call; one shard reports each core.
+    /// Records the utilisation (0 to 1) of a core since the last call; each core is reported by one shard.
     pub fn core(&mut self, core: usize, busy: f64, at: Nanos) {
         self.upto(at);
         match self.cores.iter_mut().find(|known| known.core == core) {
@@ -162,7 +162,7 @@ impl Recorder {
         }
     }
 
-    /// Sets the measured time; called before it begins.
+    /// Sets the measured time; must be called before it begins.
     pub fn measured(&mut self, measured: std::ops::Range<Nanos>) {
         self.phases.measured = measured;
     }
@@ -187,7 +187,7 @@ impl Recorder {
         self.ended
     }
 
-    /// Records a time from `begin` to `end` for what was due at `due`.
+    /// Records the time from `begin` to `end` of something that was due at `due`.
     fn time(&mut self, timing: Timing, due: Nanos, begin: Nanos, end: Nanos) {
         if due < self.due_from || due >= self.phases.measured.end {
             self.add(Count::Run(RunCount::Outside), 1);

@@ -38,7 +38,7 @@ pub enum MessageCount {
     Delivered,
     /// Deliveries that should have been made.
     Due,
-    /// Received while no step was waiting for it, though the role has steps that take any such message.
+    /// Messages received while no step was waiting for them, though the role has steps that take any such message.
     NotTaken,
 }
 
@@ -54,7 +54,7 @@ pub enum JourneyCount {
 /// The lateness of the generator itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunTime {
-    /// From the time a timer was set for until it fired.
+    /// How late a timer fired.
     Lag,
     /// How long one turn of the event loop took.
     Stall,
@@ -68,7 +68,7 @@ pub enum RunCount {
     NoClient,
     /// Times above the upper bound of the histograms, recorded as that bound.
     Clamped,
-    /// Samples that were due outside the measured time and are in no total.
+    /// Samples that were due outside the measured time and are not in any total.
     Outside,
 }
 
@@ -86,9 +86,9 @@ pub enum ErrorKind {
     Timeout,
     /// The hub answered with an error.
     Refused,
-    /// The hub sent what RFC 6455 forbids.
+    /// The hub violated RFC 6455.
     Protocol,
-    /// The hub sent a frame that is no JSON object, or one that lacks a value a later step needs.
+    /// The hub sent a frame that is not a JSON object, or that lacks a value needed by a later step.
     Invalid,
     /// The generator had no file descriptors, ports or memory left.
     Resources,
@@ -127,11 +127,11 @@ pub enum Count {
     Journey(usize, JourneyCount),
     Error(ErrorKind),
     Run(RunCount),
-    /// Objects that are no message of the pack. Not an error: a hub may send more than is documented.
+    /// Objects that match no message of the pack. Not an error: a hub may send more than is documented.
     Undocumented,
 }
 
-/// The names and the places of their metrics; cheap to clone.
+/// The names of a plan's metrics and their places in arrays; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricRegistry {
     pub names: Arc<Names>,
@@ -142,7 +142,7 @@ macro_rules! listed {
         impl $type {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The name in thresholds and reports.
+            /// Returns the name in thresholds and reports.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
@@ -170,7 +170,7 @@ impl MetricRegistry {
         Self { names: Arc::new(names) }
     }
 
-    /// Every histogram, in the order of [`MetricRegistry::timing`].
+    /// Returns every histogram, in the order of [`MetricRegistry::timing`].
     pub fn timings(&self) -> Vec<Timing> {
         let messages = 0..self.names.messages.len();
         let of_messages = messages.flat_map(|m| MessageTime::ALL.iter().map(move |time| Timing::Message(m, *time)));
@@ -178,7 +178,7 @@ impl MetricRegistry {
         of_messages.chain(of_journeys).chain(RunTime::ALL.iter().map(|time| Timing::Run(*time))).collect()
     }
 
-    /// Every counter, in the order of [`MetricRegistry::count`].
+    /// Returns every counter, in the order of [`MetricRegistry::count`].
     pub fn counts(&self) -> Vec<Count> {
         let messages = 0..self.names.messages.len();
         let of_messages = messages.flat_map(|m| MessageCount::ALL.iter().map(move |count| Count::Message(m, *count)));

@@ -68,7 +68,7 @@ pub enum Unit {
     Share,
 }
 
-/// An unknown metric name: where the error is, and which names exist.
+/// An unknown metric name: the location of the error, and the valid names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownNameError {
     pub at: Range<usize>,
@@ -76,14 +76,14 @@ pub struct UnknownNameError {
     pub help: String,
 }
 
-/// The subjects beside messages and journeys.
+/// The subjects apart from messages and journeys.
 const SUBJECTS: [&str; 5] = ["schedule", "frames", "errors", "ledger", "levels"];
 const STATS: &str = "p50, p90, p99, p99.9 (any percentile), min, mean, max, count";
 
 impl Metric {
     /// # Errors
     ///
-    /// [`UnknownNameError`], with a list of what exists.
+    /// [`UnknownNameError`], with a list of the valid names.
     pub fn read(name: &str, layout: &MetricRegistry) -> Result<Self, UnknownNameError> {
         let subjects = || {
             let names = layout.names.messages.iter().chain(&layout.names.journeys).map(String::as_str);
@@ -120,8 +120,8 @@ impl Metric {
             },
             (Self::Count(count), "rate") => Ok(Self::Rate(count)),
             (metric, "") => Ok(metric),
-            (Self::Count(_), stat) => wrong(format!("a count has no `{stat}`"), "it has `.rate`, per second"),
-            (_, stat) => wrong(format!("it has no `{stat}`"), "nothing follows here"),
+            (Self::Count(_), stat) => wrong(format!("a count has no `{stat}`"), "it only has `.rate`, per second"),
+            (_, stat) => wrong(format!("this metric has no `{stat}`"), "it is a single number: remove the last part"),
         }
     }
 
@@ -149,8 +149,8 @@ impl Metric {
         }
     }
 
-    /// Returns why a value of 0, or none at all, says nothing about the hub: what the metric counts could not happen in
-    /// this run. `None` if the metric was observed.
+    /// Returns the reason why a value of 0, or no value, says nothing about the hub: the run gave no occasion for what
+    /// the metric counts. `None` if the metric was observed.
     pub fn unobserved(&self, state: State<'_>) -> Option<String> {
         let value = self.of(state);
         if value.is_some_and(|value| value != 0.0) {
@@ -185,7 +185,7 @@ impl Metric {
         impossible.or_else(|| value.is_none().then(|| "no samples".to_owned()))
     }
 
-    /// How much of a time may be the generator's own delay, see [`own_delay`].
+    /// Returns how much of a time may be the generator's own delay, see [`own_delay`].
     pub fn own_delay(&self, state: State<'_>) -> Option<f64> {
         match *self {
             Self::Time(_, Stat::Count) => None,
@@ -194,14 +194,14 @@ impl Metric {
         }
     }
 
-    /// The kind of violations that it counts.
+    /// Returns the kind of violation that the metric counts, if it counts one.
     pub fn violation(&self) -> Option<ViolationKind> {
         let Self::Ledger(place) = self else { return None };
         let (name, _) = *Totals::default().counts().get(*place)?;
         ViolationKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The metric that counts violations of this kind.
+    /// Returns the metric that counts violations of this kind.
     pub fn of_violations(kind: ViolationKind) -> Option<Self> {
         let place = Totals::default().counts().iter().position(|(name, _)| *name == kind.name())?;
         Some(Self::Ledger(place))
@@ -218,8 +218,8 @@ impl Metric {
     }
 }
 
-/// How much of a time that counts from when a message was due may be the generator's own delay, so that the hub's part is
-/// smaller by up to this. `None` for other times.
+/// Returns how much of a time may be the generator's own delay, so that the hub's part may be that much smaller. `None`
+/// for a time that does not count from when a message was due.
 pub fn own_delay(layout: &MetricRegistry, total: &Total, timing: Timing, stat: Stat) -> Option<f64> {
     let Timing::Message(message, kind) = timing else { return None };
     let of = |kind| total.timing(layout, Timing::Message(message, kind)).map(|histogram| stat.of(histogram));
@@ -227,26 +227,27 @@ pub fn own_delay(layout: &MetricRegistry, total: &Total, timing: Timing, stat: S
         return None;
     }
     let (whole, delay) = (of(kind)?, of(MessageTime::SendDelay)?);
-    // A percentile of sums may exceed the sum of the percentiles, so what the delay adds to the response counts, too.
+    // A percentile of sums may exceed the sum of the percentiles, so the time that the delay adds to the response
+    // counts as well.
     let added =
         of(MessageTime::Response).zip(of(MessageTime::Service)).map_or(0.0, |(response, service)| response - service);
     Some(delay.max(added).min(whole))
 }
 
-/// Whether so many samples suffice for a percentile: ten of them must lie beyond it.
+/// Whether this number of samples suffices for a percentile: ten of them must lie beyond it.
 pub fn supports(samples: u64, quantile: f64) -> bool {
-    // A little less than ten, for 1000 samples and a p99 that is not exactly 0.99 in floating point.
+    // A little less than ten, because a p99 is not exactly 0.99 in floating point and 1000 samples must suffice.
     samples as f64 * (1.0 - quantile) >= 10.0 - 1e-6
 }
 
-/// Deliveries made as a share of those due; `None` if none were due.
+/// Returns the deliveries made as a share of those due; `None` if none were due.
 pub fn delivery_ratio(layout: &MetricRegistry, total: &Total, message: usize) -> Option<f64> {
     let count = |count| total.count(layout, Count::Message(message, count)) as f64;
     let due = count(MessageCount::Due);
     (due > 0.0).then(|| count(MessageCount::Delivered) / due)
 }
 
-/// Errors of all kinds, in the whole run.
+/// Returns the number of errors of all kinds in the whole run.
 pub fn errors(layout: &MetricRegistry, total: &Total) -> u64 {
     ErrorKind::ALL.iter().map(|kind| total.count(layout, Count::Error(*kind))).sum()
 }
@@ -284,7 +285,7 @@ impl Stat {
     }
 }
 
-/// The metrics of a subject, in the order in which help lists them.
+/// Returns the metrics of a subject, in the order in which help lists them.
 fn kinds(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str, Metric)> {
     let time = |timing| Metric::Time(timing, Stat::Count);
     let mut kinds = Vec::new();
@@ -328,6 +329,6 @@ fn unknown(what: &str, name: &str, at: usize, known: Vec<&str>) -> UnknownNameEr
     UnknownNameError {
         at: at..at + name.len(),
         message: format!("{what} `{name}`"),
-        help: format!("{}there is {}", meant.unwrap_or_default(), known.join(", ")),
+        help: format!("{}the names are {}", meant.unwrap_or_default(), known.join(", ")),
     }
 }

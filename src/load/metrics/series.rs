@@ -16,7 +16,7 @@ pub const MOST_INTERVALS: usize = 1_200;
 pub struct Series {
     pub layout: MetricRegistry,
     shards: usize,
-    /// Intervals that some shard has still to report, with the samples received so far.
+    /// Intervals that some shard has not reported yet, with the samples received so far.
     awaited: VecDeque<Interval<Vec<PooledVec<Sample>>>>,
     intervals: Vec<Interval>,
     total: Total,
@@ -164,12 +164,12 @@ impl Total {
         self.timings[layout.timing(timing)].as_deref()
     }
 
-    /// The count of the whole run, warm-up and drain included.
+    /// Returns the count of the whole run, warm-up and drain included.
     pub fn count(&self, layout: &MetricRegistry, count: Count) -> u64 {
         self.counts[layout.count(count)]
     }
 
-    /// The count of the measured intervals.
+    /// Returns the count of the measured intervals.
     pub fn measured(&self, layout: &MetricRegistry, count: Count) -> u64 {
         self.measured[layout.count(count)]
     }

@@ -147,7 +147,7 @@ fn an_interval_is_complete_when_every_shard_has_reported_it() {
     let behind: Vec<bool> = other.intervals(2 * SECOND).into_iter().map(|i| series.add(i).is_some()).collect();
     assert_eq!(behind, [true, true]);
     series.finish();
-    assert_eq!(series.intervals().len(), 3, "a shard that has died is not waited for");
+    assert_eq!(series.intervals().len(), 3, "the series does not wait for a shard that has died");
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn a_long_run_has_longer_intervals_and_the_same_total() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
-    /// The merge of intervals and shards is the histogram of all samples: its percentiles are those of the samples,
-    /// to the histogram's step.
+    /// The merged intervals of all shards are the histogram of all samples: its percentiles equal those of the samples
+    /// to within one step of the histogram.
     #[test]
     fn percentiles_are_those_of_the_samples(
         samples in prop::collection::vec((0..3_000u64, prop_oneof![0..3 * SECOND, 0..20 * MS], 0..2usize), 1..300),

@@ -14,7 +14,7 @@ pub use overrides::{OverrideError, Overrides};
 pub use parse::{Files, read};
 pub use script::Script;
 
-/// A plan for any protocol: clients that connect and stay.
+/// A plan for any protocol: clients that connect and stay connected.
 pub const IDLE: &str = include_str!("idle.yaml");
 
 /// A plan as read from its file, with overrides from flags.
@@ -48,18 +48,18 @@ pub struct Phases {
     pub warm_up: Duration,
     /// The measured time.
     pub duration: Duration,
-    /// The longest time for running journeys to finish; no new ones begin.
+    /// How long running journeys may take to finish; no new ones begin.
     pub drain: Duration,
 }
 
-/// A population of clients that do the same.
+/// A population of clients that all do the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Role {
     pub name: String,
     pub population: Population,
     /// Connects only after every client of this role, an index into [`Plan::roles`], has joined.
     pub after: Option<usize>,
-    /// The schedule of journeys; without one, a client begins the next journey when it has finished the last.
+    /// The schedule of journeys; without one, a client begins its next journey when the last one finishes.
     pub arrivals: Option<Arrivals>,
     /// The most concurrent journeys per client.
     pub at_a_time: u32,
@@ -79,12 +79,12 @@ pub struct Population {
 pub enum Ramp {
     /// Evenly over this time.
     Over(Duration),
-    /// So many per second.
+    /// At this rate per second.
     Rate(f64),
 }
 
 impl Population {
-    /// When a client is due to connect, counted from the first one.
+    /// Returns how long after the first client this one is due to connect.
     pub fn start(&self, client: u32) -> Duration {
         let client = f64::from(client.min(self.number));
         match self.ramp {
@@ -93,7 +93,7 @@ impl Population {
         }
     }
 
-    /// When the last client is due to connect.
+    /// Returns how long after the first client the last one is due to connect.
     pub fn ramp(&self) -> Duration {
         self.start(self.number.saturating_sub(1))
     }
@@ -103,9 +103,9 @@ impl Population {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrivals {
     pub spacing: Spacing,
-    /// In order from the beginning of the warm-up; the last one continues until the drain.
+    /// Stages in order, from the beginning of the warm-up; the last one continues until the drain.
     pub stages: Vec<Stage>,
-    /// Additional rates for a while, added to the stages.
+    /// Temporary rates, added to those of the stages.
     pub spikes: Vec<Spike>,
 }
 
@@ -125,7 +125,7 @@ pub struct Stage {
     pub time: Duration,
 }
 
-/// An additional rate for a while.
+/// A temporary additional rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spike {
     pub at: Duration,
@@ -144,7 +144,7 @@ pub enum Reconnect {
     },
 }
 
-/// A mark by its name in plans.
+/// A mark that a plan can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MarkName {
     Attempted,

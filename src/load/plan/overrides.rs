@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Plan, Ramp, Stage};
 use crate::syntax::diagnostic::suggest;
 
-/// The given flags; absent values stay as in the plan.
+/// Values given by flags; where one is absent, the plan's value stays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     /// Clients per role; the plural of a role's name is accepted: `workers`.
@@ -26,15 +26,15 @@ pub enum OverrideError {
     #[error("the plan has no role `{name}`: {advice}")]
     NoRole { name: String, advice: String },
     #[error(
-        "no role of the plan has arrivals, so there is no rate to change: each client begins its next journey when it has finished the last"
+        "no role of the plan has arrivals, so there is no rate to change: each client begins its next journey when the last one finishes"
     )]
     NoArrivals,
-    #[error("a rate is a number above 0, not {0}")]
+    #[error("the rate must be a number above 0, not {0}")]
     BadRate(String),
 }
 
 impl Plan {
-    /// Returns the plan with these numbers.
+    /// Returns the plan with the overrides applied.
     pub fn with(mut self, overrides: &Overrides) -> Result<Self, OverrideError> {
         for (name, number) in &overrides.population {
             let place = self.roles.iter().position(|role| role.name == *name || plural(&role.name) == *name);

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use super::{Arrivals, Spacing};
 use crate::load::Nanos;
 
-/// The due times of journeys from the beginning of the warm-up to that of the drain.
+/// The due times of journeys, from the beginning of the warm-up to the beginning of the drain.
 ///
 /// Every shard iterates over the whole schedule and takes its share of the arrivals, so that the schedule does not
 /// depend on the number of shards.
@@ -22,7 +22,7 @@ pub struct Schedule {
     /// The segment of the next arrival, and the expected arrivals before it.
     segment: usize,
     before: f64,
-    /// How many arrivals have been passed.
+    /// The number of arrivals passed so far.
     count: u64,
     shard: u64,
     shards: u64,
@@ -42,7 +42,7 @@ impl Segment {
         (self.from + self.to) / 2.0 * self.length
     }
 
-    /// Returns the time by which so many arrivals are expected.
+    /// Returns the time by which this number of arrivals is expected.
     fn time_of(&self, arrivals: f64) -> f64 {
         if arrivals <= 0.0 {
             return 0.0;
@@ -54,7 +54,7 @@ impl Segment {
 }
 
 impl Schedule {
-    /// The arrivals of one of several shards, from the beginning of the warm-up until `end` after it.
+    /// Creates the schedule of one of several shards, from the beginning of the warm-up until `end` after it.
     pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, shard: u32, shards: u32) -> Self {
         let mut schedule = Self {
             segments: segments(arrivals, end.as_secs_f64()),
@@ -73,17 +73,18 @@ impl Schedule {
         schedule
     }
 
-    /// The expected arrivals of all shards.
+    /// Returns the expected number of arrivals of all shards.
     pub fn offered(arrivals: &Arrivals, end: Duration) -> f64 {
         segments(arrivals, end.as_secs_f64()).iter().map(Segment::arrivals).sum()
     }
 
-    /// The next arrival of any shard.
+    /// Returns the next arrival of any shard.
     fn step(&mut self) -> Option<Nanos> {
         loop {
             let segment = self.segments.get(self.segment)?;
             let arrivals = segment.arrivals();
-            // The first arrival of a constant rate is due at once, so one at the end of a segment belongs to the next.
+            // The first arrival of a constant rate is due immediately, so an arrival at the end of a segment belongs to
+            // the next segment.
             if self.expected - self.before >= arrivals {
                 self.before += arrivals;
                 self.segment += 1;
@@ -182,7 +183,7 @@ mod tests {
         all
     }
 
-    /// The number of arrivals due between two seconds.
+    /// Returns the number of arrivals due between two seconds.
     fn between(dues: &[Nanos], from: f64, to: f64) -> usize {
         dues.iter().filter(|due| (from..to).contains(&(**due as f64 / 1e9))).count()
     }

@@ -1,4 +1,4 @@
-//! What the clients of a plan do: parsed steps and templates, before they are compiled for a target.
+//! The behaviour of a plan's clients: parsed steps and templates, before they are compiled for a target.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,8 @@ pub struct Script {
 }
 
 impl Script {
-    /// The names of what a run measures: the messages of the protocol, and the journeys of roles that have steps.
+    /// Returns the names of the messages and journeys that a run measures: all messages of the protocol, and the
+    /// journeys of roles with steps.
     pub fn names(&self) -> Names {
         let journeys = self.parts.iter().filter(|part| !part.journey.is_empty());
         Names {
@@ -57,12 +58,12 @@ pub struct Part {
     /// Values of each journey, evaluated once per journey.
     pub lets: Vec<(String, Template)>,
     pub journey: Vec<Line>,
-    /// Steps of a waiting journey after its client has reconnected, before it waits again.
+    /// Steps that a waiting journey runs after its client has reconnected, before it waits again.
     pub resumes: Vec<Line>,
     pub journey_name: String,
     /// The key of the journey's item.
     pub item: Option<Template>,
-    /// The party id of a client in the ledger, where messages name it; otherwise a number.
+    /// The id of a client as a party of the ledger, if messages name it; otherwise the ledger uses its number.
     pub party: Option<Template>,
     /// When a client begins its journeys; ignored with arrivals.
     pub pace: Pace,
@@ -80,7 +81,7 @@ pub enum Pace {
     Every { interval: Duration, jitter: f64 },
 }
 
-/// A periodic activity beside the journeys.
+/// A periodic activity alongside the journeys.
 pub struct Periodic {
     pub span: Span,
     pub every: Duration,

@@ -25,7 +25,8 @@ pub struct Threshold {
     pub bound: f64,
     /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
-    /// Whether neither plan nor command line states it: every kind of violations has the threshold 0.
+    /// Whether this is a default, stated by neither the plan nor the command line: each kind of violation has the
+    /// threshold 0.
     pub default: bool,
 }
 
@@ -84,7 +85,7 @@ pub struct Outcome {
     pub unobserved: Option<String>,
     /// How much of `observed` may be the generator's own delay.
     pub own_delay: Option<f64>,
-    /// Whether it would turn out otherwise without that delay.
+    /// Whether the result would differ without that delay.
     pub uncertain: bool,
     /// Whether there were enough samples for the threshold's percentile.
     pub supported: bool,
@@ -92,18 +93,18 @@ pub struct Outcome {
     pub aborted: bool,
 }
 
-/// Parses one threshold. `span` is its place: byte for byte, or as a whole in a quoted scalar with escapes.
+/// Parses one threshold. `span` is its source: byte for byte, or the whole scalar if that is quoted and has escapes.
 ///
 /// # Errors
 ///
-/// A diagnostic with a caret and a list of what exists.
+/// A diagnostic that points at the error and lists the valid names.
 pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold, Diagnostic> {
     let exact = span.range().len() == text.len();
     let place = |range: Range<usize>| if exact { span.part(range) } else { span };
     let Some((at, sign, comparison)) = comparison(text) else {
-        return Err(Diagnostic::error(span, "a threshold compares")
-            .label("without a comparison")
-            .help("write `METRIC < VALUE`, as in `submit_job.response.p99 < 50ms`; there is <, <=, >, >=, == and !="));
+        return Err(Diagnostic::error(span, "a threshold needs a comparison").label("no comparison found").help(
+            "write `METRIC < VALUE`, as in `submit_job.response.p99 < 50ms`; valid are <, <=, >, >=, == and !=",
+        ));
     };
     let left = trimmed(text, 0..at);
     let right = trimmed(text, at + sign.len()..text.len());
@@ -115,11 +116,11 @@ pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold
     Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
 }
 
-/// Parses the thresholds of a plan; `ordered`: whether it compares the order of messages.
+/// Parses the thresholds of a plan. `ordered` says whether the plan checks the order of messages.
 ///
 /// # Errors
 ///
-/// A diagnostic for each that is invalid.
+/// A diagnostic for each invalid threshold.
 pub fn read_all(
     thresholds: &[plan::Threshold],
     ordered: bool,
@@ -130,8 +131,8 @@ pub fn read_all(
     for plan::Threshold { text, span, abort_after } in thresholds {
         match read(text, *span, layout) {
             Ok(threshold) if threshold.metric.violation() == Some(ViolationKind::Reordered) && !ordered => {
-                let error = Diagnostic::error(*span, "the plan does not compare the order of messages");
-                diagnostics.push(error.help("add `ordered: true` to the plan, or leave this threshold out"));
+                let error = Diagnostic::error(*span, "the plan does not check the order of messages");
+                diagnostics.push(error.help("add `ordered: true` to the plan, or remove this threshold"));
             }
             Ok(threshold) => read_ones.push(Threshold { abort_after: *abort_after, ..threshold }),
             Err(diagnostic) => diagnostics.push(diagnostic),
@@ -143,7 +144,7 @@ pub fn read_all(
 /// Finds the first comparison: its offset, its text, and its kind.
 fn comparison(text: &str) -> Option<(usize, &'static str, Comparison)> {
     let found = COMPARISONS.iter().filter_map(|(sign, comparison)| Some((text.find(sign)?, *sign, *comparison)));
-    // Of two at one offset, the longer.
+    // Of two comparisons at the same offset, takes the longer one.
     found.min_by_key(|(at, sign, _)| (*at, std::cmp::Reverse(sign.len())))
 }
 
@@ -186,7 +187,7 @@ impl Threshold {
     }
 }
 
-/// Returns the thresholds of 0 for those kinds of violations that have none.
+/// Returns a threshold of 0 for each kind of violation that has none.
 fn defaults(stated: &[Threshold]) -> Vec<Threshold> {
     let missing = ViolationKind::ALL.into_iter().filter(|kind| {
         let states = |threshold: &Threshold| threshold.metric.violation() == Some(*kind);
@@ -200,13 +201,13 @@ fn defaults(stated: &[Threshold]) -> Vec<Threshold> {
     missing.filter_map(default).collect()
 }
 
-/// The thresholds of a running run.
+/// The thresholds of a run in progress, each with the time since which it has been broken.
 pub struct Watch {
     thresholds: Vec<(Threshold, Option<Nanos>)>,
 }
 
 impl Watch {
-    /// Watches these thresholds, and one of 0 for each kind of violations that has none among them.
+    /// Watches these thresholds, and one of 0 for each kind of violation that has none among them.
     pub fn new(mut thresholds: Vec<Threshold>) -> Self {
         thresholds.extend(defaults(&thresholds));
         Self { thresholds: thresholds.into_iter().map(|threshold| (threshold, None)).collect() }
@@ -224,8 +225,8 @@ impl Watch {
         self.thresholds.iter().find(over).map(|(threshold, _)| threshold)
     }
 
-    /// Returns the final results; those of default thresholds only if they are broken. `aborted_by` is the text of the
-    /// threshold that ended the run.
+    /// Returns the final results; default thresholds are included only if they are broken. `aborted_by` is the text of
+    /// the threshold that ended the run.
     pub fn finish(self, state: State<'_>, aborted_by: Option<&str>) -> Vec<Outcome> {
         let outcome = |(threshold, _): (Threshold, _)| {
             let aborted = aborted_by == Some(threshold.text.as_str());
@@ -259,17 +260,17 @@ impl Outcome {
         }
     }
 
-    /// Whether it is broken, whatever part of the observed value is the generator's.
+    /// Whether the threshold is broken, however much of the observed value is the generator's own delay.
     pub fn is_broken(&self) -> bool {
         self.standing == Standing::Broken && !self.uncertain
     }
 
-    /// Whether it holds, whatever part of the observed value is the generator's.
+    /// Whether the threshold holds, however much of the observed value is the generator's own delay.
     pub fn is_met(&self) -> bool {
         self.standing == Standing::Holds && !self.uncertain
     }
 
-    /// Whether violations in the ledger break it.
+    /// Whether violations in the ledger break the threshold.
     pub fn is_violated(&self) -> bool {
         self.is_broken() && self.threshold.metric.violation().is_some()
     }
@@ -336,12 +337,12 @@ mod tests {
     #[case::subject(
         "submit_jobb.response.p99 < 50ms",
         "submit_jobb",
-        "did you mean `submit_job`? there is submit_job, claim_job, announce, jobs, schedule, frames, errors, ledger, levels"
+        "did you mean `submit_job`? the names are submit_job, claim_job, announce, jobs, schedule, frames, errors, ledger, levels"
     )]
     #[case::kind(
         "submit_job.reply.p99 < 50ms",
         "reply",
-        "there is send_delay, response, service, delivery, last_delivery, sent"
+        "the names are send_delay, response, service, delivery, last_delivery, sent"
     )]
     #[case::stat(
         "submit_job.response.q99 < 50ms",
@@ -356,7 +357,7 @@ mod tests {
     #[case::no_unit("submit_job.response.p99 < 50", "50", "write 50s for seconds or 50ms for milliseconds")]
     #[case::unit("ledger.lost < 5ms", "5ms", "the metric is a number, without a unit")]
     #[case::no_comparison("ledger.lost", "ledger.lost", "write `METRIC < VALUE`")]
-    #[case::assignment("ledger.lost = 0", "ledger.lost = 0", "there is <, <=, >, >=, == and !=")]
+    #[case::assignment("ledger.lost = 0", "ledger.lost = 0", "valid are <, <=, >, >=, == and !=")]
     #[case::empty("", "", "write `METRIC < VALUE`")]
     fn an_invalid_threshold_is_an_error_with_place_and_list(
         #[case] text: &str,
@@ -368,7 +369,7 @@ mod tests {
         assert!(shown.contains(&"^".repeat(under.len())), "{shown}");
     }
 
-    /// A run in which nothing happened: no count of it says anything about the hub.
+    /// A run in which nothing happened: none of its counts says anything about the hub.
     #[rstest]
     #[case("ledger.lost == 0", "the ledger had no items")]
     #[case("errors.total == 0", "no client was connected")]

@@ -5,8 +5,8 @@ use ::csv::{Terminator, WriterBuilder};
 use super::LoadReport;
 use crate::load::metrics::Gauge;
 
-/// Renders `from_s,to_s,phase,metric,value`: RFC 4180 with a header. Times are in milliseconds, counts are of the
-/// interval, gauges are its highest values. Metrics without samples are omitted.
+/// Renders `from_s,to_s,phase,metric,value`: RFC 4180 with a header. Times are in milliseconds, counts are per
+/// interval, and gauges are the highest values of the interval. Metrics without samples are omitted.
 pub fn render(report: &LoadReport) -> String {
     let mut table = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());
     // Writing into memory cannot fail.

@@ -36,7 +36,7 @@ pub struct Run {
     pub faulty: bool,
     pub thresholds: Vec<&'static str>,
     pub interrupted: bool,
-    /// What was seen of each declared deviation: how often it applied, and how often the documented form came instead.
+    /// How often each declared deviation applied, and how often the documented form came instead.
     pub deviations: Vec<(usize, usize)>,
 }
 

@@ -38,7 +38,7 @@ fn write(report: &LoadReport, out: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A tag must not contain commas, spaces or line ends.
+/// Replaces commas, spaces and line ends, which a tag must not contain.
 fn tag(name: &str) -> String {
     name.replace(|c: char| c == ',' || c.is_whitespace() || c.is_control(), "_")
 }

@@ -1,4 +1,4 @@
-//! The JSON report, which `hubproof compare` reads. Its types are separate from those of a run; a change of them
+//! The JSON report, which `hubproof compare` reads. Its types are separate from those of a run; a change to them
 //! changes [`FORMAT_VERSION`] and `schemas/hubproof/load-report.schema.json`. Maps have an entry for each metric with
 //! samples; all other members are always present, null where they do not apply.
 
@@ -456,13 +456,13 @@ pub enum ReadError {
     OtherFormat,
     #[error("it is a report of format version {0}, but this hubproof reads version {FORMAT_VERSION}")]
     OtherVersion(String),
-    #[error("it is a load report, but hubproof has not written it: {0}")]
+    #[error("it claims to be a load report, but hubproof did not write it: {0}")]
     Shape(serde_json::Error),
     #[error("the histogram of {name} is invalid: {reason}")]
     Histogram { name: String, reason: String },
 }
 
-/// Parses what [`render`] wrote.
+/// Parses the output of [`render`].
 ///
 /// # Errors
 ///

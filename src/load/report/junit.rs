@@ -65,7 +65,7 @@ fn deviation(one: &Deviating) -> TestCaseStatus {
     }
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
     status
-        .set_message("the hub does as documented: delete this entry of the target file")
+        .set_message("the hub behaves as documented: delete this entry from the target file")
         .set_type("stale")
         .set_description(format!("seen: {}", one.shown()));
     status

@@ -72,11 +72,11 @@ fn busiest(layout: &MetricRegistry, interval: &Interval) -> Vec<usize> {
     messages
 }
 
-/// The heading at the beginning of a phase.
+/// Returns the heading at the beginning of a phase.
 pub fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Warmup => "warm-up, not part of any total",
         Phase::Measured => "measured",
-        Phase::Drain => "drain: nothing new is due",
+        Phase::Drain => "drain: no new journeys start",
     }
 }

@@ -23,7 +23,7 @@ use super::plan::threshold::Outcome;
 use super::validity::{Judgement, Validity};
 use crate::report::Deviating;
 
-/// The ids that are shown of one kind of violations.
+/// The number of item ids shown per kind of violation.
 const EXAMPLES: usize = 3;
 
 /// Where and how a run was made.
@@ -78,9 +78,10 @@ impl LoadReport {
         self.judgement.validity()
     }
 
-    /// The exit code: 0 every threshold holds; 1 a threshold is broken, or a declared deviation is stale; 3 the run is not valid, or a threshold was not
-    /// observed or is uncertain. The times of an invalid run break no threshold, since they do not describe the hub; violations in the
-    /// ledger and stale deviations do not depend on times.
+    /// Returns the exit code: 0 if every threshold holds; 1 if a threshold is broken or a declared deviation is stale;
+    /// 3 if the run is not valid, or a threshold was not observed or is uncertain. The times of an invalid run break no
+    /// threshold, since they do not describe the hub; violations in the ledger and stale deviations do not depend on
+    /// times.
     pub fn exit_code(&self) -> u8 {
         let any = |is: fn(&Outcome) -> bool| self.thresholds.iter().any(is);
         match self.validity() {
@@ -92,7 +93,7 @@ impl LoadReport {
         }
     }
 
-    /// The ids of the first items whose violations break a threshold.
+    /// Returns the ids of the first items whose violations break a threshold.
     pub fn examples(&self, outcome: &Outcome) -> Vec<String> {
         let Some(kind) = outcome.threshold.metric.violation().filter(|_| outcome.is_violated()) else {
             return Vec::new();

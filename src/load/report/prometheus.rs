@@ -1,4 +1,4 @@
-//! A running load run in Prometheus' text format. Times are classic histograms, which can be added over several
+//! A running load run in Prometheus' text format. Times are classic histograms, which can be summed over several
 //! generators; their buckets are coarser than the run's histograms.
 
 use std::fmt::Write;

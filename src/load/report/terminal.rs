@@ -93,7 +93,7 @@ impl Page<'_, LoadReport> {
             }
         }
         if self.report.about.interrupted {
-            self.line("  interrupted: the figures cover the time until then");
+            self.line("  interrupted: the figures cover the time before the interruption");
         }
     }
 
@@ -109,7 +109,7 @@ impl Page<'_, LoadReport> {
         self.line(&row);
     }
 
-    /// How much of the times of the row above may be the generator's own delay.
+    /// Adds a row with the part of the times above that may be the generator's own delay.
     fn own_delays(&mut self, timing: Timing) {
         let (layout, total) = (&self.report.layout, &self.report.total);
         let samples = self.timing(timing).map_or(0, Dense::len);
@@ -222,7 +222,7 @@ impl Page<'_, LoadReport> {
         }
     }
 
-    /// The messages of which this was counted: `12 claim_job`.
+    /// Returns the messages with a count of this kind: `12 claim_job`.
     fn messages(&self, kind: MessageCount) -> Vec<String> {
         let names = self.report.layout.names.messages.iter().enumerate();
         names
@@ -311,7 +311,7 @@ impl Page<'_, LoadReport> {
         }
     }
 
-    /// The items that break a threshold on violations: `; first job-7, job-9`.
+    /// Formats the first items that break a threshold on violations: `; first job-7, job-9`.
     fn examples(&self, outcome: &Outcome) -> String {
         let items = self.report.examples(outcome);
         if items.is_empty() { String::new() } else { format!("; first {}", printable(&items.join(", "))) }

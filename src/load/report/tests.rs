@@ -74,10 +74,7 @@ fn the_intervals_of_a_json_report_add_up_to_its_totals() {
     r#"{"format": "hubproof-load-report", "format_version": 2}"#,
     "format version 2, but this hubproof reads version 1"
 )]
-#[case(
-    r#"{"format": "hubproof-load-report", "format_version": 1}"#,
-    "hubproof has not written it: missing field `tool`"
-)]
+#[case(r#"{"format": "hubproof-load-report", "format_version": 1}"#, "hubproof did not write it: missing field `tool`")]
 fn other_files_are_errors_with_a_reason(#[case] text: &str, #[case] expected: &str) {
     let error = json::read(text).err().unwrap().to_string();
     assert!(error.contains(expected), "{error}");

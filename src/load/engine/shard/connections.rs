@@ -53,7 +53,7 @@ impl Shard {
         }
     }
 
-    /// Continues reads that were cut short for other connections; returns whether any is left.
+    /// Continues reads that were cut short to let other connections have their turn; returns whether any are left.
     pub(super) fn read_hot(&mut self) -> bool {
         for _ in 0..self.hot.len() {
             let Some(number) = self.hot.pop_front() else { break };

@@ -31,13 +31,13 @@ pub struct ShardContext {
     pub dials: VecDeque<(u32, Dial)>,
     /// The message of the current frame.
     pub classified: Option<MessageId>,
-    /// The cause of a connection's end, where the client cannot know it.
+    /// Why a connection ended, if the client cannot know it.
     pub cause: Option<ErrorKind>,
     /// Running journeys that the drain waits for.
     pub under_way: u64,
     /// Declared deviations of the hub.
     pub translation: Option<Translation>,
-    /// Messages that the client of the current input takes as received, since the hub never sends them.
+    /// Messages that the client of the current input handles as if received, since the hub never sends them.
     pub assumed: VecDeque<Vec<u8>>,
     /// Examples of failed openings that have been reported, by role.
     pub examples: Vec<usize>,
@@ -47,7 +47,7 @@ pub struct ShardContext {
 pub struct ClientActions<'a> {
     pub context: &'a mut ShardContext,
     pub slot: u32,
-    /// Its number in its role.
+    /// The client's number in its role.
     pub client: u32,
     pub role: u16,
     pub now: Nanos,
@@ -57,7 +57,7 @@ pub struct ClientActions<'a> {
     pub counted: &'a mut bool,
     pub failed: &'a mut bool,
     pub received: &'a mut Vec<Box<[u8]>>,
-    /// Whether the role continues in the drain, so that its journeys are not waited for.
+    /// Whether the role continues in the drain, so that the drain does not wait for its journeys.
     pub drains: bool,
 }
 

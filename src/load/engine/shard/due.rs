@@ -48,7 +48,7 @@ impl Shard {
         }
     }
 
-    /// When the next client of a role is due to connect.
+    /// Returns when the next client of a role is due to connect.
     pub(super) fn start_of(&self, index: usize) -> Option<Nanos> {
         let population = &self.populations[index];
         if population.started >= population.slots.len() as u32 {
@@ -110,7 +110,7 @@ impl Shard {
         }
     }
 
-    /// When the next event is due.
+    /// Returns when the next event is due.
     pub(super) fn next_due(&self, now: Nanos) -> Nanos {
         let mut next = now + LONGEST_WAIT;
         next = next.min(self.parts.context.timers.next().unwrap_or(Nanos::MAX));

@@ -1,6 +1,6 @@
 //! A shard: one thread with its connections and clients.
 //!
-//! A turn of its loop does what is due, reads what has arrived, and waits. It never blocks on another thread, takes no
+//! A turn of its loop handles due events, reads incoming data, and waits. It never blocks on another thread, takes no
 //! locks, and shares only the atomics of the [`Timeline`] with other shards.
 
 mod connections;
@@ -50,12 +50,12 @@ const LONGEST_WAIT: Nanos = SECOND / 20;
 const HELD: usize = 256 << 20;
 /// The limit of unwritten bytes per shard; a connection that adds more is dropped.
 const UNWRITTEN: usize = 64 << 20;
-/// With more unwritten bytes than these, pings are not answered.
+/// With more unwritten bytes than this, pings are not answered.
 const PONGS: usize = 64 << 10;
 /// A longer turn counts as a stall: it delayed other clients' messages.
 const STALL: Nanos = SECOND / 100;
 
-/// The parts of which a shard is made.
+/// The parts that a shard is made of.
 pub struct Parts {
     pub number: usize,
     pub shards: usize,
@@ -99,7 +99,7 @@ pub struct Shard {
 struct Population {
     /// The slots of the role, in the order in which they connect.
     slots: std::ops::Range<u32>,
-    /// How many slots of the role have been started.
+    /// The number of slots of the role that have been started.
     started: u32,
     /// When the role began to connect.
     since: Option<Nanos>,
@@ -181,7 +181,7 @@ impl Shard {
             }
         }
         let now = self.timeline.clock.now();
-        // Nothing follows.
+        // No more entries follow.
         self.parts.context.outbox.flush(Nanos::MAX);
         self.parts.sampler.close();
         let ShardContext { recorder, outbox, translation, .. } = self.parts.context;

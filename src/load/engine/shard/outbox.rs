@@ -32,7 +32,7 @@ pub enum ShardReport {
     },
     /// An example of a client that did not join.
     NotJoined(FailedOpening),
-    /// The shard has ended; with what it saw of the hub's deviations.
+    /// The shard has ended; the message carries its sightings of the hub's deviations.
     Ended {
         deviations: Seen,
     },
@@ -62,7 +62,7 @@ impl Outbox {
         self.names.push(of, name);
     }
 
-    /// Sends the entries so far; they are older than `upto` or of that time.
+    /// Sends the entries so far, none of which is later than `upto`.
     pub fn flush(&mut self, upto: Nanos) {
         let (entries, names) = (self.entries.take(), self.names.take());
         self.send(ShardReport::Entries { shard: self.shard, entries, names, upto });

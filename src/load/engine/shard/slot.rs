@@ -9,7 +9,7 @@ pub const UNWRITTEN: usize = 16 << 20;
 /// A buffer of more bytes than this is freed once it is empty.
 const KEPT: usize = 4 << 10;
 
-/// Messages that are kept of a client that has not joined yet, and bytes of each.
+/// Messages kept for a client that has not joined yet, and bytes kept of each.
 const RECEIVED_KEPT: usize = 3;
 const BEGINNING: usize = 200;
 
@@ -21,9 +21,9 @@ pub struct ClientSlot {
     pub queued: bool,
     /// Whether the client has joined before.
     pub counted: bool,
-    /// Whether it has failed to join, before it joined.
+    /// Whether an attempt to join has failed before the client first joined.
     pub failed: bool,
-    /// The latest messages before it joins or fails to, the beginning of each.
+    /// The beginning of each of the latest messages, until the client joins or fails to.
     pub received: Vec<Box<[u8]>>,
     pub alarm: Alarm,
     pub connection: Option<Box<Connection>>,
@@ -103,7 +103,7 @@ impl ClientSlot {
     }
 }
 
-/// Whether a connection is only not ready yet: some systems use an error code of their own while connecting.
+/// Whether the connection is just not ready yet: some systems use an error code of their own while connecting.
 pub fn is_not_now(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::NotConnected)
 }

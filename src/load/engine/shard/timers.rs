@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Everything that fires until `now`: slot and time.
+    /// Returns the slot and time of every timer that fires until `now`.
     fn due(timers: &mut Timers, alarms: &mut [Alarm], now: Nanos) -> Vec<(u32, Nanos)> {
         let mut fired = Vec::new();
         while let Some((slot, entry)) = timers.pop(now) {

@@ -121,7 +121,7 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     stages
 }
 
-/// The most steps of `steps`.
+/// The maximum number of steps that `steps` may expand to.
 const MOST_STEPS: usize = 10_000;
 
 /// Parses `steps`: constant rates that increase by equal amounts.

@@ -59,7 +59,7 @@ fn csv(text: &str) -> Result<Rows, String> {
     some(columns, rows)
 }
 
-/// The members of the first line are the columns; every line must have them.
+/// Parses JSON lines. The members of the first line are the columns; every line must have them.
 fn json_lines(text: &str) -> Result<Rows, String> {
     let (mut columns, mut rows) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

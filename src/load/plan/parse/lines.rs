@@ -1,5 +1,5 @@
-//! Parses the steps of a journey: those of the scenario language that are possible for thousands of clients, options of
-//! measurement, and the few steps that only plans have.
+//! Parses the steps of a journey: the steps of the scenario language that are possible for thousands of clients, their
+//! measurement options, and the few steps that only plans have.
 
 use std::time::Duration;
 

@@ -188,7 +188,7 @@ fn pace(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Pace {
         .map_or(Pace::Again, |interval| Pace::Every { interval, jitter: jitter.unwrap_or_default() })
 }
 
-/// Parses an activity beside the journeys: periodic, or a reaction to a message.
+/// Parses an activity alongside the journeys: periodic, or a reaction to a message.
 fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<Whenever>, journeys: &mut Journeys<'_>) {
     let steps = node.get("do");
     if steps.is_none() && ["marks", "delivers"].iter().all(|key| node.get(key).is_none()) {
@@ -243,7 +243,7 @@ fn connects(line: &Line) -> Option<Span> {
     }
 }
 
-/// The place where a line takes time, if it does.
+/// Returns the place where a line takes time, if it does.
 fn waits(line: &Line) -> Option<Span> {
     match line {
         Line::Step { step, .. } => (!matches!(step.act, Act::Send(_))).then_some(step.span),
