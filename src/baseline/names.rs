@@ -25,7 +25,8 @@ impl Names {
         }
     }
 
-    /// Adds the possible findings of the fuzzer: for each of `ids`, every rule and schema check of the pack, and `more`.
+    /// Adds the possible findings of the fuzzer: for each of `ids`, every rule and schema check of the pack, and
+    /// `more`.
     pub fn add_findings(&mut self, pack: &Pack, ids: impl IntoIterator<Item = String>, more: &[&str]) {
         let mut checks = everywhere(pack, more);
         checks.extend(pack.rules.keys().cloned());

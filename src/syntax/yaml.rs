@@ -186,8 +186,8 @@ pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
     read(text, file, None)
 }
 
-/// Parses one foreign document: anchors, aliases and merge keys are resolved, and YAML 1.1's words for true and false are
-/// text.
+/// Parses one foreign document: anchors, aliases and merge keys are resolved, and YAML 1.1's words for true and false
+/// are text.
 ///
 /// # Errors
 /// As [`parse`]; also if aliases expand to too many values.
