@@ -5,9 +5,8 @@ use crate::event::{Cause, Verdict};
 use crate::hub::supervisor::PROCESS_CHECK;
 use crate::report::{self, CheckResult, Known, ProtocolReport, RunReport, ScenarioResult, Standing, causes};
 
-/// Marks failing and warning checks that the baseline expects, and scenarios that a known failure stopped, and records what
-/// became of each entry. Entries for
-/// protocols that are not in the report are left out.
+/// Marks the failing and warning checks that the baseline expects and the scenarios that a known failure stopped, and
+/// records the standing of each entry. Leaves out entries for protocols that are not in the report.
 pub fn apply(report: &mut RunReport, entries: &[Entry]) {
     for protocol in &mut report.protocols {
         let of_protocol = |entry: &&Entry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
@@ -27,7 +26,7 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
                 failure: entry.failure.clone(),
                 reason: entry.reason.clone(),
                 standing: match judged.copied().unwrap_or(Standing::NotPlayed) {
-                    // Fuzzing is random: the failure may just not have come up.
+                    // Fuzzing is random: it may not have reproduced the failure this time.
                     Standing::Stale if protocol.fuzzed.is_some() => Standing::NotPlayed,
                     other => other,
                 },
@@ -58,8 +57,8 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
     }
 }
 
-/// Returns what became of an entry that names a failed precondition. Only a `whole` run shows that there is no such any
-/// more.
+/// Returns the standing of an entry that names a failed precondition. Only a `whole` run can show that the precondition
+/// no longer fails.
 pub fn of_precondition(entry: &Entry, protocol: &ProtocolReport, whole: bool) -> Standing {
     let undecided = || protocol.scenarios.iter().any(|scenario| scenario.verdict == Verdict::Inconclusive);
     if causes::preconditions(protocol).any(|(_, cause)| entry.names_precondition(cause)) {
@@ -67,7 +66,7 @@ pub fn of_precondition(entry: &Entry, protocol: &ProtocolReport, whole: bool) ->
     } else if protocol.fuzzed.is_some() || !whole || !protocol.unplayed.is_empty() {
         Standing::NotPlayed
     } else if undecided() {
-        // Another failure may have come before it.
+        // Another failure may have stopped the scenario before it.
         Standing::Undecided
     } else if entry.flaky {
         Standing::Flaky
@@ -76,7 +75,7 @@ pub fn of_precondition(entry: &Entry, protocol: &ProtocolReport, whole: bool) ->
     }
 }
 
-/// Returns what became of an entry; `scenario` is the one it names, if it was played.
+/// Returns the standing of an entry; `scenario` is the one that the entry names, if it was played.
 pub fn standing(entry: &Entry, scenario: Option<&ScenarioResult>) -> Standing {
     let Some(scenario) = scenario else { return Standing::NotPlayed };
     let named: Vec<&CheckResult> =
@@ -90,7 +89,7 @@ pub fn standing(entry: &Entry, scenario: Option<&ScenarioResult>) -> Standing {
     let undecided = match (entry.check(), named.as_slice()) {
         // The entry covers any check of the scenario, so the failure may be among the undecided ones.
         (None, checks) => open(scenario.verdict) || checks.iter().any(|check| check.verdict == Verdict::Inconclusive),
-        // Frames are checked only when they arrive, and a process only when the run started it.
+        // Frames are checked only if they arrive, and a process only if the run started it.
         (Some(PROCESS_CHECK), []) => true,
         (Some(_), []) => {
             open(scenario.verdict) || scenario.checks.iter().any(|check| check.verdict == Verdict::Inconclusive)

@@ -1,7 +1,7 @@
-//! Known failures of a hub, listed in a file: an expected failure does not fail the run, and an entry that does not fail
-//! any more must be removed.
+//! Known failures of a hub, listed in a file: an expected failure does not fail the run, and an entry that no longer
+//! fails must be removed.
 //!
-//! The format is published as `schemas/hubproof/baseline.schema.json`. Everything here is pure: no file is read or written.
+//! The format is published as `schemas/hubproof/baseline.schema.json`. This room is pure: it reads and writes no files.
 
 mod matching;
 mod names;
@@ -24,8 +24,8 @@ pub const SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.js
 /// One entry of a baseline file: a `[[known]]` table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// `scenario`, for any failure in it, or `scenario:check`, as reports name them; or `protocol: step: message`, for a
-    /// step without rules that keeps scenarios from being played to their end.
+    /// The failure as reports name it: `scenario` for any failure in it, `scenario:check`, or `protocol: step: message`
+    /// for a step without rules whose failure keeps scenarios from being played to their end.
     pub failure: String,
     /// Span of `failure`.
     pub place: Span,
@@ -46,7 +46,7 @@ impl Entry {
         self.failure.split_once(':').map(|(_, check)| check)
     }
 
-    /// Returns the step and message of a failed precondition, where the entry names one.
+    /// Returns the step and message of a failed precondition, if the entry names one.
     pub fn precondition(&self) -> Option<&str> {
         self.failure.split_once(": ").filter(|(protocol, _)| !protocol.contains(['/', ':'])).map(|(_, cause)| cause)
     }

@@ -1,4 +1,4 @@
-//! The names of all scenarios and checks, to find entries that name something else.
+//! The names of all scenarios and checks, to find entries that name anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +15,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// Adds the scenarios of a protocol with their own checks and the checks of every frame; `more` are checks that any
-    /// scenario may have besides.
+    /// Adds the scenarios of a protocol with their own checks and the checks of every frame. `more` are further checks
+    /// that any scenario may have.
     pub fn add<'p>(&mut self, pack: &Pack, programs: impl IntoIterator<Item = &'p Program>, more: &[&str]) {
         let everywhere = everywhere(pack, more);
         for program in programs {
@@ -25,7 +25,8 @@ impl Names {
         }
     }
 
-    /// Adds the possible findings of the fuzzer: for each of `ids`, every rule and schema check of the pack, and `more`.
+    /// Adds the possible findings of the fuzzer: for each of `ids`, every rule and schema check of the pack, and
+    /// `more`.
     pub fn add_findings(&mut self, pack: &Pack, ids: impl IntoIterator<Item = String>, more: &[&str]) {
         let mut checks = everywhere(pack, more);
         checks.extend(pack.rules.keys().cloned());
@@ -41,12 +42,15 @@ impl Names {
         let scenario = entry.scenario();
         let of_protocol = |id: &String| id.split_once('/').is_some_and(|(protocol, _)| protocol == scenario);
         if entry.precondition().is_some() && self.scenarios.keys().any(of_protocol) {
-            // Steps and messages are no names that could be checked.
+            // Steps and messages are not names that can be looked up.
             return None;
         }
         let Some(checks) = self.scenarios.get(scenario) else {
-            let help =
-                suggest(scenario, self.scenarios.keys().map(String::as_str), "`hubproof check --list` names all");
+            let help = suggest(
+                scenario,
+                self.scenarios.keys().map(String::as_str),
+                "`hubproof check --list` lists all scenarios",
+            );
             let span = entry.place.part(0..scenario.len());
             return Some(Diagnostic::error(span, format!("there is no scenario `{scenario}`")).help(help));
         };
@@ -55,8 +59,8 @@ impl Names {
         let own = || checks.iter().map(String::as_str).filter(|name| !name.starts_with("schema:"));
         let all = || checks.iter().map(String::as_str);
         let help = match check.starts_with("schema:") {
-            true => suggest(check, all(), "reports name every check"),
-            false => suggest(check, own(), "reports name every check"),
+            true => suggest(check, all(), "reports show the name of every check"),
+            false => suggest(check, own(), "reports show the name of every check"),
         };
         let span = entry.place.part(scenario.len() + 1..entry.failure.len());
         Some(Diagnostic::error(span, format!("{scenario} has no check `{check}`")).help(help))

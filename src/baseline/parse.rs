@@ -8,7 +8,7 @@ use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::Node;
 
 const KEYS: [&str; 3] = ["failure", "reason", "flaky"];
-/// The most entries of a baseline, and the most errors that are reported.
+/// The most entries that a baseline may have, and the most errors that are reported.
 const MOST_ENTRIES: usize = 10_000;
 const MOST_ERRORS: usize = 200;
 
@@ -16,7 +16,7 @@ const MOST_ERRORS: usize = 200;
 ///
 /// # Errors
 ///
-/// All errors of the file itself; whether the names in it exist is checked by [`Names`](super::Names).
+/// All errors in the file itself. [`Names`](super::Names) checks whether the names in it exist.
 pub fn read(sources: &mut Sources, file: FileId) -> Result<Vec<Entry>, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let (root, _) = tree::parse(sources, file, &mut errors);
@@ -31,7 +31,7 @@ fn entries(sources: &Sources, root: &Node, errors: &mut Vec<Diagnostic>) -> Vec<
     let items = list(root.get("known"), "`known`", "[[known]]", errors);
     if let Some(first_too_many) = items.get(MOST_ENTRIES) {
         let error = Diagnostic::error(first_too_many.span, format!("a baseline has at most {MOST_ENTRIES} entries"));
-        errors.push(error.help("split the run, and give each part a baseline of its own"));
+        errors.push(error.help("split the run, and give each part its own baseline"));
     }
     let mut entries: Vec<Entry> = Vec::new();
     for item in items.iter().take(MOST_ENTRIES) {
@@ -39,7 +39,7 @@ fn entries(sources: &Sources, root: &Node, errors: &mut Vec<Diagnostic>) -> Vec<
         match entries.iter().find(|known| known.failure == entry.failure) {
             Some(first) => {
                 let error = Diagnostic::error(entry.place, format!("`{}` is listed twice", entry.failure));
-                errors.push(error.also(first.place, "the first").help("keep one of them"));
+                errors.push(error.also(first.place, "first listed here").help("keep one of them"));
             }
             None => entries.push(entry),
         }
@@ -49,9 +49,9 @@ fn entries(sources: &Sources, root: &Node, errors: &mut Vec<Diagnostic>) -> Vec<
 
 fn entry(sources: &Sources, node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Entry> {
     let entry = table(node, &KEYS, "an entry", errors);
-    let help = "name it as reports do: failure = \"scenario:check\", or \"scenario\"";
+    let help = "name it as reports do: failure = \"scenario:check\" or \"scenario\"";
     let named = entry.required("failure", help, errors);
-    let help = "say why it fails, and what will end it: reason = \"...\"";
+    let help = "state why it fails and what will fix it: reason = \"...\"";
     let reason = entry.required("reason", help, errors);
     let failure = text(named, "`failure`", errors);
     let reason = text(reason, "`reason`", errors);

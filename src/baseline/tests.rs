@@ -75,14 +75,14 @@ fn checks_that_depend_on_an_expected_failure_are_expected_too() {
     let report = settled(&Run::greeting_broken(), false, &entry("greeter/hello:GRE-001"));
     let hello = report.protocols[0].scenarios.iter().find(|scenario| scenario.id == "greeter/hello").unwrap();
     assert!(hello.checks.iter().any(|check| check.verdict == Verdict::Inconclusive));
-    // Two others are inconclusive for reasons of their own.
+    // Two other checks are inconclusive for reasons of their own.
     assert_eq!(exit_code(&report), 3);
 }
 
-/// The step and message of an opening that the baseline may list.
+/// The step and message of a failed opening that the baseline may list.
 const OPENING: &str = "greeter: expects: welcome: closed with 1011 \\\"internal error\\\" instead of welcome";
 
-/// What a listed precondition blocks does not make the run inconclusive.
+/// Checks that a listed precondition blocks do not make the run inconclusive.
 #[rstest]
 #[case::listed(Run::inconclusive(), OPENING, Standing::Expected, 0)]
 #[case::other_numbers(
@@ -113,7 +113,7 @@ fn a_baseline_may_list_a_failed_precondition(
     assert_eq!(exit_code(&report), code);
 }
 
-/// Everything that fails is known, and everything else is blocked by that.
+/// Everything that fails is listed, and the listed failures block everything else.
 #[test]
 fn a_written_baseline_of_a_broken_opening_is_enough() {
     let run = Run::greeting_broken();
@@ -125,7 +125,7 @@ fn a_written_baseline_of_a_broken_opening_is_enough() {
     assert_eq!(exit_code(&report), 0);
     let page = summary(&report, &run.sources, Style::default());
     assert!(page.contains("2 scenarios could not continue, as expected; not judged: 2 checks."), "{page}");
-    // It is kept, and removed when the hub is mended.
+    // Rewriting keeps the entries, and removes them once the hub is fixed.
     let entries = entries(&text);
     assert_eq!(rewritten(&report, Some((&text, &entries))), text);
     assert!(!rewritten(&Run::all_pass().report(options()), Some((&text, &entries))).contains("[[known]]"));

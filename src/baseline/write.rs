@@ -1,4 +1,4 @@
-//! Writes a baseline for the current failures, keeping what its author wrote.
+//! Writes a baseline for the current failures and keeps what its author wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,16 +11,16 @@ use crate::report::text::plain;
 use crate::report::{ProtocolReport, RunReport, ScenarioResult, Standing, causes};
 
 /// The placeholder reason of a new entry.
-pub const REASON: &str = "TODO: why does this fail, and what will end it?";
+pub const REASON: &str = "TODO: why does this fail, and what will fix it?";
 
 const HEAD: &str = "\
-# Failures that are known: hubproof check --baseline FILE
-# They are played like all others. One that fails as expected does not fail the run; one that does not fail any more does,
-# until its entry is deleted. `failure` is a scenario, or scenario:check as reports name it, or protocol: step: message, for
-# a step that stops scenarios before their checks; `flaky = true` says that it fails only now and then.
+# Known failures: hubproof check --baseline FILE
+# Their checks still run. An expected failure does not fail the run; an entry that no longer fails does, until you
+# delete it. `failure` is a scenario, or scenario:check as reports name it, or protocol: step: message for a step that
+# stops scenarios before their checks. `flaky = true` means that the check fails only sometimes.
 ";
 
-/// A table `[[known]]` as it is written.
+/// A `[[known]]` table to write.
 #[derive(Serialize)]
 struct Known {
     failure: String,
@@ -29,9 +29,9 @@ struct Known {
     flaky: Option<bool>,
 }
 
-/// Returns the updated file: entries that still fail are kept verbatim, with reasons and comments; stale ones are
-/// removed; new failures are appended. `before` is the existing file's text with its entries. Warnings count as
-/// failures if the run is strict.
+/// Returns the updated file: keeps entries that still fail verbatim, with their reasons and comments, removes stale
+/// entries and appends new failures. `before` is the existing file's text with its entries. Warnings count as failures
+/// if the run is strict.
 pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String {
     let (text, entries) = before.unwrap_or((HEAD, &[]));
     let scenarios = || report.protocols.iter().flat_map(|protocol| &protocol.scenarios);
@@ -56,7 +56,7 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
         if !out.is_empty() && !out.ends_with("\n\n") {
             out.push_str(if out.ends_with('\n') { "\n" } else { "\n\n" });
         }
-        // Texts and a flag can always be written.
+        // TOML can represent all texts and flags, so this cannot fail.
         out.push_str(&toml::to_string(&BTreeMap::from([("known", [entry])])).unwrap_or_default());
     };
     let mut written = BTreeSet::new();

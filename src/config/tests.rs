@@ -439,7 +439,7 @@ command = "ls"
     19 | ca = ""
        |      ^^
        |
-       = help: write a text, or leave it out
+       = help: write some text, or leave it out
 
     error: an instance has no `name`
       --> etc/hub.toml:20:1

@@ -16,9 +16,9 @@ pub struct Failure {
 }
 
 pub enum Kind {
-    /// The hub did not do what the step says.
+    /// The hub did not do what the step expects.
     Broken,
-    /// What the hub did is unknown.
+    /// It is unknown whether the hub did what the step expects.
     Undecided,
     /// The step uses a name that only another branch binds.
     NotReached,
@@ -35,7 +35,7 @@ impl Failure {
         Self { kind: Kind::Undecided, message: message.into(), detail: detail.map(Box::new), unreachable: false }
     }
 
-    /// The failure of a step without a connection to the hub.
+    /// Returns the failure of a step whose actor could not connect to the hub.
     pub(super) fn unreachable(reason: &str, detail: Detail) -> Self {
         Self { unreachable: true, ..Self::undecided(reason, Some(detail)) }
     }
@@ -71,9 +71,9 @@ pub struct Active {
 }
 
 pub(super) enum Waiting {
-    /// The deadline; then the step is done.
+    /// The deadline, at which the step is done.
     Time,
-    /// The deadline; then the step begins.
+    /// The deadline, at which the step begins.
     Pause,
     Upgrade {
         members: Vec<ActorId>,
@@ -98,7 +98,7 @@ pub(super) enum Waiting {
     Hook {
         call: u32,
     },
-    /// The pause after a hook's answer that did not match; then the hook is called again.
+    /// The pause after a hook's answer that did not match. Then the hook is called again.
     HookAgain,
 }
 
@@ -109,7 +109,8 @@ pub(super) struct Frames {
     pub(super) quantity: Option<(Quantity, usize)>,
     /// Whether frames are collected until the deadline, rather than until there are enough.
     pub(super) collecting: bool,
-    /// Whether the deadline has passed and some frames are still missing.
+    /// Whether the first deadline (of `for`) has passed with frames missing, and the step waits until the target's
+    /// patience ends.
     pub(super) late: bool,
 }
 

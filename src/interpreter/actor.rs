@@ -11,17 +11,17 @@ use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::{ActorId, Program};
 use crate::scenario::value::{Bound, Wire};
 
-/// Most frames of an inbox; beyond them the oldest are dropped, and the report says so.
+/// The most frames of an inbox. When it is full, the oldest frames are dropped, and the report says so.
 const MOST_FRAMES: usize = 10_000;
-/// Most bytes, about, of all inboxes of a conversation together, unless one frame alone has more.
+/// The approximate limit in bytes for all inboxes of a conversation together. A single frame may exceed it.
 const MOST_BYTES: usize = 24 << 20;
 
-/// All actors of a conversation, and the connections they have had.
+/// All actors of a conversation and their connections, past ones included.
 pub struct Actors {
     all: Vec<Actor>,
-    /// The actor of each connection; replaced ones stay, so that late frames are still recorded.
+    /// The actor of each connection. Replaced connections stay, so that late frames are still recorded.
     pub connections: BTreeMap<u32, ActorId>,
-    /// How many frames of each message no step claimed.
+    /// The number of frames that no step claimed, by message.
     pub leftovers: BTreeMap<String, usize>,
 }
 
@@ -45,7 +45,7 @@ impl Actors {
         actor.connection.filter(|_| actor.is_open())
     }
 
-    /// Puts a frame into an inbox. Where all inboxes are full, the oldest frames of any are dropped, but never this one.
+    /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
     pub fn keep(&mut self, id: ActorId, entry: Entry) {
         let newest = entry.wire.sequence;
         self.all[id].push(entry);
@@ -90,7 +90,7 @@ impl IndexMut<ActorId> for Actors {
 }
 
 impl Program {
-    /// Whether the hub connects to an actor, and not the actor to the hub.
+    /// Whether the hub connects to the actor, rather than the actor to the hub.
     pub(super) fn is_server(&self, id: ActorId) -> bool {
         self.roles.get(&self.actors[id].role).is_some_and(|role| role.server)
     }
@@ -102,9 +102,9 @@ pub struct Actor {
     /// Names that the actor's opening bound.
     pub opened: BTreeMap<String, Bound>,
     pub link: Link,
-    /// The latest connection, while it is open and after.
+    /// The latest connection, open or ended.
     pub connection: Option<u32>,
-    /// Whether the actor's upgrade request is a standard one: the scenario changed no handshake header.
+    /// Whether the actor's upgrade request is standard: the scenario changed no handshake header.
     pub standard_upgrade: bool,
     pub opened_at: Duration,
     pub inbox: VecDeque<Entry>,
@@ -115,7 +115,7 @@ pub struct Actor {
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
     pub last_sent: Option<String>,
-    /// The name of the message that was sent last on this connection.
+    /// The name of the last message sent on this connection.
     pub last_message: Option<String>,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
@@ -147,7 +147,8 @@ pub enum Link {
         sequence: u64,
         refusal: Value,
         text: String,
-        /// Whether the refusal says nothing of the hub: a proxy may have answered, or a limit of hubproof was exceeded.
+        /// Whether the refusal says nothing about the hub: a proxy may have answered, or a limit of hubproof was
+        /// exceeded.
         undecided: bool,
     },
     Unreachable {
@@ -156,14 +157,14 @@ pub enum Link {
     Ended(End),
 }
 
-/// How a connection came to its end.
+/// How a connection ended.
 #[derive(Clone, Debug)]
 pub struct End {
     pub sequence: u64,
     pub at: Duration,
-    /// The time since the connection was open.
+    /// The time from the opening of the connection to its end.
     pub after: Duration,
-    /// A close frame arrived.
+    /// Whether a close frame arrived.
     pub close_frame: bool,
     pub code: Option<u16>,
     pub reason: String,
@@ -199,7 +200,7 @@ pub struct Entry {
     pub wire: Arc<Wire>,
     pub kind: EntryKind,
     pub claimed: bool,
-    /// The frame's size in memory, about, in bytes.
+    /// The approximate size of the frame in memory, in bytes.
     pub weight: usize,
 }
 
@@ -209,8 +210,8 @@ pub enum EntryKind {
         json: Option<Value>,
         message: Option<usize>,
     },
-    /// JSON, but beyond the limits of decoding: it may be any message that `texts`, the members by which messages are
-    /// recognised, do not rule out; they are `None` where they cannot be read.
+    /// JSON that exceeds the limits of decoding. The frame may be any message that `texts` does not rule out: the
+    /// members by which messages are recognised, or `None` if they cannot be read.
     Undecodable {
         why: String,
         texts: Option<BTreeMap<String, Option<String>>>,
@@ -222,13 +223,13 @@ pub enum EntryKind {
 }
 
 impl Entry {
-    /// Returns why the frame is unknown, if it could not be decoded.
+    /// Returns why the content of the frame is unknown, if it could not be decoded.
     pub fn undecodable(&self) -> Option<String> {
         let EntryKind::Undecodable { why, .. } = &self.kind else { return None };
-        Some(format!("cannot be decided: a received frame is JSON, but cannot be decoded by hubproof: {why}"))
+        Some(format!("cannot be decided: a received frame is JSON, but hubproof cannot decode it: {why}"))
     }
 
-    /// The name of the recognised message, or what kind of frame it is.
+    /// Returns the name of the recognised message, or the kind of the frame.
     pub fn name<'p>(&self, pack: &'p Pack) -> &'p str {
         match &self.kind {
             EntryKind::Message { message: Some(index), .. } => &pack.messages[*index].name,
@@ -251,7 +252,7 @@ impl Actor {
         matches!(self.link, Link::Open { .. })
     }
 
-    /// Starts with a new connection, without anything of the old one.
+    /// Starts a new connection and forgets everything about the old one.
     pub fn reset_connection(&mut self, connection: u32) {
         self.connection = Some(connection);
         self.link = Link::Connecting;
@@ -291,7 +292,7 @@ impl Actor {
         }
     }
 
-    /// Returns what an expression sees under the actor's name.
+    /// Returns the value that expressions see under the actor's name.
     pub fn bound(&self) -> Bound {
         let mut names = self.given.clone();
         names.extend(self.opened.iter().map(|(name, bound)| (name.clone(), bound.clone())));

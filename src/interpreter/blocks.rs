@@ -1,4 +1,5 @@
-//! The stack of blocks that a conversation plays, and what happens at the end of each: rounds, attempts, scenes, openings.
+//! The stack of blocks that a conversation plays, and what happens at the end of each kind: rounds, attempts, scenes
+//! and openings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use crate::scenario::model::{Act, ActorId, BlockId, MessageName, Program, Role, 
 use crate::scenario::template::Template;
 use crate::scenario::value::Bound;
 
-/// Most messages of an actor that are noted as having come in the place of an expected one.
+/// The most messages of an actor that are recorded as received instead of an expected message.
 const MOST_INSTEAD: usize = 8;
-/// Pause between two attempts of a `retry`, so that the hub is not flooded with requests.
+/// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Frame {
@@ -27,9 +28,9 @@ pub struct Frame {
     pub position: usize,
     pub names: BTreeMap<String, Bound>,
     pub kind: Kind,
-    /// The actor of the steps that name none, and of `self`.
+    /// The actor of `self` and of steps that name no actor.
     pub me: Option<ActorId>,
-    /// Why a step inside the block was skipped, if one was: then the check of the step around the block is not decided.
+    /// Why a step inside the block was skipped, if one was. Then the check of the step around the block is undecided.
     pub missed: Option<String>,
 }
 
@@ -64,10 +65,10 @@ pub enum Kind {
     },
 }
 
-/// What a loop goes through.
+/// The values that a loop iterates over.
 pub enum Values {
     Known(Vec<Bound>),
-    /// Templates of a literal list: each is evaluated when its round begins.
+    /// The templates of a literal list. Each is evaluated when its round begins.
     Written(Arc<[Template]>),
 }
 
@@ -85,13 +86,13 @@ impl Frame {
         Self { block, position: 0, names: BTreeMap::new(), kind: Kind::Body, me: None, missed: None }
     }
 
-    /// Whether names of outer blocks are not in scope.
+    /// Whether the names of outer blocks are out of scope.
     pub fn is_isolated(&self) -> bool {
         matches!(self.kind, Kind::Scene { .. } | Kind::Opening { .. })
     }
 }
 
-/// Whether the conversation goes on at once.
+/// Whether the conversation continues at once.
 enum Flow {
     Continue,
     Waiting,
@@ -104,13 +105,13 @@ pub enum Phase {
     Done,
 }
 
-/// Where a conversation is: the blocks that are being played, the innermost last, and the names bound in them.
+/// The position of a conversation: the blocks being played, innermost last, and the names bound in them.
 pub struct BlockStack {
     pub phase: Phase,
     pub stack: Vec<Frame>,
     /// What the current step waits for.
     pub active: Option<Active>,
-    /// Names bound by `let`, and by the blocks that have ended.
+    /// The names bound by `let` and by the blocks that have ended.
     pub lets: BTreeMap<String, Bound>,
 }
 
@@ -128,7 +129,7 @@ impl BlockStack {
         self.stack.iter().rev().find_map(|frame| frame.me)
     }
 
-    /// Returns the actors a step is about.
+    /// Returns the actors that a step applies to.
     pub fn members(&self, who: &Who) -> Vec<ActorId> {
         match who {
             Who::NoActor => Vec::new(),
@@ -144,7 +145,7 @@ impl BlockStack {
         }
     }
 
-    /// Returns what a name is bound to, in the innermost block that can see it.
+    /// Returns the value that a name is bound to in the innermost visible block.
     pub fn name(&self, name: &str) -> Option<&Bound> {
         for frame in self.stack.iter().rev() {
             if let Some(bound) = frame.names.get(name) {
@@ -163,7 +164,7 @@ impl BlockStack {
         program.blocks[frame.block].get(frame.position)
     }
 
-    /// Binds the name of a completed step, and moves on to the next one.
+    /// Binds the name of a completed step and moves on to the next step.
     pub fn complete(&mut self, step: &Step, bound: Option<Bound>) {
         if let (Some(name), Some(bound)) = (&step.as_, bound) {
             self.bind(name, bound);
@@ -173,7 +174,7 @@ impl BlockStack {
         }
     }
 
-    /// Ends the main part at once; `finally` is still played, and is ended by the next call.
+    /// Ends the main part at once. `finally` is still played; a second call ends that too.
     pub fn stop(&mut self) {
         if self.phase != Phase::Done {
             if let Some(outermost) = self.stack.first_mut() {
@@ -188,12 +189,12 @@ impl BlockStack {
         self.stack.iter().any(|frame| matches!(frame.kind, Kind::Opening { .. }))
     }
 
-    /// Whether the step is inside a `retry` or `either`, whose failures are no findings.
+    /// Whether the step is inside a `retry` or `either`, where failures are not findings.
     pub fn is_in_attempt(&self) -> bool {
         self.stack.iter().any(|frame| matches!(frame.kind, Kind::Retry { .. } | Kind::Either { .. }))
     }
 
-    /// Whether the step is inside an attempt that may be repeated: then any failure ends the attempt.
+    /// Whether the step is inside an attempt that may be repeated, so that any failure ends the attempt.
     fn is_trying(&self, now: Duration) -> bool {
         self.stack.iter().any(|frame| match &frame.kind {
             Kind::Retry { until, .. } => now < *until,
@@ -202,7 +203,7 @@ impl BlockStack {
         })
     }
 
-    /// Whether a failure ends an attempt, or a block whose rules may be broken.
+    /// Whether a failure ends an attempt, or an opening whose rules are all below must.
     fn is_attempt(&self, program: &Program) -> bool {
         self.stack.windows(2).any(|pair| match pair[1].kind {
             Kind::Retry { .. } | Kind::Either { .. } => true,
@@ -219,7 +220,7 @@ impl Conversation {
     /// Plays until a step has to wait.
     pub(super) fn run(&mut self) {
         let program = Arc::clone(&self.program);
-        // A scenario cannot loop without waiting; the bound guards against an error of hubproof.
+        // A scenario cannot loop without waiting; the bound guards against a bug in hubproof.
         for _ in 0..10_000_000u32 {
             if self.judgement.mistake.is_some() && self.blocks.phase == Phase::Main {
                 self.blocks.stop();
@@ -271,12 +272,12 @@ impl Conversation {
 
     fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
         let Some(mut frame) = self.blocks.stack.pop() else { return Flow::Continue };
-        // Neither was the block around it played completely.
+        // The enclosing block was not played completely either.
         if let (Some(why), Some(outer)) = (&frame.missed, self.blocks.stack.last_mut()) {
             outer.missed.get_or_insert_with(|| why.clone());
         }
         match frame.kind {
-            // `finally` sees the names that were bound.
+            // `finally` sees the names bound here.
             Kind::Body => self.blocks.lets.append(&mut frame.names),
             Kind::Each { name, values, round, bodies, fresh, mut collected } => {
                 for (bound_name, bound) in frame.names {
@@ -314,8 +315,8 @@ impl Conversation {
         Flow::Continue
     }
 
-    /// Completes the step around a block; the names bound inside belong to the block around it. Its check holds, unless a
-    /// step inside was skipped (`missed`): then it is not decided.
+    /// Completes the step around a block and gives the names bound inside to the enclosing block. The step's check
+    /// holds, or is undecided if a step inside was skipped (`missed`).
     fn leave_block(
         &mut self,
         program: &Program,
@@ -400,8 +401,8 @@ impl Conversation {
         self.blocks.push(Frame { kind: Kind::Retry { since: self.clock.now, until, before }, ..Frame::body(body) });
     }
 
-    /// Plays a scene for each of `members`, one after another; if there are none (the step `play`), once without an
-    /// actor.
+    /// Plays a scene for each of `members`, one after another, or once without an actor if there are none (the step
+    /// `play`).
     pub(super) fn enter_scene(&mut self, program: &Arc<Program>, members: Vec<ActorId>, group: bool) {
         if members.is_empty() {
             self.scene_frame(program, None, Vec::new(), Vec::new(), group);
@@ -442,9 +443,9 @@ impl Conversation {
                 template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))
             };
             let value = match overriding {
-                // With its wire, so that values from the hub are known as such.
+                // Keep the wire, so that values from the hub are recognised as such.
                 Some((_, template)) => eval(self, template),
-                // A given value may use those before it.
+                // A given value may use the values given before it.
                 None => {
                     let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
                     self.blocks.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
@@ -497,7 +498,8 @@ impl Conversation {
         self.blocks.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
     }
 
-    /// Evaluates the `given` values of an actor: all of them, or those that are overridden and those that use these.
+    /// Evaluates the `given` values of an actor: either all of them, or only the overridden values and those that use
+    /// them.
     pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) -> Result<(), Failure> {
         let program = Arc::clone(&self.program);
         let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return Ok(()) };
@@ -522,14 +524,14 @@ impl Conversation {
         Ok(())
     }
 
-    /// Evaluates the initial `given` values of an actor, which use nothing that the hub sent.
+    /// Evaluates the initial `given` values of an actor, which cannot use anything that the hub sent.
     pub(super) fn give_initial(&mut self, id: ActorId) {
         if let Err(failure) = self.give(id, &BTreeMap::new(), true) {
             self.judgement.mistake.get_or_insert(failure.message);
         }
     }
 
-    /// Disconnects an actor that is new in every round, and resets it.
+    /// Disconnects and resets an actor that is new in every round.
     fn disconnect(&mut self, id: ActorId) {
         if let Some(connection) = self.actors.open_connection(id) {
             self.send_close(id, connection);
@@ -556,7 +558,7 @@ impl Conversation {
 
     // ---- failures
 
-    /// Handles a failed step: its check is answered, and the conversation goes on, repeats the attempt, or ends.
+    /// Handles a failed step: answers its check, then continues, repeats the attempt, or ends the conversation.
     pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, mut failure: Failure) {
         failure.message = self.history.shown(&failure.message, 400);
         match &failure.kind {
@@ -573,7 +575,7 @@ impl Conversation {
             FailureKind::Broken | FailureKind::Undecided => {}
         }
         if self.blocks.phase == Phase::Finally {
-            // `finally` has no checks, and goes on after a failure.
+            // `finally` has no checks, and continues after a failure.
             self.blocks.complete(step, None);
             return;
         }
@@ -602,8 +604,8 @@ impl Conversation {
         }
     }
 
-    /// Whether the conversation goes on behind a failed step: what was expected did not come, but the connection is open.
-    /// A hub may serve a client all the same, whose greeting or confirmation is another than documented.
+    /// Whether the conversation continues after a failed step: the expected frame did not come, but the connection is
+    /// open. A hub may serve a client even if its greeting or confirmation differs from the document.
     fn goes_on(&self, program: &Program, step: &Step) -> bool {
         let awaits = match &step.act {
             Act::Expect(expect) => matches!(expect.want, Want::Message { .. } | Want::Control { .. }),
@@ -612,7 +614,7 @@ impl Conversation {
         };
         let may = self.persistent || (step.check.is_none() && self.blocks.is_in_opening());
         let is_open = |id: &ActorId| self.actors[*id].is_open();
-        // A hub that sends nothing at all serves no client, and one that stays silent costs no more than this.
+        // A hub that never sent anything serves no client. A hub that falls silent costs no more than one patience.
         let (clock, doubted) = (&self.clock, self.judgement.doubted_since());
         let in_time = doubted.is_none_or(|since| clock.now < since + clock.stretched(clock.patience));
         let serves = self.actors.iter().any(|actor| !actor.inbox.is_empty());
@@ -620,7 +622,7 @@ impl Conversation {
         is_possible && self.blocks.members(&step.who).iter().all(is_open)
     }
 
-    /// Returns what a failed step expected and did not get, and what came in its place.
+    /// Returns the message or upgrade that a failed step expected, and what it received instead.
     fn missed(&self, program: &Program, step: &Step) -> Option<Missed> {
         let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
         for id in self.blocks.members(&step.who) {
@@ -628,7 +630,7 @@ impl Conversation {
                 (Act::Expect(_) | Act::ExpectOneOf { .. }, Link::Open { .. }) => {
                     let Some(message) = first_awaited(program, &step.act) else { continue };
                     let unknown = |entry: &Entry| match &entry.kind {
-                        // An envelope matches whatever has its form.
+                        // An envelope matches any message of its form.
                         EntryKind::Message { json: Some(json), message }
                             if !entry.claimed && message.is_none_or(|index| program.pack.messages[index].abstract_) =>
                         {
@@ -654,7 +656,7 @@ impl Conversation {
                         }
                         _ => false,
                     };
-                    // Of several answers none is the one that never comes.
+                    // If several answers were possible, none of them can be singled out as the missing one.
                     let answered = actor.inbox.iter().any(answers) || matches!(step.act, Act::ExpectOneOf { .. });
                     let sent = actor.last_message.as_ref();
                     let after = sent.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
@@ -672,7 +674,7 @@ impl Conversation {
         None
     }
 
-    /// Goes on behind a failed step. From now on, only what comes proves something.
+    /// Continues after a failed step. From now on, only received frames prove something.
     fn go_on(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
         let message = format!("{}: {}", step.text, failure.message);
         let (_, outcome) = self.judgement.outcome_of(&failure);
@@ -701,7 +703,7 @@ impl Conversation {
 
     fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
         self.blocks.active = None;
-        // Whose step it is, only the stack knows.
+        // Look before unwinding: only the stack knows the actor of the step.
         let missed = self.missed(program, step);
         while let Some(mut frame) = self.blocks.stack.pop() {
             match &mut frame.kind {
@@ -733,7 +735,7 @@ impl Conversation {
                 Kind::Body => self.blocks.lets.append(&mut frame.names),
                 _ => {}
             }
-            // The step around the block may have rules of its own, or only ones that cannot fail.
+            // The step around the block may have rules of its own, perhaps only rules that cannot fail.
             let Some(holder) = self.blocks.step(program) else { break };
             if let Some(check) = holder.check
                 && matches!(frame.kind, Kind::Retry { .. } | Kind::Opening { .. })
@@ -751,7 +753,7 @@ impl Conversation {
         self.set_cause(step, failure, missed);
     }
 
-    /// Answers the check of a skipped step and those of its details.
+    /// Answers the check of a skipped step and the checks of its details.
     fn answer_all(&mut self, program: &Program, step: &Step, outcome: &Outcome) {
         let mut checks = Vec::new();
         checks_of(program, step, &mut checks);
@@ -760,12 +762,12 @@ impl Conversation {
         }
     }
 
-    /// Skips a step, for its `if`.
+    /// Skips a step because of its `if`.
     pub(super) fn skip(&mut self, program: &Program, step: &Step, why: String) {
         self.answer_all(program, step, &Outcome::NotReached(why));
     }
 
-    /// Skips a step that uses a name never bound; then the check of the step around its block is not decided.
+    /// Skips a step that uses a name that was never bound. The check of the step around its block is then undecided.
     pub(super) fn miss(&mut self, program: &Program, step: &Step, why: String) {
         if let Some(frame) = self.blocks.stack.last_mut() {
             frame.missed.get_or_insert_with(|| why.clone());
@@ -775,7 +777,7 @@ impl Conversation {
     }
 }
 
-/// The state of a step that was begun or polled.
+/// The state of a step after it was begun or polled.
 pub enum Progress {
     Done(Option<Bound>),
     /// A block was pushed; the step completes when it ends.
@@ -792,7 +794,7 @@ struct Round {
     collected: BTreeMap<String, Vec<Bound>>,
 }
 
-/// Returns the message that a step awaits, the first one of several answers, by its index in the pack.
+/// Returns the index in the pack of the message that a step awaits; of several alternatives, the first.
 fn first_awaited(program: &Program, act: &Act) -> Option<usize> {
     let index = |want: &Want| match want {
         Want::Message { message: MessageName::Named(name), .. } => {
@@ -829,7 +831,7 @@ fn checks_of(program: &Program, step: &Step, checks: &mut Vec<usize>) {
     bodies.iter().flat_map(|body| &program.blocks[*body]).for_each(|step| checks_of(program, step, checks));
 }
 
-/// Whether a given value uses one that is overridden.
+/// Whether a given value uses an overridden one.
 fn depends_on(template: &Template, overrides: &BTreeMap<String, Bound>) -> bool {
     let mut depends = false;
     template.expressions(&mut |expression| {

@@ -1,4 +1,4 @@
-//! The results of the checks. A check may be evaluated many times; the worst outcome counts.
+//! The results of the checks. A check may be evaluated many times; its worst outcome counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,11 +28,11 @@ struct Answer {
     message: String,
     step: String,
     detail: Option<Detail>,
-    /// The declared deviation by which it is broken.
+    /// Index of the declared deviation that breaks the check.
     deviation: Option<usize>,
 }
 
-/// A check that applies to every frame and stands in no scenario: a schema, or WebSocket framing.
+/// A check that applies to every frame and that no scenario contains: a schema, or WebSocket framing.
 #[derive(Clone, Default)]
 struct Invariant {
     rules: Vec<RuleUse>,
@@ -42,19 +42,20 @@ struct Invariant {
 #[derive(Default)]
 pub struct Judgement {
     checks: Vec<State>,
-    /// Checks under `always`: their findings stay when the attempt in which a frame was received is repeated.
+    /// Checks under `always`: repeating the attempt in which a frame was received does not discard their findings.
     always: BTreeSet<CheckId>,
     invariants: BTreeMap<String, Invariant>,
-    /// How many frames kept the schema of each message.
+    /// How many frames conform to the schema of each message, by its index.
     valid: BTreeMap<usize, usize>,
-    /// The failure after which the conversation continued, and when: since then only what came proves something.
+    /// The first failure after which the conversation continued, and when. Since then only received frames prove
+    /// something.
     doubt: Option<(String, Duration)>,
-    /// Why the checks after a failed step are not decided.
+    /// Why the checks after a failed step are undecided.
     pub cause: Option<Cause>,
     /// A mistake in the scenario.
     pub mistake: Option<String>,
     pub interrupted: bool,
-    /// Whether a broken must that the document only implies warns.
+    /// Whether breaking a must that the document only implies is a warning rather than a failure.
     stated_only: bool,
 }
 
@@ -66,7 +67,7 @@ pub struct Judged {
     pub mistake: Option<String>,
 }
 
-/// The checks before an attempt, so that only the last attempt counts.
+/// The checks before an attempt; restoring them makes only the last attempt count.
 #[derive(Clone)]
 pub struct Snapshot(Vec<State>);
 
@@ -77,7 +78,7 @@ fn rank(answer: &Answer) -> u8 {
         Outcome::Noted(_) => 2,
         Outcome::Tolerated(_) => 3,
         Outcome::Undecided(_) => 4,
-        // What the user knows hides nothing else.
+        // A deviation that the user has declared must not hide another failure.
         Outcome::Broken if answer.deviation.is_some() => 5,
         Outcome::Broken => 6,
     }
@@ -127,13 +128,13 @@ impl Judgement {
         });
     }
 
-    /// Records that a check is broken by a declared deviation.
+    /// Records that a declared deviation breaks a check.
     pub fn deviates(&mut self, check: CheckId, step: &str, message: String, detail: Option<Detail>, index: usize) {
         let (outcome, step) = (Outcome::Broken, step.to_owned());
         self.checks[check].add(Answer { outcome, message, step, detail, deviation: Some(index) });
     }
 
-    /// Records that a check of all frames is broken by a declared deviation.
+    /// Records that a declared deviation breaks a check that applies to all frames.
     pub fn deviates_everywhere(&mut self, name: &str, rules: Vec<RuleUse>, message: String, index: usize) {
         let invariant =
             self.invariants.entry(name.to_owned()).or_insert_with(|| Invariant { rules, state: State::default() });
@@ -141,14 +142,14 @@ impl Judgement {
         invariant.state.add(Answer { outcome, message, step, detail: None, deviation: Some(index) });
     }
 
-    /// Continues after a failure: what does not come from now on may be missing because of it.
+    /// Continues after a failure. From now on, a missing frame may be missing because of that failure.
     pub fn doubt(&mut self, failure: &str, now: Duration) {
         self.doubt.get_or_insert_with(|| (failure.to_owned(), now));
     }
 
-    /// Returns why nothing is proven by what does not come; `None` before any failure.
+    /// Returns why a missing frame proves nothing; `None` before any failure.
     pub fn doubted(&self) -> Option<Outcome> {
-        self.doubt.as_ref().map(|(failure, _)| Outcome::Undecided(format!("behind another failure: {failure}")))
+        self.doubt.as_ref().map(|(failure, _)| Outcome::Undecided(format!("after another failure: {failure}")))
     }
 
     /// Returns when the conversation first continued after a failure.
@@ -156,7 +157,8 @@ impl Judgement {
         self.doubt.as_ref().map(|(_, since)| *since)
     }
 
-    /// Records why checks after this step are not decided; the first such failure counts. Returns whether this is it.
+    /// Records why the checks after this step are undecided. Only the first such failure counts; returns whether this
+    /// one is the first.
     pub fn set_cause(&mut self, step: &Step, failure: Failure) -> bool {
         if self.cause.is_some() {
             return false;
@@ -177,7 +179,7 @@ impl Judgement {
         true
     }
 
-    /// Returns the outcome of a check whose step failed, and whether it is undecided.
+    /// Returns whether a check whose step failed is undecided, and its outcome.
     pub fn outcome_of(&self, failure: &Failure) -> (bool, Outcome) {
         match (&failure.kind, self.doubted()) {
             (FailureKind::Undecided, _) => (true, Outcome::Undecided(failure.message.clone())),
@@ -186,7 +188,7 @@ impl Judgement {
         }
     }
 
-    /// Records a frame that keeps the schema of the message of this index.
+    /// Records a frame that conforms to the schema of its message, given by index.
     pub fn record_valid(&mut self, message: usize) {
         *self.valid.entry(message).or_default() += 1;
     }
@@ -248,7 +250,7 @@ impl Judgement {
             let unasked = || match &cause {
                 Some(cause) => Outcome::Undecided(format!("not evaluated: {}", cause.with_actor())),
                 None if interrupted => Outcome::Undecided("not evaluated: the run was interrupted".to_owned()),
-                None => Outcome::NotReached("not evaluated: no frame or step that it is about".to_owned()),
+                None => Outcome::NotReached("not evaluated: no frame or step it applies to".to_owned()),
             };
             let answer = state.worst.unwrap_or_else(|| Answer {
                 outcome: unasked(),
@@ -273,7 +275,7 @@ impl Judgement {
     }
 }
 
-/// Returns the worst verdict: fail before inconclusive before warn. Checks that are not testable do not count.
+/// Returns the worst verdict: fail, then inconclusive, then warn. Checks that are not testable do not count.
 fn worst(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verdict {
     let floor = if stopped { Verdict::Inconclusive } else { Verdict::Pass };
     verdicts.filter(|verdict| *verdict != Verdict::NotTestable).fold(floor, Verdict::max)
@@ -306,13 +308,13 @@ fn report(
     CheckReport { rules: judged, span, step, asked, message, detail, ..CheckReport::new(name, whole) }
 }
 
-/// Returns the reason of the declared deviation that breaks a check; `None` for one that the tool assumes.
+/// Returns the reason of the declared deviation that breaks a check; `None` for a deviation that the tool only assumes.
 fn known(deviations: &Deviations, answer: &Answer) -> Option<String> {
     let entry = deviations.entries().get(answer.deviation?)?;
     (!entry.is_assumed()).then(|| entry.reason.clone())
 }
 
-/// The step of the checks that apply to all frames, whatever the scenario does.
+/// The step named by checks that apply to all frames, whatever the scenario does.
 pub const ALWAYS: &str = "always";
 
 /// Compares a value with a matcher or schema of the scenario.
@@ -325,7 +327,7 @@ pub(super) fn compare(pattern: &Pattern, subject: &Value, names: &dyn Names) -> 
                 built = ready;
                 &built
             }
-            // The expected value comes from another frame, which has checks of its own.
+            // The expected value comes from another frame, and that frame has checks of its own.
             Err(EvalError::Missing(what)) => {
                 return Finding::NotReached(format!("no value to compare with: {what} is missing"));
             }
@@ -370,7 +372,7 @@ pub(super) fn compute(value: &Template, test: &Test, names: &dyn Names) -> Findi
     let evaluated = value.eval(names);
     let value = match evaluated {
         Ok(value) => value,
-        // A value from the hub has the wrong type, such as a text in a difference.
+        // A value from the hub has the wrong type, such as text in a subtraction.
         Err(EvalError::Failed(message)) if from_hub(value, names) => return uncomputable(message),
         Err(error) => return finding(&error),
     };
@@ -442,8 +444,8 @@ pub(super) fn from_hub(template: &Template, names: &dyn Names) -> bool {
     frames || template.wire(names).is_some_and(|wire| wire.from_hub)
 }
 
-/// Evaluates a value that a step needs. Where it fails because of what the hub sent, which other checks are about, the
-/// step is undecided; else the scenario is wrong.
+/// Evaluates a value that a step needs. If that fails because of a frame of the hub, which other checks cover, the step
+/// is undecided; otherwise the scenario is wrong.
 pub(super) fn evaluate(template: &Template, names: &dyn Names) -> Result<Value, Failure> {
     template.eval(names).map_err(|error| eval_failure(error, template, names))
 }
@@ -462,14 +464,14 @@ pub(super) fn value_failure(what: impl Into<String>, template: &Template, names:
 
 fn uncomputable(message: String) -> Finding {
     Finding::Broken {
-        expected: "values of the types that the expression needs".to_owned(),
+        expected: "values of the types that the expression requires".to_owned(),
         found: message.clone(),
         message,
     }
 }
 
-/// Returns the finding of a failed evaluation: a missing member is the hub's fault, a name never bound means that the check
-/// was not reached.
+/// Returns the finding for a failed evaluation: a missing member is the hub's fault; a name that was never bound means
+/// that the check was not reached.
 fn finding(error: &EvalError) -> Finding {
     match error {
         EvalError::Unbound(name) => Finding::NotReached(format!("not reached: `{name}` was never bound")),

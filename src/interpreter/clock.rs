@@ -1,8 +1,9 @@
-//! The time of a conversation: how long it waits, and how near its waits came to their timeouts, which is how near a slow
-//! machine is to a false finding.
+//! The time of a conversation: how long it waits, and how close its waits came to their timeouts. The closer they came,
+//! the closer a slow machine is to a false finding.
 //!
-//! Measured are waits that ended in time: for frames, ends, upgrades, hooks, `retry`, and the `slack` an `order` used.
-//! Not measured is what cannot be late (silence, `wait`, what is only allowed), and a `check` that compares times.
+//! The clock measures waits that ended in time: for frames, ends, upgrades, hooks and `retry`, and the `slack` that an
+//! `order` used. It does not measure waits that cannot be late (silence, `wait`, steps with only may rules), nor a
+//! `check` that compares times.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ impl Clock {
         Self { now: Duration::ZERO, epoch_ms, patience, quiet, stretch, slimmest: None }
     }
 
-    /// Moves on, never back. Returns the Unix time in milliseconds.
+    /// Moves the clock forward, never back. Returns the Unix time in milliseconds.
     pub fn advance(&mut self, now: Duration) -> i64 {
         self.now = self.now.max(now);
         self.epoch_ms + i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX / 2)
@@ -74,7 +75,7 @@ impl Clock {
     }
 }
 
-/// Whether a step has only rules of level may, so that it cannot fail.
+/// Whether a step has only rules of level may, and so cannot fail.
 pub(super) fn only_may(program: &Program, step: &Step) -> bool {
     step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May))
 }

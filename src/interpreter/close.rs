@@ -1,4 +1,4 @@
-//! Closing handshakes that a step began: the hub's answer to the close frame, and the end of the TCP stream.
+//! Closing handshakes that a step begins: the hub's answer to the close frame, and the end of the TCP stream.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::scenario::model::{ActorId, Codes, Step};
 use crate::scenario::value::Bound;
 
 impl Conversation {
-    /// Records the answer to an actor's close frame: a close frame of the hub, or the end of the stream without one.
+    /// Records the hub's answer to an actor's close frame: a close frame, or the end of the stream without one.
     pub(super) fn close_answered(
         &mut self,
         id: ActorId,
@@ -28,8 +28,8 @@ impl Conversation {
         self.actors[id].closing = Closing::Answered(end);
     }
 
-    /// Returns the answer to the close frame that a step of this actor sent; `Ok(None)` before it is received, `None` where
-    /// no step sent one.
+    /// Returns the answer to the close frame that a step of this actor sent: `Ok(None)` before the answer is received,
+    /// and `None` if no step sent a close frame.
     pub(super) fn answer_to_close(
         &self,
         id: ActorId,
@@ -47,7 +47,7 @@ impl Conversation {
         let how = end.describe();
         let detail = || self.detail(Some(id), expected.to_owned(), how.clone(), waited);
         Some(if end.by_us {
-            Err(Failure::undecided(format!("the close of the hub is unknown: {how}"), Some(detail())))
+            Err(Failure::undecided(format!("it is unknown how the hub would have closed: {how}"), Some(detail())))
         } else if codes.accept(end) {
             Ok(Some(Bound::One { value: end.to_json(), wire: Some(self.end_wire(id, end)) }))
         } else {
@@ -85,7 +85,7 @@ impl Conversation {
 }
 
 impl Codes {
-    /// Whether this end is an expected one. A close frame without a code counts as 1005 (RFC 6455, section 7.1.5).
+    /// Whether these codes accept this end. A close frame without a code counts as 1005 (RFC 6455, section 7.1.5).
     pub(super) fn accept(&self, end: &End) -> bool {
         if end.close_frame { self.any || self.codes.contains(&end.code.unwrap_or(1005)) } else { self.drop }
     }

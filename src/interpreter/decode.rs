@@ -1,5 +1,5 @@
-//! Decodes the text of a frame to JSON within limits. A frame that is JSON by its grammar but exceeds them is not decoded,
-//! which is not the hub's fault.
+//! Decodes the text of a frame to JSON within limits. A frame that is grammatically JSON but exceeds the limits is not
+//! decoded, which is not the hub's fault.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The most values that a frame may hold: a tree of so many takes some 20 MiB, however short its text is. No documented
-/// message comes near it.
+/// The most values that a frame may contain: their tree takes about 20 MiB, however short the text is. No documented
+/// message comes near this limit.
 const MOST_VALUES: usize = 1 << 18;
-/// Bytes that a value takes in a tree, names of members aside.
+/// Bytes that a value takes in a tree, apart from the names of members.
 const VALUE: usize = 80;
 
 /// Why a frame could not be decoded.
@@ -21,12 +21,12 @@ pub enum DecodeError {
     Binary,
     /// The frame is not JSON: the parser's error.
     NotJson(String),
-    /// The frame is JSON, but exceeds a limit: which one.
+    /// The frame is JSON, but exceeds a limit; says which.
     Beyond(String),
 }
 
-/// Decodes a text. `no_numbers` are words for numbers that JSON does not have, such as `NaN`; they are read as null (see
-/// [`crate::protocol::Extension`]).
+/// Decodes a text. `no_numbers` are words for numbers that JSON cannot represent, such as `NaN`; they are read as null
+/// (see [`crate::protocol::Extension`]).
 ///
 /// # Errors
 /// [`DecodeError::NotJson`] or [`DecodeError::Beyond`].
@@ -34,7 +34,7 @@ pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, DecodeError> {
     let decoded = within_bounds(text);
     let Err(DecodeError::NotJson(_)) = decoded else { return decoded };
     match without(text, no_numbers).map(|replaced| within_bounds(&replaced)) {
-        // The error is the one of the text as it was received.
+        // Report the error in the text as it was received, not in the replaced one.
         None | Some(Err(DecodeError::NotJson(_))) => decoded,
         Some(replaced) => replaced,
     }
@@ -42,7 +42,7 @@ pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, DecodeError> {
 
 fn within_bounds(text: &str) -> Result<Value, DecodeError> {
     if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
-        let beyond = DecodeError::Beyond(format!("it holds more than {MOST_VALUES} values"));
+        let beyond = DecodeError::Beyond(format!("it contains more than {MOST_VALUES} values"));
         return Err(not_json(text).unwrap_or(beyond));
     }
     serde_json::from_str(text).map_err(|error| {
@@ -51,26 +51,26 @@ fn within_bounds(text: &str) -> Result<Value, DecodeError> {
             DecodeError::Beyond(if why.contains("recursion limit") {
                 "it is nested deeper than 127 levels".to_owned()
             } else if why.contains("number out of range") {
-                "it holds a number beyond ±1.8e308".to_owned()
+                "it contains a number beyond ±1.8e308".to_owned()
             } else {
-                // The grammar allows it, Unicode does not (RFC 8259, section 8.2).
-                "it holds half a surrogate pair".to_owned()
+                // JSON's grammar allows half a pair, Unicode does not (RFC 8259, section 8.2).
+                "it contains half a surrogate pair".to_owned()
             })
         })
     })
 }
 
-/// Returns the error of a text that is not JSON by its grammar alone, whatever the nesting, the range of numbers and
-/// surrogates; does not recurse.
+/// Returns the error in a text that breaks JSON's grammar. Ignores the depth of nesting, the range of numbers and
+/// surrogates, and does not recurse.
 fn not_json(text: &str) -> Option<DecodeError> {
     serde_json::from_str::<IgnoredAny>(text).err().map(|error| DecodeError::NotJson(error.to_string()))
 }
 
-/// Returns the texts of the members with these names, `None` for other types, of a JSON text that exceeds the limits: they
-/// show which messages it is not. Empty for JSON that is not an object.
+/// Returns the string values of the members with these names, `None` for members of other types, from a JSON text that
+/// exceeds the limits: they show which messages it cannot be. Empty if the JSON is not an object.
 ///
 /// # Errors
-/// A member's name is half a surrogate pair.
+/// A member's name contains half a surrogate pair.
 pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BTreeMap<String, Option<String>>> {
     struct Members<'a>(&'a dyn Fn(&str) -> bool);
     impl<'de> Visitor<'de> for Members<'_> {
@@ -99,13 +99,13 @@ pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BT
     serde_json::Deserializer::from_str(text).deserialize_map(Members(wanted))
 }
 
-/// Returns about how many bytes of memory a text and its decoded value take.
+/// Estimates how many bytes of memory a text and its decoded value take.
 pub fn weight(text: &str) -> usize {
     2 * text.len() + VALUE * values(text)
 }
 
-/// Returns an upper bound of the number of values in a text: each but the first stands behind a comma or an opening
-/// bracket, outside strings.
+/// Returns an upper bound for the number of values in a text: each but the first follows a comma or an opening bracket
+/// outside strings.
 fn values(text: &str) -> usize {
     let (mut values, mut inside, mut escaped) = (1, false, false);
     for byte in text.bytes() {
@@ -120,7 +120,7 @@ fn values(text: &str) -> usize {
     values
 }
 
-/// Returns the text with `null` for each of the words outside of strings; `None` where there is none.
+/// Replaces each of the words outside strings with `null`; returns `None` if the text contains none of them.
 fn without(text: &str, words: &[String]) -> Option<String> {
     let part_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_');
     let mut result = String::new();
@@ -165,16 +165,16 @@ mod tests {
     #[rstest]
     #[case::deep(nested("[", "]"), "it is nested deeper than 127 levels")]
     #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested deeper than 127 levels")]
-    #[case::long_number("9".repeat(1000), "it holds a number beyond ±1.8e308")]
-    #[case::exponent("[-1e400]".to_owned(), "it holds a number beyond ±1.8e308")]
-    #[case::leading(r#""\ud800""#.to_owned(), "it holds half a surrogate pair")]
-    #[case::leading_then_text(r#"{"a":"\ud800x"}"#.to_owned(), "it holds half a surrogate pair")]
-    #[case::leading_then_escape(r#""\ud800\n""#.to_owned(), "it holds half a surrogate pair")]
-    #[case::trailing(r#""\udc00""#.to_owned(), "it holds half a surrogate pair")]
-    #[case::two_leading(r#""\ud800\ud800""#.to_owned(), "it holds half a surrogate pair")]
-    #[case::leading_then_no_trailing(r#""\ud800\u0041""#.to_owned(), "it holds half a surrogate pair")]
-    #[case::in_a_name(r#"{"\udfff":1}"#.to_owned(), "it holds half a surrogate pair")]
-    #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it holds more than 262144 values")]
+    #[case::long_number("9".repeat(1000), "it contains a number beyond ±1.8e308")]
+    #[case::exponent("[-1e400]".to_owned(), "it contains a number beyond ±1.8e308")]
+    #[case::leading(r#""\ud800""#.to_owned(), "it contains half a surrogate pair")]
+    #[case::leading_then_text(r#"{"a":"\ud800x"}"#.to_owned(), "it contains half a surrogate pair")]
+    #[case::leading_then_escape(r#""\ud800\n""#.to_owned(), "it contains half a surrogate pair")]
+    #[case::trailing(r#""\udc00""#.to_owned(), "it contains half a surrogate pair")]
+    #[case::two_leading(r#""\ud800\ud800""#.to_owned(), "it contains half a surrogate pair")]
+    #[case::leading_then_no_trailing(r#""\ud800\u0041""#.to_owned(), "it contains half a surrogate pair")]
+    #[case::in_a_name(r#"{"\udfff":1}"#.to_owned(), "it contains half a surrogate pair")]
+    #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it contains more than 262144 values")]
     fn json_beyond_a_limit_is_not_decoded(#[case] text: String, #[case] why: &str) {
         assert_eq!(decode(&text, &[]), Err(DecodeError::Beyond(why.to_owned())));
     }
@@ -230,7 +230,7 @@ mod tests {
     fn nan_and_infinity_are_read_as_null_where_allowed(#[case] text: &str, #[case] expected: Option<Value>) {
         let words = ["NaN", "Infinity", "-Infinity"].map(str::to_owned);
         assert_eq!(decode(text, &words).ok(), expected);
-        // And without them this is no JSON.
+        // Without the words the text is not JSON.
         assert!(decode(text, &[]).is_err());
     }
 
@@ -238,7 +238,7 @@ mod tests {
     #[case(r#"{"a":NaN,"b":1e400}"#)]
     #[case(r#"{"b":1e400,"a":NaN}"#)]
     fn nan_in_a_frame_does_not_hide_an_exceeded_limit(#[case] text: &str) {
-        let beyond = DecodeError::Beyond("it holds a number beyond ±1.8e308".to_owned());
+        let beyond = DecodeError::Beyond("it contains a number beyond ±1.8e308".to_owned());
         assert_eq!(decode(text, &["NaN".to_owned()]), Err(beyond));
         assert!(matches!(decode(text, &[]), Err(DecodeError::NotJson(_))));
     }

@@ -1,4 +1,4 @@
-//! Applies the declared deviations of a hub to what a conversation sends and receives.
+//! Applies the declared deviations of a hub to the messages that a conversation sends and receives.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::scenario::value::{Bound, Deviating, Wire};
 use super::decode::weight;
 use super::finding::Finding;
 
-/// A message that the hub never sends, and that an actor takes as received when it is due.
+/// A message that the hub never sends. The actor treats it as received when it is due.
 pub(super) struct Assumed {
     due: Duration,
     id: ActorId,
@@ -28,15 +28,15 @@ pub(super) struct Assumed {
     json: Value,
 }
 
-/// The declared deviations of the hub, and what the conversation has seen of them and of others.
+/// The declared deviations of the hub, how often the conversation saw them, and evidence of undeclared ones.
 pub(super) struct AppliedDeviations {
     pub declared: Arc<Deviations>,
     pub seen: Seen,
-    /// Messages that are assumed to come.
+    /// The messages assumed to come that are not due yet.
     assumed: Vec<Assumed>,
-    /// What shows deviations that are not declared.
+    /// Evidence of deviations that are not declared.
     pub evidence: Evidence,
-    /// What the step expected that stopped the conversation.
+    /// The message or upgrade that the first failed step expected.
     pub missed: Option<Missed>,
 }
 
@@ -49,13 +49,13 @@ impl AppliedDeviations {
         self.seen.entry(index).or_default().observed += 1;
     }
 
-    /// Returns a message as the hub wants it; `None` where that is the documented form.
+    /// Returns a message in the form that the hub expects; `None` if that is the documented form.
     pub fn sent(&mut self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Value> {
         let translated = self.declared.sent(pack, documented, world)?;
         Some(self.count_sent(pack, translated))
     }
 
-    /// Returns a text to be sent as the hub wants it.
+    /// Returns a text to send in the form that the hub expects.
     pub fn sent_text(&mut self, pack: &Pack, text: &str, world: &Arc<World>) -> String {
         match self.declared.sent_text(pack, text, world) {
             Some(translated) => self.count_sent(pack, translated).to_string(),
@@ -64,7 +64,8 @@ impl AppliedDeviations {
     }
 
     fn count_sent(&mut self, pack: &Pack, Translated { json, by }: Translated) -> Value {
-        // What is sent as declared shows nothing, unless the hub sends none of it itself.
+        // A message sent in the declared form proves nothing about the hub; it counts only if the hub itself never
+        // sends such a message.
         for index in by {
             if self.declared.is_only_sent(pack, index) {
                 self.observe(index);
@@ -73,7 +74,8 @@ impl AppliedDeviations {
         json
     }
 
-    /// Translates a received message to its documented form. Returns it with what the hub really sent, if that differs.
+    /// Translates a received message to its documented form. Also returns the message as the hub sent it, if it
+    /// differs.
     pub fn documented(&mut self, pack: &Pack, json: Value, world: &Arc<World>) -> (Value, Option<Deviating>) {
         if self.declared.is_empty() {
             return (json, None);
@@ -95,7 +97,7 @@ impl AppliedDeviations {
         self.assumed.iter().map(|assumed| assumed.due).min()
     }
 
-    /// Drops the assumed messages on a connection that one of the hub's own makes up for.
+    /// Drops an assumed message if the hub itself sends such a message on the connection.
     pub fn not_absent(&mut self, pack: &Pack, connection: u32, json: &Value) {
         let is_it = |assumed: &Assumed| {
             let message = self.declared.entries()[assumed.index].message();
@@ -109,7 +111,7 @@ impl AppliedDeviations {
 }
 
 impl Conversation {
-    /// Puts the messages into the inbox that the hub never sends after a connection has opened.
+    /// Schedules the messages that, by its declared deviations, the hub never sends after a connection opens.
     pub(super) fn assume_after_connection(&mut self, id: ActorId, connection: u32) {
         let declared = Arc::clone(&self.deviations.declared);
         declared.upgrades().for_each(|index| self.deviations.observe(index));
@@ -117,7 +119,7 @@ impl Conversation {
         self.assume(id, connection, absent);
     }
 
-    /// Puts the messages into the inbox that the hub never sends after this one.
+    /// Schedules the messages that, by its declared deviations, the hub never sends after this request.
     pub(super) fn assume_after(&mut self, id: ActorId, request: &Value) {
         let declared = &self.deviations.declared;
         if let (false, Some(connection)) = (declared.is_empty(), self.actors[id].connection) {
@@ -134,14 +136,15 @@ impl Conversation {
         }
     }
 
-    /// Lets messages come after a moment, in which the hub does what it would have answered, or sends them after all.
+    /// Schedules assumed messages. The delay gives the hub time to handle the request, or to send the messages after
+    /// all.
     fn assume(&mut self, id: ActorId, connection: u32, absent: Vec<(usize, Value)>) {
         let due = self.clock.now + self.clock.quiet;
         let assumed = &mut self.deviations.assumed;
         assumed.extend(absent.into_iter().map(|(index, json)| Assumed { due, id, connection, index, json }));
     }
 
-    /// Puts the assumed messages into their inboxes whose time has come.
+    /// Puts the assumed messages that are due into their inboxes.
     pub(super) fn take_assumed(&mut self) {
         let now = self.clock.now;
         let due = |assumed: &mut Assumed| assumed.due <= now;
@@ -157,7 +160,7 @@ impl Conversation {
             let sequence = self.history.next_event();
             let deviation = Some(Arc::new(Deviating { index, raw: None }));
             let wire = Arc::new(Wire { deviation, ..self.wire(id, connection, sequence, "text", &text, text.len()) });
-            // A reaction to what never came would be an answer to nothing.
+            // Play no reactions: the hub did not send the message, so it expects no answer.
             let recognised = self.program.pack.recognise(&json, Way::FromHub).map(|message| &message.name);
             let message = recognised.and_then(|name| self.program.pack.messages.iter().position(|m| m.name == *name));
             let kind = EntryKind::Message { json: Some(json), message };
@@ -165,7 +168,7 @@ impl Conversation {
         }
     }
 
-    /// Records that a step holds; where it does only because a message is assumed, the rule is broken by the deviation.
+    /// Records that a step holds. If it holds only because a message is assumed, the deviation breaks its rule.
     pub(super) fn holds_by<'b>(&mut self, step: &Step, claims: impl Iterator<Item = &'b Bound>) {
         let Some(check) = step.check else { return };
         let claims: Vec<&Bound> = claims.collect();
@@ -177,7 +180,8 @@ impl Conversation {
         }
     }
 
-    /// Records that nothing came where nothing may come: it proves something only where everything else came.
+    /// Records that nothing came where nothing may come. That proves something only if no expected frame was missing
+    /// before.
     pub(super) fn holds_silent(&mut self, step: &Step) {
         if let Some(check) = step.check {
             let outcome = self.judgement.doubted().unwrap_or(Outcome::Holds);
@@ -185,7 +189,7 @@ impl Conversation {
         }
     }
 
-    /// Records a check as broken by a deviation, if one of these frames is only assumed. Returns whether one is.
+    /// Records a check as broken by a deviation if one of these frames is only assumed. Returns whether one is.
     pub(super) fn deviates<'b>(&mut self, check: CheckId, step: &str, claims: impl Iterator<Item = &'b Bound>) -> bool {
         let assumed = claims.flat_map(Bound::wires).find_map(|wire| wire.assumed());
         if let Some(index) = assumed {
@@ -195,7 +199,7 @@ impl Conversation {
         assumed.is_some()
     }
 
-    /// Records a check that only what the hub really sent breaks, and not its documented form.
+    /// Records a check that the frame breaks only in the form the hub sent, not in its documented form.
     pub(super) fn note_deviating(
         &mut self,
         check: CheckId,
@@ -212,7 +216,7 @@ impl Conversation {
         self.judgement.deviates(check, step, message, Some(detail), index);
     }
 
-    /// Records each deviation that applied as a finding of its own, against the rules that its entry names.
+    /// Records each deviation that applied as a separate finding against the rules that its entry names.
     pub(super) fn record_deviations(&mut self) {
         let declared = Arc::clone(&self.deviations.declared);
         for (index, entry) in declared.entries().iter().enumerate() {

@@ -33,11 +33,11 @@ fn expectation_failure<'t>(
     blame.map_or_else(|| error.clone().into(), |template| eval_failure(error.clone(), template, names))
 }
 
-/// The share of the patience that a frame has behind a failure, where it may well never come.
+/// The share of the patience that a frame gets after a failure, when it may well never come.
 const IN_DOUBT: f64 = 0.2;
 
 impl Conversation {
-    /// Returns how long an expected frame is waited for, where the step states no time.
+    /// Returns how long to wait for an expected frame if the step states no time.
     pub(super) fn patience(&self) -> Duration {
         let share = if self.judgement.doubted().is_some() { IN_DOUBT } else { 1.0 };
         self.clock.patience.mul_f64(share)
@@ -49,7 +49,7 @@ impl Conversation {
         let for_ = self.time(expect.for_.as_ref())?;
         let within = match self.time(expect.within.as_ref())? {
             Some(time) => Some(time),
-            // A step with only may rules waits only shortly.
+            // A step with only may rules waits only briefly.
             None => only_may(&program, step).then_some(self.clock.quiet),
         };
         let patience = self.patience();
@@ -122,7 +122,7 @@ impl Conversation {
             Some(count) => count.max.unwrap_or(usize::MAX),
             None => 1,
         };
-        // While collecting, one more than allowed is claimed too, to detect too many.
+        // While collecting, also claim one frame more than allowed, to detect too many.
         let most = if frames.collecting { most.saturating_add(1) } else { most };
         for member in &mut frames.members {
             while member.claims.len() < most {
@@ -133,7 +133,8 @@ impl Conversation {
         let least = frames.count.map_or(1, |count| count.min);
         let got = frames.members.iter().filter(|member| member.claims.len() >= least).count();
         if let Some((quantity, number)) = frames.quantity {
-            // `for` is how long too many are looked for; frames still missing then have until the patience of the target.
+            // `for` limits how long to look for too many frames. Frames still missing then may come until the target's
+            // patience ends.
             let missing = got < number && quantity != Quantity::AtMost;
             if !over && (missing || !frames.late) {
                 return Ok(Progress::Waiting(active));
@@ -195,7 +196,7 @@ impl Conversation {
                     format!("{most} or more"),
                     waited,
                 );
-                return Err(Failure::broken(format!("too many of {name} received, expected {expected}"), detail));
+                return Err(Failure::broken(format!("too many {name} received, expected {expected}"), detail));
             }
             let results: Vec<(ActorId, Vec<Bound>)> =
                 frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
@@ -204,7 +205,7 @@ impl Conversation {
             }
             return self.got(step, results, counted);
         }
-        // A member still lacks frames; if its connection has ended, none can be received any more.
+        // Some member still lacks frames. If its connection has ended, it can no longer receive any.
         for member in &frames.members {
             if member.claims.len() >= least {
                 continue;
@@ -229,17 +230,17 @@ impl Conversation {
             let known = self.actors[id].end_noticed
                 || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
             let name = member.wanted.name(&self.program.pack);
-            // Without the actor, which is beside it, so that reports can group equal failures.
+            // The message does not name the actor, so that reports can group equal failures; the detail does.
             let missing = format!("no {name} received");
             return Err(match ended {
-                // Another check has blamed the hub for this end already, or a step expected it.
+                // Another check has already blamed the hub for this end, or a step expected it.
                 Some(how) if known => Failure::undecided(format!("{missing}: {how}"), Some(detail)),
                 Some(how) => {
                     self.actors[id].end_noticed = true;
                     Failure::broken(format!("{missing}: {how}"), detail)
                 }
                 None if count > 0 => {
-                    Failure::broken(format!("{count} of {name} received, expected at least {least}"), detail)
+                    Failure::broken(format!("{count} {name} received, expected at least {least}"), detail)
                 }
                 None => Failure::broken(missing, detail),
             });
@@ -261,7 +262,7 @@ impl Conversation {
         }
     }
 
-    /// Completes a step that received what it expects, and checks the details.
+    /// Completes a step that received everything it expects, and checks the details.
     pub(super) fn got(&mut self, step: &Step, results: Vec<(ActorId, Vec<Bound>)>, counted: bool) -> StepResult {
         self.holds_by(step, results.iter().flat_map(|(_, claims)| claims));
         let mut items = Vec::new();
@@ -289,11 +290,11 @@ impl Conversation {
         for has in has {
             let finding = match deviating.as_deref() {
                 Some(Deviating { raw: None, .. }) => {
-                    Finding::NotReached("the message is assumed, by a declared deviation".to_owned())
+                    Finding::NotReached("the message was not received, only assumed by a declared deviation".to_owned())
                 }
                 _ => compare(&has.pattern, &value, &self.names(actor)),
             };
-            // A pattern of constants is compared with what the hub really sent, too.
+            // A pattern of constants is also compared with the message as the hub sent it.
             if let (Finding::Holds, Some(Deviating { index, raw: Some(raw) }), Some(_)) =
                 (&finding, deviating.as_deref(), &has.pattern.ready)
             {
@@ -307,7 +308,7 @@ impl Conversation {
         }
     }
 
-    /// Records a member of a message that is not as a check needs it: it may have another name or type.
+    /// Records a member of a message that does not fit a check: the hub may use another name or type for it.
     fn note_unfit(&mut self, has: &Has, json: &Value, actor: Option<ActorId>) {
         let difference = match build(&has.pattern, &self.names(actor)) {
             Ok(Ready::Matcher(matcher)) => matcher.difference(json),
@@ -387,11 +388,14 @@ impl Conversation {
                     let wire = self.end_wire(*id, &end);
                     items.push((*id, Bound::One { value: end.to_json(), wire: Some(wire) }));
                 }
-                // Ended at a limit of hubproof: what the hub would have done is unknown.
+                // hubproof ended the connection at a limit of its own, so it is unknown what the hub would have done.
                 Link::Ended(end) if end.by_us && !end.claimed => {
                     let how = end.describe();
                     let detail = self.detail(Some(*id), expected, how.clone(), waited);
-                    return Err(Failure::undecided(format!("the close of the hub is unknown: {how}"), Some(detail)));
+                    return Err(Failure::undecided(
+                        format!("it is unknown how the hub would have closed: {how}"),
+                        Some(detail),
+                    ));
                 }
                 Link::Idle => {
                     let detail = self.detail(Some(*id), expected, "no connection".to_owned(), None);
@@ -542,7 +546,7 @@ impl Conversation {
                 if let Some(check) = step.check
                     && !self.deviates(check, &step.text, std::iter::once(&bound))
                 {
-                    // Behind a failure, only a frame proves something.
+                    // After a failure, only a received frame proves something.
                     let came = bound.wires().iter().any(|wire| wire.opcode != "close");
                     let outcome = self.judgement.doubted().filter(|_| !came).unwrap_or(outcome);
                     self.judgement.answer(check, &step.text, outcome, "", None);
@@ -600,7 +604,7 @@ impl Conversation {
         over: bool,
     ) -> Option<(usize, Bound)> {
         let actor = &self.actors[id];
-        // In order of arrival; for one frame the first matching alternative.
+        // The earliest frame counts, and for one frame the first matching alternative.
         let message = wanted
             .iter_mut()
             .enumerate()
@@ -636,7 +640,7 @@ impl Conversation {
                 self.actors[id].end_noticed = true;
                 Some((index, Bound::One { value, wire }))
             }
-            // Silence is certain only where all received frames are known.
+            // Silence is certain only if all received frames could be decoded.
             _ if over
                 && wanted
                     .iter()
@@ -650,7 +654,7 @@ impl Conversation {
         }
     }
 
-    /// Describes what a step expects: its head and `where`.
+    /// Describes what a step expects, by its head and its `where`.
     pub(super) fn expectation(&self, step: &Step) -> String {
         let pattern = match &step.act {
             Act::Expect(expect) => match &expect.want {

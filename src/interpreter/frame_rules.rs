@@ -1,4 +1,4 @@
-//! Checks rules of a protocol about WebSocket itself: upgrades and every frame, valid or broken.
+//! Checks a protocol's rules about WebSocket itself: about upgrades, and about every frame, valid or broken.
 
 use std::sync::Arc;
 
@@ -10,15 +10,16 @@ use super::finding::Finding;
 use crate::scenario::model::{ActorId, Always};
 
 impl Conversation {
-    /// Checks a valid frame, or an assembled message; `size` is that of its payload in bytes.
+    /// Checks a valid frame or an assembled message; `size` is the size of its payload in bytes.
     pub(super) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
-        // Few protocols have such rules, and frames may be many.
+        // Few protocols have such rules, and there may be many frames.
         if self.program.always.iter().any(|entry| matches!(entry, Always::Wire { .. })) {
             self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
         }
     }
 
-    /// Checks the answer to an upgrade, or a frame after it, by the entries of `always`. Returns whether one of them fails.
+    /// Checks the answer to an upgrade, or a frame after it, against the entries of `always`. Returns whether one of
+    /// them fails.
     pub(super) fn judge_wire(&mut self, id: ActorId, what: &Value, upgrade: bool) -> bool {
         let program = Arc::clone(&self.program);
         let mut blamed = false;

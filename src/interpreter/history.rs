@@ -1,4 +1,4 @@
-//! The bounded history of a conversation: the first and the last frames of each connection, payloads shortened.
+//! The bounded history of a conversation: the first and the last frames of each connection, with shortened payloads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use super::Config;
 use crate::event::FrameReport;
 use crate::redact::Masker;
 
-/// Frames kept of the beginning and of the end of a connection.
+/// The number of frames kept from the beginning and from the end of a connection.
 const FIRST: usize = 16;
 const LAST: usize = 32;
-/// Characters of a payload that are kept for reports.
+/// The number of characters of a payload that are kept for reports.
 pub const KEPT: usize = 600;
 
 pub struct History {
     connections: BTreeMap<u32, Record>,
     dropped: usize,
     sequence: u64,
-    /// Position of the latest event among all of the conversation.
+    /// The position of the latest event among all events of the conversation.
     latest_event: u64,
     pub masker: Arc<Masker>,
     pub kept: usize,
@@ -44,7 +44,7 @@ impl History {
         self.latest_event
     }
 
-    /// Returns a text for a report, masked before it is shortened, so that no half of a secret stays.
+    /// Returns a text for a report. It is masked before it is shortened, so that no part of a secret remains.
     pub fn shown(&self, text: &str, most: usize) -> String {
         crate::syntax::matcher::cut(&self.masker.mask(text), most)
     }
@@ -63,7 +63,7 @@ impl History {
         record.last.push_back((self.sequence, frame));
     }
 
-    /// Returns the frames in the order in which they happened, and how many were dropped.
+    /// Returns the frames in the order in which they were recorded, and how many were dropped.
     pub fn finish(self) -> (Vec<FrameReport>, usize) {
         let mut frames: Vec<_> =
             self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
@@ -72,7 +72,7 @@ impl History {
     }
 }
 
-/// Returns a payload shortened to `kept` characters, and its hash where it was longer.
+/// Returns a payload shortened to `kept` characters, and its hash if it was longer.
 pub fn cut(text: &str, kept: usize) -> (String, Option<String>) {
     match text.char_indices().nth(kept) {
         None => (text.to_owned(), None),

@@ -15,20 +15,21 @@ use super::{Conversation, Output};
 use crate::scenario::model::{Act, Hook, Step};
 use crate::scenario::value::{Bound, Wire};
 
-/// Pause before a hook whose answer does not match is called again.
+/// The pause before a hook is called again because its answer did not match.
 pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// The calls of hooks.
+/// The calls of hooks and their answers.
 #[derive(Default)]
 pub(super) struct HookCalls {
     latest: u32,
     pub answers: BTreeMap<u32, Result<Value, String>>,
-    /// When the wait for the current hook is over.
+    /// When to stop waiting for a matching answer of the current hook.
     pub end: Duration,
 }
 
 impl Conversation {
-    /// Calls a hook, and again until `end` while its answer does not match. A call begun before `end` may answer after it.
+    /// Calls a hook. Until `end`, the hook is called again if its answer does not match. A call begun before `end` may
+    /// answer after it.
     pub(super) fn call_hook(&mut self, hook: &Hook, end: Duration) -> StepResult {
         let names = self.names(None);
         let args = hook
@@ -62,7 +63,7 @@ impl Conversation {
                 let end = self.hooks.end;
                 if self.clock.now + HOOK_PAUSE >= end {
                     let detail = self.detail(None, expected, found, Some(self.clock.since(active.since)));
-                    let what = format!("unexpected answer of the hook `{}`: {message}", hook.name);
+                    let what = format!("unexpected answer from the hook `{}`: {message}", hook.name);
                     return Err(Failure::broken(what, detail));
                 }
                 return Ok(Progress::Waiting(self.clock.wait(HOOK_PAUSE, Waiting::HookAgain)));

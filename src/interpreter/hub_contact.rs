@@ -1,4 +1,4 @@
-//! Whether a hub answers at all, and when it did, on any connection of a conversation.
+//! Whether and when a hub answered on any connection of a conversation.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub struct HubContact {
     /// Whether the hub answered by refusing or ending a connection.
     ended: bool,
     pub last_received: Option<Duration>,
-    /// When a connection received its first frame, the latest of these times.
+    /// The latest time at which a connection received its first frame.
     pub last_greeted: Option<Duration>,
     /// The connections that have received a frame.
     greeted: BTreeSet<u32>,

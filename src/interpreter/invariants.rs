@@ -1,4 +1,4 @@
-//! Checks every frame, whatever the steps expect: by its schema, and by the entries of `always`.
+//! Checks every frame, whatever the steps expect, against its schema and the entries of `always`.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,11 +16,11 @@ use crate::protocol::{Level, MessageType, Pack, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};
 use crate::scenario::value::{Frame, Wire};
 
-/// Most characters of a frame that any report shows.
+/// The most characters of a frame that any report shows.
 const SHOWN: usize = 1000;
 
 impl Conversation {
-    /// Checks a received message by its schema and by `always`, plays reactions, and puts it into the inbox.
+    /// Checks a received message against its schema and `always`, plays reactions to it, and puts it into the inbox.
     pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
         let mut decoded =
@@ -28,7 +28,7 @@ impl Conversation {
         if let Err(DecodeError::Beyond(why)) = &decoded {
             self.judgement.websocket_undecided(
                 &program.actors[id].name,
-                &format!("a received frame is JSON, but cannot be decoded by hubproof: {why}"),
+                &format!("a received frame is JSON, but hubproof cannot decode it: {why}"),
             );
         }
         if let Ok(json) = &mut decoded {
@@ -44,7 +44,7 @@ impl Conversation {
         let of_hub = deviation.as_deref().and_then(|deviating| Some((deviating.raw.as_ref()?, deviating.index)));
         let json = decoded.as_ref().ok();
         let way = if self.program.is_server(id) { Way::ToHub } else { Way::FromHub };
-        // To a listening actor the hub sends messages of a client, or of a hub: whichever the frame is.
+        // The hub may send a listening actor messages of a client as well as messages of a hub.
         let message = json.and_then(|json| {
             program
                 .pack
@@ -80,7 +80,7 @@ impl Conversation {
                     if subject.is_null() {
                         subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
                     }
-                    // It may be large, so it is moved there and back, not copied.
+                    // The JSON may be large, so move it there and back instead of copying it.
                     if let Ok(json) = &mut decoded {
                         subject["json"] = json.take();
                     }
@@ -116,14 +116,14 @@ impl Conversation {
             Err(DecodeError::Beyond(why)) => {
                 let names = |name: &str| program.pack.messages.iter().any(|message| message.matcher.has_text(name));
                 let texts = texts(&wire.text, &names).ok();
-                // Only reports show it, shortened.
+                // Only reports use the text, and they shorten it.
                 let text = crate::syntax::matcher::cut(&wire.text, SHOWN).into();
                 wire = Arc::new(Wire { text, ..Wire::clone(&wire) });
                 EntryKind::Undecodable { why, texts }
             }
             Err(DecodeError::Binary | DecodeError::NotJson(_)) => EntryKind::Message { json: None, message: None },
         };
-        // A frame that was not decoded takes only its text.
+        // A frame that was not decoded takes no more memory than its text.
         let decoded = matches!(kind, EntryKind::Message { json: Some(_), .. });
         let weight = if decoded { weight(&wire.text) } else { wire.text.len() };
         self.actors.keep(id, Entry { wire, kind, claimed: false, weight });
@@ -141,7 +141,7 @@ impl Conversation {
         if wire.size < MOST_BYTES {
             self.deviations.evidence.add_broken(index, json);
         }
-        // Rules that are not violated hold, each with a check of its own.
+        // Each rule that is not violated holds and has a check of its own.
         let used = |name: &String, should: bool| used(&program.pack, name, should);
         let broken =
             |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
@@ -157,7 +157,7 @@ impl Conversation {
             }
         }
         for Violation { path, expected, found, rules, should, .. } in &violations {
-            // A broken must at the same place includes the should.
+            // A broken must at the same place covers the should.
             if *should && violations.iter().any(|v| !v.should && v.path == *path) {
                 continue;
             }
@@ -189,7 +189,7 @@ impl Conversation {
         }
     }
 
-    /// Records where a message breaks its schema only as the hub sent it, and not in its documented form.
+    /// Records violations of a message's schema that occur only in the form the hub sent, not in the documented form.
     fn judge_schema_of_hub(&mut self, index: usize, documented: &Value, raw: &Value, deviation: usize) {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
@@ -214,8 +214,8 @@ impl Conversation {
         }
     }
 
-    /// Checks the end of a connection by the entries of `always`; where none of them fails, a close frame by RFC 6455: the
-    /// codec has checked its form, but takes any code.
+    /// Checks the end of a connection against the entries of `always`. If none of them fails, checks the code of a
+    /// close frame against RFC 6455: the codec checks the form of the frame, but accepts any code.
     pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
         let program = Arc::clone(&self.program);
         let mut blamed = false;
@@ -233,14 +233,14 @@ impl Conversation {
         }
     }
 
-    /// Ends the account of an actor's connection, when that ends or is replaced.
+    /// Judges an actor's connection and counts its leftovers, when the connection ends or is replaced.
     pub(super) fn leave_connection(&mut self, id: ActorId) {
         self.judge_connection(id);
         self.actors.keep_leftovers(id, &self.program);
     }
 
-    /// Evaluates the `check` entries of `always` over all frames of an actor's connection.
-    /// Takes the decoded frames out of the inbox; their messages are still known.
+    /// Evaluates the `check` entries of `always` over all frames of an actor's connection. Takes the decoded JSON out
+    /// of the inbox; the entries keep the index of their message.
     fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
         if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
@@ -263,7 +263,7 @@ impl Conversation {
         self.environment.world.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
             let fitting = frames.iter().filter(|(json, ..)| message.is(json, Way::FromHub));
-            // Several entries may use the same frames.
+            // Several entries may use the same frames, so convert each frame only once.
             Some(fitting.map(|(json, wire, shown)| shown.get_or_init(|| Frame::engine(json, wire)).clone()).collect())
         }));
         for entry in &program.always {
@@ -278,13 +278,13 @@ impl Conversation {
     }
 }
 
-/// Whether RFC 6455 rules out that an endpoint sends this close code: those below 1000 are not used (7.4.2), and three
-/// stand for what no frame says (7.4.1).
+/// Whether RFC 6455 forbids an endpoint to send this close code: codes below 1000 are not used (7.4.2), and three codes
+/// stand for ends without a code in a frame (7.4.1).
 fn is_never_sent(code: u16) -> bool {
     matches!(code, 0..1000 | 1005 | 1006 | 1015)
 }
 
-/// Returns the checks that hold where a frame keeps the schema of its message, each with its rule.
+/// Returns the checks that hold for a frame that conforms to the schema of its message, each with its rule.
 pub(super) fn valid_checks(pack: &Pack, message: &MessageType) -> Vec<(String, Vec<RuleUse>)> {
     let schema = &message.schema;
     let mut checks = Vec::new();

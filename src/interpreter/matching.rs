@@ -1,4 +1,4 @@
-//! Finds the frame of an inbox that a step expects.
+//! Finds the frame that a step expects in an inbox.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use crate::scenario::template::Names;
 use crate::scenario::value::EvalError;
 use crate::syntax::matcher::{Difference, Matcher};
 
-/// Compiles a pattern with its expressions evaluated.
+/// Evaluates the expressions of a pattern and compiles it.
 pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
     let value = pattern.template.eval(names)?;
     if pattern.schema {
@@ -28,7 +28,7 @@ pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
     }
 }
 
-/// Why nothing is decided where frames are missing.
+/// Why nothing can be decided after frames were dropped.
 pub const DROPPED: &str = "cannot be decided: more frames were received than hubproof keeps";
 
 /// An expected message or control frame, with its conditions.
@@ -37,11 +37,11 @@ pub struct Wanted {
     matcher: Option<Arc<Matcher>>,
     /// Only frames after this position in the conversation match.
     after: u64,
-    /// Only frames received by this time match: the end of the window, however late the timer fires.
+    /// Only frames received by this time match: the end of the window, even if the timer fires late.
     until: Option<Duration>,
-    /// Whether `any` leaves out the messages on the `ignore` list.
+    /// Whether `any` skips the messages on the `ignore` list.
     ignoring: bool,
-    /// Frames up to this position were compared and do not match.
+    /// Frames up to this position have been compared and do not match.
     scanned: u64,
     /// Whether frames that might match were dropped before they were compared.
     missed: bool,
@@ -94,7 +94,8 @@ impl Wanted {
         self.until = None;
     }
 
-    /// Returns the expected frame as findings name it: `hello`, `matching hello` with conditions, `message` for any.
+    /// Returns the expected frame as findings name it: `hello`, `matching hello` if it has conditions, `message` for
+    /// any.
     pub fn name(&self, pack: &Pack) -> String {
         let name = match self.kind {
             Kind::Any => "message",
@@ -105,8 +106,8 @@ impl Wanted {
         if self.matcher.is_some() { format!("matching {name}") } else { name.to_owned() }
     }
 
-    /// Returns why it is unknown whether the expected frame was received: frames were dropped, or one that could not be
-    /// decoded may be it. `None` if it is known.
+    /// Returns why it is unknown whether the expected frame was received: frames were dropped, or the expected frame
+    /// may be one that could not be decoded. `None` if it is known.
     pub fn undecidable(&self, actor: &Actor, pack: &Pack) -> Option<String> {
         if self.missed {
             return Some(DROPPED.to_owned());
@@ -134,8 +135,8 @@ impl Wanted {
         index.map(Kind::Message).ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
     }
 
-    /// Returns the oldest frame of an inbox that matches, with its index. No frame is compared twice, so that a flood of
-    /// other frames costs linear time.
+    /// Returns the index and value of the oldest frame of an inbox that matches. No frame is compared twice, so a flood
+    /// of other frames costs only linear time.
     pub fn find(&mut self, inbox: &VecDeque<Entry>, pack: &Pack, ignore: &[String]) -> Option<(usize, Value)> {
         let start = inbox.partition_point(|entry| entry.wire.sequence <= self.scanned.max(self.after));
         for (place, entry) in inbox.iter().enumerate().skip(start) {
@@ -162,7 +163,7 @@ impl Wanted {
         if entry.claimed || entry.wire.sequence <= self.after {
             return None;
         }
-        // What is only assumed breaks no silence.
+        // A frame that is only assumed does not break silence.
         if self.ignoring && entry.wire.assumed().is_some() {
             return None;
         }
@@ -179,7 +180,7 @@ impl Wanted {
                 }
                 Some(json.as_ref().map_or_else(text, Cow::Borrowed))
             }
-            // It may be an ignored message.
+            // The frame may be an ignored message.
             (Kind::Any, EntryKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
             (Kind::Any, EntryKind::Undecodable { .. }) => Some(text()),
             (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
@@ -208,8 +209,8 @@ fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Arc<Ma
 }
 
 impl Conversation {
-    /// Describes what was received instead of the expected frame: one that nearly matches, else the unclaimed frames, else
-    /// the state of the connection.
+    /// Describes what was received instead of the expected frame: a frame that nearly matches, or else the unclaimed
+    /// frames, or else the state of the connection.
     pub(super) fn received_instead(&self, id: ActorId, wanted: &Wanted) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;

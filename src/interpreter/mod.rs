@@ -1,8 +1,8 @@
-//! Runs the program of a scenario without I/O: `(now, input) -> outputs`. The caller does the I/O: with sockets in a run,
-//! with a state machine in tests.
+//! Runs the program of a scenario without I/O: `(now, input) -> outputs`. The caller does the I/O: with sockets in a
+//! run, with a state machine in tests.
 //!
-//! A conversation is a stack of the blocks that are being played. A step either completes at once or has something to
-//! wait for, which every input polls again. Sending never waits, reading never stops.
+//! A conversation is a stack of the blocks being played. A step either completes at once or waits, and every input
+//! polls a waiting step again. Sending never waits, and reading never stops.
 
 mod active_step;
 mod actor;
@@ -53,7 +53,7 @@ use hooks::HookCalls;
 use hub_contact::HubContact;
 use scope::{Environment, View};
 
-/// What a conversation needs to know of the target and the run.
+/// What a conversation needs to know about the target and the run.
 #[derive(Clone)]
 pub struct Config {
     /// Settings of the hub by name, defaults included, as the target writes them.
@@ -62,25 +62,25 @@ pub struct Config {
     pub stamp: String,
     /// Unix time in milliseconds at time zero.
     pub epoch_ms: i64,
-    /// How long to wait for an expected frame, where the step states no time.
+    /// How long to wait for an expected frame if the step states no time.
     pub patience: Duration,
-    /// How long `expects nothing` waits, where the step states no time.
+    /// How long `expects nothing` waits if the step states no time.
     pub quiet: Duration,
-    /// Factor of every wait for something: `--patience N`.
+    /// The factor that stretches every wait for the hub: `--patience N`.
     pub stretch: f64,
     pub stated_only: bool,
-    /// Whether frames are reported as they are sent and received.
+    /// Whether each frame is reported when it is sent or received.
     pub trace: bool,
-    /// Characters of a payload that the history keeps: [`KEPT`], or more where histories are compared.
+    /// The number of characters of a payload that the history keeps: [`KEPT`], or more if histories are compared.
     pub kept: usize,
-    /// Overrides the payload of the `sends raw` step of this name (its `as`), or the list of the loop over this name, so that
-    /// one compiled program serves many conversations that differ only there.
+    /// Overrides the payload of the `sends raw` step with this name (its `as`), or the list of the loop over this name,
+    /// so that many conversations that differ only there can share one compiled program.
     pub instead: Option<(&'static str, Arc<Template>)>,
-    /// Masks the secrets in whatever is recorded.
+    /// Masks the secrets in everything that is recorded.
     pub masker: Arc<Masker>,
     /// How the hub departs from its document.
     pub deviations: Arc<Deviations>,
-    /// Whether to go on behind every expected frame that does not come, and not only behind those of openings.
+    /// Whether to continue after any expected frame that does not come, rather than only after those of openings.
     pub persistent: bool,
 }
 
@@ -103,7 +103,7 @@ pub enum Input {
     },
     /// Time has passed.
     Tick,
-    /// Ctrl-C: checks that were not evaluated stay undecided.
+    /// The user pressed Ctrl-C. Checks that were not evaluated stay undecided.
     Interrupt,
 }
 
@@ -122,7 +122,7 @@ pub enum Output {
         connection: u32,
         bytes: Vec<u8>,
     },
-    /// End the connection without a close frame: by a reset, or an end of the stream.
+    /// End the connection without a close frame, by a reset or by ending the stream.
     End {
         connection: u32,
         reset: bool,
@@ -166,7 +166,7 @@ pub fn unmet(
             Need::Expression { text, expr } => match expr.eval(&names) {
                 Ok(value) => value == Value::Bool(true),
                 Err(crate::scenario::value::EvalError::Failed(error)) => {
-                    return Err(format!("the need `{text}`: {error}"));
+                    return Err(format!("cannot evaluate the need `{text}`: {error}"));
                 }
                 Err(_) => false,
             },
@@ -178,8 +178,8 @@ pub fn unmet(
     Ok(unmet)
 }
 
-/// Returns how long a program waits at least, as far as the settings alone tell: its waits and the windows of its
-/// expectations of silence, those of each block once.
+/// Returns the minimum time that a program waits, as far as the settings alone determine it: its waits, and the time
+/// for which it expects silence. Counts each block once.
 pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Duration {
     let names = scope::Settings::new(program, settings);
     let times = program.blocks.iter().flatten().filter_map(|step| match &step.act {
@@ -194,20 +194,20 @@ pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Du
     known.fold(Duration::ZERO, Duration::saturating_add)
 }
 
-/// Whether a program's clients use the ready tokens of a target that gives no key to make tokens with. Then no other
-/// program may use them at the same time.
+/// Whether a program's clients use the ready-made tokens of a target that has no key for making tokens. No other
+/// program may use such tokens at the same time.
 pub fn uses_tokens(program: &Program, settings: &BTreeMap<String, Value>) -> bool {
     let signs = program.needs.iter().any(|need| matches!(need, Need::Setting(name) if name == JWT_SECRET));
     signs && tokens(settings).is_some()
 }
 
-/// Returns for how many users the target has ready tokens, if it gives no key to make tokens with.
+/// Returns the number of users for whom the target has ready-made tokens, if it has no key for making tokens.
 fn tokens(settings: &BTreeMap<String, Value>) -> Option<usize> {
     let tokens = settings.get(TOKENS).filter(|_| !settings.contains_key(JWT_SECRET))?;
     tokens.as_object().map(serde_json::Map::len).filter(|users| *users > 0)
 }
 
-/// Returns how many users a program has at most, apart from those that loops make.
+/// Returns the maximum number of users that a program creates, apart from those created in loops.
 fn users(program: &Program) -> usize {
     let next = |template: &Template| {
         let mut found = false;
@@ -220,7 +220,7 @@ fn users(program: &Program) -> usize {
     actors + program.lets.iter().filter(|(_, template)| next(template)).count()
 }
 
-/// A program while it is played.
+/// A program being played.
 pub struct Conversation {
     program: Arc<Program>,
     environment: Environment,
@@ -258,7 +258,7 @@ impl Conversation {
         }
     }
 
-    /// Returns the actors that listen: each needs an address before the conversation starts.
+    /// Returns the actors that listen. Each needs an address before the conversation starts.
     pub fn listeners(&self) -> Vec<ActorId> {
         self.actors.ids().filter(|id| self.program.is_server(*id)).collect()
     }
@@ -287,7 +287,7 @@ impl Conversation {
         std::mem::take(&mut self.out)
     }
 
-    /// Handles an event, and plays on.
+    /// Handles an event and continues to play.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
         self.set_now(now);
         self.take_assumed();
@@ -380,7 +380,7 @@ impl Conversation {
                 let masked = self.history.masker.mask(&reason);
                 let frame = self.frame_report(id, connection, Direction::Neither, "refused", &masked, 0);
                 self.add_frame(FrameReport { status: Some(status), ..frame });
-                // Any other status is a refusal, which the document may demand.
+                // Any other status is a refusal, and the document may require a refusal.
                 if status == 101 && self.actors[id].standard_upgrade {
                     self.judgement.websocket_broken(
                         &self.program.actors[id].name,
@@ -396,7 +396,7 @@ impl Conversation {
                         upgrade["wrong"] = Value::from(reason.clone());
                         self.judge_wire(id, &upgrade, true);
                     }
-                    // A redirect, or a busy or broken server: how the hub itself would have answered is unknown.
+                    // A redirect, or a busy or broken server: the hub's own answer is unknown.
                     let undecided = matches!(status, 300..400 | 429 | 500..600);
                     self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided };
                 }
@@ -425,7 +425,7 @@ impl Conversation {
                 let text = if message.binary {
                     hex(&message.payload)
                 } else {
-                    // It is UTF-8, and may be long.
+                    // The codec guarantees UTF-8. The payload may be long, so avoid a copy.
                     String::from_utf8(message.payload)
                         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
                 };
@@ -455,7 +455,7 @@ impl Conversation {
                 let name = &self.program.actors[id].name;
                 let mut blamed = false;
                 if bound {
-                    self.judgement.websocket_undecided(name, &format!("{what}: beyond the limits of hubproof"));
+                    self.judgement.websocket_undecided(name, &format!("{what}: exceeds the limits of hubproof"));
                 } else {
                     let name = name.clone();
                     let wire = serde_json::json!({ "kind": "broken", "size": 0, "section": section, "wrong": what });
@@ -463,12 +463,12 @@ impl Conversation {
                     if !blamed {
                         self.judgement.websocket_broken(
                             &name,
-                            &format!("frames keep RFC 6455, section {section}"),
+                            &format!("frames conform to RFC 6455, section {section}"),
                             &what,
                         );
                     }
                 }
-                // A hub that is blamed for the frame is not blamed again for the frames that were not read after it.
+                // Do not blame the hub again for the frames that hubproof did not read after the broken one.
                 let by_us = bound || blamed;
                 if current && self.actors[id].is_open() {
                     if by_us {
@@ -517,8 +517,8 @@ impl Conversation {
         self.actors[id].link = Link::Ended(end);
     }
 
-    /// Records that hubproof ended the connection: in a step (`foreseen`), or because of a limit of its own; then it is
-    /// unknown what the hub would have sent.
+    /// Records that hubproof ended the connection: in a step (`foreseen`), or because of a limit of hubproof. In the
+    /// latter case it is unknown what the hub would have sent.
     fn ended_by_us(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
         let actor = &mut self.actors[id];
         let after = self.clock.since(actor.opened_at);
@@ -549,7 +549,7 @@ impl Conversation {
         self.add_frame(frame);
     }
 
-    /// Creates a line of the history; secrets are masked in its text already.
+    /// Creates a line of the history from a text in which secrets are already masked.
     fn frame_report(
         &self,
         id: ActorId,

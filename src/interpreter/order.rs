@@ -46,8 +46,8 @@ impl Conversation {
         Ok(Finding::Holds)
     }
 
-    /// Whether `first` came before `second`: on one connection by the order of arrival, across connections by time,
-    /// with slack.
+    /// Whether `first` came before `second`. On one connection the order of arrival decides, across connections the
+    /// time with slack.
     fn before(&mut self, step: &Step, first: &Wire, second: &Wire, slack: Option<Duration>) -> bool {
         if first.connection == second.connection {
             return first.sequence < second.sequence;

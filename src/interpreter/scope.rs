@@ -12,14 +12,14 @@ use crate::scenario::model::{ActorId, Program, setting_value};
 use crate::scenario::template::Names;
 use crate::scenario::value::Bound;
 
-/// What expressions see of the target and the run, beside names.
+/// What expressions can see of the target and the run, apart from names.
 pub struct Environment {
     pub world: Arc<World>,
     hub: Bound,
 }
 
 impl Environment {
-    /// `stamp` distinguishes this conversation from all others.
+    /// Creates an environment; `stamp` distinguishes this conversation from all others.
     pub fn new(stamp: String, settings: &BTreeMap<String, Value>) -> Self {
         let shown = |(name, value): (&String, &Value)| (name.clone(), Bound::plain(setting_value(value)));
         Self { world: Arc::new(World::new(stamp)), hub: Bound::Scene(settings.iter().map(shown).collect()) }
@@ -31,7 +31,7 @@ pub struct View<'a> {
     pub environment: &'a Environment,
     pub blocks: &'a BlockStack,
     pub actors: &'a Actors,
-    /// The actor that `self` is.
+    /// The actor that `self` stands for.
     pub me: Option<ActorId>,
 }
 
@@ -87,7 +87,7 @@ impl View<'_> {
     }
 }
 
-/// The names that a need sees: only the settings.
+/// The names that a need can see: only the settings.
 pub struct Settings(Environment);
 
 impl Settings {

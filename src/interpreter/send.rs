@@ -1,4 +1,4 @@
-//! The steps by which actors connect, send and close, and their reactions.
+//! The steps with which actors connect, send and close, and the reactions of actors.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl Conversation {
         self.out.push(Output::Open { connection, dial });
     }
 
-    /// Gives an actor a new connection, after checking the frames of the one before.
+    /// Gives an actor a new connection after judging its previous one.
     pub(super) fn new_connection(&mut self, id: ActorId, connection: u32) {
         self.leave_connection(id);
         self.actors.connections.insert(connection, id);
@@ -80,7 +80,7 @@ impl Conversation {
     pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
         let Composed { name, value, wire } = self.compose(Some(id), compose)?;
         let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.world);
-        // Quicker than `to_string`.
+        // Faster than `to_string`.
         let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
         let mut frames = fragments(text.as_bytes(), compose.fragments);
         if self.program.is_server(id) {
@@ -113,8 +113,8 @@ impl Conversation {
         Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))
     }
 
-    /// Builds a message to send: the example, with new values from `fills`, changed by `with`, without the members of
-    /// `without`.
+    /// Builds a message to send: takes its example, fills in the values of `fills`, merges `with`, and removes the
+    /// members of `without`.
     pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Composed, Failure> {
         let names = self.names(id);
         let name = match &compose.message {
@@ -280,7 +280,7 @@ impl Conversation {
                 .as_ref()
                 .is_none_or(|pattern| matches!(compare(pattern, json, &self.names(Some(id))), Finding::Holds));
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
-            // An automatic answer is no request that a later step waits for.
+            // An automatic answer is not a request whose answer a later step expects.
             let request = self.actors[id].last_message.take();
             let failure = steps.map(|step| self.reaction_step(id, step)).find_map(Result::err);
             self.actors[id].last_message = request;
@@ -290,7 +290,7 @@ impl Conversation {
                 Some(Failure { kind: Kind::Mistake, message, .. }) => {
                     self.judgement.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
                 }
-                // A value from the hub cannot be used, which the schema of the message is about.
+                // A value from the hub cannot be used. The schema of the message covers such values.
                 Some(failure) => {
                     let why = format!("no reaction to `{}`: {}", reaction.whenever, failure.message);
                     let label = format!("reaction:{}", reaction.whenever);
@@ -314,7 +314,7 @@ impl Conversation {
     }
 }
 
-/// A message to send, and the wire of a frame whose values it uses.
+/// A message to send, and the wire of a frame that its values come from.
 pub(super) struct Composed {
     /// The name of the message.
     pub name: String,
@@ -322,7 +322,7 @@ pub(super) struct Composed {
     pub wire: Option<Arc<Wire>>,
 }
 
-/// Splits a text into frames at any byte, even inside a character.
+/// Splits a text into frames of about equal size; a split may fall inside a character.
 fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
     if count <= 1 {
         return vec![Frame::text(bytes)];

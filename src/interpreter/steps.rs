@@ -43,7 +43,7 @@ impl Conversation {
                 self.wait_until(None, Waiting::Upgrade { members, tries: connect.tries })
             }
             Act::Accept { within } => {
-                // The hub may have connected before.
+                // The hub may have connected already.
                 let time = self.time(within.as_ref())?.unwrap_or(self.clock.patience);
                 let waiting = Waiting::Upgrade { members, tries: false };
                 self.poll(step, self.clock.wait(self.clock.stretched(time), waiting))
@@ -157,7 +157,8 @@ impl Conversation {
         }
     }
 
-    /// Records a `check` or `order`. One that does not hold is a finding and ends only an attempt, not the scenario.
+    /// Records the result of a `check` or `order`. If it does not hold, that is a finding; it ends the attempt around
+    /// it, if there is one, but not the scenario.
     pub(super) fn record_check(&mut self, program: &Program, step: &Step, finding: Finding) -> StepResult {
         let Some(check) = step.check else { return Ok(Progress::Done(None)) };
         match finding {
@@ -204,7 +205,7 @@ impl Conversation {
             Waiting::OneOf { .. } => self.poll_one_of(step, active, over),
             Waiting::Hook { call } => match self.hooks.answers.remove(call) {
                 Some(answer) => self.hook_answered(step, &active, answer),
-                None if over => Err(Failure::undecided("no answer of the hook in time", None)),
+                None if over => Err(Failure::undecided("the hook did not answer in time", None)),
                 None => Ok(Progress::Waiting(active)),
             },
             Waiting::HookAgain => match &step.act {
@@ -269,7 +270,7 @@ impl Conversation {
         }
     }
 
-    /// Returns what a step binds: the value of one actor, or the list over the members of a group.
+    /// Returns the value that a step binds: that of a single actor, or the list of those of a group's members.
     #[allow(clippy::unused_self)]
     pub(super) fn group(&self, step: &Step, mut items: Vec<Bound>) -> Bound {
         match step.who {
@@ -289,7 +290,7 @@ impl Conversation {
         time.map(Some).map_err(|what| value_failure(what, template, &names))
     }
 
-    /// Returns the override of the step or loop with this name (see [`super::Config::instead`]).
+    /// Returns the override for the step or loop with this name (see [`super::Config::instead`]).
     pub(super) fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
         let (of, instead) = self.instead.as_ref()?;
         (*of == name).then(|| Arc::clone(instead))
@@ -314,17 +315,14 @@ impl Conversation {
         }
     }
 
-    /// Returns the position of the frame bound to `name` (of several, of the first), after which frames count; 0
-    /// without a name.
+    /// Returns the position of the frame bound to `name`, the first if there are several; only later frames count.
+    /// Returns 0 without a name.
     pub(super) fn after(&self, name: Option<&str>) -> Result<u64, Failure> {
         use crate::scenario::template::Names;
         let Some(name) = name else { return Ok(0) };
         let bound = self.names(None).lookup(name).ok_or_else(|| EvalError::Unbound(name.to_owned()))?;
-        bound
-            .wires()
-            .iter()
-            .map(|wire| wire.sequence)
-            .min()
-            .ok_or_else(|| Failure::mistake(format!("`after: {name}`: it was neither sent nor received")))
+        bound.wires().iter().map(|wire| wire.sequence).min().ok_or_else(|| {
+            Failure::mistake(format!("`after: {name}` names a value that was neither sent nor received"))
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Diagnostics of the user's files: what is wrong, where, and what to do about it.
+//! Diagnostics about the user's files: what is wrong, where, and what to do about it.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// The place of the mistake; `None` where a whole file or folder is missing.
+    /// The place of the mistake; `None` if a whole file or folder is missing.
     pub span: Option<Span>,
     pub message: String,
     /// The text under the caret.
@@ -56,7 +56,7 @@ impl Diagnostic {
         self
     }
 
-    /// Sets the advice; an empty text is none.
+    /// Sets the advice; an empty text sets none.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         let help = help.into();
         self.help = (!help.is_empty()).then_some(help);
@@ -68,7 +68,7 @@ impl Diagnostic {
         self
     }
 
-    /// Renders the message with its line, a caret and the advice; without a newline at the end.
+    /// Renders the message with its line, a caret and the advice, without a final newline.
     pub fn render(&self, sources: &Sources, color: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
@@ -109,8 +109,8 @@ impl Diagnostic {
     }
 }
 
-/// Returns the first line of a span, so that a caret under a whole block does not show all of it. The span of a parser may
-/// point into a character, or behind the end.
+/// Returns the first line of a span, so that a caret under a whole block does not show all of it. A parser's span may
+/// point into the middle of a character or past the end of the text.
 fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
     let start = text.floor_char_boundary(span.start as usize);
     let range = start..text.ceil_char_boundary(span.end as usize).max(start);
@@ -131,7 +131,7 @@ impl ValueError {
         Self { message: message.into(), help: help.into() }
     }
 
-    /// Returns the error of a file that has the value at `span`.
+    /// Returns the diagnostic for a file that contains the value at `span`.
     pub fn at(self, span: Span) -> Diagnostic {
         Diagnostic::error(span, self.message).help(self.help)
     }
@@ -141,7 +141,7 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
 }
 
-/// Removes duplicates: every scenario that uses a place reports the same mistake there.
+/// Removes duplicates: every scenario that uses a shared part reports the same mistake in it.
 pub fn distinct(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut seen = BTreeSet::new();
     let place = |d: &Diagnostic| d.span.map(|span| (span.file, span.start, span.end));
@@ -152,7 +152,7 @@ pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: bool) ->
     diagnostics.iter().map(|d| d.render(sources, color)).collect::<Vec<_>>().join("\n\n")
 }
 
-/// Returns the name most similar to `wrong`, if any is similar: for "did you mean".
+/// Returns the name most similar to `wrong`, if any is similar enough for "did you mean".
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
@@ -162,10 +162,10 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Most names that advice lists.
+/// The most names that advice lists.
 const MOST_NAMES: usize = 12;
 
-/// Returns "did you mean `x`?", or else all names after the text `known`: for short lists.
+/// Returns "did you mean `x`?", or else the text `known` followed by all names, which should be few.
 pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, known: &str) -> String {
     match nearest(wrong, names.clone()) {
         Some(name) => format!("did you mean `{name}`?"),
@@ -173,7 +173,7 @@ pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + C
     }
 }
 
-/// Returns "did you mean `x`?" and the text `otherwise`, or else that text or the names.
+/// Returns "did you mean `x`?" with the text `otherwise`, or else that text alone, or the names if it is empty.
 pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
     match nearest(wrong, names.clone()) {
         Some(name) => format!("did you mean `{name}`? {otherwise}").trim().to_owned(),

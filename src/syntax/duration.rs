@@ -7,16 +7,16 @@ use crate::syntax::diagnostic::ValueError;
 /// What to write where a time is expected.
 pub const EXAMPLE: &str = "write a number and a unit, such as 300ms, 5s or 2m";
 
-/// The longest time that is accepted anywhere.
+/// The longest time that any file may state.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The units, in seconds.
 const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
-/// Parses a number, whole or with a decimal point, and its unit (`ms`, `s`, `m` or `h`), at most 24 hours in all.
+/// Parses a number, whole or with a decimal point, and its unit (`ms`, `s`, `m` or `h`), up to 24 hours.
 ///
 /// # Errors
-/// No number, a missing or unknown unit, or too long a time.
+/// No number, a missing or unknown unit, or a time that is too long.
 pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     let not_a_time = || ValueError::new(format!("`{text}` is not a time"), EXAMPLE);
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -43,7 +43,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     }
 }
 
-/// Formats a time for [`parse_duration`], in seconds where they are whole, else in milliseconds.
+/// Formats a time for [`parse_duration`]: whole seconds in seconds, anything else in milliseconds.
 pub fn format_duration(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return format!("{}s", duration.as_secs());

@@ -1,5 +1,5 @@
-//! Reads the values of files, which are YAML or TOML, by their kinds. A value of another kind is reported with its place and
-//! what to write, and counts as absent. `what` names the value in messages, such as "`title`" or "a role".
+//! Reads the values of YAML and TOML files by their kinds. A value of another kind counts as absent and is reported
+//! with its place and what to write instead. `what` names the value in messages, such as "`title`" or "a role".
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::syntax::yaml::{Key, Kind, Node};
 
 type Errors = Vec<Diagnostic>;
 
-/// Returns the error of a value that is of another kind than a reader expects. It does not repeat the value, which may be a
+/// Returns the error for a value that is not of the expected kind. The error does not repeat the value, which may be
 /// secret.
 pub fn wrong_kind(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
     Diagnostic::error(node.span, format!("{what} must be {kind}, not {}", node.what())).help(help)
 }
 
-/// Returns the error of a value that is not a number, or is out of bounds.
+/// Returns the error for a value that is not a number, or is out of bounds.
 fn wrong_number(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
     match &node.kind {
         Kind::Number(number) => Diagnostic::error(node.span, format!("{what} must be {kind}, not {number}")).help(help),
@@ -25,7 +25,7 @@ fn wrong_number(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
     }
 }
 
-/// Returns the entries of a mapping; none for another value, without a report.
+/// Returns the entries of a mapping; for any other value none, and no error is reported.
 pub fn entries(node: Option<&Node>) -> &[(Key, Node)] {
     node.and_then(Node::map).unwrap_or_default()
 }
@@ -43,13 +43,13 @@ pub fn mapping<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &m
 pub struct Table<'n> {
     pub node: &'n Node,
     what: String,
-    /// Where a missing member is reported.
+    /// The place at which a missing member is reported.
     at: Span,
-    /// Whether the mapping has no other keys. One of those may be a missing member, misspelt.
+    /// Whether all keys of the mapping are known. An unknown key may be a missing member, misspelt.
     right: bool,
 }
 
-/// Reads a mapping with these keys, and reports others.
+/// Reads a mapping with these keys, and reports all others.
 pub fn table<'n>(node: &'n Node, known: &[&str], what: &str, errors: &mut Errors) -> Table<'n> {
     let before = errors.len();
     match node.map() {
@@ -67,12 +67,12 @@ pub fn table<'n>(node: &'n Node, known: &[&str], what: &str, errors: &mut Errors
 }
 
 impl<'n> Table<'n> {
-    /// Reports missing members at another place than that of the whole mapping.
+    /// Sets the place at which missing members are reported; by default that is the whole mapping.
     pub fn at(self, at: Span) -> Self {
         Self { at, ..self }
     }
 
-    /// Returns a member that must be there.
+    /// Returns a member that must be present.
     pub fn required(&self, key: &str, help: &str, errors: &mut Errors) -> Option<&'n Node> {
         let member = self.node.get(key);
         if member.is_none() && self.right {
@@ -81,11 +81,11 @@ impl<'n> Table<'n> {
         member
     }
 
-    /// Returns one of these members with its key; exactly one must be there.
+    /// Returns one of these members with its key; exactly one must be present.
     pub fn one_of(&self, keys: &[&str], help: &str, errors: &mut Errors) -> Option<(&'n str, &'n Node)> {
         let mut found: Vec<_> =
             entries(Some(self.node)).iter().filter(|(key, _)| keys.contains(&key.name.as_str())).collect();
-        // The entries of TOML are in the order of their names.
+        // The entries of a TOML file are sorted by name.
         found.sort_by_key(|(key, _)| key.span.start);
         match found[..] {
             [(key, value)] => return Some((&key.name, value)),
@@ -125,7 +125,7 @@ pub fn list<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &mut 
 pub fn text<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors) -> Option<&'n str> {
     let node = node?;
     if node.is_null() || node.text().is_some_and(|text| text.trim().is_empty()) {
-        errors.push(Diagnostic::error(node.span, format!("{what} is empty")).help("write a text, or leave it out"));
+        errors.push(Diagnostic::error(node.span, format!("{what} is empty")).help("write some text, or leave it out"));
         return None;
     }
     text_or_blank(Some(node), what, errors)
@@ -137,7 +137,7 @@ pub fn text_or_blank<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors
     if node.text().is_none() {
         let help = match node.kind {
             Kind::Number(_) | Kind::Bool(_) => format!("quote it if it is meant as text: \"{}\"", node.to_json()),
-            _ => "write a text in quotes".to_owned(),
+            _ => "write quoted text".to_owned(),
         };
         errors.push(wrong_kind(node, what, "text", &help));
     }
@@ -270,8 +270,8 @@ mod tests {
         "its keys are text, flag, count, share, time, pause, word, list, names"
     )]
     #[case("text: 5", "5", "`text` must be text, not a number", "quote it if it is meant as text: \"5\"")]
-    #[case("text: [a]", "[a]", "`text` must be text, not a list", "write a text in quotes")]
-    #[case("text: ' '", "' '", "`text` is empty", "write a text, or leave it out")]
+    #[case("text: [a]", "[a]", "`text` must be text, not a list", "write quoted text")]
+    #[case("text: ' '", "' '", "`text` is empty", "write some text, or leave it out")]
     #[case(
         "flag: 'true'",
         "'true'",
@@ -318,7 +318,7 @@ mod tests {
     #[case("b: 1", Some(("b: 1", "a thing has no `a`")))]
     #[case("a: 1", Some(("a: 1", "a thing needs `b` or `c`")))]
     #[case("a: 1\nc: 2\nb: 3", Some(("b", "a thing has `c` and `b`, but takes one of them")))]
-    // Members that may be there with a misspelt name are not missing.
+    // A missing member is not reported if an unknown key may be its misspelt name.
     #[case("d: 1", Some(("d", "a thing has no key `d`")))]
     fn members_that_are_missing_or_too_many_are_reported(#[case] yaml: &str, #[case] expected: Option<(&str, &str)>) {
         let mut sources = Sources::default();

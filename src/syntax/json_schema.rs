@@ -1,5 +1,5 @@
-//! JSON Schema 2020-12 in packs and scenarios: unknown keywords are errors, because the validator library would ignore a
-//! misspelt one and accept everything.
+//! JSON Schema 2020-12 in packs and scenarios. Unknown keywords are errors, because the validator library would ignore
+//! a misspelt keyword and accept everything.
 
 use jsonschema::Validator;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::yaml::Node;
 
-/// How the value of a keyword holds subschemas.
+/// How the value of a keyword contains subschemas.
 pub enum Subschemas {
     Nothing,
     Schema,
@@ -15,7 +15,7 @@ pub enum Subschemas {
     Map,
 }
 
-/// Returns how a keyword of JSON Schema 2020-12 holds subschemas; `None` for an unknown keyword.
+/// Returns how the value of a JSON Schema 2020-12 keyword contains subschemas; `None` for an unknown keyword.
 pub fn keyword(name: &str) -> Option<Subschemas> {
     Some(match name {
         "not"
@@ -101,7 +101,7 @@ pub const KEYWORDS: &[&str] = &[
     "x-example",
 ];
 
-/// Formats the validator asserts; any other would be accepted silently.
+/// The formats that the validator asserts. It would silently accept any other format.
 const FORMATS: &[&str] = &[
     "date",
     "date-time",
@@ -131,7 +131,7 @@ const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "object", "a
 pub struct Mistake {
     /// JSON pointer into the schema.
     pub pointer: String,
-    /// Whether the key at the pointer is wrong, not the value.
+    /// Whether the key at the pointer is wrong, rather than the value.
     pub key: bool,
     pub message: String,
     /// What to do about the mistake; may be empty.
@@ -145,14 +145,14 @@ impl Mistake {
         Diagnostic::error(span, self.message).help(self.help)
     }
 
-    /// Moves the mistake to the value around, in which the schema stands at `pointer`.
+    /// Moves the mistake to the enclosing value, which contains the schema at `pointer`.
     pub fn below(self, pointer: &str) -> Self {
         Self { pointer: format!("{pointer}{}", self.pointer), ..self }
     }
 }
 
-/// Returns all mistakes of a schema that may hold `extra` keywords. Expressions of scenarios, `"${...}"`, stand for any
-/// value.
+/// Returns all mistakes of a schema that may contain `extra` keywords. A scenario's expressions, `"${...}"`, stand for
+/// any value.
 pub fn mistakes(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
     let mut found = unknown_words(schema, extra);
     if found.is_empty()
@@ -175,8 +175,8 @@ pub fn mistakes(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
     found
 }
 
-/// Returns keywords, types and formats, at any depth, that 2020-12 does not have: the validator would ignore them, or
-/// explain them badly.
+/// Returns the keywords, types and formats, at any depth, that 2020-12 does not define: the validator would ignore
+/// them, or explain them badly.
 pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
     let mut found = Vec::new();
     walk(schema, "", &mut |schema, pointer| {
@@ -219,7 +219,7 @@ pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
     found
 }
 
-/// Whether a value holds an expression of a scenario.
+/// Whether a value contains an expression of a scenario.
 pub fn has_holes(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains("${"),
@@ -259,7 +259,7 @@ pub fn walk(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str))
     }
 }
 
-/// Builds a validator: 2020-12, formats asserted, without network or files.
+/// Builds a 2020-12 validator that asserts formats and reads neither the network nor files.
 pub fn validator(schema: &Value) -> Result<Validator, String> {
     compile(schema).map_err(|error| format!("not a JSON Schema: {error}"))
 }

@@ -1,9 +1,10 @@
-//! Matchers, which select frames and check them: names take values, pointers take JSON Schema
+//! Matchers select and check frames: a name takes a value, a pointer takes a JSON Schema
 //! (docs/src/scenario-language.md).
 //!
-//! A name matches where the value has that member with this value: numbers and strings equal, objects with at least these
-//! members, arrays item by item. A `/pointer` matches where its target is present and fits the schema; `false` demands
-//! that it is absent; `/pointer or absent` allows that. The empty pointer `""` is the whole value.
+//! A name matches if the value has a member of that name with an equal value: numbers and strings must be equal,
+//! objects must have at least these members, arrays are compared item by item. A `/pointer` matches if its target is
+//! present and fits the schema; `false` demands that the target is absent, and `/pointer or absent` allows it to be.
+//! The empty pointer `""` is the whole value.
 
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ use crate::syntax::json_schema::{self, Mistake};
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{message}")]
 pub struct MatcherError {
-    /// The invalid key; empty where the whole matcher is invalid.
+    /// The invalid key; empty if the whole matcher is invalid.
     pub key: String,
     pub message: String,
 }
@@ -43,7 +44,7 @@ pub struct Matcher {
 /// One condition of a matcher.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition<'a> {
-    /// The member is present and has this value, which has no members of its own.
+    /// The member is present and has this value; the value has no members of its own.
     Is(String, &'a Value),
     Absent(&'a str),
     Present(&'a str),
@@ -85,7 +86,7 @@ impl Matcher {
             .iter()
             .map(|(key, want)| {
                 let mistakes = match want {
-                    // Other mistakes are found by building its validator.
+                    // Building the validator finds all other mistakes.
                     Value::Object(_) if is_pointer(key) => json_schema::unknown_words(want, &["like"]),
                     _ => clause_mistakes(key, want),
                 };
@@ -98,7 +99,8 @@ impl Matcher {
         Ok(Self { clauses })
     }
 
-    /// Whether every clause holds: [`Matcher::difference`] without the texts, since most frames that are compared differ.
+    /// Whether every clause holds. Unlike [`Matcher::difference`] it builds no texts: most frames that are compared
+    /// differ.
     pub fn fits(&self, subject: &Value) -> bool {
         self.clauses.iter().all(|clause| clause.holds(subject))
     }
@@ -151,8 +153,8 @@ impl Matcher {
         self.texts().any(|(member, _)| member == name)
     }
 
-    /// Returns the members that a frame must have literally, to build a message that has no example:
-    /// `{type: STATUS, code: OK}`.
+    /// Returns the members that a frame must have literally, such as `{type: STATUS, code: OK}`, to build a message
+    /// that has no example.
     pub fn literals(&self) -> Map<String, Value> {
         self.clauses
             .iter()
@@ -221,12 +223,13 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
     }
 }
 
-/// Whether a key is a JSON pointer rather than a name: the empty one is the whole value. (`/` is the member without a name.)
+/// Whether a key is a JSON pointer rather than a name. The empty pointer is the whole value, and `/` is the member
+/// whose name is empty.
 fn is_pointer(key: &str) -> bool {
     key.is_empty() || key.starts_with('/')
 }
 
-/// Compiles a clause that has no mistakes, but may still hold expressions.
+/// Compiles a clause that has no mistakes, but may still contain expressions.
 fn clause(key: &str, want: &Value) -> Result<Clause, String> {
     if !is_pointer(key) {
         return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
@@ -320,11 +323,11 @@ impl Clause {
     }
 }
 
-/// Returns the target of a JSON pointer that is split into `steps`: `Value::pointer` would split it each time.
+/// Returns the target of a JSON pointer that is already split into `steps`: `Value::pointer` would split it each time.
 fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
     steps.iter().try_fold(subject, |value, step| match value {
         Value::Object(members) => members.get(step),
-        // RFC 6901 has no sign and no leading zero.
+        // RFC 6901 allows neither a sign nor leading zeros in an index.
         Value::Array(items) if step == "0" || !step.starts_with(['0', '+']) => items.get(step.parse::<usize>().ok()?),
         _ => None,
     })
@@ -342,7 +345,7 @@ fn absent(subject: &Value) -> String {
     if subject.is_object() || subject.is_array() { "no such member".to_owned() } else { show(subject) }
 }
 
-/// Returns how `found` differs from `want`, if it does; objects may have more members.
+/// Returns how `found` differs from `want`, if it does; objects may have additional members.
 pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
     let differs = || Some(Difference { path: path.to_owned(), expected: show(want), found: show(found) });
     match (want, found) {
@@ -382,7 +385,7 @@ fn is_like(want: &Value, found: &Value) -> bool {
     }
 }
 
-/// Whether two values are equal; like in JSON Schema's `const`, 1 and 1.0 are.
+/// Whether two values are equal; as in JSON Schema's `const`, 1 equals 1.0.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),
@@ -394,7 +397,8 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether two numbers are equal by value: 1, 1.0 and 1e0 are, an integer beyond 2^53 and the float next to it are not.
+/// Whether two numbers are equal by value: 1, 1.0 and 1e0 are, but an integer beyond 2^53 and the float nearest to it
+/// are not.
 fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     match (a.as_i128(), b.as_i128()) {
         (Some(a), Some(b)) => a == b,
@@ -404,7 +408,8 @@ fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     }
 }
 
-/// Returns the integer that a float is. JSON's integers are parsed into 64 bits, so a greater one equals none of them.
+/// Returns the integer that a float represents. JSON's integers are parsed into 64 bits, so a larger float equals none
+/// of them.
 fn whole(float: f64) -> Option<i128> {
     (float.fract() == 0.0 && float.abs() < 2f64.powi(100)).then_some(float as i128)
 }
@@ -420,12 +425,12 @@ pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// The name that [`escape`] was given.
+/// Returns the name that [`escape`] turned into this token.
 pub fn unescape(token: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
 }
 
-/// Returns a value as JSON text, whole; it is shortened after secrets are masked.
+/// Returns a value as complete JSON text; callers mask secrets in it before they shorten it.
 pub fn show(value: &Value) -> String {
     value.to_string()
 }

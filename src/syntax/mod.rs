@@ -1,4 +1,4 @@
-//! Files, places in them, and the languages that they are written in: YAML, JSON Schema, matchers, durations.
+//! Files, places in them, and the languages they are written in: YAML, JSON Schema, matchers, durations.
 
 pub mod diagnostic;
 pub mod duration;

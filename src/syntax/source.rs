@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::syntax::yaml::Node;
 
-/// Which file of a [`Sources`].
+/// Identifies a file of a [`Sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(u32);
 
@@ -40,17 +40,17 @@ pub struct File {
     /// The path as the user would write it.
     pub path: String,
     pub text: String,
-    /// What the file holds, where it was put together of several files; its places are theirs.
+    /// The content of a file that was assembled from several files. Its spans point into those files.
     pub tree: Option<Arc<Node>>,
 }
 
-/// All files that were read for a run, to render spans.
+/// All files read for a run, needed to render spans.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     files: Vec<File>,
 }
 
-/// Most bytes of a file that are read.
+/// The most bytes that are read from a file.
 pub const MAX_FILE: usize = 16 << 20;
 
 impl Sources {
@@ -68,7 +68,8 @@ impl Sources {
         id
     }
 
-    /// Adds a file that was put together of the trees of others. Its text is JSON, and no place is in it.
+    /// Adds a file that was assembled from the trees of other files. Its text is JSON, and no span points into that
+    /// text.
     pub fn add_tree(&mut self, path: impl Into<String>, tree: Node) -> FileId {
         let id = self.add(path, tree.to_json().to_string());
         self.files[id.0 as usize].tree = Some(Arc::new(tree));

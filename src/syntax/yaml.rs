@@ -1,9 +1,9 @@
-//! Parses YAML (and JSON) into a tree with the place of each value.
+//! Parses YAML (and JSON) into a tree that records the place of each value.
 //!
-//! It is built from the parser's events, because serde's derive cannot read a step of a scenario, whose key is free, and
-//! its buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and YAML
-//! 1.1's words for true and false (`yes`, `on`) are errors, each with advice. In foreign documents anchors and aliases are
-//! allowed within a limit, and those words are text.
+//! The tree is built from the parser's events: serde's derive cannot read a step of a scenario, which may have any key,
+//! and serde's buffered forms lose their spans. Only YAML 1.2 is accepted: anchors, aliases, tags, several documents,
+//! duplicate keys and YAML 1.1's words for true and false (`yes`, `on`) are errors, each with advice. Foreign documents
+//! may use anchors and aliases within a limit, and in them those words are text.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,7 +32,8 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Text {
     pub value: String,
-    /// Where the text stands in the file byte for byte, so that a caret can point into it. `None` with escapes or folding.
+    /// Where the file contains the text byte for byte, so that a caret can point into it. `None` for a text with
+    /// escapes or folding.
     pub inner: Option<Span>,
 }
 
@@ -122,7 +123,7 @@ impl Node {
         self.follow(pointer).1
     }
 
-    /// Returns the place of the key at a JSON pointer; for an item of a list that of the item.
+    /// Returns the place of the key at a JSON pointer, or of the item if the pointer leads to an item of a list.
     pub fn key_at_pointer(&self, pointer: &str) -> Span {
         let (key, node) = self.follow(pointer);
         key.map_or(node.span, |key| key.span)
@@ -158,12 +159,12 @@ impl Node {
     }
 }
 
-/// Deepest nesting that is read.
+/// The deepest nesting that the parser accepts.
 const MAX_DEPTH: usize = 128;
 
-/// Most values that all aliases of a foreign document may stand for together.
+/// The most values that all aliases of a foreign document may expand to together.
 const MAX_ALIASED: usize = 200_000;
-/// From this many keys on a mapping has a set of them to find duplicates.
+/// A mapping with at least this many keys keeps a set of them to find duplicates.
 const FEW_KEYS: usize = 16;
 
 /// Parses one document. An empty file is null.
@@ -185,11 +186,11 @@ pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
     read(text, file, None)
 }
 
-/// Parses one foreign document: anchors, aliases and merge keys are resolved, and YAML 1.1's words for true and false are
-/// text.
+/// Parses one foreign document: anchors, aliases and merge keys are resolved, and YAML 1.1's words for true and false
+/// are text.
 ///
 /// # Errors
-/// As [`parse`]; also where aliases stand for too many values.
+/// As [`parse`]; also if aliases expand to too many values.
 pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
     read(&sources.file(file).text, file, Some(Anchors { nodes: HashMap::new(), left: MAX_ALIASED }))
 }
@@ -202,8 +203,8 @@ fn read(text: &str, file: FileId, anchors: Option<Anchors>) -> Result<Node, Diag
         match event {
             Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
             Event::DocumentStart(..) => {
-                return Err(Diagnostic::error(span, "a file holds one document")
-                    .help("put what follows `---` into a file of its own"));
+                return Err(Diagnostic::error(span, "a file may contain only one document")
+                    .help("move the part after `---` to a file of its own"));
             }
             Event::DocumentEnd => {}
             Event::StreamEnd => break,
@@ -221,7 +222,7 @@ struct Reader<'a> {
     anchors: Option<Anchors>,
 }
 
-/// The nodes of anchors, and how many more values aliases may stand for.
+/// The nodes of anchors, and how many more values aliases may expand to.
 struct Anchors {
     nodes: HashMap<usize, Node>,
     left: usize,
@@ -232,7 +233,7 @@ impl Anchors {
         match self.left.checked_sub(values(node)) {
             Some(left) => self.left = left,
             None => {
-                return Err(Diagnostic::error(span, format!("aliases stand for more than {MAX_ALIASED} values"))
+                return Err(Diagnostic::error(span, format!("aliases expand to more than {MAX_ALIASED} values"))
                     .help("write the document without anchors"));
             }
         }
@@ -300,7 +301,7 @@ impl<'a> Reader<'a> {
         match event {
             Event::Scalar(value, style, ..) => self.scalar(&value, style, span),
             Event::Alias(id) => {
-                let unknown = || Diagnostic::error(span, "no anchor of this name stands before it");
+                let unknown = || Diagnostic::error(span, "there is no anchor of this name before this alias");
                 let anchors = self.anchors.as_mut().ok_or_else(unknown)?;
                 let node = anchors.nodes.remove(&id).ok_or_else(unknown)?;
                 let copy = anchors.take(&node, span);
@@ -334,7 +335,7 @@ impl<'a> Reader<'a> {
                         return Err(unsupported(at, "merge keys"));
                     }
                     if entries.has(&name) {
-                        return Err(Diagnostic::error(at, format!("the key `{name}` stands here twice"))
+                        return Err(Diagnostic::error(at, format!("the key `{name}` appears twice in this mapping"))
                             .help("keep one of the two"));
                     }
                     let (event, value_at) = self.next()?;
@@ -356,7 +357,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the span of a collection without the blank lines behind it.
+    /// Returns the span of a collection without the blank lines after it.
     fn trimmed(&self, start: Span, end: Span) -> Span {
         let end = (end.end as usize).max(start.start as usize);
         let body = self.text.get(start.start as usize..end).unwrap_or("");
@@ -418,7 +419,7 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
         return match (unsigned.parse::<u64>(), unsigned.parse::<i64>()) {
             (Ok(n), _) => Ok(Some(Kind::Number(n.into()))),
             (_, Ok(n)) => Ok(Some(Kind::Number(n.into()))),
-            _ => Err(Diagnostic::error(span, "an integer of more than 64 bits")
+            _ => Err(Diagnostic::error(span, "this integer does not fit into 64 bits")
                 .help("use `sends raw` to send such a number as text")),
         };
     }
@@ -430,8 +431,8 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
     Ok(None)
 }
 
-/// Resolves a plain scalar on which parsers disagree, by YAML 1.2: YAML 1.1's words for true and false are text, integers
-/// may be long.
+/// Resolves a plain scalar on which parsers disagree, by YAML 1.2: YAML 1.1's words for true and false are text, and
+/// integers may be long.
 fn foreign(value: &str) -> Option<Kind> {
     let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse::<f64>().ok()).flatten();
     number.and_then(Number::from_f64).map(Kind::Number)
@@ -454,7 +455,7 @@ impl Entries {
         }
     }
 
-    /// Adds a member, unless there is one of that name.
+    /// Adds a member, unless the mapping already has one of that name.
     fn add(&mut self, key: Key, node: Node) {
         if self.has(&key.name) {
             return;
@@ -491,7 +492,7 @@ const ANCHORS: &str = "anchors and aliases";
 
 fn unsupported(span: Span, what: &str) -> Diagnostic {
     Diagnostic::error(span, format!("{what} are not part of this format"))
-        .help("write the value out; what scenarios share stands under `let` and `scenes`")
+        .help("write the value out; scenarios share values under `let` and steps under `scenes`")
 }
 
 /// Returns advice for an error of the parser at this place.
@@ -503,7 +504,7 @@ fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
     let before = text[..start].trim_end().rsplit('\n').next().unwrap_or("");
     let unquoted = |line: &str| line.contains("${") && !line.contains("\"${") && !line.contains("'${");
     match kind {
-        ErrorKind::UnclosedFlowCollection { .. } => "close it, and quote text that holds a bracket",
+        ErrorKind::UnclosedFlowCollection { .. } => "close it, and quote text that contains a bracket",
         ErrorKind::UnclosedQuotedScalar | ErrorKind::InvalidQuotedScalarIndent => {
             "close the text with the same kind of quote"
         }
@@ -517,14 +518,14 @@ fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
         | ErrorKind::TabInPlainScalar
         | ErrorKind::TabAtBlockScalarStart => "indent with spaces",
         ErrorKind::UnknownQuotedScalarEscape | ErrorKind::InvalidQuotedScalarHexEscape => {
-            "a backslash means something within double quotes; write regular expressions in single quotes"
+            "a backslash starts an escape sequence in double quotes; write regular expressions in single quotes"
         }
         ErrorKind::UnexpectedCharacter { .. } => "quote text that begins with one of these: @ ` % & * ! | > { [",
         ErrorKind::MappingValueNotAllowed if line[..at - start].matches(':').count() > 0 => {
-            "quote text that holds `: ` or ` #`"
+            "quote text that contains `: ` or ` #`"
         }
         _ if line.contains('\t') => "indent with spaces",
-        _ => "options begin in the column of the step's first letter; quote text that holds `: ` or ` #`",
+        _ => "align options with the first letter of the step; quote text that contains `: ` or ` #`",
     }
 }
 

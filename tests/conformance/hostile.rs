@@ -125,7 +125,7 @@ const LONG: &[&str] = &["--patience", "0.6"];
 #[case::closes_and_hangs_up(Habit::ClosesAndHangsUp, SHORT, &[1], "the hub closed the connection with 1011 (out of order)")]
 // In every protocol, a close frame and the choice of a subprotocol are judged by RFC 6455.
 #[case::closes_with_1006(Habit::ClosesWith1006, SHORT, &[1], "a close frame has a code that may be sent (RFC 6455, section 7.4): a close frame with code 1006")]
-#[case::closes_with_half_a_code(Habit::ClosesWithHalfACode, SHORT, &[1], "frames keep RFC 6455, section 5.5.1: a close frame with a body of 1 byte; a code needs 2")]
+#[case::closes_with_half_a_code(Habit::ClosesWithHalfACode, SHORT, &[1], "frames conform to RFC 6455, section 5.5.1: a close frame with a body of 1 byte; a code needs 2")]
 #[case::closes_with_latin1(Habit::ClosesWithLatin1, SHORT, &[1], "a close frame with code 1011 whose reason is not UTF-8 at byte 3")]
 #[case::own_subprotocol(Habit::OwnSubprotocol, SHORT, &[1], "101, but with the subprotocol `of-its-own`")]
 #[case::hangs(Habit::Hangs, SHORT, &[1], "without a close frame")]

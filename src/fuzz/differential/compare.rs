@@ -1,21 +1,21 @@
 //! Compares what two hubs sent in the same case.
 //!
-//! Neither hub is right because the other answers alike. A difference shows that at least one of them reads the
-//! document differently, or that the document leaves something open that shared.yaml does not list; so it warns, shows
-//! both, and never fails a hub by itself. What a rule decides, the rule's own check fails.
+//! Equal answers do not prove that either hub is right. A difference shows that the hubs read the document differently,
+//! or that the document leaves something open that shared.yaml does not list. So a difference is a warning that shows
+//! both sides, and never fails a hub by itself; if a rule decides the matter, that rule's own check fails.
 //!
 //! Not compared, because documents leave it to the hub:
-//! - names: a value that repeats something a client sent is the same if it was sent at the same place; an id that no
+//! - names: two values that repeat something a client sent are equal if it was sent at the same place; an id that no
 //!   client sends is not compared;
 //! - times, counts, and texts that no `enum` fixes;
-//! - members that the schema does not know or not require, if only one of the messages has them;
+//! - members that the schema does not define or does not require, if only one of the messages has them;
 //! - order between connections, of broadcasts, and of the items of arrays;
-//! - messages under `ignore` in shared.yaml and what `open` lists there; undocumented further replies; unsolicited
+//! - messages and members that shared.yaml lists under `ignore` or `open`; undocumented further replies; unsolicited
 //!   messages that name nothing a client of the case sent, and repetitions of one;
-//! - answers to input on which the document is silent. After it the hubs may be in different states, so the comparison
-//!   ends there.
+//! - answers to input for which the document states no answer. After such input the hubs may be in different states, so
+//!   the comparison ends there.
 //!
-//! Messages that a slow hub sends only after the end of a case are missing.
+//! The comparison misses messages that a slow hub sends only after the end of a case.
 
 use std::collections::HashSet;
 
@@ -31,24 +31,24 @@ use crate::scenario::model::RuleUse;
 /// Whether a document demands an answer to input of this class, message and payload.
 pub type Decided<'a> = &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool;
 
-/// What must be known of a protocol to compare its hubs.
+/// What the comparison of two hubs needs to know about their protocol.
 pub struct Reading<'a> {
     pub pack: &'a Pack,
-    /// Messages that a hub may or may not send, and messages of clients that a hub may answer, or pass to other
-    /// clients, as it likes.
+    /// Messages that a hub may or may not send, and messages of clients that a hub is free to answer or to pass on to
+    /// other clients.
     pub open: HashSet<String>,
-    /// Names of members in which hubs may differ.
+    /// The names of members in which hubs may differ.
     pub open_members: HashSet<String>,
     /// Whether the document demands an answer to input of some class, message and payload.
     pub decided: Decided<'a>,
-    /// Texts in documented examples.
+    /// The texts in documented examples.
     examples: HashSet<String>,
-    /// Messages by which a hub may refuse any input.
+    /// The messages with which a hub may refuse any input.
     errors: HashSet<String>,
 }
 
 impl<'a> Reading<'a> {
-    /// `open` are names of messages, and of members with a slash in front.
+    /// Reads a pack. `open` contains names of messages, and names of members with a leading slash.
     pub fn of(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: Decided<'a>) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
             open.into_iter().partition(|name| name.starts_with('/'));
@@ -68,12 +68,12 @@ impl<'a> Reading<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub actor: String,
-    /// The message that was answered, or that the actor sent last; empty if there is none.
+    /// The message that was answered, or the last message that the actor sent; empty if there is none.
     pub after: String,
     pub kind: Kind,
-    /// JSON pointer; empty if it does not concern a member.
+    /// JSON pointer to the differing member; empty if the difference does not concern a member.
     pub pointer: String,
-    /// What each hub sent; empty for nothing.
+    /// What each hub sent; empty if it sent nothing.
     pub left: String,
     pub right: String,
 }
@@ -86,17 +86,17 @@ pub enum Kind {
     OnlyLeft(String),
     /// Only the second hub sends an unsolicited message, or sends it more often.
     OnlyRight(String),
-    /// Both send a message of this kind, with different content.
+    /// Both hubs send a message of this kind, with different content.
     Member(String),
     /// Only one of the hubs accepts the connection, or keeps it.
     Connection,
 }
 
-/// The result of comparing two plays.
+/// The result of comparing two plays of a case.
 #[derive(Debug, Default)]
 pub struct Comparison {
     pub differences: Vec<Difference>,
-    /// Messages of the first hub that were compared with one of the second.
+    /// The number of messages of the first hub that were compared with one of the second.
     pub compared: usize,
     /// Why the comparison ended before the end of the case.
     pub ended: Option<&'static str>,
@@ -123,7 +123,7 @@ pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioRep
         diverging.extend(connection(actor, lefts, rights).filter(|_| !sides.0.left_open));
         left_open |= sides.0.left_open;
     }
-    // After the first different answer the hubs are in different states, so only that one is reported.
+    // After the first different answer the hubs are in different states, so only that difference is reported.
     diverging.sort_by_key(|(sent, _)| *sent);
     match diverging.into_iter().next() {
         Some((_, difference)) => comparison.differences.push(difference),
@@ -138,7 +138,7 @@ pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioRep
     comparison
 }
 
-/// Returns how far both plays sent the same: the positions after the last comparable event of each.
+/// Returns how far the actors sent the same in both plays: the position after the last comparable event of each play.
 fn common(
     reading: &Reading<'_>,
     left: &Transcript<'_>,
@@ -185,10 +185,10 @@ fn kind(event: &Event<'_>) -> Option<String> {
     }
 }
 
-/// Returns class, message and payload of something that an actor sent.
+/// Returns the class, message and payload of an event in which an actor sent something.
 fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageType>, Option<&'e Value>) {
     let What::Sent(json, message) = &event.what else { return (Class::Valid, None, None) };
-    // The payload lacks duplicate keys and unusual notations, so it must give the same text again.
+    // The parsed payload loses duplicate keys and unusual notations, so require that it gives the same text again.
     let written = json.as_ref().map(Value::to_string);
     let faithful = written.as_ref() == Some(&event.text);
     let class = match (json, message) {
@@ -210,7 +210,7 @@ struct Received<'t> {
 
 /// A message that an actor sent, and the answers to it.
 struct Exchange<'t> {
-    /// The message's position among all that was sent in the case.
+    /// The position of the message among everything that was sent in the case.
     number: usize,
     sent: &'t str,
     replies: &'t [String],
@@ -220,11 +220,11 @@ struct Exchange<'t> {
 /// The messages between one actor and one hub.
 struct Side<'t> {
     exchanges: Vec<Exchange<'t>>,
-    /// Unsolicited messages, with the message that the actor sent last.
+    /// Unsolicited messages, each with the last message that the actor had sent.
     unsolicited: Vec<(&'t str, Received<'t>)>,
-    /// Kinds of messages that were received after the end of the comparison, and may belong before it.
+    /// The kinds of messages that were received after the end of the comparison, but may belong before it.
     late: Vec<&'t str>,
-    /// Whether the actor sent a message that a hub may answer as it likes.
+    /// Whether the actor sent a message that a hub is free to answer.
     left_open: bool,
 }
 
@@ -255,12 +255,13 @@ impl<'t> Side<'t> {
         side
     }
 
-    /// Assigns a message to what it answers: the oldest request without an answer that it fits, else the last one.
+    /// Assigns a message to the request that it answers: the oldest fitting request without an answer, or else the last
+    /// one.
     fn take(&mut self, reading: &Reading<'_>, received: Received<'t>) {
         let name = &received.message.name;
         let may = |exchange: &Exchange<'_>| exchange.replies.contains(name);
         let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.received.is_empty());
-        // A further refusal may be meant for another message.
+        // A second refusal may be meant for another message.
         let again = || self.exchanges.iter().rposition(may).filter(|_| !reading.errors.contains(name));
         match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].received.push(received),
@@ -275,7 +276,7 @@ impl<'t> Side<'t> {
 }
 
 impl Side<'_> {
-    /// Whether a message is a documented unsolicited one, and no refusal or repetition.
+    /// Whether a message is a documented unsolicited one, and neither a refusal nor a repetition.
     fn is_unsolicited(&self, reading: &Reading<'_>, received: &Received<'_>) -> bool {
         received.message.directions.unasked
             && !received.message.abstract_
@@ -326,7 +327,7 @@ fn answers(
     None
 }
 
-/// Compares the unsolicited messages to an actor.
+/// Compares the unsolicited messages that an actor received.
 fn unsolicited(
     reading: &Reading<'_>,
     actor: &str,
@@ -345,7 +346,7 @@ fn unsolicited(
         let mut lefts: Vec<_> = left.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
         let mut rights: Vec<_> =
             right.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
-        // Equal messages are paired first; of the others, those that name nothing of this case are left out.
+        // Pair equal messages first; of the others, leave out those that name nothing of this case.
         lefts.retain(|(_, received)| {
             match rights.iter().position(|(_, other)| differ(reading, names, received, other).is_none()) {
                 Some(found) => {
@@ -393,7 +394,7 @@ fn differ(reading: &Reading<'_>, names: &(Names, Names), one: &Received<'_>, oth
     equivalence::differ(one.message, &reading.open_members, left, right)
 }
 
-/// Pairs equal messages; returns the difference of the first that has no equal one.
+/// Pairs equal messages. Returns the difference of the first message without an equal one.
 fn matched(
     reading: &Reading<'_>,
     names: &(Names, Names),
@@ -415,8 +416,8 @@ fn matched(
     differ(received, counterpart).map(|found| (received.message.name.clone(), found))
 }
 
-/// Returns the difference if only one hub closed or refused the connection of an actor, with the position of the last
-/// message.
+/// Returns the difference, with the position of the last message, if only one hub closed or refused an actor's
+/// connection.
 fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(usize, Difference)> {
     let ended = |events: &[Event<'_>]| {
         let mut sent = (0, String::new());
@@ -451,8 +452,8 @@ fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(u
 /// The rule by which differences are reported.
 pub const RULE: &str = "FUZZ-DIFFERS";
 
-/// Returns a comparison as a check of the case: the first difference in full, with both transcripts. `None` if nothing
-/// was compared.
+/// Returns a comparison as a check of the case that shows the first difference in full, with both transcripts. `None`
+/// if nothing was compared.
 pub fn check(
     comparison: &Comparison,
     pack: &Pack,
@@ -487,7 +488,7 @@ fn short(text: &str) -> String {
 }
 
 impl Difference {
-    /// Describes the difference in one line, which is the same for the same cause.
+    /// Describes the difference in one line. Differences with the same cause have the same line.
     pub fn in_words(&self) -> String {
         let Self { after, kind, pointer, .. } = self;
         let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
@@ -504,7 +505,7 @@ impl Difference {
     }
 }
 
-/// Most characters of a frame, and most frames, that are shown.
+/// The most characters of a frame, and the most frames, that are shown.
 const SHOWN: usize = 160;
 const MOST_LINES: usize = 24;
 

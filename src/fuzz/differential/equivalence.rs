@@ -8,7 +8,7 @@ use super::transcript::{Names, is_prose};
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::protocol::MessageType;
 
-/// A message, and the values that clients had sent before it.
+/// A message and the values that clients had sent before it.
 #[derive(Clone, Copy)]
 pub struct One<'a> {
     pub json: &'a Value,
@@ -22,7 +22,8 @@ pub struct Found {
     pub right: String,
 }
 
-/// Returns the first difference of two messages of one kind. `open` are names of members in which hubs may differ.
+/// Returns the first difference between two messages of one kind. `open` are the names of members in which hubs may
+/// differ.
 pub fn differ(message: &MessageType, open: &HashSet<String>, left: One<'_>, right: One<'_>) -> Option<Found> {
     let broken = |json: &Value| message.schema.judge(json).into_iter().find(|violation| !violation.should);
     let (one, other) = (broken(left.json), broken(right.json));
@@ -44,7 +45,7 @@ struct Comparer<'a> {
     left: One<'a>,
     right: One<'a>,
     open: &'a HashSet<String>,
-    /// The documented example: a hub that copies a value from it does not repeat a client's value.
+    /// The documented example. A hub that copies a value from it does not repeat a client's value.
     template: &'a Value,
 }
 
@@ -70,7 +71,7 @@ impl Comparer<'_> {
             }
             (Value::Object(one), Value::Object(other)) if !shape.members().is_empty() => {
                 for name in shape.members().into_iter().filter(|name| !self.open.contains(*name)) {
-                    // Missing members are covered by the schema.
+                    // The schema covers missing members.
                     let (Some(left), Some(right)) = (one.get(name), other.get(name)) else { continue };
                     let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
                     let inner = shape.member(name, &mut Branches::All);

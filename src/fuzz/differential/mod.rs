@@ -1,4 +1,4 @@
-//! Differential testing: compares what two hubs answer to the same input.
+//! Differential testing: compares the answers of two hubs to the same input.
 
 pub mod compare;
 pub mod equivalence;

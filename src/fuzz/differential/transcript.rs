@@ -1,5 +1,5 @@
-//! What was sent and received in one play of a case, as far as two hubs can be compared by it. Pings, pongs, times and
-//! closes by the client are left out.
+//! The comparable part of what was sent and received in one play of a case: without pings, pongs, times and closes by
+//! the client.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use crate::protocol::{MessageType, Pack, Way};
 /// One play of a case.
 pub struct Transcript<'p> {
     pub events: Vec<Event<'p>>,
-    /// Whether frames are missing or cut.
+    /// Whether frames are missing or cut off.
     pub partial: bool,
 }
 
@@ -23,11 +23,11 @@ pub struct Event<'p> {
 }
 
 pub enum What<'p> {
-    /// The actor sent a message; `None` for what is no JSON, or no message of the document.
+    /// The actor sent something; `None` if it is not JSON, or not a message of the document.
     Sent(Option<Value>, Option<&'p MessageType>),
     /// The hub sent a message.
     Received(Value, &'p MessageType),
-    /// The hub sent something that is no message of the document.
+    /// The hub sent something that is not a message of the document.
     Unknown,
     Refused,
     /// The hub closed the connection.
@@ -80,20 +80,20 @@ impl<'p> Transcript<'p> {
         Self { events, partial }
     }
 
-    /// Returns the positions of what actors sent, in order.
+    /// Returns the positions of the events in which actors sent something, in order.
     pub fn sent(&self) -> Vec<usize> {
         let sent = |(at, event): (usize, &Event<'_>)| matches!(event.what, What::Sent(..)).then_some(at);
         self.events.iter().enumerate().filter_map(sent).collect()
     }
 }
 
-/// Names for the values that clients sent, including ids that they had received: a value sent at the same place of two
-/// plays has the same name in both.
+/// Names for the values that clients sent, including ids that they had received. Values sent at the same place of two
+/// plays have the same name.
 #[derive(Default)]
 pub struct Names {
-    /// Where each value was sent first.
+    /// The place at which each value was first sent.
     sent: HashMap<String, String>,
-    /// Numbers that were sent, with the name of their member.
+    /// The numbers that were sent, with the name of their member.
     numbers: HashSet<(String, String)>,
 }
 
@@ -116,13 +116,13 @@ impl Names {
         names
     }
 
-    /// Returns where this value was sent first; `None` if it was not.
+    /// Returns the place at which this value was first sent; `None` if it was not sent.
     pub fn origin(&self, value: &Value) -> Option<&str> {
         self.sent.get(&key(value)).map(String::as_str)
     }
 
-    /// Whether a client sent some text inside the value that is in no documented example (a hub may know those from the
-    /// document).
+    /// Whether the value contains a text that a client sent and that is not in a documented example, from which the hub
+    /// may know it.
     pub fn concerns(&self, value: &Value, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
         visit(value, "", "", &mut |inner, _, _| {
@@ -150,7 +150,7 @@ fn key(value: &Value) -> String {
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_unstable_by_key(|(name, _)| *name);
-            // `value` is quoted already: quoting it again would double its length with every level.
+            // `value` is already quoted; quoting it again would double its length at every level.
             let members: Vec<_> = members.into_iter().map(|(name, value)| format!("{name:?}:{}", key(value))).collect();
             format!("{{{}}}", members.join(","))
         }
@@ -158,7 +158,7 @@ fn key(value: &Value) -> String {
     }
 }
 
-/// Returns the texts in the documented examples of a pack.
+/// Returns all texts in the documented examples of a pack.
 pub fn examples(pack: &Pack) -> HashSet<String> {
     let mut texts = HashSet::new();
     for message in &pack.messages {
@@ -167,7 +167,8 @@ pub fn examples(pack: &Pack) -> HashSet<String> {
     texts
 }
 
-/// Calls `see` with every value inside, its pointer, and the name of its member (for an item, of the array's member).
+/// Calls `see` with every value inside, its pointer, and the name of its member; for an item, the name of the array's
+/// member.
 fn visit(value: &Value, place: &str, member: &str, see: &mut dyn FnMut(&Value, &str, &str)) {
     see(value, place, member);
     match value {
@@ -204,7 +205,7 @@ fn is_time(text: &str) -> bool {
         })
 }
 
-/// Whether a text is prose or a time, which hubs may word differently.
+/// Whether a text is prose or a time, which hubs may write differently.
 pub fn is_prose(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.contains(' ') || is_time(text))
 }

@@ -1,6 +1,6 @@
-//! The steps by which the oracles check a hub. They demand what the document demands and no more: where it names the
-//! answer to some input (`fuzz.answers` of shared.yaml), that answer must come; where it is silent, the hub must stay
-//! alive, serve other clients, send them nothing of it, and not become slower.
+//! The steps with which the oracles check a hub. They demand what the document demands and no more. If the document
+//! names the answer to an input (`fuzz.answers` of shared.yaml), that answer must come. If it does not, the hub must
+//! stay alive, serve other clients, send them no answer to the input, and not slow down.
 
 use serde_json::{Map, Value, json};
 
@@ -22,13 +22,13 @@ use crate::syntax::yaml;
 const BOUND: &str = "5s";
 /// How long the oracles wait for an answer that the document does not demand.
 const MOMENT: &str = "25ms";
-/// Messages of a case with the placement `repeated`.
+/// The number of messages of a case with the placement `repeated`.
 pub const ROUNDS: usize = 20;
-/// How much longer than before a request may take: a factor, and milliseconds on top. That is far more than a busy
-/// machine adds in all attempts of five seconds.
+/// How much longer than before a request may take: a factor, and additional milliseconds. A busy machine does not delay
+/// every attempt within five seconds by that much.
 pub(super) const SLOWER: (u32, u32) = (2, 250);
 
-/// Bytes from which on a text is long, so that a hub may refuse it.
+/// The size in bytes above which a hub may refuse a text as too long.
 const LONG: usize = 8 * 1024;
 
 // Names that a case binds.
@@ -38,27 +38,27 @@ const STATE_BEFORE: &str = "state_before";
 const STATE_AFTER: &str = "state_after";
 const OPEN: &str = "still_open";
 const MISSING: &str = "still_missing";
-/// The fence before and after the mutated messages, whose response times are compared.
+/// The fences before and after the mutated messages; the oracle compares their response times.
 const FENCE_BEFORE: &str = "fence_before";
 const FENCE_AFTER: &str = "fence_after";
 
-/// A mutated message, as far as oracles depend on it.
+/// The properties of a mutated message on which oracles depend.
 pub struct MutatedInput<'a> {
     pub message: &'a MessageType,
     pub input: Input<'a>,
     /// The payload, with its expressions.
     pub sent: Option<&'a Value>,
     pub sender: &'a str,
-    /// Bytes that are sent.
+    /// The number of bytes sent.
     pub size: usize,
-    /// Whether the input contains the identity of the observer client, so that the answer may, too.
+    /// Whether the input contains the identity of the observer client, so that the answer may also contain it.
     pub names_another: bool,
-    /// Whether the last frame of the input is missing, so that the next frame may be taken for the rest of it.
+    /// Whether the last frame of the input is missing, so that a hub may take the next frame as the rest of the input.
     pub is_unfinished: bool,
 }
 
 impl MutatedInput<'_> {
-    /// Whether the input is invalid, so that it must not change anything.
+    /// Whether the input is invalid and therefore must not change anything.
     fn is_wrong(&self) -> bool {
         matches!(self.input.class, Class::Invalid | Class::Unknown | Class::Malformed)
     }
@@ -68,7 +68,8 @@ impl MutatedInput<'_> {
         if matches!(self.input.class, Class::Valid | Class::Unusual) { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" }
     }
 
-    /// Whether the sender has sent random messages before, so that an answer may belong to these, or the hub may close.
+    /// Whether the sender sent random messages before, so that an answer may belong to one of them, or the hub may
+    /// close.
     fn is_in_walk(&self) -> bool {
         self.input.placement == Placement::Walk
     }
@@ -104,7 +105,7 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
     let repeated = mutated.input.placement == Placement::Repeated;
     let many = mutated.input.placement.is_of_many();
     let answer = answer(corpus, mutated);
-    // Only what no hub can take for a message must not disturb other clients, whether it is refused or not.
+    // Only input that no hub can take for a message must leave other clients undisturbed, whether it is refused or not.
     let harmless = matches!(mutated.input.class, Class::Malformed | Class::Broken);
     let undisturbed = harmless && mutated.input.placement == Placement::Outside;
     let refusals = if mutated.is_wrong() && !undisturbed && !rest.is_empty() { corpus.refusals() } else { &[] };
@@ -113,7 +114,7 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
         steps.push(any_answer(mutated.sender, refusals));
         refused = !refusals.is_empty();
     }
-    // Before the answer to the sender is checked, so that a hub that has died is reported as such, not as unanswering.
+    // Check this before the answer to the sender, so that a dead hub is reported as dead rather than as not answering.
     steps.extend(others_are_served(corpus));
     if repeated {
         steady(corpus, &mut steps);
@@ -134,7 +135,7 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
     if undisturbed {
         steps.extend(rest.into_iter().map(|next| as_check(next, "FUZZ-UNDISTURBED", Level::Must)));
     } else if refused {
-        // A refusal that the document does not name may have been meant for a part of it.
+        // If the document does not name the refusal, the hub may have refused only a part of the input.
         let level = if answer.is_some() { Level::Must } else { Level::Should };
         steps.extend(goes_on(rest, level));
     }
@@ -145,7 +146,7 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
         never(corpus, mutated, answer, mutated.sent, &mut steps);
     }
     if answer.is_some() {
-        // The request may have overtaken the mutated message, but its reply comes from a hub that has read both.
+        // The request may have overtaken the mutated message, but by now the hub has read both.
         steps.push(stays(OBSERVER, &[StepRule::new("FUZZ-SERVES-OLD", None)]));
     }
     let serves_new = StepRule::at_most("FUZZ-SERVES-NEW", serves_new);
@@ -157,7 +158,8 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
     steps
 }
 
-/// Returns a step of the rest of a scenario; if it has rules, `oracle` replaces them, at most at the level `most`.
+/// Returns a step of the rest of a scenario. If the step has rules, `oracle` replaces them, at a level of at most
+/// `most`.
 fn as_check(Next { mut step, demand }: Next, oracle: &str, most: Level) -> Value {
     if let Some(demand) = demand {
         step["rules"] = json!([StepRule::at_most(oracle, demand.min(most))]);
@@ -165,8 +167,8 @@ fn as_check(Next { mut step, demand }: Next, oracle: &str, most: Level) -> Value
     step
 }
 
-/// Returns the rest of the conversation after a refusal, with the valid message in place of the mutated one. It ends at
-/// a step that counts messages, since a hub may count the refused one.
+/// Returns the rest of the conversation after a refusal, with the valid message instead of the mutated one. Stops
+/// before a step that counts messages, since a hub may count the refused message.
 fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = Value> {
     let counts = |step: &Value| step.get("where").is_some_and(|pattern| expressions::any(pattern, &Expr::adds));
     let plain = rest.into_iter().take_while(move |next| next.step.get("if").is_none() && !counts(&next.step));
@@ -180,7 +182,7 @@ fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = Value> {
 /// Returns the answer that the document demands.
 fn answer<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> Option<&'a Answer> {
     let once = mutated.input.placement != Placement::Repeated;
-    // No document states a maximum length, so a hub may refuse any long text.
+    // Documents state no maximum length, so a hub may refuse any long text.
     corpus.answer(&mutated.input).filter(|_| once && mutated.size <= LONG)
 }
 
@@ -194,7 +196,7 @@ pub fn promised<'a>(corpus: &'a Corpus, mutated: &MutatedInput<'_>) -> (Option<&
 /// A member of the input that the answer must mention.
 struct Mentioned {
     pointer: String,
-    /// The name of the member in a round.
+    /// The name of the member within a round.
     name: String,
     value: Value,
 }
@@ -206,7 +208,7 @@ fn mentioned(answer: Option<&Answer>, mutated: &MutatedInput<'_>) -> Vec<Mention
     sent.into_iter().zip(names).map(one).collect()
 }
 
-/// Returns the loop that sends each message of `rounds` and checks its answer; all are answered like `first`.
+/// Returns the loop that sends each message of `rounds` and checks its answer. All demand the same answer as `first`.
 pub fn each(corpus: &Corpus, first: &MutatedInput<'_>, rounds: Vec<Value>) -> Value {
     let answer = answer(corpus, first);
     let sent = sent_in_rounds(answer, first);
@@ -217,9 +219,9 @@ pub fn each(corpus: &Corpus, first: &MutatedInput<'_>, rounds: Vec<Value>) -> Va
     json!({ "each": BATCH, "in": rounds, "do": kept(corpus, first, answer, &sent) })
 }
 
-/// Returns the steps of a batch on a shared connection; the next batch is sent when all answers have come.
+/// Returns the steps of a batch on a shared connection. The next batch is sent once all answers have come.
 fn kept(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent: &Value) -> Vec<Value> {
-    // A hub may close after many invalid messages; whether it may after one is checked by other placements.
+    // A hub may close after many invalid messages. Other placements check whether it may close after one.
     let close = json!({ "close": ["any", "drop"] });
     let expects = match answer {
         // An optional answer would cost a wait per message; other placements check it.
@@ -236,16 +238,17 @@ fn sends(sender: &str) -> Value {
     json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": MUTATED })
 }
 
-/// Returns the steps for a message on a connection of its own. Without a demanded answer, the observer client's request
-/// gives one the time to come (a pong may overtake it, and the next round closes the connection). With one, other
-/// clients are served after the loop: all rounds take less time than a hub may take for one request.
+/// Returns the steps for a message on a connection of its own. If no answer is demanded, the observer client's request
+/// gives an answer time to come: a pong may overtake the answer, and the next round closes the connection. If an answer
+/// is demanded, other clients are checked after the loop: all rounds together take less time than a hub may take for
+/// one request.
 fn anew(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent: &Value) -> Vec<Value> {
     let mut steps = vec![connects(first.sender), sends(first.sender)];
     match answer {
         Some(answer) if !answer.one_of.is_empty() => steps.extend(answered_anew(corpus, first, answer, sent)),
         answer => {
             steps.extend(others_are_served(corpus));
-            // With forbidden answers the pong alone is expected, so that it does not consume one of them.
+            // If some answers are forbidden, expect only the pong, so that this step does not consume one of them.
             let any = answer.is_none().then(|| json!({ "message": "any" }));
             steps.extend(before_a_pong(first.sender, any));
         }
@@ -254,14 +257,14 @@ fn anew(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent
     steps
 }
 
-/// Checks that the observer client is still connected, and served.
+/// Checks that the observer client is still connected and served.
 fn others_are_served(corpus: &Corpus) -> [Value; 2] {
     let rule = StepRule::new("FUZZ-SERVES-OLD", None);
     [serves(corpus, OBSERVER, &rule), stays(OBSERVER, &[rule])]
 }
 
-/// Checks that the demanded answer comes. If it does not, the observer client is checked first, so that a hub that has
-/// died is reported as such, not as unanswering.
+/// Checks that the demanded answer comes. If it does not, the observer client is checked first, so that a dead hub is
+/// reported as dead rather than as not answering.
 fn answered_anew(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, sent: &Value) -> [Value; 4] {
     let missing = [json!({ "close": ["any", "drop"], "as": MISSING }), json!({ "nothing": null, "as": MISSING })];
     let comes = one_of(corpus, mutated, answer, sent, missing);
@@ -358,8 +361,8 @@ fn answered(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, steps:
     true
 }
 
-/// Checks that a client that has sent invalid input is either served or disconnected, even where the document demands
-/// no answer.
+/// Checks that a client that has sent invalid input is either served or disconnected, even if the document demands no
+/// answer.
 fn is_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<[Value; 3]> {
     let alone = matches!(mutated.input.placement, Placement::Joined | Placement::Repeated);
     let may_ask = mutated.is_wrong()
@@ -386,7 +389,7 @@ fn is_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<[V
     ])
 }
 
-/// Checks that no answer came that the document rules out; `sent` is the payload that was sent.
+/// Checks that no answer came that the document forbids; `sent` is the payload that was sent.
 fn never(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, sent: Option<&Value>, steps: &mut Vec<Value>) {
     for (number, alternative) in answer.never.iter().enumerate() {
         let alternative = expected_answer::about(alternative, sent);
@@ -407,7 +410,7 @@ fn never(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, sent: Opt
     }
 }
 
-/// Checks that a request takes hardly longer than before.
+/// Checks that a request does not take much longer than before.
 fn steady(corpus: &Corpus, steps: &mut Vec<Value>) {
     let Some((fence, asked, got)) = corpus.timed_fence() else { return };
     let took = |name: &str| format!("(wire({name}.{got}).at - wire({name}.{asked}).at)");
@@ -428,7 +431,7 @@ fn joins(actor: &str, rule: &StepRule) -> Value {
     json!({ "retry": BOUND, "do": [{ format!("{actor} joins"): null }], "rules": [rule] })
 }
 
-/// Checks that an actor is served: the fence, or a WebSocket ping where the pack has none.
+/// Checks that an actor is served, with the fence, or with a WebSocket ping if the pack has no fence.
 pub(super) fn serves(corpus: &Corpus, actor: &str, rule: &StepRule) -> Value {
     let asks = match corpus.fence() {
         Some(scene) => vec![json!({ format!("{actor} plays"): scene })],
@@ -440,8 +443,8 @@ pub(super) fn serves(corpus: &Corpus, actor: &str, rule: &StepRule) -> Value {
     json!({ "retry": BOUND, "do": asks, "rules": [rule] })
 }
 
-/// Waits a moment for an answer to the sender, so that its schema is checked; a reply to another client does not show
-/// that it has come. A refusal is bound to a name.
+/// Waits a moment for an answer to the sender, so that its schema is checked: a reply to another client does not prove
+/// that the answer has come. Binds a refusal to a name.
 fn any_answer(sender: &str, refusals: &[Value]) -> Value {
     let mut alternatives = refusals.to_vec();
     alternatives.iter_mut().for_each(|refusal| refusal["as"] = json!(REFUSED));
@@ -453,7 +456,7 @@ fn any_answer(sender: &str, refusals: &[Value]) -> Value {
     })
 }
 
-/// Waits for an answer to the sender, but no longer than until a ping that follows its message is answered.
+/// Waits for an answer to the sender, at most until the hub answers a ping sent after the message.
 fn before_a_pong(sender: &str, awaited: Option<Value>) -> [Value; 2] {
     let ping = json!({ "frames": [{ "opcode": "ping", "data": "processed?" }] });
     let pong = json!({ "frame": "pong", "where": { "data": "processed?" } });
@@ -465,7 +468,7 @@ fn before_a_pong(sender: &str, awaited: Option<Value>) -> [Value; 2] {
     ]
 }
 
-/// Checks that the connection is still open: on a closed one, the fence would be skipped and not fail.
+/// Checks that the connection is still open. On a closed connection the fence would be skipped instead of failing.
 fn stays(actor: &str, rules: &[StepRule]) -> Value {
     json!({
         format!("{actor} expects one of"): [{ "close": ["any", "drop"], "fail": "its connection is gone" }, { "nothing": null }],
@@ -480,16 +483,16 @@ fn with_rules(corpus: &Corpus, oracle: &str, rules: &[StepRule]) -> Vec<StepRule
     std::iter::once(StepRule::at_most(oracle, level)).chain(rules.iter().cloned()).collect()
 }
 
-/// Whether the oracle has a lowered level.
+/// Whether the oracle's level is lowered.
 fn is_lowered(with_rules: &[StepRule]) -> bool {
     with_rules.first().is_some_and(|oracle| oracle.lowered.is_some())
 }
 
-/// A message, a pattern of its content, and the rule that it breaks if the observer client receives it.
+/// A message, a pattern for its content, and the rule that is broken if the observer client receives it.
 type Private = (String, Option<Value>, StepRule);
 
-/// Returns the messages that only the sender may receive: replies to this message, and refusals of such input. Where
-/// the hub may also send such a message unasked, receiving it is only a warning.
+/// Returns the messages that only the sender may receive: replies to this message, and refusals of such input. If the
+/// hub may also send such a message unasked, receiving it is only a warning.
 fn private(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: Option<&Answer>) -> Vec<Private> {
     let unasked = |name: &str| corpus.pack.message(name).is_some_and(|message| message.directions.unasked);
     let open = corpus.open();
@@ -512,7 +515,7 @@ fn private(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: Option<&Answer>)
     found
 }
 
-/// Returns the oracles as rules, so that they are reported like those of a document.
+/// Returns the oracles as rules, so that they are reported like the rules of a document.
 pub fn rules(sources: &mut Sources) -> Vec<Rule> {
     let file = sources.add("oracles.yaml", include_str!("oracles.yaml"));
     let mut diagnostics = Vec::new();

@@ -1,5 +1,5 @@
-//! A finding as a file: an ordinary scenario under a header with what was found, where, and how to replay it. It needs
-//! no other file, and contains no secret.
+//! A finding as a file: an ordinary scenario with a header that states what was found, where, and how to replay it. The
+//! file needs no other file and contains no secrets.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ pub struct Found<'a> {
     pub protocol: &'a str,
     /// The protocol's version.
     pub version: &'a str,
-    /// The check that failed: `FUZZ-REJECTS`, a rule of the document, `schema:MESSAGE`.
+    /// The check that failed: `FUZZ-REJECTS`, a rule of the document, or `schema:MESSAGE`.
     pub oracle: &'a str,
     /// The text of the rule; empty if there is none.
     pub demands: &'a str,
@@ -27,7 +27,7 @@ pub struct Found<'a> {
     pub seed: u64,
     /// The number of the case.
     pub case: u64,
-    /// Name of the hub in reports.
+    /// The name of the hub in reports.
     pub hub: &'a str,
     /// The command line that fuzzes this hub: `hubproof fuzz URL ...`, without options that select cases.
     pub command: &'a [String],
@@ -35,11 +35,11 @@ pub struct Found<'a> {
     pub attempts: usize,
 }
 
-/// Greatest length of a header line.
+/// The maximum length of a header line.
 const LINE: usize = 200;
 
-/// Returns the file name: `<protocol>-<oracle>-<message>-<mutation>.yaml`, in lower case. It is the same for the same
-/// finding in every run.
+/// Returns the file name: `<protocol>-<oracle>-<message>-<mutation>.yaml`, in lower case. The same finding has the same
+/// name in every run.
 pub fn file_name(protocol: &str, oracle: &str, message: &str, mutation: &str) -> String {
     let oracle = oracle.strip_prefix("FUZZ-").unwrap_or(oracle);
     let mut name = String::new();
@@ -53,8 +53,8 @@ pub fn file_name(protocol: &str, oracle: &str, message: &str, mutation: &str) ->
     name + ".yaml"
 }
 
-/// Returns the content of the file. `path` is used in the commands that replay it. Secrets known to `masker` are masked
-/// in header and scenario.
+/// Returns the content of the file. The commands that replay it name it by `path`. Secrets known to `masker` are masked
+/// in the header and the scenario.
 pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker: &Masker) -> String {
     let Found { protocol, version, oracle, message, mutation, seed, case, hub, attempts, .. } = found;
     let tool = env!("CARGO_PKG_VERSION");
@@ -87,7 +87,7 @@ pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker
     text
 }
 
-/// Returns the title: what holds once the defect is fixed.
+/// Returns the title, which states what holds once the defect is fixed.
 fn title(found: &Found<'_>) -> String {
     let what = format!("{} ({})", found.message, found.mutation);
     match found.demands.trim_end_matches('.') {
@@ -175,7 +175,7 @@ steps:
         assert_eq!(saved("nothing", "{}", "hunter2"), expected.replace("0.1.0", env!("CARGO_PKG_VERSION")));
     }
 
-    /// What a hub sends never ends the comment line, and secrets are masked.
+    /// No text from a hub can end a comment line, and secrets are masked.
     #[rstest]
     fn the_header_of_a_saved_finding_is_a_comment(
         #[values("a\nsteps: []", "a\r\nb", "a\u{85}b: c", "a\u{2028}- x", "hunter2", "\u{1b}[31m")] came: &str,

@@ -1,5 +1,5 @@
 //! The verdict on a replayed finding: still fails, fixed, or not reproducible. A hub may fail only sometimes, so a
-//! finding is played several times, and only equal results of all plays count.
+//! finding is played several times, and only a result that all plays share counts.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ pub enum Replayed {
 }
 
 impl Replayed {
-    /// Returns the result in words, for output.
+    /// Returns the name of the result for output.
     pub fn name(&self) -> &'static str {
         match self {
             Self::StillFails { .. } => "still fails",

@@ -1,5 +1,5 @@
-//! What can be cut from a scenario: steps, parts of steps, and parts of what is sent. Large cuts come first, and of
-//! each size at most a few dozen, whatever the length: the next round finds the rest.
+//! Finds cuts in a scenario: of steps, of parts of steps, and of parts of the sent input. Large cuts come first. There
+//! are at most a few dozen of each size, whatever the length; the next round finds the rest.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,10 +13,10 @@ use crate::fuzz::expressions;
 use crate::scenario::parse::verbs::Verb;
 use crate::syntax::matcher::escape;
 
-/// One part to leave out or to shorten.
+/// A part to leave out or to shorten.
 #[derive(Debug)]
 pub struct Cut {
-    /// JSON pointer into the scenario, to what is changed.
+    /// JSON pointer to the changed part of the scenario.
     pointer: String,
     change: Change,
 }
@@ -32,7 +32,7 @@ enum Change {
 }
 
 impl Cut {
-    /// Returns the scenario after the cut; `None` where the cut does not apply.
+    /// Returns the scenario after the cut; `None` if the cut does not apply.
     pub fn of(&self, scenario: &Map<String, Value>) -> Option<Map<String, Value>> {
         let mut root = Value::Object(scenario.clone());
         let place = root.pointer_mut(&self.pointer)?;
@@ -59,8 +59,9 @@ impl Cut {
     }
 }
 
-/// Returns ranges of neighbours to remove from `len` items, large ones first, and from the end, since later steps
-/// depend on earlier ones. Sizes that give more than `most` ranges are left out.
+/// Returns ranges of neighbouring items to remove from `len` items. Large ranges come first, and ranges at the end come
+/// before those at the start, since later steps depend on earlier ones. Sizes that give more than `most` ranges are
+/// left out.
 fn chunks(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let sizes = std::iter::successors(Some(len), |size| Some(size / 2)).take_while(|size| *size > 0);
     sizes.filter(move |size| len.div_ceil(*size) <= most).flat_map(move |size| {
@@ -71,19 +72,19 @@ fn chunks(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Most cuts of one size in an array.
+/// The most cuts of one size in an array.
 const ITEMS: usize = 64;
-/// Most cuts of one size in a text; after a few rounds that each remove an eighth, it is short.
+/// The most cuts of one size in a text. A few rounds that each remove an eighth make the text short.
 const LETTERS: usize = 8;
 
 // ---- steps
 
-/// Returns cuts that often succeed: without all other checks, and without everything but openings, mutated messages and
-/// the failed check.
+/// Returns cuts that often succeed: removing all other checks, and removing everything but openings, mutated messages
+/// and the failed check.
 pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
     let all = steps::top(scenario);
     let mutated: BTreeSet<usize> = steps::mutated(scenario, check).iter().map(|mutated| mutated.top).collect();
-    // One of several mutated messages may be enough.
+    // A single one of several mutated messages may be enough.
     let each = mutated.iter().rev().filter(|_| mutated.len() > 1).take(GUESSES).map(|index| BTreeSet::from([*index]));
     let mut cuts: Vec<Cut> =
         each.chain([mutated.clone()]).flat_map(|mutated| guess(scenario, check, &mutated)).collect();
@@ -91,7 +92,7 @@ pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
     cuts
 }
 
-/// Most mutated messages that are tried alone.
+/// The most mutated messages that are tried alone.
 const GUESSES: usize = 12;
 
 /// Keeps only the check, these steps, and the openings of the actors that take part in them.
@@ -186,7 +187,7 @@ fn some(pointer: &str, value: Option<&Value>, cuts: &mut Vec<Cut>) {
     cuts.extend(chunks(len, ITEMS).filter(|gone| gone.len() < len).map(|gone| items(pointer, gone)));
 }
 
-// ---- parts of what is sent
+// ---- parts of the sent input
 
 /// Returns cuts that shorten the texts of `sends raw` steps.
 pub fn texts(scenario: &Map<String, Value>) -> Vec<Cut> {
@@ -203,7 +204,7 @@ fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
     let mut texts = Vec::new();
     for place in steps::places(scenario) {
         let Some((_, at, what)) = place.act().filter(|(head, ..)| head.verb == Verb::SendsRaw) else { continue };
-        // The text of a loop is an expression, and its values stand in the loop's list.
+        // In a loop the text is an expression, and the loop's list contains its values.
         let text = what.get("text").and_then(Value::as_str).filter(|text| expressions::source(text).is_none());
         texts.extend(text.map(|text| (format!("{at}/text"), text)));
         for (frame, value) in what.get("frames").and_then(Value::as_array).into_iter().flatten().enumerate() {
@@ -255,7 +256,7 @@ fn letters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, 
 fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     let old = &text[range.clone()];
     if expressions::source(old).is_some() {
-        // A constant may do instead of a value that another step provides.
+        // A constant may be enough instead of a value that another step provides.
         let plain = ["\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""];
         return plain.into_iter().map(|new| (range.clone(), new.to_owned())).collect();
     }
@@ -269,7 +270,7 @@ fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     simple.into_iter().map(|new| (range.clone(), new.to_owned())).collect()
 }
 
-/// Removes levels of the deepest nesting in a text: half of them, a quarter, ... one.
+/// Removes levels of the deepest nesting in a text: half of them, a quarter of them, and so on down to one.
 fn flatter(text: &str, nodes: &[Node]) -> Vec<(Range<usize>, String)> {
     let mut heights = vec![1usize; nodes.len()];
     // Children follow their parents.
@@ -296,7 +297,8 @@ fn flatter(text: &str, nodes: &[Node]) -> Vec<(Range<usize>, String)> {
         .collect()
 }
 
-/// Levels at which the removal may begin: the message, its member, what is in it. Fewer levels are not flattened.
+/// The number of levels at which the removal may begin: the message, its members, their content. A text with fewer
+/// levels is not flattened.
 const TOPS: usize = 4;
 
 /// Reduces the count in `${repeat('x', 1048576)}`.

@@ -1,11 +1,11 @@
-//! Removes what no step refers to any more: actors, values of `let`, names bound by `as`.
+//! Removes actors, `let` values and names bound by `as` that no step refers to any more.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// Returns the scenario without what no step needs. A word counts as needed wherever it occurs in a step or a value, so
-/// too much may stay, but never too little.
+/// Returns the scenario without the names that no step needs. A word counts as needed wherever it occurs in a step or a
+/// value, so too much may stay, but never too little.
 pub fn tidied(mut scenario: Map<String, Value>) -> Map<String, Value> {
     loop {
         let mut words = BTreeMap::new();

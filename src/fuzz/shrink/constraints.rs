@@ -1,6 +1,6 @@
-//! Which candidates must not be played. An oracle's demand depends on what is sent: that certain invalid input is
-//! refused in a certain way. A smaller input may be valid, invalid in another way, or sent too early; then the document
-//! does not demand this answer, and a correct hub would seem to fail.
+//! Decides which candidates must not be played. An oracle's demand depends on the input, for example that certain
+//! invalid input is refused in a certain way. A smaller input may be valid, invalid in another way, or sent too early.
+//! Then the document does not demand this answer, and a correct hub would appear to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,20 +17,20 @@ use crate::protocol::Way;
 use crate::scenario::parse::verbs::Verb;
 use crate::scenario::template::placeholder;
 
-/// Oracles that hold whatever is sent.
+/// The oracles that hold for any input.
 const INDEPENDENT_OF_INPUT: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
 
 /// An expression without a known value.
 const UNKNOWN: &str = "${_}";
 
-/// What must stay the same of a finding while it shrinks.
+/// The properties of a finding that must not change while it shrinks.
 pub struct Constraints<'a> {
     corpus: &'a Corpus,
     /// When the mutated message is sent.
     placement: Placement,
     /// The sender's role.
     role: String,
-    /// Messages in openings.
+    /// The messages sent in openings.
     openings: BTreeSet<String>,
     kept: Option<Kept>,
 }
@@ -47,14 +47,15 @@ struct Kept {
 enum Input {
     /// A text that is JSON: its message, class, schema violations, whether a key is duplicate, and the demanded answer.
     Json { message: Option<String>, class: Class, wrong: BTreeSet<(String, String)>, twice: bool, answer: Value },
-    /// A text that is no JSON; whether some lenient parser may accept it.
+    /// A text that is not JSON, and whether a lenient parser may accept it.
     NoJson { perhaps: bool },
-    /// Frames, or anything else that is no text.
+    /// Frames, or anything else that is not text.
     Frames(Value),
 }
 
 impl<'a> Constraints<'a> {
-    /// `check` is the failed check as reports name it; `placement` is that of the case.
+    /// Returns the constraints of a finding. `check` is the failed check as reports name it; `placement` is the
+    /// placement of the case.
     pub fn of(corpus: &'a Corpus, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
         let mut openings = BTreeSet::new();
         for role in corpus.roles() {
@@ -75,7 +76,7 @@ impl<'a> Constraints<'a> {
         let Some(kept) = &self.kept else { return true };
         let Some(now) = self.read(candidate) else { return false };
         let mut before = kept.sent.iter();
-        // `cleanup` has removed names that no step uses any more.
+        // `cleanup` removes names that no step uses any more, so a name may be missing.
         let is = |(name, sent): &(Option<String>, Input), (of, old): &(Option<String>, Input)| {
             (name.is_none() || name == of) && sent.is_within(old)
         };
@@ -121,8 +122,8 @@ impl<'a> Constraints<'a> {
         Input::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
     }
 
-    /// Returns the value of a text as it is sent, and whether a key is duplicate; `None` for what is no JSON. An
-    /// expression stays one where its value is not known before the run.
+    /// Returns the value of a text as it is sent, and whether a key is duplicate; `None` if the text is not JSON. An
+    /// expression whose value is unknown before the run stays an expression.
     fn value(&self, text: &str) -> Option<(Value, bool)> {
         let mut filled = String::with_capacity(text.len());
         let nodes = json_text::nodes(text)?;
@@ -166,7 +167,7 @@ impl<'a> Constraints<'a> {
 }
 
 impl Input {
-    /// Whether this is the same input, with no violation that the old one lacks.
+    /// Whether this is the same input as the old one, without additional violations.
     fn is_within(&self, old: &Self) -> bool {
         match (self, old) {
             (
@@ -179,7 +180,7 @@ impl Input {
     }
 }
 
-/// Returns the role of the sender; an undeclared actor is named like its role.
+/// Returns the role of the sender. An undeclared actor has the name of its role.
 fn role(finding: &Map<String, Value>) -> String {
     let raw = steps::raw(finding);
     let actor = raw.last().and_then(|mutated| Some(mutated.act()?.0.actor.to_owned())).unwrap_or_default();
@@ -189,7 +190,7 @@ fn role(finding: &Map<String, Value>) -> String {
     role.unwrap_or(name).to_owned()
 }
 
-/// Whether a lenient parser may accept a text that is no JSON: with other quotes, commas or notations of numbers.
+/// Whether a lenient parser may accept a text that is not JSON: one with other quotes, commas or number notations.
 fn is_nearly_json(text: &str) -> bool {
     let text = text.trim();
     let whole = |open, close| text.starts_with(open) && text.ends_with(close);

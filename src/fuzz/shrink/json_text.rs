@@ -1,19 +1,19 @@
-//! Parses the text of a `sends raw` step: JSON in which `${...}` may stand for values and within texts. It keeps
-//! positions instead of values, so that huge numbers, invalid escapes and duplicate keys stay as they are; and it does
-//! not recurse, since a finding may be nested ten thousand levels deep.
+//! Parses the text of a `sends raw` step: JSON in which `${...}` may stand for a value or part of a text. The parser
+//! keeps positions instead of values, so that huge numbers, invalid escapes and duplicate keys stay as they are. It
+//! does not recurse, since a finding may be nested ten thousand levels deep.
 
 use std::ops::Range;
 
 use crate::scenario::template::placeholder;
 
-/// One value of a text, by its position.
+/// A value in a text, by its position.
 pub struct Node {
     pub range: Range<usize>,
     pub kind: Kind,
 }
 
 pub enum Kind {
-    /// An object with its members, each of which can be removed.
+    /// An object and its members, each of which can be removed.
     Object(Vec<Piece>),
     Array(Vec<Piece>),
     Text,
@@ -21,7 +21,7 @@ pub enum Kind {
     Other,
 }
 
-/// A member with its name, or an item: its position, and the index of its value.
+/// The position of an item, or of a member with its name, and the index of its value.
 pub struct Piece {
     pub range: Range<usize>,
     pub value: usize,
@@ -39,12 +39,12 @@ impl Node {
 /// A container that is not closed yet.
 struct Open {
     node: usize,
-    /// Where the current member or item of the container begins.
+    /// The position at which the current member or item of the container begins.
     begun: usize,
 }
 
-/// Returns all values of a text, the whole first, inner values after outer ones; `None` where the text is not
-/// structured like JSON.
+/// Returns all values of a text, beginning with the whole, and inner values after outer ones; `None` if the text does
+/// not have the structure of JSON.
 pub fn nodes(text: &str) -> Option<Vec<Node>> {
     let bytes = text.as_bytes();
     let mut nodes: Vec<Node> = Vec::new();
@@ -92,7 +92,7 @@ pub fn nodes(text: &str) -> Option<Vec<Node>> {
             open.push(Open { node: value, begun: at });
             continue;
         }
-        // A value ends here, and perhaps containers around it.
+        // A value ends here, and perhaps some containers around it.
         loop {
             let Some(Open { node, begun }) = open.last() else {
                 return (blanks(bytes, at) == bytes.len()).then_some(nodes);
@@ -180,8 +180,8 @@ pub fn atoms(text: &str) -> Vec<Range<usize>> {
     std::iter::successors(atom(text, 0), |last| atom(text, last.end)).collect()
 }
 
-/// Returns the range to remove from a text for some neighbouring pieces of a container: with the comma after them, or,
-/// at the end, the one before.
+/// Returns the range of a text to remove for neighbouring pieces of a container: including the comma after them or, at
+/// the end of the container, the comma before them.
 pub fn span(pieces: &[Piece], gone: Range<usize>) -> Option<Range<usize>> {
     let (first, last) = (pieces.get(gone.start)?, pieces.get(gone.end.checked_sub(1)?)?);
     let before = gone.start.checked_sub(1).and_then(|before| pieces.get(before));

@@ -1,13 +1,13 @@
-//! Shrinks a finding: finds the steps, and the parts of what is sent, that it needs to fail as it does. This module
-//! proposes candidates and takes their results; the caller plays them, on sockets, on a simulated connection or with a
-//! predicate of a test. The same results give the same candidates.
+//! Shrinks a finding: finds the steps, and the parts of the sent input, without which it would not fail as it does.
+//! This module proposes candidates and takes their results. The caller plays them: on sockets, on a simulated
+//! connection, or with a test's predicate. The same results lead to the same candidates.
 //!
 //! ```text
-//! steps        what a step is for
+//! steps        the role of each step
 //! json_text    parses a text with expressions
-//! candidates   what can be left out
-//! cleanup      removes what no step refers to any more
-//! constraints  which candidates must not be played, since their oracle would demand too much
+//! candidates   the parts that can be left out
+//! cleanup      removes names that no step uses any more
+//! constraints  rejects candidates whose oracle would demand too much
 //! ```
 
 mod candidates;
@@ -34,17 +34,17 @@ pub enum Answer {
     StillFails,
     /// The candidate passes, or fails in another way.
     Differs,
-    /// The candidate was not played: it is no valid scenario, or violates a constraint. That does not count as an
+    /// The candidate was not played: it is not a valid scenario, or violates a constraint. It does not count as an
     /// attempt.
     Unplayable,
 }
 
-/// Limits of shrinking one finding.
+/// Limits for shrinking one finding.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most candidates that are played.
+    /// The most candidates to play.
     pub attempts: usize,
-    /// Most candidates in all.
+    /// The most candidates in total, including those not played.
     pub candidates: usize,
 }
 
@@ -63,9 +63,9 @@ pub struct Shrink {
     cuts: Vec<Cut>,
     /// Index of the next cut.
     at: usize,
-    /// The candidate whose result is due.
+    /// The candidate that awaits its result.
     asked: Option<Map<String, Value>>,
-    /// Hashes of all candidates so far, so that none is proposed twice.
+    /// The hashes of all candidates so far, so that none is proposed twice.
     seen: HashSet<u64>,
     /// Whether a candidate has succeeded in the current round.
     improved: bool,
@@ -83,7 +83,8 @@ enum Stage {
 }
 
 impl Shrink {
-    /// `check` is the failed check as reports name it, without its number; the steps that make it are not changed.
+    /// Starts to shrink a finding. `check` is the failed check as reports name it, without its number; the steps that
+    /// make this check are not changed.
     pub fn new(finding: Map<String, Value>, check: &str, limits: Limits) -> Self {
         let cuts = candidates::guesses(&finding, check);
         Self {
@@ -101,8 +102,8 @@ impl Shrink {
         }
     }
 
-    /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes its
-    /// result to [`record`](Self::record); without one the candidate counts as unplayable.
+    /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes the
+    /// result to [`record`](Self::record); a candidate without a result counts as unplayable.
     #[expect(clippy::should_implement_trait, reason = "between two candidates, `record` is due")]
     pub fn next(&mut self) -> Option<Map<String, Value>> {
         self.asked = None;
@@ -134,12 +135,12 @@ impl Shrink {
             self.smallest = candidate;
             self.improved = true;
             self.cuts = cuts_of(self.stage, &self.smallest, &self.check);
-            // The same index now holds another cut. Skipped ones come again in the next round.
+            // The same index now refers to another cut. Skipped cuts come again in the next round.
             self.at -= 1;
         }
     }
 
-    /// Returns the smallest scenario so far that fails.
+    /// Returns the smallest failing scenario so far.
     pub fn smallest(&self) -> &Map<String, Value> {
         &self.smallest
     }
@@ -162,8 +163,8 @@ impl Shrink {
         self.at = 0;
     }
 
-    /// Whether the check is still made, and every actor connects before it acts; only what holds for the smallest
-    /// scenario so far is demanded.
+    /// Whether the candidate still makes the check, and every actor connects before it acts. Demands only what holds
+    /// for the smallest scenario so far.
     fn is_sound(&self, candidate: &Map<String, Value>) -> bool {
         let asks = |scenario| steps::top(scenario).iter().any(|step| steps::is_check(step, &self.check));
         (asks(candidate) || !asks(&self.smallest))

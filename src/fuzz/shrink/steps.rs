@@ -1,4 +1,4 @@
-//! The steps of a scenario, inner ones included, and what shrinking must know of them.
+//! The steps of a scenario, including inner steps, and what shrinking needs to know about them.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,12 @@ use crate::syntax::matcher::escape;
 pub struct Place<'a> {
     pub pointer: String,
     pub step: &'a Value,
-    /// Index of the top-level step that contains it.
+    /// The index of the top-level step that contains this step.
     pub top: usize,
 }
 
 impl<'a> Place<'a> {
-    /// Returns head and argument of the step, with the pointer to the argument.
+    /// Returns the head and the argument of the step, with the pointer to the argument.
     pub fn act(&self) -> Option<(Head<'a>, String, &'a Value)> {
         let (head, what) = head(self.step)?;
         let key = self.step.as_object()?.keys().next()?;
@@ -30,7 +30,7 @@ pub fn top(scenario: &Map<String, Value>) -> &[Value] {
     scenario.get("steps").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// Returns all steps except those within a step with rules: how an oracle checks is not changed.
+/// Returns all steps except those inside a step with rules, since shrinking does not change how an oracle checks.
 pub fn places(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
     let mut places: Vec<Place<'_>> = Vec::new();
     for (index, step) in top(scenario).iter().enumerate() {
@@ -53,7 +53,7 @@ pub fn raw(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
     raw
 }
 
-/// Returns the steps that send mutated input, as far as a check depends on it: those named in its `after`, or else all
+/// Returns the steps that send the mutated input on which a check depends: those named in its `after`, or else all
 /// `sends raw` steps.
 pub fn mutated<'a>(scenario: &'a Map<String, Value>, check: &str) -> Vec<Place<'a>> {
     let mut mutated = raw(scenario);
@@ -66,12 +66,12 @@ pub fn mutated<'a>(scenario: &'a Map<String, Value>, check: &str) -> Vec<Place<'
     mutated
 }
 
-/// Whether a step, or one within it, has rules.
+/// Whether a step, or a step inside it, has rules.
 pub fn has_rules(step: &Value) -> bool {
     step.get("rules").is_some() || within(step).any(has_rules)
 }
 
-/// Whether a step, or one within it, makes the check of this name, as reports have it.
+/// Whether a step, or a step inside it, makes the check with this name, as reports show it.
 pub fn is_check(step: &Value, check: &str) -> bool {
     let name = StepRule::read_all(step.get("rules")).into_iter().map(|rule| rule.id).collect::<Vec<_>>().join(",");
     (!name.is_empty() && name == check) || within(step).any(|inner| is_check(inner, check))
@@ -117,8 +117,8 @@ pub fn beyond_opening(scenario: &Map<String, Value>) -> usize {
     top(scenario).iter().filter(|step| !opens(step)).count()
 }
 
-/// Returns the control run: the scenario without its mutated input, in which the check has to pass. `None` if there is
-/// no such input.
+/// Returns the control run: the scenario without its mutated input, in which the check must pass. `None` if there is no
+/// mutated input.
 pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String, Value>> {
     let mutated: BTreeSet<usize> = mutated(scenario, check).iter().map(|place| place.top).collect();
     if mutated.is_empty() {
@@ -133,7 +133,8 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
         let known = |step: &Value, key| {
             step.get(key).and_then(Value::as_str).is_some_and(|name| names.iter().any(|known| known == name))
         };
-        // Steps that wait for an answer to the input only by `if`, without using it, are done unconditionally.
+        // A step that depends on an answer to the input only by its `if`, without using the answer, becomes
+        // unconditional.
         if known(step, "if") {
             let mut plain = step.clone();
             plain.as_object_mut().and_then(|members| members.shift_remove("if"));
@@ -143,7 +144,8 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
                 *step = plain;
             }
         }
-        // An answer to the input cannot come without it, and its step would end the conversation before the check.
+        // Without the input its answer cannot come, and the step that expects it would end the conversation before the
+        // check.
         let owed = !is_check(step, check) && (known(step, "after") || known(step, "if"));
         let goes = owed || mutated.contains(&(index - 1));
         if goes {

@@ -1,4 +1,5 @@
-//! Shrinking with a predicate instead of a hub: what a finding needs is known, so what must be left is known, too.
+//! Shrinking with a predicate instead of a hub. The predicate states what a finding needs, so the smallest result is
+//! known.
 
 use rstest::rstest;
 use serde_json::{Map, Value, json};
@@ -6,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Answer, Limits, Shrink, beyond_opening, control};
 use crate::scenario::writer;
 
-/// Shrinks a finding to the end; returns the smallest scenario, and how many candidates were played.
+/// Shrinks a finding as far as possible. Returns the smallest scenario, and how many candidates were played.
 fn shrunk(finding: &Value, fails: &dyn Fn(&Map<String, Value>) -> bool) -> (Value, usize) {
     let finding = finding.as_object().unwrap().clone();
     assert!(fails(&finding));
@@ -36,7 +37,7 @@ fn finding(text: &str) -> Value {
     })
 }
 
-/// Returns the text that the sender sends, if it does.
+/// Returns the text that the sender sends, if it sends any.
 fn sent(scenario: &Map<String, Value>) -> Option<&str> {
     let steps = scenario.get("steps")?.as_array()?;
     steps.iter().find_map(|step| step.get("sender sends raw")?.get("text")?.as_str())
@@ -66,7 +67,7 @@ steps:
     assert!(attempts < 20, "{attempts} attempts");
 }
 
-/// Each predicate needs one more property of the text, and only that may be left.
+/// Each predicate requires another property of the text, and only that property may remain.
 #[rstest]
 #[case::nothing(r#"{"a":{"b":[1,2,3]}}"#, |_: &str| true, "{}")]
 #[case::depth("[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]", |text: &str| text.matches('[').count() >= 5, "[[[[[]]]]]")]
@@ -109,7 +110,7 @@ fn numbers_of_actors_and_rounds_are_reduced_to_the_least_that_fail() {
     assert_eq!(each["do"].as_array().unwrap().len(), 1);
 }
 
-/// A loop over mutated input gets fewer rounds and shorter input; the steps of the oracle stay complete.
+/// A loop over mutated input shrinks to fewer rounds and shorter input, while the steps of the oracle stay complete.
 #[test]
 fn rounds_of_mutated_input_become_fewer() {
     let finding = json!({
