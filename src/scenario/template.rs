@@ -76,7 +76,7 @@ impl Template {
                 for (key, value) in entries {
                     if key.name.contains("${") {
                         diagnostics.push(
-                            Diagnostic::error(key.span, "a key cannot hold an expression")
+                            Diagnostic::error(key.span, "a key cannot contain an expression")
                                 .help("only values do; write the key out"),
                         );
                     }

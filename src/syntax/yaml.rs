@@ -524,7 +524,7 @@ fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
             "quote text that holds `: ` or ` #`"
         }
         _ if line.contains('\t') => "indent with spaces",
-        _ => "options begin in the column of the step's first letter; quote text that holds `: ` or ` #`",
+        _ => "align options with the first letter of the step; quote text that holds `: ` or ` #`",
     }
 }
 

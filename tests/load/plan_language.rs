@@ -64,7 +64,7 @@ fn role(body: &str) -> String {
 #[case(&role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
 #[case(&role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
 #[case(&role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "no name `groop` is in scope")]
-#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "the steps of a load plan name no actor")]
+#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "steps of a load plan cannot name an actor")]
 #[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "a load plan has no checks")]
 #[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "is not possible in this form under load")]
 #[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "is not possible in this form under load")]
@@ -98,7 +98,7 @@ fn a_mistake_in_a_plan_is_shown_with_its_place_and_advice() {
     6 |       - sends: self_fech
       |                ^^^^^^^^^
       |
-      = help: did you mean `self_fetch`? `hubproof packs show concierge` lists all 34
+      = help: did you mean `self_fetch`? `hubproof packs show concierge` lists all 34 messages
     ");
 }
 
