@@ -1,4 +1,4 @@
-//! The command that starts a hub, as words.
+//! The command that starts a hub, split into words.
 
 use crate::syntax::diagnostic::ValueError;
 

@@ -18,8 +18,8 @@ impl Reading<'_> {
         if !fine {
             self.wrong(
                 node,
-                &format!("`{text}` cannot name {of}"),
-                "write a letter, then letters, digits, `_` and `-`",
+                &format!("`{text}` is not a valid name for {of}"),
+                "start with a letter, then use letters, digits, `_` and `-`",
             );
         }
         fine.then(|| text.to_owned())
@@ -30,8 +30,8 @@ impl Reading<'_> {
         let fine = key.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !fine {
-            let error = Diagnostic::error(key.span, format!("`{}` cannot name {of}", key.name));
-            self.errors.push(error.help("write a letter, then letters, digits and `_`"));
+            let error = Diagnostic::error(key.span, format!("`{}` is not a valid name for {of}", key.name));
+            self.errors.push(error.help("start with a letter, then use letters, digits and `_`"));
         }
     }
 
