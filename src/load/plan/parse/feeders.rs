@@ -8,7 +8,7 @@ use crate::scenario::parse::journeys::Journeys;
 use crate::syntax::fields::{choice, table};
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// The most rows of one feeder, all of which are kept in memory.
+/// Maximum number of rows of one feeder. All rows are kept in memory.
 const MOST_ROWS: usize = 10_000_000;
 
 /// Reads `NAME: FILE`, or `NAME: { file: FILE, rows: in turn | at random }`.
@@ -59,7 +59,7 @@ fn csv(text: &str) -> Result<Rows, String> {
     some(columns, rows)
 }
 
-/// The members of the first line are the columns; every line must have them.
+/// Parses JSON lines. The members of the first line are the columns; every line must have them.
 fn json_lines(text: &str) -> Result<Rows, String> {
     let (mut columns, mut rows) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
