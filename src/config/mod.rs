@@ -170,8 +170,8 @@ impl Target {
         secret.chain(self.deviation_secrets.iter().cloned())
     }
 
-    /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them absolute
-    /// if the file will be in another folder. A setting that is null is left out.
+    /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them
+    /// absolute if the file will be in another folder. A setting that is null is left out.
     pub fn to_toml(&self) -> String {
         write::to_toml(self)
     }

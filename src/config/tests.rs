@@ -615,7 +615,7 @@ fn a_syntax_error_is_reported_once_per_line() {
     "#);
 }
 
-/// An error beside a secret shows the line without the secret.
+/// Checks that an error next to a secret shows the line without the secret.
 #[rstest]
 #[case("[secrets]\nkey = \"CANARY\"\n", &[])]
 #[case("secrets = { key = \"CANARY\", bad-name = \"x\" }", &[])]

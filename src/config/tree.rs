@@ -57,7 +57,7 @@ pub fn value(
     converter.node(value, 0)
 }
 
-/// Collects the spans of a secret's own text: not those of `{ env = "NAME" }` and `{ file = "path" }`.
+/// Collects the spans of the text of secrets, except names in `{ env = "NAME" }` and paths in `{ file = "path" }`.
 pub fn secret_leaves(node: &Node, spans: &mut Vec<Span>) {
     match &node.kind {
         Kind::Map(entries) => {

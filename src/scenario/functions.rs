@@ -227,8 +227,8 @@ fn epoch_ms(text: &str) -> Result<i64, Error> {
         .map_err(|_| bad(format!("`{text}` is not an ISO 8601 time")))
 }
 
-/// Returns the same time with year, month and day for a week date (2024-W03-1) or an ordinal date (2024-015), which jiff
-/// does not read; `None` for others.
+/// Returns the same time with year, month and day for a week date (2024-W03-1) or an ordinal date (2024-015), which
+/// jiff does not read; `None` for others.
 fn calendar_date(text: &str) -> Option<String> {
     let (date, time) = text.split_once('T')?;
     let date = date.replace('-', "");

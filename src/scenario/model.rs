@@ -146,14 +146,14 @@ pub struct RuleUse {
     pub id: String,
     pub level: Level,
     pub basis: Basis,
-    /// Whether the level of the check is below that of the rule itself: such a check does not prove the rule.
+    /// Whether the level of the check is lower than the level of the rule. Such a check does not prove the rule.
     pub lowered: bool,
 }
 
 /// A check of a scenario.
 #[derive(Debug)]
 pub struct Check {
-    /// The name of the check, unique within the scenario and stable: its rules, numbered where they repeat.
+    /// The name of the check, unique within the scenario and stable: its rules, with a number if they repeat.
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,

@@ -76,7 +76,7 @@ pub(super) fn target(
     }
 }
 
-/// Applies overrides to the file's tree. Returns those of settings, which override the settings of every instance.
+/// Applies overrides to the file's tree. Returns the overrides of settings, which apply to every instance.
 fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) -> Vec<Change> {
     let mut own_settings = Vec::new();
     for change in changes {

@@ -35,7 +35,8 @@ impl Reading<'_> {
         }
     }
 
-    /// Parses a command. A program with a `/` in its name is relative to the file's folder, one without is found in PATH.
+    /// Parses a command. A program with a `/` in its name is relative to the file's folder, one without is found in
+    /// PATH.
     pub(super) fn exec(&mut self, node: &Node) -> Option<Exec> {
         let text = text(Some(node), "`exec`", &mut self.errors)?;
         match Exec::parse(text) {

@@ -42,7 +42,7 @@ fn kind(file: &str, pointer: &str) -> Option<&'static str> {
     ENTRIES.iter().find(|(of, at, _)| *of == file && *at == pointer).map(|(.., kind)| *kind)
 }
 
-/// Returns the tree of the file `path` with its entries overridden by those of `over`.
+/// Returns the tree of the file `path` with its entries overridden by the entries of `over`.
 pub fn merged(path: &str, base: Option<Node>, over: &Node, stale: &Stale<'_>) -> Node {
     let base = base.unwrap_or(Node { span: over.span, kind: Kind::Map(Vec::new()) });
     let mut tree = entries(path, "", base, over, stale);

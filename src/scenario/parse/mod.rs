@@ -1,8 +1,8 @@
 //! Parses the tree of a scenario file into a program, and reports everything that is wrong before any socket opens.
 //!
-//! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they expect,
-//! [`actors`] the actors, [`names`] names and their scopes, [`rules`] the checks; [`shared`] parses shared.yaml, [`fuzz`]
-//! its part for the fuzzer, and [`journeys`] the same constructs in load plans.
+//! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they
+//! expect, [`actors`] the actors, [`names`] names and their scopes, [`rules`] the checks; [`shared`] parses
+//! shared.yaml, [`fuzz`] its part for the fuzzer, and [`journeys`] the same constructs in load plans.
 
 mod actors;
 mod expects;

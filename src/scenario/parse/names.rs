@@ -1,4 +1,4 @@
-//! Names: which are in scope where, what binds them, and what an expression may use.
+//! Names: their scopes, the keys that bind them, and the names that an expression may use.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Parses shared.yaml: settings and hooks once, and roles, scenes, reactions and `always` for each scenario that uses them.
+//! Parses shared.yaml: settings and hooks once, and roles, scenes, reactions and `always` for each scenario that uses
+//! them.
 
 use std::sync::Arc;
 

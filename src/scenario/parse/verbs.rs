@@ -132,7 +132,7 @@ impl Verb {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head<'a> {
     pub verb: Verb,
-    /// The actor's name; empty where it is left out, and for heads without an actor.
+    /// The actor's name; empty if it is left out, and for heads without an actor.
     pub actor: &'a str,
     /// Whether the head has no actor at all, such as `check`.
     pub word: bool,

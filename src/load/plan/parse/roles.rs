@@ -93,8 +93,9 @@ fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut J
         let place = node.text().and_then(|name| before.iter().position(|known| known == name));
         if place.is_none() {
             let known: Vec<&str> = before.iter().map(String::as_str).collect();
-            let help = suggest(node.text().unwrap_or_default(), known, "`after` takes a role defined before this one");
-            journeys.error(node.span, "there is no such role before this one", help);
+            let help =
+                suggest(node.text().unwrap_or_default(), known, "write the name of a role defined before this one");
+            journeys.error(node.span, "no role before this one has this name", help);
         }
         place
     });
