@@ -47,7 +47,7 @@ fn role(body: &str) -> String {
 #[case("title: t\nroles: { client: {} }", "the role `client` has no `population`")]
 #[case("title: t\nroles: { client: { population: 0 } }", "from 1 to")]
 #[case("title: t\nroles: { client: { population: 1, plays: clint } }", "has no role `clint`")]
-#[case("title: t\nroles: { client: { population: 1, after: client } }", "no such role before this one")]
+#[case("title: t\nroles: { client: { population: 1, after: client } }", "no role before this one has this name")]
 #[case("title: t\nfeeders: { f: nowhere.csv }\nroles: { client: { population: 1 } }", "failed to read nowhere.csv")]
 #[case(
     "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
