@@ -283,7 +283,7 @@ impl Selection {
                     protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
                 return Err(CliError::new(format!(
                     "there is no rule `{rule}`\n  help: {}",
-                    suggest(rule, known, "`hubproof packs show NAME --rules` lists them")
+                    suggest(rule, known, "`hubproof packs show NAME --rules` lists the rules")
                 )));
             }
         }

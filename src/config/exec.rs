@@ -1,10 +1,10 @@
-//! The command that starts a hub, as words.
+//! The command that starts a hub, split into words.
 
 use crate::syntax::diagnostic::ValueError;
 
-/// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes) but run without a shell:
-/// no variables, patterns or pipes. So signals reach the hub itself and its exit status is its own. For more, write
-/// `sh -c '...'`.
+/// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes) but run without a
+/// shell: no variables, patterns or pipes. So signals reach the hub itself and its exit status is its own. For more,
+/// write `sh -c '...'`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
     /// The command as it was written.

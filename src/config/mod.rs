@@ -43,7 +43,8 @@ pub struct Target {
     pub protocol: Option<String>,
     /// At least one; a scenario runs on the first that meets its needs.
     pub instances: Vec<Instance>,
-    /// Most connections open at a time, at least one. `None`: the protocol's limit, else [`DEFAULT_CONNECTIONS`].
+    /// Maximum number of connections open at a time, at least one. `None`: the protocol's limit, else
+    /// [`DEFAULT_CONNECTIONS`].
     pub connections: Option<usize>,
     /// How long to wait for an expected frame.
     pub patience: Duration,
@@ -53,12 +54,12 @@ pub struct Target {
     pub restartable: bool,
     /// Command that starts the hub of every instance without a command of its own.
     pub exec: Option<Exec>,
-    /// Hooks of every instance that does not define one of that name itself.
+    /// Hooks of every instance that does not define a hook of the same name.
     pub hooks: BTreeMap<String, HookSpec>,
     pub tls: TlsOptions,
-    /// How the hub departs from its document; they are checked together with its pack.
+    /// The declared departures of the hub from its document. They are checked together with its pack.
     pub deviations: Vec<Declared>,
-    /// The secrets in them.
+    /// The secrets in the deviations.
     pub deviation_secrets: Vec<String>,
 }
 
@@ -82,18 +83,18 @@ impl PartialEq for Declared {
     }
 }
 
-/// One address of the hub and how it is configured there.
+/// One address of the hub, and the configuration of the hub at that address.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instance {
     pub name: String,
     pub url: Endpoint,
-    /// Names that scenarios may list under `needs`, the target's included.
+    /// Names that scenarios may list under `needs`, including those of the whole target.
     pub provides: BTreeSet<String>,
-    /// Settings by name, as `hub.NAME` in scenarios; those of the whole target included.
+    /// Settings by name, `hub.NAME` in scenarios, including those of the whole target.
     pub settings: BTreeMap<String, Setting>,
     /// Command that starts the hub at this address.
     pub exec: Option<Exec>,
-    /// Hooks by name; those of the whole target included.
+    /// Hooks by name, including those of the whole target.
     pub hooks: BTreeMap<String, HookSpec>,
 }
 
@@ -132,7 +133,7 @@ pub fn parse(
     parse::target(sources, root, complete, overrides, environment, read, errors)
 }
 
-/// Makes a target of a bare URL: one instance, everything else at its default or from `overrides`.
+/// Makes a target from a bare URL, with one instance and everything else at its default or from `overrides`.
 ///
 /// # Errors
 ///
@@ -169,8 +170,8 @@ impl Target {
         secret.chain(self.deviation_secrets.iter().cloned())
     }
 
-    /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them absolute
-    /// if the file will be in another folder. A setting that is null is left out.
+    /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them
+    /// absolute if the file will be in another folder. A setting that is null is left out.
     pub fn to_toml(&self) -> String {
         write::to_toml(self)
     }

@@ -8,7 +8,7 @@ use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
-/// A path of the file has at most five parts; a path into a setting may have more.
+/// Maximum number of parts in a path. A path in the file has at most five; a path into a setting may have more.
 const MAX_PARTS: usize = 32;
 
 /// A parsed `KEY=VALUE`. Its `Debug` never shows the value.
@@ -24,9 +24,9 @@ impl std::fmt::Debug for Override {
     }
 }
 
-/// Reads `KEY=VALUE`. A plain name is a key of the file's top level where there is one (`patience`), else a setting;
-/// a dotted name is a path of the file (`settings.url`, `hooks.emit.http.url`, `instance.NAME.url`), and
-/// `secrets.NAME` is never printed. The value is TOML where it can be read as such, else text.
+/// Parses `KEY=VALUE`. A plain name is a top-level key of the file if there is one of that name (`patience`), otherwise
+/// a setting. A dotted name is a path in the file (`settings.url`, `hooks.emit.http.url`, `instance.NAME.url`). The
+/// value of `secrets.NAME` is never printed. The value is parsed as TOML if possible, otherwise it is text.
 ///
 /// # Errors
 ///
@@ -51,9 +51,9 @@ pub(super) struct Change {
 }
 
 impl Override {
-    /// Adds the override to the sources, a secret masked, so that diagnostics can point at it.
+    /// Adds the override to the sources, with secrets masked, so that diagnostics can point into it.
     ///
-    /// `any` is some file, for spans of which only the range is used.
+    /// `any` is an arbitrary file, for spans of which only the range is used.
     pub(super) fn change(
         &self,
         sources: &mut Sources,
@@ -104,8 +104,8 @@ impl Override {
     }
 }
 
-/// Whether the value is to be read as TOML. Dates, `nan` and numbers beyond 64 bits count as text; so does a secret,
-/// unless it is a table that names a variable or file.
+/// Whether to read the value as TOML. Dates, `nan` and numbers beyond 64 bits count as text; so does a secret, unless
+/// it is a table that names a variable or file.
 fn fits(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
     match value.get_ref() {
         DeValue::Datetime(_) => false,

@@ -14,7 +14,7 @@ use crate::syntax::yaml::{Kind, Node, Text};
 /// The variables of an expression.
 pub const NAMES: [&str; 3] = ["args", "message", "hub"];
 
-/// The function that hooks can call. The others are about a conversation, or are filters, too.
+/// The only function that hooks can call. The others need a conversation, or are also filters.
 const JSON: &str = "json";
 
 /// A template that cannot be filled.
@@ -29,7 +29,7 @@ pub fn check(node: &Node) -> Vec<Diagnostic> {
         for dotted in &expression.uses {
             let root = dotted.split('.').next().unwrap_or(dotted);
             if !NAMES.contains(&root) && root != JSON && !BUILTIN.contains(&root) {
-                let help = suggest(root, NAMES, "a hook sees args, message and hub (the settings)");
+                let help = suggest(root, NAMES, "a hook can use args, message and hub (the settings)");
                 let error = Diagnostic::error(expression.place(dotted, 0), format!("`{root}` is not known here"));
                 errors.push(error.help(help));
             }

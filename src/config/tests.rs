@@ -56,7 +56,7 @@ fn read(path: &str) -> io::Result<String> {
     }
 }
 
-/// Parses a file `etc/hub.toml`; errors as they are printed.
+/// Parses a file `etc/hub.toml`. Errors are returned as they are printed.
 fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
     let mut sources = Sources::default();
     let file = sources.add("etc/hub.toml", text);
@@ -321,13 +321,13 @@ command = []
 command = "ls"
 "#;
     insta::assert_snapshot!(parsed(text, &["tls.insecure=soon", "limits.a=1", "instance.hihg.url=x", "instance.low=x"]).expect_err("much"), @r#"
-    error: `con cierge` cannot name a protocol
+    error: `con cierge` is not a valid name for a protocol
      --> etc/hub.toml:2:12
       |
     2 | protocol = "con cierge"
       |            ^^^^^^^^^^^^
       |
-      = help: write a letter, then letters, digits, `_` and `-`
+      = help: start with a letter, then use letters, digits, `_` and `-`
 
     error: a target has no key `ulr`
      --> etc/hub.toml:3:1
@@ -377,13 +377,13 @@ command = "ls"
       |
       = help: write `provides = ["tls"]`
 
-    error: `identify-timeout` cannot name a setting
+    error: `identify-timeout` is not a valid name for a setting
       --> etc/hub.toml:10:1
        |
     10 | "identify-timeout" = "5s"
        | ^^^^^^^^^^^^^^^^^^
        |
-       = help: write a letter, then letters, digits and `_`
+       = help: start with a letter, then use letters, digits and `_`
 
     error: JSON has no dates
       --> etc/hub.toml:11:9
@@ -401,13 +401,13 @@ command = "ls"
        |
        = help: put it in quotes, or write { env = "NAME" } or { file = "path" }
 
-    error: the environment has no variable `NO_SUCH`
+    error: the environment variable `NO_SUCH` is not set
       --> etc/hub.toml:14:19
        |
     14 | nowhere = { env = "NO_SUCH" }
        |                   ^^^^^^^^^
        |
-       = help: set it, as in: export NO_SUCH=...
+       = help: set it: export NO_SUCH=...
 
     error: `etc/gone.txt` cannot be read: no such file
       --> etc/hub.toml:15:19
@@ -415,7 +415,7 @@ command = "ls"
     15 | unread = { file = "gone.txt" }
        |                   ^^^^^^^^^^
        |
-       = help: a path is taken from the folder of the target file
+       = help: paths are relative to the folder of the target file
 
     error: the secret `both` has `env` and `file`, but takes one of them
       --> etc/hub.toml:16:30
@@ -447,7 +447,7 @@ command = "ls"
     20 | [[instance]]
        | ^^^^^^^^^^^^
        |
-       = help: reports name the instance: name = "with-secret"
+       = help: name the instance for reports: name = "with-secret"
 
     error: `http://127.0.0.1` is not a WebSocket address
       --> etc/hub.toml:21:7
@@ -463,7 +463,7 @@ command = "ls"
     22 | [[instance]]
        | ^^^^^^^^^^^^
        |
-       = help: give the instance a URL, or the target one for all instances without
+       = help: write a `url` for this instance, or one at the top level for all instances without their own
 
     error: there are two instances named `low`
       --> etc/hub.toml:25:8
@@ -471,7 +471,7 @@ command = "ls"
     25 | name = "low"
        |        ^^^^^
        |
-       = help: give each a name of its own
+       = help: give each instance its own name
 
     error: `99999` is not a port
       --> etc/hub.toml:26:7
@@ -495,7 +495,7 @@ command = "ls"
     28 | http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
        |                                             ^^^
        |
-       = help: did you mean `args`? a hook sees args, message and hub (the settings)
+       = help: did you mean `args`? a hook can use args, message and hub (the settings)
 
     error: `${` has no closing `}`
       --> etc/hub.toml:28:62
@@ -551,9 +551,9 @@ command = "ls"
     1 | limits.a=1
       | ^^^^^^
       |
-      = help: a part of a setting is written settings.limits.a=VALUE
+      = help: to set a part of a setting, write settings.limits.a=VALUE
 
-    error: one key of one instance can be set, not an instance
+    error: an override sets one key of an instance, not the whole instance
      --> --set:1:1
       |
     1 | instance.low=x
@@ -589,7 +589,7 @@ fn a_syntax_error_is_reported_once_per_line() {
     1 | url = ws://127.0.0.1:4000
       |       ^^^^^^^^^^^^^^^^^^^
       |
-      = help: text needs quotes, a time with its unit too: patience = "5s"
+      = help: put all text in quotes, including times: patience = "5s"
 
     error: this is not TOML: string values must be quoted, expected literal string
      --> etc/hub.toml:2:12
@@ -597,7 +597,7 @@ fn a_syntax_error_is_reported_once_per_line() {
     2 | patience = 5s
       |            ^^
       |
-      = help: text needs quotes, a time with its unit too: patience = "5s"
+      = help: put all text in quotes, including times: patience = "5s"
 
     error: a target has no key `conections`
      --> etc/hub.toml:3:1
@@ -615,7 +615,7 @@ fn a_syntax_error_is_reported_once_per_line() {
     "#);
 }
 
-/// An error beside a secret shows the line without the secret.
+/// Checks that an error next to a secret shows the line without the secret.
 #[rstest]
 #[case("[secrets]\nkey = \"CANARY\"\n", &[])]
 #[case("secrets = { key = \"CANARY\", bad-name = \"x\" }", &[])]
@@ -658,7 +658,7 @@ fn debug_output_of_a_target_shows_no_secret() {
 )]
 fn what_is_written_is_read_back(#[case] text: &str) {
     let mut target = parsed(text, &[]).expect("a target");
-    // Relative to the folder of the first file; a file elsewhere needs them absolute.
+    // Paths are relative to the folder of the first file; a file elsewhere needs them absolute.
     target.tls.ca = target.tls.ca.map(|ca| PathBuf::from("/").join(ca));
     target.exec = target.exec.map(|exec| exec.at("/etc/./hub"));
     let of_instances = target.instances.iter_mut().flat_map(|instance| instance.hooks.values_mut());
@@ -671,7 +671,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
     assert_eq!(parsed(&written, &[]), Ok(target), "{written}");
 }
 
-/// Texts on which the published schema and the parser must agree.
+/// Checks that the published schema and the parser agree on these texts.
 #[rstest]
 #[case(FULL, true)]
 #[case("", false)]

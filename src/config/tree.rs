@@ -1,4 +1,5 @@
-//! Parses TOML into the tree of [`crate::syntax::yaml`], so that readers and diagnostics serve both; secrets are masked.
+//! Parses TOML into the tree of [`crate::syntax::yaml`], so that parsers and diagnostics work for both, and masks
+//! secrets.
 
 use serde_json::Number;
 use toml::Spanned;
@@ -8,10 +9,10 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
-/// Deepest nesting that is read; a target needs five.
+/// Maximum depth of nesting; a target needs five levels.
 const MAX_DEPTH: usize = 64;
 
-/// Parses as much of a file as is valid; the flag is whether that was all of it. Adds errors to `errors`.
+/// Parses as much of a file as is valid. The flag says whether that was all of it. Adds errors to `errors`.
 ///
 /// For a file with secrets, a copy with the secrets masked is added to `sources`, and all spans point into the copy, so
 /// that no diagnostic shows one.
@@ -20,7 +21,7 @@ pub fn parse(sources: &mut Sources, file: FileId, errors: &mut Vec<Diagnostic>) 
     let path = sources.file(file).path.clone();
     let (table, syntax) = DeTable::parse_recoverable(&text);
     let root = Spanned::new(0..text.len(), DeValue::Table(table.into_inner()));
-    // Its errors are reported by the second pass below, with the final spans.
+    // The second pass below reports the errors, with the final spans.
     let unhidden = value(file, 0, &text, &root, &mut Vec::new());
     let mut shown = hide(&text, &secret_spans(&unhidden));
     if !syntax.is_empty() {
@@ -56,7 +57,7 @@ pub fn value(
     converter.node(value, 0)
 }
 
-/// Collects the spans of a secret's own text: not those of `{ env = "NAME" }` and `{ file = "path" }`.
+/// Collects the spans of the text of secrets, except names in `{ env = "NAME" }` and paths in `{ file = "path" }`.
 pub fn secret_leaves(node: &Node, spans: &mut Vec<Span>) {
     match &node.kind {
         Kind::Map(entries) => {
@@ -98,7 +99,7 @@ fn secret_spans(root: &Node) -> Vec<Span> {
     spans
 }
 
-/// Masks, in a file that is not valid TOML, the text right of each `=` that may be a secret's.
+/// Masks the text after each `=` that may be a secret, in a file that is not valid TOML.
 fn hide_by_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut among_secrets = false;
@@ -126,7 +127,7 @@ fn advice(text: &str, at: usize) -> Option<String> {
     let line = text[start..].lines().next()?;
     let value = line.split_once('=')?.1.trim();
     let bare = value.chars().next()?.is_ascii_alphanumeric() && !value.contains(['"', '\'']);
-    bare.then(|| "text needs quotes, a time with its unit too: patience = \"5s\"".to_owned())
+    bare.then(|| "put all text in quotes, including times: patience = \"5s\"".to_owned())
 }
 
 struct Converter<'a> {
@@ -145,7 +146,8 @@ impl Converter<'_> {
     fn node(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Node {
         let span = self.span(value.span());
         if depth > MAX_DEPTH {
-            self.errors.push(Diagnostic::error(span, "nested too deeply").help(format!("at most {MAX_DEPTH} levels")));
+            self.errors
+                .push(Diagnostic::error(span, "nested too deeply").help(format!("use at most {MAX_DEPTH} levels")));
             return Node { span, kind: Kind::Null };
         }
         let kind = match value.get_ref() {
@@ -154,7 +156,7 @@ impl Converter<'_> {
             DeValue::Integer(n) => self.number(span, integer(n.as_str(), n.radix()), "this number is too large"),
             DeValue::Float(n) => {
                 let float = n.as_str().parse().ok().and_then(Number::from_f64);
-                self.number(span, float, "JSON has no such number")
+                self.number(span, float, "JSON cannot express this number")
             }
             DeValue::Datetime(_) => {
                 let error = Diagnostic::error(span, "JSON has no dates").help("write it as text, in quotes");

@@ -36,7 +36,7 @@ pub(super) fn to_toml(target: &Target) -> String {
     }
 }
 
-/// Returns the table of an instance, without hooks that are equal to those `of_all` instances.
+/// Returns the table of an instance, without hooks that equal the hook of the same name `of_all` instances.
 fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Value {
     let settings = |secret: bool| -> Value {
         let chosen = instance.settings.iter().filter(|(_, setting)| setting.secret == secret);

@@ -33,7 +33,7 @@ impl Conversation {
                 for first in firsts {
                     for second in &wires {
                         if first.connection != second.connection && slack.is_none() {
-                            return Err(Failure::mistake("an order over several connections needs `slack`"));
+                            return Err(Failure::mistake("an order across several connections needs `slack`"));
                         }
                         if !self.before(step, first, second, slack) {
                             return Ok(out_of_order(earlier, first, name, second));

@@ -160,13 +160,13 @@ impl Conversation {
                 Err(Failure::undecided(what, None))
             }
             (None, Some(violation)) => Err(Failure::mistake(format!(
-                "`{name}` as it would be sent breaks its schema at {}: expected {}, found {}; add `breaks: REASON` if that is intended",
+                "this `{name}` breaks its schema at {}: expected {}, found {}; add `breaks: REASON` if that is intended",
                 violation.place(),
                 violation.expected,
                 violation.found
             ))),
             (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.program.is_server(id)) => {
-                Err(Failure::mistake(format!("`{name}` as it would be sent is valid, so `breaks` is wrong; remove it")))
+                Err(Failure::mistake(format!("this `{name}` is valid, so `breaks` is wrong; remove it")))
             }
             _ => Ok(Composed { name, value, wire }),
         }
@@ -178,7 +178,7 @@ impl Conversation {
         let from_hub = super::checks::from_hub(template, &names);
         let connection = self.actors[id].connection.unwrap_or_default();
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
-            return Err(Failure::mistake("`sends raw` takes one of text, binary, frames, bytes"));
+            return Err(Failure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes"));
         };
         let server = self.program.is_server(id);
         let mut shown = String::new();
@@ -204,7 +204,7 @@ impl Conversation {
                 self.out.push(Output::SendBytes { connection, bytes });
                 return Ok(None);
             }
-            _ => return Err(Failure::mistake("`sends raw` takes one of text, binary, frames, bytes")),
+            _ => return Err(Failure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes")),
         };
         if server && kind != "frames" {
             frames = frames.into_iter().map(Frame::unmasked).collect();

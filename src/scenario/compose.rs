@@ -1,4 +1,5 @@
-//! Builds messages: the documented example, changed. Under a name a value is merged, under a pointer it replaces.
+//! Builds messages by changing the documented example. A value under a name is merged, a value under a pointer
+//! replaces.
 
 use serde_json::{Map, Value};
 
@@ -26,7 +27,7 @@ pub fn merge(target: &mut Value, overrides: &Value) {
     }
 }
 
-/// Puts a value at a JSON pointer, making objects on the way.
+/// Puts a value at a JSON pointer, creating objects on the way.
 pub fn put(target: &mut Value, pointer: &str, value: Value) {
     let mut place = target;
     for token in pointer.split('/').skip(1) {
@@ -54,7 +55,7 @@ pub fn put(target: &mut Value, pointer: &str, value: Value) {
     *place = value;
 }
 
-/// Removes members.
+/// Removes the members at these pointers.
 pub fn remove(target: &mut Value, pointers: &[String]) {
     for pointer in pointers {
         let Some((parent, name)) = pointer.rsplit_once('/') else { continue };

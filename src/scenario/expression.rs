@@ -1,5 +1,5 @@
-//! What an expression says, by its syntax tree: the names that it uses, the functions that it calls, and where each word
-//! stands. Nothing else looks into the source of an expression.
+//! The words of an expression, from its syntax tree: the names that it uses, the functions that it calls, and the range
+//! of each in the source. No other module looks into the source of an expression.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct Name {
     pub dotted: String,
-    /// Where each piece of the name stands.
+    /// The range of each piece of the name in the source.
     pub pieces: Vec<Range<usize>>,
     /// Whether the expression only tests if the name is defined.
     tested: bool,
@@ -30,13 +30,13 @@ pub struct Call {
 }
 
 impl Call {
-    /// Returns the argument of this name; the inner `None` where its value is not constant.
+    /// Returns the argument of this name. The inner value is `None` if it is not constant.
     pub fn named(&self, name: &str) -> Option<Option<&Value>> {
         let found = self.arguments.iter().find(|(given, _)| given.as_deref() == Some(name));
         found.map(|(_, value)| value.as_ref())
     }
 
-    /// Returns the values of arguments without a name, if those are all, and constant.
+    /// Returns the values of the arguments, if all of them are constant and given without a name.
     pub fn constants(&self) -> Option<Vec<&Value>> {
         let value = |(name, value): &'_ (Option<String>, Option<Value>)| name.is_none().then_some(value.is_some());
         let all = !self.unpacks && self.arguments.iter().all(|argument| value(argument) == Some(true));
@@ -44,19 +44,19 @@ impl Call {
     }
 }
 
-/// A step from a value into it.
+/// One step of a path into a value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Segment {
     Member(String),
     Index(usize),
 }
 
-/// What the tree of an expression consists of.
+/// The form of an expression as a whole.
 #[derive(Debug)]
 pub enum Form {
-    /// A name and the way from its value: `a.b[0]['c']`.
+    /// A name and the path into its value: `a.b[0]['c']`.
     Path(String, Vec<Segment>),
-    /// A function is called, and nothing else is done.
+    /// Only a call of a function.
     Call,
     Other,
 }
@@ -75,7 +75,7 @@ pub struct Words {
     tests: Vec<Range<usize>>,
 }
 
-/// Most bytes of an expression: the engine's parser needs stack for each operator.
+/// Maximum length of an expression in bytes: the engine's parser needs stack for each operator.
 pub const LONGEST: usize = 4096;
 
 impl Words {
@@ -101,7 +101,7 @@ impl Words {
         self.names.iter().map(|name| name.dotted.as_str()).collect()
     }
 
-    /// Whether the expression tests if a name is defined, so that it need not be.
+    /// Whether the expression tests if a name is defined, so that it may be undefined.
     pub fn tests(&self, dotted: &str) -> bool {
         self.names.iter().any(|name| name.tested && name.dotted == dotted)
     }
@@ -115,7 +115,7 @@ impl Words {
         self.calls.iter().any(|call| call.function == function)
     }
 
-    /// Returns the first filter or test that the engine does not have: where, which of the two, and those that exist.
+    /// Returns the first filter or test that the engine does not have: its range, its kind, and the names that exist.
     pub fn unknown(
         &self,
         source: &str,
@@ -215,7 +215,7 @@ fn constant(tree: &Tree<'_>) -> Option<Value> {
     serde_json::to_value(tree.as_const()?).ok()
 }
 
-/// Returns the name that the tree consists of.
+/// Returns the name, if the tree is nothing else.
 fn name(source: &str, tree: &Tree<'_>) -> Option<Name> {
     let mut pieces = Vec::new();
     let mut inner = tree;
@@ -237,7 +237,7 @@ fn name(source: &str, tree: &Tree<'_>) -> Option<Name> {
     Some(Name { dotted: pieces.join("."), pieces: places, tested: false })
 }
 
-/// Returns the name with which a path begins, and the way from its value.
+/// Returns the name at the start of a path, and the segments after it.
 fn path(tree: &Tree<'_>) -> Option<(String, Vec<Segment>)> {
     let mut segments = Vec::new();
     let mut inner = tree;
@@ -264,7 +264,7 @@ fn path(tree: &Tree<'_>) -> Option<(String, Vec<Segment>)> {
     }
 }
 
-/// Returns where a word that the parser has cut out of the source stands in it.
+/// Returns the range in the source of a word that the parser has cut out of it.
 fn range(source: &str, word: &str) -> Range<usize> {
     let start = (word.as_ptr() as usize).wrapping_sub(source.as_ptr() as usize);
     let found = start..start.wrapping_add(word.len());

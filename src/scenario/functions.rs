@@ -1,5 +1,5 @@
-//! The functions that `${...}` may call. All are pure but for the [`World`] in their context: no clock, no random source,
-//! so that a conversation can be replayed exactly.
+//! The functions that `${...}` may call. Apart from the [`World`] in their context they are pure: they use no clock and
+//! no source of randomness, so that a conversation can be replayed exactly.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -21,15 +21,15 @@ pub struct World {
     /// Distinguishes this run, scenario and repetition from all others; letters and digits.
     pub stamp: String,
     calls: AtomicU64,
-    /// The places of the ready tokens that `next_user()` has given.
+    /// The ready tokens that `next_user()` has handed out, by position.
     users: Mutex<Users>,
     /// Unix time in milliseconds, moved by the interpreter.
     now_ms: AtomicI64,
-    /// What `frames(name)` returns, while `always` is evaluated.
+    /// The source of `frames(name)` while `always` is evaluated.
     frames: Mutex<Option<Frames>>,
 }
 
-/// Which ready tokens are taken.
+/// The positions of the ready tokens that are taken.
 #[derive(Default)]
 struct Users {
     actor: Option<usize>,
@@ -38,7 +38,7 @@ struct Users {
 }
 
 impl Users {
-    /// Returns the place of the token of the current actor, or of one more user.
+    /// Returns the position of the current actor's token, or of the next free one.
     fn place(&mut self) -> usize {
         let known = self.actor.and_then(|actor| self.by_actor.get(&actor)).copied();
         known.unwrap_or_else(|| {
@@ -50,7 +50,7 @@ impl Users {
     }
 }
 
-/// Returns the frames of a connection that are the message of this name.
+/// A function that returns the frames of a connection that carry the message of a given name.
 pub type Frames = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
 
 impl std::fmt::Debug for World {
@@ -73,7 +73,7 @@ impl World {
         *self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(frames);
     }
 
-    /// Sets whose values are evaluated from now on: an actor's, who keeps its user when it joins again, or others.
+    /// Sets the actor for which values are evaluated from now on, if any. An actor keeps its user when it joins again.
     pub fn set_actor(&self, actor: Option<usize>) {
         self.users().actor = actor;
     }
@@ -103,7 +103,7 @@ impl Object for World {}
 /// The name of the world in a context; scenarios cannot use it.
 pub const WORLD: &str = "__world";
 
-/// Longest text that a function makes, in bytes: more than every documented limit.
+/// Maximum length in bytes of a text that a function makes: more than every documented limit.
 const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
@@ -129,13 +129,13 @@ pub const NAMES: [&str; 19] = [
     "due_ns",
 ];
 
-/// The function that names a user: a new one, or the next of those for which the target has tokens.
+/// The function that names a user: a new one, or the next one for which the target has a token.
 pub const NEXT_USER: &str = "next_user";
 
-/// Functions whose value may differ each time, with the same arguments.
+/// Functions that may return a different value each time for the same arguments.
 pub const VARYING: [&str; 8] = ["unique", NEXT_USER, "uuid", "now_ms", "now_s", "now_iso", "due_ns", "frames"];
 
-/// Whether a call needs the settings of [`CREDENTIALS`]: `jwt()` does not where it is given a key, or signs nothing.
+/// Whether a call needs the settings in [`CREDENTIALS`]. `jwt()` does not if it is given a key or does not sign.
 pub fn uses_credentials(call: &Call) -> bool {
     let is_unsigned = || call.named("alg").is_some_and(|value| value.is_some_and(|value| value == "none"));
     call.function == NEXT_USER || call.function == "jwt" && call.named("key").is_none() && !is_unsigned()
@@ -143,9 +143,9 @@ pub fn uses_credentials(call: &Call) -> bool {
 
 /// The settings that `jwt()` and `next_user()` use.
 pub const CREDENTIALS: [&str; 3] = [JWT_SECRET, TOKENS, "user_claim"];
-/// The setting that is the key of tokens.
+/// The setting with the key that signs tokens.
 pub const JWT_SECRET: &str = "jwt_secret";
-/// The setting with ready tokens by user, where there is no key.
+/// The setting with ready tokens by user, for targets without a key.
 pub const TOKENS: &str = "tokens";
 
 fn bad(message: impl Into<String>) -> Error {
@@ -156,7 +156,7 @@ fn world(state: &State<'_, '_>) -> Result<Arc<World>, Error> {
     state
         .lookup(WORLD)
         .and_then(|value| value.downcast_object::<World>())
-        .ok_or_else(|| bad("this function is not available in this place"))
+        .ok_or_else(|| bad("this function is not available here"))
 }
 
 /// Returns the environment in which all expressions are compiled.
@@ -203,7 +203,7 @@ pub fn environment() -> Environment<'static> {
         frames(name).ok_or_else(|| bad(format!("there is no message `{name}`")))
     });
     env.add_function("due_ns", || {
-        Err::<Engine, _>(bad("due_ns() works only alone in a value, in a message of a load plan"))
+        Err::<Engine, _>(bad("due_ns() works only as a whole value in a message of a load plan"))
     });
     env
 }
@@ -227,8 +227,8 @@ fn epoch_ms(text: &str) -> Result<i64, Error> {
         .map_err(|_| bad(format!("`{text}` is not an ISO 8601 time")))
 }
 
-/// Returns the same time with year, month and day for a week date (2024-W03-1) or an ordinal date (2024-015), which jiff
-/// does not read; `None` for others.
+/// Returns the same time with year, month and day for a week date (2024-W03-1) or an ordinal date (2024-015), which
+/// jiff does not read; `None` for others.
 fn calendar_date(text: &str) -> Option<String> {
     let (date, time) = text.split_once('T')?;
     let date = date.replace('-', "");
@@ -297,7 +297,7 @@ fn next_version(version: &str, part: &str) -> Result<String, Error> {
         "major" => Ok(format!("{}.0.0", major + 1)),
         "minor" => Ok(format!("{major}.{}.0", minor + 1)),
         "patch" => Ok(format!("{major}.{minor}.{}", patch + 1)),
-        other => Err(bad(format!("a version has no part `{other}`: major, minor or patch"))),
+        other => Err(bad(format!("a version has no part `{other}`; write major, minor or patch"))),
     }
 }
 
@@ -317,11 +317,11 @@ fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
     };
     let place = world.users().place();
     let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
-    user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token of another user"))
+    user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token for another user"))
 }
 
-/// Returns a JSON Web Token of these claims; `key` is by default the target's `jwt_secret`. Without a key, it is the ready
-/// token of the user in the claims.
+/// Returns a JSON Web Token with these claims. `key` defaults to the target's `jwt_secret`. Without a key, returns the
+/// ready token of the user in the claims.
 fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String, Error> {
     let claims = from_engine(&claims, "jwt()").map_err(|error| bad(error.to_string()))?;
     let algorithm: Option<String> = options.get("alg")?;
@@ -335,7 +335,7 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
         "HS384" => hmac::HMAC_SHA384,
         "HS512" => hmac::HMAC_SHA512,
         "none" => return Ok(unsigned + "."),
-        _ => return Err(bad(format!("jwt() cannot sign with {name:?}: alg is HS256, HS384, HS512 or none"))),
+        _ => return Err(bad(format!("jwt() cannot sign with {name:?}: alg must be HS256, HS384, HS512 or none"))),
     };
     let key = match key {
         Some(key) => key,
@@ -353,10 +353,10 @@ fn ready_token(state: &State<'_, '_>, claims: &Value) -> Result<String, Error> {
     let claim = setting(state, "user_claim").and_then(|claim| claim.as_str().map(str::to_owned));
     let user = claims[claim.as_deref().unwrap_or("sub")].as_str().unwrap_or_default();
     let token = tokens.get_attr(user).ok().and_then(|token| token.as_str().map(str::to_owned));
-    token.ok_or_else(|| Error::new(ErrorKind::UndefinedError, format!("there is no token of the user {user}")))
+    token.ok_or_else(|| Error::new(ErrorKind::UndefinedError, format!("there is no token for the user {user}")))
 }
 
-/// Returns the wire of a frame: at (Unix ms), after (seconds since the connection was open), size, opcode, text.
+/// Returns the wire of a frame: at (Unix ms), after (seconds since the connection opened), size, opcode, text.
 fn wire(value: Engine) -> Result<Engine, Error> {
     let Some(frame) = value.downcast_object_ref::<Frame>() else {
         return Err(bad("wire() needs a message that was sent or received"));

@@ -21,7 +21,7 @@ use crate::syntax::yaml;
 pub use model::{Isolation, Need, Program, Shared};
 pub use parse::SharedFile;
 
-/// All scenarios of a folder, in the order of their names, with the diagnostics of all.
+/// All scenarios of a folder in the order of their names, with all diagnostics.
 pub struct Scenarios {
     pub shared: Arc<Shared>,
     pub programs: Vec<Arc<Program>>,
@@ -52,7 +52,7 @@ impl Scenarios {
     }
 }
 
-/// Reads shared.yaml of a folder; an empty one where there is none.
+/// Reads shared.yaml of a folder, or returns an empty one if there is none.
 pub fn shared(folder: &Folder, sources: &Sources, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> SharedFile {
     let root = match folder.scenarios.get("shared.yaml").map(|file| yaml::parse(sources, *file)) {
         Some(Ok(root)) => root,

@@ -27,7 +27,7 @@ pub struct Program {
     pub needs: Vec<Need>,
     pub isolation: Isolation,
     pub actors: Vec<Actor>,
-    /// Names of several actors: `crowd`, `everyone`.
+    /// Groups of actors by name: `crowd`, `everyone`.
     pub groups: BTreeMap<String, Vec<ActorId>>,
     pub roles: BTreeMap<String, Role>,
     pub lets: Vec<(String, Template)>,
@@ -37,7 +37,7 @@ pub struct Program {
     pub checks: Vec<Check>,
     pub always: Vec<Always>,
     pub reactions: BTreeMap<String, Reaction>,
-    /// Most connections that the scenario holds at a time, for the target's budget.
+    /// Maximum number of connections that the scenario holds at a time, for the target's budget.
     pub connections: usize,
 }
 
@@ -55,9 +55,9 @@ impl Program {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Runs beside any other scenario.
+    /// May run at the same time as any other scenario.
     Shared,
-    /// Never runs beside another with the same word; `hub`: beside none at all.
+    /// Never runs at the same time as another scenario with the same word. With `hub`, it runs alone.
     Exclusive(String),
     /// Runs last, and only on a hub that may be destroyed.
     Destructive,
@@ -66,7 +66,7 @@ pub enum Isolation {
 /// A requirement on the target, without which a scenario is not testable.
 #[derive(Debug)]
 pub enum Need {
-    /// A word of the target's `provides`, or a setting that it sets itself.
+    /// A word of the target's `provides`, or a setting that the target itself sets.
     Word(String),
     Expression {
         text: String,
@@ -101,7 +101,7 @@ pub struct Shared {
 pub struct Setting {
     pub default: Option<Value>,
     pub secret: bool,
-    /// Whether the setting is left out of messages where it is unset.
+    /// Whether the setting is left out of messages if it is unset.
     pub optional: bool,
     pub about: String,
     pub line: Option<usize>,
@@ -146,14 +146,14 @@ pub struct RuleUse {
     pub id: String,
     pub level: Level,
     pub basis: Basis,
-    /// Whether the level of the check is below that of the rule itself: such a check does not prove the rule.
+    /// Whether the level of the check is lower than the level of the rule. Such a check does not prove the rule.
     pub lowered: bool,
 }
 
 /// A check of a scenario.
 #[derive(Debug)]
 pub struct Check {
-    /// The name of the check, unique within the scenario and stable: its rules, numbered where they repeat.
+    /// The name of the check, unique within the scenario and stable: its rules, with a number if they repeat.
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
@@ -179,7 +179,7 @@ pub enum Always {
         check: CheckId,
         pattern: Pattern,
     },
-    /// Everything that is received after the upgrade: messages, control frames, and bytes that are no frame.
+    /// Everything that is received after the upgrade: messages, control frames, and bytes that are not a frame.
     Wire {
         check: CheckId,
         pattern: Pattern,
@@ -283,7 +283,7 @@ pub enum Act {
         test: Test,
     },
     Order(Order),
-    /// One body per value where rows name rules, else the same body for all.
+    /// One body per value if the rows name rules, otherwise one body for all values.
     Each {
         name: String,
         values: Template,
@@ -370,7 +370,7 @@ pub enum Want {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Codes {
     pub any: bool,
-    /// Whether an end without a close frame is expected, too.
+    /// Whether an end without a close frame is also accepted.
     pub drop: bool,
     pub codes: Vec<u16>,
 }
@@ -389,7 +389,7 @@ pub struct Has {
 
 #[derive(Debug)]
 pub struct Alternative {
-    /// What is expected; `None`: silence for the whole of `within`.
+    /// The expectation; `None` means silence until `within` has passed.
     pub want: Option<Want>,
     pub as_: Option<String>,
     pub warn: Option<String>,
@@ -412,7 +412,7 @@ pub struct Hook {
 #[derive(Debug)]
 pub struct Order {
     pub names: Vec<String>,
-    /// How far the times of frames may be out of order; required where the frames are of several connections.
+    /// How far the times of frames may be out of order; required if the frames belong to several connections.
     pub slack: Option<Template>,
 }
 
@@ -423,11 +423,11 @@ pub enum Test {
     Fits(Pattern),
 }
 
-/// A matcher, or the schema of a `fits`, that may hold expressions.
+/// A matcher, or the schema of a `fits`, that may contain expressions.
 #[derive(Debug)]
 pub struct Pattern {
     pub template: Template,
-    /// Compiled ahead where there are no expressions.
+    /// Compiled in advance if there are no expressions.
     pub ready: Option<Ready>,
     pub schema: bool,
     pub span: Span,

@@ -29,7 +29,7 @@ pub trait Names {
 
     fn world(&self) -> &Arc<World>;
 
-    /// Whether this setting is optional and unset: the member that it fills is left out.
+    /// Whether this setting is optional and unset, so that the member it fills is left out.
     fn omits(&self, setting: &str) -> bool {
         let _ = setting;
         false
@@ -56,7 +56,8 @@ pub struct Expr {
     pub source: String,
     pub span: Span,
     words: Words,
-    /// `None` for a path, which is looked up without the engine: that would lose large integers and the order of members.
+    /// `None` for a path, which is looked up without the engine: the engine would lose large integers and the order of
+    /// members.
     engine: Option<Expression<'static, 'static>>,
     /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`. Among them are functions, and the
     /// settings that they use.
@@ -76,8 +77,8 @@ impl Template {
                 for (key, value) in entries {
                     if key.name.contains("${") {
                         diagnostics.push(
-                            Diagnostic::error(key.span, "a key cannot hold an expression")
-                                .help("only values do; write the key out"),
+                            Diagnostic::error(key.span, "a key cannot contain an expression")
+                                .help("only values can; write the key out"),
                         );
                     }
                     members.push((key.name.clone(), Self::read(value, diagnostics)));
@@ -133,8 +134,8 @@ impl Template {
         }
     }
 
-    /// Like [`Template::eval`], but the value keeps the wire of a frame that it comes from, so that values from the hub are
-    /// known as such.
+    /// Like [`Template::eval`], but the value keeps the wire of a frame that it comes from, so that values from the hub
+    /// can be recognised.
     pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
         match self {
             Self::Expression(expression) => expression.eval_bound(names),
@@ -189,7 +190,7 @@ impl Template {
 }
 
 impl Expr {
-    /// Compiles an expression. `at` is where the inside of `${}` stands, if it stands there byte for byte.
+    /// Compiles an expression. `at` is the span of the inside of `${}`, if the file has it there byte for byte.
     pub fn compile(source: &str, span: Span, at: Option<Span>) -> Result<Self, Diagnostic> {
         let blank = source.len() - source.trim_start().len();
         let source = source.trim().to_owned();
@@ -200,8 +201,9 @@ impl Expr {
             let place = error.range().map_or(span, place);
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             let shown = crate::syntax::matcher::cut(&source, SHOWN);
-            Diagnostic::error(place, format!("`${{{shown}}}` is not an expression: {detail}"))
-                .help("expressions are minijinja's; docs/src/scenario-language.md lists names and functions")
+            Diagnostic::error(place, format!("`${{{shown}}}` is not an expression: {detail}")).help(
+                "expressions use the syntax of minijinja; docs/src/scenario-language.md lists names and functions",
+            )
         };
         let words = Words::of(&source).map_err(failed)?;
         let mut uses: Vec<String> = words.uses().into_iter().map(str::to_owned).collect();
@@ -214,7 +216,7 @@ impl Expr {
             return Err(Diagnostic::error(place(range.clone()), format!("there is no {what} `{name}`")).help(suggest(
                 name,
                 known.iter().copied(),
-                "filters and tests are minijinja's; docs/src/scenario-language.md lists the functions",
+                "filters and tests are those of minijinja; docs/src/scenario-language.md lists the functions",
             )));
         }
         if words.calls.iter().any(functions::uses_credentials) {
@@ -223,13 +225,13 @@ impl Expr {
         Ok(Self { source, span, words, engine: Some(engine), uses })
     }
 
-    /// Whether the source stands byte for byte at the span, so that a caret can point into it; else the span is the whole
-    /// scalar.
+    /// Whether the span covers the source byte for byte, so that a caret can point into it; otherwise the span is the
+    /// whole scalar.
     fn is_at_span(&self) -> bool {
         self.span.range().len() == self.source.len()
     }
 
-    /// Returns where one piece of a dotted name stands: of `anna.helo.uuid`, piece 1 is `helo`.
+    /// Returns the span of one piece of a dotted name: in `anna.helo.uuid`, piece 1 is `helo`.
     pub fn place(&self, dotted: &str, piece: usize) -> Span {
         let found = self.words.names.iter().find(|name| {
             let rest = name.dotted.strip_prefix(dotted);
@@ -285,17 +287,17 @@ impl Expr {
         self.words.adds
     }
 
-    /// Returns where in its source the free names of the expression stand, without their members.
+    /// Returns the ranges in the source of the free names of the expression, without their members.
     pub fn roots(&self) -> Vec<Range<usize>> {
         self.words.names.iter().filter_map(|name| name.pieces.first().cloned()).collect()
     }
 
-    /// Whether each evaluation may give another value, though no name has changed.
+    /// Whether each evaluation may give a different value although no name has changed.
     pub fn varies(&self) -> bool {
         self.words.calls.iter().any(|call| functions::VARYING.contains(&call.function.as_str()))
     }
 
-    /// Whether the expression tests if a dotted name is defined, so that it need not be.
+    /// Whether the expression tests if a dotted name is defined, so that it may be undefined.
     pub fn asks(&self, dotted: &str) -> bool {
         self.words.tests(dotted)
     }
@@ -305,7 +307,7 @@ impl Expr {
         self.words.tests_root(root)
     }
 
-    /// Whether only a function that the expression calls uses a dotted name.
+    /// Whether a dotted name is used only by a function that the expression calls.
     pub fn implies(&self, dotted: &str) -> bool {
         self.words.names.iter().all(|name| name.dotted != dotted)
     }
@@ -338,15 +340,15 @@ impl Expr {
         }
     }
 
-    /// Returns the wires of all frames that the expression uses, as far as names show: of `anna.hello.uuid` that of
-    /// `hello`.
+    /// Returns the wires of all frames that the expression uses, as far as its names show: for `anna.hello.uuid`, the
+    /// wire of `hello`.
     fn wires(&self, names: &dyn Names) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         for used in &self.uses {
             let mut pieces = used.split('.');
             let Some(root) = pieces.next() else { continue };
             let Some(mut bound) = pieces.next().and_then(|first| names.member(root, first)) else {
-                // Without such a member the whole value counts.
+                // If there is no such member, the whole value counts.
                 wires.extend(names.lookup(root).iter().flat_map(Bound::wires));
                 continue;
             };
@@ -388,7 +390,8 @@ impl Expr {
             }
             match names.lookup(root) {
                 Some(bound) => {
-                    // Only the members of an actor that are used are converted, as the frames of its opening may be large.
+                    // Convert only those members of an actor that are used, since the frames of its opening may be
+                    // large.
                     let uses = self.uses.iter().map(|used| used.split_once('.').unwrap_or((used, "")));
                     let members: Vec<&str> = uses.filter(|(name, _)| *name == root).map(|(_, member)| member).collect();
                     context.insert(root, bound.to_engine_for(&members));
@@ -421,10 +424,10 @@ fn one_of(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
 /// Functions of the engine itself that scenarios may use.
 pub const BUILTIN: [&str; 3] = ["range", "dict", "namespace"];
 
-/// Most characters of an expression that an error shows.
+/// Maximum number of characters of an expression that an error shows.
 const SHOWN: usize = 200;
 
-/// A piece of a text with expressions, by its place.
+/// A piece of a text with expressions, by its range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
     Literal(Range<usize>),
@@ -432,7 +435,7 @@ pub enum Piece {
     Expression(Range<usize>),
 }
 
-/// Splits a text at each `${` and its `}`; brackets and quotes inside are balanced. The error is the place of a `${`
+/// Splits a text at each `${` and its `}`; brackets and quotes inside are balanced. The error is the position of a `${`
 /// that is never closed.
 pub fn pieces(text: &str) -> Result<Vec<Piece>, usize> {
     let mut pieces = Vec::new();
@@ -451,7 +454,7 @@ pub fn pieces(text: &str) -> Result<Vec<Piece>, usize> {
     Ok(pieces)
 }
 
-/// Returns the place of the inside of the `${...}` with which a text begins.
+/// Returns the range of the inside of the `${...}` with which a text begins.
 pub fn placeholder(text: &str) -> Option<Range<usize>> {
     let inside = text.strip_prefix("${")?;
     Some(2..2 + closing(inside)?)
@@ -479,7 +482,7 @@ fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<V
     found.into_iter().map(&mut compiled).collect()
 }
 
-/// Returns the place of the `}` that ends an expression.
+/// Returns the position of the `}` that ends an expression.
 fn closing(inside: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut quote = None;
@@ -597,7 +600,10 @@ mod tests {
     #[case(r#""${hello""#, "no closing")]
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
     #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
-    #[case(r#""${jwt({}, key='k', alg='RS256')}""#, "cannot sign with \"RS256\": alg is HS256, HS384, HS512 or none")]
+    #[case(
+        r#""${jwt({}, key='k', alg='RS256')}""#,
+        "cannot sign with \"RS256\": alg must be HS256, HS384, HS512 or none"
+    )]
     fn the_error_of_a_failed_evaluation_says_why(#[case] source: &str, #[case] expected: &str) {
         let error = eval(source).expect_err("fails");
         assert!(error.contains(expected), "{error}");

@@ -1,4 +1,4 @@
-//! The values of names while a conversation runs: JSON, with the wire of the frame that it comes from.
+//! The values of names while a conversation runs: JSON, with the wire of the frame that a value comes from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ pub struct Wire {
     pub at: Duration,
     /// Unix time in milliseconds.
     pub unix_ms: f64,
-    /// The time since the connection was open.
+    /// The time since the connection opened.
     pub after: Duration,
     pub connection: u32,
-    /// Whether the hub sent the frame, or hubproof sent it with values from the hub: then a wrong value is no mistake
-    /// of the scenario.
+    /// Whether the hub sent the frame, or hubproof sent it with values from the hub. A wrong value is then not a
+    /// mistake in the scenario.
     pub from_hub: bool,
     pub opcode: &'static str,
     pub text: Arc<str>,
     pub size: usize,
-    /// Set where a declared deviation applied to the frame.
+    /// Set if a declared deviation applied to the frame.
     pub deviation: Option<Arc<Deviating>>,
 }
 
@@ -34,12 +34,12 @@ pub struct Wire {
 pub struct Deviating {
     /// Index of the first entry that applied.
     pub index: usize,
-    /// The message as the hub sent it; `None` for one that never came and is assumed.
+    /// The message as the hub sent it; `None` for one that never arrived and is assumed.
     pub raw: Option<Value>,
 }
 
 impl Wire {
-    /// Returns the index of the deviation by which this frame is only assumed.
+    /// Returns the index of the deviation because of which this frame is assumed, if it never arrived.
     pub fn assumed(&self) -> Option<usize> {
         self.deviation.as_ref().filter(|deviating| deviating.raw.is_none()).map(|deviating| deviating.index)
     }
@@ -75,7 +75,7 @@ impl Bound {
 
     pub fn member(&self, name: &str) -> Option<Bound> {
         match self {
-            // A part of a frame came with the frame.
+            // A part of a frame has the wire of the frame.
             Self::One { value, wire } => Some(Self::One { value: value.get(name)?.clone(), wire: wire.clone() }),
             Self::Many { .. } => None,
             Self::Scene(names) => names.get(name).cloned(),
@@ -99,7 +99,8 @@ impl Bound {
         }
     }
 
-    /// Like [`Bound::to_engine`], but only with these members, each perhaps with a path behind it; empty for the whole.
+    /// Like [`Bound::to_engine`], but converts only these members. A member may be followed by a path; an empty one
+    /// stands for the whole value.
     pub fn to_engine_for(&self, members: &[&str]) -> Engine {
         match self {
             Self::Scene(names) if !members.contains(&"") => {
@@ -161,7 +162,7 @@ impl Object for Frame {
     }
 }
 
-/// The error of an evaluation. A missing member is, in a check, the hub's fault; elsewhere the step is undecided.
+/// The error of an evaluation. In a check, a missing member is the hub's fault; elsewhere it leaves the step undecided.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EvalError {
     /// The name was never bound: the step that would have bound it was not reached.
@@ -192,6 +193,6 @@ pub fn from_engine(value: &Engine, source: &str) -> Result<Value, EvalError> {
             Ok(Value::Object(members))
         }
         _ => serde_json::to_value(value)
-            .map_err(|error| EvalError::Failed(format!("`{source}` gives no JSON value: {error}"))),
+            .map_err(|error| EvalError::Failed(format!("`{source}` does not give a JSON value: {error}"))),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Most characters of a value that a block has in one line.
+/// Maximum number of characters of a value on one line of a block.
 const WIDTH: usize = 100;
 
 /// Returns the text of a scenario file. Equal scenarios give equal texts.
@@ -33,7 +33,7 @@ fn step(step: &Value, text: &mut String) {
     }
 }
 
-/// Returns a mapping with an entry in each line, or over several where it is long.
+/// Returns a mapping with one entry per line. A long entry takes several lines.
 pub fn block(value: &Value) -> String {
     let mut text = String::new();
     write_block(value, 0, &mut text);
@@ -123,7 +123,7 @@ fn quoted(text: &str, out: &mut String) {
         out.push_str(&text.replace('\'', "''"));
         return out.push('\'');
     }
-    // JSON's escapes are YAML's, too, but a pair of surrogates is one character.
+    // JSON's escapes are valid in YAML, except that YAML escapes a surrogate pair as one character.
     for letter in json!(text).to_string().chars() {
         match letter {
             ' '..='~' => out.push(letter),

@@ -221,7 +221,7 @@ fn the_empty_pointer_in_a_matcher_is_the_whole_message(#[case] sent: &'static st
 #[test]
 fn a_step_that_expects_a_close_takes_no_count_of_actors() {
     let found = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
-    assert!(found.contains("this step takes no number of actors"), "{found}");
+    assert!(found.contains("this step cannot count actors"), "{found}");
 }
 
 /// A frame beyond the limits of decoding may be any message, so nothing is decided.

@@ -47,7 +47,7 @@ fn role(body: &str) -> String {
 #[case("title: t\nroles: { client: {} }", "the role `client` has no `population`")]
 #[case("title: t\nroles: { client: { population: 0 } }", "from 1 to")]
 #[case("title: t\nroles: { client: { population: 1, plays: clint } }", "has no role `clint`")]
-#[case("title: t\nroles: { client: { population: 1, after: client } }", "no such role before this one")]
+#[case("title: t\nroles: { client: { population: 1, after: client } }", "no role before this one has this name")]
 #[case("title: t\nfeeders: { f: nowhere.csv }\nroles: { client: { population: 1 } }", "failed to read nowhere.csv")]
 #[case(
     "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
@@ -58,24 +58,24 @@ fn role(body: &str) -> String {
 #[case(&role("population: 1\narrivals: fast"), "`arrivals` must be a rate")]
 #[case(&role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "`spacing` cannot be `wide`")]
 #[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage has no `for`")]
-#[case(&role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with arrivals journeys begin by schedule")]
+#[case(&role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with `arrivals`, the schedule decides when journeys begin")]
 #[case(&role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
 #[case(&role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
 #[case(&role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
 #[case(&role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "no name `groop` is in scope")]
-#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "the steps of a load plan name no actor")]
-#[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "a load plan has no checks")]
-#[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "is not possible in this form under load")]
-#[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "is not possible in this form under load")]
+#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "steps of a load plan cannot name an actor")]
+#[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "`check` is not allowed in a load plan")]
+#[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "a load plan cannot use this form of")]
+#[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "a load plan cannot use this form of")]
 #[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no distribution `unifrom`")]
 #[case(&role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
 #[case(&role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "must be a share from 0% to 100%")]
 #[case(&role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "`marks` cannot be `atempted`")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "`to` is missing: the number of receivers")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "a published message needs `to`, the number of receivers")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "is not an option of this step")]
-#[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client connects in its opening")]
+#[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client can connect only in its opening")]
 #[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"), "this activity has no steps")]
 #[case(&role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
 #[case(&role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction cannot wait")]
@@ -98,7 +98,7 @@ fn a_mistake_in_a_plan_is_shown_with_its_place_and_advice() {
     6 |       - sends: self_fech
       |                ^^^^^^^^^
       |
-      = help: did you mean `self_fetch`? `hubproof packs show concierge` lists all 34
+      = help: did you mean `self_fetch`? `hubproof packs show concierge` lists all 34 messages
     ");
 }
 

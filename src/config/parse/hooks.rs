@@ -68,7 +68,7 @@ impl Reading<'_> {
         let headers = node.get("headers").map(|node| self.headers(node)).unwrap_or_default();
         let body = node.get("body").and_then(|body| {
             if method == Some("GET") {
-                self.wrong(body, "a GET carries no body", "use method = \"POST\", or leave the body out");
+                self.wrong(body, "a GET request cannot have a body", "use method = \"POST\", or leave the body out");
             }
             self.template(body)
         });

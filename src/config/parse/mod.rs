@@ -35,11 +35,11 @@ pub const TOP_LEVEL: [&str; 14] = [
 const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
 const TLS: [&str; 2] = ["ca", "insecure"];
 
-/// The highest value of `connections`.
+/// Maximum value of `connections`.
 const MOST_CONNECTIONS: u64 = 1_000_000;
-/// Most instances of a target.
+/// Maximum number of instances of a target.
 const MOST_INSTANCES: usize = 1000;
-/// Most errors that are reported.
+/// Maximum number of errors that are reported.
 const MOST_ERRORS: usize = 200;
 
 pub(super) fn target(
@@ -76,7 +76,7 @@ pub(super) fn target(
     }
 }
 
-/// Applies overrides to the file's tree. Returns those of settings, which override the settings of every instance.
+/// Applies overrides to the file's tree. Returns the overrides of settings, which apply to every instance.
 fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) -> Vec<Change> {
     let mut own_settings = Vec::new();
     for change in changes {
@@ -111,7 +111,7 @@ fn urls_of_instances(root: &Node, url: &Key) -> Vec<[Key; 3]> {
 fn no_such_path(path: &[Key]) -> Diagnostic {
     let names: Vec<&str> = path.iter().map(|key| key.name.as_str()).collect();
     let help =
-        suggest(names[0], TOP_LEVEL, &format!("a part of a setting is written settings.{}=VALUE", names.join(".")));
+        suggest(names[0], TOP_LEVEL, &format!("to set a part of a setting, write settings.{}=VALUE", names.join(".")));
     Diagnostic::error(path[0].span, format!("a target has no key `{}`", names[0])).help(help)
 }
 
@@ -121,7 +121,7 @@ fn no_such_instance(root: &Node, path: &[Key]) -> Option<Diagnostic> {
     let names = items.iter().filter_map(|item| item.get("name")?.text());
     let key = path.get(1).filter(|_| path.len() > 2).unwrap_or(&path[0]);
     if path.len() < 3 {
-        let error = Diagnostic::error(key.span, "one key of one instance can be set, not an instance");
+        let error = Diagnostic::error(key.span, "an override sets one key of an instance, not the whole instance");
         return Some(error.help("write instance.NAME.KEY=VALUE"));
     }
     if names.clone().any(|name| name == key.name) {
@@ -141,7 +141,7 @@ struct Reading<'a> {
     read: &'a dyn Fn(&str) -> io::Result<String>,
     /// The span of the file's root; spans in other files come from overrides.
     home: Span,
-    /// Whether all of the file could be parsed, so that an absent key is missing.
+    /// Whether the whole file could be parsed, so that an absent key really is missing.
     complete: bool,
     errors: Vec<Diagnostic>,
 }
@@ -175,7 +175,7 @@ impl Reading<'_> {
         })
     }
 
-    /// Returns the entries `[[deviation]]`, and the secrets in what their upgrades send.
+    /// Returns the `[[deviation]]` entries, and the secrets that their upgrades send.
     fn deviations(&mut self, root: &Node) -> (Vec<Declared>, Vec<String>) {
         let (mut declared, mut secrets) = (Vec::new(), Vec::new());
         for item in list(root.get("deviation"), "`deviation`", "[[deviation]]", &mut self.errors) {
@@ -225,17 +225,18 @@ impl Reading<'_> {
             let named = item.get("name");
             let name = named.and_then(|node| self.name(node, "an instance"));
             if self.complete {
-                let help = "reports name the instance: name = \"with-secret\"";
+                let help = "name the instance for reports: name = \"with-secret\"";
                 instance.required("name", help, &mut self.errors);
             }
             if let (Some(name), Some(node)) = (&name, named)
                 && !names.insert(name.clone())
             {
-                self.wrong(node, &format!("there are two instances named `{name}`"), "give each a name of its own");
+                self.wrong(node, &format!("there are two instances named `{name}`"), "give each instance its own name");
             }
             let own_url = item.get("url").and_then(|node| self.url(node));
             if self.complete && root.get("url").is_none() {
-                let help = "give the instance a URL, or the target one for all instances without";
+                let help =
+                    "write a `url` for this instance, or one at the top level for all instances without their own";
                 instance.required("url", help, &mut self.errors);
             }
             let mut provides = provides.clone();

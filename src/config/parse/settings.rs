@@ -10,7 +10,7 @@ use crate::syntax::fields::{mapping, table, text};
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
 const SECRET: [&str; 2] = ["env", "file"];
-/// The secret that is a table, of one text for each user.
+/// The secret that is a table, with one text for each user.
 const BY_USER: &str = "tokens";
 
 /// A setting of one level; from lowest to highest: target, instance, overrides.
@@ -41,7 +41,7 @@ impl Reading<'_> {
                         key.span,
                         format!("`{}` is listed under settings and under secrets", key.name),
                     );
-                    self.errors.push(error.help("keep the one under secrets, which is never printed"));
+                    self.errors.push(error.help("keep the one under secrets: it is never printed"));
                 }
                 let value = if secret { self.secret(key, value) } else { Some(value.clone()) };
                 levels.extend(value.map(|value| Level { path: vec![key.clone()], value, secret }));
@@ -81,7 +81,7 @@ impl Reading<'_> {
         merged.into_iter().map(setting).collect()
     }
 
-    /// Returns the secret's text, read from environment or file if need be.
+    /// Returns the secret's text, read from the environment or a file if necessary.
     pub(super) fn secret(&mut self, key: &Key, node: &Node) -> Option<Node> {
         let text = match &node.kind {
             Kind::Null => return None,
@@ -106,7 +106,11 @@ impl Reading<'_> {
             }
         };
         if text.is_empty() {
-            self.wrong(node, &format!("the secret `{}` is empty", key.name), "leave it out where the hub has none");
+            self.wrong(
+                node,
+                &format!("the secret `{}` is empty", key.name),
+                "leave it out if the hub has no such secret",
+            );
             return None;
         }
         Some(Node { span: node.span, kind: Kind::Text(Text { value: text, inner: None }) })
@@ -116,8 +120,8 @@ impl Reading<'_> {
         let name = text(Some(node), "`env`", &mut self.errors)?;
         let value = (self.environment)(name);
         if value.is_none() {
-            let help = format!("set it, as in: export {name}=...");
-            self.wrong(node, &format!("the environment has no variable `{name}`"), &help);
+            let help = format!("set it: export {name}=...");
+            self.wrong(node, &format!("the environment variable `{name}` is not set"), &help);
         }
         value
     }
@@ -128,7 +132,7 @@ impl Reading<'_> {
             // Editors add a newline at the end of a file.
             Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => {
-                let help = "a path is taken from the folder of the target file";
+                let help = "paths are relative to the folder of the target file";
                 self.wrong(node, &format!("`{}` cannot be read: {error}", path.display()), help);
                 None
             }

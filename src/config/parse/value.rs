@@ -18,8 +18,8 @@ impl Reading<'_> {
         if !fine {
             self.wrong(
                 node,
-                &format!("`{text}` cannot name {of}"),
-                "write a letter, then letters, digits, `_` and `-`",
+                &format!("`{text}` is not a valid name for {of}"),
+                "start with a letter, then use letters, digits, `_` and `-`",
             );
         }
         fine.then(|| text.to_owned())
@@ -30,12 +30,13 @@ impl Reading<'_> {
         let fine = key.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !fine {
-            let error = Diagnostic::error(key.span, format!("`{}` cannot name {of}", key.name));
-            self.errors.push(error.help("write a letter, then letters, digits and `_`"));
+            let error = Diagnostic::error(key.span, format!("`{}` is not a valid name for {of}", key.name));
+            self.errors.push(error.help("start with a letter, then use letters, digits and `_`"));
         }
     }
 
-    /// Parses a command. A program with a `/` in its name is relative to the file's folder, one without is found in PATH.
+    /// Parses a command. A program with a `/` in its name is relative to the file's folder, one without is found in
+    /// PATH.
     pub(super) fn exec(&mut self, node: &Node) -> Option<Exec> {
         let text = text(Some(node), "`exec`", &mut self.errors)?;
         match Exec::parse(text) {

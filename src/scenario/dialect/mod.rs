@@ -1,7 +1,8 @@
 //! Dialects: a folder that overrides single files, messages, rules, roles and steps of a pack that it extends.
 //!
-//! All of it is done with the trees of the files, before packs and scenarios are parsed: the result is a [`Folder`] like
-//! any other, whose trees still have the places where their parts stand. What no longer applies to the pack is an error.
+//! Overrides work on the trees of the files, before packs and scenarios are parsed. The result is a [`Folder`] like any
+//! other, and the spans in its trees still point to the file that each part comes from. An override that no longer
+//! applies to the pack is an error.
 
 mod overrides;
 mod rules;
@@ -19,13 +20,13 @@ use crate::syntax::yaml::{self, Node};
 /// The file that makes a folder a dialect.
 pub const FILE: &str = "dialect.yaml";
 
-/// A dialect.yaml.
+/// The contents of a dialect.yaml.
 pub struct Dialect {
     /// The name of a built-in pack, or a path to the folder of a pack.
     pub extends: String,
     pub extends_span: Span,
     pub name: Option<String>,
-    /// What the dialect has and the pack has not, such as `rule ABC-001`.
+    /// The parts that the dialect adds to the pack, such as `rule ABC-001`.
     added: Vec<(String, Span)>,
 }
 
@@ -40,7 +41,7 @@ impl Dialect {
         let root = yaml::parse(sources, file).map_err(|diagnostic| vec![diagnostic])?;
         let mut errors = Vec::new();
         let dialect = table(&root, &KEYS, FILE, &mut errors);
-        let help = "name a built-in pack, or the path of a pack's folder: write `extends: NAME`";
+        let help = "write `extends: NAME` with the name of a built-in pack, or the path to the folder of a pack";
         let extends = dialect.required("extends", help, &mut errors);
         let base = text(extends, "`extends`", &mut errors).map(str::to_owned);
         text(root.get("reason"), "`reason`", &mut errors);
@@ -49,7 +50,7 @@ impl Dialect {
             && !is_name(name)
         {
             let help = "write letters, digits, `-` and `_`, such as `name: our-hub`";
-            errors.push(Diagnostic::error(node.span, format!("`{name}` cannot name a pack")).help(help));
+            errors.push(Diagnostic::error(node.span, format!("`{name}` is not a valid name for a pack")).help(help));
         }
         let mut added = Vec::new();
         for item in list(root.get("add"), "`add`", ADD, &mut errors) {
@@ -63,8 +64,8 @@ impl Dialect {
         }
     }
 
-    /// Returns the pack `base` as the files of the dialect override it; what no longer applies to it is in the folder's
-    /// diagnostics. `name` is that of the dialect's folder, `files` are the files in it by path.
+    /// Returns the pack `base` with the overrides of the dialect applied. Overrides that no longer apply are reported
+    /// in the diagnostics of the folder. `name` is the name of the dialect's folder, `files` are its files by path.
     pub fn apply(&self, name: &str, base: &Folder, files: &BTreeMap<String, FileId>, sources: &mut Sources) -> Folder {
         let stale = Stale::new(self, &base.name);
         let mut merged: BTreeMap<String, FileId> = base.pack.iter().map(|(path, file)| (path.clone(), *file)).collect();
@@ -78,7 +79,7 @@ impl Dialect {
                 stale.report(diagnostic);
             }
         }
-        // A schema that only overridden or removed messages had is of no use.
+        // Drop schemas that only overridden or removed messages referred to.
         let after = schemas_in_use(&merged, sources);
         merged.retain(|path, _| files.contains_key(path) || after.contains(path) || !before.contains(path));
         let diagnostics = base.diagnostics.iter().cloned().chain(stale.finish(&merged)).collect();
@@ -86,7 +87,7 @@ impl Dialect {
     }
 }
 
-/// Overrides the file `path` among the files of the pack by that of the dialect.
+/// Overrides the pack's file `path` with that of the dialect.
 fn override_file(
     path: &str,
     file: FileId,
@@ -137,8 +138,8 @@ fn override_file(
     Ok(())
 }
 
-/// The advice on an override that changes nothing.
-const SAME: &str = "delete it here: a dialect holds only what differs";
+/// The help for an override that changes nothing.
+const SAME: &str = "delete this override: a dialect contains only differences";
 
 const ADD: &str = "add: [rule ABC-001, role admin, scenarios/more.yaml]";
 
@@ -156,7 +157,7 @@ fn schemas_in_use(files: &BTreeMap<String, FileId>, sources: &Sources) -> BTreeS
     paths.map(|path| path.trim_start_matches("./").to_owned()).collect()
 }
 
-/// Collects what no longer applies, and which additions were found.
+/// Collects overrides that no longer apply, and the additions that were found.
 struct Stale<'d> {
     dialect: &'d Dialect,
     base: &'d str,
@@ -173,20 +174,20 @@ impl<'d> Stale<'d> {
         self.diagnostics.borrow_mut().push(diagnostic);
     }
 
-    /// Returns how many diagnostics there are so far: an override with a mistake need not change anything.
+    /// Returns the number of diagnostics so far. An override with a mistake need not change anything.
     fn count(&self) -> usize {
         self.diagnostics.borrow().len()
     }
 
-    /// Whether `what`, which the base does not have, is declared as new; reports it otherwise. `known` are the names that
-    /// the base has instead of `name`.
+    /// Whether `what`, which the base does not have, is declared as an addition; reports an error if not. `known` are
+    /// the names that the base has, to suggest one of them for `name`.
     fn is_added(&self, what: &str, name: &str, span: Span, removes: bool, known: &[&str]) -> bool {
         if !removes && self.dialect.added.iter().any(|(added, _)| added == what) {
             self.added.borrow_mut().insert(what.to_owned());
             return true;
         }
         let otherwise = match removes {
-            true => "nothing is left to remove".to_owned(),
+            true => "delete this entry if there is nothing to remove".to_owned(),
             false => format!("if it is new, write `add: [{what}]` in {FILE}"),
         };
         let verb = if removes { "remove" } else { "override" };
@@ -199,7 +200,7 @@ impl<'d> Stale<'d> {
         false
     }
 
-    /// Reports a file that no pack has, if its name is similar to one that the base has.
+    /// Reports a file that packs do not have, if its name is similar to one that they have.
     fn misnamed(&self, path: &str, start: Span) {
         let known = ["asyncapi.yaml", "rules.yaml", "scenarios/shared.yaml", FILE];
         if let Some(near) = nearest(path, known) {
@@ -208,14 +209,12 @@ impl<'d> Stale<'d> {
         }
     }
 
-    /// Reports an override of `what`, which the base has, that changes nothing, or that is declared as new.
+    /// Reports an override of `what`, which the base has, if it changes nothing or is declared as an addition.
     fn overrides(&self, what: &str, span: Span, changes: bool) {
         if let Some((_, span)) = self.dialect.added.iter().find(|(added, _)| added == what) {
             self.added.borrow_mut().insert(what.to_owned());
-            let message = format!("`{}` has {} of its own, so it is not new", self.base, shown(what));
-            self.report(
-                Diagnostic::error(*span, message).help("leave it out of `add`, and what stands here overrides it"),
-            );
+            let message = format!("`{}` already has {}, so it is not an addition", self.base, shown(what));
+            self.report(Diagnostic::error(*span, message).help("remove it from `add`; the dialect then overrides it"));
         }
         if !changes {
             let message = format!("{} is the same in `{}`", shown(what), self.base);
@@ -223,7 +222,7 @@ impl<'d> Stale<'d> {
         }
     }
 
-    /// Returns all diagnostics, with those of additions that do not exist.
+    /// Returns all diagnostics, including those about additions that do not exist.
     fn finish(self, files: &BTreeMap<String, FileId>) -> Vec<Diagnostic> {
         let found = self.added.into_inner();
         let mut diagnostics = self.diagnostics.into_inner();
@@ -231,8 +230,8 @@ impl<'d> Stale<'d> {
             let kinds = overrides::kinds();
             let known: Vec<&str> = files.keys().map(String::as_str).collect();
             let help = match what.split_once(' ') {
-                Some((kind, _)) if !kinds.contains(&kind) => suggest_one(kind, kinds, "there are"),
-                _ if what.contains(' ') => "write it into its file, or delete it here".to_owned(),
+                Some((kind, _)) if !kinds.contains(&kind) => suggest_one(kind, kinds, "the kinds are"),
+                _ if what.contains(' ') => "define it in its file, or remove it from `add`".to_owned(),
                 _ => suggest(what, known, "name a file of this folder, or a KIND and a NAME, such as `rule ABC-001`"),
             };
             diagnostics.push(Diagnostic::error(*span, format!("the dialect adds no {}", shown(what))).help(help));
@@ -241,7 +240,7 @@ impl<'d> Stale<'d> {
     }
 }
 
-/// Returns what is overridden for a sentence: "rule `ABC-001`", "file scenarios/x.yaml".
+/// Returns the words for an overridden part in a sentence: "rule `ABC-001`", "file scenarios/x.yaml".
 fn shown(what: &str) -> String {
     match what.split_once(' ') {
         Some((kind, name)) => format!("{kind} `{name}`"),

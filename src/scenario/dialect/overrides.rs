@@ -1,11 +1,11 @@
-//! Overrides the entries of the files that have some: asyncapi.yaml, rules.yaml, scenarios/shared.yaml.
+//! Overrides single entries of files that have entries: asyncapi.yaml, rules.yaml and scenarios/shared.yaml.
 
 use super::{Stale, steps};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::matcher::escape;
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// The mappings whose entries are overridden one by one: file, JSON pointer, and what an entry is.
+/// The mappings whose entries are overridden one by one: file, JSON pointer, and kind of the entries.
 const ENTRIES: [(&str, &str, &str); 14] = [
     ("asyncapi.yaml", "", "section"),
     ("asyncapi.yaml", "/info", "info"),
@@ -25,12 +25,12 @@ const ENTRIES: [(&str, &str, &str); 14] = [
 
 const SHARED: &str = "scenarios/shared.yaml";
 
-/// Whether a file is overridden by its entries rather than as a whole.
+/// Whether a file is overridden entry by entry rather than as a whole.
 pub fn has_entries(path: &str) -> bool {
     ENTRIES.iter().any(|(file, ..)| *file == path)
 }
 
-/// Returns what an addition can be, beside a file.
+/// Returns the kinds of additions other than files.
 pub fn kinds() -> Vec<&'static str> {
     let mut kinds: Vec<&str> = ENTRIES.iter().map(|(.., kind)| *kind).collect();
     kinds.sort_unstable();
@@ -42,7 +42,7 @@ fn kind(file: &str, pointer: &str) -> Option<&'static str> {
     ENTRIES.iter().find(|(of, at, _)| *of == file && *at == pointer).map(|(.., kind)| *kind)
 }
 
-/// Returns the tree of the file `path` with its entries overridden by those of `over`.
+/// Returns the tree of the file `path` with its entries overridden by the entries of `over`.
 pub fn merged(path: &str, base: Option<Node>, over: &Node, stale: &Stale<'_>) -> Node {
     let base = base.unwrap_or(Node { span: over.span, kind: Kind::Map(Vec::new()) });
     let mut tree = entries(path, "", base, over, stale);
@@ -67,7 +67,7 @@ fn entries(file: &str, pointer: &str, base: Node, over: &Node, stale: &Stale<'_>
         let Some(place) = place else {
             let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();
             if is_mapping {
-                // A mapping that the base does not have is an empty one; what stands in it is new.
+                // A mapping that the base does not have counts as empty, so its entries are additions.
                 let empty = Node { span: node.span, kind: Kind::Map(Vec::new()) };
                 merged.push((key.clone(), entries(file, &inner, empty, node, stale)));
             } else if stale.is_added(&what, &key.name, key.span, node.is_null(), &known) {
@@ -97,7 +97,7 @@ fn entries(file: &str, pointer: &str, base: Node, over: &Node, stale: &Stale<'_>
     Node { span: base.span, kind: Kind::Map(merged) }
 }
 
-/// Returns `base`, which is called `what`, with the members that `over` has; `null` removes one.
+/// Returns `base` with the members of `over`, where null removes a member. Messages call `base` by the name `what`.
 pub fn members(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Node {
     let mut merged = base.map().unwrap_or_default().to_vec();
     for (key, node) in over.map().unwrap_or_default() {
@@ -106,7 +106,7 @@ pub fn members(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Node 
             Some(place) => merged[place] = (key.clone(), node.clone()),
             None if node.is_null() => {
                 let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();
-                let help = suggest(&key.name, known.iter().copied(), "nothing is left to remove");
+                let help = suggest(&key.name, known.iter().copied(), "delete this entry if there is nothing to remove");
                 let message = format!("{} of `{}` has no `{}` to remove", super::shown(what), stale.base, key.name);
                 stale.report(Diagnostic::error(key.span, message).help(help));
             }
@@ -116,7 +116,7 @@ pub fn members(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Node 
     Node { span: base.span, kind: Kind::Map(merged) }
 }
 
-/// Removes the references to removed messages from channels and operations, and the operations that have no other.
+/// Removes references to removed messages from channels and operations, and operations that have no other messages.
 fn forget(document: &mut Node, mut removed: Vec<String>) {
     let Kind::Map(sections) = &mut document.kind else { return };
     for (section, node) in sections.iter_mut().filter(|(key, _)| matches!(key.name.as_str(), "channels" | "operations"))
@@ -126,7 +126,8 @@ fn forget(document: &mut Node, mut removed: Vec<String>) {
     }
 }
 
-/// Removes entries that refer to what is removed, and adds their own paths to it; returns whether `node` keeps its sense.
+/// Removes entries that refer to a path in `removed`, and adds their own paths to it. Returns whether `node` still
+/// makes sense.
 fn without(node: &mut Node, path: &str, removed: &mut Vec<String>) -> bool {
     if node.get("$ref").and_then(Node::text).is_some_and(|reference| removed.iter().any(|path| path == reference)) {
         removed.push(path.to_owned());

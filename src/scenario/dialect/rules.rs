@@ -1,4 +1,4 @@
-//! Removes rules from a pack together with their uses: what they alone demand is demanded no longer.
+//! Removes rules from a pack together with their uses, so that nothing demands what only they demanded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ fn is_removed(text: &str, removed: &BTreeSet<&str>) -> bool {
     removed.contains(text.split(" as ").next().unwrap_or_default().trim())
 }
 
-/// Removes the uses of rules within a node; returns whether anything is left for which it stands there.
+/// Removes the uses of rules within a node. Returns whether the node still has a purpose.
 fn prune(node: &mut Node, removed: &BTreeSet<&str>) -> bool {
     match &mut node.kind {
         Kind::List(items) => {

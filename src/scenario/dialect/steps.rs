@@ -1,4 +1,4 @@
-//! Changes single steps: `steps` as a mapping from a step's text to what stands in its place.
+//! Changes single steps: `steps` is a mapping from the text of a step to its replacement.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use super::overrides::members;
 use crate::syntax::diagnostic::{Diagnostic, nearest};
 use crate::syntax::yaml::{Kind, Node};
 
-/// In a list of new steps, stands for the step in whose place they stand.
+/// In a list of new steps, stands for the step that the list replaces.
 const ORIGINAL: &str = "original";
 
-/// What stands in the place of a step: nothing, or steps. `None` among them is the step itself.
+/// The steps that replace a step, possibly none. `None` stands for the original step.
 type Replacement = Vec<Option<Node>>;
 
-/// Returns `base` with the steps that `over` changes, in `what`, a file or an entry. `None` where `over` changes no steps,
-/// but is a whole of its own.
+/// Returns `base` with the steps that `over` changes; `None` if `over` does not change single steps but replaces `base`
+/// as a whole. Messages call `base`, a file or an entry, by the name `what`.
 pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Option<Node> {
     let changes = over.get("steps")?.map()?;
     let mut tree = base.clone();
@@ -41,7 +41,7 @@ pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Optio
             ([place], None) => *place,
             (places, None) => {
                 let message = format!("{} has the step `{wanted}` {} times", super::shown(what), places.len());
-                wrong(message, format!("say which: `{wanted} #1` to `{wanted} #{}`", places.len()));
+                wrong(message, format!("write which one: `{wanted} #1` to `{wanted} #{}`", places.len()));
                 continue;
             }
             (places, Some(number)) => match number.checked_sub(1).and_then(|at| places.get(at)) {
@@ -69,7 +69,7 @@ pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Optio
                 }
             }
             None => stale
-                .report(Diagnostic::error(node.span, format!("a step is a mapping, not {}", node.what())).help(
+                .report(Diagnostic::error(node.span, format!("a step must be a mapping, not {}", node.what())).help(
                 "write the new step, a list of steps in which `original` stands for the old one, or null to remove it",
             )),
         }
@@ -105,7 +105,7 @@ fn text(step: &Node) -> String {
     }
 }
 
-/// Calls `each` with all mappings in lists, which all steps are, in the order of the file.
+/// Calls `each` with every mapping in a list, in the order of the file. All steps are such mappings.
 fn visit<'n>(node: &'n Node, each: &mut impl FnMut(&'n Node)) {
     match &node.kind {
         Kind::List(items) => {
@@ -121,7 +121,7 @@ fn visit<'n>(node: &'n Node, each: &mut impl FnMut(&'n Node)) {
     }
 }
 
-/// Replaces mappings in lists by their positions in the order of [`visit`].
+/// Replaces mappings in lists, identified by their position in the order of [`visit`].
 fn replace(node: &mut Node, next: &mut usize, replacements: &mut BTreeMap<usize, Replacement>) {
     match &mut node.kind {
         Kind::List(items) => {

@@ -48,14 +48,14 @@ steps:
     ),
 ];
 
-/// A dialect of [`PACK`]: what it became, or its diagnostics.
+/// The result of applying a dialect to [`PACK`]: a folder, with its diagnostics.
 struct Merged {
     sources: Sources,
     folder: Folder,
 }
 
 impl Merged {
-    /// Applies a dialect with these files; `add` is its list of what is new.
+    /// Applies a dialect with these files; `add` is its list of additions.
     fn of(add: &str, files: &[(&str, &str)]) -> Self {
         let mut sources = Sources::default();
         let base = Folder::of("small", PACK.map(|(path, text)| (path.to_owned(), sources.add(path, text))));
@@ -72,7 +72,7 @@ impl Merged {
         render_all(&self.folder.diagnostics, &self.sources, false)
     }
 
-    /// Returns a file of the result; null if it has none.
+    /// Returns a file of the result; null if the result has no such file.
     #[track_caller]
     fn file(&self, path: &str) -> Value {
         let file = match path.strip_prefix("scenarios/") {
@@ -167,7 +167,7 @@ fn a_removed_rule_leaves_with_what_only_it_demands() {
     assert_eq!(merged.file("rules.yaml")["rules"], json!({}));
     assert_eq!(merged.file("messages/hello.schema.json"), json!({ "properties": { "type": { "const": "HELLO" } } }));
     let steps = merged.file("scenarios/greeting.yaml")["steps"].clone();
-    // A client that joins does more than being judged; one that expects nothing does not.
+    // The step that joins remains because it also acts; the one that only expects nothing is removed.
     assert_eq!(steps[0], json!({ "anna joins": null }));
     assert_eq!(steps.as_array().unwrap().len(), 3);
 }
@@ -244,7 +244,7 @@ fn an_override_that_does_not_apply_is_an_error_at_its_place(
 }
 
 #[rstest]
-#[case("rule A-1", &[("rules.yaml", "rules: { A-1: { level: may } }")], "`small` has rule `A-1` of its own, so it is not new")]
+#[case("rule A-1", &[("rules.yaml", "rules: { A-1: { level: may } }")], "`small` already has rule `A-1`, so it is not an addition")]
 #[case("rule A-3", &[], "the dialect adds no rule `A-3`")]
 #[case("scenarios/more.yaml", &[], "the dialect adds no file scenarios/more.yaml")]
 fn a_wrong_entry_of_add_is_an_error(#[case] add: &str, #[case] files: &[(&str, &str)], #[case] expected: &str) {
@@ -256,7 +256,7 @@ fn a_wrong_entry_of_add_is_an_error(#[case] add: &str, #[case] files: &[(&str, &
 #[rstest]
 #[case("name: ours\n", "dialect.yaml has no `extends`")]
 #[case("extends: [small]\n", "`extends` must be text, not a list")]
-#[case("extends: small\nname: our hub\n", "`our hub` cannot name a pack")]
+#[case("extends: small\nname: our hub\n", "`our hub` is not a valid name for a pack")]
 #[case("extends: small\nextend: small\n", "dialect.yaml has no key `extend`")]
 #[case("extends: small\nadd: rule A-3\n", "`add` must be a list, not text")]
 fn a_mistake_in_dialect_yaml_is_an_error(#[case] text: &str, #[case] expected: &str) {

@@ -8,7 +8,7 @@ use crate::syntax::fields::{entries, integer, mapping, table, wrong_kind};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// Most members of a group.
+/// Maximum number of members of a group.
 const MOST_MEMBERS: u64 = 10_000;
 
 impl Reader<'_> {
@@ -21,7 +21,7 @@ impl Reader<'_> {
                 Kind::List(items) => self.group(key, node, items),
                 _ => {
                     let help = "write the name of a role, `{ role: client, count: 10 }`, or a list of actors";
-                    self.diagnostics.push(wrong_kind(node, "an actor", "a role", help));
+                    self.diagnostics.push(wrong_kind(node, "an actor", "given a role", help));
                 }
             }
         }
@@ -53,14 +53,14 @@ impl Reader<'_> {
                     let help = suggest(
                         name,
                         known.iter().map(String::as_str).collect::<Vec<_>>(),
-                        "a group is made of actors that stand above it",
+                        "a group consists of actors declared above it",
                     );
                     self.error(item.span, format!("there is no actor `{name}`"), help);
                 }
             }
         }
         if items.is_empty() {
-            self.error(node.span, "a group without actors", "write a role, or a list of actors that stand above it");
+            self.error(node.span, "this group has no actors", "write a role, or a list of actors declared above it");
         }
         self.groups.insert(key.name.clone(), members);
     }
@@ -78,16 +78,16 @@ impl Reader<'_> {
         }
     }
 
-    /// Returns the actors of a name, and declares an actor named like its role, which needs no line under `actors`.
+    /// Returns the actors of a name. An actor named like its role needs no line under `actors` and is declared here.
     pub(super) fn actors_named(&mut self, name: &str, span: Span) -> Option<Vec<ActorId>> {
         if self.members(name).is_none()
             && entries(self.file.root.get("roles")).iter().any(|(role, _)| role.name == name)
         {
             if let Some(at) = self.bound(name).and_then(|bound| bound.at) {
                 self.diagnostics.push(
-                    Diagnostic::error(span, format!("`{name}` is a name and an actor"))
+                    Diagnostic::error(span, format!("`{name}` is both a bound name and an actor"))
                         .also(at, "it is bound here")
-                        .help("choose another name, or declare an actor of another name under `actors`"),
+                        .help("choose another name, or declare an actor with another name under `actors`"),
                 );
             }
             self.actor(name, name, span);
@@ -103,7 +103,7 @@ impl Reader<'_> {
         self.actors.iter().map(|actor| actor.name.clone()).chain(self.groups.keys().cloned()).chain(roles).collect()
     }
 
-    /// Returns the actors a step is about; `None` after an error.
+    /// Returns the actors of a step; `None` after an error.
     pub(super) fn who(&mut self, head: &Head<'_>, key: &Key) -> Option<Who> {
         if head.word {
             return Some(Who::NoActor);
@@ -127,7 +127,7 @@ impl Reader<'_> {
             let verb = key.name.rsplit_once(head.actor).map_or("", |(_, verb)| verb.trim());
             self.error(
                 span,
-                format!("the steps of {} name no actor", self.place.name()),
+                format!("steps of {} cannot name an actor", self.place.name()),
                 format!("write `{verb}` without an actor"),
             );
             return None;
@@ -135,19 +135,20 @@ impl Reader<'_> {
         let Some(members) = self.actors_named(head.actor, span) else {
             let known = self.known_actors();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let help = suggest(head.actor, known, "actors stand under `actors`; one named like its role needs no line");
+            let help =
+                suggest(head.actor, known, "actors are declared under `actors`, unless they are named like their role");
             self.error(span, format!("there is no actor `{}`", head.actor), help);
             return None;
         };
         if head.quantity.is_some() && !head.verb.can_be_counted() {
-            let help = "only actors that receive something are counted: `exactly 1 of crowd expect: hello`";
-            self.error(key.span, "this step takes no number of actors", help);
+            let help = "only `expect` and `expect frame` count actors, as in `exactly 1 of crowd expect: hello`";
+            self.error(key.span, "this step cannot count actors", help);
         }
         if self.groups.contains_key(head.actor) {
             return Some(Who::Group { members, quantity: head.quantity });
         }
         if head.quantity.is_some() && head.verb.can_be_counted() {
-            self.error(span, format!("`{}` is one actor", head.actor), "a number counts the members of a group");
+            self.error(span, format!("`{}` is one actor, not a group", head.actor), "leave the number out");
         }
         members.first().map(|id| Who::One(*id))
     }
@@ -169,7 +170,7 @@ impl Reader<'_> {
     }
 }
 
-/// The actors that steps name, and where a step names none.
+/// The actors that steps name, and the first step that names none.
 #[derive(Default)]
 pub struct ActorsOfSteps {
     pub named: Vec<String>,
@@ -200,7 +201,7 @@ impl ActorsOfSteps {
     }
 }
 
-/// Returns where a part of a key stands.
+/// Returns the span of a part of a key.
 pub fn part_of(key: &Key, part: &str) -> Span {
     let quote = match key.span.range().len().checked_sub(key.name.len()) {
         Some(0) => 0,

@@ -1,4 +1,4 @@
-//! Parses what a step expects: messages, closes, refusals, how many of them, and alternatives.
+//! Parses expectations: messages, closes, refusals, their counts, and alternatives.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ impl Reader<'_> {
             self.error(
                 key.span,
                 "`for` without `count` has nothing to count",
-                "write `count: { min: 1 }`, or `within` for how long to wait",
+                "add `count: { min: 1 }`, or write `within` to say how long to wait",
             );
         }
         Act::Expect(Box::new(expect))
@@ -91,16 +91,16 @@ impl Reader<'_> {
         Some(name)
     }
 
-    /// Reports a name whose value is neither sent nor received, so that it has no place in an order.
+    /// Reports a name whose value is neither sent nor received and therefore has no place in an order.
     pub(super) fn must_have_wire(&mut self, name: &str, node: &Node) {
         if let Some(bound) = self.bound(name).filter(|bound| bound.origin == Origin::Computed) {
             let error = crate::syntax::diagnostic::Diagnostic::error(
                 node.span,
-                format!("`{name}` is neither sent nor received, so nothing is before or after it"),
+                format!("`{name}` is neither sent nor received, so nothing can come before or after it"),
             )
             .help("use the name of a message that was sent or received");
             self.diagnostics.push(match bound.at {
-                Some(at) => error.also(at, "it is a value"),
+                Some(at) => error.also(at, "it is bound to a value here"),
                 None => error,
             });
         }
@@ -123,7 +123,7 @@ impl Reader<'_> {
                 Kind::Null => self.error(item.span, "a code is missing", format!("write `{example}`, or `any`")),
                 _ => self.error(
                     item.span,
-                    "a code is a number up to 4999, a range of them such as 3000-3999, any or drop",
+                    "a code must be a number up to 4999, a range such as 3000-3999, `any` or `drop`",
                     format!("write `{example}`"),
                 ),
             }
@@ -139,11 +139,7 @@ impl Reader<'_> {
         let bound = |node: &Node| node.integer().and_then(|n| usize::try_from(n).ok());
         if let Some(n) = bound(node) {
             if n == 0 {
-                self.error(
-                    node.span,
-                    "a count of none is written `expects nothing`",
-                    "write `expects nothing: MESSAGE`",
-                );
+                self.error(node.span, "a count of 0 is written `expects nothing`", "write `expects nothing: MESSAGE`");
             }
             return Some(Count { min: n, max: Some(n) });
         }
@@ -157,23 +153,19 @@ impl Reader<'_> {
             integer(node.get(name), &format!("`{name}`"), 0..=u64::MAX, &mut self.diagnostics);
         }
         let (min, max) = (node.get("min").and_then(bound), node.get("max").and_then(bound));
-        // With `min: 0` alone a step takes all frames that are received: to bind them, or to claim them.
+        // With only `min: 0`, a step takes all received frames, to bind or to claim them.
         match (min, max) {
             _ if self.diagnostics.len() > before => return None,
-            (None, None) => self.error(node.span, "`count` without `min` and `max`", example),
+            (None, None) => self.error(node.span, "`count` has neither `min` nor `max`", example),
             (Some(0), None) if options.get("rules").is_some() => {
                 self.error(
                     node.span,
-                    "`min: 0` alone holds for any number, so it proves nothing",
-                    "write `min: 1` or more, or a `max`; or leave `rules` out",
+                    "`min: 0` without `max` allows any number, so it proves nothing",
+                    "raise `min`, add a `max`, or leave `rules` out",
                 );
             }
             (_, Some(0)) => {
-                self.error(
-                    node.span,
-                    "a count of none is written `expects nothing`",
-                    "write `expects nothing: MESSAGE`",
-                );
+                self.error(node.span, "a count of 0 is written `expects nothing`", "write `expects nothing: MESSAGE`");
             }
             (Some(min), Some(max)) if min > max => {
                 self.error(node.span, format!("no number is at least {min} and at most {max}"), example);
@@ -181,7 +173,11 @@ impl Reader<'_> {
             _ => {}
         }
         if options.get("for").is_none() {
-            self.error(node.span, "a range of `count` needs `for`", "write `for: 3s` beside it");
+            self.error(
+                node.span,
+                "a `count` with a range needs `for`",
+                "add `for: 3s`, the time during which to count",
+            );
         }
         Some(Count { min: min.unwrap_or(0), max })
     }
@@ -190,7 +186,7 @@ impl Reader<'_> {
         let example = "expects one of: [ { message: hello }, { close: any } ]";
         let items = list(Some(node), "`expects one of`", example, &mut self.diagnostics);
         if node.is_null() || node.list().is_some_and(<[_]>::is_empty) {
-            self.error(node.span, "`expects one of` has no alternative", format!("write `{example}`"));
+            self.error(node.span, "`expects one of` has no alternatives", format!("write `{example}`"));
         }
         let mut names = BTreeSet::new();
         items.iter().filter_map(|item| self.alternative(item, origin, &mut names)).collect()
@@ -206,8 +202,8 @@ impl Reader<'_> {
             let at = item.key_at_pointer("/where");
             self.error(
                 at,
-                format!("`where` belongs to `message`, not to `{kind}`"),
-                "the codes stand under `close` and `refusal` themselves",
+                format!("`where` belongs to `message` or `frame`, not to `{kind}`"),
+                "write codes as the value of `close` or `refusal`",
             );
         }
         let (want, text_) = match kind {
@@ -229,13 +225,17 @@ impl Reader<'_> {
             }
             _ => {
                 if !value.is_null() {
-                    self.error(value.span, "`nothing` takes no value", "it is silence for the whole of `within`");
+                    self.error(
+                        value.span,
+                        "`nothing` takes no value",
+                        "write `- nothing:`, which means silence until `within` has passed",
+                    );
                 }
                 (None, "nothing".to_owned())
             }
         };
         let as_ = item.get("as").and_then(|node| match node.text() {
-            // Only one of them happens, so they may share a name.
+            // Only one alternative happens, so several may share a name.
             Some(name) if names.contains(name) => Some(name.to_owned()),
             _ => {
                 let name = self.free_name(node)?;
@@ -247,7 +247,7 @@ impl Reader<'_> {
         let outcomes: Vec<&str> = ["warn", "info", "fail"].into_iter().filter(|key| item.get(key).is_some()).collect();
         if let [first, second, ..] = outcomes[..] {
             let at = item.key_at_pointer(&format!("/{second}"));
-            let help = "`warn` warns, `info` only records, `fail` is what must not happen";
+            let help = "keep one: `warn` reports a warning, `info` only records, `fail` fails the step";
             self.error(at, format!("`{first}` or `{second}`, not both"), help);
         }
         let warn = text(item.get("warn"), "`warn`", &mut self.diagnostics).map(str::to_owned);
@@ -256,7 +256,7 @@ impl Reader<'_> {
         Some(Alternative { want, as_, warn, info, fail, text: text_ })
     }
 
-    /// Parses the name of a message of the pack; `any` where frames are received.
+    /// Parses the name of a message of the pack, or `any` where frames are received.
     pub(super) fn message_name(&mut self, node: &Node, way: Option<Way>) -> MessageName {
         match node.text() {
             Some(name) if name.contains("${") => return MessageName::Computed(self.template(node)),

@@ -1,4 +1,5 @@
-//! Checks `fuzz` of shared.yaml: what the document says about generated input. The fuzzer makes cases of it elsewhere.
+//! Checks `fuzz` in shared.yaml, which holds what the document says about generated input. The fuzzer reads it
+//! elsewhere.
 
 use super::names::Origin;
 use super::rules::Subject;
@@ -10,10 +11,11 @@ use crate::syntax::yaml::Node;
 const KEYS: [&str; 7] = ["bystander", "fence", "state", "goes_on", "refusals", "answers", "open"];
 const ANSWER: [&str; 9] = ["class", "placement", "roles", "messages", "except", "where", "answer", "never", "rules"];
 
-/// Classes of input: valid, breaking its schema, no message, no JSON, no WebSocket frame.
+/// Classes of input: valid, valid but unusual, against its schema, not a known message, not JSON, not a WebSocket
+/// frame.
 pub const CLASSES: [&str; 6] = ["valid", "unusual", "invalid", "unknown", "malformed", "broken"];
 
-/// Moments of input: on a connection that is only open, after the opening, within a conversation, by another client.
+/// When input is sent: right after connecting, after the opening, within a conversation, or by another client.
 pub const PLACEMENTS: [&str; 4] = ["first", "joined", "within", "outside"];
 
 impl Reader<'_> {
@@ -25,7 +27,11 @@ impl Reader<'_> {
             let at = node.get("bystander").map_or(node.span, |node| node.span);
             self.role(name, at);
             if self.roles.get(name).is_some_and(|role| role.server) {
-                self.error(at, format!("`{name}` is a server, to which the hub connects"), "a bystander is a client");
+                self.error(
+                    at,
+                    format!("`{name}` is a server, to which the hub connects"),
+                    "write a role that is a client",
+                );
             }
         }
         self.own_scene(node.get("fence"), "`fence`");
@@ -58,7 +64,7 @@ impl Reader<'_> {
         self.place = place;
     }
 
-    /// Parses with only `name` in scope.
+    /// Calls `read` with only `name` in scope.
     fn apart(&mut self, name: &str, read: impl FnOnce(&mut Self)) {
         self.scopes.push(super::Scope::isolated());
         self.bind_name(name, None, Origin::Unknown);
@@ -99,7 +105,7 @@ impl Reader<'_> {
             let _ = self.pattern(node, &Subject::Anything);
         }
         for key in ["class", "rules"] {
-            let help = "write which input it is about, and which rules of the document say so";
+            let help = "write the `class` of input it applies to, and the `rules` of the document that demand it";
             members.required(key, help, &mut self.diagnostics);
         }
         if entry.get("answer").is_none() && entry.get("never").is_none() {

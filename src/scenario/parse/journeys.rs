@@ -1,5 +1,5 @@
-//! Parses the steps, values and roles of a load plan as those of a scenario, with the same errors. `load::plan` parses the
-//! keys of the plan itself.
+//! Parses the steps, values and roles of a load plan like those of a scenario, with the same errors. `load::plan`
+//! parses the keys of the plan itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::syntax::fields::entries;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
-/// Keys beside a step that only a load plan has; the plan parses them.
+/// Options of a step that only a load plan has. The plan parses them.
 pub const OPTIONS: [&str; 11] = [
     "marks",
     "item",
@@ -30,10 +30,10 @@ pub const OPTIONS: [&str; 11] = [
     "may stay unanswered",
 ];
 
-/// A parser of the parts of one load plan.
+/// A parser for the parts of one load plan.
 pub struct Journeys<'a>(Reader<'a>);
 
-/// What the steps of a plan refer to.
+/// The parts that the steps of a plan refer to.
 pub struct Parts {
     pub blocks: Vec<Vec<Step>>,
     pub roles: BTreeMap<String, Role>,
@@ -71,8 +71,8 @@ impl<'a> Journeys<'a> {
         entries(self.0.file.root.get("roles")).iter().any(|(key, _)| key.name == name)
     }
 
-    /// Parses what clients of this role of shared.yaml do; without a role, of a client without `given` values. `self.index`
-    /// and `self.turn` are in scope in any case.
+    /// Calls `read` for clients of this role of shared.yaml or, without a role, for clients without `given` values.
+    /// `self.index` and `self.turn` are always in scope.
     pub fn of_role<T>(&mut self, role: Option<(&str, Span)>, read: impl FnOnce(&mut Self) -> T) -> T {
         // No role of shared.yaml can have this name.
         let name = role.map_or(" none", |(name, _)| name);
@@ -102,7 +102,7 @@ impl<'a> Journeys<'a> {
         value
     }
 
-    /// Parses with a scope of its own, whose names are dropped afterwards.
+    /// Calls `read` with its own scope, whose names are dropped afterwards.
     pub fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
         self.0.scopes.push(Scope::default());
         let value = read(self);
@@ -141,7 +141,7 @@ impl<'a> Journeys<'a> {
         self.0.template(node)
     }
 
-    /// Parses the name of a message that is documented to go this way.
+    /// Parses the name of a message that is documented in this direction.
     pub fn message(&mut self, node: &Node, way: Way) -> Option<String> {
         match self.0.message_name(node, Some(way).filter(|way| *way == Way::FromHub)) {
             MessageName::Named(name) => Some(name),
@@ -149,8 +149,8 @@ impl<'a> Journeys<'a> {
                 if node.text().is_some_and(|name| name == "any" || name.contains("${")) {
                     self.error(
                         node.span,
-                        "this must be one message by its name",
-                        "`any` and expressions are not possible in a load plan",
+                        "this must name one message",
+                        "write `MESSAGE`: a load plan cannot use `any` or an expression here",
                     );
                 }
                 None
@@ -158,7 +158,7 @@ impl<'a> Journeys<'a> {
         }
     }
 
-    /// Parses a `where` about this message.
+    /// Parses a `where` for this message.
     pub fn pattern(&mut self, node: &Node, message: &str) -> Pattern {
         self.0.pattern(node, &Subject::Message(message.to_owned()))
     }

@@ -1,8 +1,8 @@
 //! Parses the tree of a scenario file into a program, and reports everything that is wrong before any socket opens.
 //!
-//! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they expect,
-//! [`actors`] the actors, [`names`] names and their scopes, [`rules`] the checks; [`shared`] parses shared.yaml, [`fuzz`]
-//! its part for the fuzzer, and [`journeys`] the same constructs in load plans.
+//! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they
+//! expect, [`actors`] the actors, [`names`] names and their scopes, [`rules`] the checks; [`shared`] parses
+//! shared.yaml, [`fuzz`] its part for the fuzzer, and [`journeys`] the same constructs in load plans.
 
 mod actors;
 mod expects;
@@ -31,7 +31,7 @@ use crate::syntax::yaml::{Kind, Node};
 
 pub use shared::SharedFile;
 
-/// Parses one scenario. There is a program only without errors.
+/// Parses one scenario. Returns no program if there are errors.
 pub fn read(id: &str, root: &Node, shared: &SharedFile, pack: &Arc<Pack>) -> (Option<Program>, Vec<Diagnostic>) {
     let mut reader = Reader::new(shared, pack);
     let program = reader.scenario(id, root);
@@ -42,7 +42,7 @@ pub fn read(id: &str, root: &Node, shared: &SharedFile, pack: &Arc<Pack>) -> (Op
 const KEYS: [&str; 9] =
     ["title", "needs", "exclusive", "destructive", "actors", "let", "steps", "finally", "description"];
 
-/// The place of steps: whether they name an actor there, and whether they may have rules.
+/// The place of a list of steps. It decides whether the steps name an actor and whether they may have rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Scenario,
@@ -72,13 +72,13 @@ impl Place {
         matches!(self, Self::Scenario | Self::Always)
     }
 
-    /// Whether steps here may leave out their actor: it is the one that plays them.
+    /// Whether steps here may leave out the actor, which is then the one that plays them.
     fn omits_actor(self) -> bool {
         matches!(self, Self::Opening | Self::Scene | Self::Reaction | Self::Journey)
     }
 }
 
-/// Whether a value may be of some kind: a constant that is, or an expression.
+/// Whether `is` may hold for the value of a template. An expression may have any value.
 fn may_be(template: &Template, is: impl Fn(&Value) -> bool) -> bool {
     match template {
         Template::Constant(value) => is(value),
@@ -105,17 +105,17 @@ struct Reader<'a> {
     reactions: BTreeMap<String, Reaction>,
     needs: Vec<Need>,
     scopes: Vec<Scope>,
-    /// Where the scenario binds its names, also those that are not in scope yet.
+    /// Where the scenario binds its names, including those not yet in scope.
     later: BTreeMap<String, Span>,
-    /// Literal rows of the `each` blocks around, for rule ids in rows.
+    /// Literal rows of the enclosing `each` blocks, for rule ids in rows.
     rows: Vec<(String, Value)>,
     connected: BTreeSet<ActorId>,
-    /// Actors first connected in each of the `each` blocks around.
+    /// Actors first connected in each of the enclosing `each` blocks.
     fresh: Vec<BTreeSet<ActorId>>,
     place: Place,
-    /// The role of the actor that plays the steps, where it is known.
+    /// The role of the actor that plays the steps, if known.
     myself: Option<String>,
-    /// Whether a scene is checked by itself: every actor that it names exists, with any role.
+    /// Whether a scene is checked on its own. Any actor that it names then counts as existing, with any role.
     any_actor: bool,
 }
 
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         let isolation = self.isolation(root);
         let lets = self.values(entries);
         let always = self.always();
-        let help = "write `steps:` and below it, each after `- `, who does what";
+        let help = "list the steps under `steps:`, each as `- ACTOR VERB: VALUE`";
         let steps = scenario.required("steps", help, &mut self.diagnostics)?;
         let main = self.block(steps);
         let finally = match root.get("finally") {
@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Parses a value of some kind; an expression may have such a value.
+    /// Parses a value for which `is` holds. An expression is accepted, since its value is not known yet.
     fn template_of(&mut self, node: &Node, is: fn(&Value) -> bool, what: &str, kind: &str, example: &str) -> Template {
         let template = self.template(node);
         if !may_be(&template, is) {
@@ -239,17 +239,17 @@ impl<'a> Reader<'a> {
         template
     }
 
-    /// Warns of a word that is almost a setting; targets may declare any other.
+    /// Warns about a word that resembles a setting. Targets may declare any other word.
     fn word(&mut self, word: &str, span: Span) {
         let settings = &self.file.shared.settings;
         let like = crate::syntax::diagnostic::nearest(word, settings.keys().map(String::as_str));
         if let Some(name) = like.filter(|_| !settings.contains_key(word)) {
-            let message = format!("`{word}` is no setting, so this runs only where a target `provides` that word");
+            let message = format!("`{word}` is not a setting, so this runs only on a target that `provides` that word");
             self.diagnostics.push(Diagnostic::warning(span, message).help(format!("did you mean `{name}`?")));
         }
     }
 
-    /// Reports names other than settings, which a need cannot use.
+    /// Reports names in a need that are not settings.
     fn only_settings(&mut self, expr: &Expr) {
         for used in &expr.uses {
             let root = used.split('.').next().unwrap_or_default();

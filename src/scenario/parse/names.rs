@@ -1,4 +1,4 @@
-//! Names: which are in scope where, what binds them, and what an expression may use.
+//! Names: their scopes, the keys that bind them, and the names that an expression may use.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::syntax::yaml::{Key, Node};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Unknown,
-    /// None: a value of `let`, `given`, `each`.
+    /// No connection: a value of `let`, `given` or `each`.
     Computed,
     One(ActorId),
     /// The connections of several actors.
@@ -47,7 +47,7 @@ pub struct Bound {
 #[derive(Default)]
 pub struct Scope {
     pub names: BTreeMap<String, Bound>,
-    /// Whether outer names are not in scope: in a scene or an opening.
+    /// Whether names of outer scopes are hidden, as in a scene or an opening.
     pub isolated: bool,
 }
 
@@ -62,14 +62,14 @@ fn is_reserved(name: &str) -> bool {
     matches!(name, "hub" | "self" | "index") || functions::NAMES.contains(&name) || BUILTIN.contains(&name)
 }
 
-const IDENTIFIER: &str = "a name is made of letters, digits and _, and begins with a letter";
+const IDENTIFIER: &str = "a name consists of letters, digits and `_`, and starts with a letter";
 
 pub fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Collects the names that these steps bind, with their places, without those in scenes of shared.yaml.
+/// Collects the names that these steps bind, and where. Names bound in scenes of shared.yaml are left out.
 pub fn bound_within(node: &Node, found: &mut BTreeMap<String, Span>) {
     for item in node.list().unwrap_or_default() {
         for (key, value) in item.map().unwrap_or_default() {
@@ -118,20 +118,20 @@ impl<'a> Reader<'a> {
 
     pub(super) fn must_be_free(&mut self, name: &str, span: Span) {
         if let Some(bound) = self.bound(name) {
-            let error = Diagnostic::error(span, format!("`{name}` is bound already"))
-                .help("a name is bound once; choose another");
+            let error = Diagnostic::error(span, format!("`{name}` is already bound"))
+                .help("a name can be bound only once; choose another");
             self.diagnostics.push(match bound.at {
-                Some(at) => error.also(at, "it is bound here first"),
+                Some(at) => error.also(at, "first bound here"),
                 None => error,
             });
         } else if is_reserved(name) {
             self.error(span, format!("`{name}` is a reserved name"), "choose another name");
         } else if !self.scopes.iter().any(|scope| scope.isolated) && self.members(name).is_some() {
-            self.error(span, format!("`{name}` is an actor already"), "choose another name");
+            self.error(span, format!("`{name}` is already an actor"), "choose another name");
         }
     }
 
-    /// Checks the name of an actor: it stands in heads and in expressions.
+    /// Checks the name of an actor, which is used in heads and in expressions.
     pub(super) fn actor_name(&mut self, key: &Key) {
         let name = key.name.as_str();
         if is_reserved(name) || is_verb_word(name) {
@@ -180,14 +180,14 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Reports a name that is not in scope; `others` could have been meant, too.
+    /// Reports a name that is not in scope. `others` are names to suggest besides those in scope.
     fn unknown_name(&mut self, name: &str, span: Span, others: Vec<String>, help: &str) {
         let outside = matches!(self.place, Place::Scenario | Place::Finally);
         if let Some(at) = self.later.get(name).filter(|_| outside).copied() {
             self.diagnostics.push(
                 Diagnostic::error(span, format!("`{name}` is not bound yet"))
                     .also(at, "it is bound here")
-                    .help("steps and values are evaluated from top to bottom; move the one that binds it up"),
+                    .help("steps and values are evaluated from top to bottom; move the binding above this use"),
             );
             return;
         }
@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
         }
         match root {
             "hub" => {
-                // What `jwt()` uses beside the key is there or not.
+                // The settings that `jwt()` uses besides the key are optional.
                 let declared = |name: &str| self.file.shared.settings.contains_key(name);
                 if used.implied && member.is_some_and(|name| name != JWT_SECRET && !declared(name)) {
                     return;
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
         }
         let actors = self.actors.iter().map(|actor| actor.name.clone());
         let others = actors.chain(functions::NAMES.iter().map(|name| (*name).to_owned())).collect();
-        self.unknown_name(root, used.root, others, "names come from let, `as`, each, actors, and hub");
+        self.unknown_name(root, used.root, others, "names come from `let`, `as`, `each`, actors and `hub`");
     }
 
     /// Returns the setting that `hub.NAME` refers to.
@@ -280,12 +280,12 @@ impl<'a> Reader<'a> {
         let file = self.file;
         let known: Vec<&str> = file.shared.settings.keys().map(String::as_str).collect();
         let Some(name) = used.dotted.split('.').nth(1) else {
-            self.error(used.root, "`hub` stands for all settings; name one of them", "write `hub.NAME`");
+            self.error(used.root, "`hub` stands for all settings, not for one", "write `hub.NAME`");
             return None;
         };
         let setting = file.shared.settings.get(name);
         if setting.is_none() {
-            let help = suggest(name, known, "settings are declared under `hub` of shared.yaml");
+            let help = suggest(name, known, "settings are declared under `hub` in shared.yaml");
             self.error(used.member, format!("{} has no setting `{name}`", self.pack.name), help);
         }
         setting
@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
         let mut known: Vec<String> =
             role.given.iter().map(|(name, _)| name.clone()).chain(role.binds.iter().cloned()).collect();
         known.push("url".to_owned());
-        // While its own opening is parsed, the names that it binds are in scope instead.
+        // While the role's own opening is parsed, the names that it binds are in scope instead.
         if known.iter().any(|name| name == member) || self.in_scope(member) {
             return;
         }
@@ -312,22 +312,22 @@ impl<'a> Reader<'a> {
 /// A name that an expression uses.
 pub struct Use {
     pub dotted: String,
-    /// Where the first piece of the name stands.
+    /// The span of the first piece of the name.
     pub root: Span,
-    /// Where the second piece of the name stands.
+    /// The span of the second piece of the name.
     member: Span,
-    /// Whether the expression tests if the name is defined, so that it need not be.
+    /// Whether the expression tests if the name is defined, so that it may be undefined.
     asks: bool,
-    /// Whether the expression is only this name.
+    /// Whether the expression consists of this name only.
     bare: bool,
-    /// Whether only a function that the expression calls uses it.
+    /// Whether the name is used only by a function that the expression calls.
     implied: bool,
 }
 
 impl Use {
     pub fn of(dotted: &str, expression: &Expr) -> Self {
         let implied = expression.implies(dotted);
-        // Who asks for the key has what `jwt()` uses beside it.
+        // An expression that tests for the key need not test for the other settings that `jwt()` uses.
         let asked = if implied { &format!("hub.{JWT_SECRET}") } else { dotted };
         Self {
             dotted: dotted.to_owned(),

@@ -42,8 +42,8 @@ impl Reader<'_> {
     /// Reports rules in a place that has no checks.
     fn must_take_rules(&mut self, key: &str, span: Span) {
         if !self.place.takes_rules() {
-            let what = format!("{} has no checks, so `{key}` does not belong here", self.place.name());
-            self.error(span, what, format!("put the `{key}` into the steps of a scenario"));
+            let what = format!("{} cannot have checks, so `{key}` does not belong here", self.place.name());
+            self.error(span, what, format!("move `{key}` to the steps of a scenario"));
         }
     }
 
@@ -85,14 +85,14 @@ impl Reader<'_> {
         if row.is_none() {
             self.error(
                 node.span,
-                "a rule id is written out, or stands in a row of a literal `each`",
-                "which rules a scenario proves must be known before the run",
+                "a rule id must be written out, or come from a row of a literal `each`",
+                "the rules that a scenario proves must be known before the run",
             );
         }
         self.rule(&row?, node.span)
     }
 
-    /// Returns the text at a path in the literal rows around.
+    /// Returns the text at a path in the enclosing literal rows.
     fn row(&self, path: &str) -> Option<String> {
         let mut pieces = path.trim().split('.');
         let root = pieces.next()?;
@@ -106,7 +106,7 @@ impl Reader<'_> {
             Some((id, level)) => match Level::from_name(level.trim()) {
                 Some(level) => (id.trim(), Some(level)),
                 None => {
-                    let help = "`as should` or `as may` lowers a rule for this check";
+                    let help = "write `as should` or `as may` to lower the rule for this check";
                     self.error(span, format!("`{}` is not a level", level.trim()), help);
                     return None;
                 }
@@ -121,7 +121,7 @@ impl Reader<'_> {
             let help = suggest(
                 id,
                 self.pack.rules.keys().map(String::as_str).collect::<Vec<_>>(),
-                &format!("`hubproof packs show {} --rules` lists them", self.pack.name),
+                &format!("`hubproof packs show {} --rules` lists the rules", self.pack.name),
             );
             self.error(span, format!("{} has no rule `{id}`", self.pack.name), help);
             return None;
@@ -129,14 +129,14 @@ impl Reader<'_> {
         let (level, basis) = (rule.level, rule.basis);
         match lowered {
             Some(to) if to == level => {
-                self.error(span, format!("{id} is a {} already", level.name()), format!("write `{id}`"));
+                self.error(span, format!("{id} is already a {}", level.name()), format!("write `{id}`"));
                 None
             }
             Some(to) if to > level => {
                 self.error(
                     span,
                     format!("{id} is a {} and cannot be raised to {}", level.name(), to.name()),
-                    "a check may lower its rule, never raise it",
+                    "a check can lower its rule, but not raise it",
                 );
                 None
             }
@@ -162,7 +162,7 @@ impl Reader<'_> {
         let example = "write `has: { ABC-001: { priority: 90 } }`";
         let entries = mapping(Some(node), "`has`", "has: { ABC-001: { priority: 90 } }", &mut self.diagnostics);
         if node.is_null() || node.map().is_some_and(<[_]>::is_empty) {
-            self.error(node.span, "`has` without an entry checks nothing", example);
+            self.error(node.span, "`has` is empty, so it checks nothing", example);
         }
         entries.iter().filter_map(|(key, node)| self.line_of_has(key, node, subject)).collect()
     }
@@ -171,8 +171,8 @@ impl Reader<'_> {
         if key.name.contains("${") {
             self.error(
                 key.span,
-                "a key cannot hold an expression",
-                "write the rule out; in `rules` it may stand in a row of a literal `each`",
+                "a key cannot contain an expression",
+                "write the rule out; only `rules` can take it from a row of a literal `each`",
             );
             return None;
         }
@@ -186,8 +186,8 @@ impl Reader<'_> {
         if node.map().is_some_and(<[_]>::is_empty) || node.is_null() {
             self.error(
                 key.span,
-                format!("no condition for {}", key.name),
-                "write what must be true; that it was received is asserted by `rules`",
+                format!("there is no condition for {}", key.name),
+                "write what must be true; to check only that it was received, `rules` is enough",
             );
             return None;
         }
@@ -196,7 +196,7 @@ impl Reader<'_> {
         Some(Has { check, pattern })
     }
 
-    /// Parses a matcher, and warns of members that are not documented.
+    /// Parses a matcher, and warns about undocumented members.
     pub(super) fn pattern(&mut self, node: &Node, subject: &Subject) -> Pattern {
         let template = self.template(node);
         let ready = template.constant().and_then(|value| Matcher::compile(value).ok());
@@ -214,7 +214,7 @@ impl Reader<'_> {
     pub(super) fn test(&mut self, equals: Option<&Node>, fits: Option<&Node>) -> Test {
         let Some(fits) = fits else { return equals.map_or(Test::True, |equals| Test::Equals(self.template(equals))) };
         if equals.is_some() {
-            self.error(fits.span, "`equals` or `fits`, not both", "put the other one into a `check` of its own");
+            self.error(fits.span, "`equals` or `fits`, not both", "write a second `check` for the other one");
             return Test::True;
         }
         let template = self.template(fits);
@@ -232,10 +232,10 @@ impl Reader<'_> {
             && !constant.as_str().is_some_and(|text| text.contains("${"))
         {
             let help = match node.text() {
-                Some(text) => format!("names are looked up within `${{}}`: write `check: \"${{{text}}}\"`"),
+                Some(text) => format!("names are only looked up inside `${{}}`: write `check: \"${{{text}}}\"`"),
                 None => "write `check: \"${...}\"`".to_owned(),
             };
-            self.error(node.span, "this value is constant, so it checks nothing", help);
+            self.error(node.span, "this value is constant, so the check proves nothing", help);
         }
         template
     }
@@ -266,7 +266,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Warns where no form of a message documents a member. A received message may also be documented by its envelope.
+    /// Warns if no form of a message documents a member. For a received message, its envelope may also document it.
     pub(super) fn warn_unless_documented(&mut self, name: &str, path: &[String], span: Span, received: bool) {
         let pack = self.pack;
         let Some(message) = pack.message(name) else { return };
@@ -286,12 +286,12 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the member paths of a `with` or a matcher, with their places.
+/// Returns the member paths of a `with` or a matcher, with their spans.
 pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
     fn walk(node: &Node, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
         for (key, value) in entries(Some(node)) {
             let mut path = path.to_vec();
-            // The empty pointer is the whole, no member.
+            // The empty pointer stands for the whole value, not for a member.
             if key.name.is_empty() {
                 continue;
             }

@@ -15,15 +15,15 @@ use crate::syntax::matcher::escape;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
-/// Most frames a message is split into.
+/// Maximum number of frames that a message is split into.
 const MOST_FRAGMENTS: u64 = 10_000;
 
-/// Who sends a message: the document must list it in this direction.
+/// The sender of a message. The document must list the message in that direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
     Client,
     Server,
-    /// Not known here, or an event that a hook injects.
+    /// The sender is not known here, or the message is an event that a hook injects.
     Unknown,
 }
 
@@ -81,7 +81,7 @@ impl Reader<'_> {
                 Some(pointer) if pointer.starts_with('/') => pointers.push(pointer.to_owned()),
                 other => {
                     let name = other.unwrap_or("member");
-                    self.error(node.span, "`without` takes pointers", format!("write `without: [/{name}]`"));
+                    self.error(node.span, "`without` takes JSON pointers", format!("write `without: [/{name}]`"));
                 }
             }
         }
@@ -121,16 +121,14 @@ impl Reader<'_> {
                 let at = culprit(&violation, options).unwrap_or(name_node.span);
                 let Violation { expected, found, .. } = &violation;
                 let place = violation.place();
-                let what = format!(
-                    "`{name}` as it would be sent breaks its schema at {place}: expected {expected}, found {found}"
-                );
+                let what = format!("this `{name}` breaks its schema at {place}: expected {expected}, found {found}");
                 self.error(at, what, on_purpose);
             }
             (Some(_), None) if sender != Sender::Unknown && !wrong_way => {
                 let at = options.key("breaks").map_or(name_node.span, |key| key.span);
                 self.error(
                     at,
-                    format!("`{name}` as it would be sent is valid, so `breaks` is wrong"),
+                    format!("this `{name}` is valid, so `breaks` is wrong"),
                     "remove `breaks`, or make the message invalid",
                 );
             }
@@ -145,7 +143,7 @@ impl Reader<'_> {
             (Template::Expression(_), _) => {}
             (_, Some([(kind, content)])) => self.raw_content(kind, content),
             (_, Some(_)) => {
-                self.error(value.span, "`sends raw` takes one of text, binary, frames, bytes", example);
+                self.error(value.span, "`sends raw` takes exactly one of text, binary, frames and bytes", example);
             }
             (_, None) => self.diagnostics.push(wrong_kind(value, "`sends raw`", "a mapping", example)),
         }
@@ -172,7 +170,7 @@ impl Reader<'_> {
                     ["text", "binary", "frames", "bytes"],
                     "it takes text, binary, frames or bytes",
                 );
-                self.error(kind.span, format!("`sends raw` has no `{}`", kind.name), help);
+                self.error(kind.span, format!("`sends raw` has no key `{}`", kind.name), help);
             }
         }
     }
@@ -216,7 +214,7 @@ impl Reader<'_> {
             self.error(
                 node.span,
                 "these are not hexadecimal bytes",
-                "two digits for each byte, in quotes: write \"00 ff\"",
+                "write two digits for each byte, in quotes, such as \"00 ff\"",
             );
         }
     }
@@ -225,7 +223,11 @@ impl Reader<'_> {
         let code = self.template(value);
         if !may_be(&code, |code| code.as_u64().is_some_and(|code| code <= 65535)) {
             let found = if value.is_null() { "a close code is missing" } else { "this is not a close code" };
-            self.error(value.span, found, "a number from 0 to 65535: write `closes: 1000`; `drops` goes without one");
+            self.error(
+                value.span,
+                found,
+                "write a number from 0 to 65535, such as `closes: 1000`; `drops` ends the connection without a code",
+            );
         }
         let reason = options
             .get("reason")
@@ -258,7 +260,7 @@ impl Reader<'_> {
         for (key, node) in mapping(node, "`with`", "with: { name: value }", &mut self.diagnostics) {
             if !given.contains(&key.name) {
                 let known: Vec<&str> = given.iter().map(String::as_str).collect();
-                let none = if given.is_empty() { "it has no `given` values; they stand in shared.yaml" } else { "" };
+                let none = if given.is_empty() { "it has no `given` values; shared.yaml declares them" } else { "" };
                 let help = suggest(&key.name, known, none);
                 self.error(key.span, format!("{whose} has no `given` value `{}`", key.name), help);
             }

@@ -1,4 +1,5 @@
-//! Parses shared.yaml: settings and hooks once, and roles, scenes, reactions and `always` for each scenario that uses them.
+//! Parses shared.yaml: settings and hooks once, and roles, scenes, reactions and `always` for each scenario that uses
+//! them.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ const GIVEN: &str = "given: { NAME: VALUE }";
 const KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
 
 impl SharedFile {
-    /// Parses settings, hooks and `ignore`; of the rest only the shape is checked.
+    /// Parses settings, hooks and `ignore`, and checks only the shape of the rest.
     pub fn read(root: Node, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let mut shared = Shared::default();
         table(&root, &KEYS, "shared.yaml", diagnostics);
@@ -55,7 +56,7 @@ impl SharedFile {
         Self { shared: Arc::new(shared), root }
     }
 
-    /// Returns the diagnostics of roles, scenes, reactions and `always`, whether a scenario uses them or not.
+    /// Returns the diagnostics of roles, scenes, reactions and `always`, whether or not a scenario uses them.
     pub fn check(&self, pack: &Arc<Pack>) -> Vec<Diagnostic> {
         let mut reader = Reader::new(self, pack);
         for (key, _) in entries(self.root.get("roles")) {
@@ -94,13 +95,13 @@ fn setting(key: &Key, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Setting
     if setting.about.is_empty() && diagnostics.len() == before {
         diagnostics.push(
             Diagnostic::error(key.span, format!("setting `{}` has no `about`", key.name))
-                .help("what it is, in one line: `hubproof packs show` prints it"),
+                .help("describe the setting in one line; `hubproof packs show` prints it"),
         );
     }
     setting
 }
 
-/// Returns the error of a text that can only be meant as a time: `5 h`, `10 seconds`.
+/// Returns the error for a text that can only be meant as a time: `5 h`, `10 seconds`.
 fn wrong_time(text: &str) -> Option<ValueError> {
     let at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (amount, unit) = text.split_at(at);
@@ -123,7 +124,7 @@ fn hook(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
 }
 
 pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
-    let lists = format!("`hubproof packs show {}` lists all {}", pack.name, pack.messages.len());
+    let lists = format!("`hubproof packs show {}` lists all {} messages", pack.name, pack.messages.len());
     let Some(name) = node.text() else {
         let found = if node.is_null() {
             "a message is missing".to_owned()
@@ -136,7 +137,7 @@ pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
     Diagnostic::error(node.span, format!("{} has no message `{name}`", pack.name)).help(suggest(name, known, &lists))
 }
 
-/// Warns of a member under `fills` that no example has.
+/// Warns about a member under `fills` that no example has.
 fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) {
     for (key, _) in mapping(fills, "`fills`", "fills: { MEMBER: VALUE }", diagnostics) {
         let pointer = if key.name.starts_with('/') { key.name.clone() } else { format!("/{}", escape(&key.name)) };
@@ -149,9 +150,9 @@ fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diag
         diagnostics.push(
             Diagnostic::warning(
                 key.span,
-                format!("no example has a member `{}`, so `fills` does not change it", key.name),
+                format!("no example has a member `{}`, so `fills` has no effect on it", key.name),
             )
-            .help(suggest(&key.name, known, "members stand in the examples of messages")),
+            .help(suggest(&key.name, known, "write a member that the example of some message has")),
         );
     }
 }
@@ -232,7 +233,7 @@ impl Reader<'_> {
             self.error(
                 span,
                 format!("there is no reaction `{name}`"),
-                suggest(name, known, "reactions stand under `reactions`"),
+                suggest(name, known, "reactions are declared under `reactions` in shared.yaml"),
             );
             return;
         };
@@ -243,7 +244,7 @@ impl Reader<'_> {
         let Some(whenever) = whenever else { return };
         let message = self.message_name(whenever, None);
         let MessageName::Named(message_name) = &message else {
-            self.error(whenever.span, "`whenever` must be one message by its name", "write `whenever: MESSAGE`");
+            self.error(whenever.span, "`whenever` must name one message", "write `whenever: MESSAGE`");
             return;
         };
         self.scopes.push(Scope::isolated());
@@ -264,11 +265,7 @@ impl Reader<'_> {
             .find(|s| !matches!(s.act, Act::Send(_) | Act::SendRaw(_) | Act::Close { .. } | Act::Drop { .. }))
         {
             let at = step.span;
-            self.error(
-                at,
-                "a reaction cannot have this step",
-                "its steps are `sends`, `sends raw`, `closes` or `drops`",
-            );
+            self.error(at, "a reaction cannot have this step", "write only `sends`, `sends raw`, `closes` and `drops`");
         }
         self.reactions.insert(
             name.to_owned(),
@@ -276,7 +273,7 @@ impl Reader<'_> {
         );
     }
 
-    /// Parses a scene that is played at `span`: its steps, parsed once, and its `given` values.
+    /// Parses a scene that is played at `span`. Returns its steps, which are parsed only once, and its `given` values.
     pub(super) fn scene(&mut self, name: &str, span: Span) -> Option<(BlockId, Vec<(String, Template)>)> {
         let file = self.file;
         let scenes = entries(file.root.get("scenes"));
@@ -347,7 +344,7 @@ impl Reader<'_> {
                 self.error(
                     at,
                     format!("`{key}` belongs to `check`, not to `every`"),
-                    "the rules of `every` are the keys of `has`",
+                    "write the rules of `every` as keys of `has`",
                 );
             }
         }

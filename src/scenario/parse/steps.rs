@@ -1,4 +1,4 @@
-//! Parses steps: the head names actor and verb, the other keys are options of the verb.
+//! Parses steps: the head names the actor and the verb, the other keys are options of the verb.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_one};
 use crate::syntax::fields::{self, choice, entries, wrong_kind};
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// The keys of a step beside its head.
+/// The keys of a step other than its head.
 pub struct Options<'n> {
     verb: Verb,
     entries: Vec<(&'n Key, &'n Node)>,
-    /// Whether an actor does the step: the head names an actor and a verb.
+    /// Whether an actor performs the step, unlike `check` or `wait`.
     acts: bool,
 }
 
@@ -38,7 +38,7 @@ impl<'n> Options<'n> {
     }
 }
 
-/// Most values that `each` and `either` go through.
+/// Maximum number of values that `each` and `either` iterate over.
 const MOST_VALUES: u64 = 100_000;
 
 impl Reader<'_> {
@@ -53,7 +53,7 @@ impl Reader<'_> {
         self.push_block(steps)
     }
 
-    /// Parses a block with `names` of its own; the names that its steps bind stay in scope.
+    /// Parses a block with its own `names`. The names that its steps bind stay in scope.
     fn inner(&mut self, node: &Node, names: &[&str]) -> BlockId {
         let own = |name: &&str| ((*name).to_owned(), Bound { at: None, origin: Origin::Computed });
         self.scopes.push(Scope { names: names.iter().map(own).collect(), isolated: false });
@@ -74,7 +74,7 @@ impl Reader<'_> {
                 Some(text) if verbs::head(text).is_some() => format!("a colon is missing: write `- {text}:`"),
                 _ => "write `- anna sends: MESSAGE`".to_owned(),
             };
-            self.diagnostics.push(wrong_kind(node, "a step", "a mapping that begins with who does what", &help));
+            self.diagnostics.push(wrong_kind(node, "a step", "a mapping that begins with `ACTOR VERB:`", &help));
             return None;
         };
         let Some((position, head)) =
@@ -87,8 +87,8 @@ impl Reader<'_> {
         if position != 0 {
             self.error(
                 key.span,
-                "the head of a step comes first",
-                format!("begin the step with it: `- {}: ...`", key.name),
+                "the head of a step must come first",
+                format!("begin the step with `- {}: ...`", key.name),
             );
         }
         let others = all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node));
@@ -122,7 +122,7 @@ impl Reader<'_> {
         Some(Step { span: key.span, text, who, as_, if_, check, act: act? })
     }
 
-    /// Reports a first key that is no head.
+    /// Reports a first key that is not a head.
     fn no_step(&mut self, key: &Key) {
         let (first, rest) = key.name.split_once(' ').unwrap_or(("", &key.name));
         let roles = entries(self.file.root.get("roles"));
@@ -130,7 +130,7 @@ impl Reader<'_> {
             !first.is_empty() && (self.members(first).is_some() || roles.iter().any(|(role, _)| role.name == first));
         let (wrong, span) = if actor { (rest, part_of(key, rest)) } else { (key.name.as_str(), key.span) };
         let help = if verbs::begins_with_quantity(&key.name) {
-            "write `exactly 1 of crowd expect: MESSAGE`, or `at least`, or `at most`".to_owned()
+            "write `exactly 1 of crowd expect: MESSAGE`; `at least` and `at most` work the same way".to_owned()
         } else {
             let lists = "a step begins with `ACTOR VERB`; docs/src/scenario-language.md lists the verbs";
             suggest(if first.is_empty() { &key.name } else { rest }, verbs::all(), lists)
@@ -154,18 +154,18 @@ impl Reader<'_> {
                 "begin a new step with `- `".to_owned()
             } else {
                 let known: Vec<&str> = head.verb.options().iter().copied().chain(["as", "if"]).collect();
-                suggest_one(name, known, "beside it may stand")
+                suggest_one(name, known, "its options are")
             };
-            self.error(option.span, format!("`{name}` does not belong to `{verb}`"), help);
+            self.error(option.span, format!("`{verb}` has no option `{name}`"), help);
         }
     }
 
-    /// Reports a step that only checks and has no rules, or stands where there are no checks.
+    /// Reports a step that only checks but has no rules, or is in a place that cannot have checks.
     fn must_judge(&mut self, key: &Key, options: &Options<'_>) {
         if !self.place.takes_rules() {
             if options.get("rules").is_none() {
-                let what = format!("`{}` only checks, and {} has no checks", key.name, self.place.name());
-                self.error(key.span, what, "put it into the steps of a scenario, with `rules`");
+                let what = format!("`{}` is not allowed in {}, which cannot have checks", key.name, self.place.name());
+                self.error(key.span, what, "move it to the steps of a scenario and add `rules`");
             }
         } else if options.get("rules").is_none() {
             let what = format!("`{}` without rules proves nothing", key.name);
@@ -223,7 +223,11 @@ impl Reader<'_> {
             Verb::Hook => self.hook(value, options)?,
             Verb::Wait => {
                 if options.get("because").and_then(Node::text).is_none() {
-                    self.error(key.span, "`wait` needs a reason", "write `because: what the hub is given time for`");
+                    self.error(
+                        key.span,
+                        "`wait` needs a reason",
+                        "add `because: REASON`, such as what the hub needs the time for",
+                    );
                 }
                 Act::Wait { time: self.time(value, "`wait`") }
             }
@@ -237,7 +241,7 @@ impl Reader<'_> {
                 let name = self.free_name(value)?;
                 let values = self.needed(key, "in", "write `in: [a, b]`", options)?;
                 let values = self.several(values);
-                let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+                let steps = self.needed(key, "do", "write the steps under `do`", options)?;
                 let body = self.inner(steps, &[&name]);
                 self.bind_name(&name, Some(value.span), Origin::Computed);
                 Act::Either { name, values, body }
@@ -248,11 +252,11 @@ impl Reader<'_> {
                 {
                     self.error(
                         value.span,
-                        "a `retry` of no time repeats nothing",
-                        "write for how long the steps are repeated: `retry: 5s`",
+                        "a `retry` of zero time repeats nothing",
+                        "write how long to repeat the steps, such as `retry: 5s`",
                     );
                 }
-                let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+                let steps = self.needed(key, "do", "write the steps under `do`", options)?;
                 if steps.list().is_some_and(<[_]>::is_empty) {
                     self.error(
                         steps.span,
@@ -268,7 +272,11 @@ impl Reader<'_> {
     fn join<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
         self.empty(value, key);
         if self.place == Place::Opening {
-            self.error(key.span, "`joins` plays an opening, so it cannot stand in one", "write `connects:`");
+            self.error(
+                key.span,
+                "`joins` plays an opening, so an opening cannot contain it",
+                "write `connects:` instead",
+            );
         }
         self.connects(who);
         let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
@@ -289,7 +297,7 @@ impl Reader<'_> {
         if let Some(name) = self.myself.clone()
             && self.roles.get(&name).is_some_and(|role| !role.server)
         {
-            let what = format!("`{name}` is a client, and only a server accepts");
+            let what = format!("`{name}` is a client, but only a server accepts connections");
             self.error(key.span, what, "write `connects:`, or give the role `side: server`");
         }
         Act::Accept { within: self.time_option(options, "within") }
@@ -307,7 +315,7 @@ impl Reader<'_> {
         if let (Verb::Play, Some(at)) = (options.verb, actors.without_actor) {
             self.diagnostics.push(
                 Diagnostic::error(value.span, format!("the scene `{name}` must be played by an actor"))
-                    .also(at, "this step names none")
+                    .also(at, "this step names no actor")
                     .help(format!("write `anna plays: {name}`")),
             );
             return None;
@@ -343,8 +351,8 @@ impl Reader<'_> {
             if apart {
                 self.error(
                     value.span,
-                    "an order over several connections needs `slack`",
-                    "write by how much times of arrival may be out of order: `slack: 100ms`",
+                    "an order across several connections needs `slack`",
+                    "write how far arrival times may be out of order, such as `slack: 100ms`",
                 );
             }
         }
@@ -368,7 +376,7 @@ impl Reader<'_> {
             self.error(
                 value.span,
                 format!("`{}` takes no value", key.name),
-                "options begin in the column of the step's first letter",
+                "align options with the first letter of the step",
             );
         }
     }
@@ -427,7 +435,7 @@ impl Reader<'_> {
                 };
                 self.error(
                     key.span,
-                    format!("the hook `{name}` takes no `{}`", key.name),
+                    format!("the hook `{name}` takes no argument `{}`", key.name),
                     suggest(&key.name, known, &takes),
                 );
             }
@@ -444,7 +452,7 @@ impl Reader<'_> {
                 self.error(
                     node.span,
                     format!("the hook `{name}` takes no message"),
-                    "it is declared in shared.yaml without `message: true`",
+                    "leave `message` out, or declare the hook with `message: true` in shared.yaml",
                 );
             }
             self.event(node, options)
@@ -453,8 +461,8 @@ impl Reader<'_> {
             if let Some(key) = options.key(option).filter(|_| message.is_none()) {
                 self.error(
                     key.span,
-                    format!("`{option}` changes a message, but the hook has none"),
-                    "write `message: MESSAGE`, or `args` for arguments of the hook",
+                    format!("`{option}` changes a message, but this step has no `message`"),
+                    "add `message: MESSAGE`, or pass arguments of the hook in `args`",
                 );
             }
         }
@@ -473,7 +481,7 @@ impl Reader<'_> {
         let name = self.free_name(value)?;
         let list = self.needed(key, "in", "write `in: [a, b]`, or `in: 3` for 0, 1, 2", options)?;
         let values = self.several(list);
-        let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+        let steps = self.needed(key, "do", "write the steps under `do`", options)?;
         self.fresh.push(BTreeSet::new());
         let names = [name.as_str(), "index"];
         let bodies = if uses_rows(steps) {
@@ -483,7 +491,7 @@ impl Reader<'_> {
         };
         let fresh: Vec<ActorId> = self.fresh.pop().unwrap_or_default().into_iter().collect();
         self.connected.extend(fresh.iter().copied());
-        // In each round it is another connection.
+        // Each round uses another connection.
         for bound in self.scopes.last_mut().into_iter().flat_map(|scope| scope.names.values_mut()) {
             if matches!(bound.origin, Origin::One(id) if fresh.contains(&id)) {
                 bound.origin = Origin::Several;
@@ -498,7 +506,7 @@ impl Reader<'_> {
             self.error(
                 list.span,
                 "rule ids in rows need a literal list",
-                "which rules a scenario proves has to be known before anything runs",
+                "write the rows out: the rules that a scenario proves must be known before the run",
             );
             return None;
         };
@@ -523,7 +531,7 @@ impl Reader<'_> {
     }
 }
 
-/// Whether any step inside names its rules by a row.
+/// Whether any step inside takes its rules from a row.
 fn uses_rows(steps: &Node) -> bool {
     let computed = |item: &Node| item.text().is_some_and(|text| text.contains("${"));
     steps.list().unwrap_or_default().iter().flat_map(|step| entries(Some(step))).any(|(key, value)| {

@@ -34,7 +34,7 @@ pub enum Verb {
     Retry,
 }
 
-/// Verbs with both their forms: of one actor, of a group.
+/// Verbs in both forms: for one actor and for a group.
 const VERBS: [(&str, &str, Verb); 18] = [
     ("joins", "join", Verb::Joins),
     ("connects", "connect", Verb::Connects),
@@ -73,7 +73,7 @@ const QUANTITIES: [(&str, Quantity); 3] =
     [("exactly ", Quantity::Exactly), ("at least ", Quantity::AtLeast), ("at most ", Quantity::AtMost)];
 
 impl Verb {
-    /// Returns the keys that may stand beside the head of such a step, besides `as` and `if`.
+    /// Returns the options of such a step, besides `as` and `if`.
     pub fn options(self) -> &'static [&'static str] {
         match self {
             Self::Joins => &["with", "rules"],
@@ -104,7 +104,7 @@ impl Verb {
         self.options().contains(&"rules")
     }
 
-    /// Whether the step expects something of the hub.
+    /// Whether the step expects something from the hub.
     pub fn expects(self) -> bool {
         matches!(
             self,
@@ -123,7 +123,7 @@ impl Verb {
         matches!(self, Self::ExpectsNothing | Self::Check | Self::Order)
     }
 
-    /// Whether the members of a group that receive something are counted.
+    /// Whether the step can count the members of a group that receive something.
     pub fn can_be_counted(self) -> bool {
         matches!(self, Self::Expects | Self::ExpectsFrame)
     }
@@ -132,14 +132,14 @@ impl Verb {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head<'a> {
     pub verb: Verb,
-    /// The actor's name; empty where it is left out, and for heads without an actor.
+    /// The actor's name; empty if it is left out, and for heads without an actor.
     pub actor: &'a str,
     /// Whether the head has no actor at all, such as `check`.
     pub word: bool,
     pub quantity: Option<(Quantity, usize)>,
 }
 
-/// Parses a key as the head of a step; `None` where it is none.
+/// Parses a key as the head of a step; `None` if it is not one.
 pub fn head(key: &str) -> Option<Head<'_>> {
     if let Some((_, verb)) = WORDS.iter().find(|(word, _)| *word == key) {
         return Some(Head { verb: *verb, actor: "", word: true, quantity: None });
@@ -162,7 +162,7 @@ pub fn head(key: &str) -> Option<Head<'_>> {
     Some(Head { verb, actor: subject, word: false, quantity: None })
 }
 
-/// Whether a key that is no head begins with a quantity, and so was meant as one.
+/// Whether a key that is not a head begins with a quantity, and so was meant to be one.
 pub fn begins_with_quantity(key: &str) -> bool {
     QUANTITIES.iter().any(|(words, _)| key.starts_with(words))
 }

@@ -1,4 +1,4 @@
-//! Parses shares and rates, and how a rate changes.
+//! Parses shares, rates, and changes of rates.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
     Arrivals { spacing, stages, spikes: spikes.collect() }
 }
 
-/// Reads a mapping that must have all of these keys, and no others.
+/// Reports keys that a mapping lacks, and keys other than these.
 fn all_required(node: &Node, keys: &[&str], what: &str, example: &str, journeys: &mut Journeys<'_>) {
     let errors = journeys.diagnostics();
     let (members, help) = (table(node, keys, what, errors), format!("write `{example}`"));
@@ -85,7 +85,7 @@ fn all_required(node: &Node, keys: &[&str], what: &str, example: &str, journeys:
     }
 }
 
-/// Parses stages; one without `from` begins at the rate at which the one before ended.
+/// Parses stages. A stage without `from` begins at the rate at which the previous one ended.
 fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let example = "stages: [{ from: 0, to: 2000, for: 30s }, { rate: 2000, for: 60s }]";
     let mut stages: Vec<Stage> = Vec::new();

@@ -8,7 +8,7 @@ use crate::scenario::parse::journeys::Journeys;
 use crate::syntax::fields::{choice, table};
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// The most rows of one feeder, all of which are kept in memory.
+/// Maximum number of rows of one feeder. All rows are kept in memory.
 const MOST_ROWS: usize = 10_000_000;
 
 /// Reads `NAME: FILE`, or `NAME: { file: FILE, rows: in turn | at random }`.

@@ -14,7 +14,7 @@ use crate::syntax::fields::{self, Table, choice, flag, float, integer, table, te
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Kind, Node};
 
-/// The most repetitions of a block: its steps are expanded.
+/// Maximum number of repetitions of a block, whose steps are expanded.
 const MOST_TIMES: u64 = 1000;
 
 pub fn read(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Line> {
@@ -103,7 +103,7 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
             journeys.error(
                 key.span,
                 format!("there is no distribution `{other}`"),
-                suggest_one(other, KINDS, "there are"),
+                suggest_one(other, KINDS, "the distributions are"),
             );
             None
         }
@@ -172,7 +172,7 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
         (Some((MarkName::Published, span)), None) => {
             journeys.error(
                 *span,
-                "`to` is missing: the number of receivers",
+                "a published message needs `to`, the number of receivers",
                 "write `to: 10`, or `to: \"${population.NAME}\"`",
             );
         }
@@ -192,7 +192,7 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
     }
     if delivers.is_some() != sent_at.is_some() {
         let help = "write `delivers: MESSAGE` and `sent at: \"${NAME.data.at}\"`, where the sender put `due_ns()`";
-        journeys.error(node.span, "`sent at` needs `delivers`", help);
+        journeys.error(node.span, "`delivers` and `sent at` need each other", help);
     }
     Options { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
 }
@@ -215,18 +215,18 @@ fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
                 Some("name the message, since messages are compiled before the run")
             }
             Want::Message { .. } if expect.count.is_some() || expect.for_.is_some() || expect.after.is_some() => {
-                Some("leave out `count`, `for` and `after`: a step takes one frame, the first that matches")
+                Some("leave out `count`, `for` and `after`: a step takes the first frame that matches")
             }
             Want::Message { .. } => None,
-            _ => Some("a plan expects messages"),
+            _ => Some("a load plan can expect only messages"),
         },
-        _ => Some("a plan has joins, connects, sends, expects, plays, hook, closes, thinks, repeats and sometimes"),
+        _ => Some("use joins, connects, sends, expects, plays, hook, closes, thinks, repeats or sometimes"),
     };
     if let Some(help) = refused {
-        journeys.error(step.span, format!("`{verb}` is not possible in this form under load"), help);
+        journeys.error(step.span, format!("a load plan cannot use this form of `{verb}`"), help);
     }
     if step.who == Who::NoActor && !matches!(step.act, Act::Hook(_)) {
-        journeys.error(step.span, format!("`{verb}` is not a step of load plans"), "");
+        journeys.error(step.span, format!("a load plan cannot use `{verb}`"), "");
     }
     if step.if_.is_some() {
         journeys.error(step.span, "a journey has no `if`", "write `sometimes: 5%` for a random share of the journeys");

@@ -1,4 +1,4 @@
-//! Parses a plan file, with all its errors reported before a socket opens.
+//! Parses a plan file, and reports all its errors before any socket opens.
 //!
 //! [`roles`] parses populations and their activities, [`arrivals`] rates and their changes, [`lines`] steps, and
 //! [`feeders`] rows of data from other files.
@@ -20,7 +20,7 @@ use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::fields::{entries, flag, list, mapping, table, text, time};
 use crate::syntax::yaml::{Kind, Node};
 
-/// Reads a file that a plan names, by its path in the plan; an error says why that failed.
+/// A function that reads a file named in a plan, by its path in the plan. An error says why reading failed.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 const KEYS: [&str; 9] =
@@ -66,7 +66,7 @@ struct Draft {
 fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) -> Option<(Plan, Draft)> {
     let errors = journeys.diagnostics();
     let members = table(root, &KEYS, "a load plan", errors);
-    let help = "write in one sentence what is loaded, and how";
+    let help = "write one sentence that says what the plan loads, and how";
     let title = members.required("title", help, errors);
     let title = text(title, "`title`", errors).unwrap_or_default().to_owned();
     let phases = phases(root.get("phases"), errors);

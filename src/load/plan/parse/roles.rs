@@ -37,9 +37,9 @@ const KEYS: [&str; 20] = [
     "resumes",
 ];
 
-/// The most clients of one role: more than any machine has ports for.
+/// Maximum number of clients of one role: more than any machine has ports for.
 const MOST_CLIENTS: u32 = 1_000_000;
-/// The most concurrent journeys of one client.
+/// Maximum number of concurrent journeys of one client.
 const MOST_AT_A_TIME: u32 = 10_000;
 
 pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_>) -> (Role, Part) {
@@ -53,12 +53,12 @@ pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_
     if role.arrivals.is_some() && part.journey.is_empty() {
         journeys.error(key.span, "the role has `arrivals` but no `steps`", "write `steps:`");
     }
-    for (name, what) in [("pace", "begin by schedule"), ("times", "come as often as the schedule says")] {
+    for (name, what) in [("pace", "when journeys begin"), ("times", "how many journeys there are")] {
         if let Some(node) = node.get(name).filter(|_| role.arrivals.is_some()) {
             journeys.error(
                 node.span,
-                format!("with arrivals journeys {what}"),
-                format!("leave `{name}` or `arrivals` out"),
+                format!("with `arrivals`, the schedule decides {what}"),
+                format!("leave out `{name}` or `arrivals`"),
             );
         }
     }
@@ -71,7 +71,11 @@ fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut J
     let number = count(number, "`population`", MOST_CLIENTS, errors);
     let ramp = match (node.get("ramp"), node.get("rate")) {
         (Some(_), Some(rate)) => {
-            journeys.error(rate.span, "`ramp` or `rate`, not both", "`ramp` is how long all of them take to connect");
+            journeys.error(
+                rate.span,
+                "`ramp` or `rate`, not both",
+                "`ramp` is the time in which all clients connect, `rate` how many connect per second",
+            );
             None
         }
         (ramp @ Some(_), None) => time(ramp, "`ramp`", errors).map(Ramp::Over),
@@ -89,8 +93,9 @@ fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut J
         let place = node.text().and_then(|name| before.iter().position(|known| known == name));
         if place.is_none() {
             let known: Vec<&str> = before.iter().map(String::as_str).collect();
-            let help = suggest(node.text().unwrap_or_default(), known, "`after` takes a role defined before this one");
-            journeys.error(node.span, "there is no such role before this one", help);
+            let help =
+                suggest(node.text().unwrap_or_default(), known, "write the name of a role defined before this one");
+            journeys.error(node.span, "no role before this one has this name", help);
         }
         place
     });
@@ -151,7 +156,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         if let Some(span) = connects(line) {
             journeys.error(
                 span,
-                "a client connects in its opening",
+                "a client can connect only in its opening",
                 "write `opening: [ { connects: } ]`, or `joins:` there",
             );
         }
@@ -218,7 +223,11 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
             let steps = steps.map_or_else(Vec::new, |steps| lines::read(steps, journeys));
             for line in &steps {
                 if let Some(span) = waits(line) {
-                    journeys.error(span, "a reaction cannot wait", "use `sends` here, and a journey for what waits");
+                    journeys.error(
+                        span,
+                        "a reaction cannot wait",
+                        "write only `sends` here, and move steps that wait to a journey",
+                    );
                 }
             }
             let options = Box::new(lines::options(node, lines::Beside::Whenever, journeys));
@@ -233,7 +242,7 @@ fn count(node: Option<&Node>, what: &str, most: u32, errors: &mut Vec<Diagnostic
     integer(node, what, 1..=u64::from(most), errors).and_then(|number| u32::try_from(number).ok())
 }
 
-/// The place where a line connects, if it does.
+/// Returns the span of the step in a line that connects, if there is one.
 fn connects(line: &Line) -> Option<Span> {
     match line {
         Line::Step { step, .. } => matches!(step.act, Act::Connect(_) | Act::Join { .. }).then_some(step.span),
