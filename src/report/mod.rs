@@ -84,7 +84,7 @@ pub struct ProtocolReport {
     pub baseline: Vec<Entry>,
     /// The deviations that the target declares, or that the run assumed.
     pub deviations: Vec<Deviating>,
-    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
+    /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
     pub proposals: Vec<Proposed>,
     /// Figures of `hubproof fuzz`. The scenarios are then one case for each cause of a finding.
     pub fuzzed: Option<Fuzzed>,

@@ -13,7 +13,7 @@ pub struct Reach {
     pub musts: usize,
     /// Those with a check at the rule's own level that was decided.
     pub judged: usize,
-    /// The others, by the reason why not.
+    /// The others, by the reason why they were not judged.
     pub gaps: BTreeMap<Gap, usize>,
 }
 

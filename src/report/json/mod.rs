@@ -81,9 +81,9 @@ struct Protocol<'a> {
     summary: String,
     /// Why the hub may implement another protocol, in one sentence.
     doubt: Option<String>,
-    /// What went wrong, each once for all scenarios: failed checks and failed preconditions, those that block most first.
+    /// Failed checks and failed preconditions, each once for all scenarios. Those that block most come first.
     root_causes: Vec<RootCause<'a>>,
-    /// Failed preconditions because of which checks were not evaluated, each once.
+    /// Failed preconditions that blocked checks, each once.
     causes: Vec<SharedCause<'a>>,
     /// The hubs that the run started by a command.
     processes: Vec<Process<'a>>,
@@ -91,7 +91,7 @@ struct Protocol<'a> {
     baseline: Vec<Entry<'a>>,
     /// The deviations of the hub that the target declares.
     deviations: Vec<Deviating<'a>>,
-    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
+    /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
     proposals: Vec<Proposed<'a>>,
     scenarios: Scenarios<'a>,
     checks: Totals,
@@ -136,7 +136,7 @@ struct Verdicts {
     inconclusive: usize,
 }
 
-/// A check that failed, or a step without rules that did, with all scenarios in which it was found.
+/// A check or a step without rules that failed, with all scenarios in which it was found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct RootCause<'a> {
@@ -148,7 +148,7 @@ struct RootCause<'a> {
     unreachable: bool,
     place: Place<'a>,
     scenarios: Vec<String>,
-    /// The rules that it breaks.
+    /// The rules that the hub breaks.
     rules: Vec<&'a str>,
     blocks: causes::Blocks,
     /// Whether the baseline expects it: a check in the first of the scenarios, a precondition in all.
@@ -178,9 +178,9 @@ struct Process<'a> {
     instances: &'a [String],
     /// How often the hub was started and listened.
     starts: usize,
-    /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
+    /// Number of starts after the first: the hub had ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// Each time that the hub ended by itself or hung.
+    /// Each time the hub ended by itself or hung.
     crashes: &'a [event::Crash],
     /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
@@ -206,9 +206,9 @@ struct Entry<'a> {
 struct Proposed<'a> {
     /// The entry `[[deviation]]` of a target file, as JSON, with a reason to fill in.
     entry: &'a serde_json::Value,
-    /// Whether it has no value that only the user knows.
+    /// Whether the entry is complete: no value in it is known only to the user.
     complete: bool,
-    /// Rules that were not judged, and might be with it.
+    /// Rules that were not judged, and might be with this deviation.
     unblocks: Vec<&'a str>,
 }
 
@@ -220,9 +220,9 @@ struct Deviating<'a> {
     /// What is different, in one line.
     text: &'a str,
     reason: &'a str,
-    /// The rules that it breaks.
+    /// The rules that the hub breaks.
     rules: Vec<&'a str>,
-    /// `stale`: the hub does as documented, so that the entry must be deleted, and the run fails.
+    /// `stale`: the hub does as documented. The entry must be deleted, and the run fails.
     standing: super::Standing,
     /// How often it applied.
     observed: usize,
@@ -270,7 +270,7 @@ struct Scenario<'a> {
     mistake: Option<&'a str>,
     repetitions: usize,
     checks: Vec<Check<'a>>,
-    /// The repetition that all members from here on are about: the first with the verdict of the whole.
+    /// The repetition that the following members describe: the first with the verdict of the whole.
     repetition: usize,
     /// The instance of the target; empty if the scenario was not played.
     instance: &'a str,
@@ -281,7 +281,7 @@ struct Scenario<'a> {
     /// The successful wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
     history: &'a [event::FrameReport],
-    /// Frames that did not fit into the bounded history.
+    /// Number of frames that did not fit into the bounded history.
     history_dropped: usize,
 }
 
@@ -360,11 +360,11 @@ struct Rules<'a> {
 struct Reach {
     /// Rules of level must, stated or implied, that a hub can break.
     musts: usize,
-    /// Those of them that are proven: judged at their own level.
+    /// Number of these that are proven: judged at their own level.
     judged: usize,
-    /// Whether that is enough to pass: see `--min-judged`.
+    /// Whether this is enough to pass, see `--min-judged`.
     enough: bool,
-    /// The others, by the reason why not.
+    /// The others, by the reason why they were not judged.
     not_judged: Vec<NotJudged>,
 }
 
@@ -372,7 +372,7 @@ struct Reach {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct NotJudged {
     musts: usize,
-    /// In a few words, such as `need a hook`.
+    /// The reason in a few words, such as `need a hook`.
     why: &'static str,
 }
 
@@ -386,7 +386,7 @@ struct Rule<'a> {
     /// Section of a document that has sections.
     section: Option<&'a str>,
     text: &'a str,
-    /// For an implied rule: from what it follows.
+    /// For an implied rule: what it follows from.
     from: Option<&'a str>,
     status: Status,
     proven: bool,
