@@ -139,7 +139,7 @@ pub struct Deviation {
     /// The rules that its entry names, if it was observed.
     pub rules: Vec<String>,
     pub standing: report::Standing,
-    /// How often it applied.
+    /// How often the deviation applied.
     pub observed: usize,
     /// How often the documented form was seen instead.
     pub contradicted: usize,

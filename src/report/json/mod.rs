@@ -1,5 +1,6 @@
-//! The JSON report: types of its own, and those of events that are written as they are. A change of any of them changes
-//! `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is always present, null if not applicable.
+//! The JSON report. It consists of the types of this module, and of types of [`event`] that are written unchanged. A change
+//! to any of them changes `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is always
+//! present, and null if it does not apply.
 
 mod fuzz;
 
@@ -85,7 +86,7 @@ struct Protocol<'a> {
     root_causes: Vec<RootCause<'a>>,
     /// Failed preconditions that blocked checks, each once.
     causes: Vec<SharedCause<'a>>,
-    /// The hubs that the run started by a command.
+    /// The hubs that the run started with a command.
     processes: Vec<Process<'a>>,
     /// The results of the baseline's entries for this protocol.
     baseline: Vec<Entry<'a>>,
@@ -100,7 +101,7 @@ struct Protocol<'a> {
     rules: Rules<'a>,
     /// How many of the pack's musts were judged.
     reach: Reach,
-    /// Figures of `hubproof fuzz`; else null. The scenarios are then the first cases of the causes found.
+    /// Figures of `hubproof fuzz`, else null. With them, each scenario is the first case of a cause.
     fuzzed: Option<fuzz::Fuzzed<'a>>,
     /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
@@ -144,14 +145,14 @@ struct RootCause<'a> {
     check: Option<&'a str>,
     step: &'a str,
     message: &'a str,
-    /// No connection could be made.
+    /// Whether no connection could be made.
     unreachable: bool,
     place: Place<'a>,
     scenarios: Vec<String>,
     /// The rules that the hub breaks.
     rules: Vec<&'a str>,
     blocks: causes::Blocks,
-    /// Whether the baseline expects it: a check in the first of the scenarios, a precondition in all.
+    /// Whether the baseline expects the failure: for a check in the first scenario, for a precondition in all.
     expected: bool,
 }
 
@@ -160,7 +161,7 @@ struct RootCause<'a> {
 struct SharedCause<'a> {
     step: &'a str,
     message: &'a str,
-    /// No connection could be made.
+    /// Whether no connection could be made.
     unreachable: bool,
     place: Place<'a>,
     detail: Option<&'a event::Detail>,
@@ -176,7 +177,7 @@ struct Process<'a> {
     command: &'a str,
     /// The instances of the target that the hub serves.
     instances: &'a [String],
-    /// How often the hub was started and listened.
+    /// Number of times the hub was started and listened.
     starts: usize,
     /// Number of starts after the first: the hub had ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
@@ -208,7 +209,7 @@ struct Proposed<'a> {
     entry: &'a serde_json::Value,
     /// Whether the entry is complete: no value in it is known only to the user.
     complete: bool,
-    /// Rules that were not judged, and might be with this deviation.
+    /// Rules that were not judged but might be with this deviation.
     unblocks: Vec<&'a str>,
 }
 
@@ -224,15 +225,15 @@ struct Deviating<'a> {
     rules: Vec<&'a str>,
     /// `stale`: the hub does as documented. The entry must be deleted, and the run fails.
     standing: super::Standing,
-    /// How often it applied.
+    /// How often the deviation applied.
     observed: usize,
     /// How often the documented form was seen instead.
     contradicted: usize,
-    /// Whether the run assumed it, rather than the target declared it.
+    /// Whether the run assumed the deviation, instead of the target declaring it.
     assumed: bool,
-    /// Where it is declared; null for one that is assumed.
+    /// The file that declares the deviation; null if the run assumed it.
     file: Option<&'a str>,
-    /// From 1.
+    /// The line in that file, from 1.
     line: Option<usize>,
 }
 
@@ -381,7 +382,7 @@ struct NotJudged {
 struct Rule<'a> {
     level: &'static str,
     basis: &'static str,
-    /// Line of the document; null if that has sections, and for oracles of this tool.
+    /// Line of the document; null if the document has sections, and for oracles of this tool.
     line: Option<usize>,
     /// Section of a document that has sections.
     section: Option<&'a str>,
@@ -410,7 +411,7 @@ enum Status {
     Inconclusive,
     NotTestable,
     OutOfScope,
-    /// No check of the rule was selected, or the run was interrupted before.
+    /// No check of the rule was selected, or the run was interrupted first.
     NotAsked,
     NoCheck,
 }
