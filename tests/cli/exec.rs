@@ -293,7 +293,9 @@ fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs
     let finding = findings.iter().find(|finding| finding["check"] == "process").unwrap();
     assert_eq!(finding["message"], "the hub ended by itself: exit status 3");
     assert!(finding["detail"]["received"].as_str().unwrap().contains("out of luck"));
-    for expected in ["The hub ended by itself (exit status 3) while concierge/group-deletion", "  | out of luck"] {
+    for expected in
+        ["The hub ended by itself (exit status 3) while concierge/group-deletion was running alone", "  | out of luck"]
+    {
         assert!(done.err.contains(expected), "no {expected:?} in {}", done.err);
     }
     hub.assert_gone();
