@@ -67,7 +67,7 @@ enum PacksCommand {
     },
 }
 
-/// Where a new pack comes from, and where it goes.
+/// The source and the destination of a new pack.
 #[derive(Args)]
 struct InitArgs {
     /// An AsyncAPI document, version 2 or 3
@@ -103,7 +103,7 @@ pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
     }
 }
 
-/// Loads a built-in protocol, or the one at a path.
+/// Loads a built-in protocol, or the protocol at a path.
 fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     let path = std::path::Path::new(name);
     if protocol_files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
@@ -140,8 +140,8 @@ fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Returns who sends which message of a plain document, and where the document has that: `publish` and `subscribe` are
-/// often confused. Empty for packs, which are written from the hub's point of view.
+/// Explains which messages of a plain document clients send and which the hub sends, because `publish` and `subscribe` are
+/// often confused. Returns an empty text for packs, which are written from the hub's point of view.
 fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
     if folder.document.is_none() {
         return String::new();
@@ -164,7 +164,7 @@ fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
     format!("clients send: {}\nthe hub sends: {}\n{explained}\n", names(Way::ToHub), names(Way::FromHub))
 }
 
-/// Returns the scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
+/// Returns the scenarios that prove each rule at its own level, and the schemas as `schema:MESSAGE`.
 fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     let mut provers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for program in &protocol.scenarios.programs {
@@ -323,7 +323,7 @@ fn write_new(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Resu
         Ok(true) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Ok(false) => {
-            let help = "name a new folder with --to DIR: a pack that exists is never overwritten";
+            let help = "choose a new folder with --to DIR: an existing pack is never overwritten";
             return Err(CliError::new(format!("{shown} is not empty\n  help: {help}")));
         }
         Err(error) => return Err(failed(folder, error)),

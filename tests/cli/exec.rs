@@ -224,7 +224,7 @@ fn a_hub_that_does_not_start_is_reported(#[case] command: &str, #[case] code: i3
 #[test]
 fn starting_a_hub_by_command_needs_an_address() {
     let done = hubproof(["check", "--exec", "hub"]).ends_with(2);
-    assert!(done.err.contains("where will the hub listen"), "{}", done.err);
+    assert!(done.err.contains("`--exec` needs the URL the hub will listen on"), "{}", done.err);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn fuzzing_the_reference_server_finds_nothing(
 #[rstest]
 #[case::message(&["--protocol", "qi", "--message", "base_reqest"], "no case has the message `base_reqest`")]
 #[case::mutation(&["--protocol", "qi", "--mutation", "mising"], "no case has the mutation `mising`")]
-#[case::no_protocol(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
+#[case::no_protocol(&["ws://127.0.0.1:1"], "the protocol of the hub is not given")]
 #[case::no_messages(&["--protocol", "websocket"], "no case can be made for websocket")]
 #[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
 #[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
