@@ -24,8 +24,8 @@ const INCOMING: usize = 1024;
 /// First number of connections that were accepted rather than opened.
 const ACCEPTED: u32 = 1 << 20;
 
-/// The fraction of the patience in which an upgrade must be answered. It is less than 1, so that the report names the missing
-/// answer rather than a step that timed out.
+/// The fraction of the patience in which an upgrade must be answered. It is less than 1, so that the report names the
+/// missing answer rather than a step that timed out.
 const UPGRADE: f64 = 0.9;
 /// How long connections may take to close at the end of a scenario.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);

@@ -1,5 +1,6 @@
-//! A run of `check` in rounds. With `explore`, each further round assumes the deviations that the earlier rounds propose,
-//! and replays the scenarios in which the hub departed from its document, until no round proposes a new deviation.
+//! A run of `check` in rounds. With `explore`, each further round assumes the deviations that the earlier rounds
+//! propose, and replays the scenarios in which the hub departed from its document, until no round proposes a new
+//! deviation.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -91,8 +92,8 @@ impl Rounds {
         self.reports.add(report);
     }
 
-    /// Detects hangs of the hub, and returns the report of the run. `processes` are the reports of the hubs that the run
-    /// started, each with its protocol.
+    /// Detects hangs of the hub, and returns the report of the run. `processes` are the reports of the hubs that the
+    /// run started, each with its protocol.
     pub fn finish(
         mut self,
         processes: Vec<(String, ProcessReport)>,

@@ -1,8 +1,8 @@
 //! Detects hangs: the hub accepts connections, but from some moment on sends nothing to new clients.
 //!
-//! After a conversation that failed while an answer of the hub was due, a conversation that the hub served before is played
-//! again, as a probe. If the probe receives nothing, twice, the hub hangs, and failures after that moment are not separate
-//! findings. If the probe cannot connect, the hub is gone.
+//! After a conversation that failed while an answer of the hub was due, a conversation that the hub served before is
+//! played again, as a probe. If the probe receives nothing, twice, the hub hangs, and failures after that moment are
+//! not separate findings. If the probe cannot connect, the hub is gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -82,9 +82,10 @@ impl Pulse {
         self.state.lock().await.probed = None;
     }
 
-    /// Records a scenario that was played. If it failed, this calls `play` to play a probe, and returns the probe if the hub
-    /// no longer serves it. For a `restartable` hub, only a scenario that passed is used as a probe, because a failed one may
-    /// have received frames that other conversations caused. For any other hub, this does not detect that the hub is gone.
+    /// Records a scenario that was played. If it failed, this calls `play` to play a probe, and returns the probe if
+    /// the hub no longer serves it. For a `restartable` hub, only a scenario that passed is used as a probe, because a
+    /// failed one may have received frames that other conversations caused. For any other hub, this does not detect
+    /// that the hub is gone.
     pub async fn after<F: Future<Output = Option<ScenarioReport>>>(
         &self,
         program: &Arc<Program>,
@@ -223,8 +224,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Returns the report of a conversation that began `begun` seconds into the run and received its last frame `received`
-    /// seconds later. Without `received`, the probe after it received nothing.
+    /// Returns the report of a conversation that began `begun` seconds into the run and received its last frame
+    /// `received` seconds later. Without `received`, the probe after it received nothing.
     fn conversation(begun: u32, received: Option<u32>) -> ScenarioReport {
         let mut report = Run::one_failure().reports.swap_remove(0);
         report.begun = SECOND * begun;
@@ -281,7 +282,8 @@ mod tests {
         assert!(!judged(all.collect()).0);
     }
 
-    /// Records a scenario that passed and was greeted, then one that failed; `probes` are the reports of the probes after it.
+    /// Records a scenario that passed and was greeted, then one that failed; `probes` are the reports of the probes
+    /// after it.
     async fn probed(probes: &[ScenarioReport]) -> (Option<Unserved>, usize) {
         let pulse = Pulse::default();
         let program = Arc::clone(&Run::all_pass().programs[0]);

@@ -214,8 +214,8 @@ impl Job {
 }
 
 impl Job {
-    /// Replays the first conversation that passed, once without each upgrade deviation. A deviation without which it still
-    /// passes is no longer needed.
+    /// Replays the first conversation that passed, once without each upgrade deviation. A deviation without which it
+    /// still passes is no longer needed.
     async fn try_without_upgrades(
         &self,
         index: usize,
@@ -274,7 +274,8 @@ impl Job {
     }
 }
 
-/// Returns the first instance that meets the scenario's needs, or else the needs that the closest instance does not meet.
+/// Returns the first instance that meets the scenario's needs, or else the needs that the closest instance does not
+/// meet.
 fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
     let spared = program.isolation == Isolation::Destructive
         && subject.embedded.is_none()
@@ -301,7 +302,8 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
     Ok(Place::Nowhere(nearest.unwrap_or_default()))
 }
 
-/// How long users with shared tokens rest after a scenario, because a hub may limit how much each user sends per second.
+/// How long users with shared tokens rest after a scenario, because a hub may limit how much each user sends per
+/// second.
 const RESTED: Duration = Duration::from_millis(1100);
 
 /// The locks and permits that a scenario holds while it is played.
@@ -316,8 +318,8 @@ struct Turn {
 const COUNTED: Duration = Duration::from_millis(400);
 
 impl Turn {
-    /// Releases the locks, those on tokens after [`RESTED`]. If the hub limits connections, the permits are released after
-    /// [`COUNTED`].
+    /// Releases the locks, those on tokens after [`RESTED`]. If the hub limits connections, the permits are released
+    /// after [`COUNTED`].
     fn end(self, subject: &Prepared) {
         let Self { rest, connections, isolated } = self;
         if !rest.is_zero() {

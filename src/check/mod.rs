@@ -1,5 +1,5 @@
-//! Checks a hub: decides which scenarios run, on which instance, and how many at a time. `job` combines a scenario with its
-//! instance, `driver` plays it, and `exploration_rounds` makes one report of all rounds of a run.
+//! Checks a hub: decides which scenarios run, on which instance, and how many at a time. `job` combines a scenario with
+//! its instance, `driver` plays it, and `exploration_rounds` makes one report of all rounds of a run.
 
 mod driver;
 mod exploration_rounds;
@@ -35,7 +35,8 @@ pub struct Options {
     /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT`], or more where payloads are
     /// compared.
     pub kept: usize,
-    /// Whether a conversation continues after an expected frame that does not arrive, see [`crate::interpreter::Config`].
+    /// Whether a conversation continues after an expected frame that does not arrive, see
+    /// [`crate::interpreter::Config`].
     pub persistent: bool,
     /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
@@ -89,8 +90,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Plays items in their order, at most `at_once` at a time. Starts no more items once `interrupt` is true, and returns when
-/// all started items have ended. The iterator is advanced only when a slot is free, so it may be endless.
+/// Plays items in their order, at most `at_once` at a time. Starts no more items once `interrupt` is true, and returns
+/// when all started items have ended. The iterator is advanced only when a slot is free, so it may be endless.
 pub async fn in_turn<T, F>(
     items: impl Iterator<Item = T>,
     at_once: usize,

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// A resource that only one job at a time may use: the address of its subject, and the name in `exclusive` of its scenarios.
+/// A resource that only one job at a time may use: the address of its subject, and the name in `exclusive` of its
+/// scenarios.
 pub type Resource = (usize, String);
 
 pub struct Queued<T> {

@@ -182,7 +182,8 @@ fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
     CliError::new(format!("deviations cannot be written to {}: {error}", path.display()))
 }
 
-/// Runs the scenarios of one round, shows progress and collects the reports. Returns the number of stop signals received.
+/// Runs the scenarios of one round, shows progress and collects the reports. Returns the number of stop signals
+/// received.
 async fn round(
     started: &mut Started,
     subjects: Vec<Subject>,

@@ -229,8 +229,8 @@ impl HubArgs {
         words
     }
 
-    /// Starts all hubs and prepares them for the run; `programs` returns the scenarios of a protocol. The inner `Err` is the
-    /// exit code of a run that could not begin; the reason has been printed.
+    /// Starts all hubs and prepares them for the run; `programs` returns the scenarios of a protocol. The inner `Err`
+    /// is the exit code of a run that could not begin; the reason has been printed.
     ///
     /// # Errors
     ///
@@ -266,8 +266,8 @@ impl HubArgs {
             }
             subjects.push(subject);
         }
-        // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass` would
-        // replace words of the report itself.
+        // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass`
+        // would replace words of the report itself.
         for masker in subjects.iter().map(crate::hub::prepare::masker) {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
@@ -338,8 +338,8 @@ pub struct Started {
 }
 
 impl Started {
-    /// Prepares a second hub: the hub at `url`, with the settings of the first, or the reference server if `url` is empty.
-    /// All cases share both hubs, even hubs that this run started.
+    /// Prepares a second hub: the hub at `url`, with the settings of the first, or the reference server if `url` is
+    /// empty. All cases share both hubs, even hubs that this run started.
     ///
     /// # Errors
     ///
@@ -484,8 +484,8 @@ fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliEr
     Err(CliError::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
 }
 
-/// Rejects a setting whose default is a mapping but whose value is not: most often a table that is not valid TOML and so
-/// was taken for text. The value may be secret, so only its kind is shown.
+/// Rejects a setting whose default is a mapping but whose value is not: most often a table that is not valid TOML and
+/// so was taken for text. The value may be secret, so only its kind is shown.
 fn settings_of_wrong_kind(target: &Target, protocol: &Protocol) -> Result<(), CliError> {
     let declared = &protocol.scenarios.shared.settings;
     for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {

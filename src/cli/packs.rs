@@ -140,8 +140,8 @@ fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Explains which messages of a plain document clients send and which the hub sends, because `publish` and `subscribe` are
-/// often confused. Returns an empty text for packs, which are written from the hub's point of view.
+/// Explains which messages of a plain document clients send and which the hub sends, because `publish` and `subscribe`
+/// are often confused. Returns an empty text for packs, which are written from the hub's point of view.
 fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
     if folder.document.is_none() {
         return String::new();

@@ -149,8 +149,9 @@ fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
 const SCHEMAS: &str = "schemas";
 const SCENARIOS: &str = "scenarios";
 
-/// Reads a pack from disk. A pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or `schemas/NAME`
-/// with scenarios in `scenarios/NAME`, as in this repository; or a dialect, which is read with the pack that it extends.
+/// Reads a pack from disk. A pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or
+/// `schemas/NAME` with scenarios in `scenarios/NAME`, as in this repository; or a dialect, which is read with the pack
+/// that it extends.
 ///
 /// # Errors
 ///

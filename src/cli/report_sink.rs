@@ -1,5 +1,5 @@
-//! `--report FORMAT=PATH`, with a table of formats for each kind of report. Paths are checked before the run and written
-//! after it.
+//! `--report FORMAT=PATH`, with a table of formats for each kind of report. Paths are checked before the run and
+//! written after it.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};

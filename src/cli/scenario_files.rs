@@ -16,8 +16,8 @@ pub fn is_file(text: &str) -> bool {
     text.ends_with(".yaml") || text.ends_with(".yml")
 }
 
-/// Adds scenarios from files to a protocol, and returns their names. A scenario from a file replaces one of the protocol
-/// with the same name. It may check the fuzzer's oracles, which are not rules of a pack.
+/// Adds scenarios from files to a protocol, and returns their names. A scenario from a file replaces one of the
+/// protocol with the same name. It may check the fuzzer's oracles, which are not rules of a pack.
 ///
 /// # Errors
 ///

@@ -19,7 +19,8 @@ use crate::scenario::model::RuleUse;
 use crate::syntax::matcher::Condition;
 use crate::syntax::source::Span;
 
-/// Most repetitions of a scenario, after the first, whose history is kept because they failed, warned or were undecided.
+/// Most repetitions of a scenario, after the first, whose history is kept because they failed, warned or were
+/// undecided.
 const KEPT_HISTORIES: usize = 4;
 /// The protocol is doubted if at least this many scenarios were played, and in this percentage of them no check passed.
 const DOUBT_PLAYED: usize = 3;
@@ -94,8 +95,8 @@ pub struct Aggregator {
 struct Gathered {
     outline: Outline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
-    /// The kinds of messages that the hub sent, and whether each is one of the pack's. Frames are not counted, because a
-    /// message that is sent all the time would decide alone.
+    /// The kinds of messages that the hub sent, and whether each is one of the pack's. Frames are not counted, because
+    /// a message that is sent all the time would decide alone.
     kinds: BTreeMap<String, bool>,
     processes: Vec<ProcessReport>,
     deviations: Arc<Deviations>,
@@ -207,8 +208,8 @@ impl Gathered {
     }
 }
 
-/// Returns the report of a protocol that was fuzzed. Each scenario is the first case of one cause, with the command-line
-/// arguments that select it.
+/// Returns the report of a protocol that was fuzzed. Each scenario is the first case of one cause, with the
+/// command-line arguments that select it.
 pub fn fuzzed(
     pack: &Arc<Pack>,
     first: Vec<(ScenarioReport, Vec<String>)>,
@@ -288,8 +289,8 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
     }
 }
 
-/// Adds the checks of a scenario that were never evaluated, each with the reason. Removes those of `always` instead: they
-/// apply only to frames that arrived.
+/// Adds the checks of a scenario that were never evaluated, each with the reason. Removes those of `always` instead:
+/// they apply only to frames that arrived.
 fn complete(report: &mut ScenarioReport, planned: &Planned) {
     let (verdict, message) = if !report.unmet.is_empty() {
         let needs: Vec<&str> = report.unmet.iter().map(|need| need.name.as_str()).collect();

@@ -1,8 +1,9 @@
 //! The root causes of a run. Each is listed once, no matter how many scenarios it was found in, with the checks that it
 //! blocked.
 //!
-//! A cause is a failed check, or a failed step without rules (a precondition). The same step of a shared scene or opening
-//! is one cause in all scenarios, and so is the same violation of a schema at the same place of the same message.
+//! A cause is a failed check, or a failed step without rules (a precondition). The same step of a shared scene or
+//! opening is one cause in all scenarios, and so is the same violation of a schema at the same place of the same
+//! message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -57,7 +58,8 @@ impl Blocks {
     }
 }
 
-/// A check with its scenario, the other scenarios in which it failed alike, and what this failure blocks in all of them.
+/// A check with its scenario, the other scenarios in which it failed alike, and what this failure blocks in all of
+/// them.
 pub struct Alike<'a> {
     pub scenario: &'a ScenarioResult,
     pub check: &'a CheckResult,
@@ -105,8 +107,8 @@ impl ProtocolReport {
         stopped.all(|scenario| scenario.known_cause.is_some())
     }
 
-    /// Returns the causes of all failed and blocked checks, most blocking first. They include failures that the baseline
-    /// expects.
+    /// Returns the causes of all failed and blocked checks, most blocking first. They include failures that the
+    /// baseline expects.
     pub fn root_causes(&self) -> Vec<RootCause<'_>> {
         let failed = alike(checks_with(self, Verdict::Fail));
         let preconditions = self.causes.iter().map(RootCause::Precondition);
@@ -117,8 +119,8 @@ impl ProtocolReport {
     }
 }
 
-/// Returns the name of the failed or warning check that stopped a scenario, if there is one. It may belong to an outer step
-/// such as `joins`, and then has the same detail as the cause.
+/// Returns the name of the failed or warning check that stopped a scenario, if there is one. It may belong to an outer
+/// step such as `joins`, and then has the same detail as the cause.
 fn accused<'a>(run: &'a ScenarioReport, cause: &Cause) -> Option<&'a str> {
     let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
     let is_it = |check: &&CheckReport| {
@@ -133,8 +135,9 @@ fn stopped(scenario: &ScenarioResult) -> Option<(&ScenarioReport, &Cause, Option
     Some((run, cause, accused(run, cause)))
 }
 
-/// Returns the known failure that stopped a scenario: a failed check in the baseline, or a precondition for which `known`
-/// returns an entry. Returns `None` if a repetition is undecided for another reason, or if an evaluated check is undecided.
+/// Returns the known failure that stopped a scenario: a failed check in the baseline, or a precondition for which
+/// `known` returns an entry. Returns `None` if a repetition is undecided for another reason, or if an evaluated check
+/// is undecided.
 pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<Known>) -> Option<Known> {
     let explained = |run: &ScenarioReport| {
         let cause = run.cause.as_ref()?;
@@ -155,8 +158,8 @@ pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<K
     first
 }
 
-/// Returns each failed precondition of a protocol that a baseline can contain, with its scenario: the hub was reached, and
-/// no failed check reports the same.
+/// Returns each failed precondition of a protocol that a baseline can contain, with its scenario: the hub was reached,
+/// and no failed check reports the same.
 pub fn preconditions(protocol: &ProtocolReport) -> impl Iterator<Item = (&ScenarioResult, &Cause)> {
     let runs = protocol.scenarios.iter().flat_map(|scenario| scenario.runs.iter().map(move |run| (scenario, run)));
     let causes = runs.filter_map(|(scenario, run)| Some((scenario, run, run.cause.as_ref()?)));

@@ -1,6 +1,6 @@
-//! The JUnit report: one test suite per protocol, one test case per check. JUnit has neither warnings nor an inconclusive
-//! result, so a warning passes with a note (with `strict`, it fails), and an inconclusive check is an error. A failure that
-//! the baseline expects passes with a note; a stale entry is a separate failure.
+//! The JUnit report: one test suite per protocol, one test case per check. JUnit has neither warnings nor an
+//! inconclusive result, so a warning passes with a note (with `strict`, it fails), and an inconclusive check is an
+//! error. A failure that the baseline expects passes with a note; a stale entry is a separate failure.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -9,8 +9,8 @@ use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
 use crate::event::{CheckReport, Excerpt, Verdict};
 use crate::syntax::source::Sources;
 
-/// Returns valid XML 1.0 in UTF-8, even if the hub sent characters that XML forbids. `sources` has the files of the report's
-/// spans.
+/// Returns valid XML 1.0 in UTF-8, even if the hub sent characters that XML forbids. `sources` has the files of the
+/// report's spans.
 pub fn render(report: &RunReport, sources: &Sources) -> String {
     let mut all = Report::new("hubproof");
     all.set_time(report.duration);

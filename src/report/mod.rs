@@ -123,8 +123,8 @@ pub struct Deviating {
 }
 
 impl Deviating {
-    /// Returns all deviations of a hub, each with what a run observed and, if it was observed, with the rules that its entry
-    /// names.
+    /// Returns all deviations of a hub, each with what a run observed and, if it was observed, with the rules that its
+    /// entry names.
     pub fn all(deviations: &Deviations, pack: &Pack, seen: &Seen) -> Vec<Self> {
         let one = |(index, entry): (usize, &std::sync::Arc<crate::deviation::Deviation>)| {
             let sightings = seen.get(&index).copied().unwrap_or_default();
@@ -278,8 +278,8 @@ pub struct RuleReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleStatus {
     Judged {
-        /// The worst verdict of the rule's checks. Inconclusive checks do not count if another scenario decided the rule at
-        /// its own level.
+        /// The worst verdict of the rule's checks. Inconclusive checks do not count if another scenario decided the
+        /// rule at its own level.
         verdict: Verdict,
         /// Whether a check at the rule's own level resulted in pass, fail, warn or info.
         proven: bool,
@@ -385,8 +385,8 @@ impl ProtocolReport {
         totals
     }
 
-    /// Returns the unmet needs, each with the number of scenarios, checks and rules that have it. A scenario with two needs
-    /// is counted under both.
+    /// Returns the unmet needs, each with the number of scenarios, checks and rules that have it. A scenario with two
+    /// needs is counted under both.
     pub fn unmet_needs(&self) -> BTreeMap<&UnmetNeed, Waiting> {
         let mut needs: BTreeMap<&UnmetNeed, Waiting> = BTreeMap::new();
         for scenario in &self.scenarios {
@@ -526,8 +526,8 @@ pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
 }
 
 /// Returns the verdict of a scenario that was played once: not-testable if a need was unmet; at least inconclusive if a
-/// precondition failed, or the scenario has a mistake or was interrupted; else the worst verdict of its checks. The verdict
-/// of a completed scenario without checks is info.
+/// precondition failed, or the scenario has a mistake or was interrupted; else the worst verdict of its checks. The
+/// verdict of a completed scenario without checks is info.
 pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     if !report.unmet.is_empty() {
         return Verdict::NotTestable;
@@ -539,8 +539,8 @@ pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     worst(report.checks.iter().map(verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
-/// Returns the command that plays only the scenario that the arguments `again` select, `repeat` times. It is quoted for a
-/// shell.
+/// Returns the command that plays only the scenario that the arguments `again` select, `repeat` times. It is quoted for
+/// a shell.
 pub fn reproduce(options: &RunOptions, protocol: &str, again: &[String], repeat: usize) -> String {
     let mut words: Vec<String> = options.command.clone();
     words.extend(["--protocol", protocol].map(str::to_owned));

@@ -1,4 +1,5 @@
-//! The reach of a run: how many of the pack's musts it judged, why it did not judge the others, and whether that is enough.
+//! The reach of a run: how many of the pack's musts it judged, why it did not judge the others, and whether that is
+//! enough.
 
 use std::collections::BTreeMap;
 
@@ -131,7 +132,8 @@ impl ProtocolReport {
         }
     }
 
-    /// Whether a check of a step was evaluated. Other checks, of schemas and `always`, also judge frames that no step asked for.
+    /// Whether a check of a step was evaluated. Other checks, of schemas and `always`, also judge frames that no step
+    /// asked for.
     fn got_beyond_openings(&self) -> bool {
         let checks = self.scenarios.iter().flat_map(|scenario| &scenario.runs).flat_map(|run| &run.checks);
         checks.into_iter().any(|check| check.is_of_step() && check.asked > 0)

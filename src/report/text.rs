@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Makes text from a hub safe for terminals and legal in XML 1.0: escapes control characters, bidirectional controls and
-/// noncharacters, and replaces line breaks and tabs with blanks.
+/// Makes text from a hub safe for terminals and legal in XML 1.0: escapes control characters, bidirectional controls
+/// and noncharacters, and replaces line breaks and tabs with blanks.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(steers) {
         return Cow::Borrowed(text);

@@ -128,8 +128,8 @@ impl Archive {
         self.only
     }
 
-    /// Replays the findings of one protocol and prints the results. It replays them one after the other, because each may
-    /// bring the hub down. Returns how often the user interrupted.
+    /// Replays the findings of one protocol and prints the results. It replays them one after the other, because each
+    /// may bring the hub down. Returns how often the user interrupted.
     ///
     /// # Errors
     ///

@@ -46,8 +46,8 @@ struct New {
 
 /// Number of findings to shrink at a time if each has a hub of its own.
 const AT_ONCE: usize = 4;
-/// The oracle that fails if the answer to one client reaches others. The cases of the others may then fail, too, although
-/// they did not cause it.
+/// The oracle that fails if the answer to one client reaches others. The cases of the others may then fail, too,
+/// although they did not cause it.
 const LEAK: &str = "FUZZ-ISOLATES";
 /// Most findings of a run that are saved.
 const MOST: usize = 100;
@@ -114,8 +114,9 @@ pub async fn save(
     Ok((asked_to_stop, text))
 }
 
-/// Returns a future that shrinks findings and returns the results by the index of the finding. Until `half`, it finds out
-/// which findings fail on their own. It spends the rest of the time on shrinking these, starting with one of each cause.
+/// Returns a future that shrinks findings and returns the results by the index of the finding. Until `half`, it finds
+/// out which findings fail on their own. It spends the rest of the time on shrinking these, starting with one of each
+/// cause.
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],
@@ -189,7 +190,8 @@ fn untitled(scenario: &Map<String, Value>) -> Map<String, Value> {
     untitled
 }
 
-/// Returns the findings to save, each with an unused file name: failures that neither a baseline nor a saved finding covers.
+/// Returns the findings to save, each with an unused file name: failures that neither a baseline nor a saved finding
+/// covers.
 fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path, about: &About<'_>) -> Vec<New> {
     let protocol = &campaign.pack().name;
     let mut taken: BTreeSet<PathBuf> = BTreeSet::new();

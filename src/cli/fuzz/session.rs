@@ -23,8 +23,8 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Runs `work` on the hub and shows the number of plays so far. Returns how often the user interrupted, and the result
-    /// unless the work was aborted.
+    /// Runs `work` on the hub and shows the number of plays so far. Returns how often the user interrupted, and the
+    /// result unless the work was aborted.
     ///
     /// # Errors
     ///

@@ -30,8 +30,8 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Creates a watcher. `lines` tells whether to show every second, and `page` is the page of `--metrics` to keep up to
-    /// date.
+    /// Creates a watcher. `lines` tells whether to show every second, and `page` is the page of `--metrics` to keep up
+    /// to date.
     pub fn new(plan: &Plan, thresholds: Vec<Threshold>, lines: bool, page: Option<Arc<Mutex<String>>>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

@@ -61,8 +61,8 @@ impl Place<'_> {
         }
     }
 
-    /// Compiles the plan for `--check` without sending a message. Returns a list of the expressions that would be evaluated
-    /// during the run.
+    /// Compiles the plan for `--check` without sending a message. Returns a list of the expressions that would be
+    /// evaluated during the run.
     ///
     /// # Errors
     ///
@@ -196,7 +196,8 @@ impl Place<'_> {
         self.arguments.threads.map_or(cores, usize::from)
     }
 
-    /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not begin.
+    /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not
+    /// begin.
     fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, CliError> {
         let lacks = engine::lacks(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
         if let Err(error) = engine::probe(setup) {

@@ -1,6 +1,6 @@
-//! The JSON report. It consists of the types of this module, and of types of [`event`] that are written unchanged. A change
-//! to any of them changes `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is always
-//! present, and null if it does not apply.
+//! The JSON report. It consists of the types of this module, and of types of [`event`] that are written unchanged. A
+//! change to any of them changes `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is
+//! always present, and null if it does not apply.
 
 mod fuzz;
 

@@ -87,9 +87,9 @@ impl Page<'_, RunReport> {
             self.wrapped(
                 "",
                 &format!(
-                    "At the end of the run, the conversation of case {number} cannot be completed even without its mutation. The cause \
-                    may be a message of this run, or the state the hub was in before it: restart the hub, then replay the \
-                    cases in the warnings one at a time (`--case {number}`)."
+                    "At the end of the run, the conversation of case {number} cannot be completed even without its \
+                    mutation. The cause may be a message of this run, or the state the hub was in before it: restart the \
+                    hub, then replay the cases in the warnings one at a time (`--case {number}`)."
                 ),
             );
         }
@@ -98,9 +98,9 @@ impl Page<'_, RunReport> {
             self.wrapped(
                 "",
                 &format!(
-                    "At the end of this run, a new client waits {:.2} s to connect and receive an answer; at the start, it waited \
-                    {:.2} s. Messages of this run may be the cause; to find out which, narrow the run with `--message` and \
-                    `--mutation`. A hub may become slower, so this is not a failure.",
+                    "At the end of this run, a new client waits {:.2} s to connect and receive an answer; at the start, \
+                    it waited {:.2} s. Messages of this run may be the cause; to find out which, narrow the run with \
+                    `--message` and `--mutation`. A hub may become slower, so this is not a failure.",
                     slower.after.as_secs_f64(),
                     slower.before.as_secs_f64()
                 ),

@@ -1,5 +1,5 @@
-//! The summary for the terminal. It shows, per protocol, the failed preconditions, the failures in full, the warnings in
-//! brief, and totals. It ends with one verdict line per protocol.
+//! The summary for the terminal. It shows, per protocol, the failed preconditions, the failures in full, the warnings
+//! in brief, and totals. It ends with one verdict line per protocol.
 
 mod fuzz;
 mod known;
@@ -229,8 +229,8 @@ impl Page<'_, RunReport> {
         self.numbers(protocol);
     }
 
-    /// Lists the root causes if there are several, one per line, each with the rules that it breaks and the checks that it
-    /// blocks.
+    /// Lists the root causes if there are several, one per line, each with the rules that it breaks and the checks that
+    /// it blocks.
     fn root_causes(&mut self, protocol: &ProtocolReport) {
         let expected = |cause: &RootCause<'_>| match cause {
             RootCause::Check(one) => one.check.known.is_some(),
