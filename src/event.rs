@@ -188,9 +188,9 @@ pub struct FrameReport {
     pub kind: String,
     /// The payload, shortened, secrets masked.
     pub text: String,
-    /// Size of the whole payload, in bytes.
+    /// Bytes of the whole payload.
     pub size: usize,
-    /// SHA-256 of the whole payload, first twelve digits, if it was shortened.
+    /// SHA-256 of the whole payload, first twelve digits, where it was shortened.
     pub hash: Option<String>,
     /// The HTTP status with which a connection was refused.
     #[serde(skip)]
@@ -373,17 +373,17 @@ pub struct ProcessReport {
     pub elsewhere: bool,
 }
 
-/// An end of a hub's process that hubproof did not cause, or a hang after which the hub was restarted.
+/// An end of a hub's process that hubproof did not cause, or a hang, behind which it was started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Crash {
-    /// `exit status 3`, `killed by signal 11 (SIGSEGV)`; for a hang, what showed it.
+    /// `exit status 3`, `killed by signal 11 (SIGSEGV)`; of a hang, what showed it.
     pub status: String,
-    /// Whether the hub hung: the process had not ended, but sent nothing any more.
+    /// Whether it had not ended, and sent nothing any more.
     pub hung: bool,
     /// The scenarios that were being played on the hub when it ended.
     pub during: Vec<String>,
-    /// The scenario that ended last before the crash, if any.
+    /// The scenario that had ended last before the crash, where there was one.
     pub after: Option<String>,
     /// The scenario that caused the crash: the process had played no other.
     pub blamed: Option<String>,
@@ -402,7 +402,7 @@ impl Crash {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Excerpt {
     pub lines: Vec<String>,
-    /// Number of earlier lines that are not shown.
+    /// How many earlier lines are not shown.
     pub left_out: usize,
 }
 

@@ -67,7 +67,7 @@ enum PacksCommand {
     },
 }
 
-/// The source and the destination of a new pack.
+/// The source and the folder of a new pack.
 #[derive(Args)]
 struct InitArgs {
     /// An AsyncAPI document, version 2 or 3

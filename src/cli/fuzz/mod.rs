@@ -75,7 +75,7 @@ pub struct FuzzArgs {
     #[arg(long)]
     yes: bool,
     /// Cases at a time
-    // With three connections each, they stay below the fifty connections that airavata's document allows per address.
+    // With three connections each they stay below fifty, which is what airavata's document allows an address.
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
     /// Warnings fail the run

@@ -96,7 +96,7 @@ impl Page<'_, RunReport> {
             let what = count(stopped.len(), "scenario");
             self.wrapped(
                 "",
-                &format!("{what} could not continue, as expected; {} not judged.", count(checks, "check")),
+                &format!("{what} could not continue, as expected; not judged: {}.", count(checks, "check")),
             );
             self.field("reason", &printable(reason));
             self.field("stopped", &list(&stopped, self.names()));
