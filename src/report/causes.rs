@@ -58,8 +58,7 @@ impl Blocks {
     }
 }
 
-/// A check with its scenario, the other scenarios in which it failed alike, and what this failure blocks in all of
-/// them.
+/// A check with its scenario, the other scenarios with the same failure, and the checks that it blocks in all of them.
 pub struct Alike<'a> {
     pub scenario: &'a ScenarioResult,
     pub check: &'a CheckResult,
@@ -67,7 +66,7 @@ pub struct Alike<'a> {
     pub blocks: Blocks,
 }
 
-/// A root cause: a group of alike failed checks, or a failed precondition.
+/// A root cause: a group of failed checks that are alike, or a failed precondition.
 pub enum RootCause<'a> {
     Check(Alike<'a>),
     Precondition(&'a SharedCause),

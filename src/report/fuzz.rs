@@ -17,7 +17,7 @@ pub struct Fuzzed {
     pub decided: u64,
     /// Number of decided cases in which the mutation was sent after the opening.
     pub after_opening: u64,
-    /// Number of cases that an oracle decided that demands more than survival.
+    /// Number of cases decided by an oracle that demands more than survival.
     pub judged: u64,
     /// Number of cases in which each oracle held and was broken, by the oracle's rule id.
     pub oracles: BTreeMap<String, Oracle>,

@@ -406,7 +406,7 @@ impl ProtocolReport {
         needs
     }
 
-    /// Returns the cause that no connection could be made, if that happened.
+    /// Returns the cause that stands for an unreachable hub, if there is one.
     pub fn unreachable(&self) -> Option<&SharedCause> {
         self.causes.iter().find(|cause| cause.unreachable)
     }
