@@ -16,7 +16,7 @@ use crate::load::buffer_pool::PooledVec;
 pub enum Phase {
     /// Populations connect; not part of any total.
     Warmup,
-    /// The time that the report is about.
+    /// The time that the report covers.
     Measured,
     /// No new journey is due; running ones finish.
     Drain,
