@@ -34,7 +34,7 @@ fn fuzzing_the_reference_server_finds_nothing(
 #[case::no_messages(&["--protocol", "websocket"], "no case can be made for websocket")]
 #[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
 #[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
-#[case::whose_case(&["--case", "1"], "name one with --protocol")]
+#[case::whose_case(&["--case", "1"], "choose one with --protocol")]
 fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] words: &str) {
     let done = fuzz(arguments).ends_with(2);
     assert!(done.err.contains(words), "{}", done.err);
