@@ -16,7 +16,7 @@ impl Page<'_, RunReport> {
             self.gap();
             let rules = count(proposed.unblocks.len(), "more rule");
             let effect = if proposed.unblocks.is_empty() {
-                "makes this a known deviation".to_owned()
+                "declares the deviation".to_owned()
             } else {
                 format!("might let {rules} be judged")
             };
