@@ -153,12 +153,12 @@ fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
     };
     let explained = match described {
         Described::Hub => {
-            "The document describes the hub: `publish` is what clients send to it, `subscribe` what it sends; in version 3 \
-             `receive` and `send`. If it describes a client of the hub, add --perspective client."
+            "The document describes the hub: `publish` is what clients send to it, and `subscribe` is what it sends (in \
+             version 3, `receive` and `send`). If it describes a client of the hub, add --perspective client."
         }
         Described::Client => {
-            "The document describes a client of the hub: `publish` is what the hub sends to it, `subscribe` what it sends; \
-             in version 3 `receive` and `send`. If it describes the hub, leave out --perspective client."
+            "The document describes a client of the hub: `publish` is what the hub sends to it, and `subscribe` is what it \
+             sends (in version 3, `receive` and `send`). If it describes the hub, leave out --perspective client."
         }
     };
     format!("clients send: {}\nthe hub sends: {}\n{explained}\n", names(Way::ToHub), names(Way::FromHub))
