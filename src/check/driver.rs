@@ -1,4 +1,4 @@
-//! Plays one scenario against one hub: carries events between a [`Conversation`] and sockets, timers and hooks.
+//! Plays one scenario against one hub: passes events between a [`Conversation`] and its sockets, timers and hooks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::scenario::model::{ActorId, setting_value};
 use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Limits, Listener, Outgoing};
 use crate::websocket::handshake::Dial;
 
-/// Events of all connections of a scenario that may wait to be handled; when they are full, reading pauses.
+/// Most events of a scenario's connections that can be queued; reading pauses while the queue is full.
 const INCOMING: usize = 1024;
 /// First number of connections that were accepted rather than opened.
 const ACCEPTED: u32 = 1 << 20;
 
-/// The fraction of the patience that the answer to an upgrade has: less than the step, so that the report names the
+/// The fraction of the patience in which an upgrade must be answered. It is less than 1, so that the report names the
 /// missing answer rather than a step that timed out.
 const UPGRADE: f64 = 0.9;
 /// How long connections may take to close at the end of a scenario.
@@ -36,7 +36,7 @@ enum SideEvent {
     Accepted { actor: ActorId, connection: Connection },
 }
 
-/// Plays a scenario to its end, or to the limit, or until interrupted.
+/// Plays a scenario until it ends, reaches the limit, or is interrupted.
 pub async fn play(
     program: Arc<Program>,
     config: Config,
@@ -46,7 +46,7 @@ pub async fn play(
     mut interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
     let started = Instant::now();
-    // What `finally` may take once the limit has passed.
+    // How long `finally` may take once the limit has passed.
     let cleanup = config.patience.mul_f64(config.stretch);
     let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
@@ -62,8 +62,8 @@ pub async fn play(
     while !conversation.is_finished() {
         let wake = conversation.deadline().map_or(limit, |deadline| deadline.min(limit));
         let input = tokio::select! {
-            // An interrupt comes first, even during a flood. Then frames come before timeouts: a frame counts from
-            // the moment when it was read.
+            // An interrupt comes first, even during a flood. Frames come before timeouts, because a frame counts
+            // from the moment when it was read.
             biased;
             changed = interrupt.changed(), if !interrupted => {
                 interrupted = changed.is_err() || *interrupt.borrow();
@@ -115,7 +115,7 @@ pub async fn play(
     driver.close().await;
     let mut report = conversation.into_report();
     if late {
-        stopped(&mut report, format!("it was not done within {}, the `--timeout`", time(timeout)));
+        stopped(&mut report, format!("it did not finish within the `--timeout` of {}", time(timeout)));
     } else if interrupted {
         stopped(&mut report, "the run was interrupted".to_owned());
     }
@@ -259,7 +259,7 @@ impl Driver {
         });
     }
 
-    /// Closes all connections, waits for that up to [`CLOSE_WAIT`], then drops them.
+    /// Closes all connections, waits up to [`CLOSE_WAIT`] for them to end, then drops them.
     async fn close(mut self) {
         self.tasks.abort_all();
         let all = std::mem::take(&mut self.connections).into_values();

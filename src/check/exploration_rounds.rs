@@ -1,5 +1,6 @@
-//! A run of `check` in rounds: with `explore`, each further round assumes the deviations that the rounds before propose,
-//! and plays again what departed from its document, until no new deviation is proposed.
+//! A run of `check` in rounds. With `explore`, each further round assumes the deviations that the earlier rounds
+//! propose, and replays the scenarios in which the hub departed from its document, until no round proposes a new
+//! deviation.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,14 +22,14 @@ use crate::syntax::yaml::Node;
 const FURTHER: usize = 8;
 
 pub struct Rounds {
-    /// What the next round plays.
+    /// The protocols and scenarios of the next round.
     subjects: Vec<Subject>,
     options: Options,
     explore: bool,
     /// Number of rounds so far.
     played: usize,
     begun: Instant,
-    /// When the present round began, since the run began.
+    /// When the current round began, relative to the start of the run.
     round_begun: Duration,
     reports: Aggregator,
     /// Ids of scenarios that may leave the hub unusable.
@@ -44,7 +45,7 @@ impl Rounds {
         Self { subjects, options, explore, played: 0, begun, round_begun: Duration::ZERO, reports, destructive }
     }
 
-    /// Returns what [`super::run`] plays in the next round; `None` after the last.
+    /// Returns the arguments of [`super::run`] for the next round; `None` after the last round.
     ///
     /// # Errors
     ///
@@ -57,14 +58,14 @@ impl Rounds {
         for subject in &self.subjects {
             self.reports.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
         }
-        // A hub may keep the names of the rounds before.
+        // A hub may remember the names of earlier rounds.
         let stamp = if first { self.options.stamp.clone() } else { stamp() };
         self.played += 1;
         self.round_begun = self.begun.elapsed();
         Ok(Some((self.subjects.clone(), Options { stamp, ..self.options.clone() })))
     }
 
-    /// Assumes the proposals of all rounds so far. Returns whether there is a scenario to play with them.
+    /// Assumes the deviations that all rounds so far propose. Returns whether any scenario must be replayed with them.
     fn assume_proposals(&mut self, sources: &mut Sources) -> Result<bool, Vec<Diagnostic>> {
         let so_far = self.reports.clone().finish(RunOptions::default(), 0, Duration::ZERO, false);
         for (subject, protocol) in self.subjects.iter_mut().zip(&so_far.protocols) {
@@ -85,14 +86,14 @@ impl Rounds {
         Ok(self.subjects.iter().any(|subject| !subject.programs.is_empty()))
     }
 
-    /// Adds the report of a scenario of the present round.
+    /// Adds the report of a scenario of the current round.
     pub fn add(&mut self, mut report: ScenarioReport) {
         report.begun += self.round_begun;
         self.reports.add(report);
     }
 
-    /// Looks for hangs of the hub, and returns the report of the run. `processes` are those of the hubs that the run
-    /// started, each with its protocol.
+    /// Detects hangs of the hub, and returns the report of the run. `processes` are the reports of the hubs that the
+    /// run started, each with its protocol.
     pub fn finish(
         mut self,
         processes: Vec<(String, ProcessReport)>,
@@ -101,7 +102,7 @@ impl Rounds {
     ) -> RunReport {
         for subject in &self.subjects {
             let mut own = self.reports.reports_mut(&subject.pack.name);
-            // What may leave the hub unusable shows no hang.
+            // Silence after a scenario that may leave the hub unusable does not prove a hang.
             own.retain(|report| !self.destructive.contains(&report.id));
             hang::judge(&mut own);
         }

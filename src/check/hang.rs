@@ -1,8 +1,8 @@
-//! Finds that a hub hangs: it accepts connections, and from some moment on sends nothing to new clients.
+//! Detects hangs: the hub accepts connections, but from some moment on sends nothing to new clients.
 //!
-//! Behind a conversation that failed while the hub owed it something, one that it served before is played again. If that
-//! gets nothing, twice, the hub hangs; what is missing in its wake accuses the hub of nothing else. If it gets no
-//! connection, the hub is gone.
+//! After a conversation that failed while an answer of the hub was due, a conversation that the hub served before is
+//! played again, as a probe. If the probe receives nothing, twice, the hub hangs, and failures after that moment are
+//! not separate findings. If the probe cannot connect, the hub is gone.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::scenario::{Isolation, Program};
 
 /// The name of the check under which a hang is reported.
 pub const CHECK: &str = "hang";
-/// How often the hub must send nothing to a conversation that it served before.
+/// Number of probes in a row that must receive nothing.
 pub const PROBES: usize = 2;
-/// Pause between two attempts to reach a hub that accepts no connection.
+/// Pause between attempts to reach a hub that accepts no connections.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Whether an instance of a hub still serves.
+/// Detects whether an instance of a hub still serves clients.
 #[derive(Default)]
 pub struct Pulse {
     state: Mutex<Served>,
-    /// Whether it was tried if the hub serves without each entry that upgrades need.
+    /// Whether each upgrade deviation has been tested for whether the hub still needs it.
     upgrades_tried: AtomicBool,
 }
 
@@ -34,18 +34,18 @@ pub struct Pulse {
 struct Served {
     /// The shortest scenario that passed, and how long it took.
     passed: Option<(Arc<Program>, Duration)>,
-    /// A scenario that failed, but to which the hub sent something.
+    /// A scenario that failed, but received something from the hub.
     greeted: Option<Arc<Program>>,
-    /// When the last probe began, since the run began, and how the hub did not serve it.
+    /// When the last probe began, relative to the start of the run, and how the hub failed to serve it, if it did.
     probed: Option<(Duration, Option<Lost>)>,
 }
 
-/// How a hub does not serve a client.
+/// How a hub fails to serve a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// It accepts the connection and sends nothing.
+    /// It accepts the connection but sends nothing.
     Hangs,
-    /// It accepts no connection; at most a proxy in front of it does.
+    /// It accepts no connection, although a proxy in front of it may.
     Gone,
 }
 
@@ -57,7 +57,7 @@ impl Lost {
     }
 }
 
-/// A scenario that a hub served, and does not serve any more.
+/// A scenario that a hub served before, but no longer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unserved {
     pub probe: String,
@@ -65,27 +65,27 @@ pub struct Unserved {
 }
 
 impl Pulse {
-    /// Returns one that plays only this scenario again, which the hub has served.
+    /// Creates a detector that uses only this scenario, which the hub has served, as a probe.
     pub fn of(program: Arc<Program>) -> Self {
         let passed = Some((program, Duration::ZERO));
         Self { state: Mutex::new(Served { passed, ..Served::default() }), upgrades_tried: AtomicBool::new(true) }
     }
 
-    /// Whether this passed conversation is the first that shows that the hub serves.
+    /// Whether this is the first passed conversation that shows that the hub serves clients.
     pub fn is_first_served(&self, program: &Program, report: &ScenarioReport) -> bool {
         let served = passed(report) && is_probe(program, report);
         served && !self.upgrades_tried.swap(true, Ordering::Relaxed)
     }
 
-    /// Forgets that the hub did not serve: it was started again.
+    /// Forgets the last probe, because the hub was restarted.
     pub async fn started_again(&self) {
         self.state.lock().await.probed = None;
     }
 
-    /// Notes a scenario that was played. Returns the scenario that the hub does not serve any more, where this one failed
-    /// and `play`, which plays a scenario again, gets nothing. If the hub is `restartable`, only a scenario that passed is
-    /// played again, as one that failed may have got what other conversations caused. If not, it is not found out whether
-    /// the hub is gone.
+    /// Records a scenario that was played. If it failed, this calls `play` to play a probe, and returns the probe if
+    /// the hub no longer serves it. For a `restartable` hub, only a scenario that passed is used as a probe, because a
+    /// failed one may have received frames that other conversations caused. For any other hub, this does not detect
+    /// that the hub is gone.
     pub async fn after<F: Future<Output = Option<ScenarioReport>>>(
         &self,
         program: &Arc<Program>,
@@ -107,14 +107,14 @@ impl Pulse {
         }
         let passed = served.passed.as_ref().map(|(program, _)| program);
         let probe = Arc::clone(passed.or(served.greeted.as_ref().filter(|_| !restartable))?);
-        // A hub that had the last word serves.
+        // A hub that sent the last frame still serves.
         let last_word = report.history.last().is_some_and(|frame| frame.direction == Direction::Received);
         if last_word || (!restartable && Lost::of(report) == Some(Lost::Gone)) {
             return None;
         }
         let unserved = |lost| Unserved { probe: probe.id.clone(), lost };
         if let Some((begun, lost)) = served.probed {
-            // A hub that was lost, and has sent nothing since, still is.
+            // A hub that was lost and has sent nothing since is still lost.
             let as_then = report.begun + report.duration <= begun || (lost.is_some() && report.last_greeted.is_none());
             if as_then {
                 return lost.map(unserved);
@@ -134,19 +134,19 @@ impl Pulse {
     }
 }
 
-/// Whether a conversation can be played again beside others, and the hub sent something in it.
+/// Whether a conversation can be played again alongside others, and received something from the hub.
 fn is_probe(program: &Program, report: &ScenarioReport) -> bool {
     report.last_greeted.is_some() && program.isolation == Isolation::Shared
 }
 
-/// Whether a conversation went on to its end, and shows no failure but of declared deviations.
+/// Whether a conversation was completed, with no failures other than those of declared deviations.
 pub fn passed(report: &ScenarioReport) -> bool {
     matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info | Verdict::Warn)
 }
 
-/// Looks for a hang in the reports of a run, without those of scenarios that may leave the hub unusable. For each instance
-/// that hangs, adds a finding to the conversation that got the last frame, and turns findings in its wake into inconclusive
-/// ones. Returns whether there is one.
+/// Looks for hangs in the reports of a run, which must not include scenarios that may leave the hub unusable. For each
+/// instance that hangs, adds a finding to the conversation that received the last frame, and makes later findings
+/// inconclusive. Returns whether an instance hangs.
 pub fn judge(reports: &mut [&mut ScenarioReport]) -> bool {
     let instances: BTreeSet<String> = reports.iter().map(|report| report.instance.clone()).collect();
     let found = instances.iter().filter(|instance| {
@@ -164,12 +164,12 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
         let all = reports.iter().enumerate();
         all.filter_map(|(place, report)| Some((report.begun + of(report)?, place))).max()
     };
-    // A hub that never sent anything does not hang: it does not serve. One that greets again does not hang any more.
+    // A hub that never sent anything does not hang: it never served. A hub that greets a later client no longer hangs.
     let Some((greeted, greeted_place)) = last(|report| report.last_greeted) else { return false };
     if greeted > found {
         return false;
     }
-    // Where connections of before are still served, it hangs since it greeted the last client.
+    // If older connections are still served, the hang began after the hub greeted the last client.
     let (since, place, what) = match last(|report| report.last_received) {
         Some((received, place)) if received <= found => (received, place, "sends nothing"),
         _ => (greeted, greeted_place, "sends nothing to new clients"),
@@ -179,13 +179,13 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
     };
     let beside: Vec<&str> =
         reports.iter().enumerate().filter(under_way).map(|(_, report)| report.id.as_str()).collect();
-    let beside = if beside.is_empty() { String::new() } else { format!("; beside it: {}", beside.join(", ")) };
-    let why = format!("the hub hangs since {:.1} s after the run began", since.as_secs_f64());
+    let beside = if beside.is_empty() { String::new() } else { format!(" (also running: {})", beside.join(", ")) };
+    let why = format!("the hub has been unresponsive since {:.1} s into the run", since.as_secs_f64());
     let mut silent = 0;
     for report in reports.iter_mut().filter(|report| end(report) > since) {
         silent += usize::from(report.silent && report.begun > since);
         for check in &mut report.checks {
-            // A frame that was received is judged all the same.
+            // A frame that was received is still judged.
             if (report.begun > since || !check.always) && check.accuses() {
                 check.withdraw();
                 check.message = format!("{why}: {}", check.message);
@@ -199,14 +199,14 @@ fn judge_instance(reports: &mut [&mut ScenarioReport]) -> bool {
     let last = &mut reports[place];
     last.verdict = Verdict::Fail;
     last.checks.push(CheckReport {
-        step: "the hub goes on serving".to_owned(),
+        step: "the hub keeps serving clients".to_owned(),
         message: format!(
-            "{why}: it accepts connections and {what}; {probe}, which it had served, got no frame when it was played again"
+            "{why}: it accepts connections but {what}; it served {probe} before, but sent no frame when that was played again"
         ),
         detail: Some(Detail {
-            expected: "a hub that goes on serving".to_owned(),
+            expected: "a hub that keeps serving clients".to_owned(),
             received: format!(
-                "the last frame in this conversation{beside}; behind it {silent} conversations without any frame"
+                "the last frame in this conversation{beside}, then no frame in {silent} conversations"
             ),
             ..Detail::default()
         }),
@@ -224,8 +224,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Returns the report of a conversation that began then, got its last frame after so many seconds, and has a failed
-    /// check where it got none, behind which no probe was served.
+    /// Returns the report of a conversation that began `begun` seconds into the run and received its last frame
+    /// `received` seconds later. Without `received`, the probe after it received nothing.
     fn conversation(begun: u32, received: Option<u32>) -> ScenarioReport {
         let mut report = Run::one_failure().reports.swap_remove(0);
         report.begun = SECOND * begun;
@@ -262,7 +262,7 @@ mod tests {
         assert!(failed(&reports[2]).is_empty(), "{reports:#?}");
     }
 
-    /// Clients of before are served; the last one that was greeted was so by the second conversation.
+    /// The hub still serves older connections; the second conversation was the last new one that it greeted.
     #[test]
     fn a_hub_that_greets_no_new_client_hangs() {
         let mut old = conversation(0, Some(1));
@@ -282,7 +282,8 @@ mod tests {
         assert!(!judged(all.collect()).0);
     }
 
-    /// Notes a scenario that passed and was greeted, then one that failed; `probes` are the reports of what is played then.
+    /// Records a scenario that passed and was greeted, then one that failed; `probes` are the reports of the probes
+    /// after it.
     async fn probed(probes: &[ScenarioReport]) -> (Option<Unserved>, usize) {
         let pulse = Pulse::default();
         let program = Arc::clone(&Run::all_pass().programs[0]);
@@ -295,7 +296,7 @@ mod tests {
         };
         assert_eq!(pulse.after(&program, &passed, true, play).await, None);
         let found = pulse.after(&program, &conversation(9, None), true, play).await;
-        // What ended before the last probe is not probed again.
+        // A scenario that ended before the last probe does not cause another probe.
         assert_eq!(pulse.after(&program, &conversation(8, None), true, play).await, found);
         (found, played.into_inner())
     }

@@ -1,5 +1,5 @@
-//! A scenario and the instance on which it is played: alone on the hub if it asks for that, and a second time, alone, if
-//! the hub crashed or hung during the first.
+//! Plays a scenario on an instance of a hub: alone if the scenario asks for that, and a second time, alone, if the hub
+//! crashed or hung during the first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +30,13 @@ pub struct Job {
     /// The scenario's id in reports.
     id: String,
     instead: Option<(&'static str, Arc<Template>)>,
-    /// By instance, where it is to be found out whether the hub hangs.
+    /// The hang detectors of the instances, if the run is to detect hangs.
     pulses: Option<Arc<Vec<Pulse>>>,
     /// The declared deviations.
     deviations: Arc<Deviations>,
 }
 
-/// When a scenario is played: phases follow each other.
+/// The phase of a run in which a scenario is played; one phase starts when the previous one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Shared,
@@ -70,7 +70,7 @@ impl Job {
         Ok(Self { program, place, repetition, subject, id, instead: None, pulses: None, deviations })
     }
 
-    /// Returns the same job, behind which it is found out whether the hub hangs; `pulses` are those of its instances.
+    /// Returns the same job, after which a hang is detected; `pulses` are the detectors of the instances.
     pub fn watched(self, pulses: &Arc<Vec<Pulse>>) -> Self {
         Self { pulses: Some(Arc::clone(pulses)), ..self }
     }
@@ -81,7 +81,7 @@ impl Job {
         Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
-    /// When the scenario is played. One that gets a hub of its own disturbs no other.
+    /// Returns the phase in which the scenario is played. A scenario that gets a hub of its own disturbs no other.
     pub(super) fn phase(&self) -> Phase {
         match self.program.isolation {
             _ if self.subject.embedded.is_some() => Phase::Shared,
@@ -91,7 +91,7 @@ impl Job {
         }
     }
 
-    /// Returns what no two scenarios may use at the same time.
+    /// Returns the resource that the scenario needs exclusively, if any.
     pub(super) fn resource(&self) -> Option<Resource> {
         let Place::Site(index) = self.place else { return None };
         match self.isolation(&self.subject.sites[index]) {
@@ -124,7 +124,7 @@ impl Job {
             && self.subject.embedded.is_none()
     }
 
-    /// Plays the scenario when its turn has come; `number` is unique within the run. `None` where the run was
+    /// Waits for the scenario's turn and plays it; `number` is unique within the run. Returns `None` if the run was
     /// interrupted before its turn.
     pub async fn play(
         self,
@@ -166,7 +166,7 @@ impl Job {
             };
             let why = match begun.await {
                 Some((turn, Ok(play))) => {
-                    // A hub that persists data knows the names of the first play. No number begins with a zero.
+                    // A hub that persists data knows the names of the first attempt. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
                     self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
@@ -185,10 +185,10 @@ impl Job {
                         Some(end) if !end.alone && !again => continue,
                         // The hub crashed before this scenario sent anything.
                         Some(end) if !end.alone => {
-                            "it ended by itself again, before anything was played on it".to_owned()
+                            "it ended by itself again, before the scenario sent anything".to_owned()
                         }
                         end => {
-                            // Of a hub that runs elsewhere, only its end is known.
+                            // For a hub that runs elsewhere, only the end is known.
                             if kind != Play::Destructive && (end.is_some() || process.is_by_command()) {
                                 supervisor::add_process_check(&mut report, end);
                             }
@@ -202,9 +202,9 @@ impl Job {
             };
             let message = match again {
                 true => {
-                    format!("the hub ended by itself while this was played, and it was not played again alone: {why}")
+                    format!("the hub ended by itself during this scenario, which was not played again alone: {why}")
                 }
-                false => format!("the hub does not run: {why}"),
+                false => format!("the hub is not running: {why}"),
             };
             return Some(failed(&self.program, message, self.repetition));
         }
@@ -214,8 +214,8 @@ impl Job {
 }
 
 impl Job {
-    /// Plays the first conversation that passed again without each entry that upgrades need: one without which it passes,
-    /// too, is not needed any more.
+    /// Replays the first conversation that passed, once without each upgrade deviation. A deviation without which it
+    /// still passes is no longer needed.
     async fn try_without_upgrades(
         &self,
         index: usize,
@@ -241,7 +241,7 @@ impl Job {
         }
     }
 
-    /// Returns the scenario that the hub does not serve any more behind this one, see [`Pulse::after`].
+    /// Returns the scenario that the hub no longer serves after this one, see [`Pulse::after`].
     async fn unserved(
         &self,
         index: usize,
@@ -251,7 +251,7 @@ impl Job {
         interrupt: watch::Receiver<bool>,
     ) -> Option<Unserved> {
         let pulse = self.pulses.as_ref()?.get(index)?;
-        // What may leave the hub unusable shows no hang; nor does a hub of its own.
+        // Silence after a scenario that may leave the hub unusable, or on a hub of its own, does not prove a hang.
         if self.program.isolation == Isolation::Destructive
             || (self.subject.embedded.is_some() && self.program.isolation != Isolation::Shared)
         {
@@ -274,7 +274,8 @@ impl Job {
     }
 }
 
-/// Returns the first instance that meets the needs, or the unmet needs of the nearest one.
+/// Returns the first instance that meets the scenario's needs, or else the needs that the closest instance does not
+/// meet.
 fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
     let spared = program.isolation == Isolation::Destructive
         && subject.embedded.is_none()
@@ -301,23 +302,24 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
     Ok(Place::Nowhere(nearest.unwrap_or_default()))
 }
 
-/// How long nothing else is done for users whose tokens are shared: a hub may limit how much each sends in a second.
+/// How long users with shared tokens rest after a scenario, because a hub may limit how much each user sends per
+/// second.
 const RESTED: Duration = Duration::from_millis(1100);
 
 /// The locks and permits that a scenario holds while it is played.
 struct Turn {
-    /// How long the locks are held after it.
+    /// How long the locks are held after the scenario.
     rest: Duration,
     connections: Result<OwnedSemaphorePermit, AcquireError>,
     isolated: Isolated,
 }
 
-/// How long a hub may still count a connection that has ended: no document demands that it notices at once.
+/// How long a hub may still count a connection that has ended. No document requires it to notice at once.
 const COUNTED: Duration = Duration::from_millis(400);
 
 impl Turn {
-    /// Releases the locks, those on tokens [`RESTED`] later. Where a hub limits connections, the permits are released
-    /// [`COUNTED`] later.
+    /// Releases the locks, those on tokens after [`RESTED`]. If the hub limits connections, the permits are released
+    /// after [`COUNTED`].
     fn end(self, subject: &Prepared) {
         let Self { rest, connections, isolated } = self;
         if !rest.is_zero() {
@@ -335,7 +337,7 @@ impl Turn {
     }
 }
 
-/// Waits until a scenario may be played; `None` when the run is interrupted before.
+/// Waits until a scenario may be played. Returns `None` if the run is interrupted first.
 async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<bool>) -> Option<Turn> {
     let subject = &job.subject;
     let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
@@ -372,7 +374,7 @@ async fn play_job(
                 own = Some(hub);
             }
             Err(error) => {
-                let message = format!("no hub of its own could be started: {error}");
+                let message = format!("cannot start a separate hub for this scenario: {error}");
                 return failed(&job.program, message, job.repetition);
             }
         }
@@ -417,7 +419,7 @@ struct Isolated {
 async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
     let none = Isolated { _reading: None, _writing: None, _word: None };
     if subject.embedded.is_some() && *isolation != Isolation::Shared {
-        // It gets a hub of its own, so no lock is needed.
+        // The scenario gets a hub of its own, so it needs no lock.
         return none;
     }
     match isolation {
@@ -442,7 +444,7 @@ fn failed(program: &Program, message: String, repetition: usize) -> ScenarioRepo
     ScenarioReport { cause, repetition, verdict: Verdict::Inconclusive, ..ScenarioReport::of(program) }
 }
 
-/// Masks secrets in every text of a report; frames were masked before they were cut.
+/// Masks secrets in every text of a report, except in frames, which were masked before they were shortened.
 fn mask(report: &mut ScenarioReport, masker: &Masker) {
     let clean = |text: &mut String| *text = masker.mask(text).into_owned();
     report.checks.iter_mut().for_each(|check| clean(&mut check.message));

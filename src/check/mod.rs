@@ -1,5 +1,5 @@
-//! Checks a hub: which scenarios run, on which instance, how many at a time. `job` is a scenario with its instance,
-//! `driver` plays it; `exploration_rounds` makes one report of all rounds of a run.
+//! Checks a hub: decides which scenarios run, on which instance, and how many at a time. `job` combines a scenario with
+//! its instance, `driver` plays it, and `exploration_rounds` makes one report of all rounds of a run.
 
 mod driver;
 mod exploration_rounds;
@@ -23,25 +23,26 @@ use crate::hub::prepare::{SetupError, Subject, prepare};
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many scenarios are played at a time.
+    /// Number of scenarios to play at a time.
     pub jobs: usize,
     /// Factor by which every wait is stretched.
     pub stretch: f64,
     pub repeat: usize,
-    /// The longest a scenario may take.
+    /// The longest time that a scenario may take.
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
     /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT`], or more where payloads are
     /// compared.
     pub kept: usize,
-    /// Whether a conversation goes on behind every expected frame that does not come, see [`crate::interpreter::Config`].
+    /// Whether a conversation continues after an expected frame that does not arrive, see
+    /// [`crate::interpreter::Config`].
     pub persistent: bool,
-    /// Whether scenarios that destroy the hub may run though it cannot be restarted.
+    /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
     /// Distinguishes this run from all others.
     pub stamp: String,
-    /// Unix time in milliseconds, now.
+    /// The current Unix time in milliseconds.
     pub now_ms: i64,
 }
 
@@ -50,7 +51,7 @@ pub fn count(subjects: &[Subject], options: &Options) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat
 }
 
-/// Runs all scenarios, and reports on `events`; ends early, but in order, once `interrupt` is true.
+/// Runs all scenarios and reports their results on `events`. Stops early, but cleanly, once `interrupt` is true.
 ///
 /// # Errors
 ///
@@ -89,8 +90,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Plays items in their order, at most `at_once` at a time. Takes no more once `interrupt` is true, and returns when
-/// all that were started have ended. The iterator is advanced only when a slot is free, so it may be endless.
+/// Plays items in their order, at most `at_once` at a time. Starts no more items once `interrupt` is true, and returns
+/// when all started items have ended. The iterator is advanced only when a slot is free, so it may be endless.
 pub async fn in_turn<T, F>(
     items: impl Iterator<Item = T>,
     at_once: usize,
@@ -117,7 +118,7 @@ pub async fn in_turn<T, F>(
     while tasks.join_next().await.is_some() {}
 }
 
-/// Returns six letters and digits that are unlikely to be those of another run.
+/// Returns six random letters and digits that distinguish this run from others.
 pub fn stamp() -> String {
     base36(uuid::Uuid::new_v4().as_u64_pair().0).chars().take(6).collect()
 }

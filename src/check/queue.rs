@@ -1,4 +1,4 @@
-//! The order in which jobs are played: those that wait longest first, and none that would only wait for a resource in use.
+//! The order in which jobs are played: longest waits first, skipping jobs whose resource is in use.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What only one job at a time may use: the address of its subject, and the name that scenarios give it (`exclusive`).
+/// A resource that only one job at a time may use: the address of its subject, and the name in `exclusive` of its
+/// scenarios.
 pub type Resource = (usize, String);
 
 pub struct Queued<T> {

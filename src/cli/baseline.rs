@@ -21,19 +21,19 @@ pub struct BaselineArgs {
     write: Option<PathBuf>,
 }
 
-/// Returns the names that entries may use, given the entries of a file.
+/// Returns the names that the entries of a file may use.
 type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, CliError> + 'a;
 
-/// The baseline to compare with and the one to write, both read and valid.
+/// The baseline to compare with and the baseline to write, both read and validated.
 pub struct Baselines {
     known: Vec<Entry>,
     write: Option<PathBuf>,
-    /// The present content of the file to be written, if it exists.
+    /// The current content of the file to write, if it exists.
     before: Option<(FileId, Vec<Entry>)>,
 }
 
 impl BaselineArgs {
-    /// Returns the arguments for a reproduction command.
+    /// Returns the arguments of a command that reproduces a finding.
     pub fn words(&self) -> Vec<String> {
         self.read.iter().flat_map(|path| ["--baseline".to_owned(), path.display().to_string()]).collect()
     }
@@ -43,13 +43,13 @@ impl BaselineArgs {
         self.read_with(sources, &|entries, sources| names(entries, protocols, sources))
     }
 
-    /// Reads the files; `names` returns what their entries may name.
+    /// Reads the files; `names` returns the names that their entries may use.
     pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, CliError> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
         if let Some(path) = &self.write {
-            // Report this before the run rather than after it.
+            // Reported before the run rather than after it.
             super::report_sink::writable(path).map_err(|error| {
                 CliError::new(format!("a baseline cannot be written to {}: {error}", path.display()))
             })?;
@@ -82,7 +82,7 @@ fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileI
     if unknown.is_empty() { Ok((file, entries)) } else { Err(CliError::from_diagnostics(&unknown, sources)) }
 }
 
-/// Returns the scenarios and checks of these protocols, and of others that the entries name.
+/// Returns the names of the scenarios and checks of these protocols, and of other protocols that the entries name.
 fn names(entries: &[Entry], protocols: &[Protocol], sources: &mut Sources) -> Result<Names, CliError> {
     let mut names = Names::default();
     // `websocket` and `process` are checked in every scenario.

@@ -78,7 +78,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = Sinks::parse(&arguments.reports, report_sink::RUN)?;
     if let Some(path) = &arguments.write_deviations {
-        // Report this before the run rather than after it.
+        // Reported before the run rather than after it.
         report_sink::writable(path).map_err(|error| unwritable(path, &error))?;
     }
     let named = arguments.hub.read(&mut sources)?;
@@ -140,7 +140,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
         started.end().await;
         report.map(Ok)
     })?;
-    // Scenarios that still run are aborted: the report is complete.
+    // Aborts scenarios that still run; the report is complete without them.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let mut report = match done {
         Ok(report) => report,
@@ -173,7 +173,7 @@ async fn go(
     Ok(rounds.finish(processes, shown, stop_signals > 0))
 }
 
-/// Adds the proposed deviations of a report to a file, which may be a target file.
+/// Appends the proposed deviations of a report to a file, which may be a target file.
 fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
     let entries = to_toml(&report.deviation_entries());
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
@@ -184,7 +184,8 @@ fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
     CliError::new(format!("deviations cannot be written to {}: {error}", path.display()))
 }
 
-/// Runs the scenarios once: one loop shows progress and collects the reports. Returns the number of signals to stop.
+/// Runs the scenarios of one round, shows progress and collects the reports. Returns the number of stop signals
+/// received.
 async fn round(
     started: &mut Started,
     subjects: Vec<Subject>,
@@ -212,17 +213,17 @@ async fn round(
     Ok(stop_signals)
 }
 
-/// Reads `80%`, or `80`.
+/// Parses `80%` or `80`.
 fn percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|percent| *percent <= 100);
-    number.ok_or_else(|| "a percentage from 0% to 100% is needed, such as 80%".to_owned())
+    number.ok_or_else(|| "expected a percentage from 0% to 100%, such as 80%".to_owned())
 }
 
 /// Returns the command line of this run without secrets and without options that select scenarios or reports.
 fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     let mut words = arguments.hub.again("check", protocols);
     words.extend(arguments.baseline.words());
-    // A scenario file outside the pack must be named again.
+    // The command must name scenario files outside the pack again.
     let files = arguments.scenario.iter().filter(|text| scenario_files::is_file(text));
     words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
     let flags =
@@ -231,17 +232,17 @@ fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     words
 }
 
-/// Prints that no scenario is selected, and why; returns the exit code.
+/// Prints that no scenario is selected and why. Returns the exit code.
 fn nothing_chosen(arguments: &CheckArgs) -> u8 {
     let chosen = [("--scenario", &arguments.scenario), ("--rule", &arguments.rule)];
     let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
     let words: Vec<String> = words.collect();
     let what = if words.is_empty() {
-        "there is no scenario".to_owned()
+        "there are no scenarios".to_owned()
     } else {
         format!("no scenario matches {}", words.join(" and "))
     };
-    print(&format!("Nothing was checked: {what}.\n`hubproof check --list` names all scenarios.\n"));
+    print(&format!("Nothing was checked: {what}.\n`hubproof check --list` lists all scenarios.\n"));
     super::exit::INCONCLUSIVE
 }
 
@@ -249,7 +250,7 @@ fn nothing_chosen(arguments: &CheckArgs) -> u8 {
 struct Selection {
     globs: Option<GlobSet>,
     rules: Vec<String>,
-    /// Rules of the selection that only schemas name: they are checked wherever the hub sends the message.
+    /// Selected rules that only schemas name; they are checked wherever the hub sends the message.
     in_schemas: Vec<String>,
 }
 
@@ -268,7 +269,7 @@ impl Selection {
                 let glob =
                     Glob::new(text).map_err(|error| CliError::new(format!("`{text}` is not a pattern: {error}")))?;
                 set.add(glob);
-                // A name without its protocol matches too.
+                // A name without its protocol also matches.
                 if !text.contains('/')
                     && let Ok(glob) = Glob::new(&format!("*/{text}"))
                 {

@@ -24,7 +24,7 @@ pub struct CompareArgs {
     seed: u64,
 }
 
-/// The largest report that is read: far more than a day of seconds with a dozen messages.
+/// The largest report, in bytes, that is read. A day of one-second intervals with a dozen messages is far smaller.
 const MOST_BYTES: u64 = 256 << 20;
 
 pub fn run(arguments: CompareArgs) -> Result<u8, CliError> {

@@ -1,4 +1,4 @@
-//! `--exec`: starts the hub for a run, and ends it. The hook `restart` starts it again.
+//! `--exec`: starts the hub for a run, and stops it afterwards. The hook `restart` restarts it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, RESTART, StartEr
 use crate::hub::supervisor::HubProcess;
 use crate::report::text::printable;
 
-/// How many lines of its log are shown if a hub does not start.
+/// Number of log lines to show if a hub does not start.
 const SHOWN: usize = 20;
 
 #[derive(Args)]
@@ -40,16 +40,16 @@ pub enum StartFailure {
 }
 
 impl ExecArgs {
-    /// Overrides the commands of the target.
+    /// Overrides the commands of the target with `--exec`.
     ///
     /// # Errors
     ///
-    /// The command has no words, or there is no address at which the hub will listen.
+    /// The command is empty, or there is no URL for the hub to listen on.
     pub fn over(&self, target: Option<&mut Target>) -> Result<(), CliError> {
         let Some(text) = &self.command else { return Ok(()) };
         let Some(target) = target else {
             return Err(CliError::new(
-                "where will the hub listen that `--exec` starts?\n  help: hubproof check ws://127.0.0.1:4000 --exec ...",
+                "`--exec` needs the URL the hub will listen on\n  help: hubproof check ws://127.0.0.1:4000 --exec ...",
             ));
         };
         let exec = Exec::parse(text).map_err(|error| CliError::new(format!("--exec: {error}")))?;
@@ -58,7 +58,7 @@ impl ExecArgs {
         Ok(())
     }
 
-    /// Returns the arguments for a reproduction command.
+    /// Returns the arguments of a command that reproduces a finding.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         if let Some(command) = &self.command {
@@ -70,7 +70,7 @@ impl ExecArgs {
         words
     }
 
-    /// Creates the processes that a subject's target needs, without starting them, and adds them to the subject.
+    /// Creates the hub processes that a subject's target needs and adds them to the subject, without starting them.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ pub async fn start(processes: &[Arc<HubProcess>], signals: &mut Signals) -> Resu
     Ok(())
 }
 
-/// Stops all processes, at once on a further signal.
+/// Stops all processes within `grace`, or immediately on another signal.
 pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut Signals) {
     for process in processes {
         tokio::select! {
@@ -142,7 +142,7 @@ pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut S
 }
 
 impl StartFailure {
-    /// Prints an inconclusive start on stderr; returns the exit code of the run.
+    /// Prints the reason for an inconclusive start on stderr. Returns the exit code of the run.
     pub fn report(self) -> Result<u8, CliError> {
         match self {
             Self::Error(error) => Err(error),
@@ -154,12 +154,12 @@ impl StartFailure {
     }
 }
 
-/// Explains the failure, with the end of the hub's output.
+/// Explains a failed start, with the end of the hub's output.
 fn start_failure(error: &StartError) -> StartFailure {
     let Some(log) = error.log() else {
         let help = match error {
             StartError::Taken(_) => "stop it, or use another port",
-            _ => "the command is run without a shell; to use one: --exec 'sh -c \"...\"'",
+            _ => "the command does not run in a shell; if you need one: --exec 'sh -c \"...\"'",
         };
         return StartFailure::Error(CliError::new(format!("{error}\n  help: {help}")));
     };
@@ -174,7 +174,7 @@ fn start_failure(error: &StartError) -> StartFailure {
         text.push_str(&format!("\n  | {}", printable(line)));
     }
     if matches!(error, StartError::Silent { .. }) {
-        text.push_str("\n  help: is that the address on which it listens? --exec-wait gives it more time");
+        text.push_str("\n  help: check that the hub listens on this address, or give it more time with --exec-wait");
     }
     StartFailure::Inconclusive(text)
 }

@@ -1,4 +1,4 @@
-//! Arguments for the hub and its protocol, shared by all commands that play against a hub, and the start of a run.
+//! The arguments for a hub and its protocol, which all commands that use a hub share, and the start of a run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub struct HubArgs {
 fn factor(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
-        _ => Err("a number from 0.1 to 1000".to_owned()),
+        _ => Err("expected a number from 0.1 to 1000".to_owned()),
     }
 }
 
@@ -102,7 +102,7 @@ impl HubArgs {
         self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
     }
 
-    /// Returns the overrides; `addressed`: including those of addresses.
+    /// Returns the overrides, including those of addresses if `addressed` is set.
     fn overrides(&self, addressed: bool) -> Result<Vec<Override>, CliError> {
         let mut texts = self.sets.clone();
         if let Some(ca) = &self.ca {
@@ -120,7 +120,7 @@ impl HubArgs {
             .collect()
     }
 
-    /// Loads the protocols of the run. `hubless`: the command sends nothing to a hub, so none must be given.
+    /// Loads the protocols of the run. With `hubless`, the command sends nothing to a hub, so no hub has to be given.
     pub fn protocols(
         &self,
         command: &str,
@@ -135,7 +135,7 @@ impl HubArgs {
             let hub_named = self.url.is_some() || target.is_some() || hubless;
             if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
                 return Err(CliError::new(format!(
-                    "the reference server does not speak `{name}`\n  help: name the hub: hubproof {command} URL --pack {}",
+                    "the reference server does not speak `{name}`\n  help: give the URL of the hub: hubproof {command} URL --pack {}",
                     directory.display()
                 )));
             }
@@ -150,7 +150,7 @@ impl HubArgs {
         if names.is_empty() {
             if self.url.is_some() || target.is_some() {
                 return Err(CliError::new(format!(
-                    "which protocol does this hub speak?\n  help: --protocol {}",
+                    "the protocol of the hub is not given\n  help: --protocol {}",
                     protocol_files::built_in().join(" | ")
                 )));
             }
@@ -163,7 +163,7 @@ impl HubArgs {
         }
         if names.len() > 1 && (self.url.is_some() || target.is_some()) {
             return Err(CliError::new(
-                "a hub is tested with one protocol\n  help: give --protocol once, or leave the URL out to test the built-in reference server",
+                "a hub can be tested with only one protocol at a time\n  help: give --protocol once, or leave out the URL to test the built-in reference server",
             ));
         }
         let loaded: Result<Vec<_>, _> =
@@ -174,13 +174,13 @@ impl HubArgs {
         })
     }
 
-    /// Checks that the built-in server has the fault, in a protocol of the run.
+    /// Checks that the reference server has the fault that `--fault` names, in a protocol of the run.
     pub fn own_fault(&self, protocols: &[Protocol]) -> Result<(), CliError> {
         let Some(id) = &self.fault else { return Ok(()) };
         match hubproof_reference::faults().find(|fault| fault.id == id) {
             Some(fault) if protocols.iter().any(|protocol| protocol.pack.name == fault.protocol) => Ok(()),
             Some(fault) => Err(CliError::new(format!(
-                "`{id}` is a fault of {}, which is not played here\n  help: --protocol {}",
+                "`{id}` is a fault of {}, which is not part of this run\n  help: --protocol {}",
                 fault.protocol, fault.protocol
             ))),
             None => {
@@ -230,8 +230,8 @@ impl HubArgs {
         words
     }
 
-    /// Starts all hubs and prepares them for the run; `programs` are the scenarios of a protocol. The inner `Err` is the exit
-    /// code of a run that could not begin; its reason is printed.
+    /// Starts all hubs and prepares them for the run; `programs` returns the scenarios of a protocol. The inner `Err`
+    /// is the exit code of a run that could not begin; the reason has been printed.
     ///
     /// # Errors
     ///
@@ -244,7 +244,7 @@ impl HubArgs {
         shown: &mut RunOptions,
         sources: &mut Sources,
     ) -> Result<Result<Started, u8>, CliError> {
-        // Before anything is started: an interrupt must stop it.
+        // Before anything is started, so that an interrupt can stop it.
         let mut signals = Signals::listen()?;
         let (mut subjects, mut hubs, mut processes) = (Vec::new(), Vec::new(), Vec::new());
         for protocol in protocols {
@@ -267,8 +267,8 @@ impl HubArgs {
             }
             subjects.push(subject);
         }
-        // Other texts of a report are masked when they are recorded; masking them here would replace words of the report
-        // itself, given a secret such as `pass`.
+        // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass`
+        // would replace words of the report itself.
         for masker in subjects.iter().map(crate::hub::prepare::masker) {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
@@ -283,7 +283,7 @@ impl HubArgs {
         Ok(Ok(Started { subjects, others: Vec::new(), signals, hubs, processes }))
     }
 
-    /// Returns the target of one protocol: the user's, or the reference server, started for it.
+    /// Returns the target of one protocol: the user's hub, or a reference server that is started for the protocol.
     async fn subject_target(
         &self,
         named: &Named,
@@ -327,7 +327,7 @@ async fn embedded(
     Ok((target, Arc::new(hubs)))
 }
 
-/// Running hubs, and what is to be played on them.
+/// The running hubs, and the protocols and scenarios to play on them.
 pub struct Started {
     pub subjects: Vec<Subject>,
     /// The second hub of each protocol, if there is one.
@@ -339,12 +339,12 @@ pub struct Started {
 }
 
 impl Started {
-    /// Prepares a second hub: at `url`, with the settings of the first, or the reference server if `url` is empty. All cases
-    /// share both hubs, even hubs that this run started.
+    /// Prepares a second hub: the hub at `url`, with the settings of the first, or the reference server if `url` is
+    /// empty. All cases share both hubs, even hubs that this run started.
     ///
     /// # Errors
     ///
-    /// An error in its address.
+    /// The address of the second hub is not valid.
     pub async fn beside(
         &mut self,
         arguments: &HubArgs,
@@ -376,7 +376,7 @@ impl Started {
         Ok(())
     }
 
-    /// Stops every process within `grace`; returns their reports, each with its protocol.
+    /// Stops every process within `grace`. Returns the reports of the processes, each with its protocol.
     pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
         let mut reports = Vec::new();
         for (protocol, process) in &self.processes {
@@ -386,7 +386,7 @@ impl Started {
         reports
     }
 
-    /// Stops all that still runs, at once.
+    /// Stops everything that is still running, immediately.
     pub async fn end(mut self) {
         self.end_processes(Duration::ZERO).await;
         for hub in self.hubs {
@@ -395,15 +395,15 @@ impl Started {
     }
 }
 
-/// An input of the loop of a run.
+/// An input of the loop that follows a run.
 pub enum RunEvent {
     Event(Event),
     /// The first Ctrl-C: the run is stopping.
     Stopping,
 }
 
-/// Handles events and signals until all senders of events are dropped. The first signal stops the run in order, the
-/// second at once. Returns the number of signals, and the result of the run unless it was aborted.
+/// Handles events and signals until all senders of events are dropped. The first signal stops the run gracefully, the
+/// second immediately. Returns the number of signals, and the result of the run unless the run was aborted.
 ///
 /// # Errors
 ///
@@ -436,7 +436,7 @@ pub async fn follow<T>(
         }
     }
     if ended.is_none() && stop_signals < 2 {
-        // All its events are handled, so it is about to end.
+        // All events of the run are handled, so it is about to end.
         ended = Some(running.await);
     }
     match ended {
@@ -471,7 +471,7 @@ fn deviations(target: &Target, protocol: &Protocol, sources: &Sources) -> Result
         .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
-/// Reports a setting that none of the protocols knows: it would have no effect.
+/// Rejects a setting that none of the protocols has, because it would have no effect.
 fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliError> {
     let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
     let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
@@ -485,8 +485,8 @@ fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliEr
     Err(CliError::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
 }
 
-/// Reports a setting that is a mapping by its default, but was given as something else: most often a table that is not
-/// TOML, and so was taken for text. It may be secret, so only its kind is shown.
+/// Rejects a setting whose default is a mapping but whose value is not: most often a table that is not valid TOML and
+/// so was taken for text. The value may be secret, so only its kind is shown.
 fn settings_of_wrong_kind(target: &Target, protocol: &Protocol) -> Result<(), CliError> {
     let declared = &protocol.scenarios.shared.settings;
     for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {

@@ -57,7 +57,7 @@ enum Command {
 pub mod exit {
     /// The hub failed.
     pub const FAILED: u8 = 1;
-    /// Wrong usage, or an error in a file of the user.
+    /// Wrong usage, or an error in a user's file.
     pub const USAGE: u8 = 2;
     /// Nothing ran, or nothing could be decided.
     pub const INCONCLUSIVE: u8 = 3;
@@ -77,7 +77,6 @@ impl CliError {
     }
 
     /// Renders diagnostics, which begin with their own `error:`.
-
     fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
         let shown = &diagnostics[..diagnostics.len().min(MOST_DIAGNOSTICS)];
         let mut text = render_all(shown, sources, colored());
@@ -88,12 +87,12 @@ impl CliError {
     }
 }
 
-/// Runs the command line; returns the exit code of the process.
+/// Runs a command line. Returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are not errors; printing fails only if the reader is gone.
+            // Help and version are not errors. Printing fails only if the reader is gone.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }

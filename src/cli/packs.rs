@@ -104,7 +104,7 @@ pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
     }
 }
 
-/// Loads a built-in protocol, or the one at a path.
+/// Loads a built-in protocol, or the protocol at a path.
 fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     let path = std::path::Path::new(name);
     if protocol_files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
@@ -141,8 +141,8 @@ fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Returns who sends which message of a plain document, and where the document has that: `publish` and `subscribe` are
-/// often confused. Empty for packs, which are written from the hub's point of view.
+/// Explains which messages of a plain document clients send and which the hub sends, because `publish` and `subscribe`
+/// are often confused. Returns an empty text for packs, which are written from the hub's point of view.
 fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
     if folder.document.is_none() {
         return String::new();
@@ -154,18 +154,18 @@ fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
     };
     let explained = match described {
         Described::Hub => {
-            "The document describes the hub: `publish` is what clients send to it, `subscribe` what it sends; in version 3 \
-             `receive` and `send`. If it describes a client of the hub, add --perspective client."
+            "The document describes the hub: `publish` is what clients send to it, and `subscribe` is what it sends (in \
+             version 3, `receive` and `send`). If it describes a client of the hub, add --perspective client."
         }
         Described::Client => {
-            "The document describes a client of the hub: `publish` is what the hub sends to it, `subscribe` what it sends; \
-             in version 3 `receive` and `send`. If it describes the hub, leave out --perspective client."
+            "The document describes a client of the hub: `publish` is what the hub sends to it, and `subscribe` is what it \
+             sends (in version 3, `receive` and `send`). If it describes the hub, leave out --perspective client."
         }
     };
     format!("clients send: {}\nthe hub sends: {}\n{explained}\n", names(Way::ToHub), names(Way::FromHub))
 }
 
-/// Returns the scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
+/// Returns the scenarios that prove each rule at its own level, and the schemas as `schema:MESSAGE`.
 fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     let mut provers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for program in &protocol.scenarios.programs {
@@ -324,7 +324,7 @@ fn write_new(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Resu
         Ok(true) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Ok(false) => {
-            let help = "name a new folder with --to DIR: a pack that exists is never overwritten";
+            let help = "choose a new folder with --to DIR: an existing pack is never overwritten";
             return Err(CliError::new(format!("{shown} is not empty\n  help: {help}")));
         }
         Err(error) => return Err(failed(folder, error)),

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::{Direction, Event, FrameReport, Verdict};
 
-/// Least time between two lines of progress without a terminal.
+/// Minimum time between two lines of progress if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(3);
 
 pub struct Progress {
@@ -16,11 +16,11 @@ pub struct Progress {
     terminal: bool,
     last_line: Instant,
     done: usize,
-    /// The number of items; `None` if unlimited.
+    /// The number of items; `None` if it is not known.
     total: Option<usize>,
     /// The name of the counted items.
     unit: &'static str,
-    /// A text that is shown instead of the running scenarios.
+    /// A text to show instead of the running scenarios.
     note: Option<String>,
     failed: usize,
     running: BTreeMap<String, Option<String>>,

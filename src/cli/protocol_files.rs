@@ -1,4 +1,4 @@
-//! Where packs and scenarios come from: built in, a folder of the user's, or a plain AsyncAPI document.
+//! Loads packs and scenarios: built-in ones, a user's folder, or a plain AsyncAPI document.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::syntax::source::{FileId, Sources};
 
 include!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
 
-/// A protocol, loaded, with all that is wrong with it.
+/// A loaded protocol, with all of its errors and warnings.
 pub struct Loaded {
     pub folder: Folder,
     pub pack: Option<Arc<Pack>>,
@@ -59,9 +59,9 @@ impl PackArgs {
     }
 }
 
-/// Loads the pack or the plain AsyncAPI document at a path of the user's.
+/// Loads the user's pack or plain AsyncAPI document at a path.
 pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
-    // The document of a pack of ours means that pack.
+    // The path of the document in a pack stands for the pack.
     let of_pack = [DOCUMENTS[0], dialect::FILE].iter().any(|name| path.ends_with(name));
     let folder = path.parent().filter(|_| path.is_file() && of_pack);
     let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
@@ -76,7 +76,7 @@ pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Re
     }
 }
 
-/// Names that a plain document has in a folder.
+/// File names of a plain document in a folder.
 const DOCUMENTS: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
 
 /// Whether a folder was made for this harness, rather than holding a plain document.
@@ -86,7 +86,8 @@ fn is_ours(folder: &Path) -> bool {
     has(dialect::FILE) || has("rules.yaml") || has("scenarios") || ours()
 }
 
-/// Reads a plain document with the files that it refers to. The name is that of the file, or of its folder.
+/// Reads a plain document with the files that it refers to. Returns it with its name, which is that of the file or its
+/// folder.
 pub fn plain_document(document: &Path, sources: &mut Sources) -> Result<(String, Library), CliError> {
     let file = read(document, sources)?;
     let full = document.canonicalize().unwrap_or_else(|_| document.to_owned());
@@ -132,7 +133,7 @@ pub fn built_in() -> Vec<&'static str> {
     FILES.iter().filter_map(|(path, _)| path.strip_prefix("schemas/")?.strip_suffix("/asyncapi.yaml")).collect()
 }
 
-/// Reads a built-in pack out of the binary.
+/// Reads a built-in pack from the binary.
 fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
     let within = |path: &str, root: &str| {
         Some(path.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(name)?.strip_prefix('/')?.to_owned())
@@ -148,17 +149,18 @@ fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
 const SCHEMAS: &str = "schemas";
 const SCENARIOS: &str = "scenarios";
 
-/// Reads a pack from disk: a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or `schemas/NAME` of two
-/// trees as in this repository, whose scenarios lie in `scenarios/NAME`; or a dialect, with the pack that it extends.
+/// Reads a pack from disk. A pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or
+/// `schemas/NAME` with scenarios in `scenarios/NAME`, as in this repository; or a dialect, which is read with the pack
+/// that it extends.
 ///
 /// # Errors
 ///
-/// It is no folder, a file in it cannot be read, or it is a dialect of no pack.
+/// The path is not a folder, a file in it cannot be read, or it is a dialect of a pack that does not exist.
 pub fn folder_on_disk(directory: &Path, sources: &mut Sources) -> Result<Folder, CliError> {
     extended(directory, &[], sources)
 }
 
-/// Reads a pack from disk, which the dialects in the folders `extending` extend.
+/// Reads a pack from disk. `extending` are the folders of the dialects that extend it.
 fn extended(directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> Result<Folder, CliError> {
     let shown = directory.display();
     if !directory.is_dir() {
@@ -181,7 +183,7 @@ fn extended(directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> R
     Ok(dialect.apply(&name, &base, &files, sources))
 }
 
-/// Reads the pack that a dialect in a folder extends.
+/// Reads the pack that the dialect in a folder extends.
 fn base(dialect: &Dialect, directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> Result<Folder, CliError> {
     let (name, known) = (dialect.extends.as_str(), built_in());
     if known.contains(&name) {
@@ -194,19 +196,20 @@ fn base(dialect: &Dialect, directory: &Path, extending: &[PathBuf], sources: &mu
     };
     match path.canonicalize() {
         Ok(full) if extending.contains(&full) => {
-            let help = "name the pack that it changes: a built-in one, or the path of a folder".to_owned();
+            let help = "name the pack to extend: a built-in pack, or the path of a folder".to_owned();
             wrong("a dialect cannot extend itself".to_owned(), help, sources)
         }
         Ok(full) if full.is_dir() => extended(&path, extending, sources),
         _ => {
-            let otherwise = format!("built in: {}; or the path of a pack's folder, from here", known.join(", "));
+            let otherwise =
+                format!("built in: {}; or the path of a pack's folder, relative to this one", known.join(", "));
             let help = suggest(name, known.iter().copied(), &otherwise);
             wrong(format!("there is no pack `{name}`"), help, sources)
         }
     }
 }
 
-/// Deepest folder of a pack that is looked into.
+/// Greatest depth of the folders of a pack that are read.
 const MAX_DEPTH: usize = 6;
 
 fn walk(
@@ -232,7 +235,7 @@ fn walk(
     Ok(())
 }
 
-/// Reads a file of the user's as text.
+/// Reads a user's file as text.
 pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| CliError::new(format!("failed to read {shown}: {error}")))?;
@@ -263,7 +266,7 @@ fn loaded(folder: Folder, pack: Option<Pack>, mut diagnostics: Vec<Diagnostic>, 
     Loaded { folder, pack, scenarios, diagnostics }
 }
 
-/// A protocol that can be used: nothing is wrong with it.
+/// A protocol without errors, ready for use.
 pub struct Protocol {
     pub folder: Folder,
     pub pack: Arc<Pack>,
@@ -272,7 +275,7 @@ pub struct Protocol {
 }
 
 impl Loaded {
-    /// Prints warnings; errors end the command.
+    /// Prints the warnings, or returns the errors.
     pub fn usable(self, sources: &Sources) -> Result<Protocol, CliError> {
         match (self.pack, self.scenarios) {
             (Some(pack), Some(scenarios)) if !has_errors(&self.diagnostics) => {
@@ -295,7 +298,7 @@ pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Cl
         let help = suggest(
             name,
             known.iter().copied(),
-            &format!("built in: {}; a folder of yours, or an AsyncAPI document: --pack PATH", known.join(", ")),
+            &format!("built in: {}; for your own pack or an AsyncAPI document: --pack PATH", known.join(", ")),
         );
         return Err(CliError::new(format!("there is no protocol `{name}`\n  help: {help}")));
     }

@@ -1,4 +1,4 @@
-//! `hubproof record`: a proxy between clients and a hub that writes what they send.
+//! `hubproof record`: a proxy between clients and a hub that records the messages of both sides.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -16,9 +16,9 @@ use super::signals::Signals;
 use super::{CliError, print, runtime};
 use crate::report::text::count;
 
-/// Most bytes of a recording: as many as are read of a file. What follows passes and is not recorded.
+/// Most bytes of a recording, which is also the largest file that is read. Later texts pass without being recorded.
 const MAX_BYTES: usize = crate::syntax::source::MAX_FILE;
-/// Texts that wait to be written. With a full queue, the proxy waits.
+/// Most texts that can be queued for writing; the proxy waits while the queue is full.
 const QUEUE: usize = 1024;
 
 /// Record the messages between clients and a hub: run a proxy that writes every text message to a file
@@ -51,7 +51,7 @@ pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
     let shown = arguments.to.display().to_string();
     let file = File::create_new(&arguments.to).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
-            CliError::new(format!("{shown} exists\n  help: name a new file with --to, or remove this one"))
+            CliError::new(format!("{shown} already exists\n  help: choose a new file with --to, or remove this one"))
         }
         _ => CliError::new(format!("failed to write {shown}: {error}")),
     })?;
@@ -63,7 +63,7 @@ pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
         print(&format!("record {}\nto {shown}\n", running.url));
         let mut writing = tokio::task::spawn_blocking(move || write(file, texts));
         let failed = |error: &dyn std::fmt::Display| CliError::new(format!("failed to write {shown}: {error}"));
-        // The writer ends by itself only when it failed.
+        // The writer ends early only if it failed.
         let early = tokio::select! {
             () = signals.next() => None,
             done = &mut writing => Some(done),
@@ -79,14 +79,14 @@ pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
     })
 }
 
-/// What a recording holds.
+/// A summary of a recording.
 #[derive(Default)]
 struct Summary {
     to_hub: usize,
     from_hub: usize,
     connections: std::collections::BTreeSet<u64>,
     bytes: usize,
-    /// Texts beyond the limit.
+    /// Number of texts that were not recorded because of the limit.
     missed: usize,
 }
 
@@ -94,15 +94,20 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let all = count(self.to_hub + self.from_hub, "text");
         let connections = count(self.connections.len(), "connection");
-        writeln!(f, "{all} of {connections}: {} to the hub, {} from it", self.to_hub, self.from_hub)?;
+        writeln!(f, "{all} on {connections}: {} to the hub, {} from it", self.to_hub, self.from_hub)?;
         if self.missed > 0 {
-            writeln!(f, "{} passed beyond the limit of {} MiB and are not recorded", self.missed, MAX_BYTES >> 20)?;
+            writeln!(
+                f,
+                "{} more were not recorded, because the recording reached its limit of {} MiB",
+                self.missed,
+                MAX_BYTES >> 20
+            )?;
         }
         Ok(())
     }
 }
 
-/// Writes texts until the proxy has ended. Whenever none waits, all are in the file.
+/// Writes texts until the proxy ends. The file is complete whenever no text is waiting.
 fn write(file: File, mut texts: mpsc::Receiver<PassedText>) -> std::io::Result<Summary> {
     let mut file = BufWriter::new(file);
     let mut summary = Summary::default();

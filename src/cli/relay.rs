@@ -92,7 +92,7 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
     })
 }
 
-/// Returns the hub at an address, with the certificates that are trusted.
+/// Returns the hub at a URL, with the certificates to trust.
 pub fn hub_at(url: &str, ca: Option<&Path>, insecure: bool) -> Result<Hub, CliError> {
     url.parse::<Endpoint>().map_err(|error| CliError::new(error.to_string()))?;
     let mut trust = Ok(None);
@@ -132,7 +132,7 @@ impl RelayArgs {
             && (change.nth.is_none() || (self.seed.is_some() || self.list) && self.nth.is_none())
     }
 
-    /// Returns the chosen change, if any is asked for.
+    /// Returns the chosen change, if the options ask for one.
     fn choose(&self, mut named: Vec<Mutation>) -> Result<Option<Mutation>, CliError> {
         let chosen = match self.seed {
             Some(seed) => {
@@ -147,7 +147,7 @@ impl RelayArgs {
                 let some: Vec<String> = named.iter().take(8).map(Mutation::to_string).collect();
                 let more = if named.len() > 8 { ", ..." } else { "" };
                 return Err(CliError::new(format!(
-                    "{} changes match: {}{more}\n  help: name one with --change, --message and --member, or choose with --seed N",
+                    "{} changes match: {}{more}\n  help: select one with --change, --message and --member, or pick one at random with --seed N",
                     named.len(),
                     some.join(", ")
                 )));
@@ -157,19 +157,19 @@ impl RelayArgs {
     }
 }
 
-/// The error if no change matches.
+/// Returns the error for options that match no change.
 fn nothing(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
     let messages = || all.iter().map(|change| change.message.as_str());
     let help = match (&arguments.message, &arguments.member) {
         (Some(message), _) if !messages().any(|name| name == message) => {
-            suggest(message, messages(), "--list shows what can be changed")
+            suggest(message, messages(), "--list shows the possible changes")
         }
         (_, Some(member)) => suggest(
             member,
             all.iter().filter_map(|change| change.member.as_deref()),
-            "--list shows what can be changed",
+            "--list shows the possible changes",
         ),
-        _ => "--list shows what can be changed".to_owned(),
+        _ => "--list shows the possible changes".to_owned(),
     };
     CliError::new(format!("no change in this protocol matches the options\n  help: {help}"))
 }

@@ -1,4 +1,5 @@
-//! `--report FORMAT=PATH`: one table of formats per kind of report. Destinations are checked before the run and written after it.
+//! `--report FORMAT=PATH`, with a table of formats for each kind of report. Paths are checked before the run and
+//! written after it.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -13,20 +14,20 @@ use crate::syntax::source::Sources;
 
 /// A format of reports of type `R`.
 pub struct Format<R> {
-    /// The name of the format, which stands before the `=` of `--report`.
+    /// The name of the format, before the `=` in `--report`.
     name: &'static str,
-    /// A path that suits it, for help texts.
+    /// An example path, for help texts.
     example: &'static str,
     render: fn(&R, &Sources) -> String,
 }
 
-/// Formats of the reports of `check` and `fuzz`.
+/// The report formats of `check` and `fuzz`.
 pub const RUN: &[Format<RunReport>] = &[
     Format { name: "json", example: "report.json", render: json::render },
     Format { name: "junit", example: "-", render: junit::render },
 ];
 
-/// Formats of the reports of `load`.
+/// The report formats of `load`.
 pub const LOAD: &[Format<LoadReport>] = &[
     Format { name: "json", example: "report.json", render: |report, _| load::json::render(report) },
     Format { name: "junit", example: "-", render: |report, _| load::junit::render(report) },
@@ -34,7 +35,7 @@ pub const LOAD: &[Format<LoadReport>] = &[
     Format { name: "hlog", example: "report.hlog", render: |report, _| load::hlog::render(report) },
 ];
 
-/// Where the reports of a run go.
+/// The destinations of a run's reports.
 pub struct Sinks<R: 'static>(Vec<(&'static Format<R>, Sink)>);
 
 enum Sink {
@@ -79,7 +80,7 @@ impl<R> Sinks<R> {
         self.0.iter().map(|(_, sink)| sink).filter(|sink| matches!(sink, Sink::Stdout))
     }
 
-    /// Prints the page, on stderr where a report goes to stdout, and writes all reports.
+    /// Prints the page, and writes all reports. The page goes to stderr if a report goes to stdout.
     fn write_after(&self, report: &R, sources: &Sources, page: impl Fn(bool) -> String) -> Result<(), CliError> {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         if self.on_stdout().next().is_some() {
@@ -130,7 +131,7 @@ pub fn help<R>(formats: &[Format<R>]) -> String {
     listed("Write a report: ", formats, |_| "PATH") + "; - is stdout"
 }
 
-/// Lists `FORMAT=PATH` of every format: "json=report.json or junit=-".
+/// Lists `FORMAT=PATH` for every format: "json=report.json or junit=-".
 fn listed<R>(before: &str, formats: &[Format<R>], path: fn(&Format<R>) -> &str) -> String {
     let mut text = before.to_owned();
     for (index, format) in formats.iter().enumerate() {
@@ -146,7 +147,7 @@ fn listed<R>(before: &str, formats: &[Format<R>], path: fn(&Format<R>) -> &str) 
     text
 }
 
-/// Checks whether the file could be written, without touching it.
+/// Checks that a file can be written, without changing it.
 pub fn writable(path: &Path) -> std::io::Result<()> {
     if path.exists() {
         return std::fs::OpenOptions::new().append(true).open(path).map(drop);

@@ -11,29 +11,29 @@ use crate::scenario::{self, Scenarios, parse};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
 
-/// Whether the argument names a file: no scenario's name ends like that.
+/// Whether the argument names a file; no scenario's name has such an ending.
 pub fn is_file(text: &str) -> bool {
     text.ends_with(".yaml") || text.ends_with(".yml")
 }
 
-/// Adds scenarios from files to those of a protocol, and returns their names. One with the name of a scenario of the
-/// protocol replaces it. They may check the fuzzer's oracles, which are not rules of a pack.
+/// Adds scenarios from files to a protocol, and returns their names. A scenario from a file replaces one of the
+/// protocol with the same name. It may check the fuzzer's oracles, which are not rules of a pack.
 ///
 /// # Errors
 ///
-/// An error in one of them, or an unknown protocol.
+/// A file has an error, or its protocol is not known.
 pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, CliError> {
     let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let [protocol] = protocols else {
         let help = format!("--protocol {}", protocol_files::built_in().join(" | "));
-        return Err(CliError::new(format!("of which protocol is {first}?\n  help: {help}")));
+        return Err(CliError::new(format!("the protocol of {first} is not known\n  help: {help}")));
     };
     let read: Result<Vec<FileId>, CliError> =
         paths.iter().map(|path| protocol_files::read(Path::new(path), sources)).collect();
     let read = read?;
     let (Some(mut pack), _) = Pack::load(&protocol.folder, sources) else { return Ok(Vec::new()) };
     let mut oracles = oracle::rules(sources);
-    // Oracles that they do not name are left out of the report.
+    // Oracles that no file names are left out of the report.
     oracles.retain(|rule| read.iter().any(|file| sources.file(*file).text.contains(&rule.id)));
     pack.rules.extend(oracles.into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);

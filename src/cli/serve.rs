@@ -1,4 +1,4 @@
-//! `hubproof serve`: the reference server, as a process of its own.
+//! `hubproof serve`: runs the reference server as a separate process.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ pub fn run(arguments: ServeArgs) -> Result<u8, CliError> {
     done.map(|()| 0)
 }
 
-/// Reports names that the server does not have, with suggestions.
+/// Rejects protocols and faults that the server does not have, with suggestions.
 fn known(server: &reference::ServeArgs) -> Result<(), CliError> {
     let protocols = reference::protocols();
     if let Some(name) = server.names.iter().find(|name| !protocols.contains(&name.as_str())) {
@@ -61,7 +61,7 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
     let mut signals = Signals::listen()?;
     let [name] = server.names.as_slice() else {
         return Err(CliError::new(
-            "a target file describes the hub of one protocol\n  help: hubproof serve NAME --target-file FILE",
+            "`--target-file` needs exactly one protocol\n  help: hubproof serve NAME --target-file FILE",
         ));
     };
     let name = name.clone();
@@ -106,7 +106,7 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
     Ok(())
 }
 
-/// Writes the file readable only for its owner, since it holds secrets.
+/// Writes a file that only its owner can read, because it holds secrets.
 fn write_private(path: &std::path::Path, text: &str) -> Result<(), CliError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

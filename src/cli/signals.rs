@@ -2,7 +2,7 @@
 
 use super::CliError;
 
-/// A listener for signals, active from its creation so that no signal between two waits is lost.
+/// A listener for signals. It is active from its creation, so that no signal between two waits is lost.
 pub struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -21,7 +21,7 @@ impl Signals {
         Ok(Self { interrupt, terminate, hangup: None })
     }
 
-    /// Also listens for the end of the terminal: for runs with child processes that must not be left behind.
+    /// Also listens for the end of the terminal, for runs with child processes that must not outlive it.
     #[cfg(unix)]
     pub fn with_hangup(mut self) -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};

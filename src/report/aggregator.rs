@@ -19,13 +19,14 @@ use crate::scenario::model::RuleUse;
 use crate::syntax::matcher::Condition;
 use crate::syntax::source::Span;
 
-/// Most further repetitions of a scenario whose history is kept, if they are not clean.
+/// Most repetitions of a scenario, after the first, whose history is kept because they failed, warned or were
+/// undecided.
 const KEPT_HISTORIES: usize = 4;
-/// The protocol is doubted if at least this many scenarios were played, and this percentage of them passed no check.
+/// The protocol is doubted if at least this many scenarios were played, and in this percentage of them no check passed.
 const DOUBT_PLAYED: usize = 3;
 const DOUBT_BROKEN: usize = 75;
-/// The protocol is also doubted if this percentage of the scenarios passed no check, and this percentage of the kinds of
-/// messages match none of the pack.
+/// The protocol is also doubted if no check passed in more than this percentage of the scenarios, and more than this
+/// percentage of the kinds of messages match no message of the pack.
 const DOUBT_UNKNOWN: usize = 50;
 /// Most kinds of messages of a hub that are counted.
 const KINDS: usize = 1000;
@@ -56,7 +57,7 @@ pub struct PlannedCheck {
 }
 
 impl Outline {
-    /// Creates the outline of a protocol with at least one selected scenario; others are not in a report.
+    /// Creates the outline of a protocol with at least one selected scenario; a report omits protocols without one.
     pub fn new(pack: Arc<Pack>, programs: &[Arc<Program>], selected: impl Fn(&Program) -> bool) -> Self {
         let scenarios = programs
             .iter()
@@ -94,8 +95,8 @@ pub struct Aggregator {
 struct Gathered {
     outline: Outline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
-    /// The kinds of messages that the hub sent, and whether each is one of the pack's. Counting frames would let one
-    /// message that is sent all the time decide.
+    /// The kinds of messages that the hub sent, and whether each is one of the pack's. Frames are not counted, because
+    /// a message that is sent all the time would decide alone.
     kinds: BTreeMap<String, bool>,
     processes: Vec<ProcessReport>,
     deviations: Arc<Deviations>,
@@ -113,14 +114,14 @@ impl Aggregator {
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
 
-    /// Returns the reports of a protocol that were added so far.
+    /// Returns the reports of a protocol that have been added so far.
     pub fn reports_mut(&mut self, protocol: &str) -> Vec<&mut ScenarioReport> {
         let own = self.protocols.iter_mut().filter(|gathered| gathered.outline.pack.name == protocol);
         own.flat_map(|gathered| gathered.runs.values_mut().flatten()).collect()
     }
 
-    /// Adds a scenario report, in the place of an earlier one of the same repetition; one of a protocol without outline is
-    /// dropped.
+    /// Adds a scenario report. It replaces an earlier report of the same repetition. A report of a protocol without an
+    /// outline is dropped.
     pub fn add(&mut self, report: ScenarioReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
@@ -162,7 +163,7 @@ impl Gathered {
         }
         report.verdict = scenario_verdict(&report);
         for frame in &report.history {
-            // A text that was cut cannot be parsed.
+            // A shortened text cannot be parsed.
             let judgeable = frame.kind == "binary" || (frame.kind == "text" && frame.hash.is_none());
             if frame.direction == Direction::Received && judgeable && self.kinds.len() < KINDS {
                 let (kind, known) = kind(&self.outline.pack, frame);
@@ -207,8 +208,8 @@ impl Gathered {
     }
 }
 
-/// Makes a protocol's report of a fuzz run: each scenario is the first case of one cause, with its id and the command-line
-/// arguments that select it.
+/// Returns the report of a protocol that was fuzzed. Each scenario is the first case of one cause, with the
+/// command-line arguments that select it.
 pub fn fuzzed(
     pack: &Arc<Pack>,
     first: Vec<(ScenarioReport, Vec<String>)>,
@@ -224,7 +225,7 @@ pub fn fuzzed(
     ProtocolReport { processes, fuzzed: Some(fuzzed), ..judged(&nothing, scenarios) }
 }
 
-/// Returns what the scenarios saw of each deviation, with the rules that it broke.
+/// Returns each deviation with what the scenarios observed, and with the rules that it broke.
 fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult]) -> Vec<Deviating> {
     let runs = || scenarios.iter().flat_map(|scenario| &scenario.runs);
     let mut seen = Seen::new();
@@ -288,16 +289,16 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
     }
 }
 
-/// Adds the checks of a scenario that were never evaluated, with the reason; not those of `always`, which only apply
-/// to frames that arrived.
+/// Adds the checks of a scenario that were never evaluated, each with the reason. Removes those of `always` instead:
+/// they apply only to frames that arrived.
 fn complete(report: &mut ScenarioReport, planned: &Planned) {
     let (verdict, message) = if !report.unmet.is_empty() {
         let needs: Vec<&str> = report.unmet.iter().map(|need| need.name.as_str()).collect();
         (Verdict::NotTestable, format!("needs {}", needs.join(", ")))
     } else if let Some(mistake) = &report.mistake {
-        (Verdict::Inconclusive, format!("never asked: {mistake}"))
+        (Verdict::Inconclusive, format!("not evaluated: {mistake}"))
     } else if let Some(cause) = &report.cause {
-        (Verdict::Inconclusive, format!("never asked: `{}` failed before", cause.step))
+        (Verdict::Inconclusive, format!("not evaluated, because `{}` failed", cause.step))
     } else {
         (Verdict::NotTestable, "not reached".to_owned())
     };
@@ -316,9 +317,9 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
     }
 }
 
-/// Returns the kind of message that a frame is, and whether the hub of this pack sends it. An envelope does not count: it
-/// matches too much. One that matches no message is of a kind by those members by which the pack distinguishes its
-/// messages, or by the names of its members.
+/// Returns the kind of message that a frame is, and whether a hub of this pack sends it. An envelope does not count,
+/// because it matches too much. The kind of a frame that matches no message is given by the members by which the pack
+/// distinguishes its messages, or else by the names of its members.
 fn kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
     let Some(payload) = Some(&frame.text).filter(|_| frame.kind != "binary") else {
         return ("binary".to_owned(), false);
@@ -343,10 +344,10 @@ fn kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
     }
 }
 
-/// A check's repetition, its index in that, and its verdict.
+/// The index of a repetition, the index of a check in it, and the check's verdict.
 type Judged = (usize, usize, Verdict);
 
-/// Merges all repetitions of a scenario; there is at least one.
+/// Merges the repetitions of a scenario, at least one.
 fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     runs.sort_by_key(|run| run.repetition);
     let mut places: Vec<(&str, Vec<Judged>)> = Vec::new();
@@ -363,7 +364,7 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         .into_iter()
         .map(|(name, seen)| {
             let verdict = worst(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
-            // What is not known comes first.
+            // Failures that are not known come first.
             let known = |(run, place, _): &Judged| runs[*run].checks[*place].deviation.clone();
             let mut telling = seen.iter().filter(|(_, _, v)| *v == verdict);
             let first = telling.clone().next();
@@ -427,7 +428,8 @@ fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleSt
     }
 }
 
-/// Returns the status of a rule without a check in any played scenario: its frames did not arrive, or it was not selected.
+/// Returns the status of a rule that no played scenario checked: its frames did not arrive, or its scenarios were not
+/// selected.
 fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleStatus {
     let names = |always: bool| {
         let checks = outline.scenarios.iter().flat_map(|planned| &planned.checks);
@@ -466,12 +468,12 @@ fn ever_open(run: &ScenarioReport) -> bool {
     !unreachable && (run.history.is_empty() || run.history.iter().any(opened))
 }
 
-/// Returns the doubt; `received` and `unknown` are numbers of kinds of messages.
+/// Returns the doubt, if there is one; `received` and `unknown` are numbers of kinds of messages.
 fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Option<Doubt> {
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
         .filter(|scenario| {
-            // Without a connection nothing is known about the hub's protocol.
+            // Without a connection, nothing is known about the hub's protocol.
             scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(ever_open)
         })
         .collect();
@@ -567,7 +569,7 @@ mod tests {
     fn a_hub_of_another_protocol_is_doubted_but_not_one_with_a_single_defect() {
         let doubt = |run: Run| run.report(options()).protocols[0].doubt;
         assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 1, received: 1 }));
-        // One message that is sent all the time is one kind.
+        // A message that is sent all the time counts as one kind.
         assert_eq!(doubt(Run::chatty()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));
         assert_eq!(doubt(Run::without_messages()), None);
         assert_eq!(doubt(Run::greeting_broken()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));

@@ -1,8 +1,9 @@
-//! Causes before consequences: what went wrong, each once, however many scenarios it was found in, and what it keeps from
-//! being judged.
+//! The root causes of a run. Each is listed once, no matter how many scenarios it was found in, with the checks that it
+//! blocked.
 //!
-//! A cause is a check that failed, or a step without rules (a precondition) that did. The same step of a shared scene or
-//! opening is one cause in all scenarios, and so is the same violation of a schema at the same place of the same message.
+//! A cause is a failed check, or a failed step without rules (a precondition). The same step of a shared scene or
+//! opening is one cause in all scenarios, and so is the same violation of a schema at the same place of the same
+//! message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +14,7 @@ use super::{CheckResult, Known, ProtocolReport, ScenarioResult};
 use crate::event::{Cause, CheckReport, Detail, ScenarioReport, Verdict};
 use crate::syntax::source::Span;
 
-/// A failed precondition with all scenarios that it stopped.
+/// A failed precondition, with all scenarios that it stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCause {
     pub span: Option<Span>,
@@ -23,7 +24,7 @@ pub struct SharedCause {
     pub detail: Option<Detail>,
     pub unreachable: bool,
     pub scenarios: Vec<String>,
-    /// Whether no check of any of them was evaluated.
+    /// Whether no check of any of these scenarios was evaluated.
     pub at_once: bool,
     pub blocks: Blocks,
 }
@@ -33,7 +34,7 @@ pub struct SharedCause {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Blocks {
     pub checks: usize,
-    /// Those of their rules.
+    /// The rules of these checks.
     pub rules: BTreeSet<String>,
 }
 
@@ -57,7 +58,7 @@ impl Blocks {
     }
 }
 
-/// A check with its scenario, the other scenarios in which the same failed, and what that blocks in all of them.
+/// A check with its scenario, the other scenarios with the same failure, and the checks that it blocks in all of them.
 pub struct Alike<'a> {
     pub scenario: &'a ScenarioResult,
     pub check: &'a CheckResult,
@@ -65,7 +66,7 @@ pub struct Alike<'a> {
     pub blocks: Blocks,
 }
 
-/// What went wrong: a group of equal failed checks, or a precondition.
+/// A root cause: a group of failed checks that are alike, or a failed precondition.
 pub enum RootCause<'a> {
     Check(Alike<'a>),
     Precondition(&'a SharedCause),
@@ -79,7 +80,7 @@ impl<'a> RootCause<'a> {
         }
     }
 
-    /// Returns the number of scenarios in which it was found.
+    /// Returns the number of scenarios in which the cause was found.
     pub fn found_in(&self) -> usize {
         match self {
             Self::Check(alike) => 1 + alike.also.len(),
@@ -87,7 +88,7 @@ impl<'a> RootCause<'a> {
         }
     }
 
-    /// Returns the rules that it breaks.
+    /// Returns the rules that the hub breaks.
     pub fn breaks(&self) -> Vec<&'a str> {
         match self {
             Self::Check(alike) => {
@@ -105,8 +106,8 @@ impl ProtocolReport {
         stopped.all(|scenario| scenario.known_cause.is_some())
     }
 
-    /// Returns the causes of everything that failed or could not be judged, those that block most first. Failures that the
-    /// baseline expects are among them.
+    /// Returns the causes of all failed and blocked checks, most blocking first. They include failures that the
+    /// baseline expects.
     pub fn root_causes(&self) -> Vec<RootCause<'_>> {
         let failed = alike(checks_with(self, Verdict::Fail));
         let preconditions = self.causes.iter().map(RootCause::Precondition);
@@ -117,8 +118,8 @@ impl ProtocolReport {
     }
 }
 
-/// Returns the name of the failed or warning check that is why a scenario was stopped, if there is one. It may belong to an
-/// outer step such as `joins`: then it has the same detail.
+/// Returns the name of the failed or warning check that stopped a scenario, if there is one. It may belong to an outer
+/// step such as `joins`, and then has the same detail as the cause.
 fn accused<'a>(run: &'a ScenarioReport, cause: &Cause) -> Option<&'a str> {
     let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
     let is_it = |check: &&CheckReport| {
@@ -127,14 +128,15 @@ fn accused<'a>(run: &'a ScenarioReport, cause: &Cause) -> Option<&'a str> {
     run.checks.iter().filter(judged).find(is_it).map(|check| check.name.as_str())
 }
 
-/// Returns the first repetition that was stopped, why, and the failed check that is the reason.
+/// Returns the first repetition that was stopped, its cause, and the failed check that stopped it, if any.
 fn stopped(scenario: &ScenarioResult) -> Option<(&ScenarioReport, &Cause, Option<&str>)> {
     let (run, cause) = scenario.runs.iter().find_map(|run| Some((run, run.cause.as_ref()?)))?;
     Some((run, cause, accused(run, cause)))
 }
 
-/// Returns the known failure that stopped a scenario: a failed check that the baseline has, or a precondition of which
-/// `known` knows. `None` if a repetition is undecided for another reason, or a check that was evaluated is.
+/// Returns the known failure that stopped a scenario: a failed check in the baseline, or a precondition for which
+/// `known` returns an entry. Returns `None` if a repetition is undecided for another reason, or if an evaluated check
+/// is undecided.
 pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<Known>) -> Option<Known> {
     let explained = |run: &ScenarioReport| {
         let cause = run.cause.as_ref()?;
@@ -155,8 +157,8 @@ pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<K
     first
 }
 
-/// Returns each failed precondition of a protocol that could be in a baseline, with its scenario: one that is no failed check,
-/// on a hub that was reached.
+/// Returns each failed precondition of a protocol that a baseline can contain, with its scenario: the hub was reached,
+/// and no failed check reports the same.
 pub fn preconditions(protocol: &ProtocolReport) -> impl Iterator<Item = (&ScenarioResult, &Cause)> {
     let runs = protocol.scenarios.iter().flat_map(|scenario| scenario.runs.iter().map(move |run| (scenario, run)));
     let causes = runs.filter_map(|(scenario, run)| Some((scenario, run, run.cause.as_ref()?)));
@@ -173,7 +175,7 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
         Place(Span),
         Step(&'a str, &'a str),
     }
-    /// A cause with its messages, each with how often it came.
+    /// A cause with its messages, each with its number of occurrences.
     type Grouped<'a> = (Key<'a>, SharedCause, Vec<(&'a str, usize)>);
     let mut groups: Vec<Grouped<'_>> = Vec::new();
     for scenario in scenarios {

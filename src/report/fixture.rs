@@ -1,4 +1,4 @@
-//! A small protocol, and runs against hubs that conform or do not: input of the tests of all report formats.
+//! A small protocol, and runs against hubs that do and do not conform to it: input for the tests of all report formats.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -247,7 +247,7 @@ impl Run {
         Self::schema_broken_with(["`welcome` breaks its schema at /at: expected a number, found \"now\""; 3])
     }
 
-    /// The same with these messages.
+    /// The same run, with these messages of the failed checks.
     pub fn schema_broken_with(messages: [&str; 3]) -> Self {
         let run = Self::new();
         let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
@@ -365,7 +365,7 @@ impl Run {
         run
     }
 
-    /// A run against a hub that sends two messages of the protocol, and another one all the time.
+    /// A run against a hub that sends two messages of the protocol, and a third, unknown one all the time.
     pub fn chatty() -> Self {
         let mut run = Self::greeting_broken();
         let received = |text: &str| frame(4, "anna", Direction::Received, "text", text);
@@ -376,7 +376,7 @@ impl Run {
         run
     }
 
-    /// A run against a pack of which no message is known, in which nothing works.
+    /// A run with a pack that describes no messages, in which nothing works.
     pub fn without_messages() -> Self {
         let Self { pack, programs, .. } = Self::new();
         // They hold the pack, too.
@@ -386,7 +386,7 @@ impl Run {
         Self { pack: Arc::new(pack), ..Self::other_protocol() }
     }
 
-    /// A run in which frames were judged, and no check of a step was reached.
+    /// A run in which frames were judged, but no check of a step was reached.
     pub fn only_frames() -> Self {
         let run = Self::new();
         let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
@@ -394,7 +394,7 @@ impl Run {
         reports.into_iter().fold(run, Self::with)
     }
 
-    /// A run in which one check was reached.
+    /// A run in which only one check of a step was reached.
     pub fn one_step() -> Self {
         let mut run = Self::only_frames();
         run.reports[1].checks.clear();
@@ -402,7 +402,7 @@ impl Run {
         run
     }
 
-    /// A run in which one check could be evaluated, for want of settings.
+    /// A run in which only one check of a step could be evaluated, because settings are missing.
     pub fn few_settings() -> Self {
         let mut run = Self::one_step();
         run.reports[..2].iter_mut().for_each(unmet);

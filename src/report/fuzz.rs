@@ -17,16 +17,16 @@ pub struct Fuzzed {
     pub decided: u64,
     /// Number of decided cases in which the mutation was sent after the opening.
     pub after_opening: u64,
-    /// Number of cases that were decided by an oracle that demands more than survival.
+    /// Number of cases decided by an oracle that demands more than survival.
     pub judged: u64,
-    /// In how many cases each oracle held and was broken, by the oracle's rule id.
+    /// Number of cases in which each oracle held and was broken, by the oracle's rule id.
     pub oracles: BTreeMap<String, Oracle>,
     pub cells: Vec<Cell>,
     /// One for each scenario of the report, in the same order.
     pub findings: Vec<Finding>,
     /// Why cases could not be decided, the most frequent first.
     pub obstacles: Vec<Obstacle>,
-    /// Why the run ended early, unless it was interrupted by the user.
+    /// Why the run ended early, unless the user interrupted it.
     pub ended: Option<String>,
     /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     pub stuck: Option<u64>,
@@ -34,7 +34,7 @@ pub struct Fuzzed {
     pub slower: Option<Slower>,
 }
 
-/// How long a new client took to connect and be answered.
+/// How long a new client took to connect and receive an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Slower {
@@ -42,13 +42,13 @@ pub struct Slower {
     #[serde(rename = "before_ms", serialize_with = "serialize_ms")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub before: Duration,
-    /// How long a new client took at the end of the run, when no other client sent anything any more.
+    /// How long a new client took at the end of the run, after all other clients had stopped sending.
     #[serde(rename = "after_ms", serialize_with = "serialize_ms")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub after: Duration,
 }
 
-/// In how many cases an oracle held, and in how many it was broken.
+/// Number of cases in which an oracle held, and in which it was broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Oracle {

@@ -1,6 +1,6 @@
-//! The JUnit report: one test suite per protocol, one test case per check. JUnit has neither warnings nor
-//! "inconclusive": a warning passes with a note (with `strict` it fails), an inconclusive check is an error. A failure that
-//! the baseline expects passes with a note; a stale entry is a failure of its own.
+//! The JUnit report: one test suite per protocol, one test case per check. JUnit has neither warnings nor an
+//! inconclusive result, so a warning passes with a note (with `strict`, it fails), and an inconclusive check is an
+//! error. A failure that the baseline expects passes with a note; a stale entry is a separate failure.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -9,7 +9,8 @@ use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
 use crate::event::{CheckReport, Excerpt, Verdict};
 use crate::syntax::source::Sources;
 
-/// Returns XML 1.0 in UTF-8, whatever characters the hub has sent. `sources` has the files of the report's spans.
+/// Returns valid XML 1.0 in UTF-8, even if the hub sent characters that XML forbids. `sources` has the files of the
+/// report's spans.
 pub fn render(report: &RunReport, sources: &Sources) -> String {
     let mut all = Report::new("hubproof");
     all.set_time(report.duration);
@@ -101,7 +102,7 @@ impl Writer<'_> {
             let (first, last) = self.sources.lines(entry.span);
             let file = printable(&self.sources.file(entry.span.file).path).into_owned();
             status
-                .set_message("this entry of the baseline does not fail any more: delete it")
+                .set_message("this baseline entry no longer fails: delete it")
                 .set_type("stale")
                 .set_description(format!("delete: lines {first} to {last} of {file}"));
             suite.add_test_case(self.case(&format!("baseline {}", entry.failure), "", status));
@@ -112,7 +113,7 @@ impl Writer<'_> {
         for one in self.protocol.stale_deviations() {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status
-                .set_message("the hub does as documented: delete this entry of the target file")
+                .set_message("the hub behaves as documented: delete this entry from the target file")
                 .set_type("stale")
                 .set_description(format!("{}; seen: {}", printable(&one.text), one.shown()));
             suite.add_test_case(self.case(&one.name, "", status));

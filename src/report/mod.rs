@@ -2,7 +2,7 @@
 //! or a socket.
 //!
 //! Verdicts are combined by taking the worst, in the order fail, inconclusive, warn, info, pass. Not-testable proves
-//! nothing about the hub, so it counts only if there is no other.
+//! nothing about the hub, so it counts only if there is no other verdict.
 
 pub mod aggregator;
 pub mod causes;
@@ -37,9 +37,9 @@ use crate::syntax::source::Span;
 pub struct RunOptions {
     /// Whether a warning fails the run.
     pub strict: bool,
-    /// Whether implied rules only warn. The verdicts of the scenario reports respect this already.
+    /// Whether implied rules only warn. The verdicts in the scenario reports already respect this.
     pub stated_only: bool,
-    /// The percentage of the musts that must be judged, where the user names it.
+    /// The percentage of the musts that must be judged, if the user set one.
     pub min_judged: Option<u8>,
     /// Whether only some scenarios or rules were selected.
     pub selected: bool,
@@ -67,7 +67,7 @@ pub struct ProtocolReport {
     pub name: String,
     pub pack_version: String,
     pub pack_hash: String,
-    /// The document that the lines of rules refer to.
+    /// The document that the lines of the rules refer to.
     pub document: String,
     /// The played scenarios, in the order of the pack.
     pub scenarios: Vec<ScenarioResult>,
@@ -75,7 +75,7 @@ pub struct ProtocolReport {
     pub unplayed: Vec<String>,
     /// Every rule of the pack.
     pub rules: BTreeMap<String, RuleReport>,
-    /// The failed preconditions because of which checks were never evaluated, each once, the most frequent first.
+    /// The failed preconditions that blocked checks, each once, the most frequent first.
     pub causes: Vec<SharedCause>,
     pub doubt: Option<Doubt>,
     /// The hubs that the run started.
@@ -84,7 +84,7 @@ pub struct ProtocolReport {
     pub baseline: Vec<Entry>,
     /// The deviations that the target declares, or that the run assumed.
     pub deviations: Vec<Deviating>,
-    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
+    /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
     pub proposals: Vec<Proposed>,
     /// Figures of `hubproof fuzz`. The scenarios are then one case for each cause of a finding.
     pub fuzzed: Option<Fuzzed>,
@@ -101,30 +101,30 @@ pub struct Entry {
     pub span: Span,
 }
 
-/// A deviation of the hub from its document, with what the run saw of it.
+/// A deviation of the hub from its document, with what the run observed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deviating {
-    /// `deviation:1`, as its finding is named.
+    /// The name of its finding, such as `deviation:1`.
     pub name: String,
     /// What is different, in one line.
     pub text: String,
     pub reason: String,
-    /// The rules that it breaks, by its entry and by what frames showed.
+    /// The rules that the deviation breaks, according to its entry and to the frames of the run.
     pub rules: BTreeSet<String>,
     pub standing: Standing,
-    /// How often it applied.
+    /// How often the deviation applied.
     pub observed: usize,
     /// How often the documented form was seen instead.
     pub contradicted: usize,
-    /// Where it is declared; `None` for one that the run assumed.
+    /// Where the deviation is declared; `None` if the run assumed it.
     pub span: Option<Span>,
-    /// The entry for a target file, if the run assumed it.
+    /// The entry for a target file, if the run assumed the deviation.
     pub entry: Option<serde_json::Value>,
 }
 
 impl Deviating {
-    /// Creates the list of all deviations of a hub, each with what a run saw of it, and with the rules that its entry
-    /// names if it was observed.
+    /// Returns all deviations of a hub, each with what a run observed and, if it was observed, with the rules that its
+    /// entry names.
     pub fn all(deviations: &Deviations, pack: &Pack, seen: &Seen) -> Vec<Self> {
         let one = |(index, entry): (usize, &std::sync::Arc<crate::deviation::Deviation>)| {
             let sightings = seen.get(&index).copied().unwrap_or_default();
@@ -151,17 +151,19 @@ impl Deviating {
         deviations.entries().iter().enumerate().map(one).collect()
     }
 
-    /// Whether the target declares it, and the hub does not show it any more.
+    /// Whether the target declares the deviation, but the hub no longer shows it.
     pub fn is_stale(&self) -> bool {
         self.standing == Standing::Stale && self.span.is_some()
     }
 
-    /// Returns how often it was observed, in words.
+    /// Formats how often the deviation was observed.
     pub fn shown(&self) -> String {
         match (self.observed, self.contradicted) {
             (0, 0) => "not in this run".to_owned(),
-            (times, 0) => format!("{times} times"),
-            (times, other) => format!("{times} times; the documented form {other} times"),
+            (times, 0) => text::count(times, "time"),
+            (times, other) => {
+                format!("{}; the documented form {}", text::count(times, "time"), text::count(other, "time"))
+            }
         }
     }
 }
@@ -170,7 +172,7 @@ impl Deviating {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proposed {
     pub proposal: Proposal,
-    /// Rules that could not be judged, and might be behind it.
+    /// Rules that were not judged but might be with this deviation.
     pub unblocks: BTreeSet<String>,
 }
 
@@ -187,15 +189,15 @@ pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
-    /// What the entry names fails as expected.
+    /// The failure occurs, as the entry expects.
     Expected,
     /// The entry is declared flaky, or its check failed in only some repetitions.
     Flaky,
-    /// What the entry names does not fail any more: the entry must be deleted.
+    /// The failure no longer occurs: the entry must be deleted.
     Stale,
-    /// What the entry names was played but not decided.
+    /// The scenario was played, but the check was not decided.
     Undecided,
-    /// What the entry names was not played in this run.
+    /// The scenario was not played in this run.
     NotPlayed,
 }
 
@@ -209,9 +211,9 @@ pub struct Known {
 /// A sign that the hub may implement another protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// Most kinds of its messages match none of the pack.
+    /// Most kinds of messages from the hub match no message of the pack.
     Unrecognised { unknown: usize, received: usize },
-    /// In most scenarios no check passed.
+    /// In most scenarios, no check passed.
     NothingWorks { broken: usize, played: usize },
 }
 
@@ -225,7 +227,7 @@ pub struct ScenarioResult {
     pub checks: Vec<CheckResult>,
     /// One per repetition; never empty. Later ones keep their history only if a check did not pass.
     pub runs: Vec<ScenarioReport>,
-    /// What stopped it is a known failure, so that its undecided checks do not make the run inconclusive.
+    /// The known failure that stopped the scenario: its undecided checks do not make the run inconclusive.
     pub known_cause: Option<Known>,
     /// The command-line arguments that select the scenario.
     pub again: Vec<String>,
@@ -236,12 +238,13 @@ pub struct ScenarioResult {
 pub struct CheckResult {
     pub name: String,
     pub verdict: Verdict,
-    /// Failed or warned in some repetitions, with a better verdict in others.
+    /// Set if the check failed or warned in some repetitions and had a better verdict in others.
     pub flaky: Option<Flaky>,
     /// The baseline's entry, if the check fails or warns as the baseline expects.
     pub known: Option<Known>,
-    /// Index of the first of `runs` with this verdict, and of the check in it.
+    /// Index of the first of `runs` with this verdict.
     run: usize,
+    /// Index of the check in that run.
     place: usize,
 }
 
@@ -249,9 +252,9 @@ pub struct CheckResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Flaky {
-    /// Repetitions with the verdict of the check.
+    /// Number of repetitions with the verdict of the check.
     pub broken: usize,
-    /// Repetitions in which the check was decided.
+    /// Number of repetitions in which the check was decided.
     pub decided: usize,
 }
 
@@ -275,19 +278,19 @@ pub struct RuleReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleStatus {
     Judged {
-        /// The worst verdict of the rule's checks. An inconclusive one does not count if another scenario decided the
-        /// rule at its full level.
+        /// The worst verdict of the rule's checks. Inconclusive checks do not count if another scenario decided the
+        /// rule at its own level.
         verdict: Verdict,
         /// Whether a check at the rule's own level resulted in pass, fail, warn or info.
         proven: bool,
         scenarios: BTreeSet<String>,
     },
-    /// All checks of the rule are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons
-    /// the document allows, or no frame arrived to which it applies.
+    /// All checks of the rule are in scenarios with unmet needs. If `needs` is empty, no check was reached, for reasons
+    /// that the document allows, or no frame arrived to which the rule applies.
     NotTestable { needs: BTreeSet<UnmetNeed> },
     /// No hub can break the rule, for this reason.
     OutOfScope(String),
-    /// The scenarios of the rule were not selected, or the run was interrupted before them.
+    /// The scenarios of the rule were not selected, or the run was interrupted before they were played.
     NotAsked,
     /// No check of the pack names the rule.
     NoCheck,
@@ -314,7 +317,7 @@ impl Tally {
         self.0.values().sum()
     }
 
-    /// Returns the number of results that are decided.
+    /// Returns the number of decided results.
     pub fn decided(&self) -> usize {
         [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info]
             .into_iter()
@@ -330,12 +333,12 @@ pub struct RuleTotals {
     /// Number of rules with a check that could run on this target.
     pub testable: usize,
     pub proven: usize,
-    /// Number of proven rules that nothing broke, not even in part.
+    /// Number of proven rules that no check broke, not even at a lower level.
     pub holding: usize,
 }
 
 impl RunReport {
-    /// Returns the entries of a target file for the deviations that the run assumed and those that it proposes.
+    /// Returns the target-file entries for the deviations that the run assumed or proposes.
     pub fn deviation_entries(&self) -> Vec<&serde_json::Value> {
         let assumed = self.protocols.iter().flat_map(|protocol| &protocol.deviations);
         let proposed = self.protocols.iter().flat_map(|protocol| &protocol.proposals);
@@ -382,8 +385,8 @@ impl ProtocolReport {
         totals
     }
 
-    /// Returns the unmet needs, with the number of scenarios, checks and rules that have them. One with two needs is
-    /// counted under both.
+    /// Returns the unmet needs, each with the number of scenarios, checks and rules that have it. A scenario with two
+    /// needs is counted under both.
     pub fn unmet_needs(&self) -> BTreeMap<&UnmetNeed, Waiting> {
         let mut needs: BTreeMap<&UnmetNeed, Waiting> = BTreeMap::new();
         for scenario in &self.scenarios {
@@ -403,7 +406,7 @@ impl ProtocolReport {
         needs
     }
 
-    /// Returns the cause if no connection could be made.
+    /// Returns the cause that stands for an unreachable hub, if there is one.
     pub fn unreachable(&self) -> Option<&SharedCause> {
         self.causes.iter().find(|cause| cause.unreachable)
     }
@@ -424,7 +427,7 @@ impl ProtocolReport {
         self.baseline.iter().filter(|entry| entry.standing == Standing::Stale)
     }
 
-    /// Returns the declared deviations that the hub does not show any more.
+    /// Returns the declared deviations that the hub no longer shows.
     pub fn stale_deviations(&self) -> impl Iterator<Item = &Deviating> {
         self.deviations.iter().filter(|deviating| deviating.is_stale())
     }
@@ -461,7 +464,7 @@ impl ProtocolReport {
     }
 }
 
-/// Counts of what has an unmet need.
+/// The number of scenarios, checks and rules with an unmet need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     pub scenarios: usize,
@@ -494,10 +497,14 @@ impl ScenarioResult {
     }
 }
 
-/// Returns 2 if a scenario has a mistake; else 1 if a check failed, or warned with `strict`, that no baseline expects, if
-/// an entry of the baseline is stale, or if the hub ended by itself and no scenario reproduced that; else 3 if a selected
-/// protocol was not decided (nothing was selected, nothing ran, the hub was unreachable, a check is inconclusive for no
-/// known failure, too few musts were judged, the run was interrupted); else 0.
+/// Returns the exit code of a run, the first of these that applies:
+///
+/// - 2: a scenario has a mistake.
+/// - 1: a check failed, or warned with `strict`, and no baseline expects that; an entry of the baseline or a declared
+///   deviation is stale; or the hub ended by itself and no scenario reproduced that.
+/// - 3: a selected protocol was not decided: nothing was selected or nothing ran, the hub was unreachable, a check is
+///   inconclusive and no known failure explains it, too few musts were judged, or the run was interrupted.
+/// - 0: the run passed.
 pub fn exit_code(report: &RunReport) -> u8 {
     let codes: BTreeSet<u8> = report.protocols.iter().map(|protocol| protocol.exit_code(&report.options)).collect();
     match [2, 1, 3].into_iter().find(|code| codes.contains(code)) {
@@ -512,28 +519,28 @@ pub fn chosen(scenario: &str) -> Vec<String> {
     vec!["--scenario".to_owned(), scenario.to_owned()]
 }
 
-/// Returns the worst of several verdicts; `None` for none.
+/// Returns the worst of several verdicts; `None` if there are none.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
-    // Not-testable is between info and warn in `Verdict`'s order, but counts only if there is no other.
+    // Not-testable is between info and warn in `Verdict`'s order, but counts only if there is no other verdict.
     verdicts.into_iter().max_by_key(|verdict| (*verdict != Verdict::NotTestable, *verdict))
 }
 
-/// Returns the verdict of a scenario, played once: not-testable if a need was unmet; at least inconclusive if a precondition
-/// failed, the scenario has a mistake, or was interrupted; else the worst of its checks. A completed one without checks is
-/// info.
+/// Returns the verdict of a scenario that was played once: not-testable if a need was unmet; at least inconclusive if a
+/// precondition failed, or the scenario has a mistake or was interrupted; else the worst verdict of its checks. The
+/// verdict of a completed scenario without checks is info.
 pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     if !report.unmet.is_empty() {
         return Verdict::NotTestable;
     }
     let stopped = report.cause.is_some() || report.mistake.is_some() || report.verdict == Verdict::Inconclusive;
     let stopped = stopped.then_some(Verdict::Inconclusive);
-    // A check that a declared deviation breaks is known.
+    // A failure that a declared deviation explains is known.
     let verdict = |check: &CheckReport| if check.deviation.is_some() { Verdict::Info } else { check.verdict };
     worst(report.checks.iter().map(verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
-/// Returns the command that plays only the scenario that `again` selects, quoted for a shell; `repeat` times if more than
-/// once.
+/// Returns the command that plays only the scenario that the arguments `again` select, `repeat` times. It is quoted for
+/// a shell.
 pub fn reproduce(options: &RunOptions, protocol: &str, again: &[String], repeat: usize) -> String {
     let mut words: Vec<String> = options.command.clone();
     words.extend(["--protocol", protocol].map(str::to_owned));

@@ -1,4 +1,5 @@
-//! How far a run reached: how many of the pack's musts it judged, why not the others, and whether that is enough.
+//! The reach of a run: how many of the pack's musts it judged, why it did not judge the others, and whether that is
+//! enough.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +8,14 @@ use super::{ProtocolReport, RuleReport, RuleStatus, RunOptions};
 use crate::event::{Lack, Verdict};
 use crate::protocol::{Basis, Level};
 
-/// How many of the pack's musts a run judged: those of level must that the document states or implies and a hub can break.
+/// How many of the pack's musts a run judged. The musts are the rules of level must that the document states or implies
+/// and that a hub can break.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     pub musts: usize,
-    /// Those with a check at the rule's own level that was decided.
+    /// Number of musts with a decided check at the rule's own level.
     pub judged: usize,
-    /// The others, by the reason why not.
+    /// Number of the other musts, by the reason why they were not judged.
     pub gaps: BTreeMap<Gap, usize>,
 }
 
@@ -35,11 +37,11 @@ impl Gap {
         match self {
             Self::Hook => "need a hook",
             Self::Setting => "need a setting",
-            Self::Target => "need more of the target",
+            Self::Target => "need a target property",
             Self::Undecided => "inconclusive",
             Self::NotReached => "not reached",
             Self::NotPlayed => "not played",
-            Self::Lowered => "checked below their level",
+            Self::Lowered => "checked only at a lower level",
             Self::NoCheck => "without a check",
         }
     }
@@ -62,7 +64,7 @@ impl Gap {
         }
     }
 
-    /// Whether the user can close it by saying more about the hub.
+    /// Whether the user can close the gap by describing the hub in more detail.
     fn can_be_given(self) -> bool {
         matches!(self, Self::Hook | Self::Setting | Self::Target)
     }
@@ -77,7 +79,7 @@ impl Reach {
         let gap = |(gap, n): (&Gap, &usize)| match (n, gap) {
             (1, Gap::Hook) => "1 needs a hook".to_owned(),
             (1, Gap::Setting) => "1 needs a setting".to_owned(),
-            (1, Gap::Target) => "1 needs more of the target".to_owned(),
+            (1, Gap::Target) => "1 needs a target property".to_owned(),
             _ => format!("{n} {}", gap.words()),
         };
         let gaps: Vec<String> = self.gaps.iter().map(gap).collect();
@@ -86,12 +88,12 @@ impl Reach {
     }
 }
 
-/// Why a run that was decided proves too little.
+/// Why a decided run proves too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooLittle {
-    /// Fewer than `--min-judged` demands, in percent.
+    /// Fewer musts were judged than `--min-judged` requires, in percent.
     BelowLeast(u8),
-    /// Fewer than a third of the musts.
+    /// Fewer than a third of the musts were judged.
     BelowThird,
     /// No check of any step was evaluated.
     OnlyOpenings,
@@ -115,8 +117,8 @@ impl ProtocolReport {
         reach
     }
 
-    /// Returns why the run judged too little to pass; `None` where it judged enough. Without `--min-judged`, a run of all
-    /// scenarios must have judged a third of the musts, unless the baseline says what kept it from more.
+    /// Returns why the run judged too little to pass; `None` if it judged enough. Without `--min-judged`, a run of all
+    /// scenarios must judge a third of the musts, unless the baseline says what kept the run from judging more.
     pub fn too_little(&self, options: &RunOptions) -> Option<TooLittle> {
         let Reach { musts, judged, .. } = self.reach();
         if self.fuzzed.is_some() || musts == 0 {
@@ -130,32 +132,33 @@ impl ProtocolReport {
         }
     }
 
-    /// Whether a check of a step was evaluated: schemas and `always` also judge what comes unasked.
+    /// Whether a check of a step was evaluated. Other checks, of schemas and `always`, also judge frames that no step
+    /// asked for.
     fn got_beyond_openings(&self) -> bool {
         let checks = self.scenarios.iter().flat_map(|scenario| &scenario.runs).flat_map(|run| &run.checks);
         checks.into_iter().any(|check| check.is_of_step() && check.asked > 0)
     }
 }
 
-/// Formats what was too little, and what to do about it.
+/// Explains why a run judged too little, and what to do about it.
 pub fn explained(protocol: &ProtocolReport, too_little: TooLittle) -> String {
     let reach = protocol.reach();
     let judged = format!("{} of {}", reach.judged, count(reach.musts, "must"));
     let what = match too_little {
-        TooLittle::BelowLeast(least) => format!("{judged} were judged, fewer than `--min-judged {least}%` demands"),
+        TooLittle::BelowLeast(least) => format!("{judged} were judged, fewer than `--min-judged {least}%` requires"),
         TooLittle::BelowThird => format!("Too little was judged to pass: {judged}, fewer than a third"),
         TooLittle::OnlyOpenings => {
             "No conversation got beyond its opening: no check of a step was evaluated".to_owned()
         }
     };
     let give = if reach.gaps.keys().any(|gap| gap.can_be_given()) {
-        " Give what `not tested` names below, with `--set` or in a target file."
+        " Provide what `not tested` lists below, with `--set` or in a target file."
     } else {
         ""
     };
     let accept = match too_little {
         TooLittle::BelowLeast(_) => "",
-        _ => " To accept it as it is: `--min-judged 0%`.",
+        _ => " To accept the run as it is, use `--min-judged 0%`.",
     };
     format!("{what}.{give}{accept}")
 }
@@ -169,9 +172,9 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(Run::all_pass(), "5 of 6 judged; 1 checked below their level")]
-    #[case(Run::not_testable(), "4 of 6 judged; 1 needs a hook, 1 checked below their level")]
-    #[case(Run::selection(), "2 of 6 judged; 1 not reached, 2 not played, 1 checked below their level")]
+    #[case(Run::all_pass(), "5 of 6 judged; 1 checked only at a lower level")]
+    #[case(Run::not_testable(), "4 of 6 judged; 1 needs a hook, 1 checked only at a lower level")]
+    #[case(Run::selection(), "2 of 6 judged; 1 not reached, 2 not played, 1 checked only at a lower level")]
     #[case(Run::unreachable(), "0 of 6 judged; 6 inconclusive")]
     fn the_reach_names_every_gap(#[case] run: Run, #[case] expected: &str) {
         let report = run.report(options());
@@ -180,7 +183,7 @@ mod tests {
         assert_eq!(reach.judged + reach.gaps.values().sum::<usize>(), reach.musts);
     }
 
-    /// Every check that was evaluated passed, but few were.
+    /// Every evaluated check passed, but few checks were evaluated.
     #[rstest]
     #[case::everything(Run::all_pass(), None, false, 0)]
     #[case::as_much_as_demanded(Run::all_pass(), Some(83), false, 0)]
@@ -208,7 +211,7 @@ mod tests {
         let protocol = &report.protocols[0];
         let too_little = protocol.too_little(&report.options).unwrap();
         let text = explained(protocol, too_little);
-        assert!(text.contains("1 of 6 musts, fewer than a third. Give what `not tested` names"), "{text}");
+        assert!(text.contains("1 of 6 musts, fewer than a third. Provide what `not tested` lists"), "{text}");
         assert!(text.ends_with("`--min-judged 0%`."), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! A page for the terminal: lines, aligned fields, colours, and what the pages of all engines have in common.
+//! A page for the terminal: lines, aligned fields, colours, and the parts that the pages of all engines share.
 
 use std::fmt::Write;
 
@@ -14,9 +14,9 @@ use crate::syntax::source::{Sources, Span};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     pub color: bool,
-    /// Columns; text is wrapped to them, frames are cut.
+    /// Width in columns: text is wrapped to it, frames are cut.
     pub width: usize,
-    /// Whether to list what is otherwise only counted, and to cut no list.
+    /// Whether to list items that are normally only counted, and to show every list in full.
     pub verbose: bool,
 }
 
@@ -28,7 +28,7 @@ impl Default for Style {
 
 pub const BOLD: Paint = Paint::new().bold();
 pub const DIM: Paint = Paint::new().dimmed();
-/// How many failed scenarios, causes and warnings are shown; the rest is counted.
+/// How many failed scenarios, causes and warnings are shown; the others are only counted.
 const IN_FULL: usize = 20;
 /// Most names in a list.
 const NAMES: usize = 12;
@@ -68,7 +68,7 @@ pub struct Page<'a, R> {
 }
 
 impl<'a, R> Page<'a, R> {
-    /// Begins a page with the version of the tool and the hub.
+    /// Starts a page with a line that names the version of the tool and the hub.
     pub fn new(tool_version: &str, target: &str, report: &'a R, sources: &'a Sources, style: Style) -> Self {
         let mut page = Self { out: String::new(), style, sources, report };
         page.line(&page.paint(BOLD, &format!("hubproof {tool_version} against {}", printable(target))));
@@ -89,7 +89,7 @@ impl<'a, R> Page<'a, R> {
         if all > self.most() {
             self.gap();
             self.line(&format!(
-                "... and {} more; --verbose shows all, and so does --report json=FILE",
+                "... and {} more; to see all, use --verbose or --report json=FILE",
                 count(all - self.most(), what)
             ));
         }
@@ -99,7 +99,7 @@ impl<'a, R> Page<'a, R> {
         if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
     }
 
-    /// Adds an empty line, never two.
+    /// Adds an empty line, unless there is one already.
     pub fn gap(&mut self) {
         if !self.out.is_empty() && !self.out.ends_with("\n\n") {
             self.out.push('\n');
@@ -115,7 +115,7 @@ impl<'a, R> Page<'a, R> {
         self.wrap(indent, "  ", text);
     }
 
-    /// Wraps only at blanks, so that JSON, names and places can be copied.
+    /// Wraps text, but only at blanks, so that JSON, names and places can be copied.
     fn wrap(&mut self, first_indent: &str, indent: &str, text: &str) {
         let options = textwrap::Options::new(self.style.width.max(40))
             .break_words(false)
@@ -165,13 +165,13 @@ impl<'a, R> Page<'a, R> {
         let _ = writeln!(self.out, "{text}");
     }
 
-    /// Shows the deviations of the hub, with what was seen of each.
+    /// Shows the deviations of the hub, each with what the run observed.
     pub fn deviations(&mut self, deviations: &[Deviating]) {
         for one in deviations {
             self.gap();
             let text = printable(&one.text);
             if one.standing == Standing::Stale {
-                let title = format!("{text}: the hub does as documented");
+                let title = format!("{text}: the hub behaves as documented");
                 self.snippet(Title::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
                 let times = count(one.contradicted, "message");
                 self.field("received", &format!("{times} as documented; {} as declared", one.observed));
@@ -190,7 +190,7 @@ impl<'a, R> Page<'a, R> {
     }
 }
 
-/// Returns the part of the verdict line about deviations that the hub does not show any more.
+/// Returns the part of the verdict line about deviations that the hub no longer shows.
 pub fn stale_deviations(deviations: &[Deviating]) -> Option<String> {
     let stale = deviations.iter().filter(|one| one.is_stale()).count();
     (stale > 0).then(|| format!("{} in the target file", count(stale, "stale deviation")))

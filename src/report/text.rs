@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Makes text of a hub safe for terminals and legal in XML 1.0: control characters, bidirectional controls and
-/// noncharacters are escaped. Line breaks and tabs become blanks.
+/// Makes text from a hub safe for terminals and legal in XML 1.0: escapes control characters, bidirectional controls
+/// and noncharacters, and replaces line breaks and tabs with blanks.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(steers) {
         return Cow::Borrowed(text);
@@ -32,7 +32,7 @@ fn steers(c: char) -> bool {
     c.is_control() || bidi || line_end || no_character || c == '\u{feff}'
 }
 
-/// Returns the first `most` characters, with an ellipsis in place of the rest.
+/// Cuts a text to at most `most` characters; an ellipsis replaces the rest.
 pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => Cow::Borrowed(text),
@@ -78,10 +78,10 @@ pub fn quoted(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// Greatest length of a text by which failures are compared.
+/// Most characters of a text by which failures are compared.
 const LONGEST: usize = 160;
 
-/// Removes what differs from case to case: numbers, and everything in quotes.
+/// Removes the parts of a text that differ from case to case: numbers, and everything in quotes.
 pub fn plain(text: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;

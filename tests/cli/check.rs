@@ -175,7 +175,7 @@ fn a_run_that_judged_little_is_inconclusive() {
     let check = |more: &[&str]| hubproof(["check", &url, "--protocol", "airavata"].iter().chain(more));
     let done = check(&[]).ends_with(3);
     let words = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("fewer than a third. Give what `not tested` names below"), "{}", done.out);
+    assert!(words.contains("fewer than a third. Provide what `not tested` lists below"), "{}", done.out);
     assert!(
         words.contains("unmet need `setting jwt_secret (or enough tokens)`") || words.contains("hub.jwt_secret"),
         "{}",
@@ -192,7 +192,7 @@ fn the_user_says_how_much_must_be_judged() {
     let check = |percent: &str| hubproof(["check", "--scenario", "concierge/greeting", "--min-judged", percent]);
     check("1%").ends_with(0);
     let done = check("90").ends_with(3);
-    assert!(done.out.contains("fewer than `--min-judged 90%` demands"), "{}", done.out);
+    assert!(done.out.contains("fewer than `--min-judged 90%` requires"), "{}", done.out);
     assert!(check("101%").ends_with(2).err.contains("a percentage from 0% to 100%"));
 }
 

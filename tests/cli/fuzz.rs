@@ -30,11 +30,11 @@ fn fuzzing_the_reference_server_finds_nothing(
 #[rstest]
 #[case::message(&["--protocol", "qi", "--message", "base_reqest"], "no case has the message `base_reqest`")]
 #[case::mutation(&["--protocol", "qi", "--mutation", "mising"], "no case has the mutation `mising`")]
-#[case::no_protocol(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
+#[case::no_protocol(&["ws://127.0.0.1:1"], "the protocol of the hub is not given")]
 #[case::no_messages(&["--protocol", "websocket"], "no case can be made for websocket")]
 #[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
 #[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
-#[case::whose_case(&["--case", "1"], "name one with --protocol")]
+#[case::whose_case(&["--case", "1"], "choose one with --protocol")]
 fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] words: &str) {
     let done = fuzz(arguments).ends_with(2);
     assert!(done.err.contains(words), "{}", done.err);
@@ -281,7 +281,7 @@ fn tired(hub: &str, connections: usize) -> String {
 fn a_hub_that_is_slower_at_the_end_is_reported() {
     let hub = Serving::start(["qi"], 1);
     let run = |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).ends_with(0).out;
-    let words = "A new client is connected and answered after";
+    let words = "At the end of this run, a new client waits";
     let output = run(&tired(hub.url("qi"), 15));
     assert!(output.contains(words), "{output}");
     let output = run(hub.url("qi"));

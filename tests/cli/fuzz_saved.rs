@@ -52,7 +52,7 @@ fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
     hubproof(["check", "--protocol", "concierge", "--scenario", &shown]).ends_with(0);
     // All files of a folder.
     let all = fuzz(&["--replay", folder.path().join("regressions").to_str().unwrap()]).ends_with(0);
-    assert!(all.out.starts_with("1 saved finding played again\n"), "{}", all.out);
+    assert!(all.out.starts_with("1 saved finding replayed\n"), "{}", all.out);
 }
 
 #[test]
@@ -62,19 +62,19 @@ fn regressions_are_played_first_and_not_saved_twice() {
     let before = std::fs::read_to_string(&path).unwrap();
     let run = ["--case", "3", "--seed", "1", "--regressions", &regressions];
     let again = fuzz(&[&run[..], &FAULT].concat()).ends_with(1);
-    assert!(again.out.starts_with("1 saved finding played again\n  still fails "), "{}", again.out);
+    assert!(again.out.starts_with("1 saved finding replayed\n  still fails "), "{}", again.out);
     assert!(again.out.contains("\nFAIL concierge: "), "{}", again.out);
     assert_eq!(files(path.parent().unwrap()), std::slice::from_ref(&path));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
     let fixed = fuzz(&run).ends_with(0);
-    assert!(fixed.out.starts_with("1 saved finding played again\n  fixed "), "{}", fixed.out);
+    assert!(fixed.out.starts_with("1 saved finding replayed\n  fixed "), "{}", fixed.out);
     assert!(fixed.out.contains("\nPASS concierge: "), "{}", fixed.out);
 }
 
 #[rstest]
 #[case::unreachable(None, &["ws://127.0.0.1:1"], "the hub cannot be reached: ")]
-#[case::no_yaml(Some("title: ["), &[], "it cannot be read any more: ")]
-#[case::no_scenario(Some("[]"), &[], "it cannot be read any more: it is not a scenario")]
+#[case::no_yaml(Some("title: ["), &[], "it can no longer be read: ")]
+#[case::no_scenario(Some("[]"), &[], "it can no longer be read: it is not a scenario")]
 #[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "it cannot be played any more: ")]
 #[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: no check\n"), &[], "none of its checks was reached")]
 fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
@@ -87,7 +87,7 @@ fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: 
 
 #[rstest]
 #[case::missing(&["fuzz", "--protocol", "qi", "--replay", "no/such.yaml"], "failed to read no/such.yaml")]
-#[case::whose(&["fuzz", "--replay", "Cargo.toml"], "Cargo.toml belongs to no known protocol by its name")]
+#[case::whose(&["fuzz", "--replay", "Cargo.toml"], "the name of Cargo.toml does not tell its protocol")]
 fn a_file_that_is_no_saved_finding_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof(arguments).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
@@ -104,7 +104,7 @@ fn findings_caused_by_another_case_are_not_saved() {
         ["--seed", "1", "--cases", "150", "--shrink-time", "5m", "--patience", "3", "--regressions", &regressions];
     let found = hubproof(base.iter().chain(&run)).ends_with(1);
     assert!(found.err.contains("after the opening"), "{}", found.err);
-    assert!(found.err.contains("not saved: not seen to fail without other cases at the same time"), "{}", found.err);
+    assert!(found.err.contains("that failed only alongside other cases, unlike those saved under "), "{}", found.err);
     let again = hubproof(base.iter().chain(&["--replay", &regressions])).ends_with(1);
     assert!(
         !again.out.contains("  fixed ") && !again.out.contains("  not reproducible "),

@@ -13,10 +13,10 @@ use crate::support::process::{Serving, hubproof, start};
 const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "60s", "--seed", "7"];
 
 #[rstest]
-#[case(&["--protocol", "qi", "--plan", "sesions"], "there is no plan, and no file, `sesions`")]
+#[case(&["--protocol", "qi", "--plan", "sesions"], "there is no plan or file `sesions`")]
 #[case(&["--protocol", "qi", "--plan", "sesions"], "did you mean `sessions`")]
-#[case(&[], "which protocol?")]
-#[case(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
+#[case(&[], "a load run needs exactly one protocol")]
+#[case(&["ws://127.0.0.1:1"], "the protocol of the hub is not given")]
 #[case(&["--protocol", "qi", "--workers", "5"], "the plan has no role `worker`")]
 #[case(&["--protocol", "qi", "--population", "session"], "write ROLE=N")]
 #[case(&["--protocol", "qi", "--rate", "0"], "the rate must be a number above 0")]

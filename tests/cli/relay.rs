@@ -77,7 +77,7 @@ fn relay_list_shows_all_possible_changes() {
 #[rstest]
 #[case::no_such_message(&["--message", "helo"], "did you mean `hello`?")]
 #[case::no_such_member(&["--message", "hello", "--member", "/uid"], "did you mean `/uuid`?")]
-#[case::many(&["--message", "hello"], "choose with --seed N")]
+#[case::many(&["--message", "hello"], "pick one at random with --seed N")]
 #[case::no_such_kind(&["--change", "spoil"], "expected one of drop, double")]
 #[case::no_address(&["--seed", "1"], "is not a WebSocket address")]
 fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {

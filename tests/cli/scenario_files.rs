@@ -42,8 +42,8 @@ fn the_reproduction_command_plays_the_file_again() {
 }
 
 #[rstest]
-#[case::whose(SERVES, &[], "of which protocol is")]
-#[case::whose_of_two(SERVES, &["--protocol", "qi", "--protocol", "concierge"], "of which protocol is")]
+#[case::whose(SERVES, &[], "mine.yaml is not known")]
+#[case::whose_of_two(SERVES, &["--protocol", "qi", "--protocol", "concierge"], "mine.yaml is not known")]
 #[case::another_protocol(SERVES, &["--protocol", "qi"], "mine.yaml:5")]
 #[case::no_rule("title: t\nsteps:\n  - client joins:\n    rules: [FUZZ-NOTHING]\n", &["--protocol", "concierge"], "mine.yaml:4")]
 #[case::no_yaml("title: [", &["--protocol", "concierge"], "mine.yaml:")]

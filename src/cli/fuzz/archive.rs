@@ -1,4 +1,4 @@
-//! Saved findings: replays those of earlier runs, and knows where new ones are saved.
+//! Saved findings: replays the findings of earlier runs, and knows where to save new ones.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ struct Saved {
     /// The path as the user gave it.
     path: String,
     protocol: String,
-    /// The scenario of the finding, or why its file cannot be read any more.
+    /// The scenario of the finding, or why its file can no longer be read.
     scenario: Result<Map<String, Value>, String>,
 }
 
@@ -59,7 +59,7 @@ impl ArchiveArgs {
     ///
     /// # Errors
     ///
-    /// A file or folder does not exist, or it is not known to which protocol a finding belongs.
+    /// A file or folder does not exist, or the protocol of a finding is not known.
     pub fn read(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Archive, CliError> {
         if let Some(folder) = &self.regressions {
             std::fs::create_dir_all(folder)
@@ -107,9 +107,7 @@ fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Resu
         several => several.iter().find(named),
     };
     let Some(campaign) = of else {
-        return Err(CliError::new(format!(
-            "{shown} belongs to no known protocol by its name\n  help: --protocol NAME"
-        )));
+        return Err(CliError::new(format!("the name of {shown} does not tell its protocol\n  help: --protocol NAME")));
     };
     let scenario = match yaml::parse(sources, file).map(|root| root.to_json()) {
         Ok(Value::Object(scenario)) => Ok(scenario),
@@ -130,8 +128,8 @@ impl Archive {
         self.only
     }
 
-    /// Replays the findings of one protocol, one after the other, since each may bring the hub down, and prints the
-    /// results. Returns how often the user has interrupted.
+    /// Replays the findings of one protocol and prints the results. It replays them one after the other, because each
+    /// may bring the hub down. Returns how often the user interrupted.
     ///
     /// # Errors
     ///
@@ -144,11 +142,11 @@ impl Archive {
                 break;
             }
             let replayed = match &saved.scenario {
-                Err(why) => Replayed::NotReproducible(format!("it cannot be read any more: {why}")),
+                Err(why) => Replayed::NotReproducible(format!("it can no longer be read: {why}")),
                 Ok(scenario) => {
                     let id = format!("{}/{}", saved.protocol, stem(Path::new(&saved.path)));
                     let (campaign, scenario, plays) = (Arc::clone(campaign), scenario.clone(), self.plays);
-                    let (numbers, what) = (Arc::clone(&session.numbers), format!("{} again", saved.path));
+                    let (numbers, what) = (Arc::clone(&session.numbers), format!("replaying {}", saved.path));
                     let work =
                         move |stage| async move { played(&campaign, &id, &scenario, plays, &stage, &numbers).await };
                     let (asked, reports) = session.work(what, work).await?;
@@ -162,7 +160,7 @@ impl Archive {
         Ok(asked_to_stop)
     }
 
-    /// Whether a saved finding was replayed, and still fails.
+    /// Whether a saved finding was replayed and still fails.
     pub fn still_fails(&self, path: &Path) -> bool {
         let path = path.display().to_string();
         self.replayed.iter().any(|(known, replayed)| *known == path && matches!(replayed, Replayed::StillFails { .. }))
@@ -203,7 +201,7 @@ fn print_results(replayed: &[(String, Replayed)]) {
     if replayed.is_empty() {
         return;
     }
-    let mut text = format!("{} played again\n", count(replayed.len(), "saved finding"));
+    let mut text = format!("{} replayed\n", count(replayed.len(), "saved finding"));
     for (path, replayed) in replayed {
         let what = match replayed {
             Replayed::StillFails { check, message } => format!("\n{:21}{check}: {message}", ""),

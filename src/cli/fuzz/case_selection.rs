@@ -1,4 +1,4 @@
-//! Which cases are played: by number, message and mutation, how many, and for how long.
+//! The selection of cases by number, message and mutation, and the limits on their number and time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::syntax::diagnostic::suggest;
 
 /// The selection of the command line.
 pub struct CaseSelection {
-    /// The numbers of the only cases to play; empty for no restriction.
+    /// The numbers of the cases to play; empty for all.
     numbers: Vec<u64>,
     cases: Option<u64>,
     time: Option<Duration>,
@@ -26,7 +26,7 @@ pub struct CaseSelection {
 }
 
 impl CaseSelection {
-    /// Reads the selection, and removes protocols without a selected case.
+    /// Reads the selection, and removes the protocols without a selected case.
     ///
     /// # Errors
     ///
@@ -62,13 +62,13 @@ impl CaseSelection {
         among(&self.messages, &message(campaign, cell)) && among(&self.mutations, cell.mutation.name())
     }
 
-    /// Returns how many cases each protocol gets, if that is known.
+    /// Returns the number of cases of each protocol, if it is known.
     pub fn count(&self) -> Option<usize> {
         let count = if self.numbers.is_empty() { self.cases } else { Some(self.numbers.len() as u64) };
         count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Returns the number of findings of a protocol after which no further cases start.
+    /// Returns the number of findings of a protocol after which no more cases are started.
     pub fn most_findings(&self) -> Option<u64> {
         self.most_findings
     }
@@ -78,7 +78,7 @@ impl CaseSelection {
         self.adaptive.then(Feedback::default)
     }
 
-    /// Returns when no further cases may start: the time counts from now, and is divided among the protocols.
+    /// Returns when to stop starting cases. The time counts from now and is divided among the protocols.
     pub fn end(&self, protocols: usize) -> Option<Instant> {
         let share = u32::try_from(protocols).unwrap_or(u32::MAX).max(1);
         self.time.map(|time| Instant::now() + time / share)
@@ -98,11 +98,11 @@ impl CaseSelection {
     }
 }
 
-/// Refuses a case number without a protocol: in each protocol it is another case.
+/// Refuses a case number if there are several protocols, because each protocol has a different case with that number.
 fn one_protocol(protocols: usize) -> Result<(), CliError> {
     match protocols {
         1 => Ok(()),
-        _ => Err(CliError::new("the protocol of the case is not given\n  help: name one with --protocol")),
+        _ => Err(CliError::new("the protocol of the case is not given\n  help: choose one with --protocol")),
     }
 }
 
@@ -117,7 +117,7 @@ fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<()
     Err(CliError::new(format!("no case has the {what} `{name}`\n  help: {help}")))
 }
 
-/// Prints the selected cases in order, each as soon as it is made.
+/// Prints the selected cases in order, each as soon as it is generated.
 pub fn print_cases(campaigns: &[Arc<Campaign>], selection: &CaseSelection) {
     for campaign in campaigns {
         let end = selection.end(campaigns.len());

@@ -1,4 +1,4 @@
-//! `hubproof fuzz`: sends input that no scenario has to a hub, and checks what must hold for any hub.
+//! `hubproof fuzz`: sends a hub input that no scenario contains, and checks oracles that must hold for any hub.
 
 mod archive;
 mod case_selection;
@@ -121,7 +121,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
     let again_here = arguments.hub.again("fuzz", &protocols);
     let options = Options {
-        // A case may influence the next, so both hubs have to receive all cases in the same order.
+        // A case may influence later ones, so both hubs have to receive all cases in the same order.
         jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
         stretch: arguments.hub.patience,
         repeat: 1,
@@ -157,7 +157,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         started.end().await;
         report.map(Ok)
     })?;
-    // Cuts off cases that still run: their results are not needed.
+    // Aborts cases that still run; their results are not needed.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let (mut report, saved) = match done {
         Ok(done) => done,
@@ -208,7 +208,7 @@ fn names(campaigns: &[Arc<Campaign>]) -> Names {
     names
 }
 
-/// Refuses a hub on another machine without `--yes`.
+/// Refuses a hub on another machine unless `--yes` is given.
 fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
     let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
     let urls = arguments.hub.url.iter().chain(&arguments.against).filter_map(|url| url.parse().ok());
@@ -216,12 +216,12 @@ fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
     match urls.chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
         Some(url) => Err(CliError::new(format!(
-            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: pass --yes if you may break it"
+            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: pass --yes if you are allowed to break it"
         ))),
     }
 }
 
-/// Saved findings, and what is needed to save new ones.
+/// The saved findings, and the data needed to save new ones.
 struct Kept<'a> {
     archive: &'a mut Archive,
     /// The command line that replays the saved findings.
@@ -229,7 +229,7 @@ struct Kept<'a> {
     known: &'a dyn Fn(&str, &str) -> bool,
 }
 
-/// Plays the cases of all protocols. Returns the report, and the lines that report what was saved.
+/// Plays the cases of all protocols. Returns the report, and lines for the user about the saved findings.
 async fn go(
     selection: &CaseSelection,
     campaigns: &[Arc<Campaign>],
@@ -321,13 +321,13 @@ struct Watched<'a> {
     progress: Progress,
     begun: Instant,
     noted: Instant,
-    /// The number of findings after which no further cases start.
+    /// The number of findings after which no more cases are started.
     most: Option<u64>,
-    /// Whether the baseline has a failure of this scenario and check: it does not count as a finding.
+    /// Whether the baseline has a failure of this scenario and check, so that it does not count as a finding.
     known: &'a dyn Fn(&str, &str) -> bool,
-    /// Fingerprints at the last count, and the findings that they are.
+    /// The number of fingerprints at the last count, and the number of findings that they make up.
     counted: (usize, usize),
-    /// Set when no further cases shall start.
+    /// Set when no more cases should start.
     enough: Arc<AtomicBool>,
 }
 
@@ -360,8 +360,9 @@ impl<'a> Watched<'a> {
                 }
                 let enough = self.most.is_some_and(|most| self.counted.1 as u64 >= most);
                 if enough && !self.enough.swap(true, Ordering::Relaxed) {
-                    self.progress
-                        .line("the limit of --max-findings is reached: the running cases end, and no more start");
+                    self.progress.line(
+                        "the limit of --max-findings is reached: waiting for running cases, starting no new ones",
+                    );
                 }
                 if self.noted.elapsed() >= NOTE_EVERY {
                     self.noted = Instant::now();
@@ -371,7 +372,7 @@ impl<'a> Watched<'a> {
             RunEvent::Event(Event::Started { .. }) => {}
             RunEvent::Event(event) => self.progress.see(&event),
             RunEvent::Stopping => {
-                self.progress.line("stopping: the running cases end first; Ctrl-C again to stop at once");
+                self.progress.line("stopping: waiting for running cases; Ctrl-C again to stop at once");
             }
         }
     }
@@ -399,7 +400,7 @@ fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String>
     words
 }
 
-/// Returns a random seed, small enough to be typed.
+/// Returns a random seed that is short enough to type.
 fn fresh_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 % 1_000_000
 }

@@ -24,9 +24,9 @@ use crate::fuzz::shrink;
 use crate::redact::Masker;
 use crate::report::text::count;
 
-/// What the files of a run contain besides the findings.
+/// The data that the files of a run contain besides the findings.
 pub struct About<'a> {
-    /// Name of the hub in reports.
+    /// The name of the hub in reports.
     pub hub: &'a str,
     /// The command line that fuzzes the hub, without options that select cases.
     pub command: &'a [String],
@@ -44,15 +44,16 @@ struct New {
     path: PathBuf,
 }
 
-/// Findings that are shrunk at a time, where each has a hub of its own.
+/// Number of findings to shrink at a time if each has a hub of its own.
 const AT_ONCE: usize = 4;
-/// The oracle that fails if the answer to one client reaches others, whose cases may then fail for no fault of theirs.
+/// The oracle that fails if the answer to one client reaches others. The cases of the others may then fail, too,
+/// although they did not cause it.
 const LEAK: &str = "FUZZ-ISOLATES";
 /// Most findings of a run that are saved.
 const MOST: usize = 100;
 
-/// Shrinks and saves the findings of a protocol's run, if there is a folder for them. Returns how often the user has
-/// interrupted, and the lines that report what was saved.
+/// Shrinks and saves the findings of a protocol's run, if there is a folder for them. Returns how often the user
+/// interrupted, and lines for the user about the saved findings.
 ///
 /// # Errors
 ///
@@ -84,7 +85,7 @@ pub async fn save(
     for (index, new) in new.iter().enumerate() {
         let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, fails: None };
         let small = small.remove(&index).unwrap_or_else(as_found);
-        // Cases run at the same time: one may have received what another caused, and failed for that reason.
+        // Cases run concurrently, so one may have failed because it received frames that another caused.
         let others = match small.fails {
             Some(true) => None,
             Some(false) => failing.get(&new.cause.oracle).or(leak),
@@ -104,18 +105,18 @@ pub async fn save(
         written.push((plain, &new.path));
     }
     for (oracle, more) in unsaved {
-        let is = if more == 1 { "is" } else { "are" };
         let _ = writeln!(
             text,
-            "  {} {is} not saved: not seen to fail without other cases at the same time, unlike what is saved under {oracle}",
+            "  not saved: {} that failed only alongside other cases, unlike those saved under {oracle}",
             count(more, "more finding")
         );
     }
     Ok((asked_to_stop, text))
 }
 
-/// Returns a future that shrinks findings; its results are by index of the finding. Until `half` it finds out which
-/// findings fail on their own; the rest of the time is for these, first for one of each cause.
+/// Returns a future that shrinks findings and returns the results by the index of the finding. Until `half`, it finds
+/// out which findings fail on their own. It spends the rest of the time on shrinking these, starting with one of each
+/// cause.
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],
@@ -145,7 +146,7 @@ fn made_small(
             let look = |bench: Arc<Bench>| async move { bench.looked_at(half).await };
             let mut small = of_each(&stage, all.clone(), look).await;
             all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
-            // The first of each cause, those of different oracles in turn; then what may only be the same again.
+            // The first finding of each cause comes first, alternating between oracles; likely duplicates come last.
             let mut known: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
             let mut nth = |oracle: &str, shape: Option<&str>| {
                 let nth = known.entry((oracle.to_owned(), shape.map(str::to_owned))).or_default();
@@ -163,13 +164,13 @@ fn made_small(
     }
 }
 
-/// Plays findings, several at a time; returns the results by index.
+/// Plays findings, several at a time. Returns the results by index.
 async fn of_each<F: Future<Output = Smaller> + Send + 'static>(
     stage: &Stage,
     benches: Vec<(usize, Arc<Bench>)>,
     play: impl Fn(Arc<Bench>) -> F,
 ) -> BTreeMap<usize, Smaller> {
-    // On a hub that hubproof did not start one at a time, since plays might disturb each other.
+    // On a hub that hubproof did not start, findings are played one at a time, because they might disturb each other.
     let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
     let became = Arc::new(Mutex::new(BTreeMap::new()));
     let one = |(index, bench)| {
@@ -189,8 +190,8 @@ fn untitled(scenario: &Map<String, Value>) -> Map<String, Value> {
     untitled
 }
 
-/// Returns the findings to save: failures that neither a baseline nor a saved finding has, each with a file name that
-/// is free.
+/// Returns the findings to save, each with an unused file name: failures that neither a baseline nor a saved finding
+/// covers.
 fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path, about: &About<'_>) -> Vec<New> {
     let protocol = &campaign.pack().name;
     let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
@@ -216,7 +217,7 @@ fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path,
     all
 }
 
-/// Writes the file of a finding; returns the line that reports it.
+/// Writes the file of a finding. Returns a line for the user about it.
 fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> Result<String, CliError> {
     let pack = campaign.pack();
     let rule = new.cause.oracle.split(',').next().and_then(|id| pack.rules.get(id));

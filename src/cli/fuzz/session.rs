@@ -1,4 +1,4 @@
-//! The hub on which saved and new findings are played, and the signals that interrupt.
+//! The hub on which saved and new findings are played, and the signals that interrupt this.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,13 +18,13 @@ pub struct Session<'a> {
     pub hub: &'a Arc<Prepared>,
     pub options: &'a Arc<Options>,
     pub signals: &'a mut Signals,
-    /// The counter from which plays take their numbers.
+    /// The counter that numbers the plays.
     pub numbers: Arc<AtomicU64>,
 }
 
 impl Session<'_> {
-    /// Runs `work` on the hub, and shows the number of plays so far. Returns how often the user has interrupted, and
-    /// the result, unless the work was cut off.
+    /// Runs `work` on the hub and shows the number of plays so far. Returns how often the user interrupted, and the
+    /// result unless the work was aborted.
     ///
     /// # Errors
     ///
@@ -51,7 +51,7 @@ impl Session<'_> {
         let hear = |heard| match heard {
             RunEvent::Event(Event::Started { .. }) => progress.count(),
             RunEvent::Event(event) => progress.see(&event),
-            RunEvent::Stopping => progress.line("stopping: the current play ends first; Ctrl-C again to stop at once"),
+            RunEvent::Stopping => progress.line("stopping: waiting for the current play; Ctrl-C again to stop at once"),
         };
         let followed = hub::follow(running, inbox, &stop, self.signals, hear).await;
         progress.finish();

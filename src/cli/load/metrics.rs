@@ -25,9 +25,11 @@ pub struct Served {
 }
 
 impl Served {
+    /// Starts the server.
+    ///
     /// # Errors
     ///
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     pub async fn start(address: SocketAddr) -> Result<Self, CliError> {
         let listener = TcpListener::bind(address)
             .await

@@ -106,7 +106,7 @@ fn validate(text: &str) -> Result<Validate, String> {
         None if text == "none" => Ok(Validate::None),
         Some(("sample", share)) => match share.parse::<f64>() {
             Ok(share) if share > 0.0 && share <= 1.0 => Ok(Validate::Sample(share)),
-            _ => Err("a share is a number above 0 and up to 1: sample=0.01".to_owned()),
+            _ => Err("the share must be above 0 and at most 1, such as sample=0.01".to_owned()),
         },
         _ => Err("write all, sample=0.01 or none".to_owned()),
     }
@@ -126,7 +126,7 @@ impl LoadArgs {
         }
     }
 
-    /// The arguments that repeat this run, without secrets and report sinks.
+    /// Returns the command line that repeats this run, without secrets and report sinks.
     fn repeat_command(&self, protocol: &super::protocol_files::Protocol, seed: u64) -> Vec<String> {
         let mut words = self.hub.again("load", std::slice::from_ref(protocol));
         let mut option = |name: &str, value: Option<String>| {
@@ -177,7 +177,10 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
     }
     let [protocol] = &protocols[..] else {
         let names: Vec<&str> = protocols.iter().map(|protocol| protocol.pack.name.as_str()).collect();
-        return Err(CliError::new(format!("which protocol?\n  help: --protocol {}", names.join(" | "))));
+        return Err(CliError::new(format!(
+            "a load run needs exactly one protocol\n  help: --protocol {}",
+            names.join(" | ")
+        )));
     };
     arguments.hub.own_fault(&protocols)?;
     let chosen = plans::choose(arguments.plan.as_deref(), protocol, &mut sources)?;

@@ -1,4 +1,4 @@
-//! Selects a plan: a built-in one of the protocol, or a file.
+//! Selects a plan: one of the protocol's own, or a file.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, Fil
     own.chain([(IDLE, sources.add("idle.yaml", plan::IDLE))]).collect()
 }
 
-/// Reads the named or the first plan.
+/// Reads the named plan, or the first one.
 ///
 /// # Errors
 ///
@@ -29,14 +29,14 @@ fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, Fil
 pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -> Result<(Plan, Script), CliError> {
     let ready = ready(protocol, sources);
     let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
-    let known = format!("{} has {}; a file of yours: --plan FILE", protocol.pack.name, list.join(", "));
+    let known = format!("{} has the plans {}; to use your own: --plan FILE", protocol.pack.name, list.join(", "));
     let named = named.or(list.first().copied()).unwrap_or(IDLE);
     let (id, file) = match ready.iter().find(|(name, _)| *name == named) {
         Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
         None if Path::new(named).is_file() => (named.to_owned(), protocol_files::read(Path::new(named), sources)?),
         None => {
             let help = suggest(named, list.iter().copied(), &known);
-            return Err(CliError::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));
+            return Err(CliError::new(format!("there is no plan or file `{named}`\n  help: {help}")));
         }
     };
     read(&id, file, protocol, sources)

@@ -1,5 +1,5 @@
-//! Shows a running load run, a bar and a line per second on a terminal, plain lines elsewhere, and watches its
-//! thresholds.
+//! Shows the progress of a load run and watches its thresholds. On a terminal, it shows a bar and a line per second,
+//! elsewhere plain lines.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
@@ -24,13 +24,14 @@ pub struct Watcher {
     lines: bool,
     terminal: bool,
     phase: Option<Phase>,
-    /// The length of the measured time, for the bar.
+    /// The length of the measured time, as the maximum of the bar.
     duration: Duration,
     page: Option<Arc<Mutex<String>>>,
 }
 
 impl Watcher {
-    /// `lines`: whether every second is shown. `page`: the page to keep up to date for `--metrics`.
+    /// Creates a watcher. `lines` tells whether to show every second, and `page` is the page of `--metrics` to keep up
+    /// to date.
     pub fn new(plan: &Plan, thresholds: Vec<Threshold>, lines: bool, page: Option<Arc<Mutex<String>>>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -42,7 +43,7 @@ impl Watcher {
         Self { watch: Watch::new(thresholds), aborted: None, bar, lines, terminal, phase: None, duration, page }
     }
 
-    /// Handles one more second; returns whether the run continues.
+    /// Handles the next second. Returns whether the run continues.
     pub fn see(&mut self, seen: &Live<'_>) -> Order {
         let state = State {
             layout: &seen.series.layout,
@@ -60,7 +61,7 @@ impl Watcher {
         }
         let Some(threshold) = self.watch.look(seen.interval.to, state) else { return Order::GoOn };
         let text = threshold.text.clone();
-        self.line(&format!("broken for too long: {text}; draining"));
+        self.line(&format!("threshold broken for too long: {text}; draining"));
         self.aborted = Some(text);
         Order::Drain
     }

@@ -27,7 +27,7 @@ pub struct Place<'a> {
     pub arguments: &'a LoadArgs,
     pub plan: Plan,
     pub script: Script,
-    /// Those of the plan and of the command line.
+    /// The thresholds of the plan and of the command line.
     pub thresholds: Vec<Threshold>,
     pub seed: u64,
     pub shown: RunOptions,
@@ -41,7 +41,7 @@ pub enum Attempt {
 }
 
 impl Place<'_> {
-    /// Runs the plan and writes its reports; returns the exit code.
+    /// Runs the plan and writes its reports. Returns the exit code.
     ///
     /// # Errors
     ///
@@ -61,8 +61,8 @@ impl Place<'_> {
         }
     }
 
-    /// Compiles the plan for `--check`, without sending a message, and lists the expressions that are evaluated during
-    /// the run.
+    /// Compiles the plan for `--check` without sending a message. Returns a list of the expressions that would be
+    /// evaluated during the run.
     ///
     /// # Errors
     ///
@@ -196,7 +196,8 @@ impl Place<'_> {
         self.arguments.threads.map_or(cores, usize::from)
     }
 
-    /// Prints what the machine lacks, or that the hub is unreachable; returns whether the run must not begin.
+    /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not
+    /// begin.
     fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, CliError> {
         let lacks = engine::lacks(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
         if let Err(error) = engine::probe(setup) {
@@ -225,7 +226,7 @@ impl Place<'_> {
                     outcome.clients
                 ),
             ),
-            ("threads".to_owned(), format!("{} with connections, one that aggregates", self.shards())),
+            ("threads".to_owned(), format!("{} with connections, one for aggregation", self.shards())),
         ];
         if embedded {
             facts.push(("hub".to_owned(), "runs in threads of this process".to_owned()));
@@ -249,7 +250,7 @@ impl Place<'_> {
             }
         }
         if self.arguments.source.is_some() {
-            facts.push(("source addresses".to_owned(), "several, in turn".to_owned()));
+            facts.push(("source addresses".to_owned(), "several, used in turn".to_owned()));
         }
         facts
     }

@@ -23,7 +23,7 @@ pub struct Goal {
 ///
 /// # Errors
 ///
-/// It is no threshold, or the plan has no rate.
+/// It is not a threshold, or the plan has no rate.
 pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> Result<Goal, CliError> {
     let Some(first) = highest(plan) else {
         return Err(CliError::new(format!(
@@ -38,7 +38,7 @@ pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> 
     Ok(Goal { first, threshold: read.remove(0) })
 }
 
-/// Searches, prints the search, and reports the best run; returns the exit code.
+/// Searches for the highest rate, prints the search, and reports the best run. Returns the exit code.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub async fn run(
     Ok(best.exit_code())
 }
 
-/// The highest rate of a plan.
+/// Returns the highest rate of a plan.
 fn highest(plan: &Plan) -> Option<f64> {
     let stages = plan.roles.iter().filter_map(|role| role.arrivals.as_ref()).flat_map(|arrivals| &arrivals.stages);
     stages.map(|stage| stage.from.max(stage.to)).reduce(f64::max).filter(|rate| *rate > 0.0)

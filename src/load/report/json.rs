@@ -19,7 +19,7 @@ use crate::report::text::timestamp;
 use crate::report::{self, Deviating};
 
 pub const FORMAT: &str = "hubproof-load-report";
-/// Grows when a member is removed, renamed or changes its meaning; new members may be added without notice.
+/// Incremented when a member is removed, renamed or changes its meaning; new members may be added without notice.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// What one run of `hubproof load` measured.
@@ -29,14 +29,14 @@ pub struct Document {
     /// Always `hubproof-load-report`.
     #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
     pub format: String,
-    /// Grows when a member is removed, renamed or changes its meaning; new members may be added without notice.
+    /// Incremented when a member is removed, renamed or changes its meaning; new members may be added without notice.
     #[cfg_attr(test, schemars(extend("const" = FORMAT_VERSION)))]
     pub format_version: u32,
     pub tool: Tool,
     pub run: Run,
     pub validity: Validity,
     pub thresholds: Vec<Threshold>,
-    /// How the hub departs from its document, as the target declares it.
+    /// The deviations of the hub that the target declares.
     #[serde(default)]
     pub deviations: Vec<Deviation>,
     /// Times by name, such as `submit_job.response`: the samples due in the measured time, whenever the answer came.
@@ -48,7 +48,7 @@ pub struct Document {
     /// Errors of all kinds.
     pub errors: u64,
     pub ledger: Ledger,
-    /// The intervals in order; a long run has longer ones.
+    /// The intervals, in order. A long run has longer intervals.
     pub intervals: Vec<Interval>,
 }
 
@@ -119,10 +119,10 @@ pub struct Threshold {
     pub unobserved: Option<String>,
     /// How much of `observed` may be the generator's own delay, in the same unit; null if none.
     pub uncertainty: Option<f64>,
-    /// Whether it would turn out otherwise without that delay: then it neither passes nor fails the run.
+    /// Whether the threshold would have another result without that delay. It then neither passes nor fails the run.
     #[serde(default)]
     pub uncertain: bool,
-    /// The first items whose violations break it.
+    /// The first items whose violations break the threshold.
     #[serde(default)]
     pub items: Vec<String>,
 }
@@ -139,7 +139,7 @@ pub struct Deviation {
     /// The rules that its entry names, if it was observed.
     pub rules: Vec<String>,
     pub standing: report::Standing,
-    /// How often it applied.
+    /// How often the deviation applied.
     pub observed: usize,
     /// How often the documented form was seen instead.
     pub contradicted: usize,
@@ -159,13 +159,13 @@ pub struct Times {
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
-    /// The generator's own delay in each figure, at most; null for times that do not count from a due time.
+    /// Upper bound of the generator's own delay in each figure; null for times that do not count from a due time.
     pub uncertainty: Option<Uncertainty>,
     /// The whole histogram: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
     pub histogram: String,
 }
 
-/// The generator's part of the figures of [`Times`], at most.
+/// Upper bound of the generator's part of the figures of [`Times`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Uncertainty {
@@ -173,7 +173,7 @@ pub struct Uncertainty {
     pub p50_ms: f64,
     pub p90_ms: f64,
     pub p95_ms: f64,
-    /// Null where the percentile is.
+    /// Null if the percentile is null.
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,

@@ -143,7 +143,7 @@ fn declared_deviations_are_listed_with_how_often_they_were_observed() {
     for line in [
         "known[deviation:1]: `welcome` is recognised by {\"say\":\"hi\"} (hub.yaml:1)\n  reason      as it is\n",
         "  breaks      GRE-001\n  seen        5 times\n",
-        "stale[deviation:2]: `welcome` is recognised by {\"say\":\"hi\"}: the hub does as documented\n",
+        "stale[deviation:2]: `welcome` is recognised by {\"say\":\"hi\"}: the hub behaves as documented\n",
         "  received    3 messages as documented; 0 as declared\n  delete      this entry\n",
         "known[deviation:3]: `welcome` is recognised by {\"say\":\"hi\"} (hub.yaml:1)\n  reason      as it is\n",
         "  seen        not in this run\n",

@@ -20,7 +20,7 @@ pub(super) struct Fuzzed<'a> {
     after_opening_percent: f64,
     /// Percent of decided cases that were decided by an oracle that demands more than survival.
     judged_percent: f64,
-    /// In how many cases each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
+    /// Number of cases in which each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
     oracles: &'a BTreeMap<String, fuzz::Oracle>,
     /// Every cell: a combination of message, mutation and moment.
     cells: &'a [fuzz::Cell],
@@ -32,7 +32,7 @@ pub(super) struct Fuzzed<'a> {
     ended: Option<&'a str>,
     /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     stuck: Option<u64>,
-    /// A new client takes far longer at the end than at the start to connect and be answered.
+    /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
     slower: Option<fuzz::Slower>,
 }
 

@@ -1,5 +1,6 @@
-//! The JSON report: types of its own, and those of events that are written as they are. A change of any of them changes
-//! `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is always present, null if not applicable.
+//! The JSON report. It consists of the types of this module, and of types of [`event`] that are written unchanged. A
+//! change to any of them changes `schemas/hubproof/report.schema.json`, and perhaps [`FORMAT_VERSION`]. Every member is
+//! always present, and null if it does not apply.
 
 mod fuzz;
 
@@ -81,17 +82,17 @@ struct Protocol<'a> {
     summary: String,
     /// Why the hub may implement another protocol, in one sentence.
     doubt: Option<String>,
-    /// What went wrong, each once for all scenarios: failed checks and failed preconditions, those that block most first.
+    /// Failed checks and failed preconditions, each once for all scenarios. Those that block most come first.
     root_causes: Vec<RootCause<'a>>,
-    /// Failed preconditions because of which checks were not evaluated, each once.
+    /// Failed preconditions that blocked checks, each once.
     causes: Vec<SharedCause<'a>>,
-    /// The hubs that the run started by a command.
+    /// The hubs that the run started with a command.
     processes: Vec<Process<'a>>,
     /// The results of the baseline's entries for this protocol.
     baseline: Vec<Entry<'a>>,
     /// The deviations of the hub that the target declares.
     deviations: Vec<Deviating<'a>>,
-    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
+    /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
     proposals: Vec<Proposed<'a>>,
     scenarios: Scenarios<'a>,
     checks: Totals,
@@ -100,7 +101,7 @@ struct Protocol<'a> {
     rules: Rules<'a>,
     /// How many of the pack's musts were judged.
     reach: Reach,
-    /// Figures of `hubproof fuzz`; else null. The scenarios are then the first cases of the causes found.
+    /// Figures of `hubproof fuzz`, else null. With them, each scenario is the first case of a cause.
     fuzzed: Option<fuzz::Fuzzed<'a>>,
     /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
@@ -136,7 +137,7 @@ struct Verdicts {
     inconclusive: usize,
 }
 
-/// A check that failed, or a step without rules that did, with all scenarios in which it was found.
+/// A check or a step without rules that failed, with all scenarios in which it was found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct RootCause<'a> {
@@ -144,14 +145,14 @@ struct RootCause<'a> {
     check: Option<&'a str>,
     step: &'a str,
     message: &'a str,
-    /// No connection could be made.
+    /// Whether no connection could be made.
     unreachable: bool,
     place: Place<'a>,
     scenarios: Vec<String>,
-    /// The rules that it breaks.
+    /// The rules that the hub breaks.
     rules: Vec<&'a str>,
     blocks: causes::Blocks,
-    /// Whether the baseline expects it: a check in the first of the scenarios, a precondition in all.
+    /// Whether the baseline expects the failure: for a check in the first scenario, for a precondition in all.
     expected: bool,
 }
 
@@ -160,7 +161,7 @@ struct RootCause<'a> {
 struct SharedCause<'a> {
     step: &'a str,
     message: &'a str,
-    /// No connection could be made.
+    /// Whether no connection could be made.
     unreachable: bool,
     place: Place<'a>,
     detail: Option<&'a event::Detail>,
@@ -176,11 +177,11 @@ struct Process<'a> {
     command: &'a str,
     /// The instances of the target that the hub serves.
     instances: &'a [String],
-    /// How often the hub was started and listened.
+    /// Number of times the hub was started and listened.
     starts: usize,
-    /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
+    /// Number of starts after the first: the hub had ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// Each time that the hub ended by itself or hung.
+    /// Each time the hub ended by itself or hung.
     crashes: &'a [event::Crash],
     /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
@@ -206,9 +207,9 @@ struct Entry<'a> {
 struct Proposed<'a> {
     /// The entry `[[deviation]]` of a target file, as JSON, with a reason to fill in.
     entry: &'a serde_json::Value,
-    /// Whether it has no value that only the user knows.
+    /// Whether the entry is complete: no value in it is known only to the user.
     complete: bool,
-    /// Rules that were not judged, and might be with it.
+    /// Rules that were not judged but might be with this deviation.
     unblocks: Vec<&'a str>,
 }
 
@@ -220,19 +221,19 @@ struct Deviating<'a> {
     /// What is different, in one line.
     text: &'a str,
     reason: &'a str,
-    /// The rules that it breaks.
+    /// The rules that the hub breaks.
     rules: Vec<&'a str>,
-    /// `stale`: the hub does as documented, so that the entry must be deleted, and the run fails.
+    /// `stale`: the hub does as documented. The entry must be deleted, and the run fails.
     standing: super::Standing,
-    /// How often it applied.
+    /// How often the deviation applied.
     observed: usize,
     /// How often the documented form was seen instead.
     contradicted: usize,
-    /// Whether the run assumed it, rather than the target declared it.
+    /// Whether the run assumed the deviation, instead of the target declaring it.
     assumed: bool,
-    /// Where it is declared; null for one that is assumed.
+    /// The file that declares the deviation; null if the run assumed it.
     file: Option<&'a str>,
-    /// From 1.
+    /// The line in that file, from 1.
     line: Option<usize>,
 }
 
@@ -270,7 +271,7 @@ struct Scenario<'a> {
     mistake: Option<&'a str>,
     repetitions: usize,
     checks: Vec<Check<'a>>,
-    /// The repetition that all members from here on are about: the first with the verdict of the whole.
+    /// The repetition that the following members describe: the first with the verdict of the whole.
     repetition: usize,
     /// The instance of the target; empty if the scenario was not played.
     instance: &'a str,
@@ -281,7 +282,7 @@ struct Scenario<'a> {
     /// The successful wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
     history: &'a [event::FrameReport],
-    /// Frames that did not fit into the bounded history.
+    /// Number of frames that did not fit into the bounded history.
     history_dropped: usize,
 }
 
@@ -360,11 +361,11 @@ struct Rules<'a> {
 struct Reach {
     /// Rules of level must, stated or implied, that a hub can break.
     musts: usize,
-    /// Those of them that are proven: judged at their own level.
+    /// Number of these that are proven: judged at their own level.
     judged: usize,
-    /// Whether that is enough to pass: see `--min-judged`.
+    /// Whether this is enough to pass, see `--min-judged`.
     enough: bool,
-    /// The others, by the reason why not.
+    /// The others, by the reason why they were not judged.
     not_judged: Vec<NotJudged>,
 }
 
@@ -372,7 +373,7 @@ struct Reach {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct NotJudged {
     musts: usize,
-    /// In a few words, such as `need a hook`.
+    /// The reason in a few words, such as `need a hook`.
     why: &'static str,
 }
 
@@ -381,12 +382,12 @@ struct NotJudged {
 struct Rule<'a> {
     level: &'static str,
     basis: &'static str,
-    /// Line of the document; null if that has sections, and for oracles of this tool.
+    /// Line of the document; null if the document has sections, and for oracles of this tool.
     line: Option<usize>,
     /// Section of a document that has sections.
     section: Option<&'a str>,
     text: &'a str,
-    /// For an implied rule: from what it follows.
+    /// For an implied rule: what it follows from.
     from: Option<&'a str>,
     status: Status,
     proven: bool,
@@ -410,7 +411,7 @@ enum Status {
     Inconclusive,
     NotTestable,
     OutOfScope,
-    /// No check of the rule was selected, or the run was interrupted before.
+    /// No check of the rule was selected, or the run was interrupted first.
     NotAsked,
     NoCheck,
 }

@@ -9,9 +9,9 @@ use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page};
 use crate::event::Verdict;
 
-/// Causes that are shown in full; further ones take a line each.
+/// Most findings that are shown in full; each further one takes one line.
 const IN_FULL: usize = 10;
-/// Obstacles that are named.
+/// Most obstacles that are listed.
 const OBSTACLES: usize = 5;
 
 /// Returns the parts of the verdict line: `2 findings in 40 cases (seed 1)`, `1 warning`.
@@ -28,7 +28,7 @@ pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &Fuzzed) -> Vec<S
         parts.push(count(of(Verdict::Warn), "warning"));
     }
     if protocol.known() > 0 {
-        parts.push(format!("{} as expected", protocol.known()));
+        parts.push(count(protocol.known(), "known failure"));
     }
     let undecided = fuzzed.cases - fuzzed.decided;
     if undecided > 0 {
@@ -87,9 +87,9 @@ impl Page<'_, RunReport> {
             self.wrapped(
                 "",
                 &format!(
-                    "At the end of the run, the conversation of case {number} cannot be completed even without its mutation. The cause \
-                    may be a message of this run, or the state of the hub before it: restart the hub and play the cases of the \
-                    warnings alone (`--case {number}`)."
+                    "At the end of the run, the conversation of case {number} cannot be completed even without its \
+                    mutation. The cause may be a message of this run, or the state the hub was in before it: restart the \
+                    hub, then replay the cases in the warnings one at a time (`--case {number}`)."
                 ),
             );
         }
@@ -98,9 +98,9 @@ impl Page<'_, RunReport> {
             self.wrapped(
                 "",
                 &format!(
-                    "A new client is connected and answered after {:.2} s at the end of this run; at its start it took {:.2} s. \
-                    Messages of this run may be the cause: to find which, narrow the run with `--message` and `--mutation`. A hub \
-                    may become slower, so this is no failure.",
+                    "At the end of this run, a new client waits {:.2} s to connect and receive an answer; at the start, \
+                    it waited {:.2} s. Messages of this run may be the cause; to find out which, narrow the run with \
+                    `--message` and `--mutation`. A hub may become slower, so this is not a failure.",
                     slower.after.as_secs_f64(),
                     slower.before.as_secs_f64()
                 ),
@@ -120,7 +120,7 @@ impl Page<'_, RunReport> {
         }
         let undecided = fuzzed.cases - fuzzed.decided;
         if undecided > 0 {
-            self.field("undecided", &format!("{undecided} cases, whose prefix could not be played:"));
+            self.field("undecided", &format!("{undecided} cases whose prefix could not be played:"));
             for obstacle in fuzzed.obstacles.iter().take(if self.style.verbose { usize::MAX } else { OBSTACLES }) {
                 let (step, message) = (printable(&obstacle.step), printable(&obstacle.message));
                 self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
@@ -131,7 +131,7 @@ impl Page<'_, RunReport> {
         }
     }
 
-    /// Shows how many cases were decided, and how far they reached.
+    /// Shows how many cases were decided, and how many of these tested more than the opening and survival.
     pub(super) fn cases(&mut self, fuzzed: &Fuzzed) {
         let share = |part| format!("{:.1} %", fuzzed.rate(part));
         self.field(
@@ -146,7 +146,7 @@ impl Page<'_, RunReport> {
         );
     }
 
-    /// Shows messages by mutations: at how many moments each was played.
+    /// Shows a table of messages and mutations that marks at how many moments each combination was played.
     fn table(&mut self, fuzzed: &Fuzzed) {
         let mut rows: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
         for Cell { message, oddity, cases, .. } in &fuzzed.cells {
@@ -158,7 +158,7 @@ impl Page<'_, RunReport> {
         let seen = fuzzed.cells.iter().filter(|cell| cell.cases > 0).count();
         let least = fuzzed.cells.iter().map(|cell| cell.cases).min().unwrap_or(0);
         let cells =
-            format!("{seen} of {} (message x mutation x moment), each {least} times or more", fuzzed.cells.len());
+            format!("{seen} of {} (message x mutation x moment), each at least {least} times", fuzzed.cells.len());
         self.field("cells", &cells);
         let names = rows.keys().map(|name| name.chars().count()).max().unwrap_or(0);
         let legend: Vec<String> =
@@ -184,8 +184,8 @@ impl Page<'_, RunReport> {
     }
 }
 
-/// Returns unexpected findings, the first of each group with the same oracle and the same structure of the answer; other
-/// cases of the group are listed with it.
+/// Groups the unexpected findings with the same oracle and the same structure of the answer. Returns the first of each
+/// group, which lists the others.
 fn alike<'a>(protocol: &'a ProtocolReport, fuzzed: &'a Fuzzed) -> Vec<(Alike<'a>, &'a Finding)> {
     let mut all: Vec<(Alike<'a>, &'a Finding)> = Vec::new();
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();

@@ -10,17 +10,20 @@ use crate::deviation::proposal::to_toml;
 use crate::event::Verdict;
 
 impl Page<'_, RunReport> {
-    /// Shows the entries that would let more rules be judged, if the target file had them.
+    /// Shows the target-file entries that would let more rules be judged.
     pub(super) fn proposals(&mut self, protocol: &ProtocolReport) {
         for proposed in protocol.proposals.iter().take(self.most()) {
             self.gap();
             let rules = count(proposed.unblocks.len(), "more rule");
-            let may = if proposed.unblocks.is_empty() {
-                "What fails here would be a known deviation with this entry of a target file".to_owned()
+            let effect = if proposed.unblocks.is_empty() {
+                "declares the deviation".to_owned()
             } else {
-                format!("{rules} might be judged with this entry of a target file")
+                format!("might let {rules} be judged")
             };
-            self.wrapped("", &format!("{may}, if the hub departs from its document here on purpose:"));
+            self.wrapped(
+                "",
+                &format!("If the hub differs from its document on purpose, this entry in a target file {effect}:"),
+            );
             for line in to_toml(&[&proposed.proposal.entry]).trim_end().lines() {
                 self.line(&format!("  {}", printable(line)));
             }
@@ -30,7 +33,7 @@ impl Page<'_, RunReport> {
             self.gap();
             self.wrapped(
                 "",
-                "--write-deviations FILE writes these entries; --explore goes on with them in the same run.",
+                "--write-deviations FILE saves these entries; --explore assumes them and continues the run.",
             );
         }
     }
@@ -65,12 +68,12 @@ impl Page<'_, RunReport> {
         let quiet: Vec<&str> = quiet.map(|entry| entry.failure.as_str()).collect();
         if !quiet.is_empty() {
             self.gap();
-            self.wrapped("", &format!("Flaky, and did not fail in this run: {}.", quiet.join(", ")));
+            self.wrapped("", &format!("Declared flaky, but did not fail in this run: {}.", quiet.join(", ")));
         }
         let stale: Vec<_> = protocol.stale().collect();
         for entry in stale.iter().take(self.most()) {
             self.gap();
-            let title = format!("{} does not fail any more", printable(&entry.failure));
+            let title = format!("{} no longer fails", printable(&entry.failure));
             self.snippet(Title::ERROR.with_name("stale"), None, &title, Some(entry.span));
             let (first, last) = self.sources.lines(entry.span);
             let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
@@ -79,7 +82,7 @@ impl Page<'_, RunReport> {
         self.more(stale.len(), "stale line");
     }
 
-    /// Shows the scenarios that known causes stopped, by the reasons that the baseline gives.
+    /// Shows the scenarios that known causes stopped, grouped by the reason in the baseline.
     fn known_causes(&mut self, protocol: &ProtocolReport) {
         let mut reasons = std::collections::BTreeMap::<&str, (Vec<String>, usize)>::new();
         for scenario in &protocol.scenarios {

@@ -1,5 +1,5 @@
-//! The summary for the terminal: per protocol the failed preconditions, failures in full, warnings in brief and totals; at
-//! the end one line per protocol.
+//! The summary for the terminal. It shows, per protocol, the failed preconditions, the failures in full, the warnings
+//! in brief, and totals. It ends with one verdict line per protocol.
 
 mod fuzz;
 mod known;
@@ -23,11 +23,11 @@ use crate::syntax::source::Sources;
 
 /// How many of the last frames of a failed scenario are shown.
 const LAST_FRAMES: usize = 8;
-/// How many failed scenarios are shown in full if all seem to have the same cause.
+/// How many failed scenarios are shown in full if they all seem to have the same cause.
 const ALIKE_IN_FULL: usize = 2;
-/// If a successful wait had less time left than this, the machine may be too slow.
+/// The machine may be too slow if a successful wait had less time left than this.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
-/// Advice if no connection can be made.
+/// Advice for a hub that cannot be reached.
 const UNREACHABLE_HELP: &str =
     "Is it running, and is this its address? Try the address with any other WebSocket client.";
 /// Most rules in the line of a cause and in the verdict line.
@@ -50,7 +50,7 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
     }
     if report.interrupted {
         page.line(&format!(
-            "Interrupted after {}: only what was played until then counts here.",
+            "Interrupted after {}: the results cover only what was played until then.",
             time(report.duration)
         ));
     }
@@ -76,7 +76,7 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     let mut parts = Vec::new();
     let mistakes = protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()).count();
     if mistakes > 0 {
-        parts.push(count(mistakes, "mistaken scenario"));
+        parts.push(format!("{} with a mistake", count(mistakes, "scenario")));
     }
     let (mut broken, mut without_rule) = (BTreeSet::new(), BTreeSet::new());
     let failed = unknown(protocol, Verdict::Fail);
@@ -112,7 +112,7 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
         parts.push(format!("{of_rules} not judged"));
     }
     if protocol.known() > 0 {
-        parts.push(format!("{} as expected", protocol.known()));
+        parts.push(count(protocol.known(), "known failure"));
     }
     parts.extend(process::verdict(protocol));
     if protocol.stale().next().is_some() {
@@ -144,7 +144,7 @@ pub fn doubt(protocol: &str, doubt: Doubt) -> String {
         }
     };
     format!(
-        "Is this really a hub that speaks {protocol}? {why}. It may speak another protocol: `--protocol` chooses what it is checked as."
+        "Is this really a hub that speaks {protocol}? {why}. It may speak another protocol; choose the right one with `--protocol`."
     )
 }
 
@@ -229,7 +229,8 @@ impl Page<'_, RunReport> {
         self.numbers(protocol);
     }
 
-    /// Lists what went wrong, if that is several things: each in a line, with what it breaks and blocks.
+    /// Lists the root causes if there are several, one per line, each with the rules that it breaks and the checks that
+    /// it blocks.
     fn root_causes(&mut self, protocol: &ProtocolReport) {
         let expected = |cause: &RootCause<'_>| match cause {
             RootCause::Check(one) => one.check.known.is_some(),
@@ -241,7 +242,7 @@ impl Page<'_, RunReport> {
             return;
         }
         self.gap();
-        self.line(&format!("{}; those that block most first:", count(causes.len(), "cause")));
+        self.line(&format!("{}, most blocking first:", count(causes.len(), "cause")));
         for cause in causes.iter().take(self.most()) {
             let what = match cause {
                 RootCause::Check(one) => {
@@ -299,7 +300,7 @@ impl Page<'_, RunReport> {
         }
     }
 
-    /// Shows that no connection could be made, of which `needed` it (such as `3 scenarios`), and what to try.
+    /// Shows that no connection could be made, and what to try. `needed` says what needed one, such as `3 scenarios`.
     fn unreachable(&mut self, message: &str, needed: &str, never: bool) {
         let (message, end) = sentence(message);
         let nothing = if never { "nothing was checked" } else { "it was reachable before" };
@@ -431,7 +432,7 @@ impl Page<'_, RunReport> {
         self.more(warned.len(), "warning");
     }
 
-    /// Shows inconclusive checks that were evaluated, or that no cause above explains, in a line each.
+    /// Shows one line for each inconclusive check that was evaluated, or that no cause above explains.
     fn undecided(&mut self, protocol: &ProtocolReport) {
         let explained = |scenario: &ScenarioResult| {
             scenario.mistake().is_some()
@@ -468,7 +469,7 @@ impl Page<'_, RunReport> {
         }
     }
 
-    /// Shows what could not be judged because of this.
+    /// Shows the checks that could not be evaluated because of a failure.
     fn blocks(&mut self, blocks: &Blocks) {
         if blocks.checks > 0 {
             self.field("blocks", &blocked(blocks, self.names()));
@@ -515,7 +516,7 @@ impl Page<'_, RunReport> {
             let words =
                 self.report.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
             let command = words.map(quoted).collect::<Vec<_>>().join(" ");
-            self.field("", "To see what `--set` and a target file can provide:");
+            self.field("", "To list the settings and hooks this protocol can use:");
             self.field("", &self.paint(BOLD, &command));
         }
         let not_reached = protocol
@@ -598,7 +599,7 @@ impl Page<'_, RunReport> {
 
     // Output.
 
-    /// Writes a command, never wrapped, so that it can be copied.
+    /// Writes a command on one line, so that it can be copied.
     fn command(&mut self, command: &str) {
         self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
     }
@@ -612,7 +613,7 @@ fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
         None => rule.level.name().to_owned(),
     };
     if rule.place == Place::Oracle {
-        return format!("{level}, an oracle of hubproof: true of any hub");
+        return format!("{level}, a hubproof oracle that applies to any hub");
     }
     match (rule.basis, &rule.from) {
         (Basis::Stated, _) => format!("{level}, stated in {}{of}", rule.place),
@@ -662,7 +663,7 @@ fn blocked(blocks: &Blocks, most: usize) -> String {
     format!("{}{of}", count(blocks.checks, "check"))
 }
 
-/// Returns a message as the end of a sentence, and the full stop that it still needs: none after a question.
+/// Returns a message without its full stop, and the full stop that ends it in a sentence: none after a question.
 fn sentence(message: &str) -> (String, &'static str) {
     let message = printable(message).trim_end_matches('.').to_owned();
     let end = if message.ends_with(['?', '!']) { "" } else { "." };
@@ -735,7 +736,7 @@ mod tests {
         let mut run = Run::hostile();
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
-        let end = "  musts       5 of 6 judged; 1 checked\n              below their level\n";
+        let end = "  musts       5 of 6 judged; 1 checked\n              only at a lower level\n";
         assert!(text.ends_with(end), "{text}");
         // Spans beyond the end of their sources.
         let paths: Vec<String> = (0..10).map(|i| format!("file-{i}.yaml")).collect();

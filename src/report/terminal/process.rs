@@ -8,7 +8,7 @@ use crate::event::{Crash, Excerpt, ProcessReport};
 /// How many of the last lines of a log are shown.
 const LAST_LINES: usize = 10;
 
-/// Returns `the hub ended by itself twice`, for crashes that no check reports.
+/// Formats `the hub ended by itself twice`, for crashes that no check reports.
 pub(super) fn verdict(protocol: &ProtocolReport) -> Option<String> {
     let unexplained: Vec<&Crash> = protocol.processes.iter().flat_map(ProcessReport::unexplained).collect();
     (!unexplained.is_empty()).then(|| format!("the hub {}", often(unexplained)))
@@ -43,7 +43,7 @@ impl Page<'_, RunReport> {
         for process in &protocol.processes {
             let unexplained: Vec<&Crash> = process.unexplained().collect();
             for crash in process.crashes.iter().take(self.most()) {
-                // One that a scenario reproduced alone is shown there.
+                // A crash that a scenario reproduced alone is shown with that scenario's crash.
                 let open = unexplained.iter().any(|one| std::ptr::eq(*one, crash));
                 if crash.blamed.is_some() || open {
                     self.crash(crash, process.elsewhere);
@@ -60,14 +60,14 @@ impl Page<'_, RunReport> {
     fn crash(&mut self, crash: &Crash, elsewhere: bool) {
         self.gap();
         let when = match (&crash.blamed, crash.during.as_slice()) {
-            (Some(id), _) => format!("when {id} was played on it alone"),
+            (Some(id), _) => format!("while {id} was running alone"),
             (None, []) => match &crash.after {
-                Some(id) => format!("after {id} had ended, while nothing was played on it"),
-                None => "before anything was played on it".to_owned(),
+                Some(id) => format!("after {id} had ended, while no scenario was running"),
+                None => "before any scenario had started".to_owned(),
             },
-            (None, [only]) => format!("while {only} was played on it, but not when that was played again"),
+            (None, [only]) => format!("while {only} was running, but not when it was played again"),
             (None, several) => format!(
-                "while {} were played on it: {}; played again alone, none of them crashed it",
+                "while {} were running: {}; when each was played again alone, none crashed it",
                 count(several.len(), "scenario"),
                 list(several, self.names())
             ),
@@ -98,7 +98,7 @@ impl Page<'_, RunReport> {
         let head = match (log.lines.len() - skipped, before) {
             (0, _) => "It wrote nothing to stdout or stderr.".to_owned(),
             (shown, 0) => format!("All output of the hub ({}):", count(shown, "line")),
-            (shown, before) => format!("The end of the hub's output ({}, {before} before):", count(shown, "line")),
+            (shown, before) => format!("The hub's output, last {shown} of {}:", count(shown + before, "line")),
         };
         self.line(&format!("  {head}"));
         for line in &log.lines[skipped..] {
