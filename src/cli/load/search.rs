@@ -27,7 +27,7 @@ pub struct Goal {
 pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> Result<Goal, CliError> {
     let Some(first) = highest(plan) else {
         return Err(CliError::new(format!(
-            "{} has no arrivals, so there is no rate to search for\n  help: each client begins its next journey when it has finished the last",
+            "{} has no arrivals, so there is no rate to search for\n  help: each client starts its next journey when it finishes one",
             plan.id
         )));
     };

@@ -142,7 +142,7 @@ impl<'a> Compiler<'a> {
             // A scene or an opening of shared.yaml may use steps that a plan cannot.
             _ => self.error(
                 step.span,
-                format!("the plan plays `{}`, which is not possible under load", step.text),
+                format!("the plan plays `{}`, which a load plan cannot do", step.text),
                 "write the steps you need in the plan instead of playing this",
             ),
         }
@@ -209,8 +209,8 @@ impl<'a> Compiler<'a> {
         let Want::Message { message, pattern } = &expect.want else {
             return self.error(
                 step.span,
-                format!("`{}` is not possible under load", step.text),
-                "a plan expects messages",
+                format!("`{}` cannot be used in a load plan", step.text),
+                "a plan can only expect messages",
             );
         };
         if expect.count.is_some() {

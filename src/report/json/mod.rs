@@ -223,7 +223,7 @@ struct Deviating<'a> {
     reason: &'a str,
     /// The rules that the hub breaks.
     rules: Vec<&'a str>,
-    /// `stale`: the hub does as documented. The entry must be deleted, and the run fails.
+    /// `stale`: the hub behaves as documented. Delete the entry; until then the run fails.
     standing: super::Standing,
     /// How often the deviation applied.
     observed: usize,
