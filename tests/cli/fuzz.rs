@@ -20,9 +20,24 @@ fn fuzz(arguments: &[&str]) -> crate::support::process::Done {
 fn fuzzing_the_reference_server_finds_nothing(
     #[dirs]
     #[files("schemas/*/messages")]
+    #[exclude("/(concierge|emprops)/")]
     protocol: PathBuf,
 ) {
-    let protocol = &*protocol_name(&protocol);
+    assert_nothing_is_found(&protocol_name(&protocol));
+}
+
+#[rstest]
+#[ignore = "thorough: many minutes of CPU"]
+fn fuzzing_the_reference_server_finds_nothing_in_large_protocols(
+    #[dirs]
+    #[files("schemas/concierge/messages")]
+    #[files("schemas/emprops/messages")]
+    protocol: PathBuf,
+) {
+    assert_nothing_is_found(&protocol_name(&protocol));
+}
+
+fn assert_nothing_is_found(protocol: &str) {
     let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
     assert!(done.verdict().starts_with(&format!("PASS {protocol}: no finding in 60 cases (seed 3)")), "{}", done.out);
 }
@@ -143,7 +158,10 @@ fn a_hub_that_was_never_reached_is_not_gone(
 
 /// One JSON object per line, with values of the hub left as expressions, and the same for every `-j`.
 #[rstest]
-fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {
+#[case::qi("qi")]
+#[ignore = "thorough: many minutes of CPU"]
+#[case::emprops("emprops")]
+fn cases_are_printed_without_a_hub(#[case] protocol: &str) {
     let print = |jobs: &str, seed: &str| {
         fuzz(&["--protocol", protocol, "--cases", "150", "--seed", seed, "--print-cases", "-j", jobs]).ends_with(0).out
     };

@@ -49,7 +49,7 @@ fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) ->
 fn random_walks_find_nothing_wrong_with_a_correct_hub(
     #[dirs]
     #[files("schemas/*/messages")]
-    #[exclude("/(emprops|concierge)/")]
+    #[exclude("/(airavata|concierge|emprops)/")]
     name: PathBuf,
 ) {
     assert_random_walks_find_nothing_wrong_with_a_correct_hub(&protocol_name(&name));
@@ -59,8 +59,9 @@ fn random_walks_find_nothing_wrong_with_a_correct_hub(
 #[ignore = "thorough: many minutes of CPU"]
 fn random_walks_find_nothing_wrong_with_a_correct_hub_in_large_protocols(
     #[dirs]
-    #[files("schemas/emprops/messages")]
+    #[files("schemas/airavata/messages")]
     #[files("schemas/concierge/messages")]
+    #[files("schemas/emprops/messages")]
     name: PathBuf,
 ) {
     assert_random_walks_find_nothing_wrong_with_a_correct_hub(&protocol_name(&name));

@@ -150,7 +150,9 @@ impl Outcome {
         self.causes.retain(|cause, group| !(follows(&cause.oracle) && of_these(group)));
         let numbers: Vec<String> = under_way.iter().map(u64::to_string).collect();
         let (what, received) = match (hangs, report.cause.as_ref()) {
-            (true, _) => ("the hub is unresponsive", "it accepts connections and sends nothing to a new client".to_owned()),
+            (true, _) => {
+                ("the hub is unresponsive", "it accepts connections and sends nothing to a new client".to_owned())
+            }
             (false, Some(cause)) => ("the hub is gone", cause.with_actor()),
             (false, None) => ("the hub is gone", "no client can connect any more".to_owned()),
         };
