@@ -32,6 +32,7 @@ use hubproof::interpreter::KEPT;
 use hubproof::reference::hubs::EmbeddedHubs;
 use hubproof::reference::setup::Setups;
 use hubproof::scenario::Scenarios;
+use hubproof::scenario::parse::verbs::Verb;
 use hubproof::syntax::source::Sources;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -176,9 +177,8 @@ fn options(jobs: usize) -> Options {
 
 /// Returns the number of cases in a conversation.
 fn case_count(case: &Case) -> usize {
-    let steps = case.scenario["steps"].as_array().into_iter().flatten();
-    let each = steps.filter(|step| [ROUND, BATCH].iter().any(|name| step["each"] == *name));
-    let rounds = each.filter_map(|step| step["in"].as_array()).flatten();
+    let each = case.scenario.steps.iter().filter(|step| [ROUND, BATCH].map(Some).contains(&step.message(Verb::Each)));
+    let rounds = each.filter_map(|step| step.option("in")?.as_array()).flatten();
     rounds.map(|round| round.as_array().map_or(1, Vec::len)).sum::<usize>().max(1)
 }
 

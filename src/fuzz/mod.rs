@@ -28,6 +28,7 @@
 //! ```text
 //! actors              names of a case's own actors and steps
 //! expressions         expressions in messages and steps
+//! case_scenario       the scenario of a case, and its steps
 //! step_rule           the rules of a step, and their levels
 //! placement           when and on which connection the mutated message is sent
 //! mutate              mutations of a payload, of the text of a message, of its frames
@@ -46,6 +47,7 @@
 pub mod actors;
 pub mod campaign;
 pub mod case;
+pub mod case_scenario;
 pub mod corpus;
 pub mod differential;
 pub mod expressions;

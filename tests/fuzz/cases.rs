@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::event::{CheckReport, Verdict};
+use hubproof::fuzz::actors::OBSERVER;
 use hubproof::fuzz::case::churn::Churn;
 use hubproof::fuzz::case::{Cell, MutationKind};
 use hubproof::fuzz::corpus::Corpus;
@@ -17,7 +18,8 @@ use hubproof::fuzz::oracle;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::protocol::{Folder, Pack};
-use hubproof::scenario::{self, Program, writer};
+use hubproof::scenario::parse::verbs::Verb;
+use hubproof::scenario::{self, Program};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use hubproof_reference::Machine;
@@ -62,7 +64,7 @@ impl Cases {
         if matches!(case.cell.mutation, MutationKind::Framed(framing) if !is_carried(framing)) {
             return None;
         }
-        let text = writer::scenario(&case.scenario);
+        let text = case.scenario.text();
         let sources = &mut self.protocol.sources;
         let file = sources.add(format!("case-{number}.yaml"), text.clone());
         let root = yaml::parse(sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
@@ -123,7 +125,7 @@ fn assert_every_case_is_a_scenario(name: &str) {
         let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
         made += 1;
         *classes.entry(case.class).or_default() += 1;
-        let text = writer::scenario(&case.scenario);
+        let text = case.scenario.text();
         let file = protocol.sources.add(format!("case-{number}.yaml"), text.clone());
         let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
         let (program, diagnostics) = scenario::parse::read(&format!("{name}/case"), &root, &shared, &pack);
@@ -142,9 +144,7 @@ fn the_same_seed_gives_the_same_cases(#[case] name: &str) {
     let texts = |seed| {
         let protocol = protocol(name);
         let scheduler = Scheduler::new(&protocol.corpus, seed, &|_| true);
-        (0..200)
-            .filter_map(|n| Some(writer::scenario(&scheduler.case(&protocol.corpus, n)?.scenario)))
-            .collect::<Vec<_>>()
+        (0..200).filter_map(|n| Some(scheduler.case(&protocol.corpus, n)?.scenario.text())).collect::<Vec<_>>()
     };
     assert_eq!(texts(7), texts(7));
     assert_ne!(texts(7), texts(8));
@@ -203,8 +203,7 @@ fn repeated_input_and_the_following_fence_use_an_id_once() {
     let mut texts = 0;
     for number in scheduler.numbers(&|cell| cell.placement == Placement::Repeated).take(60) {
         let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
-        let rounds =
-            case.scenario["steps"].as_array().unwrap().iter().filter_map(|step| step["in"].as_array()).flatten();
+        let rounds = case.scenario.steps.iter().filter_map(|step| step.option("in")?.as_array()).flatten();
         let sent: Vec<&str> = rounds.filter_map(|text| text.as_str()).collect();
         let ids: Vec<&str> = sent.iter().filter_map(|text| Some(id.captures(text)?.get(1)?.as_str())).collect();
         texts += ids.len();
@@ -245,10 +244,10 @@ fn receiving_a_message_that_hubs_may_send_unasked_proves_no_leak(#[case] message
     let protocol = protocol("airavata");
     let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
     let cases = (0..scheduler.cells.len() as u64).filter_map(|number| scheduler.case(&protocol.corpus, number));
-    let steps: Vec<Value> = cases.flat_map(|case| case.scenario["steps"].as_array().unwrap().clone()).collect();
-    let nothing = steps.iter().filter(|step| step["innocent expects nothing"] == message);
-    let rules: BTreeSet<&str> = nothing.filter_map(|step| step["rules"][0].as_str()).collect();
-    assert_eq!(rules, BTreeSet::from([rule]));
+    let steps = cases.flat_map(|case| case.scenario.steps);
+    let nothing = steps.filter(|step| step.actor == OBSERVER && step.message(Verb::ExpectsNothing) == Some(message));
+    let rules: BTreeSet<String> = nothing.map(|step| step.rules()[0].to_string()).collect();
+    assert_eq!(rules, BTreeSet::from([rule.to_owned()]));
 }
 
 /// A hub may pass on its input, and a generated name in place of a time would break the format.
@@ -260,7 +259,7 @@ fn a_random_walk_puts_no_object_name_into_a_member_with_a_format() {
     let mut named = BTreeSet::new();
     for number in 0..cases.len() {
         let Some(case) = cases.scheduler.case(&cases.protocol.corpus, number) else { continue };
-        let text = serde_json::to_string(&case.scenario).unwrap();
+        let text = serde_json::to_string(&case.scenario.to_map()).unwrap();
         named.extend(name.captures_iter(&text).map(|found| found[1].to_owned()));
     }
     assert!(named.contains("job_id") && !named.contains("estimated_completion"), "{named:?}");
@@ -296,7 +295,7 @@ fn most_messages_drawn_for_a_shared_connection_are_sent(
     let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.mutation.name() == mutation;
     let made = cases.scheduler.numbers(&is_of).take(8).map(|number| {
         let scenario = cases.scheduler.case(&cases.protocol.corpus, number).unwrap().scenario;
-        let batches = scenario["steps"].as_array().unwrap().iter().find_map(|step| step["in"].as_array());
+        let batches = scenario.steps.iter().find_map(|step| step.option("in")?.as_array());
         batches.unwrap().iter().map(|batch| batch.as_array().unwrap().len()).sum::<usize>()
     });
     let sent: Vec<usize> = made.collect();
@@ -548,9 +547,11 @@ fn assert_every_case_sends_its_mutated_input(name: &str) {
     let mut silent = BTreeSet::new();
     for number in 0..scheduler.cells.len() as u64 {
         let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
-        let actors = &case.scenario["actors"];
-        let joins = case.scenario["steps"].as_array().unwrap().iter().any(|step| step.get("sender joins").is_some());
-        if let Some(role) = actors["sender"].as_str().filter(|role| joins && !protocol.corpus.joins(role)) {
+        let actors = &case.scenario.actors;
+        let joins = case.scenario.steps.iter().any(|step| step.actor == "sender" && step.verb == Verb::Joins);
+        if let Some(role) =
+            actors.get("sender").and_then(Value::as_str).filter(|role| joins && !protocol.corpus.joins(role))
+        {
             silent.insert((case.cell.placement.name(), role.to_owned()));
         }
     }

@@ -9,7 +9,7 @@ use hubproof::fuzz::case::Case;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::protocol::{Pack, Way};
-use hubproof::scenario::{self, Program, SharedFile, writer};
+use hubproof::scenario::{self, Program, SharedFile};
 use hubproof::syntax::yaml;
 use rstest::rstest;
 
@@ -25,7 +25,7 @@ fn walks<'a>(protocol: &'a Protocol, scheduler: &'a Scheduler) -> impl Iterator<
 
 pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &Case) -> Arc<Program> {
     let pack = Arc::clone(&protocol.corpus.pack);
-    let text = writer::scenario(&case.scenario);
+    let text = case.scenario.text();
     let file = protocol.sources.add(format!("case-{}.yaml", case.number), text.clone());
     let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
     let (program, diagnostics) = scenario::parse::read(&format!("{name}/case-{}", case.number), &root, shared, &pack);
@@ -113,7 +113,7 @@ fn walk(name: &str, many: usize) {
             }
         }
         if let Some(mistake) = &report.mistake {
-            wrong += &format!("mistake: {mistake}\n{}\n", writer::scenario(&case.scenario));
+            wrong += &format!("mistake: {mistake}\n{}\n", case.scenario.text());
         }
     }
     let beyond = |least: usize| reach.iter().filter(|(steps, _)| **steps >= least).map(|(_, n)| n).sum::<usize>();

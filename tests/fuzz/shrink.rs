@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use hubproof::event::Verdict;
 use hubproof::fuzz::case::{Case, MutationKind};
+use hubproof::fuzz::case_scenario::{CaseScenario, CaseStep};
 use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::oracle;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::fuzz::shrink::constraints::Constraints;
 use hubproof::fuzz::shrink::{Answer, Limits, Shrink, beyond_opening, control};
+use hubproof::fuzz::step_rule::StepRule;
 use hubproof::protocol::Pack;
-use hubproof::scenario::{self, Program, writer};
+use hubproof::scenario::parse::verbs::Verb;
+use hubproof::scenario::{self, Program};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use rstest::rstest;
-use serde_json::{Map, Value};
+use serde_json::json;
 
 use crate::fuzz::cases::is_carried;
 use crate::fuzz::fuzz_only_faults::{ENOUGH, is_concerned};
@@ -46,8 +49,8 @@ impl Hub {
         Self { sources, corpus, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
     }
 
-    fn program(&mut self, scenario: &Map<String, Value>) -> Option<Arc<Program>> {
-        let file = self.sources.add("case.yaml", writer::scenario(scenario));
+    fn program(&mut self, scenario: &CaseScenario) -> Option<Arc<Program>> {
+        let file = self.sources.add("case.yaml", scenario.text());
         let root = yaml::parse(&self.sources, file).ok()?;
         scenario::parse::read("case", &root, &self.shared, &self.corpus.pack).0.map(Arc::new)
     }
@@ -98,7 +101,7 @@ impl Hub {
     }
 
     /// Whether the check fails without the mutated input, too.
-    fn is_idle(&mut self, candidate: &Map<String, Value>, check: &str) -> bool {
+    fn is_idle(&mut self, candidate: &CaseScenario, check: &str) -> bool {
         let control = control(candidate, check).filter(|_| check.starts_with("FUZZ-"));
         control.and_then(|control| self.program(&control)).is_some_and(|program| self.fails(&program, check))
     }
@@ -153,7 +156,7 @@ fn assert_small(protocol: &str, first: usize, step: usize) {
                 program.is_some_and(|program| hub.fails(&program, &check))
             });
             let shrink = hub.shrunk(single.as_ref().unwrap_or(&case), &check);
-            shown = writer::scenario(shrink.smallest());
+            shown = shrink.smallest().text();
             let program = hub.program(shrink.smallest()).unwrap();
             assert_eq!(hub.failed(&program, None), [""; 0], "{shown}");
             let (before, after) = (beyond_opening(&case.scenario), beyond_opening(shrink.smallest()));
@@ -165,6 +168,10 @@ fn assert_small(protocol: &str, first: usize, step: usize) {
 }
 
 const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#;
+
+fn rule(id: &str) -> StepRule {
+    StepRule::new(id, None)
+}
 
 /// A candidate keeps the violation and the point at which it is sent; otherwise the oracle must not demand the same.
 #[rstest]
@@ -184,22 +191,23 @@ const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{
 #[case::twice(r#"{"type":"submit_job","type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#, false)]
 fn what_an_oracle_depends_on_is_kept(#[case] text: &str, #[case] kept: bool) {
     let hub = Hub::new("emprops-root-refused");
-    let finding = |text: &str, opening: &str| {
-        let steps = serde_json::json!([
-            { "innocent joins": null },
-            { opening: null },
-            { "sender sends raw": { "text": text }, "as": "mutated_input" },
-            { "sender expects": "error_general", "rules": ["FUZZ-REJECTS"] },
-        ]);
-        Map::from_iter([("steps".to_owned(), steps)])
+    let finding = |text: &str, (actor, verb): (&str, Verb)| {
+        let steps = vec![
+            CaseStep::new("innocent", Verb::Joins, ()),
+            CaseStep::new(actor, verb, ()),
+            CaseStep::new("sender", Verb::SendsRaw, json!({ "text": text })).named("mutated_input"),
+            CaseStep::new("sender", Verb::Expects, "error_general").judged_by([rule("FUZZ-REJECTS")]),
+        ];
+        CaseScenario { steps, ..CaseScenario::default() }
     };
-    let original = finding(SUBMITS, "sender joins");
+    let joins = ("sender", Verb::Joins);
+    let original = finding(SUBMITS, joins);
     let constraints = |check| Constraints::of(&hub.corpus, Placement::Joined, &original, check);
-    assert_eq!(constraints("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
-    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
-    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));
+    assert_eq!(constraints("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, joins)), kept);
+    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, ("sender", Verb::Connects))));
+    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, ("innocent", Verb::Joins))));
     for whatever_is_said in ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "schema:error_general", "EMP-036"] {
-        assert!(constraints(whatever_is_said).is_kept(&finding(text, "sender joins")));
+        assert!(constraints(whatever_is_said).is_kept(&finding(text, joins)));
     }
 }
 
@@ -209,16 +217,14 @@ fn shrinking_never_takes_a_valid_message_for_the_mutated_one() {
     let hub = Hub::new("emprops-root-refused");
     let ping = r#"{"type":"ping","timestamp":1705312345000}"#;
     let finding = |sent: &[(&str, Option<&str>)]| {
-        let mut steps = vec![serde_json::json!({ "sender joins": null })];
-        for (text, name) in sent {
-            let mut step = serde_json::json!({ "sender sends raw": { "text": text } });
-            step.as_object_mut().unwrap().extend(name.map(|name| ("as".to_owned(), name.into())));
-            steps.push(step);
-        }
-        steps.push(
-            serde_json::json!({ "sender expects": "error_general", "after": "mutated_input", "rules": ["FUZZ-REJECTS"] }),
-        );
-        Map::from_iter([("steps".to_owned(), steps.into())])
+        let mut steps = vec![CaseStep::new("sender", Verb::Joins, ())];
+        steps.extend(sent.iter().map(|(text, name)| {
+            let step = CaseStep::new("sender", Verb::SendsRaw, json!({ "text": text }));
+            if let Some(name) = name { step.named(*name) } else { step }
+        }));
+        let expects = CaseStep::new("sender", Verb::Expects, "error_general").after("mutated_input");
+        steps.push(expects.judged_by([rule("FUZZ-REJECTS")]));
+        CaseScenario { steps, ..CaseScenario::default() }
     };
     let original = finding(&[(ping, None), (SUBMITS, Some("mutated_input"))]);
     let constraints = Constraints::of(&hub.corpus, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");

@@ -10,7 +10,7 @@ use hubproof::fuzz::oracle;
 use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::import::{self, Library, Perspective};
 use hubproof::protocol::{Folder, Pack};
-use hubproof::scenario::{self, SharedFile, writer};
+use hubproof::scenario::{self, SharedFile};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
@@ -61,7 +61,7 @@ impl Made {
     }
 
     fn must_be_a_scenario(&mut self, case: &Case) {
-        let text = writer::scenario(&case.scenario);
+        let text = case.scenario.text();
         let file = self.sources.add("case.yaml", text.clone());
         let root = yaml::parse(&self.sources, file).unwrap();
         let (program, diagnostics) = scenario::parse::read("echo/case", &root, &self.shared, &self.corpus.pack);
@@ -162,7 +162,7 @@ fn the_class_of_a_message_is_that_of_what_is_sent(
     let made = with_setting(&default, given);
     // Fragments of a message are no other message.
     let cases = made.cases(1, |mutation| mutation == "fragments");
-    let sends = |case: &&Case| writer::scenario(&case.scenario).contains("json(hub.p)");
+    let sends = |case: &&Case| case.scenario.text().contains("json(hub.p)");
     let classes: Vec<Class> = cases.iter().filter(sends).map(|case| case.class).collect();
     assert!(!classes.is_empty() && classes.iter().all(|class| *class == expected), "{classes:?}");
 }

@@ -12,7 +12,7 @@ use hubproof::fuzz::oracle;
 use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::import::{self, Library, Perspective};
 use hubproof::protocol::{Folder, Pack, Way};
-use hubproof::scenario::{self, Scenarios, writer};
+use hubproof::scenario::{self, Scenarios};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
@@ -94,7 +94,7 @@ fn every_message_to_a_hub_is_fuzzed() {
         for number in 0..4 * cells {
             let Some(case) = scheduler.case(&corpus, number) else { continue };
             if number < cells {
-                let text = writer::scenario(&case.scenario);
+                let text = case.scenario.text();
                 let file = sources.add("case.yaml", text.clone());
                 let root = yaml::parse(&sources, file).unwrap();
                 let (program, diagnostics) = scenario::parse::read("case", &root, &shared, &pack);
@@ -102,10 +102,9 @@ fn every_message_to_a_hub_is_fuzzed() {
                 assert!(program.is_some() && diagnostics.is_empty(), "{rendered}\n{text}");
             }
             // A walk has several messages of an actor; other cases have only the mutated one.
-            let mutated = |step: &&Value| step.get("as").is_some_and(|name| name == MUTATED);
-            let sent = case.scenario["steps"].as_array().unwrap().iter().filter(mutated).find_map(|step| {
-                let raw = step.as_object()?.iter().find(|(key, _)| key.ends_with("sends raw"))?.1;
-                serde_json::from_str::<Value>(raw.get("text")?.as_str().filter(|text| !text.contains("${"))?).ok()
+            let sent = case.scenario.steps.iter().filter(|step| step.name() == Some(MUTATED)).find_map(|step| {
+                let text = step.argument.get("text")?.as_str().filter(|text| !text.contains("${"))?;
+                serde_json::from_str::<Value>(text).ok()
             });
             let (Some(payload), Class::Valid | Class::Invalid) = (sent, case.class) else { continue };
             let right = case.class == Class::Valid;

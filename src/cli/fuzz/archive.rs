@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::session::Session;
 use crate::cli::{CliError, exit, print, protocol_files};
 use crate::config;
 use crate::event::ScenarioReport;
 use crate::fuzz::campaign::{Campaign, Stage, shrink_findings};
+use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::regression::replay::{self, Replayed};
 use crate::report::text::count;
 use crate::syntax::source::Sources;
@@ -51,7 +52,7 @@ struct Saved {
     path: String,
     protocol: String,
     /// The scenario of the finding, or why its file can no longer be read.
-    scenario: Result<Map<String, Value>, String>,
+    scenario: Result<CaseScenario, String>,
 }
 
 impl ArchiveArgs {
@@ -110,7 +111,7 @@ fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Resu
         return Err(CliError::new(format!("the name of {shown} does not tell its protocol\n  help: --protocol NAME")));
     };
     let scenario = match yaml::parse(sources, file).map(|root| root.to_json()) {
-        Ok(Value::Object(scenario)) => Ok(scenario),
+        Ok(Value::Object(root)) => CaseScenario::read(root),
         Ok(_) => Err("it is not a scenario".to_owned()),
         Err(diagnostic) => Err(diagnostic.message),
     };
@@ -182,7 +183,7 @@ impl Archive {
 async fn played(
     campaign: &Campaign,
     id: &str,
-    scenario: &Map<String, Value>,
+    scenario: &CaseScenario,
     plays: u32,
     stage: &Stage,
     numbers: &AtomicU64,

@@ -132,7 +132,7 @@ pub fn print_cases(campaigns: &[Arc<Campaign>], selection: &CaseSelection) {
                 "placement": case.cell.placement.name(),
                 "class": case.class.name(),
                 "odd": case.description,
-                "scenario": case.scenario,
+                "scenario": case.scenario.to_map(),
             });
             print(&format!("{line}\n"));
         }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::archive::{Archive, stem};
@@ -19,6 +18,7 @@ use crate::fuzz::campaign::results::Outcome;
 use crate::fuzz::campaign::shrink_findings::{self, Bench, Finding, Smaller};
 use crate::fuzz::campaign::{Campaign, Stage};
 use crate::fuzz::case::{Case, Cell};
+use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::regression::finding_file::{self, Found};
 use crate::fuzz::shrink;
 use crate::redact::Masker;
@@ -76,7 +76,7 @@ pub async fn save(
         (asked_to_stop, small) = (asked, made.unwrap_or_default());
     }
     let mut text = String::new();
-    let mut written: Vec<(Map<String, Value>, &Path)> = Vec::new();
+    let mut written: Vec<(CaseScenario, &Path)> = Vec::new();
     let by_itself =
         |(index, small): (&usize, &Smaller)| (small.fails == Some(true)).then(|| new[*index].cause.oracle.clone());
     let failing: BTreeSet<String> = small.iter().filter_map(by_itself).collect();
@@ -95,7 +95,7 @@ pub async fn save(
             *unsaved.entry(oracle).or_default() += 1;
             continue;
         }
-        let plain = untitled(&small.scenario);
+        let plain = CaseScenario { title: String::new(), ..small.scenario.clone() };
         // Two findings may shrink to the same scenario.
         if let Some((_, path)) = written.iter().find(|(known, _)| *known == plain) {
             let _ = writeln!(text, "  {} is the same as {}", stem(&new.path), stem(path));
@@ -182,12 +182,6 @@ async fn of_each<F: Future<Output = Smaller> + Send + 'static>(
     };
     check::in_turn(benches.into_iter(), at_once, &stage.interrupt, one).await;
     std::mem::take(&mut *became.lock().await)
-}
-
-fn untitled(scenario: &Map<String, Value>) -> Map<String, Value> {
-    let mut untitled = scenario.clone();
-    untitled.shift_remove("title");
-    untitled
 }
 
 /// Returns the findings to save, each with an unused file name: failures that neither a baseline nor a saved finding

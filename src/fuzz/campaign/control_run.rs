@@ -2,10 +2,9 @@
 //! job that matches every worker), or its messages at the same time, can be the reason, too; then the conversation also
 //! fails without the mutated message, or does not fail again with it.
 
-use serde_json::{Map, Value};
-
 use super::fingerprint;
 use crate::event::{CheckReport, ScenarioReport, Verdict};
+use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink;
 use crate::report::scenario_verdict;
 
@@ -17,7 +16,7 @@ fn is_of_going_on(check: &CheckReport) -> bool {
 }
 
 /// Returns the case without its mutated message; `None` unless an oracle of [`GOING_ON`] has failed.
-pub fn of(scenario: &Map<String, Value>, report: &ScenarioReport) -> Option<Map<String, Value>> {
+pub fn of(scenario: &CaseScenario, report: &ScenarioReport) -> Option<CaseScenario> {
     let is_found = |check: &&CheckReport| check.verdict == Verdict::Fail && is_of_going_on(check);
     shrink::control(scenario, fingerprint::oracle(report.checks.iter().find(is_found)?))
 }

@@ -5,21 +5,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Campaign, Stage};
 use crate::event::Verdict;
 use crate::fuzz::actors::NEW_CLIENT;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::oracle::{self, SLOWER};
 use crate::fuzz::step_rule::StepRule;
 use crate::report::fuzz::Slower;
 use crate::report::scenario_verdict;
 use crate::scenario::Program;
+use crate::scenario::parse::verbs::Verb;
 
 /// A scenario in which a new client connects and is served, and how long it took before the first case.
 pub struct LatencyDrift {
-    scenario: Map<String, Value>,
+    scenario: CaseScenario,
     before: Duration,
 }
 
@@ -36,12 +38,12 @@ impl LatencyDrift {
     /// Measures before the first case; `None` where the client is not served, so that there is nothing to compare with.
     pub async fn at_the_start(campaign: &Campaign, stage: &Stage) -> Option<Self> {
         let role = campaign.corpus.observer_role()?;
-        let steps = [
-            json!({ format!("{NEW_CLIENT} joins"): null }),
+        let steps = vec![
+            CaseStep::new(NEW_CLIENT, Verb::Joins, ()),
             oracle::serves(&campaign.corpus, NEW_CLIENT, &StepRule::new("FUZZ-SERVES-NEW", None)),
         ];
-        let scenario = json!({ "title": "A new client", "actors": { NEW_CLIENT: role }, "steps": steps });
-        let Value::Object(scenario) = scenario else { return None };
+        let actors = [(NEW_CLIENT.to_owned(), json!(role))].into_iter().collect();
+        let scenario = CaseScenario { title: "A new client".to_owned(), actors, steps, ..CaseScenario::default() };
         let before = took(campaign, stage, &scenario, FIRST).await?;
         Some(Self { scenario, before })
     }
@@ -71,7 +73,7 @@ impl LatencyDrift {
 }
 
 /// Plays the scenario; returns its duration without the time for which it was queued.
-async fn took(campaign: &Campaign, stage: &Stage, scenario: &Map<String, Value>, number: u64) -> Option<Duration> {
+async fn took(campaign: &Campaign, stage: &Stage, scenario: &CaseScenario, number: u64) -> Option<Duration> {
     let played = campaign.play(&campaign.id(number), scenario, number, stage).await?;
     (scenario_verdict(&played) == Verdict::Pass).then_some(played.duration)
 }

@@ -22,6 +22,7 @@ use self::exclusive::Lanes;
 use self::latency_drift::LatencyDrift;
 use super::actors::{BATCH, MUTATED, ROUND};
 use super::case::Case;
+use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
 use super::oracle;
 use super::scheduler::Scheduler;
@@ -31,9 +32,10 @@ use crate::event::{CheckReport, Event, FrameReport, ScenarioReport, Verdict};
 use crate::hub::prepare::Prepared;
 use crate::protocol::{Folder, Pack, Place};
 use crate::report::fuzz::Slower;
+use crate::scenario::parse::verbs::Verb;
 use crate::scenario::parse::{SharedFile, read};
 use crate::scenario::template::Template;
-use crate::scenario::{self, Program, writer};
+use crate::scenario::{self, Program};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, Node};
@@ -112,8 +114,8 @@ impl Campaign {
     /// # Errors
     ///
     /// The messages of its diagnostics.
-    pub fn program(&self, id: &str, scenario: &Map<String, Value>) -> Result<Program, String> {
-        let root = Node::of(&Value::Object(scenario.clone()), Span::new(self.file, 0..0));
+    pub fn program(&self, id: &str, scenario: &CaseScenario) -> Result<Program, String> {
+        let root = Node::of(&Value::Object(scenario.to_map()), Span::new(self.file, 0..0));
         let (program, diagnostics) = read(id, &root, &self.shared, self.pack());
         let words = |diagnostic: &Diagnostic| diagnostic.message.clone();
         program.ok_or_else(|| diagnostics.iter().map(words).collect::<Vec<_>>().join("; "))
@@ -121,13 +123,7 @@ impl Campaign {
 
     /// Plays a scenario: a case, or one derived from a case. `number` must differ from all others of the run. Returns
     /// `None` if the run was interrupted before.
-    pub async fn play(
-        &self,
-        id: &str,
-        scenario: &Map<String, Value>,
-        number: u64,
-        stage: &Stage,
-    ) -> Option<ScenarioReport> {
+    pub async fn play(&self, id: &str, scenario: &CaseScenario, number: u64, stage: &Stage) -> Option<ScenarioReport> {
         let job = self.job(id, scenario, stage);
         // Only has to be unique within a run, so that it may be smaller on 32-bit machines.
         let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
@@ -139,7 +135,7 @@ impl Campaign {
             id.clone_into(&mut report.id);
             // Declared deviations are known, and findings of `hubproof check`.
             report.checks.retain(|check| check.deviation.is_none());
-            report.title = scenario.get("title").and_then(Value::as_str).unwrap_or_default().to_owned();
+            report.title.clone_from(&scenario.title);
             // Reports the exit of its process under an oracle.
             for check in report.checks.iter_mut().filter(|check| check.name == crate::hub::supervisor::PROCESS_CHECK) {
                 let received = check.detail.take().map(|detail| detail.received);
@@ -155,7 +151,7 @@ impl Campaign {
 
     /// Returns the program of a scenario, ready to be played. Cases that differ only in the mutated message share one,
     /// since parsing takes longer than playing.
-    fn job(&self, id: &str, scenario: &Map<String, Value>, stage: &Stage) -> Result<Job, String> {
+    fn job(&self, id: &str, scenario: &CaseScenario, stage: &Stage) -> Result<Job, String> {
         let job = |program: &Arc<Program>| {
             let job = Job::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())?;
             Ok(match &stage.pulses {
@@ -167,7 +163,7 @@ impl Campaign {
         let shared = parted(scenario).filter(|_| !stage.options.trace);
         let Some((mut key, name, sent)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
         let mut diagnostics = Vec::new();
-        let input = Template::read(&Node::of(sent, Span::new(self.file, 0..0)), &mut diagnostics);
+        let input = Template::read(&Node::of(&sent, Span::new(self.file, 0..0)), &mut diagnostics);
         if let Some(diagnostic) = diagnostics.first() {
             return Err(diagnostic.message.clone());
         }
@@ -204,9 +200,9 @@ impl Campaign {
     }
 
     /// Converts the spans of a report into ones of a file with its scenario, which is added to `sources`.
-    pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
+    pub fn placed(&self, report: &mut ScenarioReport, scenario: &CaseScenario, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
-        let file = sources.add(format!("{name}.yaml"), writer::scenario(scenario));
+        let file = sources.add(format!("{name}.yaml"), scenario.text());
         let written = yaml::parse(sources, file).ok();
         let program = written.and_then(|root| read(&report.id, &root, &self.shared, self.pack()).0);
         let put = |span: &mut Option<Span>, name: &str| {
@@ -321,8 +317,7 @@ pub async fn run(
 /// Returns the exclusive resource of a case that other cases may use, too. There is none where the case gets a hub
 /// started for it alone; and for the whole hub, the engine waits until all other cases have ended.
 fn lane(case: &Case, stage: &Stage) -> Option<String> {
-    let resource = case.scenario.get("exclusive").and_then(Value::as_str)?;
-    (resource != "hub" && stage.hub.embedded.is_none()).then(|| resource.to_owned())
+    case.scenario.exclusive.clone().filter(|resource| resource != "hub" && stage.hub.embedded.is_none())
 }
 
 async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case) {
@@ -343,7 +338,7 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
                 replay += REPLAY;
                 let mut scenario = if sent == Play::Case { &case.scenario } else { &control }.clone();
                 if trial.is_last() {
-                    scenario.insert("exclusive".to_owned(), Value::from("hub"));
+                    scenario.exclusive = Some("hub".to_owned());
                 }
                 let played = campaign.play(&id, &scenario, replay, stage).await;
                 let Some(is_stuck) = played.as_ref().and_then(control_run::is_stuck) else { break };
@@ -385,7 +380,7 @@ struct Watched {
     first: Option<(Gone, Instant)>,
     gone: Option<Gone>,
     /// The last case whose control run failed, too, and the scenario of that control run.
-    stuck: Option<(u64, Map<String, Value>)>,
+    stuck: Option<(u64, CaseScenario)>,
 }
 
 impl Watch {
@@ -471,39 +466,27 @@ const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 /// Splits a case into the text that other cases share with it, the name of the step (or loop) that sends the mutated
 /// input, and that input. The title is left out. `None` where no other case can share its program.
-fn parted(scenario: &Map<String, Value>) -> Option<(String, &'static str, &Value)> {
-    let steps = scenario.get("steps")?.as_array()?;
+fn parted(scenario: &CaseScenario) -> Option<(String, &'static str, Value)> {
     let mut input = None;
-    let mut key = String::new();
-    for (name, value) in scenario.iter().filter(|(name, _)| *name != "title" && *name != "steps") {
-        key.push_str(&format!("{name}: {value}\n"));
-    }
-    for step in steps {
-        let Some((name, at)) = sending(step) else {
-            key.push_str(&format!("{step}\n"));
-            continue;
-        };
-        if input.replace((name, step.get(at)?)).is_some() {
+    let mut shared = CaseScenario { title: String::new(), ..scenario.clone() };
+    for step in &mut shared.steps {
+        if let Some((name, sent)) = sending(step)
+            && input.replace((name, sent.take())).is_some()
+        {
             return None;
         }
-        for (member, value) in step.as_object()?.iter().filter(|(member, _)| *member != at) {
-            key.push_str(&format!("{member}: {value}, "));
-        }
-        key.push_str(&format!("{at}\n"));
     }
     let (name, sent) = input?;
-    Some((key, name, sent))
+    Some((format!("{}\n", Value::Object(shared.to_map())), name, sent))
 }
 
-/// Returns, for a step that sends mutated input, the name that it binds or loops over, and the key of the member with
-/// the input.
-fn sending(step: &Value) -> Option<(&'static str, &str)> {
-    let (head, what) = step.as_object()?.iter().next()?;
-    match what.as_str() {
-        Some(ROUND) if head == "each" => Some((ROUND, "in")),
+/// Returns, for a step that sends mutated input, the name that it binds or loops over, and the input.
+fn sending(step: &mut CaseStep) -> Option<(&'static str, &mut Value)> {
+    match (step.verb, step.argument.as_str()) {
+        (Verb::Each, Some(ROUND)) => Some((ROUND, step.option_mut("in")?)),
         // The rounds are inside the batches.
-        Some(BATCH) if head == "each" => Some((BATCH, "in")),
-        _ if step.get("as")? == MUTATED && head.ends_with(" sends raw") => Some((MUTATED, head)),
+        (Verb::Each, Some(BATCH)) => Some((BATCH, step.option_mut("in")?)),
+        (Verb::SendsRaw, _) if step.name() == Some(MUTATED) => Some((MUTATED, &mut step.argument)),
         _ => None,
     }
 }

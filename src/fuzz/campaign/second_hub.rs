@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::{Campaign, Stage};
 use crate::check::Options;
 use crate::event::ScenarioReport;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::corpus::expected_answer::Input;
 use crate::fuzz::differential::compare::{self, Comparison, Reading};
 use crate::fuzz::mutate::payload::Class;
 use crate::fuzz::placement::Placement;
 use crate::hub::prepare::Prepared;
 use crate::protocol::MessageType;
+use crate::scenario::parse::verbs::Verb;
 
 /// Characters of a payload that are kept while hubs are compared; longer payloads are not compared.
 pub const KEPT: usize = 1 << 16;
@@ -31,7 +33,7 @@ const REST: &str = "500ms";
 /// run was interrupted before.
 pub async fn play(
     campaign: &Campaign,
-    scenario: &Map<String, Value>,
+    scenario: &CaseScenario,
     number: u64,
     stage: &Stage,
     other: &Arc<Prepared>,
@@ -39,7 +41,7 @@ pub async fn play(
     let id = campaign.id(number);
     // Events of the second hub are not reported.
     let (unread, _) = mpsc::channel(1);
-    let both = async |scenario: &Map<String, Value>, number: u64, stage: &Stage| {
+    let both = async |scenario: &CaseScenario, number: u64, stage: &Stage| {
         let there = Stage { hub: Arc::clone(other), events: unread.clone(), ..stage.clone() };
         let (left, right) =
             tokio::join!(campaign.play(&id, scenario, number, stage), campaign.play(&id, scenario, number, &there));
@@ -63,11 +65,9 @@ pub async fn play(
 }
 
 /// Adds a wait to the end of a scenario, for answers that are still to come.
-fn rested(scenario: &Map<String, Value>) -> Map<String, Value> {
+fn rested(scenario: &CaseScenario) -> CaseScenario {
     let mut rested = scenario.clone();
-    if let Some(Value::Array(steps)) = rested.get_mut("steps") {
-        steps.push(json!({ "wait": REST, "because": "a hub may be slow" }));
-    }
+    rested.steps.push(CaseStep::new("", Verb::Wait, REST).with("because", "a hub may be slow"));
     rested
 }
 

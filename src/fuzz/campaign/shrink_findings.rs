@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use serde_json::{Map, Value, json};
-
 use super::fingerprint::{Fingerprint, broken, oracle};
 use super::{Campaign, Stage};
 use crate::event::ScenarioReport;
 use crate::fuzz::case::Cell;
+use crate::fuzz::case_scenario::CaseScenario;
 use crate::fuzz::shrink::constraints::Constraints;
 use crate::fuzz::shrink::{Answer, Limits, Shrink, control, is_check};
 
@@ -29,7 +28,7 @@ const NUMBERS: u64 = 1 << 40;
 /// The result of shrinking.
 #[derive(Clone, Debug)]
 pub struct Smaller {
-    pub scenario: Map<String, Value>,
+    pub scenario: CaseScenario,
     /// Candidates that were played.
     pub attempts: usize,
     /// Whether the finding fails on its own, without other cases at the same time; `None` if that was not tried.
@@ -43,9 +42,9 @@ pub fn numbers() -> Arc<AtomicU64> {
 
 /// A finding to shrink.
 pub struct Finding {
-    pub scenario: Map<String, Value>,
+    pub scenario: CaseScenario,
     /// Scenarios with one mutated message each, if the finding sends many.
-    pub simpler: Vec<Map<String, Value>>,
+    pub simpler: Vec<CaseScenario>,
     pub cell: Cell,
     pub cause: Fingerprint,
     /// The id under which the finding is played.
@@ -112,7 +111,7 @@ impl Bench {
     }
 
     /// Whether a check fails with the fingerprint of the finding.
-    async fn fails(&self, scenario: &Map<String, Value>, patience: f64) -> bool {
+    async fn fails(&self, scenario: &CaseScenario, patience: f64) -> bool {
         let pack = self.campaign.pack();
         self.played(scenario, patience).await.is_some_and(|report| {
             broken(&report).any(|check| {
@@ -123,7 +122,7 @@ impl Bench {
     }
 
     /// Whether the same oracle fails without the mutated message.
-    async fn is_idle(&self, candidate: &Map<String, Value>) -> bool {
+    async fn is_idle(&self, candidate: &CaseScenario) -> bool {
         let ids = self.finding.cause.oracle.split(',');
         let Some(control) = control(candidate, &self.finding.cause.oracle)
             .filter(|_| ids.clone().any(|id| self.campaign.is_oracle(id)))
@@ -135,7 +134,7 @@ impl Bench {
             .is_some_and(|report| broken(&report).any(|check| oracle(check) == self.finding.cause.oracle))
     }
 
-    async fn played(&self, scenario: &Map<String, Value>, patience: f64) -> Option<ScenarioReport> {
+    async fn played(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
         let mut options = (*self.stage.options).clone();
         options.stretch *= patience;
         let stage = Stage { options: Arc::new(options), ..self.stage.clone() };
@@ -149,10 +148,8 @@ impl Bench {
 }
 
 /// Returns the scenario with `exclusive: hub`, so that it gets a hub of its own where hubproof starts hubs.
-pub fn alone(scenario: &Map<String, Value>) -> Map<String, Value> {
-    let mut alone = scenario.clone();
-    alone.insert("exclusive".to_owned(), json!("hub"));
-    alone
+pub fn alone(scenario: &CaseScenario) -> CaseScenario {
+    CaseScenario { exclusive: Some("hub".to_owned()), ..scenario.clone() }
 }
 
 /// How long a check waits that otherwise looks only at what has already been received.
@@ -160,12 +157,11 @@ const LISTENING: &str = "100ms";
 
 /// Returns the scenario with a wait in its check: among thousands of cases a leak is sometimes received in time, and a
 /// single play should see it, too.
-pub fn listening(scenario: &Map<String, Value>, check: &str) -> Map<String, Value> {
+pub fn listening(scenario: &CaseScenario, check: &str) -> CaseScenario {
     let mut listening = scenario.clone();
-    let steps = listening.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten();
-    for step in steps.filter(|step| is_check(step, check)) {
-        if let Some(time) = step.get_mut("for").filter(|time| **time == "0s") {
-            *time = json!(LISTENING);
+    for step in listening.steps.iter_mut().filter(|step| is_check(step, check)) {
+        if let Some(time) = step.option_mut("for").filter(|time| **time == "0s") {
+            *time = LISTENING.into();
         }
     }
     listening
@@ -174,18 +170,20 @@ pub fn listening(scenario: &Map<String, Value>, check: &str) -> Map<String, Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn only_the_check_that_failed_is_given_time_to_receive_frames() {
         let nothing = |rule: &str, time: &str| json!({"expects nothing": "pong", "for": time, "rules": [rule]});
-        let steps = |times: [&str; 3]| {
-            json!([
+        let scenario = |times: [&str; 3]| {
+            let steps = json!([
                 nothing("FUZZ-ISOLATES as should", times[0]),
                 nothing("FUZZ-KEEPS", times[1]),
                 nothing("FUZZ-ISOLATES", times[2])
-            ])
+            ]);
+            CaseScenario::of(&json!({ "steps": steps }))
         };
-        let heard = listening(&Map::from_iter([("steps".to_owned(), steps(["0s", "0s", "2s"]))]), "FUZZ-ISOLATES");
-        assert_eq!(heard["steps"], steps([LISTENING, "0s", "2s"]));
+        let heard = listening(&scenario(["0s", "0s", "2s"]), "FUZZ-ISOLATES");
+        assert_eq!(heard, scenario([LISTENING, "0s", "2s"]));
     }
 }

@@ -4,11 +4,13 @@
 use serde_json::{Value, json};
 
 use super::Cell;
+use crate::fuzz::case_scenario::CaseStep;
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::Prefix;
 use crate::fuzz::oracle;
 use crate::fuzz::placement::Placement;
 use crate::protocol::Level;
+use crate::scenario::parse::verbs::Verb;
 
 /// How each client of a case of connection churn leaves or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,35 +42,33 @@ impl Churn {
 
     /// Returns the loop over the clients that connect and leave; `None` where there is no such case. Only `Broken`
     /// sends the message, so for the others the cell of one message is enough.
-    pub(crate) fn steps(self, corpus: &Corpus, cell: Cell, prefix: &Prefix, text: &Value) -> Option<Value> {
+    pub(crate) fn steps(self, corpus: &Corpus, cell: Cell, prefix: &Prefix, text: &Value) -> Option<CaseStep> {
         if cell.placement != Placement::Anew {
             return None;
         }
         let sender = &prefix.sender;
         let first = corpus.pack.messages.iter().position(|message| message.directions.to_hub && !message.abstract_);
         let is_first = first == Some(cell.message);
-        let tries = format!("{sender} tries to connect");
-        let refused = json!({
-            format!("{sender} expects one of"): [{ "refusal": "any" }, { "close": ["any", "drop"] }, { "nothing": null }],
-            "within": "0s",
-        });
+        let tries = |path: Value| CaseStep::new(sender, Verb::TriesToConnect, path);
+        let ends = json!([{ "refusal": "any" }, { "close": ["any", "drop"] }, { "nothing": null }]);
+        let refused = CaseStep::new(sender, Verb::ExpectsOneOf, ends).with("within", "0s");
         let steps = match self {
-            Self::Broken => json!([
+            Self::Broken => vec![
                 oracle::connects(sender),
-                { format!("{sender} sends raw"): { "text": "${attempt}" } },
-                { format!("{sender} drops"): "reset" },
-            ]),
-            Self::OddClose if is_first => json!([oracle::connects(sender), { format!("{sender} closes"): 4000 }]),
-            Self::NoPath if is_first => json!([{ tries: "/no/such/path" }, refused]),
+                CaseStep::new(sender, Verb::SendsRaw, json!({ "text": "${attempt}" })),
+                CaseStep::new(sender, Verb::Drops, "reset"),
+            ],
+            Self::OddClose if is_first => vec![oracle::connects(sender), CaseStep::new(sender, Verb::Closes, 4000)],
+            Self::NoPath if is_first => vec![tries(json!("/no/such/path")), refused],
             Self::NoUpgrade if is_first => {
                 let headers = ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"];
                 let headers: Value = headers.into_iter().map(|name| (name.to_owned(), Value::Null)).collect();
-                json!([{ tries: null, "headers": headers }, refused])
+                vec![tries(Value::Null).with("headers", headers), refused]
             }
             _ => return None,
         };
         let attempts = std::iter::repeat_n(text.clone(), CLIENTS).collect::<Value>();
-        Some(json!({ "each": "attempt", "in": attempts, "do": steps }))
+        Some(CaseStep::new("", Verb::Each, "attempt").with("in", attempts).doing(steps))
     }
 
     /// Returns the level at which a new client must be served afterwards: after many refused requests, a hub may block

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use self::churn::Churn;
 use self::message::{Draft, SentMessage};
 use super::actors::{MUTATED, NEW_CLIENT, OBSERVER};
+use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
 use super::corpus::expected_answer::{Answer, Input};
 use super::corpus::prefix::Prefix;
@@ -23,6 +24,7 @@ use super::oracle;
 use super::placement::Placement;
 use crate::generate::rng::Dice;
 use crate::protocol::MessageType;
+use crate::scenario::parse::verbs::Verb;
 
 /// The mutation of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,8 +68,7 @@ pub struct Case {
     pub description: String,
     /// JSON pointer to the mutated member; empty for the whole message.
     pub pointer: String,
-    /// The scenario, as its file holds it.
-    pub scenario: Map<String, Value>,
+    pub scenario: CaseScenario,
 }
 
 /// Makes a case of a cell with one of `prefixes`; `None` where the draw gives none.
@@ -124,7 +125,7 @@ pub(super) fn made(
     corpus: &Corpus,
     cell: Cell,
     prefix: Prefix,
-    behind: Vec<Value>,
+    behind: Vec<CaseStep>,
     number: u64,
     dice: &mut Dice,
 ) -> Option<Case> {
@@ -143,10 +144,10 @@ pub(super) fn made(
     let more = more.filter_map(|(sent, _)| sent.text().filter(|_| is_no_message(&sent)));
     let texts: Vec<Value> = sent.text().into_iter().chain(more).collect();
     let input = as_input(corpus, draft.message, cell, &prefix, &sent);
-    let sends = format!("{} sends raw", prefix.sender);
+    let sends = CaseStep::new(&prefix.sender, Verb::SendsRaw, json!({ "text": "${text}" }));
     let mut steps = prefix.steps.clone();
     steps.extend(oracle::before(corpus, &input));
-    steps.push(json!({ "each": "text", "in": texts, "do": [{ sends: { "text": "${text}" } }] }));
+    steps.push(CaseStep::new("", Verb::Each, "text").with("in", texts).doing([sends]));
     steps.extend(oracle::behind(corpus, &input, Vec::new()));
     Some(case(corpus, cell, prefix, &sent, steps, number))
 }
@@ -157,7 +158,7 @@ fn single(
     cell: Cell,
     mut prefix: Prefix,
     sent: SentMessage,
-    behind: Vec<Value>,
+    behind: Vec<CaseStep>,
     number: u64,
 ) -> Option<Case> {
     let message = corpus.pack.messages.get(cell.message)?;
@@ -165,7 +166,7 @@ fn single(
     let rest = std::mem::take(&mut prefix.rest);
     let input = as_input(corpus, message, cell, &prefix, &sent);
     steps.extend(oracle::before(corpus, &input));
-    steps.push(json!({ format!("{} sends raw", prefix.sender): sent.raw, "as": MUTATED }));
+    steps.push(CaseStep::new(&prefix.sender, Verb::SendsRaw, sent.raw.clone()).named(MUTATED));
     steps.extend(behind);
     steps.extend(oracle::behind(corpus, &input, rest));
     Some(case(corpus, cell, prefix, &sent, steps, number))
@@ -291,28 +292,25 @@ fn as_input<'a>(
 }
 
 /// Assembles the scenario.
-fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: Vec<Value>, number: u64) -> Case {
-    let mut scenario = Map::new();
+fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: Vec<CaseStep>, number: u64) -> Case {
     let name = corpus.pack.messages.get(cell.message).map_or("", |message| &message.name);
     let (mutation, placement) = (cell.mutation.name(), cell.placement.name());
     let description = sent.description.in_words();
     let title = format!("Case {number}: {name}, mutation {mutation}, sent {placement}: {description}");
-    scenario.insert("title".to_owned(), json!(title));
-    for (name, value) in prefix.keys {
-        scenario.insert(name, value);
-    }
-    if cell.placement == Placement::Repeated {
-        // Other cases at the same time would slow the hub down, or hide that it becomes slower.
-        scenario.insert("exclusive".to_owned(), json!("hub"));
-    }
+    // Other cases at the same time would slow the hub down, or hide that it becomes slower.
+    let hub = (cell.placement == Placement::Repeated).then(|| "hub".to_owned());
     let mut actors = prefix.actors;
     actors.insert(OBSERVER.to_owned(), json!(prefix.observer_role));
     actors.insert(NEW_CLIENT.to_owned(), json!(prefix.observer_role));
-    scenario.insert("actors".to_owned(), Value::Object(actors));
-    if let Some(lets) = prefix.lets {
-        scenario.insert("let".to_owned(), lets);
-    }
-    scenario.insert("steps".to_owned(), Value::Array(steps));
+    let scenario = CaseScenario {
+        title,
+        others: prefix.needs.map(|needs| ("needs".to_owned(), needs)).into_iter().collect(),
+        exclusive: hub.or(prefix.exclusive),
+        actors,
+        lets: prefix.lets,
+        steps,
+        finally: Vec::new(),
+    };
     Case { number, cell, class: sent.class, description, pointer: sent.description.pointer(), scenario }
 }
 

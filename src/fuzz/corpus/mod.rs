@@ -9,13 +9,14 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use self::expected_answer::{Answer, Input};
+use super::case_scenario::CaseStep;
 use super::expressions::{self, Settings, with_self_as};
 use super::step_rule::StepRule;
 use crate::protocol::{Folder, Level, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
-use crate::scenario::parse::verbs::{self, Head, Verb};
+use crate::scenario::parse::verbs::Verb;
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
@@ -26,6 +27,9 @@ pub struct Corpus {
     /// The content of shared.yaml.
     pub shared: Value,
     pub scenarios: Vec<Script>,
+    /// The steps of each scene, and of the opening of each role, in the order of shared.yaml.
+    pub scenes: Vec<(String, Vec<CaseStep>)>,
+    openings: Vec<(String, Vec<CaseStep>)>,
     /// The settings that are known before a run.
     pub settings: Settings,
     answers: Vec<Answer>,
@@ -37,7 +41,7 @@ pub struct Script {
     /// `<protocol>/<name>`.
     pub id: String,
     pub root: Map<String, Value>,
-    pub steps: Vec<Value>,
+    pub steps: Vec<CaseStep>,
 }
 
 /// A step of a scenario at which an actor sends a message.
@@ -61,17 +65,22 @@ impl Corpus {
                 continue;
             };
             if let Value::Object(root) = parsed(*file) {
-                let steps = root.get("steps").and_then(Value::as_array).cloned().unwrap_or_default();
+                let steps = steps(root.get("steps"));
                 scenarios.push(Script { id: format!("{}/{name}", folder.name), root, steps });
             }
         }
+        let within = |key: &str, part: &str| {
+            let all = shared.get(key).and_then(Value::as_object).into_iter().flatten();
+            all.map(|(name, value)| (name.clone(), steps(value.get(part)))).collect()
+        };
+        let (scenes, openings) = (within("scenes", "steps"), within("roles", "opening"));
         let answers = expected_answer::read(&shared);
         let goes_on = StepRule::read_all(shared.pointer("/fuzz/goes_on"));
         let declared = shared.get("hub").and_then(Value::as_object).into_iter().flatten();
         let defaults = declared.filter_map(|(name, setting)| Some((name.clone(), setting.get("default")?.clone())));
         let settings = defaults.chain(given).map(|(name, value)| (name, setting_value(&value)));
         let settings = Settings::new(settings.collect());
-        Self { pack: Arc::clone(pack), shared, scenarios, settings, answers, goes_on }
+        Self { pack: Arc::clone(pack), shared, scenarios, scenes, openings, settings, answers, goes_on }
     }
 
     /// Returns the messages that a hub receives, in the order of the pack, without envelopes.
@@ -113,10 +122,8 @@ impl Corpus {
         let mut moments = Vec::new();
         for (script, text) in self.scenarios.iter().enumerate() {
             for (step, value) in text.steps.iter().enumerate() {
-                let sends = head(value).is_some_and(|(head, what)| {
-                    head.verb == Verb::Sends && what.as_str() == Some(message) && !head.actor.is_empty()
-                });
-                if sends && value.get("if").is_none() && value.get("breaks").is_none() {
+                let sends = value.message(Verb::Sends) == Some(message) && !value.actor.is_empty();
+                if sends && value.condition().is_none() && value.option("breaks").is_none() {
                     moments.push(Moment { script, step });
                 }
             }
@@ -124,14 +131,17 @@ impl Corpus {
         moments
     }
 
-    pub fn opening(&self, role: &str) -> &[Value] {
-        let steps = self.shared.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("opening"));
-        steps.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    pub fn opening(&self, role: &str) -> &[CaseStep] {
+        self.openings.iter().find(|(name, _)| name == role).map_or(&[], |(_, steps)| steps)
+    }
+
+    fn scene(&self, name: &str) -> &[CaseStep] {
+        self.scenes.iter().find(|(known, _)| known == name).map_or(&[], |(_, steps)| steps)
     }
 
     /// Whether the opening of a role connects.
     pub fn joins(&self, role: &str) -> bool {
-        self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects))
+        self.opening(role).iter().any(|step| step.verb == Verb::Connects)
     }
 
     /// Returns the example of a message as an actor of a role sends it: with the expressions of `fills`.
@@ -175,29 +185,17 @@ impl Corpus {
     /// Calls `see` with role and message for every message that steps send, scenes and inner steps included.
     fn visit_sent<'a>(
         &'a self,
-        steps: &'a [Value],
+        steps: &'a [CaseStep],
         role: &mut dyn FnMut(&str) -> Option<&'a str>,
         see: &mut dyn FnMut(&str, &str),
     ) {
         for step in steps {
-            let Some((head, what)) = head(step) else { continue };
-            match (head.verb, what.as_str(), role(head.actor)) {
+            match (step.verb, step.argument.as_str(), role(&step.actor)) {
                 (Verb::Sends, Some(message), Some(who)) => see(who, message),
-                (Verb::Plays, Some(scene), Some(who)) => {
-                    let inner = self
-                        .shared
-                        .get("scenes")
-                        .and_then(|scenes| scenes.get(scene))
-                        .and_then(|scene| scene.get("steps"));
-                    if let Some(inner) = inner.and_then(Value::as_array) {
-                        self.visit_sent(inner, &mut |_| Some(who), see);
-                    }
-                }
+                (Verb::Plays, Some(scene), Some(who)) => self.visit_sent(self.scene(scene), &mut |_| Some(who), see),
                 _ => {}
             }
-            if let Some(inner) = step.get("do").and_then(Value::as_array) {
-                self.visit_sent(inner, role, see);
-            }
+            self.visit_sent(step.inner(), role, see);
         }
     }
 }
@@ -217,24 +215,20 @@ impl Script {
     }
 
     fn named(&self, name: &str) -> Option<&str> {
-        self.steps.iter().filter_map(head).map(|(head, _)| head.actor).find(|who| *who == name)
+        self.steps.iter().map(|step| &*step.actor).find(|who| *who == name)
     }
 
     /// Returns the names of all actors.
     pub fn names(&self) -> BTreeSet<&str> {
         let declared =
             self.root.get("actors").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
-        declared
-            .chain(self.steps.iter().filter_map(head).map(|(head, _)| head.actor))
-            .filter(|name| !name.is_empty())
-            .collect()
+        declared.chain(self.steps.iter().map(|step| &*step.actor)).filter(|name| !name.is_empty()).collect()
     }
 }
 
-/// Returns the head of a step and its argument; `None` for what is no step.
-pub fn head(step: &Value) -> Option<(Head<'_>, &Value)> {
-    let (key, what) = step.as_object()?.iter().next()?;
-    Some((verbs::head(key)?, what))
+/// Returns the steps of a list, which are known to be correct.
+fn steps(list: Option<&Value>) -> Vec<CaseStep> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(CaseStep::read).collect()
 }
 
 /// The settings under `fuzz` in shared.yaml.
@@ -256,25 +250,17 @@ impl Corpus {
         self.fuzz("fence").and_then(Value::as_str)
     }
 
-    fn fence_steps(&self) -> Option<&[Value]> {
-        self.shared.get("scenes")?.get(self.fence()?)?.get("steps")?.as_array().map(Vec::as_slice)
-    }
-
     /// Returns the fence, with the names that it gives to the request and to the reply.
     pub fn timed_fence(&self) -> Option<(&str, &str, &str)> {
-        let (fence, steps) = (self.fence()?, self.fence_steps()?);
-        let named = |verb: Verb| {
-            let step = steps.iter().find(|step| head(step).is_some_and(|(head, _)| head.verb == verb))?;
-            step.get("as")?.as_str()
-        };
+        let fence = self.fence()?;
+        let named = |verb: Verb| self.scene(fence).iter().find(|step| step.verb == verb)?.name();
         Some((fence, named(Verb::Sends)?, named(Verb::Expects)?))
     }
 
     /// Returns the steps of the fence, if they are one request and its reply.
-    pub fn question(&self) -> Option<[&Value; 2]> {
-        let is = |step: &Value, verb: Verb| head(step).is_some_and(|(head, _)| head.verb == verb);
-        match self.fence_steps()? {
-            [asks, answer] if is(asks, Verb::Sends) && is(answer, Verb::Expects) => Some([asks, answer]),
+    pub fn question(&self) -> Option<[&CaseStep; 2]> {
+        match self.scene(self.fence()?) {
+            [asks, answer] if asks.verb == Verb::Sends && answer.verb == Verb::Expects => Some([asks, answer]),
             _ => None,
         }
     }
@@ -282,9 +268,7 @@ impl Corpus {
     /// Returns the role of the observer client: `fuzz.bystander`, else the first that is greeted, else the first.
     pub fn observer_role(&self) -> Option<&str> {
         let roles = self.roles();
-        let greeted = |role: &&str| {
-            self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Expects))
-        };
+        let greeted = |role: &&str| self.opening(role).iter().any(|step| step.verb == Verb::Expects);
         let first = || roles.iter().copied().find(greeted).or(roles.first().copied());
         self.fuzz("bystander").and_then(Value::as_str).or_else(first)
     }

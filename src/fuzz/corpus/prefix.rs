@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Corpus, Moment, head};
+use super::{Corpus, Moment};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER, PROBE, SENDER};
+use crate::fuzz::case_scenario::{CaseStep, StepOption};
 use crate::fuzz::expressions::with_self_as;
 use crate::fuzz::mutate::schema::{self, Site};
 use crate::fuzz::placement::Placement;
@@ -22,10 +23,10 @@ pub struct Prefix {
     /// The role of the observer client and of the new client.
     pub(crate) observer_role: String,
     pub(crate) actors: Map<String, Value>,
-    /// Other keys of the scenario: `needs`, `exclusive`.
-    pub(crate) keys: Map<String, Value>,
-    pub(crate) lets: Option<Value>,
-    pub(crate) steps: Vec<Value>,
+    pub(crate) needs: Option<Value>,
+    pub(crate) exclusive: Option<String>,
+    pub(crate) lets: Map<String, Value>,
+    pub(crate) steps: Vec<CaseStep>,
     /// The steps after the mutated message, had it not been sent.
     pub(crate) rest: Vec<Next>,
     /// The valid message that the mutation starts from.
@@ -37,7 +38,7 @@ pub struct Prefix {
 /// A step after the mutated message, and the highest level of its rules, if it has any.
 #[derive(Clone)]
 pub struct Next {
-    pub step: Value,
+    pub step: CaseStep,
     pub demand: Option<Level>,
 }
 
@@ -90,22 +91,17 @@ fn alone(
     sites: &Arc<[Site]>,
 ) -> Option<Prefix> {
     let role = role.to_owned();
-    let mut steps = vec![json!({ format!("{OBSERVER} joins"): null })];
+    let mut steps = vec![CaseStep::new(OBSERVER, Verb::Joins, ())];
     let opening = corpus.opening(&role);
-    let its_own = opening.iter().find(|step| {
-        head(step).is_some_and(|(head, what)| head.verb == Verb::Sends && what.as_str() == Some(&message.name))
-    });
+    let its_own = opening.iter().find(|step| step.message(Verb::Sends) == Some(&message.name));
     let overrides = its_own.map_or((Value::Null, Vec::new()), |step| overrides(step, SENDER));
     match placement {
-        Placement::First => {
-            let connects = |step: &Value| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects);
-            match opening.iter().position(connects) {
-                Some(last) => steps.extend(opening[..=last].iter().map(|step| by(step, SENDER))),
-                None => steps.push(json!({ format!("{SENDER} connects"): null })),
-            }
-        }
-        Placement::Anew => steps.push(json!({ format!("{PROBE} joins"): null })),
-        _ => steps.push(json!({ format!("{SENDER} joins"): null })),
+        Placement::First => match opening.iter().position(|step| step.verb == Verb::Connects) {
+            Some(last) => steps.extend(opening[..=last].iter().map(|step| by(step, SENDER))),
+            None => steps.push(CaseStep::new(SENDER, Verb::Connects, ())),
+        },
+        Placement::Anew => steps.push(CaseStep::new(PROBE, Verb::Joins, ())),
+        _ => steps.push(CaseStep::new(SENDER, Verb::Joins, ())),
     }
     let mut actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
     if placement == Placement::Anew {
@@ -117,8 +113,9 @@ fn alone(
         message: valid(corpus, message, &role, SENDER, overrides),
         role,
         actors,
-        keys: Map::new(),
-        lets: None,
+        needs: None,
+        exclusive: None,
+        lets: Map::new(),
         steps,
         rest: Vec::new(),
         sites: Arc::clone(sites),
@@ -134,31 +131,29 @@ fn within(
     sites: &Arc<[Site]>,
 ) -> Option<Prefix> {
     let script = corpus.scenarios.get(moment.script)?;
-    let step = script.steps.get(moment.step)?;
-    let (spoken, _) = head(step)?;
+    let spoken = script.steps.get(moment.step)?;
     let names = script.names();
     let taken = [OBSERVER, NEW_CLIENT, SENDER].iter().any(|name| names.contains(name));
     if taken || script.root.contains_key("destructive") || script.root.get("exclusive") == Some(&json!("hub")) {
         return None;
     }
-    let mut steps = vec![json!({ format!("{OBSERVER} joins"): null })];
+    let mut steps = vec![CaseStep::new(OBSERVER, Verb::Joins, ())];
     for step in &script.steps[..moment.step] {
-        let (head, _) = head(step)?;
-        match head.verb {
+        match step.verb {
             // Cases do not wait for time to pass.
             Verb::Wait | Verb::Retry | Verb::Either => return None,
             // The sender might have no connection any more, or not read from it.
-            _ if head.actor == spoken.actor && may_end(step, head.verb) => return None,
+            _ if step.actor == spoken.actor && may_end(step) => return None,
             _ => steps.extend(unjudged(step)),
         }
     }
     let observer_role = corpus.observer_role()?.to_owned();
-    let role = match script.role(spoken.actor) {
+    let role = match script.role(&spoken.actor) {
         // A role that cannot connect by itself is replaced by that of the observer client.
         role if placement == Placement::Outside && !corpus.joins(role) => observer_role.clone(),
         role => role.to_owned(),
     };
-    let overrides = overrides(step, spoken.actor);
+    let overrides = overrides(spoken, &spoken.actor);
     let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
     for name in names.iter().filter(|name| !name.contains('[')) {
         if !actors.contains_key(*name) && corpus.roles().contains(name) {
@@ -169,23 +164,22 @@ fn within(
         Placement::Outside => {
             // Another client of the same role, which takes no part in the conversation.
             actors.insert(SENDER.to_owned(), json!(role));
-            steps.push(json!({ format!("{SENDER} joins"): null }));
+            steps.push(CaseStep::new(SENDER, Verb::Joins, ()));
             SENDER.to_owned()
         }
         // A group has no single id that one message could name.
-        _ if actors.get(spoken.actor).is_some_and(Value::is_array) => return None,
-        _ => spoken.actor.to_owned(),
+        _ if actors.get(&spoken.actor).is_some_and(Value::is_array) => return None,
+        _ => spoken.actor.clone(),
     };
-    let keys =
-        ["needs", "exclusive"].into_iter().filter_map(|key| Some((key.to_owned(), script.root.get(key)?.clone())));
     Some(Prefix {
         message: valid(corpus, message, &role, &sender, overrides),
         sender,
         observer_role,
         role,
         actors,
-        keys: keys.collect(),
-        lets: script.root.get("let").cloned(),
+        needs: script.root.get("needs").cloned(),
+        exclusive: script.root.get("exclusive").and_then(Value::as_str).map(str::to_owned),
+        lets: script.root.get("let").and_then(Value::as_object).cloned().unwrap_or_default(),
         steps,
         rest: rest(&corpus.pack, &script.steps[moment.step..]),
         sites: Arc::clone(sites),
@@ -193,16 +187,12 @@ fn within(
 }
 
 /// Whether the actor of this step may have no connection afterwards, or does not read from it.
-fn may_end(step: &Value, verb: Verb) -> bool {
+fn may_end(step: &CaseStep) -> bool {
     let ends = |alternative: &Value| alternative.get("close").is_some() || alternative.get("refusal").is_some();
-    match verb {
+    match step.verb {
         Verb::Closes | Verb::Drops | Verb::StopsReading => true,
         Verb::ExpectsClose | Verb::ExpectsEnd | Verb::ExpectsRefusal => true,
-        Verb::ExpectsOneOf => {
-            let alternatives = head(step).and_then(|(_, alternatives)| alternatives.as_array());
-            alternatives.is_some_and(|alternatives| alternatives.iter().any(ends))
-        }
-        _ => false,
+        _ => step.alternatives().iter().any(ends),
     }
 }
 
@@ -213,21 +203,18 @@ const SILENCE: &str = "300ms";
 const REST: usize = 8;
 
 /// Returns the steps after the mutated message up to the last with rules, as far as they do not wait for time to pass.
-fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
-    let timeless = |step: &&Value| {
-        head(step).is_some_and(|(head, _)| {
-            !matches!(head.verb, Verb::Wait | Verb::Retry | Verb::Either) && step.get("for").is_none()
-        })
+fn rest(pack: &Pack, steps: &[CaseStep]) -> Vec<Next> {
+    let timeless = |step: &&CaseStep| {
+        !matches!(step.verb, Verb::Wait | Verb::Retry | Verb::Either) && step.option("for").is_none()
     };
     let mut rest = Vec::new();
     for step in steps.iter().take_while(timeless).take(REST) {
         let Some(plain) = unjudged(step) else { continue };
-        let verb = head(step).map(|(head, _)| head.verb);
-        let rules = step.get("rules").filter(|_| matches!(verb, Some(Verb::Expects | Verb::ExpectsOneOf)));
-        let demand = match rules.map(|rules| demand(pack, rules)) {
+        let is_demand = matches!(step.verb, Verb::Expects | Verb::ExpectsOneOf) && !step.rules().is_empty();
+        let demand = match is_demand.then(|| demand(pack, step.rules())) {
             // An answer that is only allowed may be absent without a disturbance.
-            Some(Level::May) if verb == Some(Verb::ExpectsOneOf) => None,
-            Some(Level::May) if step.get("as").is_none() => continue,
+            Some(Level::May) if step.verb == Verb::ExpectsOneOf => None,
+            Some(Level::May) if step.name().is_none() => continue,
             Some(Level::May) => break,
             demanded => demanded,
         };
@@ -240,17 +227,16 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
 }
 
 /// Returns the highest level of a step's rules.
-fn demand(pack: &Pack, rules: &Value) -> Level {
-    let rules = StepRule::read_all(Some(rules));
+fn demand(pack: &Pack, rules: &[StepRule]) -> Level {
     rules.iter().filter_map(|rule| rule.level(pack)).max().unwrap_or(Level::May)
 }
 
 /// Members that a step puts into an example, and members that it removes.
 pub type Overrides = (Value, Vec<String>);
 
-pub(crate) fn overrides(step: &Value, actor: &str) -> Overrides {
-    let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| with_self_as(text, actor)));
-    let without = step.get("without").and_then(Value::as_array).into_iter().flatten();
+pub(crate) fn overrides(step: &CaseStep, actor: &str) -> Overrides {
+    let with = step.option("with").map_or(Value::Null, |with| deep(with, &|text| with_self_as(text, actor)));
+    let without = step.option("without").and_then(Value::as_array).into_iter().flatten();
     (with, without.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
@@ -263,31 +249,42 @@ fn deep(value: &Value, change: &dyn Fn(&Value) -> Value) -> Value {
 }
 
 /// Rewrites a step of an opening, which names no actor, as a step of `actor`.
-pub(crate) fn by(step: &Value, actor: &str) -> Value {
-    let Some(members) = step.as_object() else { return step.clone() };
+pub(crate) fn by(step: &CaseStep, actor: &str) -> CaseStep {
     let change = |value: &Value| deep(value, &|text| with_self_as(text, actor));
-    let acts = head(step).is_some_and(|(head, _)| !head.word);
-    let name = |(index, key): (usize, &String)| if index == 0 && acts { format!("{actor} {key}") } else { key.clone() };
-    members.iter().enumerate().map(|(index, (key, value))| (name((index, key)), change(value))).collect()
+    let mut step = step.clone();
+    if !step.verb.is_word() {
+        actor.clone_into(&mut step.actor);
+    }
+    step.argument = change(&step.argument);
+    for option in &mut step.options {
+        match option {
+            StepOption::Do(inner) => inner.iter_mut().for_each(|step| *step = by(step, actor)),
+            StepOption::Other(_, value) => *value = change(value),
+            StepOption::As(_) | StepOption::After(_) | StepOption::If(_) | StepOption::Rules(_) => {}
+        }
+    }
+    step
 }
 
 /// Removes the rules of a step, which `hubproof check` covers; `None` for a step that only checks.
-fn unjudged(step: &Value) -> Option<Value> {
-    if head(step).is_some_and(|(head, _)| head.verb.only_judges()) {
+fn unjudged(step: &CaseStep) -> Option<CaseStep> {
+    if step.verb.only_judges() {
         return None;
     }
-    let mut members = step.as_object()?.clone();
-    members.retain(|key, _| !matches!(key.as_str(), "rules" | "has"));
-    // Without its rules, an optional answer would be waited for as long as a required one.
-    let silence = |alternative: &Value| alternative.get("nothing").is_some();
-    let optional = head(step).is_some_and(|(head, what)| {
-        head.verb == Verb::ExpectsOneOf && what.as_array().is_some_and(|alternatives| alternatives.iter().any(silence))
+    let mut step = step.clone();
+    step.options.retain(|option| match option {
+        StepOption::Rules(_) => false,
+        StepOption::Other(key, _) => key != "has",
+        _ => true,
     });
-    if optional {
-        members.entry("within").or_insert_with(|| json!(SILENCE));
+    // Without its rules, an optional answer would be waited for as long as a required one.
+    if step.alternatives().iter().any(|alternative| alternative.get("nothing").is_some())
+        && step.option("within").is_none()
+    {
+        step = step.with("within", SILENCE);
     }
-    if let Some(Value::Array(inner)) = members.get_mut("do") {
+    if let Some(inner) = step.inner_mut() {
         *inner = inner.iter().filter_map(unjudged).collect();
     }
-    Some(Value::Object(members))
+    Some(step)
 }

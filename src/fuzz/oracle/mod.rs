@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::actors::{AT_ONCE, BATCH, MUTATED, NEW_CLIENT, OBSERVER, ROUND};
+use super::case_scenario::CaseStep;
 use super::corpus::Corpus;
 use super::corpus::expected_answer::{self, Answer, Input};
 use super::corpus::prefix::{self, Next};
@@ -14,6 +15,7 @@ use super::placement::Placement;
 use super::step_rule::StepRule;
 use crate::protocol::{Level, MessageType, Place, Rule, rules};
 use crate::scenario::compose;
+use crate::scenario::parse::verbs::Verb;
 use crate::scenario::template::Expr;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
@@ -82,25 +84,25 @@ impl MutatedInput<'_> {
 }
 
 /// Returns the steps before the mutated message.
-pub fn before(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Vec<Value> {
+pub fn before(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Vec<CaseStep> {
     let mut steps = Vec::new();
     if mutated.input.placement == Placement::Repeated && corpus.timed_fence().is_some() {
-        steps.push(json!({ format!("{OBSERVER} plays"): corpus.fence(), "as": FENCE_BEFORE }));
+        steps.push(CaseStep::new(OBSERVER, Verb::Plays, corpus.fence()).named(FENCE_BEFORE));
     }
     if let (true, Some((scene, _))) = (mutated.has_state(corpus), corpus.state()) {
-        steps.push(json!({ format!("{} plays", mutated.sender): scene, "as": STATE_BEFORE }));
+        steps.push(CaseStep::new(mutated.sender, Verb::Plays, scene).named(STATE_BEFORE));
     }
     steps
 }
 
 /// Returns the steps after the mutated message. `rest` are the remaining steps of the scenario that the prefix comes
 /// from.
-pub fn behind(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>) -> Vec<Value> {
+pub fn behind(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>) -> Vec<CaseStep> {
     behind_at(corpus, mutated, rest, Level::Must)
 }
 
 /// Like [`behind`], but new clients must be served only at the level `serves_new`.
-pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, serves_new: Level) -> Vec<Value> {
+pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, serves_new: Level) -> Vec<CaseStep> {
     let mut steps = Vec::new();
     let repeated = mutated.input.placement == Placement::Repeated;
     let many = mutated.input.placement.is_of_many();
@@ -127,10 +129,8 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
     let has_value = |pattern: &Value| !anew || !expressions::uses(pattern, mutated.sender);
     let private = private(corpus, mutated, answer).into_iter();
     for (message, pattern, rule) in private.filter(|(_, pattern, _)| pattern.as_ref().is_none_or(has_value)) {
-        let mut step = Map::from_iter([(format!("{OBSERVER} expects nothing"), json!(message))]);
-        step.extend(pattern.map(|pattern| ("where".to_owned(), pattern)));
-        step.extend([("for".to_owned(), json!("0s")), ("rules".to_owned(), json!([rule]))]);
-        steps.push(Value::Object(step));
+        let step = matching(CaseStep::new(OBSERVER, Verb::ExpectsNothing, message), pattern);
+        steps.push(step.with("for", "0s").judged_by([rule]));
     }
     if undisturbed {
         steps.extend(rest.into_iter().map(|next| as_check(next, "FUZZ-UNDISTURBED", Level::Must)));
@@ -158,25 +158,28 @@ pub fn behind_at(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<Next>, s
     steps
 }
 
-/// Returns a step of the rest of a scenario. If the step has rules, `oracle` replaces them, at a level of at most
-/// `most`.
-fn as_check(Next { mut step, demand }: Next, oracle: &str, most: Level) -> Value {
-    if let Some(demand) = demand {
-        step["rules"] = json!([StepRule::at_most(oracle, demand.min(most))]);
+/// Returns a step of the rest of a scenario; if it has rules, `oracle` replaces them, at most at the level `most`.
+fn as_check(Next { step, demand }: Next, oracle: &str, most: Level) -> CaseStep {
+    match demand {
+        Some(demand) => step.judged_by([StepRule::at_most(oracle, demand.min(most))]),
+        None => step,
     }
-    step
+}
+
+/// Adds the pattern of a message, if there is one.
+fn matching(step: CaseStep, pattern: Option<Value>) -> CaseStep {
+    match pattern {
+        Some(pattern) => step.with("where", pattern),
+        None => step,
+    }
 }
 
 /// Returns the rest of the conversation after a refusal, with the valid message instead of the mutated one. Stops
 /// before a step that counts messages, since a hub may count the refused message.
-fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = Value> {
-    let counts = |step: &Value| step.get("where").is_some_and(|pattern| expressions::any(pattern, &Expr::adds));
-    let plain = rest.into_iter().take_while(move |next| next.step.get("if").is_none() && !counts(&next.step));
-    plain.map(move |next| {
-        let mut step = as_check(next, "FUZZ-KEEPS", most);
-        step["if"] = json!(REFUSED);
-        step
-    })
+fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = CaseStep> {
+    let counts = |step: &CaseStep| step.option("where").is_some_and(|pattern| expressions::any(pattern, &Expr::adds));
+    let plain = rest.into_iter().take_while(move |next| next.step.condition().is_none() && !counts(&next.step));
+    plain.map(move |next| as_check(next, "FUZZ-KEEPS", most).only_if(REFUSED))
 }
 
 /// Returns the answer that the document demands.
@@ -209,18 +212,19 @@ fn mentioned(answer: Option<&Answer>, mutated: &MutatedInput<'_>) -> Vec<Mention
 }
 
 /// Returns the loop that sends each message of `rounds` and checks its answer. All demand the same answer as `first`.
-pub fn each(corpus: &Corpus, first: &MutatedInput<'_>, rounds: Vec<Value>) -> Value {
+pub fn each(corpus: &Corpus, first: &MutatedInput<'_>, rounds: Vec<Value>) -> CaseStep {
     let answer = answer(corpus, first);
     let sent = sent_in_rounds(answer, first);
     if first.input.placement == Placement::Anew {
-        return json!({ "each": ROUND, "in": rounds, "do": anew(corpus, first, answer, &sent) });
+        let steps = anew(corpus, first, answer, &sent);
+        return CaseStep::new("", Verb::Each, ROUND).with("in", rounds).doing(steps);
     }
     let rounds: Vec<&[Value]> = rounds.chunks(AT_ONCE).collect();
-    json!({ "each": BATCH, "in": rounds, "do": kept(corpus, first, answer, &sent) })
+    CaseStep::new("", Verb::Each, BATCH).with("in", json!(rounds)).doing(kept(corpus, first, answer, &sent))
 }
 
 /// Returns the steps of a batch on a shared connection. The next batch is sent once all answers have come.
-fn kept(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent: &Value) -> Vec<Value> {
+fn kept(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent: &Value) -> Vec<CaseStep> {
     // A hub may close after many invalid messages. Other placements check whether it may close after one.
     let close = json!({ "close": ["any", "drop"] });
     let expects = match answer {
@@ -230,19 +234,19 @@ fn kept(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent
         }
         answer => answer.map(|answer| one_of(corpus, first, answer, sent, Some(close))),
     };
-    let of_all = |step: Value| json!({ "each": ROUND, "in": format!("${{{BATCH}}}"), "do": [step] });
+    let of_all = |step| CaseStep::new("", Verb::Each, ROUND).with("in", format!("${{{BATCH}}}")).doing([step]);
     std::iter::once(sends(first.sender)).chain(expects).map(of_all).collect()
 }
 
-fn sends(sender: &str) -> Value {
-    json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": MUTATED })
+fn sends(sender: &str) -> CaseStep {
+    CaseStep::new(sender, Verb::SendsRaw, json!({ "text": format!("${{{ROUND}.text}}") })).named(MUTATED)
 }
 
 /// Returns the steps for a message on a connection of its own. If no answer is demanded, the observer client's request
 /// gives an answer time to come: a pong may overtake the answer, and the next round closes the connection. If an answer
 /// is demanded, other clients are checked after the loop: all rounds together take less time than a hub may take for
 /// one request.
-fn anew(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent: &Value) -> Vec<Value> {
+fn anew(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent: &Value) -> Vec<CaseStep> {
     let mut steps = vec![connects(first.sender), sends(first.sender)];
     match answer {
         Some(answer) if !answer.one_of.is_empty() => steps.extend(answered_anew(corpus, first, answer, sent)),
@@ -258,23 +262,19 @@ fn anew(corpus: &Corpus, first: &MutatedInput<'_>, answer: Option<&Answer>, sent
 }
 
 /// Checks that the observer client is still connected and served.
-fn others_are_served(corpus: &Corpus) -> [Value; 2] {
+fn others_are_served(corpus: &Corpus) -> [CaseStep; 2] {
     let rule = StepRule::new("FUZZ-SERVES-OLD", None);
     [serves(corpus, OBSERVER, &rule), stays(OBSERVER, &[rule])]
 }
 
 /// Checks that the demanded answer comes. If it does not, the observer client is checked first, so that a dead hub is
 /// reported as dead rather than as not answering.
-fn answered_anew(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, sent: &Value) -> [Value; 4] {
+fn answered_anew(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, sent: &Value) -> [CaseStep; 4] {
     let missing = [json!({ "close": ["any", "drop"], "as": MISSING }), json!({ "nothing": null, "as": MISSING })];
     let comes = one_of(corpus, mutated, answer, sent, missing);
     let [serves, stays] = others_are_served(corpus);
-    let mut came = one_of(corpus, mutated, answer, sent, None);
-    came["within"] = json!("0s");
-    let [serves, stays, came] = [serves, stays, came].map(|mut step| {
-        step["if"] = json!(MISSING);
-        step
-    });
+    let came = one_of(corpus, mutated, answer, sent, None).with("within", "0s");
+    let [serves, stays, came] = [serves, stays, came].map(|step| step.only_if(MISSING));
     [comes, serves, stays, came]
 }
 
@@ -294,19 +294,20 @@ fn one_of(
     answer: &Answer,
     sent: &Value,
     besides: impl IntoIterator<Item = Value>,
-) -> Value {
+) -> CaseStep {
     let about = |alternative| expected_answer::about(alternative, Some(sent));
-    let alternatives: Vec<Value> = answer.one_of.iter().map(about).chain(besides).collect();
-    json!({
-        format!("{} expects one of", mutated.sender): alternatives,
-        "after": MUTATED,
-        "rules": with_rules(corpus, mutated.rule(), &answer.rules),
-    })
+    demands(corpus, mutated, answer, answer.one_of.iter().map(about).chain(besides).collect())
+}
+
+/// Expects one of these answers to the input, under the rules of the demanded one.
+fn demands(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, alternatives: Vec<Value>) -> CaseStep {
+    let step = CaseStep::new(mutated.sender, Verb::ExpectsOneOf, alternatives).after(MUTATED);
+    step.judged_by(with_rules(corpus, mutated.rule(), &answer.rules))
 }
 
 /// Expects the demanded answer. After a refusal the sender must be served, its state must be as before, and the refusal
 /// must not contain the observer client's unique value. Returns whether the case has bound the refusal to a name.
-fn answered(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, steps: &mut Vec<Value>) -> bool {
+fn answered(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, steps: &mut Vec<CaseStep>) -> bool {
     if answer.one_of.is_empty() {
         return false;
     }
@@ -326,28 +327,22 @@ fn answered(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, steps:
         alternatives.push(json!({ "close": ["any", "drop"] }));
     }
     let may_refuse = alternatives.iter().any(|alternative| alternative.get("as").is_some());
-    steps.push(json!({
-        format!("{} expects one of", mutated.sender): alternatives,
-        "after": MUTATED,
-        "rules": with_rules(corpus, mutated.rule(), &answer.rules),
-    }));
+    steps.push(demands(corpus, mutated, answer, alternatives));
     if !may_refuse || mutated.is_in_walk() || mutated.input.placement == Placement::First {
         return false;
     }
     if let (Some(mark), false) = (corpus.mark(), mutated.names_another) {
         let check = format!("${{{OBSERVER}.{mark} in json({REFUSED})}}");
-        steps.push(json!({ "check": check, "equals": false, "if": REFUSED, "rules": ["FUZZ-ISOLATES"] }));
+        let step = CaseStep::new("", Verb::Check, check).with("equals", false).only_if(REFUSED);
+        steps.push(step.judged_by([StepRule::new("FUZZ-ISOLATES", None)]));
     }
     if let (Some(fence), rules @ [_, ..]) = (corpus.fence(), corpus.goes_on()) {
         let rules = with_rules(corpus, "FUZZ-GOES-ON", rules);
-        let asks = [json!({ format!("{} plays", mutated.sender): fence })];
-        steps.push(json!({ "retry": BOUND, "do": asks, "if": REFUSED, "rules": rules }));
-        let mut stays = stays(mutated.sender, &rules);
-        stays["if"] = json!(REFUSED);
-        steps.push(stays);
+        let asks = retry([CaseStep::new(mutated.sender, Verb::Plays, fence)]).only_if(REFUSED);
+        steps.extend([asks.judged_by(&*rules), stays(mutated.sender, &rules).only_if(REFUSED)]);
     }
     if let (true, Some((scene, is))) = (mutated.has_state(corpus), corpus.state()) {
-        steps.push(json!({ format!("{} plays", mutated.sender): scene, "as": STATE_AFTER, "if": REFUSED }));
+        steps.push(CaseStep::new(mutated.sender, Verb::Plays, scene).named(STATE_AFTER).only_if(REFUSED));
         let state = |state: &str| {
             expressions::renamed(is, &|name| match name {
                 "state" => Some(state),
@@ -356,125 +351,113 @@ fn answered(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, steps:
             })
         };
         let (check, equals) = (state(STATE_AFTER), state(STATE_BEFORE));
-        steps.push(json!({ "check": check, "equals": equals, "if": REFUSED, "rules": ["FUZZ-KEEPS"] }));
+        let step = CaseStep::new("", Verb::Check, check).with("equals", equals).only_if(REFUSED);
+        steps.push(step.judged_by([StepRule::new("FUZZ-KEEPS", None)]));
     }
     true
 }
 
 /// Checks that a client that has sent invalid input is either served or disconnected, even if the document demands no
 /// answer.
-fn is_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<[Value; 3]> {
+fn is_served_or_closed(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<[CaseStep; 3]> {
     let alone = matches!(mutated.input.placement, Placement::Joined | Placement::Repeated);
     let may_ask = mutated.is_wrong()
         || mutated.input.class == Class::Unspecified && !mutated.is_unfinished && mutated.size <= LONG;
     let [asks, answer] = corpus.question().filter(|_| alone && may_ask)?;
     let close = json!({ "close": ["any", "drop"] });
-    let mut asks = prefix::by(asks, mutated.sender);
-    asks["if"] = json!(OPEN);
-    let asked = asks["as"].clone();
-    let mut comes = Map::from_iter([("message".to_owned(), answer["expects"].clone())]);
-    comes.extend(answer.get("where").map(|pattern| ("where".to_owned(), pattern.clone())));
-    Some([
-        json!({
-            format!("{} expects one of", mutated.sender): [close, { "nothing": null, "as": OPEN }],
-            "within": "0s",
-        }),
-        asks,
-        json!({
-            format!("{} expects one of", mutated.sender): [comes, close],
-            "after": asked,
-            "if": OPEN,
-            "rules": [StepRule::new("FUZZ-GOES-ON", Some(Level::Should))],
-        }),
-    ])
+    let asks = prefix::by(asks, mutated.sender).only_if(OPEN);
+    let mut comes = Map::from_iter([("message".to_owned(), answer.argument.clone())]);
+    comes.extend(answer.option("where").map(|pattern| ("where".to_owned(), pattern.clone())));
+    let one_of = |alternatives: Value| CaseStep::new(mutated.sender, Verb::ExpectsOneOf, alternatives);
+    let is_open = one_of(json!([close, { "nothing": null, "as": OPEN }])).with("within", "0s");
+    let rule = StepRule::new("FUZZ-GOES-ON", Some(Level::Should));
+    let answered = one_of(json!([comes, close])).after(asks.name()?).only_if(OPEN).judged_by([rule]);
+    Some([is_open, asks, answered])
 }
 
 /// Checks that no answer came that the document forbids; `sent` is the payload that was sent.
-fn never(corpus: &Corpus, mutated: &MutatedInput<'_>, answer: &Answer, sent: Option<&Value>, steps: &mut Vec<Value>) {
+fn never(
+    corpus: &Corpus,
+    mutated: &MutatedInput<'_>,
+    answer: &Answer,
+    sent: Option<&Value>,
+    steps: &mut Vec<CaseStep>,
+) {
     for (number, alternative) in answer.never.iter().enumerate() {
         let alternative = expected_answer::about(alternative, sent);
         let Some(message) = alternative.get("message") else { continue };
         let name = format!("wrong_{number}");
-        let mut step = Map::from_iter([(format!("{} expects", mutated.sender), message.clone())]);
-        step.extend(alternative.get("where").map(|pattern| ("where".to_owned(), pattern.clone())));
-        step.extend([
-            ("count".to_owned(), json!({ "min": 0 })),
-            ("for".to_owned(), json!("0s")),
-            ("after".to_owned(), json!(MUTATED)),
-            ("as".to_owned(), json!(name)),
-        ]);
-        steps.push(Value::Object(step));
+        let step = CaseStep::new(mutated.sender, Verb::Expects, message.clone());
+        let step = matching(step, alternative.get("where").cloned()).with("count", json!({ "min": 0 }));
+        steps.push(step.with("for", "0s").after(MUTATED).named(&*name));
         let rule = if mutated.input.class == Class::Valid { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" };
         let check = format!("${{{name} | length}}");
-        steps.push(json!({ "check": check, "equals": 0, "rules": with_rules(corpus, rule, &answer.rules) }));
+        let check = CaseStep::new("", Verb::Check, check).with("equals", 0);
+        steps.push(check.judged_by(with_rules(corpus, rule, &answer.rules)));
     }
 }
 
 /// Checks that a request does not take much longer than before.
-fn steady(corpus: &Corpus, steps: &mut Vec<Value>) {
+fn steady(corpus: &Corpus, steps: &mut Vec<CaseStep>) {
     let Some((fence, asked, got)) = corpus.timed_fence() else { return };
     let took = |name: &str| format!("(wire({name}.{got}).at - wire({name}.{asked}).at)");
     let longer = format!("${{{} - {} * {}}}", took(FENCE_AFTER), SLOWER.0, took(FENCE_BEFORE));
-    let asks = [
-        json!({ format!("{OBSERVER} plays"): fence, "as": FENCE_AFTER }),
-        json!({ "check": longer, "fits": { "maximum": SLOWER.1 }, "rules": ["FUZZ-STEADY"] }),
-    ];
-    steps.push(json!({ "retry": BOUND, "do": asks }));
+    let check = CaseStep::new("", Verb::Check, longer).with("fits", json!({ "maximum": SLOWER.1 }));
+    let asks = CaseStep::new(OBSERVER, Verb::Plays, fence).named(FENCE_AFTER);
+    steps.push(retry([asks, check.judged_by([StepRule::new("FUZZ-STEADY", None)])]));
+}
+
+/// Repeats steps until they succeed.
+fn retry(steps: impl Into<Vec<CaseStep>>) -> CaseStep {
+    CaseStep::new("", Verb::Retry, BOUND).doing(steps)
 }
 
 /// Connects an actor. A full hub may need a moment to notice that other clients have left.
-pub(super) fn connects(actor: &str) -> Value {
+pub(super) fn connects(actor: &str) -> CaseStep {
     joins(actor, &StepRule::new("FUZZ-SERVES-NEW", None))
 }
 
-fn joins(actor: &str, rule: &StepRule) -> Value {
-    json!({ "retry": BOUND, "do": [{ format!("{actor} joins"): null }], "rules": [rule] })
+fn joins(actor: &str, rule: &StepRule) -> CaseStep {
+    retry([CaseStep::new(actor, Verb::Joins, ())]).judged_by([rule.clone()])
 }
 
 /// Checks that an actor is served, with the fence, or with a WebSocket ping if the pack has no fence.
-pub(super) fn serves(corpus: &Corpus, actor: &str, rule: &StepRule) -> Value {
+pub(super) fn serves(corpus: &Corpus, actor: &str, rule: &StepRule) -> CaseStep {
     let asks = match corpus.fence() {
-        Some(scene) => vec![json!({ format!("{actor} plays"): scene })],
+        Some(scene) => vec![CaseStep::new(actor, Verb::Plays, scene)],
         None => vec![
-            json!({ format!("{actor} sends raw"): { "frames": [{ "opcode": "ping", "data": "there?" }] } }),
-            json!({ format!("{actor} expects frame"): "pong", "where": { "data": "there?" } }),
+            CaseStep::new(actor, Verb::SendsRaw, json!({ "frames": [{ "opcode": "ping", "data": "there?" }] })),
+            CaseStep::new(actor, Verb::ExpectsFrame, "pong").with("where", json!({ "data": "there?" })),
         ],
     };
-    json!({ "retry": BOUND, "do": asks, "rules": [rule] })
+    retry(asks).judged_by([rule.clone()])
 }
 
 /// Waits a moment for an answer to the sender, so that its schema is checked: a reply to another client does not prove
 /// that the answer has come. Binds a refusal to a name.
-fn any_answer(sender: &str, refusals: &[Value]) -> Value {
+fn any_answer(sender: &str, refusals: &[Value]) -> CaseStep {
     let mut alternatives = refusals.to_vec();
     alternatives.iter_mut().for_each(|refusal| refusal["as"] = json!(REFUSED));
     alternatives.extend([json!({ "message": "any" }), json!({ "close": ["any", "drop"] }), json!({ "nothing": null })]);
-    json!({
-        format!("{sender} expects one of"): alternatives,
-        "after": MUTATED,
-        "within": MOMENT,
-    })
+    CaseStep::new(sender, Verb::ExpectsOneOf, alternatives).after(MUTATED).with("within", MOMENT)
 }
 
 /// Waits for an answer to the sender, at most until the hub answers a ping sent after the message.
-fn before_a_pong(sender: &str, awaited: Option<Value>) -> [Value; 2] {
+fn before_a_pong(sender: &str, awaited: Option<Value>) -> [CaseStep; 2] {
     let ping = json!({ "frames": [{ "opcode": "ping", "data": "processed?" }] });
     let pong = json!({ "frame": "pong", "where": { "data": "processed?" } });
     let others = [pong, json!({ "close": ["any", "drop"] }), json!({ "nothing": null })];
     let all: Vec<Value> = awaited.into_iter().chain(others).collect();
     [
-        json!({ format!("{sender} sends raw"): ping }),
-        json!({ format!("{sender} expects one of"): all, "after": MUTATED, "within": MOMENT }),
+        CaseStep::new(sender, Verb::SendsRaw, ping),
+        CaseStep::new(sender, Verb::ExpectsOneOf, all).after(MUTATED).with("within", MOMENT),
     ]
 }
 
 /// Checks that the connection is still open. On a closed connection the fence would be skipped instead of failing.
-fn stays(actor: &str, rules: &[StepRule]) -> Value {
-    json!({
-        format!("{actor} expects one of"): [{ "close": ["any", "drop"], "fail": "its connection is gone" }, { "nothing": null }],
-        "within": "0s",
-        "rules": rules,
-    })
+fn stays(actor: &str, rules: &[StepRule]) -> CaseStep {
+    let alternatives = json!([{ "close": ["any", "drop"], "fail": "its connection is gone" }, { "nothing": null }]);
+    CaseStep::new(actor, Verb::ExpectsOneOf, alternatives).with("within", "0s").judged_by(rules)
 }
 
 /// Returns an oracle with the rules that demand the answer, lowered to the highest level among them.

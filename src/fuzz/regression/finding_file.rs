@@ -1,8 +1,9 @@
 //! A finding as a file: an ordinary scenario with a header that states what was found, where, and how to replay it. The
 //! file needs no other file and contains no secrets.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::fuzz::case_scenario::CaseScenario;
 use crate::redact::Masker;
 use crate::report::text::{cut, printable, quoted};
 use crate::scenario::writer;
@@ -55,7 +56,7 @@ pub fn file_name(protocol: &str, oracle: &str, message: &str, mutation: &str) ->
 
 /// Returns the content of the file. The commands that replay it name it by `path`. Secrets known to `masker` are masked
 /// in the header and the scenario.
-pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker: &Masker) -> String {
+pub fn text(found: &Found<'_>, path: &str, scenario: &CaseScenario, masker: &Masker) -> String {
     let Found { protocol, version, oracle, message, mutation, seed, case, hub, attempts, .. } = found;
     let tool = env!("CARGO_PKG_VERSION");
     let mut header = vec![
@@ -78,8 +79,7 @@ pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker
         format!("# {short}\n")
     };
     let mut text: String = header.iter().map(line).collect();
-    let mut scenario = Value::Object(scenario.clone());
-    scenario["title"] = Value::from(title(found));
+    let mut scenario = Value::Object(CaseScenario { title: title(found), ..scenario.clone() }.to_map());
     masker.mask_value(&mut scenario);
     if let Value::Object(scenario) = &scenario {
         text.push_str(&writer::scenario(scenario));
@@ -115,6 +115,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fuzz::case_scenario::CaseStep;
+    use crate::scenario::parse::verbs::Verb;
     use crate::syntax::source::Sources;
     use crate::syntax::yaml;
 
@@ -152,9 +154,10 @@ mod tests {
             command: &words("hubproof fuzz ws://127.0.0.1:1/?token=hunter2 --set secret=***"),
             attempts: 12,
         };
-        let scenario = json!({ "title": "Case 19", "steps": [{ "a sends raw": { "text": said } }] });
+        let steps = vec![CaseStep::new("a", Verb::SendsRaw, json!({ "text": said }))];
+        let scenario = CaseScenario { title: "Case 19".to_owned(), steps, ..CaseScenario::default() };
         let masker = Masker::new([secret.to_owned()].into_iter());
-        text(&found, "findings/a b.yaml", scenario.as_object().unwrap(), &masker)
+        text(&found, "findings/a b.yaml", &scenario, &masker)
     }
 
     #[test]

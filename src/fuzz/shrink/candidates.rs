@@ -4,25 +4,41 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::json_text::{self, Node};
 use super::{cleanup, steps};
-use crate::fuzz::corpus::head;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
 use crate::fuzz::expressions;
 use crate::scenario::parse::verbs::Verb;
-use crate::syntax::matcher::escape;
 
 /// A part to leave out or to shorten.
 #[derive(Debug)]
-pub struct Cut {
-    /// JSON pointer to the changed part of the scenario.
+pub enum Cut {
+    Finally,
+    /// Removes these steps within the step of this path, or these top-level steps.
+    Steps(Vec<usize>, Vec<usize>),
+    /// Removes the option `without` of a step.
+    Without(Vec<usize>),
+    Part(Part, Change),
+}
+
+/// A JSON value of a scenario: a JSON pointer into its holder.
+#[derive(Clone, Debug)]
+pub struct Part {
+    holder: Holder,
     pointer: String,
-    change: Change,
+}
+
+#[derive(Clone, Debug)]
+enum Holder {
+    Actor(String),
+    Argument(Vec<usize>),
+    Option(Vec<usize>, &'static str),
 }
 
 #[derive(Debug)]
-enum Change {
+pub enum Change {
     /// Removes these items of an array.
     Items(Vec<usize>),
     Member(String),
@@ -32,31 +48,54 @@ enum Change {
 }
 
 impl Cut {
-    /// Returns the scenario after the cut; `None` if the cut does not apply.
-    pub fn of(&self, scenario: &Map<String, Value>) -> Option<Map<String, Value>> {
-        let mut root = Value::Object(scenario.clone());
-        let place = root.pointer_mut(&self.pointer)?;
-        match &self.change {
-            Change::Items(gone) => {
-                let mut index = 0;
-                place.as_array_mut()?.retain(|_| {
-                    index += 1;
-                    !gone.contains(&(index - 1))
-                });
-            }
-            // Keeps the order of the other members: the head of a step is its first member.
-            Change::Member(name) => drop(place.as_object_mut()?.shift_remove(name)),
-            Change::Put(value) => *place = value.clone(),
-            Change::Text(range, new) => {
-                let shorter = json_text::replaced(place.as_str()?, range.clone(), new);
-                *place = Value::String(shorter);
+    /// Returns the scenario after the cut; `None` where the cut does not apply.
+    pub fn of(&self, scenario: &CaseScenario) -> Option<CaseScenario> {
+        let mut smaller = scenario.clone();
+        match self {
+            Self::Finally => smaller.finally.clear(),
+            Self::Steps(path, gone) if path.is_empty() => remove(&mut smaller.steps, gone),
+            Self::Steps(path, gone) => remove(smaller.step_mut(path)?.inner_mut()?, gone),
+            Self::Without(path) => smaller
+                .step_mut(path)?
+                .options
+                .retain(|option| !matches!(option, StepOption::Other(key, _) if key == "without")),
+            Self::Part(part, change) => {
+                let value = part.find(&mut smaller)?;
+                match change {
+                    Change::Items(gone) => remove(value.as_array_mut()?, gone),
+                    Change::Member(name) => drop(value.as_object_mut()?.shift_remove(name)),
+                    Change::Put(new) => *value = new.clone(),
+                    Change::Text(range, new) => {
+                        *value = json_text::replaced(value.as_str()?, range.clone(), new).into();
+                    }
+                }
             }
         }
-        match root {
-            Value::Object(members) => Some(members),
-            _ => None,
-        }
+        Some(smaller)
     }
+}
+
+impl Part {
+    fn new(holder: Holder, pointer: impl Into<String>) -> Self {
+        Self { holder, pointer: pointer.into() }
+    }
+
+    fn find<'a>(&self, scenario: &'a mut CaseScenario) -> Option<&'a mut Value> {
+        let value = match &self.holder {
+            Holder::Actor(name) => scenario.actors.get_mut(name)?,
+            Holder::Argument(path) => &mut scenario.step_mut(path)?.argument,
+            Holder::Option(path, key) => scenario.step_mut(path)?.option_mut(key)?,
+        };
+        value.pointer_mut(&self.pointer)
+    }
+}
+
+fn remove<T>(items: &mut Vec<T>, gone: &[usize]) {
+    let mut index = 0;
+    items.retain(|_| {
+        index += 1;
+        !gone.contains(&(index - 1))
+    });
 }
 
 /// Returns ranges of neighbouring items to remove from `len` items. Large ranges come first, and ranges at the end come
@@ -81,14 +120,13 @@ const LETTERS: usize = 8;
 
 /// Returns cuts that often succeed: removing all other checks, and removing everything but openings, mutated messages
 /// and the failed check.
-pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
-    let all = steps::top(scenario);
-    let mutated: BTreeSet<usize> = steps::mutated(scenario, check).iter().map(|mutated| mutated.top).collect();
+pub fn guesses(scenario: &CaseScenario, check: &str) -> Vec<Cut> {
+    let mutated: BTreeSet<usize> = steps::mutated(scenario, check).iter().map(steps::Place::top).collect();
     // A single one of several mutated messages may be enough.
     let each = mutated.iter().rev().filter(|_| mutated.len() > 1).take(GUESSES).map(|index| BTreeSet::from([*index]));
     let mut cuts: Vec<Cut> =
         each.chain([mutated.clone()]).flat_map(|mutated| guess(scenario, check, &mutated)).collect();
-    cuts.extend(without(scenario, &|index| steps::is_check(&all[index], check) || !steps::has_rules(&all[index])));
+    cuts.extend(without(scenario, &|_, step| steps::is_check(step, check) || !steps::has_rules(step)));
     cuts
 }
 
@@ -96,74 +134,62 @@ pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
 const GUESSES: usize = 12;
 
 /// Keeps only the check, these steps, and the openings of the actors that take part in them.
-fn guess(scenario: &Map<String, Value>, check: &str, mutated: &BTreeSet<usize>) -> Option<Cut> {
-    let all = steps::top(scenario);
-    let needed = |index: usize| steps::is_check(&all[index], check) || mutated.contains(&index);
+fn guess(scenario: &CaseScenario, check: &str, mutated: &BTreeSet<usize>) -> Option<Cut> {
+    let needed = |index: usize, step: &CaseStep| steps::is_check(step, check) || mutated.contains(&index);
     let mut names = Vec::new();
-    all.iter().enumerate().filter(|(index, _)| needed(*index)).for_each(|(_, step)| cleanup::words(step, &mut names));
-    let groups = scenario.get("actors").and_then(Value::as_object);
-    let members =
-        |name: &str| groups.and_then(|groups| groups.get(name)).and_then(Value::as_array).into_iter().flatten();
+    let kept = scenario.steps.iter().enumerate().filter(|(index, step)| needed(*index, step));
+    kept.for_each(|(_, step)| cleanup::words(&step.to_json(), &mut names));
     let mut named = names.clone();
-    named.extend(names.iter().flat_map(|name| members(name)).filter_map(Value::as_str).map(str::to_owned));
-    let takes_part = |step: &Value| {
-        let actor = head(step).map_or("", |(head, _)| head.actor.split('[').next().unwrap_or_default());
-        let is_named = |name: &str| named.iter().any(|known| known == name);
-        is_named(actor) || members(actor).filter_map(Value::as_str).any(is_named)
-    };
-    without(scenario, &|index| needed(index) || steps::opens(&all[index]) && takes_part(&all[index]))
+    named.extend(names.iter().flat_map(|name| scenario.group(name)).map(str::to_owned));
+    let is_named = |name: &str| named.iter().any(|known| known == name);
+    let takes_part = |actor: &str| is_named(actor) || scenario.group(actor).any(is_named);
+    without(scenario, &|index, step| needed(index, step) || steps::opens(step) && takes_part(step.actor_or_group()))
 }
 
 /// Keeps only some top-level steps; `None` if nothing or everything would be removed.
-fn without(scenario: &Map<String, Value>, keeps: &dyn Fn(usize) -> bool) -> Option<Cut> {
-    let len = steps::top(scenario).len();
-    let gone: Vec<usize> = (0..len).filter(|index| !keeps(*index)).collect();
-    let some = !gone.is_empty() && gone.len() < len;
-    some.then(|| Cut { pointer: "/steps".to_owned(), change: Change::Items(gone) })
+fn without(scenario: &CaseScenario, keeps: &dyn Fn(usize, &CaseStep) -> bool) -> Option<Cut> {
+    let all = scenario.steps.iter().enumerate();
+    let gone: Vec<usize> = all.filter(|(index, step)| !keeps(*index, step)).map(|(index, _)| index).collect();
+    let some = !gone.is_empty() && gone.len() < scenario.steps.len();
+    some.then(|| Cut::Steps(Vec::new(), gone))
 }
 
 /// Returns cuts of steps, beginning with `finally`.
-pub fn whole_steps(scenario: &Map<String, Value>) -> Vec<Cut> {
-    let tidying = scenario
-        .contains_key("finally")
-        .then(|| Cut { pointer: String::new(), change: Change::Member("finally".to_owned()) });
-    let len = steps::top(scenario).len();
-    let parts = chunks(len, ITEMS).filter(|gone| gone.len() < len);
-    tidying.into_iter().chain(parts.map(|gone| items("/steps", gone))).collect()
-}
-
-fn items(pointer: &str, gone: Range<usize>) -> Cut {
-    Cut { pointer: pointer.to_owned(), change: Change::Items(gone.collect()) }
+pub fn whole_steps(scenario: &CaseScenario) -> Vec<Cut> {
+    let finally = (!scenario.finally.is_empty()).then_some(Cut::Finally);
+    let steps = some(scenario.steps.len()).map(|gone| Cut::Steps(Vec::new(), gone));
+    finally.into_iter().chain(steps).collect()
 }
 
 // ---- parts of steps
 
 /// Returns cuts of rounds, inner steps, frames, overrides, members of groups, and counts of actors.
-pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
+pub fn parts(scenario: &CaseScenario) -> Vec<Cut> {
     let mut cuts = Vec::new();
-    for (name, actor) in scenario.get("actors").and_then(Value::as_object).into_iter().flatten() {
-        fewer(&format!("/actors/{}/count", escape(name)), actor.get("count"), &mut cuts);
-        some(&format!("/actors/{}", escape(name)), Some(actor), &mut cuts);
+    for (name, actor) in &scenario.actors {
+        let part = |pointer: &str| Part::new(Holder::Actor(name.clone()), pointer);
+        fewer(&part("/count"), actor.get("count"), &mut cuts);
+        fewer_items(&part(""), Some(actor), &mut cuts);
     }
-    for place in steps::places(scenario) {
-        let (pointer, step) = (&place.pointer, place.step);
-        let Some((head, about, what)) = place.act() else { continue };
+    for steps::Place { path, step } in steps::places(scenario) {
         // A check inside a loop does not depend on the number of rounds.
-        fewer(&format!("{pointer}/in"), step.get("in"), &mut cuts);
+        fewer(&Part::new(Holder::Option(path.clone(), "in"), ""), step.option("in"), &mut cuts);
         if steps::has_rules(step) {
             continue;
         }
-        some(&format!("{pointer}/do"), step.get("do"), &mut cuts);
-        if head.verb == Verb::SendsRaw {
-            some(&format!("{about}/frames"), what.get("frames"), &mut cuts);
+        cuts.extend(some(step.inner().len()).map(|gone| Cut::Steps(path.clone(), gone)));
+        if step.verb == Verb::SendsRaw {
+            let frames = Part::new(Holder::Argument(path.clone()), "/frames");
+            fewer_items(&frames, step.argument.get("frames"), &mut cuts);
         }
-        if step.get("without").is_some() {
-            cuts.push(Cut { pointer: pointer.clone(), change: Change::Member("without".to_owned()) });
+        if step.option("without").is_some() {
+            cuts.push(Cut::Without(path.clone()));
         }
         // An override with an expression often separates this conversation from others, so it stays.
-        for (name, value) in step.get("with").and_then(Value::as_object).into_iter().flatten() {
+        for (name, value) in step.option("with").and_then(Value::as_object).into_iter().flatten() {
             if !expressions::any(value, &|_| true) {
-                cuts.push(Cut { pointer: format!("{pointer}/with"), change: Change::Member(name.clone()) });
+                let with = Part::new(Holder::Option(path.clone(), "with"), "");
+                cuts.push(Cut::Part(with, Change::Member(name.clone())));
             }
         }
     }
@@ -171,47 +197,52 @@ pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
 }
 
 /// Reduces a number of rounds or actors, or an array of them.
-fn fewer(pointer: &str, value: Option<&Value>, cuts: &mut Vec<Cut>) {
+fn fewer(part: &Part, value: Option<&Value>, cuts: &mut Vec<Cut>) {
     match value.and_then(Value::as_u64) {
         Some(count) if count > 1 => {
             let less = if count > 3 { vec![1, count / 2, count - 1] } else { vec![1] };
-            cuts.extend(less.into_iter().map(|n| Cut { pointer: pointer.to_owned(), change: Change::Put(json!(n)) }));
+            cuts.extend(less.into_iter().map(|n| Cut::Part(part.clone(), Change::Put(json!(n)))));
         }
-        _ => some(pointer, value, cuts),
+        _ => fewer_items(part, value, cuts),
     }
 }
 
 /// Removes some items of an array, but not all.
-fn some(pointer: &str, value: Option<&Value>, cuts: &mut Vec<Cut>) {
+fn fewer_items(part: &Part, value: Option<&Value>, cuts: &mut Vec<Cut>) {
     let len = value.and_then(Value::as_array).map_or(0, Vec::len);
-    cuts.extend(chunks(len, ITEMS).filter(|gone| gone.len() < len).map(|gone| items(pointer, gone)));
+    cuts.extend(some(len).map(|gone| Cut::Part(part.clone(), Change::Items(gone))));
+}
+
+/// Returns the indices of some of `len` items, but not of all.
+fn some(len: usize) -> impl Iterator<Item = Vec<usize>> {
+    chunks(len, ITEMS).filter(move |gone| gone.len() < len).map(Range::collect)
 }
 
 // ---- parts of the sent input
 
 /// Returns cuts that shorten the texts of `sends raw` steps.
-pub fn texts(scenario: &Map<String, Value>) -> Vec<Cut> {
+pub fn texts(scenario: &CaseScenario) -> Vec<Cut> {
     let mut cuts = Vec::new();
-    for (pointer, text) in raw_texts(scenario) {
-        let here = |(range, new)| Cut { pointer: pointer.clone(), change: Change::Text(range, new) };
+    for (part, text) in raw_texts(scenario) {
+        let here = |(range, new)| Cut::Part(part.clone(), Change::Text(range, new));
         cuts.extend(shorter(text).into_iter().map(here));
     }
     cuts
 }
 
-/// Returns every text of `sends raw` steps, with its pointer.
-fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
+/// Returns every text of `sends raw` steps, with its place.
+fn raw_texts(scenario: &CaseScenario) -> Vec<(Part, &str)> {
     let mut texts = Vec::new();
-    for place in steps::places(scenario) {
-        let Some((_, at, what)) = place.act().filter(|(head, ..)| head.verb == Verb::SendsRaw) else { continue };
+    for steps::Place { path, step } in steps::raw(scenario) {
+        let part = |pointer: String| Part::new(Holder::Argument(path.clone()), pointer);
         // In a loop the text is an expression, and the loop's list contains its values.
-        let text = what.get("text").and_then(Value::as_str).filter(|text| expressions::source(text).is_none());
-        texts.extend(text.map(|text| (format!("{at}/text"), text)));
-        for (frame, value) in what.get("frames").and_then(Value::as_array).into_iter().flatten().enumerate() {
-            texts.extend(
-                value.get("data").and_then(Value::as_str).map(|text| (format!("{at}/frames/{frame}/data"), text)),
-            );
-        }
+        let text = step.argument.get("text").and_then(Value::as_str);
+        let text = text.filter(|text| expressions::source(text).is_none());
+        texts.extend(text.map(|text| (part("/text".to_owned()), text)));
+        let frames = step.argument.get("frames").and_then(Value::as_array).into_iter().flatten().enumerate();
+        let data =
+            frames.filter_map(|(at, frame)| Some((part(format!("/frames/{at}/data")), frame.get("data")?.as_str()?)));
+        texts.extend(data);
     }
     texts
 }
@@ -356,17 +387,16 @@ mod tests {
 
     #[test]
     fn a_guessed_cut_keeps_the_openings_of_actors_that_take_part() {
-        let scenario = json!({
+        let scenario = CaseScenario::of(&json!({
             "actors": { "innocent": "c", "a": "c", "b": "c", "both": ["a", "b"] },
             "steps": [
                 { "innocent joins": null }, { "both join": null }, { "a sends": "x" },
                 { "a sends raw": { "text": "" } }, { "a expects": "y", "rules": ["R"] },
                 { "innocent expects": "z", "rules": ["S"] },
             ]
-        });
-        let guess = guesses(scenario.as_object().unwrap(), "R").remove(0);
-        let left = guess.of(scenario.as_object().unwrap()).unwrap();
-        let heads: Vec<_> = left["steps"].as_array().unwrap().iter().filter_map(head).map(|(h, _)| h.verb).collect();
-        assert_eq!(heads, [Verb::Joins, Verb::SendsRaw, Verb::Expects]);
+        }));
+        let left = guesses(&scenario, "R").remove(0).of(&scenario).unwrap();
+        let verbs: Vec<_> = left.steps.iter().map(|step| step.verb).collect();
+        assert_eq!(verbs, [Verb::Joins, Verb::SendsRaw, Verb::Expects]);
     }
 }

@@ -2,53 +2,32 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
 
 /// Returns the scenario without the names that no step needs. A word counts as needed wherever it occurs in a step or a
 /// value, so too much may stay, but never too little.
-pub fn tidied(mut scenario: Map<String, Value>) -> Map<String, Value> {
+pub fn tidied(mut scenario: CaseScenario) -> CaseScenario {
     loop {
         let mut words = BTreeMap::new();
-        for (key, value) in &scenario {
-            match (key.as_str(), value) {
-                ("title", _) => {}
-                ("actors" | "let", Value::Object(members)) => {
-                    members.values().for_each(|value| count(value, &mut words))
-                }
-                (_, value) => count(value, &mut words),
-            }
+        let values = scenario.others.values().chain(scenario.actors.values()).chain(scenario.lets.values());
+        values.for_each(|value| count(value, &mut words));
+        scenario.exclusive.iter().for_each(|resource| count(&Value::from(&**resource), &mut words));
+        scenario.steps.iter().chain(&scenario.finally).for_each(|step| count(&step.to_json(), &mut words));
+        let before = scenario.clone();
+        for members in [&mut scenario.actors, &mut scenario.lets] {
+            // A value may contain a word equal to its own name: `unique('group')`.
+            members.retain(|name, value| words.get(name) > counted(value).get(name));
         }
-        let before = size(&scenario);
-        for key in ["actors", "let"] {
-            if let Some(Value::Object(members)) = scenario.get_mut(key) {
-                // A value may contain a word equal to its own name: `unique('group')`.
-                members.retain(|name, value| words.get(name) > counted(value).get(name));
-                if members.is_empty() {
-                    scenario.shift_remove(key);
-                }
-            }
+        let unused = |step: &CaseStep| step.name().is_some_and(|name| words.get(name) == Some(&1));
+        for step in scenario.steps.iter_mut().filter(|step| unused(step)) {
+            step.options.retain(|option| !matches!(option, StepOption::As(_)));
         }
-        for step in scenario.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(members) = step.as_object_mut() else { continue };
-            let unused = members.get("as").and_then(Value::as_str).is_some_and(|name| words.get(name) == Some(&1));
-            if unused {
-                members.shift_remove("as");
-            }
-        }
-        if size(&scenario) == before {
+        if scenario == before {
             return scenario;
         }
     }
-}
-
-/// Returns the number of the scenario's members and of their items.
-fn size(scenario: &Map<String, Value>) -> usize {
-    let of = |value: &Value| match value {
-        Value::Array(items) => items.iter().map(|item| item.as_object().map_or(1, Map::len)).sum(),
-        Value::Object(members) => members.len(),
-        _ => 1,
-    };
-    scenario.values().map(of).sum::<usize>() + scenario.len()
 }
 
 fn counted(value: &Value) -> BTreeMap<String, usize> {
@@ -107,6 +86,6 @@ mod tests {
                 { "both expect": "y", "after": "used" },
             ]
         });
-        assert_eq!(Value::Object(tidied(scenario.as_object().unwrap().clone())), expected);
+        assert_eq!(tidied(CaseScenario::of(&scenario)), CaseScenario::of(&expected));
     }
 }

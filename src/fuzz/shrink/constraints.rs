@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::json_text::{self, Kind};
-use super::steps::{self, Place};
+use super::steps;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
+use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer;
-use crate::fuzz::corpus::{Corpus, head};
 use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::{self, Class};
 use crate::fuzz::placement::Placement;
@@ -40,7 +41,7 @@ struct Kept {
     /// Each input, with the name that its step binds.
     sent: Vec<(Option<String>, Input)>,
     /// The steps that connect each sender.
-    opened: BTreeMap<String, Vec<Value>>,
+    opened: BTreeMap<String, Vec<CaseStep>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,12 +57,10 @@ enum Input {
 impl<'a> Constraints<'a> {
     /// Returns the constraints of a finding. `check` is the failed check as reports name it; `placement` is the
     /// placement of the case.
-    pub fn of(corpus: &'a Corpus, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
+    pub fn of(corpus: &'a Corpus, placement: Placement, finding: &CaseScenario, check: &str) -> Self {
         let mut openings = BTreeSet::new();
         for role in corpus.roles() {
-            for step in corpus.opening(role) {
-                openings.extend(step.as_object().and_then(|step| step.values().next()?.as_str()).map(str::to_owned));
-            }
+            openings.extend(corpus.opening(role).iter().filter_map(|step| step.argument.as_str()).map(str::to_owned));
         }
         let mut constraints = Self { corpus, placement, role: role(finding), openings, kept: None };
         let oracle = check.split([',', '#']).next().unwrap_or(check);
@@ -72,7 +71,7 @@ impl<'a> Constraints<'a> {
     }
 
     /// Whether the oracle still demands the same of a candidate.
-    pub fn is_kept(&self, candidate: &Map<String, Value>) -> bool {
+    pub fn is_kept(&self, candidate: &CaseScenario) -> bool {
         let Some(kept) = &self.kept else { return true };
         let Some(now) = self.read(candidate) else { return false };
         let mut before = kept.sent.iter();
@@ -81,31 +80,26 @@ impl<'a> Constraints<'a> {
             (name.is_none() || name == of) && sent.is_within(old)
         };
         let sent = now.sent.iter().all(|sent| before.by_ref().any(|old| is(sent, old)));
-        let opened = |(actor, steps): (&String, &Vec<Value>)| {
+        let opened = |(actor, steps): (&String, &Vec<CaseStep>)| {
             kept.opened.get(actor).is_some_and(|before| before.iter().all(|step| steps.contains(step)))
         };
         sent && now.opened.iter().all(opened)
     }
 
-    fn read(&self, scenario: &Map<String, Value>) -> Option<Kept> {
-        let raw = steps::raw(scenario);
-        let name = |place: &Place<'_>| place.step.get("as").and_then(Value::as_str).map(str::to_owned);
-        let raw: Vec<_> = raw.iter().filter_map(|place| Some((name(place), place.act()?))).collect();
-        let all = steps::top(scenario);
-        let connects = |actor: &str| all.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
-        let opened = raw.iter().map(|(_, (head, ..))| (head.actor.to_owned(), connects(head.actor))).collect();
-        let sent: Vec<_> = raw.into_iter().map(|(name, (_, _, what))| (name, self.sent(what))).collect();
+    fn read(&self, scenario: &CaseScenario) -> Option<Kept> {
+        let raw: Vec<&CaseStep> = steps::raw(scenario).iter().map(|place| place.step).collect();
+        let of = |actor: &str| scenario.steps.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
+        let opened = raw.iter().map(|step| (step.actor.clone(), of(&step.actor))).collect();
+        let sent = |step: &CaseStep| (step.name().map(str::to_owned), self.sent(&step.argument));
+        let sent: Vec<_> = raw.into_iter().map(sent).collect();
         (!sent.is_empty()).then_some(Kept { sent, opened })
     }
 
     /// Whether a step belongs to the opening of an actor, perhaps written out step by step.
-    fn opens(&self, step: &Value, actor: &str) -> bool {
-        let Some((head, what)) = head(step).filter(|(head, _)| head.actor == actor) else { return false };
-        match head.verb {
-            _ if steps::opens(step) => true,
-            Verb::Sends | Verb::Expects => what.as_str().is_some_and(|message| self.openings.contains(message)),
-            _ => false,
-        }
+    fn opens(&self, step: &CaseStep, actor: &str) -> bool {
+        let is_of_opening = || step.argument.as_str().is_some_and(|message| self.openings.contains(message));
+        step.actor == actor
+            && (steps::opens(step) || matches!(step.verb, Verb::Sends | Verb::Expects) && is_of_opening())
     }
 
     fn sent(&self, what: &Value) -> Input {
@@ -181,12 +175,9 @@ impl Input {
 }
 
 /// Returns the role of the sender. An undeclared actor has the name of its role.
-fn role(finding: &Map<String, Value>) -> String {
-    let raw = steps::raw(finding);
-    let actor = raw.last().and_then(|mutated| Some(mutated.act()?.0.actor.to_owned())).unwrap_or_default();
-    let name = actor.split('[').next().unwrap_or_default();
-    let declared = finding.get("actors").and_then(|actors| actors.get(name));
-    let role = declared.and_then(|role| role.as_str().or_else(|| role.get("role")?.as_str()));
+fn role(finding: &CaseScenario) -> String {
+    let name = steps::raw(finding).last().map_or("", |mutated| mutated.step.actor_or_group());
+    let role = finding.actors.get(name).and_then(|role| role.as_str().or_else(|| role.get("role")?.as_str()));
     role.unwrap_or(name).to_owned()
 }
 
@@ -202,10 +193,8 @@ fn is_nearly_json(text: &str) -> bool {
 }
 
 /// Returns a step without the name that it binds.
-fn unnamed(step: &Value) -> Value {
+fn unnamed(step: &CaseStep) -> CaseStep {
     let mut step = step.clone();
-    if let Some(members) = step.as_object_mut() {
-        members.shift_remove("as");
-    }
+    step.options.retain(|option| !matches!(option, StepOption::As(_)));
     step
 }

@@ -22,10 +22,11 @@ mod tests;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use self::candidates::Cut;
 pub use self::steps::{beyond_opening, control, is_check};
+use super::case_scenario::CaseScenario;
 
 /// The result of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Default for Limits {
 
 /// A finding while it is being shrunk.
 pub struct Shrink {
-    smallest: Map<String, Value>,
+    smallest: CaseScenario,
     check: String,
     limits: Limits,
     stage: Stage,
@@ -64,7 +65,7 @@ pub struct Shrink {
     /// Index of the next cut.
     at: usize,
     /// The candidate that awaits its result.
-    asked: Option<Map<String, Value>>,
+    asked: Option<CaseScenario>,
     /// The hashes of all candidates so far, so that none is proposed twice.
     seen: HashSet<u64>,
     /// Whether a candidate has succeeded in the current round.
@@ -85,7 +86,7 @@ enum Stage {
 impl Shrink {
     /// Starts to shrink a finding. `check` is the failed check as reports name it, without its number; the steps that
     /// make this check are not changed.
-    pub fn new(finding: Map<String, Value>, check: &str, limits: Limits) -> Self {
+    pub fn new(finding: CaseScenario, check: &str, limits: Limits) -> Self {
         let cuts = candidates::guesses(&finding, check);
         Self {
             smallest: finding,
@@ -105,7 +106,7 @@ impl Shrink {
     /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes the
     /// result to [`record`](Self::record); a candidate without a result counts as unplayable.
     #[expect(clippy::should_implement_trait, reason = "between two candidates, `record` is due")]
-    pub fn next(&mut self) -> Option<Map<String, Value>> {
+    pub fn next(&mut self) -> Option<CaseScenario> {
         self.asked = None;
         while self.stage != Stage::Done {
             let spent = self.attempts >= self.limits.attempts || self.candidates >= self.limits.candidates;
@@ -141,7 +142,7 @@ impl Shrink {
     }
 
     /// Returns the smallest failing scenario so far.
-    pub fn smallest(&self) -> &Map<String, Value> {
+    pub fn smallest(&self) -> &CaseScenario {
         &self.smallest
     }
 
@@ -165,14 +166,14 @@ impl Shrink {
 
     /// Whether the candidate still makes the check, and every actor connects before it acts. Demands only what holds
     /// for the smallest scenario so far.
-    fn is_sound(&self, candidate: &Map<String, Value>) -> bool {
-        let asks = |scenario| steps::top(scenario).iter().any(|step| steps::is_check(step, &self.check));
+    fn is_sound(&self, candidate: &CaseScenario) -> bool {
+        let asks = |scenario: &CaseScenario| scenario.steps.iter().any(|step| steps::is_check(step, &self.check));
         (asks(candidate) || !asks(&self.smallest))
             && (steps::connects_first(candidate) || !steps::connects_first(&self.smallest))
     }
 }
 
-fn cuts_of(stage: Stage, scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
+fn cuts_of(stage: Stage, scenario: &CaseScenario, check: &str) -> Vec<Cut> {
     match stage {
         Stage::Guesses => candidates::guesses(scenario, check),
         Stage::Steps => candidates::whole_steps(scenario),
@@ -182,8 +183,8 @@ fn cuts_of(stage: Stage, scenario: &Map<String, Value>, check: &str) -> Vec<Cut>
     }
 }
 
-fn hash(scenario: &Map<String, Value>) -> u64 {
+fn hash(scenario: &CaseScenario) -> u64 {
     let mut hasher = DefaultHasher::new();
-    Value::Object(scenario.clone()).to_string().hash(&mut hasher);
+    Value::Object(scenario.to_map()).to_string().hash(&mut hasher);
     hasher.finish()
 }

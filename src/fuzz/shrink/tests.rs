@@ -2,24 +2,24 @@
 //! known.
 
 use rstest::rstest;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{Answer, Limits, Shrink, beyond_opening, control};
-use crate::scenario::writer;
+use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
+use crate::scenario::parse::verbs::Verb;
 
 /// Shrinks a finding as far as possible. Returns the smallest scenario, and how many candidates were played.
-fn shrunk(finding: &Value, fails: &dyn Fn(&Map<String, Value>) -> bool) -> (Value, usize) {
-    let finding = finding.as_object().unwrap().clone();
-    assert!(fails(&finding));
-    let mut shrink = Shrink::new(finding, "FUZZ-REJECTS", Limits::default());
+fn shrunk(finding: &CaseScenario, fails: &dyn Fn(&CaseScenario) -> bool) -> (CaseScenario, usize) {
+    assert!(fails(finding));
+    let mut shrink = Shrink::new(finding.clone(), "FUZZ-REJECTS", Limits::default());
     while let Some(candidate) = shrink.next() {
         shrink.record(if fails(&candidate) { Answer::StillFails } else { Answer::Differs });
     }
-    (Value::Object(shrink.smallest().clone()), shrink.attempts())
+    (shrink.smallest().clone(), shrink.attempts())
 }
 
-fn finding(text: &str) -> Value {
-    json!({
+fn finding(text: &str) -> CaseScenario {
+    CaseScenario::of(&json!({
         "title": "A finding",
         "actors": { "innocent": "client", "sender": "client", "crowd": { "role": "client", "count": 9 } },
         "let": { "group": "${unique('group')}" },
@@ -34,24 +34,29 @@ fn finding(text: &str) -> Value {
             { "retry": "5s", "do": [{ "innocent plays": "fence" }], "rules": ["FUZZ-SERVES-OLD"] },
         ],
         "finally": [{ "sender closes": 1000 }],
-    })
+    }))
 }
 
 /// Returns the text that the sender sends, if it sends any.
-fn sent(scenario: &Map<String, Value>) -> Option<&str> {
-    let steps = scenario.get("steps")?.as_array()?;
-    steps.iter().find_map(|step| step.get("sender sends raw")?.get("text")?.as_str())
+fn sent(scenario: &CaseScenario) -> Option<&str> {
+    let raw = scenario.steps.iter().find(|step| step.verb == Verb::SendsRaw)?;
+    raw.argument.get("text")?.as_str()
 }
 
-fn has(scenario: &Map<String, Value>, head: &str) -> bool {
-    scenario["steps"].as_array().unwrap().iter().any(|step| step.get(head).is_some())
+fn has(scenario: &CaseScenario, actor: &str, verb: Verb) -> bool {
+    scenario.steps.iter().any(|step| step.actor == actor && step.verb == verb)
+}
+
+/// Returns the number of rounds of a loop.
+fn rounds(step: &CaseStep) -> Option<u64> {
+    step.option("in")?.as_u64()
 }
 
 #[test]
 fn a_shrunk_finding_keeps_only_what_makes_it_fail() {
     let (smallest, attempts) =
         shrunk(&finding(r#"{"type":"job","priority":-42,"note":"ä\u00e4 ${group}","x":[1,{}]}"#), &|s| {
-            has(s, "sender joins") && sent(s).is_some_and(|text| text.contains(r#""priority":-"#))
+            has(s, "sender", Verb::Joins) && sent(s).is_some_and(|text| text.contains(r#""priority":-"#))
         });
     let expected = r#"title: 'A finding'
 actors: { sender: client }
@@ -63,7 +68,7 @@ steps:
     after: mutated_input
     rules: [FUZZ-REJECTS]
 "#;
-    assert_eq!(writer::scenario(smallest.as_object().unwrap()), expected);
+    assert_eq!(smallest.text(), expected);
     assert!(attempts < 20, "{attempts} attempts");
 }
 
@@ -80,7 +85,7 @@ steps:
 #[case::often("${repeat('x', 1048576)}", |text: &str| text.strip_prefix("${repeat('x', ").and_then(|t| t.strip_suffix(")}")).and_then(|t| t.parse::<u64>().ok()).is_some_and(|n| n > 1000), "")]
 fn shrinking_makes_payloads_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[case] expected: &str) {
     let (smallest, attempts) = shrunk(&finding(text), &|s| sent(s).is_some_and(fails));
-    let left = sent(smallest.as_object().unwrap()).unwrap();
+    let left = sent(&smallest).unwrap();
     assert!(attempts < 120, "{attempts} attempts");
     match expected {
         "" => assert!(left.len() <= 24, "{left}"),
@@ -93,27 +98,27 @@ fn deep_nesting_is_reduced_to_the_least_depth_that_fails() {
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     let (smallest, attempts) =
         shrunk(&finding(&deep), &|s| sent(s).is_some_and(|text| text.matches('[').count() >= 129));
-    assert_eq!(sent(smallest.as_object().unwrap()).unwrap().matches('[').count(), 129);
+    assert_eq!(sent(&smallest).unwrap().matches('[').count(), 129);
     assert!(attempts < 150, "{attempts} attempts");
 }
 
 #[test]
 fn numbers_of_actors_and_rounds_are_reduced_to_the_least_that_fail() {
     let (smallest, _) = shrunk(&finding("{}"), &|s| {
-        let rounds = || s["steps"].as_array()?.iter().find_map(|step| step.get("in")?.as_u64());
-        let crowd = || s.get("actors")?.get("crowd")?.get("count")?.as_u64();
-        rounds().is_some_and(|n| n >= 3) && crowd().is_some_and(|n| n >= 2) && has(s, "crowd play")
+        let crowd = || s.actors.get("crowd")?.get("count")?.as_u64();
+        let rounds = s.steps.iter().find_map(rounds);
+        rounds.is_some_and(|n| n >= 3) && crowd().is_some_and(|n| n >= 2) && has(s, "crowd", Verb::Plays)
     });
-    assert_eq!(smallest["actors"], json!({ "sender": "client", "crowd": { "role": "client", "count": 2 } }));
-    let each = smallest["steps"].as_array().unwrap().iter().find(|step| step.get("each").is_some()).unwrap();
-    assert_eq!(each["in"], 3);
-    assert_eq!(each["do"].as_array().unwrap().len(), 1);
+    assert_eq!(json!(smallest.actors), json!({ "sender": "client", "crowd": { "role": "client", "count": 2 } }));
+    let each = smallest.steps.iter().find(|step| step.verb == Verb::Each).unwrap();
+    assert_eq!(rounds(each), Some(3));
+    assert_eq!(each.inner().len(), 1);
 }
 
 /// A loop over mutated input shrinks to fewer rounds and shorter input, while the steps of the oracle stay complete.
 #[test]
 fn rounds_of_mutated_input_become_fewer() {
-    let finding = json!({
+    let finding = CaseScenario::of(&json!({
         "title": "Slower",
         "actors": { "innocent": "client", "sender": "client" },
         "steps": [
@@ -122,19 +127,18 @@ fn rounds_of_mutated_input_become_fewer() {
             { "each": "round", "in": 20, "do": [{ "sender sends raw": { "text": "{\"type\":\"x\",\"a\":1}" } }] },
             { "retry": "5s", "do": [{ "innocent plays": "fence" }, { "check": "${quick}", "rules": ["FUZZ-STEADY as should", "R-1"] }] },
         ],
-    });
-    let mut shrink = Shrink::new(finding.as_object().unwrap().clone(), "FUZZ-STEADY,R-1", Limits::default());
+    }));
+    let mut shrink = Shrink::new(finding, "FUZZ-STEADY,R-1", Limits::default());
     while let Some(candidate) = shrink.next() {
-        let steps = candidate["steps"].as_array().unwrap();
-        let asked = steps.iter().find_map(|step| step.get("retry").and(step["do"].as_array())).unwrap();
-        assert_eq!(asked.len(), 2, "what the oracle asks is cut");
-        let rounds = steps.iter().find_map(|step| step.get("in")?.as_u64()).unwrap_or(1);
+        let asked = candidate.steps.iter().find(|step| step.verb == Verb::Retry).unwrap();
+        assert_eq!(asked.inner().len(), 2, "what the oracle asks is cut");
+        let rounds = candidate.steps.iter().find_map(rounds).unwrap_or(1);
         shrink.record(if rounds >= 6 { Answer::StillFails } else { Answer::Differs });
     }
     let smallest = shrink.smallest();
-    let each = smallest["steps"].as_array().unwrap().iter().find(|step| step.get("in").is_some()).unwrap();
-    assert_eq!(each["in"], 6);
-    assert_eq!(each["do"][0]["sender sends raw"]["text"], "{}");
+    let each = smallest.steps.iter().find(|step| step.verb == Verb::Each).unwrap();
+    assert_eq!(rounds(each), Some(6));
+    assert_eq!(each.inner()[0].argument["text"], "{}");
     assert_eq!(beyond_opening(smallest), 2);
     let control = control(smallest, "FUZZ-STEADY,R-1").unwrap();
     assert_eq!(beyond_opening(&control), 1);
@@ -142,7 +146,7 @@ fn rounds_of_mutated_input_become_fewer() {
 
 #[test]
 fn unplayable_candidates_do_not_count_as_attempts_and_limits_are_kept() {
-    let finding = finding("{}").as_object().unwrap().clone();
+    let finding = finding("{}");
     let tried = |limits, answer| {
         let mut shrink = Shrink::new(finding.clone(), "FUZZ-REJECTS", limits);
         let mut candidates = 0;
@@ -164,14 +168,10 @@ fn unplayable_candidates_do_not_count_as_attempts_and_limits_are_kept() {
 #[test]
 fn the_same_results_lead_shrinking_to_the_same_candidates() {
     let ask = || {
-        let mut shrink = Shrink::new(
-            finding(r#"{"a":1,"b":"text"}"#).as_object().unwrap().clone(),
-            "FUZZ-REJECTS",
-            Limits::default(),
-        );
+        let mut shrink = Shrink::new(finding(r#"{"a":1,"b":"text"}"#), "FUZZ-REJECTS", Limits::default());
         let mut asked = Vec::new();
         while let Some(candidate) = shrink.next() {
-            let text = writer::scenario(&candidate);
+            let text = candidate.text();
             shrink.record(if text.len().is_multiple_of(3) { Answer::StillFails } else { Answer::Differs });
             asked.push(text);
         }

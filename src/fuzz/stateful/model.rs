@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::fuzz::case_scenario::CaseStep;
+use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::{self, Overrides};
-use crate::fuzz::corpus::{Corpus, head};
 use crate::fuzz::expressions;
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::protocol::MessageType;
@@ -173,11 +174,10 @@ fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
 /// default.
 fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
     let mut found: BTreeMap<String, Vec<Overrides>> = BTreeMap::new();
-    let mut take = |step: &Value| {
-        let Some((head, what)) = head(step) else { return };
-        let Some(message) = what.as_str().filter(|_| head.verb == Verb::Sends) else { return };
+    let mut take = |step: &CaseStep| {
+        let Some(message) = step.message(Verb::Sends) else { return };
         let (with, without) = prefix::overrides(step, "");
-        let plain = step.get("breaks").is_none() && closed(corpus, &with);
+        let plain = step.option("breaks").is_none() && closed(corpus, &with);
         if plain && (!with.is_null() || !without.is_empty()) {
             let variants = found.entry(message.to_owned()).or_default();
             if !variants.contains(&(with.clone(), without.clone())) {
@@ -185,22 +185,15 @@ fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
             }
         }
     };
-    let scenes = corpus.shared.get("scenes").and_then(Value::as_object).into_iter().flatten();
-    for (_, scene) in scenes {
-        each(scene.get("steps").and_then(Value::as_array).map_or(&[], Vec::as_slice), &mut take);
-    }
-    for script in &corpus.scenarios {
-        each(&script.steps, &mut take);
-    }
+    let scenes = corpus.scenes.iter().map(|(_, steps)| steps);
+    scenes.chain(corpus.scenarios.iter().map(|script| &script.steps)).for_each(|steps| each(steps, &mut take));
     found
 }
 
-fn each(steps: &[Value], take: &mut dyn FnMut(&Value)) {
+fn each(steps: &[CaseStep], take: &mut dyn FnMut(&CaseStep)) {
     for step in steps {
         take(step);
-        if let Some(inner) = step.get("do").and_then(Value::as_array) {
-            each(inner, take);
-        }
+        each(step.inner(), take);
     }
 }
 

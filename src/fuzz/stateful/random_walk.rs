@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 use super::model::{Leaf, Model};
 use crate::fuzz::actors::OBSERVER;
 use crate::fuzz::case::{self, Case, Cell, MutationKind, message};
+use crate::fuzz::case_scenario::CaseStep;
+use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::{self, Prefix};
-use crate::fuzz::corpus::{Corpus, head};
 use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::Class;
 use crate::generate::rng::Dice;
@@ -60,8 +61,9 @@ pub fn make(corpus: &Corpus, model: &Model, cell: Cell, number: u64, dice: &mut 
         role: sender.role.to_owned(),
         observer_role: corpus.observer_role()?.to_owned(),
         actors: joined.map(|actor| (actor.name.to_owned(), json!(actor.role))).collect(),
-        keys: Map::new(),
-        lets: (!walk.lets.is_empty()).then_some(Value::Object(walk.lets)),
+        needs: None,
+        exclusive: None,
+        lets: walk.lets,
         steps: before,
         rest: Vec::new(),
         message: base,
@@ -104,7 +106,7 @@ struct Walk<'a> {
     actors: Vec<Actor<'a>>,
     known: Vec<Known>,
     lets: Map<String, Value>,
-    steps: Vec<Value>,
+    steps: Vec<CaseStep>,
     /// Number of messages sent.
     sent: usize,
 }
@@ -124,7 +126,7 @@ impl<'a> Walk<'a> {
         for name in &NAMES[1..2 + dice.below(NAMES.len() - 1)] {
             actors.push(Actor { name, role: dice.pick(&roles)?, state: State::Away });
         }
-        let steps = vec![json!({ format!("{OBSERVER} joins"): null })];
+        let steps = vec![CaseStep::new(OBSERVER, Verb::Joins, ())];
         Some(Self { corpus, model, actors, known: Vec::new(), lets: Map::new(), steps, sent: 0 })
     }
 
@@ -136,8 +138,8 @@ impl<'a> Walk<'a> {
         let Some(index) = dice.pick(&may).copied() else { return };
         if index > 0 && self.actors[index].state == State::Here && dice.once_in(12) {
             self.actors[index].state = State::Gone;
-            let code = if dice.once_in(4) { json!(1001) } else { json!(1000) };
-            return self.steps.push(json!({ format!("{} closes", self.actors[index].name): code }));
+            let code = if dice.once_in(4) { 1001 } else { 1000 };
+            return self.steps.push(CaseStep::new(self.actors[index].name, Verb::Closes, code));
         }
         let Some(message) = dice.pick(self.sends(index)).copied() else { return };
         let supplied = dice.once_in(2) && but.is_none() && self.supply(&self.corpus.pack.messages[message], dice);
@@ -179,12 +181,12 @@ impl<'a> Walk<'a> {
             return;
         }
         *state = State::Here;
-        self.steps.push(json!({ format!("{name} joins"): null }));
+        self.steps.push(CaseStep::new(name, Verb::Joins, ()));
         // Its opening makes names known: those that it sends, and those in the replies.
         for step in self.corpus.opening(role) {
-            let Some((head, what)) = head(step) else { continue };
-            let Some(message) = what.as_str().and_then(|what| self.corpus.pack.message(what)) else { continue };
-            match (head.verb, step.get("as").and_then(Value::as_str)) {
+            let message = step.argument.as_str().and_then(|name| self.corpus.pack.message(name));
+            let Some(message) = message else { continue };
+            match (step.verb, step.name()) {
                 (Verb::Sends, _) => {
                     let mut base = self.corpus.example(message, role, name);
                     let (with, without) = prefix::overrides(step, name);
@@ -275,9 +277,9 @@ impl<'a> Walk<'a> {
         self.sent += 1;
         let (name, number) = (self.actors[actor].name, self.sent);
         let ping = json!({ "frames": [{ "opcode": "ping", "data": number.to_string() }] });
-        self.steps.push(json!({ format!("{name} sends raw"): sent.raw, "as": format!("sent_{number}") }));
-        self.steps.push(json!({ format!("{name} sends raw"): ping }));
-        self.steps.extend(self.waits(name, number, message));
+        self.steps.push(CaseStep::new(name, Verb::SendsRaw, sent.raw).named(format!("sent_{number}")));
+        self.steps.push(CaseStep::new(name, Verb::SendsRaw, ping));
+        self.steps.push(self.waits(name, number, message));
         self.known.extend(sent_names(self.model.leaves(message), &base));
         for reply in &message.replies {
             let leaves = corpus.pack.message(reply).map(|reply| self.model.leaves(reply)).unwrap_or_default();
@@ -285,8 +287,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the steps that wait for the replies, if there may be any, until a pong shows that none will come.
-    fn waits(&self, name: &str, number: usize, message: &MessageType) -> Vec<Value> {
+    /// Returns the step that waits for the replies, if there may be any, until a pong shows that none will come.
+    fn waits(&self, name: &str, number: usize, message: &MessageType) -> CaseStep {
         let pong = |fail: Option<&str>| {
             let mut pong = json!({ "frame": "pong", "where": { "data": number.to_string() } });
             if let Some(fail) = fail {
@@ -295,22 +297,19 @@ impl<'a> Walk<'a> {
             pong
         };
         let ends = [json!({ "close": ["any", "drop"] }), json!({ "nothing": null })];
-        let expects = format!("{name} expects one of");
+        let expects = |all: Vec<Value>| CaseStep::new(name, Verb::ExpectsOneOf, all).after(format!("sent_{number}"));
         if message.replies.is_empty() {
             let all: Vec<Value> = std::iter::once(pong(None)).chain(ends).collect();
-            return vec![json!({ expects: all, "after": format!("sent_{number}"), "within": SILENCE })];
+            return expects(all).with("within", SILENCE);
         }
         let replies = message.replies.iter().map(|reply| json!({ "message": reply, "as": reply_name(reply, number) }));
         let errors = self.model.errors.iter().filter(|error| !message.replies.contains(error));
         let errors = errors.map(|error| json!({ "message": error }));
         let all: Vec<Value> =
             replies.chain(errors).chain([pong(Some("the answer has not come before the pong"))]).chain(ends).collect();
-        let (pause, after) = (format!("pause_{number}"), format!("sent_{number}"));
-        vec![json!({
-            "either": pause,
-            "in": [SILENCE, BEHIND_PONG],
-            "do": [{ expects: all, "after": after, "within": format!("${{{pause}}}") }],
-        })]
+        let pause = format!("pause_{number}");
+        let expects = expects(all).with("within", format!("${{{pause}}}"));
+        CaseStep::new("", Verb::Either, pause).with("in", json!([SILENCE, BEHIND_PONG])).doing([expects])
     }
 }
 

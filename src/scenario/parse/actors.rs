@@ -105,7 +105,7 @@ impl Reader<'_> {
 
     /// Returns the actors of a step; `None` after an error.
     pub(super) fn who(&mut self, head: &Head<'_>, key: &Key) -> Option<Who> {
-        if head.word {
+        if head.verb.is_word() {
             return Some(Who::NoActor);
         }
         if head.actor.is_empty() {
@@ -189,7 +189,7 @@ impl ActorsOfSteps {
             for (key, value) in entries(Some(step)) {
                 match verbs::head(&key.name) {
                     _ if key.name == "do" => self.add(Some(value)),
-                    Some(head) if head.word => {}
+                    Some(head) if head.verb.is_word() => {}
                     Some(head) if head.actor.is_empty() => self.without_actor = self.without_actor.or(Some(key.span)),
                     Some(head) if !self.named.iter().any(|name| name == head.actor) => {
                         self.named.push(head.actor.to_owned());

@@ -92,7 +92,7 @@ impl Reader<'_> {
             );
         }
         let others = all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node));
-        let options = Options { verb: head.verb, entries: others.collect(), acts: !head.word };
+        let options = Options { verb: head.verb, entries: others.collect(), acts: !head.verb.is_word() };
         self.check_options(&head, key, &options);
         let who = self.who(&head, key)?;
         let if_ = options.get("if").and_then(|node| self.bound_name(node, "if"));

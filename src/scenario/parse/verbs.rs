@@ -1,5 +1,7 @@
 //! Parses the head of a step: `[exactly|at least|at most N of] ACTOR VERB`, or a word such as `check`.
 
+use std::fmt;
+
 use crate::scenario::model::Quantity;
 
 /// What a step does.
@@ -123,7 +125,12 @@ impl Verb {
         matches!(self, Self::ExpectsNothing | Self::Check | Self::Order)
     }
 
-    /// Whether the step can count the members of a group that receive something.
+    /// Whether the head of the step has no actor at all, such as `check`.
+    pub fn is_word(self) -> bool {
+        WORDS.iter().any(|(_, verb)| *verb == self)
+    }
+
+    /// Whether the members of a group that receive something are counted.
     pub fn can_be_counted(self) -> bool {
         matches!(self, Self::Expects | Self::ExpectsFrame)
     }
@@ -134,32 +141,44 @@ pub struct Head<'a> {
     pub verb: Verb,
     /// The actor's name; empty if it is left out, and for heads without an actor.
     pub actor: &'a str,
-    /// Whether the head has no actor at all, such as `check`.
-    pub word: bool,
+    /// Whether the verb has the form for a group.
+    pub plural: bool,
     pub quantity: Option<(Quantity, usize)>,
 }
 
 /// Parses a key as the head of a step; `None` if it is not one.
 pub fn head(key: &str) -> Option<Head<'_>> {
     if let Some((_, verb)) = WORDS.iter().find(|(word, _)| *word == key) {
-        return Some(Head { verb: *verb, actor: "", word: true, quantity: None });
+        return Some(Head { verb: *verb, actor: "", plural: false, quantity: None });
     }
     // The longest verb wins: `expects close` is not the verb `close` of an actor called `expects`.
-    let forms = VERBS.iter().flat_map(|(singular, plural, verb)| [(*singular, *verb), (*plural, *verb)]);
-    let (form, verb) = forms
-        .filter(|(form, _)| key.strip_suffix(form).is_some_and(|rest| rest.is_empty() || rest.ends_with(' ')))
-        .max_by_key(|(form, _)| form.len())?;
+    let forms = VERBS.iter().flat_map(|(one, many, verb)| [(*one, false, *verb), (*many, true, *verb)]);
+    let (form, plural, verb) = forms
+        .filter(|(form, ..)| key.strip_suffix(form).is_some_and(|rest| rest.is_empty() || rest.ends_with(' ')))
+        .max_by_key(|(form, ..)| form.len())?;
     let subject = key[..key.len() - form.len()].trim_end();
     for (words, quantity) in QUANTITIES {
         if let Some((number, actor)) = subject.strip_prefix(words).and_then(|rest| rest.split_once(" of ")) {
             let number = number.trim().parse().ok()?;
-            return Some(Head { verb, actor: actor.trim(), word: false, quantity: Some((quantity, number)) });
+            return Some(Head { verb, actor: actor.trim(), plural, quantity: Some((quantity, number)) });
         }
     }
     if subject.contains(' ') || is_verb_word(subject) {
         return None;
     }
-    Some(Head { verb, actor: subject, word: false, quantity: None })
+    Some(Head { verb, actor: subject, plural, quantity: None })
+}
+
+impl fmt::Display for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = QUANTITIES.iter().find_map(|(words, of)| {
+            self.quantity.filter(|(quantity, _)| quantity == of).map(|(_, number)| format!("{words}{number} of "))
+        });
+        let space = if self.actor.is_empty() { "" } else { " " };
+        let forms = VERBS.iter().map(|(one, many, verb)| (if self.plural { *many } else { *one }, *verb));
+        let form = forms.chain(WORDS).find(|(_, verb)| *verb == self.verb).map_or("", |(form, _)| form);
+        write!(f, "{}{}{space}{form}", words.unwrap_or_default(), self.actor)
+    }
 }
 
 /// Whether a key that is not a head begins with a quantity, and so was meant to be one.
@@ -202,6 +221,7 @@ mod tests {
     #[case("exactly three of crowd expect", None)]
     #[case("resends", None)]
     fn the_head_of_a_step_is_split_into_actor_and_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
+        assert!(head(key).is_none_or(|head| head.to_string() == key));
         assert_eq!(head(key).map(|head| (head.verb, head.actor)), expected);
     }
 }
