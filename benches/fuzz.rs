@@ -20,19 +20,19 @@ mod disk;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hubproof::check::Options;
+use hubproof::check::PlayOptions;
 use hubproof::config;
-use hubproof::event::{Event, Verdict};
-use hubproof::fuzz::actors::{BATCH, ROUND};
-use hubproof::fuzz::campaign::{self, Campaign, Stage};
-use hubproof::fuzz::case::{Case, Cell, MutationKind};
+use hubproof::event::{ScenarioEvent, Verdict};
+use hubproof::fuzz::actors::{BATCH_VARIABLE, ROUND_VARIABLE};
+use hubproof::fuzz::campaign::{self, Campaign, PlayEnvironment};
+use hubproof::fuzz::case::{FuzzCase, FuzzCell, MutationKind};
 use hubproof::fuzz::placement::Placement;
-use hubproof::hub::prepare::Subject;
-use hubproof::interpreter::KEPT;
+use hubproof::hub::prepare::TestSubject;
+use hubproof::interpreter::KEPT_CHARS;
 use hubproof::reference::hubs::EmbeddedHubs;
-use hubproof::reference::setup::Setups;
-use hubproof::scenario::Scenarios;
-use hubproof::scenario::parse::verbs::Verb;
+use hubproof::reference::setup::ReferenceSetups;
+use hubproof::scenario::ScenarioSet;
+use hubproof::scenario::parse::verbs::StepVerb;
 use hubproof::syntax::source::Sources;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -78,7 +78,7 @@ fn main() {
                 _ => "alone",
             };
             // Connection churn sends hardly any messages.
-            let sends = |cell: Cell| !matches!(cell.mutation, MutationKind::Churn(_));
+            let sends = |cell: FuzzCell| !matches!(cell.mutation, MutationKind::Churn(_));
             run(protocol, jobs, conversations, &|cell| sends(cell) && is_of(cell.placement) == kind);
         }
     }
@@ -89,29 +89,29 @@ const KINDS: [&str; 3] = ["fresh", "kept", "alone"];
 /// not demand.
 const FRESH: usize = 16;
 
-fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
+fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(FuzzCell) -> bool) {
     let mut sources = Sources::default();
-    let folder = disk::folder(protocol, &mut sources);
+    let folder = disk::protocol_folder(protocol, &mut sources);
     let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1, Default::default()).ok().unwrap());
     let before = cpu("");
     let numbers = || campaign.scheduler.numbers(wanted).take(conversations);
     let made = numbers().filter_map(|number| campaign.scheduler.case(&campaign.corpus, number));
     let cases: usize = made.map(|case| case_count(&case)).sum();
-    let making = cpu("").since(before).all();
+    let making = cpu("").since(before).total();
 
-    let setups = Setups::read(&folder, &sources).ok().unwrap();
-    let scenarios = Scenarios::load(&folder, &sources, campaign.pack());
+    let setups = ReferenceSetups::from_folder(&folder, &sources).ok().unwrap();
+    let scenarios = ScenarioSet::load(&folder, &sources, campaign.pack());
     let (ours, theirs) = (runtime("fuzz"), runtime("hub"));
     let name = protocol.to_owned();
     let started = theirs.spawn(async move { (EmbeddedHubs::start(&name, &setups, None).await.unwrap(), setups) });
     let (hubs, setups) = ours.block_on(started).unwrap();
-    let file = sources.add("reference server", setups.target_file(protocol, hubs.addresses()));
+    let file = sources.add("reference server", setups.render_target_file(protocol, hubs.addresses()));
     let read = |path: &str| std::fs::read_to_string(path);
     let target = config::parse(&mut sources, file, &[], &|name| std::env::var(name).ok(), &read).ok().unwrap();
     let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
     let hubs = Arc::new(hubs);
     let embedded = Some(Arc::clone(&hubs));
-    let subject = Subject {
+    let subject = TestSubject {
         pack,
         shared,
         programs: Vec::new(),
@@ -120,21 +120,22 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
         processes: Vec::new(),
         deviations: Arc::default(),
     };
-    let hub = hubproof::hub::prepare::prepare(&subject).unwrap();
+    let hub = hubproof::hub::prepare::prepare_hub(&subject).unwrap();
 
     let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));
     ours.block_on(async {
         let (events, inbox) = mpsc::channel(256);
         let (_stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::new(options(jobs)), against: None, pulses: None, events, interrupt };
-        let running = tokio::spawn(campaign::run(Arc::clone(&campaign), stage, numbers(), || false));
-        tokio::spawn(end(inbox)).await.unwrap();
+        let stage =
+            PlayEnvironment { hub, options: Arc::new(options(jobs)), against: None, pulses: None, events, interrupt };
+        let running = tokio::spawn(campaign::run_cases(Arc::clone(&campaign), stage, numbers(), || false));
+        tokio::spawn(drain_events(inbox)).await.unwrap();
         running.await.unwrap();
     });
     let took = began.elapsed();
     let (client, server) = (cpu("fuzz").since(at[0]), cpu("hub").since(at[1]));
     ours.block_on(hubs.shutdown());
-    let all = client.all() + server.all();
+    let all = client.total() + server.total();
     // CPU times have a resolution of 10 ms, which is too coarse for a few cases.
     if all < 1.0 {
         println!("{protocol:<10} {jobs:>5} {cases:>6} {:>8.0}", cases as f64 / took.as_secs_f64());
@@ -147,8 +148,8 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
         all * 1000.0 / cases as f64,
         CORES as f64 * cases as f64 / all,
         share(making),
-        share(client.all() - making),
-        share(server.all()),
+        share(client.total() - making),
+        share(server.total()),
         share(client.kernel + server.kernel),
     );
 }
@@ -158,15 +159,15 @@ fn runtime(name: &str) -> Runtime {
     builder.worker_threads(CORES).thread_name(name).enable_all().build().unwrap()
 }
 
-fn options(jobs: usize) -> Options {
-    Options {
+fn options(jobs: usize) -> PlayOptions {
+    PlayOptions {
         jobs,
         stretch: 1.0,
         repeat: 1,
         limit: Duration::from_secs(120),
         stated_only: false,
         trace: false,
-        kept: KEPT,
+        kept: KEPT_CHARS,
         persistent: false,
         destructive: false,
         stamp: "bench".to_owned(),
@@ -176,16 +177,20 @@ fn options(jobs: usize) -> Options {
 }
 
 /// Returns the number of cases in a conversation.
-fn case_count(case: &Case) -> usize {
-    let each = case.scenario.steps.iter().filter(|step| [ROUND, BATCH].map(Some).contains(&step.message(Verb::Each)));
+fn case_count(case: &FuzzCase) -> usize {
+    let each = case
+        .scenario
+        .steps
+        .iter()
+        .filter(|step| [ROUND_VARIABLE, BATCH_VARIABLE].map(Some).contains(&step.message(StepVerb::Each)));
     let rounds = each.filter_map(|step| step.option("in")?.as_array()).flatten();
     rounds.map(|round| round.as_array().map_or(1, Vec::len)).sum::<usize>().max(1)
 }
 
 /// Receives all events; no case may fail.
-async fn end(mut inbox: mpsc::Receiver<Event>) {
+async fn drain_events(mut inbox: mpsc::Receiver<ScenarioEvent>) {
     while let Some(event) = inbox.recv().await {
-        if let Event::Finished(report) = event {
+        if let ScenarioEvent::Finished(report) = event {
             assert_ne!(report.verdict, Verdict::Fail, "{}", report.title);
         }
     }
@@ -193,13 +198,13 @@ async fn end(mut inbox: mpsc::Receiver<Event>) {
 
 /// CPU time in seconds.
 #[derive(Clone, Copy, Default)]
-struct Cpu {
+struct CpuTime {
     user: f64,
     kernel: f64,
 }
 
-impl Cpu {
-    fn all(self) -> f64 {
+impl CpuTime {
+    fn total(self) -> f64 {
         self.user + self.kernel
     }
 
@@ -209,23 +214,24 @@ impl Cpu {
 }
 
 /// Returns the CPU time of the living threads of this name, or of the process without a name; zero if unknown.
-fn cpu(name: &str) -> Cpu {
+fn cpu(name: &str) -> CpuTime {
     if name.is_empty() {
-        return stat("/proc/self/stat").map_or_else(Cpu::default, |(_, cpu)| cpu);
+        return read_stat("/proc/self/stat").map_or_else(CpuTime::default, |(_, cpu)| cpu);
     }
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let found = threads.filter_map(|thread| stat(&format!("{}/stat", thread.path().display())));
-    found
-        .filter(|(thread, _)| thread == name)
-        .fold(Cpu::default(), |sum, (_, cpu)| Cpu { user: sum.user + cpu.user, kernel: sum.kernel + cpu.kernel })
+    let found = threads.filter_map(|thread| read_stat(&format!("{}/stat", thread.path().display())));
+    found.filter(|(thread, _)| thread == name).fold(CpuTime::default(), |sum, (_, cpu)| CpuTime {
+        user: sum.user + cpu.user,
+        kernel: sum.kernel + cpu.kernel,
+    })
 }
 
 /// Reads name and CPU time of a process or a thread. The unit is 10 ms on every Linux.
-fn stat(path: &str) -> Option<(String, Cpu)> {
+fn read_stat(path: &str) -> Option<(String, CpuTime)> {
     let stat = std::fs::read_to_string(path).ok()?;
     let (head, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    let cpu = Cpu { user: ticks(11) / 100.0, kernel: ticks(12) / 100.0 };
+    let cpu = CpuTime { user: ticks(11) / 100.0, kernel: ticks(12) / 100.0 };
     Some((head.split_once('(')?.1.to_owned(), cpu))
 }

@@ -3,22 +3,22 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hubproof::load::ledger::{Config, Entry, Ledger, Mark};
-use hubproof::load::metrics::{MetricRegistry, Names, Phases, Recorder};
+use hubproof::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark};
+use hubproof::load::metrics::{MetricRecorder, MetricRegistry, MetricSubjects, RunPhases};
 use hubproof::load::{Nanos, SECOND};
 
 const US: Nanos = 1_000;
 
-fn recorder() -> Recorder {
+fn recorder() -> MetricRecorder {
     let messages = (0..8).map(|n| format!("message_{n}")).collect();
-    Recorder::new(
-        MetricRegistry::new(Names { messages, journeys: vec!["jobs".to_owned()] }),
-        Phases::new(SECOND, 0, None),
+    MetricRecorder::new(
+        MetricRegistry::new(MetricSubjects { messages, journeys: vec!["jobs".to_owned()] }),
+        RunPhases::new(SECOND, 0, None),
     )
 }
 
 /// Times between 100 µs and 10 ms, distributed like typical answers.
-fn took(n: u64) -> Nanos {
+fn nth_duration(n: u64) -> Nanos {
     100 * US + n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (9_900 * US)
 }
 
@@ -35,7 +35,7 @@ fn records(c: &mut Criterion) {
     group.bench_function("answered", |b| {
         b.iter(|| {
             n += 1;
-            recorder.answered(black_box((n % 8) as usize), 0, 10, took(n));
+            recorder.answered(black_box((n % 8) as usize), 0, 10, nth_duration(n));
         });
     });
     group.finish();
@@ -48,10 +48,10 @@ fn intervals(c: &mut Criterion) {
         b.iter(|| {
             let start = second * SECOND;
             for n in 0..10_000u64 {
-                recorder.answered((n % 8) as usize, start, start, start + took(n));
+                recorder.answered((n % 8) as usize, start, start, start + nth_duration(n));
             }
             second += 1;
-            black_box(recorder.intervals(second * SECOND))
+            black_box(recorder.take_intervals(second * SECOND))
         });
     });
 }
@@ -60,7 +60,7 @@ fn intervals(c: &mut Criterion) {
 fn entries(c: &mut Criterion) {
     let mut group = c.benchmark_group("ledger");
     group.throughput(Throughput::Elements(4_000));
-    let mut ledger = Ledger::new(Config::default());
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
     let mut n = 0u64;
     group.bench_function("a thousand jobs", |b| {
         b.iter(|| {
@@ -68,16 +68,16 @@ fn entries(c: &mut Criterion) {
             for _ in 0..1_000 {
                 n += 1;
                 let item = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                let entry = |n, party, what| Entry { at: n * 100 * US, item: item(n), party, what };
-                batch.extend([entry(n, 900, Mark::Attempted), entry(n, 900, Mark::Acknowledged)]);
+                let entry = |n, party, what| LedgerEntry { at: n * 100 * US, item: item(n), party, what };
+                batch.extend([entry(n, 900, LedgerMark::Attempted), entry(n, 900, LedgerMark::Acknowledged)]);
                 // The jobs of ten seconds ago.
                 if let Some(before) = n.checked_sub(100_000).filter(|before| *before > 0) {
-                    let late = |party, what| Entry { at: n * 100 * US, item: item(before), party, what };
-                    batch.extend([late(1, Mark::Assigned), late(1, Mark::Completed)]);
+                    let late = |party, what| LedgerEntry { at: n * 100 * US, item: item(before), party, what };
+                    batch.extend([late(1, LedgerMark::Assigned), late(1, LedgerMark::Completed)]);
                 }
             }
-            ledger.add(black_box(&batch));
-            ledger.reach(n * 100 * US);
+            ledger.queue_entries(black_box(&batch));
+            ledger.process_until(n * 100 * US);
         });
     });
     group.finish();

@@ -9,7 +9,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hubproof_reference::machine::{Conn, Handshake, Input, Output};
+use hubproof_reference::machine::{ConnectionId, Handshake, MachineInput, MachineOutput};
 use hubproof_reference::{Machine, Settings};
 use serde_json::{Value, json};
 
@@ -22,8 +22,8 @@ fn main() {
     }
     let jobs = ["--plan", "jobs", "--workers", "500", "--clients", "100", "--rate", "400"];
     let lines = [
-        served("emprops", "job.completed", "jobs", &jobs),
-        served("concierge", "message.completed", "messages", &["--plan", "direct", "--rate", "2000"]),
+        measure_server("emprops", "job.completed", "jobs", &jobs),
+        measure_server("concierge", "message.completed", "messages", &["--plan", "direct", "--rate", "2000"]),
         format!("reference machine emprops jobs={:.0} per CPU second", emprops(20_000)),
         format!("reference machine concierge messages={:.0} per CPU second", concierge(100_000)),
     ];
@@ -31,9 +31,9 @@ fn main() {
 }
 
 /// A hub in its own process, killed on drop.
-struct Hub(Child);
+struct HubProcess(Child);
 
-impl Drop for Hub {
+impl Drop for HubProcess {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
@@ -41,8 +41,8 @@ impl Drop for Hub {
 }
 
 /// Loads the server at a steady rate, and divides the work by the CPU time, including connecting and idling.
-fn served(protocol: &str, count: &str, what: &str, words: &[&str]) -> String {
-    let mut hub = Hub(Command::new(HUBPROOF).args(["serve", protocol]).stdout(Stdio::piped()).spawn().unwrap());
+fn measure_server(protocol: &str, count: &str, what: &str, words: &[&str]) -> String {
+    let mut hub = HubProcess(Command::new(HUBPROOF).args(["serve", protocol]).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(hub.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.split_whitespace().nth(1).unwrap().to_owned();
@@ -74,24 +74,24 @@ fn cpu_of(process: u32) -> f64 {
 struct TestHub {
     machine: Box<dyn Machine>,
     now: Duration,
-    out: Vec<Output>,
+    out: Vec<MachineOutput>,
 }
 
 impl TestHub {
     fn new(protocol: &str) -> Self {
-        let machine = hubproof_reference::machine(protocol, &Settings::default(), None).unwrap();
+        let machine = hubproof_reference::build_machine(protocol, &Settings::default(), None).unwrap();
         Self { machine, now: Duration::ZERO, out: Vec::new() }
     }
 
-    fn open(&mut self, conn: Conn) {
-        self.hear(Input::Open { conn, handshake: Handshake::default() });
+    fn open(&mut self, conn: ConnectionId) {
+        self.handle_input(MachineInput::Open { conn, handshake: Handshake::default() });
     }
 
-    fn say(&mut self, conn: Conn, message: &Value) {
-        self.hear(Input::Text { conn, text: message.to_string().into() });
+    fn send(&mut self, conn: ConnectionId, message: &Value) {
+        self.handle_input(MachineInput::Text { conn, text: message.to_string().into() });
     }
 
-    fn hear(&mut self, input: Input) {
+    fn handle_input(&mut self, input: MachineInput) {
         self.now += Duration::from_micros(50);
         self.out.clear();
         self.machine.handle(self.now, input, &mut self.out);
@@ -101,7 +101,7 @@ impl TestHub {
     /// Returns a member of the last sent message of this type.
     fn last(&self, kind: &str, member: &str) -> String {
         let texts = self.out.iter().filter_map(|output| match output {
-            Output::Text { text, .. } => serde_json::from_str::<Value>(text.as_str()).ok(),
+            MachineOutput::Text { text, .. } => serde_json::from_str::<Value>(text.as_str()).ok(),
             _ => None,
         });
         let found = texts.filter(|value| value["type"] == kind).last().unwrap();
@@ -112,37 +112,37 @@ impl TestHub {
 /// Returns the jobs per second, from submission to completion, each with a claim that is refused.
 fn emprops(jobs: u32) -> f64 {
     let mut hub = TestHub::new("emprops");
-    const WORKERS: Conn = 2_000;
+    const WORKERS: ConnectionId = 2_000;
     for worker in 1..=WORKERS {
         hub.open(worker);
         let capabilities = json!({ "services": ["s"], "components": [], "hardware": { "gpu_memory_gb": 16 } });
         let worker_id = format!("worker-{worker}");
-        hub.say(worker, &json!({ "type": "register_worker", "timestamp": 1, "worker_id": worker_id, "capabilities": capabilities, "subscribe_to_jobs": false, "status": "idle" }));
+        hub.send(worker, &json!({ "type": "register_worker", "timestamp": 1, "worker_id": worker_id, "capabilities": capabilities, "subscribe_to_jobs": false, "status": "idle" }));
     }
     let client = WORKERS + 1;
     hub.open(client);
-    hub.say(client, &json!({ "type": "register_client", "timestamp": 1, "client_type": "job_client", "client_id": "c", "version": "1" }));
+    hub.send(client, &json!({ "type": "register_client", "timestamp": 1, "client_type": "job_client", "client_id": "c", "version": "1" }));
     let start = Instant::now();
     for n in 0..jobs {
-        let worker = 1 + Conn::from(n) * 7 % WORKERS;
+        let worker = 1 + ConnectionId::from(n) * 7 % WORKERS;
         let (id, vain) = (format!("worker-{worker}"), 1 + (worker + 1) % WORKERS);
-        hub.say(client, &json!({ "type": "submit_job", "timestamp": 1, "job_type": "t", "priority": 50, "payload": { "prompt": "a mountain" }, "customer_id": "c", "requirements": { "service_type": "s" } }));
+        hub.send(client, &json!({ "type": "submit_job", "timestamp": 1, "job_type": "t", "priority": 50, "payload": { "prompt": "a mountain" }, "customer_id": "c", "requirements": { "service_type": "s" } }));
         let job = hub.last("job_accepted", "job_id");
-        hub.say(client, &json!({ "type": "subscribe_job", "timestamp": 1, "job_id": job }));
-        hub.say(
+        hub.send(client, &json!({ "type": "subscribe_job", "timestamp": 1, "job_id": job }));
+        hub.send(
             worker,
             &json!({ "type": "claim_job", "timestamp": 1, "worker_id": id, "max_jobs": 1, "claim_timeout": 30000 }),
         );
-        hub.say(
+        hub.send(
             vain,
             &json!({ "type": "claim_job", "timestamp": 1, "worker_id": format!("worker-{vain}"), "max_jobs": 1 }),
         );
-        hub.say(worker, &json!({ "type": "job_accepted_by_worker", "timestamp": 1, "job_id": job, "worker_id": id }));
-        hub.say(
+        hub.send(worker, &json!({ "type": "job_accepted_by_worker", "timestamp": 1, "job_id": job, "worker_id": id }));
+        hub.send(
             worker,
             &json!({ "type": "update_job_progress", "timestamp": 1, "job_id": job, "worker_id": id, "progress": 50 }),
         );
-        hub.say(worker, &json!({ "type": "complete_job", "timestamp": 1, "job_id": job, "worker_id": id, "result": { "output": "x" } }));
+        hub.send(worker, &json!({ "type": "complete_job", "timestamp": 1, "job_id": job, "worker_id": id, "result": { "output": "x" } }));
         let _ = hub.last("job_completed", "job_id");
     }
     f64::from(jobs) / start.elapsed().as_secs_f64()
@@ -153,11 +153,11 @@ fn concierge(messages: u32) -> f64 {
     let mut hub = TestHub::new("concierge");
     for (conn, name) in [(1, "anna"), (2, "ben")] {
         hub.open(conn);
-        hub.say(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0", "tags": [] }));
+        hub.send(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0", "tags": [] }));
     }
     let start = Instant::now();
     for n in 0..messages {
-        hub.say(1, &json!({ "type": "MESSAGE", "target": { "type": "NAME", "name": "ben" }, "data": { "mark": n } }));
+        hub.send(1, &json!({ "type": "MESSAGE", "target": { "type": "NAME", "name": "ben" }, "data": { "mark": n } }));
         assert!(hub.out.len() == 2, "{:?}", hub.out);
     }
     f64::from(messages) / start.elapsed().as_secs_f64()

@@ -14,7 +14,7 @@ mod mutation_detection;
 #[allow(dead_code)]
 mod sim_connection;
 
-use mutation_detection::{Detection, beside, measurable};
+use mutation_detection::{ChangeDetection, measurable_protocols, other_change_outcomes};
 
 const INTRODUCTION: &str = "\
 # What is noticed of computed changes
@@ -29,7 +29,7 @@ spoiled; inconclusive is not enough. What is exempt need not be noticed, with it
 same to any hub.
 ";
 
-const BESIDE: &str = "
+const OTHER_CHANGES_INTRODUCTION: &str = "
 ## Beside that
 
 No part of the share: what only comes late or in another order may still be right, and of frames one by one most
@@ -42,18 +42,18 @@ fn main() {
         return names.iter().for_each(|name| show(name));
     }
     print!("{INTRODUCTION}");
-    let mut rest = BESIDE.to_owned();
-    for name in measurable() {
-        let detection = Detection::measure(name);
+    let mut rest = OTHER_CHANGES_INTRODUCTION.to_owned();
+    for name in measurable_protocols() {
+        let detection = ChangeDetection::measure(name);
         print!("\n{}", detection.markdown());
-        rest += &format!("\n{name}:\n\n{}", beside(&detection.sent));
+        rest += &format!("\n{name}:\n\n{}", other_change_outcomes(&detection.sent));
     }
     print!("{rest}");
 }
 
 fn show(protocol: &str) {
-    let detection = Detection::measure(protocol);
-    println!("{}", detection.numbers());
+    let detection = ChangeDetection::measure(protocol);
+    println!("{}", detection.summary_line());
     detection.gaps().iter().for_each(|gap| println!("  survives: {gap}"));
     detection.stale().iter().for_each(|name| println!("  stale exemption: {name}"));
 }

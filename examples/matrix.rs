@@ -18,7 +18,7 @@ mod fault_matrix;
 #[allow(dead_code)]
 mod sim_connection;
 
-use fault_matrix::Matrix;
+use fault_matrix::FaultMatrix;
 
 const INTRODUCTION: &str = "\
 # The fault matrix
@@ -43,12 +43,12 @@ fn render() {
     let mut names = hubproof_reference::protocols().to_vec();
     names.retain(|name| root.join("scenarios").join(name).is_dir());
     for name in names {
-        print!("\n{}", Matrix::play(name, &|_| true).markdown());
+        print!("\n{}", FaultMatrix::play(name, &|_| true).markdown());
     }
 }
 
 fn show(protocol: &str, part: Option<&str>) {
-    let matrix = Matrix::play(protocol, &|fault| part.is_none_or(|part| fault.id.contains(part)));
+    let matrix = FaultMatrix::play(protocol, &|fault| part.is_none_or(|part| fault.id.contains(part)));
     print!("{}", matrix.complaints());
     for case in &matrix.cases {
         let idle: Vec<_> =
@@ -62,7 +62,7 @@ fn show(protocol: &str, part: Option<&str>) {
             case.undecided.iter().for_each(|why| println!("  undecided: {why}"));
         }
     }
-    println!("{}", matrix.numbers());
+    println!("{}", matrix.summary_line());
     if part.is_none() {
         for id in matrix.unproven() {
             let rule = &matrix.protocol.pack.rules[id];

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::deviation::Seen;
-use crate::deviation::proposal::{Evidence, Missed};
-use crate::protocol::{Basis, Level};
+use crate::deviation::SightingsByEntry;
+use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
+use crate::protocol::{RuleBasis, RuleLevel};
 use crate::scenario::Program;
 use crate::scenario::model::{Need, RuleUse};
 use crate::syntax::source::Span;
@@ -46,7 +46,7 @@ impl Verdict {
 
 /// The outcome of a check, before the level of its rule is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CheckOutcome {
     Holds,
     /// The hub did not do what the document demands.
     Broken,
@@ -63,19 +63,19 @@ pub enum Outcome {
 /// Returns the verdict on a rule. A broken MUST fails, stated or implied; a broken SHOULD warns; a MAY is only
 /// recorded, and so is everything on which the document is silent. With `stated_only`, a broken MUST that is only
 /// implied warns.
-pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool) -> Verdict {
+pub fn rule_verdict(outcome: &CheckOutcome, level: RuleLevel, basis: RuleBasis, stated_only: bool) -> Verdict {
     match outcome {
-        Outcome::Holds => Verdict::Pass,
-        Outcome::Noted(_) => Verdict::Info,
-        Outcome::Tolerated(_) if level == Level::May || basis == Basis::Silent => Verdict::Info,
-        Outcome::Tolerated(_) => Verdict::Warn,
-        Outcome::Undecided(_) => Verdict::Inconclusive,
-        Outcome::NotReached(_) => Verdict::NotTestable,
-        Outcome::Broken => match (level, basis) {
-            (_, Basis::Silent) | (Level::May, _) => Verdict::Info,
-            (Level::Should, _) => Verdict::Warn,
-            (Level::Must, Basis::Implied) if stated_only => Verdict::Warn,
-            (Level::Must, _) => Verdict::Fail,
+        CheckOutcome::Holds => Verdict::Pass,
+        CheckOutcome::Noted(_) => Verdict::Info,
+        CheckOutcome::Tolerated(_) if level == RuleLevel::May || basis == RuleBasis::Silent => Verdict::Info,
+        CheckOutcome::Tolerated(_) => Verdict::Warn,
+        CheckOutcome::Undecided(_) => Verdict::Inconclusive,
+        CheckOutcome::NotReached(_) => Verdict::NotTestable,
+        CheckOutcome::Broken => match (level, basis) {
+            (_, RuleBasis::Silent) | (RuleLevel::May, _) => Verdict::Info,
+            (RuleLevel::Should, _) => Verdict::Warn,
+            (RuleLevel::Must, RuleBasis::Implied) if stated_only => Verdict::Warn,
+            (RuleLevel::Must, _) => Verdict::Fail,
         },
     }
 }
@@ -100,7 +100,7 @@ pub struct CheckReport {
     pub asked: usize,
     /// What was wrong, in one line; empty if nothing was.
     pub message: String,
-    pub detail: Option<Detail>,
+    pub detail: Option<FindingDetail>,
     /// The reason given for the declared deviation that breaks the check, which makes the failure known.
     pub deviation: Option<String>,
 }
@@ -138,12 +138,12 @@ impl CheckReport {
     }
 
     /// Whether it accuses the hub.
-    pub fn accuses(&self) -> bool {
+    pub fn accuses_hub(&self) -> bool {
         matches!(self.verdict, Verdict::Fail | Verdict::Warn)
     }
 
     /// Makes the check inconclusive.
-    pub fn withdraw(&mut self) {
+    pub fn make_inconclusive(&mut self) {
         self.verdict = Verdict::Inconclusive;
         self.rules.iter_mut().for_each(|(_, verdict)| *verdict = Verdict::Inconclusive);
     }
@@ -152,7 +152,7 @@ impl CheckReport {
 /// The evidence of a finding.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Detail {
+pub struct FindingDetail {
     pub actor: String,
     /// The last message this actor sent, shortened.
     pub sent: Option<String>,
@@ -168,7 +168,7 @@ pub struct Detail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Direction {
+pub enum HistoryDirection {
     Sent,
     Received,
     /// Neither sent nor received: the connection opened or ended, or a hook was called.
@@ -185,7 +185,7 @@ pub struct FrameReport {
     pub at: Duration,
     pub actor: String,
     pub connection: u32,
-    pub direction: Direction,
+    pub direction: HistoryDirection,
     /// text, binary, ping, pong, close, open, refused, end, hook, ...
     pub kind: String,
     /// The payload, shortened, with secrets masked.
@@ -264,7 +264,7 @@ pub struct ScenarioReport {
     /// The needs the target did not meet: nothing ran.
     pub unmet: Vec<UnmetNeed>,
     /// The precondition that failed, so that checks after it were not evaluated.
-    pub cause: Option<Cause>,
+    pub cause: Option<PreconditionFailure>,
     /// A mistake in the scenario that only running it revealed; the exit code is 2.
     pub mistake: Option<String>,
     /// Received frames that no step expected, counted by message.
@@ -285,12 +285,12 @@ pub struct ScenarioReport {
     pub unserved: Option<String>,
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
-    pub slimmest: Option<Margin>,
+    pub slimmest: Option<TimingMargin>,
     /// The declared deviations that applied.
-    pub deviations: Seen,
+    pub deviations: SightingsByEntry,
     /// What the failed precondition expected but did not get, if the hub was reachable.
-    pub missed: Option<Missed>,
-    pub evidence: Evidence,
+    pub missed: Option<MissedExpectation>,
+    pub evidence: DeviationEvidence,
 }
 
 impl ScenarioReport {
@@ -318,9 +318,9 @@ impl ScenarioReport {
             unserved: None,
             duration: Duration::ZERO,
             slimmest: None,
-            deviations: Seen::new(),
+            deviations: SightingsByEntry::new(),
             missed: None,
-            evidence: Evidence::default(),
+            evidence: DeviationEvidence::default(),
         }
     }
 
@@ -338,7 +338,7 @@ impl ScenarioReport {
 
 /// How close a successful wait came to its time limit, and thus a slow machine to a false alarm.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Margin {
+pub struct TimingMargin {
     /// The step that waited.
     pub step: String,
     pub waited: Duration,
@@ -346,13 +346,13 @@ pub struct Margin {
     pub bound: Duration,
 }
 
-impl Margin {
+impl TimingMargin {
     /// Returns the share of the time limit that passed: 0 if the wait ended at once, 1 if it ended at the last moment.
-    pub fn share(&self) -> f64 {
+    pub fn used_share(&self) -> f64 {
         self.waited.as_secs_f64() / self.bound.as_secs_f64()
     }
 
-    pub fn left(&self) -> Duration {
+    pub fn remaining(&self) -> Duration {
         self.bound.saturating_sub(self.waited)
     }
 }
@@ -367,11 +367,11 @@ pub struct ProcessReport {
     /// How often the hub was started: once, and again after each end of its process, after each destructive scenario,
     /// and whenever a fresh hub was needed.
     pub starts: usize,
-    pub crashes: Vec<Crash>,
+    pub crashes: Vec<HubCrash>,
     /// Why the hub was not started again although scenarios still needed it.
     pub given_up: Option<String>,
     /// The last lines that the last process printed.
-    pub log: Excerpt,
+    pub log: LogExcerpt,
     /// Whether the hub runs elsewhere, so that its output is not known.
     pub elsewhere: bool,
 }
@@ -379,7 +379,7 @@ pub struct ProcessReport {
 /// An end of a hub's process that hubproof did not cause, or a hang, behind which it was started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Crash {
+pub struct HubCrash {
     /// `exit status 3` or `killed by signal 11 (SIGSEGV)`; for a hang, how it was noticed.
     pub status: String,
     /// Whether the process still ran but no longer sent anything.
@@ -390,12 +390,12 @@ pub struct Crash {
     pub after: Option<String>,
     /// The scenario that caused the crash: no other was played on this process.
     pub blamed: Option<String>,
-    pub log: Excerpt,
+    pub log: LogExcerpt,
 }
 
-impl Crash {
+impl HubCrash {
     /// Returns what the hub did: `ended by itself` or `hung`.
-    pub fn verb(&self) -> &'static str {
+    pub fn describe_end(&self) -> &'static str {
         if self.hung { "hung" } else { "ended by itself" }
     }
 }
@@ -403,7 +403,7 @@ impl Crash {
 /// Lines of stdout and stderr of a hub's process, secrets masked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Excerpt {
+pub struct LogExcerpt {
     pub lines: Vec<String>,
     /// The number of earlier lines that are not shown.
     pub left_out: usize,
@@ -412,7 +412,7 @@ pub struct Excerpt {
 impl ProcessReport {
     /// Returns the crashes without a known cause: no scenario is blamed for them, and no scenario that was being played
     /// during them is blamed for a crash when played again alone.
-    pub fn unexplained(&self) -> impl Iterator<Item = &Crash> {
+    pub fn unexplained_crashes(&self) -> impl Iterator<Item = &HubCrash> {
         let blamed = |id: &String| self.crashes.iter().any(|crash| crash.blamed.as_ref() == Some(id));
         self.crashes.iter().filter(move |crash| crash.blamed.is_none() && !crash.during.iter().any(blamed))
     }
@@ -420,17 +420,17 @@ impl ProcessReport {
 
 /// A precondition that failed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cause {
+pub struct PreconditionFailure {
     pub span: Option<Span>,
     /// The step that failed; empty if the scenario was stopped for another reason.
     pub step: String,
     pub message: String,
-    pub detail: Option<Detail>,
+    pub detail: Option<FindingDetail>,
     /// Whether no connection could be made at all.
     pub unreachable: bool,
 }
 
-impl Cause {
+impl PreconditionFailure {
     /// Creates the cause of a scenario that was not stopped by one of its steps.
     pub fn without_step(message: String) -> Self {
         Self { span: None, step: String::new(), message, detail: None, unreachable: false }
@@ -452,7 +452,7 @@ impl Cause {
 
 /// An event that the runs send to the loop that shows progress and collects reports.
 #[derive(Debug)]
-pub enum Event {
+pub enum ScenarioEvent {
     Started {
         id: String,
     },
@@ -475,38 +475,38 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    const BROKEN: fn() -> Outcome = || Outcome::Broken;
-    const TOLERATED: fn() -> Outcome = || Outcome::Tolerated(String::new());
-    const NOTED: fn() -> Outcome = || Outcome::Noted(String::new());
-    const HOLDS: fn() -> Outcome = || Outcome::Holds;
-    const UNDECIDED: fn() -> Outcome = || Outcome::Undecided(String::new());
-    const NOT_REACHED: fn() -> Outcome = || Outcome::NotReached(String::new());
+    const BROKEN: fn() -> CheckOutcome = || CheckOutcome::Broken;
+    const TOLERATED: fn() -> CheckOutcome = || CheckOutcome::Tolerated(String::new());
+    const NOTED: fn() -> CheckOutcome = || CheckOutcome::Noted(String::new());
+    const HOLDS: fn() -> CheckOutcome = || CheckOutcome::Holds;
+    const UNDECIDED: fn() -> CheckOutcome = || CheckOutcome::Undecided(String::new());
+    const NOT_REACHED: fn() -> CheckOutcome = || CheckOutcome::NotReached(String::new());
 
     /// Every outcome at every level on every basis: the verdict, and the verdict with `stated_only`.
     #[rstest]
-    #[case(BROKEN, Level::Must, Basis::Stated, Verdict::Fail, Verdict::Fail)]
-    #[case(BROKEN, Level::Must, Basis::Implied, Verdict::Fail, Verdict::Warn)]
-    #[case(BROKEN, Level::Must, Basis::Silent, Verdict::Info, Verdict::Info)]
-    #[case(BROKEN, Level::Should, Basis::Stated, Verdict::Warn, Verdict::Warn)]
-    #[case(BROKEN, Level::Should, Basis::Implied, Verdict::Warn, Verdict::Warn)]
-    #[case(BROKEN, Level::Should, Basis::Silent, Verdict::Info, Verdict::Info)]
-    #[case(BROKEN, Level::May, Basis::Stated, Verdict::Info, Verdict::Info)]
-    #[case(BROKEN, Level::May, Basis::Implied, Verdict::Info, Verdict::Info)]
-    #[case(BROKEN, Level::May, Basis::Silent, Verdict::Info, Verdict::Info)]
-    #[case(TOLERATED, Level::Must, Basis::Stated, Verdict::Warn, Verdict::Warn)]
-    #[case(TOLERATED, Level::Must, Basis::Implied, Verdict::Warn, Verdict::Warn)]
-    #[case(TOLERATED, Level::Must, Basis::Silent, Verdict::Info, Verdict::Info)]
-    #[case(TOLERATED, Level::Should, Basis::Stated, Verdict::Warn, Verdict::Warn)]
-    #[case(TOLERATED, Level::May, Basis::Stated, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, RuleLevel::Must, RuleBasis::Stated, Verdict::Fail, Verdict::Fail)]
+    #[case(BROKEN, RuleLevel::Must, RuleBasis::Implied, Verdict::Fail, Verdict::Warn)]
+    #[case(BROKEN, RuleLevel::Must, RuleBasis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, RuleLevel::Should, RuleBasis::Stated, Verdict::Warn, Verdict::Warn)]
+    #[case(BROKEN, RuleLevel::Should, RuleBasis::Implied, Verdict::Warn, Verdict::Warn)]
+    #[case(BROKEN, RuleLevel::Should, RuleBasis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, RuleLevel::May, RuleBasis::Stated, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, RuleLevel::May, RuleBasis::Implied, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, RuleLevel::May, RuleBasis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(TOLERATED, RuleLevel::Must, RuleBasis::Stated, Verdict::Warn, Verdict::Warn)]
+    #[case(TOLERATED, RuleLevel::Must, RuleBasis::Implied, Verdict::Warn, Verdict::Warn)]
+    #[case(TOLERATED, RuleLevel::Must, RuleBasis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(TOLERATED, RuleLevel::Should, RuleBasis::Stated, Verdict::Warn, Verdict::Warn)]
+    #[case(TOLERATED, RuleLevel::May, RuleBasis::Stated, Verdict::Info, Verdict::Info)]
     fn outcome_level_and_basis_determine_the_verdict(
-        #[case] outcome: fn() -> Outcome,
-        #[case] level: Level,
-        #[case] basis: Basis,
+        #[case] outcome: fn() -> CheckOutcome,
+        #[case] level: RuleLevel,
+        #[case] basis: RuleBasis,
         #[case] expected: Verdict,
         #[case] stated_only: Verdict,
     ) {
-        assert_eq!(verdict(&outcome(), level, basis, false), expected);
-        assert_eq!(verdict(&outcome(), level, basis, true), stated_only);
+        assert_eq!(rule_verdict(&outcome(), level, basis, false), expected);
+        assert_eq!(rule_verdict(&outcome(), level, basis, true), stated_only);
     }
 
     #[rstest]
@@ -515,12 +515,12 @@ mod tests {
     #[case(UNDECIDED, Verdict::Inconclusive)]
     #[case(NOT_REACHED, Verdict::NotTestable)]
     fn outcomes_other_than_broken_have_the_same_verdict_at_every_level(
-        #[case] outcome: fn() -> Outcome,
+        #[case] outcome: fn() -> CheckOutcome,
         #[case] expected: Verdict,
-        #[values(Level::Must, Level::Should, Level::May)] level: Level,
-        #[values(Basis::Stated, Basis::Implied, Basis::Silent)] basis: Basis,
+        #[values(RuleLevel::Must, RuleLevel::Should, RuleLevel::May)] level: RuleLevel,
+        #[values(RuleBasis::Stated, RuleBasis::Implied, RuleBasis::Silent)] basis: RuleBasis,
         #[values(true, false)] stated_only: bool,
     ) {
-        assert_eq!(verdict(&outcome(), level, basis, stated_only), expected);
+        assert_eq!(rule_verdict(&outcome(), level, basis, stated_only), expected);
     }
 }

@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    hubproof::cli::run(std::env::args_os())
+    hubproof::cli::run_command_line(std::env::args_os())
 }

@@ -14,53 +14,53 @@ use serde_json::Value;
 pub const MASK: &str = "***";
 
 /// Secrets shorter than this are masked only as whole words: the secret `a1` must not mask a part of `data1`.
-const SHORT: usize = 4;
+const SHORT_SECRET: usize = 4;
 
 /// Replaces secrets in texts, in every form in which they are sent: plain, escaped for JSON, for a URL or a form, and
 /// in base64 of either alphabet, alone or inside a longer encoded text.
 ///
 /// Mask a text before cutting it: half a secret is not recognised.
 #[derive(Clone, Default)]
-pub struct Masker {
+pub struct SecretMasker {
     /// Every form of every secret, so that no form is searched for twice.
     known: BTreeSet<String>,
     /// Batches of forms, each at least twice as large as the next, so that adding a secret does not rebuild all of
     /// them.
-    batches: Vec<Batch>,
+    batches: Vec<FormBatch>,
 }
 
 /// Forms that are searched for in one pass.
 #[derive(Clone)]
-struct Batch {
-    forms: Vec<Form>,
+struct FormBatch {
+    forms: Vec<SecretForm>,
     automaton: AhoCorasick,
     /// A prefilter that quickly rules out texts without any of the forms; `None` if there are too many forms for it.
     quick: Option<packed::Searcher>,
 }
 
 #[derive(Clone)]
-struct Form {
+struct SecretForm {
     text: String,
     /// Whether the form is masked only as a whole word.
     only_word: bool,
 }
 
-impl Masker {
+impl SecretMasker {
     /// Creates a masker; empty secrets are ignored.
     pub fn new(secrets: impl Iterator<Item = String>) -> Self {
         let mut masker = Self::default();
         let mut forms = Vec::new();
         for secret in secrets {
-            forms.extend(masker.unknown_forms(&secret));
+            forms.extend(masker.new_forms(&secret));
         }
-        masker.look_for(forms);
+        masker.add_forms(forms);
         masker
     }
 
     /// Adds a secret, such as a token made during the run.
     pub fn add(&mut self, secret: &str) {
-        let forms = self.unknown_forms(secret);
-        self.look_for(forms);
+        let forms = self.new_forms(secret);
+        self.add_forms(forms);
     }
 
     /// Returns the text with [`MASK`] for every secret in it; borrowed when there is none.
@@ -69,7 +69,7 @@ impl Masker {
     /// with the second half of an escape.
     pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut hidden = Vec::new();
-        for Batch { forms, automaton, quick } in &self.batches {
+        for FormBatch { forms, automaton, quick } in &self.batches {
             if quick.as_ref().is_some_and(|quick| quick.find(text).is_none()) {
                 continue;
             }
@@ -117,14 +117,14 @@ impl Masker {
         }
     }
 
-    fn unknown_forms(&mut self, secret: &str) -> Vec<Form> {
-        let only_word = secret.chars().count() < SHORT;
-        let mut forms = forms(secret);
+    fn new_forms(&mut self, secret: &str) -> Vec<SecretForm> {
+        let only_word = secret.chars().count() < SHORT_SECRET;
+        let mut forms = secret_forms(secret);
         forms.retain(|form| !form.is_empty() && self.known.insert(form.clone()));
-        forms.into_iter().map(|text| Form { text, only_word }).collect()
+        forms.into_iter().map(|text| SecretForm { text, only_word }).collect()
     }
 
-    fn look_for(&mut self, mut forms: Vec<Form>) {
+    fn add_forms(&mut self, mut forms: Vec<SecretForm>) {
         while let Some(small) = self.batches.pop_if(|last| last.forms.len() <= 2 * forms.len()) {
             forms.extend(small.forms);
         }
@@ -134,11 +134,11 @@ impl Masker {
         let automaton = AhoCorasick::new(forms.iter().map(|form| &form.text));
         let quick = packed::Searcher::new(forms.iter().map(|form| &form.text));
         // Fails only beyond 2^31 states, more than any set of secrets needs.
-        self.batches.extend(automaton.ok().map(|automaton| Batch { forms, automaton, quick }));
+        self.batches.extend(automaton.ok().map(|automaton| FormBatch { forms, automaton, quick }));
     }
 }
 
-impl fmt::Debug for Masker {
+impl fmt::Debug for SecretMasker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Masker({} forms)", self.known.len())
     }
@@ -158,7 +158,7 @@ const QUERY: &AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'#
 /// The characters that minijinja's `urlencode` escapes.
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
-fn forms(secret: &str) -> Vec<String> {
+fn secret_forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned()];
     for set in [NON_ALPHANUMERIC, UNRESERVED, COMPONENT, QUERY, PATH] {
         let encoded = utf8_percent_encode(secret, set).to_string();
@@ -241,8 +241,8 @@ mod tests {
 
     const SECRET: &str = "p\"ä/ss?>wörd +1";
 
-    fn masker(secrets: &[&str]) -> Masker {
-        Masker::new(secrets.iter().map(|s| (*s).to_owned()))
+    fn masker(secrets: &[&str]) -> SecretMasker {
+        SecretMasker::new(secrets.iter().map(|s| (*s).to_owned()))
     }
 
     #[rstest]
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_are_added_are_masked_and_debug_shows_none() {
+    fn added_secrets_are_masked_and_absent_from_debug_output() {
         let mut masker = masker(&["first-secret"]);
         assert_eq!(masker.mask("second-secret"), "second-secret");
         masker.add("second-secret");
@@ -314,8 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn two_hundred_added_secrets_are_all_masked_with_few_batches() {
-        let mut masker = Masker::default();
+    fn two_hundred_added_secrets_are_masked_in_few_batches() {
+        let mut masker = SecretMasker::default();
         let secrets: Vec<String> = (0..200).map(|n| format!("secret-{n:04}")).collect();
         secrets.iter().for_each(|secret| masker.add(secret));
         assert_eq!(masker.mask(&secrets.join(" ")), vec![MASK; 200].join(" "));
@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_secret_remains_in_a_masked_text(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
+        fn a_masked_text_contains_no_secret(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
             // The mask itself could become part of such a secret.
             prop_assume!(!secret.contains('*'));
             let masker = masker(&[&secret]);

@@ -3,37 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hubproof::load::compile::{Target, prepare};
-use hubproof::load::engine::{self, Clock, Order, Setup, Validate};
+use hubproof::load::compile::{PlanTarget, compile_plan};
+use hubproof::load::engine::{self, LoadRunSetup, RunClock, ValidationMode, WatchDecision};
 use hubproof::load::ledger;
-use hubproof::load::metrics::{Count, MessageCount};
-use hubproof::load::plan::{self, Overrides};
-use hubproof::protocol::{Folder, Pack};
+use hubproof::load::metrics::{CounterId, MessageCount};
+use hubproof::load::plan::{self, PlanOverrides};
+use hubproof::protocol::{Pack, PackFolder};
 use hubproof::scenario;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 
-use crate::subjects::{Task, WARM_UP};
+use crate::subjects::{EchoTask, WARM_UP};
 use crate::wire;
 
 /// Returns the CPU time in nanoseconds for the echoes of the task: measured per second, scaled to their number.
-pub fn measure(task: &Task, validate: bool) -> u64 {
+pub fn measure(task: &EchoTask, validate: bool) -> u64 {
     let mut sources = Sources::default();
     let folder = folder(&mut sources);
     let pack = Arc::new(Pack::load(&folder, &sources).0.unwrap());
-    let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
+    let shared = scenario::load_shared(&folder, &sources, &pack, &mut Vec::new());
     let root = yaml::parse(&sources, folder.scenarios["load/echo.yaml"]).unwrap();
-    let (read, found) = plan::read("echo", &root, &shared, &pack, &|_| Err("no files".to_owned()));
+    let (read, found) = plan::parse_load_plan("echo", &root, &shared, &pack, &|_| Err("no files".to_owned()));
     let (plan, script) =
         read.unwrap_or_else(|| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
     let callers = vec![("caller".to_owned(), task.connections as u32)];
-    let plan = plan.with(&Overrides { population: callers, ..Overrides::default() }).unwrap();
-    let clock = Clock::start();
-    let keys = ledger::Keys::default();
-    let target = Target { settings: BTreeMap::new(), stamp: "floor".to_owned(), epoch_ms: 0, seed: 7, keys };
-    let prepared = prepare(&plan, &script, &target)
+    let plan = plan.with_overrides(&PlanOverrides { population: callers, ..PlanOverrides::default() }).unwrap();
+    let clock = RunClock::start();
+    let keys = ledger::IdHasher::default();
+    let target = PlanTarget { settings: BTreeMap::new(), stamp: "floor".to_owned(), epoch_ms: 0, seed: 7, keys };
+    let prepared = compile_plan(&plan, &script, &target)
         .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
-    let setup = Setup {
+    let setup = LoadRunSetup {
         plan: Arc::new(plan),
         prepared: Arc::new(prepared),
         clock,
@@ -44,26 +44,26 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
         sources: Vec::new(),
         shards: 1,
         seed: 7,
-        validate: if validate { Validate::All } else { Validate::None },
+        validate: if validate { ValidationMode::All } else { ValidationMode::None },
         pack: Some(pack),
-        ledger: ledger::Config::default(),
+        ledger: ledger::LedgerConfig::default(),
     };
-    let (to, _calls) = engine::hooks::queue();
-    let run = engine::start(setup, to).unwrap();
+    let (to, _calls) = engine::hooks::hook_call_queue();
+    let run = engine::start_run(setup, to).unwrap();
     let stopper = run.stopper();
     let (mut since, mut cost) = (None, None);
     let outcome = run
         .aggregate(|live| {
-            let count = live.series.total().count(&live.series.layout, Count::Message(0, MessageCount::Received));
+            let count = live.series.total().count(&live.series.layout, CounterId::Message(0, MessageCount::Received));
             match since {
-                None if count >= WARM_UP => since = Some((count, wire::cpu())),
+                None if count >= WARM_UP => since = Some((count, wire::cpu_time())),
                 Some((before, spent)) if cost.is_none() && count - before >= task.echoes => {
-                    cost = Some((wire::cpu() - spent) * task.echoes / (count - before));
+                    cost = Some((wire::cpu_time() - spent) * task.echoes / (count - before));
                     stopper.stop();
                 }
                 _ => {}
             }
-            Order::GoOn
+            WatchDecision::GoOn
         })
         .unwrap();
     let account = outcome.account;
@@ -75,8 +75,8 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
 }
 
 /// The pack of the echo protocol, as the program holds it.
-fn folder(sources: &mut Sources) -> Folder {
-    let mut folder = Folder { name: "echo".to_owned(), ..Folder::default() };
+fn folder(sources: &mut Sources) -> PackFolder {
+    let mut folder = PackFolder { name: "echo".to_owned(), ..PackFolder::default() };
     for (path, text) in [
         ("asyncapi.yaml", include_str!("echo/asyncapi.yaml")),
         ("rules.yaml", include_str!("echo/rules.yaml")),

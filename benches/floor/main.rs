@@ -33,7 +33,7 @@ fn main() {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", wire] => server::serve(wire == "raw"),
         ["measure", subject, address, connections, echoes] => {
-            let task = subjects::Task {
+            let task = subjects::EchoTask {
                 address: address.parse().unwrap(),
                 connections: connections.parse().unwrap(),
                 echoes: echoes.parse().unwrap(),

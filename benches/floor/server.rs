@@ -10,7 +10,7 @@ use rustix::time::Timespec;
 
 use crate::wire::{self, Epoll};
 
-struct Peer {
+struct EchoPeer {
     stream: TcpStream,
     /// Whether the upgrade has succeeded.
     open: bool,
@@ -20,12 +20,12 @@ struct Peer {
 
 /// Prints its address, then echoes until it is killed.
 pub fn serve(raw: bool) -> ! {
-    wire::stay_on(1);
+    wire::pin_to_core(1);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap());
     let mut epoll = Epoll::new();
     epoll.add(&listener, 0);
-    let mut peers: HashMap<u64, Peer> = HashMap::new();
+    let mut peers: HashMap<u64, EchoPeer> = HashMap::new();
     let mut next = 1;
     let mut scratch = vec![0; 64 << 10];
     let mut out = Vec::new();
@@ -35,7 +35,7 @@ pub fn serve(raw: bool) -> ! {
                 let (stream, _) = listener.accept().unwrap();
                 stream.set_nodelay(true).unwrap();
                 epoll.add(&stream, next);
-                peers.insert(next, Peer { stream, open: raw, rest: Vec::new() });
+                peers.insert(next, EchoPeer { stream, open: raw, rest: Vec::new() });
                 next += 1;
                 return;
             }
@@ -63,25 +63,25 @@ pub fn serve(raw: bool) -> ! {
 /// Echoes every complete frame; returns how many bytes they took.
 fn echo(bytes: &mut [u8], out: &mut Vec<u8>) -> usize {
     let mut used = 0;
-    while let Some((start, end, key)) = wire::first(&bytes[used..]) {
+    while let Some((start, end, key)) = wire::first_frame_bounds(&bytes[used..]) {
         let payload = &mut bytes[used + start..used + end];
         wire::unmask(payload, key.unwrap());
         let payload = used + start..used + end;
         // A close frame is echoed as one, too.
         let opcode = bytes[used];
         let frame = out.len();
-        wire::frame(&bytes[payload], None, out);
+        wire::append_frame(&bytes[payload], None, out);
         out[frame] = opcode;
         used += end;
     }
     used
 }
 
-impl Peer {
+impl EchoPeer {
     fn upgrade(&mut self, out: &mut Vec<u8>) -> usize {
-        let Ok(Some(head)) = handshake::request_head(&self.rest) else { return 0 };
+        let Ok(Some(head)) = handshake::parse_request_head(&self.rest) else { return 0 };
         let length = head.length;
-        out.extend(handshake::respond(head, &[]).0);
+        out.extend(handshake::answer_request(head, &[]).0);
         self.open = true;
         length
     }

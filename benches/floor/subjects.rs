@@ -11,7 +11,7 @@ use crate::wire::{self, Epoll, MESSAGE};
 
 pub const NAMES: [&str; 5] = ["a0", "a", "t", "b", "c"];
 
-pub struct Task {
+pub struct EchoTask {
     pub address: SocketAddr,
     pub connections: usize,
     /// Measured round trips.
@@ -22,12 +22,12 @@ pub struct Task {
 pub const WARM_UP: u64 = hubproof::load::ledger::CLOSED_KEPT as u64;
 
 /// Returns nanoseconds of CPU per round trip.
-pub fn measure(subject: &str, task: &Task) -> f64 {
-    wire::stay_on(0);
+pub fn measure(subject: &str, task: &EchoTask) -> f64 {
+    wire::pin_to_core(0);
     let spent = match subject {
-        "a0" => plain(task, true),
-        "a" => plain(task, false),
-        "t" => library(task),
+        "a0" => measure_epoll(task, true),
+        "a" => measure_epoll(task, false),
+        "t" => measure_tungstenite(task),
         "b" => crate::engine::measure(task, false),
         "c" => crate::engine::measure(task, true),
         other => panic!("no subject {other}"),
@@ -36,14 +36,14 @@ pub fn measure(subject: &str, task: &Task) -> f64 {
 }
 
 /// Counts round trips, and their cost after the warm-up.
-struct Meter {
+struct RoundTripMeter {
     left: u64,
     counted: u64,
     since: u64,
 }
 
-impl Meter {
-    fn new(task: &Task) -> Self {
+impl RoundTripMeter {
+    fn new(task: &EchoTask) -> Self {
         Self { left: WARM_UP + task.echoes, counted: task.echoes, since: 0 }
     }
 
@@ -51,14 +51,14 @@ impl Meter {
     fn round_trip(&mut self) -> Option<u64> {
         self.left = self.left.saturating_sub(1);
         if self.left == self.counted {
-            self.since = wire::cpu();
+            self.since = wire::cpu_time();
         }
-        (self.left == 0).then(|| wire::cpu() - self.since)
+        (self.left == 0).then(|| wire::cpu_time() - self.since)
     }
 }
 
 /// An epoll loop, with or without frames.
-fn plain(task: &Task, raw: bool) -> u64 {
+fn measure_epoll(task: &EchoTask, raw: bool) -> u64 {
     let mut epoll = Epoll::new();
     let mut scratch = vec![0; 64 << 10];
     let mut streams = Vec::new();
@@ -66,7 +66,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
         let mut stream = TcpStream::connect(task.address).unwrap();
         stream.set_nodelay(true).unwrap();
         if !raw {
-            let request = Dial::default().request("127.0.0.1", "/", &handshake::key());
+            let request = Dial::default().request("127.0.0.1", "/", &handshake::generate_key());
             stream.write_all(&request.unwrap()).unwrap();
             // On loopback the whole answer arrives at once, and nothing follows it.
             assert!(stream.read(&mut scratch).unwrap() > 0);
@@ -74,7 +74,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
         epoll.add(&stream, token as u64);
         streams.push(stream);
     }
-    let mut meter = Meter::new(task);
+    let mut meter = RoundTripMeter::new(task);
     let mut mask = 0x9e37_79b9_u32;
     let mut out = Vec::new();
     let mut message = |raw: bool, out: &mut Vec<u8>| {
@@ -85,7 +85,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
             out.extend([0; 8]);
             out.extend(MESSAGE.as_bytes());
         } else {
-            wire::frame(MESSAGE.as_bytes(), Some(mask), out);
+            wire::append_frame(MESSAGE.as_bytes(), Some(mask), out);
         }
     };
     for stream in &mut streams {
@@ -101,7 +101,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
             if raw {
                 assert_eq!(count, 8 + MESSAGE.len());
             } else {
-                let (start, end, _) = wire::first(&scratch[..count]).unwrap();
+                let (start, end, _) = wire::first_frame_bounds(&scratch[..count]).unwrap();
                 assert_eq!((end - start, end), (MESSAGE.len(), count));
             }
             cost = cost.or(meter.round_trip());
@@ -113,10 +113,10 @@ fn plain(task: &Task, raw: bool) -> u64 {
 }
 
 /// tokio-tungstenite with small buffers.
-fn library(task: &Task) -> u64 {
+fn measure_tungstenite(task: &EchoTask) -> u64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
-    let meter = std::rc::Rc::new(std::cell::RefCell::new(Meter::new(task)));
+    let meter = std::rc::Rc::new(std::cell::RefCell::new(RoundTripMeter::new(task)));
     let (done, mut end) = tokio::sync::mpsc::channel(1);
     local.block_on(&runtime, async move {
         let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(16384);

@@ -37,13 +37,13 @@ impl Epoll {
 }
 
 /// Returns the CPU time of this process so far in nanoseconds.
-pub fn cpu() -> u64 {
+pub fn cpu_time() -> u64 {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
 
 /// Pins this process to one core, so that server and client do not share it.
-pub fn stay_on(core: usize) {
+pub fn pin_to_core(core: usize) {
     if sched_getaffinity(None).is_ok_and(|set| set.is_set(core)) {
         let mut set = CpuSet::new();
         set.set(core);
@@ -52,7 +52,7 @@ pub fn stay_on(core: usize) {
 }
 
 /// Appends a text frame, masked with `mask` for a client.
-pub fn frame(payload: &[u8], mask: Option<u32>, out: &mut Vec<u8>) {
+pub fn append_frame(payload: &[u8], mask: Option<u32>, out: &mut Vec<u8>) {
     let mask_bit = if mask.is_some() { 0x80 } else { 0 };
     match payload.len() {
         length @ 0..=125 => out.extend([0x81, mask_bit | length as u8]),
@@ -83,7 +83,7 @@ pub fn unmask(bytes: &mut [u8], key: [u8; 4]) {
 }
 
 /// Returns the bounds of the first frame's payload, and its mask key; `None` while it is incomplete.
-pub fn first(bytes: &[u8]) -> Option<(usize, usize, Option<[u8; 4]>)> {
+pub fn first_frame_bounds(bytes: &[u8]) -> Option<(usize, usize, Option<[u8; 4]>)> {
     let short = usize::from(bytes.get(1)? & 0x7f);
     let (length, mut start) = match short {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),

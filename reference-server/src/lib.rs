@@ -10,7 +10,7 @@
 //!   machine;
 //! * [`fault::fuzz_only`]: faults that only malformed or undocumented input triggers;
 //! * [`machine::settings`]: the settings of a hub;
-//! * [`serve()`], [`server::admin`], [`server::tls`]: sockets: one task per connection around one machine (`hub`);
+//! * [`start_server()`], [`server::admin`], [`server::tls`]: sockets: one task per connection around one machine (`hub`);
 //! * [`relay`]: a proxy that makes the same changes to the frames of any hub, at places computed from facts about its messages;
 //! * [`server::args`]: the command line, shared by this crate's binary and by programs that embed it.
 //!
@@ -29,7 +29,7 @@ pub mod server;
 pub use fault::Fault;
 pub use machine::Machine;
 pub use machine::settings::Settings;
-pub use protocols::{MachineError, faults, machine, protocols};
-pub use server::args::{ServeArgs, run};
-pub use server::serve::{Error, HubConfig, Running, RunningHub, ServeConfig, serve};
-pub use server::tls::Tls;
+pub use protocols::{MachineError, build_machine, faults, protocols};
+pub use server::args::{ServeArgs, run_server};
+pub use server::serve::{HubConfig, RunningHub, RunningServer, ServeConfig, ServeError, start_server};
+pub use server::tls::HubCertificate;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use hubproof_reference::{Running, ServeArgs, run};
+use hubproof_reference::{RunningServer, ServeArgs, run_server};
 
 /// The reference server of hubproof: hubs that follow their specifications, and break them on demand
 #[derive(Parser)]
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match runtime.block_on(run(cli.serve, announce)) {
+    match runtime.block_on(run_server(cli.serve, announce)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -33,9 +33,9 @@ fn main() -> ExitCode {
 }
 
 /// Prints one line per address. A closed stdout is not an error: the hubs continue to serve.
-fn announce(running: &Running) {
+fn announce(running: &RunningServer) {
     let mut stdout = std::io::stdout().lock();
-    for line in running.lines() {
+    for line in running.address_lines() {
         let _ = writeln!(stdout, "{line}");
     }
     let _ = stdout.flush();

@@ -6,86 +6,86 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use hubproof_reference::fault::{Act, Change, Cond, frame};
-use hubproof_reference::relay::mutation::DELAY;
-use hubproof_reference::relay::{Hub, Relay, RelayConfig, relay};
+use hubproof_reference::fault::{ChangeAction, FrameCondition, OutputChange, select_frames};
+use hubproof_reference::relay::mutation::FRAME_DELAY;
+use hubproof_reference::relay::{Relay, RelayConfig, RelayedHub, start_relay};
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 /// Longer than any test takes unless it hangs.
-const LONG: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const REQUEST: &[u8] = b"GET /ws?a=%20b HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 101 Odd Words\r\nSec-WebSocket-Protocol: p\r\nX-Theirs: 2\r\n\r\n";
 
 /// A relay, a client of it, and the hub's side of that connection.
-struct Three {
+struct RelayedConnection {
     relay: Relay,
     client: TcpStream,
     hub: TcpStream,
 }
 
-async fn three(change: Option<Change>) -> Three {
+async fn start_relayed_connection(change: Option<OutputChange>) -> RelayedConnection {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("ws://{}/api", listener.local_addr().unwrap());
-    let hub = Hub::at(&url, || None).unwrap();
+    let hub = RelayedHub::parse(&url, || None).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let relay = relay(RelayConfig { hub, listen, change, observer: None }).await.unwrap();
+    let relay = start_relay(RelayConfig { hub, listen, change, observer: None }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
-    let (hub, _) = timeout(LONG, listener.accept()).await.unwrap().unwrap();
-    Three { relay, client, hub }
+    let (hub, _) = timeout(TIMEOUT, listener.accept()).await.unwrap().unwrap();
+    RelayedConnection { relay, client, hub }
 }
 
-async fn upgraded(change: Option<Change>) -> Three {
-    let mut three = three(change).await;
+async fn start_upgraded_connection(change: Option<OutputChange>) -> RelayedConnection {
+    let mut three = start_relayed_connection(change).await;
     let addr = three.hub.local_addr().unwrap();
     let want = format!("GET /api/ws?a=%20b HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\r\n");
-    assert_eq!(read(&mut three.hub, want.len()).await, want.as_bytes());
+    assert_eq!(read_bytes(&mut three.hub, want.len()).await, want.as_bytes());
     three.hub.write_all(ANSWER).await.unwrap();
-    assert_eq!(read(&mut three.client, ANSWER.len()).await, ANSWER);
+    assert_eq!(read_bytes(&mut three.client, ANSWER.len()).await, ANSWER);
     three
 }
 
-async fn read(stream: &mut TcpStream, length: usize) -> Vec<u8> {
+async fn read_bytes(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    timeout(LONG, stream.read_exact(&mut bytes)).await.expect("the bytes do not come").unwrap();
+    timeout(TIMEOUT, stream.read_exact(&mut bytes)).await.expect("the bytes do not come").unwrap();
     bytes
 }
 
 /// Reads to the end of the stream.
-async fn rest(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+async fn read_to_end(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the stream does not end")?;
+    timeout(TIMEOUT, stream.read_to_end(&mut bytes)).await.expect("the stream does not end")?;
     Ok(bytes)
 }
 
 /// Builds a frame of a server: FIN and opcode, then the payload.
-fn of(first: u8, payload: &str) -> Vec<u8> {
+fn server_frame(first: u8, payload: &str) -> Vec<u8> {
     [&[first, u8::try_from(payload.len()).unwrap()], payload.as_bytes()].concat()
 }
 
-const A: &str = r#"{"t":"a","n":1}"#;
-const B: &str = r#"{"t":"b"}"#;
-const IS_A: &[Cond] = &[Cond::Is("/t", "a")];
+const MESSAGE_A: &str = r#"{"t":"a","n":1}"#;
+const MESSAGE_B: &str = r#"{"t":"b"}"#;
+const MESSAGE_A_CONDITION: &[FrameCondition] = &[FrameCondition::Is("/t", "a")];
 
 #[rstest]
 #[case::nothing(None)]
-#[case::elsewhere(Some(frame(&[Cond::Has("/absent")]).does(Act::Drop)))]
-#[case::no_such_member(Some(frame(IS_A).does(Act::Remove("/absent"))))]
+#[case::elsewhere(Some(select_frames(&[FrameCondition::Has("/absent")]).with_action(ChangeAction::Drop)))]
+#[case::no_such_member(Some(select_frames(MESSAGE_A_CONDITION).with_action(ChangeAction::Remove("/absent"))))]
 #[tokio::test]
-async fn unchanged_bytes_pass_as_they_are(#[case] change: Option<Change>) {
-    let mut three = upgraded(change).await;
+async fn traffic_without_a_matching_change_passes_unmodified(#[case] change: Option<OutputChange>) {
+    let mut three = start_upgraded_connection(change).await;
     let sent = [
-        of(0x81, A),
-        of(0x01, r#"{"t":"#),
-        of(0x89, "ping"),
-        of(0x00, ""),
-        of(0x80, r#""a"}"#),
-        of(0x82, "\0\u{1}"),
-        of(0x8a, ""),
-        of(0x81, "no JSON"),
+        server_frame(0x81, MESSAGE_A),
+        server_frame(0x01, r#"{"t":"#),
+        server_frame(0x89, "ping"),
+        server_frame(0x00, ""),
+        server_frame(0x80, r#""a"}"#),
+        server_frame(0x82, "\0\u{1}"),
+        server_frame(0x8a, ""),
+        server_frame(0x81, "no JSON"),
         // The close code 999, which libraries do not send.
         vec![0x88, 4, 0x03, 0xe7, b'o', b'k'],
         b"and what follows".to_vec(),
@@ -94,48 +94,54 @@ async fn unchanged_bytes_pass_as_they_are(#[case] change: Option<Change>) {
     three.hub.write_all(&sent).await.unwrap();
     three.client.write_all(b"\x89\x80abcdmasked").await.unwrap();
     // A ping within a message is passed on before it; everything else keeps its order.
-    let within = of(0x89, "ping");
-    let begun = of(0x01, r#"{"t":"#);
+    let within = server_frame(0x89, "ping");
+    let begun = server_frame(0x01, r#"{"t":"#);
     let mut expected = sent.clone();
-    let at = of(0x81, A).len();
+    let at = server_frame(0x81, MESSAGE_A).len();
     expected.splice(at..at + begun.len() + within.len(), [within, begun].concat());
-    assert_eq!(read(&mut three.client, sent.len()).await, expected);
-    assert_eq!(read(&mut three.hub, 12).await, b"\x89\x80abcdmasked");
-    assert_eq!(timeout(LONG, three.relay.shutdown()).await.unwrap(), 0);
+    assert_eq!(read_bytes(&mut three.client, sent.len()).await, expected);
+    assert_eq!(read_bytes(&mut three.hub, 12).await, b"\x89\x80abcdmasked");
+    assert_eq!(timeout(TIMEOUT, three.relay.shutdown()).await.unwrap(), 0);
 }
 
 #[rstest]
-#[case::drop(Act::Drop, &[of(0x81, B)], 1)]
-#[case::double(Act::Double, &[of(0x81, A), of(0x81, A), of(0x81, B)], 1)]
-#[case::swap(Act::Swap, &[of(0x81, B), of(0x81, A)], 1)]
-#[case::delay(Act::Delay(DELAY), &[of(0x81, B), of(0x81, A)], 1)]
-#[case::remove(Act::Remove("/n"), &[of(0x81, r#"{"t":"a"}"#), of(0x81, B)], 1)]
-#[case::retype(Act::Retype("/n"), &[of(0x81, r#"{"t":"a","n":"1"}"#), of(0x81, B)], 1)]
-#[case::alter(Act::Alter("/n"), &[of(0x81, r#"{"t":"a","n":-2}"#), of(0x81, B)], 1)]
+#[case::drop(ChangeAction::Drop, &[server_frame(0x81, MESSAGE_B)], 1)]
+#[case::double(ChangeAction::Double, &[server_frame(0x81, MESSAGE_A), server_frame(0x81, MESSAGE_A), server_frame(0x81, MESSAGE_B)], 1)]
+#[case::swap(ChangeAction::Swap, &[server_frame(0x81, MESSAGE_B), server_frame(0x81, MESSAGE_A)], 1)]
+#[case::delay(ChangeAction::Delay(FRAME_DELAY), &[server_frame(0x81, MESSAGE_B), server_frame(0x81, MESSAGE_A)], 1)]
+#[case::remove(ChangeAction::Remove("/n"), &[server_frame(0x81, r#"{"t":"a"}"#), server_frame(0x81, MESSAGE_B)], 1)]
+#[case::retype(ChangeAction::Retype("/n"), &[server_frame(0x81, r#"{"t":"a","n":"1"}"#), server_frame(0x81, MESSAGE_B)], 1)]
+#[case::alter(ChangeAction::Alter("/n"), &[server_frame(0x81, r#"{"t":"a","n":-2}"#), server_frame(0x81, MESSAGE_B)], 1)]
 #[tokio::test]
-async fn a_change_is_made(#[case] act: Act, #[case] expected: &[Vec<u8>], #[case] applied: u64) {
-    let mut three = upgraded(Some(frame(IS_A).does(act))).await;
-    three.hub.write_all(&[of(0x81, A), of(0x81, B)].concat()).await.unwrap();
+async fn the_configured_change_is_applied(
+    #[case] act: ChangeAction,
+    #[case] expected: &[Vec<u8>],
+    #[case] applied: u64,
+) {
+    let mut three = start_upgraded_connection(Some(select_frames(MESSAGE_A_CONDITION).with_action(act))).await;
+    three.hub.write_all(&[server_frame(0x81, MESSAGE_A), server_frame(0x81, MESSAGE_B)].concat()).await.unwrap();
     let expected = expected.concat();
-    assert_eq!(read(&mut three.client, expected.len()).await, expected);
-    assert_eq!(three.relay.applied(), applied);
+    assert_eq!(read_bytes(&mut three.client, expected.len()).await, expected);
+    assert_eq!(three.relay.changed_frames(), applied);
     // No other frame was kept.
     three.hub.shutdown().await.unwrap();
-    assert_eq!(rest(&mut three.client).await.unwrap(), b"");
+    assert_eq!(read_to_end(&mut three.client).await.unwrap(), b"");
 }
 
 /// Frames are counted across all connections.
 #[tokio::test]
-async fn the_nth_frame_is_that_of_the_hub() {
-    let hub = hubproof_reference::serve(hubproof_reference::ServeConfig {
+async fn the_nth_frame_is_counted_over_all_connections() {
+    let hub = hubproof_reference::start_server(hubproof_reference::ServeConfig {
         hubs: vec![hubproof_reference::HubConfig::new("emprops")],
         admin: None,
     });
     let hub = hub.await.unwrap();
-    let change = frame(&[Cond::Is("/type", "connection_established")]).only(2).does(Act::Remove("/type"));
+    let change = select_frames(&[FrameCondition::Is("/type", "connection_established")])
+        .nth_only(2)
+        .with_action(ChangeAction::Remove("/type"));
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let to = Hub::at(&hub.hubs[0].url, || None).unwrap();
-    let relay = relay(RelayConfig { hub: to, listen, change: Some(change), observer: None }).await.unwrap();
+    let to = RelayedHub::parse(&hub.hubs[0].url, || None).unwrap();
+    let relay = start_relay(RelayConfig { hub: to, listen, change: Some(change), observer: None }).await.unwrap();
     let mut greeted = Vec::new();
     for _ in 0..3 {
         let (mut client, _) = tokio_tungstenite::connect_async(&relay.url).await.unwrap();
@@ -148,47 +154,49 @@ async fn the_nth_frame_is_that_of_the_hub() {
 }
 
 #[tokio::test]
-async fn a_late_frame_comes_before_the_end() {
-    let mut three = upgraded(Some(frame(IS_A).does(Act::Delay(LONG)))).await;
+async fn a_delayed_frame_is_sent_before_the_close() {
+    let mut three =
+        start_upgraded_connection(Some(select_frames(MESSAGE_A_CONDITION).with_action(ChangeAction::Delay(TIMEOUT))))
+            .await;
     let close = vec![0x88, 2, 0x03, 0xe8];
-    three.hub.write_all(&[of(0x81, A), close.clone()].concat()).await.unwrap();
-    let expected = [of(0x81, A), close].concat();
-    assert_eq!(read(&mut three.client, expected.len()).await, expected);
+    three.hub.write_all(&[server_frame(0x81, MESSAGE_A), close.clone()].concat()).await.unwrap();
+    let expected = [server_frame(0x81, MESSAGE_A), close].concat();
+    assert_eq!(read_bytes(&mut three.client, expected.len()).await, expected);
 }
 
 #[tokio::test]
-async fn a_refusal_passes() {
-    let mut three = three(None).await;
+async fn a_refused_upgrade_is_relayed() {
+    let mut three = start_relayed_connection(None).await;
     let refusal = b"HTTP/1.1 401 Not You\r\nContent-Length: 2\r\n\r\nno";
     three.hub.write_all(refusal).await.unwrap();
     three.hub.shutdown().await.unwrap();
-    assert_eq!(rest(&mut three.client).await.unwrap(), refusal);
+    assert_eq!(read_to_end(&mut three.client).await.unwrap(), refusal);
 }
 
 #[tokio::test]
-async fn a_hub_that_is_not_there_is_a_bad_gateway() {
+async fn an_unreachable_hub_is_reported_as_bad_gateway() {
     // The bound socket keeps other programs off the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let url = format!("ws://{}", socket.local_addr().unwrap());
-    let hub = Hub::at(&url, || None).unwrap();
+    let hub = RelayedHub::parse(&url, || None).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let relay = relay(RelayConfig { hub, listen, change: None, observer: None }).await.unwrap();
+    let relay = start_relay(RelayConfig { hub, listen, change: None, observer: None }).await.unwrap();
     let mut client = TcpStream::connect(relay.url.strip_prefix("ws://").unwrap()).await.unwrap();
     client.write_all(REQUEST).await.unwrap();
-    let answer = String::from_utf8(rest(&mut client).await.unwrap()).unwrap();
+    let answer = String::from_utf8(read_to_end(&mut client).await.unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("failed to reach the hub"), "{answer}");
 }
 
 /// How one side disconnects.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Leaving {
+enum DisconnectKind {
     Ends,
     IsCutOff,
 }
 
-async fn leave(stream: TcpStream, how: Leaving) {
-    if how == Leaving::IsCutOff {
+async fn disconnect(stream: TcpStream, how: DisconnectKind) {
+    if how == DisconnectKind::IsCutOff {
         stream.set_zero_linger().unwrap();
     }
     drop(stream);
@@ -196,41 +204,46 @@ async fn leave(stream: TcpStream, how: Leaving) {
 
 #[rstest]
 #[tokio::test]
-async fn a_disconnect_of_the_hub_is_passed_on(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
-    let mut three = upgraded(None).await;
+async fn a_disconnect_of_the_hub_is_passed_on(
+    #[values(DisconnectKind::Ends, DisconnectKind::IsCutOff)] how: DisconnectKind,
+) {
+    let mut three = start_upgraded_connection(None).await;
     three.hub.write_all(b"\x81\x05ha").await.unwrap();
-    if how == Leaving::IsCutOff {
+    if how == DisconnectKind::IsCutOff {
         // Bytes before a reset may be lost.
-        leave(three.hub, how).await;
-        assert_eq!(rest(&mut three.client).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        disconnect(three.hub, how).await;
+        assert_eq!(read_to_end(&mut three.client).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     } else {
-        leave(three.hub, how).await;
-        assert_eq!(rest(&mut three.client).await.unwrap(), b"\x81\x05ha");
+        disconnect(three.hub, how).await;
+        assert_eq!(read_to_end(&mut three.client).await.unwrap(), b"\x81\x05ha");
     }
 }
 
 #[rstest]
 #[tokio::test]
-async fn a_disconnect_of_the_client_is_passed_on(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
-    let mut three = upgraded(None).await;
-    leave(three.client, how).await;
+async fn a_disconnect_of_the_client_is_passed_on(
+    #[values(DisconnectKind::Ends, DisconnectKind::IsCutOff)] how: DisconnectKind,
+) {
+    let mut three = start_upgraded_connection(None).await;
+    disconnect(three.client, how).await;
     // The hub has to see either an end or a reset.
-    let _ = rest(&mut three.hub).await;
-    assert_eq!(timeout(LONG, three.relay.shutdown()).await.unwrap(), 0);
+    let _ = read_to_end(&mut three.hub).await;
+    assert_eq!(timeout(TIMEOUT, three.relay.shutdown()).await.unwrap(), 0);
 }
 
 /// A hub that sends without end to a client that does not read is held back, not stored.
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_the_hub_down() {
-    let mut three = upgraded(Some(frame(IS_A).does(Act::Double))).await;
-    let many = of(0x81, A).repeat(10_000);
+    let mut three =
+        start_upgraded_connection(Some(select_frames(MESSAGE_A_CONDITION).with_action(ChangeAction::Double))).await;
+    let many = server_frame(0x81, MESSAGE_A).repeat(10_000);
     let mut sent = 0;
     let started = Instant::now();
     while let Ok(done) = timeout(Duration::from_secs(1), three.hub.write_all(&many)).await {
         done.unwrap();
         sent += many.len();
-        assert!(sent < 64 << 20 && started.elapsed() < LONG, "{sent} bytes are somewhere");
+        assert!(sent < 64 << 20 && started.elapsed() < TIMEOUT, "{sent} bytes are somewhere");
     }
-    leave(three.client, Leaving::IsCutOff).await;
-    timeout(LONG, three.relay.shutdown()).await.unwrap();
+    disconnect(three.client, DisconnectKind::IsCutOff).await;
+    timeout(TIMEOUT, three.relay.shutdown()).await.unwrap();
 }

@@ -1,33 +1,35 @@
 //! Applies the entries of a baseline to a report.
 
-use super::Entry;
-use crate::event::{Cause, Verdict};
+use super::BaselineEntry;
+use crate::event::{PreconditionFailure, Verdict};
 use crate::hub::supervisor::PROCESS_CHECK;
-use crate::report::{self, CheckResult, Known, ProtocolReport, RunReport, ScenarioResult, Standing, causes};
+use crate::report::{
+    self, CheckResult, EntryStanding, KnownFailure, ProtocolReport, RunReport, ScenarioResult, causes,
+};
 
 /// Marks the failing and warning checks that the baseline expects and the scenarios that a known failure stopped, and
 /// records the standing of each entry. Leaves out entries for protocols that are not in the report.
-pub fn apply(report: &mut RunReport, entries: &[Entry]) {
+pub fn apply_baseline(report: &mut RunReport, entries: &[BaselineEntry]) {
     for protocol in &mut report.protocols {
-        let of_protocol = |entry: &&Entry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
-        let own: Vec<&Entry> = entries.iter().filter(of_protocol).collect();
+        let of_protocol = |entry: &&BaselineEntry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
+        let own: Vec<&BaselineEntry> = entries.iter().filter(of_protocol).collect();
         let whole = !report.options.selected && !report.interrupted;
         let judged = own.iter().map(|entry| {
             if entry.precondition().is_some() {
-                let standing = of_precondition(entry, protocol, whole);
-                let Entry { failure, reason, span, .. } = (*entry).clone();
-                return report::Entry { failure, reason, standing, span };
+                let standing = precondition_standing(entry, protocol, whole);
+                let BaselineEntry { failure, reason, span, .. } = (*entry).clone();
+                return report::BaselineMatch { failure, reason, standing, span };
             }
             let named = protocol.scenarios.iter().filter(|scenario| scenario.id == entry.scenario());
-            let standings: Vec<Standing> = named.map(|scenario| standing(entry, Some(scenario))).collect();
-            let fails = |standing: &&Standing| matches!(standing, Standing::Expected | Standing::Flaky);
+            let standings: Vec<EntryStanding> = named.map(|scenario| entry_standing(entry, Some(scenario))).collect();
+            let fails = |standing: &&EntryStanding| matches!(standing, EntryStanding::Expected | EntryStanding::Flaky);
             let judged = standings.iter().find(fails).or(standings.first());
-            report::Entry {
+            report::BaselineMatch {
                 failure: entry.failure.clone(),
                 reason: entry.reason.clone(),
-                standing: match judged.copied().unwrap_or(Standing::NotPlayed) {
+                standing: match judged.copied().unwrap_or(EntryStanding::NotPlayed) {
                     // Fuzzing is random: it may not have reproduced the failure this time.
-                    Standing::Stale if protocol.fuzzed.is_some() => Standing::NotPlayed,
+                    EntryStanding::Stale if protocol.fuzzed.is_some() => EntryStanding::NotPlayed,
                     other => other,
                 },
                 span: entry.span,
@@ -36,22 +38,24 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
         protocol.baseline = judged.collect();
         for scenario in &mut protocol.scenarios {
             let id = scenario.id.clone();
-            for check in scenario.checks.iter_mut().filter(|check| fails(check)) {
-                let mut naming: Vec<&&Entry> = own.iter().filter(|entry| entry.names(&id, &check.name)).collect();
+            for check in scenario.checks.iter_mut().filter(|check| is_failing(check)) {
+                let mut naming: Vec<&&BaselineEntry> =
+                    own.iter().filter(|entry| entry.covers_check(&id, &check.name)).collect();
                 // An entry that names the check takes precedence over one that names the scenario.
                 naming.sort_by_key(|entry| entry.check().is_none());
-                let known = naming
-                    .first()
-                    .map(|entry| Known { reason: entry.reason.clone(), flaky: entry.flaky || check.flaky.is_some() });
+                let known = naming.first().map(|entry| KnownFailure {
+                    reason: entry.reason.clone(),
+                    flaky: entry.flaky || check.flaky.is_some(),
+                });
                 // A declared deviation is known without an entry.
                 check.known = known.or(check.known.take());
             }
-            let listed = |cause: &Cause| {
-                let entry = own.iter().find(|entry| entry.names_precondition(cause))?;
-                Some(Known { reason: entry.reason.clone(), flaky: entry.flaky })
+            let listed = |cause: &PreconditionFailure| {
+                let entry = own.iter().find(|entry| entry.covers_precondition(cause))?;
+                Some(KnownFailure { reason: entry.reason.clone(), flaky: entry.flaky })
             };
             if scenario.verdict == Verdict::Inconclusive {
-                scenario.known_cause = causes::explanation(scenario, &listed);
+                scenario.known_cause = causes::known_stop(scenario, &listed);
             }
         }
     }
@@ -59,31 +63,31 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
 
 /// Returns the standing of an entry that names a failed precondition. Only a `whole` run can show that the precondition
 /// no longer fails.
-pub fn of_precondition(entry: &Entry, protocol: &ProtocolReport, whole: bool) -> Standing {
+pub fn precondition_standing(entry: &BaselineEntry, protocol: &ProtocolReport, whole: bool) -> EntryStanding {
     let undecided = || protocol.scenarios.iter().any(|scenario| scenario.verdict == Verdict::Inconclusive);
-    if causes::preconditions(protocol).any(|(_, cause)| entry.names_precondition(cause)) {
-        Standing::Expected
+    if causes::failed_preconditions(protocol).any(|(_, cause)| entry.covers_precondition(cause)) {
+        EntryStanding::Expected
     } else if protocol.fuzzed.is_some() || !whole || !protocol.unplayed.is_empty() {
-        Standing::NotPlayed
+        EntryStanding::NotPlayed
     } else if undecided() {
         // Another failure may have stopped the scenario before it.
-        Standing::Undecided
+        EntryStanding::Undecided
     } else if entry.flaky {
-        Standing::Flaky
+        EntryStanding::Flaky
     } else {
-        Standing::Stale
+        EntryStanding::Stale
     }
 }
 
 /// Returns the standing of an entry; `scenario` is the one that the entry names, if it was played.
-pub fn standing(entry: &Entry, scenario: Option<&ScenarioResult>) -> Standing {
-    let Some(scenario) = scenario else { return Standing::NotPlayed };
+pub fn entry_standing(entry: &BaselineEntry, scenario: Option<&ScenarioResult>) -> EntryStanding {
+    let Some(scenario) = scenario else { return EntryStanding::NotPlayed };
     let named: Vec<&CheckResult> =
-        scenario.checks.iter().filter(|check| entry.names(&scenario.id, &check.name)).collect();
-    let mut failed = named.iter().filter(|check| fails(check)).peekable();
+        scenario.checks.iter().filter(|check| entry.covers_check(&scenario.id, &check.name)).collect();
+    let mut failed = named.iter().filter(|check| is_failing(check)).peekable();
     if failed.peek().is_some() {
         let flaky = entry.flaky || failed.any(|check| check.flaky.is_some());
-        return if flaky { Standing::Flaky } else { Standing::Expected };
+        return if flaky { EntryStanding::Flaky } else { EntryStanding::Expected };
     }
     let open = |verdict| matches!(verdict, Verdict::Inconclusive | Verdict::NotTestable);
     let undecided = match (entry.check(), named.as_slice()) {
@@ -97,12 +101,12 @@ pub fn standing(entry: &Entry, scenario: Option<&ScenarioResult>) -> Standing {
         (Some(_), checks) => checks.iter().any(|check| open(check.verdict)),
     };
     match undecided {
-        true => Standing::Undecided,
-        false if entry.flaky => Standing::Flaky,
-        false => Standing::Stale,
+        true => EntryStanding::Undecided,
+        false if entry.flaky => EntryStanding::Flaky,
+        false => EntryStanding::Stale,
     }
 }
 
-fn fails(check: &CheckResult) -> bool {
+fn is_failing(check: &CheckResult) -> bool {
     matches!(check.verdict, Verdict::Fail | Verdict::Warn)
 }

@@ -8,22 +8,22 @@ mod names;
 mod parse;
 mod write;
 
-pub use matching::{apply, standing};
-pub use names::Names;
-pub use parse::read;
-pub use write::{REASON, rewritten};
+pub use matching::{apply_baseline, entry_standing};
+pub use names::FailureNames;
+pub use parse::parse_baseline;
+pub use write::{REASON_PLACEHOLDER, rewrite_baseline};
 
-use crate::event::Cause;
-use crate::report::covers;
-use crate::report::text::plain;
+use crate::event::PreconditionFailure;
+use crate::report::entry_covers;
+use crate::report::text::without_variable_parts;
 use crate::syntax::source::Span;
 
 /// The published JSON Schema of the file, for editors.
-pub const SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");
+pub const BASELINE_SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");
 
 /// One entry of a baseline file: a `[[known]]` table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct BaselineEntry {
     /// The failure as reports name it: `scenario` for any failure in it, `scenario:check`, or `protocol: step: message`
     /// for a step without rules whose failure keeps scenarios from being played to their end.
     pub failure: String,
@@ -37,7 +37,7 @@ pub struct Entry {
     pub span: Span,
 }
 
-impl Entry {
+impl BaselineEntry {
     pub fn scenario(&self) -> &str {
         self.failure.split_once(':').map_or(self.failure.as_str(), |(scenario, _)| scenario)
     }
@@ -53,13 +53,14 @@ impl Entry {
 
     /// Whether the entry covers this failed precondition of its protocol. Numbers and quoted parts of the message may
     /// differ.
-    pub fn names_precondition(&self, cause: &Cause) -> bool {
-        self.precondition().is_some_and(|named| plain(named) == plain(&cause.with_step()))
+    pub fn covers_precondition(&self, cause: &PreconditionFailure) -> bool {
+        self.precondition()
+            .is_some_and(|named| without_variable_parts(named) == without_variable_parts(&cause.with_step()))
     }
 
     /// Whether the entry covers this check of this scenario.
-    pub fn names(&self, scenario: &str, check: &str) -> bool {
-        covers(&self.failure, scenario, check)
+    pub fn covers_check(&self, scenario: &str, check: &str) -> bool {
+        entry_covers(&self.failure, scenario, check)
     }
 }
 

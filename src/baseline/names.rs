@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Entry;
+use super::BaselineEntry;
 use crate::protocol::Pack;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 
 /// Names of everything that can fail in some protocols.
 #[derive(Default)]
-pub struct Names {
+pub struct FailureNames {
     /// The checks of each scenario.
     scenarios: BTreeMap<String, BTreeSet<String>>,
 }
 
-impl Names {
+impl FailureNames {
     /// Adds the scenarios of a protocol with their own checks and the checks of every frame. `more` are further checks
     /// that any scenario may have.
-    pub fn add<'p>(&mut self, pack: &Pack, programs: impl IntoIterator<Item = &'p Program>, more: &[&str]) {
-        let everywhere = everywhere(pack, more);
+    pub fn add_protocol<'p>(&mut self, pack: &Pack, programs: impl IntoIterator<Item = &'p Program>, more: &[&str]) {
+        let everywhere = checks_of_every_frame(pack, more);
         for program in programs {
             let own = program.checks.iter().map(|check| check.name.clone());
             self.scenarios.insert(program.id.clone(), own.chain(everywhere.iter().cloned()).collect());
@@ -28,17 +28,17 @@ impl Names {
     /// Adds the possible findings of the fuzzer: for each of `ids`, every rule and schema check of the pack, and
     /// `more`.
     pub fn add_findings(&mut self, pack: &Pack, ids: impl IntoIterator<Item = String>, more: &[&str]) {
-        let mut checks = everywhere(pack, more);
+        let mut checks = checks_of_every_frame(pack, more);
         checks.extend(pack.rules.keys().cloned());
         self.scenarios.extend(ids.into_iter().map(|id| (id, checks.clone())));
     }
 
     /// Returns an error for each entry that names a scenario or check that does not exist.
-    pub fn unknown(&self, entries: &[Entry]) -> Vec<Diagnostic> {
-        entries.iter().filter_map(|entry| self.complaint(entry)).collect()
+    pub fn unknown_name_errors(&self, entries: &[BaselineEntry]) -> Vec<Diagnostic> {
+        entries.iter().filter_map(|entry| self.unknown_name_error(entry)).collect()
     }
 
-    fn complaint(&self, entry: &Entry) -> Option<Diagnostic> {
+    fn unknown_name_error(&self, entry: &BaselineEntry) -> Option<Diagnostic> {
         let scenario = entry.scenario();
         let of_protocol = |id: &String| id.split_once('/').is_some_and(|(protocol, _)| protocol == scenario);
         if entry.precondition().is_some() && self.scenarios.keys().any(of_protocol) {
@@ -51,7 +51,7 @@ impl Names {
                 self.scenarios.keys().map(String::as_str),
                 "`hubproof check --list` lists all scenarios",
             );
-            let span = entry.place.part(0..scenario.len());
+            let span = entry.place.subspan(0..scenario.len());
             return Some(Diagnostic::error(span, format!("there is no scenario `{scenario}`")).help(help));
         };
         let check = entry.check().filter(|check| !checks.contains(*check))?;
@@ -62,13 +62,13 @@ impl Names {
             true => suggest(check, all(), "reports show the name of every check"),
             false => suggest(check, own(), "reports show the name of every check"),
         };
-        let span = entry.place.part(scenario.len() + 1..entry.failure.len());
+        let span = entry.place.subspan(scenario.len() + 1..entry.failure.len());
         Some(Diagnostic::error(span, format!("{scenario} has no check `{check}`")).help(help))
     }
 }
 
 /// Returns the checks of every frame, and `more`.
-fn everywhere(pack: &Pack, more: &[&str]) -> BTreeSet<String> {
+fn checks_of_every_frame(pack: &Pack, more: &[&str]) -> BTreeSet<String> {
     let mut everywhere: BTreeSet<String> = more.iter().map(|name| (*name).to_owned()).collect();
     for message in &pack.messages {
         everywhere.insert(format!("schema:{}", message.name));

@@ -1,40 +1,40 @@
 //! Parses TOML into entries and reports all errors at once.
 
-use super::Entry;
+use super::BaselineEntry;
 use crate::config::tree;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::{flag, list, table, text};
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
-const KEYS: [&str; 3] = ["failure", "reason", "flaky"];
+const ENTRY_KEYS: [&str; 3] = ["failure", "reason", "flaky"];
 /// The most entries that a baseline may have, and the most errors that are reported.
-const MOST_ENTRIES: usize = 10_000;
-const MOST_ERRORS: usize = 200;
+const MAX_ENTRIES: usize = 10_000;
+const MAX_ERRORS: usize = 200;
 
 /// Reads a baseline.
 ///
 /// # Errors
 ///
 /// All errors in the file itself. [`Names`](super::Names) checks whether the names in it exist.
-pub fn read(sources: &mut Sources, file: FileId) -> Result<Vec<Entry>, Vec<Diagnostic>> {
+pub fn parse_baseline(sources: &mut Sources, file: FileId) -> Result<Vec<BaselineEntry>, Vec<Diagnostic>> {
     let mut errors = Vec::new();
-    let (root, _) = tree::parse(sources, file, &mut errors);
+    let (root, _) = tree::parse_toml(sources, file, &mut errors);
     let entries = entries(sources, &root, &mut errors);
     errors.sort_by_key(|error| error.span.map(|span| span.start));
-    errors.truncate(MOST_ERRORS);
+    errors.truncate(MAX_ERRORS);
     if errors.is_empty() { Ok(entries) } else { Err(errors) }
 }
 
-fn entries(sources: &Sources, root: &Node, errors: &mut Vec<Diagnostic>) -> Vec<Entry> {
+fn entries(sources: &Sources, root: &SyntaxNode, errors: &mut Vec<Diagnostic>) -> Vec<BaselineEntry> {
     table(root, &["known"], "a baseline", errors);
     let items = list(root.get("known"), "`known`", "[[known]]", errors);
-    if let Some(first_too_many) = items.get(MOST_ENTRIES) {
-        let error = Diagnostic::error(first_too_many.span, format!("a baseline has at most {MOST_ENTRIES} entries"));
+    if let Some(first_too_many) = items.get(MAX_ENTRIES) {
+        let error = Diagnostic::error(first_too_many.span, format!("a baseline has at most {MAX_ENTRIES} entries"));
         errors.push(error.help("split the run, and give each part its own baseline"));
     }
-    let mut entries: Vec<Entry> = Vec::new();
-    for item in items.iter().take(MOST_ENTRIES) {
+    let mut entries: Vec<BaselineEntry> = Vec::new();
+    for item in items.iter().take(MAX_ENTRIES) {
         let Some(entry) = entry(sources, item, errors) else { continue };
         match entries.iter().find(|known| known.failure == entry.failure) {
             Some(first) => {
@@ -47,8 +47,8 @@ fn entries(sources: &Sources, root: &Node, errors: &mut Vec<Diagnostic>) -> Vec<
     entries
 }
 
-fn entry(sources: &Sources, node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Entry> {
-    let entry = table(node, &KEYS, "an entry", errors);
+fn entry(sources: &Sources, node: &SyntaxNode, errors: &mut Vec<Diagnostic>) -> Option<BaselineEntry> {
+    let entry = table(node, &ENTRY_KEYS, "an entry", errors);
     let help = "name it as reports do: failure = \"scenario:check\" or \"scenario\"";
     let named = entry.required("failure", help, errors);
     let help = "state why it fails and what will fix it: reason = \"...\"";
@@ -57,11 +57,17 @@ fn entry(sources: &Sources, node: &Node, errors: &mut Vec<Diagnostic>) -> Option
     let reason = text(reason, "`reason`", errors);
     let flaky = flag(node.get("flaky"), "`flaky`", errors);
     let place = named?.text_span();
-    Some(Entry { failure: failure?.to_owned(), place, reason: reason?.to_owned(), flaky, span: lines(sources, node) })
+    Some(BaselineEntry {
+        failure: failure?.to_owned(),
+        place,
+        reason: reason?.to_owned(),
+        flaky,
+        span: lines(sources, node),
+    })
 }
 
 /// Returns the span from the header of an entry to the end of its last line.
-fn lines(sources: &Sources, node: &Node) -> Span {
+fn lines(sources: &Sources, node: &SyntaxNode) -> Span {
     let members = node.map().unwrap_or_default();
     let starts = members.iter().map(|(key, _)| key.span.start).chain([node.span.start]);
     let ends = members.iter().map(|(_, value)| value.span.end).chain([node.span.end]);

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::Entry;
-use super::matching::{of_precondition, standing};
+use super::BaselineEntry;
+use super::matching::{entry_standing, precondition_standing};
 use crate::event::Verdict;
-use crate::report::text::plain;
-use crate::report::{ProtocolReport, RunReport, ScenarioResult, Standing, causes};
+use crate::report::text::without_variable_parts;
+use crate::report::{EntryStanding, ProtocolReport, RunReport, ScenarioResult, causes};
 
 /// The placeholder reason of a new entry.
-pub const REASON: &str = "TODO: why does this fail, and what will fix it?";
+pub const REASON_PLACEHOLDER: &str = "TODO: why does this fail, and what will fix it?";
 
-const HEAD: &str = "\
+const FILE_HEADER: &str = "\
 # Known failures: hubproof check --baseline FILE
 # Their checks still run. An expected failure does not fail the run; an entry that no longer fails does, until you
 # delete it. `failure` is a scenario, or scenario:check as reports name it, or protocol: step: message for a step that
@@ -32,27 +32,27 @@ struct Known {
 /// Returns the updated file: keeps entries that still fail verbatim, with their reasons and comments, removes stale
 /// entries and appends new failures. `before` is the existing file's text with its entries. Warnings count as failures
 /// if the run is strict.
-pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String {
-    let (text, entries) = before.unwrap_or((HEAD, &[]));
+pub fn rewrite_baseline(report: &RunReport, before: Option<(&str, &[BaselineEntry])>) -> String {
+    let (text, entries) = before.unwrap_or((FILE_HEADER, &[]));
     let scenarios = || report.protocols.iter().flat_map(|protocol| &protocol.scenarios);
     // A finding that fuzzing did not reproduce this time may still exist.
     let found = |protocol: &&ProtocolReport| protocol.fuzzed.is_none();
-    let played = |entry: &Entry| {
+    let played = |entry: &BaselineEntry| {
         let mut scenarios = report.protocols.iter().filter(found).flat_map(|protocol| &protocol.scenarios);
         scenarios.find(|scenario| scenario.id == entry.scenario())
     };
     let whole = !report.options.selected && !report.interrupted;
-    let standing = |entry: &Entry| match entry.precondition() {
-        None => standing(entry, played(entry)),
+    let standing = |entry: &BaselineEntry| match entry.precondition() {
+        None => entry_standing(entry, played(entry)),
         Some(_) => {
             let own = report.protocols.iter().find(|protocol| protocol.name == entry.scenario());
-            own.map_or(Standing::NotPlayed, |protocol| of_precondition(entry, protocol, whole))
+            own.map_or(EntryStanding::NotPlayed, |protocol| precondition_standing(entry, protocol, whole))
         }
     };
-    let stale: Vec<&Entry> = entries.iter().filter(|entry| standing(entry) == Standing::Stale).collect();
-    let mut out = without(text, &stale);
+    let stale: Vec<&BaselineEntry> = entries.iter().filter(|entry| standing(entry) == EntryStanding::Stale).collect();
+    let mut out = remove_entries(text, &stale);
     let mut append = |failure: String, flaky: bool| {
-        let entry = Known { failure, reason: REASON, flaky: flaky.then_some(true) };
+        let entry = Known { failure, reason: REASON_PLACEHOLDER, flaky: flaky.then_some(true) };
         if !out.is_empty() && !out.ends_with("\n\n") {
             out.push_str(if out.ends_with('\n') { "\n" } else { "\n\n" });
         }
@@ -63,8 +63,8 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
     let counts = |verdict| verdict == Verdict::Fail || (report.options.strict && verdict == Verdict::Warn);
     for scenario in scenarios() {
         for check in scenario.checks.iter().filter(|check| counts(check.verdict)) {
-            let deviates = scenario.report(check).deviation.is_some();
-            if deviates || entries.iter().any(|entry| entry.names(&scenario.id, &check.name)) {
+            let deviates = scenario.check_report(check).deviation.is_some();
+            if deviates || entries.iter().any(|entry| entry.covers_check(&scenario.id, &check.name)) {
                 continue;
             }
             // Fuzzing may find the same failure in several cases.
@@ -77,11 +77,11 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
     let mut preconditions = BTreeSet::new();
     for protocol in report.protocols.iter().filter(found) {
         let undecided = |(scenario, _): &(&ScenarioResult, _)| scenario.verdict == Verdict::Inconclusive;
-        for (_, cause) in causes::preconditions(protocol).filter(undecided) {
+        for (_, cause) in causes::failed_preconditions(protocol).filter(undecided) {
             let failure = format!("{}: {}", protocol.name, cause.with_step());
             let known =
-                entries.iter().any(|entry| entry.scenario() == protocol.name && entry.names_precondition(cause));
-            if !known && preconditions.insert(plain(&failure)) {
+                entries.iter().any(|entry| entry.scenario() == protocol.name && entry.covers_precondition(cause));
+            if !known && preconditions.insert(without_variable_parts(&failure)) {
                 append(failure, false);
             }
         }
@@ -90,7 +90,7 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
 }
 
 /// Returns the text without the lines of some entries.
-fn without(text: &str, entries: &[&Entry]) -> String {
+fn remove_entries(text: &str, entries: &[&BaselineEntry]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     for entry in entries {

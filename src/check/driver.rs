@@ -8,25 +8,27 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::event::{PreconditionFailure, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::hook::{self, HookCall};
-use crate::hub::prepare::LONGEST_MESSAGE;
-use crate::hub::prepare::Site;
-use crate::interpreter::{Config, Conversation, Input, Output};
-use crate::report::text::time;
+use crate::hub::prepare::MAX_MESSAGE_BYTES;
+use crate::hub::prepare::PreparedInstance;
+use crate::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
+use crate::report::text::format_time;
 use crate::scenario::Program;
 use crate::scenario::model::{ActorId, setting_value};
-use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Limits, Listener, Outgoing};
+use crate::transport::{
+    self, ConnectRequest, Connection, ConnectionCommand, ConnectionId, IncomingEvent, Listener, PeerLimits,
+};
 use crate::websocket::handshake::Dial;
 
 /// Most events of a scenario's connections that can be queued; reading pauses while the queue is full.
-const INCOMING: usize = 1024;
+const MAX_WAITING_EVENTS: usize = 1024;
 /// First number of connections that were accepted rather than opened.
-const ACCEPTED: u32 = 1 << 20;
+const FIRST_ACCEPTED_NUMBER: u32 = 1 << 20;
 
 /// The fraction of the patience in which an upgrade must be answered. It is less than 1, so that the report names the
 /// missing answer rather than a step that timed out.
-const UPGRADE: f64 = 0.9;
+const UPGRADE_PATIENCE: f64 = 0.9;
 /// How long connections may take to close at the end of a scenario.
 const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
@@ -37,18 +39,18 @@ enum SideEvent {
 }
 
 /// Plays a scenario until it ends, reaches the limit, or is interrupted.
-pub async fn play(
+pub async fn play_conversation(
     program: Arc<Program>,
-    config: Config,
-    site: Arc<Site>,
+    config: ConversationConfig,
+    site: Arc<PreparedInstance>,
     limit: Duration,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<ScenarioEvent>,
     mut interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
     let started = Instant::now();
     // How long `finally` may take once the limit has passed.
     let cleanup = config.patience.mul_f64(config.stretch);
-    let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
+    let mut driver = ConversationDriver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
     driver.listen(&mut conversation).await;
     let outputs = conversation.start(Duration::ZERO);
@@ -56,7 +58,7 @@ pub async fn play(
     let mut interrupted = false;
     let mut late = false;
     // Frames of accepted connections whose `Accepted` event has not been handled yet.
-    let mut early: Vec<Incoming> = Vec::new();
+    let mut early: Vec<IncomingEvent> = Vec::new();
     let timeout = limit;
     let mut limit = limit;
     while !conversation.is_finished() {
@@ -67,37 +69,37 @@ pub async fn play(
             biased;
             changed = interrupt.changed(), if !interrupted => {
                 interrupted = changed.is_err() || *interrupt.borrow();
-                if interrupted { Input::Interrupt } else { Input::Tick }
+                if interrupted { ConversationInput::Interrupt } else { ConversationInput::Tick }
             }
             Some(incoming) = driver.incoming.recv() => {
-                if incoming.conn.0 >= ACCEPTED && !driver.connections.contains_key(&incoming.conn.0) {
+                if incoming.conn.0 >= FIRST_ACCEPTED_NUMBER && !driver.connections.contains_key(&incoming.conn.0) {
                     early.push(incoming);
                     // Its `Accepted` event is about to arrive, so few frames are early.
                     let Some(side) = driver.side_events.recv().await else { continue };
                     driver.handle_side(side)
                 } else {
                     let at = incoming.at.saturating_duration_since(started);
-                    let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
+                    let input = ConversationInput::Received { connection: incoming.conn.0, what: incoming.what };
                     let outputs = conversation.handle(at, input);
                     driver.perform(outputs).await;
                     if started.elapsed() < limit {
                         continue;
                     }
                     (limit, late) = (limit + cleanup, true);
-                    Input::Interrupt
+                    ConversationInput::Interrupt
                 }
             }
             Some(side) = driver.side_events.recv() => driver.handle_side(side),
             () = tokio::time::sleep_until((started + wake).into()) => {
                 if started.elapsed() >= limit {
                     (limit, late) = (limit + cleanup, true);
-                    Input::Interrupt
+                    ConversationInput::Interrupt
                 } else {
-                    Input::Tick
+                    ConversationInput::Tick
                 }
             }
         };
-        let accepted = matches!(input, Input::Accepted { .. });
+        let accepted = matches!(input, ConversationInput::Accepted { .. });
         let outputs = conversation.handle(started.elapsed(), input);
         driver.perform(outputs).await;
         if accepted {
@@ -106,7 +108,7 @@ pub async fn play(
             early = rest;
             for incoming in known {
                 let at = incoming.at.saturating_duration_since(started);
-                let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
+                let input = ConversationInput::Received { connection: incoming.conn.0, what: incoming.what };
                 let outputs = conversation.handle(at, input);
                 driver.perform(outputs).await;
             }
@@ -115,45 +117,45 @@ pub async fn play(
     driver.close().await;
     let mut report = conversation.into_report();
     if late {
-        stopped(&mut report, format!("it did not finish within the `--timeout` of {}", time(timeout)));
+        record_stop(&mut report, format!("it did not finish within the `--timeout` of {}", format_time(timeout)));
     } else if interrupted {
-        stopped(&mut report, "the run was interrupted".to_owned());
+        record_stop(&mut report, "the run was interrupted".to_owned());
     }
     report
 }
 
 /// Records why a scenario was stopped, once rather than at every undecided check.
-fn stopped(report: &mut ScenarioReport, message: String) {
+fn record_stop(report: &mut ScenarioReport, message: String) {
     if report.cause.is_none() && report.checks.iter().any(|check| check.verdict == Verdict::Inconclusive) {
-        report.cause = Some(Cause::without_step(message));
+        report.cause = Some(PreconditionFailure::without_step(message));
     }
 }
 
-struct Driver {
+struct ConversationDriver {
     id: String,
-    site: Arc<Site>,
+    site: Arc<PreparedInstance>,
     patience: Duration,
     settings: Map<String, Value>,
     connections: HashMap<u32, Connection>,
     accepted: u32,
-    sender: mpsc::Sender<Incoming>,
-    incoming: mpsc::Receiver<Incoming>,
+    sender: mpsc::Sender<IncomingEvent>,
+    incoming: mpsc::Receiver<IncomingEvent>,
     side: mpsc::Sender<SideEvent>,
     side_events: mpsc::Receiver<SideEvent>,
     /// Running hooks and listening actors; they end with the scenario.
     tasks: JoinSet<()>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<ScenarioEvent>,
 }
 
-impl Driver {
+impl ConversationDriver {
     fn new(
         program: &Program,
-        site: Arc<Site>,
-        events: mpsc::Sender<Event>,
+        site: Arc<PreparedInstance>,
+        events: mpsc::Sender<ScenarioEvent>,
         patience: Duration,
-        config: &Config,
+        config: &ConversationConfig,
     ) -> Self {
-        let (sender, incoming) = mpsc::channel(INCOMING);
+        let (sender, incoming) = mpsc::channel(MAX_WAITING_EVENTS);
         let (side, side_events) = mpsc::channel(16);
         let settings = config.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
         Self {
@@ -176,42 +178,46 @@ impl Driver {
         for actor in conversation.listeners() {
             // If a free loopback port cannot be bound, the actor has no address, and the step that needs it reports that.
             let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
-            conversation.listens(actor, listener.url());
-            self.tasks.spawn(accept(listener, actor, self.side.clone(), self.sender.clone()));
+            conversation.set_listen_url(actor, listener.url());
+            self.tasks.spawn(accept_connections(listener, actor, self.side.clone(), self.sender.clone()));
         }
     }
 
-    fn handle_side(&mut self, side: SideEvent) -> Input {
+    fn handle_side(&mut self, side: SideEvent) -> ConversationInput {
         match side {
-            SideEvent::Answer { call, answer } => Input::HookAnswer { call, answer },
-            SideEvent::Accepted { actor, connection } => self.accepted(actor, connection),
+            SideEvent::Answer { call, answer } => ConversationInput::HookAnswer { call, answer },
+            SideEvent::Accepted { actor, connection } => self.add_accepted(actor, connection),
         }
     }
 
-    fn accepted(&mut self, actor: ActorId, connection: Connection) -> Input {
+    fn add_accepted(&mut self, actor: ActorId, connection: Connection) -> ConversationInput {
         let number = connection.conn().0;
         self.accepted += 1;
         self.connections.insert(number, connection);
-        Input::Accepted { actor, connection: number }
+        ConversationInput::Accepted { actor, connection: number }
     }
 
-    async fn perform(&mut self, outputs: Vec<Output>) {
+    async fn perform(&mut self, outputs: Vec<ConversationOutput>) {
         for output in outputs {
             match output {
-                Output::Open { connection, dial } => self.open(connection, dial),
-                Output::Send { connection, frames } => self.send(connection, Outgoing::Frames(frames)),
-                Output::SendBytes { connection, bytes } => self.send(connection, Outgoing::Bytes(bytes)),
-                Output::End { connection, reset } => {
-                    self.send(connection, if reset { Outgoing::Reset } else { Outgoing::Fin })
+                ConversationOutput::Open { connection, dial } => self.open(connection, dial),
+                ConversationOutput::Send { connection, frames } => {
+                    self.send(connection, ConnectionCommand::Frames(frames))
                 }
-                Output::StopReading { connection } => self.send(connection, Outgoing::StopReading),
-                Output::ReadAgain { connection } => self.send(connection, Outgoing::ReadAgain),
-                Output::Hook { call, name, args, message } => self.hook(call, name, args, message),
-                Output::Trace(frame) => {
-                    let _ = self.events.send(Event::Frame { id: self.id.clone(), frame }).await;
+                ConversationOutput::SendBytes { connection, bytes } => {
+                    self.send(connection, ConnectionCommand::Bytes(bytes))
                 }
-                Output::Waiting { because, time } => {
-                    let _ = self.events.send(Event::Waiting { id: self.id.clone(), because, time }).await;
+                ConversationOutput::End { connection, reset } => {
+                    self.send(connection, if reset { ConnectionCommand::Reset } else { ConnectionCommand::Fin })
+                }
+                ConversationOutput::StopReading { connection } => self.send(connection, ConnectionCommand::StopReading),
+                ConversationOutput::ReadAgain { connection } => self.send(connection, ConnectionCommand::ReadAgain),
+                ConversationOutput::Hook { call, name, args, message } => self.hook(call, name, args, message),
+                ConversationOutput::Trace(frame) => {
+                    let _ = self.events.send(ScenarioEvent::Frame { id: self.id.clone(), frame }).await;
+                }
+                ConversationOutput::Waiting { because, time } => {
+                    let _ = self.events.send(ScenarioEvent::Waiting { id: self.id.clone(), because, time }).await;
                 }
             }
         }
@@ -221,21 +227,21 @@ impl Driver {
         let request = ConnectRequest {
             dial,
             tls: self.site.tls.clone(),
-            timeout: self.patience.mul_f64(UPGRADE),
-            limits: Limits {
-                message: LONGEST_MESSAGE,
+            timeout: self.patience.mul_f64(UPGRADE_PATIENCE),
+            limits: PeerLimits {
+                message: MAX_MESSAGE_BYTES,
                 // A step that waits for the end of the stream times out before the harness ends it.
                 linger: self.patience.mul_f64(2.0),
-                ..Limits::default()
+                ..PeerLimits::default()
             },
             room: self.site.room.clone(),
             ..ConnectRequest::new(self.site.endpoint.clone())
         };
-        let opened = transport::open(ConnId(connection), request, self.sender.clone());
+        let opened = transport::open_connection(ConnectionId(connection), request, self.sender.clone());
         self.connections.insert(connection, opened);
     }
 
-    fn send(&self, connection: u32, what: Outgoing) {
+    fn send(&self, connection: u32, what: ConnectionCommand) {
         // A connection that has ended reports that itself.
         let _ = self.connections.get(&connection).map(|connection| connection.send(what));
     }
@@ -254,7 +260,7 @@ impl Driver {
         self.tasks.spawn(async move {
             let (message, trust) = (message.as_ref(), trust.as_ref());
             let asked = HookCall { name: &name, args: &args, message, settings: &settings, trust };
-            let answer = hook::run(&spec, &asked, patience).await;
+            let answer = hook::run_hook(&spec, &asked, patience).await;
             let _ = side.send(SideEvent::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
         });
     }
@@ -278,10 +284,15 @@ impl Driver {
     }
 }
 
-async fn accept(listener: Listener, actor: ActorId, side: mpsc::Sender<SideEvent>, sender: mpsc::Sender<Incoming>) {
-    let base = ACCEPTED + (actor as u32) * 0x1000;
+async fn accept_connections(
+    listener: Listener,
+    actor: ActorId,
+    side: mpsc::Sender<SideEvent>,
+    sender: mpsc::Sender<IncomingEvent>,
+) {
+    let base = FIRST_ACCEPTED_NUMBER + (actor as u32) * 0x1000;
     for number in 0..0x1000 {
-        match listener.accept(ConnId(base + number), sender.clone()).await {
+        match listener.accept(ConnectionId(base + number), sender.clone()).await {
             Ok(connection) => {
                 if side.send(SideEvent::Accepted { actor, connection }).await.is_err() {
                     return;

@@ -8,61 +8,69 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Options, hang, stamp};
+use super::{PlayOptions, hang, stamp};
 use crate::deviation::Deviations;
 use crate::event::{ProcessReport, ScenarioReport};
-use crate::hub::prepare::Subject;
-use crate::report::{Aggregator, Outline, RunOptions, RunReport};
+use crate::hub::prepare::TestSubject;
+use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
 use crate::scenario::Isolation;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 /// Most rounds that assume further deviations.
 const FURTHER: usize = 8;
 
 pub struct Rounds {
     /// The protocols and scenarios of the next round.
-    subjects: Vec<Subject>,
-    options: Options,
+    subjects: Vec<TestSubject>,
+    options: PlayOptions,
     explore: bool,
     /// Number of rounds so far.
     played: usize,
     begun: Instant,
     /// When the current round began, relative to the start of the run.
     round_begun: Duration,
-    reports: Aggregator,
+    reports: ReportAggregator,
     /// Ids of scenarios that may leave the hub unusable.
     destructive: BTreeSet<String>,
 }
 
 impl Rounds {
-    pub fn new(subjects: Vec<Subject>, outlines: Vec<Outline>, options: Options, explore: bool) -> Self {
+    pub fn new(
+        subjects: Vec<TestSubject>,
+        outlines: Vec<ProtocolOutline>,
+        options: PlayOptions,
+        explore: bool,
+    ) -> Self {
         let programs = subjects.iter().flat_map(|subject| &subject.programs);
         let destructive = programs.filter(|program| program.isolation == Isolation::Destructive);
         let destructive = destructive.map(|program| program.id.clone()).collect();
-        let (begun, reports) = (Instant::now(), Aggregator::new(outlines));
+        let (begun, reports) = (Instant::now(), ReportAggregator::new(outlines));
         Self { subjects, options, explore, played: 0, begun, round_begun: Duration::ZERO, reports, destructive }
     }
 
-    /// Returns the arguments of [`super::run`] for the next round; `None` after the last round.
+    /// Returns the arguments of [`super::run_scenarios`] for the next round; `None` after the last round.
     ///
     /// # Errors
     ///
     /// A proposed deviation is not valid.
-    pub fn next_round(&mut self, sources: &mut Sources) -> Result<Option<(Vec<Subject>, Options)>, Vec<Diagnostic>> {
+    pub fn next_round(
+        &mut self,
+        sources: &mut Sources,
+    ) -> Result<Option<(Vec<TestSubject>, PlayOptions)>, Vec<Diagnostic>> {
         let first = self.played == 0;
         if !first && !(self.explore && self.played <= FURTHER && self.assume_proposals(sources)?) {
             return Ok(None);
         }
         for subject in &self.subjects {
-            self.reports.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
+            self.reports.set_deviations(&subject.pack.name, Arc::clone(&subject.deviations));
         }
         // A hub may remember the names of earlier rounds.
         let stamp = if first { self.options.stamp.clone() } else { stamp() };
         self.played += 1;
         self.round_begun = self.begun.elapsed();
-        Ok(Some((self.subjects.clone(), Options { stamp, ..self.options.clone() })))
+        Ok(Some((self.subjects.clone(), PlayOptions { stamp, ..self.options.clone() })))
     }
 
     /// Assumes the deviations that all rounds so far propose. Returns whether any scenario must be replayed with them.
@@ -73,14 +81,15 @@ impl Rounds {
             let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
             let own = self.reports.reports_mut(&protocol.name);
             let departs =
-                |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.is_of_another_form();
+                |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.shows_another_form();
             let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
             subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
             if !subject.programs.is_empty() {
                 let file = sources.add("assumed deviations", "");
-                let nodes: Vec<Node> = entries.iter().map(|entry| Node::of(entry, Span::new(file, 0..0))).collect();
-                let assumed = Deviations::read(&nodes, &subject.pack, &subject.shared, true)?;
-                subject.deviations = Arc::new(subject.deviations.and(assumed));
+                let nodes: Vec<SyntaxNode> =
+                    entries.iter().map(|entry| SyntaxNode::from_json(entry, Span::new(file, 0..0))).collect();
+                let assumed = Deviations::parse(&nodes, &subject.pack, &subject.shared, true)?;
+                subject.deviations = Arc::new(subject.deviations.chain(assumed));
             }
         }
         Ok(self.subjects.iter().any(|subject| !subject.programs.is_empty()))
@@ -89,7 +98,7 @@ impl Rounds {
     /// Adds the report of a scenario of the current round.
     pub fn add(&mut self, mut report: ScenarioReport) {
         report.begun += self.round_begun;
-        self.reports.add(report);
+        self.reports.add_report(report);
     }
 
     /// Detects hangs of the hub, and returns the report of the run. `processes` are the reports of the hubs that the
@@ -104,10 +113,10 @@ impl Rounds {
             let mut own = self.reports.reports_mut(&subject.pack.name);
             // Silence after a scenario that may leave the hub unusable does not prove a hang.
             own.retain(|report| !self.destructive.contains(&report.id));
-            hang::judge(&mut own);
+            hang::report_hangs(&mut own);
         }
         for (protocol, process) in processes {
-            self.reports.process(&protocol, process);
+            self.reports.add_process(&protocol, process);
         }
         let started = u64::try_from(self.options.now_ms).unwrap_or(0);
         self.reports.finish(shown, started, self.begun.elapsed(), interrupted)

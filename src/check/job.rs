@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
-use super::hang::{self, Lost, Pulse, Unserved};
+use super::hang::{self, HubPulse, ServiceLoss, UnservedScenario};
 use super::queue::Resource;
-use super::{Options, base36, driver};
+use super::{PlayOptions, driver, to_base36};
 use crate::deviation::Deviations;
-use crate::event::{Cause, Event, Lack, ScenarioReport, UnmetNeed, Verdict};
-use crate::hub::prepare::{Prepared, SetupError, Site};
-use crate::hub::supervisor::{self, Play};
-use crate::interpreter::{Config, planned_wait, unmet, uses_tokens};
-use crate::redact::Masker;
+use crate::event::{Lack, PreconditionFailure, ScenarioEvent, ScenarioReport, UnmetNeed, Verdict};
+use crate::hub::prepare::{PreparedHub, PreparedInstance, SetupError};
+use crate::hub::supervisor::{self, HubUse};
+use crate::interpreter::{ConversationConfig, planned_wait, unmet_needs, uses_tokens};
+use crate::redact::SecretMasker;
 use crate::report::scenario_verdict;
 use crate::scenario::functions::TOKENS;
 use crate::scenario::template::Template;
@@ -22,16 +22,16 @@ use crate::scenario::{Isolation, Program};
 
 /// A scenario with the instance on which it will run.
 #[derive(Clone)]
-pub struct Job {
+pub struct ScenarioJob {
     pub(super) program: Arc<Program>,
-    place: Place,
+    place: JobPlacement,
     repetition: usize,
-    subject: Arc<Prepared>,
+    subject: Arc<PreparedHub>,
     /// The scenario's id in reports.
     id: String,
     instead: Option<(&'static str, Arc<Template>)>,
     /// The hang detectors of the instances, if the run is to detect hangs.
-    pulses: Option<Arc<Vec<Pulse>>>,
+    pulses: Option<Arc<Vec<HubPulse>>>,
     /// The declared deviations.
     deviations: Arc<Deviations>,
 }
@@ -45,13 +45,13 @@ pub(super) enum Phase {
 }
 
 #[derive(Clone)]
-enum Place {
+enum JobPlacement {
     Site(usize),
     /// No instance meets these needs.
     Nowhere(Vec<UnmetNeed>),
 }
 
-impl Job {
+impl ScenarioJob {
     /// Places the scenario on the first instance of a hub that meets its needs. `repetition` counts from 1.
     ///
     /// # Errors
@@ -60,10 +60,10 @@ impl Job {
     pub fn new(
         program: &Arc<Program>,
         repetition: usize,
-        subject: &Arc<Prepared>,
-        options: &Options,
+        subject: &Arc<PreparedHub>,
+        options: &PlayOptions,
     ) -> Result<Self, SetupError> {
-        let place = place(program, subject, options)?;
+        let place = choose_instance(program, subject, options)?;
         let (program, subject) = (Arc::clone(program), Arc::clone(subject));
         let id = program.id.clone();
         let deviations = Arc::clone(&subject.deviations);
@@ -71,13 +71,13 @@ impl Job {
     }
 
     /// Returns the same job, after which a hang is detected; `pulses` are the detectors of the instances.
-    pub fn watched(self, pulses: &Arc<Vec<Pulse>>) -> Self {
+    pub fn with_pulses(self, pulses: &Arc<Vec<HubPulse>>) -> Self {
         Self { pulses: Some(Arc::clone(pulses)), ..self }
     }
 
     /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `instead`, or the
     /// loop over `name` goes through it.
-    pub fn saying(self, id: &str, name: &'static str, instead: Template) -> Self {
+    pub fn with_input(self, id: &str, name: &'static str, instead: Template) -> Self {
         Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
@@ -93,7 +93,7 @@ impl Job {
 
     /// Returns the resource that the scenario needs exclusively, if any.
     pub(super) fn resource(&self) -> Option<Resource> {
-        let Place::Site(index) = self.place else { return None };
+        let JobPlacement::Site(index) = self.place else { return None };
         match self.isolation(&self.subject.sites[index]) {
             Isolation::Exclusive(word) if self.subject.embedded.is_none() => {
                 Some((Arc::as_ptr(&self.subject).addr(), word))
@@ -105,12 +105,12 @@ impl Job {
     /// Returns how long the scenario is known to wait.
     pub(super) fn planned_wait(&self) -> Duration {
         match self.place {
-            Place::Site(index) => planned_wait(&self.program, &self.subject.sites[index].settings),
-            Place::Nowhere(_) => Duration::ZERO,
+            JobPlacement::Site(index) => planned_wait(&self.program, &self.subject.sites[index].settings),
+            JobPlacement::Nowhere(_) => Duration::ZERO,
         }
     }
 
-    fn isolation(&self, site: &Site) -> Isolation {
+    fn isolation(&self, site: &PreparedInstance) -> Isolation {
         let alone = self.is_alone() || self.program.isolation == Isolation::Destructive;
         match !alone && uses_tokens(&self.program, &site.settings) {
             true => Isolation::Exclusive(TOKENS.to_owned()),
@@ -129,35 +129,35 @@ impl Job {
     pub async fn play(
         self,
         number: usize,
-        options: &Options,
-        events: &mpsc::Sender<Event>,
+        options: &PlayOptions,
+        events: &mpsc::Sender<ScenarioEvent>,
         mut interrupt: watch::Receiver<bool>,
     ) -> Option<ScenarioReport> {
         let index = match self.place {
-            Place::Nowhere(unmet) => return Some(not_testable(&self.program, unmet, self.repetition)),
-            Place::Site(index) => index,
+            JobPlacement::Nowhere(unmet) => return Some(not_testable_report(&self.program, unmet, self.repetition)),
+            JobPlacement::Site(index) => index,
         };
-        let _ = events.send(Event::Started { id: self.id.clone() }).await;
+        let _ = events.send(ScenarioEvent::Started { id: self.id.clone() }).await;
         let site = &self.subject.sites[index];
         let isolation = self.isolation(site);
-        let number = base36(number as u64 + 1000 * self.repetition as u64);
+        let number = to_base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
         let Some(process) = site.process.clone() else {
-            let turn = turn(&self, &isolation, &mut interrupt).await?;
+            let turn = wait_for_turn(&self, &isolation, &mut interrupt).await?;
             let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
             self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
-            let unserved = self.unserved(index, &report, &stamp, options, interrupt).await;
-            let hangs = unserved.filter(|unserved| unserved.lost == Lost::Hangs);
+            let unserved = self.find_unserved(index, &report, &stamp, options, interrupt).await;
+            let hangs = unserved.filter(|unserved| unserved.lost == ServiceLoss::Hangs);
             report.unserved = hangs.map(|unserved| unserved.probe);
-            turn.end(&self.subject);
+            turn.release(&self.subject);
             return Some(report);
         };
-        let first = if self.program.isolation == Isolation::Destructive { Play::Destructive } else { Play::Shared };
+        let first = if self.program.isolation == Isolation::Destructive { HubUse::Destructive } else { HubUse::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
-        for (kind, isolation) in [(first, &isolation), (Play::Alone, &alone)] {
-            let again = kind == Play::Alone;
+        for (kind, isolation) in [(first, &isolation), (HubUse::Alone, &alone)] {
+            let again = kind == HubUse::Alone;
             let begun = async {
-                let turn = turn(&self, isolation, &mut interrupt).await?;
+                let turn = wait_for_turn(&self, isolation, &mut interrupt).await?;
                 let begun = tokio::select! {
                 begun = process.begin_play(&self.id, kind) => begun,
                     _ = interrupt.wait_for(|stop| *stop) => return None,
@@ -170,16 +170,17 @@ impl Job {
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
                     self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
-                    if let Some(unserved) = self.unserved(index, &report, &stamp, options, interrupt.clone()).await {
-                        process.does_not_serve(&play, unserved.lost == Lost::Hangs).await;
+                    if let Some(unserved) = self.find_unserved(index, &report, &stamp, options, interrupt.clone()).await
+                    {
+                        process.record_unserved_play(&play, unserved.lost == ServiceLoss::Hangs).await;
                         let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
                         if let Some(pulse) = pulse {
-                            pulse.started_again().await;
+                            pulse.reset().await;
                         }
                     }
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
                     let end = process.end_play(play, wrong).await;
-                    turn.end(&self.subject);
+                    turn.release(&self.subject);
                     match end {
                         // Another scenario may have caused the crash, so this one is played again alone.
                         Some(end) if !end.alone && !again => continue,
@@ -189,7 +190,7 @@ impl Job {
                         }
                         end => {
                             // For a hub that runs elsewhere, only the end is known.
-                            if kind != Play::Destructive && (end.is_some() || process.is_by_command()) {
+                            if kind != HubUse::Destructive && (end.is_some() || process.is_by_command()) {
                                 supervisor::add_process_check(&mut report, end);
                             }
                             return Some(report);
@@ -206,14 +207,14 @@ impl Job {
                 }
                 false => format!("the hub is not running: {why}"),
             };
-            return Some(failed(&self.program, message, self.repetition));
+            return Some(failed_report(&self.program, message, self.repetition));
         }
         // The second iteration always returns.
         None
     }
 }
 
-impl Job {
+impl ScenarioJob {
     /// Replays the first conversation that passed, once without each upgrade deviation. A deviation without which it
     /// still passes is no longer needed.
     async fn try_without_upgrades(
@@ -221,35 +222,36 @@ impl Job {
         index: usize,
         report: &mut ScenarioReport,
         stamp: &str,
-        options: &Options,
+        options: &PlayOptions,
         interrupt: &watch::Receiver<bool>,
     ) {
         let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
-        if self.deviations.upgrades().next().is_none()
+        if self.deviations.upgrade_entries().next().is_none()
             || !pulse.is_some_and(|pulse| pulse.is_first_served(&self.program, report))
         {
             return;
         }
-        for upgrade in self.deviations.upgrades() {
-            let job = Self { pulses: None, deviations: Arc::new(self.deviations.without(upgrade)), ..self.clone() };
+        for upgrade in self.deviations.upgrade_entries() {
+            let job =
+                Self { pulses: None, deviations: Arc::new(self.deviations.without_entry(upgrade)), ..self.clone() };
             // No number of a scenario begins with three zeros.
             let (stamp, (events, _)) = (format!("{stamp}000{upgrade}"), mpsc::channel(1));
             let again = play_job(&job, index, &stamp, options, &events, interrupt.clone()).await;
-            if hang::passed(&again) && !*interrupt.borrow() {
+            if hang::has_passed(&again) && !*interrupt.borrow() {
                 report.deviations.entry(upgrade).or_default().contradicted += 1;
             }
         }
     }
 
-    /// Returns the scenario that the hub no longer serves after this one, see [`Pulse::after`].
-    async fn unserved(
+    /// Returns the scenario that the hub no longer serves after this one, see [`HubPulse::record_play`].
+    async fn find_unserved(
         &self,
         index: usize,
         report: &ScenarioReport,
         stamp: &str,
-        options: &Options,
+        options: &PlayOptions,
         interrupt: watch::Receiver<bool>,
-    ) -> Option<Unserved> {
+    ) -> Option<UnservedScenario> {
         let pulse = self.pulses.as_ref()?.get(index)?;
         // Silence after a scenario that may leave the hub unusable, or on a hub of its own, does not prove a hang.
         if self.program.isolation == Isolation::Destructive
@@ -270,57 +272,61 @@ impl Job {
             }
         };
         let restartable = self.subject.sites[index].process.is_some();
-        pulse.after(&self.program, report, restartable, play).await
+        pulse.record_play(&self.program, report, restartable, play).await
     }
 }
 
 /// Returns the first instance that meets the scenario's needs, or else the needs that the closest instance does not
 /// meet.
-fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
+fn choose_instance(
+    program: &Program,
+    subject: &PreparedHub,
+    options: &PlayOptions,
+) -> Result<JobPlacement, SetupError> {
     let spared = program.isolation == Isolation::Destructive
         && subject.embedded.is_none()
         && !subject.target.restartable
         && !options.destructive;
     let mut nearest: Option<Vec<UnmetNeed>> = None;
-    let fit = |site: &Site| !spared || site.process.as_ref().is_some_and(|process| process.is_by_command());
+    let fit = |site: &PreparedInstance| !spared || site.process.as_ref().is_some_and(|process| process.is_by_command());
     if !subject.sites.iter().any(|site| fit(site)) {
         let name = "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned();
-        return Ok(Place::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
+        return Ok(JobPlacement::Nowhere(vec![UnmetNeed { name, lacks: Lack::Property }]));
     }
     for (index, site) in subject.sites.iter().enumerate().filter(|(_, site)| fit(site)) {
         let provides = |word: &str| site.provides.contains(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
-        let missing = unmet(program, &site.settings, &provides, &hooks)
+        let missing = unmet_needs(program, &site.settings, &provides, &hooks)
             .map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
         if missing.is_empty() {
-            return Ok(Place::Site(index));
+            return Ok(JobPlacement::Site(index));
         }
         if nearest.as_ref().is_none_or(|known| missing.len() < known.len()) {
             nearest = Some(missing);
         }
     }
-    Ok(Place::Nowhere(nearest.unwrap_or_default()))
+    Ok(JobPlacement::Nowhere(nearest.unwrap_or_default()))
 }
 
 /// How long users with shared tokens rest after a scenario, because a hub may limit how much each user sends per
 /// second.
-const RESTED: Duration = Duration::from_millis(1100);
+const TOKEN_REST: Duration = Duration::from_millis(1100);
 
 /// The locks and permits that a scenario holds while it is played.
-struct Turn {
+struct PlayPermits {
     /// How long the locks are held after the scenario.
     rest: Duration,
     connections: Result<OwnedSemaphorePermit, AcquireError>,
-    isolated: Isolated,
+    isolated: IsolationLocks,
 }
 
 /// How long a hub may still count a connection that has ended. No document requires it to notice at once.
-const COUNTED: Duration = Duration::from_millis(400);
+const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
 
-impl Turn {
-    /// Releases the locks, those on tokens after [`RESTED`]. If the hub limits connections, the permits are released
-    /// after [`COUNTED`].
-    fn end(self, subject: &Prepared) {
+impl PlayPermits {
+    /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are released
+    /// after [`CONNECTION_RELEASE_DELAY`].
+    fn release(self, subject: &PreparedHub) {
         let Self { rest, connections, isolated } = self;
         if !rest.is_zero() {
             tokio::spawn(async move {
@@ -330,7 +336,7 @@ impl Turn {
         }
         if subject.limited && subject.embedded.is_none() {
             tokio::spawn(async move {
-                tokio::time::sleep(COUNTED).await;
+                tokio::time::sleep(CONNECTION_RELEASE_DELAY).await;
                 drop(connections);
             });
         }
@@ -338,14 +344,18 @@ impl Turn {
 }
 
 /// Waits until a scenario may be played. Returns `None` if the run is interrupted first.
-async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<bool>) -> Option<Turn> {
+async fn wait_for_turn(
+    job: &ScenarioJob,
+    isolation: &Isolation,
+    interrupt: &mut watch::Receiver<bool>,
+) -> Option<PlayPermits> {
     let subject = &job.subject;
     let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
         let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
         let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
-        let rest = if shares { RESTED } else { Duration::ZERO };
-        Turn { rest, connections, isolated: isolate(isolation, subject).await }
+        let rest = if shares { TOKEN_REST } else { Duration::ZERO };
+        PlayPermits { rest, connections, isolated: take_isolation_locks(isolation, subject).await }
     };
     tokio::select! {
         turn = turn => Some(turn),
@@ -355,11 +365,11 @@ async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<
 
 /// Plays a scenario whose turn it is.
 async fn play_job(
-    job: &Job,
+    job: &ScenarioJob,
     index: usize,
     stamp: &str,
-    options: &Options,
-    events: &mpsc::Sender<Event>,
+    options: &PlayOptions,
+    events: &mpsc::Sender<ScenarioEvent>,
     interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
     let subject = &job.subject;
@@ -369,17 +379,21 @@ async fn play_job(
         match embedded.start_one(index).await {
             Ok((url, hub)) => {
                 if let Ok(endpoint) = url.parse() {
-                    site = Arc::new(Site { endpoint, hooks: hub.hooks(&site.hooks), ..Site::clone(&site) });
+                    site = Arc::new(PreparedInstance {
+                        endpoint,
+                        hooks: hub.redirect_hooks(&site.hooks),
+                        ..PreparedInstance::clone(&site)
+                    });
                 }
                 own = Some(hub);
             }
             Err(error) => {
                 let message = format!("cannot start a separate hub for this scenario: {error}");
-                return failed(&job.program, message, job.repetition);
+                return failed_report(&job.program, message, job.repetition);
             }
         }
     }
-    let config = Config {
+    let config = ConversationConfig {
         settings: site.settings.clone(),
         stamp: stamp.to_owned(),
         // A conversation's clock starts at its own beginning, which may come late in the run.
@@ -398,11 +412,12 @@ async fn play_job(
     let name = site.name.clone();
     let begun = subject.begun.elapsed();
     let mut report =
-        driver::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;
+        driver::play_conversation(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt)
+            .await;
     report.instance = name;
     report.begun = begun;
     report.repetition = job.repetition;
-    mask(&mut report, &subject.masker);
+    mask_report(&mut report, &subject.masker);
     if let Some(hub) = own {
         hub.shutdown().await;
     }
@@ -410,42 +425,42 @@ async fn play_job(
 }
 
 /// The locks that keep other scenarios off the hub until they are dropped.
-struct Isolated {
+struct IsolationLocks {
     _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
     _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
     _word: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
-async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
-    let none = Isolated { _reading: None, _writing: None, _word: None };
+async fn take_isolation_locks(isolation: &Isolation, subject: &PreparedHub) -> IsolationLocks {
+    let none = IsolationLocks { _reading: None, _writing: None, _word: None };
     if subject.embedded.is_some() && *isolation != Isolation::Shared {
         // The scenario gets a hub of its own, so it needs no lock.
         return none;
     }
     match isolation {
-        Isolation::Shared => Isolated { _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none },
+        Isolation::Shared => IsolationLocks { _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none },
         Isolation::Exclusive(word) if word != "hub" => {
             let lock = Arc::clone(subject.words.lock().await.entry(word.clone()).or_default());
             let held = lock.lock_owned().await;
-            Isolated { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
+            IsolationLocks { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
         }
         Isolation::Exclusive(_) | Isolation::Destructive => {
-            Isolated { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
+            IsolationLocks { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
         }
     }
 }
 
-fn not_testable(program: &Program, unmet: Vec<UnmetNeed>, repetition: usize) -> ScenarioReport {
+fn not_testable_report(program: &Program, unmet: Vec<UnmetNeed>, repetition: usize) -> ScenarioReport {
     ScenarioReport { unmet, repetition, verdict: Verdict::NotTestable, ..ScenarioReport::of(program) }
 }
 
-fn failed(program: &Program, message: String, repetition: usize) -> ScenarioReport {
-    let cause = Some(Cause::without_step(message));
+fn failed_report(program: &Program, message: String, repetition: usize) -> ScenarioReport {
+    let cause = Some(PreconditionFailure::without_step(message));
     ScenarioReport { cause, repetition, verdict: Verdict::Inconclusive, ..ScenarioReport::of(program) }
 }
 
 /// Masks secrets in every text of a report, except in frames, which were masked before they were shortened.
-fn mask(report: &mut ScenarioReport, masker: &Masker) {
+fn mask_report(report: &mut ScenarioReport, masker: &SecretMasker) {
     let clean = |text: &mut String| *text = masker.mask(text).into_owned();
     report.checks.iter_mut().for_each(|check| clean(&mut check.message));
     report.cause.iter_mut().for_each(|cause| clean(&mut cause.message));

@@ -14,15 +14,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use exploration_rounds::Rounds;
-pub use job::Job;
 use job::Phase;
+pub use job::ScenarioJob;
 use queue::Queued;
 
-use crate::event::Event;
-use crate::hub::prepare::{SetupError, Subject, prepare};
+use crate::event::ScenarioEvent;
+use crate::hub::prepare::{SetupError, TestSubject, prepare_hub};
 
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PlayOptions {
     /// Number of scenarios to play at a time.
     pub jobs: usize,
     /// Factor by which every wait is stretched.
@@ -32,11 +32,11 @@ pub struct Options {
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
-    /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT`], or more where payloads are
+    /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT_CHARS`], or more where payloads are
     /// compared.
     pub kept: usize,
     /// Whether a conversation continues after an expected frame that does not arrive, see
-    /// [`crate::interpreter::Config`].
+    /// [`crate::interpreter::ConversationConfig`].
     pub persistent: bool,
     /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
@@ -47,7 +47,7 @@ pub struct Options {
 }
 
 /// Returns the number of scenarios to run, repetitions included.
-pub fn count(subjects: &[Subject], options: &Options) -> usize {
+pub fn count_scenarios(subjects: &[TestSubject], options: &PlayOptions) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat
 }
 
@@ -56,19 +56,19 @@ pub fn count(subjects: &[Subject], options: &Options) -> usize {
 /// # Errors
 ///
 /// [`SetupError`], before anything has run.
-pub async fn run(
-    subjects: Vec<Subject>,
-    options: Options,
-    events: mpsc::Sender<Event>,
+pub async fn run_scenarios(
+    subjects: Vec<TestSubject>,
+    options: PlayOptions,
+    events: mpsc::Sender<ScenarioEvent>,
     interrupt: watch::Receiver<bool>,
 ) -> Result<(), SetupError> {
     let mut jobs = Vec::new();
     for subject in subjects {
-        let prepared = prepare(&subject)?;
-        let pulses = Arc::new(prepared.sites.iter().map(|_| hang::Pulse::default()).collect());
+        let prepared = prepare_hub(&subject)?;
+        let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
-                jobs.push(Job::new(program, repetition, &prepared, &options)?.watched(&pulses));
+                jobs.push(ScenarioJob::new(program, repetition, &prepared, &options)?.with_pulses(&pulses));
             }
         }
     }
@@ -77,11 +77,11 @@ pub async fn run(
     for phase in [Phase::Shared, Phase::Alone, Phase::Destructive] {
         let jobs = jobs.extract_if(.., |job| job.phase() == phase);
         let queue = jobs.map(|job| Queued { wait: job.planned_wait(), resource: job.resource(), item: job }).collect();
-        let play = |number: usize, job: Job| {
+        let play = |number: usize, job: ScenarioJob| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
             async move {
                 if let Some(report) = job.play(number, &options, &events, interrupt).await {
-                    let _ = events.send(Event::Finished(Box::new(report))).await;
+                    let _ = events.send(ScenarioEvent::Finished(Box::new(report))).await;
                 }
             }
         };
@@ -92,7 +92,7 @@ pub async fn run(
 
 /// Plays items in their order, at most `at_once` at a time. Starts no more items once `interrupt` is true, and returns
 /// when all started items have ended. The iterator is advanced only when a slot is free, so it may be endless.
-pub async fn in_turn<T, F>(
+pub async fn play_in_order<T, F>(
     items: impl Iterator<Item = T>,
     at_once: usize,
     interrupt: &watch::Receiver<bool>,
@@ -120,10 +120,10 @@ pub async fn in_turn<T, F>(
 
 /// Returns six random letters and digits that distinguish this run from others.
 pub fn stamp() -> String {
-    base36(uuid::Uuid::new_v4().as_u64_pair().0).chars().take(6).collect()
+    to_base36(uuid::Uuid::new_v4().as_u64_pair().0).chars().take(6).collect()
 }
 
-fn base36(mut number: u64) -> String {
+fn to_base36(mut number: u64) -> String {
     let mut digits = Vec::new();
     loop {
         digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));

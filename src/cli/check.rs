@@ -10,17 +10,17 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, RunEvent, Started};
-use super::progress::Progress;
-use super::protocol_files::Protocol;
-use super::report_sink::{self, Sinks};
-use super::{CliError, print, runtime, scenario_files};
-use crate::check::{self, Options, Rounds};
+use super::hub::{self, HubArgs, RunEvent, StartedHubs};
+use super::progress::RunProgress;
+use super::protocol_files::ValidProtocol;
+use super::report_sink::{self, ReportSinks};
+use super::{CliError, build_runtime, print_to_stdout, scenario_files};
+use crate::check::{self, PlayOptions, Rounds};
 use crate::deviation::proposal::to_toml;
-use crate::event::Event;
-use crate::hub::prepare::Subject;
-use crate::hub::process::GRACE;
-use crate::report::{self, Outline, RunOptions, RunReport};
+use crate::event::ScenarioEvent;
+use crate::hub::prepare::TestSubject;
+use crate::hub::process::TERMINATION_GRACE;
+use crate::report::{self, ProtocolOutline, RunOptions, RunReport};
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -46,7 +46,7 @@ pub struct CheckArgs {
     /// Fail the run on warnings
     #[arg(long)]
     strict: bool,
-    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::RUN_FORMATS))]
     reports: Vec<String>,
     /// Run every scenario N times and report checks that fail only sometimes as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -59,7 +59,7 @@ pub struct CheckArgs {
     verbose: bool,
     /// Share of the pack's MUST rules that a run has to judge, or else it is inconclusive (default: a third for full
     /// runs)
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     min_judged: Option<u8>,
     /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
@@ -74,39 +74,39 @@ pub struct CheckArgs {
     baseline: BaselineArgs,
 }
 
-pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
+pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = Sinks::parse(&arguments.reports, report_sink::RUN)?;
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?;
     if let Some(path) = &arguments.write_deviations {
         // Reported before the run rather than after it.
-        report_sink::writable(path).map_err(|error| unwritable(path, &error))?;
+        report_sink::check_writable(path).map_err(|error| write_error(path, &error))?;
     }
-    let named = arguments.hub.read(&mut sources)?;
-    let mut protocols = arguments.hub.protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
+    let named = arguments.hub.read_target_and_overrides(&mut sources)?;
+    let mut protocols = arguments.hub.load_protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
     let (files, mut chosen): (Vec<_>, Vec<_>) =
-        arguments.scenario.iter().partition(|text| scenario_files::is_file(text));
-    let added = scenario_files::add(&mut protocols, &files, &mut sources)?;
+        arguments.scenario.iter().partition(|text| scenario_files::is_scenario_file(text));
+    let added = scenario_files::add_scenario_files(&mut protocols, &files, &mut sources)?;
     chosen.extend(&added);
-    let selection = Selection::new(&chosen, &arguments.rule, &protocols)?;
-    arguments.hub.own_fault(&protocols)?;
-    let baselines = arguments.baseline.read(&protocols, &mut sources)?;
+    let selection = ScenarioSelection::new(&chosen, &arguments.rule, &protocols)?;
+    arguments.hub.check_fault(&protocols)?;
+    let baselines = arguments.baseline.read_baselines(&protocols, &mut sources)?;
     // A selection of scenarios selects protocols too.
-    protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.takes(program)));
+    protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.selects(program)));
     if protocols.is_empty() {
-        return Ok(nothing_chosen(&arguments));
+        return Ok(report_nothing_selected(&arguments));
     }
     if arguments.list {
-        print(&list(&protocols, &selection));
+        print_to_stdout(&render_list(&protocols, &selection));
         return Ok(0);
     }
-    let options = Options {
+    let options = PlayOptions {
         jobs: usize::from(arguments.jobs),
         stretch: arguments.hub.patience,
         repeat: arguments.repeat as usize,
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: crate::interpreter::KEPT,
+        kept: crate::interpreter::KEPT_CHARS,
         persistent: true,
         destructive: arguments.destructive,
         stamp: check::stamp(),
@@ -114,30 +114,30 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     };
     let outlines = protocols
         .iter()
-        .map(|p| Outline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.takes(program)))
+        .map(|p| ProtocolOutline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.selects(program)))
         .collect();
     let mut shown = RunOptions {
         strict: arguments.strict,
         stated_only: arguments.hub.stated_only,
         min_judged: arguments.min_judged,
         selected: !arguments.scenario.is_empty() || !arguments.rule.is_empty(),
-        command: again(&arguments, &protocols),
-        target: arguments.hub.shown(&named),
+        command: repeat_command(&arguments, &protocols),
+        target: arguments.hub.hub_name(&named),
     };
-    let selected = |protocol: &Protocol| {
+    let selected = |protocol: &ValidProtocol| {
         let programs = protocol.scenarios.programs.iter();
-        programs.filter(|program| selection.takes(program)).cloned().collect()
+        programs.filter(|program| selection.selects(program)).cloned().collect()
     };
-    let runtime = runtime()?;
+    let runtime = build_runtime()?;
     let done = runtime.block_on(async {
-        let started = arguments.hub.start(&named, &protocols, selected, &mut shown, &mut sources).await?;
+        let started = arguments.hub.start_hubs(&named, &protocols, selected, &mut shown, &mut sources).await?;
         let mut started = match started {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
         let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
-        let report = go(&mut started, rounds, shown, &mut sources).await;
-        started.end().await;
+        let report = run_rounds(&mut started, rounds, shown, &mut sources).await;
+        started.stop().await;
         report.map(Ok)
     })?;
     // Aborts scenarios that still run; the report is complete without them.
@@ -149,15 +149,15 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     if let Some(path) = &arguments.write_deviations {
         write_deviations(path, &report)?;
     }
-    baselines.settle(&mut report, &sources)?;
+    baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
     Ok(code)
 }
 
 /// Plays all rounds, ends the hubs that were started, and returns the report.
-async fn go(
-    started: &mut Started,
+async fn run_rounds(
+    started: &mut StartedHubs,
     mut rounds: Rounds,
     shown: RunOptions,
     sources: &mut Sources,
@@ -166,9 +166,9 @@ async fn go(
     while stop_signals == 0 {
         let next = rounds.next_round(sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
         let Some((subjects, options)) = next else { break };
-        stop_signals = round(started, subjects, options, &mut rounds).await?;
+        stop_signals = run_round(started, subjects, options, &mut rounds).await?;
     }
-    let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
+    let grace = if stop_signals < 2 { TERMINATION_GRACE } else { Duration::ZERO };
     let processes = started.end_processes(grace).await;
     Ok(rounds.finish(processes, shown, stop_signals > 0))
 }
@@ -177,54 +177,54 @@ async fn go(
 fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
     let entries = to_toml(&report.deviation_entries());
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|mut file| file.write_all(entries.as_bytes())).map_err(|error| unwritable(path, &error))
+    file.and_then(|mut file| file.write_all(entries.as_bytes())).map_err(|error| write_error(path, &error))
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+fn write_error(path: &Path, error: &std::io::Error) -> CliError {
     CliError::new(format!("deviations cannot be written to {}: {error}", path.display()))
 }
 
 /// Runs the scenarios of one round, shows progress and collects the reports. Returns the number of stop signals
 /// received.
-async fn round(
-    started: &mut Started,
-    subjects: Vec<Subject>,
-    options: Options,
+async fn run_round(
+    started: &mut StartedHubs,
+    subjects: Vec<TestSubject>,
+    options: PlayOptions,
     rounds: &mut Rounds,
 ) -> Result<usize, CliError> {
-    let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
+    let mut progress = RunProgress::new(Some(check::count_scenarios(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
-    let running = tokio::spawn(check::run(subjects, options, events, interrupt));
+    let running = tokio::spawn(check::run_scenarios(subjects, options, events, interrupt));
     let handle = |event| match event {
         RunEvent::Event(event) => {
-            progress.see(&event);
-            if let Event::Finished(report) = event {
+            progress.handle_event(&event);
+            if let ScenarioEvent::Finished(report) = event {
                 rounds.add(*report);
             }
         }
         RunEvent::Stopping => {
-            progress.line("stopping: waiting for running scenarios; Ctrl-C again to stop at once");
+            progress.print_line("stopping: waiting for running scenarios; Ctrl-C again to stop at once");
         }
     };
-    let followed = hub::follow(running, inbox, &stop, &mut started.signals, handle).await;
+    let followed = hub::follow_run(running, inbox, &stop, &mut started.signals, handle).await;
     progress.finish();
     let (stop_signals, _) = followed?;
     Ok(stop_signals)
 }
 
 /// Parses `80%` or `80`.
-fn percent(text: &str) -> Result<u8, String> {
+fn parse_percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|percent| *percent <= 100);
     number.ok_or_else(|| "expected a percentage from 0% to 100%, such as 80%".to_owned())
 }
 
 /// Returns the command line of this run without secrets and without options that select scenarios or reports.
-fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
-    let mut words = arguments.hub.again("check", protocols);
-    words.extend(arguments.baseline.words());
+fn repeat_command(arguments: &CheckArgs, protocols: &[ValidProtocol]) -> Vec<String> {
+    let mut words = arguments.hub.repeat_command("check", protocols);
+    words.extend(arguments.baseline.to_arguments());
     // The command must name scenario files outside the pack again.
-    let files = arguments.scenario.iter().filter(|text| scenario_files::is_file(text));
+    let files = arguments.scenario.iter().filter(|text| scenario_files::is_scenario_file(text));
     words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
     let flags =
         [("--strict", arguments.strict), ("--destructive", arguments.destructive), ("--explore", arguments.explore)];
@@ -233,7 +233,7 @@ fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
 }
 
 /// Prints that no scenario is selected and why. Returns the exit code.
-fn nothing_chosen(arguments: &CheckArgs) -> u8 {
+fn report_nothing_selected(arguments: &CheckArgs) -> u8 {
     let chosen = [("--scenario", &arguments.scenario), ("--rule", &arguments.rule)];
     let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
     let words: Vec<String> = words.collect();
@@ -242,12 +242,12 @@ fn nothing_chosen(arguments: &CheckArgs) -> u8 {
     } else {
         format!("no scenario matches {}", words.join(" and "))
     };
-    print(&format!("Nothing was checked: {what}.\n`hubproof check --list` lists all scenarios.\n"));
+    print_to_stdout(&format!("Nothing was checked: {what}.\n`hubproof check --list` lists all scenarios.\n"));
     super::exit::INCONCLUSIVE
 }
 
 /// The selection of scenarios.
-struct Selection {
+struct ScenarioSelection {
     globs: Option<GlobSet>,
     rules: Vec<String>,
     /// Selected rules that only schemas name; they are checked wherever the hub sends the message.
@@ -255,12 +255,12 @@ struct Selection {
 }
 
 /// Returns the ids of the rules that a scenario checks.
-fn checks(program: &Program) -> impl Iterator<Item = &String> {
+fn checked_rules(program: &Program) -> impl Iterator<Item = &String> {
     program.checks.iter().flat_map(|check| &check.rules).map(|used| &used.id)
 }
 
-impl Selection {
-    fn new(scenarios: &[&String], rules: &[String], protocols: &[Protocol]) -> Result<Self, CliError> {
+impl ScenarioSelection {
+    fn new(scenarios: &[&String], rules: &[String], protocols: &[ValidProtocol]) -> Result<Self, CliError> {
         let globs = if scenarios.is_empty() {
             None
         } else {
@@ -292,7 +292,7 @@ impl Selection {
         let programs = || protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
         let messages = || protocols.iter().flat_map(|protocol| &protocol.pack.messages);
         let schema_only = |id: &&String| {
-            !programs().any(|program| checks(program).any(|other| other == *id))
+            !programs().any(|program| checked_rules(program).any(|other| other == *id))
                 && messages()
                     .any(|message| message.schema.rules.contains(id) || message.schema.should_rules.contains(id))
         };
@@ -300,21 +300,21 @@ impl Selection {
         Ok(Self { globs, rules, in_schemas })
     }
 
-    fn takes(&self, program: &Program) -> bool {
+    fn selects(&self, program: &Program) -> bool {
         let named = self.globs.as_ref().is_none_or(|globs| globs.is_match(&program.id));
         let ruled = self.rules.is_empty()
-            || checks(program).any(|id| self.rules.contains(id))
+            || checked_rules(program).any(|id| self.rules.contains(id))
             || self.in_schemas.iter().any(|id| program.pack.rules.contains_key(id));
         named && ruled
     }
 }
 
-fn list(protocols: &[Protocol], selection: &Selection) -> String {
+fn render_list(protocols: &[ValidProtocol], selection: &ScenarioSelection) -> String {
     use std::fmt::Write as _;
     let mut out = String::new();
     for protocol in protocols {
         let _ = writeln!(out, "{} {}", protocol.pack.name, protocol.pack.version);
-        for program in protocol.scenarios.programs.iter().filter(|program| selection.takes(program)) {
+        for program in protocol.scenarios.programs.iter().filter(|program| selection.selects(program)) {
             let needs: Vec<String> = program.needs.iter().map(crate::scenario::Need::name).collect();
             let needs = if needs.is_empty() { String::new() } else { format!("  (needs {})", needs.join(", ")) };
             let _ = writeln!(out, "  {:34} {}{needs}", program.id, program.title);

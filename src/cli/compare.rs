@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CliError, print};
-use crate::load::compare::{Options, compare, render};
-use crate::load::report::json::{self, Document};
-use crate::load::validity::Validity;
+use super::{CliError, print_to_stdout};
+use crate::load::compare::{CompareOptions, compare, render};
+use crate::load::report::json::{self, LoadReportDocument};
+use crate::load::validity::RunValidity;
 
 /// Compare two runs of `hubproof load`, metric by metric
 #[derive(Args)]
@@ -17,7 +17,7 @@ pub struct CompareArgs {
     /// Report of the later run
     b: PathBuf,
     /// Exit with code 1 if a metric is significantly worse by more than this percentage, such as 5%
-    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     fail_on_regression: Option<f64>,
     /// Seed of the bootstrap that computes the confidence intervals
     #[arg(long, default_value_t = 1)]
@@ -25,14 +25,14 @@ pub struct CompareArgs {
 }
 
 /// The largest report, in bytes, that is read. A day of one-second intervals with a dozen messages is far smaller.
-const MOST_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 
-pub fn run(arguments: CompareArgs) -> Result<u8, CliError> {
-    let (a, b) = (read(&arguments.a)?, read(&arguments.b)?);
-    let options = Options { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
+pub fn run_compare(arguments: CompareArgs) -> Result<u8, CliError> {
+    let (a, b) = (read_report(&arguments.a)?, read_report(&arguments.b)?);
+    let options = CompareOptions { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
     let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;
-    print(&render(&comparison));
-    let invalid = [&a, &b].iter().any(|document| document.validity.verdict == Validity::Invalid);
+    print_to_stdout(&render(&comparison));
+    let invalid = [&a, &b].iter().any(|document| document.validity.verdict == RunValidity::Invalid);
     Ok(match (comparison.has_regression(), invalid) {
         (_, true) => super::exit::INCONCLUSIVE,
         (true, false) => 1,
@@ -40,7 +40,7 @@ pub fn run(arguments: CompareArgs) -> Result<u8, CliError> {
     })
 }
 
-fn read(path: &Path) -> Result<Document, CliError> {
+fn read_report(path: &Path) -> Result<LoadReportDocument, CliError> {
     let shown = path.display();
     let failed = |reason: String| {
         CliError::new(format!(
@@ -48,15 +48,15 @@ fn read(path: &Path) -> Result<Document, CliError> {
         ))
     };
     let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
-    if length > MOST_BYTES {
-        return Err(failed(format!("it has {length} bytes; the limit is {MOST_BYTES}")));
+    if length > MAX_BYTES {
+        return Err(failed(format!("it has {length} bytes; the limit is {MAX_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    json::read(&text).map_err(|error| failed(error.to_string()))
+    json::parse_load_report(&text).map_err(|error| failed(error.to_string()))
 }
 
 /// Parses `5%` as 0.05. A bare number is rejected, since it could be a share or a percentage.
-fn share(text: &str) -> Result<f64, String> {
+fn parse_percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
     match number {
         Some(percent) if (0.0..=1_000.0).contains(&percent) => Ok(percent / 100.0),

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::signals::Signals;
+use super::signals::SignalListener;
 use super::{CliError, exit};
-use crate::config::{self, Exec, Target};
-use crate::hub::prepare::{self, Subject, masker};
-use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, RESTART, StartError, Starter};
+use crate::config::{self, ExecCommand, Target};
+use crate::hub::prepare::{self, TestSubject, secret_masker};
+use crate::hub::process::{
+    DEFAULT_WAIT, HubLaunch, HubStartError, LaunchMethod, LogFile, RESTART_HOOK, TERMINATION_GRACE,
+};
 use crate::hub::supervisor::HubProcess;
-use crate::report::text::printable;
+use crate::report::text::escape_unprintable;
 
 /// Number of log lines to show if a hub does not start.
-const SHOWN: usize = 20;
+const SHOWN_LOG_LINES: usize = 20;
 
 #[derive(Args)]
 pub struct ExecArgs {
@@ -45,21 +47,21 @@ impl ExecArgs {
     /// # Errors
     ///
     /// The command is empty, or there is no URL for the hub to listen on.
-    pub fn over(&self, target: Option<&mut Target>) -> Result<(), CliError> {
+    pub fn override_commands(&self, target: Option<&mut Target>) -> Result<(), CliError> {
         let Some(text) = &self.command else { return Ok(()) };
         let Some(target) = target else {
             return Err(CliError::new(
                 "`--exec` needs the URL the hub will listen on\n  help: hubproof check ws://127.0.0.1:4000 --exec ...",
             ));
         };
-        let exec = Exec::parse(text).map_err(|error| CliError::new(format!("--exec: {error}")))?;
+        let exec = ExecCommand::parse(text).map_err(|error| CliError::new(format!("--exec: {error}")))?;
         target.exec = Some(exec);
         target.instances.iter_mut().for_each(|instance| instance.exec = None);
         Ok(())
     }
 
     /// Returns the arguments of a command that reproduces a finding.
-    pub fn words(&self) -> Vec<String> {
+    pub fn to_arguments(&self) -> Vec<String> {
         let mut words = Vec::new();
         if let Some(command) = &self.command {
             words.extend(["--exec".to_owned(), command.clone()]);
@@ -75,9 +77,9 @@ impl ExecArgs {
     /// # Errors
     ///
     /// The log file cannot be written, or an address cannot be read.
-    pub fn prepare(&self, subject: &mut Subject) -> Result<Vec<Arc<HubProcess>>, CliError> {
-        let launches = subject.target.launches();
-        let masker = Arc::new(masker(subject));
+    pub fn prepare_processes(&self, subject: &mut TestSubject) -> Result<Vec<Arc<HubProcess>>, CliError> {
+        let launches = subject.target.launch_commands();
+        let masker = Arc::new(secret_masker(subject));
         let log = match self.log.as_ref().filter(|_| !launches.is_empty()) {
             None => None,
             Some(path) => {
@@ -87,14 +89,15 @@ impl ExecArgs {
             }
         };
         let own: Vec<usize> = launches.iter().flat_map(|(_, places)| places).copied().collect();
-        let launches = launches.into_iter().map(|(exec, places)| (exec.text.clone(), Starter::Command(exec), places));
-        let trust = prepare::trust(&subject.target).map_err(|error| CliError::new(error.to_string()))?;
+        let launches =
+            launches.into_iter().map(|(exec, places)| (exec.text.clone(), LaunchMethod::Command(exec), places));
+        let trust = prepare::trusted_certificates(&subject.target).map_err(|error| CliError::new(error.to_string()))?;
         let elsewhere = subject.target.instances.iter().enumerate().filter(|(place, _)| !own.contains(place));
         let hooks: Vec<_> = elsewhere
             .filter_map(|(place, instance)| {
-                let (spec, trust) = (instance.hooks.get(RESTART)?.clone(), trust.clone());
-                let settings = prepare::settings(subject, instance).into_iter().collect();
-                Some((format!("hook {RESTART}"), Starter::Hook { spec, settings, trust }, vec![place]))
+                let (spec, trust) = (instance.hooks.get(RESTART_HOOK)?.clone(), trust.clone());
+                let settings = prepare::instance_settings(subject, instance).into_iter().collect();
+                Some((format!("hook {RESTART_HOOK}"), LaunchMethod::Hook { spec, settings, trust }, vec![place]))
             })
             .collect();
         for (command, by, places) in launches.chain(hooks) {
@@ -104,7 +107,7 @@ impl ExecArgs {
             let command = masker.mask(&command).into_owned();
             let mask = Arc::clone(&masker);
             let mask = Arc::new(move |line: &str| mask.mask(line).into_owned());
-            let launch = Launch { by, endpoints, wait: self.wait, mask, log: log.clone() };
+            let launch = HubLaunch { by, endpoints, wait: self.wait, mask, log: log.clone() };
             subject.processes.push((HubProcess::new(launch, command, names), places));
         }
         Ok(subject.processes.iter().map(|(process, _)| Arc::clone(process)).collect())
@@ -116,27 +119,27 @@ impl ExecArgs {
 /// # Errors
 ///
 /// [`StartFailure`]; then none of them runs.
-pub async fn start(processes: &[Arc<HubProcess>], signals: &mut Signals) -> Result<(), StartFailure> {
+pub async fn start_processes(processes: &[Arc<HubProcess>], signals: &mut SignalListener) -> Result<(), StartFailure> {
     for process in processes {
         let why = tokio::select! {
             started = process.start() => match started {
                 Ok(()) => continue,
-                Err(error) => start_failure(&error),
+                Err(error) => explain_start_error(&error),
             },
-            () = signals.next() => StartFailure::Inconclusive("interrupted before the hub listened; nothing was checked".to_owned()),
+            () = signals.wait_for_signal() => StartFailure::Inconclusive("interrupted before the hub listened; nothing was checked".to_owned()),
         };
-        end(processes, GRACE, signals).await;
+        stop_processes(processes, TERMINATION_GRACE, signals).await;
         return Err(why);
     }
     Ok(())
 }
 
 /// Stops all processes within `grace`, or immediately on another signal.
-pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut Signals) {
+pub async fn stop_processes(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut SignalListener) {
     for process in processes {
         tokio::select! {
-            () = process.end(grace) => {}
-            () = signals.next() => process.end(Duration::ZERO).await,
+            () = process.stop_for_good(grace) => {}
+            () = signals.wait_for_signal() => process.stop_for_good(Duration::ZERO).await,
         }
     }
 }
@@ -155,25 +158,25 @@ impl StartFailure {
 }
 
 /// Explains a failed start, with the end of the hub's output.
-fn start_failure(error: &StartError) -> StartFailure {
+fn explain_start_error(error: &HubStartError) -> StartFailure {
     let Some(log) = error.log() else {
         let help = match error {
-            StartError::Taken(_) => "stop it, or use another port",
+            HubStartError::Taken(_) => "stop it, or use another port",
             _ => "the command does not run in a shell; if you need one: --exec 'sh -c \"...\"'",
         };
         return StartFailure::Error(CliError::new(format!("{error}\n  help: {help}")));
     };
     let mut text = format!("Nothing was checked: {error}.\n");
-    let log = log.tail(SHOWN);
+    let log = log.last_lines(SHOWN_LOG_LINES);
     text.push_str(match (log.lines.len(), log.left_out) {
         (0, _) => "It wrote nothing to stdout or stderr.",
         (_, 0) => "All of its output:",
         _ => "The end of its output:",
     });
     for line in &log.lines {
-        text.push_str(&format!("\n  | {}", printable(line)));
+        text.push_str(&format!("\n  | {}", escape_unprintable(line)));
     }
-    if matches!(error, StartError::Silent { .. }) {
+    if matches!(error, HubStartError::Silent { .. }) {
         text.push_str("\n  help: check that the hub listens on this address, or give it more time with --exec-wait");
     }
     StartFailure::Inconclusive(text)

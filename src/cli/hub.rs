@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::CliError;
 use super::exec::{self, ExecArgs};
-use super::protocol_files::{self, Described, PackArgs, Protocol};
-use super::signals::Signals;
+use super::protocol_files::{self, DescribedParty, PackArgs, ValidProtocol};
+use super::signals::SignalListener;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
-use crate::event::{Event, ProcessReport};
-use crate::hub::prepare::{SetupError, Subject};
+use crate::event::{ProcessReport, ScenarioEvent};
+use crate::hub::prepare::{SetupError, TestSubject};
 use crate::hub::supervisor::HubProcess;
 use crate::reference::hubs::EmbeddedHubs;
 use crate::report::RunOptions;
@@ -48,7 +48,7 @@ pub struct HubArgs {
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::parse_duration)]
     pub timeout: Duration,
     /// Multiply every waiting time by this factor, such as 2 for a hub or machine that is twice as slow
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_factor)]
     pub patience: f64,
     #[command(flatten)]
     pub exec: ExecArgs,
@@ -64,7 +64,7 @@ pub struct HubArgs {
     pub fault: Option<String>,
 }
 
-fn factor(text: &str) -> Result<f64, String> {
+fn parse_factor(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
         _ => Err("expected a number from 0.1 to 1000".to_owned()),
@@ -72,7 +72,7 @@ fn factor(text: &str) -> Result<f64, String> {
 }
 
 /// The parsed hub arguments; nothing is started yet.
-pub struct Named {
+pub struct ParsedHubArgs {
     overrides: Vec<Override>,
     /// The target file.
     pub target: Option<Target>,
@@ -84,26 +84,26 @@ impl HubArgs {
     /// # Errors
     ///
     /// An error in the target file or in a `--set`.
-    pub fn read(&self, sources: &mut Sources) -> Result<Named, CliError> {
-        let overrides = self.overrides(true)?;
+    pub fn read_target_and_overrides(&self, sources: &mut Sources) -> Result<ParsedHubArgs, CliError> {
+        let overrides = self.parse_overrides(true)?;
         let mut target = match &self.target {
             Some(path) => Some(read_target(path, &overrides, sources)?),
             None => None,
         };
         if self.url.is_none() || target.is_some() {
-            self.exec.over(target.as_mut())?;
+            self.exec.override_commands(target.as_mut())?;
         }
-        Ok(Named { overrides, target })
+        Ok(ParsedHubArgs { overrides, target })
     }
 
     /// Returns the name of the hub in reports.
-    pub fn shown(&self, named: &Named) -> String {
+    pub fn hub_name(&self, named: &ParsedHubArgs) -> String {
         let of_file = || named.target.as_ref()?.instances.first().map(|instance| instance.url.to_string());
         self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
     }
 
     /// Returns the overrides, including those of addresses if `addressed` is set.
-    fn overrides(&self, addressed: bool) -> Result<Vec<Override>, CliError> {
+    fn parse_overrides(&self, addressed: bool) -> Result<Vec<Override>, CliError> {
         let mut texts = self.sets.clone();
         if let Some(ca) = &self.ca {
             texts.push(format!("tls.ca='{}'", ca.display()));
@@ -121,17 +121,17 @@ impl HubArgs {
     }
 
     /// Loads the protocols of the run. With `hubless`, the command sends nothing to a hub, so no hub has to be given.
-    pub fn protocols(
+    pub fn load_protocols(
         &self,
         command: &str,
         target: Option<&Target>,
         hubless: bool,
         sources: &mut Sources,
-    ) -> Result<Vec<Protocol>, CliError> {
+    ) -> Result<Vec<ValidProtocol>, CliError> {
         if let Some(directory) = &self.own.pack {
-            let loaded = protocol_files::user_pack(directory, self.own.perspective, sources)?;
+            let loaded = protocol_files::load_user_pack(directory, self.own.perspective, sources)?;
             let name = loaded.folder.name.clone();
-            let protocol = loaded.usable(sources)?;
+            let protocol = loaded.into_valid(sources)?;
             let hub_named = self.url.is_some() || target.is_some() || hubless;
             if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
                 return Err(CliError::new(format!(
@@ -142,7 +142,7 @@ impl HubArgs {
             return Ok(vec![protocol]);
         }
         let named =
-            |protocol: &Protocol| target.and_then(|target| target.protocol.as_ref()) == Some(&protocol.pack.name);
+            |protocol: &ValidProtocol| target.and_then(|target| target.protocol.as_ref()) == Some(&protocol.pack.name);
         let mut names = self.protocol.clone();
         if names.is_empty() {
             names.extend(target.and_then(|target| target.protocol.clone()));
@@ -151,11 +151,11 @@ impl HubArgs {
             if self.url.is_some() || target.is_some() {
                 return Err(CliError::new(format!(
                     "the protocol of the hub is not given\n  help: --protocol {}",
-                    protocol_files::built_in().join(" | ")
+                    protocol_files::built_in_names().join(" | ")
                 )));
             }
             let spoken = hubproof_reference::protocols();
-            names = protocol_files::built_in()
+            names = protocol_files::built_in_names()
                 .into_iter()
                 .filter(|name| spoken.contains(name))
                 .map(str::to_owned)
@@ -167,15 +167,15 @@ impl HubArgs {
             ));
         }
         let loaded: Result<Vec<_>, _> =
-            names.iter().map(|name| protocol_files::built_in_protocol(name, sources)?.usable(sources)).collect();
-        let asked = |protocol: &Protocol| self.protocol.contains(&protocol.pack.name) || named(protocol);
+            names.iter().map(|name| protocol_files::load_built_in(name, sources)?.into_valid(sources)).collect();
+        let asked = |protocol: &ValidProtocol| self.protocol.contains(&protocol.pack.name) || named(protocol);
         loaded.map(|loaded| {
             loaded.into_iter().filter(|protocol| !protocol.setups.on_request || asked(protocol)).collect()
         })
     }
 
     /// Checks that the reference server has the fault that `--fault` names, in a protocol of the run.
-    pub fn own_fault(&self, protocols: &[Protocol]) -> Result<(), CliError> {
+    pub fn check_fault(&self, protocols: &[ValidProtocol]) -> Result<(), CliError> {
         let Some(id) = &self.fault else { return Ok(()) };
         match hubproof_reference::faults().find(|fault| fault.id == id) {
             Some(fault) if protocols.iter().any(|protocol| protocol.pack.name == fault.protocol) => Ok(()),
@@ -192,12 +192,12 @@ impl HubArgs {
     }
 
     /// Returns the command line of this run without secrets and without the command's own options.
-    pub fn again(&self, command: &str, protocols: &[Protocol]) -> Vec<String> {
+    pub fn repeat_command(&self, command: &str, protocols: &[ValidProtocol]) -> Vec<String> {
         let settings = || protocols.iter().flat_map(|protocol| &protocol.scenarios.shared.settings);
         let declared = |key: &str| settings().any(|(name, setting)| setting.secret && key.ends_with(name.as_str()));
         let mut words = vec!["hubproof".to_owned(), command.to_owned()];
         words.extend(self.url.clone());
-        words.extend(self.exec.words());
+        words.extend(self.exec.to_arguments());
         let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
         if let Some(path) = &self.target {
             option("--target", path.display().to_string());
@@ -205,7 +205,7 @@ impl HubArgs {
         if let Some(path) = &self.own.pack {
             option("--pack", path.display().to_string());
         }
-        if self.own.perspective == Described::Client {
+        if self.own.perspective == DescribedParty::Client {
             option("--perspective", "client".to_owned());
         }
         for set in &self.sets {
@@ -236,24 +236,24 @@ impl HubArgs {
     /// # Errors
     ///
     /// An error in the target.
-    pub async fn start(
+    pub async fn start_hubs(
         &self,
-        named: &Named,
-        protocols: &[Protocol],
-        programs: impl Fn(&Protocol) -> Vec<Arc<Program>>,
+        named: &ParsedHubArgs,
+        protocols: &[ValidProtocol],
+        programs: impl Fn(&ValidProtocol) -> Vec<Arc<Program>>,
         shown: &mut RunOptions,
         sources: &mut Sources,
-    ) -> Result<Result<Started, u8>, CliError> {
+    ) -> Result<Result<StartedHubs, u8>, CliError> {
         // Before anything is started, so that an interrupt can stop it.
-        let mut signals = Signals::listen()?;
+        let mut signals = SignalListener::listen()?;
         let (mut subjects, mut hubs, mut processes) = (Vec::new(), Vec::new(), Vec::new());
         for protocol in protocols {
-            let (target, embedded) = self.subject_target(named, protocol, sources).await?;
-            unknown_settings(&target, protocols)?;
-            settings_of_wrong_kind(&target, protocol)?;
+            let (target, embedded) = self.target_of_protocol(named, protocol, sources).await?;
+            check_settings_known(&target, protocols)?;
+            check_setting_kinds(&target, protocol)?;
             hubs.extend(embedded.clone());
-            let deviations = deviations(&target, protocol, sources)?;
-            let mut subject = Subject {
+            let deviations = parse_deviations(&target, protocol, sources)?;
+            let mut subject = TestSubject {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
                 programs: programs(protocol),
@@ -262,14 +262,14 @@ impl HubArgs {
                 processes: Vec::new(),
                 deviations,
             };
-            for process in self.exec.prepare(&mut subject)? {
+            for process in self.exec.prepare_processes(&mut subject)? {
                 processes.push((protocol.pack.name.clone(), process));
             }
             subjects.push(subject);
         }
         // Other texts of a report are masked when they are recorded. If they were masked here, a secret such as `pass`
         // would replace words of the report itself.
-        for masker in subjects.iter().map(crate::hub::prepare::masker) {
+        for masker in subjects.iter().map(crate::hub::prepare::secret_masker) {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
         }
@@ -277,32 +277,33 @@ impl HubArgs {
             signals = signals.with_hangup()?;
         }
         let started: Vec<_> = processes.iter().map(|(_, process)| Arc::clone(process)).collect();
-        if let Err(failure) = exec::start(&started, &mut signals).await {
+        if let Err(failure) = exec::start_processes(&started, &mut signals).await {
             return failure.report().map(Err);
         }
-        Ok(Ok(Started { subjects, others: Vec::new(), signals, hubs, processes }))
+        Ok(Ok(StartedHubs { subjects, others: Vec::new(), signals, hubs, processes }))
     }
 
     /// Returns the target of one protocol: the user's hub, or a reference server that is started for the protocol.
-    async fn subject_target(
+    async fn target_of_protocol(
         &self,
-        named: &Named,
-        protocol: &Protocol,
+        named: &ParsedHubArgs,
+        protocol: &ValidProtocol,
         sources: &mut Sources,
     ) -> Result<(Target, Option<Arc<EmbeddedHubs>>), CliError> {
         let target = match (&named.target, &self.url) {
             (Some(target), _) => target.clone(),
             (None, Some(url)) => {
-                let mut target = config::from_url(sources, url, &named.overrides, &environment, &read_secret)
-                    .map_err(|found| CliError::from_diagnostics(&found, sources))?;
-                self.exec.over(Some(&mut target))?;
+                let mut target =
+                    config::target_from_url(sources, url, &named.overrides, &read_environment, &read_secret)
+                        .map_err(|found| CliError::from_diagnostics(&found, sources))?;
+                self.exec.override_commands(Some(&mut target))?;
                 target
             }
             (None, None) => {
                 let name = protocol.pack.name.as_str();
                 let mut faults = hubproof_reference::faults().filter(|fault| fault.protocol == name);
                 let fault = self.fault.as_deref().filter(|id| faults.any(|fault| fault.id == *id));
-                let (target, hubs) = embedded(protocol, fault, &named.overrides, sources).await?;
+                let (target, hubs) = start_reference_server(protocol, fault, &named.overrides, sources).await?;
                 return Ok((target, Some(hubs)));
             }
         };
@@ -311,8 +312,8 @@ impl HubArgs {
 }
 
 /// Starts the reference server for a protocol.
-async fn embedded(
-    protocol: &Protocol,
+async fn start_reference_server(
+    protocol: &ValidProtocol,
     fault: Option<&str>,
     overrides: &[Override],
     sources: &mut Sources,
@@ -320,50 +321,56 @@ async fn embedded(
     let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault)
         .await
         .map_err(|error| CliError::new(error.to_string()))?;
-    let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
+    let text = protocol.setups.render_target_file(&protocol.pack.name, hubs.addresses());
     let file = sources.add("reference server", text);
-    let target = config::parse(sources, file, overrides, &environment, &read_secret)
+    let target = config::parse(sources, file, overrides, &read_environment, &read_secret)
         .map_err(|found| CliError::from_diagnostics(&found, sources))?;
     Ok((target, Arc::new(hubs)))
 }
 
 /// The running hubs, and the protocols and scenarios to play on them.
-pub struct Started {
-    pub subjects: Vec<Subject>,
+pub struct StartedHubs {
+    pub subjects: Vec<TestSubject>,
     /// The second hub of each protocol, if there is one.
-    pub others: Vec<Subject>,
-    pub signals: Signals,
+    pub others: Vec<TestSubject>,
+    pub signals: SignalListener,
     hubs: Vec<Arc<EmbeddedHubs>>,
     /// The processes of hubs that the run started, each with the name of its protocol.
     processes: Vec<(String, Arc<HubProcess>)>,
 }
 
-impl Started {
+impl StartedHubs {
     /// Prepares a second hub: the hub at `url`, with the settings of the first, or the reference server if `url` is
     /// empty. All cases share both hubs, even hubs that this run started.
     ///
     /// # Errors
     ///
     /// The address of the second hub is not valid.
-    pub async fn beside(
+    pub async fn add_second_hub(
         &mut self,
         arguments: &HubArgs,
         url: &str,
-        protocols: &[Protocol],
+        protocols: &[ValidProtocol],
         sources: &mut Sources,
     ) -> Result<(), CliError> {
         self.subjects.iter_mut().for_each(|subject| subject.embedded = None);
         for protocol in protocols {
             let target = if url.is_empty() {
-                let (target, hub) = embedded(protocol, None, &[], sources).await?;
+                let (target, hub) = start_reference_server(protocol, None, &[], sources).await?;
                 self.hubs.push(hub);
                 target
             } else {
-                config::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
-                    .map_err(|found| CliError::from_diagnostics(&found, sources))?
+                config::target_from_url(
+                    sources,
+                    url,
+                    &arguments.parse_overrides(false)?,
+                    &read_environment,
+                    &read_secret,
+                )
+                .map_err(|found| CliError::from_diagnostics(&found, sources))?
             };
-            let deviations = deviations(&target, protocol, sources)?;
-            self.others.push(Subject {
+            let deviations = parse_deviations(&target, protocol, sources)?;
+            self.others.push(TestSubject {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
                 programs: Vec::new(),
@@ -380,14 +387,14 @@ impl Started {
     pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
         let mut reports = Vec::new();
         for (protocol, process) in &self.processes {
-            exec::end(std::slice::from_ref(process), grace, &mut self.signals).await;
+            exec::stop_processes(std::slice::from_ref(process), grace, &mut self.signals).await;
             reports.extend(process.report().map(|report| (protocol.clone(), report)));
         }
         reports
     }
 
     /// Stops everything that is still running, immediately.
-    pub async fn end(mut self) {
+    pub async fn stop(mut self) {
         self.end_processes(Duration::ZERO).await;
         for hub in self.hubs {
             hub.shutdown().await;
@@ -397,7 +404,7 @@ impl Started {
 
 /// An input of the loop that follows a run.
 pub enum RunEvent {
-    Event(Event),
+    Event(ScenarioEvent),
     /// The first Ctrl-C: the run is stopping.
     Stopping,
 }
@@ -408,11 +415,11 @@ pub enum RunEvent {
 /// # Errors
 ///
 /// The run could not begin, or failed.
-pub async fn follow<T>(
+pub async fn follow_run<T>(
     mut running: JoinHandle<Result<T, SetupError>>,
-    mut inbox: mpsc::Receiver<Event>,
+    mut inbox: mpsc::Receiver<ScenarioEvent>,
     stop: &watch::Sender<bool>,
-    signals: &mut Signals,
+    signals: &mut SignalListener,
     mut handle: impl FnMut(RunEvent),
 ) -> Result<(usize, Option<T>), CliError> {
     let mut stop_signals = 0;
@@ -425,7 +432,7 @@ pub async fn follow<T>(
                 None => break,
             },
             result = &mut running, if ended.is_none() => ended = Some(result),
-            () = signals.next() => {
+            () = signals.wait_for_signal() => {
                 stop_signals += 1;
                 if stop_signals > 1 {
                     break;
@@ -449,7 +456,7 @@ pub async fn follow<T>(
     }
 }
 
-fn environment(name: &str) -> Option<String> {
+fn read_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
@@ -458,21 +465,21 @@ fn read_secret(path: &str) -> std::io::Result<String> {
 }
 
 fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, CliError> {
-    let file = protocol_files::read(path, sources)?;
-    config::parse(sources, file, overrides, &environment, &read_secret)
+    let file = protocol_files::read_file(path, sources)?;
+    config::parse(sources, file, overrides, &read_environment, &read_secret)
         .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
 /// Reads the deviations that a target declares, with the pack of its protocol.
-fn deviations(target: &Target, protocol: &Protocol, sources: &Sources) -> Result<Arc<Deviations>, CliError> {
+fn parse_deviations(target: &Target, protocol: &ValidProtocol, sources: &Sources) -> Result<Arc<Deviations>, CliError> {
     let nodes: Vec<_> = target.deviations.iter().map(|declared| declared.0.clone()).collect();
-    Deviations::read(&nodes, &protocol.pack, &protocol.scenarios.shared, false)
+    Deviations::parse(&nodes, &protocol.pack, &protocol.scenarios.shared, false)
         .map(Arc::new)
         .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
 /// Rejects a setting that none of the protocols has, because it would have no effect.
-fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliError> {
+fn check_settings_known(target: &Target, protocols: &[ValidProtocol]) -> Result<(), CliError> {
     let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
     let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
     let Some(name) = set.find(|name| !known().any(|known| known == *name)) else { return Ok(()) };
@@ -487,14 +494,14 @@ fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliEr
 
 /// Rejects a setting whose default is a mapping but whose value is not: most often a table that is not valid TOML and
 /// so was taken for text. The value may be secret, so only its kind is shown.
-fn settings_of_wrong_kind(target: &Target, protocol: &Protocol) -> Result<(), CliError> {
+fn check_setting_kinds(target: &Target, protocol: &ValidProtocol) -> Result<(), CliError> {
     let declared = &protocol.scenarios.shared.settings;
     for (name, setting) in target.instances.iter().flat_map(|instance| &instance.settings) {
         let default = declared.get(name).and_then(|setting| setting.default.as_ref());
         if default.is_some_and(Value::is_object) && !setting.value.is_object() {
             return Err(CliError::new(format!(
                 "the setting `{name}` must be a mapping, not {}\n  help: write it as a TOML table: --set '{name}={{ \"name\" = \"value\" }}'",
-                matcher::kind(&setting.value)
+                matcher::describe_kind(&setting.value)
             )));
         }
     }

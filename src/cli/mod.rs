@@ -31,13 +31,13 @@ use crate::syntax::source::Sources;
 #[command(name = "hubproof", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, or an error in a scenario, pack or target; 3 inconclusive: nothing ran, or the hub cannot be reached";
 
 #[derive(Subcommand)]
-enum Command {
+enum CliCommand {
     /// Test a hub against its protocol; without a URL, the built-in reference server
     Check(Box<check::CheckArgs>),
     /// Send mutated messages to a hub and check that it stays correct; without a URL, the built-in reference server
@@ -64,7 +64,7 @@ pub mod exit {
 }
 
 /// Most diagnostics that are printed; `packs lint` shows all.
-const MOST_DIAGNOSTICS: usize = 10;
+const MAX_DIAGNOSTICS: usize = 10;
 
 /// An error for the user to fix, ready for stderr; the exit code is 2.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +78,8 @@ impl CliError {
 
     /// Renders diagnostics, which begin with their own `error:`.
     fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
-        let shown = &diagnostics[..diagnostics.len().min(MOST_DIAGNOSTICS)];
-        let mut text = render_all(shown, sources, colored());
+        let shown = &diagnostics[..diagnostics.len().min(MAX_DIAGNOSTICS)];
+        let mut text = render_all(shown, sources, uses_color());
         if shown.len() < diagnostics.len() {
             text.push_str(&format!("\n\n... and {} more", diagnostics.len() - shown.len()));
         }
@@ -88,7 +88,7 @@ impl CliError {
 }
 
 /// Runs a command line. Returns the exit code of the process.
-pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -98,14 +98,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match arguments.command {
-        Command::Check(arguments) => check::run(*arguments),
-        Command::Fuzz(arguments) => fuzz::run(*arguments),
-        Command::Load(arguments) => load::run(*arguments),
-        Command::Serve(arguments) => serve::run(*arguments),
-        Command::Relay(arguments) => relay::run(*arguments),
-        Command::Record(arguments) => record::run(*arguments),
-        Command::Compare(arguments) => compare::run(arguments),
-        Command::Packs(arguments) => packs::run(arguments),
+        CliCommand::Check(arguments) => check::run_check(*arguments),
+        CliCommand::Fuzz(arguments) => fuzz::run_fuzz(*arguments),
+        CliCommand::Load(arguments) => load::run(*arguments),
+        CliCommand::Serve(arguments) => serve::run_serve(*arguments),
+        CliCommand::Relay(arguments) => relay::run_relay(*arguments),
+        CliCommand::Record(arguments) => record::run_record(*arguments),
+        CliCommand::Compare(arguments) => compare::run_compare(arguments),
+        CliCommand::Packs(arguments) => packs::run_packs(arguments),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -117,18 +117,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Whether diagnostics may use color: stderr is a terminal, and NO_COLOR is not set.
-fn colored() -> bool {
+fn uses_color() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
 }
 
 /// Prints to stdout; a reader that is gone is not an error.
-fn print(text: &str) {
+fn print_to_stdout(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+fn build_runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
-use super::{CliError, colored, print};
+use super::protocol_files::{self, DescribedParty, LoadedProtocol, PackArgs, ValidProtocol};
+use super::{CliError, print_to_stdout, uses_color};
 use crate::import::{self, from_recording};
-use crate::protocol::{Folder, Pack, Place, Way};
-use crate::report::text::count;
+use crate::protocol::{FrameDirection, Pack, PackFolder, RulePlace};
+use crate::report::text::format_count;
 use crate::scenario::Need;
 use crate::syntax::diagnostic::{has_errors, render_all, suggest};
 use crate::syntax::source::Sources;
@@ -27,8 +27,8 @@ pub struct PacksArgs {
 enum PacksCommand {
     /// List the built-in protocols
     List {
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+        format: OutputFormat,
     },
     /// Show the messages, rules and scenarios of a protocol, and which scenarios prove which rules
     Show {
@@ -40,8 +40,8 @@ enum PacksCommand {
         /// Show only the rules, each with the scenarios that prove it
         #[arg(long)]
         rules: bool,
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        format: Format,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+        format: OutputFormat,
     },
     /// Report all errors in a pack and its scenarios
     #[command(visible_alias = "check")]
@@ -63,8 +63,8 @@ enum PacksCommand {
         /// File that contains the payload as JSON; - reads stdin
         file: PathBuf,
         /// Whether a plain AsyncAPI document describes the operations of the hub or of a client
-        #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
-        perspective: Described,
+        #[arg(long, value_name = "WHO", value_enum, default_value_t = DescribedParty::Hub)]
+        perspective: DescribedParty,
     },
 }
 
@@ -81,44 +81,48 @@ struct InitArgs {
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Whether the document describes the operations of the hub or of a client
-    #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
-    perspective: Described,
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = DescribedParty::Hub)]
+    perspective: DescribedParty,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum OutputFormat {
     Text,
     Json,
 }
 
-pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
+pub fn run_packs(arguments: PacksArgs) -> Result<u8, CliError> {
     match arguments.command {
-        PacksCommand::List { format } => list(format),
-        PacksCommand::Show { name, own, rules, format } => show(&own.over(name), own.perspective, rules, format),
+        PacksCommand::List { format } => list_packs(format),
+        PacksCommand::Show { name, own, rules, format } => {
+            show_pack(&own.path_or(name), own.perspective, rules, format)
+        }
         PacksCommand::Lint { directory, own } => {
             let directory = directory.map(|path| path.to_string_lossy().into_owned());
-            lint(std::path::Path::new(&own.over(directory)), own.perspective)
+            lint_pack(std::path::Path::new(&own.path_or(directory)), own.perspective)
         }
-        PacksCommand::Init(arguments) => init(&arguments),
-        PacksCommand::Validate { name, message, file, perspective } => validate(&name, &message, &file, perspective),
+        PacksCommand::Init(arguments) => init_pack(&arguments),
+        PacksCommand::Validate { name, message, file, perspective } => {
+            validate_payload(&name, &message, &file, perspective)
+        }
     }
 }
 
 /// Loads a built-in protocol, or the protocol at a path.
-fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
+fn load_pack(name: &str, described: DescribedParty, sources: &mut Sources) -> Result<LoadedProtocol, CliError> {
     let path = std::path::Path::new(name);
-    if protocol_files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
-        return protocol_files::built_in_protocol(name, sources);
+    if protocol_files::built_in_names().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
+        return protocol_files::load_built_in(name, sources);
     }
-    protocol_files::user_pack(path, described, sources)
+    protocol_files::load_user_pack(path, described, sources)
 }
 
-fn list(format: Format) -> Result<u8, CliError> {
+fn list_packs(format: OutputFormat) -> Result<u8, CliError> {
     let mut out = String::new();
     let mut all = Vec::new();
-    for name in protocol_files::built_in() {
+    for name in protocol_files::built_in_names() {
         let mut sources = Sources::default();
-        let protocol = protocol_files::built_in_protocol(name, &mut sources)?.usable(&sources)?;
+        let protocol = protocol_files::load_built_in(name, &mut sources)?.into_valid(&sources)?;
         let (pack, scenarios) = (&protocol.pack, protocol.scenarios.programs.len());
         let _ = writeln!(
             out,
@@ -130,43 +134,47 @@ fn list(format: Format) -> Result<u8, CliError> {
         );
         all.push(json!({ "name": name, "version": pack.version, "hash": pack.hash, "title": pack.title, "messages": pack.messages.len(), "rules": pack.rules.len(), "scenarios": scenarios }));
     }
-    finish(format, out, Value::Array(all))
+    print_result(format, out, Value::Array(all))
 }
 
-fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
+fn print_result(format: OutputFormat, text: String, value: Value) -> Result<u8, CliError> {
     match format {
-        Format::Text => print(&text),
-        Format::Json => print(&format!("{value:#}\n")),
+        OutputFormat::Text => print_to_stdout(&text),
+        OutputFormat::Json => print_to_stdout(&format!("{value:#}\n")),
     }
     Ok(0)
 }
 
 /// Explains which messages of a plain document clients send and which the hub sends, because `publish` and `subscribe`
 /// are often confused. Returns an empty text for packs, which are written from the hub's point of view.
-fn directions(folder: &Folder, pack: &Pack, described: Described) -> String {
+fn describe_directions(folder: &PackFolder, pack: &Pack, described: DescribedParty) -> String {
     if folder.document.is_none() {
         return String::new();
     }
-    let names = |way: Way| {
-        let named = pack.messages.iter().filter(|message| message.goes(way) && !message.abstract_);
+    let names = |way: FrameDirection| {
+        let named = pack.messages.iter().filter(|message| message.can_go(way) && !message.abstract_);
         let names: Vec<&str> = named.map(|message| message.name.as_str()).collect();
         if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
     };
     let explained = match described {
-        Described::Hub => {
+        DescribedParty::Hub => {
             "The document describes the hub: `publish` is what clients send to it, and `subscribe` is what it sends (in \
              version 3, `receive` and `send`). If it describes a client of the hub, add --perspective client."
         }
-        Described::Client => {
+        DescribedParty::Client => {
             "The document describes a client of the hub: `publish` is what the hub sends to it, and `subscribe` is what it \
              sends (in version 3, `receive` and `send`). If it describes the hub, leave out --perspective client."
         }
     };
-    format!("clients send: {}\nthe hub sends: {}\n{explained}\n", names(Way::ToHub), names(Way::FromHub))
+    format!(
+        "clients send: {}\nthe hub sends: {}\n{explained}\n",
+        names(FrameDirection::ToHub),
+        names(FrameDirection::FromHub)
+    )
 }
 
 /// Returns the scenarios that prove each rule at its own level, and the schemas as `schema:MESSAGE`.
-fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
+fn proving_scenarios(protocol: &ValidProtocol) -> BTreeMap<&str, Vec<String>> {
     let mut provers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for program in &protocol.scenarios.programs {
         for rule in program.proves() {
@@ -181,11 +189,11 @@ fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     provers
 }
 
-fn show(name: &str, described: Described, only_rules: bool, format: Format) -> Result<u8, CliError> {
+fn show_pack(name: &str, described: DescribedParty, only_rules: bool, format: OutputFormat) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let protocol = named(name, described, &mut sources)?.usable(&sources)?;
+    let protocol = load_pack(name, described, &mut sources)?.into_valid(&sources)?;
     let pack = &protocol.pack;
-    let provers = provers(&protocol);
+    let provers = proving_scenarios(&protocol);
     let mut out = String::new();
     let mut rules = serde_json::Map::new();
     for rule in pack.rules.values() {
@@ -206,9 +214,9 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
         );
         let _ = writeln!(out, "           {state}");
         let (line, section) = match &rule.place {
-            Place::Line(line) => (Some(line), None),
-            Place::Section(section) => (None, Some(section)),
-            Place::Oracle => (None, None),
+            RulePlace::Line(line) => (Some(line), None),
+            RulePlace::Section(section) => (None, Some(section)),
+            RulePlace::Oracle => (None, None),
         };
         rules.insert(
             rule.id.clone(),
@@ -216,7 +224,7 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
         );
     }
     if only_rules {
-        return finish(format, out, Value::Object(rules));
+        return print_result(format, out, Value::Object(rules));
     }
     let mut text = format!(
         "{} {}: {} ({})\n{}\n\nmessages\n",
@@ -236,7 +244,7 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
         let _ = writeln!(text, "  {:32} {direction:13} {}", message.name, message.summary);
         messages.push(json!({ "name": message.name, "direction": direction, "title": message.title, "summary": message.summary, "envelope": message.abstract_, "documented_example": message.schema.documented, "replies": message.replies }));
     }
-    let directions = directions(&protocol.folder, pack, described);
+    let directions = describe_directions(&protocol.folder, pack, described);
     if !directions.is_empty() {
         let _ = write!(text, "\n{directions}");
     }
@@ -253,69 +261,69 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
         scenarios.push(json!({ "id": program.id, "title": program.title, "proves": proves, "needs": needs, "checks": program.checks.len() }));
     }
     let value = json!({ "name": pack.name, "version": pack.version, "hash": pack.hash, "title": pack.title, "document": pack.document, "messages": messages, "rules": rules, "scenarios": scenarios });
-    finish(format, text, value)
+    print_result(format, text, value)
 }
 
-fn lint(directory: &std::path::Path, described: Described) -> Result<u8, CliError> {
+fn lint_pack(directory: &std::path::Path, described: DescribedParty) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let loaded = match directory.to_str() {
-        Some(name) if !directory.is_dir() => named(name, described, &mut sources)?,
-        _ => protocol_files::user_pack(directory, described, &mut sources)?,
+        Some(name) if !directory.is_dir() => load_pack(name, described, &mut sources)?,
+        _ => protocol_files::load_user_pack(directory, described, &mut sources)?,
     };
     if !loaded.diagnostics.is_empty() {
-        print(&format!("{}\n", render_all(&loaded.diagnostics, &sources, colored())));
+        print_to_stdout(&format!("{}\n", render_all(&loaded.diagnostics, &sources, uses_color())));
     }
     let errors = loaded.diagnostics.iter().filter(|d| d.severity == crate::syntax::diagnostic::Severity::Error).count();
     let warnings = loaded.diagnostics.len() - errors;
     let messages = loaded.pack.as_ref().map_or(0, |pack| pack.messages.len());
     let scenarios = loaded.scenarios.as_ref().map_or(0, |scenarios| scenarios.programs.len());
-    print(&format!(
+    print_to_stdout(&format!(
         "{}: {}, {}, {}, {}\n",
         loaded.folder.name,
-        count(messages, "message"),
-        count(scenarios, "scenario"),
-        count(errors, "error"),
-        count(warnings, "warning")
+        format_count(messages, "message"),
+        format_count(scenarios, "scenario"),
+        format_count(errors, "error"),
+        format_count(warnings, "warning")
     ));
     if let Some(pack) = &loaded.pack {
-        print(&directions(&loaded.folder, pack, described));
+        print_to_stdout(&describe_directions(&loaded.folder, pack, described));
     }
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
 
-fn init(arguments: &InitArgs) -> Result<u8, CliError> {
+fn init_pack(arguments: &InitArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let path = arguments.from_recording.as_ref().or(arguments.document.as_ref());
     let path = path.ok_or_else(|| CliError::new("no document"))?;
     let (name, files, diagnostics) = if arguments.from_recording.is_some() {
-        let file = protocol_files::read(path, &mut sources)?;
+        let file = protocol_files::read_file(path, &mut sources)?;
         let name = path.file_stem().map_or("pack".into(), |stem| stem.to_string_lossy()).into_owned();
-        let (files, diagnostics) = from_recording::pack(&name, file, &mut sources);
+        let (files, diagnostics) = from_recording::pack_from_recording(&name, file, &mut sources);
         (name, files, diagnostics)
     } else {
-        let (name, library) = protocol_files::plain_document(path, &mut sources)?;
-        let (files, diagnostics) = import::pack(&library, arguments.perspective.perspective(), &sources);
+        let (name, library) = protocol_files::read_plain_document(path, &mut sources)?;
+        let (files, diagnostics) = import::import_pack(&library, arguments.perspective.perspective(), &sources);
         (name, files, diagnostics)
     };
     if has_errors(&diagnostics) || files.is_empty() {
         return Err(CliError::from_diagnostics(&diagnostics, &sources));
     }
     if !diagnostics.is_empty() {
-        eprintln!("{}", render_all(&diagnostics, &sources, colored()));
+        eprintln!("{}", render_all(&diagnostics, &sources, uses_color()));
     }
     let folder = arguments.to.clone().unwrap_or_else(|| PathBuf::from(name));
-    write_new(&folder, &files)?;
+    write_new_folder(&folder, &files)?;
     let shown = folder.display();
     let listed: String = files.keys().map(|path| format!("  {path}\n")).collect();
-    print(&format!(
+    print_to_stdout(&format!(
         "{shown}: {} written\n{listed}next: hubproof packs lint {shown}\n      hubproof check --pack {shown} URL\n",
-        count(files.len(), "file")
+        format_count(files.len(), "file")
     ));
     Ok(0)
 }
 
 /// Writes files into a folder that is new or empty.
-fn write_new(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Result<(), CliError> {
+fn write_new_folder(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Result<(), CliError> {
     let shown = folder.display();
     let failed = |what: &std::path::Path, error: std::io::Error| {
         CliError::new(format!("failed to write {}: {error}", what.display()))
@@ -339,9 +347,14 @@ fn write_new(folder: &std::path::Path, files: &BTreeMap<String, String>) -> Resu
     Ok(())
 }
 
-fn validate(name: &str, message: &str, file: &std::path::Path, described: Described) -> Result<u8, CliError> {
+fn validate_payload(
+    name: &str,
+    message: &str,
+    file: &std::path::Path,
+    described: DescribedParty,
+) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let protocol = named(name, described, &mut sources)?.usable(&sources)?;
+    let protocol = load_pack(name, described, &mut sources)?.into_valid(&sources)?;
     let Some(found) = protocol.pack.message(message) else {
         let known: Vec<&str> = protocol.pack.messages.iter().map(|message| message.name.as_str()).collect();
         return Err(CliError::new(format!(
@@ -358,12 +371,12 @@ fn validate(name: &str, message: &str, file: &std::path::Path, described: Descri
             .map_err(|error| CliError::new(format!("failed to read stdin: {error}")))?;
         text
     } else {
-        let id = protocol_files::read(file, &mut sources)?;
+        let id = protocol_files::read_file(file, &mut sources)?;
         sources.file(id).text.clone()
     };
     let payload: Value =
         serde_json::from_str(&text).map_err(|error| CliError::new(format!("{shown} is not JSON: {error}")))?;
-    let violations = found.schema.judge(&payload);
+    let violations = found.schema.violations(&payload);
     let mut out = String::new();
     for violation in &violations {
         let place = if violation.path.is_empty() { "the whole" } else { &violation.path };
@@ -381,6 +394,6 @@ fn validate(name: &str, message: &str, file: &std::path::Path, described: Descri
         );
     }
     let _ = writeln!(out, "{}", if broken { "invalid" } else { "valid" });
-    print(&out);
+    print_to_stdout(&out);
     Ok(u8::from(broken))
 }

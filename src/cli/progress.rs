@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::event::{Direction, Event, FrameReport, Verdict};
+use crate::event::{FrameReport, HistoryDirection, ScenarioEvent, Verdict};
 
 /// Minimum time between two lines of progress if there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(3);
+const LINE_INTERVAL: Duration = Duration::from_secs(3);
 
-pub struct Progress {
+pub struct RunProgress {
     bar: ProgressBar,
     terminal: bool,
     last_line: Instant,
@@ -27,7 +27,7 @@ pub struct Progress {
     started: Instant,
 }
 
-impl Progress {
+impl RunProgress {
     pub fn new(total: Option<usize>, unit: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -47,39 +47,39 @@ impl Progress {
         Self { bar, terminal, last_line: now, done: 0, total, unit, note, failed: 0, running, started: now }
     }
 
-    pub fn see(&mut self, event: &Event) {
+    pub fn handle_event(&mut self, event: &ScenarioEvent) {
         match event {
-            Event::Started { .. } if self.note.is_some() => {}
-            Event::Started { id } => {
+            ScenarioEvent::Started { .. } if self.note.is_some() => {}
+            ScenarioEvent::Started { id } => {
                 self.running.insert(id.clone(), None);
             }
-            Event::Waiting { id, because, time } => {
+            ScenarioEvent::Waiting { id, because, time } => {
                 self.running.insert(id.clone(), Some(format!("{because} ({:.1} s)", time.as_secs_f64())));
             }
-            Event::Frame { id, frame } => self.line(&frame_line(id, frame)),
-            Event::Finished(report) => {
+            ScenarioEvent::Frame { id, frame } => self.print_line(&frame_line(id, frame)),
+            ScenarioEvent::Finished(report) => {
                 self.done += 1;
                 self.failed += usize::from(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive));
                 self.running.remove(&report.id);
                 self.bar.set_position(self.done as u64);
             }
         }
-        self.show();
+        self.draw();
     }
 
     /// Counts a finished item.
-    pub fn count(&mut self) {
+    pub fn count_finished(&mut self) {
         self.done += 1;
         self.bar.set_position(self.done as u64);
     }
 
     /// Shows this text instead of the running scenarios.
-    pub fn note(&mut self, text: String) {
+    pub fn set_note(&mut self, text: String) {
         self.note = Some(text);
-        self.show();
+        self.draw();
     }
 
-    fn show(&mut self) {
+    fn draw(&mut self) {
         let waiting = self.running.iter().find_map(|(id, why)| why.as_ref().map(|why| format!("{id}: {why}")));
         let doing = self.note.clone().or(waiting);
         let doing = doing.or_else(|| self.running.keys().next().cloned()).unwrap_or_default();
@@ -90,7 +90,7 @@ impl Progress {
         };
         if self.terminal {
             self.bar.set_message(format!("{failed}{doing}"));
-        } else if self.last_line.elapsed() >= LINE_EVERY {
+        } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let total = self.total.map(|total| format!("/{total}")).unwrap_or_default();
             eprintln!(
@@ -103,7 +103,7 @@ impl Progress {
     }
 
     /// Prints a line above the bar.
-    pub fn line(&self, text: &str) {
+    pub fn print_line(&self, text: &str) {
         if self.terminal { self.bar.println(text) } else { eprintln!("{text}") }
     }
 
@@ -114,9 +114,9 @@ impl Progress {
 
 fn frame_line(id: &str, frame: &FrameReport) -> String {
     let arrow = match frame.direction {
-        Direction::Sent => "->",
-        Direction::Received => "<-",
-        Direction::Neither => "--",
+        HistoryDirection::Sent => "->",
+        HistoryDirection::Received => "<-",
+        HistoryDirection::Neither => "--",
     };
     format!(
         "{:9.3} {id} {} {arrow} {} {}",

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::CliError;
-use crate::import::{self, Library, Perspective};
-use crate::protocol::{Folder, Pack};
-use crate::reference::setup::Setups;
-use crate::scenario::Scenarios;
+use crate::import::{self, DocumentLibrary, Perspective};
+use crate::protocol::{Pack, PackFolder};
+use crate::reference::setup::ReferenceSetups;
+use crate::scenario::ScenarioSet;
 use crate::scenario::dialect::{self, Dialect};
 use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
 use crate::syntax::source::{FileId, Sources};
@@ -18,10 +18,10 @@ use crate::syntax::source::{FileId, Sources};
 include!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
 
 /// A loaded protocol, with all of its errors and warnings.
-pub struct Loaded {
-    pub folder: Folder,
+pub struct LoadedProtocol {
+    pub folder: PackFolder,
     pub pack: Option<Arc<Pack>>,
-    pub scenarios: Option<Scenarios>,
+    pub scenarios: Option<ScenarioSet>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -33,17 +33,17 @@ pub struct PackArgs {
     #[arg(long, value_name = "PATH")]
     pub pack: Option<PathBuf>,
     /// Whether a plain AsyncAPI document describes the operations of the hub or of a client
-    #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
-    pub perspective: Described,
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = DescribedParty::Hub)]
+    pub perspective: DescribedParty,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Described {
+pub enum DescribedParty {
     Hub,
     Client,
 }
 
-impl Described {
+impl DescribedParty {
     pub fn perspective(self) -> Perspective {
         match self {
             Self::Hub => Perspective::Hub,
@@ -54,42 +54,46 @@ impl Described {
 
 impl PackArgs {
     /// Returns the path given by `--pack`, or else `named`.
-    pub fn over(&self, named: Option<String>) -> String {
+    pub fn path_or(&self, named: Option<String>) -> String {
         self.pack.as_ref().map(|path| path.display().to_string()).or(named).unwrap_or_default()
     }
 }
 
 /// Loads the user's pack or plain AsyncAPI document at a path.
-pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
+pub fn load_user_pack(
+    path: &Path,
+    described: DescribedParty,
+    sources: &mut Sources,
+) -> Result<LoadedProtocol, CliError> {
     // The path of the document in a pack stands for the pack.
-    let of_pack = [DOCUMENTS[0], dialect::FILE].iter().any(|name| path.ends_with(name));
+    let of_pack = [DOCUMENT_NAMES[0], dialect::DIALECT_FILE].iter().any(|name| path.ends_with(name));
     let folder = path.parent().filter(|_| path.is_file() && of_pack);
-    let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
+    let path = folder.filter(|folder| is_pack_folder(folder)).unwrap_or(path);
     let document = match path.is_dir() {
         false if path.is_file() => Some(path.to_owned()),
-        true if !is_ours(path) => DOCUMENTS.iter().map(|name| path.join(name)).find(|path| path.is_file()),
+        true if !is_pack_folder(path) => DOCUMENT_NAMES.iter().map(|name| path.join(name)).find(|path| path.is_file()),
         _ => None,
     };
     match document {
-        Some(document) => bare_pack(&document, described, sources),
-        None => Ok(load(folder_on_disk(path, sources)?, sources)),
+        Some(document) => load_plain_document(&document, described, sources),
+        None => Ok(load_folder(read_folder(path, sources)?, sources)),
     }
 }
 
 /// File names of a plain document in a folder.
-const DOCUMENTS: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
+const DOCUMENT_NAMES: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
 
 /// Whether a folder was made for this harness, rather than holding a plain document.
-fn is_ours(folder: &Path) -> bool {
-    let ours = || std::fs::read_to_string(folder.join(DOCUMENTS[0])).is_ok_and(|text| text.contains("x-hubproof"));
+fn is_pack_folder(folder: &Path) -> bool {
+    let ours = || std::fs::read_to_string(folder.join(DOCUMENT_NAMES[0])).is_ok_and(|text| text.contains("x-hubproof"));
     let has = |name: &str| folder.join(name).exists();
-    has(dialect::FILE) || has("rules.yaml") || has("scenarios") || ours()
+    has(dialect::DIALECT_FILE) || has("rules.yaml") || has("scenarios") || ours()
 }
 
 /// Reads a plain document with the files that it refers to. Returns it with its name, which is that of the file or its
 /// folder.
-pub fn plain_document(document: &Path, sources: &mut Sources) -> Result<(String, Library), CliError> {
-    let file = read(document, sources)?;
+pub fn read_plain_document(document: &Path, sources: &mut Sources) -> Result<(String, DocumentLibrary), CliError> {
+    let file = read_file(document, sources)?;
     let full = document.canonicalize().unwrap_or_else(|_| document.to_owned());
     let text =
         |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
@@ -106,48 +110,52 @@ pub fn plain_document(document: &Path, sources: &mut Sources) -> Result<(String,
             Ok(found) if found.len() > crate::syntax::source::MAX_FILE as u64 => {
                 Err(format!("{} is larger than {} MiB", path.display(), crate::syntax::source::MAX_FILE >> 20))
             }
-            Ok(_) => read(&path, sources).map_err(|trouble| trouble.0),
+            Ok(_) => read_file(&path, sources).map_err(|trouble| trouble.0),
             Err(error) => Err(format!("failed to read {}: {error}", path.display())),
         }
     };
     let root = text(document.file_name());
-    let library = Library::read(&root, file, sources, &mut fetch)
+    let library = DocumentLibrary::read_files(&root, file, sources, &mut fetch)
         .map_err(|diagnostic| CliError::from_diagnostics(&[diagnostic], sources))?;
     Ok((if name.is_empty() { "pack".to_owned() } else { name }, library))
 }
 
-fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
-    let (name, library) = plain_document(document, sources)?;
-    let (folder, mut diagnostics) = import::folder(&name, &library, described.perspective(), sources);
+fn load_plain_document(
+    document: &Path,
+    described: DescribedParty,
+    sources: &mut Sources,
+) -> Result<LoadedProtocol, CliError> {
+    let (name, library) = read_plain_document(document, sources)?;
+    let (folder, mut diagnostics) = import::import_folder(&name, &library, described.perspective(), sources);
     let mut pack = None;
     if !has_errors(&diagnostics) {
         let (made, more) = Pack::load(&folder, sources);
         diagnostics.extend(more);
         pack = made;
     }
-    Ok(loaded(folder, pack, diagnostics, sources))
+    Ok(load_scenarios(folder, pack, diagnostics, sources))
 }
 
 /// Returns the names of the built-in protocols.
-pub fn built_in() -> Vec<&'static str> {
+pub fn built_in_names() -> Vec<&'static str> {
     FILES.iter().filter_map(|(path, _)| path.strip_prefix("schemas/")?.strip_suffix("/asyncapi.yaml")).collect()
 }
 
 /// Reads a built-in pack from the binary.
-fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
+fn read_embedded_folder(name: &str, sources: &mut Sources) -> PackFolder {
     let within = |path: &str, root: &str| {
         Some(path.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(name)?.strip_prefix('/')?.to_owned())
     };
     let files = FILES.iter().filter_map(|(path, text)| {
-        let inner =
-            within(path, SCHEMAS).or_else(|| within(path, SCENARIOS).map(|inner| format!("{SCENARIOS}/{inner}")))?;
+        let inner = within(path, SCHEMAS_FOLDER)
+            .or_else(|| within(path, SCENARIOS_FOLDER).map(|inner| format!("{SCENARIOS_FOLDER}/{inner}")))?;
         Some((inner, sources.add(*path, *text)))
     });
-    Folder::of(name, files)
+    PackFolder::from_files(name, files)
 }
 
-const SCHEMAS: &str = "schemas";
-const SCENARIOS: &str = "scenarios";
+const SCHEMAS_FOLDER: &str = "schemas";
+const SCENARIOS_FOLDER: &str = "scenarios";
 
 /// Reads a pack from disk. A pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or
 /// `schemas/NAME` with scenarios in `scenarios/NAME`, as in this repository; or a dialect, which is read with the pack
@@ -156,12 +164,16 @@ const SCENARIOS: &str = "scenarios";
 /// # Errors
 ///
 /// The path is not a folder, a file in it cannot be read, or it is a dialect of a pack that does not exist.
-pub fn folder_on_disk(directory: &Path, sources: &mut Sources) -> Result<Folder, CliError> {
-    extended(directory, &[], sources)
+pub fn read_folder(directory: &Path, sources: &mut Sources) -> Result<PackFolder, CliError> {
+    read_extending_folder(directory, &[], sources)
 }
 
 /// Reads a pack from disk. `extending` are the folders of the dialects that extend it.
-fn extended(directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> Result<Folder, CliError> {
+fn read_extending_folder(
+    directory: &Path,
+    extending: &[PathBuf],
+    sources: &mut Sources,
+) -> Result<PackFolder, CliError> {
     let shown = directory.display();
     if !directory.is_dir() {
         return Err(CliError::new(format!(
@@ -171,23 +183,30 @@ fn extended(directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> R
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = full.file_name().map_or_else(|| "pack".to_owned(), |name| name.to_string_lossy().into_owned());
     let mut files = BTreeMap::new();
-    walk(directory, "", sources, &mut files)?;
-    let tree = directory.parent().filter(|tree| tree.ends_with(SCHEMAS));
-    if let Some(scenarios) = tree.map(|tree| tree.with_file_name(SCENARIOS).join(&name)).filter(|path| path.is_dir()) {
-        walk(&scenarios, &format!("{SCENARIOS}/"), sources, &mut files)?;
+    collect_files(directory, "", sources, &mut files)?;
+    let tree = directory.parent().filter(|tree| tree.ends_with(SCHEMAS_FOLDER));
+    if let Some(scenarios) =
+        tree.map(|tree| tree.with_file_name(SCENARIOS_FOLDER).join(&name)).filter(|path| path.is_dir())
+    {
+        collect_files(&scenarios, &format!("{SCENARIOS_FOLDER}/"), sources, &mut files)?;
     }
-    let Some(file) = files.get(dialect::FILE) else { return Ok(Folder::of(&name, files)) };
-    let dialect = Dialect::read(*file, sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
+    let Some(file) = files.get(dialect::DIALECT_FILE) else { return Ok(PackFolder::from_files(&name, files)) };
+    let dialect = Dialect::parse(*file, sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
     let extending = [extending, &[full]].concat();
-    let base = base(&dialect, directory, &extending, sources)?;
+    let base = read_base_folder(&dialect, directory, &extending, sources)?;
     Ok(dialect.apply(&name, &base, &files, sources))
 }
 
 /// Reads the pack that the dialect in a folder extends.
-fn base(dialect: &Dialect, directory: &Path, extending: &[PathBuf], sources: &mut Sources) -> Result<Folder, CliError> {
-    let (name, known) = (dialect.extends.as_str(), built_in());
+fn read_base_folder(
+    dialect: &Dialect,
+    directory: &Path,
+    extending: &[PathBuf],
+    sources: &mut Sources,
+) -> Result<PackFolder, CliError> {
+    let (name, known) = (dialect.extends.as_str(), built_in_names());
     if known.contains(&name) {
-        return Ok(embedded_folder(name, sources));
+        return Ok(read_embedded_folder(name, sources));
     }
     let path = directory.join(name);
     let wrong = |message: String, help: String, sources: &Sources| {
@@ -199,7 +218,7 @@ fn base(dialect: &Dialect, directory: &Path, extending: &[PathBuf], sources: &mu
             let help = "name the pack to extend: a built-in pack, or the path of a folder".to_owned();
             wrong("a dialect cannot extend itself".to_owned(), help, sources)
         }
-        Ok(full) if full.is_dir() => extended(&path, extending, sources),
+        Ok(full) if full.is_dir() => read_extending_folder(&path, extending, sources),
         _ => {
             let otherwise =
                 format!("built in: {}; or the path of a pack's folder, relative to this one", known.join(", "));
@@ -212,7 +231,7 @@ fn base(dialect: &Dialect, directory: &Path, extending: &[PathBuf], sources: &mu
 /// Greatest depth of the folders of a pack that are read.
 const MAX_DEPTH: usize = 6;
 
-fn walk(
+fn collect_files(
     directory: &Path,
     prefix: &str,
     sources: &mut Sources,
@@ -226,9 +245,9 @@ fn walk(
         let path = entry.map_err(trouble)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if path.is_dir() {
-            walk(&path, &format!("{prefix}{name}/"), sources, files)?;
+            collect_files(&path, &format!("{prefix}{name}/"), sources, files)?;
         } else if ["yaml", "yml", "json", "toml"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
-            let file = read(&path, sources)?;
+            let file = read_file(&path, sources)?;
             files.insert(format!("{prefix}{name}"), file);
         }
     }
@@ -236,7 +255,7 @@ fn walk(
 }
 
 /// Reads a user's file as text.
-pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
+pub fn read_file(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     let shown = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| CliError::new(format!("failed to read {shown}: {error}")))?;
     if bytes.len() > crate::syntax::source::MAX_FILE {
@@ -248,43 +267,48 @@ pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     }
 }
 
-pub fn load(folder: Folder, sources: &Sources) -> Loaded {
+pub fn load_folder(folder: PackFolder, sources: &Sources) -> LoadedProtocol {
     let (pack, diagnostics) = Pack::load(&folder, sources);
-    loaded(folder, pack, diagnostics, sources)
+    load_scenarios(folder, pack, diagnostics, sources)
 }
 
-fn loaded(folder: Folder, pack: Option<Pack>, mut diagnostics: Vec<Diagnostic>, sources: &Sources) -> Loaded {
+fn load_scenarios(
+    folder: PackFolder,
+    pack: Option<Pack>,
+    mut diagnostics: Vec<Diagnostic>,
+    sources: &Sources,
+) -> LoadedProtocol {
     diagnostics.splice(0..0, folder.diagnostics.iter().cloned());
     let pack = pack.map(Arc::new);
-    let scenarios = pack.as_ref().map(|pack| Scenarios::load(&folder, sources, pack));
+    let scenarios = pack.as_ref().map(|pack| ScenarioSet::load(&folder, sources, pack));
     if let Some(scenarios) = &scenarios {
         diagnostics.extend(scenarios.diagnostics.iter().cloned());
     }
-    if let Err(diagnostic) = Setups::read(&folder, sources) {
+    if let Err(diagnostic) = ReferenceSetups::from_folder(&folder, sources) {
         diagnostics.push(diagnostic);
     }
-    Loaded { folder, pack, scenarios, diagnostics }
+    LoadedProtocol { folder, pack, scenarios, diagnostics }
 }
 
 /// A protocol without errors, ready for use.
-pub struct Protocol {
-    pub folder: Folder,
+pub struct ValidProtocol {
+    pub folder: PackFolder,
     pub pack: Arc<Pack>,
-    pub scenarios: Scenarios,
-    pub setups: Setups,
+    pub scenarios: ScenarioSet,
+    pub setups: ReferenceSetups,
 }
 
-impl Loaded {
+impl LoadedProtocol {
     /// Prints the warnings, or returns the errors.
-    pub fn usable(self, sources: &Sources) -> Result<Protocol, CliError> {
+    pub fn into_valid(self, sources: &Sources) -> Result<ValidProtocol, CliError> {
         match (self.pack, self.scenarios) {
             (Some(pack), Some(scenarios)) if !has_errors(&self.diagnostics) => {
                 if !self.diagnostics.is_empty() {
-                    eprintln!("{}", render_all(&self.diagnostics, sources, super::colored()));
+                    eprintln!("{}", render_all(&self.diagnostics, sources, super::uses_color()));
                 }
-                let setups =
-                    Setups::read(&self.folder, sources).map_err(|d| CliError::from_diagnostics(&[d], sources))?;
-                Ok(Protocol { folder: self.folder, pack, scenarios, setups })
+                let setups = ReferenceSetups::from_folder(&self.folder, sources)
+                    .map_err(|d| CliError::from_diagnostics(&[d], sources))?;
+                Ok(ValidProtocol { folder: self.folder, pack, scenarios, setups })
             }
             _ => Err(CliError::from_diagnostics(&self.diagnostics, sources)),
         }
@@ -292,8 +316,8 @@ impl Loaded {
 }
 
 /// Loads a built-in protocol.
-pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, CliError> {
-    let known = built_in();
+pub fn load_built_in(name: &str, sources: &mut Sources) -> Result<LoadedProtocol, CliError> {
+    let known = built_in_names();
     if !known.contains(&name) {
         let help = suggest(
             name,
@@ -302,6 +326,6 @@ pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Cl
         );
         return Err(CliError::new(format!("there is no protocol `{name}`\n  help: {help}")));
     }
-    let folder = embedded_folder(name, sources);
-    Ok(load(folder, sources))
+    let folder = read_embedded_folder(name, sources);
+    Ok(load_folder(folder, sources))
 }

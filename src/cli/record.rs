@@ -6,20 +6,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use hubproof_reference::relay::{PassedText, RelayConfig, relay};
-use hubproof_reference::server::args::address;
+use hubproof_reference::relay::{PassedText, RelayConfig, start_relay};
+use hubproof_reference::server::args::parse_listen_address;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::relay::hub_at;
-use super::signals::Signals;
-use super::{CliError, print, runtime};
-use crate::report::text::count;
+use super::relay::relayed_hub;
+use super::signals::SignalListener;
+use super::{CliError, build_runtime, print_to_stdout};
+use crate::report::text::format_count;
 
 /// Most bytes of a recording, which is also the largest file that is read. Later texts pass without being recorded.
 const MAX_BYTES: usize = crate::syntax::source::MAX_FILE;
 /// Most texts that can be queued for writing; the proxy waits while the queue is full.
-const QUEUE: usize = 1024;
+const QUEUE_LENGTH: usize = 1024;
 
 /// Record the messages between clients and a hub: run a proxy that writes every text message to a file
 ///
@@ -33,7 +33,7 @@ pub struct RecordArgs {
     #[arg(value_name = "HUB_URL")]
     url: String,
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = parse_listen_address)]
     listen: SocketAddr,
     /// File to write the recording to; it must not exist
     #[arg(long, value_name = "FILE")]
@@ -46,8 +46,8 @@ pub struct RecordArgs {
     insecure: bool,
 }
 
-pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
-    let hub = hub_at(&arguments.url, arguments.ca.as_deref(), arguments.insecure)?;
+pub fn run_record(arguments: RecordArgs) -> Result<u8, CliError> {
+    let hub = relayed_hub(&arguments.url, arguments.ca.as_deref(), arguments.insecure)?;
     let shown = arguments.to.display().to_string();
     let file = File::create_new(&arguments.to).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => {
@@ -55,17 +55,17 @@ pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
         }
         _ => CliError::new(format!("failed to write {shown}: {error}")),
     })?;
-    runtime()?.block_on(async {
-        let mut signals = Signals::listen()?;
-        let (observer, texts) = mpsc::channel(QUEUE);
+    build_runtime()?.block_on(async {
+        let mut signals = SignalListener::listen()?;
+        let (observer, texts) = mpsc::channel(QUEUE_LENGTH);
         let config = RelayConfig { hub, listen: arguments.listen, change: None, observer: Some(observer) };
-        let running = relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
-        print(&format!("record {}\nto {shown}\n", running.url));
-        let mut writing = tokio::task::spawn_blocking(move || write(file, texts));
+        let running = start_relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
+        print_to_stdout(&format!("record {}\nto {shown}\n", running.url));
+        let mut writing = tokio::task::spawn_blocking(move || write_recording(file, texts));
         let failed = |error: &dyn std::fmt::Display| CliError::new(format!("failed to write {shown}: {error}"));
         // The writer ends early only if it failed.
         let early = tokio::select! {
-            () = signals.next() => None,
+            () = signals.wait_for_signal() => None,
             done = &mut writing => Some(done),
         };
         running.shutdown().await;
@@ -74,14 +74,14 @@ pub fn run(arguments: RecordArgs) -> Result<u8, CliError> {
             None => writing.await,
         };
         let summary = done.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        print(&summary.to_string());
+        print_to_stdout(&summary.to_string());
         Ok(0)
     })
 }
 
 /// A summary of a recording.
 #[derive(Default)]
-struct Summary {
+struct RecordingSummary {
     to_hub: usize,
     from_hub: usize,
     connections: std::collections::BTreeSet<u64>,
@@ -90,10 +90,10 @@ struct Summary {
     missed: usize,
 }
 
-impl std::fmt::Display for Summary {
+impl std::fmt::Display for RecordingSummary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let all = count(self.to_hub + self.from_hub, "text");
-        let connections = count(self.connections.len(), "connection");
+        let all = format_count(self.to_hub + self.from_hub, "text");
+        let connections = format_count(self.connections.len(), "connection");
         writeln!(f, "{all} on {connections}: {} to the hub, {} from it", self.to_hub, self.from_hub)?;
         if self.missed > 0 {
             writeln!(
@@ -108,9 +108,9 @@ impl std::fmt::Display for Summary {
 }
 
 /// Writes texts until the proxy ends. The file is complete whenever no text is waiting.
-fn write(file: File, mut texts: mpsc::Receiver<PassedText>) -> std::io::Result<Summary> {
+fn write_recording(file: File, mut texts: mpsc::Receiver<PassedText>) -> std::io::Result<RecordingSummary> {
     let mut file = BufWriter::new(file);
-    let mut summary = Summary::default();
+    let mut summary = RecordingSummary::default();
     loop {
         let next = match texts.try_recv() {
             Ok(text) => Some(text),

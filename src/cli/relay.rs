@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hubproof_reference::relay::mutation::{Kind, Mutation, changes};
-use hubproof_reference::relay::{Hub, RelayConfig, relay};
-use hubproof_reference::server::args::{ListFormat, address};
+use hubproof_reference::relay::mutation::{Mutation, MutationKind, possible_mutations};
+use hubproof_reference::relay::{RelayConfig, RelayedHub, start_relay};
+use hubproof_reference::server::args::{ListFormat, parse_listen_address};
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
-use super::signals::Signals;
-use super::{CliError, print, protocol_files, runtime};
+use super::signals::SignalListener;
+use super::{CliError, build_runtime, print_to_stdout, protocol_files};
 use crate::reference::relay_facts;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -30,7 +30,7 @@ pub struct RelayArgs {
     #[arg(value_name = "HUB_URL", required_unless_present = "list")]
     url: Option<String>,
     /// Address to listen on; port 0 picks a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = parse_listen_address)]
     listen: SocketAddr,
     /// Protocol the hub speaks
     #[arg(long, value_name = "NAME", required_unless_present = "pack", conflicts_with = "pack")]
@@ -42,7 +42,7 @@ pub struct RelayArgs {
     seed: Option<u64>,
     /// Kind of change: drop, double, delay or reorder frames; remove, retype or alter a member
     #[arg(long, value_name = "KIND")]
-    change: Option<Kind>,
+    change: Option<MutationKind>,
     /// Change frames of this message
     #[arg(long, value_name = "NAME")]
     message: Option<String>,
@@ -66,37 +66,37 @@ pub struct RelayArgs {
     insecure: bool,
 }
 
-pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
-    let all = computed(&arguments)?;
-    let named: Vec<Mutation> = all.iter().filter(|change| arguments.names(change)).cloned().collect();
+pub fn run_relay(arguments: RelayArgs) -> Result<u8, CliError> {
+    let all = compute_changes(&arguments)?;
+    let named: Vec<Mutation> = all.iter().filter(|change| arguments.matches(change)).cloned().collect();
     if named.is_empty() {
-        return Err(nothing(&arguments, &all));
+        return Err(no_match_error(&arguments, &all));
     }
     if arguments.list {
-        print(&listed(&named, arguments.format));
+        print_to_stdout(&render_changes(&named, arguments.format));
         return Ok(0);
     }
-    let change = arguments.choose(named)?;
+    let change = arguments.choose_change(named)?;
     let url = arguments.url.as_deref().unwrap_or_default();
-    let hub = hub_at(url, arguments.ca.as_deref(), arguments.insecure)?;
+    let hub = relayed_hub(url, arguments.ca.as_deref(), arguments.insecure)?;
     let config =
-        RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::change), observer: None };
+        RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::to_change), observer: None };
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
-    runtime()?.block_on(async {
-        let mut signals = Signals::listen()?;
-        let running = relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
-        print(&format!("relay {}\nchange {what}\n", running.url));
-        signals.next().await;
-        print(&format!("applied {} times\n", running.shutdown().await));
+    build_runtime()?.block_on(async {
+        let mut signals = SignalListener::listen()?;
+        let running = start_relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
+        print_to_stdout(&format!("relay {}\nchange {what}\n", running.url));
+        signals.wait_for_signal().await;
+        print_to_stdout(&format!("applied {} times\n", running.shutdown().await));
         Ok(0)
     })
 }
 
 /// Returns the hub at a URL, with the certificates to trust.
-pub fn hub_at(url: &str, ca: Option<&Path>, insecure: bool) -> Result<Hub, CliError> {
+pub fn relayed_hub(url: &str, ca: Option<&Path>, insecure: bool) -> Result<RelayedHub, CliError> {
     url.parse::<Endpoint>().map_err(|error| CliError::new(error.to_string()))?;
     let mut trust = Ok(None);
-    let hub = Hub::at(url, || match client_config(ca, insecure) {
+    let hub = RelayedHub::parse(url, || match client_config(ca, insecure) {
         Ok(config) => Some(config),
         Err(error) => {
             trust = Err(CliError::new(error.to_string()));
@@ -108,23 +108,23 @@ pub fn hub_at(url: &str, ca: Option<&Path>, insecure: bool) -> Result<Hub, CliEr
 }
 
 /// Computes all changes for this protocol.
-fn computed(arguments: &RelayArgs) -> Result<Vec<Mutation>, CliError> {
+fn compute_changes(arguments: &RelayArgs) -> Result<Vec<Mutation>, CliError> {
     let mut sources = Sources::default();
     let loaded = match (&arguments.pack.pack, &arguments.protocol) {
-        (Some(path), _) => protocol_files::user_pack(path, arguments.pack.perspective, &mut sources)?,
-        (None, name) => protocol_files::built_in_protocol(name.as_deref().unwrap_or_default(), &mut sources)?,
+        (Some(path), _) => protocol_files::load_user_pack(path, arguments.pack.perspective, &mut sources)?,
+        (None, name) => protocol_files::load_built_in(name.as_deref().unwrap_or_default(), &mut sources)?,
     };
-    let known = relay_facts::of(&loaded.usable(&sources)?.pack);
+    let known = relay_facts::relay_facts(&loaded.into_valid(&sources)?.pack);
     if !known.strange.is_empty() {
         let strange = known.strange.join(", ");
         eprintln!("warning: the relay cannot recognise these messages and leaves them unchanged: {strange}");
     }
-    Ok(changes(&known.messages))
+    Ok(possible_mutations(&known.messages))
 }
 
 impl RelayArgs {
     /// Whether a change matches the arguments. Without `--nth`, changes of any frame match.
-    fn names(&self, change: &Mutation) -> bool {
+    fn matches(&self, change: &Mutation) -> bool {
         let is = |named: &Option<String>, value: Option<&String>| named.is_none() || named.as_ref() == value;
         self.change.is_none_or(|kind| kind == change.kind)
             && is(&self.message, Some(&change.message))
@@ -133,7 +133,7 @@ impl RelayArgs {
     }
 
     /// Returns the chosen change, if the options ask for one.
-    fn choose(&self, mut named: Vec<Mutation>) -> Result<Option<Mutation>, CliError> {
+    fn choose_change(&self, mut named: Vec<Mutation>) -> Result<Option<Mutation>, CliError> {
         let chosen = match self.seed {
             Some(seed) => {
                 let index = rand::rngs::StdRng::seed_from_u64(seed).random_range(0..named.len());
@@ -153,12 +153,12 @@ impl RelayArgs {
                 )));
             }
         };
-        Ok(Some(self.nth.map_or(chosen.clone(), |nth| chosen.only(nth))))
+        Ok(Some(self.nth.map_or(chosen.clone(), |nth| chosen.for_nth_frame(nth))))
     }
 }
 
 /// Returns the error for options that match no change.
-fn nothing(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
+fn no_match_error(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
     let messages = || all.iter().map(|change| change.message.as_str());
     let help = match (&arguments.message, &arguments.member) {
         (Some(message), _) if !messages().any(|name| name == message) => {
@@ -174,7 +174,7 @@ fn nothing(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
     CliError::new(format!("no change in this protocol matches the options\n  help: {help}"))
 }
 
-fn listed(changes: &[Mutation], format: ListFormat) -> String {
+fn render_changes(changes: &[Mutation], format: ListFormat) -> String {
     match format {
         ListFormat::Text => changes.iter().map(|change| format!("{change}\n")).collect(),
         ListFormat::Json => {

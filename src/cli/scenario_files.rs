@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::CliError;
-use super::protocol_files::{self, Protocol};
+use super::protocol_files::{self, ValidProtocol};
 use crate::fuzz::oracle;
 use crate::protocol::Pack;
-use crate::scenario::{self, Scenarios, parse};
+use crate::scenario::{self, ScenarioSet, parse};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
 
 /// Whether the argument names a file; no scenario's name has such an ending.
-pub fn is_file(text: &str) -> bool {
+pub fn is_scenario_file(text: &str) -> bool {
     text.ends_with(".yaml") || text.ends_with(".yml")
 }
 
@@ -22,29 +22,33 @@ pub fn is_file(text: &str) -> bool {
 /// # Errors
 ///
 /// A file has an error, or its protocol is not known.
-pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, CliError> {
+pub fn add_scenario_files(
+    protocols: &mut [ValidProtocol],
+    paths: &[&String],
+    sources: &mut Sources,
+) -> Result<Vec<String>, CliError> {
     let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let [protocol] = protocols else {
-        let help = format!("--protocol {}", protocol_files::built_in().join(" | "));
+        let help = format!("--protocol {}", protocol_files::built_in_names().join(" | "));
         return Err(CliError::new(format!("the protocol of {first} is not known\n  help: {help}")));
     };
     let read: Result<Vec<FileId>, CliError> =
-        paths.iter().map(|path| protocol_files::read(Path::new(path), sources)).collect();
+        paths.iter().map(|path| protocol_files::read_file(Path::new(path), sources)).collect();
     let read = read?;
     let (Some(mut pack), _) = Pack::load(&protocol.folder, sources) else { return Ok(Vec::new()) };
-    let mut oracles = oracle::rules(sources);
+    let mut oracles = oracle::oracle_rules(sources);
     // Oracles that no file names are left out of the report.
     oracles.retain(|rule| read.iter().any(|file| sources.file(*file).text.contains(&rule.id)));
     pack.rules.extend(oracles.into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);
-    let mut scenarios = Scenarios::load(&protocol.folder, sources, &pack);
-    let shared = scenario::shared(&protocol.folder, sources, &pack, &mut Vec::new());
+    let mut scenarios = ScenarioSet::load(&protocol.folder, sources, &pack);
+    let shared = scenario::load_shared(&protocol.folder, sources, &pack, &mut Vec::new());
     let mut ids = Vec::new();
     for (path, file) in paths.iter().zip(read) {
         let stem = Path::new(path).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let id = format!("{}/{stem}", pack.name);
         let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
-        let (program, found) = parse::read(&id, &root, &shared, &pack);
+        let (program, found) = parse::parse_scenario(&id, &root, &shared, &pack);
         let program = program.ok_or_else(|| CliError::from_diagnostics(&found, sources))?;
         scenarios.programs.retain(|known| known.id != id);
         scenarios.programs.push(Arc::new(program));

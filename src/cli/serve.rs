@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use hubproof_reference as reference;
 
-use super::signals::Signals;
-use super::{CliError, print, protocol_files, runtime};
-use crate::reference::setup::Addresses;
+use super::signals::SignalListener;
+use super::{CliError, build_runtime, print_to_stdout, protocol_files};
+use crate::reference::setup::ReferenceAddresses;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
@@ -26,20 +26,22 @@ pub struct ServeArgs {
     target_file: Option<PathBuf>,
 }
 
-pub fn run(arguments: ServeArgs) -> Result<u8, CliError> {
-    known(&arguments.server)?;
-    let runtime = runtime()?;
+pub fn run_serve(arguments: ServeArgs) -> Result<u8, CliError> {
+    check_names(&arguments.server)?;
+    let runtime = build_runtime()?;
     let done = runtime.block_on(async {
         match arguments.target_file {
-            None => reference::run(arguments.server, announce).await.map_err(|error| CliError::new(error.to_string())),
-            Some(path) => with_target_file(arguments.server, path).await,
+            None => reference::run_server(arguments.server, print_addresses)
+                .await
+                .map_err(|error| CliError::new(error.to_string())),
+            Some(path) => serve_with_target_file(arguments.server, path).await,
         }
     });
     done.map(|()| 0)
 }
 
 /// Rejects protocols and faults that the server does not have, with suggestions.
-fn known(server: &reference::ServeArgs) -> Result<(), CliError> {
+fn check_names(server: &reference::ServeArgs) -> Result<(), CliError> {
     let protocols = reference::protocols();
     if let Some(name) = server.names.iter().find(|name| !protocols.contains(&name.as_str())) {
         let help = suggest(name, protocols.iter().copied(), &format!("it implements {}", protocols.join(", ")));
@@ -53,12 +55,12 @@ fn known(server: &reference::ServeArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn announce(running: &reference::Running) {
-    print(&running.lines().iter().map(|line| format!("{line}\n")).collect::<String>());
+fn print_addresses(running: &reference::RunningServer) {
+    print_to_stdout(&running.address_lines().iter().map(|line| format!("{line}\n")).collect::<String>());
 }
 
-async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), CliError> {
-    let mut signals = Signals::listen()?;
+async fn serve_with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), CliError> {
+    let mut signals = SignalListener::listen()?;
     let [name] = server.names.as_slice() else {
         return Err(CliError::new(
             "`--target-file` needs exactly one protocol\n  help: hubproof serve NAME --target-file FILE",
@@ -66,12 +68,12 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
     };
     let name = name.clone();
     let mut sources = Sources::default();
-    let protocol = protocol_files::built_in_protocol(&name, &mut sources)?.usable(&sources)?;
+    let protocol = protocol_files::load_built_in(&name, &mut sources)?.into_valid(&sources)?;
     let ca = server.tls_self_signed.clone().flatten();
     let secure = server.tls_self_signed.is_some() || server.tls_cert.is_some();
     let admin = server.admin;
     let first = server.listen;
-    let mut config = reference::server::args::config(server).map_err(|error| CliError::new(error.to_string()))?;
+    let mut config = reference::server::args::build_config(server).map_err(|error| CliError::new(error.to_string()))?;
     let model = config.hubs.remove(0);
     config.admin = Some(admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
     for (index, setup) in protocol.setups.instances.iter().enumerate() {
@@ -80,14 +82,14 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
             hub.settings.set(key, value).map_err(|error| CliError::new(error.to_string()))?;
         }
         if setup.tls && !secure {
-            hub.tls = Some(reference::Tls::SelfSigned);
+            hub.tls = Some(reference::HubCertificate::SelfSigned);
         }
         if first.port() != 0 {
             hub.listen.set_port(first.port().saturating_add(index as u16));
         }
         config.hubs.push(hub);
     }
-    let running = reference::serve(config).await.map_err(|error| CliError::new(error.to_string()))?;
+    let running = reference::start_server(config).await.map_err(|error| CliError::new(error.to_string()))?;
     let ca = match (&running.ca, ca) {
         (None, _) => None,
         (Some(pem), given) => {
@@ -97,11 +99,14 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
             Some(std::path::absolute(&file).unwrap_or(file).display().to_string())
         }
     };
-    let addresses =
-        Addresses { urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(), admin: running.admin.clone(), ca };
-    write_private(&path, &protocol.setups.target_file(&name, &addresses))?;
-    announce(&running);
-    signals.next().await;
+    let addresses = ReferenceAddresses {
+        urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(),
+        admin: running.admin.clone(),
+        ca,
+    };
+    write_private(&path, &protocol.setups.render_target_file(&name, &addresses))?;
+    print_addresses(&running);
+    signals.wait_for_signal().await;
     running.shutdown().await;
     Ok(())
 }

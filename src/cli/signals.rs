@@ -3,7 +3,7 @@
 use super::CliError;
 
 /// A listener for signals. It is active from its creation, so that no signal between two waits is lost.
-pub struct Signals {
+pub struct SignalListener {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -12,7 +12,7 @@ pub struct Signals {
     hangup: Option<tokio::signal::unix::Signal>,
 }
 
-impl Signals {
+impl SignalListener {
     #[cfg(unix)]
     pub fn listen() -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -41,12 +41,12 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub async fn next(&mut self) {
+    pub async fn wait_for_signal(&mut self) {
         #[cfg(unix)]
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = hung_up(&mut self.hangup) => {}
+            _ = wait_for_hangup(&mut self.hangup) => {}
         }
         #[cfg(not(unix))]
         if tokio::signal::ctrl_c().await.is_err() {
@@ -57,7 +57,7 @@ impl Signals {
 }
 
 #[cfg(unix)]
-async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+async fn wait_for_hangup(hangup: &mut Option<tokio::signal::unix::Signal>) {
     match hangup {
         Some(hangup) => drop(hangup.recv().await),
         None => std::future::pending().await,

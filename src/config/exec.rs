@@ -6,14 +6,14 @@ use crate::syntax::diagnostic::ValueError;
 /// shell: no variables, patterns or pipes. So signals reach the hub itself and its exit status is its own. For more,
 /// write `sh -c '...'`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exec {
+pub struct ExecCommand {
     /// The command as it was written.
     pub text: String,
     /// The program, then its arguments; never empty.
     pub words: Vec<String>,
 }
 
-impl Exec {
+impl ExecCommand {
     /// # Errors
     ///
     /// A quote is not closed, or the command is empty.
@@ -34,7 +34,7 @@ impl Exec {
     }
 
     /// Returns the command with the program at another path.
-    pub(super) fn at(mut self, program: impl Into<String>) -> Self {
+    pub(super) fn with_program(mut self, program: impl Into<String>) -> Self {
         self.words[0] = program.into();
         // Only NUL cannot be quoted, and no program name contains one.
         self.text = shlex::try_join(self.words.iter().map(String::as_str)).unwrap_or(self.text);
@@ -53,8 +53,8 @@ mod tests {
     #[case("sh -c 'a | b; c'", &["sh", "-c", "a | b; c"])]
     #[case(r#"hub "two words" 'it''s' x\ y"#, &["hub", "two words", "its", "x y"])]
     #[case("hub $HOME *", &["hub", "$HOME", "*"])]
-    fn a_command_is_split_into_words_as_by_a_shell(#[case] text: &str, #[case] words: &[&str]) {
-        assert_eq!(Exec::parse(text).unwrap().words, words);
+    fn a_command_is_split_into_words_like_in_a_shell(#[case] text: &str, #[case] words: &[&str]) {
+        assert_eq!(ExecCommand::parse(text).unwrap().words, words);
     }
 
     #[rstest]
@@ -64,7 +64,7 @@ mod tests {
     #[case("hub 'x", "open quote")]
     #[case("hub \\", "ends with a backslash")]
     fn an_empty_or_badly_quoted_command_is_refused(#[case] text: &str, #[case] message: &str) {
-        let error = Exec::parse(text).unwrap_err();
+        let error = ExecCommand::parse(text).unwrap_err();
         assert!(error.message.contains(message), "{error}");
     }
 }

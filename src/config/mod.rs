@@ -16,21 +16,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
-pub use parse::TOP_LEVEL;
+pub use parse::TOP_LEVEL_KEYS;
 use serde_json::{Map, Value};
 
 pub use crate::syntax::duration::{format_duration, parse_duration};
-pub use exec::Exec;
+pub use exec::ExecCommand;
 pub use hook::HookSpec;
 pub use overrides::{Override, parse_override};
 
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources};
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 use crate::websocket::endpoint::Endpoint;
 
 /// The published JSON Schema of the file, for editors.
-pub const SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
+pub const TARGET_SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
 
 pub const DEFAULT_CONNECTIONS: usize = 500;
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
@@ -53,31 +53,31 @@ pub struct Target {
     /// Whether scenarios may leave the hub unusable.
     pub restartable: bool,
     /// Command that starts the hub of every instance without a command of its own.
-    pub exec: Option<Exec>,
+    pub exec: Option<ExecCommand>,
     /// Hooks of every instance that does not define a hook of the same name.
     pub hooks: BTreeMap<String, HookSpec>,
     pub tls: TlsOptions,
     /// The declared departures of the hub from its document. They are checked together with its pack.
-    pub deviations: Vec<Declared>,
+    pub deviations: Vec<DeviationEntry>,
     /// The secrets in the deviations.
     pub deviation_secrets: Vec<String>,
 }
 
 /// Returns every text in a value: a secret setting may be a mapping of headers or tokens.
-pub fn texts(value: &Value) -> Vec<String> {
+pub fn collect_texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
-        Value::Array(items) => items.iter().flat_map(texts).collect(),
-        Value::Object(members) => members.values().flat_map(texts).collect(),
+        Value::Array(items) => items.iter().flat_map(collect_texts).collect(),
+        Value::Object(members) => members.values().flat_map(collect_texts).collect(),
         _ => Vec::new(),
     }
 }
 
 /// An entry `[[deviation]]` as it was written, with secrets in place of their names.
 #[derive(Clone, Debug)]
-pub struct Declared(pub Node);
+pub struct DeviationEntry(pub SyntaxNode);
 
-impl PartialEq for Declared {
+impl PartialEq for DeviationEntry {
     fn eq(&self, other: &Self) -> bool {
         self.0.to_json() == other.0.to_json()
     }
@@ -91,16 +91,16 @@ pub struct Instance {
     /// Names that scenarios may list under `needs`, including those of the whole target.
     pub provides: BTreeSet<String>,
     /// Settings by name, `hub.NAME` in scenarios, including those of the whole target.
-    pub settings: BTreeMap<String, Setting>,
+    pub settings: BTreeMap<String, SettingValue>,
     /// Command that starts the hub at this address.
-    pub exec: Option<Exec>,
+    pub exec: Option<ExecCommand>,
     /// Hooks by name, including those of the whole target.
     pub hooks: BTreeMap<String, HookSpec>,
 }
 
 /// The value of a setting. A time is text with a unit. `Debug` does not show a secret.
 #[derive(Clone, PartialEq)]
-pub struct Setting {
+pub struct SettingValue {
     pub value: Value,
     pub secret: bool,
 }
@@ -129,8 +129,8 @@ pub fn parse(
     read: &dyn Fn(&str) -> io::Result<String>,
 ) -> Result<Target, Vec<Diagnostic>> {
     let mut errors = Vec::new();
-    let (root, complete) = tree::parse(sources, file, &mut errors);
-    parse::target(sources, root, complete, overrides, environment, read, errors)
+    let (root, complete) = tree::parse_toml(sources, file, &mut errors);
+    parse::parse_target_tree(sources, root, complete, overrides, environment, read, errors)
 }
 
 /// Makes a target from a bare URL, with one instance and everything else at its default or from `overrides`.
@@ -138,7 +138,7 @@ pub fn parse(
 /// # Errors
 ///
 /// As [`parse`]; also when `url` is not `ws://` or `wss://` with a host.
-pub fn from_url(
+pub fn target_from_url(
     sources: &mut Sources,
     url: &str,
     overrides: &[Override],
@@ -146,13 +146,13 @@ pub fn from_url(
     read: &dyn Fn(&str) -> io::Result<String>,
 ) -> Result<Target, Vec<Diagnostic>> {
     let file = sources.add("URL", url);
-    let root = tree::bare_url(file, url);
-    parse::target(sources, root, true, overrides, environment, read, Vec::new())
+    let root = tree::url_only_tree(file, url);
+    parse::parse_target_tree(sources, root, true, overrides, environment, read, Vec::new())
 }
 
 impl Target {
     /// Returns every command that a run has to start, with the indices in `instances` of the hubs it starts.
-    pub fn launches(&self) -> Vec<(Exec, Vec<usize>)> {
+    pub fn launch_commands(&self) -> Vec<(ExecCommand, Vec<usize>)> {
         let own = |(place, instance): (usize, &Instance)| Some((instance.exec.clone()?, vec![place]));
         let mut launches: Vec<_> = self.instances.iter().enumerate().filter_map(own).collect();
         let shared: Vec<usize> =
@@ -166,7 +166,7 @@ impl Target {
     /// Returns all secrets of all instances, for a [`Masker`](crate::redact::Masker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
-        let secret = settings.filter(|setting| setting.secret).flat_map(|setting| texts(&setting.value));
+        let secret = settings.filter(|setting| setting.secret).flat_map(|setting| collect_texts(&setting.value));
         secret.chain(self.deviation_secrets.iter().cloned())
     }
 
@@ -179,12 +179,12 @@ impl Target {
 
 impl Instance {
     /// Returns the settings as the object `hub` of expressions, secrets included.
-    pub fn hub(&self) -> Map<String, Value> {
+    pub fn hub_object(&self) -> Map<String, Value> {
         self.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
     }
 }
 
-impl fmt::Debug for Setting {
+impl fmt::Debug for SettingValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.secret {
             true => f.write_str("***"),

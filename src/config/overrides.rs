@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::tree;
 use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{Key, Kind, Node, Text};
+use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 
 /// Maximum number of parts in a path. A path in the file has at most five; a path into a setting may have more.
 const MAX_PARTS: usize = 32;
@@ -45,60 +45,60 @@ pub fn parse_override(text: &str) -> Result<Override, ValueError> {
 }
 
 /// An override as a path in the target and the value to set.
-pub(super) struct Change {
-    pub path: Vec<Key>,
-    pub value: Node,
+pub(super) struct TargetEdit {
+    pub path: Vec<NodeKey>,
+    pub value: SyntaxNode,
 }
 
 impl Override {
     /// Adds the override to the sources, with secrets masked, so that diagnostics can point into it.
     ///
     /// `any` is an arbitrary file, for spans of which only the range is used.
-    pub(super) fn change(
+    pub(super) fn to_edit(
         &self,
         sources: &mut Sources,
         any: FileId,
         top_level: &[&str],
         errors: &mut Vec<Diagnostic>,
-    ) -> Change {
+    ) -> TargetEdit {
         let key = self.path.join(".");
         let start = key.len() + 1;
         let secret = self.path.iter().any(|part| part == "secrets");
-        let parsed = DeValue::parse(&self.value).ok().filter(|value| fits(value, secret));
+        let parsed = DeValue::parse(&self.value).ok().filter(|value| is_toml_value(value, secret));
         let text = format!("{key}={}", self.value);
         let node = |file, errors: &mut Vec<Diagnostic>| match &parsed {
-            Some(value) => tree::value(file, start, &self.value, value, errors),
+            Some(value) => tree::convert_value(file, start, &self.value, value, errors),
             None => self.as_text(file, start, secret),
         };
         let shown = if secret {
             let mut spans = Vec::new();
             tree::secret_leaves(&node(any, &mut Vec::new()), &mut spans);
-            tree::hide(&text, &spans)
+            tree::mask_spans(&text, &spans)
         } else {
             text
         };
         let file = sources.add("--set", shown);
         let value = node(file, errors);
-        Change { path: self.keys(file, top_level), value }
+        TargetEdit { path: self.keys(file, top_level), value }
     }
 
-    fn as_text(&self, file: FileId, start: usize, secret: bool) -> Node {
+    fn as_text(&self, file: FileId, start: usize, secret: bool) -> SyntaxNode {
         let span = Span::new(file, start..start + self.value.len());
-        let text = Text { value: self.value.clone(), inner: (!secret).then_some(span) };
-        Node { span, kind: Kind::Text(text) }
+        let text = NodeText { value: self.value.clone(), inner: (!secret).then_some(span) };
+        SyntaxNode { span, kind: NodeKind::Text(text) }
     }
 
-    fn keys(&self, file: FileId, top_level: &[&str]) -> Vec<Key> {
+    fn keys(&self, file: FileId, top_level: &[&str]) -> Vec<NodeKey> {
         let mut at = 0;
-        let mut keys: Vec<Key> = Vec::with_capacity(self.path.len() + 1);
+        let mut keys: Vec<NodeKey> = Vec::with_capacity(self.path.len() + 1);
         for part in &self.path {
-            keys.push(Key { name: part.clone(), span: Span::new(file, at..at + part.len()) });
+            keys.push(NodeKey { name: part.clone(), span: Span::new(file, at..at + part.len()) });
             at += part.len() + 1;
         }
         if let [only] = self.path.as_slice()
             && !top_level.contains(&only.as_str())
         {
-            keys.insert(0, Key { name: "settings".to_owned(), span: keys[0].span });
+            keys.insert(0, NodeKey { name: "settings".to_owned(), span: keys[0].span });
         }
         keys
     }
@@ -106,38 +106,38 @@ impl Override {
 
 /// Whether to read the value as TOML. Dates, `nan` and numbers beyond 64 bits count as text; so does a secret, unless
 /// it is a table that names a variable or file.
-fn fits(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
+fn is_toml_value(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
     match value.get_ref() {
         DeValue::Datetime(_) => false,
         DeValue::Float(n) => !secret && n.as_str().parse().is_ok_and(f64::is_finite),
-        DeValue::Integer(n) => !secret && tree::integer(n.as_str(), n.radix()).is_some(),
+        DeValue::Integer(n) => !secret && tree::parse_integer(n.as_str(), n.radix()).is_some(),
         DeValue::Boolean(_) | DeValue::Array(_) => !secret,
         DeValue::String(_) | DeValue::Table(_) => true,
     }
 }
 
 /// Sets the value at a path and creates missing tables. An item of a list is found by its `name`.
-pub(super) fn insert(node: &mut Node, path: &[Key], value: Node) {
+pub(super) fn insert_at_path(node: &mut SyntaxNode, path: &[NodeKey], value: SyntaxNode) {
     let Some((key, rest)) = path.split_first() else {
         *node = value;
         return;
     };
-    if let Kind::List(items) = &mut node.kind
-        && let Some(item) = items.iter_mut().find(|i| i.get("name").and_then(Node::text) == Some(&key.name))
+    if let NodeKind::List(items) = &mut node.kind
+        && let Some(item) = items.iter_mut().find(|i| i.get("name").and_then(SyntaxNode::text) == Some(&key.name))
     {
-        return insert(item, rest, value);
+        return insert_at_path(item, rest, value);
     }
-    if !matches!(node.kind, Kind::Map(_)) {
-        *node = Node { span: key.span, kind: Kind::Map(Vec::new()) };
+    if !matches!(node.kind, NodeKind::Map(_)) {
+        *node = SyntaxNode { span: key.span, kind: NodeKind::Map(Vec::new()) };
     }
-    if let Kind::Map(entries) = &mut node.kind {
+    if let NodeKind::Map(entries) = &mut node.kind {
         let at = entries.iter().position(|(k, _)| k.name == key.name).unwrap_or_else(|| {
-            entries.push((key.clone(), Node { span: key.span, kind: Kind::Map(Vec::new()) }));
+            entries.push((key.clone(), SyntaxNode { span: key.span, kind: NodeKind::Map(Vec::new()) }));
             entries.len() - 1
         });
         if rest.is_empty() {
             entries[at].0 = key.clone();
         }
-        insert(&mut entries[at].1, rest, value);
+        insert_at_path(&mut entries[at].1, rest, value);
     }
 }

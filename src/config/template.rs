@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::scenario::functions::World;
-use crate::scenario::template::{BUILTIN, Names, Template};
-use crate::scenario::value::{Bound, EvalError};
+use crate::scenario::functions::FunctionContext;
+use crate::scenario::template::{ENGINE_FUNCTIONS, EvalContext, Template};
+use crate::scenario::value::{BoundValue, EvalError};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::{Sources, Span};
-use crate::syntax::yaml::{Kind, Node, Text};
+use crate::syntax::yaml::{NodeKind, NodeText, SyntaxNode};
 
 /// The variables of an expression.
-pub const NAMES: [&str; 3] = ["args", "message", "hub"];
+pub const CONTEXT_NAMES: [&str; 3] = ["args", "message", "hub"];
 
 /// The only function that hooks can call. The others need a conversation, or are also filters.
 const JSON: &str = "json";
@@ -23,13 +23,13 @@ const JSON: &str = "json";
 pub struct TemplateError(String);
 
 /// Returns all errors that can be found without values.
-pub fn check(node: &Node) -> Vec<Diagnostic> {
+pub fn check_template(node: &SyntaxNode) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
-    Template::read(node, &mut errors).expressions(&mut |expression| {
+    Template::from_node(node, &mut errors).visit_expressions(&mut |expression| {
         for dotted in &expression.uses {
             let root = dotted.split('.').next().unwrap_or(dotted);
-            if !NAMES.contains(&root) && root != JSON && !BUILTIN.contains(&root) {
-                let help = suggest(root, NAMES, "a hook can use args, message and hub (the settings)");
+            if !CONTEXT_NAMES.contains(&root) && root != JSON && !ENGINE_FUNCTIONS.contains(&root) {
+                let help = suggest(root, CONTEXT_NAMES, "a hook can use args, message and hub (the settings)");
                 let error = Diagnostic::error(expression.place(dotted, 0), format!("`{root}` is not known here"));
                 errors.push(error.help(help));
             }
@@ -38,35 +38,35 @@ pub fn check(node: &Node) -> Vec<Diagnostic> {
     errors
 }
 
-/// Returns the text with every `${...}` evaluated; `context` is an object with the members [`NAMES`].
+/// Returns the text with every `${...}` evaluated; `context` is an object with the members [`CONTEXT_NAMES`].
 ///
 /// # Errors
 ///
 /// An expression does not compile, uses an undefined value, or yields something other than text or a number.
-pub fn fill(text: &str, context: &Value) -> Result<String, TemplateError> {
+pub fn fill_template(text: &str, context: &Value) -> Result<String, TemplateError> {
     let span = Span::new(Sources::default().add("hook", ""), 0..0);
-    let node = Node { span, kind: Kind::Text(Text { value: text.to_owned(), inner: None }) };
+    let node = SyntaxNode { span, kind: NodeKind::Text(NodeText { value: text.to_owned(), inner: None }) };
     let mut errors = Vec::new();
-    let template = Template::read(&node, &mut errors);
+    let template = Template::from_node(&node, &mut errors);
     if let Some(error) = errors.into_iter().next() {
         return Err(TemplateError(error.message));
     }
-    let names = HookNames { context, world: Arc::new(World::new("hook")) };
-    template.text(&names).map_err(|error: EvalError| TemplateError(error.to_string()))
+    let names = HookNames { context, world: Arc::new(FunctionContext::new("hook")) };
+    template.from_text(&names).map_err(|error: EvalError| TemplateError(error.to_string()))
 }
 
 /// The variables of one call.
 struct HookNames<'a> {
     context: &'a Value,
-    world: Arc<World>,
+    world: Arc<FunctionContext>,
 }
 
-impl Names for HookNames<'_> {
-    fn lookup(&self, name: &str) -> Option<Bound> {
-        self.context.get(name).cloned().map(Bound::plain)
+impl EvalContext for HookNames<'_> {
+    fn lookup(&self, name: &str) -> Option<BoundValue> {
+        self.context.get(name).cloned().map(BoundValue::from_value)
     }
 
-    fn world(&self) -> &Arc<World> {
+    fn function_context(&self) -> &Arc<FunctionContext> {
         &self.world
     }
 }
@@ -80,8 +80,11 @@ mod tests {
     fn mistakes(text: &str) -> Vec<(std::ops::Range<usize>, String)> {
         let file = Sources::default().add("target.toml", text);
         let span = Span::new(file, 0..text.len());
-        let node = Node { span, kind: Kind::Text(Text { value: text.to_owned(), inner: Some(span) }) };
-        check(&node).into_iter().map(|error| (error.span.map(Span::range).unwrap_or_default(), error.message)).collect()
+        let node = SyntaxNode { span, kind: NodeKind::Text(NodeText { value: text.to_owned(), inner: Some(span) }) };
+        check_template(&node)
+            .into_iter()
+            .map(|error| (error.span.map(Span::range).unwrap_or_default(), error.message))
+            .collect()
     }
 
     #[rstest]
@@ -103,7 +106,7 @@ mod tests {
             "hub": { "version": "0.1.0" },
         });
         assert_eq!(mistakes(text), []);
-        assert_eq!(fill(text, &context).as_deref(), Ok(expected));
+        assert_eq!(fill_template(text, &context).as_deref(), Ok(expected));
     }
 
     #[rstest]
@@ -119,7 +122,7 @@ mod tests {
     #[case("${json(args.nothing)}", "`${json(args.nothing)}`: `json()` is missing")]
     fn a_template_with_missing_or_structured_values_is_an_error(#[case] text: &str, #[case] message: &str) {
         assert_eq!(mistakes(text), []);
-        let error = fill(text, &json!({ "args": {} })).expect_err("must not be filled");
+        let error = fill_template(text, &json!({ "args": {} })).expect_err("must not be filled");
         assert_eq!(error.to_string(), message);
     }
 
@@ -127,7 +130,7 @@ mod tests {
     #[case::of_the_engine(format!("${{{}}}", vec!["1"; 1 << 20].join("+")), "is longer than 4096 bytes")]
     #[case::of_its_value("${'x' * 1000000000000}".to_owned(), "repeated string is too large")]
     fn a_runaway_template_ends_with_an_error(#[case] text: String, #[case] message: &str) {
-        let error = fill(&text, &json!({})).expect_err("must not be filled").to_string();
+        let error = fill_template(&text, &json!({})).expect_err("must not be filled").to_string();
         assert!(error.ends_with(message), "{error}");
     }
 
@@ -138,7 +141,7 @@ mod tests {
     #[case("a ${uuid()} b", 4..8, "`uuid` is not known here")]
     #[case("a ${args.x | uper} b", 13..17, "there is no filter `uper`")]
     #[case("a ${1 +} b", 6..7, "`${1 +}` is not an expression: unexpected end of input, expected expression")]
-    fn errors_of_a_template_are_found_before_it_is_filled(
+    fn template_errors_are_found_before_the_template_is_filled(
         #[case] text: &str,
         #[case] range: std::ops::Range<usize>,
         #[case] message: &str,

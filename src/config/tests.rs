@@ -45,11 +45,11 @@ command = ["./stop-hub", "--name", "${args.name}"]
 timeout = "30s"
 "#;
 
-fn environment(name: &str) -> Option<String> {
+fn read_environment(name: &str) -> Option<String> {
     (name == "HUB_SECRET").then(|| "from-environment".to_owned())
 }
 
-fn read(path: &str) -> io::Result<String> {
+fn read_secret_file(path: &str) -> io::Result<String> {
     match path {
         "etc/secret.txt" | "secret.txt" => Ok("from-file\n".to_owned()),
         _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
@@ -57,40 +57,40 @@ fn read(path: &str) -> io::Result<String> {
 }
 
 /// Parses a file `etc/hub.toml`. Errors are returned as they are printed.
-fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
+fn parse_file(text: &str, overrides: &[&str]) -> Result<Target, String> {
     let mut sources = Sources::default();
     let file = sources.add("etc/hub.toml", text);
     let overrides: Vec<_> = overrides.iter().map(|text| parse_override(text).expect("an override")).collect();
-    parse(&mut sources, file, &overrides, &environment, &read).map_err(|errors| {
+    parse(&mut sources, file, &overrides, &read_environment, &read_secret_file).map_err(|errors| {
         assert!(!errors.is_empty());
         render_all(&errors, &sources, false)
     })
 }
 
-fn setting(value: serde_json::Value) -> Setting {
-    Setting { value, secret: false }
+fn setting_value(value: serde_json::Value) -> SettingValue {
+    SettingValue { value, secret: false }
 }
 
-fn exec(text: &str) -> Exec {
-    Exec::parse(text).expect("a command")
+fn exec_command(text: &str) -> ExecCommand {
+    ExecCommand::parse(text).expect("a command")
 }
 
-fn secret(text: &str) -> Setting {
-    Setting { value: text.into(), secret: true }
+fn secret_value(text: &str) -> SettingValue {
+    SettingValue { value: text.into(), secret: true }
 }
 
 #[test]
 fn all_keys_of_a_target_file_are_parsed() {
     let plain = [
-        ("identify_timeout", setting(json!("5s"))),
-        ("limits", setting(json!({ "groups": 3, "names": [1, 2.5] }))),
-        ("secret", secret("from-environment")),
-        ("version", setting(json!("0.1.0"))),
+        ("identify_timeout", setting_value(json!("5s"))),
+        ("limits", setting_value(json!({ "groups": 3, "names": [1, 2.5] }))),
+        ("secret", secret_value("from-environment")),
+        ("version", setting_value(json!("0.1.0"))),
     ];
     let mut with_secret = plain.clone();
-    with_secret[2].1 = secret("from-file");
-    with_secret[3].1 = setting(json!("0.2.0"));
-    let settings = |all: [(&str, Setting); 4]| all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    with_secret[2].1 = secret_value("from-file");
+    with_secret[3].1 = setting_value(json!("0.2.0"));
+    let settings = |all: [(&str, SettingValue); 4]| all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
     let hooks = BTreeMap::from([
         (
@@ -130,20 +130,20 @@ fn all_keys_of_a_target_file_are_parsed() {
                 provides: words(&["journal", "tls"]),
                 settings: settings(with_secret),
                 hooks: of_one,
-                exec: Some(exec("hub --secret x")),
+                exec: Some(exec_command("hub --secret x")),
             },
         ],
         connections: Some(200),
         patience: Duration::from_secs(4),
         quiet: Duration::from_millis(250),
         restartable: true,
-        exec: Some(exec("./hub --name 'two words'").at("etc/./hub")),
+        exec: Some(exec_command("./hub --name 'two words'").with_program("etc/./hub")),
         hooks,
         tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
         deviations: Vec::new(),
         deviation_secrets: Vec::new(),
     };
-    assert_eq!(parsed(FULL, &[]), Ok(expected.clone()));
+    assert_eq!(parse_file(FULL, &[]), Ok(expected.clone()));
     assert_eq!(expected.secrets().collect::<Vec<_>>(), ["from-environment", "from-file"]);
 }
 
@@ -151,7 +151,8 @@ fn all_keys_of_a_target_file_are_parsed() {
 fn a_url_alone_makes_a_target_with_defaults() {
     let mut sources = Sources::default();
     let overrides = [parse_override("version=1.2.3").expect("an override")];
-    let target = from_url(&mut sources, "ws://hub.example/ws", &overrides, &environment, &read).expect("a target");
+    let target = target_from_url(&mut sources, "ws://hub.example/ws", &overrides, &read_environment, &read_secret_file)
+        .expect("a target");
     assert_eq!(
         target,
         Target {
@@ -160,7 +161,7 @@ fn a_url_alone_makes_a_target_with_defaults() {
                 name: "default".to_owned(),
                 url: "ws://hub.example/ws".parse().unwrap(),
                 provides: BTreeSet::new(),
-                settings: BTreeMap::from([("version".to_owned(), setting(json!("1.2.3")))]),
+                settings: BTreeMap::from([("version".to_owned(), setting_value(json!("1.2.3")))]),
                 hooks: BTreeMap::new(),
                 exec: None,
             }],
@@ -175,7 +176,8 @@ fn a_url_alone_makes_a_target_with_defaults() {
             deviation_secrets: Vec::new(),
         }
     );
-    let errors = from_url(&mut sources, "http://hub.example", &[], &environment, &read).expect_err("no hub");
+    let errors = target_from_url(&mut sources, "http://hub.example", &[], &read_environment, &read_secret_file)
+        .expect_err("no hub");
     insta::assert_snapshot!(render_all(&errors, &sources, false), @r#"
     error: `http://hub.example` is not a WebSocket address
      --> URL:1:1
@@ -189,7 +191,7 @@ fn a_url_alone_makes_a_target_with_defaults() {
 
 #[test]
 fn an_address_with_a_password_is_an_error_with_its_place_in_the_target_file() {
-    insta::assert_snapshot!(parsed("protocol = \"qi\"\nurl = \"ws://u:p@h\"\n", &[]).expect_err("a password"), @r#"
+    insta::assert_snapshot!(parse_file("protocol = \"qi\"\nurl = \"ws://u:p@h\"\n", &[]).expect_err("a password"), @r#"
     error: the user and password of an address would not be sent
      --> etc/hub.toml:2:7
       |
@@ -204,9 +206,9 @@ fn an_address_with_a_password_is_an_error_with_its_place_in_the_target_file() {
 #[case::scenario("mine/seq.yaml", "`check --scenario mine/seq.yaml`")]
 #[case::target("hub.toml", "`--target hub.toml`")]
 #[case::host("hub.example", "ws://hub.example")]
-fn the_error_for_a_file_in_place_of_an_address_names_the_option_for_it(#[case] word: &str, #[case] help: &str) {
+fn a_file_given_as_an_address_is_reported_with_the_right_option(#[case] word: &str, #[case] help: &str) {
     let mut sources = Sources::default();
-    let errors = from_url(&mut sources, word, &[], &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
+    let errors = target_from_url(&mut sources, word, &[], &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
         .expect_err("no hub");
     let rendered = render_all(&errors, &sources, false);
     assert!(rendered.contains(help), "{rendered}");
@@ -229,15 +231,15 @@ fn the_error_for_a_file_in_place_of_an_address_names_the_option_for_it(#[case] w
 #[case("settings.url=x", json!("x"))]
 #[case(" n =x", json!("x"))]
 fn an_override_sets_a_setting(#[case] text: &str, #[case] expected: serde_json::Value) {
-    let target = parsed(FULL, &[text]).expect("a target");
+    let target = parse_file(FULL, &[text]).expect("a target");
     let name = text.split('=').next().expect("a name").trim().trim_start_matches("settings.");
     for instance in target.instances {
-        assert_eq!(instance.settings[name], setting(expected.clone()));
+        assert_eq!(instance.settings[name], setting_value(expected.clone()));
     }
 }
 
 #[test]
-fn an_override_of_a_setting_holds_for_every_instance() {
+fn a_setting_override_applies_to_every_instance() {
     let all = [
         "version=0.9.0",
         "settings.limits.groups=9",
@@ -254,18 +256,18 @@ fn an_override_of_a_setting_holds_for_every_instance() {
         "secret=still-secret",
         "version=0.9.1",
     ];
-    let target = parsed(FULL, &all).expect("a target");
+    let target = parse_file(FULL, &all).expect("a target");
     for instance in &target.instances {
         assert_eq!(instance.url.to_string(), "ws://other:1");
-        assert_eq!(instance.settings["version"], setting(json!("0.9.1")));
-        assert_eq!(instance.settings["limits"], setting(json!({ "groups": 9, "names": [1, 2.5] })));
-        assert_eq!(instance.settings["number"], secret("12345"));
-        assert_eq!(instance.settings["pointed"], secret("from-file"));
-        assert_eq!(instance.settings["secret"], secret("still-secret"));
+        assert_eq!(instance.settings["version"], setting_value(json!("0.9.1")));
+        assert_eq!(instance.settings["limits"], setting_value(json!({ "groups": 9, "names": [1, 2.5] })));
+        assert_eq!(instance.settings["number"], secret_value("12345"));
+        assert_eq!(instance.settings["pointed"], secret_value("from-file"));
+        assert_eq!(instance.settings["secret"], secret_value("still-secret"));
         assert!(instance.provides.contains("word") && !instance.provides.contains("journal"));
     }
     assert!(!target.instances[0].settings.contains_key("own"));
-    assert_eq!(target.instances[1].settings["own"], setting(json!(1)));
+    assert_eq!(target.instances[1].settings["own"], setting_value(json!(1)));
     assert_eq!(target.patience, Duration::from_secs(10));
     assert_eq!(target.tls.ca, Some("here.pem".into()));
     assert_eq!(target.hooks["more"], HookSpec::Command { words: vec!["./here".to_owned()], timeout: None });
@@ -320,7 +322,7 @@ command = []
 [hooks.shell]
 command = "ls"
 "#;
-    insta::assert_snapshot!(parsed(text, &["tls.insecure=soon", "limits.a=1", "instance.hihg.url=x", "instance.low=x"]).expect_err("much"), @r#"
+    insta::assert_snapshot!(parse_file(text, &["tls.insecure=soon", "limits.a=1", "instance.hihg.url=x", "instance.low=x"]).expect_err("much"), @r#"
     error: `con cierge` is not a valid name for a protocol
      --> etc/hub.toml:2:12
       |
@@ -582,7 +584,7 @@ command = "ls"
 #[test]
 fn a_syntax_error_is_reported_once_per_line() {
     let text = "url = ws://127.0.0.1:4000\npatience = 5s\nconections = 5\nquiet = \"300ms\nprovides = [\"a\"]\n";
-    insta::assert_snapshot!(parsed(text, &[]).expect_err("not TOML"), @r#"
+    insta::assert_snapshot!(parse_file(text, &[]).expect_err("not TOML"), @r#"
     error: this is not TOML: string values must be quoted, expected literal string
      --> etc/hub.toml:1:7
       |
@@ -634,15 +636,15 @@ fn a_syntax_error_is_reported_once_per_line() {
 #[case("url = \"ws://h\"", &["secrets=CANARY"])]
 #[case("url = \"ws://h\"", &["secrets.key={ value = \"CANARY\" }"])]
 #[case("url = \"ws://h\"", &["instance.x.secrets.key=CANARY"])]
-fn no_diagnostic_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) {
-    let shown = parsed(text, overrides).expect_err("wrong");
+fn diagnostics_never_show_secrets(#[case] text: &str, #[case] overrides: &[&str]) {
+    let shown = parse_file(text, overrides).expect_err("wrong");
     assert!(!shown.contains("CANARY") && !shown.contains("1234567") && shown.contains("error"), "{shown}");
 }
 
 #[test]
 fn debug_output_of_a_target_shows_no_secret() {
     let overrides = [parse_override("secrets.key=CANARY").expect("an override")];
-    let target = parsed("url = \"ws://h\"", &["secrets.key=CANARY"]).expect("a target");
+    let target = parse_file("url = \"ws://h\"", &["secrets.key=CANARY"]).expect("a target");
     let shown = format!("{overrides:?} {target:?}");
     assert!(!shown.contains("CANARY") && shown.contains("key"), "{shown}");
 }
@@ -656,11 +658,11 @@ fn debug_output_of_a_target_shows_no_secret() {
 #[case(
     "url = \"ws://h\"\nquiet = \"0.25ms\"\n[[instance]]\nname = \"one\"\n[instance.settings]\nempty = {}\nlist = []"
 )]
-fn what_is_written_is_read_back(#[case] text: &str) {
-    let mut target = parsed(text, &[]).expect("a target");
+fn a_written_target_file_round_trips(#[case] text: &str) {
+    let mut target = parse_file(text, &[]).expect("a target");
     // Paths are relative to the folder of the first file; a file elsewhere needs them absolute.
     target.tls.ca = target.tls.ca.map(|ca| PathBuf::from("/").join(ca));
-    target.exec = target.exec.map(|exec| exec.at("/etc/./hub"));
+    target.exec = target.exec.map(|exec| exec.with_program("/etc/./hub"));
     let of_instances = target.instances.iter_mut().flat_map(|instance| instance.hooks.values_mut());
     for hook in target.hooks.values_mut().chain(of_instances) {
         if let HookSpec::Command { words, .. } = hook {
@@ -668,7 +670,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
         }
     }
     let written = target.to_toml();
-    assert_eq!(parsed(&written, &[]), Ok(target), "{written}");
+    assert_eq!(parse_file(&written, &[]), Ok(target), "{written}");
 }
 
 /// Checks that the published schema and the parser agree on these texts.
@@ -752,19 +754,19 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = []", false)]
 #[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
 fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[case] fine: bool) {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    let schema: serde_json::Value = serde_json::from_str(TARGET_SCHEMA).expect("the schema is JSON");
     let validator = jsonschema::draft202012::new(&schema).expect("the schema is a schema");
     let file: toml::Table = text.parse().expect("TOML");
     let file = serde_json::to_value(&file).expect("JSON");
     let complaints: Vec<_> = validator.iter_errors(&file).map(|e| e.to_string()).collect();
     assert_eq!(complaints.is_empty(), fine, "the schema says {complaints:?}");
-    let parsed = parsed(text, &[]);
+    let parsed = parse_file(text, &[]);
     assert_eq!(parsed.is_ok(), fine, "the parser says {parsed:?}");
 }
 
 #[test]
 fn the_published_schema_is_a_valid_json_schema() {
-    let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    let schema: serde_json::Value = serde_json::from_str(TARGET_SCHEMA).expect("the schema is JSON");
     jsonschema::draft202012::meta::validate(&schema).expect("it follows its own dialect");
 }
 
@@ -778,26 +780,26 @@ fn the_published_schema_is_a_valid_json_schema() {
 #[case("é = \u{feff}\0".repeat(10_000))]
 #[case("a = 5s\nb = é\n".repeat(10_000))]
 fn deeply_nested_or_long_files_do_not_overflow_the_stack(#[case] text: String) {
-    let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || parsed(&text, &[]).is_err());
+    let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || parse_file(&text, &[]).is_err());
     assert!(read.expect("a thread").join().expect("no panic"));
 }
 
 proptest! {
     #[test]
-    fn no_text_of_a_target_file_makes_the_parser_panic(text in "[ -~\n]{0,80}|(\\[|\\{|=|\"|'|\n|\\.|a|secrets|instance|hooks|http|url|\\$|#|é){0,40}") {
+    fn arbitrary_target_files_never_panic_the_parser(text in "[ -~\n]{0,80}|(\\[|\\{|=|\"|'|\n|\\.|a|secrets|instance|hooks|http|url|\\$|#|é){0,40}") {
         let mut sources = Sources::default();
         let file = sources.add("hub.toml", text);
-        if let Err(errors) = parse(&mut sources, file, &[], &environment, &read) {
+        if let Err(errors) = parse(&mut sources, file, &[], &read_environment, &read_secret_file) {
             render_all(&errors, &sources, false);
         }
     }
 
     #[test]
-    fn no_text_of_an_override_makes_the_parser_panic(text in "(\\[|\\{|=|\"|'|\\.|a|secrets|instance|hooks|url|\\$|é| ){0,20}") {
+    fn arbitrary_overrides_never_panic_the_parser(text in "(\\[|\\{|=|\"|'|\\.|a|secrets|instance|hooks|url|\\$|é| ){0,20}") {
         let Ok(over) = parse_override(&text) else { return Ok(()) };
         let mut sources = Sources::default();
         let file = sources.add("hub.toml", FULL);
-        if let Err(errors) = parse(&mut sources, file, &[over], &environment, &read) {
+        if let Err(errors) = parse(&mut sources, file, &[over], &read_environment, &read_secret_file) {
             render_all(&errors, &sources, false);
         }
     }
@@ -809,8 +811,8 @@ proptest! {
 #[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\n[[instance]]\nname = \"b\"", &["hub: [0, 1]"])]
 #[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"\n[[instance]]\nname = \"b\"", &["hub: [1]", "own: [0]"])]
 #[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"", &["own: [0]"])]
-fn each_command_is_started_once_for_all_its_instances(#[case] text: &str, #[case] expected: &[&str]) {
-    let launches = parsed(text, &[]).expect("a target").launches();
+fn a_command_shared_by_instances_is_started_once(#[case] text: &str, #[case] expected: &[&str]) {
+    let launches = parse_file(text, &[]).expect("a target").launch_commands();
     let launches: Vec<_> = launches.iter().map(|(exec, places)| format!("{}: {places:?}", exec.text)).collect();
     assert_eq!(launches, expected);
 }

@@ -9,10 +9,10 @@ use super::{HookSpec, Instance, ONLY_INSTANCE, Target, format_duration};
 
 pub(super) fn to_toml(target: &Target) -> String {
     let (only, several) = match target.instances.as_slice() {
-        [only] if only.name == ONLY_INSTANCE => (Some(instance(only, &target.hooks)), &[][..]),
+        [only] if only.name == ONLY_INSTANCE => (Some(instance_table(only, &target.hooks)), &[][..]),
         several => (None, several),
     };
-    let named = several.iter().map(|one| merged(&[json!({ "name": one.name }), instance(one, &target.hooks)]));
+    let named = several.iter().map(|one| merged(&[json!({ "name": one.name }), instance_table(one, &target.hooks)]));
     let values = json!({
         "protocol": target.protocol,
         "connections": target.connections,
@@ -27,17 +27,17 @@ pub(super) fn to_toml(target: &Target) -> String {
             json!({ "ca": target.tls.ca.as_ref().map(|ca| ca.to_string_lossy()) }),
             json!({ "insecure": target.tls.insecure.then_some(true) }),
         ])),
-        "hooks": hooks(target.hooks.iter()),
+        "hooks": hooks_table(target.hooks.iter()),
         "deviation": unless_empty(target.deviations.iter().map(|declared| declared.0.to_json()).collect()),
     });
-    match toml(&merged(&[values, only.unwrap_or_default(), tables])) {
+    match to_toml_value(&merged(&[values, only.unwrap_or_default(), tables])) {
         Some(Toml::Table(file)) => file.to_string(),
         _ => String::new(),
     }
 }
 
 /// Returns the table of an instance, without hooks that equal the hook of the same name `of_all` instances.
-fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Value {
+fn instance_table(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Value {
     let settings = |secret: bool| -> Value {
         let chosen = instance.settings.iter().filter(|(_, setting)| setting.secret == secret);
         unless_empty(chosen.map(|(name, setting)| (name.clone(), setting.value.clone())).collect())
@@ -48,15 +48,15 @@ fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Value {
         "provides": unless_empty(instance.provides.iter().cloned().collect()),
         "settings": settings(false),
         "secrets": settings(true),
-        "hooks": hooks(instance.hooks.iter().filter(|(name, spec)| of_all.get(*name) != Some(*spec))),
+        "hooks": hooks_table(instance.hooks.iter().filter(|(name, spec)| of_all.get(*name) != Some(*spec))),
     })
 }
 
-fn hooks<'t>(hooks: impl Iterator<Item = (&'t String, &'t HookSpec)>) -> Value {
-    unless_empty(hooks.map(|(name, spec)| (name.clone(), hook(spec))).collect())
+fn hooks_table<'t>(hooks: impl Iterator<Item = (&'t String, &'t HookSpec)>) -> Value {
+    unless_empty(hooks.map(|(name, spec)| (name.clone(), hook_table(spec))).collect())
 }
 
-fn hook(spec: &HookSpec) -> Value {
+fn hook_table(spec: &HookSpec) -> Value {
     match spec {
         HookSpec::Http { method, url, headers, body, timeout } => json!({ "http": {
             "method": method,
@@ -86,7 +86,7 @@ fn unless_empty(value: Value) -> Value {
 }
 
 /// Converts a value; `None` for null, which TOML does not have.
-fn toml(value: &Value) -> Option<Toml> {
+fn to_toml_value(value: &Value) -> Option<Toml> {
     Some(match value {
         Value::Null => return None,
         Value::Bool(b) => Toml::Boolean(*b),
@@ -96,7 +96,9 @@ fn toml(value: &Value) -> Option<Toml> {
             None => Toml::Float(n.as_f64().unwrap_or(f64::MAX)),
         },
         Value::String(s) => Toml::String(s.clone()),
-        Value::Array(items) => Toml::Array(items.iter().filter_map(toml).collect()),
-        Value::Object(map) => Toml::Table(map.iter().filter_map(|(k, v)| Some((k.clone(), toml(v)?))).collect()),
+        Value::Array(items) => Toml::Array(items.iter().filter_map(to_toml_value).collect()),
+        Value::Object(map) => {
+            Toml::Table(map.iter().filter_map(|(k, v)| Some((k.clone(), to_toml_value(v)?))).collect())
+        }
     })
 }

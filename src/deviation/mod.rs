@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-pub use translation::Translated;
+pub use translation::TranslatedMessage;
 
-use crate::protocol::Directions;
+use crate::protocol::MessageDirections;
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
 use crate::syntax::matcher::{Matcher, escape};
@@ -41,14 +41,14 @@ pub struct Deviation {
     pub span: Option<Span>,
     /// The entry as JSON.
     pub entry: Value,
-    pub change: Change,
+    pub change: DeviationChange,
     /// The directions in which the entry translates messages.
-    pub way: Directions,
+    pub way: MessageDirections,
 }
 
 /// The difference from the document. `message` is the index of a message in the pack; `None` means every message.
 #[derive(Debug)]
-pub enum Change {
+pub enum DeviationChange {
     /// The message is recognised by these members instead of the documented ones.
     Instead { message: usize, like: Map<String, Value> },
     /// A member has another value where the document has `value`.
@@ -63,7 +63,7 @@ pub enum Change {
     Converted { message: Option<usize>, member: String, from_hub: Option<Arc<Template>>, to_hub: Option<Arc<Template>> },
     /// The hub never sends a documented message, or does not send it if the request matches `when`. Conversations
     /// continue as if the message had come with the members in `assume`.
-    Absent { message: usize, after: After, when: Option<Matcher>, assume: Arc<Template> },
+    Absent { message: usize, after: AbsenceTrigger, when: Option<Matcher>, assume: Arc<Template> },
     /// The upgrade needs more than is documented.
     Upgrade { headers: Vec<(String, String)>, query: Vec<(String, String)>, subprotocols: Vec<String> },
     /// A limit or timeout has another size than documented.
@@ -72,7 +72,7 @@ pub enum Change {
 
 /// The event after which an absent message should have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
+pub enum AbsenceTrigger {
     Connection,
     /// A message sent to the hub, by its index in the pack.
     Message(usize),
@@ -80,25 +80,25 @@ pub enum After {
 
 /// How often an entry applied in a conversation, and how often the documented form was seen instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sightings {
+pub struct DeviationSightings {
     pub observed: usize,
     pub contradicted: usize,
 }
 
-impl Sightings {
-    pub fn add(&mut self, other: Self) {
+impl DeviationSightings {
+    pub fn merge(&mut self, other: Self) {
         self.observed += other.observed;
         self.contradicted += other.contradicted;
     }
 }
 
-/// [`Sightings`] by index of the entry.
-pub type Seen = BTreeMap<usize, Sightings>;
+/// [`DeviationSightings`] by index of the entry.
+pub type SightingsByEntry = BTreeMap<usize, DeviationSightings>;
 
 /// Adds the sightings of another conversation or thread.
-pub fn add_seen(seen: &mut Seen, others: &Seen) {
+pub fn add_seen(seen: &mut SightingsByEntry, others: &SightingsByEntry) {
     for (index, other) in others {
-        seen.entry(*index).or_default().add(*other);
+        seen.entry(*index).or_default().merge(*other);
     }
 }
 
@@ -106,7 +106,7 @@ impl Deviations {
     fn new(entries: Vec<Arc<Deviation>>) -> Self {
         let mut sent_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.to_hub).collect();
         // Places are those of the document, so an enclosing member gets its other name later.
-        sent_order.sort_by_key(|index| entries[*index].rank());
+        sent_order.sort_by_key(|index| entries[*index].sending_order());
         Self { entries, sent_order }
     }
 
@@ -121,27 +121,28 @@ impl Deviations {
     /// Returns the settings that have another value than documented.
     pub fn settings(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().filter_map(|entry| match &entry.change {
-            Change::Setting { setting, value } => Some((setting.as_str(), value)),
+            DeviationChange::Setting { setting, value } => Some((setting.as_str(), value)),
             _ => None,
         })
     }
 
     /// Returns the indices of the entries that the upgrade needs.
-    pub fn upgrades(&self) -> impl Iterator<Item = usize> {
+    pub fn upgrade_entries(&self) -> impl Iterator<Item = usize> {
         let entries = self.entries.iter().enumerate();
-        entries.filter(|(_, entry)| matches!(entry.change, Change::Upgrade { .. })).map(|(index, _)| index)
+        entries.filter(|(_, entry)| matches!(entry.change, DeviationChange::Upgrade { .. })).map(|(index, _)| index)
     }
 
     /// Returns all entries but one.
-    pub fn without(&self, index: usize) -> Self {
+    pub fn without_entry(&self, index: usize) -> Self {
         let entries = self.entries.iter().enumerate().filter(|(other, _)| *other != index);
         Self::new(entries.map(|(_, entry)| Arc::clone(entry)).collect())
     }
 
     /// Adds what the upgrade needs to a request that does not state it itself.
-    pub fn upgrade(&self, dial: &mut Dial) {
+    pub fn apply_to_upgrade(&self, dial: &mut Dial) {
         for entry in &self.entries {
-            let Change::Upgrade { headers: needed, query: asked, subprotocols: offered } = &entry.change else {
+            let DeviationChange::Upgrade { headers: needed, query: asked, subprotocols: offered } = &entry.change
+            else {
                 continue;
             };
             for (name, value) in needed {
@@ -168,29 +169,29 @@ impl Deviation {
     }
 
     /// Whether the deviation is about a message that never comes after `this`.
-    pub fn is_absent_after(&self, this: After) -> bool {
-        matches!(self.change, Change::Absent { after, .. } if after == this)
+    pub fn is_absent_after(&self, this: AbsenceTrigger) -> bool {
+        matches!(self.change, DeviationChange::Absent { after, .. } if after == this)
     }
 
     /// Whether the sightings of a run show that the hub follows its document here, so that the entry has to be deleted.
-    pub fn is_stale(&self, seen: Sightings) -> bool {
-        let Sightings { observed, contradicted } = seen;
+    pub fn is_stale(&self, seen: DeviationSightings) -> bool {
+        let DeviationSightings { observed, contradicted } = seen;
         match self.change {
             // The absence of a message is assumed before it can be observed.
-            Change::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
+            DeviationChange::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
             // Every upgrade applies the entry; a sighting against it means that an upgrade succeeded without the entry.
-            Change::Upgrade { .. } => contradicted > 0,
+            DeviationChange::Upgrade { .. } => contradicted > 0,
             _ => contradicted > 0 && observed == 0,
         }
     }
 }
 
 /// Returns the JSON pointer of a member of an object.
-fn pointer(name: &str) -> String {
+fn member_pointer(name: &str) -> String {
     format!("/{}", escape(name))
 }
 
 /// Returns the name of an entry in reports, which count entries from 1.
-pub fn name(index: usize) -> String {
+pub fn entry_name(index: usize) -> String {
     format!("deviation:{}", index + 1)
 }

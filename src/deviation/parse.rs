@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{After, Change, Deviation, Deviations, place};
-use crate::protocol::{Directions, MessageType, Pack, Place, Rule};
-use crate::scenario::Shared;
+use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, place};
+use crate::protocol::{MessageDirections, MessageType, Pack, Rule, RulePlace};
+use crate::scenario::SharedDefinitions;
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{Table, choice, entries, list, mapping, table, text, text_or_blank};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
-const KEYS: [&str; 19] = [
+const ENTRY_KEYS: [&str; 19] = [
     "reason",
     "rules",
     "direction",
@@ -37,7 +37,7 @@ const KEYS: [&str; 19] = [
     "setting",
 ];
 /// The keys that say what is different, each with the other keys of its kind. `from_hub` and `to_hub` are one kind.
-const KINDS: [(&str, &[&str]); 10] = [
+const KIND_KEYS: [(&str, &[&str]); 10] = [
     ("instead", &["message", "direction"]),
     ("spelled", &["message", "member", "value", "direction"]),
     ("renamed", &["message", "member", "direction"]),
@@ -49,11 +49,11 @@ const KINDS: [(&str, &[&str]); 10] = [
     ("upgrade", &[]),
     ("setting", &["value"]),
 ];
-const UPGRADE: [&str; 3] = ["headers", "query", "subprotocols"];
-const WHAT: &str =
+const UPGRADE_KEYS: [&str; 3] = ["headers", "query", "subprotocols"];
+const CHANGE_HELP: &str =
     "say what is different: instead, spelled, renamed, missing, added, from_hub, to_hub, absent, upgrade or setting";
 /// The value of `after` for a message that follows the connection itself.
-pub(super) const CONNECTION: &str = "connection";
+pub(super) const AFTER_CONNECTION: &str = "connection";
 
 impl Deviations {
     /// Reads entries of a target file, or such as the tool assumes.
@@ -61,50 +61,55 @@ impl Deviations {
     /// # Errors
     ///
     /// All mistakes, each with its place.
-    pub fn read(nodes: &[Node], pack: &Pack, shared: &Shared, assumed: bool) -> Result<Self, Vec<Diagnostic>> {
-        let mut reader = Reader { pack, shared, errors: Vec::new() };
-        let entries = nodes.iter().filter_map(|node| reader.entry(node, assumed).map(Arc::new)).collect();
+    pub fn parse(
+        nodes: &[SyntaxNode],
+        pack: &Pack,
+        shared: &SharedDefinitions,
+        assumed: bool,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let mut reader = DeviationParser { pack, shared, errors: Vec::new() };
+        let entries = nodes.iter().filter_map(|node| reader.parse_entry(node, assumed).map(Arc::new)).collect();
         if reader.errors.is_empty() { Ok(Self::new(entries)) } else { Err(reader.errors) }
     }
 
     /// Returns these entries and those of `others` behind them.
     #[must_use]
-    pub fn and(&self, others: Self) -> Self {
+    pub fn chain(&self, others: Self) -> Self {
         Self::new(self.entries.iter().cloned().chain(others.entries).collect())
     }
 }
 
-struct Reader<'a> {
+struct DeviationParser<'a> {
     pack: &'a Pack,
-    shared: &'a Shared,
+    shared: &'a SharedDefinitions,
     errors: Vec<Diagnostic>,
 }
 
-impl Reader<'_> {
-    fn wrong<T>(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Option<T> {
+impl DeviationParser<'_> {
+    fn report_error<T>(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) -> Option<T> {
         self.errors.push(Diagnostic::error(span, message).help(help));
         None
     }
 
-    fn entry(&mut self, node: &Node, assumed: bool) -> Option<Deviation> {
+    fn parse_entry(&mut self, node: &SyntaxNode, assumed: bool) -> Option<Deviation> {
         let before = self.errors.len();
-        let entry = table(node, &KEYS, "a deviation", &mut self.errors);
+        let entry = table(node, &ENTRY_KEYS, "a deviation", &mut self.errors);
         let reason = entry.required("reason", "reports show it: reason = \"...\"", &mut self.errors);
         let reason = text(reason, "`reason`", &mut self.errors).map(str::to_owned);
-        let Some((kind, others)) = KINDS.iter().find(|(name, _)| node.get(name).is_some()) else {
-            return self.wrong(node.span, "this deviation does not say what is different", WHAT);
+        let Some((kind, others)) = KIND_KEYS.iter().find(|(name, _)| node.get(name).is_some()) else {
+            return self.report_error(node.span, "this deviation does not say what is different", CHANGE_HELP);
         };
         for (key, _) in entries(Some(node)) {
             let fits = [*kind, "reason", "rules"].contains(&key.name.as_str()) || others.contains(&key.name.as_str());
-            if !fits && KEYS.contains(&key.name.as_str()) {
+            if !fits && ENTRY_KEYS.contains(&key.name.as_str()) {
                 let help = "one entry says one thing: make it two, or remove this key";
-                self.wrong::<()>(key.span, format!("`{}` does not go with `{kind}`", key.name), help);
+                self.report_error::<()>(key.span, format!("`{}` does not go with `{kind}`", key.name), help);
             }
         }
-        let change = self.change(kind, &entry)?;
-        let way = self.directions(node, &change);
-        let mut rules = self.rules(node);
-        if let (Change::Setting { setting, .. }, true) = (&change, rules.is_empty()) {
+        let change = self.parse_change(kind, &entry)?;
+        let way = self.parse_directions(node, &change);
+        let mut rules = self.parse_rules(node);
+        if let (DeviationChange::Setting { setting, .. }, true) = (&change, rules.is_empty()) {
             rules = self.rules_of_setting(setting);
         }
         let span = (!assumed).then_some(node.span);
@@ -112,7 +117,7 @@ impl Reader<'_> {
         Some(Deviation { reason: reason?, rules, span, entry: node.to_json(), change, way: way? })
     }
 
-    fn change(&mut self, kind: &str, entry: &Table<'_>) -> Option<Change> {
+    fn parse_change(&mut self, kind: &str, entry: &Table<'_>) -> Option<DeviationChange> {
         let node = entry.node;
         let message = match kind {
             "instead" | "absent" => {
@@ -120,92 +125,101 @@ impl Reader<'_> {
             }
             _ => node.get("message"),
         };
-        let message = message.map(|named| self.message(named).ok_or(())).transpose().ok()?;
+        let message = message.map(|named| self.message_index(named).ok_or(())).transpose().ok()?;
         let value = node.get(kind)?;
         Some(match kind {
             "instead" => {
                 mapping(Some(value), "`instead`", "instead = { type = \"WELCOME\" }", &mut self.errors);
                 let Value::Object(like) = value.to_json() else { return None };
-                Change::Instead { message: message?, like }
+                DeviationChange::Instead { message: message?, like }
             }
             "spelled" => {
                 let help = "write value = what the document has, spelled = what the hub has";
                 let documented = entry.required("value", help, &mut self.errors)?;
-                let member = self.member(entry)?;
-                Change::Spelled { message, member, value: documented.to_json(), spelled: value.to_json() }
+                let member = self.parse_member(entry)?;
+                DeviationChange::Spelled { message, member, value: documented.to_json(), spelled: value.to_json() }
             }
             "renamed" => {
-                let (member, renamed) = (self.inside(kind, entry)?, self.pointer(value)?);
-                if place::innermost(&member).0 != place::innermost(&renamed).0 {
+                let (member, renamed) = (self.parse_inner_member(kind, entry)?, self.parse_pointer(value)?);
+                if place::split_at_innermost_list(&member).0 != place::split_at_innermost_list(&renamed).0 {
                     let help = "renamed = \"/LIST/*/OTHER\" belongs to member = \"/LIST/*/NAME\"";
-                    return self.wrong(value.span, "both places must be in the same list", help);
+                    return self.report_error(value.span, "both places must be in the same list", help);
                 }
-                Change::Renamed { message, member, renamed }
+                DeviationChange::Renamed { message, member, renamed }
             }
             "missing" => {
-                self.yes(value)?;
-                let assume = node.get("assume").map(|node| self.template(node, &["message"])).transpose().ok()?;
-                Change::Missing { message, member: self.inside(kind, entry)?, assume }
+                self.parse_true(value)?;
+                let assume = node.get("assume").map(|node| self.parse_template(node, &["message"])).transpose().ok()?;
+                DeviationChange::Missing { message, member: self.parse_inner_member(kind, entry)?, assume }
             }
-            "added" => Change::Added { message, member: self.inside(kind, entry)?, added: value.to_json() },
+            "added" => DeviationChange::Added {
+                message,
+                member: self.parse_inner_member(kind, entry)?,
+                added: value.to_json(),
+            },
             "from_hub" | "to_hub" => {
-                let member = self.member(entry)?;
+                let member = self.parse_member(entry)?;
                 let [from_hub, to_hub] = ["from_hub", "to_hub"].map(|key| node.get(key));
-                let from_hub = from_hub.map(|node| self.template(node, &["value", "message"])).transpose().ok()?;
-                let to_hub = to_hub.map(|node| self.template(node, &["value", "message"])).transpose().ok()?;
-                Change::Converted { message, member, from_hub, to_hub }
+                let from_hub =
+                    from_hub.map(|node| self.parse_template(node, &["value", "message"])).transpose().ok()?;
+                let to_hub = to_hub.map(|node| self.parse_template(node, &["value", "message"])).transpose().ok()?;
+                DeviationChange::Converted { message, member, from_hub, to_hub }
             }
             "absent" => {
-                self.yes(value)?;
+                self.parse_true(value)?;
                 let message = message?;
                 if !self.pack.messages[message].directions.from_hub {
                     let named = &self.pack.messages[message].name;
                     let help = "only what a hub should send can be absent";
-                    return self.wrong(node.span, format!("`{named}` is not sent by a hub"), help);
+                    return self.report_error(node.span, format!("`{named}` is not sent by a hub"), help);
                 }
                 let help = "write after = \"connection\", or the message that it answers";
                 let after = entry.required("after", help, &mut self.errors)?;
-                let after = if after.text() == Some(CONNECTION) {
-                    After::Connection
+                let after = if after.text() == Some(AFTER_CONNECTION) {
+                    AbsenceTrigger::Connection
                 } else {
-                    After::Message(self.message(after)?)
+                    AbsenceTrigger::Message(self.message_index(after)?)
                 };
-                let nothing = Node { span: node.span, kind: Kind::Map(Vec::new()) };
+                let nothing = SyntaxNode { span: node.span, kind: NodeKind::Map(Vec::new()) };
                 let assume = node.get("assume").unwrap_or(&nothing);
-                let assume = self.template(assume, &["request"]).ok()?;
+                let assume = self.parse_template(assume, &["request"]).ok()?;
                 let when = match node.get("where").map(|node| (node.span, Matcher::compile(&node.to_json()))) {
                     None => None,
                     Some((_, Ok(matcher))) => Some(matcher),
                     Some((span, Err(error))) => {
-                        return self.wrong(span, format!("`{}`: {error}", error.key), "where = { posted = false }");
+                        return self.report_error(
+                            span,
+                            format!("`{}`: {error}", error.key),
+                            "where = { posted = false }",
+                        );
                     }
                 };
-                Change::Absent { message, after, when, assume }
+                DeviationChange::Absent { message, after, when, assume }
             }
-            "upgrade" => self.upgrade(value)?,
+            "upgrade" => self.parse_upgrade(value)?,
             _ => {
                 let setting = text(Some(value), "`setting`", &mut self.errors)?.to_owned();
                 if !self.shared.settings.contains_key(&setting) {
                     let known = self.shared.settings.keys().map(String::as_str);
                     let help = suggest(&setting, known, "`hubproof check --list` lists the settings of the protocol");
-                    return self.wrong(value.span, format!("there is no setting `{setting}`"), help);
+                    return self.report_error(value.span, format!("there is no setting `{setting}`"), help);
                 }
                 let value = entry.required("value", "write value = the size that this hub has", &mut self.errors)?;
-                Change::Setting { setting, value: value.to_json() }
+                DeviationChange::Setting { setting, value: value.to_json() }
             }
         })
     }
 
-    fn upgrade(&mut self, node: &Node) -> Option<Change> {
-        table(node, &UPGRADE, "`upgrade`", &mut self.errors);
+    fn parse_upgrade(&mut self, node: &SyntaxNode) -> Option<DeviationChange> {
+        table(node, &UPGRADE_KEYS, "`upgrade`", &mut self.errors);
         if entries(Some(node)).is_empty() {
             let help = "write upgrade = { headers = { X-Api-Key = \"...\" } }";
-            return self.wrong(node.span, "`upgrade` changes nothing", help);
+            return self.report_error(node.span, "`upgrade` changes nothing", help);
         }
         let mut pairs = |name: &str| {
             let what = format!("`{name}`");
             let pairs = mapping(node.get(name), &what, &format!("{name} = {{ NAME = \"...\" }}"), &mut self.errors);
-            let pair = |(key, value): &(Key, Node)| {
+            let pair = |(key, value): &(NodeKey, SyntaxNode)| {
                 Some((
                     key.name.clone(),
                     text_or_blank(Some(value), &format!("`{}`", key.name), &mut self.errors)?.to_owned(),
@@ -219,34 +233,34 @@ impl Reader<'_> {
             .iter()
             .filter_map(|item| text(Some(item), "a subprotocol", &mut self.errors).map(str::to_owned))
             .collect();
-        Some(Change::Upgrade { headers, query, subprotocols })
+        Some(DeviationChange::Upgrade { headers, query, subprotocols })
     }
 
-    fn directions(&mut self, node: &Node, change: &Change) -> Option<Directions> {
+    fn parse_directions(&mut self, node: &SyntaxNode, change: &DeviationChange) -> Option<MessageDirections> {
         let (to_hub, from_hub) = match change {
-            Change::Converted { from_hub, to_hub, .. } => (to_hub.is_some(), from_hub.is_some()),
-            Change::Absent { .. } => (false, true),
+            DeviationChange::Converted { from_hub, to_hub, .. } => (to_hub.is_some(), from_hub.is_some()),
+            DeviationChange::Absent { .. } => (false, true),
             _ => (true, true),
         };
         let Some(direction) = node.get("direction") else {
-            return Some(Directions { to_hub, from_hub, ..Directions::default() });
+            return Some(MessageDirections { to_hub, from_hub, ..MessageDirections::default() });
         };
         let words = [("to-hub", (true, false)), ("from-hub", (false, true))];
         let (to_hub, from_hub) = choice(Some(direction), "`direction`", &words, &mut self.errors)?;
-        Some(Directions { to_hub, from_hub, ..Directions::default() })
+        Some(MessageDirections { to_hub, from_hub, ..MessageDirections::default() })
     }
 
-    fn rules(&mut self, node: &Node) -> Vec<RuleUse> {
+    fn parse_rules(&mut self, node: &SyntaxNode) -> Vec<RuleUse> {
         let mut rules = Vec::new();
         for item in list(node.get("rules"), "`rules`", "rules = [\"ABC-001\"]", &mut self.errors) {
             let Some(id) = text(Some(item), "a rule", &mut self.errors) else { continue };
             match self.pack.rules.get(id) {
-                Some(rule) => rules.push(used(rule)),
+                Some(rule) => rules.push(rule_use(rule)),
                 None => {
                     let known = self.pack.rules.keys().map(String::as_str);
                     let otherwise = format!("`hubproof packs show {} --rules` lists them", self.pack.name);
                     let help = suggest(id, known, &otherwise);
-                    self.wrong::<()>(item.span, format!("there is no rule {id}"), help);
+                    self.report_error::<()>(item.span, format!("there is no rule {id}"), help);
                 }
             }
         }
@@ -256,73 +270,73 @@ impl Reader<'_> {
     /// Returns the rules in the line of the document that states the default of a setting.
     fn rules_of_setting(&self, setting: &str) -> Vec<RuleUse> {
         let line = self.shared.settings.get(setting).and_then(|setting| setting.line);
-        let there = |rule: &&Rule| line.is_some_and(|line| rule.place == Place::Line(line));
-        self.pack.rules.values().filter(there).map(used).collect()
+        let there = |rule: &&Rule| line.is_some_and(|line| rule.place == RulePlace::Line(line));
+        self.pack.rules.values().filter(there).map(rule_use).collect()
     }
 
-    fn message(&mut self, node: &Node) -> Option<usize> {
+    fn message_index(&mut self, node: &SyntaxNode) -> Option<usize> {
         let name = text(Some(node), "the name of a message", &mut self.errors)?;
         let found = self.pack.messages.iter().position(|message| message.name == name);
         found.or_else(|| {
             let known = self.pack.messages.iter().map(|message: &MessageType| message.name.as_str());
             let otherwise = format!("`hubproof packs show {}` lists the messages", self.pack.name);
             let help = suggest(name, known.collect::<Vec<_>>(), &otherwise);
-            self.wrong(node.span, format!("{} has no message `{name}`", self.pack.name), help)
+            self.report_error(node.span, format!("{} has no message `{name}`", self.pack.name), help)
         })
     }
 
-    fn member(&mut self, entry: &Table<'_>) -> Option<String> {
+    fn parse_member(&mut self, entry: &Table<'_>) -> Option<String> {
         let member = entry.required("member", "write a JSON pointer: member = \"/type\"", &mut self.errors)?;
-        self.pointer(member)
+        self.parse_pointer(member)
     }
 
     /// Returns the place of a member that comes, goes or moves: not that of whole items of a list.
-    fn inside(&mut self, kind: &str, entry: &Table<'_>) -> Option<String> {
-        let member = self.member(entry)?;
+    fn parse_inner_member(&mut self, kind: &str, entry: &Table<'_>) -> Option<String> {
+        let member = self.parse_member(entry)?;
         if member.ends_with("/*") {
             let message = format!("`{member}` means every item of the list, and `{kind}` is about a member");
             let span = entry.node.at_pointer("/member").span;
-            return self.wrong(span, message, format!("name a member of the items: \"{member}/NAME\""));
+            return self.report_error(span, message, format!("name a member of the items: \"{member}/NAME\""));
         }
         Some(member)
     }
 
-    fn pointer(&mut self, node: &Node) -> Option<String> {
+    fn parse_pointer(&mut self, node: &SyntaxNode) -> Option<String> {
         let text = text(Some(node), "the place of a member", &mut self.errors)?.to_owned();
         if text.len() > 1 && text.starts_with('/') {
             return Some(text);
         }
-        self.wrong(node.span, format!("`{text}` is not the place of a member"), format!("write \"/{text}\""))
+        self.report_error(node.span, format!("`{text}` is not the place of a member"), format!("write \"/{text}\""))
     }
 
-    fn yes(&mut self, node: &Node) -> Option<()> {
+    fn parse_true(&mut self, node: &SyntaxNode) -> Option<()> {
         match node.kind {
-            Kind::Bool(true) => Some(()),
-            _ => self.wrong(node.span, "this can only be true", "write true, or remove the entry"),
+            NodeKind::Bool(true) => Some(()),
+            _ => self.report_error(node.span, "this can only be true", "write true, or remove the entry"),
         }
     }
 
     /// Reads a template that may use only these names.
-    fn template(&mut self, node: &Node, names: &[&'static str]) -> Result<Arc<Template>, ()> {
+    fn parse_template(&mut self, node: &SyntaxNode, names: &[&'static str]) -> Result<Arc<Template>, ()> {
         let before = self.errors.len();
-        let template = Template::read(node, &mut self.errors);
+        let template = Template::from_node(node, &mut self.errors);
         let mut unknown = Vec::new();
-        template.expressions(&mut |expression| {
+        template.visit_expressions(&mut |expression| {
             for name in &expression.uses {
                 let root = name.split('.').next().unwrap_or_default();
-                if !names.contains(&root) && !crate::scenario::functions::NAMES.contains(&root) {
+                if !names.contains(&root) && !crate::scenario::functions::FUNCTION_NAMES.contains(&root) {
                     unknown.push((expression.span, root.to_owned()));
                 }
             }
         });
         for (span, name) in unknown {
             let help = suggest(&name, names.iter().copied(), &format!("here are {}", names.join(" and ")));
-            self.wrong::<()>(span, format!("`{name}` is not known here"), help);
+            self.report_error::<()>(span, format!("`{name}` is not known here"), help);
         }
         if self.errors.len() == before { Ok(Arc::new(template)) } else { Err(()) }
     }
 }
 
-fn used(rule: &Rule) -> RuleUse {
+fn rule_use(rule: &Rule) -> RuleUse {
     RuleUse { id: rule.id.clone(), level: rule.level, basis: rule.basis, lowered: false }
 }

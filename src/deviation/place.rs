@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 /// The token of a pointer that stands for every item of a list.
-const EVERY: &str = "*";
+const EVERY_ITEM: &str = "*";
 
 /// Changes a message at every place that a pointer matches; returns `None` if nothing was changed. The message is
 /// copied only once, at the first change, because a list of the hub may be long.
-pub fn everywhere(json: &Value, pointer: &str, change: impl Fn(&mut Cow<'_, Value>, &str)) -> Option<Value> {
+pub fn change_everywhere(json: &Value, pointer: &str, change: impl Fn(&mut Cow<'_, Value>, &str)) -> Option<Value> {
     let mut done = Cow::Borrowed(json);
-    for place in places(json, pointer) {
+    for place in expand_pointer(json, pointer) {
         change(&mut done, &place);
     }
     match done {
@@ -21,29 +21,29 @@ pub fn everywhere(json: &Value, pointer: &str, change: impl Fn(&mut Cow<'_, Valu
 }
 
 /// Returns the places in a message that a pointer matches.
-pub fn places(json: &Value, pointer: &str) -> Vec<String> {
-    let (list, rest) = innermost(pointer);
+pub fn expand_pointer(json: &Value, pointer: &str) -> Vec<String> {
+    let (list, rest) = split_at_innermost_list(pointer);
     let Some(list) = list.strip_suffix("/*") else { return vec![pointer.to_owned()] };
     let items = |list: String| {
         let items = json.pointer(&list).and_then(Value::as_array).map_or(0, Vec::len);
         (0..items).map(move |item| format!("{list}/{item}{rest}"))
     };
-    places(json, list).into_iter().flat_map(items).collect()
+    expand_pointer(json, list).into_iter().flat_map(items).collect()
 }
 
 /// Returns a pointer with each `*` replaced by the index of the first item.
-pub fn first(pointer: &str) -> String {
-    pointer.split('/').map(|token| if token == EVERY { "0" } else { token }).collect::<Vec<_>>().join("/")
+pub fn first_item_pointer(pointer: &str) -> String {
+    pointer.split('/').map(|token| if token == EVERY_ITEM { "0" } else { token }).collect::<Vec<_>>().join("/")
 }
 
 /// Returns a pointer into a message with each index of a list item replaced by `*`.
-pub fn general(json: &Value, pointer: &str) -> String {
+pub fn general_pointer(json: &Value, pointer: &str) -> String {
     let mut inside = Some(json);
     let mut general = String::new();
     for token in pointer.split('/').skip(1) {
         let name = crate::syntax::matcher::unescape(token);
         general.push('/');
-        general.push_str(if inside.is_some_and(Value::is_array) { EVERY } else { token });
+        general.push_str(if inside.is_some_and(Value::is_array) { EVERY_ITEM } else { token });
         inside = match inside {
             Some(Value::Array(items)) => name.parse::<usize>().ok().and_then(|index| items.get(index)),
             Some(value) => value.get(&name),
@@ -54,7 +54,7 @@ pub fn general(json: &Value, pointer: &str) -> String {
 }
 
 /// Splits a pointer after the `*` of the innermost list; the first part is empty if there is no list.
-pub fn innermost(pointer: &str) -> (&str, &str) {
+pub fn split_at_innermost_list(pointer: &str) -> (&str, &str) {
     let ends = |(place, _): &(usize, &str)| matches!(pointer.as_bytes().get(place + 2), None | Some(b'/'));
     let list = pointer.rmatch_indices("/*").find(ends).map_or(0, |(place, _)| place + 2);
     pointer.split_at(list)
@@ -75,31 +75,31 @@ mod tests {
     #[case::no_such_list("/a/*/b", json!({"a": {"*": 1}}), &[])]
     #[case::a_name_with_a_star("/a/*b", json!({"a": [1]}), &["/a/*b"])]
     #[case::the_message("/*", json!([1, 2]), &["/0", "/1"])]
-    fn a_pointer_means_every_item(#[case] pointer: &str, #[case] json: Value, #[case] places: &[&str]) {
-        assert_eq!(super::places(&json, pointer), places);
-        for place in places.iter().filter(|_| !innermost(pointer).0.is_empty()) {
-            assert_eq!(general(&json, place), pointer);
+    fn a_star_in_a_pointer_matches_every_item(#[case] pointer: &str, #[case] json: Value, #[case] places: &[&str]) {
+        assert_eq!(super::expand_pointer(&json, pointer), places);
+        for place in places.iter().filter(|_| !split_at_innermost_list(pointer).0.is_empty()) {
+            assert_eq!(general_pointer(&json, place), pointer);
         }
     }
 
     #[test]
-    fn a_message_is_copied_with_the_first_change() {
+    fn a_message_is_copied_only_once_a_change_is_made() {
         let json = json!({"a": [1, 2, 3]});
         let even = |json: &mut Cow<'_, Value>, place: &str| {
             if json.pointer(place) == Some(&json!(2)) {
                 *json.to_mut().pointer_mut(place).unwrap() = json!("two");
             }
         };
-        assert_eq!(everywhere(&json, "/a/*", even), Some(json!({"a": [1, "two", 3]})));
-        assert_eq!(everywhere(&json, "/a", even), None);
-        assert_eq!(first("/a/*/b/*"), "/a/0/b/0");
+        assert_eq!(change_everywhere(&json, "/a/*", even), Some(json!({"a": [1, "two", 3]})));
+        assert_eq!(change_everywhere(&json, "/a", even), None);
+        assert_eq!(first_item_pointer("/a/*/b/*"), "/a/0/b/0");
     }
 
     #[rstest]
     #[case("/a/*/b/*/c/d", "/a/*/b/*", "/c/d")]
     #[case("/a/*", "/a/*", "")]
     #[case("/a/b", "", "/a/b")]
-    fn the_innermost_list_ends_at_the_last_star(#[case] pointer: &str, #[case] list: &str, #[case] rest: &str) {
-        assert_eq!(innermost(pointer), (list, rest));
+    fn a_pointer_is_split_after_its_last_star(#[case] pointer: &str, #[case] list: &str, #[case] rest: &str) {
+        assert_eq!(split_at_innermost_list(pointer), (list, rest));
     }
 }

@@ -5,49 +5,54 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::place::{everywhere, first, innermost, places};
-use super::{After, Change, Deviation, Deviations, Seen, pointer};
-use crate::protocol::{Pack, Way};
-use crate::scenario::compose::{merge, put, remove};
-use crate::scenario::functions::World;
-use crate::scenario::template::{Names, Template};
-use crate::scenario::value::Bound;
+use super::place::{change_everywhere, expand_pointer, first_item_pointer, split_at_innermost_list};
+use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry, member_pointer};
+use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::compose::{merge_overrides, put_at_pointer, remove_members};
+use crate::scenario::functions::FunctionContext;
+use crate::scenario::template::{EvalContext, Template};
+use crate::scenario::value::BoundValue;
 use crate::syntax::matcher;
 
 /// A message in another form, and the indices of the entries that applied.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Translated {
+pub struct TranslatedMessage {
     pub json: Value,
     pub by: Vec<usize>,
 }
 
 /// The names that an expression of an entry sees.
-struct Scope<'a> {
+struct DeviationContext<'a> {
     names: &'a [(&'a str, &'a Value)],
-    world: &'a Arc<World>,
+    world: &'a Arc<FunctionContext>,
 }
 
-impl Names for Scope<'_> {
-    fn lookup(&self, name: &str) -> Option<Bound> {
+impl EvalContext for DeviationContext<'_> {
+    fn lookup(&self, name: &str) -> Option<BoundValue> {
         let found = self.names.iter().find(|(known, _)| *known == name)?;
-        Some(Bound::plain(found.1.clone()))
+        Some(BoundValue::from_value(found.1.clone()))
     }
 
-    fn world(&self) -> &Arc<World> {
+    fn function_context(&self) -> &Arc<FunctionContext> {
         self.world
     }
 }
 
 impl Deviations {
     /// Translates a received message to the form of the document; returns `None` if no entry applies.
-    pub fn received(&self, pack: &Pack, raw: &Value, world: &Arc<World>) -> Option<Translated> {
-        let mut done = Translated { json: Value::Null, by: Vec::new() };
+    pub fn translate_received(
+        &self,
+        pack: &Pack,
+        raw: &Value,
+        world: &Arc<FunctionContext>,
+    ) -> Option<TranslatedMessage> {
+        let mut done = TranslatedMessage { json: Value::Null, by: Vec::new() };
         // An entry may make the message recognisable for another one, in any order.
         loop {
             let json = if done.by.is_empty() { raw } else { &done.json };
             let open = self.entries.iter().enumerate().filter(|(index, _)| !done.by.contains(index));
             let Some((index, json)) = open.filter(|(_, entry)| entry.way.from_hub).find_map(|(index, entry)| {
-                let documented = entry.documented(pack, json, world)?;
+                let documented = entry.to_documented_form(pack, json, world)?;
                 let is_it = entry.message().is_none_or(|message| pack.messages[message].matcher.fits(&documented));
                 is_it.then_some((index, documented))
             }) else {
@@ -60,15 +65,20 @@ impl Deviations {
     }
 
     /// Translates a message that will be sent to the form of the hub; returns `None` if no entry applies.
-    pub fn sent(&self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Translated> {
-        let mut done = Translated { json: Value::Null, by: Vec::new() };
+    pub fn translate_sent(
+        &self,
+        pack: &Pack,
+        documented: &Value,
+        world: &Arc<FunctionContext>,
+    ) -> Option<TranslatedMessage> {
+        let mut done = TranslatedMessage { json: Value::Null, by: Vec::new() };
         for index in &self.sent_order {
             let (index, entry) = (*index, &self.entries[*index]);
             if !entry.message().is_none_or(|message| pack.messages[message].matcher.fits(documented)) {
                 continue;
             }
             let json = if done.by.is_empty() { documented } else { &done.json };
-            if let Some(json) = entry.of_hub(pack, json, world) {
+            if let Some(json) = entry.to_hub_form(pack, json, world) {
                 done.json = json;
                 done.by.push(index);
             }
@@ -78,16 +88,21 @@ impl Deviations {
 
     /// Translates the text of a message that will be sent. A text with a duplicate member stays unchanged: its value
     /// would lose one of the two.
-    pub fn sent_text(&self, pack: &Pack, text: &str, world: &Arc<World>) -> Option<Translated> {
+    pub fn translate_sent_text(
+        &self,
+        pack: &Pack,
+        text: &str,
+        world: &Arc<FunctionContext>,
+    ) -> Option<TranslatedMessage> {
         if self.is_empty() {
             return None;
         }
         let json: Value = serde_json::from_str(text).ok()?;
         // A duplicate member makes the text have more members than its value.
-        if members_in(text) != members_of(&json) {
+        if count_members_in_text(text) != count_members(&json) {
             return None;
         }
-        self.sent(pack, &json, world)
+        self.translate_sent(pack, &json, world)
     }
 
     /// Whether an entry is only about messages to the hub, so that no frame from the hub can show it.
@@ -98,12 +113,19 @@ impl Deviations {
 
     /// Counts in `seen` which entries applied to a received message, and which it contradicts because it has the
     /// documented form. `json` is the message in the form of the document, `by` lists the entries that translated it.
-    pub fn count(&self, pack: &Pack, json: &Value, by: &[usize], world: &Arc<World>, seen: &mut Seen) {
+    pub fn count_sightings(
+        &self,
+        pack: &Pack,
+        json: &Value,
+        by: &[usize],
+        world: &Arc<FunctionContext>,
+        seen: &mut SightingsByEntry,
+    ) {
         for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.from_hub) {
             if by.contains(&index) {
                 seen.entry(index).or_default().observed += 1;
             } else if entry.message().is_none_or(|message| pack.messages[message].matcher.fits(json))
-                && entry.contradicted(json, world)
+                && entry.is_contradicted_by(json, world)
             {
                 seen.entry(index).or_default().contradicted += 1;
             }
@@ -111,34 +133,40 @@ impl Deviations {
     }
 
     /// Returns the messages that never come after a connection opens, each with the index of its entry.
-    pub fn absent_after_connection(&self, pack: &Pack, world: &Arc<World>) -> Vec<(usize, Value)> {
-        self.absent(pack, &Value::Null, world, |after| after == After::Connection)
+    pub fn absent_messages_after_connection(&self, pack: &Pack, world: &Arc<FunctionContext>) -> Vec<(usize, Value)> {
+        self.absent_messages(pack, &Value::Null, world, |after| after == AbsenceTrigger::Connection)
     }
 
     /// Returns the messages that never come after this one, each with the index of its entry.
-    pub fn absent_after(&self, pack: &Pack, request: &Value, world: &Arc<World>) -> Vec<(usize, Value)> {
-        self.absent(pack, request, world, |after| match after {
-            After::Connection => false,
-            After::Message(message) => pack.messages[message].matcher.fits(request),
-        })
-    }
-
-    fn absent(
+    pub fn absent_messages_after(
         &self,
         pack: &Pack,
         request: &Value,
-        world: &Arc<World>,
-        follows: impl Fn(After) -> bool,
+        world: &Arc<FunctionContext>,
+    ) -> Vec<(usize, Value)> {
+        self.absent_messages(pack, request, world, |after| match after {
+            AbsenceTrigger::Connection => false,
+            AbsenceTrigger::Message(message) => pack.messages[message].matcher.fits(request),
+        })
+    }
+
+    fn absent_messages(
+        &self,
+        pack: &Pack,
+        request: &Value,
+        world: &Arc<FunctionContext>,
+        follows: impl Fn(AbsenceTrigger) -> bool,
     ) -> Vec<(usize, Value)> {
         let absent = |(index, entry): (usize, &Arc<Deviation>)| {
-            let Change::Absent { message, after, when, assume } = &entry.change else { return None };
+            let DeviationChange::Absent { message, after, when, assume } = &entry.change else { return None };
             if !follows(*after) || !when.as_ref().is_none_or(|when| when.fits(request)) {
                 return None;
             }
-            let mut value = pack.messages[*message].template();
+            let mut value = pack.messages[*message].starting_value();
             // If the expression fails, the example stays as it is.
-            let assumed = assume.eval(&Scope { names: &[("request", request)], world }).unwrap_or(Value::Null);
-            merge(&mut value, &assumed);
+            let assumed =
+                assume.eval(&DeviationContext { names: &[("request", request)], world }).unwrap_or(Value::Null);
+            merge_overrides(&mut value, &assumed);
             Some((index, value))
         };
         self.entries.iter().enumerate().filter_map(absent).collect()
@@ -149,130 +177,148 @@ impl Deviation {
     /// Returns the message that the entry is about; `None` if it is about all messages.
     pub fn message(&self) -> Option<usize> {
         match &self.change {
-            Change::Instead { message, .. } | Change::Absent { message, .. } => Some(*message),
-            Change::Spelled { message, .. }
-            | Change::Missing { message, .. }
-            | Change::Renamed { message, .. }
-            | Change::Added { message, .. }
-            | Change::Converted { message, .. } => *message,
-            Change::Upgrade { .. } | Change::Setting { .. } => None,
+            DeviationChange::Instead { message, .. } | DeviationChange::Absent { message, .. } => Some(*message),
+            DeviationChange::Spelled { message, .. }
+            | DeviationChange::Missing { message, .. }
+            | DeviationChange::Renamed { message, .. }
+            | DeviationChange::Added { message, .. }
+            | DeviationChange::Converted { message, .. } => *message,
+            DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
         }
     }
 
     /// Returns the sort key of the entry for sent messages: other forms of the whole message come first, then the
     /// deepest members; a rename comes after other changes at the same depth.
-    pub(super) fn rank(&self) -> (Reverse<usize>, bool) {
+    pub(super) fn sending_order(&self) -> (Reverse<usize>, bool) {
         let depth = |member: &str| member.matches('/').count();
         match &self.change {
-            Change::Renamed { member, .. } => (Reverse(depth(member)), true),
-            Change::Spelled { member, .. }
-            | Change::Missing { member, .. }
-            | Change::Added { member, .. }
-            | Change::Converted { member, .. } => (Reverse(depth(member)), false),
-            Change::Instead { .. } | Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => {
-                (Reverse(usize::MAX), false)
-            }
+            DeviationChange::Renamed { member, .. } => (Reverse(depth(member)), true),
+            DeviationChange::Spelled { member, .. }
+            | DeviationChange::Missing { member, .. }
+            | DeviationChange::Added { member, .. }
+            | DeviationChange::Converted { member, .. } => (Reverse(depth(member)), false),
+            DeviationChange::Instead { .. }
+            | DeviationChange::Absent { .. }
+            | DeviationChange::Upgrade { .. }
+            | DeviationChange::Setting { .. } => (Reverse(usize::MAX), false),
         }
     }
 
     /// Returns the documented form of a message from the hub; `None` if this entry does not apply.
-    fn documented(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
+    fn to_documented_form(&self, pack: &Pack, json: &Value, world: &Arc<FunctionContext>) -> Option<Value> {
         match &self.change {
-            Change::Instead { message, like } => {
+            DeviationChange::Instead { message, like } => {
                 let has = |(name, want): (&String, &Value)| {
-                    json.get(name).is_some_and(|found| matcher::like(want, found, "").is_none())
+                    json.get(name).is_some_and(|found| matcher::find_difference(want, found, "").is_none())
                 };
-                let literals = pack.messages[*message].matcher.literals();
+                let literals = pack.messages[*message].matcher.literal_members();
                 (like.iter().all(has) && !literals.iter().all(has)).then(|| {
                     let others = like.keys().filter(|name| !literals.contains_key(*name));
-                    let others: Vec<String> = others.map(|name| pointer(name)).collect();
+                    let others: Vec<String> = others.map(|name| member_pointer(name)).collect();
                     let mut json = json.clone();
-                    remove(&mut json, &others);
-                    merge(&mut json, &Value::Object(literals));
+                    remove_members(&mut json, &others);
+                    merge_overrides(&mut json, &Value::Object(literals));
                     json
                 })
             }
-            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, place| {
-                if json.pointer(place) == Some(spelled) && spelled != value {
-                    put(json.to_mut(), place, value.clone());
-                }
-            }),
-            Change::Renamed { member, renamed, .. } => moved(json, renamed, member),
-            Change::Missing { message, member, assume } => {
+            DeviationChange::Spelled { member, value, spelled, .. } => {
+                change_everywhere(json, member, |json, place| {
+                    if json.pointer(place) == Some(spelled) && spelled != value {
+                        put_at_pointer(json.to_mut(), place, value.clone());
+                    }
+                })
+            }
+            DeviationChange::Renamed { member, renamed, .. } => move_member(json, renamed, member),
+            DeviationChange::Missing { message, member, assume } => {
                 if !json.is_object() {
                     return None;
                 }
                 let documented = match message {
                     Some(message) => &pack.messages[*message],
-                    None => pack.recognise(json, Way::FromHub)?,
+                    None => pack.recognise(json, FrameDirection::FromHub)?,
                 };
-                let example = documented.template().pointer(&first(member)).cloned();
+                let example = documented.starting_value().pointer(&first_item_pointer(member)).cloned();
                 // Only a message that has the member in the document can lack it.
                 if message.is_none() && example.is_none() {
                     return None;
                 }
                 // If the expression fails, the value of the example is used.
-                let assume =
-                    assume.as_ref().and_then(|assume| assume.eval(&Scope { names: &[("message", json)], world }).ok());
+                let assume = assume
+                    .as_ref()
+                    .and_then(|assume| assume.eval(&DeviationContext { names: &[("message", json)], world }).ok());
                 let value = assume.or(example).unwrap_or(Value::Null);
-                everywhere(json, member, |json, place| {
+                change_everywhere(json, member, |json, place| {
                     if json.pointer(place).is_none() {
-                        put(json.to_mut(), place, value.clone());
+                        put_at_pointer(json.to_mut(), place, value.clone());
                     }
                 })
             }
-            Change::Added { member, .. } => without(json, member),
-            Change::Converted { member, from_hub, .. } => converted(json, member, from_hub.as_deref()?, world),
-            Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
+            DeviationChange::Added { member, .. } => without_member(json, member),
+            DeviationChange::Converted { member, from_hub, .. } => {
+                convert_member(json, member, from_hub.as_deref()?, world)
+            }
+            DeviationChange::Absent { .. } | DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
         }
     }
 
     /// Returns the hub's form of a documented message; `None` if this entry does not apply.
-    fn of_hub(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
+    fn to_hub_form(&self, pack: &Pack, json: &Value, world: &Arc<FunctionContext>) -> Option<Value> {
         match &self.change {
-            Change::Instead { message, like } => {
+            DeviationChange::Instead { message, like } => {
                 let mut json = json.clone();
-                let documented = pack.messages[*message].matcher.literals();
-                let gone: Vec<String> =
-                    documented.keys().filter(|name| !like.contains_key(*name)).map(|name| pointer(name)).collect();
-                remove(&mut json, &gone);
-                merge(&mut json, &Value::Object(like.clone()));
+                let documented = pack.messages[*message].matcher.literal_members();
+                let gone: Vec<String> = documented
+                    .keys()
+                    .filter(|name| !like.contains_key(*name))
+                    .map(|name| member_pointer(name))
+                    .collect();
+                remove_members(&mut json, &gone);
+                merge_overrides(&mut json, &Value::Object(like.clone()));
                 Some(json)
             }
             // The two values swap: a value that is not documented must stay unknown to the hub.
-            Change::Spelled { member, value, spelled, .. } => everywhere(json, member, |json, place| {
-                let other = match json.pointer(place) {
-                    Some(found) if found == value => spelled,
-                    Some(found) if found == spelled => value,
-                    _ => return,
-                };
-                put(json.to_mut(), place, other.clone());
-            }),
-            Change::Renamed { member, renamed, .. } => moved(json, member, renamed),
-            Change::Missing { member, .. } => without(json, member),
-            Change::Added { member, added, .. } => everywhere(json, member, |json, place| {
+            DeviationChange::Spelled { member, value, spelled, .. } => {
+                change_everywhere(json, member, |json, place| {
+                    let other = match json.pointer(place) {
+                        Some(found) if found == value => spelled,
+                        Some(found) if found == spelled => value,
+                        _ => return,
+                    };
+                    put_at_pointer(json.to_mut(), place, other.clone());
+                })
+            }
+            DeviationChange::Renamed { member, renamed, .. } => move_member(json, member, renamed),
+            DeviationChange::Missing { member, .. } => without_member(json, member),
+            DeviationChange::Added { member, added, .. } => change_everywhere(json, member, |json, place| {
                 if json.is_object() {
-                    put(json.to_mut(), place, added.clone());
+                    put_at_pointer(json.to_mut(), place, added.clone());
                 }
             }),
-            Change::Converted { member, to_hub, .. } => converted(json, member, to_hub.as_deref()?, world),
-            Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
+            DeviationChange::Converted { member, to_hub, .. } => {
+                convert_member(json, member, to_hub.as_deref()?, world)
+            }
+            DeviationChange::Absent { .. } | DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
         }
     }
 
     /// Whether a message to which the entry did not apply shows that the hub follows its document.
-    fn contradicted(&self, json: &Value, world: &Arc<World>) -> bool {
-        let values = |member: &str| places(json, member).into_iter().filter_map(|place| json.pointer(&place));
+    fn is_contradicted_by(&self, json: &Value, world: &Arc<FunctionContext>) -> bool {
+        let values = |member: &str| expand_pointer(json, member).into_iter().filter_map(|place| json.pointer(&place));
         match &self.change {
-            Change::Instead { .. } => true,
-            Change::Spelled { member, value, .. } => values(member).any(|found| found == value),
-            Change::Renamed { member, .. } | Change::Missing { member, .. } => values(member).next().is_some(),
-            Change::Added { message, .. } => message.is_some(),
-            Change::Converted { member, from_hub: Some(from_hub), .. } => {
-                values(member).next().is_some() && converted(json, member, from_hub, world).is_none()
+            DeviationChange::Instead { .. } => true,
+            DeviationChange::Spelled { member, value, .. } => values(member).any(|found| found == value),
+            DeviationChange::Renamed { member, .. } | DeviationChange::Missing { member, .. } => {
+                values(member).next().is_some()
+            }
+            DeviationChange::Added { message, .. } => message.is_some(),
+            DeviationChange::Converted { member, from_hub: Some(from_hub), .. } => {
+                values(member).next().is_some() && convert_member(json, member, from_hub, world).is_none()
             }
             // An absent message contradicts its entry if it comes in time; see `interpreter::deviation`.
-            Change::Absent { .. } | Change::Converted { .. } | Change::Upgrade { .. } | Change::Setting { .. } => false,
+            DeviationChange::Absent { .. }
+            | DeviationChange::Converted { .. }
+            | DeviationChange::Upgrade { .. }
+            | DeviationChange::Setting { .. } => false,
         }
     }
 
@@ -283,24 +329,28 @@ impl Deviation {
             None => "all messages".to_owned(),
         };
         match &self.change {
-            Change::Instead { message, like } => {
+            DeviationChange::Instead { message, like } => {
                 format!("{} is recognised by {}", of(&Some(*message)), Value::Object(like.clone()))
             }
-            Change::Spelled { message, member, value, spelled } => {
+            DeviationChange::Spelled { message, member, value, spelled } => {
                 format!("{member} of {}: {spelled} in place of {value}", of(message))
             }
-            Change::Renamed { message, member, renamed } => format!("{member} of {} is {renamed}", of(message)),
-            Change::Missing { message, member, .. } => format!("{member} of {} is missing", of(message)),
-            Change::Added { message, member, .. } => format!("{member} of {} is not documented", of(message)),
-            Change::Converted { message, member, .. } => format!("{member} of {} is of another type", of(message)),
-            Change::Absent { message, after, .. } => {
+            DeviationChange::Renamed { message, member, renamed } => {
+                format!("{member} of {} is {renamed}", of(message))
+            }
+            DeviationChange::Missing { message, member, .. } => format!("{member} of {} is missing", of(message)),
+            DeviationChange::Added { message, member, .. } => format!("{member} of {} is not documented", of(message)),
+            DeviationChange::Converted { message, member, .. } => {
+                format!("{member} of {} is of another type", of(message))
+            }
+            DeviationChange::Absent { message, after, .. } => {
                 let after = match after {
-                    After::Connection => "a connection".to_owned(),
-                    After::Message(message) => of(&Some(*message)),
+                    AbsenceTrigger::Connection => "a connection".to_owned(),
+                    AbsenceTrigger::Message(message) => of(&Some(*message)),
                 };
                 format!("{} does not follow {after}", of(&Some(*message)))
             }
-            Change::Upgrade { headers, query, subprotocols } => {
+            DeviationChange::Upgrade { headers, query, subprotocols } => {
                 let names = |pairs: &[(String, String)]| pairs.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
                 let parts =
                     [("header", names(headers)), ("query", names(query)), ("subprotocol", subprotocols.clone())];
@@ -311,13 +361,13 @@ impl Deviation {
                     .collect();
                 format!("the upgrade needs {}", parts.join(" and "))
             }
-            Change::Setting { setting, value } => format!("{setting} is {value}"),
+            DeviationChange::Setting { setting, value } => format!("{setting} is {value}"),
         }
     }
 }
 
 /// Counts the members of all objects in a JSON text.
-fn members_in(text: &str) -> usize {
+fn count_members_in_text(text: &str) -> usize {
     let (mut members, mut inside, mut escaped) = (0, false, false);
     for byte in text.bytes() {
         match byte {
@@ -332,42 +382,42 @@ fn members_in(text: &str) -> usize {
 }
 
 /// Counts the members of all objects in a value.
-fn members_of(json: &Value) -> usize {
+fn count_members(json: &Value) -> usize {
     match json {
-        Value::Object(members) => members.len() + members.values().map(members_of).sum::<usize>(),
-        Value::Array(items) => items.iter().map(members_of).sum(),
+        Value::Object(members) => members.len() + members.values().map(count_members).sum::<usize>(),
+        Value::Array(items) => items.iter().map(count_members).sum(),
         _ => 0,
     }
 }
 
 /// Removes a member; returns `None` if it does not exist.
-fn without(json: &Value, member: &str) -> Option<Value> {
-    everywhere(json, member, |json, place| {
+fn without_member(json: &Value, member: &str) -> Option<Value> {
+    change_everywhere(json, member, |json, place| {
         if json.pointer(place).is_some() {
-            remove(json.to_mut(), &[place.to_owned()]);
+            remove_members(json.to_mut(), &[place.to_owned()]);
         }
     })
 }
 
 /// Moves a member; returns `None` if it does not exist or its new place is taken. Both places are in the same list.
-fn moved(json: &Value, from: &str, to: &str) -> Option<Value> {
-    let (inside_from, inside_to) = (innermost(from).1, innermost(to).1);
-    everywhere(json, from, |json, from| {
+fn move_member(json: &Value, from: &str, to: &str) -> Option<Value> {
+    let (inside_from, inside_to) = (split_at_innermost_list(from).1, split_at_innermost_list(to).1);
+    change_everywhere(json, from, |json, from| {
         let to = format!("{}{inside_to}", &from[..from.len() - inside_from.len()]);
         if let Some(value) = json.pointer(from).filter(|_| json.pointer(&to).is_none()).cloned() {
-            remove(json.to_mut(), &[from.to_owned()]);
-            put(json.to_mut(), &to, value);
+            remove_members(json.to_mut(), &[from.to_owned()]);
+            put_at_pointer(json.to_mut(), &to, value);
         }
     })
 }
 
 /// Converts a member; returns `None` if it is absent, cannot be converted, or stays the same.
-fn converted(json: &Value, member: &str, by: &Template, world: &Arc<World>) -> Option<Value> {
-    everywhere(json, member, |json, place| {
+fn convert_member(json: &Value, member: &str, by: &Template, world: &Arc<FunctionContext>) -> Option<Value> {
+    change_everywhere(json, member, |json, place| {
         let Some(value) = json.pointer(place) else { return };
-        let converted = by.eval(&Scope { names: &[("value", value), ("message", json)], world }).ok();
+        let converted = by.eval(&DeviationContext { names: &[("value", value), ("message", json)], world }).ok();
         if let Some(converted) = converted.filter(|converted| converted != value) {
-            put(json.to_mut(), place, converted);
+            put_at_pointer(json.to_mut(), place, converted);
         }
     })
 }

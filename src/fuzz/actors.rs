@@ -1,17 +1,17 @@
 //! Names of a case's own actors and steps.
 
 /// The step that sends the mutated message.
-pub const MUTATED: &str = "mutated_input";
+pub const MUTATED_STEP: &str = "mutated_input";
 
 /// The variable of a loop over mutated messages.
-pub const ROUND: &str = "round";
+pub const ROUND_VARIABLE: &str = "round";
 
 /// The variable of a loop over batches of mutated messages that are sent without waiting for answers in between.
-pub const BATCH: &str = "batch";
+pub const BATCH_VARIABLE: &str = "batch";
 
 /// Messages of a batch: enough that neither side wakes up for each, and far fewer than a hub for several clients must
 /// buffer.
-pub(super) const AT_ONCE: usize = 10;
+pub(super) const BATCH_SIZE: usize = 10;
 
 /// The observer client.
 pub const OBSERVER: &str = "innocent";

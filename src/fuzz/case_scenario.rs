@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::step_rule::StepRule;
-use crate::scenario::model::Quantity;
-use crate::scenario::parse::verbs::{self, Head, Verb};
+use crate::scenario::model::GroupQuantity;
+use crate::scenario::parse::verbs::{self, StepHead, StepVerb};
 use crate::scenario::writer;
 
 /// A scenario: a case, or one derived from a case.
@@ -65,7 +65,7 @@ impl CaseScenario {
 
     /// Returns the text of the scenario's file.
     pub fn text(&self) -> String {
-        writer::scenario(&self.to_map())
+        writer::write_scenario(&self.to_map())
     }
 
     /// Returns the members of a group of other actors; none for any other actor.
@@ -85,10 +85,10 @@ impl CaseScenario {
 pub struct CaseStep {
     /// The actor's name, perhaps with an index; empty where it is left out, and for steps without an actor.
     pub actor: String,
-    pub verb: Verb,
+    pub verb: StepVerb,
     /// Whether the verb has the form for a group.
     plural: bool,
-    quantity: Option<(Quantity, usize)>,
+    quantity: Option<(GroupQuantity, usize)>,
     /// What stands beside the verb.
     pub argument: Value,
     /// The other keys, in their order.
@@ -108,7 +108,7 @@ pub enum StepOption {
 
 impl CaseStep {
     /// Returns a step without options; for a verb without an actor, `actor` is empty.
-    pub fn new(actor: &str, verb: Verb, argument: impl Into<Value>) -> Self {
+    pub fn new(actor: &str, verb: StepVerb, argument: impl Into<Value>) -> Self {
         let (plural, quantity) = (false, None);
         Self { actor: actor.to_owned(), verb, plural, quantity, argument: argument.into(), options: Vec::new() }
     }
@@ -116,8 +116,8 @@ impl CaseStep {
     /// Reads a step of a file; `None` for what is no step.
     pub fn read(step: &Value) -> Option<Self> {
         let members = step.as_object()?;
-        let (key, Head { verb, actor, plural, quantity }) =
-            members.keys().find_map(|key| Some((key, verbs::head(key)?)))?;
+        let (key, StepHead { verb, actor, plural, quantity }) =
+            members.keys().find_map(|key| Some((key, verbs::parse_head(key)?)))?;
         let argument = &members[key];
         let others = members.iter().filter(|(other, _)| *other != key);
         let options = others.map(|(key, value)| StepOption::read(key, value)).collect();
@@ -126,7 +126,7 @@ impl CaseStep {
 
     pub fn to_json(&self) -> Value {
         let Self { actor, verb, plural, quantity, argument, options } = self;
-        let head = Head { verb: *verb, actor, plural: *plural, quantity: *quantity };
+        let head = StepHead { verb: *verb, actor, plural: *plural, quantity: *quantity };
         let options = options.iter().map(StepOption::to_json);
         std::iter::once((head.to_string(), argument.clone())).chain(options).collect()
     }
@@ -213,7 +213,7 @@ impl CaseStep {
 
     /// Returns the alternatives of a step that expects one of several.
     pub fn alternatives(&self) -> &[Value] {
-        self.argument.as_array().filter(|_| self.verb == Verb::ExpectsOneOf).map_or(&[], Vec::as_slice)
+        self.argument.as_array().filter(|_| self.verb == StepVerb::ExpectsOneOf).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the actor without its index.
@@ -222,7 +222,7 @@ impl CaseStep {
     }
 
     /// Returns the message that the step sends or expects by name.
-    pub fn message(&self, verb: Verb) -> Option<&str> {
+    pub fn message(&self, verb: StepVerb) -> Option<&str> {
         self.argument.as_str().filter(|_| self.verb == verb)
     }
 }

@@ -5,22 +5,22 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::generate::rng::Dice;
-use crate::generate::schema_shape::Shape;
+use crate::generate::rng::RandomSource;
+use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value;
 use crate::protocol::MessageType;
-use crate::scenario::functions::World;
+use crate::scenario::functions::FunctionContext;
 use crate::scenario::parse::names::is_identifier;
-use crate::scenario::template::{Expr, Names, Piece, Template, pieces};
-use crate::scenario::value::Bound;
+use crate::scenario::template::{EvalContext, Piece, Template, TemplateExpression, pieces};
+use crate::scenario::value::BoundValue;
 use crate::syntax::matcher::escape;
 use crate::syntax::source::{Sources, Span};
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 /// Returns the expressions in a text; those that the scenario reader refuses are left out.
-fn expressions(text: &str) -> Vec<Expr> {
+fn expressions(text: &str) -> Vec<TemplateExpression> {
     let inside = |piece| match piece {
-        Piece::Expression(range) => Expr::compile(&text[range], nowhere(), None).ok(),
+        Piece::Expression(range) => TemplateExpression::compile(&text[range], nowhere(), None).ok(),
         Piece::Literal(_) => None,
     };
     pieces(text).unwrap_or_default().into_iter().filter_map(inside).collect()
@@ -39,8 +39,8 @@ pub fn source(text: &str) -> Option<&str> {
 }
 
 /// Returns the expression of which a text consists.
-pub fn only(text: &str) -> Option<Expr> {
-    Expr::compile(source(text)?, nowhere(), None).ok()
+pub fn only(text: &str) -> Option<TemplateExpression> {
+    TemplateExpression::compile(source(text)?, nowhere(), None).ok()
 }
 
 /// Whether a text holds no expression.
@@ -49,7 +49,7 @@ pub fn is_literal(text: &str) -> bool {
 }
 
 /// Whether some text in a value holds an expression for which `is` is true.
-pub fn any(value: &Value, is: &dyn Fn(&Expr) -> bool) -> bool {
+pub fn any(value: &Value, is: &dyn Fn(&TemplateExpression) -> bool) -> bool {
     match value {
         Value::String(text) => expressions(text).iter().any(is),
         Value::Array(items) => items.iter().any(|item| any(item, is)),
@@ -60,7 +60,7 @@ pub fn any(value: &Value, is: &dyn Fn(&Expr) -> bool) -> bool {
 
 /// Whether a text may have another value each time it is evaluated.
 pub fn varies(text: &str) -> bool {
-    expressions(text).iter().any(Expr::varies)
+    expressions(text).iter().any(TemplateExpression::varies)
 }
 
 /// Whether some expression in a value uses a name, or a member of it.
@@ -76,8 +76,9 @@ pub fn renamed<'n>(text: &str, new: &dyn Fn(&str) -> Option<&'n str>) -> String 
             Piece::Literal(range) => renamed.push_str(&text[range]),
             Piece::Expression(range) => {
                 let mut inside = text[range].to_owned();
-                let roots =
-                    Expr::compile(&inside, nowhere(), None).map(|expression| expression.roots()).unwrap_or_default();
+                let roots = TemplateExpression::compile(&inside, nowhere(), None)
+                    .map(|expression| expression.roots())
+                    .unwrap_or_default();
                 let blank = inside.len() - inside.trim_start().len();
                 for place in roots.into_iter().rev().map(|place| place.start + blank..place.end + blank) {
                     if let Some(new) = new(&inside[place.clone()]) {
@@ -128,12 +129,12 @@ pub fn escaped(value: &Value) -> Value {
 /// The settings that are known before a run. Nothing else has a value then.
 pub struct Settings {
     hub: Value,
-    world: Arc<World>,
+    world: Arc<FunctionContext>,
 }
 
 impl Settings {
     pub fn new(settings: Map<String, Value>) -> Self {
-        Self { hub: Value::Object(settings), world: Arc::new(World::new("case")) }
+        Self { hub: Value::Object(settings), world: Arc::new(FunctionContext::new("case")) }
     }
 
     /// Returns the value of a text, if the settings are all that its expressions use.
@@ -141,16 +142,16 @@ impl Settings {
         if varies(text) {
             return None;
         }
-        let node = Node::of(&Value::from(text), nowhere());
+        let node = SyntaxNode::from_json(&Value::from(text), nowhere());
         let mut errors = Vec::new();
-        let template = Template::read(&node, &mut errors);
+        let template = Template::from_node(&node, &mut errors);
         template.eval(self).ok().filter(|_| errors.is_empty())
     }
 
     /// Returns a message as it is sent: with the values of its expressions. A value that is not known before the run is
     /// taken to fit its place: it is that of the example there, else one that the schema allows.
     pub fn filled(&self, message: &MessageType, value: &Value) -> Value {
-        self.filled_at(message, value, Some(&message.template()), &mut Vec::new())
+        self.filled_at(message, value, Some(&message.starting_value()), &mut Vec::new())
     }
 
     fn filled_at(
@@ -169,7 +170,12 @@ impl Settings {
         match value {
             Value::String(text) if !is_literal(text) => {
                 let known = self.evaluated(text).or_else(|| example.cloned());
-                known.unwrap_or_else(|| value::value(&Shape::at(&message.schema.source, path), &mut Dice::of(0, 0)))
+                known.unwrap_or_else(|| {
+                    value::draw_value(
+                        &SchemaShape::at_path(&message.schema.source, path),
+                        &mut RandomSource::for_case(0, 0),
+                    )
+                })
             }
             Value::Array(items) => {
                 let item = |(at, item)| inner(usize::to_string(&at), item, example.and_then(|example| example.get(at)));
@@ -186,16 +192,16 @@ impl Settings {
     }
 }
 
-impl Names for Settings {
-    fn lookup(&self, name: &str) -> Option<Bound> {
-        (name == "hub").then(|| Bound::plain(self.hub.clone()))
+impl EvalContext for Settings {
+    fn lookup(&self, name: &str) -> Option<BoundValue> {
+        (name == "hub").then(|| BoundValue::from_value(self.hub.clone()))
     }
 
-    fn member(&self, name: &str, member: &str) -> Option<Bound> {
-        Some(Bound::plain(self.hub.get(member).filter(|_| name == "hub")?.clone()))
+    fn member(&self, name: &str, member: &str) -> Option<BoundValue> {
+        Some(BoundValue::from_value(self.hub.get(member).filter(|_| name == "hub")?.clone()))
     }
 
-    fn world(&self) -> &Arc<World> {
+    fn function_context(&self) -> &Arc<FunctionContext> {
         &self.world
     }
 }

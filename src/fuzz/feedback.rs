@@ -6,19 +6,19 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::campaign::{Campaign, fingerprint, results};
-use crate::event::{Direction, ScenarioReport};
+use crate::event::{HistoryDirection, ScenarioReport};
 
 /// Further cases of a cell after an answer of a new shape.
-const MORE: u64 = 4;
+const FURTHER_CASES: u64 = 4;
 /// Answers that are remembered; a hub that answers differently each time gives no direction.
-const ANSWERS: usize = 100_000;
+const MAX_ANSWERS: usize = 100_000;
 
 /// The order of cases, shared by the workers that take numbers and the reader of their reports.
 #[derive(Clone, Default)]
-pub struct Feedback(Arc<Mutex<Steered>>);
+pub struct CaseFeedback(Arc<Mutex<CaseFeedbackState>>);
 
 #[derive(Default)]
-struct Steered {
+struct CaseFeedbackState {
     ahead: VecDeque<u64>,
     /// Numbers of cases that were played, or queued in `ahead`, before their turn.
     taken: HashSet<u64>,
@@ -28,48 +28,51 @@ struct Steered {
     shapes: HashSet<u64>,
 }
 
-impl Feedback {
-    /// Returns the given case numbers, each once, but first those that [`Feedback::see`] has queued.
-    pub fn numbers<I: Iterator<Item = u64> + Send>(&self, numbers: I) -> impl Iterator<Item = u64> + Send + use<I> {
+impl CaseFeedback {
+    /// Returns the given case numbers, each once, but first those that [`CaseFeedback::record_answers`] has queued.
+    pub fn order_numbers<I: Iterator<Item = u64> + Send>(
+        &self,
+        numbers: I,
+    ) -> impl Iterator<Item = u64> + Send + use<I> {
         let steered = self.clone();
         let mut numbers = numbers;
         std::iter::from_fn(move || {
-            if let Some(number) = steered.state().ahead.pop_front() {
+            if let Some(number) = steered.lock_state().ahead.pop_front() {
                 return Some(number);
             }
             // Skips those that were played before their turn.
-            let number = numbers.find(|number| !steered.state().taken.remove(number));
-            steered.state().reached = number;
+            let number = numbers.find(|number| !steered.lock_state().taken.remove(number));
+            steered.lock_state().reached = number;
             number
         })
     }
 
     /// Queues further cases of a cell if the answers in this report have a new shape.
-    pub fn see(&self, campaign: &Campaign, report: &ScenarioReport) {
+    pub fn record_answers(&self, campaign: &Campaign, report: &ScenarioReport) {
         let scheduler = &campaign.scheduler;
-        let Some((number, cell)) = results::number(&report.id).and_then(|n| Some((n, scheduler.cell(n)?))) else {
+        let Some((number, cell)) = results::case_number(&report.id).and_then(|n| Some((n, scheduler.cell(n)?))) else {
             return;
         };
         let mut hash = DefaultHasher::new();
         cell.message.hash(&mut hash);
-        let received = report.history.iter().filter(|frame| frame.direction != Direction::Sent);
+        let received = report.history.iter().filter(|frame| frame.direction != HistoryDirection::Sent);
         for frame in received {
             frame.kind.hash(&mut hash);
-            fingerprint::shape(campaign.pack(), &frame.text).hash(&mut hash);
+            fingerprint::frame_shape(campaign.pack(), &frame.text).hash(&mut hash);
         }
-        let mut state = self.state();
-        if state.shapes.len() >= ANSWERS || !state.shapes.insert(hash.finish()) {
+        let mut state = self.lock_state();
+        if state.shapes.len() >= MAX_ANSWERS || !state.shapes.insert(hash.finish()) {
             return;
         }
         let cells = scheduler.cells.len() as u64;
-        for more in (1..=MORE).filter_map(|step| number.checked_add(step * cells)) {
+        for more in (1..=FURTHER_CASES).filter_map(|step| number.checked_add(step * cells)) {
             if Some(more) > state.reached && state.taken.insert(more) {
                 state.ahead.push_back(more);
             }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Steered> {
+    fn lock_state(&self) -> MutexGuard<'_, CaseFeedbackState> {
         // Nothing in here panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

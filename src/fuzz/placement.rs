@@ -49,7 +49,7 @@ impl Placement {
     }
 
     /// Whether a case sends many different mutated messages of one kind.
-    pub fn is_of_many(self) -> bool {
+    pub fn sends_many(self) -> bool {
         matches!(self, Self::Kept | Self::Anew)
     }
 }

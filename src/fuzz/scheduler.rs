@@ -4,54 +4,56 @@
 use std::collections::BTreeMap;
 
 use super::case::churn::Churn;
-use super::case::{self, Case, Cell, MutationKind};
+use super::case::{self, FuzzCase, FuzzCell, MutationKind};
 use super::corpus::Corpus;
-use super::corpus::prefix::{self, Prefix};
-use super::mutate::frames::Framing;
+use super::corpus::prefix::{self, CasePrefix};
+use super::mutate::frames::FramingMutation;
 use super::mutate::json_text::JsonCorruption;
-use super::mutate::schema::Mutation;
+use super::mutate::schema::MemberMutation;
 use super::placement::Placement;
-use super::stateful::model::Model;
+use super::stateful::model::WalkModel;
 use super::stateful::random_walk;
-use crate::generate::rng::Dice;
+use crate::generate::rng::RandomSource;
 
 /// How many draws are tried for a case. A cell for which few draws succeed should still be played as often as others.
-const CASTS: usize = 64;
+const MAX_DRAWS: usize = 64;
 
 /// All cells of a protocol for which a case can be made, in the order in which they are played: shuffled by the seed.
-pub struct Scheduler {
+pub struct CaseScheduler {
     pub seed: u64,
-    pub cells: Vec<Cell>,
+    pub cells: Vec<FuzzCell>,
     /// Prefixes by message index and placement.
-    prefixes: BTreeMap<(usize, Placement), Vec<Prefix>>,
-    model: Model,
+    prefixes: BTreeMap<(usize, Placement), Vec<CasePrefix>>,
+    model: WalkModel,
 }
 
-impl Scheduler {
+impl CaseScheduler {
     /// Returns the cells of a run. `message` selects messages by name.
     pub fn new(corpus: &Corpus, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
         let mut cells = Vec::new();
         let mut prefixes = BTreeMap::new();
-        let model = Model::of(corpus);
+        let model = WalkModel::from_corpus(corpus);
         for (index, declared) in corpus.pack.messages.iter().enumerate() {
             if !declared.directions.to_hub || declared.abstract_ || !message(&declared.name) {
                 continue;
             }
-            let sites = prefix::sites(corpus, declared);
+            let sites = prefix::mutation_sites(corpus, declared);
             let mutated =
-                Mutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
+                MemberMutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
             let mutations = std::iter::once(MutationKind::Explored)
                 .chain(mutated.map(MutationKind::Mutated))
                 .chain(JsonCorruption::ALL.into_iter().map(MutationKind::Corrupted))
-                .chain(Framing::ALL.into_iter().map(MutationKind::Framed))
+                .chain(FramingMutation::ALL.into_iter().map(MutationKind::Framed))
                 .chain(Churn::ALL.into_iter().map(MutationKind::Churn));
             let here = Placement::ALL.map(|placement| (placement, prefix::prefixes(corpus, declared, placement)));
             for mutation in mutations {
                 for (placement, found) in &here {
-                    let cell = Cell { message: index, mutation, placement: *placement };
+                    let cell = FuzzCell { message: index, mutation, placement: *placement };
                     // A cell for which no draw makes a case is left out.
-                    let makes = |number| made(corpus, cell, found, &model, 0, &mut Dice::of(seed, number)).is_some();
-                    let tries = if placement.is_of_many() { 0..2 } else { 0..4 };
+                    let makes = |number| {
+                        make_case(corpus, cell, found, &model, 0, &mut RandomSource::for_case(seed, number)).is_some()
+                    };
+                    let tries = if placement.sends_many() { 0..2 } else { 0..4 };
                     if tries.into_iter().any(makes) {
                         cells.push(cell);
                     }
@@ -60,15 +62,15 @@ impl Scheduler {
             prefixes.extend(here.map(|(placement, found)| ((index, placement), found)));
         }
         // Shuffled, so that a short run does not cover only the first messages.
-        let mut dice = Dice::of(seed, u64::MAX);
+        let mut dice = RandomSource::for_case(seed, u64::MAX);
         for last in (1..cells.len()).rev() {
-            cells.swap(last, dice.below(last + 1));
+            cells.swap(last, dice.draw_below(last + 1));
         }
         // `FUZZ-STEADY` needs a hub that is not slow yet, so its cases (`repeated`) come first. They are exclusive, so
         // only one for each mutation does: one whose sender has the role of the observer client (a hub may close other
         // connections at the first error), with the longest message, in which most can be mutated.
-        let weight = |cell: &Cell| {
-            let prefixes: &[Prefix] = prefixes.get(&(cell.message, cell.placement)).map_or(&[], Vec::as_slice);
+        let weight = |cell: &FuzzCell| {
+            let prefixes: &[CasePrefix] = prefixes.get(&(cell.message, cell.placement)).map_or(&[], Vec::as_slice);
             let is_heard = prefixes.iter().all(|prefix| prefix.role == prefix.observer_role);
             let texts = prefixes.iter().map(|prefix| prefix.message.to_string().len());
             (is_heard, texts.max())
@@ -90,7 +92,7 @@ impl Scheduler {
     }
 
     /// Returns the numbers of cases of the wanted cells, each cell in turn; endless if there is one.
-    pub fn numbers(&self, wanted: &dyn Fn(Cell) -> bool) -> impl Iterator<Item = u64> + Send + use<> {
+    pub fn numbers(&self, wanted: &dyn Fn(FuzzCell) -> bool) -> impl Iterator<Item = u64> + Send + use<> {
         let chosen: Vec<u64> = (0..).zip(&self.cells).filter(|(_, cell)| wanted(**cell)).map(|(n, _)| n).collect();
         let (count, of) = (self.cells.len() as u64, chosen.len() as u64);
         let all = if of == 0 { 0..0 } else { 0..u64::MAX };
@@ -98,32 +100,39 @@ impl Scheduler {
     }
 
     /// Returns the cell of a case.
-    pub fn cell(&self, number: u64) -> Option<Cell> {
+    pub fn cell(&self, number: u64) -> Option<FuzzCell> {
         let count = u64::try_from(self.cells.len()).ok().filter(|count| *count > 0)?;
         self.cells.get(usize::try_from(number % count).ok()?).copied()
     }
 
     /// Returns the case of a number. It is the same for the same seed and pack.
-    pub fn case(&self, corpus: &Corpus, number: u64) -> Option<Case> {
+    pub fn case(&self, corpus: &Corpus, number: u64) -> Option<FuzzCase> {
         let cell = self.cell(number)?;
         let prefixes = self.prefixes.get(&(cell.message, cell.placement))?;
-        let mut dice = Dice::of(self.seed, number);
-        (0..CASTS).find_map(|_| made(corpus, cell, prefixes, &self.model, number, &mut dice))
+        let mut dice = RandomSource::for_case(self.seed, number);
+        (0..MAX_DRAWS).find_map(|_| make_case(corpus, cell, prefixes, &self.model, number, &mut dice))
     }
 
     /// Returns, for a case with many mutated messages, one case for each of them.
-    pub fn singles(&self, corpus: &Corpus, number: u64) -> Vec<Case> {
+    pub fn single_message_cases(&self, corpus: &Corpus, number: u64) -> Vec<FuzzCase> {
         let Some(cell) = self.cell(number) else { return Vec::new() };
         let prefixes = self.prefixes.get(&(cell.message, cell.placement)).map_or(&[][..], Vec::as_slice);
-        let mut dice = Dice::of(self.seed, number);
-        let mut casts = (0..CASTS).map(|_| case::singles(corpus, cell, prefixes, number, &mut dice));
+        let mut dice = RandomSource::for_case(self.seed, number);
+        let mut casts = (0..MAX_DRAWS).map(|_| case::single_message_cases(corpus, cell, prefixes, number, &mut dice));
         casts.find(|cases| !cases.is_empty()).unwrap_or_default()
     }
 }
 
-fn made(corpus: &Corpus, cell: Cell, prefixes: &[Prefix], model: &Model, number: u64, dice: &mut Dice) -> Option<Case> {
+fn make_case(
+    corpus: &Corpus,
+    cell: FuzzCell,
+    prefixes: &[CasePrefix],
+    model: &WalkModel,
+    number: u64,
+    dice: &mut RandomSource,
+) -> Option<FuzzCase> {
     match cell.placement {
-        Placement::Walk => random_walk::make(corpus, model, cell, number, dice),
-        _ => case::make(corpus, cell, prefixes, number, dice),
+        Placement::Walk => random_walk::make_walk_case(corpus, model, cell, number, dice),
+        _ => case::make_case(corpus, cell, prefixes, number, dice),
     }
 }

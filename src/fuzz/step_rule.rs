@@ -4,24 +4,24 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::protocol::{Level, Pack};
+use crate::protocol::{Pack, RuleLevel};
 
 /// A rule of a step, perhaps at a lower level than its own: `RULE as should`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(into = "String")]
 pub struct StepRule {
     pub id: String,
-    pub lowered: Option<Level>,
+    pub lowered: Option<RuleLevel>,
 }
 
 impl StepRule {
-    pub fn new(id: &str, lowered: Option<Level>) -> Self {
+    pub fn new(id: &str, lowered: Option<RuleLevel>) -> Self {
         Self { id: id.to_owned(), lowered }
     }
 
     /// Returns the rule at this level at most.
-    pub fn at_most(id: &str, level: Level) -> Self {
-        Self::new(id, (level < Level::Must).then_some(level))
+    pub fn at_most(id: &str, level: RuleLevel) -> Self {
+        Self::new(id, (level < RuleLevel::Must).then_some(level))
     }
 
     /// Reads the items of a step's `rules`; others than texts are left out.
@@ -32,13 +32,13 @@ impl StepRule {
 
     fn read(text: &str) -> Self {
         match text.split_once(" as ") {
-            Some((id, level)) => Self::new(id.trim(), Level::from_name(level.trim())),
+            Some((id, level)) => Self::new(id.trim(), RuleLevel::from_name(level.trim())),
             None => Self::new(text.trim(), None),
         }
     }
 
     /// Returns the level at which a step demands the rule; `None` for a rule that the pack lacks.
-    pub fn level(&self, pack: &Pack) -> Option<Level> {
+    pub fn level(&self, pack: &Pack) -> Option<RuleLevel> {
         let own = pack.rules.get(&self.id)?.level;
         Some(self.lowered.map_or(own, |level| level.min(own)))
     }
@@ -67,12 +67,12 @@ mod tests {
 
     #[rstest]
     #[case("A-1", "A-1", None)]
-    #[case("A-1 as should", "A-1", Some(Level::Should))]
-    #[case("A-1 as may", "A-1", Some(Level::May))]
+    #[case("A-1 as should", "A-1", Some(RuleLevel::Should))]
+    #[case("A-1 as may", "A-1", Some(RuleLevel::May))]
     fn a_rule_is_read_and_written_as_a_step_names_it(
         #[case] text: &str,
         #[case] id: &str,
-        #[case] lowered: Option<Level>,
+        #[case] lowered: Option<RuleLevel>,
     ) {
         let rules = StepRule::read_all(Some(&json!([text])));
         assert_eq!(rules, [StepRule::new(id, lowered)]);

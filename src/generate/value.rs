@@ -4,90 +4,94 @@
 
 use serde_json::{Map, Number, Value, json};
 
-use super::rng::Dice;
-use super::schema_shape::{Branches, Shape};
+use super::rng::RandomSource;
+use super::schema_shape::{BranchChoice, SchemaShape};
 
 /// The depth to which optional parts are generated.
-const DEPTH: usize = 6;
+const OPTIONAL_DEPTH: usize = 6;
 /// The most optional members or items of one value.
-const WIDTH: usize = 5;
+const MAX_OPTIONAL_MEMBERS: usize = 5;
 /// The most levels, and the most values in total: a schema may require an infinite value.
-const DEEPEST: usize = 32;
-const MOST: usize = 4_000;
+const MAX_DEPTH: usize = 32;
+const MAX_VALUES: usize = 4_000;
 
 /// Returns a value for `shape`, possibly an invalid one: `not` and contradictory bounds are ignored.
-pub fn value(shape: &Shape<'_>, dice: &mut Dice) -> Value {
-    made(shape, dice, 0, &mut MOST.clone())
+pub fn draw_value(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Value {
+    draw_value_at_depth(shape, dice, 0, &mut MAX_VALUES.clone())
 }
 
-fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
+fn draw_value_at_depth(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, left: &mut usize) -> Value {
     *left = left.saturating_sub(1);
-    if depth > DEEPEST || *left == 0 {
+    if depth > MAX_DEPTH || *left == 0 {
         return Value::Null;
     }
-    if let Some(values) = shape.values() {
+    if let Some(values) = shape.allowed_values() {
         return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
     }
     let types = shape.types();
     let kind = match dice.pick(&types) {
         Some(kind) => *kind,
-        None if !shape.members().is_empty() => "object",
-        None if shape.text("pattern").is_some() || shape.text("format").is_some() => "string",
-        None if shape.least("minimum").is_some() || shape.most("maximum").is_some() => "number",
-        None => return anything(dice, depth),
+        None if !shape.member_names().is_empty() => "object",
+        None if shape.keyword_text("pattern").is_some() || shape.keyword_text("format").is_some() => "string",
+        None if shape.lower_bound("minimum").is_some() || shape.upper_bound("maximum").is_some() => "number",
+        None => return draw_any_value(dice, depth),
     };
     match kind {
         "null" => Value::Null,
-        "boolean" => Value::Bool(dice.once_in(2)),
-        "integer" => integer(shape, dice),
-        "number" => number(shape, dice),
-        "string" => Value::String(text(shape, dice)),
-        "array" => list(shape, dice, depth, left),
-        _ => object(shape, dice, depth, left),
+        "boolean" => Value::Bool(dice.one_in(2)),
+        "integer" => draw_integer(shape, dice),
+        "number" => draw_number(shape, dice),
+        "string" => Value::String(draw_text(shape, dice)),
+        "array" => draw_list(shape, dice, depth, left),
+        _ => draw_object(shape, dice, depth, left),
     }
 }
 
-fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
-    let required = shape.required();
+fn draw_object(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, left: &mut usize) -> Value {
+    let required = shape.required_members();
     let mut members = Map::new();
     // All optional members, none, or each with some probability: then every combination of a few members occurs.
     let share = *dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
-    for name in shape.members() {
+    for name in shape.member_names() {
         if *left == 0 {
             break;
         }
-        if required.contains(name) || (depth < DEPTH && dice.fraction() < share) {
-            let inner = shape.member(name, &mut Branches::One(dice));
-            members.insert(name.to_owned(), made(&inner, dice, depth + 1, left));
+        if required.contains(name) || (depth < OPTIONAL_DEPTH && dice.draw_fraction() < share) {
+            let inner = shape.member(name, &mut BranchChoice::One(dice));
+            members.insert(name.to_owned(), draw_value_at_depth(&inner, dice, depth + 1, left));
         }
     }
-    let least = shape.least("minProperties").unwrap_or(0.0) as usize;
+    let least = shape.lower_bound("minProperties").unwrap_or(0.0) as usize;
     let open = !shape.is_closed();
-    let more = if open && dice.once_in(8) { 1 + dice.below(2) } else { 0 };
+    let more = if open && dice.one_in(8) { 1 + dice.draw_below(2) } else { 0 };
     let mut wanted = least.saturating_sub(members.len()).max(more);
     if !open {
         wanted = 0;
     }
     for _ in 0..wanted.min(64) {
-        let name = format!("x_{}", name(dice));
-        let inner = shape.member(&name, &mut Branches::One(dice));
-        members.insert(name, made(&inner, dice, depth + 1, left));
+        let name = format!("x_{}", draw_word(dice));
+        let inner = shape.member(&name, &mut BranchChoice::One(dice));
+        members.insert(name, draw_value_at_depth(&inner, dice, depth + 1, left));
     }
     Value::Object(members)
 }
 
-fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
-    let least = shape.least("minItems").unwrap_or(0.0) as usize;
-    let most = shape.most("maxItems").map_or(least.saturating_add(WIDTH), |most| most as usize);
-    let more = if depth >= DEPTH { 0 } else { dice.below(most.saturating_sub(least).min(WIDTH) + 1) };
+fn draw_list(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, left: &mut usize) -> Value {
+    let least = shape.lower_bound("minItems").unwrap_or(0.0) as usize;
+    let most = shape.upper_bound("maxItems").map_or(least.saturating_add(MAX_OPTIONAL_MEMBERS), |most| most as usize);
+    let more = if depth >= OPTIONAL_DEPTH {
+        0
+    } else {
+        dice.draw_below(most.saturating_sub(least).min(MAX_OPTIONAL_MEMBERS) + 1)
+    };
     let mut items: Vec<Value> = Vec::new();
     for index in 0..least.saturating_add(more).min(1024) {
         if *left == 0 {
             break;
         }
-        let inner = shape.item(index, &mut Branches::One(dice));
-        let item = made(&inner, dice, depth + 1, left);
-        if !shape.is_true("uniqueItems") || !items.contains(&item) {
+        let inner = shape.item(index, &mut BranchChoice::One(dice));
+        let item = draw_value_at_depth(&inner, dice, depth + 1, left);
+        if !shape.keyword_is_true("uniqueItems") || !items.contains(&item) {
             items.push(item);
         }
     }
@@ -95,7 +99,7 @@ fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> V
 }
 
 /// Draws an integer: a bound, its neighbour, a limit of the usual integer types, or any number between the bounds.
-fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+fn draw_integer(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Value {
     const WIDE: [i64; 14] = [
         0,
         1,
@@ -112,7 +116,7 @@ fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
         -9_007_199_254_740_991,
         i64::MAX,
     ];
-    let (low, high) = bounds(shape);
+    let (low, high) = integer_bounds(shape);
     let low = low.map(|low| low.ceil() as i64);
     let high = high.map(|high| high.floor() as i64);
     let within = |number: &i64| low.is_none_or(|low| *number >= low) && high.is_none_or(|high| *number <= high);
@@ -123,11 +127,11 @@ fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
             .flatten()
             .filter(within),
     );
-    let step = shape.least("multipleOf").filter(|step| *step >= 1.0).map_or(1, |step| step as i64);
-    let number = if dice.once_in(2) && !edges.is_empty() {
+    let step = shape.lower_bound("multipleOf").filter(|step| *step >= 1.0).map_or(1, |step| step as i64);
+    let number = if dice.one_in(2) && !edges.is_empty() {
         *dice.pick(&edges).unwrap_or(&0)
     } else {
-        dice.between(
+        dice.draw_between(
             low.unwrap_or(-1000).max(-1_000_000_000_000_000),
             high.unwrap_or(low.unwrap_or(0).saturating_add(2000)),
         )
@@ -136,13 +140,13 @@ fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     json!(if within(&rounded) { rounded } else { rounded.saturating_add(step) })
 }
 
-fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+fn draw_number(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Value {
     const WIDE: [f64; 10] = [0.0, -0.0, 0.5, -1.5, 1e-9, 1e21, -1e21, 1.797e308, 5e-324, 0.1];
-    if shape.least("multipleOf").is_some() || dice.once_in(2) {
-        return integer(shape, dice);
+    if shape.lower_bound("multipleOf").is_some() || dice.one_in(2) {
+        return draw_integer(shape, dice);
     }
-    let (least, most) = (shape.least("minimum"), shape.most("maximum"));
-    let (above, below) = (shape.least("exclusiveMinimum"), shape.most("exclusiveMaximum"));
+    let (least, most) = (shape.lower_bound("minimum"), shape.upper_bound("maximum"));
+    let (above, below) = (shape.lower_bound("exclusiveMinimum"), shape.upper_bound("exclusiveMaximum"));
     let within = |number: &f64| {
         least.is_none_or(|least| *number >= least)
             && most.is_none_or(|most| *number <= most)
@@ -154,18 +158,18 @@ fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
         let low = [least, above].into_iter().flatten().reduce(f64::max).unwrap_or(-1e6);
         let high = [most, below].into_iter().flatten().reduce(f64::min).unwrap_or(low.abs() * 2.0 + 1e6);
         // The result is never the lower bound, which may be exclusive.
-        high - (high - low) * dice.fraction() * 0.999
+        high - (high - low) * dice.draw_fraction() * 0.999
     };
-    let chosen = if dice.once_in(2) { dice.pick(&edges).copied().unwrap_or(free) } else { free };
+    let chosen = if dice.one_in(2) { dice.pick(&edges).copied().unwrap_or(free) } else { free };
     Number::from_f64(if within(&chosen) { chosen } else { free }).map_or(Value::Null, Value::Number)
 }
 
 /// Returns the lower and upper bound for integers, with exclusive bounds moved by one.
-fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
-    let above = shape.least("exclusiveMinimum").map(|bound| bound.floor() + 1.0);
-    let below = shape.most("exclusiveMaximum").map(|bound| bound.ceil() - 1.0);
-    let low = [shape.least("minimum"), above].into_iter().flatten().reduce(f64::max);
-    let high = [shape.most("maximum"), below].into_iter().flatten().reduce(f64::min);
+fn integer_bounds(shape: &SchemaShape<'_>) -> (Option<f64>, Option<f64>) {
+    let above = shape.lower_bound("exclusiveMinimum").map(|bound| bound.floor() + 1.0);
+    let below = shape.upper_bound("exclusiveMaximum").map(|bound| bound.ceil() - 1.0);
+    let low = [shape.lower_bound("minimum"), above].into_iter().flatten().reduce(f64::max);
+    let high = [shape.upper_bound("maximum"), below].into_iter().flatten().reduce(f64::min);
     (low, high)
 }
 
@@ -190,21 +194,21 @@ pub const UNUSUAL_TEXTS: [&str; 17] = [
     "toString",
 ];
 
-fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
-    let least = shape.least("minLength").unwrap_or(0.0) as usize;
-    let most = shape.most("maxLength").map(|most| most as usize);
-    if let Some(pattern) = shape.text("pattern")
-        && let Some(text) = fitting(pattern, dice)
+fn draw_text(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> String {
+    let least = shape.lower_bound("minLength").unwrap_or(0.0) as usize;
+    let most = shape.upper_bound("maxLength").map(|most| most as usize);
+    if let Some(pattern) = shape.keyword_text("pattern")
+        && let Some(text) = draw_matching_text(pattern, dice)
     {
         return text;
     }
-    if let Some(format) = shape.text("format") {
-        return formatted(format, dice);
+    if let Some(format) = shape.keyword_text("format") {
+        return draw_formatted_text(format, dice);
     }
-    let mut text = match dice.below(8) {
-        0..=2 => name(dice),
+    let mut text = match dice.draw_below(8) {
+        0..=2 => draw_word(dice),
         // Rarely, a long text of the size of common buffers.
-        3 if dice.once_in(8) => "x".repeat(*dice.pick(&[127, 128, 255, 256, 1000, 4096]).unwrap_or(&127)),
+        3 if dice.one_in(8) => "x".repeat(*dice.pick(&[127, 128, 255, 256, 1000, 4096]).unwrap_or(&127)),
         _ => dice.pick(&UNUSUAL_TEXTS).copied().unwrap_or_default().to_owned(),
     };
     let length = text.chars().count();
@@ -218,45 +222,47 @@ fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
 }
 
 /// The longest text generated for a regular expression.
-const LONGEST: usize = 1 << 16;
+const MAX_MATCH_LENGTH: usize = 1 << 16;
 
 /// Returns a text that matches a regular expression; `None` if none can be generated (look-around, back references, or
-/// a text beyond [`LONGEST`]).
-fn fitting(pattern: &str, dice: &mut Dice) -> Option<String> {
+/// a text beyond [`MAX_MATCH_LENGTH`]).
+fn draw_matching_text(pattern: &str, dice: &mut RandomSource) -> Option<String> {
     // A pattern without anchors may match anywhere; here it has to match the whole text.
     let hir =
         regex_syntax::ParserBuilder::new().build().parse(pattern.trim_start_matches('^').trim_end_matches('$')).ok()?;
-    if hir.properties().minimum_len().is_some_and(|least| least > LONGEST) || within_bounds(&hir) > LONGEST {
+    if hir.properties().minimum_len().is_some_and(|least| least > MAX_MATCH_LENGTH)
+        || bounded_match_length(&hir) > MAX_MATCH_LENGTH
+    {
         return None;
     }
     let texts = rand_regex::Regex::with_hir(hir, 8).ok()?;
     let text: Result<String, _> =
-        rand::distr::Distribution::<Result<String, std::string::FromUtf8Error>>::sample(&texts, dice.source());
+        rand::distr::Distribution::<Result<String, std::string::FromUtf8Error>>::sample(&texts, dice.generator());
     text.ok()
 }
 
 /// Returns the greatest length of a match, with unbounded repetitions limited to a few.
-fn within_bounds(hir: &regex_syntax::hir::Hir) -> usize {
+fn bounded_match_length(hir: &regex_syntax::hir::Hir) -> usize {
     use regex_syntax::hir::HirKind;
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => 0,
         HirKind::Literal(literal) => literal.0.len(),
         HirKind::Class(_) => 4,
-        HirKind::Capture(capture) => within_bounds(&capture.sub),
-        HirKind::Concat(parts) => parts.iter().map(within_bounds).fold(0, usize::saturating_add),
-        HirKind::Alternation(parts) => parts.iter().map(within_bounds).max().unwrap_or(0),
+        HirKind::Capture(capture) => bounded_match_length(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().map(bounded_match_length).fold(0, usize::saturating_add),
+        HirKind::Alternation(parts) => parts.iter().map(bounded_match_length).max().unwrap_or(0),
         HirKind::Repetition(repeated) => {
             let most = repeated.max.unwrap_or_else(|| repeated.min.saturating_add(8)) as usize;
-            within_bounds(&repeated.sub).saturating_mul(most)
+            bounded_match_length(&repeated.sub).saturating_mul(most)
         }
     }
 }
 
-fn formatted(format: &str, dice: &mut Dice) -> String {
-    let (a, b, c) = (dice.below(28) + 1, dice.below(12) + 1, dice.below(24));
+fn draw_formatted_text(format: &str, dice: &mut RandomSource) -> String {
+    let (a, b, c) = (dice.draw_below(28) + 1, dice.draw_below(12) + 1, dice.draw_below(24));
     match format {
-        "date-time" => match dice.below(4) {
-            0 => format!("20{:02}-{b:02}-{a:02}T{c:02}:00:00Z", dice.below(99)),
+        "date-time" => match dice.draw_below(4) {
+            0 => format!("20{:02}-{b:02}-{a:02}T{c:02}:00:00Z", dice.draw_below(99)),
             1 => format!("2024-{b:02}-{a:02}T{c:02}:59:59.999999+02:00"),
             2 => format!("1970-01-{a:02}T{c:02}:00:00.1Z"),
             _ => format!("9999-12-{a:02}T{c:02}:00:00-00:30"),
@@ -264,49 +270,53 @@ fn formatted(format: &str, dice: &mut Dice) -> String {
         "date" => format!("2024-{b:02}-{a:02}"),
         "time" => format!("{c:02}:{a:02}:{b:02}Z"),
         "duration" => format!("P{a}DT{b}H"),
-        "uuid" => uuid::Builder::from_random_bytes(dice.bytes()).into_uuid().to_string(),
-        "email" | "idn-email" => format!("{}@example.com", name(dice)),
-        "hostname" | "idn-hostname" => format!("{}.example.com", name(dice)),
+        "uuid" => uuid::Builder::from_random_bytes(dice.draw_bytes()).into_uuid().to_string(),
+        "email" | "idn-email" => format!("{}@example.com", draw_word(dice)),
+        "hostname" | "idn-hostname" => format!("{}.example.com", draw_word(dice)),
         "ipv4" => format!("192.0.2.{a}"),
         "ipv6" => format!("2001:db8::{a:x}"),
         "uri" | "iri" | "uri-reference" | "iri-reference" | "uri-template" => {
-            format!("https://example.com/{}?a={a}", name(dice))
+            format!("https://example.com/{}?a={a}", draw_word(dice))
         }
-        "json-pointer" => format!("/{}/{a}", name(dice)),
-        "relative-json-pointer" => format!("{a}/{}", name(dice)),
+        "json-pointer" => format!("/{}/{a}", draw_word(dice)),
+        "relative-json-pointer" => format!("{a}/{}", draw_word(dice)),
         "regex" => "^a+$".to_owned(),
-        _ => name(dice),
+        _ => draw_word(dice),
     }
 }
 
 /// Returns a short random word.
-pub fn name(dice: &mut Dice) -> String {
-    (0..1 + dice.below(8)).map(|_| char::from(b'a' + dice.below(26) as u8)).collect()
+pub fn draw_word(dice: &mut RandomSource) -> String {
+    (0..1 + dice.draw_below(8)).map(|_| char::from(b'a' + dice.draw_below(26) as u8)).collect()
 }
 
 /// Returns an object with members of these names and random values.
-pub fn with<'n>(names: impl Iterator<Item = &'n String>, dice: &mut Dice) -> Value {
-    Value::Object(names.map(|name| (name.clone(), anything(dice, DEPTH))).collect())
+pub fn object_with_members<'n>(names: impl Iterator<Item = &'n String>, dice: &mut RandomSource) -> Value {
+    Value::Object(names.map(|name| (name.clone(), draw_any_value(dice, OPTIONAL_DEPTH))).collect())
 }
 
 /// Returns a random JSON value, deep or wide.
-pub fn anything(dice: &mut Dice, depth: usize) -> Value {
-    let kinds = if depth >= DEPTH { 5 } else { 9 };
-    match dice.below(kinds) {
+pub fn draw_any_value(dice: &mut RandomSource, depth: usize) -> Value {
+    let kinds = if depth >= OPTIONAL_DEPTH { 5 } else { 9 };
+    match dice.draw_below(kinds) {
         0 => Value::Null,
-        1 => Value::Bool(dice.once_in(2)),
+        1 => Value::Bool(dice.one_in(2)),
         // Overflows a signed 64-bit integer.
-        2 if dice.once_in(6) => json!(u64::MAX),
-        2 => integer(&Shape::default(), dice),
-        3 => number(&Shape::default(), dice),
-        4 => Value::String(text(&Shape::default(), dice)),
-        5 => (0..dice.below(WIDTH + 1)).map(|_| anything(dice, depth + 1)).collect(),
-        6 if dice.once_in(4) => (0..200).map(|number| json!(number)).collect(),
-        7 if dice.once_in(4) => {
+        2 if dice.one_in(6) => json!(u64::MAX),
+        2 => draw_integer(&SchemaShape::default(), dice),
+        3 => draw_number(&SchemaShape::default(), dice),
+        4 => Value::String(draw_text(&SchemaShape::default(), dice)),
+        5 => (0..dice.draw_below(MAX_OPTIONAL_MEMBERS + 1)).map(|_| draw_any_value(dice, depth + 1)).collect(),
+        6 if dice.one_in(4) => (0..200).map(|number| json!(number)).collect(),
+        7 if dice.one_in(4) => {
             // Deep, but within limits that parsers commonly have.
             (0..40).fold(json!(0), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({ "d": inner }) })
         }
-        _ => Value::Object((0..dice.below(WIDTH + 1)).map(|_| (name(dice), anything(dice, depth + 1))).collect()),
+        _ => Value::Object(
+            (0..dice.draw_below(MAX_OPTIONAL_MEMBERS + 1))
+                .map(|_| (draw_word(dice), draw_any_value(dice, depth + 1)))
+                .collect(),
+        ),
     }
 }
 
@@ -331,14 +341,14 @@ mod tests {
     #[case::union(json!({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 0}]}), 20)]
     #[case::branches(json!({"type": "object", "properties": {"k": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["k"], "if": {"properties": {"k": {"const": "a"}}}, "then": {"required": ["n"]}}), 20)]
     #[case::anything(json!({}), 100)]
-    fn most_generated_values_are_valid_and_they_differ(#[case] schema: Value, #[case] kinds: usize) {
-        let validator = json_schema::validator(&schema).unwrap();
+    fn generated_values_are_varied_and_mostly_valid(#[case] schema: Value, #[case] kinds: usize) {
+        let validator = json_schema::build_validator(&schema).unwrap();
         let mut seen = std::collections::BTreeSet::new();
         let mut fit = 0;
         for number in 0..1000 {
-            let mut dice = Dice::of(1, number);
-            let shape = Shape::of(&schema, &mut Branches::One(&mut dice));
-            let value = value(&shape, &mut dice);
+            let mut dice = RandomSource::for_case(1, number);
+            let shape = SchemaShape::from_schema(&schema, &mut BranchChoice::One(&mut dice));
+            let value = draw_value(&shape, &mut dice);
             fit += usize::from(validator.is_valid(&value));
             seen.insert(value.to_string());
         }

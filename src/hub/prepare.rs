@@ -8,23 +8,23 @@ use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use super::supervisor::HubProcess;
-use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, texts};
+use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, collect_texts};
 use crate::deviation::Deviations;
-use crate::hub::hook::Trust;
+use crate::hub::hook::TrustedCertificates;
 use crate::protocol::Pack;
-use crate::redact::Masker;
+use crate::redact::SecretMasker;
 use crate::reference::hubs::EmbeddedHubs;
-use crate::scenario::{Program, Shared};
+use crate::scenario::{Program, SharedDefinitions};
 use crate::transport::{Endpoint, MemoryBudget, tls};
 
-/// The number of messages of [`LONGEST_MESSAGE`] bytes that fit into the memory budget of a hub; further ones wait.
-const LONG_MESSAGES: usize = 4;
+/// The number of messages of [`MAX_MESSAGE_BYTES`] bytes that fit into the memory budget of a hub; further ones wait.
+const BUDGETED_LONG_MESSAGES: usize = 4;
 
 /// A protocol and the hub that is tested with it.
 #[derive(Clone)]
-pub struct Subject {
+pub struct TestSubject {
     pub pack: Arc<Pack>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedDefinitions>,
     pub programs: Vec<Arc<Program>>,
     pub target: Target,
     /// The reference server, if it is the target: each exclusive scenario gets its own hub.
@@ -37,13 +37,13 @@ pub struct Subject {
 
 /// An instance of a target, with everything needed to connect to it.
 #[derive(Clone)]
-pub struct Site {
+pub struct PreparedInstance {
     pub name: String,
     pub endpoint: Endpoint,
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub hooks: BTreeMap<String, HookSpec>,
     /// Certificates that hooks trust; `None` if no hook uses TLS.
-    pub trust: Option<Trust>,
+    pub trust: Option<TrustedCertificates>,
     /// The settings by name, including the protocol's defaults.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
@@ -63,13 +63,13 @@ pub enum SetupError {
 }
 
 /// A hub that is ready to play scenarios on.
-pub struct Prepared {
+pub struct PreparedHub {
     /// The instant that corresponds to `now_ms` of the options.
     pub(crate) begun: Instant,
-    pub(crate) sites: Vec<Arc<Site>>,
+    pub(crate) sites: Vec<Arc<PreparedInstance>>,
     pub(crate) target: Target,
     pub(crate) embedded: Option<Arc<EmbeddedHubs>>,
-    pub(crate) masker: Arc<Masker>,
+    pub(crate) masker: Arc<SecretMasker>,
     /// The most connections at a time; at least one.
     pub(crate) connections: usize,
     /// Whether the pack or the target sets this limit, so that no more connections may be open.
@@ -81,9 +81,9 @@ pub struct Prepared {
     pub(crate) deviations: Arc<Deviations>,
 }
 
-impl Prepared {
+impl PreparedHub {
     /// Whether the run can start further hubs, so that an isolated scenario gets its own.
-    pub fn is_ours(&self) -> bool {
+    pub fn can_start_hubs(&self) -> bool {
         self.embedded.is_some()
     }
 
@@ -93,22 +93,22 @@ impl Prepared {
     }
 
     /// Returns the first instance of the target; there is always one.
-    pub fn first(&self) -> &Arc<Site> {
+    pub fn first_instance(&self) -> &Arc<PreparedInstance> {
         &self.sites[0]
     }
 }
 
 /// Returns a masker for all secrets of the target: those under `secrets`, and settings that the protocol declares
 /// secret.
-pub fn masker(subject: &Subject) -> Masker {
+pub fn secret_masker(subject: &TestSubject) -> SecretMasker {
     let declared = |name: &str| subject.shared.settings.get(name).is_some_and(|setting| setting.secret);
     let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
-    let set = settings.filter(|(name, _)| declared(name)).flat_map(|(_, setting)| texts(&setting.value));
-    Masker::new(subject.target.secrets().chain(set))
+    let set = settings.filter(|(name, _)| declared(name)).flat_map(|(_, setting)| collect_texts(&setting.value));
+    SecretMasker::new(subject.target.secrets().chain(set))
 }
 
 /// Returns the settings of an instance by name, including the protocol's defaults.
-pub fn settings(subject: &Subject, instance: &Instance) -> BTreeMap<String, Value> {
+pub fn instance_settings(subject: &TestSubject, instance: &Instance) -> BTreeMap<String, Value> {
     let defaults = subject.shared.settings.iter();
     let defaults = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)));
     let deviating = subject.deviations.settings().map(|(name, value)| (name.to_owned(), value.clone()));
@@ -121,11 +121,11 @@ pub fn settings(subject: &Subject, instance: &Instance) -> BTreeMap<String, Valu
 /// # Errors
 ///
 /// [`SetupError::Tls`].
-pub fn trust(target: &Target) -> Result<Option<Trust>, SetupError> {
+pub fn trusted_certificates(target: &Target) -> Result<Option<TrustedCertificates>, SetupError> {
     // A template may evaluate to an https URL.
     let https = |spec: &HookSpec| matches!(spec, HookSpec::Http { url, .. } if !url.starts_with("http://"));
     let used = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
-    used.then(|| Trust::new(&target.tls)).transpose().map_err(|error| SetupError::Tls(error.to_string()))
+    used.then(|| TrustedCertificates::new(&target.tls)).transpose().map_err(|error| SetupError::Tls(error.to_string()))
 }
 
 /// Parses the addresses of a target and collects everything needed to connect to them.
@@ -133,7 +133,7 @@ pub fn trust(target: &Target) -> Result<Option<Trust>, SetupError> {
 /// # Errors
 ///
 /// [`SetupError`].
-pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
+pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError> {
     let target = &subject.target;
     let secure = target.instances.iter().any(|instance| instance.url.tls);
     let config = if secure {
@@ -144,10 +144,10 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     } else {
         None
     };
-    let trust = trust(target)?;
+    let trust = trusted_certificates(target)?;
     let limit = target.connections.or(subject.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
-    let room = MemoryBudget::of(LONG_MESSAGES * crate::hub::prepare::LONGEST_MESSAGE);
+    let room = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * crate::hub::prepare::MAX_MESSAGE_BYTES);
     let mut sites = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint = instance.url.clone();
@@ -158,24 +158,24 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
             provides.insert("tls".to_owned());
         }
         let process = subject.processes.iter().find(|(_, served)| served.contains(&index));
-        sites.push(Arc::new(Site {
+        sites.push(Arc::new(PreparedInstance {
             name: instance.name.clone(),
             endpoint,
             tls: config.clone(),
             hooks: instance.hooks.clone(),
             trust: trust.clone(),
-            settings: settings(subject, instance),
+            settings: instance_settings(subject, instance),
             provides,
             process: process.map(|(process, _)| Arc::clone(process)),
             room: room.clone(),
         }));
     }
-    Ok(Arc::new(Prepared {
+    Ok(Arc::new(PreparedHub {
         begun: Instant::now(),
         sites,
         target: target.clone(),
         embedded: subject.embedded.clone(),
-        masker: Arc::new(masker(subject)),
+        masker: Arc::new(secret_masker(subject)),
         connections,
         limited: limit.is_some(),
         budget: Arc::new(Semaphore::new(connections)),
@@ -187,4 +187,4 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
 
 /// The most bytes of a message that is accepted. The built-in protocols allow at most 10 MiB; the limit keeps a hub
 /// that sends endless messages from exhausting memory.
-pub(crate) const LONGEST_MESSAGE: usize = 12 << 20;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 12 << 20;

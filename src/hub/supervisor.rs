@@ -12,33 +12,35 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{CheckReport, Crash, Detail, Excerpt, ProcessReport, ScenarioReport, Verdict};
-use crate::hub::process::{self, GRACE, Launch, Running, StartError, Starter, Terminated};
+use crate::event::{CheckReport, FindingDetail, HubCrash, LogExcerpt, ProcessReport, ScenarioReport, Verdict};
+use crate::hub::process::{
+    self, HubLaunch, HubStartError, LaunchMethod, LaunchedHub, TERMINATION_GRACE, TerminationReceiver,
+};
 
 /// The name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
 /// The number of crashes after which the hub is not started again in this run.
-pub const MOST_CRASHES: usize = 10;
+pub const MAX_CRASHES: usize = 10;
 /// How long to wait for the process to end after a failure: its connections may close a moment earlier.
-const SETTLE: Duration = Duration::from_millis(250);
+const PROCESS_END_WAIT: Duration = Duration::from_millis(250);
 /// The pause between attempts to start the hub again: connections of the previous process may keep its port for a
 /// while.
-const PAUSE: Duration = Duration::from_millis(250);
+const RESTART_PAUSE: Duration = Duration::from_millis(250);
 /// The number of lines of the hub's log in the report of a crash, and in that of the run.
-const CRASH_LINES: usize = 20;
-const RUN_LINES: usize = 200;
+const CRASH_LOG_LINES: usize = 20;
+const RUN_LOG_LINES: usize = 200;
 
 /// A hub that the run can start, supervised for the whole run.
 pub struct HubProcess {
-    launch: Launch,
+    launch: HubLaunch,
     /// Held while the hub is started or stopped.
     switching: tokio::sync::Mutex<()>,
-    state: Mutex<State>,
+    state: Mutex<SupervisorState>,
 }
 
 /// How a scenario uses the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Play {
+pub enum HubUse {
     /// On a hub that other scenarios have used or are using.
     Shared,
     /// Alone on a fresh hub.
@@ -51,21 +53,21 @@ pub enum Play {
 pub struct ActivePlay {
     number: usize,
     generation: usize,
-    kind: Play,
+    kind: HubUse,
 }
 
 /// An end of the hub's process during a scenario.
 pub struct ProcessEnd {
     /// Whether no other scenario was played on the process.
     pub alone: bool,
-    crash: Crash,
+    crash: HubCrash,
 }
 
 #[derive(Default)]
-struct State {
-    running: Option<Running>,
+struct SupervisorState {
+    running: Option<LaunchedHub>,
     /// Started processes that may still be running.
-    terminating: Vec<Terminated>,
+    terminating: Vec<TerminationReceiver>,
     /// The number of starts.
     generation: usize,
     /// Whether the current process has ended by itself.
@@ -84,31 +86,31 @@ struct State {
 
 impl HubProcess {
     /// Creates a hub that is not yet started; `command` is its command as reports show it.
-    pub fn new(launch: Launch, command: String, instances: Vec<String>) -> Arc<Self> {
-        let elsewhere = !matches!(launch.by, Starter::Command(_));
+    pub fn new(launch: HubLaunch, command: String, instances: Vec<String>) -> Arc<Self> {
+        let elsewhere = !matches!(launch.by, LaunchMethod::Command(_));
         let report = ProcessReport { command, instances, elsewhere, ..ProcessReport::default() };
-        let state = Mutex::new(State { report, ..State::default() });
+        let state = Mutex::new(SupervisorState { report, ..SupervisorState::default() });
         Arc::new(Self { launch, switching: tokio::sync::Mutex::default(), state })
     }
 
     /// Whether the run starts the hub with a command. A hub that a hook restarts is already running when the run
     /// begins.
     pub fn is_by_command(&self) -> bool {
-        matches!(self.launch.by, Starter::Command(_))
+        matches!(self.launch.by, LaunchMethod::Command(_))
     }
 
     /// Starts the process.
     ///
     /// # Errors
     ///
-    /// [`StartError`]; in that case no process of the hub is left.
-    pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
+    /// [`HubStartError`]; in that case no process of the hub is left.
+    pub async fn start(self: &Arc<Self>) -> Result<(), HubStartError> {
         let _switching = self.switching.lock().await;
         if !self.is_by_command() {
-            self.state().running = Some(Running::elsewhere());
+            self.lock_state().running = Some(LaunchedHub::remote());
             return Ok(());
         }
-        self.begin().await
+        self.start_process().await
     }
 
     /// Registers a scenario; first restarts the hub if it has crashed or must be fresh.
@@ -116,20 +118,20 @@ impl HubProcess {
     /// # Errors
     ///
     /// The reason why the hub is not started again.
-    pub async fn begin_play(self: &Arc<Self>, id: &str, kind: Play) -> Result<ActivePlay, String> {
+    pub async fn begin_play(self: &Arc<Self>, id: &str, kind: HubUse) -> Result<ActivePlay, String> {
         let _switching = self.switching.lock().await;
         let stale = {
-            let state = self.state();
-            state.running.is_none() || state.crashed || (kind == Play::Alone && state.played > 0)
+            let state = self.lock_state();
+            state.running.is_none() || state.crashed || (kind == HubUse::Alone && state.played > 0)
         };
         if stale {
-            self.stop(GRACE).await;
-            self.begin_again().await?;
+            self.stop(TERMINATION_GRACE).await;
+            self.restart_process().await?;
         }
-        let mut state = self.state();
+        let mut state = self.lock_state();
         state.numbers += 1;
         state.played += 1;
-        state.lenient = kind == Play::Destructive;
+        state.lenient = kind == HubUse::Destructive;
         let number = state.numbers;
         let generation = state.generation;
         state.playing.insert(number, (generation, id.to_owned()));
@@ -139,86 +141,86 @@ impl HubProcess {
     /// Removes a scenario; returns how the hub ended, if it ended while the scenario was played. `wrong`: whether a
     /// check did not pass.
     pub async fn end_play(&self, play: ActivePlay, wrong: bool) -> Option<ProcessEnd> {
-        let ended = self.state().running.as_ref().map(Running::ended);
-        if let (Some(ended), true) = (ended, wrong || play.kind != Play::Shared) {
-            let _ = tokio::time::timeout(SETTLE, ended).await;
+        let ended = self.lock_state().running.as_ref().map(LaunchedHub::wait_for_end);
+        if let (Some(ended), true) = (ended, wrong || play.kind != HubUse::Shared) {
+            let _ = tokio::time::timeout(PROCESS_END_WAIT, ended).await;
         }
         let log = {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             state.record_crash();
             state.last = state.playing.remove(&play.number).map(|(_, id)| id);
             // If another process is running by now, the log of the crashed one was recorded when it was replaced.
             let crashed = state.crashes.contains_key(&play.generation) && state.generation == play.generation;
-            state.running.as_ref().filter(|_| crashed).map(Running::final_log)
+            state.running.as_ref().filter(|_| crashed).map(LaunchedHub::wait_for_log)
         };
-        if play.kind == Play::Destructive {
+        if play.kind == HubUse::Destructive {
             let _switching = self.switching.lock().await;
-            self.stop(GRACE).await;
+            self.stop(TERMINATION_GRACE).await;
             return None;
         }
         if let Some(log) = log {
-            let log = log.await.tail(CRASH_LINES);
-            self.state().set_log(play.generation, log);
+            let log = log.await.last_lines(CRASH_LOG_LINES);
+            self.lock_state().set_log(play.generation, log);
         }
-        let state = self.state();
+        let state = self.lock_state();
         let crash = state.report.crashes[*state.crashes.get(&play.generation)?].clone();
         Some(ProcessEnd { alone: crash.blamed.is_some(), crash })
     }
 
     /// Records that the hub has not served any client since a scenario was played, and stops it so that it is
     /// restarted. `hung`: whether it still accepts connections.
-    pub async fn does_not_serve(&self, play: &ActivePlay, hung: bool) {
+    pub async fn record_unserved_play(&self, play: &ActivePlay, hung: bool) {
         let _switching = self.switching.lock().await;
         {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             if state.generation != play.generation || state.crashed {
                 return;
             }
             // A process may end a moment after its connections.
             state.record_crash();
             let status = if hung { "it accepted connections and sent nothing" } else { "it accepts no connections" };
-            state.record(status.to_owned(), hung);
+            state.record_end(status.to_owned(), hung);
         }
-        self.stop(GRACE).await;
+        self.stop(TERMINATION_GRACE).await;
     }
 
     /// Stops the hub for good.
-    pub async fn end(&self, grace: Duration) {
+    pub async fn stop_for_good(&self, grace: Duration) {
         let _switching = self.switching.lock().await;
         self.stop(grace).await;
         // Processes killed by an interrupted start or stop may take a moment to end.
-        let terminating = std::mem::take(&mut self.state().terminating);
+        let terminating = std::mem::take(&mut self.lock_state().terminating);
         for mut gone in terminating {
-            let _ = tokio::time::timeout(GRACE, gone.wait_for(|gone| *gone)).await;
+            let _ = tokio::time::timeout(TERMINATION_GRACE, gone.wait_for(|gone| *gone)).await;
         }
     }
 
     /// Whether the hub will not be started again.
     pub fn is_given_up(&self) -> bool {
-        self.state().report.given_up.is_some()
+        self.lock_state().report.given_up.is_some()
     }
 
     /// Returns the report, unless a hub that runs elsewhere was never started.
     pub fn report(&self) -> Option<ProcessReport> {
-        let report = self.state().report.clone();
+        let report = self.lock_state().report.clone();
         (self.is_by_command() || report.starts > 0 || !report.crashes.is_empty()).then_some(report)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, SupervisorState> {
         // No code panics while it holds the lock, so a poisoned state is usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn begin(self: &Arc<Self>) -> Result<(), StartError> {
+    async fn start_process(self: &Arc<Self>) -> Result<(), HubStartError> {
         let spawned = |gone| {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             state.terminating.retain(|gone| !*gone.borrow());
             state.terminating.push(gone);
         };
-        let running = process::start(&self.launch, spawned).await?;
-        let ended = running.ended();
+        let running = process::start_hub(&self.launch, spawned).await?;
+        let ended = running.wait_for_end();
         let generation = {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             state.generation += 1;
             state.report.starts += 1;
             (state.crashed, state.played) = (false, 0);
@@ -229,7 +231,7 @@ impl HubProcess {
         tokio::spawn(async move {
             ended.await;
             if let Some(this) = this.upgrade() {
-                let mut state = this.state();
+                let mut state = this.lock_state();
                 if state.generation == generation {
                     state.record_crash();
                 }
@@ -238,57 +240,57 @@ impl HubProcess {
         Ok(())
     }
 
-    async fn begin_again(self: &Arc<Self>) -> Result<(), String> {
-        let given_up = self.state().report.given_up.clone();
+    async fn restart_process(self: &Arc<Self>) -> Result<(), String> {
+        let given_up = self.lock_state().report.given_up.clone();
         if let Some(why) = given_up {
             return Err(why);
         }
-        let why = if self.state().report.crashes.len() >= MOST_CRASHES {
-            format!("it has ended by itself or hung {MOST_CRASHES} times in this run and is not started again")
+        let why = if self.lock_state().report.crashes.len() >= MAX_CRASHES {
+            format!("it has ended by itself or hung {MAX_CRASHES} times in this run and is not started again")
         } else {
             let last = Instant::now() + self.launch.wait;
             loop {
-                match self.begin().await {
+                match self.start_process().await {
                     Ok(()) => return Ok(()),
-                    Err(StartError::Ended { .. } | StartError::Taken(_)) if Instant::now() < last => {
-                        tokio::time::sleep(PAUSE).await;
+                    Err(HubStartError::Ended { .. } | HubStartError::Taken(_)) if Instant::now() < last => {
+                        tokio::time::sleep(RESTART_PAUSE).await;
                     }
                     Err(error) => {
-                        let mut state = self.state();
+                        let mut state = self.lock_state();
                         if let Some(log) = error.log() {
-                            state.report.log = log.tail(RUN_LINES);
+                            state.report.log = log.last_lines(RUN_LOG_LINES);
                         }
                         break format!("it could not be started again: {error}");
                     }
                 }
             }
         };
-        self.state().report.given_up = Some(why.clone());
+        self.lock_state().report.given_up = Some(why.clone());
         Err(why)
     }
 
     async fn stop(&self, grace: Duration) {
         let (running, generation) = {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             state.record_crash();
             (state.running.take(), state.generation)
         };
         let Some(running) = running else { return };
-        let log = running.end(grace).await;
-        let mut state = self.state();
-        state.set_log(generation, log.tail(CRASH_LINES));
-        state.report.log = log.tail(RUN_LINES);
+        let log = running.terminate(grace).await;
+        let mut state = self.lock_state();
+        state.set_log(generation, log.last_lines(CRASH_LOG_LINES));
+        state.report.log = log.last_lines(RUN_LOG_LINES);
     }
 }
 
-impl State {
+impl SupervisorState {
     /// Records a crash, at most once per process, if the current process has ended by itself.
     fn record_crash(&mut self) {
-        let Some(status) = self.running.as_ref().and_then(Running::exited) else { return };
-        self.record(status, false);
+        let Some(status) = self.running.as_ref().and_then(LaunchedHub::end_status) else { return };
+        self.record_end(status, false);
     }
 
-    fn record(&mut self, status: String, hung: bool) {
+    fn record_end(&mut self, status: String, hung: bool) {
         if std::mem::replace(&mut self.crashed, true) || self.lenient {
             return;
         }
@@ -300,10 +302,10 @@ impl State {
         };
         self.crashes.insert(self.generation, self.report.crashes.len());
         let after = self.last.clone();
-        self.report.crashes.push(Crash { status, hung, during, after, blamed, log: Excerpt::default() });
+        self.report.crashes.push(HubCrash { status, hung, during, after, blamed, log: LogExcerpt::default() });
     }
 
-    fn set_log(&mut self, generation: usize, log: Excerpt) {
+    fn set_log(&mut self, generation: usize, log: LogExcerpt) {
         if let Some(place) = self.crashes.get(&generation) {
             self.report.crashes[*place].log = log;
         }
@@ -317,15 +319,15 @@ pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
     if let Some(end) = end {
         check.verdict = Verdict::Fail;
         let status = &end.crash.status;
-        check.message = format!("the hub {}: {status}", end.crash.verb());
+        check.message = format!("the hub {}: {status}", end.crash.describe_end());
         let received = match end.crash.log.lines.last() {
             Some(line) => format!("{status}; the last line of its output: {line}"),
             None => format!("{status}, without any output"),
         };
-        check.detail = Some(Detail {
+        check.detail = Some(FindingDetail {
             expected: "a hub that keeps running, whatever it is sent".to_owned(),
             received,
-            ..Detail::default()
+            ..FindingDetail::default()
         });
     }
     report.checks.push(check);

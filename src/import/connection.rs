@@ -5,19 +5,24 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Channel, word};
-use super::references::{Library, Place};
+use super::document::{DocumentChannel, to_word};
+use super::references::{DocumentLibrary, DocumentRef};
 
 /// Returns the step that connects to a channel, and declares the settings that the step needs.
-pub fn connects(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
+pub fn connect_step(
+    library: &DocumentLibrary,
+    channel: &DocumentChannel<'_>,
+    settings: &mut Map<String, Value>,
+) -> Value {
     let mut step = Map::new();
-    step.insert("connects".to_owned(), path(library, channel, settings));
-    let binding = get(library, &channel.place, "bindings").and_then(|bindings| get(library, &bindings, "ws"));
-    let bound = |name: &str| get(library, binding.as_ref()?, name);
-    let mut query = members(library, bound("query"), settings);
-    let mut headers = members(library, bound("headers"), settings);
+    step.insert("connects".to_owned(), channel_path(library, channel, settings));
+    let binding = resolved_member(library, &channel.place, "bindings")
+        .and_then(|bindings| resolved_member(library, &bindings, "ws"));
+    let bound = |name: &str| resolved_member(library, binding.as_ref()?, name);
+    let mut query = binding_members(library, bound("query"), settings);
+    let mut headers = binding_members(library, bound("headers"), settings);
     for (name, scheme) in &channel.security {
-        secure(name, scheme, &mut query, &mut headers, settings);
+        add_security(name, scheme, &mut query, &mut headers, settings);
     }
     if !query.is_empty() {
         step.insert("query".to_owned(), Value::Object(query));
@@ -39,15 +44,15 @@ pub fn connects(library: &Library, channel: &Channel<'_>, settings: &mut Map<Str
 }
 
 /// Returns a member of a place, with references followed.
-fn get<'a>(library: &'a Library, place: &Place<'a>, name: &str) -> Option<Place<'a>> {
-    library.follow(place.get(name)?).ok()
+fn resolved_member<'a>(library: &'a DocumentLibrary, place: &DocumentRef<'a>, name: &str) -> Option<DocumentRef<'a>> {
+    library.follow_reference(place.get(name)?).ok()
 }
 
 /// Adds the header or query member that a security scheme demands of the upgrade. Schemes beyond HTTP are left to the
 /// target, with certificates or its `headers`.
-fn secure(
+fn add_security(
     name: &str,
-    scheme: &Place<'_>,
+    scheme: &DocumentRef<'_>,
     query: &mut Map<String, Value>,
     headers: &mut Map<String, Value>,
     settings: &mut Map<String, Value>,
@@ -55,8 +60,8 @@ fn secure(
     let mut secret = |wanted: &str, about: &str| {
         let described = scheme.text("description").map_or(about, |text| text.trim().lines().next().unwrap_or(about));
         let of = if name.is_empty() { String::new() } else { format!(" ({name})") };
-        let about = crate::syntax::matcher::cut(&format!("{described}{of}"), 100);
-        declare(
+        let about = crate::syntax::matcher::shorten(&format!("{described}{of}"), 100);
+        add_setting(
             wanted,
             Map::from_iter([("about".to_owned(), json!(about)), ("secret".to_owned(), json!(true))]),
             settings,
@@ -81,7 +86,8 @@ fn secure(
                 Some("header") => drop(headers.insert(member.to_owned(), value(secret(member, "API key")))),
                 Some("cookie") => {
                     let key = secret(member, "API key");
-                    headers.insert("Cookie".to_owned(), json!(format!("{}=${{hub.{key}}}", literal(member))));
+                    headers
+                        .insert("Cookie".to_owned(), json!(format!("{}=${{hub.{key}}}", escape_expressions(member))));
                 }
                 _ => {}
             }
@@ -92,7 +98,7 @@ fn secure(
 
 /// Returns the path of a channel, with its parameters and the variables of its server replaced by settings; null means
 /// the path of the hub's own address.
-fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
+fn channel_path(library: &DocumentLibrary, channel: &DocumentChannel<'_>, settings: &mut Map<String, Value>) -> Value {
     // Some documents give the whole URL; the host is for the user to give.
     let address = match channel.address.split_once("://") {
         Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
@@ -104,48 +110,54 @@ fn path(library: &Library, channel: &Channel<'_>, settings: &mut Map<String, Val
     if !own && !base.contains('{') {
         return Value::Null;
     }
-    let variables = filled(library, base, channel.server.as_ref(), "variables", "a variable of the server", settings);
+    let variables =
+        fill_parameters(library, base, channel.server.as_ref(), "variables", "a variable of the server", settings);
     let rest = if own { address.as_str() } else { "" };
     let separator = if base.is_empty() || rest.is_empty() || rest.starts_with('/') { "" } else { "/" };
-    let parameters = filled(library, rest, Some(&channel.place), "parameters", "a parameter of the address", settings);
+    let parameters =
+        fill_parameters(library, rest, Some(&channel.place), "parameters", "a parameter of the address", settings);
     json!(format!("{variables}{separator}{parameters}"))
 }
 
 /// Replaces the names in braces, which are described under `key`, by settings.
-fn filled(
-    library: &Library,
+fn fill_parameters(
+    library: &DocumentLibrary,
     text: &str,
-    place: Option<&Place<'_>>,
+    place: Option<&DocumentRef<'_>>,
     key: &str,
     about: &str,
     settings: &mut Map<String, Value>,
 ) -> String {
-    let described: BTreeMap<String, Place<'_>> = place
-        .and_then(|place| get(library, place, key))
+    let described: BTreeMap<String, DocumentRef<'_>> = place
+        .and_then(|place| resolved_member(library, place, key))
         .iter()
-        .flat_map(Place::members)
-        .filter_map(|(key, one)| Some((key.name.clone(), library.follow(one).ok()?)))
+        .flat_map(DocumentRef::members)
+        .filter_map(|(key, one)| Some((key.name.clone(), library.follow_reference(one).ok()?)))
         .collect();
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once('{') {
         let Some((name, after)) = behind.split_once('}') else { break };
-        filled.push_str(&literal(before));
-        let setting = setting(name, described.get(name), about, settings);
+        filled.push_str(&escape_expressions(before));
+        let setting = declare_setting(name, described.get(name), about, settings);
         filled.push_str(&format!("${{hub.{setting}}}"));
         rest = after;
     }
-    filled.push_str(&literal(rest));
+    filled.push_str(&escape_expressions(rest));
     filled
 }
 
 /// Escapes a text for use in a scenario.
-pub fn literal(text: &str) -> String {
+pub fn escape_expressions(text: &str) -> String {
     text.replace("${", "${'${'}")
 }
 
 /// Returns the query members or headers of an upgrade that the schema of a binding demands.
-fn members(library: &Library, schema: Option<Place<'_>>, settings: &mut Map<String, Value>) -> Map<String, Value> {
+fn binding_members(
+    library: &DocumentLibrary,
+    schema: Option<DocumentRef<'_>>,
+    settings: &mut Map<String, Value>,
+) -> Map<String, Value> {
     let mut members = Map::new();
     let Some(schema) = schema else { return members };
     let required: Vec<&str> = schema
@@ -156,38 +168,43 @@ fn members(library: &Library, schema: Option<Place<'_>>, settings: &mut Map<Stri
         .flatten()
         .filter_map(|one| one.text())
         .collect();
-    for (key, member) in schema.get("properties").iter().flat_map(Place::members) {
-        let Ok(member) = library.follow(member) else { continue };
+    for (key, member) in schema.get("properties").iter().flat_map(DocumentRef::members) {
+        let Ok(member) = library.follow_reference(member) else { continue };
         // Optional members without a value are left out.
         if !required.contains(&key.name.as_str()) && default(&member).is_none() {
             continue;
         }
-        let setting = setting(&key.name, Some(&member), "required when the socket is opened", settings);
+        let setting = declare_setting(&key.name, Some(&member), "required when the socket is opened", settings);
         members.insert(key.name.clone(), json!(format!("${{hub.{setting}}}")));
     }
     members
 }
 
 /// Declares a setting for a value that the document describes, and returns the setting's name.
-fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Map<String, Value>) -> String {
+fn declare_setting(
+    name: &str,
+    place: Option<&DocumentRef<'_>>,
+    about: &str,
+    settings: &mut Map<String, Value>,
+) -> String {
     let described = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
     let about = described.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
-    let mut declared = Map::from_iter([("about".to_owned(), json!(crate::syntax::matcher::cut(&about, 100)))]);
+    let mut declared = Map::from_iter([("about".to_owned(), json!(crate::syntax::matcher::shorten(&about, 100)))]);
     if let Some(default) = place.and_then(default) {
         declared.insert("default".to_owned(), default);
     }
-    let hidden = |place: &Place<'_>| place.text("format") == Some("password");
+    let hidden = |place: &DocumentRef<'_>| place.text("format") == Some("password");
     if place.is_some_and(hidden) || matches!(name.to_ascii_lowercase().as_str(), "authorization" | "cookie") {
         declared.insert("secret".to_owned(), json!(true));
     }
-    declare(name, declared, settings)
+    add_setting(name, declared, settings)
 }
 
 /// Adds a setting under the closest free name and returns that name. Equal values of several channels share a setting.
-fn declare(name: &str, declared: Map<String, Value>, settings: &mut Map<String, Value>) -> String {
-    let mut name = identifier(name);
+fn add_setting(name: &str, declared: Map<String, Value>, settings: &mut Map<String, Value>) -> String {
+    let mut name = to_identifier(name);
     // Keys of a target file cannot be settings.
-    if crate::config::TOP_LEVEL.contains(&name.as_str()) || name == "headers" {
+    if crate::config::TOP_LEVEL_KEYS.contains(&name.as_str()) || name == "headers" {
         name = format!("{name}_value");
     }
     let again = settings.get(&name).is_some_and(|known| known.get("default") != declared.get("default"));
@@ -205,7 +222,7 @@ fn declare(name: &str, declared: Map<String, Value>, settings: &mut Map<String, 
 }
 
 /// Returns the document's default or example for a parameter, if there is one.
-fn default(place: &Place<'_>) -> Option<Value> {
+fn default(place: &DocumentRef<'_>) -> Option<Value> {
     let schema = place.get("schema");
     [schema.as_ref(), Some(place)].into_iter().flatten().find_map(|place| {
         let first = |name: &str| place.node.get(name)?.list()?.first().cloned();
@@ -216,7 +233,7 @@ fn default(place: &Place<'_>) -> Option<Value> {
 }
 
 /// Converts a name to one that expressions can use: lower case, digits, `_`.
-pub fn identifier(name: &str) -> String {
-    let name = word(name).to_ascii_lowercase().replace(['-', '.'], "_");
+pub fn to_identifier(name: &str) -> String {
+    let name = to_word(name).to_ascii_lowercase().replace(['-', '.'], "_");
     if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("p_{name}") }
 }

@@ -6,23 +6,23 @@
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-use super::document::Message;
+use super::document::DocumentMessage;
 use super::examples;
-use super::schema_facts::{self, Fact, Facts};
+use super::schema_facts::{self, SchemaFact, SchemaFacts};
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::matcher::{Matcher, same, unescape};
+use crate::syntax::matcher::{Matcher, are_equal, unescape};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 /// A message of the document with its schema, samples and matcher.
-pub struct Candidate {
+pub struct MessageCandidate {
     /// The index of the message in the outline.
     pub message: usize,
     pub name: String,
     pub span: Span,
     pub to_hub: bool,
     pub from_hub: bool,
-    pub payload: Node,
+    pub payload: SyntaxNode,
     pub source: Value,
     /// `None` if the schema is invalid.
     pub validator: Option<Validator>,
@@ -36,20 +36,37 @@ pub struct Candidate {
     samples: Vec<(Value, bool)>,
     /// Invalid examples of the document.
     misfits: Vec<Span>,
-    facts: Facts,
+    facts: SchemaFacts,
     /// How many schemas of other messages allow all samples of this one.
     narrow: usize,
 }
 
-impl Candidate {
-    pub fn new(index: usize, message: &Message<'_>, payload: Node, source: Value, validator: Validator) -> Self {
-        let (samples, misfits) = examples::samples(message, &source, &validator);
-        let facts = schema_facts::of(&source);
-        Self { validator: Some(validator), samples, misfits, facts, ..Self::broken(index, message, payload, source) }
+impl MessageCandidate {
+    pub fn new(
+        index: usize,
+        message: &DocumentMessage<'_>,
+        payload: SyntaxNode,
+        source: Value,
+        validator: Validator,
+    ) -> Self {
+        let (samples, misfits) = examples::valid_samples(message, &source, &validator);
+        let facts = schema_facts::schema_facts(&source);
+        Self {
+            validator: Some(validator),
+            samples,
+            misfits,
+            facts,
+            ..Self::with_invalid_schema(index, message, payload, source)
+        }
     }
 
     /// Creates a candidate whose schema is invalid.
-    pub fn broken(index: usize, message: &Message<'_>, payload: Node, source: Value) -> Self {
+    pub fn with_invalid_schema(
+        index: usize,
+        message: &DocumentMessage<'_>,
+        payload: SyntaxNode,
+        source: Value,
+    ) -> Self {
         Self {
             message: index,
             name: message.name.clone(),
@@ -64,7 +81,7 @@ impl Candidate {
             documented: Vec::new(),
             samples: Vec::new(),
             misfits: Vec::new(),
-            facts: Facts::new(),
+            facts: SchemaFacts::new(),
             narrow: 0,
         }
     }
@@ -74,14 +91,14 @@ impl Candidate {
         self.validator.as_ref().is_some_and(|validator| validator.is_valid(value))
     }
 
-    fn meets(&self, other: &Self) -> bool {
+    fn shares_direction(&self, other: &Self) -> bool {
         self.to_hub && other.to_hub || self.from_hub && other.from_hub
     }
 }
 
 /// Gives every message its matcher and its example. Removes messages without a direction and, with a warning for each,
 /// messages without a valid payload or that cannot be distinguished from another.
-pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
+pub fn assign_matchers(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec<Diagnostic>) {
     candidates.retain(|one| one.to_hub || one.from_hub);
     for (one, at) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |at| (one, at))) {
         diagnostics.push(
@@ -106,18 +123,18 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
         has
     });
     for one in candidates.iter_mut() {
-        one.matches = discriminators(&one.facts);
+        one.matches = constant_members(&one.facts);
     }
     let mut by_validity = vec![false; candidates.len()];
     for first in 0..candidates.len() {
         for second in first + 1..candidates.len() {
-            if !candidates[first].meets(&candidates[second]) {
+            if !candidates[first].shares_direction(&candidates[second]) {
                 continue;
             }
-            match difference(&candidates[first].facts, &candidates[second].facts) {
+            match distinguishing_clauses(&candidates[first].facts, &candidates[second].facts) {
                 Some((here, there)) => {
-                    add(&mut candidates[first].matches, here);
-                    add(&mut candidates[second].matches, there);
+                    add_condition(&mut candidates[first].matches, here);
+                    add_condition(&mut candidates[second].matches, there);
                 }
                 None => (by_validity[first], by_validity[second]) = (true, true),
             }
@@ -127,7 +144,7 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
         let others = candidates
             .iter()
             .enumerate()
-            .filter(|(other, one)| *other != index && by_validity[*other] && one.meets(&candidates[index]));
+            .filter(|(other, one)| *other != index && by_validity[*other] && one.shares_direction(&candidates[index]));
         let narrow = others
             .filter(|(_, other)| candidates[index].samples.iter().all(|(sample, _)| other.allows(sample)))
             .count();
@@ -144,7 +161,7 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
 }
 
 /// Gives each message the first of its samples that is recognised as this message.
-fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
+fn choose_examples(candidates: &mut Vec<MessageCandidate>, diagnostics: &mut Vec<Diagnostic>) {
     let matchers: Vec<Matcher> = candidates
         .iter()
         .map(|one| Matcher::compile(&Value::Object(one.matches.clone())).unwrap_or_default())
@@ -155,7 +172,7 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
             let goes = if to_hub { one.to_hub } else { one.from_hub };
             let better = goes
                 && matcher.fits(value)
-                && best.is_none_or(|best| matcher.conditions() > matchers[best].conditions());
+                && best.is_none_or(|best| matcher.condition_count() > matchers[best].condition_count());
             if better {
                 best = Some(index);
             }
@@ -163,8 +180,8 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
         best
     };
     /// The example of a message with its origin, and the documented examples.
-    type Choice = (Option<(Value, bool)>, Vec<Value>);
-    let mut chosen: Vec<Choice> = Vec::new();
+    type ExampleChoice = (Option<(Value, bool)>, Vec<Value>);
+    let mut chosen: Vec<ExampleChoice> = Vec::new();
     for (index, one) in candidates.iter().enumerate() {
         let itself = |value: &Value| {
             [(true, one.to_hub), (false, one.from_hub)]
@@ -194,11 +211,11 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
 }
 
 /// Returns the members of a message that are always present with the same value.
-fn discriminators(facts: &Facts) -> Map<String, Value> {
+fn constant_members(facts: &SchemaFacts) -> Map<String, Value> {
     let mut matches = Map::new();
     for (pointer, fact) in facts {
         if let (true, Some([value])) = (fact.present, fact.values.as_deref())
-            && let Some(name) = plain_member(pointer)
+            && let Some(name) = plain_member_name(pointer)
             && !value.is_object()
         {
             matches.insert(name, value.clone());
@@ -208,17 +225,17 @@ fn discriminators(facts: &Facts) -> Map<String, Value> {
 }
 
 /// Returns the name of a top-level member, if it can be the key of a matcher.
-fn plain_member(pointer: &str) -> Option<String> {
+fn plain_member_name(pointer: &str) -> Option<String> {
     let name = unescape(pointer.strip_prefix('/').filter(|rest| !rest.contains('/'))?);
     let plain =
         !name.is_empty() && !name.starts_with('/') && !name.ends_with(" or absent") && name.parse::<usize>().is_err();
     plain.then_some(name)
 }
 
-type Clause = (String, Value);
+type SchemaClause = (String, Value);
 
 /// Returns a clause for each of two messages so that no payload matches both; `None` if there are no such clauses.
-fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
+fn distinguishing_clauses(first: &SchemaFacts, second: &SchemaFacts) -> Option<(SchemaClause, SchemaClause)> {
     let shared = |weak: bool| {
         let both = first.iter().filter_map(|(pointer, fact)| Some((pointer, fact, second.get(pointer)?)));
         let mut both: Vec<_> = both.filter(|(_, first, second)| weak || first.present || second.present).collect();
@@ -227,33 +244,34 @@ fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
     };
     for (pointer, first, second) in shared(true) {
         if let (Some(mine), Some(theirs)) = (&first.values, &second.values)
-            && !mine.iter().any(|value| theirs.iter().any(|other| same(value, other)))
+            && !mine.iter().any(|value| theirs.iter().any(|other| are_equal(value, other)))
         {
             // Many documents forget to require the distinguishing member. A payload without it is recognised as neither
             // message; one from the hub is checked against the schemas of all messages.
             let forgotten = !first.present && !second.present;
-            let clause = |fact: &Fact, values| {
-                if forgotten { (pointer.clone(), values) } else { clause(pointer, fact, values) }
+            let clause = |fact: &SchemaFact, values| {
+                if forgotten { (pointer.clone(), values) } else { schema_clause(pointer, fact, values) }
             };
-            return Some((clause(first, values(mine)), clause(second, values(theirs))));
+            return Some((clause(first, values_schema(mine)), clause(second, values_schema(theirs))));
         }
     }
     // If neither message requires the member, its type does not distinguish them.
     for (pointer, first, second) in shared(false) {
-        if let (Some(mine), Some(theirs)) = (first.kinds(), second.kinds())
+        if let (Some(mine), Some(theirs)) = (first.possible_types(), second.possible_types())
             && mine.is_disjoint(&theirs)
         {
             return Some((
-                clause(pointer, first, json!({ "type": mine })),
-                clause(pointer, second, json!({ "type": theirs })),
+                schema_clause(pointer, first, json!({ "type": mine })),
+                schema_clause(pointer, second, json!({ "type": theirs })),
             ));
         }
     }
-    forbidden(first, second).or_else(|| forbidden(second, first).map(|(there, here)| (here, there)))
+    absent_member_clauses(first, second)
+        .or_else(|| absent_member_clauses(second, first).map(|(there, here)| (here, there)))
 }
 
 /// Returns the clauses for a member that the first must have and the second must not have.
-fn forbidden(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
+fn absent_member_clauses(first: &SchemaFacts, second: &SchemaFacts) -> Option<(SchemaClause, SchemaClause)> {
     first.iter().filter(|(_, fact)| fact.present).find_map(|(pointer, _)| {
         let (parent, name) = pointer.rsplit_once('/')?;
         let only = second.get(parent)?.only.as_ref()?;
@@ -262,20 +280,20 @@ fn forbidden(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
     })
 }
 
-fn values(values: &[Value]) -> Value {
+fn values_schema(values: &[Value]) -> Value {
     match values {
         [value] => json!({ "const": value }),
         values => json!({ "enum": values }),
     }
 }
 
-fn clause(pointer: &str, fact: &Fact, schema: Value) -> Clause {
+fn schema_clause(pointer: &str, fact: &SchemaFact, schema: Value) -> SchemaClause {
     if fact.present { (pointer.to_owned(), schema) } else { (format!("{pointer} or absent"), schema) }
 }
 
 /// Adds a condition, unless the plain member implies it.
-fn add(matches: &mut Map<String, Value>, (pointer, schema): Clause) {
-    let implied = plain_member(&pointer)
+fn add_condition(matches: &mut Map<String, Value>, (pointer, schema): SchemaClause) {
+    let implied = plain_member_name(&pointer)
         .and_then(|name| matches.get(&name))
         .is_some_and(|value| schema.get("const") == Some(value));
     if implied {

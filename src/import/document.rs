@@ -4,61 +4,61 @@
 use std::collections::BTreeMap;
 
 use super::Perspective;
-use super::references::{Library, Place};
-use crate::protocol::Directions;
+use super::references::{DocumentLibrary, DocumentRef};
+use crate::protocol::MessageDirections;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::Span;
 
 /// The most messages read from one document.
 const MAX_MESSAGES: usize = 400;
 
-pub struct Outline<'a> {
+pub struct DocumentOutline<'a> {
     pub title: String,
     pub version: String,
     pub description: String,
     /// The beginning of the document.
     pub span: Span,
-    pub messages: Vec<Message<'a>>,
-    pub channels: Vec<Channel<'a>>,
-    pub operations: Vec<Operation<'a>>,
+    pub messages: Vec<DocumentMessage<'a>>,
+    pub channels: Vec<DocumentChannel<'a>>,
+    pub operations: Vec<DocumentOperation<'a>>,
     /// Whether messages from the hub were ignored.
     pub unknown_from_hub: bool,
 }
 
-pub struct Message<'a> {
+pub struct DocumentMessage<'a> {
     pub name: String,
     pub title: String,
     pub summary: String,
     pub span: Span,
-    pub directions: Directions,
+    pub directions: MessageDirections,
     /// Indexes of the messages that may answer this message.
     pub replies: Vec<usize>,
     /// JSON pointer of the correlation id in the payload.
     pub correlation: Option<String>,
     /// `None` if any JSON is valid.
-    pub payload: Option<Place<'a>>,
+    pub payload: Option<DocumentRef<'a>>,
     /// The version of JSON Schema as the document names it; empty for AsyncAPI's own.
     pub schema_format: String,
     /// The examples as written in the document.
-    pub examples: Vec<Place<'a>>,
+    pub examples: Vec<DocumentRef<'a>>,
 }
 
-pub struct Channel<'a> {
+pub struct DocumentChannel<'a> {
     pub name: String,
     pub address: String,
-    pub place: Place<'a>,
+    pub place: DocumentRef<'a>,
     /// The path of the channel's server, which precedes the address.
     pub base: String,
     /// The channel's server, if it is known.
-    pub server: Option<Place<'a>>,
+    pub server: Option<DocumentRef<'a>>,
     /// The security schemes that a client must meet, each with its name in the document.
-    pub security: Vec<(String, Place<'a>)>,
+    pub security: Vec<(String, DocumentRef<'a>)>,
     /// Indexes of the messages that a client sends on this channel.
     pub to_hub: Vec<usize>,
 }
 
 /// An operation: one of version 3, or `publish` or `subscribe` of a channel of version 2.
-pub struct Operation<'a> {
+pub struct DocumentOperation<'a> {
     pub name: String,
     pub span: Span,
     pub summary: String,
@@ -66,25 +66,25 @@ pub struct Operation<'a> {
     pub to_hub: bool,
     /// Indexes of its messages.
     pub messages: Vec<usize>,
-    pub channel: Place<'a>,
-    pub reply: Option<Reply<'a>>,
+    pub channel: DocumentRef<'a>,
+    pub reply: Option<OperationReply<'a>>,
 }
 
-pub struct Reply<'a> {
+pub struct OperationReply<'a> {
     pub span: Span,
     /// Indexes of the messages that may be the answer.
     pub messages: Vec<usize>,
     /// Whether no message of the reply was ignored.
     pub complete: bool,
-    pub channel: Place<'a>,
+    pub channel: DocumentRef<'a>,
 }
 
 /// Reads the declarations of the document; returns `None` if it is not AsyncAPI.
-pub fn read<'a>(
-    library: &'a Library,
+pub fn read_outline<'a>(
+    library: &'a DocumentLibrary,
     perspective: Perspective,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Option<Outline<'a>> {
+) -> Option<DocumentOutline<'a>> {
     let root = library.document()?;
     let version = match root.node.get("asyncapi") {
         Some(node) => node.text().map_or_else(|| node.to_json().to_string(), str::to_owned),
@@ -103,7 +103,7 @@ pub fn read<'a>(
         let found = root.get("info").and_then(|info| info.node.get(name).cloned());
         found.map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned)).unwrap_or_default()
     };
-    let outline = Outline {
+    let outline = DocumentOutline {
         title: info("title"),
         version: info("version"),
         description: info("description"),
@@ -114,11 +114,11 @@ pub fn read<'a>(
         unknown_from_hub: false,
     };
     let json = root.text("defaultContentType").unwrap_or("application/json").to_owned();
-    let mut reader = Reader { library, outline, seen: BTreeMap::new(), json, perspective, diagnostics };
-    reader.servers(&root);
+    let mut reader = DocumentReader { library, outline, seen: BTreeMap::new(), json, perspective, diagnostics };
+    reader.check_servers(&root);
     match version.split('.').next() {
-        Some("2") => reader.version_2(&root),
-        Some("3") => reader.version_3(&root),
+        Some("2") => reader.read_version_2(&root),
+        Some("3") => reader.read_version_3(&root),
         _ => reader.error(
             root.node.at_pointer("/asyncapi").span,
             format!("AsyncAPI {version} is not supported"),
@@ -128,17 +128,17 @@ pub fn read<'a>(
     Some(reader.outline)
 }
 
-impl<'a> Operation<'a> {
-    fn on(channel: Place<'a>) -> Self {
+impl<'a> DocumentOperation<'a> {
+    fn on_channel(channel: DocumentRef<'a>) -> Self {
         let span = channel.node.span;
         let (name, summary) = (String::new(), String::new());
         Self { name, span, summary, to_hub: false, messages: Vec::new(), channel, reply: None }
     }
 }
 
-struct Reader<'a, 'd> {
-    library: &'a Library,
-    outline: Outline<'a>,
+struct DocumentReader<'a, 'd> {
+    library: &'a DocumentLibrary,
+    outline: DocumentOutline<'a>,
     /// The index of each message by its place; `None` for a message that is ignored.
     seen: BTreeMap<(String, String), Option<usize>>,
     /// The content type of messages that do not name one.
@@ -147,7 +147,7 @@ struct Reader<'a, 'd> {
     diagnostics: &'d mut Vec<Diagnostic>,
 }
 
-impl<'a> Reader<'a, '_> {
+impl<'a> DocumentReader<'a, '_> {
     fn error(&mut self, span: Span, message: String, help: &str) {
         self.diagnostics.push(Diagnostic::error(span, message).help(help));
     }
@@ -157,8 +157,8 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Follows the reference at a place, if there is one; reports a broken one.
-    fn follow(&mut self, place: Place<'a>) -> Option<Place<'a>> {
-        match self.library.follow(place) {
+    fn follow_reference(&mut self, place: DocumentRef<'a>) -> Option<DocumentRef<'a>> {
+        match self.library.follow_reference(place) {
             Ok(place) => Some(place),
             Err(diagnostic) => {
                 self.diagnostics.push(diagnostic);
@@ -169,10 +169,11 @@ impl<'a> Reader<'a, '_> {
 
     // ---- servers
 
-    fn servers(&mut self, root: &Place<'a>) {
+    fn check_servers(&mut self, root: &DocumentRef<'a>) {
         let Some(servers) = root.get("servers") else { return };
-        let all: Vec<_> = servers.members().filter_map(|(_, server)| self.library.follow(server).ok()).collect();
-        if !all.is_empty() && !all.iter().any(web_socket) {
+        let all: Vec<_> =
+            servers.members().filter_map(|(_, server)| self.library.follow_reference(server).ok()).collect();
+        if !all.is_empty() && !all.iter().any(uses_websocket) {
             let protocols: Vec<&str> = all.iter().filter_map(|server| server.text("protocol")).collect();
             self.warning(
                 servers.node.span,
@@ -183,34 +184,38 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Returns the servers that a channel names.
-    fn named_servers(&self, root: &Place<'a>, channel: &Place<'a>) -> Vec<Place<'a>> {
+    fn named_servers(&self, root: &DocumentRef<'a>, channel: &DocumentRef<'a>) -> Vec<DocumentRef<'a>> {
         let servers = channel.get("servers");
-        let named = servers.iter().flat_map(Place::items).filter_map(|server| match server.node.text() {
+        let named = servers.iter().flat_map(DocumentRef::items).filter_map(|server| match server.node.text() {
             Some(name) => root.get("servers")?.get(name),
             None => Some(server),
         });
-        named.filter_map(|server| self.library.follow(server).ok()).collect()
+        named.filter_map(|server| self.library.follow_reference(server).ok()).collect()
     }
 
     /// Whether a channel is only for servers that do not use WebSocket.
-    fn elsewhere(&self, root: &Place<'a>, channel: &Place<'a>) -> bool {
+    fn uses_other_transport(&self, root: &DocumentRef<'a>, channel: &DocumentRef<'a>) -> bool {
         let named = self.named_servers(root, channel);
-        !named.is_empty() && !named.iter().any(web_socket)
+        !named.is_empty() && !named.iter().any(uses_websocket)
     }
 
     /// Returns the server of a channel: the first that uses WebSocket, among the channel's own or else the document's.
-    fn server(&self, root: &Place<'a>, channel: &Place<'a>) -> Option<Place<'a>> {
+    fn channel_server(&self, root: &DocumentRef<'a>, channel: &DocumentRef<'a>) -> Option<DocumentRef<'a>> {
         let named = self.named_servers(root, channel);
         let all = root.get("servers");
-        let any = all.iter().flat_map(Place::members).filter_map(|(_, server)| self.library.follow(server).ok());
-        named.into_iter().chain(any).find(web_socket)
+        let any = all
+            .iter()
+            .flat_map(DocumentRef::members)
+            .filter_map(|(_, server)| self.library.follow_reference(server).ok());
+        named.into_iter().chain(any).find(uses_websocket)
     }
 
     /// Returns the security schemes of a server. If it lists alternatives, the first one counts; if one of them is
     /// empty, no scheme is needed.
-    fn security(&self, root: &Place<'a>, server: &Place<'a>) -> Vec<(String, Place<'a>)> {
+    fn security_schemes(&self, root: &DocumentRef<'a>, server: &DocumentRef<'a>) -> Vec<(String, DocumentRef<'a>)> {
         let schemes = root.get("components").and_then(|components| components.get("securitySchemes"));
-        let found = |name: &str, place: Place<'a>| Some((name.to_owned(), self.library.follow(place).ok()?));
+        let found =
+            |name: &str, place: DocumentRef<'a>| Some((name.to_owned(), self.library.follow_reference(place).ok()?));
         let mut choices =
             server.get("security").into_iter().flat_map(|list| list.items().collect::<Vec<_>>()).map(|one| {
                 if one.node.get("$ref").is_some() || one.node.get("type").is_some() {
@@ -226,11 +231,11 @@ impl<'a> Reader<'a, '_> {
 
     // ---- version 2
 
-    fn version_2(&mut self, root: &Place<'a>) {
+    fn read_version_2(&mut self, root: &DocumentRef<'a>) {
         let channels = root.get("channels");
-        for (key, channel) in channels.iter().flat_map(Place::members) {
-            let Some(channel) = self.follow(channel) else { continue };
-            if self.elsewhere(root, &channel) {
+        for (key, channel) in channels.iter().flat_map(DocumentRef::members) {
+            let Some(channel) = self.follow_reference(channel) else { continue };
+            if self.uses_other_transport(root, &channel) {
                 self.warning(key.span, format!("the channel `{}` is ignored: it is not for WebSocket", key.name), "");
                 continue;
             }
@@ -240,7 +245,7 @@ impl<'a> Reader<'a, '_> {
                 let Some(message) = operation.get("message") else { continue };
                 let here = operation.text("operationId").map_or_else(|| key.name.clone(), str::to_owned);
                 let received = published == (self.perspective == Perspective::Hub);
-                let messages = self.messages_of(message, &here);
+                let messages = self.read_operation_messages(message, &here);
                 for &index in &messages {
                     self.add_direction(index, received, true);
                     if received {
@@ -248,38 +253,38 @@ impl<'a> Reader<'a, '_> {
                     }
                 }
                 let id = operation.text("operationId").map_or_else(|| format!("{action}_{}", key.name), str::to_owned);
-                self.operation(
+                self.add_operation(
                     &id,
                     channel.node.key_at_pointer(&format!("/{action}")),
                     &operation,
-                    Operation { to_hub: received, messages, ..Operation::on(channel.clone()) },
+                    DocumentOperation { to_hub: received, messages, ..DocumentOperation::on_channel(channel.clone()) },
                 );
             }
-            self.channel(root, &key.name, key.name.clone(), channel, to_hub);
+            self.add_channel(root, &key.name, key.name.clone(), channel, to_hub);
         }
     }
 
     /// Returns the message of an operation, or all of its `oneOf`.
-    fn messages_of(&mut self, message: Place<'a>, here: &str) -> Vec<usize> {
-        let Some(message) = self.follow(message) else { return Vec::new() };
+    fn read_operation_messages(&mut self, message: DocumentRef<'a>, here: &str) -> Vec<usize> {
+        let Some(message) = self.follow_reference(message) else { return Vec::new() };
         match message.get("oneOf") {
-            Some(list) => list.items().filter_map(|one| self.message(one, here)).collect(),
-            None => self.message(message, here).into_iter().collect(),
+            Some(list) => list.items().filter_map(|one| self.message_index(one, here)).collect(),
+            None => self.message_index(message, here).into_iter().collect(),
         }
     }
 
     // ---- version 3
 
-    fn version_3(&mut self, root: &Place<'a>) {
-        let mut channels: Vec<(String, Place<'a>, Vec<usize>)> = Vec::new();
-        for (key, channel) in root.get("channels").iter().flat_map(Place::members) {
-            if let Some(place) = self.follow(channel) {
+    fn read_version_3(&mut self, root: &DocumentRef<'a>) {
+        let mut channels: Vec<(String, DocumentRef<'a>, Vec<usize>)> = Vec::new();
+        for (key, channel) in root.get("channels").iter().flat_map(DocumentRef::members) {
+            if let Some(place) = self.follow_reference(channel) {
                 channels.push((key.name.clone(), place, Vec::new()));
             }
         }
         let operations = root.get("operations");
-        for (key, operation) in operations.iter().flat_map(Place::members) {
-            let Some(operation) = self.follow(operation) else { continue };
+        for (key, operation) in operations.iter().flat_map(DocumentRef::members) {
+            let Some(operation) = self.follow_reference(operation) else { continue };
             let received = match operation.text("action") {
                 Some("receive") => self.perspective == Perspective::Hub,
                 Some("send") => self.perspective == Perspective::Client,
@@ -289,7 +294,7 @@ impl<'a> Reader<'a, '_> {
                     continue;
                 }
             };
-            let channel = operation.get("channel").and_then(|channel| self.follow(channel));
+            let channel = operation.get("channel").and_then(|channel| self.follow_reference(channel));
             let Some(channel) = channel else {
                 if operation.get("channel").is_none() {
                     self.error(
@@ -300,35 +305,39 @@ impl<'a> Reader<'a, '_> {
                 }
                 continue;
             };
-            if self.elsewhere(root, &channel) {
+            if self.uses_other_transport(root, &channel) {
                 self.warning(key.span, format!("operation `{}` is ignored: it is not for WebSocket", key.name), "");
                 continue;
             }
-            let places = self.places(&operation, &channel);
-            let asked = self.listed(places);
+            let places = self.message_refs(&operation, &channel);
+            let asked = self.read_messages(places);
             for &index in &asked {
                 self.add_direction(index, received, true);
             }
             if received {
-                add_sent(&mut channels, &channel, &asked);
+                add_sent_messages(&mut channels, &channel, &asked);
             }
-            let declared = Operation { to_hub: received, messages: asked.clone(), ..Operation::on(channel.clone()) };
-            let reply = operation.get("reply").and_then(|reply| self.follow(reply));
+            let declared = DocumentOperation {
+                to_hub: received,
+                messages: asked.clone(),
+                ..DocumentOperation::on_channel(channel.clone())
+            };
+            let reply = operation.get("reply").and_then(|reply| self.follow_reference(reply));
             let answered = reply.as_ref().and_then(|reply| match reply.get("channel") {
-                Some(place) => self.follow(place),
+                Some(place) => self.follow_reference(place),
                 None => Some(channel.clone()),
             });
             let (Some(reply), Some(answered)) = (reply, answered) else {
-                self.operation(&key.name, key.span, &operation, declared);
+                self.add_operation(&key.name, key.span, &operation, declared);
                 continue;
             };
-            let places = self.places(&reply, &answered);
+            let places = self.message_refs(&reply, &answered);
             let declared_answers = places.len();
-            let answers = self.listed(places);
+            let answers = self.read_messages(places);
             let complete = answers.len() == declared_answers;
             let span = operation.node.key_at_pointer("/reply");
-            let replied = Reply { span, messages: answers.clone(), complete, channel: answered.clone() };
-            self.operation(&key.name, key.span, &operation, Operation { reply: Some(replied), ..declared });
+            let replied = OperationReply { span, messages: answers.clone(), complete, channel: answered.clone() };
+            self.add_operation(&key.name, key.span, &operation, DocumentOperation { reply: Some(replied), ..declared });
             for &index in &answers {
                 self.add_direction(index, !received, false);
             }
@@ -339,45 +348,52 @@ impl<'a> Reader<'a, '_> {
                     replies.extend(more);
                 }
             } else {
-                add_sent(&mut channels, &answered, &answers);
+                add_sent_messages(&mut channels, &answered, &answers);
             }
         }
         for (name, place, to_hub) in channels {
             let address = place.text("address").unwrap_or_default().to_owned();
-            self.channel(root, &name, address, place, to_hub);
+            self.add_channel(root, &name, address, place, to_hub);
         }
     }
 
     /// Returns the places of the messages of an operation or reply: those it lists, or else all of its channel.
-    fn places(&self, operation: &Place<'a>, channel: &Place<'a>) -> Vec<Place<'a>> {
+    fn message_refs(&self, operation: &DocumentRef<'a>, channel: &DocumentRef<'a>) -> Vec<DocumentRef<'a>> {
         match operation.get("messages") {
             Some(list) => list.items().collect(),
-            None => channel.get("messages").iter().flat_map(Place::members).map(|(_, message)| message).collect(),
+            None => channel.get("messages").iter().flat_map(DocumentRef::members).map(|(_, message)| message).collect(),
         }
     }
 
-    fn listed(&mut self, places: Vec<Place<'a>>) -> Vec<usize> {
-        places.into_iter().filter_map(|place| self.message(place, "")).collect()
+    fn read_messages(&mut self, places: Vec<DocumentRef<'a>>) -> Vec<usize> {
+        places.into_iter().filter_map(|place| self.message_index(place, "")).collect()
     }
 
     // ---- both
 
     /// Adds an operation under a unique name.
-    fn operation(&mut self, name: &str, span: Span, place: &Place<'a>, operation: Operation<'a>) {
-        let name = Some(word(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "operation".to_owned());
+    fn add_operation(&mut self, name: &str, span: Span, place: &DocumentRef<'a>, operation: DocumentOperation<'a>) {
+        let name = Some(to_word(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "operation".to_owned());
         let taken = |name: &str| self.outline.operations.iter().any(|one| one.name == name);
         let numbered = (2..).map(|number| format!("{name}_{number}"));
         let name = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or_default();
         let summary = ["summary", "description"].into_iter().find_map(|key| place.text(key)).unwrap_or_default();
-        self.outline.operations.push(Operation { name, span, summary: summary.trim().to_owned(), ..operation });
+        self.outline.operations.push(DocumentOperation { name, span, summary: summary.trim().to_owned(), ..operation });
     }
 
-    fn channel(&mut self, root: &Place<'a>, name: &str, address: String, place: Place<'a>, to_hub: Vec<usize>) {
-        let server = self.server(root, &place);
-        let security = server.as_ref().map(|server| self.security(root, server)).unwrap_or_default();
-        let base = server.as_ref().map(base).unwrap_or_default();
+    fn add_channel(
+        &mut self,
+        root: &DocumentRef<'a>,
+        name: &str,
+        address: String,
+        place: DocumentRef<'a>,
+        to_hub: Vec<usize>,
+    ) {
+        let server = self.channel_server(root, &place);
+        let security = server.as_ref().map(|server| self.security_schemes(root, server)).unwrap_or_default();
+        let base = server.as_ref().map(server_path).unwrap_or_default();
         let name = name.to_owned();
-        self.outline.channels.push(Channel { name, address, place, base, server, security, to_hub });
+        self.outline.channels.push(DocumentChannel { name, address, place, base, server, security, to_hub });
     }
 
     fn add_direction(&mut self, index: usize, received: bool, unasked: bool) {
@@ -392,10 +408,10 @@ impl<'a> Reader<'a, '_> {
 
     /// Returns the index of a message; `None` if it is not JSON or the reference is broken. `here` names a message that
     /// has no name.
-    fn message(&mut self, place: Place<'a>, here: &str) -> Option<usize> {
+    fn message_index(&mut self, place: DocumentRef<'a>, here: &str) -> Option<usize> {
         let called = place.name();
-        let place = self.follow(place)?;
-        let id = place.id();
+        let place = self.follow_reference(place)?;
+        let id = place.identity();
         if let Some(known) = self.seen.get(&id) {
             return *known;
         }
@@ -404,9 +420,10 @@ impl<'a> Reader<'a, '_> {
         index
     }
 
-    fn read_message(&mut self, place: Place<'a>, called: &str, here: &str) -> Option<usize> {
+    fn read_message(&mut self, place: DocumentRef<'a>, called: &str, here: &str) -> Option<usize> {
         let traits = place.get("traits");
-        let traits: Vec<_> = traits.iter().flat_map(Place::items).filter_map(|one| self.follow(one)).collect();
+        let traits: Vec<_> =
+            traits.iter().flat_map(DocumentRef::items).filter_map(|one| self.follow_reference(one)).collect();
         // Members of the message itself override those of its traits.
         let member = |name: &str| place.get(name).or_else(|| traits.iter().rev().find_map(|one| one.get(name)));
         let text = |name: &str| member(name).and_then(|found| found.node.text()).unwrap_or_default().to_owned();
@@ -424,7 +441,7 @@ impl<'a> Reader<'a, '_> {
         };
         let span = place.node.span;
         let mut payload = match place.get("payload") {
-            Some(payload) => Some(self.follow(payload)?),
+            Some(payload) => Some(self.follow_reference(payload)?),
             None => None,
         };
         let mut format = text("schemaFormat");
@@ -432,12 +449,12 @@ impl<'a> Reader<'a, '_> {
             && let Some(named) = payload.as_ref().and_then(|payload| payload.text("schemaFormat"))
         {
             format = named.to_owned();
-            payload = Some(self.follow(inner)?);
+            payload = Some(self.follow_reference(inner)?);
         }
         let content = Some(text("contentType")).filter(|text| !text.is_empty()).unwrap_or_else(|| self.json.clone());
         let skipped = if !content.to_ascii_lowercase().contains("json") {
             Some(format!("`{name}` is ignored because it is {content}: hubproof sends and checks only JSON"))
-        } else if !super::schema::is_known(&format) {
+        } else if !super::schema::is_supported_format(&format) {
             Some(format!(
                 "`{name}` is ignored because its payload is described in {format}: hubproof reads only JSON Schema"
             ))
@@ -451,18 +468,18 @@ impl<'a> Reader<'a, '_> {
             self.outline.unknown_from_hub = true;
             return None;
         }
-        let correlation = member("correlationId").and_then(|id| self.follow(id));
+        let correlation = member("correlationId").and_then(|id| self.follow_reference(id));
         let correlation =
             correlation.and_then(|id| id.text("location")?.strip_prefix("$message.payload#").map(str::to_owned));
-        let examples = member("examples").iter().flat_map(Place::items).collect();
+        let examples = member("examples").iter().flat_map(DocumentRef::items).collect();
         let (title, summary) = (text("title"), text("summary"));
-        let name = self.free(&name);
-        self.outline.messages.push(Message {
+        let name = self.free_name(&name);
+        self.outline.messages.push(DocumentMessage {
             name,
             title,
             summary,
             span,
-            directions: Directions::default(),
+            directions: MessageDirections::default(),
             replies: Vec::new(),
             correlation,
             payload,
@@ -473,10 +490,10 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// Returns a unique message name that scenarios can use.
-    fn free(&self, wanted: &str) -> String {
-        let mut name = word(wanted);
+    fn free_name(&self, wanted: &str) -> String {
+        let mut name = to_word(wanted);
         if matches!(name.as_str(), "" | "any" | "nothing" | "frame" | "close" | "upgrade" | "wire")
-            || name == super::OTHER
+            || name == super::OTHER_MESSAGE
         {
             name = format!("{name}_message").trim_start_matches('_').to_owned();
         }
@@ -489,11 +506,15 @@ impl<'a> Reader<'a, '_> {
 }
 
 /// Adds messages that a client sends on a channel; adds the channel too, if only the operation refers to it.
-fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Place<'a>, messages: &[usize]) {
-    if !channels.iter().any(|(_, known, _)| known.id() == place.id()) {
+fn add_sent_messages<'a>(
+    channels: &mut Vec<(String, DocumentRef<'a>, Vec<usize>)>,
+    place: &DocumentRef<'a>,
+    messages: &[usize],
+) {
+    if !channels.iter().any(|(_, known, _)| known.identity() == place.identity()) {
         channels.push((place.name(), place.clone(), Vec::new()));
     }
-    for (_, _, to_hub) in channels.iter_mut().filter(|(_, known, _)| known.id() == place.id()) {
+    for (_, _, to_hub) in channels.iter_mut().filter(|(_, known, _)| known.identity() == place.identity()) {
         to_hub.extend(messages);
         to_hub.sort_unstable();
         to_hub.dedup();
@@ -501,7 +522,7 @@ fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Pla
 }
 
 /// Returns the path of a server's address: `pathname` in version 3, or the part after the host of `url` in version 2.
-fn base(server: &Place<'_>) -> String {
+fn server_path(server: &DocumentRef<'_>) -> String {
     let path = match (server.text("pathname"), server.text("url")) {
         (Some(path), _) => path,
         (None, Some(url)) => {
@@ -513,7 +534,7 @@ fn base(server: &Place<'_>) -> String {
     path.trim_end_matches('/').to_owned()
 }
 
-fn web_socket(server: &Place<'_>) -> bool {
+fn uses_websocket(server: &DocumentRef<'_>) -> bool {
     let protocol = server.text("protocol").unwrap_or_default().to_ascii_lowercase();
     matches!(protocol.as_str(), "ws" | "wss" | "websocket" | "websockets" | "")
 }
@@ -522,7 +543,7 @@ fn web_socket(server: &Place<'_>) -> bool {
 const MAX_NAME: usize = 48;
 
 /// Converts a text to one word of letters, digits, `_`, `-` and `.` that begins with a letter or digit.
-pub fn word(text: &str) -> String {
+pub fn to_word(text: &str) -> String {
     let mut word = String::new();
     for letter in text.chars() {
         let fits = letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');

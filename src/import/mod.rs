@@ -37,18 +37,18 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use references::{Fetch, Library};
+pub use references::{DocumentLibrary, FileFetcher};
 
-use crate::protocol::asyncapi::{Declared, Document, Payload};
-use crate::protocol::{Directions, Extension, Folder};
-use crate::scenario::writer::flow;
+use crate::protocol::asyncapi::{AsyncApiDocument, MessageDeclaration, PayloadSchema};
+use crate::protocol::{MessageDirections, PackExtension, PackFolder};
+use crate::scenario::writer::flow_text;
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Sources;
-use crate::syntax::yaml::{Key, Kind, Node};
-use discriminator::Candidate;
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
+use discriminator::MessageCandidate;
 use reply_rules::ReplyRule;
-use scenarios::Conversations;
+use scenarios::ScenarioGenerator;
 
 /// Whether a document describes the hub or a client: AsyncAPI does not say which application sends and receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,49 +61,49 @@ pub enum Perspective {
 }
 
 /// The message that stands for all frames that are not a message of the document.
-const OTHER: &str = "no_message_of_the_document";
+const OTHER_MESSAGE: &str = "no_message_of_the_document";
 /// The rules of every plain document: the hub may send only what it lists.
-const FITS: &str = "DOC-FITS";
-const LISTED: &str = "DOC-LISTED";
+const FITS_RULE: &str = "DOC-FITS";
+const LISTED_RULE: &str = "DOC-LISTED";
 
 /// A document that was read without errors.
-struct Imported<'a> {
-    library: &'a Library,
-    outline: document::Outline<'a>,
-    candidates: Vec<Candidate>,
+struct ImportedDocument<'a> {
+    library: &'a DocumentLibrary,
+    outline: document::DocumentOutline<'a>,
+    candidates: Vec<MessageCandidate>,
     replies: Vec<ReplyRule>,
-    messages: Vec<Declared>,
+    messages: Vec<MessageDeclaration>,
     /// The schema that every message of the hub matches; `None` if a message was ignored.
     listed: Option<Value>,
 }
 
 /// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; if one of them is an error,
 /// the folder has no pack.
-pub fn folder(
+pub fn import_folder(
     name: &str,
-    library: &Library,
+    library: &DocumentLibrary,
     perspective: Perspective,
     sources: &mut Sources,
-) -> (Folder, Vec<Diagnostic>) {
-    let mut folder = Folder { name: name.to_owned(), ..Folder::default() };
+) -> (PackFolder, Vec<Diagnostic>) {
+    let mut folder = PackFolder { name: name.to_owned(), ..PackFolder::default() };
     folder.pack = library.files().map(|(path, file)| (path.to_owned(), file)).collect();
     let mut diagnostics = Vec::new();
-    let Some(imported) = Imported::read(library, perspective, sources, &mut diagnostics) else {
+    let Some(imported) = ImportedDocument::from_library(library, perspective, sources, &mut diagnostics) else {
         return (folder, diagnostics);
     };
-    for (path, text) in imported.conversations().files() {
+    for (path, text) in imported.scenario_generator().scenario_files() {
         let file = sources.add(format!("{name}/{path}"), text);
         folder.scenarios.insert(path, file);
     }
-    let rules = sources.add(format!("{name}/rules.yaml"), rules(&imported.replies));
+    let rules = sources.add(format!("{name}/rules.yaml"), render_rules(&imported.replies));
     folder.pack.insert("rules.yaml".to_owned(), rules);
-    let Imported { outline, messages, .. } = imported;
-    let document = Document {
+    let ImportedDocument { outline, messages, .. } = imported;
+    let document = AsyncApiDocument {
         title: outline.title,
         version: outline.version,
         description: outline.description,
         messages,
-        extension: Extension::default(),
+        extension: PackExtension::default(),
         files: Vec::new(),
         files_known: false,
     };
@@ -112,110 +112,110 @@ pub fn folder(
 }
 
 /// Imports a document as the files of a starter pack, by path; returns no files if there is an error.
-pub fn pack(
-    library: &Library,
+pub fn import_pack(
+    library: &DocumentLibrary,
     perspective: Perspective,
     sources: &Sources,
 ) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
-    let imported = Imported::read(library, perspective, sources, &mut diagnostics);
+    let imported = ImportedDocument::from_library(library, perspective, sources, &mut diagnostics);
     let imported = imported.filter(|_| !has_errors(&diagnostics));
-    (imported.map(|imported| pack_files::of(&imported, sources)).unwrap_or_default(), diagnostics)
+    (imported.map(|imported| pack_files::pack_files(&imported, sources)).unwrap_or_default(), diagnostics)
 }
 
-impl<'a> Imported<'a> {
+impl<'a> ImportedDocument<'a> {
     /// Reads a document; returns `None` if it is unusable.
-    fn read(
-        library: &'a Library,
+    fn from_library(
+        library: &'a DocumentLibrary,
         perspective: Perspective,
         sources: &Sources,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
-        let outline = document::read(library, perspective, diagnostics)?;
+        let outline = document::read_outline(library, perspective, diagnostics)?;
         let mut room = schema::SchemaBudget::default();
-        let mut candidates = candidates(library, &outline, &mut room, diagnostics);
+        let mut candidates = message_candidates(library, &outline, &mut room, diagnostics);
         if has_errors(diagnostics) {
             return None;
         }
-        discriminator::tell_apart(&mut candidates, diagnostics);
-        let messages = declared(library, &outline, &candidates, &mut room, diagnostics);
+        discriminator::assign_matchers(&mut candidates, diagnostics);
+        let messages = declare_messages(library, &outline, &candidates, &mut room, diagnostics);
         if candidates.is_empty() && !has_errors(diagnostics) {
-            diagnostics.push(nothing(&outline));
+            diagnostics.push(nothing_to_send_error(&outline));
         }
         if !candidates.iter().any(|one| one.to_hub) && !has_errors(diagnostics) {
-            diagnostics.push(one_way(&outline));
+            diagnostics.push(one_way_warning(&outline));
         }
-        let replies = reply_rules::of(library, &outline, &candidates, sources);
+        let replies = reply_rules::reply_rules(library, &outline, &candidates, sources);
         let from_hub: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
         let listed = (!outline.unknown_from_hub && !from_hub.is_empty())
-            .then(|| schema::any_of(library, &from_hub, &mut room, &mut Vec::new()))
+            .then(|| schema::convert_any_of(library, &from_hub, &mut room, &mut Vec::new()))
             .flatten()
             .map(|schema| schema.to_json());
         Some(Self { library, outline, candidates, replies, messages, listed })
     }
 
-    fn conversations(&self) -> Conversations<'_> {
-        Conversations::new(self.library, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
+    fn scenario_generator(&self) -> ScenarioGenerator<'_> {
+        ScenarioGenerator::new(self.library, &self.outline, &self.candidates, &self.replies, self.listed.as_ref())
     }
 
     /// Returns the names of the given messages that were not ignored.
-    fn kept(&self, messages: &[usize]) -> Vec<&str> {
+    fn kept_message_names(&self, messages: &[usize]) -> Vec<&str> {
         let named = messages.iter().filter_map(|index| self.candidates.iter().find(|one| one.message == *index));
         named.map(|one| one.name.as_str()).collect()
     }
 }
 
 /// Returns rules.yaml: the rules of every document, and those of this document's replies.
-fn rules(replies: &[ReplyRule]) -> String {
+fn render_rules(replies: &[ReplyRule]) -> String {
     let mut text = include_str!("rules.yaml").to_owned();
     for reply in replies {
-        text.push_str(&format!("  {}: {}\n", reply.id, flow(&Value::Object(reply.entry()))));
+        text.push_str(&format!("  {}: {}\n", reply.id, flow_text(&Value::Object(reply.entry()))));
     }
     text
 }
 
-fn nothing(outline: &document::Outline<'_>) -> Diagnostic {
+fn nothing_to_send_error(outline: &document::DocumentOutline<'_>) -> Diagnostic {
     Diagnostic::error(outline.span, "the document does not say who sends which message").help(
         "declare it in version 2 with `publish` and `subscribe` under `channels`, in version 3 under `operations`",
     )
 }
 
-fn one_way(outline: &document::Outline<'_>) -> Diagnostic {
+fn one_way_warning(outline: &document::DocumentOutline<'_>) -> Diagnostic {
     Diagnostic::warning(outline.span, "according to this document, clients send no message to the hub")
         .help("if the document describes a client of the hub, add --perspective client")
 }
 
 /// Returns the messages of the document with schemas and examples, except those whose schema cannot be read.
-fn candidates(
-    library: &Library,
-    outline: &document::Outline<'_>,
+fn message_candidates(
+    library: &DocumentLibrary,
+    outline: &document::DocumentOutline<'_>,
     room: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<Candidate> {
+) -> Vec<MessageCandidate> {
     let mut found = Vec::new();
     for (index, message) in outline.messages.iter().enumerate() {
-        let Some(payload) = schema::of(library, message, room, diagnostics) else { continue };
+        let Some(payload) = schema::convert_payload_schema(library, message, room, diagnostics) else { continue };
         let source = payload.to_json();
-        let Ok(validator) = crate::syntax::json_schema::validator(&source) else {
+        let Ok(validator) = crate::syntax::json_schema::build_validator(&source) else {
             // Assembling the pack reports the invalid schema with its place.
-            found.push(Candidate::broken(index, message, payload, source));
+            found.push(MessageCandidate::with_invalid_schema(index, message, payload, source));
             continue;
         };
-        found.push(Candidate::new(index, message, payload, source, validator));
+        found.push(MessageCandidate::new(index, message, payload, source, validator));
     }
     found
 }
 
 /// Returns the messages as a pack declares them, and a message that stands for all other frames the hub might send.
-fn declared(
-    library: &Library,
-    outline: &document::Outline<'_>,
-    candidates: &[Candidate],
+fn declare_messages(
+    library: &DocumentLibrary,
+    outline: &document::DocumentOutline<'_>,
+    candidates: &[MessageCandidate],
     room: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Vec<Declared> {
+) -> Vec<MessageDeclaration> {
     let name_of: BTreeMap<usize, &str> = candidates.iter().map(|one| (one.message, one.name.as_str())).collect();
-    let mut messages: Vec<Declared> = Vec::new();
+    let mut messages: Vec<MessageDeclaration> = Vec::new();
     for one in candidates {
         let message = &outline.messages[one.message];
         let matcher = match Matcher::compile(&Value::Object(one.matches.clone())) {
@@ -228,23 +228,28 @@ fn declared(
         };
         let mut payload = one.payload.clone();
         if let Some((example, documented)) = &one.example {
-            put(&mut payload, "examples", &json!([example]), message.span);
-            put(&mut payload, "x-example", &json!(if *documented { "documented" } else { "composed" }), message.span);
+            put_member(&mut payload, "examples", &json!([example]), message.span);
+            put_member(
+                &mut payload,
+                "x-example",
+                &json!(if *documented { "documented" } else { "composed" }),
+                message.span,
+            );
         }
         if one.from_hub {
-            put(&mut payload, "x-rules", &json!([FITS]), message.span);
+            put_member(&mut payload, "x-rules", &json!([FITS_RULE]), message.span);
         }
-        messages.push(Declared {
+        messages.push(MessageDeclaration {
             name: one.name.clone(),
             span: message.span,
             title: message.title.clone(),
             summary: message.summary.clone(),
-            directions: Directions {
+            directions: MessageDirections {
                 to_hub: one.to_hub,
                 from_hub: one.from_hub,
                 unasked: message.directions.unasked && one.from_hub,
             },
-            payload: Payload::Inline { node: payload },
+            payload: PayloadSchema::Inline { node: payload },
             matcher,
             abstract_: false,
             replies: message
@@ -256,36 +261,36 @@ fn declared(
             correlation: message.correlation.clone(),
         });
     }
-    let from_hub: Vec<&Candidate> = candidates.iter().filter(|one| one.from_hub).collect();
+    let from_hub: Vec<&MessageCandidate> = candidates.iter().filter(|one| one.from_hub).collect();
     let all_known = !outline.unknown_from_hub && !from_hub.is_empty();
     if all_known && from_hub.iter().all(|one| !one.matches.is_empty()) {
-        messages.extend(other(library, outline, &from_hub, room, diagnostics));
+        messages.extend(declare_other_message(library, outline, &from_hub, room, diagnostics));
     }
     messages
 }
 
 /// Returns the message for frames that the hub must not send. Its schema allows only frames that are valid as one of
 /// the document's messages, including ignored ones; other frames break it.
-fn other(
-    library: &Library,
-    outline: &document::Outline<'_>,
-    from_hub: &[&Candidate],
+fn declare_other_message(
+    library: &DocumentLibrary,
+    outline: &document::DocumentOutline<'_>,
+    from_hub: &[&MessageCandidate],
     room: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Option<Declared> {
+) -> Option<MessageDeclaration> {
     let messages: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
-    let mut payload = schema::any_of(library, &messages, room, diagnostics)?;
+    let mut payload = schema::convert_any_of(library, &messages, room, diagnostics)?;
     let example = &from_hub.iter().find_map(|one| one.example.as_ref())?.0;
-    put(&mut payload, "examples", &json!([example]), outline.span);
-    put(&mut payload, "x-example", &json!("composed"), outline.span);
-    put(&mut payload, "x-rules", &json!([LISTED]), outline.span);
-    Some(Declared {
-        name: OTHER.to_owned(),
+    put_member(&mut payload, "examples", &json!([example]), outline.span);
+    put_member(&mut payload, "x-example", &json!("composed"), outline.span);
+    put_member(&mut payload, "x-rules", &json!([LISTED_RULE]), outline.span);
+    Some(MessageDeclaration {
+        name: OTHER_MESSAGE.to_owned(),
         span: outline.span,
         title: "Unlisted message".to_owned(),
         summary: "A message that the document does not list, so the hub must not send it.".to_owned(),
-        directions: Directions { to_hub: false, from_hub: true, unasked: true },
-        payload: Payload::Inline { node: payload },
+        directions: MessageDirections { to_hub: false, from_hub: true, unasked: true },
+        payload: PayloadSchema::Inline { node: payload },
         matcher: Matcher::default(),
         abstract_: true,
         replies: Vec::new(),
@@ -294,8 +299,8 @@ fn other(
 }
 
 /// Adds a member to a schema.
-fn put(schema: &mut Node, name: &str, value: &Value, span: crate::syntax::source::Span) {
-    if let Kind::Map(entries) = &mut schema.kind {
-        entries.push((Key { name: name.to_owned(), span }, Node::of(value, span)));
+fn put_member(schema: &mut SyntaxNode, name: &str, value: &Value, span: crate::syntax::source::Span) {
+    if let NodeKind::Map(entries) = &mut schema.kind {
+        entries.push((NodeKey { name: name.to_owned(), span }, SyntaxNode::from_json(value, span)));
     }
 }

@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::references::Library;
-use super::reply_rules::LinePlace;
-use crate::protocol::Level;
+use super::references::DocumentLibrary;
+use super::reply_rules::RuleLine;
+use crate::protocol::RuleLevel;
 use crate::syntax::source::{Sources, Span};
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 /// The most sentences taken from a document.
 const MAX_SENTENCES: usize = 200;
@@ -17,21 +17,21 @@ const MAX_SENTENCES: usize = 200;
 const MAX_TEXT: usize = 300;
 
 /// A sentence and its place.
-pub struct Sentence {
-    pub level: Level,
+pub struct NormativeSentence {
+    pub level: RuleLevel,
     pub text: String,
-    pub place: LinePlace,
+    pub place: RuleLine,
 }
 
 /// The words of RFC 2119. REQUIRED, RECOMMENDED and OPTIONAL are ordinary words in lower case; `may 2026` is a month.
-static WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+static LEVEL_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     let words = r"\b(?:(?<must>(?i:must|shall)|REQUIRED)|(?<should>(?i:should)|RECOMMENDED)|(?<may>(?i:may)(?: \d+)?|OPTIONAL))\b";
     Regex::new(words).ok()
 });
 
 /// Returns the normative sentences of all descriptions and summaries, in the order of the document.
-pub fn of(library: &Library, sources: &Sources) -> Vec<Sentence> {
-    let mut found: Vec<(Span, Sentence)> = Vec::new();
+pub fn normative_sentences(library: &DocumentLibrary, sources: &Sources) -> Vec<NormativeSentence> {
+    let mut found: Vec<(Span, NormativeSentence)> = Vec::new();
     for place in library.roots() {
         let mut open = vec![place.node];
         while let Some(node) = open.pop() {
@@ -39,7 +39,7 @@ pub fn of(library: &Library, sources: &Sources) -> Vec<Sentence> {
             for (key, inner) in node.map().unwrap_or_default() {
                 // Skip examples, which are payloads, and do not mistake the name of a property for a keyword.
                 match (key.name.as_str(), inner.text()) {
-                    ("description" | "summary", Some(text)) => add(text, inner, library, sources, &mut found),
+                    ("description" | "summary", Some(text)) => add_sentences(text, inner, library, sources, &mut found),
                     ("examples" | "example" | "const" | "enum" | "default", _) => {}
                     _ => open.push(inner),
                 }
@@ -51,33 +51,39 @@ pub fn of(library: &Library, sources: &Sources) -> Vec<Sentence> {
     found.into_iter().map(|(_, sentence)| sentence).collect()
 }
 
-fn add(text: &str, node: &Node, library: &Library, sources: &Sources, found: &mut Vec<(Span, Sentence)>) {
-    for sentence in sentences(text) {
-        let Some(level) = level(&sentence) else { continue };
-        let mut place = LinePlace::of(library, sources, node.span);
+fn add_sentences(
+    text: &str,
+    node: &SyntaxNode,
+    library: &DocumentLibrary,
+    sources: &Sources,
+    found: &mut Vec<(Span, NormativeSentence)>,
+) {
+    for sentence in split_sentences(text) {
+        let Some(level) = highest_level(&sentence) else { continue };
+        let mut place = RuleLine::from_span(library, sources, node.span);
         place.line += lines_before(sources.text(node.span), &sentence);
-        let text = crate::syntax::matcher::cut(&sentence, MAX_TEXT);
-        found.push((node.span, Sentence { level, text, place }));
+        let text = crate::syntax::matcher::shorten(&sentence, MAX_TEXT);
+        found.push((node.span, NormativeSentence { level, text, place }));
     }
 }
 
 /// Returns the strictest level that a sentence names.
-fn level(sentence: &str) -> Option<Level> {
-    let words = WORDS.as_ref()?.captures_iter(sentence);
+fn highest_level(sentence: &str) -> Option<RuleLevel> {
+    let words = LEVEL_WORDS.as_ref()?.captures_iter(sentence);
     let level = |word: regex::Captures<'_>| {
         if word.name("must").is_some() {
-            Some(Level::Must)
+            Some(RuleLevel::Must)
         } else if word.name("should").is_some() {
-            Some(Level::Should)
+            Some(RuleLevel::Should)
         } else {
-            word.name("may").filter(|may| !may.as_str().ends_with(|c: char| c.is_ascii_digit())).map(|_| Level::May)
+            word.name("may").filter(|may| !may.as_str().ends_with(|c: char| c.is_ascii_digit())).map(|_| RuleLevel::May)
         }
     };
     words.filter_map(level).max()
 }
 
 /// Splits a text at the ends of sentences, at empty lines and at items of lists.
-fn sentences(text: &str) -> Vec<String> {
+fn split_sentences(text: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     for line in text.lines() {
         let item = line.trim_start();
@@ -137,22 +143,22 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case("A hub MUST answer.", Some(Level::Must))]
-    #[case("a hub shall not close", Some(Level::Must))]
-    #[case("It should answer, and it may wait.", Some(Level::Should))]
-    #[case("It May wait.", Some(Level::May))]
+    #[case("A hub MUST answer.", Some(RuleLevel::Must))]
+    #[case("a hub shall not close", Some(RuleLevel::Must))]
+    #[case("It should answer, and it may wait.", Some(RuleLevel::Should))]
+    #[case("It May wait.", Some(RuleLevel::May))]
     #[case("since may 2026", None)]
     #[case("a required member, mustard", None)]
-    #[case("The member is REQUIRED.", Some(Level::Must))]
-    fn a_sentence_has_the_level_of_its_words(#[case] sentence: &str, #[case] expected: Option<Level>) {
-        assert_eq!(level(sentence), expected);
+    #[case("The member is REQUIRED.", Some(RuleLevel::Must))]
+    fn keywords_determine_the_level_of_a_sentence(#[case] sentence: &str, #[case] expected: Option<RuleLevel>) {
+        assert_eq!(highest_level(sentence), expected);
     }
 
     #[test]
     fn a_text_is_split_into_sentences() {
         let text = "One must, e.g. so.\nAnother\nmay.  Third\n\n- item should\n# Head\n\"must.\" Last";
         let expected = ["One must, e.g. so.", "Another may.", "Third", "item should", "Head", "\"must.\"", "Last"];
-        assert_eq!(sentences(text), expected);
+        assert_eq!(split_sentences(text), expected);
         assert_eq!(lines_before(text, "Another may."), 1);
         assert_eq!(lines_before(text, "item should"), 4);
         assert_eq!(lines_before(text, "absent"), 0);

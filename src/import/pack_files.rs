@@ -5,30 +5,30 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Operation, Outline, word};
-use super::references::Place;
-use super::scenarios::{Conversations, Role, titled};
-use super::{Imported, OTHER, normative_sentences};
-use crate::protocol::asyncapi::{Declared, Payload};
-use crate::scenario::writer::{block, scenario};
+use super::document::{DocumentOperation, DocumentOutline, to_word};
+use super::references::DocumentRef;
+use super::scenarios::{ClientRole, ScenarioGenerator, titled_scenario};
+use super::{ImportedDocument, OTHER_MESSAGE, normative_sentences};
+use crate::protocol::asyncapi::{MessageDeclaration, PayloadSchema};
+use crate::scenario::writer::{block, write_scenario};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
 /// Returns the files by path.
-pub fn of(imported: &Imported<'_>, sources: &Sources) -> BTreeMap<String, String> {
+pub fn pack_files(imported: &ImportedDocument<'_>, sources: &Sources) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for message in &imported.messages {
-        let Payload::Inline { node } = &message.payload else { continue };
+        let PayloadSchema::Inline { node } = &message.payload else { continue };
         let mut schema =
             Map::from_iter([("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"))]);
         schema.extend(node.to_json().as_object().cloned().unwrap_or_default());
         files.insert(schema_path(&message.name), format!("{:#}\n", Value::Object(schema)));
     }
-    files.insert("asyncapi.yaml".to_owned(), block(&document(imported)));
-    files.insert("rules.yaml".to_owned(), block(&rules(imported, sources)));
-    let conversations = imported.conversations();
-    files.insert("scenarios/shared.yaml".to_owned(), block(&Value::Object(conversations.shared())));
-    files.extend(scenarios(imported, &conversations, sources));
+    files.insert("asyncapi.yaml".to_owned(), block(&pack_document(imported)));
+    files.insert("rules.yaml".to_owned(), block(&rules_file(imported, sources)));
+    let conversations = imported.scenario_generator();
+    files.insert("scenarios/shared.yaml".to_owned(), block(&Value::Object(conversations.shared_file())));
+    files.extend(scenario_files(imported, &conversations, sources));
     files
 }
 
@@ -38,11 +38,11 @@ fn schema_path(message: &str) -> String {
 
 // ---- asyncapi.yaml
 
-fn document(imported: &Imported<'_>) -> Value {
+fn pack_document(imported: &ImportedDocument<'_>) -> Value {
     let outline = &imported.outline;
     let names = channel_names(outline);
-    let name_of = |place: &Place<'_>| {
-        let index = outline.channels.iter().position(|channel| channel.place.id() == place.id());
+    let name_of = |place: &DocumentRef<'_>| {
+        let index = outline.channels.iter().position(|channel| channel.place.identity() == place.identity());
         index.and_then(|index| names.get(index)).or(names.first()).cloned().unwrap_or_else(|| "hub".to_owned())
     };
     let mut channels: Map<String, Value> = outline
@@ -68,7 +68,7 @@ fn document(imported: &Imported<'_>) -> Value {
     };
     let mut operations = Map::new();
     for operation in &outline.operations {
-        let messages = imported.kept(&operation.messages);
+        let messages = imported.kept_message_names(&operation.messages);
         if messages.is_empty() {
             continue;
         }
@@ -82,7 +82,7 @@ fn document(imported: &Imported<'_>) -> Value {
         written.insert("messages".to_owned(), listed(&channel, messages));
         if let Some(reply) = &operation.reply {
             let channel = name_of(&reply.channel);
-            let messages = imported.kept(&reply.messages);
+            let messages = imported.kept_message_names(&reply.messages);
             if !messages.is_empty() {
                 let reference = json!({ "$ref": format!("#/channels/{channel}") });
                 written.insert(
@@ -93,14 +93,15 @@ fn document(imported: &Imported<'_>) -> Value {
         }
         operations.insert(operation.name.clone(), Value::Object(written));
     }
-    if imported.messages.iter().any(|message| message.name == OTHER) {
+    if imported.messages.iter().any(|message| message.name == OTHER_MESSAGE) {
         let channel = names.first().map_or("hub", String::as_str).to_owned();
         let reference = json!({ "$ref": format!("#/channels/{channel}") });
-        let unlisted = json!({ "action": "send", "channel": reference, "messages": listed(&channel, vec![OTHER]) });
-        operations.insert(OTHER.to_owned(), unlisted);
+        let unlisted =
+            json!({ "action": "send", "channel": reference, "messages": listed(&channel, vec![OTHER_MESSAGE]) });
+        operations.insert(OTHER_MESSAGE.to_owned(), unlisted);
     }
     let messages: Map<String, Value> =
-        imported.messages.iter().map(|declared| (declared.name.clone(), message(imported, declared))).collect();
+        imported.messages.iter().map(|declared| (declared.name.clone(), message_entry(imported, declared))).collect();
     let text = |text: &str| if text.is_empty() { json!("untitled") } else { json!(text) };
     json!({
         "asyncapi": "3.0.0",
@@ -113,17 +114,17 @@ fn document(imported: &Imported<'_>) -> Value {
 }
 
 /// Returns names for the channels, in order, that are valid in references.
-fn channel_names(outline: &Outline<'_>) -> Vec<String> {
+fn channel_names(outline: &DocumentOutline<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for channel in &outline.channels {
-        let name = Some(word(&channel.name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "hub".to_owned());
+        let name = Some(to_word(&channel.name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "hub".to_owned());
         let numbered = (2..).map(|number| format!("{name}_{number}"));
         names.extend(std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name)));
     }
     names
 }
 
-fn message(imported: &Imported<'_>, declared: &Declared) -> Value {
+fn message_entry(imported: &ImportedDocument<'_>, declared: &MessageDeclaration) -> Value {
     let mut written = Map::new();
     for (key, text) in [("title", &declared.title), ("summary", &declared.summary)] {
         if !text.is_empty() {
@@ -150,14 +151,14 @@ fn message(imported: &Imported<'_>, declared: &Declared) -> Value {
 
 // ---- rules.yaml
 
-fn rules(imported: &Imported<'_>, sources: &Sources) -> Value {
+fn rules_file(imported: &ImportedDocument<'_>, sources: &Sources) -> Value {
     // The rules of every document come with the program.
     let every = yaml::parse_text(include_str!("rules.yaml"), imported.outline.span.file).map(|node| node.to_json());
     let mut rules = every.ok().and_then(|every| every["rules"].as_object().cloned()).unwrap_or_default();
     for reply in &imported.replies {
         rules.insert(reply.id.clone(), Value::Object(reply.entry()));
     }
-    for sentence in normative_sentences::of(imported.library, sources) {
+    for sentence in normative_sentences::normative_sentences(imported.library, sources) {
         let numbered = (2..).map(|number| format!("LINE-{}-{number}", sentence.place.line));
         let ids = std::iter::once(format!("LINE-{}", sentence.place.line)).chain(numbered);
         let Some(id) = ids.into_iter().find(|id| !rules.contains_key(id)) else { continue };
@@ -175,47 +176,48 @@ fn rules(imported: &Imported<'_>, sources: &Sources) -> Value {
 
 // ---- scenarios
 
-fn scenarios(
-    imported: &Imported<'_>,
-    conversations: &Conversations<'_>,
+fn scenario_files(
+    imported: &ImportedDocument<'_>,
+    conversations: &ScenarioGenerator<'_>,
     sources: &Sources,
 ) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for (index, operation) in imported.outline.operations.iter().enumerate() {
         let judged = imported.replies.iter().any(|reply| reply.operation == index);
-        let role = conversations.role(&operation.channel);
+        let role = conversations.role_of_channel(&operation.channel);
         let Some(role) = role else { continue };
         let (line, file) = (sources.line_column(operation.span).0, &imported.library.root);
         let mut head = format!("# Operation {} of {file}, line {line}", operation.name);
         head.push_str(if operation.summary.is_empty() { ".\n" } else { ":\n" });
         head.extend(operation.summary.lines().map(|line| format!("# {line}\n")));
-        for (name, root) in stubs(imported, conversations, operation, role) {
+        for (name, root) in scenario_stubs(imported, conversations, operation, role) {
             let more = if judged {
                 "# What else does the document say about this operation? Add each such sentence as a rule to a step or `has`.\n"
             } else {
                 "# No step proves a rule yet: expect the messages that must come, and add `rules: [RULE]` to those steps.\n"
             };
-            files.insert(format!("scenarios/{name}.yaml"), format!("{head}{more}{}", scenario(&root)));
+            files.insert(format!("scenarios/{name}.yaml"), format!("{head}{more}{}", write_scenario(&root)));
         }
     }
     if imported.replies.is_empty() {
-        files.insert("scenarios/something-arrives.yaml".to_owned(), scenario(&conversations.anything()));
+        files
+            .insert("scenarios/something-arrives.yaml".to_owned(), write_scenario(&conversations.any_frame_scenario()));
     }
     files
 }
 
 /// Returns the scenarios of an operation by name.
-fn stubs(
-    imported: &Imported<'_>,
-    conversations: &Conversations<'_>,
-    operation: &Operation<'_>,
-    role: &Role,
+fn scenario_stubs(
+    imported: &ImportedDocument<'_>,
+    conversations: &ScenarioGenerator<'_>,
+    operation: &DocumentOperation<'_>,
+    role: &ClientRole,
 ) -> Vec<(String, Map<String, Value>)> {
     let free = if operation.name == "shared" { "shared_operation" } else { operation.name.as_str() };
     if !operation.to_hub {
-        let what = imported.kept(&operation.messages).join(", ");
+        let what = imported.kept_message_names(&operation.messages).join(", ");
         let title = format!("The hub sends {what} only as the document says");
-        return vec![(free.to_owned(), titled(title, conversations.listening(role)))];
+        return vec![(free.to_owned(), titled_scenario(title, conversations.listen_steps(role)))];
     }
     let messages: Vec<usize> = operation
         .messages
@@ -226,7 +228,7 @@ fn stubs(
     let mut stubs = Vec::new();
     for &index in &messages {
         let message = &imported.outline.messages[index].name;
-        let examples = conversations.examples(index);
+        let examples = conversations.payload_count(index);
         for number in 0..examples {
             let mut name = free.to_owned();
             if messages.len() > 1 {
@@ -235,8 +237,8 @@ fn stubs(
             if examples > 1 {
                 name.push_str(&format!("-{}", number + 1));
             }
-            let title = conversations.title(role, index, number);
-            stubs.push((name, titled(title, conversations.exchange(role, index, number))));
+            let title = conversations.scenario_title(role, index, number);
+            stubs.push((name, titled_scenario(title, conversations.exchange_steps(role, index, number))));
         }
     }
     stubs

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::matcher::{escape, unescape};
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{self, Key, Node};
+use crate::syntax::yaml::{self, NodeKey, SyntaxNode};
 
 /// The most files of one document.
 const MAX_FILES: usize = 256;
@@ -18,14 +18,14 @@ const MAX_BYTES: usize = 32 << 20;
 const MAX_HOPS: usize = 64;
 
 /// A document and all files it refers to, by their paths relative to the document's folder.
-pub struct Library {
+pub struct DocumentLibrary {
     /// The path of the document itself.
     pub root: String,
-    files: BTreeMap<String, File>,
+    files: BTreeMap<String, ReferencedFile>,
 }
 
-enum File {
-    Read(FileId, Node),
+enum ReferencedFile {
+    Read(FileId, SyntaxNode),
     /// The file could not be parsed because of this error.
     Broken(Diagnostic),
     /// The file could not be read for this reason.
@@ -33,18 +33,18 @@ enum File {
 }
 
 /// Reads a file, given its path relative to the folder of the document; the error is a message for the user.
-pub type Fetch<'f> = dyn FnMut(&str, &mut Sources) -> Result<FileId, String> + 'f;
+pub type FileFetcher<'f> = dyn FnMut(&str, &mut Sources) -> Result<FileId, String> + 'f;
 
 /// A node and its place; equal places are the same node, whichever references led there.
 #[derive(Clone)]
-pub struct Place<'a> {
+pub struct DocumentRef<'a> {
     pub file: &'a str,
     /// The JSON pointer of the node in its file.
     pub pointer: String,
-    pub node: &'a Node,
+    pub node: &'a SyntaxNode,
 }
 
-impl<'a> Place<'a> {
+impl<'a> DocumentRef<'a> {
     pub fn get(&self, name: &str) -> Option<Self> {
         let node = self.node.get(name)?;
         Some(Self { file: self.file, pointer: format!("{}/{}", self.pointer, escape(name)), node })
@@ -55,7 +55,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns the members of a mapping with their keys; none for other values.
-    pub fn members(&self) -> impl Iterator<Item = (&'a Key, Self)> + use<'a> {
+    pub fn members(&self) -> impl Iterator<Item = (&'a NodeKey, Self)> + use<'a> {
         let (file, pointer) = (self.file, self.pointer.clone());
         self.node
             .map()
@@ -72,7 +72,7 @@ impl<'a> Place<'a> {
     }
 
     /// Returns the identity of the place.
-    pub fn id(&self) -> (String, String) {
+    pub fn identity(&self) -> (String, String) {
         (self.file.to_owned(), self.pointer.clone())
     }
 
@@ -82,34 +82,42 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Library {
+impl DocumentLibrary {
     /// Reads all files that the document in `file`, whose path is `root`, refers to.
     ///
     /// # Errors
     /// An error in the document itself; errors in other files are reported where the files are used.
-    pub fn read(root: &str, file: FileId, sources: &mut Sources, fetch: &mut Fetch<'_>) -> Result<Self, Diagnostic> {
+    pub fn read_files(
+        root: &str,
+        file: FileId,
+        sources: &mut Sources,
+        fetch: &mut FileFetcher<'_>,
+    ) -> Result<Self, Diagnostic> {
         let mut files = BTreeMap::new();
         let node = yaml::parse_foreign(sources, file)?;
-        let mut wanted = files_named(&node, root);
+        let mut wanted = referenced_files(&node, root);
         let mut bytes = sources.file(file).text.len();
-        files.insert(root.to_owned(), File::Read(file, node));
+        files.insert(root.to_owned(), ReferencedFile::Read(file, node));
         while let Some(path) = wanted.pop() {
             if files.contains_key(&path) {
                 continue;
             }
             let read = if files.len() >= MAX_FILES || bytes > MAX_BYTES {
-                File::Missing(format!("the document needs more than {MAX_FILES} files, or {} MiB", MAX_BYTES >> 20))
+                ReferencedFile::Missing(format!(
+                    "the document needs more than {MAX_FILES} files, or {} MiB",
+                    MAX_BYTES >> 20
+                ))
             } else {
                 match fetch(&path, sources) {
-                    Err(why) => File::Missing(why),
+                    Err(why) => ReferencedFile::Missing(why),
                     Ok(file) => {
                         bytes += sources.file(file).text.len();
                         match yaml::parse_foreign(sources, file) {
                             Ok(node) => {
-                                wanted.extend(files_named(&node, &path));
-                                File::Read(file, node)
+                                wanted.extend(referenced_files(&node, &path));
+                                ReferencedFile::Read(file, node)
                             }
-                            Err(diagnostic) => File::Broken(diagnostic),
+                            Err(diagnostic) => ReferencedFile::Broken(diagnostic),
                         }
                     }
                 }
@@ -119,26 +127,26 @@ impl Library {
         Ok(Self { root: root.to_owned(), files })
     }
 
-    pub fn document(&self) -> Option<Place<'_>> {
-        self.whole(&self.root)
+    pub fn document(&self) -> Option<DocumentRef<'_>> {
+        self.file_root(&self.root)
     }
 
     /// Returns the files that could be read, by path.
     pub fn files(&self) -> impl Iterator<Item = (&str, FileId)> {
         self.files.iter().filter_map(|(path, file)| match file {
-            File::Read(file, _) => Some((path.as_str(), *file)),
+            ReferencedFile::Read(file, _) => Some((path.as_str(), *file)),
             _ => None,
         })
     }
 
     /// Returns the root nodes of all files that could be read.
-    pub fn roots(&self) -> impl Iterator<Item = Place<'_>> {
-        self.files.keys().filter_map(|path| self.whole(path))
+    pub fn roots(&self) -> impl Iterator<Item = DocumentRef<'_>> {
+        self.files.keys().filter_map(|path| self.file_root(path))
     }
 
-    fn whole(&self, path: &str) -> Option<Place<'_>> {
+    fn file_root(&self, path: &str) -> Option<DocumentRef<'_>> {
         match self.files.get_key_value(path)? {
-            (file, File::Read(_, node)) => Some(Place { file, pointer: String::new(), node }),
+            (file, ReferencedFile::Read(_, node)) => Some(DocumentRef { file, pointer: String::new(), node }),
             _ => None,
         }
     }
@@ -147,26 +155,32 @@ impl Library {
     ///
     /// # Errors
     /// A broken reference, with advice.
-    pub fn follow<'a>(&'a self, place: Place<'a>) -> Result<Place<'a>, Diagnostic> {
-        self.followed(place, &mut MAX_HOPS.clone())
+    pub fn follow_reference<'a>(&'a self, place: DocumentRef<'a>) -> Result<DocumentRef<'a>, Diagnostic> {
+        self.follow_hops(place, &mut MAX_HOPS.clone())
     }
 
-    fn followed<'a>(&'a self, mut place: Place<'a>, hops: &mut usize) -> Result<Place<'a>, Diagnostic> {
+    fn follow_hops<'a>(&'a self, mut place: DocumentRef<'a>, hops: &mut usize) -> Result<DocumentRef<'a>, Diagnostic> {
         while let Some(reference) = place.node.get("$ref") {
             let Some(text) = reference.text() else {
                 return Err(Diagnostic::error(
                     reference.span,
-                    format!("`$ref` must be text, not {}", reference.what()),
+                    format!("`$ref` must be text, not {}", reference.describe_kind()),
                 )
                 .help("write `$ref: '#/components/messages/NAME'`, or the path of a file"));
             };
-            *hops = hops.checked_sub(1).ok_or_else(|| circle(reference.span))?;
-            place = self.target(place.file, text, reference.span, hops)?;
+            *hops = hops.checked_sub(1).ok_or_else(|| circular_reference_error(reference.span))?;
+            place = self.resolve_target(place.file, text, reference.span, hops)?;
         }
         Ok(place)
     }
 
-    fn target<'a>(&'a self, from: &str, text: &str, span: Span, hops: &mut usize) -> Result<Place<'a>, Diagnostic> {
+    fn resolve_target<'a>(
+        &'a self,
+        from: &str,
+        text: &str,
+        span: Span,
+        hops: &mut usize,
+    ) -> Result<DocumentRef<'a>, Diagnostic> {
         let (path, pointer) = text.split_once('#').unwrap_or((text, ""));
         let wrong = |message: String, help: &str| Diagnostic::error(span, message).help(help);
         if is_remote(path) {
@@ -176,13 +190,13 @@ impl Library {
                 help,
             ));
         }
-        let path = if path.is_empty() { from.to_owned() } else { joined(from, path) };
+        let path = if path.is_empty() { from.to_owned() } else { join_path(from, path) };
         let mut place = match self.files.get(&path) {
-            Some(File::Broken(diagnostic)) => return Err(diagnostic.clone()),
-            Some(File::Missing(why)) => {
+            Some(ReferencedFile::Broken(diagnostic)) => return Err(diagnostic.clone()),
+            Some(ReferencedFile::Missing(why)) => {
                 return Err(wrong(why.clone(), "paths are relative to the file that contains them"));
             }
-            _ => match self.whole(&path) {
+            _ => match self.file_root(&path) {
                 Some(place) => place,
                 None => {
                     return Err(wrong(
@@ -200,8 +214,8 @@ impl Library {
             ));
         }
         for token in pointer.split('/').skip(1).map(unescape) {
-            place = self.followed(place, hops)?;
-            place = match child(&place, &token) {
+            place = self.follow_hops(place, hops)?;
+            place = match child_ref(&place, &token) {
                 Some(next) => next,
                 None => {
                     let known: Vec<&str> =
@@ -215,17 +229,17 @@ impl Library {
     }
 }
 
-fn circle(span: Span) -> Diagnostic {
+fn circular_reference_error(span: Span) -> Diagnostic {
     Diagnostic::error(span, "this reference refers back to itself")
         .help("replace one of the references in the cycle by its target")
 }
 
-fn child<'a>(place: &Place<'a>, token: &str) -> Option<Place<'a>> {
+fn child_ref<'a>(place: &DocumentRef<'a>, token: &str) -> Option<DocumentRef<'a>> {
     place.get(token).or_else(|| place.items().nth(token.parse().ok()?))
 }
 
 /// Returns the files to which the `$ref`s of a document refer.
-fn files_named(node: &Node, from: &str) -> Vec<String> {
+fn referenced_files(node: &SyntaxNode, from: &str) -> Vec<String> {
     let mut named = Vec::new();
     let mut open = vec![node];
     while let Some(node) = open.pop() {
@@ -235,7 +249,7 @@ fn files_named(node: &Node, from: &str) -> Vec<String> {
             let text = inner.text().filter(|_| key.name == "$ref").unwrap_or_default();
             let path = text.split('#').next().unwrap_or_default();
             if !path.is_empty() && !is_remote(path) {
-                named.push(joined(from, path));
+                named.push(join_path(from, path));
             }
         }
     }
@@ -250,7 +264,7 @@ fn is_remote(path: &str) -> bool {
 }
 
 /// Resolves a path relative to the file that contains it: `messages/../x.yaml` becomes `x.yaml`.
-fn joined(from: &str, path: &str) -> String {
+fn join_path(from: &str, path: &str) -> String {
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
     let path = percent_decode_str(path).decode_utf8_lossy();
     let mut parts: Vec<&str> = Vec::new();

@@ -3,19 +3,19 @@
 
 use serde_json::{Map, Value, json};
 
-use super::discriminator::Candidate;
-use super::document::Outline;
-use super::references::Library;
+use super::discriminator::MessageCandidate;
+use super::document::DocumentOutline;
+use super::references::DocumentLibrary;
 use crate::syntax::source::{Sources, Span};
 
 /// The place of a rule in a document: a line, with a path if it is in another file than the document itself.
-pub struct LinePlace {
+pub struct RuleLine {
     path: Option<String>,
     pub line: usize,
 }
 
-impl LinePlace {
-    pub fn of(library: &Library, sources: &Sources, span: Span) -> Self {
+impl RuleLine {
+    pub fn from_span(library: &DocumentLibrary, sources: &Sources, span: Span) -> Self {
         let path = library.files().find(|(path, id)| *id == span.file && *path != library.root);
         Self { path: path.map(|(path, _)| path.to_owned()), line: sources.line_column(span).0 }
     }
@@ -33,7 +33,7 @@ impl LinePlace {
 pub struct ReplyRule {
     pub id: String,
     /// The place of `reply`.
-    pub place: LinePlace,
+    pub place: RuleLine,
     /// The sentence of the rule.
     pub text: String,
     /// The index of the operation.
@@ -47,7 +47,12 @@ pub struct ReplyRule {
 }
 
 /// Returns the demanded replies. A reply with an ignored message is left out, because the answer might be that message.
-pub fn of(library: &Library, outline: &Outline<'_>, candidates: &[Candidate], sources: &Sources) -> Vec<ReplyRule> {
+pub fn reply_rules(
+    library: &DocumentLibrary,
+    outline: &DocumentOutline<'_>,
+    candidates: &[MessageCandidate],
+    sources: &Sources,
+) -> Vec<ReplyRule> {
     let kept = |index: &usize| candidates.iter().any(|one| one.message == *index);
     let mut rules = Vec::new();
     for (index, operation) in outline.operations.iter().enumerate().filter(|(_, operation)| operation.to_hub) {
@@ -58,24 +63,28 @@ pub fn of(library: &Library, outline: &Outline<'_>, candidates: &[Candidate], so
         }
         rules.push(ReplyRule {
             id: format!("REPLY-{}", operation.name),
-            place: LinePlace::of(library, sources, reply.span),
+            place: RuleLine::from_span(library, sources, reply.span),
             text: format!(
                 "A client that sends {} receives {} (operation {}).",
-                any_of(outline, &asked),
-                any_of(outline, &reply.messages),
+                list_alternatives(outline, &asked),
+                list_alternatives(outline, &reply.messages),
                 operation.name
             ),
             operation: index,
             asked,
             answers: reply.messages.clone(),
-            channel: reply.channel.text("address").filter(|address| !address.is_empty()).map(|_| reply.channel.id()),
+            channel: reply
+                .channel
+                .text("address")
+                .filter(|address| !address.is_empty())
+                .map(|_| reply.channel.identity()),
         });
     }
     rules
 }
 
 /// Joins the names of messages: `a, b or c`.
-pub fn any_of(outline: &Outline<'_>, messages: &[usize]) -> String {
+pub fn list_alternatives(outline: &DocumentOutline<'_>, messages: &[usize]) -> String {
     let names: Vec<&str> = messages.iter().map(|index| outline.messages[*index].name.as_str()).collect();
     match names.split_last() {
         Some((last, [])) => (*last).to_owned(),

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::connection::{connects, identifier, literal};
-use super::discriminator::Candidate;
-use super::document::{Message, Outline};
-use super::references::{Library, Place};
-use super::reply_rules::{ReplyRule, any_of};
+use super::connection::{connect_step, escape_expressions, to_identifier};
+use super::discriminator::MessageCandidate;
+use super::document::{DocumentMessage, DocumentOutline};
+use super::references::{DocumentLibrary, DocumentRef};
+use super::reply_rules::{ReplyRule, list_alternatives};
 use crate::scenario::compose;
-use crate::scenario::writer::scenario;
+use crate::scenario::writer::write_scenario;
 use crate::syntax::matcher::unescape;
 
 /// The most roles, and the most scenarios, that are generated.
@@ -24,14 +24,14 @@ const MAX_EXAMPLES: usize = 5;
 /// The most connections of the scenario that requires any frame.
 const MAX_SENDERS: usize = 8;
 /// How long a scenario receives frames: after a message that it sends, and if it sends none.
-const LISTEN: &str = "300ms";
-const LISTEN_ONLY: &str = "2s";
+const LISTEN_TIME: &str = "300ms";
+const LISTEN_ONLY_TIME: &str = "2s";
 
 /// A sample for testing whether a schema allows a UUID as the correlation id.
 const SOME_UUID: &str = "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b";
 
 /// A client of one address.
-pub struct Role {
+pub struct ClientRole {
     pub name: String,
     connects: Value,
     /// Indexes of the messages that the client sends.
@@ -42,42 +42,42 @@ pub struct Role {
 }
 
 /// The source of the scenarios: the document's messages, roles and replies.
-pub struct Conversations<'a> {
-    outline: &'a Outline<'a>,
-    candidates: &'a [Candidate],
+pub struct ScenarioGenerator<'a> {
+    outline: &'a DocumentOutline<'a>,
+    candidates: &'a [MessageCandidate],
     rules: &'a [ReplyRule],
     /// The schema that every message of the hub matches; `None` if a message was ignored.
     listed: Option<&'a Value>,
-    pub roles: Vec<Role>,
+    pub roles: Vec<ClientRole>,
     pub settings: Map<String, Value>,
 }
 
-impl<'a> Conversations<'a> {
+impl<'a> ScenarioGenerator<'a> {
     pub fn new(
-        library: &Library,
-        outline: &'a Outline<'a>,
-        candidates: &'a [Candidate],
+        library: &DocumentLibrary,
+        outline: &'a DocumentOutline<'a>,
+        candidates: &'a [MessageCandidate],
         rules: &'a [ReplyRule],
         listed: Option<&'a Value>,
     ) -> Self {
         let mut settings = Map::new();
-        let mut roles: Vec<Role> = Vec::new();
+        let mut roles: Vec<ClientRole> = Vec::new();
         let kept = |index: &&usize| candidates.iter().any(|one| one.message == **index && one.to_hub);
         for channel in &outline.channels {
-            let connects = connects(library, channel, &mut settings);
+            let connects = connect_step(library, channel, &mut settings);
             let sends: Vec<usize> = channel.to_hub.iter().filter(kept).copied().collect();
             match roles.iter().position(|role| role.connects == connects) {
                 Some(index) => {
                     roles[index].sends.extend(sends);
-                    roles[index].channels.push(channel.place.id());
+                    roles[index].channels.push(channel.place.identity());
                 }
                 None if roles.len() < MAX_ROLES => {
-                    let mut name = format!("on_{}", identifier(&channel.name));
+                    let mut name = format!("on_{}", to_identifier(&channel.name));
                     if roles.iter().any(|other| other.name == name) {
                         name = format!("{name}_{}", roles.len());
                     }
-                    let (address, channels) = (channel.address.clone(), vec![channel.place.id()]);
-                    roles.push(Role { name, connects, sends, address, channels });
+                    let (address, channels) = (channel.address.clone(), vec![channel.place.identity()]);
+                    roles.push(ClientRole { name, connects, sends, address, channels });
                 }
                 None => {}
             }
@@ -93,37 +93,46 @@ impl<'a> Conversations<'a> {
     }
 
     /// Returns the files of the scenarios by path.
-    pub fn files(&self) -> BTreeMap<String, String> {
+    pub fn scenario_files(&self) -> BTreeMap<String, String> {
         let mut files = BTreeMap::new();
-        files.insert("shared.yaml".to_owned(), scenario(&self.shared()));
+        files.insert("shared.yaml".to_owned(), write_scenario(&self.shared_file()));
         let mut add = |name: &str, root: Map<String, Value>| {
             let numbered = (2..).map(|number| format!("{name}-{number}.yaml"));
             let free = std::iter::once(format!("{name}.yaml")).chain(numbered).find(|path| !files.contains_key(path));
             if files.len() <= MAX_SCENARIOS {
-                files.insert(free.unwrap_or_default(), scenario(&root));
+                files.insert(free.unwrap_or_default(), write_scenario(&root));
             }
         };
         for role in &self.roles {
             if role.sends.is_empty() {
-                let title = format!("A client that connects{} receives only what the document lists", self.at(role));
-                add(&format!("{}-hears", role.name), titled(title, self.listening(role)));
+                let title = format!(
+                    "A client that connects{} receives only what the document lists",
+                    self.address_suffix(role)
+                );
+                add(&format!("{}-hears", role.name), titled_scenario(title, self.listen_steps(role)));
             }
             for &index in &role.sends {
                 let message = &self.outline.messages[index].name;
                 let name = if self.roles.len() > 1 { format!("{}-{message}", role.name) } else { message.clone() };
-                for number in 0..self.examples(index) {
-                    add(&name, titled(self.title(role, index, number), self.exchange(role, index, number)));
+                for number in 0..self.payload_count(index) {
+                    add(
+                        &name,
+                        titled_scenario(
+                            self.scenario_title(role, index, number),
+                            self.exchange_steps(role, index, number),
+                        ),
+                    );
                 }
             }
         }
         if self.rules.is_empty() {
-            add("something-arrives", self.anything());
+            add("something-arrives", self.any_frame_scenario());
         }
         files
     }
 
     /// Returns shared.yaml: settings and roles.
-    pub fn shared(&self) -> Map<String, Value> {
+    pub fn shared_file(&self) -> Map<String, Value> {
         let mut shared = Map::new();
         if !self.settings.is_empty() {
             shared.insert("hub".to_owned(), Value::Object(self.settings.clone()));
@@ -133,27 +142,27 @@ impl<'a> Conversations<'a> {
         shared
     }
 
-    fn at(&self, role: &Role) -> String {
+    fn address_suffix(&self, role: &ClientRole) -> String {
         if self.roles.len() > 1 && !role.address.is_empty() { format!(" at {}", role.address) } else { String::new() }
     }
 
     /// Returns the title of the scenario that sends one payload of a message.
-    pub fn title(&self, role: &Role, index: usize, number: usize) -> String {
+    pub fn scenario_title(&self, role: &ClientRole, index: usize, number: usize) -> String {
         let message = &self.outline.messages[index].name;
-        let of = if self.examples(index) > 1 { format!(", example {}", number + 1) } else { String::new() };
-        let what = match self.answers(index).as_slice() {
+        let of = if self.payload_count(index) > 1 { format!(", example {}", number + 1) } else { String::new() };
+        let what = match self.answers_to(index).as_slice() {
             [] => "only what the document lists".to_owned(),
-            answers => any_of(self.outline, answers),
+            answers => list_alternatives(self.outline, answers),
         };
-        format!("A client that sends {message}{}{of} receives {what}", self.at(role))
+        format!("A client that sends {message}{}{of} receives {what}", self.address_suffix(role))
     }
 
-    fn candidate(&self, index: usize) -> Option<&Candidate> {
+    fn candidate(&self, index: usize) -> Option<&MessageCandidate> {
         self.candidates.iter().find(|one| one.message == index)
     }
 
     /// Returns the number of payloads to send of a message: the document's examples, or one generated payload.
-    pub fn examples(&self, index: usize) -> usize {
+    pub fn payload_count(&self, index: usize) -> usize {
         self.candidate(index).map_or(1, |one| one.documented.len().clamp(1, MAX_EXAMPLES))
     }
 
@@ -162,7 +171,7 @@ impl<'a> Conversations<'a> {
     }
 
     /// Returns the messages that may answer a message, over all operations that it belongs to.
-    fn answers(&self, index: usize) -> Vec<usize> {
+    fn answers_to(&self, index: usize) -> Vec<usize> {
         let mut answers: Vec<usize> = Vec::new();
         for &answer in self.rules_of(index).flat_map(|rule| &rule.answers) {
             if !answers.contains(&answer) {
@@ -174,28 +183,28 @@ impl<'a> Conversations<'a> {
 
     /// Returns the client that receives the reply: the one on the reply's channel, or else the one that sends the
     /// request.
-    fn receiver<'r>(&'r self, rule: &ReplyRule, asking: &'r Role) -> &'r Role {
+    fn receiver<'r>(&'r self, rule: &ReplyRule, asking: &'r ClientRole) -> &'r ClientRole {
         let Some(id) = rule.channel.as_ref().filter(|id| !asking.channels.contains(id)) else { return asking };
         self.roles.iter().find(|role| role.channels.contains(id)).unwrap_or(asking)
     }
 
     /// Returns the client of a channel.
-    pub fn role(&self, channel: &Place<'_>) -> Option<&Role> {
-        let id = channel.id();
+    pub fn role_of_channel(&self, channel: &DocumentRef<'_>) -> Option<&ClientRole> {
+        let id = channel.identity();
         self.roles.iter().find(|role| role.channels.contains(&id))
     }
 
     /// Returns the steps of a client that only receives.
-    pub fn listening(&self, role: &Role) -> Vec<Value> {
-        vec![json!({ format!("{} joins", role.name): null }), listens(role, LISTEN_ONLY)]
+    pub fn listen_steps(&self, role: &ClientRole) -> Vec<Value> {
+        vec![json!({ format!("{} joins", role.name): null }), listen_step(role, LISTEN_ONLY_TIME)]
     }
 
     /// Returns the steps that send one payload of a message and receive the frames that follow.
-    pub fn exchange(&self, role: &Role, index: usize, number: usize) -> Vec<Value> {
+    pub fn exchange_steps(&self, role: &ClientRole, index: usize, number: usize) -> Vec<Value> {
         let message = &self.outline.messages[index];
         let who = &role.name;
         let mut steps = vec![json!({ format!("{who} joins"): null })];
-        let receivers: Vec<(&Role, &ReplyRule)> =
+        let receivers: Vec<(&ClientRole, &ReplyRule)> =
             self.rules_of(index).map(|rule| (self.receiver(rule, role), rule)).collect();
         let mut joined = vec![who];
         for (receiver, _) in &receivers {
@@ -204,7 +213,7 @@ impl<'a> Conversations<'a> {
                 joined.push(&receiver.name);
             }
         }
-        let Payload { mut sends, correlated } = self.payload(message, index, number);
+        let SendOptions { mut sends, correlated } = self.send_options(message, index, number);
         if !receivers.is_empty() {
             sends.insert("as".to_owned(), json!("request"));
         }
@@ -220,15 +229,15 @@ impl<'a> Conversations<'a> {
         for name in &joined {
             let here: Vec<&ReplyRule> =
                 receivers.iter().filter(|(receiver, _)| receiver.name == **name).map(|(_, rule)| *rule).collect();
-            steps.extend(self.expects(name, &here, correlated.as_deref()));
+            steps.extend(self.expect_step(name, &here, correlated.as_deref()));
         }
-        steps.push(listens(role, LISTEN));
+        steps.push(listen_step(role, LISTEN_TIME));
         steps
     }
 
     /// Returns the step that expects a reply under the given rules, by its correlation id or as the next message of its
     /// kind.
-    fn expects(&self, who: &str, rules: &[&ReplyRule], correlated: Option<&str>) -> Option<Value> {
+    fn expect_step(&self, who: &str, rules: &[&ReplyRule], correlated: Option<&str>) -> Option<Value> {
         let mut alternatives: Vec<(usize, Value)> = Vec::new();
         for &answer in rules.iter().flat_map(|rule| &rule.answers) {
             if alternatives.iter().any(|(known, _)| *known == answer) {
@@ -237,7 +246,7 @@ impl<'a> Conversations<'a> {
             let message = &self.outline.messages[answer];
             let mut form = Map::from_iter([("message".to_owned(), json!(message.name))]);
             if let (Some(request), Some(pointer)) = (correlated, &message.correlation) {
-                let equal = json!({ "const": format!("${{{}}}", expression("request", request)) });
+                let equal = json!({ "const": format!("${{{}}}", path_expression("request", request)) });
                 form.insert("where".to_owned(), json!({ pointer.as_str(): equal }));
             }
             alternatives.push((answer, Value::Object(form)));
@@ -264,29 +273,29 @@ impl<'a> Conversations<'a> {
 
     /// Returns the options for sending a message: they change its example to the payload of this number, with a
     /// correlation id if the reply repeats it.
-    fn payload(&self, message: &Message<'_>, index: usize, number: usize) -> Payload {
+    fn send_options(&self, message: &DocumentMessage<'_>, index: usize, number: usize) -> SendOptions {
         let mut sends = Map::new();
-        let Some(candidate) = self.candidate(index) else { return Payload { sends, correlated: None } };
-        let Some((template, _)) = &candidate.example else { return Payload { sends, correlated: None } };
+        let Some(candidate) = self.candidate(index) else { return SendOptions { sends, correlated: None } };
+        let Some((template, _)) = &candidate.example else { return SendOptions { sends, correlated: None } };
         let example = candidate.documented.get(number).unwrap_or(template);
         let mut with = Map::new();
         if let (Value::Object(from), Value::Object(to)) = (template, example) {
             let changed = to.iter().filter(|(name, value)| from.get(*name) != Some(*value));
-            with.extend(changed.map(|(name, value)| (pointer_to(name), escaped(value))));
+            with.extend(changed.map(|(name, value)| (member_pointer(name), escape_texts(value))));
             let gone: Vec<String> =
-                from.keys().filter(|name| !to.contains_key(*name)).map(|name| pointer_to(name)).collect();
+                from.keys().filter(|name| !to.contains_key(*name)).map(|name| member_pointer(name)).collect();
             if !gone.is_empty() {
                 sends.insert("without".to_owned(), json!(gone));
             }
         } else if template != example {
-            sends.insert("text".to_owned(), escaped(&json!(example.to_string())));
-            return Payload { sends, correlated: None };
+            sends.insert("text".to_owned(), escape_texts(&json!(example.to_string())));
+            return SendOptions { sends, correlated: None };
         }
-        let answered = self.answers(index).iter().any(|answer| self.outline.messages[*answer].correlation.is_some());
+        let answered = self.answers_to(index).iter().any(|answer| self.outline.messages[*answer].correlation.is_some());
         let correlated = message.correlation.clone().filter(|_| answered).and_then(|pointer| {
             let valid = |id: Value| {
                 let mut probe = example.clone();
-                compose::put(&mut probe, &pointer, id);
+                compose::put_at_pointer(&mut probe, &pointer, id);
                 candidate.allows(&probe)
             };
             // A fresh UUID if the schema allows it; otherwise the example's id, or a number.
@@ -303,12 +312,12 @@ impl<'a> Conversations<'a> {
         if !with.is_empty() {
             sends.insert("with".to_owned(), Value::Object(with));
         }
-        Payload { sends, correlated }
+        SendOptions { sends, correlated }
     }
 
     /// Returns the scenario of a document without replies: if no frame comes, nothing was checked. Each message has its
     /// own connection, so that a message that ends its connection does not hide the others.
-    pub fn anything(&self) -> Map<String, Value> {
+    pub fn any_frame_scenario(&self) -> Map<String, Value> {
         let mut actors = Map::new();
         let mut steps = Vec::new();
         let sent = self.roles.iter().flat_map(|role| role.sends.iter().map(move |index| (role, Some(*index))));
@@ -326,51 +335,51 @@ impl<'a> Conversations<'a> {
         if !all.is_empty() {
             let mut step = Map::new();
             step.insert("at least 1 of clients expect".to_owned(), json!("any"));
-            step.insert("for".to_owned(), json!(LISTEN));
+            step.insert("for".to_owned(), json!(LISTEN_TIME));
             if let Some(schema) = self.listed {
-                step.insert("has".to_owned(), json!({ super::FITS: { "": escaped(schema) } }));
+                step.insert("has".to_owned(), json!({ super::FITS_RULE: { "": escape_texts(schema) } }));
             }
             steps.push(Value::Object(step));
         }
-        let mut root = titled("The hub sends a message that can be checked".to_owned(), steps);
+        let mut root = titled_scenario("The hub sends a message that can be checked".to_owned(), steps);
         root.shift_insert(1, "actors".to_owned(), Value::Object(actors));
         root
     }
 }
 
 /// The options of a step that sends a message, raw if there is a `text`.
-struct Payload {
+struct SendOptions {
     sends: Map<String, Value>,
     /// The JSON pointer of the sent correlation id.
     correlated: Option<String>,
 }
 
-fn listens(role: &Role, time: &str) -> Value {
+fn listen_step(role: &ClientRole, time: &str) -> Value {
     json!({ format!("{} expects", role.name): "any", "count": { "min": 0 }, "for": time })
 }
 
 /// Returns a scenario of these steps.
-pub fn titled(title: String, steps: Vec<Value>) -> Map<String, Value> {
+pub fn titled_scenario(title: String, steps: Vec<Value>) -> Map<String, Value> {
     Map::from_iter([("title".to_owned(), json!(title)), ("steps".to_owned(), json!(steps))])
 }
 
 /// Returns the JSON pointer of a member.
-pub fn pointer_to(name: &str) -> String {
+pub fn member_pointer(name: &str) -> String {
     format!("/{}", crate::syntax::matcher::escape(name))
 }
 
 /// Escapes all texts in a value for use in a scenario.
-pub fn escaped(value: &Value) -> Value {
+pub fn escape_texts(value: &Value) -> Value {
     match value {
-        Value::String(text) => json!(literal(text)),
-        Value::Array(items) => items.iter().map(escaped).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), escaped(member))).collect(),
+        Value::String(text) => json!(escape_expressions(text)),
+        Value::Array(items) => items.iter().map(escape_texts).collect(),
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), escape_texts(member))).collect(),
         other => other.clone(),
     }
 }
 
 /// Returns the expression for the value at a JSON pointer, inside the value to which `name` is bound.
-pub fn expression(name: &str, pointer: &str) -> String {
+pub fn path_expression(name: &str, pointer: &str) -> String {
     let mut text = name.to_owned();
     for token in pointer.split('/').skip(1).map(unescape) {
         let plain = token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

@@ -4,16 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::Message;
-use super::references::{Library, Place};
+use super::document::DocumentMessage;
+use super::references::{DocumentLibrary, DocumentRef};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::json_schema::{self, Subschemas};
+use crate::syntax::json_schema::{self, SubschemaLayout};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Kind, Node, Text};
+use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 
 /// The most schemas in one message, and in all messages of a document.
-const MAX_OF_MESSAGE: usize = 4_000;
-const MAX_OF_DOCUMENT: usize = 60_000;
+const MAX_SCHEMAS_OF_MESSAGE: usize = 4_000;
+const MAX_SCHEMAS_OF_DOCUMENT: usize = 60_000;
 
 /// The number of further schemas that a document may contain.
 pub struct SchemaBudget {
@@ -24,13 +24,13 @@ pub struct SchemaBudget {
 
 impl Default for SchemaBudget {
     fn default() -> Self {
-        Self { schemas: MAX_OF_DOCUMENT, reported: BTreeSet::new() }
+        Self { schemas: MAX_SCHEMAS_OF_DOCUMENT, reported: BTreeSet::new() }
     }
 }
 
 /// A dialect of JSON Schema.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
+enum SchemaDialect {
     /// Draft 4 to 7, AsyncAPI and OpenAPI: keywords next to `$ref` are ignored.
     Old,
     /// 2019-09: `items` may be a list, but `$ref` is a keyword like any other.
@@ -38,50 +38,50 @@ enum Dialect {
     New,
 }
 
-fn dialect(name: &str) -> Option<Dialect> {
+fn parse_dialect(name: &str) -> Option<SchemaDialect> {
     let has = |parts: &[&str]| parts.iter().any(|part| name.contains(part));
     if has(&["2020-12", "next"]) {
-        Some(Dialect::New)
+        Some(SchemaDialect::New)
     } else if has(&["2019-09"]) {
-        Some(Dialect::Middle)
+        Some(SchemaDialect::Middle)
     } else if name.is_empty()
         || has(&["aai.asyncapi", "schema+json", "schema+yaml", "oai.openapi", "json-schema.org", "asyncapi.com"])
     {
-        Some(Dialect::Old)
+        Some(SchemaDialect::Old)
     } else {
         None
     }
 }
 
 /// Whether a `schemaFormat` is supported.
-pub fn is_known(format: &str) -> bool {
-    dialect(format).is_some()
+pub fn is_supported_format(format: &str) -> bool {
+    parse_dialect(format).is_some()
 }
 
 /// Converts the schema of a message's payload; returns `None` after an error.
-pub fn of(
-    library: &Library,
-    message: &Message<'_>,
+pub fn convert_payload_schema(
+    library: &DocumentLibrary,
+    message: &DocumentMessage<'_>,
     room: &mut SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Option<Node> {
-    any_of(library, &[message], room, diagnostics)
+) -> Option<SyntaxNode> {
+    convert_any_of(library, &[message], room, diagnostics)
 }
 
 /// Converts the schemas of several messages to one schema that allows every payload that one of them allows.
-pub fn any_of(
-    library: &Library,
-    messages: &[&Message<'_>],
+pub fn convert_any_of(
+    library: &DocumentLibrary,
+    messages: &[&DocumentMessage<'_>],
     room: &mut SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Option<Node> {
+) -> Option<SyntaxNode> {
     let span = messages.first()?.span;
-    let mut left = MAX_OF_MESSAGE.min(room.schemas);
+    let mut left = MAX_SCHEMAS_OF_MESSAGE.min(room.schemas);
     if messages.len() > 1 {
-        left = MAX_OF_DOCUMENT;
+        left = MAX_SCHEMAS_OF_DOCUMENT;
     }
     let begun = left;
-    let mut writer = Writer {
+    let mut writer = SchemaConverter {
         library,
         names: BTreeMap::new(),
         open: Vec::new(),
@@ -92,22 +92,22 @@ pub fn any_of(
     };
     let mut roots = Vec::new();
     for message in messages {
-        let dialect = dialect(&message.schema_format).unwrap_or(Dialect::Old);
+        let dialect = parse_dialect(&message.schema_format).unwrap_or(SchemaDialect::Old);
         roots.push(match &message.payload {
-            Some(place) => writer.schema(place, dialect),
-            None => map(message.span, Vec::new()),
+            Some(place) => writer.convert_schema(place, dialect),
+            None => map_node(message.span, Vec::new()),
         });
     }
     let mut defs = Vec::new();
     while let Some((name, place, dialect)) = writer.open.pop() {
-        let key = Key { name, span: place.node.span };
-        defs.push((key, writer.schema(&place, dialect)));
+        let key = NodeKey { name, span: place.node.span };
+        defs.push((key, writer.convert_schema(&place, dialect)));
     }
     let (full, left) = (writer.full, writer.left);
     room.schemas = room.schemas.saturating_sub(begun - left);
     if full {
         diagnostics.push(Diagnostic::error(span, format!("the schema of `{}` is too large", messages[0].name)).help(
-            format!("hubproof reads at most {MAX_OF_MESSAGE} schemas per message and {MAX_OF_DOCUMENT} per document"),
+            format!("hubproof reads at most {MAX_SCHEMAS_OF_MESSAGE} schemas per message and {MAX_SCHEMAS_OF_DOCUMENT} per document"),
         ));
         return None;
     }
@@ -122,23 +122,23 @@ pub fn any_of(
                 let free = |name: &String| !defs.iter().any(|(key, _)| key.name == *name);
                 let numbered = (2..).map(|number| format!("{}_{number}", message.name));
                 let name = std::iter::once(message.name.clone()).chain(numbered).find(free).unwrap_or_default();
-                forms.push(map(span, vec![(key("$ref", span), text(span, format!("#/$defs/{name}")))]));
-                defs.push((key(&name, span), schema));
+                forms.push(map_node(span, vec![(node_key("$ref", span), text_node(span, format!("#/$defs/{name}")))]));
+                defs.push((node_key(&name, span), schema));
             }
-            map(span, vec![(key("anyOf", span), Node { span, kind: Kind::List(forms) })])
+            map_node(span, vec![(node_key("anyOf", span), SyntaxNode { span, kind: NodeKind::List(forms) })])
         }
     };
     // A boolean schema becomes an object, to which keywords can be added.
-    if let Kind::Bool(all) = root.kind {
-        let none = (!all).then(|| (key("not", root.span), map(root.span, Vec::new())));
-        root = map(root.span, none.into_iter().collect());
+    if let NodeKind::Bool(all) = root.kind {
+        let none = (!all).then(|| (node_key("not", root.span), map_node(root.span, Vec::new())));
+        root = map_node(root.span, none.into_iter().collect());
     }
-    if let Kind::Map(entries) = &mut root.kind
+    if let NodeKind::Map(entries) = &mut root.kind
         && !defs.is_empty()
     {
-        entries.push((key("$defs", span), map(span, defs)));
+        entries.push((node_key("$defs", span), map_node(span, defs)));
     }
-    if let Some(at) = endless(&root) {
+    if let Some(at) = find_endless_schema(&root) {
         diagnostics.push(
             Diagnostic::error(at, "this schema refers to itself at the same place, so it defines nothing")
                 .help("a schema may refer to itself only below a member or an item"),
@@ -148,31 +148,31 @@ pub fn any_of(
     Some(root)
 }
 
-fn key(name: &str, span: Span) -> Key {
-    Key { name: name.to_owned(), span }
+fn node_key(name: &str, span: Span) -> NodeKey {
+    NodeKey { name: name.to_owned(), span }
 }
 
-fn map(span: Span, entries: Vec<(Key, Node)>) -> Node {
-    Node { span, kind: Kind::Map(entries) }
+fn map_node(span: Span, entries: Vec<(NodeKey, SyntaxNode)>) -> SyntaxNode {
+    SyntaxNode { span, kind: NodeKind::Map(entries) }
 }
 
-fn text(span: Span, value: String) -> Node {
-    Node { span, kind: Kind::Text(Text { value, inner: None }) }
+fn text_node(span: Span, value: String) -> SyntaxNode {
+    SyntaxNode { span, kind: NodeKind::Text(NodeText { value, inner: None }) }
 }
 
-struct Writer<'l, 'd> {
-    library: &'l Library,
+struct SchemaConverter<'l, 'd> {
+    library: &'l DocumentLibrary,
     /// The name under `$defs` of each schema that was referred to, by its place.
     names: BTreeMap<(String, String), String>,
-    open: Vec<(String, Place<'l>, Dialect)>,
+    open: Vec<(String, DocumentRef<'l>, SchemaDialect)>,
     left: usize,
     full: bool,
     reported: &'d mut BTreeSet<String>,
     diagnostics: &'d mut Vec<Diagnostic>,
 }
 
-impl<'l> Writer<'l, '_> {
-    fn schema(&mut self, place: &Place<'l>, mut dialect: Dialect) -> Node {
+impl<'l> SchemaConverter<'l, '_> {
+    fn convert_schema(&mut self, place: &DocumentRef<'l>, mut dialect: SchemaDialect) -> SyntaxNode {
         let node = place.node;
         let Some(entries) = node.map() else {
             // True, false, or a mistake that assembling the pack reports.
@@ -182,44 +182,44 @@ impl<'l> Writer<'l, '_> {
             Some(left) => self.left = left,
             None => {
                 self.full = true;
-                return map(node.span, Vec::new());
+                return map_node(node.span, Vec::new());
             }
         }
-        if let Some(named) = place.text("$schema").and_then(self::dialect) {
+        if let Some(named) = place.text("$schema").and_then(self::parse_dialect) {
             dialect = named;
         }
-        let mut made = Made { span: node.span, entries: Vec::new() };
+        let mut made = SchemaEntries { span: node.span, entries: Vec::new() };
         if let Some(reference) = place.get("$ref") {
-            if let Some(target) = self.reference(place, dialect) {
+            if let Some(target) = self.convert_reference(place, dialect) {
                 made.add("$ref", reference.node.span, target);
             }
-            if dialect == Dialect::Old {
-                return map(node.span, made.entries);
+            if dialect == SchemaDialect::Old {
+                return map_node(node.span, made.entries);
             }
         }
         for (name, _) in entries {
             if let Some(inner) = place.get(&name.name) {
-                self.keyword(place, name, &inner, dialect, &mut made);
+                self.convert_keyword(place, name, &inner, dialect, &mut made);
             }
         }
         made.finish(place)
     }
 
     /// Gives the target of a reference a name under `$defs`; returns `None` after an error.
-    fn reference(&mut self, place: &Place<'l>, dialect: Dialect) -> Option<Node> {
-        let target = match self.library.follow(place.clone()) {
+    fn convert_reference(&mut self, place: &DocumentRef<'l>, dialect: SchemaDialect) -> Option<SyntaxNode> {
+        let target = match self.library.follow_reference(place.clone()) {
             Ok(target) => target,
             Err(diagnostic) => {
                 self.diagnostics.push(diagnostic);
                 return None;
             }
         };
-        let id = target.id();
+        let id = target.identity();
         let name = match self.names.get(&id) {
             Some(name) => name.clone(),
             None => {
                 let taken: BTreeSet<&String> = self.names.values().collect();
-                let word = super::document::word(&target.name());
+                let word = super::document::to_word(&target.name());
                 let word = if word.is_empty() { "schema".to_owned() } else { word };
                 let numbered = (2..).map(|number| format!("{word}_{number}"));
                 let name =
@@ -229,10 +229,17 @@ impl<'l> Writer<'l, '_> {
                 name
             }
         };
-        Some(text(place.node.span, format!("#/$defs/{name}")))
+        Some(text_node(place.node.span, format!("#/$defs/{name}")))
     }
 
-    fn keyword(&mut self, place: &Place<'l>, name: &Key, inner: &Place<'l>, dialect: Dialect, made: &mut Made) {
+    fn convert_keyword(
+        &mut self,
+        place: &DocumentRef<'l>,
+        name: &NodeKey,
+        inner: &DocumentRef<'l>,
+        dialect: SchemaDialect,
+        made: &mut SchemaEntries,
+    ) {
         let span = name.span;
         match name.name.as_str() {
             // Keywords that no payload can violate.
@@ -255,16 +262,16 @@ impl<'l> Writer<'l, '_> {
                     made.add("format", span, inner.node.clone());
                 }
             }
-            "required" if matches!(inner.node.kind, Kind::Bool(_)) => self.warn_once(
+            "required" if matches!(inner.node.kind, NodeKind::Bool(_)) => self.warn_once(
                 span,
                 "`required: true` of a member is ignored: only drafts before 4 support it",
                 "add a list `required` next to `properties`, with the name of the member",
             ),
-            "required" if inner.node.list().is_some_and(<[Node]>::is_empty) => {}
-            "exclusiveMinimum" | "exclusiveMaximum" if matches!(inner.node.kind, Kind::Bool(_)) => {
+            "required" if inner.node.list().is_some_and(<[SyntaxNode]>::is_empty) => {}
+            "exclusiveMinimum" | "exclusiveMaximum" if matches!(inner.node.kind, NodeKind::Bool(_)) => {
                 // Draft 4: a boolean that makes the bound next to it exclusive.
                 let bound = if name.name == "exclusiveMinimum" { "minimum" } else { "maximum" };
-                if matches!(inner.node.kind, Kind::Bool(true))
+                if matches!(inner.node.kind, NodeKind::Bool(true))
                     && let Some(value) = place.get(bound)
                 {
                     made.add(&name.name, span, value.node.clone());
@@ -272,15 +279,15 @@ impl<'l> Writer<'l, '_> {
             }
             "minimum" | "maximum" => {
                 let exclusive = if name.name == "minimum" { "exclusiveMinimum" } else { "exclusiveMaximum" };
-                if !place.get(exclusive).is_some_and(|other| matches!(other.node.kind, Kind::Bool(true))) {
+                if !place.get(exclusive).is_some_and(|other| matches!(other.node.kind, NodeKind::Bool(true))) {
                     made.add(&name.name, span, inner.node.clone());
                 }
             }
-            "items" if dialect != Dialect::New && inner.node.list().is_some() => {
-                let items = inner.items().map(|item| self.schema(&item, dialect)).collect();
-                made.add("prefixItems", span, Node { span: inner.node.span, kind: Kind::List(items) });
+            "items" if dialect != SchemaDialect::New && inner.node.list().is_some() => {
+                let items = inner.items().map(|item| self.convert_schema(&item, dialect)).collect();
+                made.add("prefixItems", span, SyntaxNode { span: inner.node.span, kind: NodeKind::List(items) });
                 if let Some(rest) = place.get("additionalItems") {
-                    let rest = self.schema(&rest, dialect);
+                    let rest = self.convert_schema(&rest, dialect);
                     made.add("items", span, rest);
                 }
             }
@@ -290,12 +297,12 @@ impl<'l> Writer<'l, '_> {
                     if inner.node.list().is_some() {
                         members.push((name.clone(), inner.node.clone()));
                     } else {
-                        schemas.push((name.clone(), self.schema(&inner, dialect)));
+                        schemas.push((name.clone(), self.convert_schema(&inner, dialect)));
                     }
                 }
                 for (word, entries) in [("dependentRequired", members), ("dependentSchemas", schemas)] {
                     if !entries.is_empty() {
-                        made.add(word, span, map(inner.node.span, entries));
+                        made.add(word, span, map_node(inner.node.span, entries));
                     }
                 }
             }
@@ -303,16 +310,17 @@ impl<'l> Writer<'l, '_> {
                 self.warn_once(span, &format!("`{}` is ignored", name.name), "write `$ref` with a path");
             }
             other if json_schema::is_keyword(other) => {
-                let held = match json_schema::keyword(other) {
-                    Some(Subschemas::Schema) => self.schema(inner, dialect),
-                    Some(Subschemas::List) if inner.node.list().is_some() => {
-                        let items = inner.items().map(|item| self.schema(&item, dialect)).collect();
-                        Node { span: inner.node.span, kind: Kind::List(items) }
+                let held = match json_schema::subschema_layout(other) {
+                    Some(SubschemaLayout::Schema) => self.convert_schema(inner, dialect),
+                    Some(SubschemaLayout::List) if inner.node.list().is_some() => {
+                        let items = inner.items().map(|item| self.convert_schema(&item, dialect)).collect();
+                        SyntaxNode { span: inner.node.span, kind: NodeKind::List(items) }
                     }
-                    Some(Subschemas::Map) if inner.node.map().is_some() => {
-                        let members = inner.members().map(|(key, member)| (key.clone(), self.schema(&member, dialect)));
+                    Some(SubschemaLayout::Map) if inner.node.map().is_some() => {
+                        let members =
+                            inner.members().map(|(key, member)| (key.clone(), self.convert_schema(&member, dialect)));
                         let members = members.collect();
-                        map(inner.node.span, members)
+                        map_node(inner.node.span, members)
                     }
                     _ => inner.node.clone(),
                 };
@@ -334,37 +342,37 @@ impl<'l> Writer<'l, '_> {
     }
 }
 
-struct Made {
+struct SchemaEntries {
     span: Span,
-    entries: Vec<(Key, Node)>,
+    entries: Vec<(NodeKey, SyntaxNode)>,
 }
 
-impl Made {
-    fn add(&mut self, name: &str, span: Span, node: Node) {
+impl SchemaEntries {
+    fn add(&mut self, name: &str, span: Span, node: SyntaxNode) {
         // If a keyword is given twice, in two dialects, the first stays.
         if !self.entries.iter().any(|(key, _)| key.name == name) {
-            self.entries.push((key(name, span), node));
+            self.entries.push((node_key(name, span), node));
         }
     }
 
     /// Returns the schema, which also allows null if it is `nullable`.
-    fn finish(self, place: &Place<'_>) -> Node {
-        let schema = map(self.span, self.entries);
-        let nullable = place.node.get("nullable").is_some_and(|node| matches!(node.kind, Kind::Bool(true)));
+    fn finish(self, place: &DocumentRef<'_>) -> SyntaxNode {
+        let schema = map_node(self.span, self.entries);
+        let nullable = place.node.get("nullable").is_some_and(|node| matches!(node.kind, NodeKind::Bool(true)));
         if !nullable {
             return schema;
         }
-        let null = map(self.span, vec![(key("type", self.span), text(self.span, "null".to_owned()))]);
-        let forms = Node { span: self.span, kind: Kind::List(vec![schema, null]) };
-        map(self.span, vec![(key("anyOf", self.span), forms)])
+        let null = map_node(self.span, vec![(node_key("type", self.span), text_node(self.span, "null".to_owned()))]);
+        let forms = SyntaxNode { span: self.span, kind: NodeKind::List(vec![schema, null]) };
+        map_node(self.span, vec![(node_key("anyOf", self.span), forms)])
     }
 }
 
 /// Returns the place of a schema that refers to itself for the same value, if there is one.
-fn endless(root: &Node) -> Option<Span> {
+fn find_endless_schema(root: &SyntaxNode) -> Option<Span> {
     let empty = Vec::new();
-    let defs: BTreeMap<&str, &Node> = match root.get("$defs").map(|node| &node.kind) {
-        Some(Kind::Map(entries)) => entries,
+    let defs: BTreeMap<&str, &SyntaxNode> = match root.get("$defs").map(|node| &node.kind) {
+        Some(NodeKind::Map(entries)) => entries,
         _ => &empty,
     }
     .iter()
@@ -375,7 +383,7 @@ fn endless(root: &Node) -> Option<Span> {
     let mut led: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, node) in &defs {
         let mut found = BTreeSet::new();
-        same_place(node, &mut found);
+        collect_same_value_references(node, &mut found);
         found.retain(|name| defs.contains_key(name));
         found.iter().for_each(|to| led.entry(to).or_default().push(name));
         leads.insert(name, found);
@@ -395,15 +403,17 @@ fn endless(root: &Node) -> Option<Span> {
 }
 
 /// Collects the names under `$defs` to which a schema refers for the same value.
-fn same_place<'a>(schema: &'a Node, found: &mut BTreeSet<&'a str>) {
+fn collect_same_value_references<'a>(schema: &'a SyntaxNode, found: &mut BTreeSet<&'a str>) {
     for (key, node) in schema.map().unwrap_or_default() {
         match key.name.as_str() {
             "$ref" => found.extend(node.text().and_then(|text| text.strip_prefix("#/$defs/"))),
             "allOf" | "anyOf" | "oneOf" => {
-                node.list().unwrap_or_default().iter().for_each(|one| same_place(one, found))
+                node.list().unwrap_or_default().iter().for_each(|one| collect_same_value_references(one, found))
             }
-            "not" | "if" | "then" | "else" => same_place(node, found),
-            "dependentSchemas" => node.map().unwrap_or_default().iter().for_each(|(_, one)| same_place(one, found)),
+            "not" | "if" | "then" | "else" => collect_same_value_references(node, found),
+            "dependentSchemas" => {
+                node.map().unwrap_or_default().iter().for_each(|(_, one)| collect_same_value_references(one, found))
+            }
             _ => {}
         }
     }

@@ -4,33 +4,33 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::protocol::{Pack, Way};
-use crate::scenario::Scenarios;
+use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::ScenarioSet;
 use crate::syntax::yaml;
 
-struct Made {
+struct ImportedPack {
     sources: Sources,
-    folder: Folder,
+    folder: PackFolder,
     pack: Pack,
     notes: Vec<String>,
 }
 
 /// The pack of a document without mistakes; `files` are next to the document.
-fn made(document: &str, perspective: Perspective, files: &[(&str, &str)]) -> Made {
+fn import_document(document: &str, perspective: Perspective, files: &[(&str, &str)]) -> ImportedPack {
     let mut sources = Sources::default();
     let file = sources.add("asyncapi.yaml", document);
     let mut fetch = |path: &str, sources: &mut Sources| {
         let found = files.iter().find(|(name, _)| *name == path).ok_or_else(|| format!("there is no {path}"))?;
         Ok(sources.add(path, found.1))
     };
-    let library = Library::read("asyncapi.yaml", file, &mut sources, &mut fetch).unwrap();
-    let (folder, mut diagnostics) = super::folder("made", &library, perspective, &mut sources);
+    let library = DocumentLibrary::read_files("asyncapi.yaml", file, &mut sources, &mut fetch).unwrap();
+    let (folder, mut diagnostics) = super::import_folder("made", &library, perspective, &mut sources);
     let (pack, more) = Pack::load(&folder, &sources);
     diagnostics.extend(more);
     let rendered = crate::syntax::diagnostic::render_all(&diagnostics, &sources, false);
     let pack = pack.unwrap_or_else(|| panic!("{rendered}"));
     let notes = diagnostics.into_iter().map(|note| note.message).collect();
-    Made { sources, folder, pack, notes }
+    ImportedPack { sources, folder, pack, notes }
 }
 
 fn with_payload(payload: &str) -> String {
@@ -63,7 +63,7 @@ fn schemas_of_older_drafts_are_converted_to_2020_12(#[case] payload: &str, #[cas
         ("sub/x.json", r##"{"definitions": {"a": {"items": {"$ref": "../y.yaml#/b"}}}}"##),
         ("y.yaml", "b: { type: 'null' }\n"),
     ];
-    let made = made(&with_payload(payload), Perspective::Hub, &files);
+    let made = import_document(&with_payload(payload), Perspective::Hub, &files);
     let mut schema = made.pack.messages[0].schema.source.clone();
     for added in ["examples", "x-example"] {
         schema.as_object_mut().unwrap().remove(added);
@@ -95,21 +95,21 @@ fn schemas_of_older_drafts_are_converted_to_2020_12(#[case] payload: &str, #[cas
     &[(json!({"a": 5}), "a"), (json!({"b": 1}), "b"), (json!({"a": 1}), "-")])]
 #[case::the_most_specific_first(&["{ type: object }", "{ type: object, required: [a] }"],
     &[(json!({"a": 5}), "b"), (json!({"b": 1}), "a")])]
-fn messages_are_told_apart(#[case] payloads: &[&str], #[case] frames: &[(Value, &str)]) {
+fn messages_are_distinguished_by_their_discriminator(#[case] payloads: &[&str], #[case] frames: &[(Value, &str)]) {
     let list =
         payloads.iter().zip('a'..).map(|(payload, name)| format!("      - {{ name: {name}, payload: {payload} }}\n"));
     let list: String = list.collect();
     let document = format!("asyncapi: 2.0.0\nchannels:\n  /:\n    subscribe:\n     message:\n      oneOf:\n{list}");
-    let made = made(&document, Perspective::Hub, &[]);
+    let made = import_document(&document, Perspective::Hub, &[]);
     for (frame, expected) in frames {
-        let found = made.pack.recognise(frame, Way::FromHub).filter(|found| found.name != OTHER);
+        let found = made.pack.recognise(frame, FrameDirection::FromHub).filter(|found| found.name != OTHER_MESSAGE);
         assert_eq!(found.map_or("-", |found| found.name.as_str()), *expected, "{frame}");
     }
 }
 
 #[test]
 fn a_message_that_cannot_be_distinguished_from_another_is_ignored_with_a_warning() {
-    let made = made(
+    let made = import_document(
         "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { oneOf: [ { name: a, payload: {} }, { name: b, payload: {} } ] } } } }\n",
         Perspective::Hub,
         &[],
@@ -121,14 +121,14 @@ fn a_message_that_cannot_be_distinguished_from_another_is_ignored_with_a_warning
 #[test]
 fn documented_examples_are_used_if_they_are_valid() {
     let example = |examples: &str, payload: &str| {
-        let made = made(
+        let made = import_document(
             &format!(
                 "asyncapi: 2.0.0\nchannels: {{ /: {{ publish: {{ message: {{ name: m, examples: {examples}, payload: {payload} }} }} }} }}\n"
             ),
             Perspective::Hub,
             &[],
         );
-        (made.pack.messages[0].template(), made.notes.len())
+        (made.pack.messages[0].starting_value(), made.notes.len())
     };
     let payload = "{ type: object, required: [a], properties: { a: { type: integer } } }";
     assert_eq!(example("[ { name: x, payload: { a: 7 } } ]", payload), (json!({"a": 7}), 0));
@@ -154,20 +154,24 @@ fn documented_examples_are_used_if_they_are_valid() {
     json!({"connects": null, "subprotocols": ["${hub.sec_websocket_protocol}"], "headers": {"X-Key": "${hub.x_key}"}}), json!({"x_key": null, "sec_websocket_protocol": "v1"}))]
 #[case::a_key_of_targets("'/{url}': {}", json!({"connects": "/${hub.url_value}", "headers": "${hub.headers}"}), json!({"url_value": null, "headers": {}}))]
 #[case::no_expression("'/${x}': {}", json!({"connects": "/$${hub.x}", "headers": "${hub.headers}"}), json!({"x": null, "headers": {}}))]
-fn a_channel_says_how_its_socket_is_opened(#[case] channel: &str, #[case] step: Value, #[case] defaults: Value) {
+fn channel_address_and_bindings_become_the_connects_step(
+    #[case] channel: &str,
+    #[case] step: Value,
+    #[case] defaults: Value,
+) {
     let channel = channel.replacen("{}", "{ publish: { message: { payload: {} } } }", 1);
     let channel = if channel.contains("publish") {
         channel
     } else {
         channel.replacen(": {", ": { publish: { message: { payload: {} } },", 1)
     };
-    let made = made(&format!("asyncapi: 2.0.0\nchannels:\n  {channel}\n"), Perspective::Hub, &[]);
+    let made = import_document(&format!("asyncapi: 2.0.0\nchannels:\n  {channel}\n"), Perspective::Hub, &[]);
     let shared = yaml::parse(&made.sources, made.folder.scenarios["shared.yaml"]).unwrap().to_json();
     assert_eq!(shared["roles"]["client"]["opening"][0], step);
     let settings = shared["hub"].as_object().unwrap();
     let found: Value = settings.iter().map(|(name, setting)| (name.clone(), setting["default"].clone())).collect();
     assert_eq!(found, defaults);
-    let scenarios = Scenarios::load(&made.folder, &made.sources, &Arc::new(made.pack));
+    let scenarios = ScenarioSet::load(&made.folder, &made.sources, &Arc::new(made.pack));
     assert_eq!(scenarios.diagnostics, []);
 }
 
@@ -187,15 +191,19 @@ operations:
 #[rstest]
 #[case::hub(Perspective::Hub, &[("q", true), ("r", false), ("n", false)], &["on_ask-q", "on_news-hears", "shared"])]
 #[case::client(Perspective::Client, &[("q", false), ("r", true), ("n", true)], &["on_ask-r", "on_news-n", "shared", "something-arrives"])]
-fn each_channel_has_its_own_scenarios_and_the_perspective_sets_directions(
+fn each_channel_gets_scenarios_with_directions_set_by_the_perspective(
     #[case] perspective: Perspective,
     #[case] to_hub: &[(&str, bool)],
     #[case] files: &[&str],
 ) {
-    let made = made(CHANNELS, perspective, &[]);
+    let made = import_document(CHANNELS, perspective, &[]);
     for (name, to_hub) in to_hub {
         let message = made.pack.message(name).unwrap();
-        assert_eq!((message.goes(Way::ToHub), message.goes(Way::FromHub)), (*to_hub, !to_hub), "{name}");
+        assert_eq!(
+            (message.can_go(FrameDirection::ToHub), message.can_go(FrameDirection::FromHub)),
+            (*to_hub, !to_hub),
+            "{name}"
+        );
     }
     let found: Vec<&str> = made.folder.scenarios.keys().map(|path| path.trim_end_matches(".yaml")).collect();
     assert_eq!(found, files);
@@ -207,7 +215,7 @@ fn each_channel_has_its_own_scenarios_and_the_perspective_sets_directions(
 #[test]
 fn anchors_and_merge_keys_are_resolved_and_yes_is_text() {
     let document = "x-common: &common { type: object, required: [on] }\nasyncapi: 2.0.0\nchannels:\n  /:\n    publish:\n      message:\n        payload:\n          <<: *common\n          properties: { on: { enum: [yes, no] } }\n";
-    let made = made(document, Perspective::Hub, &[]);
+    let made = import_document(document, Perspective::Hub, &[]);
     let schema = &made.pack.messages[0].schema;
     assert!(
         schema.is_valid(&json!({"on": "yes"}))
@@ -224,12 +232,13 @@ fn anchors_and_merge_keys_are_resolved_and_yes_is_text() {
 fn documents_beyond_a_limit_are_reported(#[case] document: &str, #[case] says: &str) {
     let mut sources = Sources::default();
     let file = sources.add("asyncapi.yaml", document);
-    let found = match Library::read("asyncapi.yaml", file, &mut sources, &mut |_, _| Err("none".to_owned())) {
-        Err(diagnostic) => diagnostic.message,
-        Ok(library) => {
-            let (_, diagnostics) = super::folder("made", &library, Perspective::Hub, &mut sources);
-            diagnostics.into_iter().map(|diagnostic| diagnostic.message).collect::<Vec<_>>().join("\n")
-        }
-    };
+    let found =
+        match DocumentLibrary::read_files("asyncapi.yaml", file, &mut sources, &mut |_, _| Err("none".to_owned())) {
+            Err(diagnostic) => diagnostic.message,
+            Ok(library) => {
+                let (_, diagnostics) = super::import_folder("made", &library, Perspective::Hub, &mut sources);
+                diagnostics.into_iter().map(|diagnostic| diagnostic.message).collect::<Vec<_>>().join("\n")
+            }
+        };
     assert!(found.contains(says), "{found}");
 }

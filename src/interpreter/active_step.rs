@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use super::matching::Wanted;
-use crate::event::Detail;
-use crate::scenario::model::{ActorId, Codes, Count, Quantity};
-use crate::scenario::value::{Bound, EvalError};
+use super::matching::ExpectedFrame;
+use crate::event::FindingDetail;
+use crate::scenario::model::{ActorId, CountRange, ExpectedCodes, GroupQuantity};
+use crate::scenario::value::{BoundValue, EvalError};
 
 /// Why a step failed.
-pub struct Failure {
-    pub kind: Kind,
+pub struct StepFailure {
+    pub kind: StepFailureKind,
     pub message: String,
-    pub detail: Option<Box<Detail>>,
+    pub detail: Option<Box<FindingDetail>>,
     pub unreachable: bool,
 }
 
-pub enum Kind {
+pub enum StepFailureKind {
     /// The hub did not do what the step expects.
     Broken,
     /// It is unknown whether the hub did what the step expects.
@@ -26,26 +26,36 @@ pub enum Kind {
     Mistake,
 }
 
-impl Failure {
-    pub(super) fn broken(message: impl Into<String>, detail: Detail) -> Self {
-        Self { kind: Kind::Broken, message: message.into(), detail: Some(Box::new(detail)), unreachable: false }
+impl StepFailure {
+    pub(super) fn broken(message: impl Into<String>, detail: FindingDetail) -> Self {
+        Self {
+            kind: StepFailureKind::Broken,
+            message: message.into(),
+            detail: Some(Box::new(detail)),
+            unreachable: false,
+        }
     }
 
-    pub(super) fn undecided(message: impl Into<String>, detail: Option<Detail>) -> Self {
-        Self { kind: Kind::Undecided, message: message.into(), detail: detail.map(Box::new), unreachable: false }
+    pub(super) fn undecided(message: impl Into<String>, detail: Option<FindingDetail>) -> Self {
+        Self {
+            kind: StepFailureKind::Undecided,
+            message: message.into(),
+            detail: detail.map(Box::new),
+            unreachable: false,
+        }
     }
 
     /// Returns the failure of a step whose actor could not connect to the hub.
-    pub(super) fn unreachable(reason: &str, detail: Detail) -> Self {
+    pub(super) fn unreachable(reason: &str, detail: FindingDetail) -> Self {
         Self { unreachable: true, ..Self::undecided(reason, Some(detail)) }
     }
 
     pub(super) fn mistake(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Mistake, message: message.into(), detail: None, unreachable: false }
+        Self { kind: StepFailureKind::Mistake, message: message.into(), detail: None, unreachable: false }
     }
 
     pub(super) fn not_reached(message: impl Into<String>) -> Self {
-        Self { kind: Kind::NotReached, message: message.into(), detail: None, unreachable: false }
+        Self { kind: StepFailureKind::NotReached, message: message.into(), detail: None, unreachable: false }
     }
 
     pub fn from_eval(error: &EvalError) -> Self {
@@ -57,20 +67,20 @@ impl Failure {
     }
 }
 
-impl From<EvalError> for Failure {
+impl From<EvalError> for StepFailure {
     fn from(error: EvalError) -> Self {
         Self::from_eval(&error)
     }
 }
 
 /// What the current step waits for.
-pub struct Active {
+pub struct ActiveStep {
     pub(super) since: Duration,
     pub(super) deadline: Option<Duration>,
-    pub(super) waiting: Waiting,
+    pub(super) waiting: WaitCondition,
 }
 
-pub(super) enum Waiting {
+pub(super) enum WaitCondition {
     /// The deadline, at which the step is done.
     Time,
     /// The deadline, at which the step begins.
@@ -79,10 +89,10 @@ pub(super) enum Waiting {
         members: Vec<ActorId>,
         tries: bool,
     },
-    Frames(Box<Frames>),
+    Frames(Box<AwaitedFrames>),
     End {
         members: Vec<ActorId>,
-        codes: Codes,
+        codes: ExpectedCodes,
         refusal: bool,
     },
     /// The end of the TCP stream.
@@ -90,10 +100,10 @@ pub(super) enum Waiting {
         members: Vec<ActorId>,
     },
     Silence {
-        members: Vec<(ActorId, Wanted)>,
+        members: Vec<(ActorId, ExpectedFrame)>,
     },
     OneOf {
-        members: Vec<Open>,
+        members: Vec<AwaitedAlternatives>,
     },
     Hook {
         call: u32,
@@ -103,10 +113,10 @@ pub(super) enum Waiting {
 }
 
 /// Frames that one or several actors expect.
-pub(super) struct Frames {
-    pub(super) members: Vec<Member>,
-    pub(super) count: Option<Count>,
-    pub(super) quantity: Option<(Quantity, usize)>,
+pub(super) struct AwaitedFrames {
+    pub(super) members: Vec<AwaitingActor>,
+    pub(super) count: Option<CountRange>,
+    pub(super) quantity: Option<(GroupQuantity, usize)>,
     /// Whether frames are collected until the deadline, rather than until there are enough.
     pub(super) collecting: bool,
     /// Whether the first deadline (of `for`) has passed with frames missing, and the step waits until the target's
@@ -114,25 +124,25 @@ pub(super) struct Frames {
     pub(super) late: bool,
 }
 
-pub(super) struct Member {
+pub(super) struct AwaitingActor {
     pub(super) id: ActorId,
-    pub(super) wanted: Wanted,
-    pub(super) claims: Vec<Bound>,
+    pub(super) wanted: ExpectedFrame,
+    pub(super) claims: Vec<BoundValue>,
 }
 
 /// An actor that expects one of several alternatives.
-pub(super) struct Open {
+pub(super) struct AwaitedAlternatives {
     pub(super) id: ActorId,
-    pub(super) wanted: Vec<Option<Wanted>>,
-    pub(super) chosen: Option<(usize, Bound)>,
+    pub(super) wanted: Vec<Option<ExpectedFrame>>,
+    pub(super) chosen: Option<(usize, BoundValue)>,
 }
 
-impl Active {
+impl ActiveStep {
     pub fn deadline(&self) -> Option<Duration> {
         self.deadline
     }
 
     pub fn pause(until: Duration) -> Self {
-        Self { since: until, deadline: Some(until), waiting: Waiting::Pause }
+        Self { since: until, deadline: Some(until), waiting: WaitCondition::Pause }
     }
 }

@@ -9,16 +9,16 @@ use serde_json::Value;
 
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::{ActorId, Program};
-use crate::scenario::value::{Bound, Wire};
+use crate::scenario::value::{BoundValue, Wire};
 
 /// The most frames of an inbox. When it is full, the oldest frames are dropped, and the report says so.
-const MOST_FRAMES: usize = 10_000;
+const MAX_FRAMES: usize = 10_000;
 /// The approximate limit in bytes for all inboxes of a conversation together. A single frame may exceed it.
-const MOST_BYTES: usize = 24 << 20;
+const MAX_BYTES: usize = 24 << 20;
 
 /// All actors of a conversation and their connections, past ones included.
 pub struct Actors {
-    all: Vec<Actor>,
+    all: Vec<ActorState>,
     /// The actor of each connection. Replaced connections stay, so that late frames are still recorded.
     pub connections: BTreeMap<u32, ActorId>,
     /// The number of frames that no step claimed, by message.
@@ -27,7 +27,7 @@ pub struct Actors {
 
 impl Actors {
     pub fn new(program: &Program) -> Self {
-        let all = program.actors.iter().map(|_| Actor::default()).collect();
+        let all = program.actors.iter().map(|_| ActorState::default()).collect();
         Self { all, connections: BTreeMap::new(), leftovers: BTreeMap::new() }
     }
 
@@ -35,7 +35,7 @@ impl Actors {
         0..self.all.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Actor> {
+    pub fn iter(&self) -> impl Iterator<Item = &ActorState> {
         self.all.iter()
     }
 
@@ -46,13 +46,13 @@ impl Actors {
     }
 
     /// Puts a frame into an inbox. If all inboxes are full, drops the oldest frames of any inbox, but never this one.
-    pub fn keep(&mut self, id: ActorId, entry: Entry) {
+    pub fn keep(&mut self, id: ActorId, entry: InboxFrame) {
         let newest = entry.wire.sequence;
         self.all[id].push(entry);
-        while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MOST_BYTES {
-            let front = |actor: &Actor| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
+        while self.all.iter().map(|actor| actor.inbox_bytes).sum::<usize>() > MAX_BYTES {
+            let front = |actor: &ActorState| actor.inbox.front().map_or(u64::MAX, |entry| entry.wire.sequence);
             match self.all.iter_mut().min_by_key(|actor| front(actor)) {
-                Some(actor) if front(actor) < newest => actor.lose_oldest(),
+                Some(actor) if front(actor) < newest => actor.drop_oldest(),
                 _ => break,
             }
         }
@@ -67,7 +67,7 @@ impl Actors {
         }
         for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
             let name = entry.name(&program.pack);
-            let control = matches!(entry.kind, EntryKind::Control { .. });
+            let control = matches!(entry.kind, InboxFrameKind::Control { .. });
             if !control && !program.shared.ignore.iter().any(|ignored| ignored == name) {
                 *self.leftovers.entry(name.to_owned()).or_default() += 1;
             }
@@ -76,15 +76,15 @@ impl Actors {
 }
 
 impl Index<ActorId> for Actors {
-    type Output = Actor;
+    type Output = ActorState;
 
-    fn index(&self, id: ActorId) -> &Actor {
+    fn index(&self, id: ActorId) -> &ActorState {
         &self.all[id]
     }
 }
 
 impl IndexMut<ActorId> for Actors {
-    fn index_mut(&mut self, id: ActorId) -> &mut Actor {
+    fn index_mut(&mut self, id: ActorId) -> &mut ActorState {
         &mut self.all[id]
     }
 }
@@ -97,17 +97,17 @@ impl Program {
 }
 
 #[derive(Default)]
-pub struct Actor {
-    pub given: BTreeMap<String, Bound>,
+pub struct ActorState {
+    pub given: BTreeMap<String, BoundValue>,
     /// Names that the actor's opening bound.
-    pub opened: BTreeMap<String, Bound>,
-    pub link: Link,
+    pub opened: BTreeMap<String, BoundValue>,
+    pub link: ConnectionState,
     /// The latest connection, open or ended.
     pub connection: Option<u32>,
     /// Whether the actor's upgrade request is standard: the scenario changed no handshake header.
     pub standard_upgrade: bool,
     pub opened_at: Duration,
-    pub inbox: VecDeque<Entry>,
+    pub inbox: VecDeque<InboxFrame>,
     pub inbox_bytes: usize,
     pub overflowed: usize,
     /// Position of the latest frame that was dropped unclaimed.
@@ -121,22 +121,22 @@ pub struct Actor {
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
-    pub closing: Closing,
+    pub closing: ClosingHandshake,
     /// How the stream itself ended, below WebSocket.
     pub stream_end: Option<Value>,
 }
 
 /// The state of a closing handshake that a step of this actor began.
 #[derive(Default)]
-pub enum Closing {
+pub enum ClosingHandshake {
     #[default]
     No,
     Sent,
-    Answered(End),
+    Answered(ConnectionEnd),
 }
 
 #[derive(Default)]
-pub enum Link {
+pub enum ConnectionState {
     #[default]
     Idle,
     Connecting,
@@ -154,12 +154,12 @@ pub enum Link {
     Unreachable {
         reason: String,
     },
-    Ended(End),
+    Ended(ConnectionEnd),
 }
 
 /// How a connection ended.
 #[derive(Clone, Debug)]
-pub struct End {
+pub struct ConnectionEnd {
     pub sequence: u64,
     pub at: Duration,
     /// The time from the opening of the connection to its end.
@@ -173,7 +173,7 @@ pub struct End {
     pub by_us: bool,
 }
 
-impl End {
+impl ConnectionEnd {
     pub fn to_json(&self) -> Value {
         let mut members = serde_json::Map::new();
         if let Some(code) = self.code {
@@ -196,15 +196,15 @@ impl End {
     }
 }
 
-pub struct Entry {
+pub struct InboxFrame {
     pub wire: Arc<Wire>,
-    pub kind: EntryKind,
+    pub kind: InboxFrameKind,
     pub claimed: bool,
     /// The approximate size of the frame in memory, in bytes.
     pub weight: usize,
 }
 
-pub enum EntryKind {
+pub enum InboxFrameKind {
     /// `json` is `None` for a frame that is not JSON; `message` is the index of the recognised message in the pack.
     Message {
         json: Option<Value>,
@@ -222,59 +222,59 @@ pub enum EntryKind {
     },
 }
 
-impl Entry {
+impl InboxFrame {
     /// Returns why the content of the frame is unknown, if it could not be decoded.
-    pub fn undecodable(&self) -> Option<String> {
-        let EntryKind::Undecodable { why, .. } = &self.kind else { return None };
+    pub fn undecodable_reason(&self) -> Option<String> {
+        let InboxFrameKind::Undecodable { why, .. } = &self.kind else { return None };
         Some(format!("cannot be decided: a received frame is JSON, but hubproof cannot decode it: {why}"))
     }
 
     /// Returns the name of the recognised message, or the kind of the frame.
     pub fn name<'p>(&self, pack: &'p Pack) -> &'p str {
         match &self.kind {
-            EntryKind::Message { message: Some(index), .. } => &pack.messages[*index].name,
-            EntryKind::Message { message: None, .. } => "undocumented",
-            EntryKind::Undecodable { .. } => "undecodable",
-            EntryKind::Control { pong: true, .. } => "pong",
-            EntryKind::Control { pong: false, .. } => "ping",
+            InboxFrameKind::Message { message: Some(index), .. } => &pack.messages[*index].name,
+            InboxFrameKind::Message { message: None, .. } => "undocumented",
+            InboxFrameKind::Undecodable { .. } => "undecodable",
+            InboxFrameKind::Control { pong: true, .. } => "pong",
+            InboxFrameKind::Control { pong: false, .. } => "ping",
         }
     }
 
     /// Whether a frame that could not be decoded is certainly not this message.
-    pub fn is_not(&self, message: &MessageType) -> bool {
-        let EntryKind::Undecodable { texts: Some(texts), .. } = &self.kind else { return false };
-        message.matcher.texts().any(|(name, text)| texts.get(name).and_then(Option::as_deref) != Some(text))
+    pub fn cannot_be(&self, message: &MessageType) -> bool {
+        let InboxFrameKind::Undecodable { texts: Some(texts), .. } = &self.kind else { return false };
+        message.matcher.required_texts().any(|(name, text)| texts.get(name).and_then(Option::as_deref) != Some(text))
     }
 }
 
-impl Actor {
+impl ActorState {
     pub fn is_open(&self) -> bool {
-        matches!(self.link, Link::Open { .. })
+        matches!(self.link, ConnectionState::Open { .. })
     }
 
     /// Starts a new connection and forgets everything about the old one.
     pub fn reset_connection(&mut self, connection: u32) {
         self.connection = Some(connection);
-        self.link = Link::Connecting;
+        self.link = ConnectionState::Connecting;
         self.inbox.clear();
         self.inbox_bytes = 0;
         self.dropped_up_to = 0;
         self.end_noticed = false;
         self.dropped_frames = false;
-        self.closing = Closing::No;
+        self.closing = ClosingHandshake::No;
         self.stream_end = None;
         self.last_message = None;
     }
 
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: InboxFrame) {
         self.inbox_bytes += entry.weight;
         self.inbox.push_back(entry);
-        while self.inbox.len() > MOST_FRAMES {
-            self.lose_oldest();
+        while self.inbox.len() > MAX_FRAMES {
+            self.drop_oldest();
         }
     }
 
-    pub fn lose_oldest(&mut self) {
+    pub fn drop_oldest(&mut self) {
         let Some(oldest) = self.inbox.pop_front() else { return };
         self.inbox_bytes -= oldest.weight;
         self.dropped_frames = true;
@@ -284,21 +284,21 @@ impl Actor {
         }
     }
 
-    /// Returns a member of [`Actor::bound`].
-    pub fn member(&self, name: &str) -> Option<Bound> {
+    /// Returns a member of [`ActorState::to_bound`].
+    pub fn member(&self, name: &str) -> Option<BoundValue> {
         match (&self.url, self.opened.get(name).or_else(|| self.given.get(name))) {
-            (Some(url), _) if name == "url" => Some(Bound::plain(Value::from(url.clone()))),
+            (Some(url), _) if name == "url" => Some(BoundValue::from_value(Value::from(url.clone()))),
             (_, bound) => bound.cloned(),
         }
     }
 
     /// Returns the value that expressions see under the actor's name.
-    pub fn bound(&self) -> Bound {
+    pub fn to_bound(&self) -> BoundValue {
         let mut names = self.given.clone();
         names.extend(self.opened.iter().map(|(name, bound)| (name.clone(), bound.clone())));
         if let Some(url) = &self.url {
-            names.insert("url".to_owned(), Bound::plain(Value::from(url.clone())));
+            names.insert("url".to_owned(), BoundValue::from_value(Value::from(url.clone())));
         }
-        Bound::Scene(names)
+        BoundValue::Scene(names)
     }
 }

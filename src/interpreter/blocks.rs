@@ -7,57 +7,59 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{Active, Failure, Kind as FailureKind};
-use super::actor::{Actor, Entry, EntryKind, Link};
-use super::checks::{Snapshot, eval_failure};
-use super::{Conversation, Output};
-use crate::deviation::proposal::{Missed, MissedKind};
-use crate::event::Outcome;
-use crate::protocol::Level;
-use crate::scenario::model::{Act, ActorId, BlockId, MessageName, Program, Role, Step, Want, Who};
+use super::active_step::{ActiveStep, StepFailure, StepFailureKind as FailureKind};
+use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
+use super::checks::{CheckSnapshot, eval_failure};
+use super::{Conversation, ConversationOutput};
+use crate::deviation::proposal::{MissedExpectation, MissedExpectationKind};
+use crate::event::CheckOutcome;
+use crate::protocol::RuleLevel;
+use crate::scenario::model::{
+    ActorId, BlockId, ExpectedEvent, MessageName, Program, Role, Step, StepAction, StepActors,
+};
 use crate::scenario::template::Template;
-use crate::scenario::value::Bound;
+use crate::scenario::value::BoundValue;
 
 /// The most messages of an actor that are recorded as received instead of an expected message.
-const MOST_INSTEAD: usize = 8;
+const MAX_INSTEAD: usize = 8;
 /// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-pub struct Frame {
+pub struct BlockFrame {
     pub block: BlockId,
     pub position: usize,
-    pub names: BTreeMap<String, Bound>,
-    pub kind: Kind,
+    pub names: BTreeMap<String, BoundValue>,
+    pub kind: BlockKind,
     /// The actor of `self` and of steps that name no actor.
     pub me: Option<ActorId>,
     /// Why a step inside the block was skipped, if one was. Then the check of the step around the block is undecided.
     pub missed: Option<String>,
 }
 
-pub enum Kind {
+pub enum BlockKind {
     Body,
     Each {
         name: String,
-        values: Values,
+        values: LoopValues,
         round: usize,
         bodies: Vec<BlockId>,
         fresh: Vec<ActorId>,
-        collected: BTreeMap<String, Vec<Bound>>,
+        collected: BTreeMap<String, Vec<BoundValue>>,
     },
     Either {
         name: String,
-        values: Vec<Bound>,
+        values: Vec<BoundValue>,
         try_: usize,
-        before: Snapshot,
+        before: CheckSnapshot,
     },
     Retry {
         since: Duration,
         until: Duration,
-        before: Snapshot,
+        before: CheckSnapshot,
     },
     Scene {
         rest: Vec<ActorId>,
-        done: Vec<Bound>,
+        done: Vec<BoundValue>,
         group: bool,
     },
     Opening {
@@ -66,13 +68,13 @@ pub enum Kind {
 }
 
 /// The values that a loop iterates over.
-pub enum Values {
-    Known(Vec<Bound>),
+pub enum LoopValues {
+    Known(Vec<BoundValue>),
     /// The templates of a literal list. Each is evaluated when its round begins.
     Written(Arc<[Template]>),
 }
 
-impl Values {
+impl LoopValues {
     fn len(&self) -> usize {
         match self {
             Self::Known(values) => values.len(),
@@ -81,19 +83,19 @@ impl Values {
     }
 }
 
-impl Frame {
+impl BlockFrame {
     pub fn body(block: BlockId) -> Self {
-        Self { block, position: 0, names: BTreeMap::new(), kind: Kind::Body, me: None, missed: None }
+        Self { block, position: 0, names: BTreeMap::new(), kind: BlockKind::Body, me: None, missed: None }
     }
 
     /// Whether the names of outer blocks are out of scope.
     pub fn is_isolated(&self) -> bool {
-        matches!(self.kind, Kind::Scene { .. } | Kind::Opening { .. })
+        matches!(self.kind, BlockKind::Scene { .. } | BlockKind::Opening { .. })
     }
 }
 
 /// Whether the conversation continues at once.
-enum Flow {
+enum ConversationFlow {
     Continue,
     Waiting,
 }
@@ -108,19 +110,19 @@ pub enum Phase {
 /// The position of a conversation: the blocks being played, innermost last, and the names bound in them.
 pub struct BlockStack {
     pub phase: Phase,
-    pub stack: Vec<Frame>,
+    pub stack: Vec<BlockFrame>,
     /// What the current step waits for.
-    pub active: Option<Active>,
+    pub active: Option<ActiveStep>,
     /// The names bound by `let` and by the blocks that have ended.
-    pub lets: BTreeMap<String, Bound>,
+    pub lets: BTreeMap<String, BoundValue>,
 }
 
 impl BlockStack {
     pub fn new(block: BlockId) -> Self {
-        Self { phase: Phase::Main, stack: vec![Frame::body(block)], active: None, lets: BTreeMap::new() }
+        Self { phase: Phase::Main, stack: vec![BlockFrame::body(block)], active: None, lets: BTreeMap::new() }
     }
 
-    pub fn push(&mut self, frame: Frame) {
+    pub fn push(&mut self, frame: BlockFrame) {
         self.stack.push(frame);
     }
 
@@ -130,23 +132,23 @@ impl BlockStack {
     }
 
     /// Returns the actors that a step applies to.
-    pub fn members(&self, who: &Who) -> Vec<ActorId> {
+    pub fn members(&self, who: &StepActors) -> Vec<ActorId> {
         match who {
-            Who::NoActor => Vec::new(),
-            Who::Myself => self.myself().into_iter().collect(),
-            Who::One(id) => vec![*id],
-            Who::Group { members, .. } => members.clone(),
+            StepActors::NoActor => Vec::new(),
+            StepActors::Myself => self.myself().into_iter().collect(),
+            StepActors::One(id) => vec![*id],
+            StepActors::Group { members, .. } => members.clone(),
         }
     }
 
-    pub fn bind(&mut self, name: &str, bound: Bound) {
+    pub fn bind(&mut self, name: &str, bound: BoundValue) {
         if let Some(frame) = self.stack.last_mut() {
             frame.names.insert(name.to_owned(), bound);
         }
     }
 
     /// Returns the value that a name is bound to in the innermost visible block.
-    pub fn name(&self, name: &str) -> Option<&Bound> {
+    pub fn name(&self, name: &str) -> Option<&BoundValue> {
         for frame in self.stack.iter().rev() {
             if let Some(bound) = frame.names.get(name) {
                 return Some(bound);
@@ -165,7 +167,7 @@ impl BlockStack {
     }
 
     /// Binds the name of a completed step and moves on to the next step.
-    pub fn complete(&mut self, step: &Step, bound: Option<Bound>) {
+    pub fn complete(&mut self, step: &Step, bound: Option<BoundValue>) {
         if let (Some(name), Some(bound)) = (&step.as_, bound) {
             self.bind(name, bound);
         }
@@ -186,19 +188,19 @@ impl BlockStack {
     }
 
     fn is_in_opening(&self) -> bool {
-        self.stack.iter().any(|frame| matches!(frame.kind, Kind::Opening { .. }))
+        self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Opening { .. }))
     }
 
     /// Whether the step is inside a `retry` or `either`, where failures are not findings.
     pub fn is_in_attempt(&self) -> bool {
-        self.stack.iter().any(|frame| matches!(frame.kind, Kind::Retry { .. } | Kind::Either { .. }))
+        self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Retry { .. } | BlockKind::Either { .. }))
     }
 
     /// Whether the step is inside an attempt that may be repeated, so that any failure ends the attempt.
     fn is_trying(&self, now: Duration) -> bool {
         self.stack.iter().any(|frame| match &frame.kind {
-            Kind::Retry { until, .. } => now < *until,
-            Kind::Either { values, try_, .. } => try_ + 1 < values.len(),
+            BlockKind::Retry { until, .. } => now < *until,
+            BlockKind::Either { values, try_, .. } => try_ + 1 < values.len(),
             _ => false,
         })
     }
@@ -206,10 +208,10 @@ impl BlockStack {
     /// Whether a failure ends an attempt, or an opening whose rules are all below must.
     fn is_attempt(&self, program: &Program) -> bool {
         self.stack.windows(2).any(|pair| match pair[1].kind {
-            Kind::Retry { .. } | Kind::Either { .. } => true,
-            Kind::Opening { .. } => {
+            BlockKind::Retry { .. } | BlockKind::Either { .. } => true,
+            BlockKind::Opening { .. } => {
                 let check = program.blocks[pair[0].block][pair[0].position].check;
-                check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level != Level::Must))
+                check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level != RuleLevel::Must))
             }
             _ => false,
         })
@@ -218,14 +220,14 @@ impl BlockStack {
 
 impl Conversation {
     /// Plays until a step has to wait.
-    pub(super) fn run(&mut self) {
+    pub(super) fn run_steps(&mut self) {
         let program = Arc::clone(&self.program);
         // A scenario cannot loop without waiting; the bound guards against a bug in hubproof.
         for _ in 0..10_000_000u32 {
             if self.judgement.mistake.is_some() && self.blocks.phase == Phase::Main {
                 self.blocks.stop();
             }
-            if let Flow::Waiting = self.advance(&program) {
+            if let ConversationFlow::Waiting = self.advance_block(&program) {
                 return;
             }
         }
@@ -234,11 +236,11 @@ impl Conversation {
         self.blocks.phase = Phase::Done;
     }
 
-    fn advance(&mut self, program: &Arc<Program>) -> Flow {
+    fn advance_block(&mut self, program: &Arc<Program>) -> ConversationFlow {
         if self.blocks.stack.is_empty() {
             self.blocks.phase = match self.blocks.phase {
                 Phase::Main => {
-                    self.blocks.push(Frame::body(program.finally));
+                    self.blocks.push(BlockFrame::body(program.finally));
                     Phase::Finally
                 }
                 Phase::Finally | Phase::Done => {
@@ -246,40 +248,44 @@ impl Conversation {
                     Phase::Done
                 }
             };
-            return if self.blocks.phase == Phase::Done { Flow::Waiting } else { Flow::Continue };
+            return if self.blocks.phase == Phase::Done {
+                ConversationFlow::Waiting
+            } else {
+                ConversationFlow::Continue
+            };
         }
-        let Some(step) = self.blocks.step(program) else { return self.end_of_block(program) };
+        let Some(step) = self.blocks.step(program) else { return self.end_block(program) };
         let begun = match self.blocks.active.take() {
-            Some(active) => self.poll(step, active),
-            None => self.begin(program, step),
+            Some(active) => self.poll_step(step, active),
+            None => self.begin_step(program, step),
         };
         match begun {
-            Ok(Progress::Done(bound)) => {
+            Ok(StepProgress::Done(bound)) => {
                 self.blocks.complete(step, bound);
-                Flow::Continue
+                ConversationFlow::Continue
             }
-            Ok(Progress::Entered) => Flow::Continue,
-            Ok(Progress::Waiting(active)) => {
+            Ok(StepProgress::Entered) => ConversationFlow::Continue,
+            Ok(StepProgress::Waiting(active)) => {
                 self.blocks.active = Some(active);
-                Flow::Waiting
+                ConversationFlow::Waiting
             }
             Err(failure) => {
-                self.fail(program, step, failure);
-                Flow::Continue
+                self.fail_step(program, step, failure);
+                ConversationFlow::Continue
             }
         }
     }
 
-    fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
-        let Some(mut frame) = self.blocks.stack.pop() else { return Flow::Continue };
+    fn end_block(&mut self, program: &Arc<Program>) -> ConversationFlow {
+        let Some(mut frame) = self.blocks.stack.pop() else { return ConversationFlow::Continue };
         // The enclosing block was not played completely either.
         if let (Some(why), Some(outer)) = (&frame.missed, self.blocks.stack.last_mut()) {
             outer.missed.get_or_insert_with(|| why.clone());
         }
         match frame.kind {
             // `finally` sees the names bound here.
-            Kind::Body => self.blocks.lets.append(&mut frame.names),
-            Kind::Each { name, values, round, bodies, fresh, mut collected } => {
+            BlockKind::Body => self.blocks.lets.append(&mut frame.names),
+            BlockKind::Each { name, values, round, bodies, fresh, mut collected } => {
                 for (bound_name, bound) in frame.names {
                     if bound_name != name && bound_name != "index" {
                         collected.entry(bound_name).or_default().push(bound);
@@ -288,31 +294,31 @@ impl Conversation {
                 for id in &fresh {
                     self.disconnect(*id);
                 }
-                self.round(program, Round { name, values, round: round + 1, bodies, fresh, collected });
+                self.play_round(program, LoopRound { name, values, round: round + 1, bodies, fresh, collected });
             }
-            Kind::Either { name, values, try_, .. } => {
+            BlockKind::Either { name, values, try_, .. } => {
                 let mut names = frame.names;
                 names.insert(name, values[try_].clone());
                 self.leave_block(program, names, None, frame.missed);
             }
-            Kind::Retry { since, until, .. } => {
+            BlockKind::Retry { since, until, .. } => {
                 if let Some(step) = self.blocks.step(program) {
                     self.clock.add_margin(step, self.clock.since(since), until.saturating_sub(since));
                 }
                 self.leave_block(program, frame.names, None, frame.missed);
             }
-            Kind::Scene { rest, mut done, group } => {
-                done.push(Bound::Scene(frame.names));
-                self.scene(program, rest, done, group);
+            BlockKind::Scene { rest, mut done, group } => {
+                done.push(BoundValue::Scene(frame.names));
+                self.play_scene(program, rest, done, group);
             }
-            Kind::Opening { rest } => {
+            BlockKind::Opening { rest } => {
                 if let Some(id) = frame.me {
                     self.actors[id].opened = frame.names;
                 }
-                self.opening(program, rest, frame.missed);
+                self.play_opening(program, rest, frame.missed);
             }
         }
-        Flow::Continue
+        ConversationFlow::Continue
     }
 
     /// Completes the step around a block and gives the names bound inside to the enclosing block. The step's check
@@ -320,16 +326,16 @@ impl Conversation {
     fn leave_block(
         &mut self,
         program: &Program,
-        names: BTreeMap<String, Bound>,
-        bound: Option<Bound>,
+        names: BTreeMap<String, BoundValue>,
+        bound: Option<BoundValue>,
         missed: Option<String>,
     ) {
         let Some(outer) = self.blocks.stack.last_mut() else { return };
         outer.names.extend(names);
         let Some(step) = self.blocks.step(program) else { return };
         if let Some(check) = step.check {
-            let missed = missed.map(|why| self.judgement.doubted().unwrap_or(Outcome::NotReached(why)));
-            self.judgement.answer(check, &step.text, missed.unwrap_or(Outcome::Holds), "", None);
+            let missed = missed.map(|why| self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why)));
+            self.judgement.record_answer(check, &step.text, missed.unwrap_or(CheckOutcome::Holds), "", None);
         }
         self.blocks.complete(step, bound);
     }
@@ -338,13 +344,13 @@ impl Conversation {
         &mut self,
         program: &Arc<Program>,
         name: &str,
-        values: Values,
+        values: LoopValues,
         bodies: &[BlockId],
         fresh: &[ActorId],
     ) {
-        self.round(
+        self.play_round(
             program,
-            Round {
+            LoopRound {
                 name: name.to_owned(),
                 values,
                 round: 0,
@@ -355,91 +361,94 @@ impl Conversation {
         );
     }
 
-    fn round(&mut self, program: &Arc<Program>, round: Round) {
-        let Round { name, values, round, bodies, fresh, collected } = round;
+    fn play_round(&mut self, program: &Arc<Program>, round: LoopRound) {
+        let LoopRound { name, values, round, bodies, fresh, collected } = round;
         if round == values.len() {
             let lists =
-                collected.into_iter().map(|(name, items)| (name, Bound::Many { items, ordered: true })).collect();
+                collected.into_iter().map(|(name, items)| (name, BoundValue::Many { items, ordered: true })).collect();
             self.leave_block(program, lists, None, None);
             return;
         }
         if round > 0 {
             for id in &fresh {
-                self.give_initial(*id);
+                self.evaluate_initial_given(*id);
             }
         }
         let value = match &values {
-            Values::Known(values) => values[round].clone(),
-            Values::Written(items) => {
-                let names = self.names(None);
+            LoopValues::Known(values) => values[round].clone(),
+            LoopValues::Written(items) => {
+                let names = self.eval_context(None);
                 match items[round].eval_bound(&names) {
                     Ok(value) => value,
                     Err(error) => {
                         let failure = eval_failure(error, &items[round], &names);
                         let Some(step) = self.blocks.step(program) else { return };
-                        return self.fail(program, step, failure);
+                        return self.fail_step(program, step, failure);
                     }
                 }
             }
         };
         let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
-        let names = [(name.clone(), value), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
-        let kind = Kind::Each { name, values, round, bodies, fresh, collected };
-        self.blocks.push(Frame { names, kind, ..Frame::body(block) });
+        let names = [(name.clone(), value), ("index".to_owned(), BoundValue::from_value(Value::from(round)))].into();
+        let kind = BlockKind::Each { name, values, round, bodies, fresh, collected };
+        self.blocks.push(BlockFrame { names, kind, ..BlockFrame::body(block) });
     }
 
-    pub(super) fn enter_either(&mut self, name: &str, values: Vec<Bound>, body: BlockId) {
+    pub(super) fn enter_either(&mut self, name: &str, values: Vec<BoundValue>, body: BlockId) {
         let names = [(name.to_owned(), values[0].clone())].into();
         let before = self.judgement.snapshot();
-        let kind = Kind::Either { name: name.to_owned(), values, try_: 0, before };
-        self.blocks.push(Frame { names, kind, ..Frame::body(body) });
+        let kind = BlockKind::Either { name: name.to_owned(), values, try_: 0, before };
+        self.blocks.push(BlockFrame { names, kind, ..BlockFrame::body(body) });
     }
 
     pub(super) fn enter_retry(&mut self, time: Duration, body: BlockId) {
         let before = self.judgement.snapshot();
         let until = self.clock.now + time;
-        self.blocks.push(Frame { kind: Kind::Retry { since: self.clock.now, until, before }, ..Frame::body(body) });
+        self.blocks.push(BlockFrame {
+            kind: BlockKind::Retry { since: self.clock.now, until, before },
+            ..BlockFrame::body(body)
+        });
     }
 
     /// Plays a scene for each of `members`, one after another, or once without an actor if there are none (the step
     /// `play`).
     pub(super) fn enter_scene(&mut self, program: &Arc<Program>, members: Vec<ActorId>, group: bool) {
         if members.is_empty() {
-            self.scene_frame(program, None, Vec::new(), Vec::new(), group);
+            self.push_scene_frame(program, None, Vec::new(), Vec::new(), group);
         } else {
-            self.scene(program, members, Vec::new(), group);
+            self.play_scene(program, members, Vec::new(), group);
         }
     }
 
-    fn scene(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, done: Vec<Bound>, group: bool) {
+    fn play_scene(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, done: Vec<BoundValue>, group: bool) {
         if rest.is_empty() {
             let bound = if group {
-                Bound::Many { items: done, ordered: false }
+                BoundValue::Many { items: done, ordered: false }
             } else {
-                done.into_iter().next().unwrap_or(Bound::Scene(BTreeMap::new()))
+                done.into_iter().next().unwrap_or(BoundValue::Scene(BTreeMap::new()))
             };
             self.leave_block(program, BTreeMap::new(), Some(bound), None);
             return;
         }
         let id = rest.remove(0);
-        self.scene_frame(program, Some(id), rest, done, group);
+        self.push_scene_frame(program, Some(id), rest, done, group);
     }
 
-    fn scene_frame(
+    fn push_scene_frame(
         &mut self,
         program: &Arc<Program>,
         me: Option<ActorId>,
         rest: Vec<ActorId>,
-        done: Vec<Bound>,
+        done: Vec<BoundValue>,
         group: bool,
     ) {
         let Some(step) = self.blocks.step(program) else { return };
-        let Act::Play { scene, given, with } = &step.act else { return };
+        let StepAction::Play { scene, given, with } = &step.act else { return };
         let mut names = BTreeMap::new();
         for (name, template) in given {
             let overriding = with.iter().find(|(known, _)| known == name);
             let eval = |c: &Self, template: &Template| {
-                let names = c.names(me);
+                let names = c.eval_context(me);
                 template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))
             };
             let value = match overriding {
@@ -447,8 +456,8 @@ impl Conversation {
                 Some((_, template)) => eval(self, template),
                 // A given value may use the values given before it.
                 None => {
-                    let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
-                    self.blocks.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
+                    let kind = BlockKind::Scene { rest: Vec::new(), done: Vec::new(), group };
+                    self.blocks.push(BlockFrame { names: names.clone(), kind, me, ..BlockFrame::body(*scene) });
                     let value = eval(self, template);
                     self.blocks.stack.pop();
                     value
@@ -459,62 +468,77 @@ impl Conversation {
                     names.insert(name.clone(), value);
                 }
                 Err(failure) => {
-                    self.fail(program, step, failure);
+                    self.fail_step(program, step, failure);
                     return;
                 }
             }
         }
-        self.blocks.push(Frame { names, kind: Kind::Scene { rest, done, group }, me, ..Frame::body(*scene) });
+        self.blocks.push(BlockFrame {
+            names,
+            kind: BlockKind::Scene { rest, done, group },
+            me,
+            ..BlockFrame::body(*scene)
+        });
     }
 
     /// Plays the openings of these actors, one after another.
-    pub(super) fn opening(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, missed: Option<String>) {
+    pub(super) fn play_opening(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, missed: Option<String>) {
         if rest.is_empty() {
             self.leave_block(program, BTreeMap::new(), None, missed);
             return;
         }
         let id = rest.remove(0);
         let Some(step) = self.blocks.step(program) else { return };
-        if let Act::Join { with } = &step.act {
+        if let StepAction::Join { with } = &step.act {
             let mut overrides = BTreeMap::new();
             for (name, template) in with {
-                let names = self.names(Some(id));
+                let names = self.eval_context(Some(id));
                 match template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names)) {
                     Ok(value) => {
                         overrides.insert(name.clone(), value);
                     }
                     Err(failure) => {
-                        self.fail(program, step, failure);
+                        self.fail_step(program, step, failure);
                         return;
                     }
                 }
             }
-            if let Err(failure) = self.give(id, &overrides, false) {
-                self.fail(program, step, failure);
+            if let Err(failure) = self.evaluate_given(id, &overrides, false) {
+                self.fail_step(program, step, failure);
                 return;
             }
         }
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
-        self.blocks.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
+        self.blocks.push(BlockFrame {
+            kind: BlockKind::Opening { rest },
+            me: Some(id),
+            missed,
+            ..BlockFrame::body(role.opening)
+        });
     }
 
     /// Evaluates the `given` values of an actor: either all of them, or only the overridden values and those that use
     /// them.
-    pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) -> Result<(), Failure> {
+    pub(super) fn evaluate_given(
+        &mut self,
+        id: ActorId,
+        overrides: &BTreeMap<String, BoundValue>,
+        all: bool,
+    ) -> Result<(), StepFailure> {
         let program = Arc::clone(&self.program);
         let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return Ok(()) };
         for (name, template) in given {
             let value = match overrides.get(name) {
                 Some(value) => value.clone(),
                 None if all || depends_on(template, overrides) => {
-                    let names = self.names(Some(id));
+                    let names = self.eval_context(Some(id));
                     self.environment.world.set_actor(Some(id));
                     let value = template.eval_bound(&names);
                     self.environment.world.set_actor(None);
                     value.map_err(|error| {
                         let failure = eval_failure(error, template, &names);
                         let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
-                        Failure { message, ..failure }
+                        StepFailure { message, ..failure }
                     })?
                 }
                 None => continue,
@@ -525,8 +549,8 @@ impl Conversation {
     }
 
     /// Evaluates the initial `given` values of an actor, which cannot use anything that the hub sent.
-    pub(super) fn give_initial(&mut self, id: ActorId) {
-        if let Err(failure) = self.give(id, &BTreeMap::new(), true) {
+    pub(super) fn evaluate_initial_given(&mut self, id: ActorId) {
+        if let Err(failure) = self.evaluate_given(id, &BTreeMap::new(), true) {
             self.judgement.mistake.get_or_insert(failure.message);
         }
     }
@@ -535,10 +559,10 @@ impl Conversation {
     fn disconnect(&mut self, id: ActorId) {
         if let Some(connection) = self.actors.open_connection(id) {
             self.send_close(id, connection);
-            self.out.push(Output::End { connection, reset: false });
+            self.out.push(ConversationOutput::End { connection, reset: false });
         }
         self.leave_connection(id);
-        self.actors[id] = Actor::default();
+        self.actors[id] = ActorState::default();
     }
 
     /// Closes all open connections with code 1000.
@@ -553,13 +577,13 @@ impl Conversation {
     fn send_close(&mut self, id: ActorId, connection: u32) {
         let frame = crate::websocket::frame::Frame::close(Some(1000), "");
         let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
-        self.out.push(Output::Send { connection, frames: vec![frame] });
+        self.out.push(ConversationOutput::Send { connection, frames: vec![frame] });
     }
 
     // ---- failures
 
     /// Handles a failed step: answers its check, then continues, repeats the attempt, or ends the conversation.
-    pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, mut failure: Failure) {
+    pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
         match &failure.kind {
             FailureKind::Mistake => {
@@ -568,7 +592,7 @@ impl Conversation {
                 return;
             }
             FailureKind::NotReached => {
-                self.miss(program, step, failure.message);
+                self.skip_unreached_step(program, step, failure.message);
                 self.blocks.complete(step, None);
                 return;
             }
@@ -584,8 +608,8 @@ impl Conversation {
         let mut must = false;
         if let Some(check) = step.check {
             accuses = !undecided;
-            must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
-            self.judgement.answer(
+            must = program.checks[check].rules.iter().any(|rule| rule.level == RuleLevel::Must);
+            self.judgement.record_answer(
                 check,
                 &step.text,
                 outcome,
@@ -597,19 +621,21 @@ impl Conversation {
             self.blocks.complete(step, None);
             return;
         }
-        if self.goes_on(program, step) {
-            self.go_on(program, step, failure);
+        if self.continues_after_failure(program, step) {
+            self.continue_after_failure(program, step, failure);
         } else {
-            self.unwind(program, step, failure);
+            self.unwind_failure(program, step, failure);
         }
     }
 
     /// Whether the conversation continues after a failed step: the expected frame did not come, but the connection is
     /// open. A hub may serve a client even if its greeting or confirmation differs from the document.
-    fn goes_on(&self, program: &Program, step: &Step) -> bool {
+    fn continues_after_failure(&self, program: &Program, step: &Step) -> bool {
         let awaits = match &step.act {
-            Act::Expect(expect) => matches!(expect.want, Want::Message { .. } | Want::Control { .. }),
-            Act::ExpectOneOf { .. } => true,
+            StepAction::Expect(expect) => {
+                matches!(expect.want, ExpectedEvent::Message { .. } | ExpectedEvent::Control { .. })
+            }
+            StepAction::ExpectOneOf { .. } => true,
             _ => false,
         };
         let may = self.persistent || (step.check.is_none() && self.blocks.is_in_opening());
@@ -623,15 +649,15 @@ impl Conversation {
     }
 
     /// Returns the message or upgrade that a failed step expected, and what it received instead.
-    fn missed(&self, program: &Program, step: &Step) -> Option<Missed> {
+    fn missed_expectation(&self, program: &Program, step: &Step) -> Option<MissedExpectation> {
         let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
         for id in self.blocks.members(&step.who) {
             let what = match (&step.act, &self.actors[id].link) {
-                (Act::Expect(_) | Act::ExpectOneOf { .. }, Link::Open { .. }) => {
-                    let Some(message) = first_awaited(program, &step.act) else { continue };
-                    let unknown = |entry: &Entry| match &entry.kind {
+                (StepAction::Expect(_) | StepAction::ExpectOneOf { .. }, ConnectionState::Open { .. }) => {
+                    let Some(message) = first_awaited_message(program, &step.act) else { continue };
+                    let unknown = |entry: &InboxFrame| match &entry.kind {
                         // An envelope matches any message of its form.
-                        EntryKind::Message { json: Some(json), message }
+                        InboxFrameKind::Message { json: Some(json), message }
                             if !entry.claimed && message.is_none_or(|index| program.pack.messages[index].abstract_) =>
                         {
                             Some(json.clone())
@@ -639,85 +665,86 @@ impl Conversation {
                         _ => None,
                     };
                     let actor = &self.actors[id];
-                    let instead = actor.inbox.iter().filter_map(unknown).take(MOST_INSTEAD).collect();
-                    let same = |entry: &Entry| match &entry.kind {
-                        EntryKind::Message { json: Some(json), message: Some(found) }
+                    let instead = actor.inbox.iter().filter_map(unknown).take(MAX_INSTEAD).collect();
+                    let same = |entry: &InboxFrame| match &entry.kind {
+                        InboxFrameKind::Message { json: Some(json), message: Some(found) }
                             if !entry.claimed && *found == message =>
                         {
                             Some(json.clone())
                         }
                         _ => None,
                     };
-                    let near = actor.inbox.iter().filter_map(same).take(MOST_INSTEAD).collect();
-                    let answers = |entry: &Entry| match &entry.kind {
-                        EntryKind::Message { json: Some(_), message: Some(other) } if !entry.claimed => {
+                    let near = actor.inbox.iter().filter_map(same).take(MAX_INSTEAD).collect();
+                    let answers = |entry: &InboxFrame| match &entry.kind {
+                        InboxFrameKind::Message { json: Some(_), message: Some(other) } if !entry.claimed => {
                             let known = &program.pack.messages[*other];
                             *other != message && !known.abstract_ && !known.directions.unasked
                         }
                         _ => false,
                     };
                     // If several answers were possible, none of them can be singled out as the missing one.
-                    let answered = actor.inbox.iter().any(answers) || matches!(step.act, Act::ExpectOneOf { .. });
+                    let answered =
+                        actor.inbox.iter().any(answers) || matches!(step.act, StepAction::ExpectOneOf { .. });
                     let sent = actor.last_message.as_ref();
                     let after = sent.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
-                    MissedKind::Message { message, after, instead, near, answered }
+                    MissedExpectationKind::Message { message, after, instead, near, answered }
                 }
-                (Act::Connect(_), Link::Refused { refusal, text, .. }) => {
+                (StepAction::Connect(_), ConnectionState::Refused { refusal, text, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);
                     let answer = self.history.shown(&format!("{text} {refusal}"), 1000);
-                    MissedKind::Upgrade { status, answer }
+                    MissedExpectationKind::Upgrade { status, answer }
                 }
                 _ => continue,
             };
-            return Some(Missed { what, rules: rules().collect() });
+            return Some(MissedExpectation { what, rules: rules().collect() });
         }
         None
     }
 
     /// Continues after a failed step. From now on, only received frames prove something.
-    fn go_on(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
+    fn continue_after_failure(&mut self, program: &Arc<Program>, step: &Step, failure: StepFailure) {
         let message = format!("{}: {}", step.text, failure.message);
         let (_, outcome) = self.judgement.outcome_of(&failure);
         for inner in (1..self.blocks.stack.len()).rev() {
             let outer = &self.blocks.stack[inner - 1];
             let holder = &program.blocks[outer.block][outer.position];
-            if let (Some(check), Kind::Opening { .. }) = (holder.check, &self.blocks.stack[inner].kind) {
+            if let (Some(check), BlockKind::Opening { .. }) = (holder.check, &self.blocks.stack[inner].kind) {
                 let detail = failure.detail.as_deref().cloned();
-                self.judgement.answer(check, &holder.text, outcome.clone(), message.clone(), detail);
+                self.judgement.record_answer(check, &holder.text, outcome.clone(), message.clone(), detail);
             }
         }
         for frame in &mut self.blocks.stack {
             frame.missed.get_or_insert_with(|| message.clone());
         }
-        self.judgement.doubt(&message, self.clock.now);
-        let missed = self.missed(program, step);
+        self.judgement.set_doubt(&message, self.clock.now);
+        let missed = self.missed_expectation(program, step);
         self.set_cause(step, failure, missed);
         self.blocks.complete(step, None);
     }
 
-    fn set_cause(&mut self, step: &Step, failure: Failure, missed: Option<Missed>) {
+    fn set_cause(&mut self, step: &Step, failure: StepFailure, missed: Option<MissedExpectation>) {
         if self.judgement.set_cause(step, failure) {
             self.deviations.missed = missed;
         }
     }
 
-    fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
+    fn unwind_failure(&mut self, program: &Arc<Program>, step: &Step, failure: StepFailure) {
         self.blocks.active = None;
         // Look before unwinding: only the stack knows the actor of the step.
-        let missed = self.missed(program, step);
+        let missed = self.missed_expectation(program, step);
         while let Some(mut frame) = self.blocks.stack.pop() {
             match &mut frame.kind {
-                Kind::Retry { until, before, .. } if self.clock.now < *until => {
+                BlockKind::Retry { until, before, .. } if self.clock.now < *until => {
                     self.judgement.restore(before);
                     let pause = (self.clock.now + RETRY_PAUSE).min(*until);
                     frame.position = 0;
                     frame.missed = None;
                     frame.names.clear();
                     self.blocks.push(frame);
-                    self.blocks.active = Some(Active::pause(pause));
+                    self.blocks.active = Some(ActiveStep::pause(pause));
                     return;
                 }
-                Kind::Either { name, values, try_, before } if *try_ + 1 < values.len() => {
+                BlockKind::Either { name, values, try_, before } if *try_ + 1 < values.len() => {
                     *try_ += 1;
                     self.judgement.restore(before);
                     let (name, value) = (name.clone(), values[*try_].clone());
@@ -727,23 +754,23 @@ impl Conversation {
                     self.blocks.push(frame);
                     return;
                 }
-                Kind::Each { fresh, .. } => {
+                BlockKind::Each { fresh, .. } => {
                     for id in fresh.clone() {
                         self.disconnect(id);
                     }
                 }
-                Kind::Body => self.blocks.lets.append(&mut frame.names),
+                BlockKind::Body => self.blocks.lets.append(&mut frame.names),
                 _ => {}
             }
             // The step around the block may have rules of its own, perhaps only rules that cannot fail.
             let Some(holder) = self.blocks.step(program) else { break };
             if let Some(check) = holder.check
-                && matches!(frame.kind, Kind::Retry { .. } | Kind::Opening { .. })
+                && matches!(frame.kind, BlockKind::Retry { .. } | BlockKind::Opening { .. })
             {
                 let (undecided, outcome) = self.judgement.outcome_of(&failure);
                 let message = format!("{}: {}", step.text, failure.message);
-                self.judgement.answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
-                let must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
+                self.judgement.record_answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
+                let must = program.checks[check].rules.iter().any(|rule| rule.level == RuleLevel::Must);
                 if !must && !undecided && !self.blocks.is_trying(self.clock.now) {
                     self.blocks.complete(holder, None);
                     return;
@@ -754,57 +781,57 @@ impl Conversation {
     }
 
     /// Answers the check of a skipped step and the checks of its details.
-    fn answer_all(&mut self, program: &Program, step: &Step, outcome: &Outcome) {
+    fn answer_checks(&mut self, program: &Program, step: &Step, outcome: &CheckOutcome) {
         let mut checks = Vec::new();
-        checks_of(program, step, &mut checks);
+        collect_checks(program, step, &mut checks);
         for check in checks {
-            self.judgement.answer(check, &step.text, outcome.clone(), "", None);
+            self.judgement.record_answer(check, &step.text, outcome.clone(), "", None);
         }
     }
 
     /// Skips a step because of its `if`.
-    pub(super) fn skip(&mut self, program: &Program, step: &Step, why: String) {
-        self.answer_all(program, step, &Outcome::NotReached(why));
+    pub(super) fn skip_step(&mut self, program: &Program, step: &Step, why: String) {
+        self.answer_checks(program, step, &CheckOutcome::NotReached(why));
     }
 
     /// Skips a step that uses a name that was never bound. The check of the step around its block is then undecided.
-    pub(super) fn miss(&mut self, program: &Program, step: &Step, why: String) {
+    pub(super) fn skip_unreached_step(&mut self, program: &Program, step: &Step, why: String) {
         if let Some(frame) = self.blocks.stack.last_mut() {
             frame.missed.get_or_insert_with(|| why.clone());
         }
-        let outcome = self.judgement.doubted().unwrap_or(Outcome::NotReached(why));
-        self.answer_all(program, step, &outcome);
+        let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why));
+        self.answer_checks(program, step, &outcome);
     }
 }
 
 /// The state of a step after it was begun or polled.
-pub enum Progress {
-    Done(Option<Bound>),
+pub enum StepProgress {
+    Done(Option<BoundValue>),
     /// A block was pushed; the step completes when it ends.
     Entered,
-    Waiting(Active),
+    Waiting(ActiveStep),
 }
 
-struct Round {
+struct LoopRound {
     name: String,
-    values: Values,
+    values: LoopValues,
     round: usize,
     bodies: Vec<BlockId>,
     fresh: Vec<ActorId>,
-    collected: BTreeMap<String, Vec<Bound>>,
+    collected: BTreeMap<String, Vec<BoundValue>>,
 }
 
 /// Returns the index in the pack of the message that a step awaits; of several alternatives, the first.
-fn first_awaited(program: &Program, act: &Act) -> Option<usize> {
-    let index = |want: &Want| match want {
-        Want::Message { message: MessageName::Named(name), .. } => {
+fn first_awaited_message(program: &Program, act: &StepAction) -> Option<usize> {
+    let index = |want: &ExpectedEvent| match want {
+        ExpectedEvent::Message { message: MessageName::Named(name), .. } => {
             program.pack.messages.iter().position(|message| message.name == *name)
         }
         _ => None,
     };
     match act {
-        Act::Expect(expect) => index(&expect.want),
-        Act::ExpectOneOf { alternatives, .. } => {
+        StepAction::Expect(expect) => index(&expect.want),
+        StepAction::ExpectOneOf { alternatives, .. } => {
             let good = alternatives.iter().filter(|alternative| alternative.fail.is_none());
             good.filter_map(|alternative| alternative.want.as_ref()).find_map(index)
         }
@@ -813,28 +840,28 @@ fn first_awaited(program: &Program, act: &Act) -> Option<usize> {
 }
 
 /// Collects the checks of a step, of its details, and of the blocks in it.
-fn checks_of(program: &Program, step: &Step, checks: &mut Vec<usize>) {
+fn collect_checks(program: &Program, step: &Step, checks: &mut Vec<usize>) {
     checks.extend(step.check);
     let bodies = match &step.act {
-        Act::Each { bodies, .. } => bodies.as_slice(),
-        Act::Either { body, .. } | Act::Retry { body, .. } => std::slice::from_ref(body),
+        StepAction::Each { bodies, .. } => bodies.as_slice(),
+        StepAction::Either { body, .. } | StepAction::Retry { body, .. } => std::slice::from_ref(body),
         act => {
             let has = match act {
-                Act::Expect(expect) => expect.has.as_slice(),
-                Act::ExpectEnd { has, .. } => has,
-                Act::Hook(hook) => &hook.has,
+                StepAction::Expect(expect) => expect.has.as_slice(),
+                StepAction::ExpectEnd { has, .. } => has,
+                StepAction::Hook(hook) => &hook.has,
                 _ => &[],
             };
             return checks.extend(has.iter().map(|has| has.check));
         }
     };
-    bodies.iter().flat_map(|body| &program.blocks[*body]).for_each(|step| checks_of(program, step, checks));
+    bodies.iter().flat_map(|body| &program.blocks[*body]).for_each(|step| collect_checks(program, step, checks));
 }
 
 /// Whether a given value uses an overridden one.
-fn depends_on(template: &Template, overrides: &BTreeMap<String, Bound>) -> bool {
+fn depends_on(template: &Template, overrides: &BTreeMap<String, BoundValue>) -> bool {
     let mut depends = false;
-    template.expressions(&mut |expression| {
+    template.visit_expressions(&mut |expression| {
         depends |= expression
             .uses
             .iter()

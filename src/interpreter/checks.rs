@@ -6,52 +6,54 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::active_step::{Failure, Kind as FailureKind};
-use super::finding::Finding;
-use super::invariants::valid_checks;
+use super::active_step::{StepFailure, StepFailureKind as FailureKind};
+use super::finding::ComparisonOutcome;
+use super::invariants::schema_checks;
 use crate::deviation::Deviations;
-use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
-use crate::protocol::{Basis, Level, Pack};
-use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Step, Test};
-use crate::scenario::template::{Names, Template};
+use crate::event::{CheckOutcome, CheckReport, FindingDetail, PreconditionFailure, Verdict, rule_verdict};
+use crate::protocol::{Pack, RuleBasis, RuleLevel};
+use crate::scenario::model::{
+    ActorId, AlwaysEntry, CheckId, CompiledPattern, MatchPattern, Program, RuleUse, Step, ValueTest,
+};
+use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::EvalError;
 
 #[derive(Clone, Default)]
-struct State {
+struct CheckState {
     asked: usize,
-    worst: Option<Answer>,
+    worst: Option<CheckAnswer>,
 }
 
 #[derive(Clone)]
-struct Answer {
-    outcome: Outcome,
+struct CheckAnswer {
+    outcome: CheckOutcome,
     message: String,
     step: String,
-    detail: Option<Detail>,
+    detail: Option<FindingDetail>,
     /// Index of the declared deviation that breaks the check.
     deviation: Option<usize>,
 }
 
 /// A check that applies to every frame and that no scenario contains: a schema, or WebSocket framing.
 #[derive(Clone, Default)]
-struct Invariant {
+struct InvariantCheck {
     rules: Vec<RuleUse>,
-    state: State,
+    state: CheckState,
 }
 
 #[derive(Default)]
-pub struct Judgement {
-    checks: Vec<State>,
+pub struct ConversationJudgement {
+    checks: Vec<CheckState>,
     /// Checks under `always`: repeating the attempt in which a frame was received does not discard their findings.
     always: BTreeSet<CheckId>,
-    invariants: BTreeMap<String, Invariant>,
+    invariants: BTreeMap<String, InvariantCheck>,
     /// How many frames conform to the schema of each message, by its index.
     valid: BTreeMap<usize, usize>,
     /// The first failure after which the conversation continued, and when. Since then only received frames prove
     /// something.
     doubt: Option<(String, Duration)>,
     /// Why the checks after a failed step are undecided.
-    pub cause: Option<Cause>,
+    pub cause: Option<PreconditionFailure>,
     /// A mistake in the scenario.
     pub mistake: Option<String>,
     pub interrupted: bool,
@@ -63,47 +65,47 @@ pub struct Judgement {
 pub struct Judged {
     pub checks: Vec<CheckReport>,
     pub verdict: Verdict,
-    pub cause: Option<Cause>,
+    pub cause: Option<PreconditionFailure>,
     pub mistake: Option<String>,
 }
 
 /// The checks before an attempt; restoring them makes only the last attempt count.
 #[derive(Clone)]
-pub struct Snapshot(Vec<State>);
+pub struct CheckSnapshot(Vec<CheckState>);
 
-fn rank(answer: &Answer) -> u8 {
+fn severity(answer: &CheckAnswer) -> u8 {
     match &answer.outcome {
-        Outcome::NotReached(_) => 0,
-        Outcome::Holds => 1,
-        Outcome::Noted(_) => 2,
-        Outcome::Tolerated(_) => 3,
-        Outcome::Undecided(_) => 4,
+        CheckOutcome::NotReached(_) => 0,
+        CheckOutcome::Holds => 1,
+        CheckOutcome::Noted(_) => 2,
+        CheckOutcome::Tolerated(_) => 3,
+        CheckOutcome::Undecided(_) => 4,
         // A deviation that the user has declared must not hide another failure.
-        Outcome::Broken if answer.deviation.is_some() => 5,
-        Outcome::Broken => 6,
+        CheckOutcome::Broken if answer.deviation.is_some() => 5,
+        CheckOutcome::Broken => 6,
     }
 }
 
-impl State {
-    fn add(&mut self, answer: Answer) {
-        self.asked += usize::from(!matches!(answer.outcome, Outcome::NotReached(_) | Outcome::Undecided(_)));
-        if self.worst.as_ref().is_none_or(|worst| rank(&answer) > rank(worst)) {
+impl CheckState {
+    fn add(&mut self, answer: CheckAnswer) {
+        self.asked += usize::from(!matches!(answer.outcome, CheckOutcome::NotReached(_) | CheckOutcome::Undecided(_)));
+        if self.worst.as_ref().is_none_or(|worst| severity(&answer) > severity(worst)) {
             self.worst = Some(answer);
         }
     }
 }
 
-impl Judgement {
+impl ConversationJudgement {
     pub fn new(program: &Program, stated_only: bool) -> Self {
-        let always = program.always.iter().map(Always::check).collect();
-        Self { checks: vec![State::default(); program.checks.len()], always, stated_only, ..Self::default() }
+        let always = program.always.iter().map(AlwaysEntry::check).collect();
+        Self { checks: vec![CheckState::default(); program.checks.len()], always, stated_only, ..Self::default() }
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot(self.checks.clone())
+    pub fn snapshot(&self) -> CheckSnapshot {
+        CheckSnapshot(self.checks.clone())
     }
 
-    pub fn restore(&mut self, snapshot: &Snapshot) {
+    pub fn restore(&mut self, snapshot: &CheckSnapshot) {
         for (id, (check, before)) in self.checks.iter_mut().zip(&snapshot.0).enumerate() {
             if !self.always.contains(&id) {
                 check.clone_from(before);
@@ -111,15 +113,15 @@ impl Judgement {
         }
     }
 
-    pub fn answer(
+    pub fn record_answer(
         &mut self,
         check: CheckId,
         step: &str,
-        outcome: Outcome,
+        outcome: CheckOutcome,
         message: impl Into<String>,
-        detail: Option<Detail>,
+        detail: Option<FindingDetail>,
     ) {
-        self.checks[check].add(Answer {
+        self.checks[check].add(CheckAnswer {
             outcome,
             message: message.into(),
             step: step.to_owned(),
@@ -129,27 +131,36 @@ impl Judgement {
     }
 
     /// Records that a declared deviation breaks a check.
-    pub fn deviates(&mut self, check: CheckId, step: &str, message: String, detail: Option<Detail>, index: usize) {
-        let (outcome, step) = (Outcome::Broken, step.to_owned());
-        self.checks[check].add(Answer { outcome, message, step, detail, deviation: Some(index) });
+    pub fn record_deviation(
+        &mut self,
+        check: CheckId,
+        step: &str,
+        message: String,
+        detail: Option<FindingDetail>,
+        index: usize,
+    ) {
+        let (outcome, step) = (CheckOutcome::Broken, step.to_owned());
+        self.checks[check].add(CheckAnswer { outcome, message, step, detail, deviation: Some(index) });
     }
 
     /// Records that a declared deviation breaks a check that applies to all frames.
-    pub fn deviates_everywhere(&mut self, name: &str, rules: Vec<RuleUse>, message: String, index: usize) {
-        let invariant =
-            self.invariants.entry(name.to_owned()).or_insert_with(|| Invariant { rules, state: State::default() });
-        let (outcome, step) = (Outcome::Broken, name.to_owned());
-        invariant.state.add(Answer { outcome, message, step, detail: None, deviation: Some(index) });
+    pub fn record_frame_deviation(&mut self, name: &str, rules: Vec<RuleUse>, message: String, index: usize) {
+        let invariant = self
+            .invariants
+            .entry(name.to_owned())
+            .or_insert_with(|| InvariantCheck { rules, state: CheckState::default() });
+        let (outcome, step) = (CheckOutcome::Broken, name.to_owned());
+        invariant.state.add(CheckAnswer { outcome, message, step, detail: None, deviation: Some(index) });
     }
 
     /// Continues after a failure. From now on, a missing frame may be missing because of that failure.
-    pub fn doubt(&mut self, failure: &str, now: Duration) {
+    pub fn set_doubt(&mut self, failure: &str, now: Duration) {
         self.doubt.get_or_insert_with(|| (failure.to_owned(), now));
     }
 
     /// Returns why a missing frame proves nothing; `None` before any failure.
-    pub fn doubted(&self) -> Option<Outcome> {
-        self.doubt.as_ref().map(|(failure, _)| Outcome::Undecided(format!("after another failure: {failure}")))
+    pub fn doubt_outcome(&self) -> Option<CheckOutcome> {
+        self.doubt.as_ref().map(|(failure, _)| CheckOutcome::Undecided(format!("after another failure: {failure}")))
     }
 
     /// Returns when the conversation first continued after a failure.
@@ -159,7 +170,7 @@ impl Judgement {
 
     /// Records why the checks after this step are undecided. Only the first such failure counts; returns whether this
     /// one is the first.
-    pub fn set_cause(&mut self, step: &Step, failure: Failure) -> bool {
+    pub fn set_cause(&mut self, step: &Step, failure: StepFailure) -> bool {
         if self.cause.is_some() {
             return false;
         }
@@ -169,7 +180,7 @@ impl Judgement {
         } else {
             format!("{who}: {}: {}", step.text, failure.message)
         };
-        self.cause = Some(Cause {
+        self.cause = Some(PreconditionFailure {
             span: Some(step.span),
             step: step.text.clone(),
             message,
@@ -180,11 +191,11 @@ impl Judgement {
     }
 
     /// Returns whether a check whose step failed is undecided, and its outcome.
-    pub fn outcome_of(&self, failure: &Failure) -> (bool, Outcome) {
-        match (&failure.kind, self.doubted()) {
-            (FailureKind::Undecided, _) => (true, Outcome::Undecided(failure.message.clone())),
+    pub fn outcome_of(&self, failure: &StepFailure) -> (bool, CheckOutcome) {
+        match (&failure.kind, self.doubt_outcome()) {
+            (FailureKind::Undecided, _) => (true, CheckOutcome::Undecided(failure.message.clone())),
             (_, Some(doubted)) => (true, doubted),
-            _ => (false, Outcome::Broken),
+            _ => (false, CheckOutcome::Broken),
         }
     }
 
@@ -194,23 +205,23 @@ impl Judgement {
     }
 
     /// Records a violation of RFC 6455.
-    pub fn websocket_broken(&mut self, actor: &str, expected: &str, found: &str) {
-        let detail = Detail {
+    pub fn record_websocket_violation(&mut self, actor: &str, expected: &str, found: &str) {
+        let detail = FindingDetail {
             actor: actor.to_owned(),
             expected: expected.to_owned(),
             received: found.to_owned(),
-            ..Detail::default()
+            ..FindingDetail::default()
         };
         let message = format!("{expected}: {found}");
-        self.record_invariant("websocket", Vec::new(), Outcome::Broken, message, Some(detail));
+        self.record_invariant("websocket", Vec::new(), CheckOutcome::Broken, message, Some(detail));
     }
 
-    pub fn websocket_undecided(&mut self, actor: &str, why: &str) {
-        let detail = Detail { actor: actor.to_owned(), received: why.to_owned(), ..Detail::default() };
+    pub fn record_websocket_undecided(&mut self, actor: &str, why: &str) {
+        let detail = FindingDetail { actor: actor.to_owned(), received: why.to_owned(), ..FindingDetail::default() };
         self.record_invariant(
             "websocket",
             Vec::new(),
-            Outcome::Undecided(why.to_owned()),
+            CheckOutcome::Undecided(why.to_owned()),
             why.to_owned(),
             Some(detail),
         );
@@ -220,20 +231,22 @@ impl Judgement {
         &mut self,
         name: &str,
         rules: Vec<RuleUse>,
-        outcome: Outcome,
+        outcome: CheckOutcome,
         message: String,
-        detail: Option<Detail>,
+        detail: Option<FindingDetail>,
     ) {
-        let invariant =
-            self.invariants.entry(name.to_owned()).or_insert_with(|| Invariant { rules, state: State::default() });
-        invariant.state.add(Answer { outcome, message, step: name.to_owned(), detail, deviation: None });
+        let invariant = self
+            .invariants
+            .entry(name.to_owned())
+            .or_insert_with(|| InvariantCheck { rules, state: CheckState::default() });
+        invariant.state.add(CheckAnswer { outcome, message, step: name.to_owned(), detail, deviation: None });
     }
 
     /// Turns the counts of valid frames into checks that hold, one for each rule of the schema.
     fn record_valid_frames(&mut self, pack: &Pack) {
         for (message, times) in std::mem::take(&mut self.valid) {
-            for (name, rules) in valid_checks(pack, &pack.messages[message]) {
-                self.record_invariant(&name, rules, Outcome::Holds, String::new(), None);
+            for (name, rules) in schema_checks(pack, &pack.messages[message]) {
+                self.record_invariant(&name, rules, CheckOutcome::Holds, String::new(), None);
                 if let Some(invariant) = self.invariants.get_mut(&name) {
                     invariant.state.asked += times - 1;
                 }
@@ -248,106 +261,108 @@ impl Judgement {
         let mut reports = Vec::new();
         for (id, (check, state)) in program.checks.iter().zip(self.checks).enumerate() {
             let unasked = || match &cause {
-                Some(cause) => Outcome::Undecided(format!("not evaluated: {}", cause.with_actor())),
-                None if interrupted => Outcome::Undecided("not evaluated: the run was interrupted".to_owned()),
-                None => Outcome::NotReached("not evaluated: no frame or step it applies to".to_owned()),
+                Some(cause) => CheckOutcome::Undecided(format!("not evaluated: {}", cause.with_actor())),
+                None if interrupted => CheckOutcome::Undecided("not evaluated: the run was interrupted".to_owned()),
+                None => CheckOutcome::NotReached("not evaluated: no frame or step it applies to".to_owned()),
             };
-            let answer = state.worst.unwrap_or_else(|| Answer {
+            let answer = state.worst.unwrap_or_else(|| CheckAnswer {
                 outcome: unasked(),
                 message: String::new(),
                 step: String::new(),
                 detail: None,
                 deviation: None,
             });
-            let known = known(deviations, &answer);
-            let report = report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
+            let known = known_reason(deviations, &answer);
+            let report =
+                check_report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
             reports.push(CheckReport { deviation: known, always: self.always.contains(&id), ..report });
         }
         for (name, invariant) in self.invariants {
             let Some(answer) = invariant.state.worst else { continue };
-            let known = known(deviations, &answer);
-            let report = report(name, &invariant.rules, None, invariant.state.asked, answer, stated_only);
+            let known = known_reason(deviations, &answer);
+            let report = check_report(name, &invariant.rules, None, invariant.state.asked, answer, stated_only);
             reports.push(CheckReport { deviation: known, ..report });
         }
         let unknown = reports.iter().filter(|report| report.deviation.is_none());
-        let verdict = worst(unknown.map(|report| report.verdict), cause.is_some() || interrupted);
+        let verdict = worst_verdict(unknown.map(|report| report.verdict), cause.is_some() || interrupted);
         Judged { checks: reports, verdict, cause, mistake: self.mistake }
     }
 }
 
 /// Returns the worst verdict: fail, then inconclusive, then warn. Checks that are not testable do not count.
-fn worst(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verdict {
+fn worst_verdict(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verdict {
     let floor = if stopped { Verdict::Inconclusive } else { Verdict::Pass };
     verdicts.filter(|verdict| *verdict != Verdict::NotTestable).fold(floor, Verdict::max)
 }
 
-fn report(
+fn check_report(
     name: String,
     rules: &[RuleUse],
     span: Option<crate::syntax::source::Span>,
     asked: usize,
-    answer: Answer,
+    answer: CheckAnswer,
     stated_only: bool,
 ) -> CheckReport {
     let judged: Vec<(RuleUse, Verdict)> = rules
         .iter()
-        .map(|rule| (rule.clone(), verdict(&answer.outcome, rule.level, rule.basis, stated_only)))
+        .map(|rule| (rule.clone(), rule_verdict(&answer.outcome, rule.level, rule.basis, stated_only)))
         .collect();
     let whole = match judged.iter().map(|(_, verdict)| *verdict).max() {
         Some(worst) => worst,
-        None => verdict(&answer.outcome, Level::Must, Basis::Stated, stated_only),
+        None => rule_verdict(&answer.outcome, RuleLevel::Must, RuleBasis::Stated, stated_only),
     };
     let message = match &answer.outcome {
-        Outcome::Holds => String::new(),
-        Outcome::Broken => answer.message,
-        Outcome::Tolerated(text) | Outcome::Noted(text) | Outcome::Undecided(text) | Outcome::NotReached(text) => {
-            text.clone()
-        }
+        CheckOutcome::Holds => String::new(),
+        CheckOutcome::Broken => answer.message,
+        CheckOutcome::Tolerated(text)
+        | CheckOutcome::Noted(text)
+        | CheckOutcome::Undecided(text)
+        | CheckOutcome::NotReached(text) => text.clone(),
     };
     let (step, detail) = (answer.step, answer.detail);
     CheckReport { rules: judged, span, step, asked, message, detail, ..CheckReport::new(name, whole) }
 }
 
 /// Returns the reason of the declared deviation that breaks a check; `None` for a deviation that the tool only assumes.
-fn known(deviations: &Deviations, answer: &Answer) -> Option<String> {
+fn known_reason(deviations: &Deviations, answer: &CheckAnswer) -> Option<String> {
     let entry = deviations.entries().get(answer.deviation?)?;
     (!entry.is_assumed()).then(|| entry.reason.clone())
 }
 
 /// The step named by checks that apply to all frames, whatever the scenario does.
-pub const ALWAYS: &str = "always";
+pub const ALWAYS_STEP: &str = "always";
 
 /// Compares a value with a matcher or schema of the scenario.
-pub(super) fn compare(pattern: &Pattern, subject: &Value, names: &dyn Names) -> Finding {
+pub(super) fn compare(pattern: &MatchPattern, subject: &Value, names: &dyn EvalContext) -> ComparisonOutcome {
     let built;
     let ready = match &pattern.ready {
         Some(ready) => ready,
-        None => match super::matching::build(pattern, names) {
+        None => match super::matching::compile_pattern(pattern, names) {
             Ok(ready) => {
                 built = ready;
                 &built
             }
             // The expected value comes from another frame, and that frame has checks of its own.
             Err(EvalError::Missing(what)) => {
-                return Finding::NotReached(format!("no value to compare with: {what} is missing"));
+                return ComparisonOutcome::NotReached(format!("no value to compare with: {what} is missing"));
             }
-            Err(EvalError::Failed(what)) if from_hub(&pattern.template, names) => {
-                return Finding::NotReached(format!("no value to compare with: {what}"));
+            Err(EvalError::Failed(what)) if uses_hub_values(&pattern.template, names) => {
+                return ComparisonOutcome::NotReached(format!("no value to compare with: {what}"));
             }
-            Err(error) => return finding(&error),
+            Err(error) => return eval_outcome(&error),
         },
     };
     match ready {
-        Ready::Matcher(matcher) => match matcher.difference(subject) {
-            None => Finding::Holds,
-            Some(difference) => Finding::Broken {
+        CompiledPattern::Matcher(matcher) => match matcher.difference(subject) {
+            None => ComparisonOutcome::Holds,
+            Some(difference) => ComparisonOutcome::Broken {
                 message: difference.to_string(),
                 expected: format!("{}: {}", difference.path, difference.expected),
                 found: format!("{}: {}", difference.path, difference.found),
             },
         },
-        Ready::Schema(validator) => match validator.iter_errors(subject).next() {
-            None => Finding::Holds,
+        CompiledPattern::Schema(validator) => match validator.iter_errors(subject).next() {
+            None => ComparisonOutcome::Holds,
             Some(error) => {
                 let message = format!(
                     "{}: {error}",
@@ -360,74 +375,83 @@ pub(super) fn compare(pattern: &Pattern, subject: &Value, names: &dyn Names) -> 
                 let expected = pattern
                     .template
                     .eval(names)
-                    .map_or_else(|e| e.to_string(), |schema| crate::syntax::matcher::show(&schema));
-                Finding::Broken { expected, found: crate::syntax::matcher::show(subject), message }
+                    .map_or_else(|e| e.to_string(), |schema| crate::syntax::matcher::to_json_text(&schema));
+                ComparisonOutcome::Broken { expected, found: crate::syntax::matcher::to_json_text(subject), message }
             }
         },
     }
 }
 
 /// Evaluates a `check` and tests its value.
-pub(super) fn compute(value: &Template, test: &Test, names: &dyn Names) -> Finding {
+pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContext) -> ComparisonOutcome {
     let evaluated = value.eval(names);
     let value = match evaluated {
         Ok(value) => value,
         // A value from the hub has the wrong type, such as text in a subtraction.
-        Err(EvalError::Failed(message)) if from_hub(value, names) => return uncomputable(message),
-        Err(error) => return finding(&error),
+        Err(EvalError::Failed(message)) if uses_hub_values(value, names) => return mistake_outcome(message),
+        Err(error) => return eval_outcome(&error),
     };
     match test {
-        Test::True if value == Value::Bool(true) => Finding::Holds,
-        Test::True => Finding::Broken {
+        ValueTest::True if value == Value::Bool(true) => ComparisonOutcome::Holds,
+        ValueTest::True => ComparisonOutcome::Broken {
             expected: "true".to_owned(),
-            found: crate::syntax::matcher::show(&value),
-            message: format!("expected true, found {}", crate::syntax::matcher::show(&value)),
+            found: crate::syntax::matcher::to_json_text(&value),
+            message: format!("expected true, found {}", crate::syntax::matcher::to_json_text(&value)),
         },
-        Test::Equals(template) => match template.eval(names) {
-            Err(EvalError::Failed(message)) if from_hub(template, names) => uncomputable(message),
-            Err(error) => finding(&error),
-            Ok(wanted) if crate::syntax::matcher::same(&wanted, &value) => Finding::Holds,
+        ValueTest::Equals(template) => match template.eval(names) {
+            Err(EvalError::Failed(message)) if uses_hub_values(template, names) => mistake_outcome(message),
+            Err(error) => eval_outcome(&error),
+            Ok(wanted) if crate::syntax::matcher::are_equal(&wanted, &value) => ComparisonOutcome::Holds,
             Ok(wanted) => {
-                let (expected, found) = (crate::syntax::matcher::show(&wanted), crate::syntax::matcher::show(&value));
-                Finding::Broken { message: format!("expected {expected}, found {found}"), expected, found }
+                let (expected, found) =
+                    (crate::syntax::matcher::to_json_text(&wanted), crate::syntax::matcher::to_json_text(&value));
+                ComparisonOutcome::Broken { message: format!("expected {expected}, found {found}"), expected, found }
             }
         },
-        Test::Fits(pattern) => compare(pattern, &value, names),
+        ValueTest::Fits(pattern) => compare(pattern, &value, names),
     }
 }
 
 impl Conversation {
     /// Records a finding under its check.
-    pub(super) fn note(&mut self, check: CheckId, step: &str, actor: Option<ActorId>, frame: &str, finding: Finding) {
+    pub(super) fn record_outcome(
+        &mut self,
+        check: CheckId,
+        step: &str,
+        actor: Option<ActorId>,
+        frame: &str,
+        finding: ComparisonOutcome,
+    ) {
         let (outcome, message, detail) = match finding {
-            Finding::Holds => (Outcome::Holds, String::new(), None),
-            Finding::NotReached(why) if step != ALWAYS => {
-                (self.judgement.doubted().unwrap_or(Outcome::NotReached(why)), String::new(), None)
+            ComparisonOutcome::Holds => (CheckOutcome::Holds, String::new(), None),
+            ComparisonOutcome::NotReached(why) if step != ALWAYS_STEP => {
+                (self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why)), String::new(), None)
             }
-            Finding::NotReached(why) => (Outcome::NotReached(why), String::new(), None),
-            Finding::Mistake(what) => {
+            ComparisonOutcome::NotReached(why) => (CheckOutcome::NotReached(why), String::new(), None),
+            ComparisonOutcome::Mistake(what) => {
                 self.judgement.mistake.get_or_insert(format!("{step}: {what}"));
                 return;
             }
-            Finding::Broken { expected, found, message } => {
+            ComparisonOutcome::Broken { expected, found, message } => {
                 let found = self.history.shown(&found, 200);
                 let received =
                     if frame.is_empty() { found } else { format!("{found} in {}", self.history.shown(frame, 400)) };
-                let outcome = self.judgement.doubted().filter(|_| step != ALWAYS).unwrap_or(Outcome::Broken);
-                (outcome, self.history.shown(&message, 400), Some(self.detail(actor, expected, received, None)))
+                let outcome =
+                    self.judgement.doubt_outcome().filter(|_| step != ALWAYS_STEP).unwrap_or(CheckOutcome::Broken);
+                (outcome, self.history.shown(&message, 400), Some(self.finding_detail(actor, expected, received, None)))
             }
         };
-        self.judgement.answer(check, step, outcome, message, detail);
+        self.judgement.record_answer(check, step, outcome, message, detail);
     }
 
-    pub(super) fn detail(
+    pub(super) fn finding_detail(
         &self,
         actor: Option<ActorId>,
         expected: String,
         received: String,
         waited: Option<Duration>,
-    ) -> Detail {
-        Detail {
+    ) -> FindingDetail {
+        FindingDetail {
             actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
             sent: actor.and_then(|id| self.actors[id].last_sent.clone()),
             expected: self.history.shown(&expected, 500),
@@ -438,19 +462,19 @@ impl Conversation {
 }
 
 /// Whether a template uses something that the hub sent.
-pub(super) fn from_hub(template: &Template, names: &dyn Names) -> bool {
+pub(super) fn uses_hub_values(template: &Template, names: &dyn EvalContext) -> bool {
     let mut frames = false;
-    template.expressions(&mut |expression| frames |= expression.uses.iter().any(|used| used == "frames"));
+    template.visit_expressions(&mut |expression| frames |= expression.uses.iter().any(|used| used == "frames"));
     frames || template.wire(names).is_some_and(|wire| wire.from_hub)
 }
 
 /// Evaluates a value that a step needs. If that fails because of a frame of the hub, which other checks cover, the step
 /// is undecided; otherwise the scenario is wrong.
-pub(super) fn evaluate(template: &Template, names: &dyn Names) -> Result<Value, Failure> {
+pub(super) fn evaluate_for_step(template: &Template, names: &dyn EvalContext) -> Result<Value, StepFailure> {
     template.eval(names).map_err(|error| eval_failure(error, template, names))
 }
 
-pub(super) fn eval_failure(error: EvalError, template: &Template, names: &dyn Names) -> Failure {
+pub(super) fn eval_failure(error: EvalError, template: &Template, names: &dyn EvalContext) -> StepFailure {
     match error {
         EvalError::Failed(what) => value_failure(what, template, names),
         error => error.into(),
@@ -458,12 +482,12 @@ pub(super) fn eval_failure(error: EvalError, template: &Template, names: &dyn Na
 }
 
 /// Returns the failure of a step that cannot use the value of a template.
-pub(super) fn value_failure(what: impl Into<String>, template: &Template, names: &dyn Names) -> Failure {
-    if from_hub(template, names) { Failure::undecided(what, None) } else { Failure::mistake(what) }
+pub(super) fn value_failure(what: impl Into<String>, template: &Template, names: &dyn EvalContext) -> StepFailure {
+    if uses_hub_values(template, names) { StepFailure::undecided(what, None) } else { StepFailure::mistake(what) }
 }
 
-fn uncomputable(message: String) -> Finding {
-    Finding::Broken {
+fn mistake_outcome(message: String) -> ComparisonOutcome {
+    ComparisonOutcome::Broken {
         expected: "values of the types that the expression requires".to_owned(),
         found: message.clone(),
         message,
@@ -472,14 +496,14 @@ fn uncomputable(message: String) -> Finding {
 
 /// Returns the finding for a failed evaluation: a missing member is the hub's fault; a name that was never bound means
 /// that the check was not reached.
-fn finding(error: &EvalError) -> Finding {
+fn eval_outcome(error: &EvalError) -> ComparisonOutcome {
     match error {
-        EvalError::Unbound(name) => Finding::NotReached(format!("not reached: `{name}` was never bound")),
-        EvalError::Missing(what) => Finding::Broken {
+        EvalError::Unbound(name) => ComparisonOutcome::NotReached(format!("not reached: `{name}` was never bound")),
+        EvalError::Missing(what) => ComparisonOutcome::Broken {
             expected: format!("a value of {what}"),
             found: "no such member".to_owned(),
             message: format!("{what} is missing"),
         },
-        EvalError::Failed(what) => Finding::Mistake(what.clone()),
+        EvalError::Failed(what) => ComparisonOutcome::Mistake(what.clone()),
     }
 }

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use super::Config;
-use super::active_step::{Active, Waiting};
-use crate::event::Margin;
-use crate::protocol::Level;
+use super::ConversationConfig;
+use super::active_step::{ActiveStep, WaitCondition};
+use crate::event::TimingMargin;
+use crate::protocol::RuleLevel;
 use crate::scenario::model::{Program, Step};
 
 pub(super) struct Clock {
@@ -21,12 +21,12 @@ pub(super) struct Clock {
     pub quiet: Duration,
     stretch: f64,
     /// The margin of the wait that used the largest share of its bound.
-    pub slimmest: Option<Margin>,
+    pub slimmest: Option<TimingMargin>,
 }
 
 impl Clock {
-    pub fn new(config: &Config) -> Self {
-        let Config { epoch_ms, patience, quiet, stretch, .. } = *config;
+    pub fn new(config: &ConversationConfig) -> Self {
+        let ConversationConfig { epoch_ms, patience, quiet, stretch, .. } = *config;
         Self { now: Duration::ZERO, epoch_ms, patience, quiet, stretch, slimmest: None }
     }
 
@@ -50,12 +50,12 @@ impl Clock {
     }
 
     /// Returns a wait that begins now.
-    pub fn wait(&self, time: Duration, waiting: Waiting) -> Active {
-        Active { since: self.now, deadline: Some(self.now + time), waiting }
+    pub fn wait(&self, time: Duration, waiting: WaitCondition) -> ActiveStep {
+        ActiveStep { since: self.now, deadline: Some(self.now + time), waiting }
     }
 
     /// Records the margin of a wait that ended in time.
-    pub fn add_wait(&mut self, program: &Program, step: &Step, active: &Active) {
+    pub fn add_wait(&mut self, program: &Program, step: &Step, active: &ActiveStep) {
         if let Some(deadline) = active.deadline
             && !only_may(program, step)
         {
@@ -68,8 +68,8 @@ impl Clock {
         if bound.is_zero() {
             return;
         }
-        let margin = Margin { step: step.text.clone(), waited, bound };
-        if self.slimmest.as_ref().is_none_or(|slimmest| margin.share() > slimmest.share()) {
+        let margin = TimingMargin { step: step.text.clone(), waited, bound };
+        if self.slimmest.as_ref().is_none_or(|slimmest| margin.used_share() > slimmest.used_share()) {
             self.slimmest = Some(margin);
         }
     }
@@ -77,5 +77,5 @@ impl Clock {
 
 /// Whether a step has only rules of level may, and so cannot fail.
 pub(super) fn only_may(program: &Program, step: &Step) -> bool {
-    step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May))
+    step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == RuleLevel::May))
 }

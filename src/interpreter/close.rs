@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::Conversation;
-use super::active_step::{Active, Failure, Waiting};
-use super::actor::{Closing, End, Link};
-use super::blocks::Progress;
+use super::active_step::{ActiveStep, StepFailure, WaitCondition};
+use super::actor::{ClosingHandshake, ConnectionEnd, ConnectionState};
+use super::blocks::StepProgress;
 use super::steps::StepResult;
-use crate::scenario::model::{ActorId, Codes, Step};
-use crate::scenario::value::Bound;
+use crate::scenario::model::{ActorId, ExpectedCodes, Step};
+use crate::scenario::value::BoundValue;
 
 impl Conversation {
     /// Records the hub's answer to an actor's close frame: a close frame, or the end of the stream without one.
-    pub(super) fn close_answered(
+    pub(super) fn record_close_answer(
         &mut self,
         id: ActorId,
         sequence: u64,
@@ -20,12 +20,13 @@ impl Conversation {
         reason: String,
         by_us: bool,
     ) {
-        let Closing::Sent = self.actors[id].closing else { return };
+        let ClosingHandshake::Sent = self.actors[id].closing else { return };
         let after = self.clock.since(self.actors[id].opened_at);
         let (close_frame, code) = (close.is_some(), close.flatten());
-        let end = End { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us };
+        let end =
+            ConnectionEnd { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us };
         self.judge_close(id, &end);
-        self.actors[id].closing = Closing::Answered(end);
+        self.actors[id].closing = ClosingHandshake::Answered(end);
     }
 
     /// Returns the answer to the close frame that a step of this actor sent: `Ok(None)` before the answer is received,
@@ -33,32 +34,32 @@ impl Conversation {
     pub(super) fn answer_to_close(
         &self,
         id: ActorId,
-        codes: &Codes,
+        codes: &ExpectedCodes,
         refusal: bool,
         expected: &str,
         waited: Option<Duration>,
-    ) -> Option<Result<Option<Bound>, Failure>> {
+    ) -> Option<Result<Option<BoundValue>, StepFailure>> {
         let end = match &self.actors[id].closing {
             _ if refusal => return None,
-            Closing::No => return None,
-            Closing::Sent => return Some(Ok(None)),
-            Closing::Answered(end) => end,
+            ClosingHandshake::No => return None,
+            ClosingHandshake::Sent => return Some(Ok(None)),
+            ClosingHandshake::Answered(end) => end,
         };
         let how = end.describe();
-        let detail = || self.detail(Some(id), expected.to_owned(), how.clone(), waited);
+        let detail = || self.finding_detail(Some(id), expected.to_owned(), how.clone(), waited);
         Some(if end.by_us {
-            Err(Failure::undecided(format!("it is unknown how the hub would have closed: {how}"), Some(detail())))
-        } else if codes.accept(end) {
-            Ok(Some(Bound::One { value: end.to_json(), wire: Some(self.end_wire(id, end)) }))
+            Err(StepFailure::undecided(format!("it is unknown how the hub would have closed: {how}"), Some(detail())))
+        } else if codes.accepts(end) {
+            Ok(Some(BoundValue::One { value: end.to_json(), wire: Some(self.end_wire(id, end)) }))
         } else {
-            Err(Failure::broken(format!("unexpected close: {how}"), detail()))
+            Err(StepFailure::broken(format!("unexpected close: {how}"), detail()))
         })
     }
 
     pub(super) fn poll_stream_end(
         &mut self,
         step: &Step,
-        active: Active,
+        active: ActiveStep,
         members: Vec<ActorId>,
         over: bool,
     ) -> StepResult {
@@ -66,27 +67,30 @@ impl Conversation {
         for id in &members {
             let actor = &self.actors[*id];
             match (&actor.stream_end, &actor.link) {
-                (Some(end), _) => results.push((*id, vec![Bound::plain(end.clone())])),
-                (None, Link::Open { .. } | Link::Ended(_)) if !over => {
-                    return Ok(Progress::Waiting(Active { waiting: Waiting::StreamEnd { members }, ..active }));
+                (Some(end), _) => results.push((*id, vec![BoundValue::from_value(end.clone())])),
+                (None, ConnectionState::Open { .. } | ConnectionState::Ended(_)) if !over => {
+                    return Ok(StepProgress::Waiting(ActiveStep {
+                        waiting: WaitCondition::StreamEnd { members },
+                        ..active
+                    }));
                 }
-                (None, Link::Open { .. } | Link::Ended(_)) => {
+                (None, ConnectionState::Open { .. } | ConnectionState::Ended(_)) => {
                     let waited = Some(self.clock.since(active.since));
                     let found = "the TCP connection is still open".to_owned();
-                    let detail = self.detail(Some(*id), self.expectation(step), found, waited);
-                    return Err(Failure::broken("the hub did not end the TCP connection in time", detail));
+                    let detail = self.finding_detail(Some(*id), self.describe_expectation(step), found, waited);
+                    return Err(StepFailure::broken("the hub did not end the TCP connection in time", detail));
                 }
-                (None, _) => return Err(Failure::undecided("there is no connection", None)),
+                (None, _) => return Err(StepFailure::undecided("there is no connection", None)),
             }
         }
         self.clock.add_wait(&self.program, step, &active);
-        self.got(step, results, false)
+        self.complete_expectation(step, results, false)
     }
 }
 
-impl Codes {
+impl ExpectedCodes {
     /// Whether these codes accept this end. A close frame without a code counts as 1005 (RFC 6455, section 7.1.5).
-    pub(super) fn accept(&self, end: &End) -> bool {
+    pub(super) fn accepts(&self, end: &ConnectionEnd) -> bool {
         if end.close_frame { self.any || self.codes.contains(&end.code.unwrap_or(1005)) } else { self.drop }
     }
 }

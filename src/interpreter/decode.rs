@@ -11,13 +11,13 @@ use serde_json::value::RawValue;
 
 /// The most values that a frame may contain: their tree takes about 20 MiB, however short the text is. No documented
 /// message comes near this limit.
-const MOST_VALUES: usize = 1 << 18;
+const MAX_VALUES: usize = 1 << 18;
 /// Bytes that a value takes in a tree, apart from the names of members.
-const VALUE: usize = 80;
+const VALUE_BYTES: usize = 80;
 
 /// Why a frame could not be decoded.
 #[derive(Debug, PartialEq, Eq)]
-pub enum DecodeError {
+pub enum JsonDecodeError {
     Binary,
     /// The frame is not JSON: the parser's error.
     NotJson(String),
@@ -26,29 +26,29 @@ pub enum DecodeError {
 }
 
 /// Decodes a text. `no_numbers` are words for numbers that JSON cannot represent, such as `NaN`; they are read as null
-/// (see [`crate::protocol::Extension`]).
+/// (see [`crate::protocol::PackExtension`]).
 ///
 /// # Errors
-/// [`DecodeError::NotJson`] or [`DecodeError::Beyond`].
-pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, DecodeError> {
-    let decoded = within_bounds(text);
-    let Err(DecodeError::NotJson(_)) = decoded else { return decoded };
-    match without(text, no_numbers).map(|replaced| within_bounds(&replaced)) {
+/// [`JsonDecodeError::NotJson`] or [`JsonDecodeError::Beyond`].
+pub fn decode_json(text: &str, no_numbers: &[String]) -> Result<Value, JsonDecodeError> {
+    let decoded = decode_within_limits(text);
+    let Err(JsonDecodeError::NotJson(_)) = decoded else { return decoded };
+    match replace_words_by_null(text, no_numbers).map(|replaced| decode_within_limits(&replaced)) {
         // Report the error in the text as it was received, not in the replaced one.
-        None | Some(Err(DecodeError::NotJson(_))) => decoded,
+        None | Some(Err(JsonDecodeError::NotJson(_))) => decoded,
         Some(replaced) => replaced,
     }
 }
 
-fn within_bounds(text: &str) -> Result<Value, DecodeError> {
-    if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
-        let beyond = DecodeError::Beyond(format!("it contains more than {MOST_VALUES} values"));
-        return Err(not_json(text).unwrap_or(beyond));
+fn decode_within_limits(text: &str) -> Result<Value, JsonDecodeError> {
+    if text.len() > MAX_VALUES && max_value_count(text) > MAX_VALUES {
+        let beyond = JsonDecodeError::Beyond(format!("it contains more than {MAX_VALUES} values"));
+        return Err(json_syntax_error(text).unwrap_or(beyond));
     }
     serde_json::from_str(text).map_err(|error| {
-        not_json(text).unwrap_or_else(|| {
+        json_syntax_error(text).unwrap_or_else(|| {
             let why = error.to_string();
-            DecodeError::Beyond(if why.contains("recursion limit") {
+            JsonDecodeError::Beyond(if why.contains("recursion limit") {
                 "it is nested deeper than 127 levels".to_owned()
             } else if why.contains("number out of range") {
                 "it contains a number beyond ±1.8e308".to_owned()
@@ -62,8 +62,8 @@ fn within_bounds(text: &str) -> Result<Value, DecodeError> {
 
 /// Returns the error in a text that breaks JSON's grammar. Ignores the depth of nesting, the range of numbers and
 /// surrogates, and does not recurse.
-fn not_json(text: &str) -> Option<DecodeError> {
-    serde_json::from_str::<IgnoredAny>(text).err().map(|error| DecodeError::NotJson(error.to_string()))
+fn json_syntax_error(text: &str) -> Option<JsonDecodeError> {
+    serde_json::from_str::<IgnoredAny>(text).err().map(|error| JsonDecodeError::NotJson(error.to_string()))
 }
 
 /// Returns the string values of the members with these names, `None` for members of other types, from a JSON text that
@@ -71,9 +71,9 @@ fn not_json(text: &str) -> Option<DecodeError> {
 ///
 /// # Errors
 /// A member's name contains half a surrogate pair.
-pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BTreeMap<String, Option<String>>> {
-    struct Members<'a>(&'a dyn Fn(&str) -> bool);
-    impl<'de> Visitor<'de> for Members<'_> {
+pub fn member_texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BTreeMap<String, Option<String>>> {
+    struct MemberVisitor<'a>(&'a dyn Fn(&str) -> bool);
+    impl<'de> Visitor<'de> for MemberVisitor<'_> {
         type Value = BTreeMap<String, Option<String>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,17 +96,17 @@ pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BT
     if !text.trim_start().starts_with('{') {
         return Ok(BTreeMap::new());
     }
-    serde_json::Deserializer::from_str(text).deserialize_map(Members(wanted))
+    serde_json::Deserializer::from_str(text).deserialize_map(MemberVisitor(wanted))
 }
 
 /// Estimates how many bytes of memory a text and its decoded value take.
-pub fn weight(text: &str) -> usize {
-    2 * text.len() + VALUE * values(text)
+pub fn memory_weight(text: &str) -> usize {
+    2 * text.len() + VALUE_BYTES * max_value_count(text)
 }
 
 /// Returns an upper bound for the number of values in a text: each but the first follows a comma or an opening bracket
 /// outside strings.
-fn values(text: &str) -> usize {
+fn max_value_count(text: &str) -> usize {
     let (mut values, mut inside, mut escaped) = (1, false, false);
     for byte in text.bytes() {
         match byte {
@@ -121,7 +121,7 @@ fn values(text: &str) -> usize {
 }
 
 /// Replaces each of the words outside strings with `null`; returns `None` if the text contains none of them.
-fn without(text: &str, words: &[String]) -> Option<String> {
+fn replace_words_by_null(text: &str, words: &[String]) -> Option<String> {
     let part_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_');
     let mut result = String::new();
     let (mut copied, mut at) = (0, 0);
@@ -158,12 +158,12 @@ mod tests {
 
     const DEEP: usize = 100_000;
 
-    fn nested(open: &str, close: &str) -> String {
+    fn nested_text(open: &str, close: &str) -> String {
         format!("{}{}", open.repeat(DEEP), close.repeat(DEEP))
     }
 
     #[rstest]
-    #[case::deep(nested("[", "]"), "it is nested deeper than 127 levels")]
+    #[case::deep(nested_text("[", "]"), "it is nested deeper than 127 levels")]
     #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested deeper than 127 levels")]
     #[case::long_number("9".repeat(1000), "it contains a number beyond ±1.8e308")]
     #[case::exponent("[-1e400]".to_owned(), "it contains a number beyond ±1.8e308")]
@@ -174,9 +174,9 @@ mod tests {
     #[case::two_leading(r#""\ud800\ud800""#.to_owned(), "it contains half a surrogate pair")]
     #[case::leading_then_no_trailing(r#""\ud800\u0041""#.to_owned(), "it contains half a surrogate pair")]
     #[case::in_a_name(r#"{"\udfff":1}"#.to_owned(), "it contains half a surrogate pair")]
-    #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it contains more than 262144 values")]
+    #[case::many(format!("[{}0]", "0,".repeat(MAX_VALUES)), "it contains more than 262144 values")]
     fn json_beyond_a_limit_is_not_decoded(#[case] text: String, #[case] why: &str) {
-        assert_eq!(decode(&text, &[]), Err(DecodeError::Beyond(why.to_owned())));
+        assert_eq!(decode_json(&text, &[]), Err(JsonDecodeError::Beyond(why.to_owned())));
     }
 
     #[rstest]
@@ -187,16 +187,16 @@ mod tests {
     #[case::no_text(r#""type":{"type":"B"}"#, json!({ "type": null }))]
     #[case::half(r#""type":"\ud800""#, json!({ "type": null }))]
     #[case::half_a_name(r#""\ud800":1,"type":"B""#, json!(null))]
-    fn members_of_json_beyond_a_limit_are_read(#[case] members: &str, #[case] expected: Value) {
-        let text = format!(" {{{members},\"deep\":{}}}", nested("[", "]"));
-        assert_eq!(json!(texts(&text, &|name| name == "type").ok()), expected);
-        assert_eq!(texts(&nested("[", "]"), &|_| true).unwrap(), BTreeMap::new());
+    fn members_are_found_in_json_beyond_a_limit(#[case] members: &str, #[case] expected: Value) {
+        let text = format!(" {{{members},\"deep\":{}}}", nested_text("[", "]"));
+        assert_eq!(json!(member_texts(&text, &|name| name == "type").ok()), expected);
+        assert_eq!(member_texts(&nested_text("[", "]"), &|_| true).unwrap(), BTreeMap::new());
     }
 
     #[rstest]
     #[case::open("[".repeat(DEEP))]
-    #[case::closed_wrongly(nested("[", "}"))]
-    #[case::many(format!("[{}]", "0,".repeat(MOST_VALUES)))]
+    #[case::closed_wrongly(nested_text("[", "}"))]
+    #[case::many(format!("[{}]", "0,".repeat(MAX_VALUES)))]
     #[case::long_number(format!("{}.", "9".repeat(1000)))]
     #[case::surrogate(r#""\ud800"#.to_owned())]
     #[case::half_of_half_a_pair(r#""\ud8""#.to_owned())]
@@ -204,7 +204,7 @@ mod tests {
     #[case::no_hex(r#""\ud8zz""#.to_owned())]
     #[case::nothing(String::new())]
     fn invalid_json_is_not_json_however_large(#[case] text: String) {
-        assert!(matches!(decode(&text, &[]), Err(DecodeError::NotJson(_))), "{:?}", decode(&text, &[]));
+        assert!(matches!(decode_json(&text, &[]), Err(JsonDecodeError::NotJson(_))), "{:?}", decode_json(&text, &[]));
     }
 
     #[rstest]
@@ -212,9 +212,9 @@ mod tests {
     #[case::small("1e-1000".to_owned())]
     #[case::depth(format!("{}{}", "[".repeat(127), "]".repeat(127)))]
     #[case::pair(r#""\ud83d\ude00""#.to_owned())]
-    #[case::commas(format!("\"{}\\\"{}\"", ",".repeat(MOST_VALUES), "[".repeat(MOST_VALUES)))]
+    #[case::commas(format!("\"{}\\\"{}\"", ",".repeat(MAX_VALUES), "[".repeat(MAX_VALUES)))]
     fn json_just_within_the_limits_is_decoded(#[case] text: String) {
-        decode(&text, &[]).unwrap();
+        decode_json(&text, &[]).unwrap();
     }
 
     #[rstest]
@@ -229,17 +229,17 @@ mod tests {
     #[case(r#"{"a":"NaN"#, None)]
     fn nan_and_infinity_are_read_as_null_where_allowed(#[case] text: &str, #[case] expected: Option<Value>) {
         let words = ["NaN", "Infinity", "-Infinity"].map(str::to_owned);
-        assert_eq!(decode(text, &words).ok(), expected);
+        assert_eq!(decode_json(text, &words).ok(), expected);
         // Without the words the text is not JSON.
-        assert!(decode(text, &[]).is_err());
+        assert!(decode_json(text, &[]).is_err());
     }
 
     #[rstest]
     #[case(r#"{"a":NaN,"b":1e400}"#)]
     #[case(r#"{"b":1e400,"a":NaN}"#)]
-    fn nan_in_a_frame_does_not_hide_an_exceeded_limit(#[case] text: &str) {
-        let beyond = DecodeError::Beyond("it contains a number beyond ±1.8e308".to_owned());
-        assert_eq!(decode(text, &["NaN".to_owned()]), Err(beyond));
-        assert!(matches!(decode(text, &[]), Err(DecodeError::NotJson(_))));
+    fn an_exceeded_limit_is_reported_even_with_nan(#[case] text: &str) {
+        let beyond = JsonDecodeError::Beyond("it contains a number beyond ±1.8e308".to_owned());
+        assert_eq!(decode_json(text, &["NaN".to_owned()]), Err(beyond));
+        assert!(matches!(decode_json(text, &[]), Err(JsonDecodeError::NotJson(_))));
     }
 }

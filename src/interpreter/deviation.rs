@@ -6,20 +6,20 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::actor::{Entry, EntryKind};
-use crate::deviation::proposal::{Evidence, Missed};
-use crate::deviation::{Change, Deviations, Seen, Translated, name};
-use crate::event::{Direction, Outcome};
-use crate::protocol::{Pack, Way};
-use crate::scenario::functions::World;
+use super::actor::{InboxFrame, InboxFrameKind};
+use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
+use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, entry_name};
+use crate::event::{CheckOutcome, HistoryDirection};
+use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};
-use crate::scenario::value::{Bound, Deviating, Wire};
+use crate::scenario::value::{BoundValue, FrameDeviation, Wire};
 
-use super::decode::weight;
-use super::finding::Finding;
+use super::decode::memory_weight;
+use super::finding::ComparisonOutcome;
 
 /// A message that the hub never sends. The actor treats it as received when it is due.
-pub(super) struct Assumed {
+pub(super) struct AssumedMessage {
     due: Duration,
     id: ActorId,
     connection: u32,
@@ -31,18 +31,24 @@ pub(super) struct Assumed {
 /// The declared deviations of the hub, how often the conversation saw them, and evidence of undeclared ones.
 pub(super) struct AppliedDeviations {
     pub declared: Arc<Deviations>,
-    pub seen: Seen,
+    pub seen: SightingsByEntry,
     /// The messages assumed to come that are not due yet.
-    assumed: Vec<Assumed>,
+    assumed: Vec<AssumedMessage>,
     /// Evidence of deviations that are not declared.
-    pub evidence: Evidence,
+    pub evidence: DeviationEvidence,
     /// The message or upgrade that the first failed step expected.
-    pub missed: Option<Missed>,
+    pub missed: Option<MissedExpectation>,
 }
 
 impl AppliedDeviations {
     pub fn new(declared: Arc<Deviations>) -> Self {
-        Self { declared, seen: Seen::new(), assumed: Vec::new(), evidence: Evidence::default(), missed: None }
+        Self {
+            declared,
+            seen: SightingsByEntry::new(),
+            assumed: Vec::new(),
+            evidence: DeviationEvidence::default(),
+            missed: None,
+        }
     }
 
     fn observe(&mut self, index: usize) {
@@ -50,20 +56,20 @@ impl AppliedDeviations {
     }
 
     /// Returns a message in the form that the hub expects; `None` if that is the documented form.
-    pub fn sent(&mut self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Value> {
-        let translated = self.declared.sent(pack, documented, world)?;
+    pub fn sent(&mut self, pack: &Pack, documented: &Value, world: &Arc<FunctionContext>) -> Option<Value> {
+        let translated = self.declared.translate_sent(pack, documented, world)?;
         Some(self.count_sent(pack, translated))
     }
 
     /// Returns a text to send in the form that the hub expects.
-    pub fn sent_text(&mut self, pack: &Pack, text: &str, world: &Arc<World>) -> String {
-        match self.declared.sent_text(pack, text, world) {
+    pub fn sent_text(&mut self, pack: &Pack, text: &str, world: &Arc<FunctionContext>) -> String {
+        match self.declared.translate_sent_text(pack, text, world) {
             Some(translated) => self.count_sent(pack, translated).to_string(),
             None => text.to_owned(),
         }
     }
 
-    fn count_sent(&mut self, pack: &Pack, Translated { json, by }: Translated) -> Value {
+    fn count_sent(&mut self, pack: &Pack, TranslatedMessage { json, by }: TranslatedMessage) -> Value {
         // A message sent in the declared form proves nothing about the hub; it counts only if the hub itself never
         // sends such a message.
         for index in by {
@@ -76,17 +82,22 @@ impl AppliedDeviations {
 
     /// Translates a received message to its documented form. Also returns the message as the hub sent it, if it
     /// differs.
-    pub fn documented(&mut self, pack: &Pack, json: Value, world: &Arc<World>) -> (Value, Option<Deviating>) {
+    pub fn documented(
+        &mut self,
+        pack: &Pack,
+        json: Value,
+        world: &Arc<FunctionContext>,
+    ) -> (Value, Option<FrameDeviation>) {
         if self.declared.is_empty() {
             return (json, None);
         }
-        let translated = self.declared.received(pack, &json, world);
+        let translated = self.declared.translate_received(pack, &json, world);
         let by = translated.as_ref().map_or(&[][..], |translated| &translated.by);
         let documented = translated.as_ref().map_or(&json, |translated| &translated.json);
-        self.declared.count(pack, documented, by, world, &mut self.seen);
+        self.declared.count_sightings(pack, documented, by, world, &mut self.seen);
         match translated {
-            Some(Translated { json: documented, by }) => {
-                (documented, by.first().map(|index| Deviating { index: *index, raw: Some(json) }))
+            Some(TranslatedMessage { json: documented, by }) => {
+                (documented, by.first().map(|index| FrameDeviation { index: *index, raw: Some(json) }))
             }
             None => (json, None),
         }
@@ -99,7 +110,7 @@ impl AppliedDeviations {
 
     /// Drops an assumed message if the hub itself sends such a message on the connection.
     pub fn not_absent(&mut self, pack: &Pack, connection: u32, json: &Value) {
-        let is_it = |assumed: &Assumed| {
+        let is_it = |assumed: &AssumedMessage| {
             let message = self.declared.entries()[assumed.index].message();
             assumed.connection == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json))
         };
@@ -114,17 +125,17 @@ impl Conversation {
     /// Schedules the messages that, by its declared deviations, the hub never sends after a connection opens.
     pub(super) fn assume_after_connection(&mut self, id: ActorId, connection: u32) {
         let declared = Arc::clone(&self.deviations.declared);
-        declared.upgrades().for_each(|index| self.deviations.observe(index));
-        let absent = declared.absent_after_connection(&self.program.pack, &self.environment.world);
-        self.assume(id, connection, absent);
+        declared.upgrade_entries().for_each(|index| self.deviations.observe(index));
+        let absent = declared.absent_messages_after_connection(&self.program.pack, &self.environment.world);
+        self.schedule_assumed(id, connection, absent);
     }
 
     /// Schedules the messages that, by its declared deviations, the hub never sends after this request.
     pub(super) fn assume_after(&mut self, id: ActorId, request: &Value) {
         let declared = &self.deviations.declared;
         if let (false, Some(connection)) = (declared.is_empty(), self.actors[id].connection) {
-            let absent = declared.absent_after(&self.program.pack, request, &self.environment.world);
-            self.assume(id, connection, absent);
+            let absent = declared.absent_messages_after(&self.program.pack, request, &self.environment.world);
+            self.schedule_assumed(id, connection, absent);
         }
     }
 
@@ -138,17 +149,17 @@ impl Conversation {
 
     /// Schedules assumed messages. The delay gives the hub time to handle the request, or to send the messages after
     /// all.
-    fn assume(&mut self, id: ActorId, connection: u32, absent: Vec<(usize, Value)>) {
+    fn schedule_assumed(&mut self, id: ActorId, connection: u32, absent: Vec<(usize, Value)>) {
         let due = self.clock.now + self.clock.quiet;
         let assumed = &mut self.deviations.assumed;
-        assumed.extend(absent.into_iter().map(|(index, json)| Assumed { due, id, connection, index, json }));
+        assumed.extend(absent.into_iter().map(|(index, json)| AssumedMessage { due, id, connection, index, json }));
     }
 
     /// Puts the assumed messages that are due into their inboxes.
-    pub(super) fn take_assumed(&mut self) {
+    pub(super) fn deliver_assumed(&mut self) {
         let now = self.clock.now;
-        let due = |assumed: &mut Assumed| assumed.due <= now;
-        for Assumed { id, connection, index, json, .. } in
+        let due = |assumed: &mut AssumedMessage| assumed.due <= now;
+        for AssumedMessage { id, connection, index, json, .. } in
             self.deviations.assumed.extract_if(.., due).collect::<Vec<_>>()
         {
             if self.actors[id].connection != Some(connection) || !self.actors[id].is_open() {
@@ -156,76 +167,82 @@ impl Conversation {
             }
             self.deviations.observe(index);
             let text = json.to_string();
-            self.record(id, connection, Direction::Neither, "assumed", &text, text.len());
+            self.record_frame(id, connection, HistoryDirection::Neither, "assumed", &text, text.len());
             let sequence = self.history.next_event();
-            let deviation = Some(Arc::new(Deviating { index, raw: None }));
-            let wire = Arc::new(Wire { deviation, ..self.wire(id, connection, sequence, "text", &text, text.len()) });
+            let deviation = Some(Arc::new(FrameDeviation { index, raw: None }));
+            let wire =
+                Arc::new(Wire { deviation, ..self.new_wire(id, connection, sequence, "text", &text, text.len()) });
             // Play no reactions: the hub did not send the message, so it expects no answer.
-            let recognised = self.program.pack.recognise(&json, Way::FromHub).map(|message| &message.name);
+            let recognised = self.program.pack.recognise(&json, FrameDirection::FromHub).map(|message| &message.name);
             let message = recognised.and_then(|name| self.program.pack.messages.iter().position(|m| m.name == *name));
-            let kind = EntryKind::Message { json: Some(json), message };
-            self.actors.keep(id, Entry { wire, kind, claimed: false, weight: weight(&text) });
+            let kind = InboxFrameKind::Message { json: Some(json), message };
+            self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight: memory_weight(&text) });
         }
     }
 
     /// Records that a step holds. If it holds only because a message is assumed, the deviation breaks its rule.
-    pub(super) fn holds_by<'b>(&mut self, step: &Step, claims: impl Iterator<Item = &'b Bound>) {
+    pub(super) fn record_held_by_claims<'b>(&mut self, step: &Step, claims: impl Iterator<Item = &'b BoundValue>) {
         let Some(check) = step.check else { return };
-        let claims: Vec<&Bound> = claims.collect();
-        if !self.deviates(check, &step.text, claims.iter().copied()) {
+        let claims: Vec<&BoundValue> = claims.collect();
+        if !self.record_assumed_deviation(check, &step.text, claims.iter().copied()) {
             // The end of a connection may follow from an earlier failure; a frame does not.
             let came = claims.iter().flat_map(|claim| claim.wires()).any(|wire| wire.opcode != "close");
-            let outcome = self.judgement.doubted().filter(|_| !came).unwrap_or(Outcome::Holds);
-            self.judgement.answer(check, &step.text, outcome, "", None);
+            let outcome = self.judgement.doubt_outcome().filter(|_| !came).unwrap_or(CheckOutcome::Holds);
+            self.judgement.record_answer(check, &step.text, outcome, "", None);
         }
     }
 
     /// Records that nothing came where nothing may come. That proves something only if no expected frame was missing
     /// before.
-    pub(super) fn holds_silent(&mut self, step: &Step) {
+    pub(super) fn record_held_silence(&mut self, step: &Step) {
         if let Some(check) = step.check {
-            let outcome = self.judgement.doubted().unwrap_or(Outcome::Holds);
-            self.judgement.answer(check, &step.text, outcome, "", None);
+            let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::Holds);
+            self.judgement.record_answer(check, &step.text, outcome, "", None);
         }
     }
 
     /// Records a check as broken by a deviation if one of these frames is only assumed. Returns whether one is.
-    pub(super) fn deviates<'b>(&mut self, check: CheckId, step: &str, claims: impl Iterator<Item = &'b Bound>) -> bool {
-        let assumed = claims.flat_map(Bound::wires).find_map(|wire| wire.assumed());
+    pub(super) fn record_assumed_deviation<'b>(
+        &mut self,
+        check: CheckId,
+        step: &str,
+        claims: impl Iterator<Item = &'b BoundValue>,
+    ) -> bool {
+        let assumed = claims.flat_map(BoundValue::wires).find_map(|wire| wire.assumed_deviation());
         if let Some(index) = assumed {
             let entry = &self.deviations.declared.entries()[index];
-            self.judgement.deviates(check, step, entry.describe(&self.program.pack), None, index);
+            self.judgement.record_deviation(check, step, entry.describe(&self.program.pack), None, index);
         }
         assumed.is_some()
     }
 
     /// Records a check that the frame breaks only in the form the hub sent, not in its documented form.
-    pub(super) fn note_deviating(
+    pub(super) fn record_raw_deviation(
         &mut self,
         check: CheckId,
         step: &str,
         actor: Option<ActorId>,
         frame: &str,
-        of_hub: Finding,
+        of_hub: ComparisonOutcome,
         index: usize,
     ) {
-        let Finding::Broken { expected, found, message } = of_hub else { return };
+        let ComparisonOutcome::Broken { expected, found, message } = of_hub else { return };
         let received = format!("{} in {}", self.history.shown(&found, 200), self.history.shown(frame, 400));
-        let detail = self.detail(actor, expected, received, None);
+        let detail = self.finding_detail(actor, expected, received, None);
         let message = self.history.shown(&message, 400);
-        self.judgement.deviates(check, step, message, Some(detail), index);
+        self.judgement.record_deviation(check, step, message, Some(detail), index);
     }
 
     /// Records each deviation that applied as a separate finding against the rules that its entry names.
     pub(super) fn record_deviations(&mut self) {
         let declared = Arc::clone(&self.deviations.declared);
         for (index, entry) in declared.entries().iter().enumerate() {
-            if matches!(entry.change, Change::Setting { .. }) && !self.actors.connections.is_empty() {
+            if matches!(entry.change, DeviationChange::Setting { .. }) && !self.actors.connections.is_empty() {
                 self.deviations.observe(index);
             }
             if self.deviations.seen.get(&index).is_some_and(|seen| seen.observed > 0) {
                 let message = entry.describe(&self.program.pack);
-                self.judgement.deviates_everywhere(&name(index), entry.rules.clone(), message, index);
+                self.judgement.record_frame_deviation(&entry_name(index), entry.rules.clone(), message, index);
             }
         }
     }

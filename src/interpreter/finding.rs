@@ -1,7 +1,7 @@
 //! The result of a comparison or a computation.
 
 /// The result of comparing a value with a `has`, `check` or `fits`.
-pub enum Finding {
+pub enum ComparisonOutcome {
     Holds,
     Broken {
         expected: String,

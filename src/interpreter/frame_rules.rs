@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::checks::compare;
-use super::finding::Finding;
-use crate::scenario::model::{ActorId, Always};
+use super::finding::ComparisonOutcome;
+use crate::scenario::model::{ActorId, AlwaysEntry};
 
 impl Conversation {
     /// Checks a valid frame or an assembled message; `size` is the size of its payload in bytes.
     pub(super) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
         // Few protocols have such rules, and there may be many frames.
-        if self.program.always.iter().any(|entry| matches!(entry, Always::Wire { .. })) {
+        if self.program.always.iter().any(|entry| matches!(entry, AlwaysEntry::Wire { .. })) {
             self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
         }
     }
@@ -25,13 +25,13 @@ impl Conversation {
         let mut blamed = false;
         for entry in &program.always {
             let (check, pattern) = match entry {
-                Always::Upgrade { check, pattern } if upgrade => (check, pattern),
-                Always::Wire { check, pattern } if !upgrade => (check, pattern),
+                AlwaysEntry::Upgrade { check, pattern } if upgrade => (check, pattern),
+                AlwaysEntry::Wire { check, pattern } if !upgrade => (check, pattern),
                 _ => continue,
             };
-            let finding = compare(pattern, what, &self.names(Some(id)));
-            blamed |= matches!(finding, Finding::Broken { .. });
-            self.note(*check, "always", Some(id), "", finding);
+            let finding = compare(pattern, what, &self.eval_context(Some(id)));
+            blamed |= matches!(finding, ComparisonOutcome::Broken { .. });
+            self.record_outcome(*check, "always", Some(id), "", finding);
         }
         blamed
     }

@@ -5,36 +5,36 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Config;
+use super::ConversationConfig;
 use crate::event::FrameReport;
-use crate::redact::Masker;
+use crate::redact::SecretMasker;
 
 /// The number of frames kept from the beginning and from the end of a connection.
-const FIRST: usize = 16;
-const LAST: usize = 32;
+const FIRST_FRAMES: usize = 16;
+const LAST_FRAMES: usize = 32;
 /// The number of characters of a payload that are kept for reports.
-pub const KEPT: usize = 600;
+pub const KEPT_CHARS: usize = 600;
 
-pub struct History {
-    connections: BTreeMap<u32, Record>,
+pub struct FrameHistory {
+    connections: BTreeMap<u32, ConnectionHistory>,
     dropped: usize,
     sequence: u64,
     /// The position of the latest event among all events of the conversation.
     latest_event: u64,
-    pub masker: Arc<Masker>,
+    pub masker: Arc<SecretMasker>,
     pub kept: usize,
     pub trace: bool,
 }
 
 #[derive(Default)]
-struct Record {
+struct ConnectionHistory {
     first: Vec<(u64, FrameReport)>,
     last: VecDeque<(u64, FrameReport)>,
 }
 
-impl History {
-    pub fn new(config: &Config) -> Self {
-        let Config { masker, kept, trace, .. } = config;
+impl FrameHistory {
+    pub fn new(config: &ConversationConfig) -> Self {
+        let ConversationConfig { masker, kept, trace, .. } = config;
         let (connections, masker) = (BTreeMap::new(), Arc::clone(masker));
         Self { connections, dropped: 0, sequence: 0, latest_event: 0, masker, kept: *kept, trace: *trace }
     }
@@ -46,17 +46,17 @@ impl History {
 
     /// Returns a text for a report. It is masked before it is shortened, so that no part of a secret remains.
     pub fn shown(&self, text: &str, most: usize) -> String {
-        crate::syntax::matcher::cut(&self.masker.mask(text), most)
+        crate::syntax::matcher::shorten(&self.masker.mask(text), most)
     }
 
     pub fn add(&mut self, frame: FrameReport) {
         self.sequence += 1;
         let record = self.connections.entry(frame.connection).or_default();
-        if record.first.len() < FIRST {
+        if record.first.len() < FIRST_FRAMES {
             record.first.push((self.sequence, frame));
             return;
         }
-        if record.last.len() == LAST {
+        if record.last.len() == LAST_FRAMES {
             record.last.pop_front();
             self.dropped += 1;
         }
@@ -73,7 +73,7 @@ impl History {
 }
 
 /// Returns a payload shortened to `kept` characters, and its hash if it was longer.
-pub fn cut(text: &str, kept: usize) -> (String, Option<String>) {
+pub fn shorten_payload(text: &str, kept: usize) -> (String, Option<String>) {
     match text.char_indices().nth(kept) {
         None => (text.to_owned(), None),
         Some((at, _)) => {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{Active, Failure, Waiting};
-use super::blocks::Progress;
-use super::checks::{compare, evaluate};
-use super::finding::Finding;
+use super::active_step::{ActiveStep, StepFailure, WaitCondition};
+use super::blocks::StepProgress;
+use super::checks::{compare, evaluate_for_step};
+use super::finding::ComparisonOutcome;
 use super::steps::StepResult;
-use super::{Conversation, Output};
-use crate::scenario::model::{Act, Hook, Step};
-use crate::scenario::value::{Bound, Wire};
+use super::{Conversation, ConversationOutput};
+use crate::scenario::model::{HookStep, Step, StepAction};
+use crate::scenario::value::{BoundValue, Wire};
 
 /// The pause before a hook is called again because its answer did not match.
 pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -30,18 +30,18 @@ pub(super) struct HookCalls {
 impl Conversation {
     /// Calls a hook. Until `end`, the hook is called again if its answer does not match. A call begun before `end` may
     /// answer after it.
-    pub(super) fn call_hook(&mut self, hook: &Hook, end: Duration) -> StepResult {
-        let names = self.names(None);
+    pub(super) fn call_hook(&mut self, hook: &HookStep, end: Duration) -> StepResult {
+        let names = self.eval_context(None);
         let args = hook
             .args
             .as_ref()
-            .map(|args| evaluate(args, &names))
+            .map(|args| evaluate_for_step(args, &names))
             .transpose()?
             .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        let message = hook.message.as_ref().map(|message| self.compose(None, message)).transpose()?;
+        let message = hook.message.as_ref().map(|message| self.compose_message(None, message)).transpose()?;
         self.hooks.latest += 1;
         let call = self.hooks.latest;
-        self.out.push(Output::Hook {
+        self.out.push(ConversationOutput::Hook {
             call,
             name: hook.name.clone(),
             args,
@@ -49,28 +49,35 @@ impl Conversation {
         });
         self.hooks.end = end;
         let deadline = Some(end.max(self.clock.now + self.clock.stretched(self.clock.patience)));
-        Ok(Progress::Waiting(Active { since: self.clock.now, deadline, waiting: Waiting::Hook { call } }))
+        Ok(StepProgress::Waiting(ActiveStep { since: self.clock.now, deadline, waiting: WaitCondition::Hook { call } }))
     }
 
-    pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> StepResult {
-        let Act::Hook(hook) = &step.act else { return Ok(Progress::Done(None)) };
+    pub(super) fn handle_hook_answer(
+        &mut self,
+        step: &Step,
+        active: &ActiveStep,
+        answer: Result<Value, String>,
+    ) -> StepResult {
+        let StepAction::Hook(hook) = &step.act else { return Ok(StepProgress::Done(None)) };
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => return Err(Failure::undecided(format!("the hook `{}` failed: {error}", hook.name), None)),
+            Err(error) => {
+                return Err(StepFailure::undecided(format!("the hook `{}` failed: {error}", hook.name), None));
+            }
         };
-        match hook.pattern.as_ref().map(|pattern| compare(pattern, &answer, &self.names(None))) {
-            Some(Finding::Broken { expected, found, message }) => {
+        match hook.pattern.as_ref().map(|pattern| compare(pattern, &answer, &self.eval_context(None))) {
+            Some(ComparisonOutcome::Broken { expected, found, message }) => {
                 let end = self.hooks.end;
                 if self.clock.now + HOOK_PAUSE >= end {
-                    let detail = self.detail(None, expected, found, Some(self.clock.since(active.since)));
+                    let detail = self.finding_detail(None, expected, found, Some(self.clock.since(active.since)));
                     let what = format!("unexpected answer from the hook `{}`: {message}", hook.name);
-                    return Err(Failure::broken(what, detail));
+                    return Err(StepFailure::broken(what, detail));
                 }
-                return Ok(Progress::Waiting(self.clock.wait(HOOK_PAUSE, Waiting::HookAgain)));
+                return Ok(StepProgress::Waiting(self.clock.wait(HOOK_PAUSE, WaitCondition::HookAgain)));
             }
-            Some(Finding::NotReached(why)) => return Err(Failure::not_reached(why)),
-            Some(Finding::Mistake(what)) => return Err(Failure::mistake(what)),
-            Some(Finding::Holds) | None => {}
+            Some(ComparisonOutcome::NotReached(why)) => return Err(StepFailure::not_reached(why)),
+            Some(ComparisonOutcome::Mistake(what)) => return Err(StepFailure::mistake(what)),
+            Some(ComparisonOutcome::Holds) | None => {}
         }
         let sequence = self.history.next_event();
         let unix_ms = self.clock.unix_ms(self.clock.now);
@@ -87,12 +94,12 @@ impl Conversation {
             text: text.into(),
             deviation: None,
         };
-        let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
-        let most = self.clock.stretched(self.time(hook.within.as_ref())?.unwrap_or(self.clock.patience));
+        let bound = BoundValue::One { value: answer, wire: Some(Arc::new(wire)) };
+        let most = self.clock.stretched(self.evaluate_time(hook.within.as_ref())?.unwrap_or(self.clock.patience));
         let left = self.hooks.end.saturating_sub(self.clock.now);
         self.clock.add_margin(step, most.saturating_sub(left), most);
-        self.holds(step);
+        self.record_held(step);
         self.judge_has(step, None, &hook.has, &bound);
-        Ok(Progress::Done(Some(bound)))
+        Ok(StepProgress::Done(Some(bound)))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::websocket::frame::{NO_ANSWER, Received};
+use crate::websocket::frame::{ConnectionEvent, NO_ANSWER};
 
 #[derive(Default)]
 pub struct HubContact {
@@ -19,16 +19,19 @@ pub struct HubContact {
 }
 
 impl HubContact {
-    pub fn add(&mut self, connection: u32, what: &Received, now: Duration) {
+    pub fn add(&mut self, connection: u32, what: &ConnectionEvent, now: Duration) {
         match what {
-            Received::Upgraded { .. } => self.connected = true,
-            Received::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => self.connected = true,
-            Received::NoUpgrade { .. }
-            | Received::Refused { .. }
-            | Received::Unreachable { .. }
-            | Received::Violation { .. }
-            | Received::End { .. } => self.ended = true,
-            Received::Message(_) | Received::Ping(_) | Received::Pong(_) | Received::Close { .. } => {
+            ConnectionEvent::Upgraded { .. } => self.connected = true,
+            ConnectionEvent::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => self.connected = true,
+            ConnectionEvent::NoUpgrade { .. }
+            | ConnectionEvent::Refused { .. }
+            | ConnectionEvent::Unreachable { .. }
+            | ConnectionEvent::Violation { .. }
+            | ConnectionEvent::End { .. } => self.ended = true,
+            ConnectionEvent::Message(_)
+            | ConnectionEvent::Ping(_)
+            | ConnectionEvent::Pong(_)
+            | ConnectionEvent::Close { .. } => {
                 self.last_received = Some(now);
                 if self.greeted.insert(connection) {
                     self.last_greeted = self.last_received;

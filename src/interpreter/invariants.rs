@@ -6,27 +6,30 @@ use minijinja::value::Value as Engine;
 use serde_json::Value;
 
 use super::Conversation;
-use super::actor::{End, Entry, EntryKind};
-use super::checks::{ALWAYS, compare, compute};
-use super::decode::{DecodeError, decode, texts, weight};
-use super::finding::Finding;
-use crate::deviation::proposal::MOST_BYTES;
-use crate::event::Outcome;
-use crate::protocol::{Level, MessageType, Pack, Violation, Way};
-use crate::scenario::model::{ActorId, Always, RuleUse};
-use crate::scenario::value::{Frame, Wire};
+use super::actor::{ConnectionEnd, InboxFrame, InboxFrameKind};
+use super::checks::{ALWAYS_STEP, compare, compute};
+use super::decode::{JsonDecodeError, decode_json, member_texts, memory_weight};
+use super::finding::ComparisonOutcome;
+use crate::deviation::proposal::MAX_BYTES;
+use crate::event::CheckOutcome;
+use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
+use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse};
+use crate::scenario::value::{FrameObject, Wire};
 
 /// The most characters of a frame that any report shows.
-const SHOWN: usize = 1000;
+const MAX_SHOWN_CHARS: usize = 1000;
 
 impl Conversation {
     /// Checks a received message against its schema and `always`, plays reactions to it, and puts it into the inbox.
-    pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
+    pub(super) fn receive_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
-        let mut decoded =
-            if binary { Err(DecodeError::Binary) } else { decode(&wire.text, &program.pack.extension.numbers) };
-        if let Err(DecodeError::Beyond(why)) = &decoded {
-            self.judgement.websocket_undecided(
+        let mut decoded = if binary {
+            Err(JsonDecodeError::Binary)
+        } else {
+            decode_json(&wire.text, &program.pack.extension.numbers)
+        };
+        if let Err(JsonDecodeError::Beyond(why)) = &decoded {
+            self.judgement.record_websocket_undecided(
                 &program.actors[id].name,
                 &format!("a received frame is JSON, but hubproof cannot decode it: {why}"),
             );
@@ -43,13 +46,12 @@ impl Conversation {
         let deviation = wire.deviation.clone();
         let of_hub = deviation.as_deref().and_then(|deviating| Some((deviating.raw.as_ref()?, deviating.index)));
         let json = decoded.as_ref().ok();
-        let way = if self.program.is_server(id) { Way::ToHub } else { Way::FromHub };
+        let way = if self.program.is_server(id) { FrameDirection::ToHub } else { FrameDirection::FromHub };
         // The hub may send a listening actor messages of a client as well as messages of a hub.
         let message = json.and_then(|json| {
-            program
-                .pack
-                .recognise(json, way)
-                .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
+            program.pack.recognise(json, way).or_else(|| {
+                (way == FrameDirection::ToHub).then(|| program.pack.recognise(json, FrameDirection::FromHub)).flatten()
+            })
         });
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
         if let Some(json) = of_hub.map(|(raw, _)| raw).or(json) {
@@ -65,18 +67,22 @@ impl Conversation {
         let mut subject = Value::Null;
         for entry in &program.always {
             match entry {
-                Always::Message { message: name, check, pattern } => {
+                AlwaysEntry::Message { message: name, check, pattern } => {
                     let Ok(json) = &decoded else { continue };
-                    if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
-                        let finding = compare(pattern, json, &self.names(Some(id)));
-                        if let (Finding::Holds, Some((raw, index))) = (&finding, of_hub) {
-                            let of_hub = compare(pattern, raw, &self.names(Some(id)));
-                            self.note_deviating(*check, ALWAYS, Some(id), &wire.text, of_hub, index);
+                    if program
+                        .pack
+                        .message(name)
+                        .is_some_and(|message| message.recognises(json, FrameDirection::FromHub))
+                    {
+                        let finding = compare(pattern, json, &self.eval_context(Some(id)));
+                        if let (ComparisonOutcome::Holds, Some((raw, index))) = (&finding, of_hub) {
+                            let of_hub = compare(pattern, raw, &self.eval_context(Some(id)));
+                            self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, index);
                         }
-                        self.note(*check, ALWAYS, Some(id), &wire.text, finding);
+                        self.record_outcome(*check, ALWAYS_STEP, Some(id), &wire.text, finding);
                     }
                 }
-                Always::Frame { check, pattern } if !matches!(decoded, Err(DecodeError::Beyond(_))) => {
+                AlwaysEntry::Frame { check, pattern } if !matches!(decoded, Err(JsonDecodeError::Beyond(_))) => {
                     if subject.is_null() {
                         subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
                     }
@@ -84,13 +90,13 @@ impl Conversation {
                     if let Ok(json) = &mut decoded {
                         subject["json"] = json.take();
                     }
-                    let finding = compare(pattern, &subject, &self.names(Some(id)));
+                    let finding = compare(pattern, &subject, &self.eval_context(Some(id)));
                     if let Ok(json) = &mut decoded {
                         *json = subject["json"].take();
                     }
                     let finding = match (finding, &decoded) {
-                        (Finding::Broken { expected, message, .. }, Err(DecodeError::NotJson(why))) => {
-                            Finding::Broken {
+                        (ComparisonOutcome::Broken { expected, message, .. }, Err(JsonDecodeError::NotJson(why))) => {
+                            ComparisonOutcome::Broken {
                                 expected,
                                 found: format!("not JSON ({why})"),
                                 message: format!("{message}; the frame is not JSON: {why}"),
@@ -98,51 +104,53 @@ impl Conversation {
                         }
                         (finding, _) => finding,
                     };
-                    if let (Finding::Holds, Some((raw, index))) = (&finding, of_hub) {
+                    if let (ComparisonOutcome::Holds, Some((raw, index))) = (&finding, of_hub) {
                         subject["json"] = raw.clone();
-                        let of_hub = compare(pattern, &subject, &self.names(Some(id)));
-                        self.note_deviating(*check, ALWAYS, Some(id), &wire.text, of_hub, index);
+                        let of_hub = compare(pattern, &subject, &self.eval_context(Some(id)));
+                        self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, index);
                     }
-                    self.note(*check, ALWAYS, Some(id), &wire.text, finding);
+                    self.record_outcome(*check, ALWAYS_STEP, Some(id), &wire.text, finding);
                 }
                 _ => {}
             }
         }
         if let Ok(json) = &decoded {
-            self.react(id, json, &wire, way);
+            self.play_reactions(id, json, &wire, way);
         }
         let kind = match decoded {
-            Ok(json) => EntryKind::Message { json: Some(json), message: index },
-            Err(DecodeError::Beyond(why)) => {
+            Ok(json) => InboxFrameKind::Message { json: Some(json), message: index },
+            Err(JsonDecodeError::Beyond(why)) => {
                 let names = |name: &str| program.pack.messages.iter().any(|message| message.matcher.has_text(name));
-                let texts = texts(&wire.text, &names).ok();
+                let texts = member_texts(&wire.text, &names).ok();
                 // Only reports use the text, and they shorten it.
-                let text = crate::syntax::matcher::cut(&wire.text, SHOWN).into();
+                let text = crate::syntax::matcher::shorten(&wire.text, MAX_SHOWN_CHARS).into();
                 wire = Arc::new(Wire { text, ..Wire::clone(&wire) });
-                EntryKind::Undecodable { why, texts }
+                InboxFrameKind::Undecodable { why, texts }
             }
-            Err(DecodeError::Binary | DecodeError::NotJson(_)) => EntryKind::Message { json: None, message: None },
+            Err(JsonDecodeError::Binary | JsonDecodeError::NotJson(_)) => {
+                InboxFrameKind::Message { json: None, message: None }
+            }
         };
         // A frame that was not decoded takes no more memory than its text.
-        let decoded = matches!(kind, EntryKind::Message { json: Some(_), .. });
-        let weight = if decoded { weight(&wire.text) } else { wire.text.len() };
-        self.actors.keep(id, Entry { wire, kind, claimed: false, weight });
+        let decoded = matches!(kind, InboxFrameKind::Message { json: Some(_), .. });
+        let weight = if decoded { memory_weight(&wire.text) } else { wire.text.len() };
+        self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight });
     }
 
     fn judge_schema(&mut self, id: ActorId, index: usize, json: &Value, wire: &Wire) {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
         let schema = &message.schema;
-        let violations = schema.judge(json);
+        let violations = schema.violations(json);
         if violations.is_empty() {
             self.judgement.record_valid(index);
             return;
         }
-        if wire.size < MOST_BYTES {
+        if wire.size < MAX_BYTES {
             self.deviations.evidence.add_broken(index, json);
         }
         // Each rule that is not violated holds and has a check of its own.
-        let used = |name: &String, should: bool| used(&program.pack, name, should);
+        let used = |name: &String, should: bool| schema_rule_use(&program.pack, name, should);
         let broken =
             |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
         for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
@@ -151,12 +159,12 @@ impl Conversation {
                     && (should || violations.iter().all(|v| v.should))
                     && let Some(rule) = used(name, should)
                 {
-                    let label = label(&message.name, std::slice::from_ref(name), should);
-                    self.judgement.record_invariant(&label, vec![rule], Outcome::Holds, String::new(), None);
+                    let label = schema_check_name(&message.name, std::slice::from_ref(name), should);
+                    self.judgement.record_invariant(&label, vec![rule], CheckOutcome::Holds, String::new(), None);
                 }
             }
         }
-        for Violation { path, expected, found, rules, should, .. } in &violations {
+        for SchemaViolation { path, expected, found, rules, should, .. } in &violations {
             // A broken must at the same place covers the should.
             if *should && violations.iter().any(|v| !v.should && v.path == *path) {
                 continue;
@@ -164,24 +172,28 @@ impl Conversation {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.history.shown(found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
-            let detail =
-                self.detail(Some(id), format!("{place}: {expected}"), self.history.shown(&wire.text, 400), None);
+            let detail = self.finding_detail(
+                Some(id),
+                format!("{place}: {expected}"),
+                self.history.shown(&wire.text, 400),
+                None,
+            );
             if rules.is_empty() {
                 self.judgement.record_invariant(
                     &format!("schema:{}", message.name),
                     Vec::new(),
-                    Outcome::Broken,
+                    CheckOutcome::Broken,
                     text,
                     Some(detail),
                 );
                 continue;
             }
             for name in rules {
-                let label = label(&message.name, std::slice::from_ref(name), *should);
+                let label = schema_check_name(&message.name, std::slice::from_ref(name), *should);
                 self.judgement.record_invariant(
                     &label,
                     used(name, *should).into_iter().collect(),
-                    Outcome::Broken,
+                    CheckOutcome::Broken,
                     text.clone(),
                     Some(detail.clone()),
                 );
@@ -193,8 +205,8 @@ impl Conversation {
     fn judge_schema_of_hub(&mut self, index: usize, documented: &Value, raw: &Value, deviation: usize) {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
-        let known = message.schema.judge(documented);
-        for Violation { path, expected, found, rules, should, .. } in message.schema.judge(raw) {
+        let known = message.schema.violations(documented);
+        for SchemaViolation { path, expected, found, rules, should, .. } in message.schema.violations(raw) {
             if known.iter().any(|other| other.path == path && other.should == should) {
                 continue;
             }
@@ -202,34 +214,34 @@ impl Conversation {
             let found = self.history.shown(&found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
             let used: Vec<Vec<RuleUse>> =
-                rules.iter().map(|name| used(&program.pack, name, should).into_iter().collect()).collect();
+                rules.iter().map(|name| schema_rule_use(&program.pack, name, should).into_iter().collect()).collect();
             let used = if used.is_empty() { vec![Vec::new()] } else { used };
             for (place, rules_of_check) in used.into_iter().enumerate() {
                 let name = match rules.get(place) {
-                    Some(name) => label(&message.name, std::slice::from_ref(name), should),
+                    Some(name) => schema_check_name(&message.name, std::slice::from_ref(name), should),
                     None => format!("schema:{}", message.name),
                 };
-                self.judgement.deviates_everywhere(&name, rules_of_check, text.clone(), deviation);
+                self.judgement.record_frame_deviation(&name, rules_of_check, text.clone(), deviation);
             }
         }
     }
 
     /// Checks the end of a connection against the entries of `always`. If none of them fails, checks the code of a
     /// close frame against RFC 6455: the codec checks the form of the frame, but accepts any code.
-    pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
+    pub(super) fn judge_close(&mut self, id: ActorId, end: &ConnectionEnd) {
         let program = Arc::clone(&self.program);
         let mut blamed = false;
         for entry in &program.always {
-            if let Always::Close { check, pattern } = entry {
-                let finding = compare(pattern, &end.to_json(), &self.names(Some(id)));
-                blamed |= matches!(finding, Finding::Broken { .. });
-                self.note(*check, ALWAYS, Some(id), &end.describe(), finding);
+            if let AlwaysEntry::Close { check, pattern } = entry {
+                let finding = compare(pattern, &end.to_json(), &self.eval_context(Some(id)));
+                blamed |= matches!(finding, ComparisonOutcome::Broken { .. });
+                self.record_outcome(*check, ALWAYS_STEP, Some(id), &end.describe(), finding);
             }
         }
         if let Some(code) = end.code.filter(|code| end.close_frame && !blamed && is_never_sent(*code)) {
             let found = format!("a close frame with code {code}");
             let expected = "a close frame has a code that may be sent (RFC 6455, section 7.4)";
-            self.judgement.websocket_broken(&program.actors[id].name, expected, &found);
+            self.judgement.record_websocket_violation(&program.actors[id].name, expected, &found);
         }
     }
 
@@ -243,37 +255,48 @@ impl Conversation {
     /// of the inbox; the entries keep the index of their message.
     fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
-        if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
+        if !program.always.iter().any(|entry| matches!(entry, AlwaysEntry::Check { .. })) {
             return;
         }
-        let taken = |entry: &mut Entry| match &mut entry.kind {
-            EntryKind::Message { json, .. } if entry.wire.assumed().is_none() => {
+        let taken = |entry: &mut InboxFrame| match &mut entry.kind {
+            InboxFrameKind::Message { json, .. } if entry.wire.assumed_deviation().is_none() => {
                 Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new()))
             }
             _ => None,
         };
         let frames: Vec<(Value, Arc<Wire>, OnceLock<Engine>)> =
             self.actors[id].inbox.iter_mut().filter_map(taken).collect();
-        let unread = self.actors[id].inbox.iter().find_map(Entry::undecodable);
-        let hidden = unread.or_else(|| self.actors[id].dropped_frames.then(|| super::matching::DROPPED.to_owned()));
+        let unread = self.actors[id].inbox.iter().find_map(InboxFrame::undecodable_reason);
+        let hidden =
+            unread.or_else(|| self.actors[id].dropped_frames.then(|| super::matching::FRAMES_DROPPED.to_owned()));
         if frames.is_empty() && hidden.is_none() {
             return;
         }
         let pack = Arc::clone(&program.pack);
         self.environment.world.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
-            let fitting = frames.iter().filter(|(json, ..)| message.is(json, Way::FromHub));
+            let fitting = frames.iter().filter(|(json, ..)| message.recognises(json, FrameDirection::FromHub));
             // Several entries may use the same frames, so convert each frame only once.
-            Some(fitting.map(|(json, wire, shown)| shown.get_or_init(|| Frame::engine(json, wire)).clone()).collect())
+            Some(
+                fitting
+                    .map(|(json, wire, shown)| shown.get_or_init(|| FrameObject::to_engine(json, wire)).clone())
+                    .collect(),
+            )
         }));
         for entry in &program.always {
-            let Always::Check { check, value, test, .. } = entry else { continue };
+            let AlwaysEntry::Check { check, value, test, .. } = entry else { continue };
             if let Some(why) = &hidden {
-                self.judgement.answer(*check, ALWAYS, Outcome::Undecided(why.clone()), why.as_str(), None);
+                self.judgement.record_answer(
+                    *check,
+                    ALWAYS_STEP,
+                    CheckOutcome::Undecided(why.clone()),
+                    why.as_str(),
+                    None,
+                );
                 continue;
             }
-            let finding = compute(value, test, &self.names(Some(id)));
-            self.note(*check, ALWAYS, Some(id), "", finding);
+            let finding = compute(value, test, &self.eval_context(Some(id)));
+            self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding);
         }
     }
 }
@@ -285,13 +308,13 @@ fn is_never_sent(code: u16) -> bool {
 }
 
 /// Returns the checks that hold for a frame that conforms to the schema of its message, each with its rule.
-pub(super) fn valid_checks(pack: &Pack, message: &MessageType) -> Vec<(String, Vec<RuleUse>)> {
+pub(super) fn schema_checks(pack: &Pack, message: &MessageType) -> Vec<(String, Vec<RuleUse>)> {
     let schema = &message.schema;
     let mut checks = Vec::new();
     for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
         for name in names {
-            if let Some(rule) = used(pack, name, should) {
-                checks.push((label(&message.name, std::slice::from_ref(name), should), vec![rule]));
+            if let Some(rule) = schema_rule_use(pack, name, should) {
+                checks.push((schema_check_name(&message.name, std::slice::from_ref(name), should), vec![rule]));
             }
         }
     }
@@ -301,12 +324,12 @@ pub(super) fn valid_checks(pack: &Pack, message: &MessageType) -> Vec<(String, V
     checks
 }
 
-fn used(pack: &Pack, name: &String, should: bool) -> Option<RuleUse> {
+fn schema_rule_use(pack: &Pack, name: &String, should: bool) -> Option<RuleUse> {
     let rule = pack.rules.get(name)?;
-    let level = if should { rule.level.min(Level::Should) } else { rule.level };
+    let level = if should { rule.level.min(RuleLevel::Should) } else { rule.level };
     Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
 }
 
-fn label(message: &str, rules: &[String], should: bool) -> String {
+fn schema_check_name(message: &str, rules: &[String], should: bool) -> String {
     format!("schema:{message}:{}{}", rules.join(","), if should { ":should" } else { "" })
 }

@@ -8,32 +8,32 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::actor::{Actor, Entry, EntryKind, Link};
-use crate::protocol::{Pack, Way};
-use crate::scenario::model::{ActorId, MessageName, Pattern, Ready};
-use crate::scenario::template::Names;
+use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
+use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::model::{ActorId, CompiledPattern, MatchPattern, MessageName};
+use crate::scenario::template::EvalContext;
 use crate::scenario::value::EvalError;
-use crate::syntax::matcher::{Difference, Matcher};
+use crate::syntax::matcher::{MatchDifference, Matcher};
 
 /// Evaluates the expressions of a pattern and compiles it.
-pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
+pub fn compile_pattern(pattern: &MatchPattern, names: &dyn EvalContext) -> Result<CompiledPattern, EvalError> {
     let value = pattern.template.eval(names)?;
     if pattern.schema {
-        crate::syntax::json_schema::validator(&value)
-            .map(|validator| Ready::Schema(Box::new(validator)))
+        crate::syntax::json_schema::build_validator(&value)
+            .map(|validator| CompiledPattern::Schema(Box::new(validator)))
             .map_err(EvalError::Failed)
     } else {
-        let compiled = Matcher::compile(&value).map(|matcher| Ready::Matcher(Arc::new(matcher)));
+        let compiled = Matcher::compile(&value).map(|matcher| CompiledPattern::Matcher(Arc::new(matcher)));
         compiled.map_err(|error| EvalError::Failed(format!("`{}`: {error}", error.key)))
     }
 }
 
 /// Why nothing can be decided after frames were dropped.
-pub const DROPPED: &str = "cannot be decided: more frames were received than hubproof keeps";
+pub const FRAMES_DROPPED: &str = "cannot be decided: more frames were received than hubproof keeps";
 
 /// An expected message or control frame, with its conditions.
-pub struct Wanted {
-    kind: Kind,
+pub struct ExpectedFrame {
+    kind: ExpectedFrameKind,
     matcher: Option<Arc<Matcher>>,
     /// Only frames after this position in the conversation match.
     after: u64,
@@ -47,40 +47,45 @@ pub struct Wanted {
     missed: bool,
 }
 
-enum Kind {
+enum ExpectedFrameKind {
     Any,
     Message(usize),
     Control { pong: bool },
 }
 
-impl Wanted {
+impl ExpectedFrame {
     pub fn message(
         pack: &Pack,
         message: &MessageName,
-        pattern: Option<&Pattern>,
+        pattern: Option<&MatchPattern>,
         after: u64,
-        names: &dyn Names,
+        names: &dyn EvalContext,
     ) -> Result<Self, EvalError> {
         let kind = match message {
-            MessageName::Any => Kind::Any,
-            MessageName::Named(name) => Self::named(pack, name)?,
+            MessageName::Any => ExpectedFrameKind::Any,
+            MessageName::Named(name) => Self::kind_by_name(pack, name)?,
             MessageName::Computed(template) => match template.eval(names)? {
-                Value::String(name) if name == "any" => Kind::Any,
-                Value::String(name) => Self::named(pack, &name)?,
+                Value::String(name) if name == "any" => ExpectedFrameKind::Any,
+                Value::String(name) => Self::kind_by_name(pack, &name)?,
                 other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
             },
         };
-        let matcher = matcher(pattern, names)?;
+        let matcher = compile_matcher(pattern, names)?;
         Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
     }
 
-    pub fn control(pong: bool, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
-        let (kind, matcher) = (Kind::Control { pong }, matcher(pattern, names)?);
+    pub fn control(
+        pong: bool,
+        pattern: Option<&MatchPattern>,
+        after: u64,
+        names: &dyn EvalContext,
+    ) -> Result<Self, EvalError> {
+        let (kind, matcher) = (ExpectedFrameKind::Control { pong }, compile_matcher(pattern, names)?);
         Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
     }
 
     /// Sets the actor whose inbox is searched.
-    pub fn of(mut self, actor: &Actor) -> Self {
+    pub fn for_actor(mut self, actor: &ActorState) -> Self {
         self.missed = actor.dropped_up_to > self.after;
         self
     }
@@ -98,31 +103,31 @@ impl Wanted {
     /// any.
     pub fn name(&self, pack: &Pack) -> String {
         let name = match self.kind {
-            Kind::Any => "message",
-            Kind::Message(index) => &pack.messages[index].name,
-            Kind::Control { pong: true } => "pong",
-            Kind::Control { pong: false } => "ping",
+            ExpectedFrameKind::Any => "message",
+            ExpectedFrameKind::Message(index) => &pack.messages[index].name,
+            ExpectedFrameKind::Control { pong: true } => "pong",
+            ExpectedFrameKind::Control { pong: false } => "ping",
         };
         if self.matcher.is_some() { format!("matching {name}") } else { name.to_owned() }
     }
 
     /// Returns why it is unknown whether the expected frame was received: frames were dropped, or the expected frame
     /// may be one that could not be decoded. `None` if it is known.
-    pub fn undecidable(&self, actor: &Actor, pack: &Pack) -> Option<String> {
+    pub fn undecidable_reason(&self, actor: &ActorState, pack: &Pack) -> Option<String> {
         if self.missed {
-            return Some(DROPPED.to_owned());
+            return Some(FRAMES_DROPPED.to_owned());
         }
-        let in_question = |entry: &&Entry| {
+        let in_question = |entry: &&InboxFrame| {
             !entry.claimed
                 && entry.wire.sequence > self.after
                 && self.until.is_none_or(|end| entry.wire.at <= end)
                 && match self.kind {
-                    Kind::Any => true,
-                    Kind::Message(index) => !entry.is_not(&pack.messages[index]),
-                    Kind::Control { .. } => false,
+                    ExpectedFrameKind::Any => true,
+                    ExpectedFrameKind::Message(index) => !entry.cannot_be(&pack.messages[index]),
+                    ExpectedFrameKind::Control { .. } => false,
                 }
         };
-        actor.inbox.iter().filter(in_question).find_map(Entry::undecodable)
+        actor.inbox.iter().filter(in_question).find_map(InboxFrame::undecodable_reason)
     }
 
     pub fn ignoring(mut self) -> Self {
@@ -130,20 +135,22 @@ impl Wanted {
         self
     }
 
-    fn named(pack: &Pack, name: &str) -> Result<Kind, EvalError> {
+    fn kind_by_name(pack: &Pack, name: &str) -> Result<ExpectedFrameKind, EvalError> {
         let index = pack.messages.iter().position(|message| message.name == name);
-        index.map(Kind::Message).ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
+        index
+            .map(ExpectedFrameKind::Message)
+            .ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
     }
 
     /// Returns the index and value of the oldest frame of an inbox that matches. No frame is compared twice, so a flood
     /// of other frames costs only linear time.
-    pub fn find(&mut self, inbox: &VecDeque<Entry>, pack: &Pack, ignore: &[String]) -> Option<(usize, Value)> {
+    pub fn find(&mut self, inbox: &VecDeque<InboxFrame>, pack: &Pack, ignore: &[String]) -> Option<(usize, Value)> {
         let start = inbox.partition_point(|entry| entry.wire.sequence <= self.scanned.max(self.after));
         for (place, entry) in inbox.iter().enumerate().skip(start) {
             if self.until.is_some_and(|end| entry.wire.at > end) {
                 break;
             }
-            if let Some(value) = self.candidate(entry, pack, ignore)
+            if let Some(value) = self.candidate_value(entry, pack, ignore)
                 && self.matcher.as_ref().is_none_or(|matcher| matcher.fits(&value))
             {
                 return Some((place, value.into_owned()));
@@ -154,38 +161,39 @@ impl Wanted {
     }
 
     /// Returns how a frame of the expected kind differs from `where`.
-    fn near(&self, entry: &Entry, pack: &Pack, ignore: &[String]) -> Option<Difference> {
-        self.matcher.as_ref()?.difference(&*self.candidate(entry, pack, ignore)?)
+    fn near_miss(&self, entry: &InboxFrame, pack: &Pack, ignore: &[String]) -> Option<MatchDifference> {
+        self.matcher.as_ref()?.difference(&*self.candidate_value(entry, pack, ignore)?)
     }
 
     /// Returns the value of a frame of the expected kind, whether `where` matches or not.
-    fn candidate<'a>(&self, entry: &'a Entry, pack: &Pack, ignore: &[String]) -> Option<Cow<'a, Value>> {
+    fn candidate_value<'a>(&self, entry: &'a InboxFrame, pack: &Pack, ignore: &[String]) -> Option<Cow<'a, Value>> {
         if entry.claimed || entry.wire.sequence <= self.after {
             return None;
         }
         // A frame that is only assumed does not break silence.
-        if self.ignoring && entry.wire.assumed().is_some() {
+        if self.ignoring && entry.wire.assumed_deviation().is_some() {
             return None;
         }
         let text = || Cow::Owned(Value::String(entry.wire.text.to_string()));
         match (&self.kind, &entry.kind) {
-            (Kind::Control { pong }, EntryKind::Control { pong: found, data }) if pong == found => {
-                let hex = crate::scenario::functions::hex(data);
+            (ExpectedFrameKind::Control { pong }, InboxFrameKind::Control { pong: found, data }) if pong == found => {
+                let hex = crate::scenario::functions::to_hex(data);
                 let (opcode, text, size) = (entry.wire.opcode, &*entry.wire.text, entry.wire.size);
                 Some(Cow::Owned(serde_json::json!({ "opcode": opcode, "data": text, "hex": hex, "size": size })))
             }
-            (Kind::Any, EntryKind::Message { json, message }) => {
+            (ExpectedFrameKind::Any, InboxFrameKind::Message { json, message }) => {
                 if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {
                     return None;
                 }
                 Some(json.as_ref().map_or_else(text, Cow::Borrowed))
             }
             // The frame may be an ignored message.
-            (Kind::Any, EntryKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
-            (Kind::Any, EntryKind::Undecodable { .. }) => Some(text()),
-            (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
+            (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
+            (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) => Some(text()),
+            (ExpectedFrameKind::Message(index), InboxFrameKind::Message { json: Some(json), message }) => {
                 let wanted = &pack.messages[*index];
-                let is = wanted.is(json, Way::FromHub) || wanted.is(json, Way::ToHub) && !wanted.directions.from_hub;
+                let is = wanted.recognises(json, FrameDirection::FromHub)
+                    || wanted.recognises(json, FrameDirection::ToHub) && !wanted.directions.from_hub;
                 let special =
                     message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
                 (is && !(self.ignoring && special)).then_some(Cow::Borrowed(json))
@@ -195,15 +203,15 @@ impl Wanted {
     }
 }
 
-fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Arc<Matcher>>, EvalError> {
+fn compile_matcher(pattern: Option<&MatchPattern>, names: &dyn EvalContext) -> Result<Option<Arc<Matcher>>, EvalError> {
     let no_matcher = || Err(EvalError::Failed("expected a matcher, found a schema".to_owned()));
     let Some(pattern) = pattern else { return Ok(None) };
     match &pattern.ready {
-        Some(Ready::Matcher(matcher)) => Ok(Some(Arc::clone(matcher))),
-        Some(Ready::Schema(_)) => no_matcher(),
-        None => match build(pattern, names)? {
-            Ready::Matcher(matcher) => Ok(Some(matcher)),
-            Ready::Schema(_) => no_matcher(),
+        Some(CompiledPattern::Matcher(matcher)) => Ok(Some(Arc::clone(matcher))),
+        Some(CompiledPattern::Schema(_)) => no_matcher(),
+        None => match compile_pattern(pattern, names)? {
+            CompiledPattern::Matcher(matcher) => Ok(Some(matcher)),
+            CompiledPattern::Schema(_) => no_matcher(),
         },
     }
 }
@@ -211,11 +219,11 @@ fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Arc<Ma
 impl Conversation {
     /// Describes what was received instead of the expected frame: a frame that nearly matches, or else the unclaimed
     /// frames, or else the state of the connection.
-    pub(super) fn received_instead(&self, id: ActorId, wanted: &Wanted) -> String {
+    pub(super) fn received_instead(&self, id: ActorId, wanted: &ExpectedFrame) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
         let near = actor.inbox.iter().rev().find_map(|entry| {
-            let difference = wanted.near(entry, pack, &self.program.shared.ignore)?;
+            let difference = wanted.near_miss(entry, pack, &self.program.shared.ignore)?;
             let (text, difference) = (&entry.wire.text, difference.to_string());
             Some(format!("{} (differs at {})", self.history.shown(text, 300), self.history.shown(&difference, 300)))
         });
@@ -227,19 +235,19 @@ impl Conversation {
             .iter()
             .filter(|entry| !entry.claimed && entry.wire.sequence > wanted.after)
             .filter_map(|entry| match &entry.kind {
-                EntryKind::Message { .. } | EntryKind::Undecodable { .. } => {
+                InboxFrameKind::Message { .. } | InboxFrameKind::Undecodable { .. } => {
                     Some(self.history.shown(&entry.wire.text, 200))
                 }
-                EntryKind::Control { .. } => None,
+                InboxFrameKind::Control { .. } => None,
             })
             .collect();
         let state = match &actor.link {
-            Link::Ended(end) => end.describe(),
-            Link::Open { .. } => "connection still open".to_owned(),
-            Link::Idle => "not connected".to_owned(),
-            Link::Connecting => "still connecting".to_owned(),
-            Link::Refused { text, .. } => text.clone(),
-            Link::Unreachable { reason } => reason.clone(),
+            ConnectionState::Ended(end) => end.describe(),
+            ConnectionState::Open { .. } => "connection still open".to_owned(),
+            ConnectionState::Idle => "not connected".to_owned(),
+            ConnectionState::Connecting => "still connecting".to_owned(),
+            ConnectionState::Refused { text, .. } => text.clone(),
+            ConnectionState::Unreachable { reason } => reason.clone(),
         };
         match others.len() {
             0 => format!("nothing, {state}"),

@@ -32,30 +32,30 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::deviation::Deviations;
-use crate::event::{Direction, FrameReport, ScenarioReport, UnmetNeed};
-use crate::redact::Masker;
+use crate::event::{FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
+use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
-use crate::scenario::model::{Act, ActorId, Need, Program, duration};
+use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::Template;
-use crate::scenario::value::{Bound, Wire};
-use crate::websocket::frame::{Frame, Received};
+use crate::scenario::value::{BoundValue, Wire};
+use crate::websocket::frame::{ConnectionEvent, Frame};
 use crate::websocket::handshake::Dial;
-use active_step::Active;
-use actor::{Actors, End, Entry, EntryKind, Link};
+use active_step::ActiveStep;
+use actor::{Actors, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use blocks::{BlockStack, Phase};
-pub use checks::ALWAYS;
-use checks::{Judged, Judgement};
+pub use checks::ALWAYS_STEP;
+use checks::{ConversationJudgement, Judged};
 use clock::Clock;
 use deviation::AppliedDeviations;
-use history::History;
-pub use history::KEPT;
+use history::FrameHistory;
+pub use history::KEPT_CHARS;
 use hooks::HookCalls;
 use hub_contact::HubContact;
-use scope::{Environment, View};
+use scope::{ConversationContext, Environment};
 
 /// What a conversation needs to know about the target and the run.
 #[derive(Clone)]
-pub struct Config {
+pub struct ConversationConfig {
     /// Settings of the hub by name, defaults included, as the target writes them.
     pub settings: BTreeMap<String, Value>,
     /// Distinguishes this run, scenario and repetition from all others: letters and digits.
@@ -71,13 +71,13 @@ pub struct Config {
     pub stated_only: bool,
     /// Whether each frame is reported when it is sent or received.
     pub trace: bool,
-    /// The number of characters of a payload that the history keeps: [`KEPT`], or more if histories are compared.
+    /// The number of characters of a payload that the history keeps: [`KEPT_CHARS`], or more if histories are compared.
     pub kept: usize,
     /// Overrides the payload of the `sends raw` step with this name (its `as`), or the list of the loop over this name,
     /// so that many conversations that differ only there can share one compiled program.
     pub instead: Option<(&'static str, Arc<Template>)>,
     /// Masks the secrets in everything that is recorded.
-    pub masker: Arc<Masker>,
+    pub masker: Arc<SecretMasker>,
     /// How the hub departs from its document.
     pub deviations: Arc<Deviations>,
     /// Whether to continue after any expected frame that does not come, rather than only after those of openings.
@@ -86,10 +86,10 @@ pub struct Config {
 
 /// An event for a conversation.
 #[derive(Debug)]
-pub enum Input {
+pub enum ConversationInput {
     Received {
         connection: u32,
-        what: Received,
+        what: ConnectionEvent,
     },
     /// The answer to an `Output::Hook`.
     HookAnswer {
@@ -109,7 +109,7 @@ pub enum Input {
 
 /// An action for the caller of a conversation.
 #[derive(Debug)]
-pub enum Output {
+pub enum ConversationOutput {
     Open {
         connection: u32,
         dial: Dial,
@@ -147,19 +147,19 @@ pub enum Output {
 }
 
 /// Returns the needs of a program that these settings, words and hooks do not meet.
-pub fn unmet(
+pub fn unmet_needs(
     program: &Program,
     settings: &BTreeMap<String, Value>,
     provides: &dyn Fn(&str) -> bool,
     hooks: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<UnmetNeed>, String> {
-    let names = scope::Settings::new(program, settings);
+    let names = scope::SettingsContext::new(program, settings);
     let mut unmet = Vec::new();
     for need in &program.needs {
         let met = match need {
             Need::Word(word) => provides(word),
             Need::Setting(name) if name == JWT_SECRET => {
-                settings.contains_key(name) || tokens(settings).is_some_and(|all| all >= users(program))
+                settings.contains_key(name) || ready_token_count(settings).is_some_and(|all| all >= max_users(program))
             }
             Need::Setting(name) => settings.contains_key(name),
             Need::Hook(name) => hooks(name),
@@ -181,10 +181,10 @@ pub fn unmet(
 /// Returns the minimum time that a program waits, as far as the settings alone determine it: its waits, and the time
 /// for which it expects silence. Counts each block once.
 pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Duration {
-    let names = scope::Settings::new(program, settings);
+    let names = scope::SettingsContext::new(program, settings);
     let times = program.blocks.iter().flatten().filter_map(|step| match &step.act {
-        Act::Wait { time } => Some(time),
-        Act::ExpectNothing(nothing) => nothing.for_.as_ref(),
+        StepAction::Wait { time } => Some(time),
+        StepAction::ExpectNothing(nothing) => nothing.for_.as_ref(),
         _ => None,
     });
     let known = times.filter_map(|time| match time.eval(&names) {
@@ -198,20 +198,20 @@ pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Du
 /// program may use such tokens at the same time.
 pub fn uses_tokens(program: &Program, settings: &BTreeMap<String, Value>) -> bool {
     let signs = program.needs.iter().any(|need| matches!(need, Need::Setting(name) if name == JWT_SECRET));
-    signs && tokens(settings).is_some()
+    signs && ready_token_count(settings).is_some()
 }
 
 /// Returns the number of users for whom the target has ready-made tokens, if it has no key for making tokens.
-fn tokens(settings: &BTreeMap<String, Value>) -> Option<usize> {
+fn ready_token_count(settings: &BTreeMap<String, Value>) -> Option<usize> {
     let tokens = settings.get(TOKENS).filter(|_| !settings.contains_key(JWT_SECRET))?;
     tokens.as_object().map(serde_json::Map::len).filter(|users| *users > 0)
 }
 
 /// Returns the maximum number of users that a program creates, apart from those created in loops.
-fn users(program: &Program) -> usize {
+fn max_users(program: &Program) -> usize {
     let next = |template: &Template| {
         let mut found = false;
-        template.expressions(&mut |expression| found |= expression.uses.iter().any(|name| name == NEXT_USER));
+        template.visit_expressions(&mut |expression| found |= expression.uses.iter().any(|name| name == NEXT_USER));
         found
     };
     let of_role =
@@ -228,27 +228,27 @@ pub struct Conversation {
     blocks: BlockStack,
     actors: Actors,
     hooks: HookCalls,
-    judgement: Judgement,
+    judgement: ConversationJudgement,
     deviations: AppliedDeviations,
     contact: HubContact,
-    history: History,
-    /// See [`Config::instead`].
+    history: FrameHistory,
+    /// See [`ConversationConfig::instead`].
     instead: Option<(&'static str, Arc<Template>)>,
-    /// See [`Config::persistent`].
+    /// See [`ConversationConfig::persistent`].
     persistent: bool,
-    out: Vec<Output>,
+    out: Vec<ConversationOutput>,
 }
 
 impl Conversation {
-    pub fn new(program: Arc<Program>, config: Config) -> Self {
+    pub fn new(program: Arc<Program>, config: ConversationConfig) -> Self {
         Self {
             clock: Clock::new(&config),
-            history: History::new(&config),
+            history: FrameHistory::new(&config),
             environment: Environment::new(config.stamp, &config.settings),
             blocks: BlockStack::new(program.main),
             actors: Actors::new(&program),
             hooks: HookCalls::default(),
-            judgement: Judgement::new(&program, config.stated_only),
+            judgement: ConversationJudgement::new(&program, config.stated_only),
             deviations: AppliedDeviations::new(config.deviations),
             contact: HubContact::default(),
             instead: config.instead,
@@ -264,54 +264,54 @@ impl Conversation {
     }
 
     /// Sets the address at which an actor listens.
-    pub fn listens(&mut self, actor: ActorId, url: String) {
+    pub fn set_listen_url(&mut self, actor: ActorId, url: String) {
         self.actors[actor].url = Some(url);
     }
 
     /// Plays the first steps.
-    pub fn start(&mut self, now: Duration) -> Vec<Output> {
+    pub fn start(&mut self, now: Duration) -> Vec<ConversationOutput> {
         self.set_now(now);
         let program = Arc::clone(&self.program);
         for (name, template) in &program.lets {
-            match template.eval(&self.names(None)) {
+            match template.eval(&self.eval_context(None)) {
                 Ok(value) => {
-                    self.blocks.lets.insert(name.clone(), Bound::plain(value));
+                    self.blocks.lets.insert(name.clone(), BoundValue::from_value(value));
                 }
                 Err(error) => self.judgement.mistake = Some(format!("`let: {name}`: {error}")),
             }
         }
         for id in 0..program.actors.len() {
-            self.give_initial(id);
+            self.evaluate_initial_given(id);
         }
-        self.run();
+        self.run_steps();
         std::mem::take(&mut self.out)
     }
 
     /// Handles an event and continues to play.
-    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
+    pub fn handle(&mut self, now: Duration, input: ConversationInput) -> Vec<ConversationOutput> {
         self.set_now(now);
-        self.take_assumed();
+        self.deliver_assumed();
         match input {
-            Input::Received { connection, what } => self.receive(connection, what),
-            Input::HookAnswer { call, answer } => {
+            ConversationInput::Received { connection, what } => self.receive(connection, what),
+            ConversationInput::HookAnswer { call, answer } => {
                 self.hooks.answers.insert(call, answer);
             }
-            Input::Accepted { actor, connection } => {
-                self.new_connection(actor, connection);
+            ConversationInput::Accepted { actor, connection } => {
+                self.assign_connection(actor, connection);
             }
-            Input::Tick => {}
-            Input::Interrupt => {
+            ConversationInput::Tick => {}
+            ConversationInput::Interrupt => {
                 self.judgement.interrupted = true;
                 self.blocks.stop();
             }
         }
-        self.run();
+        self.run_steps();
         std::mem::take(&mut self.out)
     }
 
-    /// Returns when the next [`Input::Tick`] is due.
+    /// Returns when the next [`ConversationInput::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
-        let active = self.blocks.active.as_ref().and_then(Active::deadline);
+        let active = self.blocks.active.as_ref().and_then(ActiveStep::deadline);
         active.into_iter().chain(self.deviations.next_due()).min()
     }
 
@@ -352,37 +352,43 @@ impl Conversation {
         self.environment.world.set_now_ms(self.clock.advance(now));
     }
 
-    fn names(&self, me: Option<ActorId>) -> View<'_> {
+    fn eval_context(&self, me: Option<ActorId>) -> ConversationContext<'_> {
         let Self { program, environment, blocks, actors, .. } = self;
-        View { program, environment, blocks, actors, me: me.or_else(|| blocks.myself()) }
+        ConversationContext { program, environment, blocks, actors, me: me.or_else(|| blocks.myself()) }
     }
 
     // ---- what comes in
 
-    fn receive(&mut self, connection: u32, what: Received) {
+    fn receive(&mut self, connection: u32, what: ConnectionEvent) {
         let Some(id) = self.actors.connections.get(&connection).copied() else { return };
         let current = self.actors[id].connection == Some(connection);
         let sequence = self.history.next_event();
         self.contact.add(connection, &what, self.clock.now);
         match what {
-            Received::Upgraded { status, headers, subprotocol } => {
-                self.record(id, connection, Direction::Neither, "open", &subprotocol.clone().unwrap_or_default(), 0);
-                let upgrade =
-                    serde_json::json!({ "status": status, "headers": members(&headers), "subprotocol": subprotocol });
+            ConnectionEvent::Upgraded { status, headers, subprotocol } => {
+                self.record_frame(
+                    id,
+                    connection,
+                    HistoryDirection::Neither,
+                    "open",
+                    &subprotocol.clone().unwrap_or_default(),
+                    0,
+                );
+                let upgrade = serde_json::json!({ "status": status, "headers": header_object(&headers), "subprotocol": subprotocol });
                 self.judge_wire(id, &upgrade, true);
                 if current {
                     self.actors[id].opened_at = self.clock.now;
-                    self.actors[id].link = Link::Open { upgrade };
+                    self.actors[id].link = ConnectionState::Open { upgrade };
                     self.assume_after_connection(id, connection);
                 }
             }
-            Received::Refused { status, headers, body, reason } => {
+            ConnectionEvent::Refused { status, headers, body, reason } => {
                 let masked = self.history.masker.mask(&reason);
-                let frame = self.frame_report(id, connection, Direction::Neither, "refused", &masked, 0);
+                let frame = self.frame_report(id, connection, HistoryDirection::Neither, "refused", &masked, 0);
                 self.add_frame(FrameReport { status: Some(status), ..frame });
                 // Any other status is a refusal, and the document may require a refusal.
                 if status == 101 && self.actors[id].standard_upgrade {
-                    self.judgement.websocket_broken(
+                    self.judgement.record_websocket_violation(
                         &self.program.actors[id].name,
                         "an accepted upgrade is complete (RFC 6455, section 4.2.2)",
                         &reason,
@@ -390,7 +396,8 @@ impl Conversation {
                 }
                 if current {
                     let body = String::from_utf8_lossy(&body);
-                    let refusal = serde_json::json!({ "status": status, "headers": members(&headers), "body": body });
+                    let refusal =
+                        serde_json::json!({ "status": status, "headers": header_object(&headers), "body": body });
                     if status == 101 {
                         let mut upgrade = refusal.clone();
                         upgrade["wrong"] = Value::from(reason.clone());
@@ -398,70 +405,71 @@ impl Conversation {
                     }
                     // A redirect, or a busy or broken server: the hub's own answer is unknown.
                     let undecided = matches!(status, 300..400 | 429 | 500..600);
-                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided };
+                    self.actors[id].link = ConnectionState::Refused { sequence, refusal, text: reason, undecided };
                 }
             }
-            Received::NoUpgrade { reason, bound } => {
-                self.record(id, connection, Direction::Neither, "no upgrade", &reason, 0);
+            ConnectionEvent::NoUpgrade { reason, bound } => {
+                self.record_frame(id, connection, HistoryDirection::Neither, "no upgrade", &reason, 0);
                 if bound {
-                    self.judgement.websocket_undecided(&self.program.actors[id].name, &reason);
+                    self.judgement.record_websocket_undecided(&self.program.actors[id].name, &reason);
                 } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
                     let expected = "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)";
-                    self.judgement.websocket_broken(&self.program.actors[id].name, expected, &reason);
+                    self.judgement.record_websocket_violation(&self.program.actors[id].name, expected, &reason);
                 }
                 if current {
                     let refusal = serde_json::json!({});
-                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided: bound };
+                    self.actors[id].link =
+                        ConnectionState::Refused { sequence, refusal, text: reason, undecided: bound };
                 }
             }
-            Received::Unreachable { reason } => {
-                self.record(id, connection, Direction::Neither, "unreachable", &reason, 0);
+            ConnectionEvent::Unreachable { reason } => {
+                self.record_frame(id, connection, HistoryDirection::Neither, "unreachable", &reason, 0);
                 if current {
-                    self.actors[id].link = Link::Unreachable { reason };
+                    self.actors[id].link = ConnectionState::Unreachable { reason };
                 }
             }
-            Received::Message(message) => {
+            ConnectionEvent::Message(message) => {
                 let size = message.payload.len();
                 let text = if message.binary {
-                    hex(&message.payload)
+                    to_hex(&message.payload)
                 } else {
                     // The codec guarantees UTF-8. The payload may be long, so avoid a copy.
                     String::from_utf8(message.payload)
                         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
                 };
                 let kind = if message.binary { "binary" } else { "text" };
-                self.record(id, connection, Direction::Received, kind, &text, size);
+                self.record_frame(id, connection, HistoryDirection::Received, kind, &text, size);
                 self.judge_frame(id, kind, size);
                 if current {
-                    let wire = self.wire(id, connection, sequence, kind, &text, size);
+                    let wire = self.new_wire(id, connection, sequence, kind, &text, size);
                     drop(text);
-                    self.take_message(id, Arc::new(wire), message.binary);
+                    self.receive_message(id, Arc::new(wire), message.binary);
                 }
             }
-            Received::Ping(data) => self.take_control(id, connection, sequence, false, &data),
-            Received::Pong(data) => self.take_control(id, connection, sequence, true, &data),
-            Received::Close { code, reason } => {
+            ConnectionEvent::Ping(data) => self.take_control(id, connection, sequence, false, &data),
+            ConnectionEvent::Pong(data) => self.take_control(id, connection, sequence, true, &data),
+            ConnectionEvent::Close { code, reason } => {
                 let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-                self.record(id, connection, Direction::Received, "close", text.trim_end(), text.len());
+                self.record_frame(id, connection, HistoryDirection::Received, "close", text.trim_end(), text.len());
                 self.judge_frame(id, "close", code.map_or(0, |_| reason.len() + 2));
                 if current && self.actors[id].is_open() {
-                    self.ended(id, sequence, true, code, reason);
+                    self.record_end(id, sequence, true, code, reason);
                 } else if current {
-                    self.close_answered(id, sequence, Some(code), reason, false);
+                    self.record_close_answer(id, sequence, Some(code), reason, false);
                 }
             }
-            Received::Violation { what, section, bound } => {
-                self.record(id, connection, Direction::Received, "broken frame", &what, 0);
+            ConnectionEvent::Violation { what, section, bound } => {
+                self.record_frame(id, connection, HistoryDirection::Received, "broken frame", &what, 0);
                 let name = &self.program.actors[id].name;
                 let mut blamed = false;
                 if bound {
-                    self.judgement.websocket_undecided(name, &format!("{what}: exceeds the limits of hubproof"));
+                    self.judgement.record_websocket_undecided(name, &format!("{what}: exceeds the limits of hubproof"));
                 } else {
                     let name = name.clone();
                     let wire = serde_json::json!({ "kind": "broken", "size": 0, "section": section, "wrong": what });
                     blamed = self.judge_wire(id, &wire, false);
                     if !blamed {
-                        self.judgement.websocket_broken(
+                        self.judgement.record_websocket_violation(
                             &name,
                             &format!("frames conform to RFC 6455, section {section}"),
                             &what,
@@ -472,15 +480,15 @@ impl Conversation {
                 let by_us = bound || blamed;
                 if current && self.actors[id].is_open() {
                     if by_us {
-                        self.ended_by_us(id, sequence, what, false);
+                        self.record_own_end(id, sequence, what, false);
                     } else {
-                        self.ended(id, sequence, false, None, what);
+                        self.record_end(id, sequence, false, None, what);
                     }
                 } else if current {
-                    self.close_answered(id, sequence, None, what, by_us);
+                    self.record_close_answer(id, sequence, None, what, by_us);
                 }
             }
-            Received::End { reset, reason } => {
+            ConnectionEvent::End { reset, reason } => {
                 if current {
                     let after = self.clock.since(self.actors[id].opened_at).as_secs_f64();
                     self.actors[id].stream_end =
@@ -488,10 +496,10 @@ impl Conversation {
                 }
                 let text = if reset { format!("reset: {reason}") } else { reason };
                 if current && self.actors[id].is_open() {
-                    self.record(id, connection, Direction::Neither, "end", &text, 0);
-                    self.ended(id, sequence, false, None, text);
+                    self.record_frame(id, connection, HistoryDirection::Neither, "end", &text, 0);
+                    self.record_end(id, sequence, false, None, text);
                 } else if current {
-                    self.close_answered(id, sequence, None, text, false);
+                    self.record_close_answer(id, sequence, None, text, false);
                 }
             }
         }
@@ -500,30 +508,39 @@ impl Conversation {
     fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {
         let text = String::from_utf8_lossy(data).into_owned();
         let kind = if pong { "pong" } else { "ping" };
-        self.record(id, connection, Direction::Received, kind, &text, data.len());
+        self.record_frame(id, connection, HistoryDirection::Received, kind, &text, data.len());
         self.judge_frame(id, kind, data.len());
         if self.actors[id].connection == Some(connection) {
-            let wire = self.wire(id, connection, sequence, kind, &text, data.len());
-            let kind = EntryKind::Control { pong, data: data.to_vec() };
-            self.actors.keep(id, Entry { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false });
+            let wire = self.new_wire(id, connection, sequence, kind, &text, data.len());
+            let kind = InboxFrameKind::Control { pong, data: data.to_vec() };
+            self.actors.keep(id, InboxFrame { weight: 2 * wire.size, wire: Arc::new(wire), kind, claimed: false });
         }
     }
 
-    fn ended(&mut self, id: ActorId, sequence: u64, close_frame: bool, code: Option<u16>, reason: String) {
+    fn record_end(&mut self, id: ActorId, sequence: u64, close_frame: bool, code: Option<u16>, reason: String) {
         let actor = &mut self.actors[id];
         let after = self.clock.since(actor.opened_at);
-        let end = End { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us: false };
+        let end = ConnectionEnd {
+            sequence,
+            at: self.clock.now,
+            after,
+            close_frame,
+            code,
+            reason,
+            claimed: false,
+            by_us: false,
+        };
         self.judge_close(id, &end);
-        self.actors[id].link = Link::Ended(end);
+        self.actors[id].link = ConnectionState::Ended(end);
     }
 
     /// Records that hubproof ended the connection: in a step (`foreseen`), or because of a limit of hubproof. In the
     /// latter case it is unknown what the hub would have sent.
-    fn ended_by_us(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
+    fn record_own_end(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
         let actor = &mut self.actors[id];
         let after = self.clock.since(actor.opened_at);
         actor.end_noticed = true;
-        actor.link = Link::Ended(End {
+        actor.link = ConnectionState::Ended(ConnectionEnd {
             sequence,
             at: self.clock.now,
             after,
@@ -535,7 +552,15 @@ impl Conversation {
         });
     }
 
-    fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Wire {
+    fn new_wire(
+        &self,
+        id: ActorId,
+        connection: u32,
+        sequence: u64,
+        opcode: &'static str,
+        text: &str,
+        size: usize,
+    ) -> Wire {
         let after = self.clock.since(self.actors[id].opened_at);
         let unix_ms = self.clock.unix_ms(self.clock.now);
         let at = self.clock.now;
@@ -543,7 +568,15 @@ impl Conversation {
         Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text, size, deviation: None }
     }
 
-    fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
+    fn record_frame(
+        &mut self,
+        id: ActorId,
+        connection: u32,
+        direction: HistoryDirection,
+        kind: &str,
+        text: &str,
+        size: usize,
+    ) {
         let masked = self.history.masker.mask(text);
         let frame = self.frame_report(id, connection, direction, kind, &masked, size);
         self.add_frame(frame);
@@ -554,12 +587,12 @@ impl Conversation {
         &self,
         id: ActorId,
         connection: u32,
-        direction: Direction,
+        direction: HistoryDirection,
         kind: &str,
         masked: &str,
         size: usize,
     ) -> FrameReport {
-        let (text, hash) = history::cut(masked, self.history.kept);
+        let (text, hash) = history::shorten_payload(masked, self.history.kept);
         let actor = self.program.actors[id].name.clone();
         let kind = kind.to_owned();
         FrameReport { at: self.clock.now, actor, connection, direction, kind, text, size, hash, status: None }
@@ -567,13 +600,13 @@ impl Conversation {
 
     fn add_frame(&mut self, frame: FrameReport) {
         if self.history.trace {
-            self.out.push(Output::Trace(frame.clone()));
+            self.out.push(ConversationOutput::Trace(frame.clone()));
         }
         self.history.add(frame);
     }
 }
 
-fn members(headers: &[(String, String)]) -> Value {
+fn header_object(headers: &[(String, String)]) -> Value {
     let mut members = serde_json::Map::new();
     for (name, value) in headers {
         members.insert(name.to_ascii_lowercase(), Value::from(value.clone()));
@@ -581,6 +614,6 @@ fn members(headers: &[(String, String)]) -> Value {
     Value::Object(members)
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().take(4096).map(|byte| format!("{byte:02x} ")).collect::<String>().trim_end().to_owned()
 }

@@ -7,26 +7,29 @@ use serde_json::Value;
 
 use super::actor::Actors;
 use super::blocks::BlockStack;
-use crate::scenario::functions::World;
+use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, Program, setting_value};
-use crate::scenario::template::Names;
-use crate::scenario::value::Bound;
+use crate::scenario::template::EvalContext;
+use crate::scenario::value::BoundValue;
 
 /// What expressions can see of the target and the run, apart from names.
 pub struct Environment {
-    pub world: Arc<World>,
-    hub: Bound,
+    pub world: Arc<FunctionContext>,
+    hub: BoundValue,
 }
 
 impl Environment {
     /// Creates an environment; `stamp` distinguishes this conversation from all others.
     pub fn new(stamp: String, settings: &BTreeMap<String, Value>) -> Self {
-        let shown = |(name, value): (&String, &Value)| (name.clone(), Bound::plain(setting_value(value)));
-        Self { world: Arc::new(World::new(stamp)), hub: Bound::Scene(settings.iter().map(shown).collect()) }
+        let shown = |(name, value): (&String, &Value)| (name.clone(), BoundValue::from_value(setting_value(value)));
+        Self {
+            world: Arc::new(FunctionContext::new(stamp)),
+            hub: BoundValue::Scene(settings.iter().map(shown).collect()),
+        }
     }
 }
 
-pub struct View<'a> {
+pub struct ConversationContext<'a> {
     pub program: &'a Program,
     pub environment: &'a Environment,
     pub blocks: &'a BlockStack,
@@ -35,16 +38,16 @@ pub struct View<'a> {
     pub me: Option<ActorId>,
 }
 
-impl Names for View<'_> {
-    fn lookup(&self, name: &str) -> Option<Bound> {
+impl EvalContext for ConversationContext<'_> {
+    fn lookup(&self, name: &str) -> Option<BoundValue> {
         match name {
             "hub" => Some(self.environment.hub.clone()),
-            "self" => self.me.map(|id| self.actors[id].bound()),
+            "self" => self.me.map(|id| self.actors[id].to_bound()),
             _ => self.blocks.name(name).cloned().or_else(|| self.actor(name)),
         }
     }
 
-    fn member(&self, name: &str, member: &str) -> Option<Bound> {
+    fn member(&self, name: &str, member: &str) -> Option<BoundValue> {
         match name {
             "hub" => self.environment.hub.member(member),
             "self" => self.actors[self.me?].member(member),
@@ -55,7 +58,7 @@ impl Names for View<'_> {
         }
     }
 
-    fn world(&self) -> &Arc<World> {
+    fn function_context(&self) -> &Arc<FunctionContext> {
         &self.environment.world
     }
 
@@ -65,8 +68,8 @@ impl Names for View<'_> {
     }
 }
 
-impl View<'_> {
-    fn actor_member(&self, name: &str, member: &str) -> Option<Bound> {
+impl ConversationContext<'_> {
+    fn actor_member(&self, name: &str, member: &str) -> Option<BoundValue> {
         // A group is a list and has no members of its own.
         if self.program.groups.contains_key(name) {
             return None;
@@ -74,12 +77,12 @@ impl View<'_> {
         self.actor_named(name).and_then(|id| self.actors[id].member(member))
     }
 
-    fn actor(&self, name: &str) -> Option<Bound> {
+    fn actor(&self, name: &str) -> Option<BoundValue> {
         if let Some(members) = self.program.groups.get(name) {
-            let items = members.iter().map(|id| self.actors[*id].bound()).collect();
-            return Some(Bound::Many { items, ordered: false });
+            let items = members.iter().map(|id| self.actors[*id].to_bound()).collect();
+            return Some(BoundValue::Many { items, ordered: false });
         }
-        self.actor_named(name).map(|id| self.actors[id].bound())
+        self.actor_named(name).map(|id| self.actors[id].to_bound())
     }
 
     fn actor_named(&self, name: &str) -> Option<ActorId> {
@@ -88,20 +91,20 @@ impl View<'_> {
 }
 
 /// The names that a need can see: only the settings.
-pub struct Settings(Environment);
+pub struct SettingsContext(Environment);
 
-impl Settings {
+impl SettingsContext {
     pub fn new(program: &Program, settings: &BTreeMap<String, Value>) -> Self {
         Self(Environment::new(program.id.clone(), settings))
     }
 }
 
-impl Names for Settings {
-    fn lookup(&self, name: &str) -> Option<Bound> {
+impl EvalContext for SettingsContext {
+    fn lookup(&self, name: &str) -> Option<BoundValue> {
         (name == "hub").then(|| self.0.hub.clone())
     }
 
-    fn world(&self) -> &Arc<World> {
+    fn function_context(&self) -> &Arc<FunctionContext> {
         &self.0.world
     }
 }

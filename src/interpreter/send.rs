@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::active_step::{Failure, Kind};
-use super::actor::Closing;
-use super::blocks::Progress;
-use super::checks::{compare, evaluate, value_failure};
-use super::finding::Finding;
+use super::active_step::{StepFailure, StepFailureKind};
+use super::actor::ClosingHandshake;
+use super::blocks::StepProgress;
+use super::checks::{compare, evaluate_for_step, value_failure};
+use super::finding::ComparisonOutcome;
 use super::steps::StepResult;
-use super::{Conversation, Output};
-use crate::event::{Direction, Outcome};
+use super::{Conversation, ConversationOutput};
+use crate::event::{CheckOutcome, HistoryDirection};
 use crate::scenario::compose;
-use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
+use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
-use crate::scenario::value::{Bound, Wire};
+use crate::scenario::value::{BoundValue, Wire};
 use crate::websocket::frame::{Frame, Opcode};
 use crate::websocket::handshake::Dial;
 
 impl Conversation {
-    pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
-        let names = self.names(Some(id));
+    pub(super) fn connect_options(&self, id: ActorId, connect: &ConnectStep) -> Result<Dial, StepFailure> {
+        let names = self.eval_context(Some(id));
         let mut members = serde_json::Map::new();
         for (name, template) in [
             ("path", &connect.path),
@@ -33,36 +33,36 @@ impl Conversation {
             ("http", &connect.http),
         ] {
             if let Some(template) = template {
-                members.insert(name.to_owned(), evaluate(template, &names)?);
+                members.insert(name.to_owned(), evaluate_for_step(template, &names)?);
             }
         }
-        let mut dial = Dial::from_json(&Value::Object(members)).map_err(Failure::mistake)?;
-        self.deviations.declared.upgrade(&mut dial);
+        let mut dial = Dial::from_json(&Value::Object(members)).map_err(StepFailure::mistake)?;
+        self.deviations.declared.apply_to_upgrade(&mut dial);
         Ok(dial)
     }
 
-    pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
+    pub(super) fn connect_actor(&mut self, id: ActorId, dial: Dial) {
         if let Some(connection) = self.actors.open_connection(id) {
-            self.out.push(Output::End { connection, reset: false });
+            self.out.push(ConversationOutput::End { connection, reset: false });
         }
         let connection = self.actors.connections.len() as u32;
-        self.new_connection(id, connection);
+        self.assign_connection(id, connection);
         self.actors[id].standard_upgrade = dial.is_standard();
-        self.out.push(Output::Open { connection, dial });
+        self.out.push(ConversationOutput::Open { connection, dial });
     }
 
     /// Gives an actor a new connection after judging its previous one.
-    pub(super) fn new_connection(&mut self, id: ActorId, connection: u32) {
+    pub(super) fn assign_connection(&mut self, id: ActorId, connection: u32) {
         self.leave_connection(id);
         self.actors.connections.insert(connection, id);
         self.actors[id].reset_connection(connection);
     }
 
-    pub(super) fn each_sends(
+    pub(super) fn send_for_each(
         &mut self,
         members: &[ActorId],
         step: &Step,
-        mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<Bound>, Failure>,
+        mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<BoundValue>, StepFailure>,
     ) -> StepResult {
         let mut items = Vec::new();
         for id in members {
@@ -72,17 +72,21 @@ impl Conversation {
             }
         }
         if items.is_empty() && step.as_.is_some() {
-            return Ok(Progress::Done(None));
+            return Ok(StepProgress::Done(None));
         }
-        Ok(Progress::Done(Some(self.group(step, items))))
+        Ok(StepProgress::Done(Some(self.group_values(step, items))))
     }
 
-    pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
-        let Composed { name, value, wire } = self.compose(Some(id), compose)?;
+    pub(super) fn send_message(
+        &mut self,
+        id: ActorId,
+        compose: &MessageComposition,
+    ) -> Result<Option<BoundValue>, StepFailure> {
+        let ComposedMessage { name, value, wire } = self.compose_message(Some(id), compose)?;
         let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.world);
         // Faster than `to_string`.
         let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
-        let mut frames = fragments(text.as_bytes(), compose.fragments);
+        let mut frames = split_into_frames(text.as_bytes(), compose.fragments);
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
@@ -90,7 +94,7 @@ impl Conversation {
         let sent = self.transmit(id, frames, "text", &text, text.len(), from_hub);
         self.actors[id].last_message = Some(name);
         self.assume_after(id, &value);
-        Ok(sent.map(|wire| Bound::One { value, wire: Some(wire) }))
+        Ok(sent.map(|wire| BoundValue::One { value, wire: Some(wire) }))
     }
 
     pub(super) fn transmit(
@@ -106,29 +110,33 @@ impl Conversation {
         let sequence = self.history.next_event();
         let masker = Arc::clone(&self.history.masker);
         let masked = masker.mask(text);
-        let frame = self.frame_report(id, connection, Direction::Sent, kind, &masked, size);
+        let frame = self.frame_report(id, connection, HistoryDirection::Sent, kind, &masked, size);
         self.add_frame(frame);
-        self.actors[id].last_sent = Some(crate::syntax::matcher::cut(&masked, 400));
-        self.out.push(Output::Send { connection, frames });
-        Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))
+        self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
+        self.out.push(ConversationOutput::Send { connection, frames });
+        Some(Arc::new(Wire { from_hub, ..self.new_wire(id, connection, sequence, kind, text, size) }))
     }
 
     /// Builds a message to send: takes its example, fills in the values of `fills`, merges `with`, and removes the
     /// members of `without`.
-    pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Composed, Failure> {
-        let names = self.names(id);
+    pub(super) fn compose_message(
+        &self,
+        id: Option<ActorId>,
+        compose: &MessageComposition,
+    ) -> Result<ComposedMessage, StepFailure> {
+        let names = self.eval_context(id);
         let name = match &compose.message {
-            MessageName::Any => return Err(Failure::mistake("`any` cannot be sent")),
+            MessageName::Any => return Err(StepFailure::mistake("`any` cannot be sent")),
             MessageName::Named(name) => name.clone(),
-            MessageName::Computed(template) => match evaluate(template, &names)? {
+            MessageName::Computed(template) => match evaluate_for_step(template, &names)? {
                 Value::String(name) => name,
                 other => return Err(value_failure(format!("{other} is not the name of a message"), template, &names)),
             },
         };
         let Some(message) = self.program.pack.message(&name) else {
-            return Err(Failure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
+            return Err(StepFailure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
         };
-        let mut value = message.template();
+        let mut value = message.starting_value();
         let role =
             id.or_else(|| self.blocks.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
@@ -138,47 +146,47 @@ impl Conversation {
                 format!("/{}", crate::syntax::matcher::escape(place))
             };
             if value.pointer(&pointer).is_some() {
-                compose::put(&mut value, &pointer, evaluate(template, &names)?);
+                compose::put_at_pointer(&mut value, &pointer, evaluate_for_step(template, &names)?);
             }
         }
         let mut wire = None;
         if let Some(with) = &compose.with {
             wire = with.wire(&names);
-            compose::merge(&mut value, &evaluate(with, &names)?);
+            compose::merge_overrides(&mut value, &evaluate_for_step(with, &names)?);
         }
         let from_hub = wire.as_ref().is_some_and(|wire| wire.from_hub);
-        compose::remove(&mut value, &compose.without);
-        let broken = message.schema.judge(&value).into_iter().find(|violation| !violation.should);
+        compose::remove_members(&mut value, &compose.without);
+        let broken = message.schema.violations(&value).into_iter().find(|violation| !violation.should);
         match (&compose.breaks, broken) {
             (None, Some(violation)) if from_hub => {
                 let what = format!(
                     "`{name}` cannot be built from what the hub sent: {}: expected {}, found {}",
-                    violation.place(),
+                    violation.describe_place(),
                     violation.expected,
                     violation.found
                 );
-                Err(Failure::undecided(what, None))
+                Err(StepFailure::undecided(what, None))
             }
-            (None, Some(violation)) => Err(Failure::mistake(format!(
+            (None, Some(violation)) => Err(StepFailure::mistake(format!(
                 "this `{name}` breaks its schema at {}: expected {}, found {}; add `breaks: REASON` if that is intended",
-                violation.place(),
+                violation.describe_place(),
                 violation.expected,
                 violation.found
             ))),
             (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.program.is_server(id)) => {
-                Err(Failure::mistake(format!("this `{name}` is valid, so `breaks` is wrong; remove it")))
+                Err(StepFailure::mistake(format!("this `{name}` is valid, so `breaks` is wrong; remove it")))
             }
-            _ => Ok(Composed { name, value, wire }),
+            _ => Ok(ComposedMessage { name, value, wire }),
         }
     }
 
-    pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<Bound>, Failure> {
-        let names = self.names(Some(id));
-        let value = evaluate(template, &names)?;
-        let from_hub = super::checks::from_hub(template, &names);
+    pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<BoundValue>, StepFailure> {
+        let names = self.eval_context(Some(id));
+        let value = evaluate_for_step(template, &names)?;
+        let from_hub = super::checks::uses_hub_values(template, &names);
         let connection = self.actors[id].connection.unwrap_or_default();
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
-            return Err(Failure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes"));
+            return Err(StepFailure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes"));
         };
         let server = self.program.is_server(id);
         let mut shown = String::new();
@@ -191,20 +199,20 @@ impl Conversation {
             ("binary", Value::String(text)) => {
                 opcode = "binary";
                 shown.clone_from(text);
-                vec![Frame::binary(unhex(text)?)]
+                vec![Frame::binary(parse_hex(text)?)]
             }
             ("frames", Value::Array(items)) => {
                 opcode = "frames";
                 shown = content.to_string();
-                items.iter().map(raw_frame).collect::<Result<_, _>>()?
+                items.iter().map(parse_raw_frame).collect::<Result<_, _>>()?
             }
             ("bytes", Value::String(text)) => {
-                let bytes = unhex(text)?;
-                self.record(id, connection, Direction::Sent, "bytes", text, bytes.len());
-                self.out.push(Output::SendBytes { connection, bytes });
+                let bytes = parse_hex(text)?;
+                self.record_frame(id, connection, HistoryDirection::Sent, "bytes", text, bytes.len());
+                self.out.push(ConversationOutput::SendBytes { connection, bytes });
                 return Ok(None);
             }
-            _ => return Err(Failure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes")),
+            _ => return Err(StepFailure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes")),
         };
         if server && kind != "frames" {
             frames = frames.into_iter().map(Frame::unmasked).collect();
@@ -214,22 +222,22 @@ impl Conversation {
         if let ("text", Some(text)) = (kind.as_str(), content.as_str()) {
             self.assume_after_text(id, text);
         }
-        Ok(wire.map(|wire| Bound::One { value: value.clone(), wire: Some(wire) }))
+        Ok(wire.map(|wire| BoundValue::One { value: value.clone(), wire: Some(wire) }))
     }
 
-    pub(super) fn close(
+    pub(super) fn close_connection(
         &mut self,
         id: ActorId,
         code: &Template,
         reason: Option<&Template>,
-    ) -> Result<Option<Bound>, Failure> {
-        let names = self.names(Some(id));
-        let code = match evaluate(code, &names)? {
+    ) -> Result<Option<BoundValue>, StepFailure> {
+        let names = self.eval_context(Some(id));
+        let code = match evaluate_for_step(code, &names)? {
             Value::Null => None,
             Value::Number(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
             other => return Err(value_failure(format!("{other} is not a close code"), code, &names)),
         };
-        let reason = match reason.map(|reason| evaluate(reason, &names)).transpose()? {
+        let reason = match reason.map(|reason| evaluate_for_step(reason, &names)).transpose()? {
             Some(Value::String(reason)) => reason,
             _ => String::new(),
         };
@@ -237,75 +245,87 @@ impl Conversation {
         let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
-        self.ended_by_step(id);
-        self.actors[id].closing = Closing::Sent;
-        Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
+        self.record_step_end(id);
+        self.actors[id].closing = ClosingHandshake::Sent;
+        Ok(wire.map(|wire| BoundValue::One { value: Value::Null, wire: Some(wire) }))
     }
 
     pub(super) fn drop_connection(&mut self, id: ActorId, reset: bool) {
         if let Some(connection) = self.actors.open_connection(id) {
-            self.record(id, connection, Direction::Sent, if reset { "reset" } else { "fin" }, "", 0);
-            self.out.push(Output::End { connection, reset });
-            self.ended_by_step(id);
+            self.record_frame(id, connection, HistoryDirection::Sent, if reset { "reset" } else { "fin" }, "", 0);
+            self.out.push(ConversationOutput::End { connection, reset });
+            self.record_step_end(id);
         }
     }
 
     /// Records that a step of this actor ended the connection.
-    pub(super) fn ended_by_step(&mut self, id: ActorId) {
+    pub(super) fn record_step_end(&mut self, id: ActorId) {
         let sequence = self.history.next_event();
-        self.ended_by_us(id, sequence, String::new(), true);
+        self.record_own_end(id, sequence, String::new(), true);
     }
 
     /// Plays the reactions of an actor's role to a received message.
-    pub(super) fn react(&mut self, id: ActorId, json: &Value, wire: &Arc<Wire>, way: crate::protocol::Way) {
+    pub(super) fn play_reactions(
+        &mut self,
+        id: ActorId,
+        json: &Value,
+        wire: &Arc<Wire>,
+        way: crate::protocol::FrameDirection,
+    ) {
         let program = Arc::clone(&self.program);
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
         for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
             let Some(message) = program.pack.message(&reaction.whenever) else { continue };
-            if !(message.is(json, way) || message.is(json, crate::protocol::Way::FromHub)) || !self.actors[id].is_open()
+            if !(message.recognises(json, way) || message.recognises(json, crate::protocol::FrameDirection::FromHub))
+                || !self.actors[id].is_open()
             {
                 continue;
             }
-            let came = || Bound::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
+            let came = || BoundValue::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
             let names = reaction.as_.iter().map(|name| (name.clone(), came())).collect();
-            let kind = super::blocks::Kind::Opening { rest: Vec::new() };
-            self.blocks.push(super::blocks::Frame {
+            let kind = super::blocks::BlockKind::Opening { rest: Vec::new() };
+            self.blocks.push(super::blocks::BlockFrame {
                 names,
                 kind,
                 me: Some(id),
-                ..super::blocks::Frame::body(reaction.block)
+                ..super::blocks::BlockFrame::body(reaction.block)
             });
-            let fits = reaction
-                .pattern
-                .as_ref()
-                .is_none_or(|pattern| matches!(compare(pattern, json, &self.names(Some(id))), Finding::Holds));
+            let fits = reaction.pattern.as_ref().is_none_or(|pattern| {
+                matches!(compare(pattern, json, &self.eval_context(Some(id))), ComparisonOutcome::Holds)
+            });
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is not a request whose answer a later step expects.
             let request = self.actors[id].last_message.take();
-            let failure = steps.map(|step| self.reaction_step(id, step)).find_map(Result::err);
+            let failure = steps.map(|step| self.play_reaction_step(id, step)).find_map(Result::err);
             self.actors[id].last_message = request;
             self.blocks.stack.pop();
             match failure {
                 None => {}
-                Some(Failure { kind: Kind::Mistake, message, .. }) => {
+                Some(StepFailure { kind: StepFailureKind::Mistake, message, .. }) => {
                     self.judgement.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
                 }
                 // A value from the hub cannot be used. The schema of the message covers such values.
                 Some(failure) => {
                     let why = format!("no reaction to `{}`: {}", reaction.whenever, failure.message);
                     let label = format!("reaction:{}", reaction.whenever);
-                    self.judgement.record_invariant(&label, Vec::new(), Outcome::Undecided(why.clone()), why, None);
+                    self.judgement.record_invariant(
+                        &label,
+                        Vec::new(),
+                        CheckOutcome::Undecided(why.clone()),
+                        why,
+                        None,
+                    );
                 }
             }
         }
     }
 
-    fn reaction_step(&mut self, id: ActorId, step: &Step) -> Result<Option<Bound>, Failure> {
+    fn play_reaction_step(&mut self, id: ActorId, step: &Step) -> Result<Option<BoundValue>, StepFailure> {
         match &step.act {
-            Act::Send(compose) => self.send(id, compose),
-            Act::SendRaw(template) => self.send_raw(id, template),
-            Act::Close { code, reason } => self.close(id, code, reason.as_ref()),
-            Act::Drop { reset } => {
+            StepAction::Send(compose) => self.send_message(id, compose),
+            StepAction::SendRaw(template) => self.send_raw(id, template),
+            StepAction::Close { code, reason } => self.close_connection(id, code, reason.as_ref()),
+            StepAction::Drop { reset } => {
                 self.drop_connection(id, *reset);
                 Ok(None)
             }
@@ -315,7 +335,7 @@ impl Conversation {
 }
 
 /// A message to send, and the wire of a frame that its values come from.
-pub(super) struct Composed {
+pub(super) struct ComposedMessage {
     /// The name of the message.
     pub name: String,
     pub value: Value,
@@ -323,7 +343,7 @@ pub(super) struct Composed {
 }
 
 /// Splits a text into frames of about equal size; a split may fall inside a character.
-fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
+fn split_into_frames(bytes: &[u8], count: usize) -> Vec<Frame> {
     if count <= 1 {
         return vec![Frame::text(bytes)];
     }
@@ -340,9 +360,10 @@ fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
         .collect()
 }
 
-fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
+fn parse_hex(text: &str) -> Result<Vec<u8>, StepFailure> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let bad = || Failure::mistake(format!("`{}` is not hexadecimal bytes", crate::syntax::matcher::cut(text, 60)));
+    let bad =
+        || StepFailure::mistake(format!("`{}` is not hexadecimal bytes", crate::syntax::matcher::shorten(text, 60)));
     if !digits.len().is_multiple_of(2) {
         return Err(bad());
     }
@@ -352,7 +373,7 @@ fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
         .collect()
 }
 
-fn raw_frame(value: &Value) -> Result<Frame, Failure> {
+fn parse_raw_frame(value: &Value) -> Result<Frame, StepFailure> {
     let opcode = match value.get("opcode") {
         Some(Value::String(name)) => match name.as_str() {
             "continuation" => Opcode::Continuation,
@@ -361,20 +382,20 @@ fn raw_frame(value: &Value) -> Result<Frame, Failure> {
             "close" => Opcode::Close,
             "ping" => Opcode::Ping,
             "pong" => Opcode::Pong,
-            other => return Err(Failure::mistake(format!("`{other}` is not an opcode"))),
+            other => return Err(StepFailure::mistake(format!("`{other}` is not an opcode"))),
         },
         Some(Value::Number(n)) => Opcode::from_bits(n.as_u64().unwrap_or(0) as u8),
         _ => {
-            return Err(Failure::mistake(
+            return Err(StepFailure::mistake(
                 "a frame needs an `opcode`: text, binary, continuation, close, ping, pong or a number",
             ));
         }
     };
     let payload = match (value.get("data"), value.get("hex")) {
         (Some(Value::String(text)), None) => text.clone().into_bytes(),
-        (None, Some(Value::String(text))) => unhex(text)?,
+        (None, Some(Value::String(text))) => parse_hex(text)?,
         (None, None) => Vec::new(),
-        _ => return Err(Failure::mistake("a frame takes `data` (text) or `hex`, not both")),
+        _ => return Err(StepFailure::mistake("a frame takes `data` (text) or `hex`, not both")),
     };
     let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
     let rsv = value.get("rsv").and_then(Value::as_u64).unwrap_or(0) as u8;

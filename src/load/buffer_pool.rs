@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_of_a_dropped_list_is_reused() {
+    fn dropping_a_list_returns_its_memory_to_the_pool() {
         let mut lists = PooledVec::default();
         lists.extend(0..100);
         let first = lists.take();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_of_lists_is_limited_in_memory() {
+    fn the_list_pool_has_a_memory_limit() {
         let mut lists = PooledVec::default();
         let room = |lists: &PooledVec<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
         let long = [(); 3].map(|()| {

@@ -5,7 +5,7 @@
 //! reads it, with the same diagnostics, and then it is compiled: the interpreter of `check` keeps histories, parses
 //! every frame into a tree and evaluates expressions as it runs, which is too slow for a load generator. A compiled
 //! plan consists of flat programs. Their messages are byte templates, and a scan of the raw text classifies received
-//! frames. A small state machine, the [`client::Client`], runs the programs.
+//! frames. A small state machine, the [`client::VirtualClient`], runs the programs.
 //!
 //! ```text
 //! buffer_pool, format, ids   reusable lists; number formats; indexes of messages and journeys

@@ -1,12 +1,12 @@
 //! Clients that fail to join: what each waited for, what happened instead, and when a run is abandoned.
 
-use super::client::io::{ClientFault, End};
-use super::compile::program::{Op, Prepared};
-use super::metrics::ErrorKind;
+use super::client::io::{ClientFault, Disconnection};
+use super::compile::program::{CompiledPlan, ProgramOperation};
+use super::metrics::LoadErrorKind;
 use crate::syntax::source::Span;
 
 /// Examples per role that a shard reports.
-pub const MOST_EXAMPLES: usize = 3;
+pub const MAX_EXAMPLES: usize = 3;
 
 /// An opening that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct FailedOpening {
     /// The reason; `None` if the client waited in vain for a message of any kind.
     pub fault: Option<ClientFault>,
     /// Why the connection ended, if the client cannot know it.
-    pub cause: Option<ErrorKind>,
+    pub cause: Option<LoadErrorKind>,
     /// The beginning of each of the last messages received before the failure.
     pub received: Vec<Box<[u8]>>,
 }
@@ -43,23 +43,23 @@ pub fn is_hopeless(population: u32, joined: u32, failed: u32) -> bool {
 impl FailedOpening {
     /// Describes the failure in one sentence: `worker 0 waited for worker_registered (shared.yaml:58): it did not
     /// arrive in time; nothing was received`. `place` formats the location of a step.
-    pub fn text(&self, prepared: &Prepared, place: impl Fn(Span) -> String) -> String {
+    pub fn describe(&self, prepared: &CompiledPlan, place: impl Fn(Span) -> String) -> String {
         let role = &prepared.roles[usize::from(self.role)];
         let name = |message: usize| prepared.messages.get(message).map_or("a message", String::as_str);
         let waited = match role.programs[role.opening].ops.get(self.at) {
-            Some(Op::Connect(_)) => "tried to connect".to_owned(),
-            Some(Op::Expect(expect)) => {
+            Some(ProgramOperation::Connect(_)) => "tried to connect".to_owned(),
+            Some(ProgramOperation::Expect(expect)) => {
                 let message = expect.message.map_or("a message", |message| name(message.0.into()));
                 format!("waited for {message} ({})", place(expect.span))
             }
-            Some(Op::Send(send)) => format!("was about to send {}", name(send.message.0.into())),
-            Some(Op::Hook(hook)) => {
+            Some(ProgramOperation::Send(send)) => format!("was about to send {}", name(send.message.0.into())),
+            Some(ProgramOperation::Hook(hook)) => {
                 format!("called the hook {}", prepared.hooks.get(usize::from(hook.hook.0)).map_or("", String::as_str))
             }
             _ => "was in its opening".to_owned(),
         };
         let happened = match self.fault {
-            Some(ClientFault::Ended(end)) => ended(end, self.cause),
+            Some(ClientFault::Ended(end)) => describe_end(end, self.cause),
             Some(ClientFault::Refused(message)) => format!("the hub answered with {}", name(message.0.into())),
             Some(ClientFault::Unusable(_)) => "a received message lacks a value that a later step needs".to_owned(),
             Some(ClientFault::Hook) => "the hook failed".to_owned(),
@@ -68,7 +68,7 @@ impl FailedOpening {
         };
         let received: Vec<_> = self.received.iter().map(|message| String::from_utf8_lossy(message)).collect();
         let received = match (&received[..], self.fault) {
-            ([], Some(ClientFault::Ended(End::Refused(_) | End::Unreachable))) => String::new(),
+            ([], Some(ClientFault::Ended(Disconnection::Refused(_) | Disconnection::Unreachable))) => String::new(),
             ([], _) => "; nothing was received".to_owned(),
             (messages, _) => format!("; received: {}", messages.join(" ")),
         };
@@ -76,18 +76,20 @@ impl FailedOpening {
     }
 }
 
-fn ended(end: End, cause: Option<ErrorKind>) -> String {
+fn describe_end(end: Disconnection, cause: Option<LoadErrorKind>) -> String {
     match (end, cause) {
-        (_, Some(ErrorKind::Tls)) => "TLS failed".to_owned(),
-        (_, Some(ErrorKind::Protocol)) => "the hub violated the WebSocket protocol".to_owned(),
-        (_, Some(ErrorKind::Resources)) => "this machine ran out of file descriptors, ports or memory".to_owned(),
-        (End::Refused(101), _) => "the answer to the upgrade request is not valid".to_owned(),
-        (End::Refused(status), _) => format!("the hub refused the upgrade with HTTP status {status}"),
-        (End::Unreachable, Some(ErrorKind::Upgrade)) => "the answer to the upgrade request is not HTTP".to_owned(),
-        (End::Unreachable, _) => "no connection could be opened".to_owned(),
-        (End::Close(1005), _) => "the hub closed the connection without a code".to_owned(),
-        (End::Close(code), _) => format!("the hub closed the connection with code {code}"),
-        (End::Dropped, _) => "the connection ended without a close frame".to_owned(),
+        (_, Some(LoadErrorKind::Tls)) => "TLS failed".to_owned(),
+        (_, Some(LoadErrorKind::Protocol)) => "the hub violated the WebSocket protocol".to_owned(),
+        (_, Some(LoadErrorKind::Resources)) => "this machine ran out of file descriptors, ports or memory".to_owned(),
+        (Disconnection::Refused(101), _) => "the answer to the upgrade request is not valid".to_owned(),
+        (Disconnection::Refused(status), _) => format!("the hub refused the upgrade with HTTP status {status}"),
+        (Disconnection::Unreachable, Some(LoadErrorKind::Upgrade)) => {
+            "the answer to the upgrade request is not HTTP".to_owned()
+        }
+        (Disconnection::Unreachable, _) => "no connection could be opened".to_owned(),
+        (Disconnection::Close(1005), _) => "the hub closed the connection without a code".to_owned(),
+        (Disconnection::Close(code), _) => format!("the hub closed the connection with code {code}"),
+        (Disconnection::Dropped, _) => "the connection ended without a close frame".to_owned(),
     }
 }
 
@@ -107,7 +109,7 @@ mod tests {
     #[case::one_has_joined(50, 1, 49, false)]
     #[case::without_clients(0, 0, 0, false)]
     #[case::just_begun(50, 0, 0, false)]
-    fn a_role_is_given_up_when_none_has_joined_and_enough_have_failed(
+    fn a_role_is_hopeless_if_no_client_joined_and_enough_failed(
         #[case] population: u32,
         #[case] joined: u32,
         #[case] failed: u32,

@@ -11,32 +11,32 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use asyncapi::{Directions, Extension};
-pub use rules::{Basis, Level, Place, Rule, Rules};
-pub use schema::{Schema, Violation};
+pub use asyncapi::{MessageDirections, PackExtension};
+pub use rules::{Rule, RuleBasis, RuleLevel, RulePlace, RuleSet};
+pub use schema::{MessageSchema, SchemaViolation};
 
 use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{self, Node};
+use crate::syntax::yaml::{self, SyntaxNode};
 
 /// The files of one protocol, by their paths within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
 /// and within its scenarios (`shared.yaml`, `x.yaml`).
 #[derive(Clone, Debug, Default)]
-pub struct Folder {
+pub struct PackFolder {
     pub name: String,
     pub pack: BTreeMap<String, FileId>,
     pub scenarios: BTreeMap<String, FileId>,
     /// The document, if it is an imported one instead of the asyncapi.yaml of a pack.
-    pub document: Option<Arc<asyncapi::Document>>,
+    pub document: Option<Arc<asyncapi::AsyncApiDocument>>,
     /// Problems found while combining the files: parts of a dialect that no longer apply to its pack.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-impl Folder {
+impl PackFolder {
     /// Whether a pack can have a file at this path.
-    pub fn has(path: &str) -> bool {
+    pub fn is_pack_path(path: &str) -> bool {
         path.starts_with("scenarios/")
             || matches!(path, "asyncapi.yaml" | "rules.yaml")
             || path.ends_with(".schema.json")
@@ -44,9 +44,9 @@ impl Folder {
 
     /// Sorts the files of a pack by their paths within its folder, wherever they were read from. Files under
     /// `scenarios/` are scenarios; files that do not belong to a pack are left out.
-    pub fn of(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
+    pub fn from_files(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
         let mut folder = Self { name: name.to_owned(), ..Self::default() };
-        for (path, file) in files.into_iter().filter(|(path, _)| Self::has(path)) {
+        for (path, file) in files.into_iter().filter(|(path, _)| Self::is_pack_path(path)) {
             match path.strip_prefix("scenarios/") {
                 Some(inner) => folder.scenarios.insert(inner.to_owned(), file),
                 None => folder.pack.insert(path, file),
@@ -62,7 +62,7 @@ pub struct Pack {
     pub version: String,
     pub description: String,
     /// The `x-hubproof` extension of the document.
-    pub extension: Extension,
+    pub extension: PackExtension,
     /// The messages, in the order of the document.
     pub messages: Vec<MessageType>,
     pub rules: BTreeMap<String, Rule>,
@@ -76,29 +76,29 @@ pub struct MessageType {
     pub name: String,
     pub title: String,
     pub summary: String,
-    pub directions: Directions,
+    pub directions: MessageDirections,
     pub matcher: Matcher,
     pub abstract_: bool,
     pub replies: Vec<String>,
     /// JSON pointer of the correlation id.
     pub correlation: Option<String>,
-    pub schema: Schema,
+    pub schema: MessageSchema,
     pub span: Span,
 }
 
 /// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum FrameDirection {
     ToHub,
     FromHub,
 }
 
 impl Pack {
     /// Loads a pack and returns all diagnostics; the pack is `None` if one of them is an error.
-    pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
+    pub fn load(folder: &PackFolder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
         let mut diagnostics = Vec::new();
         if let Some(document) = &folder.document {
-            return Self::assemble(folder, asyncapi::Document::clone(document), sources, diagnostics);
+            return Self::assemble(folder, asyncapi::AsyncApiDocument::clone(document), sources, diagnostics);
         }
         let Some(file) = folder.pack.get("asyncapi.yaml") else {
             diagnostics.push(
@@ -109,7 +109,7 @@ impl Pack {
         };
         match yaml::parse(sources, *file) {
             Ok(root) => {
-                let document = asyncapi::parse(&root, &mut diagnostics);
+                let document = asyncapi::parse_document(&root, &mut diagnostics);
                 Self::assemble(folder, document, sources, diagnostics)
             }
             Err(diagnostic) => {
@@ -121,14 +121,14 @@ impl Pack {
 
     /// Builds a pack from a parsed document and the schemas and rules of its folder; adds to `diagnostics`.
     fn assemble(
-        folder: &Folder,
-        document: asyncapi::Document,
+        folder: &PackFolder,
+        document: asyncapi::AsyncApiDocument,
         sources: &Sources,
         mut diagnostics: Vec<Diagnostic>,
     ) -> (Option<Self>, Vec<Diagnostic>) {
         let rules = match folder.pack.get("rules.yaml").map(|file| yaml::parse(sources, *file)) {
-            None => rules::Rules::default(),
-            Some(Ok(root)) => rules::parse(&root, &mut diagnostics),
+            None => rules::RuleSet::default(),
+            Some(Ok(root)) => rules::parse_rules(&root, &mut diagnostics),
             Some(Err(diagnostic)) => {
                 diagnostics.push(diagnostic);
                 return (None, diagnostics);
@@ -142,10 +142,10 @@ impl Pack {
             document.files_known && used.iter().all(|path| folder.pack.contains_key(path) || path == "rules.yaml");
         for declared in document.messages {
             let loaded = match &declared.payload {
-                asyncapi::Payload::Inline { node } => {
-                    checked(&declared.name, node.to_json(), node, &rules, &mut diagnostics)
+                asyncapi::PayloadSchema::Inline { node } => {
+                    compile_schema(&declared.name, node.to_json(), node, &rules, &mut diagnostics)
                 }
-                asyncapi::Payload::File { path, span } => match folder.pack.get(path) {
+                asyncapi::PayloadSchema::File { path, span } => match folder.pack.get(path) {
                     Some(file) => load_schema(&declared.name, *file, sources, &rules, &mut diagnostics),
                     None => {
                         let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
@@ -192,7 +192,7 @@ impl Pack {
             messages,
             rules: rules.rules,
             document: rules.document,
-            hash: hash(folder, sources),
+            hash: pack_hash(folder, sources),
         };
         pack.lint_examples(&mut diagnostics);
         if has_errors(&diagnostics) { (None, diagnostics) } else { (Some(pack), diagnostics) }
@@ -204,11 +204,11 @@ impl Pack {
 
     /// Returns the message that a payload is recognised as: of the messages that match, the one with the most
     /// conditions; concrete messages take precedence over abstract ones.
-    pub fn recognise(&self, payload: &Value, way: Way) -> Option<&MessageType> {
+    pub fn recognise(&self, payload: &Value, way: FrameDirection) -> Option<&MessageType> {
         let mut best: Option<&MessageType> = None;
-        for message in self.messages.iter().filter(|m| m.goes(way) && m.matcher.fits(payload)) {
+        for message in self.messages.iter().filter(|m| m.can_go(way) && m.matcher.fits(payload)) {
             let better = best.is_none_or(|b| {
-                (!message.abstract_, message.matcher.conditions()) > (!b.abstract_, b.matcher.conditions())
+                (!message.abstract_, message.matcher.condition_count()) > (!b.abstract_, b.matcher.condition_count())
             });
             if better {
                 best = Some(message);
@@ -228,7 +228,10 @@ impl Pack {
                 );
                 continue;
             };
-            for (way, goes) in [(Way::ToHub, message.directions.to_hub), (Way::FromHub, message.directions.from_hub)] {
+            for (way, goes) in [
+                (FrameDirection::ToHub, message.directions.to_hub),
+                (FrameDirection::FromHub, message.directions.from_hub),
+            ] {
                 let recognised = goes.then(|| self.recognise(example, way)).flatten();
                 let wrong = goes && recognised.is_none_or(|found| found.name != message.name && !message.abstract_);
                 if wrong {
@@ -247,21 +250,21 @@ impl Pack {
 }
 
 impl MessageType {
-    pub fn goes(&self, way: Way) -> bool {
+    pub fn can_go(&self, way: FrameDirection) -> bool {
         match way {
-            Way::ToHub => self.directions.to_hub,
-            Way::FromHub => self.directions.from_hub,
+            FrameDirection::ToHub => self.directions.to_hub,
+            FrameDirection::FromHub => self.directions.from_hub,
         }
     }
 
     /// Whether a payload is this message or one of its special forms.
-    pub fn is(&self, payload: &Value, way: Way) -> bool {
-        self.goes(way) && self.matcher.fits(payload)
+    pub fn recognises(&self, payload: &Value, way: FrameDirection) -> bool {
+        self.can_go(way) && self.matcher.fits(payload)
     }
 
     /// Returns the message from which a scenario starts: the example, or the members by which it is recognised.
-    pub fn template(&self) -> Value {
-        self.schema.example.clone().unwrap_or_else(|| Value::Object(self.matcher.literals()))
+    pub fn starting_value(&self) -> Value {
+        self.schema.example.clone().unwrap_or_else(|| Value::Object(self.matcher.literal_members()))
     }
 }
 
@@ -269,9 +272,9 @@ fn load_schema(
     name: &str,
     file: FileId,
     sources: &Sources,
-    rules: &Rules,
+    rules: &RuleSet,
     diagnostics: &mut Vec<Diagnostic>,
-) -> Option<Schema> {
+) -> Option<MessageSchema> {
     // serde_json keeps exact values; the YAML tree has the positions.
     let text = &sources.file(file).text;
     let source: Value = match serde_json::from_str(text) {
@@ -288,7 +291,7 @@ fn load_schema(
         }
     };
     match yaml::parse(sources, file) {
-        Ok(tree) => checked(name, source, &tree, rules, diagnostics),
+        Ok(tree) => compile_schema(name, source, &tree, rules, diagnostics),
         Err(diagnostic) => {
             diagnostics.push(diagnostic);
             None
@@ -297,20 +300,26 @@ fn load_schema(
 }
 
 /// Compiles the schema of the message `name`, whose parsed source is `tree`, and checks its example.
-fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
+fn compile_schema(
+    name: &str,
+    source: Value,
+    tree: &SyntaxNode,
+    rules: &RuleSet,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<MessageSchema> {
     let before = diagnostics.len();
-    let mistakes = json_schema::mistakes(&source, &schema::EXTRA_KEYWORDS);
-    diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(tree)));
-    for named in schema::rules_named(&source) {
+    let mistakes = json_schema::find_schema_mistakes(&source, &schema::EXTRA_KEYWORDS);
+    diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(tree)));
+    for named in schema::referenced_rules(&source) {
         let at = tree.at_pointer(&named.pointer).span;
         match rules.rules.get(&named.rule) {
-            None if rules.knows(&named.rule) => {}
+            None if rules.contains(&named.rule) => {}
             None => diagnostics.push(Diagnostic::error(at, format!("there is no rule {}", named.rule)).help(suggest(
                 &named.rule,
                 rules.rules.keys().map(String::as_str),
                 "rules are declared in rules.yaml",
             ))),
-            Some(rule) if named.should && rule.level == Level::May => diagnostics.push(
+            Some(rule) if named.should && rule.level == RuleLevel::May => diagnostics.push(
                 Diagnostic::error(at, format!("the level of {} is `may`, so `x-should` cannot demand it", named.rule))
                     .help("a scenario can record it instead: under `has`, or as an alternative with `info`"),
             ),
@@ -319,16 +328,16 @@ fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &
     }
     let mut schema = None;
     if diagnostics.len() == before {
-        match Schema::compile(source) {
+        match MessageSchema::compile(source) {
             Ok(compiled) => schema = Some(compiled),
             Err(message) => diagnostics.push(Diagnostic::error(tree.span, message)),
         }
     }
-    let broken = schema.as_ref().and_then(|s| s.judge(s.example.as_ref()?).into_iter().find(|v| !v.should));
+    let broken = schema.as_ref().and_then(|s| s.violations(s.example.as_ref()?).into_iter().find(|v| !v.should));
     if let Some(broken) = broken {
         let what = format!(
             "the example of `{name}` breaks its own schema at {}: expected {}, found {}",
-            broken.place(),
+            broken.describe_place(),
             broken.expected,
             broken.found
         );
@@ -341,7 +350,7 @@ fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &
     schema
 }
 
-fn hash(folder: &Folder, sources: &Sources) -> String {
+fn pack_hash(folder: &PackFolder, sources: &Sources) -> String {
     let mut hasher = Sha256::new();
     for (path, file) in folder.pack.iter().chain(&folder.scenarios) {
         hasher.update(path.as_bytes());

@@ -6,18 +6,19 @@ use std::fmt;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::{choice, integer, mapping, table, text};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
+pub enum RuleLevel {
     May,
     Should,
     Must,
 }
 
-const LEVELS: [(&str, Level); 3] = [("must", Level::Must), ("should", Level::Should), ("may", Level::May)];
+const LEVELS: [(&str, RuleLevel); 3] =
+    [("must", RuleLevel::Must), ("should", RuleLevel::Should), ("may", RuleLevel::May)];
 
-impl Level {
+impl RuleLevel {
     pub fn name(self) -> &'static str {
         match self {
             Self::May => "may",
@@ -33,14 +34,14 @@ impl Level {
 
 /// How the document supports a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Basis {
+pub enum RuleBasis {
     Stated,
     Implied,
     /// The document is silent; the rule is a guess, and its level is always MAY.
     Silent,
 }
 
-impl Basis {
+impl RuleBasis {
     pub fn name(self) -> &'static str {
         match self {
             Self::Stated => "stated",
@@ -52,7 +53,7 @@ impl Basis {
 
 /// The place of a rule in the protocol's document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RulePlace {
     Line(usize),
     /// A section, if the document has numbered sections, such as an RFC.
     Section(String),
@@ -60,7 +61,7 @@ pub enum Place {
     Oracle,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RulePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
@@ -73,9 +74,9 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub id: String,
-    pub level: Level,
-    pub basis: Basis,
-    pub place: Place,
+    pub level: RuleLevel,
+    pub basis: RuleBasis,
+    pub place: RulePlace,
     pub text: String,
     /// The sentence from which an implied rule follows.
     pub from: Option<String>,
@@ -87,7 +88,7 @@ pub struct Rule {
 }
 
 #[derive(Default)]
-pub struct Rules {
+pub struct RuleSet {
     pub document: String,
     pub rules: BTreeMap<String, Rule>,
     /// Ids of rules with mistakes; referring to one is not another mistake.
@@ -96,28 +97,28 @@ pub struct Rules {
     unreadable: bool,
 }
 
-impl Rules {
+impl RuleSet {
     /// Whether there is a rule with this id, even one with mistakes.
-    pub fn knows(&self, id: &str) -> bool {
+    pub fn contains(&self, id: &str) -> bool {
         self.unreadable || self.rules.contains_key(id) || self.broken.contains(id)
     }
 }
 
-const KEYS: [&str; 8] = ["level", "basis", "line", "section", "text", "from", "sees", "out_of_scope"];
-const BASES: [(&str, Basis); 3] =
-    [("stated", Basis::Stated), ("implied", Basis::Implied), ("silent-guess", Basis::Silent)];
+const RULE_KEYS: [&str; 8] = ["level", "basis", "line", "section", "text", "from", "sees", "out_of_scope"];
+const BASES: [(&str, RuleBasis); 3] =
+    [("stated", RuleBasis::Stated), ("implied", RuleBasis::Implied), ("silent-guess", RuleBasis::Silent)];
 const PLACE: &str = "write `line: N`, the line of the document with the sentence, or `section: \"5.1\"`";
-const EXAMPLE: &str =
+const RULE_EXAMPLE: &str =
     "give each rule an id: write `rules: { ABC-001: { level: must, basis: stated, line: 1, text: ... } }`";
 
-pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
-    let mut rules = Rules::default();
+pub fn parse_rules(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> RuleSet {
+    let mut rules = RuleSet::default();
     let file = table(root, &["document", "rules"], "rules.yaml", diagnostics);
     rules.document = text(root.get("document"), "`document`", diagnostics).unwrap_or_default().to_owned();
-    let listed = file.required("rules", EXAMPLE, diagnostics);
+    let listed = file.required("rules", RULE_EXAMPLE, diagnostics);
     rules.unreadable = listed.is_none_or(|listed| listed.map().is_none());
     for (key, node) in mapping(listed, "`rules`", "rules: { ABC-001: { ... } }", diagnostics) {
-        match rule(&key.name, key.span, node, diagnostics) {
+        match parse_rule(&key.name, key.span, node, diagnostics) {
             Some(rule) => drop(rules.rules.insert(rule.id.clone(), rule)),
             None => drop(rules.broken.insert(key.name.clone())),
         }
@@ -125,9 +126,9 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
     rules
 }
 
-fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Rule> {
+fn parse_rule(id: &str, span: Span, node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> Option<Rule> {
     let before = diagnostics.len();
-    let members = table(node, &KEYS, &format!("rule {id}"), diagnostics).at(span);
+    let members = table(node, &RULE_KEYS, &format!("rule {id}"), diagnostics).at(span);
     let level = members.required("level", "write `level: must`, or should, or may", diagnostics);
     let basis = members.required("basis", "write `basis: stated`, or implied, or silent-guess", diagnostics);
     members.required("text", "write `text:` and the sentence in words", diagnostics);
@@ -138,8 +139,8 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     let mut text = |name: &str| text(node.get(name), &format!("`{name}` of {id}"), diagnostics).map(str::to_owned);
     let (sentence, from, section) = (text("text"), text("from"), text("section"));
     let (sees, out_of_scope) = (text("sees").unwrap_or_default(), text("out_of_scope"));
-    if let (Some(level), Some(Basis::Silent)) = (level, basis)
-        && level != Level::May
+    if let (Some(level), Some(RuleBasis::Silent)) = (level, basis)
+        && level != RuleLevel::May
     {
         let at = node.at_pointer("/level").span;
         diagnostics.push(
@@ -148,7 +149,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
             ),
         );
     }
-    if basis == Some(Basis::Implied) && from.is_none() {
+    if basis == Some(RuleBasis::Implied) && from.is_none() {
         diagnostics.push(
             Diagnostic::error(span, format!("rule {id} is implied, but has no `from`"))
                 .help("quote the sentence from which it follows"),
@@ -157,7 +158,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     if diagnostics.len() > before {
         return None;
     }
-    let place = line.map(|line| Place::Line(line as usize)).or(section.map(Place::Section));
+    let place = line.map(|line| RulePlace::Line(line as usize)).or(section.map(RulePlace::Section));
     let (id, text) = (id.to_owned(), sentence?);
     Some(Rule { id, level: level?, basis: basis?, place: place?, text, from, sees, out_of_scope, span })
 }

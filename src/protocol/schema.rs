@@ -10,12 +10,12 @@ use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value, json};
 
 use crate::syntax::json_schema;
-use crate::syntax::matcher::show;
+use crate::syntax::matcher::to_json_text;
 
 /// Keywords beyond JSON Schema that a message's schema may contain.
 pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
 
-pub struct Schema {
+pub struct MessageSchema {
     /// The schema as written in the file.
     pub source: Value,
     /// The documented example, or a composed one; `None` if there is neither.
@@ -23,14 +23,14 @@ pub struct Schema {
     /// Whether the example comes from the document.
     pub documented: bool,
     strict: Validator,
-    lenient: Option<Lenient>,
+    lenient: Option<LenientSchema>,
     /// Rules named anywhere outside `x-should`.
     pub rules: Vec<String>,
     /// Rules named by `x-should` entries.
     pub should_rules: Vec<String>,
 }
 
-struct Lenient {
+struct LenientSchema {
     validator: Validator,
     /// The rules of each moved `x-should` entry, by the prefix of its new schema path.
     hoisted: BTreeMap<String, Vec<String>>,
@@ -39,12 +39,12 @@ struct Lenient {
 
 /// A violation of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct SchemaViolation {
     /// JSON pointer into the frame.
     pub path: String,
     pub expected: String,
     pub found: String,
-    pub kind: ViolationKind,
+    pub kind: SchemaViolationKind,
     /// Innermost `x-rules` around the broken keyword, or the rules of the `x-should` entry. May be empty.
     pub rules: Vec<String>,
     /// Whether the violation concerns an `x-should`, which makes it a warning.
@@ -53,7 +53,7 @@ pub struct Violation {
 
 /// How a value breaks its schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ViolationKind {
+pub enum SchemaViolationKind {
     /// The value lacks the required member of this name.
     Absence {
         member: String,
@@ -65,33 +65,33 @@ pub enum ViolationKind {
     Other,
 }
 
-impl Violation {
+impl SchemaViolation {
     /// Returns the place as part of a sentence: "`/version`", or "the whole message".
-    pub fn place(&self) -> String {
+    pub fn describe_place(&self) -> String {
         if self.path.is_empty() { "the whole message".to_owned() } else { format!("`{}`", self.path) }
     }
 
     /// Whether a required member of the value at `path` is missing.
     pub fn is_absence(&self) -> bool {
-        matches!(self.kind, ViolationKind::Absence { .. })
+        matches!(self.kind, SchemaViolationKind::Absence { .. })
     }
 }
 
 /// The most violations reported for one frame.
-const MOST_VIOLATIONS: usize = 8;
+const MAX_VIOLATIONS: usize = 8;
 
-impl Schema {
+impl MessageSchema {
     pub fn compile(source: Value) -> Result<Self, String> {
-        let strict = json_schema::validator(&source)?;
+        let strict = json_schema::build_validator(&source)?;
         let mut hoisted = BTreeMap::new();
-        let hoisted_source = hoist(&source, "", &mut hoisted);
+        let hoisted_source = hoist_should_entries(&source, "", &mut hoisted);
         let lenient = if hoisted.is_empty() {
             None
         } else {
-            Some(Lenient { validator: json_schema::validator(&hoisted_source)?, hoisted, hoisted_source })
+            Some(LenientSchema { validator: json_schema::build_validator(&hoisted_source)?, hoisted, hoisted_source })
         };
-        let (should, must): (Vec<_>, Vec<_>) = rules_named(&source).into_iter().partition(|named| named.should);
-        let distinct = |named: Vec<RuleNamed>| {
+        let (should, must): (Vec<_>, Vec<_>) = referenced_rules(&source).into_iter().partition(|named| named.should);
+        let distinct = |named: Vec<RuleReference>| {
             let mut seen = std::collections::BTreeSet::new();
             named.into_iter().map(|named| named.rule).filter(|rule| seen.insert(rule.clone())).collect()
         };
@@ -106,26 +106,26 @@ impl Schema {
     }
 
     /// Returns the violations of a payload, errors before warnings.
-    pub fn judge(&self, payload: &Value) -> Vec<Violation> {
-        let mut found: Vec<Violation> = if self.strict.is_valid(payload) {
+    pub fn violations(&self, payload: &Value) -> Vec<SchemaViolation> {
+        let mut found: Vec<SchemaViolation> = if self.strict.is_valid(payload) {
             Vec::new()
         } else {
             self.strict
                 .iter_errors(payload)
-                .take(MOST_VIOLATIONS)
-                .map(|error| violation(&error, &self.source, None))
+                .take(MAX_VIOLATIONS)
+                .map(|error| to_violation(&error, &self.source, None))
                 .collect()
         };
         if let Some(lenient) = &self.lenient
             && !lenient.validator.is_valid(payload)
         {
-            for error in lenient.validator.iter_errors(payload).take(MOST_VIOLATIONS) {
+            for error in lenient.validator.iter_errors(payload).take(MAX_VIOLATIONS) {
                 let path = error.schema_path().as_str().to_owned();
                 let entry = lenient.hoisted.iter().find(|(prefix, _)| {
                     path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 });
                 if let Some((_, rules)) = entry {
-                    found.push(violation(&error, &lenient.hoisted_source, Some(rules)));
+                    found.push(to_violation(&error, &lenient.hoisted_source, Some(rules)));
                 }
             }
         }
@@ -133,8 +133,8 @@ impl Schema {
     }
 
     /// Whether the schema documents this member path.
-    pub fn documents(&self, path: &[&str]) -> bool {
-        documents(&self.source, path)
+    pub fn documents_path(&self, path: &[&str]) -> bool {
+        schema_documents_path(&self.source, path)
     }
 
     /// Whether the value at a path may be a number with a fraction.
@@ -143,16 +143,16 @@ impl Schema {
             Some(Value::Array(types)) => types.iter().any(|one| one == "number"),
             one => one.is_some_and(|one| one == "number"),
         };
-        descend(&self.source, &self.source, path).into_iter().any(|schema| {
+        subschemas_at(&self.source, &self.source, path).into_iter().any(|schema| {
             let entries = schema.get("x-should").and_then(Value::as_array).into_iter().flatten();
             is_number(schema) || entries.filter_map(|entry| entry.get("schema")).any(is_number)
         })
     }
 
     /// Returns the member names at a path, for "did you mean".
-    pub fn members(&self, path: &[impl AsRef<str>]) -> Vec<String> {
+    pub fn member_names(&self, path: &[impl AsRef<str>]) -> Vec<String> {
         let mut names = Vec::new();
-        for schema in descend(&self.source, &self.source, path) {
+        for schema in subschemas_at(&self.source, &self.source, path) {
             names.extend(
                 schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k.clone()),
             );
@@ -162,7 +162,7 @@ impl Schema {
 }
 
 /// A rule that a schema names.
-pub struct RuleNamed {
+pub struct RuleReference {
     pub rule: String,
     /// The place in the schema that names the rule, as a JSON pointer.
     pub pointer: String,
@@ -171,13 +171,13 @@ pub struct RuleNamed {
 }
 
 /// Returns every rule that a schema names, under `x-rules` and `x-should`.
-pub fn rules_named(source: &Value) -> Vec<RuleNamed> {
+pub fn referenced_rules(source: &Value) -> Vec<RuleReference> {
     let mut found = Vec::new();
-    json_schema::walk(source, "", &mut |schema, pointer| {
+    json_schema::visit_schemas(source, "", &mut |schema, pointer| {
         let mut list = |names: Option<&Value>, pointer: String, should: bool| {
             for (index, name) in names.and_then(Value::as_array).into_iter().flatten().enumerate() {
                 if let Some(name) = name.as_str() {
-                    found.push(RuleNamed { rule: name.to_owned(), pointer: format!("{pointer}/{index}"), should });
+                    found.push(RuleReference { rule: name.to_owned(), pointer: format!("{pointer}/{index}"), should });
                 }
             }
         };
@@ -189,7 +189,7 @@ pub fn rules_named(source: &Value) -> Vec<RuleNamed> {
     found
 }
 
-fn names(value: Option<&Value>, into: &mut Vec<String>) {
+fn collect_rule_names(value: Option<&Value>, into: &mut Vec<String>) {
     for name in value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !into.iter().any(|n| n == name) {
             into.push(name.to_owned());
@@ -198,7 +198,7 @@ fn names(value: Option<&Value>, into: &mut Vec<String>) {
 }
 
 /// Returns a schema and all others that apply to the same value: those of its combinators and references.
-fn applied<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
+fn applied_schemas<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     let mut found: Vec<&Value> = Vec::new();
     let mut open = vec![schema];
     while let Some(schema) = open.pop() {
@@ -218,8 +218,8 @@ fn applied<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
 }
 
 /// Returns every subschema for the value at a path, through combinators and references.
-fn descend<'a>(root: &'a Value, schema: &'a Value, path: &[impl AsRef<str>]) -> Vec<&'a Value> {
-    let here = applied(root, schema);
+fn subschemas_at<'a>(root: &'a Value, schema: &'a Value, path: &[impl AsRef<str>]) -> Vec<&'a Value> {
+    let here = applied_schemas(root, schema);
     let Some((first, rest)) = path.split_first() else { return here };
     here.iter()
         .flat_map(|schema| match first.as_ref().parse::<usize>() {
@@ -227,13 +227,13 @@ fn descend<'a>(root: &'a Value, schema: &'a Value, path: &[impl AsRef<str>]) -> 
             Err(_) => [schema.get("properties").and_then(|p| p.get(first.as_ref())), None],
         })
         .flatten()
-        .flat_map(|inner| descend(root, inner, rest))
+        .flat_map(|inner| subschemas_at(root, inner, rest))
         .collect()
 }
 
-fn documents(schema: &Value, path: &[&str]) -> bool {
+fn schema_documents_path(schema: &Value, path: &[&str]) -> bool {
     for depth in 0..=path.len() {
-        let here = descend(schema, schema, &path[..depth]);
+        let here = subschemas_at(schema, schema, &path[..depth]);
         if here.is_empty() {
             return false;
         }
@@ -250,37 +250,43 @@ fn documents(schema: &Value, path: &[&str]) -> bool {
     true
 }
 
-fn violation(error: &jsonschema::ValidationError<'_>, source: &Value, should: Option<&Vec<String>>) -> Violation {
+fn to_violation(
+    error: &jsonschema::ValidationError<'_>,
+    source: &Value,
+    should: Option<&Vec<String>>,
+) -> SchemaViolation {
     let schema_path = error.schema_path().as_str();
     let rules = match should {
         Some(rules) => rules.clone(),
-        None => attributed(source, schema_path),
+        None => rules_of_keyword(source, schema_path),
     };
     let keyword = schema_path.rsplit('/').next().unwrap_or_default();
     let wanted = source.pointer(schema_path);
-    let found = || show(error.instance());
+    let found = || to_json_text(error.instance());
     let (expected, found, kind) = match (keyword, wanted) {
-        ("type", Some(kind)) => (format!("type {}", words(kind)), found(), ViolationKind::Other),
-        ("const", Some(value)) => (show(value), found(), ViolationKind::Value { allowed: vec![value.clone()] }),
+        ("type", Some(kind)) => (format!("type {}", describe_type(kind)), found(), SchemaViolationKind::Other),
+        ("const", Some(value)) => {
+            (to_json_text(value), found(), SchemaViolationKind::Value { allowed: vec![value.clone()] })
+        }
         ("enum", Some(values)) => {
             let allowed = values.as_array().cloned().unwrap_or_default();
-            (format!("one of {}", show(values)), found(), ViolationKind::Value { allowed })
+            (format!("one of {}", to_json_text(values)), found(), SchemaViolationKind::Value { allowed })
         }
         ("required", _) => {
             let member = match error.kind() {
                 ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default().to_owned(),
                 _ => String::new(),
             };
-            (format!("a member `{member}`"), "no such member".to_owned(), ViolationKind::Absence { member })
+            (format!("a member `{member}`"), "no such member".to_owned(), SchemaViolationKind::Absence { member })
         }
-        (keyword, Some(wanted)) => (format!("{keyword} {}", show(wanted)), found(), ViolationKind::Other),
-        _ => (error.to_string(), found(), ViolationKind::Other),
+        (keyword, Some(wanted)) => (format!("{keyword} {}", to_json_text(wanted)), found(), SchemaViolationKind::Other),
+        _ => (error.to_string(), found(), SchemaViolationKind::Other),
     };
     let path = error.instance_path().as_str().to_owned();
-    Violation { path, expected, found, kind, rules, should: should.is_some() }
+    SchemaViolation { path, expected, found, kind, rules, should: should.is_some() }
 }
 
-fn words(kind: &Value) -> String {
+fn describe_type(kind: &Value) -> String {
     match kind {
         Value::String(kind) => kind.clone(),
         Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
@@ -289,13 +295,13 @@ fn words(kind: &Value) -> String {
 }
 
 /// Returns the innermost `x-rules` on the path from the root to the broken keyword.
-fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
+fn rules_of_keyword(source: &Value, schema_path: &str) -> Vec<String> {
     let mut rules = Vec::new();
     let mut pointer = String::new();
     let mut consider = |pointer: &str| {
         if let Some(found) = source.pointer(pointer).and_then(|s| s.get("x-rules")) {
             rules = Vec::new();
-            names(Some(found), &mut rules);
+            collect_rule_names(Some(found), &mut rules);
         }
     };
     consider("");
@@ -308,11 +314,15 @@ fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
 }
 
 /// Returns the schema with every `x-should` entry moved into the `allOf` beside it, and records where each went.
-fn hoist(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<String>>) -> Value {
+fn hoist_should_entries(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<String>>) -> Value {
     let Value::Object(members) = schema else {
         return match schema {
             Value::Array(items) => Value::Array(
-                items.iter().enumerate().map(|(i, s)| hoist(s, &format!("{pointer}/{i}"), hoisted)).collect(),
+                items
+                    .iter()
+                    .enumerate()
+                    .map(|(i, s)| hoist_should_entries(s, &format!("{pointer}/{i}"), hoisted))
+                    .collect(),
             ),
             other => other.clone(),
         };
@@ -327,14 +337,14 @@ fn hoist(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<Strin
         }
         copy.insert(
             name.clone(),
-            hoist(value, &format!("{pointer}/{}", crate::syntax::matcher::escape(name)), hoisted),
+            hoist_should_entries(value, &format!("{pointer}/{}", crate::syntax::matcher::escape(name)), hoisted),
         );
     }
     if let Some(entries) = members.get("x-should").and_then(Value::as_array) {
         let mut all = copy.remove("allOf").and_then(|v| v.as_array().cloned()).unwrap_or_default();
         for entry in entries {
             let mut rules = Vec::new();
-            names(entry.get("rules"), &mut rules);
+            collect_rule_names(entry.get("rules"), &mut rules);
             hoisted.insert(format!("{pointer}/allOf/{}", all.len()), rules);
             all.push(entry.get("schema").cloned().unwrap_or(json!(true)));
         }
@@ -347,8 +357,8 @@ fn hoist(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<Strin
 mod tests {
     use super::*;
 
-    fn schema() -> Schema {
-        Schema::compile(json!({
+    fn schema() -> MessageSchema {
+        MessageSchema::compile(json!({
             "type": "object",
             "required": ["type", "uuid"],
             "x-rules": ["R-1"],
@@ -362,24 +372,26 @@ mod tests {
 
     #[test]
     fn a_violation_names_the_innermost_rules_of_the_schema() {
-        let found = schema().judge(&json!({"type": "HELLO", "uuid": 3}));
+        let found = schema().violations(&json!({"type": "HELLO", "uuid": 3}));
         assert_eq!(found[0].rules, ["R-2"]);
         assert_eq!((found[0].path.as_str(), found[0].should), ("/uuid", false));
-        assert_eq!(schema().judge(&json!({"type": "HELLO"}))[0].rules, ["R-1"]);
+        assert_eq!(schema().violations(&json!({"type": "HELLO"}))[0].rules, ["R-1"]);
     }
 
     #[test]
     fn a_broken_x_should_warns_with_its_own_rules_and_path() {
-        let found = schema().judge(&json!({"type": "HELLO", "uuid": "x"}));
+        let found = schema().violations(&json!({"type": "HELLO", "uuid": "x"}));
         assert_eq!(found.len(), 1);
         assert!(found[0].should);
         assert_eq!((found[0].path.as_str(), found[0].rules.as_slice()), ("/uuid", ["R-3".to_owned()].as_slice()));
-        assert!(schema().judge(&json!({"type": "HELLO", "uuid": "73fcc768-d724-47e2-a101-a45298188f47"})).is_empty());
+        assert!(
+            schema().violations(&json!({"type": "HELLO", "uuid": "73fcc768-d724-47e2-a101-a45298188f47"})).is_empty()
+        );
     }
 
     #[test]
     fn undocumented_members_are_recognised() {
-        assert!(schema().documents(&["uuid"]));
-        assert!(!schema().documents(&["uid"]));
+        assert!(schema().documents_path(&["uuid"]));
+        assert!(!schema().documents_path(&["uid"]));
     }
 }

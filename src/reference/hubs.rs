@@ -6,16 +6,16 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use hubproof_reference as reference;
-use reference::{HubConfig, Running, ServeConfig, Settings, Tls};
+use reference::{HubCertificate, HubConfig, RunningServer, ServeConfig, Settings};
 use tokio::sync::Mutex;
 
 use crate::config::HookSpec;
-use crate::reference::setup::{Addresses, Setup, Setups};
+use crate::reference::setup::{InstanceSetup, ReferenceAddresses, ReferenceSetups};
 
 #[derive(Debug, thiserror::Error)]
-pub enum HubsError {
+pub enum EmbeddedHubsError {
     #[error("failed to start the reference server: {0}")]
-    Serve(#[from] reference::Error),
+    Serve(#[from] reference::ServeError),
     #[error("invalid configuration of the reference server: {0}")]
     Settings(#[from] reference::machine::settings::SettingsError),
     #[error("failed to write the reference server's certificate: {0}")]
@@ -24,21 +24,25 @@ pub enum HubsError {
 
 pub struct EmbeddedHubs {
     protocol: String,
-    setups: Vec<Setup>,
+    setups: Vec<InstanceSetup>,
     fault: Option<String>,
-    running: Mutex<Option<Running>>,
-    addresses: Addresses,
+    running: Mutex<Option<RunningServer>>,
+    addresses: ReferenceAddresses,
     /// Keeps the certificate file from being deleted while it is in use.
     _certificate: Option<tempfile::NamedTempFile>,
 }
 
 /// A hub that one scenario uses alone.
-pub struct OwnHub {
-    running: Running,
+pub struct DedicatedHub {
+    running: RunningServer,
     shared_admin: Option<String>,
 }
 
-fn configs(protocol: &str, setups: &[Setup], fault: Option<&str>) -> Result<Vec<HubConfig>, HubsError> {
+fn hub_configs(
+    protocol: &str,
+    setups: &[InstanceSetup],
+    fault: Option<&str>,
+) -> Result<Vec<HubConfig>, EmbeddedHubsError> {
     setups
         .iter()
         .map(|setup| {
@@ -49,14 +53,14 @@ fn configs(protocol: &str, setups: &[Setup], fault: Option<&str>) -> Result<Vec<
             Ok(HubConfig {
                 settings,
                 fault: fault.map(str::to_owned),
-                tls: setup.tls.then_some(Tls::SelfSigned),
+                tls: setup.tls.then_some(HubCertificate::SelfSigned),
                 ..HubConfig::new(protocol)
             })
         })
         .collect()
 }
 
-fn loopback() -> SocketAddr {
+fn loopback_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
@@ -65,10 +69,14 @@ impl EmbeddedHubs {
     ///
     /// # Errors
     ///
-    /// [`HubsError`]; in that case nothing runs.
-    pub async fn start(protocol: &str, setups: &Setups, fault: Option<&str>) -> Result<Self, HubsError> {
-        let hubs = configs(protocol, &setups.instances, fault)?;
-        let running = reference::serve(ServeConfig { hubs, admin: Some(loopback()) }).await?;
+    /// [`EmbeddedHubsError`]; in that case nothing runs.
+    pub async fn start(
+        protocol: &str,
+        setups: &ReferenceSetups,
+        fault: Option<&str>,
+    ) -> Result<Self, EmbeddedHubsError> {
+        let hubs = hub_configs(protocol, &setups.instances, fault)?;
+        let running = reference::start_server(ServeConfig { hubs, admin: Some(loopback_address()) }).await?;
         let certificate = match &running.ca {
             None => None,
             Some(pem) => {
@@ -77,7 +85,7 @@ impl EmbeddedHubs {
                 Some(file)
             }
         };
-        let addresses = Addresses {
+        let addresses = ReferenceAddresses {
             urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(),
             admin: running.admin.clone(),
             ca: certificate.as_ref().map(|file| file.path().display().to_string()),
@@ -92,7 +100,7 @@ impl EmbeddedHubs {
         })
     }
 
-    pub fn addresses(&self) -> &Addresses {
+    pub fn addresses(&self) -> &ReferenceAddresses {
         &self.addresses
     }
 
@@ -100,12 +108,12 @@ impl EmbeddedHubs {
     ///
     /// # Errors
     ///
-    /// [`HubsError`].
-    pub async fn start_one(&self, instance: usize) -> Result<(String, OwnHub), HubsError> {
-        let hubs = configs(&self.protocol, &self.setups[instance..=instance], self.fault.as_deref())?;
-        let running = reference::serve(ServeConfig { hubs, admin: Some(loopback()) }).await?;
+    /// [`EmbeddedHubsError`].
+    pub async fn start_one(&self, instance: usize) -> Result<(String, DedicatedHub), EmbeddedHubsError> {
+        let hubs = hub_configs(&self.protocol, &self.setups[instance..=instance], self.fault.as_deref())?;
+        let running = reference::start_server(ServeConfig { hubs, admin: Some(loopback_address()) }).await?;
         let url = running.hubs.first().map(|hub| hub.url.clone()).unwrap_or_default();
-        Ok((url, OwnHub { running, shared_admin: self.addresses.admin.clone() }))
+        Ok((url, DedicatedHub { running, shared_admin: self.addresses.admin.clone() }))
     }
 
     pub async fn shutdown(&self) {
@@ -115,9 +123,9 @@ impl EmbeddedHubs {
     }
 }
 
-impl OwnHub {
+impl DedicatedHub {
     /// Returns the target's hooks, redirected to this hub's own admin interface.
-    pub fn hooks(&self, hooks: &BTreeMap<String, HookSpec>) -> BTreeMap<String, HookSpec> {
+    pub fn redirect_hooks(&self, hooks: &BTreeMap<String, HookSpec>) -> BTreeMap<String, HookSpec> {
         let (Some(shared), Some(own)) = (&self.shared_admin, &self.running.admin) else { return hooks.clone() };
         hooks
             .iter()

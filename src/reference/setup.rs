@@ -3,14 +3,14 @@
 
 use toml::{Table, Value};
 
-use crate::protocol::Folder;
+use crate::protocol::PackFolder;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
 
 /// The configuration of the reference server for one protocol.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Setups {
-    pub instances: Vec<Setup>,
+pub struct ReferenceSetups {
+    pub instances: Vec<InstanceSetup>,
     /// Whether the protocol is tested only when named, because it is not a protocol in its own right.
     pub on_request: bool,
     /// The target file, without the addresses.
@@ -19,7 +19,7 @@ pub struct Setups {
 
 /// One differently configured hub.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Setup {
+pub struct InstanceSetup {
     pub name: String,
     /// Settings of the reference server, with name and value as its `--set` takes them.
     pub serve: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub struct Setup {
 
 /// Addresses of the started hubs.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses {
+pub struct ReferenceAddresses {
     /// The URLs of the hubs, in the order of the instances.
     pub urls: Vec<String>,
     /// The `http://` address of the admin interface; replaces `${admin}` in hooks.
@@ -37,16 +37,16 @@ pub struct Addresses {
     pub ca: Option<String>,
 }
 
-impl Setups {
+impl ReferenceSetups {
     /// Reads the protocol's reference.toml. A protocol without that file has one instance with the documented settings.
     ///
     /// # Errors
     ///
     /// The file is not TOML, or an instance has no name.
-    pub fn read(folder: &Folder, sources: &Sources) -> Result<Self, Diagnostic> {
+    pub fn from_folder(folder: &PackFolder, sources: &Sources) -> Result<Self, Diagnostic> {
         let Some(file) = folder.scenarios.get("reference.toml") else {
             return Ok(Self {
-                instances: vec![Setup { name: "default".to_owned(), serve: Vec::new(), tls: false }],
+                instances: vec![InstanceSetup { name: "default".to_owned(), serve: Vec::new(), tls: false }],
                 on_request: false,
                 target: Table::new(),
             });
@@ -61,7 +61,7 @@ impl Setups {
         match target.get_mut("instance") {
             Some(Value::Array(list)) => {
                 for instance in list {
-                    instances.push(setup(instance).ok_or_else(|| {
+                    instances.push(take_setup(instance).ok_or_else(|| {
                         Diagnostic::error(whole, "an instance needs a `name`, and its `serve` must be a table")
                     })?);
                 }
@@ -72,7 +72,7 @@ impl Setups {
     }
 
     /// Returns the text of a target file for the started hubs.
-    pub fn target_file(&self, protocol: &str, addresses: &Addresses) -> String {
+    pub fn render_target_file(&self, protocol: &str, addresses: &ReferenceAddresses) -> String {
         let mut target = self.target.clone();
         target.insert("protocol".to_owned(), Value::String(protocol.to_owned()));
         if let Some(Value::Array(list)) = target.get_mut("instance") {
@@ -94,19 +94,19 @@ impl Setups {
 }
 
 /// Removes the server's own keys from an instance of the target file and returns them.
-fn setup(instance: &mut Value) -> Option<Setup> {
+fn take_setup(instance: &mut Value) -> Option<InstanceSetup> {
     let table = instance.as_table_mut()?;
     let name = table.get("name")?.as_str()?.to_owned();
     let serve = match table.remove("serve") {
         None => Vec::new(),
-        Some(Value::Table(serve)) => serve.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        Some(Value::Table(serve)) => serve.into_iter().map(|(name, value)| (name, plain_text(value))).collect(),
         Some(_) => return None,
     };
     let tls = matches!(table.remove("tls"), Some(Value::Boolean(true)));
-    Some(Setup { name, serve, tls })
+    Some(InstanceSetup { name, serve, tls })
 }
 
-fn plain(value: Value) -> String {
+fn plain_text(value: Value) -> String {
     match value {
         Value::String(text) => text,
         other => other.to_string(),

@@ -7,41 +7,44 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    CheckResult, Deviating, Doubt, Flaky, Fuzzed, Known, Proposed, ProtocolReport, RuleReport, RuleStatus, RunOptions,
-    RunReport, ScenarioResult, causes::causes, scenario_verdict, worst,
+    CheckResult, DeviationReport, FlakyTally, FuzzReport, KnownFailure, ProposalReport, ProtocolDoubt, ProtocolReport,
+    RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, causes::group_preconditions, scenario_verdict,
+    worst_verdict,
 };
-use crate::deviation::proposal::{Evidence, Missed, MissedKind, Proposal, propose};
-use crate::deviation::{Deviations, Seen, add_seen};
-use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
-use crate::protocol::{Pack, Rule, Way};
+use crate::deviation::proposal::{
+    DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, propose,
+};
+use crate::deviation::{Deviations, SightingsByEntry, add_seen};
+use crate::event::{CheckReport, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
+use crate::protocol::{FrameDirection, Pack, Rule};
 use crate::scenario::Program;
 use crate::scenario::model::RuleUse;
-use crate::syntax::matcher::Condition;
+use crate::syntax::matcher::MatchCondition;
 use crate::syntax::source::Span;
 
 /// Most repetitions of a scenario, after the first, whose history is kept because they failed, warned or were
 /// undecided.
-const KEPT_HISTORIES: usize = 4;
+const MAX_KEPT_HISTORIES: usize = 4;
 /// The protocol is doubted if at least this many scenarios were played, and in this percentage of them no check passed.
-const DOUBT_PLAYED: usize = 3;
-const DOUBT_BROKEN: usize = 75;
+const MIN_PLAYED_FOR_DOUBT: usize = 3;
+const BROKEN_PERCENT_FOR_DOUBT: usize = 75;
 /// The protocol is also doubted if no check passed in more than this percentage of the scenarios, and more than this
 /// percentage of the kinds of messages match no message of the pack.
-const DOUBT_UNKNOWN: usize = 50;
+const UNKNOWN_PERCENT_FOR_DOUBT: usize = 50;
 /// Most kinds of messages of a hub that are counted.
-const KINDS: usize = 1000;
+const MAX_MESSAGE_KINDS: usize = 1000;
 
 /// A protocol before its scenarios are played.
 #[derive(Clone)]
-pub struct Outline {
+pub struct ProtocolOutline {
     pub pack: Arc<Pack>,
     /// All scenarios of the pack, selected or not.
-    pub scenarios: Vec<Planned>,
+    pub scenarios: Vec<PlannedScenario>,
 }
 
 /// A scenario before it is played.
 #[derive(Clone, Debug)]
-pub struct Planned {
+pub struct PlannedScenario {
     pub id: String,
     pub selected: bool,
     pub checks: Vec<PlannedCheck>,
@@ -56,12 +59,12 @@ pub struct PlannedCheck {
     pub always: bool,
 }
 
-impl Outline {
+impl ProtocolOutline {
     /// Creates the outline of a protocol with at least one selected scenario; a report omits protocols without one.
     pub fn new(pack: Arc<Pack>, programs: &[Arc<Program>], selected: impl Fn(&Program) -> bool) -> Self {
         let scenarios = programs
             .iter()
-            .map(|program| Planned {
+            .map(|program| PlannedScenario {
                 id: program.id.clone(),
                 selected: selected(program),
                 checks: program
@@ -80,20 +83,20 @@ impl Outline {
         Self { pack, scenarios }
     }
 
-    fn planned(&self, id: &str) -> Option<&Planned> {
+    fn planned_scenario(&self, id: &str) -> Option<&PlannedScenario> {
         self.scenarios.iter().find(|planned| planned.id == id)
     }
 }
 
-/// A collector of scenario reports; [`Aggregator::finish`] returns the report of the run.
+/// A collector of scenario reports; [`ReportAggregator::finish`] returns the report of the run.
 #[derive(Clone)]
-pub struct Aggregator {
-    protocols: Vec<Gathered>,
+pub struct ReportAggregator {
+    protocols: Vec<ProtocolAggregator>,
 }
 
 #[derive(Clone)]
-struct Gathered {
-    outline: Outline,
+struct ProtocolAggregator {
+    outline: ProtocolOutline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
     /// The kinds of messages that the hub sent, and whether each is one of the pack's. Frames are not counted, because
     /// a message that is sent all the time would decide alone.
@@ -102,9 +105,9 @@ struct Gathered {
     deviations: Arc<Deviations>,
 }
 
-impl Aggregator {
-    pub fn new(outlines: Vec<Outline>) -> Self {
-        let gathered = |outline| Gathered {
+impl ReportAggregator {
+    pub fn new(outlines: Vec<ProtocolOutline>) -> Self {
+        let gathered = |outline| ProtocolAggregator {
             outline,
             runs: BTreeMap::new(),
             kinds: BTreeMap::new(),
@@ -122,22 +125,22 @@ impl Aggregator {
 
     /// Adds a scenario report. It replaces an earlier report of the same repetition. A report of a protocol without an
     /// outline is dropped.
-    pub fn add(&mut self, report: ScenarioReport) {
+    pub fn add_report(&mut self, report: ScenarioReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
-            gathered.add(report);
+            gathered.add_report(report);
         }
     }
 
     /// Adds the report of a hub that the run started.
-    pub fn process(&mut self, protocol: &str, process: ProcessReport) {
+    pub fn add_process(&mut self, protocol: &str, process: ProcessReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
             gathered.processes.push(process);
         }
     }
 
     /// Sets the deviations of the hub of a protocol.
-    pub fn deviations(&mut self, protocol: &str, deviations: Arc<Deviations>) {
+    pub fn set_deviations(&mut self, protocol: &str, deviations: Arc<Deviations>) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
             gathered.deviations = deviations;
         }
@@ -150,29 +153,29 @@ impl Aggregator {
             started,
             duration,
             options,
-            protocols: self.protocols.into_iter().map(Gathered::finish).collect(),
+            protocols: self.protocols.into_iter().map(ProtocolAggregator::into_report).collect(),
             interrupted,
         }
     }
 }
 
-impl Gathered {
-    fn add(&mut self, mut report: ScenarioReport) {
-        if let Some(planned) = self.outline.planned(&report.id) {
-            complete(&mut report, planned);
+impl ProtocolAggregator {
+    fn add_report(&mut self, mut report: ScenarioReport) {
+        if let Some(planned) = self.outline.planned_scenario(&report.id) {
+            add_unevaluated_checks(&mut report, planned);
         }
         report.verdict = scenario_verdict(&report);
         for frame in &report.history {
             // A shortened text cannot be parsed.
             let judgeable = frame.kind == "binary" || (frame.kind == "text" && frame.hash.is_none());
-            if frame.direction == Direction::Received && judgeable && self.kinds.len() < KINDS {
-                let (kind, known) = kind(&self.outline.pack, frame);
+            if frame.direction == HistoryDirection::Received && judgeable && self.kinds.len() < MAX_MESSAGE_KINDS {
+                let (kind, known) = message_kind(&self.outline.pack, frame);
                 self.kinds.insert(kind, known);
             }
         }
         let runs = self.runs.entry(report.id.clone()).or_default();
         runs.retain(|run| run.repetition != report.repetition);
-        let telling = runs.iter().skip(1).filter(|run| !run.history.is_empty()).count() < KEPT_HISTORIES
+        let telling = runs.iter().skip(1).filter(|run| !run.history.is_empty()).count() < MAX_KEPT_HISTORIES
             && matches!(report.verdict, Verdict::Fail | Verdict::Warn | Verdict::Inconclusive);
         if !runs.is_empty() && !telling {
             report.history_dropped += report.history.len();
@@ -181,7 +184,7 @@ impl Gathered {
         runs.push(report);
     }
 
-    fn finish(mut self) -> ProtocolReport {
+    fn into_report(mut self) -> ProtocolReport {
         let order: Vec<String> = self.outline.scenarios.iter().map(|planned| planned.id.clone()).collect();
         let mut played: Vec<Vec<ScenarioReport>> = order.iter().filter_map(|id| self.runs.remove(id)).collect();
         let unplayed = self
@@ -194,43 +197,43 @@ impl Gathered {
             .map(|planned| planned.id.clone())
             .collect();
         played.extend(std::mem::take(&mut self.runs).into_values());
-        let scenarios: Vec<ScenarioResult> = played.into_iter().map(merge).collect();
-        let causes = causes(&scenarios);
+        let scenarios: Vec<ScenarioResult> = played.into_iter().map(merge_repetitions).collect();
+        let causes = group_preconditions(&scenarios);
         let unknown = self.kinds.values().filter(|known| !**known).count();
         // In a pack without messages, any message is right.
         let speaks = self.outline.pack.messages.iter().any(|message| message.directions.from_hub);
-        let doubt = if speaks { doubt(&scenarios, self.kinds.len(), unknown) } else { None };
-        let deviations = deviating(&self.deviations, &self.outline.pack, &scenarios);
+        let doubt = if speaks { protocol_doubt(&scenarios, self.kinds.len(), unknown) } else { None };
+        let deviations = deviation_reports(&self.deviations, &self.outline.pack, &scenarios);
         let processes = self.processes;
-        let report = judged(&self.outline, scenarios);
-        let proposals = proposed(&self.outline.pack, &report, &self.deviations);
+        let report = judge_rules(&self.outline, scenarios);
+        let proposals = proposal_reports(&self.outline.pack, &report, &self.deviations);
         ProtocolReport { unplayed, causes, doubt, processes, deviations, proposals, ..report }
     }
 }
 
 /// Returns the report of a protocol that was fuzzed. Each scenario is the first case of one cause, with the
 /// command-line arguments that select it.
-pub fn fuzzed(
+pub fn fuzz_protocol_report(
     pack: &Arc<Pack>,
     first: Vec<(ScenarioReport, Vec<String>)>,
     processes: Vec<ProcessReport>,
-    fuzzed: Fuzzed,
+    fuzzed: FuzzReport,
 ) -> ProtocolReport {
     let one = |(mut report, again): (ScenarioReport, Vec<String>)| {
         report.verdict = scenario_verdict(&report);
-        ScenarioResult { again, ..merge(vec![report]) }
+        ScenarioResult { again, ..merge_repetitions(vec![report]) }
     };
     let scenarios: Vec<ScenarioResult> = first.into_iter().map(one).collect();
-    let nothing = Outline { pack: Arc::clone(pack), scenarios: Vec::new() };
-    ProtocolReport { processes, fuzzed: Some(fuzzed), ..judged(&nothing, scenarios) }
+    let nothing = ProtocolOutline { pack: Arc::clone(pack), scenarios: Vec::new() };
+    ProtocolReport { processes, fuzzed: Some(fuzzed), ..judge_rules(&nothing, scenarios) }
 }
 
 /// Returns each deviation with what the scenarios observed, and with the rules that it broke.
-fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult]) -> Vec<Deviating> {
+fn deviation_reports(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult]) -> Vec<DeviationReport> {
     let runs = || scenarios.iter().flat_map(|scenario| &scenario.runs);
-    let mut seen = Seen::new();
+    let mut seen = SightingsByEntry::new();
     runs().for_each(|run| add_seen(&mut seen, &run.deviations));
-    let mut all = Deviating::all(deviations, pack, &seen);
+    let mut all = DeviationReport::list_all(deviations, pack, &seen);
     for one in &mut all {
         let broken = runs().flat_map(|run| &run.checks).filter(|check| check.deviation.as_ref() == Some(&one.reason));
         one.rules.extend(broken.flat_map(|check| &check.rules).map(|(used, _)| used.id.clone()));
@@ -239,29 +242,29 @@ fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult])
 }
 
 /// Returns the deviations that would let more rules be judged.
-fn proposed(pack: &Pack, report: &ProtocolReport, known: &Deviations) -> Vec<Proposed> {
+fn proposal_reports(pack: &Pack, report: &ProtocolReport, known: &Deviations) -> Vec<ProposalReport> {
     let runs = || report.scenarios.iter().flat_map(|scenario| &scenario.runs);
-    let missed: Vec<&Missed> = runs().filter_map(|run| run.missed.as_ref()).collect();
-    let mut evidence = Evidence::default();
-    runs().for_each(|run| evidence.add(&run.evidence));
+    let missed: Vec<&MissedExpectation> = runs().filter_map(|run| run.missed.as_ref()).collect();
+    let mut evidence = DeviationEvidence::default();
+    runs().for_each(|run| evidence.merge(&run.evidence));
     let open: BTreeSet<&String> = report
         .rules
         .iter()
         .filter(|(_, rule)| matches!(rule.status, RuleStatus::Judged { proven: false, .. }))
         .map(|(id, _)| id)
         .collect();
-    let about = |proposal: &Proposal, missed: &Missed| match &missed.what {
-        MissedKind::Message { message, .. } => proposal.messages.contains(message),
-        MissedKind::Upgrade { .. } => proposal.messages.is_empty(),
+    let about = |proposal: &DeviationProposal, missed: &MissedExpectation| match &missed.what {
+        MissedExpectationKind::Message { message, .. } => proposal.messages.contains(message),
+        MissedExpectationKind::Upgrade { .. } => proposal.messages.is_empty(),
     };
-    let mut proposals: Vec<Proposed> = propose(pack, &missed, &evidence, known)
+    let mut proposals: Vec<ProposalReport> = propose(pack, &missed, &evidence, known)
         .into_iter()
         .map(|proposal| {
             let blocked = runs().filter(|run| run.missed.as_ref().is_some_and(|missed| about(&proposal, missed)));
             let checks = blocked.flat_map(|run| &run.checks).filter(|check| check.verdict == Verdict::Inconclusive);
             let rules = checks.flat_map(|check| &check.rules).map(|(used, _)| &used.id);
             let unblocks = rules.filter(|id| open.contains(id)).cloned().collect();
-            Proposed { proposal, unblocks }
+            ProposalReport { proposal, unblocks }
         })
         .collect();
     proposals.sort_by_key(|proposed| std::cmp::Reverse(proposed.unblocks.len()));
@@ -269,7 +272,7 @@ fn proposed(pack: &Pack, report: &ProtocolReport, known: &Deviations) -> Vec<Pro
 }
 
 /// Derives the status of all rules from the results of scenarios.
-fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
+fn judge_rules(outline: &ProtocolOutline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
     let pack = &outline.pack;
     ProtocolReport {
         name: pack.name.clone(),
@@ -277,7 +280,7 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
         pack_hash: pack.hash.clone(),
         document: pack.document.clone(),
         unplayed: Vec::new(),
-        rules: pack.rules.values().map(|rule| (rule.id.clone(), judge(rule, outline, &scenarios))).collect(),
+        rules: pack.rules.values().map(|rule| (rule.id.clone(), judge_rule(rule, outline, &scenarios))).collect(),
         scenarios,
         causes: Vec::new(),
         doubt: None,
@@ -291,7 +294,7 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
 
 /// Adds the checks of a scenario that were never evaluated, each with the reason. Removes those of `always` instead:
 /// they apply only to frames that arrived.
-fn complete(report: &mut ScenarioReport, planned: &Planned) {
+fn add_unevaluated_checks(report: &mut ScenarioReport, planned: &PlannedScenario) {
     let (verdict, message) = if !report.unmet.is_empty() {
         let needs: Vec<&str> = report.unmet.iter().map(|need| need.name.as_str()).collect();
         (Verdict::NotTestable, format!("needs {}", needs.join(", ")))
@@ -320,18 +323,18 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
 /// Returns the kind of message that a frame is, and whether a hub of this pack sends it. An envelope does not count,
 /// because it matches too much. The kind of a frame that matches no message is given by the members by which the pack
 /// distinguishes its messages, or else by the names of its members.
-fn kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
+fn message_kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
     let Some(payload) = Some(&frame.text).filter(|_| frame.kind != "binary") else {
         return ("binary".to_owned(), false);
     };
     let Ok(payload) = serde_json::from_str::<Value>(payload) else { return ("text".to_owned(), false) };
-    if let Some(message) = pack.recognise(&payload, Way::FromHub).filter(|message| !message.abstract_) {
+    if let Some(message) = pack.recognise(&payload, FrameDirection::FromHub).filter(|message| !message.abstract_) {
         return (format!("message {}", message.name), true);
     }
-    let conditions = pack.messages.iter().flat_map(|message| message.matcher.conditions_at());
+    let conditions = pack.messages.iter().flat_map(|message| message.matcher.member_conditions());
     let pointers: BTreeSet<String> = conditions
         .filter_map(|condition| match condition {
-            Condition::Is(pointer, Value::String(_)) => Some(pointer),
+            MatchCondition::Is(pointer, Value::String(_)) => Some(pointer),
             _ => None,
         })
         .collect();
@@ -345,15 +348,15 @@ fn kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
 }
 
 /// The index of a repetition, the index of a check in it, and the check's verdict.
-type Judged = (usize, usize, Verdict);
+type JudgedRepetition = (usize, usize, Verdict);
 
 /// Merges the repetitions of a scenario, at least one.
-fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
+fn merge_repetitions(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     runs.sort_by_key(|run| run.repetition);
-    let mut places: Vec<(&str, Vec<Judged>)> = Vec::new();
+    let mut places: Vec<(&str, Vec<JudgedRepetition>)> = Vec::new();
     for (run, report) in runs.iter().enumerate() {
         for (place, check) in report.checks.iter().enumerate() {
-            let seen: Judged = (run, place, check.verdict);
+            let seen: JudgedRepetition = (run, place, check.verdict);
             match places.iter_mut().find(|(name, _)| *name == check.name) {
                 Some((_, all)) => all.push(seen),
                 None => places.push((&check.name, vec![seen])),
@@ -363,18 +366,18 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     let checks = places
         .into_iter()
         .map(|(name, seen)| {
-            let verdict = worst(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
+            let verdict = worst_verdict(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
             // Failures that are not known come first.
-            let known = |(run, place, _): &Judged| runs[*run].checks[*place].deviation.clone();
+            let known = |(run, place, _): &JudgedRepetition| runs[*run].checks[*place].deviation.clone();
             let mut telling = seen.iter().filter(|(_, _, v)| *v == verdict);
             let first = telling.clone().next();
             let (run, place, _) = telling.find(|seen| known(seen).is_none()).or(first).copied().unwrap_or(seen[0]);
-            let known = known(&(run, place, verdict)).map(|reason| Known { reason, flaky: false });
+            let known = known(&(run, place, verdict)).map(|reason| KnownFailure { reason, flaky: false });
             let broken = seen.iter().filter(|(_, _, v)| *v == verdict).count();
             let decided =
                 seen.iter().filter(|(_, _, v)| !matches!(v, Verdict::NotTestable | Verdict::Inconclusive)).count();
             let flaky = (matches!(verdict, Verdict::Fail | Verdict::Warn) && broken < decided)
-                .then_some(Flaky { broken, decided });
+                .then_some(FlakyTally { broken, decided });
             CheckResult { name: name.to_owned(), verdict, flaky, known, run, place }
         })
         .collect();
@@ -382,18 +385,18 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         id: runs[0].id.clone(),
         title: runs[0].title.clone(),
         span: runs[0].span,
-        verdict: worst(runs.iter().map(|run| run.verdict)).unwrap_or(Verdict::NotTestable),
+        verdict: worst_verdict(runs.iter().map(|run| run.verdict)).unwrap_or(Verdict::NotTestable),
         checks,
-        again: super::chosen(&runs[0].id),
+        again: super::selection_arguments(&runs[0].id),
         known_cause: None,
         runs,
     }
 }
 
-fn judge(rule: &Rule, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleReport {
+fn judge_rule(rule: &Rule, outline: &ProtocolOutline, scenarios: &[ScenarioResult]) -> RuleReport {
     let status = match &rule.out_of_scope {
         Some(reason) => RuleStatus::OutOfScope(reason.clone()),
-        None => status(&rule.id, outline, scenarios),
+        None => rule_status(&rule.id, outline, scenarios),
     };
     RuleReport {
         level: rule.level,
@@ -405,7 +408,7 @@ fn judge(rule: &Rule, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleRe
     }
 }
 
-fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleStatus {
+fn rule_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioResult]) -> RuleStatus {
     let mut verdicts = Vec::new();
     let mut named_by = BTreeSet::new();
     let mut needs = BTreeSet::new();
@@ -421,16 +424,16 @@ fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleSt
     if proven {
         verdicts.retain(|verdict| *verdict != Verdict::Inconclusive);
     }
-    match worst(verdicts) {
+    match worst_verdict(verdicts) {
         Some(Verdict::NotTestable) => RuleStatus::NotTestable { needs },
         Some(verdict) => RuleStatus::Judged { verdict, proven, scenarios: named_by },
-        None => unjudged(rule, outline, scenarios),
+        None => unjudged_status(rule, outline, scenarios),
     }
 }
 
 /// Returns the status of a rule that no played scenario checked: its frames did not arrive, or its scenarios were not
 /// selected.
-fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleStatus {
+fn unjudged_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioResult]) -> RuleStatus {
     let names = |always: bool| {
         let checks = outline.scenarios.iter().flat_map(|planned| &planned.checks);
         checks.filter(|check| check.always == always).flat_map(|check| &check.rules).any(|used| used.id == rule)
@@ -456,34 +459,34 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
         // The frame might have arrived if the scenarios had been completed.
         RuleStatus::Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() }
     } else if ran.is_empty() {
-        RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet).cloned().collect() }
+        RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet_needs).cloned().collect() }
     } else {
         RuleStatus::NotTestable { needs: BTreeSet::new() }
     }
 }
 
-fn ever_open(run: &ScenarioReport) -> bool {
-    let opened = |frame: &FrameReport| frame.direction != Direction::Neither || frame.kind == "open";
+fn had_open_connection(run: &ScenarioReport) -> bool {
+    let opened = |frame: &FrameReport| frame.direction != HistoryDirection::Neither || frame.kind == "open";
     let unreachable = run.cause.as_ref().is_some_and(|cause| cause.unreachable);
     !unreachable && (run.history.is_empty() || run.history.iter().any(opened))
 }
 
 /// Returns the doubt, if there is one; `received` and `unknown` are numbers of kinds of messages.
-fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Option<Doubt> {
+fn protocol_doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Option<ProtocolDoubt> {
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
         .filter(|scenario| {
             // Without a connection, nothing is known about the hub's protocol.
-            scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(ever_open)
+            scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(had_open_connection)
         })
         .collect();
     let broken = reached.iter().filter(|scenario| no_check_passed(scenario)).count();
-    if broken * 100 <= reached.len() * DOUBT_UNKNOWN {
+    if broken * 100 <= reached.len() * UNKNOWN_PERCENT_FOR_DOUBT {
         None
-    } else if unknown * 100 > received * DOUBT_UNKNOWN {
-        Some(Doubt::Unrecognised { unknown, received })
-    } else if reached.len() >= DOUBT_PLAYED && broken * 100 >= reached.len() * DOUBT_BROKEN {
-        Some(Doubt::NothingWorks { broken, played: reached.len() })
+    } else if unknown * 100 > received * UNKNOWN_PERCENT_FOR_DOUBT {
+        Some(ProtocolDoubt::Unrecognised { unknown, received })
+    } else if reached.len() >= MIN_PLAYED_FOR_DOUBT && broken * 100 >= reached.len() * BROKEN_PERCENT_FOR_DOUBT {
+        Some(ProtocolDoubt::NothingWorks { broken, played: reached.len() })
     } else {
         None
     }
@@ -493,20 +496,21 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
 fn no_check_passed(scenario: &ScenarioResult) -> bool {
     // Only checks of steps count: schema checks and `always` also apply to frames that no step expects.
     let passed = |check: &CheckReport| check.is_of_step() && check.verdict == Verdict::Pass;
-    matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive) && !scenario.telling().checks.iter().any(passed)
+    matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive)
+        && !scenario.deciding_run().checks.iter().any(passed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Run, options};
+    use super::super::fixture::{RunFixture, options};
     use super::*;
     use crate::event::{Lack, UnmetNeed};
 
-    fn status_of(run: Run, rule: &str) -> RuleStatus {
+    fn status_of(run: RunFixture, rule: &str) -> RuleStatus {
         run.report(options()).protocols[0].rules[rule].status.clone()
     }
 
-    fn names(names: &[&str]) -> BTreeSet<String> {
+    fn name_set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
@@ -518,24 +522,24 @@ mod tests {
     #[test]
     fn each_rule_has_the_status_of_its_checks() {
         use RuleStatus::*;
-        let hello = || names(&["greeter/hello"]);
+        let hello = || name_set(&["greeter/hello"]);
         let cases = [
-            (Run::all_pass(), "GRE-001", Judged { verdict: Verdict::Pass, proven: true, scenarios: hello() }),
-            (Run::one_failure(), "GRE-002", Judged { verdict: Verdict::Fail, proven: true, scenarios: hello() }),
-            (Run::all_pass(), "GRE-005", OutOfScope("only a client can break it".to_owned())),
-            (Run::all_pass(), "GRE-007", NoCheck),
-            (Run::not_testable(), "GRE-006", NotTestable { needs: needs() }),
-            (Run::interrupted(), "GRE-006", NotAsked),
-            (Run::selection(), "GRE-006", NotAsked),
+            (RunFixture::all_pass(), "GRE-001", Judged { verdict: Verdict::Pass, proven: true, scenarios: hello() }),
+            (RunFixture::one_failure(), "GRE-002", Judged { verdict: Verdict::Fail, proven: true, scenarios: hello() }),
+            (RunFixture::all_pass(), "GRE-005", OutOfScope("only a client can break it".to_owned())),
+            (RunFixture::all_pass(), "GRE-007", NoCheck),
+            (RunFixture::not_testable(), "GRE-006", NotTestable { needs: needs() }),
+            (RunFixture::interrupted(), "GRE-006", NotAsked),
+            (RunFixture::selection(), "GRE-006", NotAsked),
             // Only the schema of `echo` names it, and no echo arrived.
-            (Run::selection(), "GRE-008", NotTestable { needs: BTreeSet::new() }),
+            (RunFixture::selection(), "GRE-008", NotTestable { needs: BTreeSet::new() }),
             (
-                Run::unreachable(),
+                RunFixture::unreachable(),
                 "GRE-001",
                 Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: hello() },
             ),
             (
-                Run::unreachable(),
+                RunFixture::unreachable(),
                 "GRE-008",
                 Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() },
             ),
@@ -547,34 +551,34 @@ mod tests {
 
     #[test]
     fn a_check_below_the_rules_level_proves_nothing_but_can_warn() {
-        let report = Run::warning().report(options());
+        let report = RunFixture::warning().report(options());
         let RuleStatus::Judged { verdict, proven, .. } = &report.protocols[0].rules["GRE-004"].status else { panic!() };
         assert_eq!((*verdict, *proven), (Verdict::Warn, false));
     }
 
     #[test]
-    fn a_repeated_scenario_counts_once_and_only_first_and_failed_runs_keep_their_history() {
-        let report = Run::flaky().report(options());
+    fn a_repeated_scenario_counts_once_and_keeps_first_and_failed_histories() {
+        let report = RunFixture::flaky().report(options());
         let protocol = &report.protocols[0];
         let hello = &protocol.scenarios[0];
         assert_eq!((protocol.scenario_tally().total(), hello.runs.len()), (3, 3));
         let check = hello.checks.iter().find(|check| check.name == "GRE-002").unwrap();
-        assert_eq!((check.verdict, check.flaky), (Verdict::Fail, Some(Flaky { broken: 1, decided: 3 })));
-        assert_eq!(hello.run_of(check).repetition, 2);
+        assert_eq!((check.verdict, check.flaky), (Verdict::Fail, Some(FlakyTally { broken: 1, decided: 3 })));
+        assert_eq!(hello.run_of_check(check).repetition, 2);
         let kept: Vec<bool> = hello.runs.iter().map(|run| !run.history.is_empty()).collect();
         assert_eq!(kept, [true, true, false]);
     }
 
     #[test]
-    fn a_hub_of_another_protocol_is_doubted_but_not_one_with_a_single_defect() {
-        let doubt = |run: Run| run.report(options()).protocols[0].doubt;
-        assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 1, received: 1 }));
+    fn the_protocol_is_doubted_for_a_wrong_hub_but_not_for_one_defect() {
+        let doubt = |run: RunFixture| run.report(options()).protocols[0].doubt;
+        assert_eq!(doubt(RunFixture::other_protocol()), Some(ProtocolDoubt::Unrecognised { unknown: 1, received: 1 }));
         // A message that is sent all the time counts as one kind.
-        assert_eq!(doubt(Run::chatty()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));
-        assert_eq!(doubt(Run::without_messages()), None);
-        assert_eq!(doubt(Run::greeting_broken()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));
-        assert_eq!(doubt(Run::one_failure()), None);
-        assert_eq!(doubt(Run::schema_broken()), None);
-        assert_eq!(doubt(Run::unreachable()), None);
+        assert_eq!(doubt(RunFixture::chatty()), Some(ProtocolDoubt::NothingWorks { broken: 3, played: 3 }));
+        assert_eq!(doubt(RunFixture::without_messages()), None);
+        assert_eq!(doubt(RunFixture::greeting_broken()), Some(ProtocolDoubt::NothingWorks { broken: 3, played: 3 }));
+        assert_eq!(doubt(RunFixture::one_failure()), None);
+        assert_eq!(doubt(RunFixture::schema_broken()), None);
+        assert_eq!(doubt(RunFixture::unreachable()), None);
     }
 }

@@ -9,41 +9,41 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use super::text::plain;
-use super::{CheckResult, Known, ProtocolReport, ScenarioResult};
-use crate::event::{Cause, CheckReport, Detail, ScenarioReport, Verdict};
+use super::text::without_variable_parts;
+use super::{CheckResult, KnownFailure, ProtocolReport, ScenarioResult};
+use crate::event::{CheckReport, FindingDetail, PreconditionFailure, ScenarioReport, Verdict};
 use crate::syntax::source::Span;
 
 /// A failed precondition, with all scenarios that it stopped.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SharedCause {
+pub struct SharedPreconditionFailure {
     pub span: Option<Span>,
     pub step: String,
     /// The most frequent message.
     pub message: String,
-    pub detail: Option<Detail>,
+    pub detail: Option<FindingDetail>,
     pub unreachable: bool,
     pub scenarios: Vec<String>,
     /// Whether no check of any of these scenarios was evaluated.
     pub at_once: bool,
-    pub blocks: Blocks,
+    pub blocks: BlockedChecks,
 }
 
 /// The checks that a cause kept from being evaluated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Blocks {
+pub struct BlockedChecks {
     pub checks: usize,
     /// The rules of these checks.
     pub rules: BTreeSet<String>,
 }
 
-impl Blocks {
+impl BlockedChecks {
     /// Returns the checks of a scenario that were never evaluated.
-    fn of(scenario: &ScenarioResult) -> Self {
+    fn blocked_in(scenario: &ScenarioResult) -> Self {
         let mut blocks = Self::default();
         for check in scenario.checks.iter().filter(|check| check.verdict == Verdict::Inconclusive) {
-            let report = scenario.report(check);
+            let report = scenario.check_report(check);
             if report.asked == 0 {
                 blocks.checks += 1;
                 blocks.rules.extend(report.rules.iter().map(|(used, _)| used.id.clone()));
@@ -52,28 +52,28 @@ impl Blocks {
         blocks
     }
 
-    fn add(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) {
         self.checks += other.checks;
         self.rules.extend(other.rules);
     }
 }
 
 /// A check with its scenario, the other scenarios with the same failure, and the checks that it blocks in all of them.
-pub struct Alike<'a> {
+pub struct FailureGroup<'a> {
     pub scenario: &'a ScenarioResult,
     pub check: &'a CheckResult,
     pub also: Vec<String>,
-    pub blocks: Blocks,
+    pub blocks: BlockedChecks,
 }
 
 /// A root cause: a group of failed checks that are alike, or a failed precondition.
 pub enum RootCause<'a> {
-    Check(Alike<'a>),
-    Precondition(&'a SharedCause),
+    Check(FailureGroup<'a>),
+    Precondition(&'a SharedPreconditionFailure),
 }
 
 impl<'a> RootCause<'a> {
-    pub fn blocks(&self) -> &Blocks {
+    pub fn blocked_checks(&self) -> &BlockedChecks {
         match self {
             Self::Check(alike) => &alike.blocks,
             Self::Precondition(cause) => &cause.blocks,
@@ -81,7 +81,7 @@ impl<'a> RootCause<'a> {
     }
 
     /// Returns the number of scenarios in which the cause was found.
-    pub fn found_in(&self) -> usize {
+    pub fn scenario_count(&self) -> usize {
         match self {
             Self::Check(alike) => 1 + alike.also.len(),
             Self::Precondition(cause) => cause.scenarios.len(),
@@ -89,10 +89,10 @@ impl<'a> RootCause<'a> {
     }
 
     /// Returns the rules that the hub breaks.
-    pub fn breaks(&self) -> Vec<&'a str> {
+    pub fn broken_rules(&self) -> Vec<&'a str> {
         match self {
             Self::Check(alike) => {
-                alike.scenario.report(alike.check).rules_of_verdict().map(|used| used.id.as_str()).collect()
+                alike.scenario.check_report(alike.check).rules_of_verdict().map(|used| used.id.as_str()).collect()
             }
             Self::Precondition(_) => Vec::new(),
         }
@@ -101,7 +101,7 @@ impl<'a> RootCause<'a> {
 
 impl ProtocolReport {
     /// Whether the baseline expects a failed precondition, in all scenarios that it stopped.
-    pub fn expects(&self, cause: &SharedCause) -> bool {
+    pub fn is_expected_cause(&self, cause: &SharedPreconditionFailure) -> bool {
         let mut stopped = self.scenarios.iter().filter(|scenario| cause.scenarios.contains(&scenario.id));
         stopped.all(|scenario| scenario.known_cause.is_some())
     }
@@ -109,18 +109,20 @@ impl ProtocolReport {
     /// Returns the causes of all failed and blocked checks, most blocking first. They include failures that the
     /// baseline expects.
     pub fn root_causes(&self) -> Vec<RootCause<'_>> {
-        let failed = alike(checks_with(self, Verdict::Fail));
+        let failed = group_failures(checks_with_verdict(self, Verdict::Fail));
         let preconditions = self.causes.iter().map(RootCause::Precondition);
         let mut all: Vec<RootCause<'_>> = preconditions.chain(failed.into_iter().map(RootCause::Check)).collect();
         let unreachable = |cause: &RootCause<'_>| matches!(cause, RootCause::Precondition(cause) if cause.unreachable);
-        all.sort_by_key(|cause| (!unreachable(cause), std::cmp::Reverse((cause.blocks().checks, cause.found_in()))));
+        all.sort_by_key(|cause| {
+            (!unreachable(cause), std::cmp::Reverse((cause.blocked_checks().checks, cause.scenario_count())))
+        });
         all
     }
 }
 
 /// Returns the name of the failed or warning check that stopped a scenario, if there is one. It may belong to an outer
 /// step such as `joins`, and then has the same detail as the cause.
-fn accused<'a>(run: &'a ScenarioReport, cause: &Cause) -> Option<&'a str> {
+fn accused_check<'a>(run: &'a ScenarioReport, cause: &PreconditionFailure) -> Option<&'a str> {
     let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
     let is_it = |check: &&CheckReport| {
         (check.span.is_some() && check.span == cause.span) || (check.detail.is_some() && check.detail == cause.detail)
@@ -129,18 +131,21 @@ fn accused<'a>(run: &'a ScenarioReport, cause: &Cause) -> Option<&'a str> {
 }
 
 /// Returns the first repetition that was stopped, its cause, and the failed check that stopped it, if any.
-fn stopped(scenario: &ScenarioResult) -> Option<(&ScenarioReport, &Cause, Option<&str>)> {
+fn first_stop(scenario: &ScenarioResult) -> Option<(&ScenarioReport, &PreconditionFailure, Option<&str>)> {
     let (run, cause) = scenario.runs.iter().find_map(|run| Some((run, run.cause.as_ref()?)))?;
-    Some((run, cause, accused(run, cause)))
+    Some((run, cause, accused_check(run, cause)))
 }
 
 /// Returns the known failure that stopped a scenario: a failed check in the baseline, or a precondition for which
 /// `known` returns an entry. Returns `None` if a repetition is undecided for another reason, or if an evaluated check
 /// is undecided.
-pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<Known>) -> Option<Known> {
+pub fn known_stop(
+    scenario: &ScenarioResult,
+    known: &dyn Fn(&PreconditionFailure) -> Option<KnownFailure>,
+) -> Option<KnownFailure> {
     let explained = |run: &ScenarioReport| {
         let cause = run.cause.as_ref()?;
-        match accused(run, cause) {
+        match accused_check(run, cause) {
             Some(name) => scenario.checks.iter().find(|check| check.name == name)?.known.clone(),
             None if cause.unreachable => None,
             None => known(cause),
@@ -159,16 +164,18 @@ pub fn explanation(scenario: &ScenarioResult, known: &dyn Fn(&Cause) -> Option<K
 
 /// Returns each failed precondition of a protocol that a baseline can contain, with its scenario: the hub was reached,
 /// and no failed check reports the same.
-pub fn preconditions(protocol: &ProtocolReport) -> impl Iterator<Item = (&ScenarioResult, &Cause)> {
+pub fn failed_preconditions(
+    protocol: &ProtocolReport,
+) -> impl Iterator<Item = (&ScenarioResult, &PreconditionFailure)> {
     let runs = protocol.scenarios.iter().flat_map(|scenario| scenario.runs.iter().map(move |run| (scenario, run)));
     let causes = runs.filter_map(|(scenario, run)| Some((scenario, run, run.cause.as_ref()?)));
     causes
-        .filter(|(_, run, cause)| !cause.unreachable && accused(run, cause).is_none())
+        .filter(|(_, run, cause)| !cause.unreachable && accused_check(run, cause).is_none())
         .map(|(scenario, _, cause)| (scenario, cause))
 }
 
 /// Groups the failed preconditions of scenarios by their step's place: openings and scenes are shared by scenarios.
-pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
+pub fn group_preconditions(scenarios: &[ScenarioResult]) -> Vec<SharedPreconditionFailure> {
     #[derive(PartialEq)]
     enum Key<'a> {
         Unreachable,
@@ -176,21 +183,21 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
         Step(&'a str, &'a str),
     }
     /// A cause with its messages, each with its number of occurrences.
-    type Grouped<'a> = (Key<'a>, SharedCause, Vec<(&'a str, usize)>);
-    let mut groups: Vec<Grouped<'_>> = Vec::new();
+    type PreconditionGroup<'a> = (Key<'a>, SharedPreconditionFailure, Vec<(&'a str, usize)>);
+    let mut groups: Vec<PreconditionGroup<'_>> = Vec::new();
     for scenario in scenarios {
         // A failed check that ended its scenario is a cause of its own.
-        let Some((run, cause, None)) = stopped(scenario) else { continue };
+        let Some((run, cause, None)) = first_stop(scenario) else { continue };
         let message = cause.message.as_str();
         let key = match cause {
             cause if cause.unreachable => Key::Unreachable,
-            Cause { span: Some(span), .. } => Key::Place(*span),
+            PreconditionFailure { span: Some(span), .. } => Key::Place(*span),
             cause => Key::Step(&cause.step, message),
         };
         // Schemas and framing are checked without a step.
         let at_once = !run.checks.iter().any(|check| check.span.is_some() && check.asked > 0);
         let place = groups.iter().position(|(known, ..)| *known == key).unwrap_or_else(|| {
-            let first = SharedCause {
+            let first = SharedPreconditionFailure {
                 span: cause.span,
                 step: cause.step.clone(),
                 message: String::new(),
@@ -198,7 +205,7 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
                 unreachable: cause.unreachable,
                 scenarios: Vec::new(),
                 at_once: true,
-                blocks: Blocks::default(),
+                blocks: BlockedChecks::default(),
             };
             groups.push((key, first, Vec::new()));
             groups.len() - 1
@@ -210,19 +217,19 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
         }
         group.scenarios.push(scenario.id.clone());
         group.at_once &= at_once;
-        group.blocks.add(Blocks::of(scenario));
+        group.blocks.merge(BlockedChecks::blocked_in(scenario));
     }
-    let mut causes: Vec<SharedCause> = Vec::new();
+    let mut causes: Vec<SharedPreconditionFailure> = Vec::new();
     for (_, mut cause, messages) in groups {
         // The first of the most frequent: max_by_key would take the last.
         let frequent = messages.iter().rev().max_by_key(|(_, times)| *times);
         cause.message = frequent.map(|(message, _)| (*message).to_owned()).unwrap_or_default();
         // Different steps may have failed for the same reason, such as a refused upgrade.
-        match causes.iter_mut().find(|known| gist(known) == gist(&cause)) {
+        match causes.iter_mut().find(|known| message_and_detail(known) == message_and_detail(&cause)) {
             Some(known) => {
                 known.scenarios.append(&mut cause.scenarios);
                 known.at_once &= cause.at_once;
-                known.blocks.add(cause.blocks);
+                known.blocks.merge(cause.blocks);
             }
             None => causes.push(cause),
         }
@@ -231,56 +238,56 @@ pub fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     causes
 }
 
-fn gist(cause: &SharedCause) -> (&str, Option<(&str, &str)>) {
+fn message_and_detail(cause: &SharedPreconditionFailure) -> (&str, Option<(&str, &str)>) {
     (&cause.message, cause.detail.as_ref().map(|detail| (detail.expected.as_str(), detail.received.as_str())))
 }
 
 /// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), and those without a place (schemas,
 /// framing) with the same message.
-pub fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a>> {
+pub fn group_failures<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<FailureGroup<'a>> {
     #[derive(PartialEq, Eq, Hash)]
     enum Key<'a> {
         Place(Span),
         Frame(&'a str, String),
     }
     let mut places: HashMap<Key<'a>, usize> = HashMap::new();
-    let mut all: Vec<Alike<'a>> = Vec::new();
+    let mut all: Vec<FailureGroup<'a>> = Vec::new();
     for (scenario, check) in checks {
-        let report = scenario.report(check);
-        let stops = stopped(scenario).is_some_and(|(.., name)| name == Some(check.name.as_str()));
-        let blocks = if stops { Blocks::of(scenario) } else { Blocks::default() };
+        let report = scenario.check_report(check);
+        let stops = first_stop(scenario).is_some_and(|(.., name)| name == Some(check.name.as_str()));
+        let blocks = if stops { BlockedChecks::blocked_in(scenario) } else { BlockedChecks::default() };
         let key = match report.span {
             Some(span) => Key::Place(span),
-            None => Key::Frame(&check.name, plain(&report.message)),
+            None => Key::Frame(&check.name, without_variable_parts(&report.message)),
         };
         match places.get(&key).and_then(|at| all.get_mut(*at)) {
             Some(first) if !std::ptr::eq(first.scenario, scenario) => {
                 if first.also.last() != Some(&scenario.id) {
                     first.also.push(scenario.id.clone());
                 }
-                first.blocks.add(blocks);
+                first.blocks.merge(blocks);
             }
-            Some(_) => all.push(Alike { scenario, check, also: Vec::new(), blocks }),
+            Some(_) => all.push(FailureGroup { scenario, check, also: Vec::new(), blocks }),
             None => {
                 places.insert(key, all.len());
-                all.push(Alike { scenario, check, also: Vec::new(), blocks });
+                all.push(FailureGroup { scenario, check, also: Vec::new(), blocks });
             }
         }
     }
     all
 }
 
-pub fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+pub fn checks_with_verdict(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
     let all = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
     all.filter(|(_, check)| check.verdict == verdict).collect()
 }
 
 /// Returns the message with which at least half of the scenarios failed, three at least; how many, of how many. Their checks
 /// are different ones, so that they are no single cause, but likely have one.
-pub fn symptom<'a>(failures: &'a [Alike<'a>], played: usize) -> Option<(&'a str, usize)> {
+pub fn common_symptom<'a>(failures: &'a [FailureGroup<'a>], played: usize) -> Option<(&'a str, usize)> {
     let mut scenarios = BTreeMap::<&'a str, BTreeSet<&'a str>>::new();
     for one in failures {
-        let report = one.scenario.report(one.check);
+        let report = one.scenario.check_report(one.check);
         let failed = scenarios.entry(report.message_or_step()).or_default();
         failed.insert(&one.scenario.id);
         failed.extend(one.also.iter().map(String::as_str));
@@ -291,44 +298,48 @@ pub fn symptom<'a>(failures: &'a [Alike<'a>], played: usize) -> Option<(&'a str,
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{Run, options};
+    use super::super::fixture::{RunFixture, options};
     use super::*;
 
-    fn lines(run: &Run) -> Vec<String> {
+    fn root_cause_lines(run: &RunFixture) -> Vec<String> {
         let report = run.report(options());
         let line = |cause: &RootCause<'_>| {
             let what = match cause {
                 RootCause::Check(one) => one.check.name.clone(),
                 RootCause::Precondition(cause) => cause.step.clone(),
             };
-            let Blocks { checks, rules } = cause.blocks();
-            format!("{what} breaks {:?} in {}, blocks {checks} of {rules:?}", cause.breaks(), cause.found_in())
+            let BlockedChecks { checks, rules } = cause.blocked_checks();
+            format!(
+                "{what} breaks {:?} in {}, blocks {checks} of {rules:?}",
+                cause.broken_rules(),
+                cause.scenario_count()
+            )
         };
         report.protocols[0].root_causes().iter().map(line).collect()
     }
 
     #[test]
-    fn causes_come_once_and_what_blocks_most_comes_first() {
+    fn root_causes_are_listed_once_with_the_most_blocking_first() {
         assert_eq!(
-            lines(&Run::greeting_broken()),
+            root_cause_lines(&RunFixture::greeting_broken()),
             [
                 r#"GRE-001 breaks ["GRE-001"] in 1, blocks 3 of {"GRE-002", "GRE-003", "GRE-004"}"#,
                 r#"expects: welcome breaks [] in 2, blocks 2 of {"GRE-006", "GRE-009"}"#,
             ]
         );
         assert_eq!(
-            lines(&Run::unreachable()),
+            root_cause_lines(&RunFixture::unreachable()),
             [
                 r#"connects breaks [] in 3, blocks 6 of {"GRE-001", "GRE-002", "GRE-003", "GRE-004", "GRE-006", "GRE-009"}"#
             ]
         );
-        assert!(lines(&Run::all_pass()).is_empty());
+        assert!(root_cause_lines(&RunFixture::all_pass()).is_empty());
     }
 
     /// The value that was found does not matter, the place does.
     #[test]
-    fn a_violation_at_the_same_place_of_a_message_is_one_cause() {
-        let of = |messages: [&str; 3]| lines(&Run::schema_broken_with(messages));
+    fn violations_at_the_same_place_in_a_message_share_a_cause() {
+        let of = |messages: [&str; 3]| root_cause_lines(&RunFixture::schema_broken_with(messages));
         let one = r#"schema:welcome:GRE-004 breaks ["GRE-004"] in 3, blocks 0 of {}"#;
         let at = |place: &str, found: &str| {
             format!("`welcome` breaks its schema at {place}: expected a number, found {found}")

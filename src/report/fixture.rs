@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Aggregator, Outline, RunOptions, RunReport};
+use super::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
 use crate::event::{
-    Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, Lack, Margin, ProcessReport, ScenarioReport,
-    UnmetNeed, Verdict,
+    CheckReport, FindingDetail, FrameReport, HistoryDirection, HubCrash, Lack, LogExcerpt, PreconditionFailure,
+    ProcessReport, ScenarioReport, TimingMargin, UnmetNeed, Verdict,
 };
-use crate::protocol::{Folder, Pack};
-use crate::scenario::{Program, Scenarios};
+use crate::protocol::{Pack, PackFolder};
+use crate::scenario::{Program, ScenarioSet};
 use crate::syntax::source::{FileId, Sources, Span};
 
 const ASYNCAPI: &str = r#"asyncapi: 3.1.0
@@ -103,7 +103,7 @@ pub fn options() -> RunOptions {
 }
 
 /// The scenario reports of a run, and its options.
-pub struct Run {
+pub struct RunFixture {
     pub sources: Sources,
     pub pack: Arc<Pack>,
     pub programs: Vec<Arc<Program>>,
@@ -114,12 +114,12 @@ pub struct Run {
     processes: Vec<ProcessReport>,
 }
 
-const ALL: [&str; 3] = ["greeter/hello", "greeter/bye", "greeter/chair"];
+const ALL_SCENARIOS: [&str; 3] = ["greeter/hello", "greeter/bye", "greeter/chair"];
 
-impl Run {
+impl RunFixture {
     fn new() -> Self {
         let mut sources = Sources::default();
-        let mut folder = Folder { name: "greeter".to_owned(), ..Folder::default() };
+        let mut folder = PackFolder { name: "greeter".to_owned(), ..PackFolder::default() };
         let schema = |say: &str, more: &str| {
             format!(
                 r#"{{"type": "object", "properties": {{"say": {{"const": "{say}"}}{more}}}, "required": ["say"], "examples": [{{"say": "{say}", "name": "someone", "text": "x"}}]}}"#
@@ -147,20 +147,20 @@ impl Run {
         // A constant, so that snapshots do not change with the fixture.
         pack.hash = "0123456789ab".to_owned();
         let pack = Arc::new(pack);
-        let mut read = Scenarios::load(&folder, &sources, &pack);
+        let mut read = ScenarioSet::load(&folder, &sources, &pack);
         assert!(
             read.diagnostics.is_empty(),
             "{}",
             crate::syntax::diagnostic::render_all(&read.diagnostics, &sources, false)
         );
-        read.programs.sort_by_key(|program| ALL.iter().position(|id| *id == program.id));
+        read.programs.sort_by_key(|program| ALL_SCENARIOS.iter().position(|id| *id == program.id));
         let shared = folder.scenarios["shared.yaml"];
         Self {
             shared,
             sources,
             pack,
             programs: read.programs,
-            selected: ALL.to_vec(),
+            selected: ALL_SCENARIOS.to_vec(),
             reports: Vec::new(),
             interrupted: false,
             processes: Vec::new(),
@@ -168,16 +168,16 @@ impl Run {
     }
 
     pub fn report(&self, options: RunOptions) -> RunReport {
-        let outline = Outline::new(Arc::clone(&self.pack), &self.programs, |program| {
+        let outline = ProtocolOutline::new(Arc::clone(&self.pack), &self.programs, |program| {
             self.selected.contains(&program.id.as_str())
         });
-        let mut fold = Aggregator::new(vec![outline]);
-        self.reports.iter().cloned().for_each(|report| fold.add(report));
-        self.processes.iter().for_each(|process| fold.process("greeter", process.clone()));
+        let mut fold = ReportAggregator::new(vec![outline]);
+        self.reports.iter().cloned().for_each(|report| fold.add_report(report));
+        self.processes.iter().for_each(|process| fold.add_process("greeter", process.clone()));
         fold.finish(options, 1_790_000_000_123, Duration::from_millis(5_250), self.interrupted)
     }
 
-    fn with(mut self, report: ScenarioReport) -> Self {
+    fn with_report(mut self, report: ScenarioReport) -> Self {
         self.reports.push(report);
         self
     }
@@ -189,15 +189,15 @@ impl Run {
 
     pub fn all_pass() -> Self {
         let run = Self::new();
-        let (hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
-        run.with(chair).with(hello).with(bye)
+        let (hello, bye, chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
+        run.with_report(chair).with_report(hello).with_report(bye)
     }
 
     /// A run without failed checks whose hub ended by itself; `blamed` is the scenario that caused it.
-    pub fn fallen(blamed: Option<&str>) -> Self {
+    pub fn hub_ended(blamed: Option<&str>) -> Self {
         let mut run = Self::all_pass();
-        let excerpt = |line: &str| Excerpt { lines: vec!["listening".to_owned(), line.to_owned()], left_out: 3 };
-        let crash = |during: &[&str], blamed: Option<&str>| Crash {
+        let excerpt = |line: &str| LogExcerpt { lines: vec!["listening".to_owned(), line.to_owned()], left_out: 3 };
+        let crash = |during: &[&str], blamed: Option<&str>| HubCrash {
             status: "exit status 3".to_owned(),
             hung: false,
             during: during.iter().map(|id| (*id).to_owned()).collect(),
@@ -221,15 +221,15 @@ impl Run {
 
     pub fn selection() -> Self {
         let run = Self::new().select(&["greeter/hello"]);
-        let hello = run.hello(1);
-        run.with(hello)
+        let hello = run.hello_report(1);
+        run.with_report(hello)
     }
 
     pub fn one_failure() -> Self {
         let run = Self::new();
-        let (mut hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
-        wrong_name(&mut hello);
-        run.with(hello).with(bye).with(chair)
+        let (mut hello, bye, chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
+        break_name(&mut hello);
+        run.with_report(hello).with_report(bye).with_report(chair)
     }
 
     /// A run with control characters and markup in frames of the hub.
@@ -250,7 +250,7 @@ impl Run {
     /// The same run, with these messages of the failed checks.
     pub fn schema_broken_with(messages: [&str; 3]) -> Self {
         let run = Self::new();
-        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        let mut reports = vec![run.hello_report(1), run.bye_report(1), run.chair_report(1)];
         for (report, message) in reports.iter_mut().zip(messages) {
             let mut check = report.checks[0].clone();
             check.name = "schema:welcome:GRE-004".to_owned();
@@ -261,12 +261,12 @@ impl Run {
             let detail = detail("/at: a number", r#"{"say":"welcome","at":"now"}"#, 1);
             break_check(report, "schema:welcome:GRE-004", Verdict::Fail, message, detail);
         }
-        reports.into_iter().fold(run, Self::with)
+        reports.into_iter().fold(run, Self::with_report)
     }
 
     pub fn warning() -> Self {
         let run = Self::new();
-        let (mut hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        let (mut hello, bye, chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
         break_check(
             &mut hello,
             "GRE-003",
@@ -281,74 +281,74 @@ impl Run {
             "there is no /at",
             detail("/at to be there", r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#, 2),
         );
-        break_check(&mut hello, "GRE-001", Verdict::Info, "answered late", Detail::default());
+        break_check(&mut hello, "GRE-001", Verdict::Info, "answered late", FindingDetail::default());
         hello.leftovers = vec![("echo".to_owned(), 2)];
-        run.with(hello).with(bye).with(chair)
+        run.with_report(hello).with_report(bye).with_report(chair)
     }
 
     pub fn flaky() -> Self {
         let run = Self::new();
-        let (first, mut second, third) = (run.hello(1), run.hello(2), run.hello(3));
-        wrong_name(&mut second);
-        let (bye, chair) = (run.bye(1), run.chair(1));
-        run.with(first).with(third).with(second).with(bye).with(chair)
+        let (first, mut second, third) = (run.hello_report(1), run.hello_report(2), run.hello_report(3));
+        break_name(&mut second);
+        let (bye, chair) = (run.bye_report(1), run.chair_report(1));
+        run.with_report(first).with_report(third).with_report(second).with_report(bye).with_report(chair)
     }
 
     pub fn greeting_broken() -> Self {
         let run = Self::new();
-        let (mut hello, mut bye, mut chair) = (run.hello(1), run.bye(1), run.chair(1));
+        let (mut hello, mut bye, mut chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
         hello.checks.retain(|check| check.name == "GRE-001");
         break_check(&mut hello, "GRE-001", Verdict::Fail, "the connection ended before welcome came", closed_early());
         hello.history.truncate(2);
-        hello.history.push(frame(4, "anna", Direction::Received, "close", "1011 internal error"));
-        hello.cause = Some(Cause {
+        hello.history.push(frame(4, "anna", HistoryDirection::Received, "close", "1011 internal error"));
+        hello.cause = Some(PreconditionFailure {
             span: hello.checks[0].span,
             step: "anna expects: welcome".to_owned(),
             message: "the connection ended".to_owned(),
             detail: None,
             unreachable: false,
         });
-        run.no_welcome(&mut bye);
-        run.no_welcome(&mut chair);
-        run.with(hello).with(bye).with(chair)
+        run.fail_welcome(&mut bye);
+        run.fail_welcome(&mut chair);
+        run.with_report(hello).with_report(bye).with_report(chair)
     }
 
     pub fn inconclusive() -> Self {
         let run = Self::new();
-        let (hello, mut bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
-        run.no_welcome(&mut bye);
-        run.with(hello).with(bye).with(chair)
+        let (hello, mut bye, chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
+        run.fail_welcome(&mut bye);
+        run.with_report(hello).with_report(bye).with_report(chair)
     }
 
     pub fn unreachable() -> Self {
         let run = Self::new();
-        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        let mut reports = vec![run.hello_report(1), run.bye_report(1), run.chair_report(1)];
         for report in &mut reports {
             report.checks.clear();
             report.history.clear();
-            report.cause = Some(Cause {
-                span: Some(run.place("connects")),
+            report.cause = Some(PreconditionFailure {
+                span: Some(run.span_of("connects")),
                 step: "connects".to_owned(),
                 message: "connection refused".to_owned(),
                 detail: None,
                 unreachable: true,
             });
         }
-        reports.into_iter().fold(run, Self::with)
+        reports.into_iter().fold(run, Self::with_report)
     }
 
     pub fn not_testable() -> Self {
         let run = Self::new();
-        let (hello, bye, mut chair) = (run.hello(1), run.bye(1), run.chair(1));
-        unmet(&mut chair);
-        run.with(hello).with(bye).with(chair)
+        let (hello, bye, mut chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
+        mark_unmet(&mut chair);
+        run.with_report(hello).with_report(bye).with_report(chair)
     }
 
     pub fn nothing_testable() -> Self {
         let run = Self::new();
-        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
-        reports.iter_mut().for_each(unmet);
-        reports.into_iter().fold(run, Self::with)
+        let mut reports = vec![run.hello_report(1), run.bye_report(1), run.chair_report(1)];
+        reports.iter_mut().for_each(mark_unmet);
+        reports.into_iter().fold(run, Self::with_report)
     }
 
     pub fn other_protocol() -> Self {
@@ -357,7 +357,7 @@ impl Run {
             report.history.push(frame(
                 4,
                 "anna",
-                Direction::Received,
+                HistoryDirection::Received,
                 "text",
                 r#"{"type":"STATUS","code":"PROTOCOL"}"#,
             ));
@@ -368,7 +368,7 @@ impl Run {
     /// A run against a hub that sends two messages of the protocol, and a third, unknown one all the time.
     pub fn chatty() -> Self {
         let mut run = Self::greeting_broken();
-        let received = |text: &str| frame(4, "anna", Direction::Received, "text", text);
+        let received = |text: &str| frame(4, "anna", HistoryDirection::Received, "text", text);
         for report in &mut run.reports {
             report.history.extend([r#"{"say":"welcome"}"#, r#"{"say":"echo"}"#].map(received));
             report.history.extend((0..50).map(|n| received(&format!(r#"{{"type":"STATUS","n":{n}}}"#))));
@@ -389,52 +389,58 @@ impl Run {
     /// A run in which frames were judged, but no check of a step was reached.
     pub fn only_frames() -> Self {
         let run = Self::new();
-        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        let mut reports = vec![run.hello_report(1), run.bye_report(1), run.chair_report(1)];
         reports.iter_mut().for_each(|report| report.checks.retain(|check| check.span.is_none()));
-        reports.into_iter().fold(run, Self::with)
+        reports.into_iter().fold(run, Self::with_report)
     }
 
     /// A run in which only one check of a step was reached.
     pub fn one_step() -> Self {
         let mut run = Self::only_frames();
         run.reports[1].checks.clear();
-        run.reports[2] = run.chair(1);
+        run.reports[2] = run.chair_report(1);
         run
     }
 
     /// A run in which only one check of a step could be evaluated, because settings are missing.
     pub fn few_settings() -> Self {
         let mut run = Self::one_step();
-        run.reports[..2].iter_mut().for_each(unmet);
+        run.reports[..2].iter_mut().for_each(mark_unmet);
         run
     }
 
     pub fn interrupted() -> Self {
         let run = Self::new();
-        let hello = run.hello(1);
-        Self { interrupted: true, ..run.with(hello) }
+        let hello = run.hello_report(1);
+        Self { interrupted: true, ..run.with_report(hello) }
     }
 
     pub fn mistake() -> Self {
         let run = Self::new();
-        let (hello, mut bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        let (hello, mut bye, chair) = (run.hello_report(1), run.bye_report(1), run.chair_report(1));
         bye.checks.clear();
         bye.mistake = Some("`${ben.mood}` has no value: what ben bound has no member `mood`".to_owned());
-        run.with(hello).with(bye).with(chair)
+        run.with_report(hello).with_report(bye).with_report(chair)
     }
 
     pub fn nothing_selected() -> Self {
         Self::new().select(&[])
     }
 
-    fn hello(&self, repetition: usize) -> ScenarioReport {
-        let mut report = self.passed("greeter/hello", repetition);
+    fn hello_report(&self, repetition: usize) -> ScenarioReport {
+        let mut report = self.passed_report("greeter/hello", repetition);
         report.history = vec![
-            frame(0, "anna", Direction::Neither, "open", ""),
-            frame(1, "anna", Direction::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
-            frame(3, "anna", Direction::Received, "text", r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#),
+            frame(0, "anna", HistoryDirection::Neither, "open", ""),
+            frame(1, "anna", HistoryDirection::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
+            frame(
+                3,
+                "anna",
+                HistoryDirection::Received,
+                "text",
+                r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#,
+            ),
         ];
-        report.slimmest = Some(Margin {
+        report.slimmest = Some(TimingMargin {
             step: "anna expects: welcome".to_owned(),
             waited: Duration::from_millis(2),
             bound: Duration::from_secs(5),
@@ -442,8 +448,8 @@ impl Run {
         report
     }
 
-    fn bye(&self, repetition: usize) -> ScenarioReport {
-        let mut report = self.passed("greeter/bye", repetition);
+    fn bye_report(&self, repetition: usize) -> ScenarioReport {
+        let mut report = self.passed_report("greeter/bye", repetition);
         let mut echo = report.checks[0].clone();
         echo.name = "schema:echo".to_owned();
         echo.span = None;
@@ -452,12 +458,12 @@ impl Run {
         report
     }
 
-    fn chair(&self, repetition: usize) -> ScenarioReport {
-        self.passed("greeter/chair", repetition)
+    fn chair_report(&self, repetition: usize) -> ScenarioReport {
+        self.passed_report("greeter/chair", repetition)
     }
 
     /// A report in which every check was evaluated once and passed.
-    fn passed(&self, id: &str, repetition: usize) -> ScenarioReport {
+    fn passed_report(&self, id: &str, repetition: usize) -> ScenarioReport {
         let program = self.programs.iter().find(|program| program.id == id).unwrap();
         let checks = program.checks.iter().map(|check| CheckReport {
             rules: check.rules.iter().map(|used| (used.clone(), Verdict::Pass)).collect(),
@@ -474,11 +480,11 @@ impl Run {
         }
     }
 
-    fn no_welcome(&self, report: &mut ScenarioReport) {
+    fn fail_welcome(&self, report: &mut ScenarioReport) {
         report.checks.clear();
-        report.history = vec![frame(0, "ben", Direction::Neither, "open", "")];
-        report.cause = Some(Cause {
-            span: Some(self.place("expects: welcome")),
+        report.history = vec![frame(0, "ben", HistoryDirection::Neither, "open", "")];
+        report.cause = Some(PreconditionFailure {
+            span: Some(self.span_of("expects: welcome")),
             step: "expects: welcome".to_owned(),
             message: "closed with 1011 \"internal error\" instead of welcome".to_owned(),
             detail: Some(closed_early()),
@@ -486,21 +492,21 @@ impl Run {
         });
     }
 
-    fn place(&self, text: &str) -> Span {
+    fn span_of(&self, text: &str) -> Span {
         let start = SHARED.find(text).unwrap();
         Span::new(self.shared, start..start + text.len())
     }
 }
 
-fn break_check(report: &mut ScenarioReport, name: &str, verdict: Verdict, message: &str, detail: Detail) {
+fn break_check(report: &mut ScenarioReport, name: &str, verdict: Verdict, message: &str, detail: FindingDetail) {
     let check = report.checks.iter_mut().find(|check| check.name == name).unwrap();
     check.verdict = verdict;
     check.rules.iter_mut().for_each(|(_, of_rule)| *of_rule = verdict);
     check.message = message.to_owned();
-    check.detail = (detail != Detail::default()).then_some(detail);
+    check.detail = (detail != FindingDetail::default()).then_some(detail);
 }
 
-fn wrong_name(hello: &mut ScenarioReport) {
+fn break_name(hello: &mut ScenarioReport) {
     let received = r#"{"say":"welcome","name":"Anna","mood":"happy","at":1}"#;
     break_check(
         hello,
@@ -512,8 +518,8 @@ fn wrong_name(hello: &mut ScenarioReport) {
     hello.history[2].text = received.to_owned();
 }
 
-fn detail(expected: &str, received: &str, waited: u64) -> Detail {
-    Detail {
+fn detail(expected: &str, received: &str, waited: u64) -> FindingDetail {
+    FindingDetail {
         actor: "anna".to_owned(),
         sent: Some(r#"hello {"say":"hello","name":"anna"}"#.to_owned()),
         expected: expected.to_owned(),
@@ -522,11 +528,11 @@ fn detail(expected: &str, received: &str, waited: u64) -> Detail {
     }
 }
 
-fn closed_early() -> Detail {
+fn closed_early() -> FindingDetail {
     detail("welcome", "close 1011 \"internal error\"", 3)
 }
 
-fn unmet(report: &mut ScenarioReport) {
+fn mark_unmet(report: &mut ScenarioReport) {
     report.checks.clear();
     report.history.clear();
     report.instance.clear();
@@ -534,7 +540,7 @@ fn unmet(report: &mut ScenarioReport) {
     report.unmet = vec![need("setting secret", Lack::Setting), need("hook stop", Lack::Hook)];
 }
 
-fn frame(at: u64, actor: &str, direction: Direction, kind: &str, text: &str) -> FrameReport {
+fn frame(at: u64, actor: &str, direction: HistoryDirection, kind: &str, text: &str) -> FrameReport {
     FrameReport {
         at: Duration::from_millis(at),
         actor: actor.to_owned(),

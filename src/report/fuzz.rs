@@ -9,7 +9,7 @@ use crate::event::{Verdict, serialize_ms};
 
 /// The result of fuzzing one protocol.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fuzzed {
+pub struct FuzzReport {
     pub seed: u64,
     /// Number of cases played.
     pub cases: u64,
@@ -20,24 +20,24 @@ pub struct Fuzzed {
     /// Number of cases decided by an oracle that demands more than survival.
     pub judged: u64,
     /// Number of cases in which each oracle held and was broken, by the oracle's rule id.
-    pub oracles: BTreeMap<String, Oracle>,
-    pub cells: Vec<Cell>,
+    pub oracles: BTreeMap<String, OracleTally>,
+    pub cells: Vec<CellTally>,
     /// One for each scenario of the report, in the same order.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<FindingTally>,
     /// Why cases could not be decided, the most frequent first.
-    pub obstacles: Vec<Obstacle>,
+    pub obstacles: Vec<CaseObstacle>,
     /// Why the run ended early, unless the user interrupted it.
     pub ended: Option<String>,
     /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     pub stuck: Option<u64>,
     /// How much longer a new client waits at the end than at the start.
-    pub slower: Option<Slower>,
+    pub slower: Option<NewClientLatency>,
 }
 
 /// How long a new client took to connect and receive an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Slower {
+pub struct NewClientLatency {
     /// How long a new client took at the start of the run.
     #[serde(rename = "before_ms", serialize_with = "serialize_ms")]
     #[cfg_attr(test, schemars(with = "f64"))]
@@ -51,7 +51,7 @@ pub struct Slower {
 /// Number of cases in which an oracle held, and in which it was broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Oracle {
+pub struct OracleTally {
     pub held: u64,
     pub broken: u64,
 }
@@ -59,7 +59,7 @@ pub struct Oracle {
 /// A message, a mutation of it, and the moment when it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Cell {
+pub struct CellTally {
     pub message: String,
     #[serde(rename = "mutation")]
     pub oddity: &'static str,
@@ -71,7 +71,7 @@ pub struct Cell {
 /// All cases with the same fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Finding {
+pub struct FindingTally {
     /// The structure of the answer, without its values.
     pub shape: String,
     pub cases: u64,
@@ -82,7 +82,7 @@ pub struct Finding {
 /// A step that kept cases from being played to their end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Obstacle {
+pub struct CaseObstacle {
     pub step: String,
     pub message: String,
     /// Whether the hub could not be reached.
@@ -91,19 +91,19 @@ pub struct Obstacle {
     pub cases: u64,
 }
 
-impl Fuzzed {
+impl FuzzReport {
     /// Whether the run is conclusive: some cases were decided, no fewer than were undecided, and the hub still works.
     pub fn is_decided(&self) -> bool {
         self.decided > 0 && self.decided * 2 >= self.cases && self.ended.is_none() && self.stuck.is_none()
     }
 
-    pub fn rate(&self, part: u64) -> f64 {
+    pub fn percent_of_decided(&self, part: u64) -> f64 {
         if self.decided == 0 { 0.0 } else { part as f64 * 100.0 / self.decided as f64 }
     }
 }
 
-impl Oracle {
-    pub fn see(&mut self, verdict: Verdict) {
+impl OracleTally {
+    pub fn add_verdict(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Pass => self.held += 1,
             Verdict::Fail | Verdict::Warn => self.broken += 1,

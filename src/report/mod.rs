@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use aggregator::{Aggregator, Outline, Planned};
-pub use causes::SharedCause;
-pub use fuzz::Fuzzed;
+pub use aggregator::{PlannedScenario, ProtocolOutline, ReportAggregator};
+pub use causes::SharedPreconditionFailure;
+pub use fuzz::FuzzReport;
 
-use crate::deviation::proposal::Proposal;
-use crate::deviation::{Deviations, Seen, Sightings};
-use crate::event::{CheckReport, Margin, ProcessReport, ScenarioReport, UnmetNeed, Verdict};
-use crate::protocol::{Basis, Level, Pack, Place};
+use crate::deviation::proposal::DeviationProposal;
+use crate::deviation::{DeviationSightings, Deviations, SightingsByEntry};
+use crate::event::{CheckReport, ProcessReport, ScenarioReport, TimingMargin, UnmetNeed, Verdict};
+use crate::protocol::{Pack, RuleBasis, RuleLevel, RulePlace};
 use crate::syntax::source::Span;
 
 /// The options of a run that a report shows.
@@ -76,34 +76,34 @@ pub struct ProtocolReport {
     /// Every rule of the pack.
     pub rules: BTreeMap<String, RuleReport>,
     /// The failed preconditions that blocked checks, each once, the most frequent first.
-    pub causes: Vec<SharedCause>,
-    pub doubt: Option<Doubt>,
+    pub causes: Vec<SharedPreconditionFailure>,
+    pub doubt: Option<ProtocolDoubt>,
     /// The hubs that the run started.
     pub processes: Vec<ProcessReport>,
     /// Entries of the baseline for this protocol.
-    pub baseline: Vec<Entry>,
+    pub baseline: Vec<BaselineMatch>,
     /// The deviations that the target declares, or that the run assumed.
-    pub deviations: Vec<Deviating>,
+    pub deviations: Vec<DeviationReport>,
     /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
-    pub proposals: Vec<Proposed>,
+    pub proposals: Vec<ProposalReport>,
     /// Figures of `hubproof fuzz`. The scenarios are then one case for each cause of a finding.
-    pub fuzzed: Option<Fuzzed>,
+    pub fuzzed: Option<FuzzReport>,
 }
 
 /// An entry of a baseline: a known failure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct BaselineMatch {
     /// `scenario`, or `scenario:check`.
     pub failure: String,
     pub reason: String,
-    pub standing: Standing,
+    pub standing: EntryStanding,
     /// All lines of the entry.
     pub span: Span,
 }
 
 /// A deviation of the hub from its document, with what the run observed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Deviating {
+pub struct DeviationReport {
     /// The name of its finding, such as `deviation:1`.
     pub name: String,
     /// What is different, in one line.
@@ -111,7 +111,7 @@ pub struct Deviating {
     pub reason: String,
     /// The rules that the deviation breaks, according to its entry and to the frames of the run.
     pub rules: BTreeSet<String>,
-    pub standing: Standing,
+    pub standing: EntryStanding,
     /// How often the deviation applied.
     pub observed: usize,
     /// How often the documented form was seen instead.
@@ -122,22 +122,22 @@ pub struct Deviating {
     pub entry: Option<serde_json::Value>,
 }
 
-impl Deviating {
+impl DeviationReport {
     /// Returns all deviations of a hub, each with what a run observed and, if it was observed, with the rules that its
     /// entry names.
-    pub fn all(deviations: &Deviations, pack: &Pack, seen: &Seen) -> Vec<Self> {
+    pub fn list_all(deviations: &Deviations, pack: &Pack, seen: &SightingsByEntry) -> Vec<Self> {
         let one = |(index, entry): (usize, &std::sync::Arc<crate::deviation::Deviation>)| {
             let sightings = seen.get(&index).copied().unwrap_or_default();
-            let Sightings { observed, contradicted } = sightings;
+            let DeviationSightings { observed, contradicted } = sightings;
             let standing = match (entry.is_stale(sightings), observed, contradicted) {
-                (true, ..) => Standing::Stale,
-                (_, 0, _) => Standing::NotPlayed,
-                (_, _, 0) => Standing::Expected,
-                _ => Standing::Flaky,
+                (true, ..) => EntryStanding::Stale,
+                (_, 0, _) => EntryStanding::NotPlayed,
+                (_, _, 0) => EntryStanding::Expected,
+                _ => EntryStanding::Flaky,
             };
             let rules = entry.rules.iter().filter(|_| observed > 0).map(|used| used.id.clone()).collect();
             Self {
-                name: crate::deviation::name(index),
+                name: crate::deviation::entry_name(index),
                 text: entry.describe(pack),
                 reason: entry.reason.clone(),
                 rules,
@@ -153,16 +153,20 @@ impl Deviating {
 
     /// Whether the target declares the deviation, but the hub no longer shows it.
     pub fn is_stale(&self) -> bool {
-        self.standing == Standing::Stale && self.span.is_some()
+        self.standing == EntryStanding::Stale && self.span.is_some()
     }
 
     /// Formats how often the deviation was observed.
-    pub fn shown(&self) -> String {
+    pub fn describe_sightings(&self) -> String {
         match (self.observed, self.contradicted) {
             (0, 0) => "not in this run".to_owned(),
-            (times, 0) => text::count(times, "time"),
+            (times, 0) => text::format_count(times, "time"),
             (times, other) => {
-                format!("{}; the documented form {}", text::count(times, "time"), text::count(other, "time"))
+                format!(
+                    "{}; the documented form {}",
+                    text::format_count(times, "time"),
+                    text::format_count(other, "time")
+                )
             }
         }
     }
@@ -170,14 +174,14 @@ impl Deviating {
 
 /// A deviation that would let more rules be judged, if the target declared it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Proposed {
-    pub proposal: Proposal,
+pub struct ProposalReport {
+    pub proposal: DeviationProposal,
     /// Rules that were not judged but might be with this deviation.
     pub unblocks: BTreeSet<String>,
 }
 
 /// Whether the `failure` of a baseline entry (`scenario` or `scenario:check`) covers a check of a scenario.
-pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
+pub fn entry_covers(failure: &str, scenario: &str, check: &str) -> bool {
     match failure.split_once(':') {
         Some((id, name)) => id == scenario && name == check,
         None => failure == scenario,
@@ -188,7 +192,7 @@ pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Standing {
+pub enum EntryStanding {
     /// The failure occurs, as the entry expects.
     Expected,
     /// The entry is declared flaky, or its check failed in only some repetitions.
@@ -203,14 +207,14 @@ pub enum Standing {
 
 /// The baseline's entry for a failed check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownFailure {
     pub reason: String,
     pub flaky: bool,
 }
 
 /// A sign that the hub may implement another protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum ProtocolDoubt {
     /// Most kinds of messages from the hub match no message of the pack.
     Unrecognised { unknown: usize, received: usize },
     /// In most scenarios, no check passed.
@@ -228,7 +232,7 @@ pub struct ScenarioResult {
     /// One per repetition; never empty. Later ones keep their history only if a check did not pass.
     pub runs: Vec<ScenarioReport>,
     /// The known failure that stopped the scenario: its undecided checks do not make the run inconclusive.
-    pub known_cause: Option<Known>,
+    pub known_cause: Option<KnownFailure>,
     /// The command-line arguments that select the scenario.
     pub again: Vec<String>,
 }
@@ -239,9 +243,9 @@ pub struct CheckResult {
     pub name: String,
     pub verdict: Verdict,
     /// Set if the check failed or warned in some repetitions and had a better verdict in others.
-    pub flaky: Option<Flaky>,
+    pub flaky: Option<FlakyTally>,
     /// The baseline's entry, if the check fails or warns as the baseline expects.
-    pub known: Option<Known>,
+    pub known: Option<KnownFailure>,
     /// Index of the first of `runs` with this verdict.
     run: usize,
     /// Index of the check in that run.
@@ -251,25 +255,25 @@ pub struct CheckResult {
 /// A check that failed or warned in some repetitions only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Flaky {
+pub struct FlakyTally {
     /// Number of repetitions with the verdict of the check.
     pub broken: usize,
     /// Number of repetitions in which the check was decided.
     pub decided: usize,
 }
 
-impl Flaky {
+impl FlakyTally {
     /// Formats `in 2 of 5 repetitions`.
     pub fn shown(&self) -> String {
-        format!("in {} of {}", self.broken, text::count(self.decided, "repetition"))
+        format!("in {} of {}", self.broken, text::format_count(self.decided, "repetition"))
     }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleReport {
-    pub level: Level,
-    pub basis: Basis,
-    pub place: Place,
+    pub level: RuleLevel,
+    pub basis: RuleBasis,
+    pub place: RulePlace,
     pub text: String,
     pub from: Option<String>,
     pub status: RuleStatus,
@@ -298,10 +302,10 @@ pub enum RuleStatus {
 
 /// The number of results of each verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally(BTreeMap<Verdict, usize>);
+pub struct VerdictTally(BTreeMap<Verdict, usize>);
 
-impl Tally {
-    pub fn of(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+impl VerdictTally {
+    pub fn from_verdicts(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
         let mut tally = BTreeMap::new();
         for verdict in verdicts {
             *tally.entry(verdict).or_default() += 1;
@@ -346,31 +350,33 @@ impl RunReport {
     }
 
     /// Returns the wait that took the largest share of its timeout, with its scenario.
-    pub fn slimmest(&self) -> Option<(&str, &Margin)> {
-        slimmest(self.protocols.iter().filter_map(ProtocolReport::slimmest))
+    pub fn slimmest_margin(&self) -> Option<(&str, &TimingMargin)> {
+        slimmest_of(self.protocols.iter().filter_map(ProtocolReport::slimmest_margin))
     }
 }
 
-fn slimmest<'a>(margins: impl Iterator<Item = (&'a str, &'a Margin)>) -> Option<(&'a str, &'a Margin)> {
-    margins.max_by(|(_, a), (_, b)| a.share().total_cmp(&b.share()))
+fn slimmest_of<'a>(margins: impl Iterator<Item = (&'a str, &'a TimingMargin)>) -> Option<(&'a str, &'a TimingMargin)> {
+    margins.max_by(|(_, a), (_, b)| a.used_share().total_cmp(&b.used_share()))
 }
 
 impl ProtocolReport {
-    /// Like [`RunReport::slimmest`], for this protocol.
-    pub fn slimmest(&self) -> Option<(&str, &Margin)> {
-        slimmest(self.scenarios.iter().flat_map(|scenario| {
+    /// Like [`RunReport::slimmest_margin`], for this protocol.
+    pub fn slimmest_margin(&self) -> Option<(&str, &TimingMargin)> {
+        slimmest_of(self.scenarios.iter().flat_map(|scenario| {
             scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.slimmest.as_ref()?)))
         }))
     }
 
     /// Counts each scenario once, repeated or not.
-    pub fn scenario_tally(&self) -> Tally {
-        Tally::of(self.scenarios.iter().map(|scenario| scenario.verdict))
+    pub fn scenario_tally(&self) -> VerdictTally {
+        VerdictTally::from_verdicts(self.scenarios.iter().map(|scenario| scenario.verdict))
     }
 
     /// Counts each check of each scenario once.
-    pub fn check_tally(&self) -> Tally {
-        Tally::of(self.scenarios.iter().flat_map(|scenario| &scenario.checks).map(|check| check.verdict))
+    pub fn check_tally(&self) -> VerdictTally {
+        VerdictTally::from_verdicts(
+            self.scenarios.iter().flat_map(|scenario| &scenario.checks).map(|check| check.verdict),
+        )
     }
 
     pub fn rule_totals(&self) -> RuleTotals {
@@ -387,10 +393,10 @@ impl ProtocolReport {
 
     /// Returns the unmet needs, each with the number of scenarios, checks and rules that have it. A scenario with two
     /// needs is counted under both.
-    pub fn unmet_needs(&self) -> BTreeMap<&UnmetNeed, Waiting> {
-        let mut needs: BTreeMap<&UnmetNeed, Waiting> = BTreeMap::new();
+    pub fn unmet_needs(&self) -> BTreeMap<&UnmetNeed, UnmetNeedTally> {
+        let mut needs: BTreeMap<&UnmetNeed, UnmetNeedTally> = BTreeMap::new();
         for scenario in &self.scenarios {
-            for need in scenario.unmet() {
+            for need in scenario.unmet_needs() {
                 let waiting = needs.entry(need).or_default();
                 waiting.scenarios += 1;
                 waiting.checks += scenario.checks.len();
@@ -407,28 +413,28 @@ impl ProtocolReport {
     }
 
     /// Returns the cause that stands for an unreachable hub, if there is one.
-    pub fn unreachable(&self) -> Option<&SharedCause> {
+    pub fn unreachable_cause(&self) -> Option<&SharedPreconditionFailure> {
         self.causes.iter().find(|cause| cause.unreachable)
     }
 
     /// Counts checks of this verdict that the baseline does not expect.
-    pub fn unknown(&self, verdict: Verdict) -> usize {
+    pub fn unexpected_count(&self, verdict: Verdict) -> usize {
         let checks = self.scenarios.iter().flat_map(|scenario| &scenario.checks);
         checks.filter(|check| check.verdict == verdict && check.known.is_none()).count()
     }
 
     /// Counts checks that fail or warn as the baseline expects.
-    pub fn known(&self) -> usize {
+    pub fn expected_count(&self) -> usize {
         self.scenarios.iter().flat_map(|scenario| &scenario.checks).filter(|check| check.known.is_some()).count()
     }
 
     /// Returns the entries of the baseline that must be deleted.
-    pub fn stale(&self) -> impl Iterator<Item = &Entry> {
-        self.baseline.iter().filter(|entry| entry.standing == Standing::Stale)
+    pub fn stale_entries(&self) -> impl Iterator<Item = &BaselineMatch> {
+        self.baseline.iter().filter(|entry| entry.standing == EntryStanding::Stale)
     }
 
     /// Returns the declared deviations that the hub no longer shows.
-    pub fn stale_deviations(&self) -> impl Iterator<Item = &Deviating> {
+    pub fn stale_deviations(&self) -> impl Iterator<Item = &DeviationReport> {
         self.deviations.iter().filter(|deviating| deviating.is_stale())
     }
 
@@ -444,16 +450,16 @@ impl ProtocolReport {
                 (self.scenario_tally().decided() == 0 && self.scenarios.iter().all(|one| one.known_cause.is_none()))
                     || self.scenarios.iter().any(open)
                     || !self.unplayed.is_empty()
-                    || self.too_little(options).is_some()
+                    || self.reach_shortfall(options).is_some()
             }
         };
         if self.scenarios.iter().any(|scenario| scenario.mistake().is_some()) {
             2
-        } else if self.unknown(Verdict::Fail) > 0
-            || (strict && self.unknown(Verdict::Warn) > 0)
-            || self.stale().next().is_some()
+        } else if self.unexpected_count(Verdict::Fail) > 0
+            || (strict && self.unexpected_count(Verdict::Warn) > 0)
+            || self.stale_entries().next().is_some()
             || self.stale_deviations().next().is_some()
-            || self.processes.iter().any(|process| process.unexplained().next().is_some())
+            || self.processes.iter().any(|process| process.unexplained_crashes().next().is_some())
         {
             1
         } else if undecided {
@@ -466,7 +472,7 @@ impl ProtocolReport {
 
 /// The number of scenarios, checks and rules with an unmet need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
+pub struct UnmetNeedTally {
     pub scenarios: usize,
     pub checks: usize,
     pub rules: usize,
@@ -474,21 +480,21 @@ pub struct Waiting {
 
 impl ScenarioResult {
     /// Returns the report of a check in the first repetition with its verdict.
-    pub fn report(&self, check: &CheckResult) -> &CheckReport {
+    pub fn check_report(&self, check: &CheckResult) -> &CheckReport {
         &self.runs[check.run].checks[check.place]
     }
 
     /// Returns the first repetition with the verdict of the whole.
-    pub fn telling(&self) -> &ScenarioReport {
+    pub fn deciding_run(&self) -> &ScenarioReport {
         self.runs.iter().find(|run| run.verdict == self.verdict).unwrap_or(&self.runs[0])
     }
 
     /// Returns the first repetition with the verdict of the check.
-    pub fn run_of(&self, check: &CheckResult) -> &ScenarioReport {
+    pub fn run_of_check(&self, check: &CheckResult) -> &ScenarioReport {
         &self.runs[check.run]
     }
 
-    pub fn unmet(&self) -> BTreeSet<&UnmetNeed> {
+    pub fn unmet_needs(&self) -> BTreeSet<&UnmetNeed> {
         self.runs.iter().flat_map(|run| &run.unmet).collect()
     }
 
@@ -515,12 +521,12 @@ pub fn exit_code(report: &RunReport) -> u8 {
 }
 
 /// Returns the arguments of `hubproof check` that select a scenario.
-pub fn chosen(scenario: &str) -> Vec<String> {
+pub fn selection_arguments(scenario: &str) -> Vec<String> {
     vec!["--scenario".to_owned(), scenario.to_owned()]
 }
 
 /// Returns the worst of several verdicts; `None` if there are none.
-pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
+pub fn worst_verdict(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
     // Not-testable is between info and warn in `Verdict`'s order, but counts only if there is no other verdict.
     verdicts.into_iter().max_by_key(|verdict| (*verdict != Verdict::NotTestable, *verdict))
 }
@@ -536,26 +542,26 @@ pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     let stopped = stopped.then_some(Verdict::Inconclusive);
     // A failure that a declared deviation explains is known.
     let verdict = |check: &CheckReport| if check.deviation.is_some() { Verdict::Info } else { check.verdict };
-    worst(report.checks.iter().map(verdict).chain(stopped)).unwrap_or(Verdict::Info)
+    worst_verdict(report.checks.iter().map(verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
 /// Returns the command that plays only the scenario that the arguments `again` select, `repeat` times. It is quoted for
 /// a shell.
-pub fn reproduce(options: &RunOptions, protocol: &str, again: &[String], repeat: usize) -> String {
+pub fn reproduce_command(options: &RunOptions, protocol: &str, again: &[String], repeat: usize) -> String {
     let mut words: Vec<String> = options.command.clone();
     words.extend(["--protocol", protocol].map(str::to_owned));
     words.extend_from_slice(again);
     if repeat > 1 {
         words.extend(["--repeat".to_owned(), repeat.to_string()]);
     }
-    words.iter().map(|word| text::quoted(word)).collect::<Vec<_>>().join(" ")
+    words.iter().map(|word| text::quote_for_shell(word)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::fixture::{Run, options};
+    use super::fixture::{RunFixture, options};
     use super::*;
     use Verdict::*;
 
@@ -566,36 +572,36 @@ mod tests {
     #[case(&[NotTestable], Some(NotTestable))]
     #[case(&[Warn, NotTestable, Inconclusive], Some(Inconclusive))]
     #[case(&[Fail, Inconclusive, Warn], Some(Fail))]
-    fn the_worst_verdict_counts(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
-        assert_eq!(worst(verdicts.iter().copied()), expected);
+    fn the_worst_verdict_decides(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
+        assert_eq!(worst_verdict(verdicts.iter().copied()), expected);
     }
 
     #[rstest]
-    #[case::all_pass(Run::all_pass(), false, 0)]
-    #[case::failure(Run::one_failure(), false, 1)]
-    #[case::warning(Run::warning(), false, 0)]
-    #[case::strict_warning(Run::warning(), true, 1)]
-    #[case::flaky(Run::flaky(), false, 1)]
-    #[case::greeting_broken(Run::greeting_broken(), false, 1)]
-    #[case::only_inconclusive(Run::inconclusive(), false, 3)]
-    #[case::unreachable(Run::unreachable(), false, 3)]
-    #[case::some_not_testable(Run::not_testable(), false, 0)]
-    #[case::all_not_testable(Run::nothing_testable(), false, 3)]
-    #[case::interrupted(Run::interrupted(), false, 3)]
-    #[case::mistake(Run::mistake(), false, 2)]
-    #[case::nothing_selected(Run::nothing_selected(), false, 3)]
-    #[case::fell_under_no_one(Run::fallen(None), false, 1)]
+    #[case::all_pass(RunFixture::all_pass(), false, 0)]
+    #[case::failure(RunFixture::one_failure(), false, 1)]
+    #[case::warning(RunFixture::warning(), false, 0)]
+    #[case::strict_warning(RunFixture::warning(), true, 1)]
+    #[case::flaky(RunFixture::flaky(), false, 1)]
+    #[case::greeting_broken(RunFixture::greeting_broken(), false, 1)]
+    #[case::only_inconclusive(RunFixture::inconclusive(), false, 3)]
+    #[case::unreachable(RunFixture::unreachable(), false, 3)]
+    #[case::some_not_testable(RunFixture::not_testable(), false, 0)]
+    #[case::all_not_testable(RunFixture::nothing_testable(), false, 3)]
+    #[case::interrupted(RunFixture::interrupted(), false, 3)]
+    #[case::mistake(RunFixture::mistake(), false, 2)]
+    #[case::nothing_selected(RunFixture::nothing_selected(), false, 3)]
+    #[case::fell_under_no_one(RunFixture::hub_ended(None), false, 1)]
     // The scenario that caused the crash has a failed check of its own.
-    #[case::fell_under_one(Run::fallen(Some("greeter/bye")), false, 0)]
-    #[case::fell_under_another(Run::fallen(Some("greeter/chair")), false, 1)]
-    fn verdicts_determine_the_exit_code(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
+    #[case::fell_under_one(RunFixture::hub_ended(Some("greeter/bye")), false, 0)]
+    #[case::fell_under_another(RunFixture::hub_ended(Some("greeter/chair")), false, 1)]
+    fn verdicts_determine_the_exit_code(#[case] run: RunFixture, #[case] strict: bool, #[case] expected: u8) {
         let report = run.report(RunOptions { strict, ..options() });
         assert_eq!(exit_code(&report), expected);
     }
 
     #[test]
-    fn a_run_of_no_protocol_is_inconclusive() {
-        let report = Aggregator::new(Vec::new()).finish(options(), 0, Duration::ZERO, false);
+    fn a_run_without_protocols_is_inconclusive() {
+        let report = ReportAggregator::new(Vec::new()).finish(options(), 0, Duration::ZERO, false);
         assert_eq!(exit_code(&report), 3);
     }
 
@@ -604,19 +610,19 @@ mod tests {
     #[case(&[(1, 10), (3, 4), (5, 9)], Some((3, 4)))]
     // The share counts, not the time that was left.
     #[case(&[(0, 1), (5000, 6000)], Some((5000, 6000)))]
-    fn the_slimmest_wait_is_the_one_that_took_the_largest_share_of_its_timeout(
+    fn the_tightest_wait_used_the_largest_share_of_its_timeout(
         #[case] waits: &[(u64, u64)],
         #[case] expected: Option<(u64, u64)>,
     ) {
-        let margins: Vec<Margin> = waits
+        let margins: Vec<TimingMargin> = waits
             .iter()
-            .map(|(waited, bound)| Margin {
+            .map(|(waited, bound)| TimingMargin {
                 step: String::new(),
                 waited: Duration::from_millis(*waited),
                 bound: Duration::from_millis(*bound),
             })
             .collect();
-        let found = slimmest(margins.iter().map(|margin| ("a/b", margin)));
+        let found = slimmest_of(margins.iter().map(|margin| ("a/b", margin)));
         let ms = |time: Duration| time.as_millis() as u64;
         assert_eq!(found.map(|(_, margin)| (ms(margin.waited), ms(margin.bound))), expected);
     }
@@ -626,7 +632,7 @@ mod tests {
         let mut options = options();
         options.command.extend(["--set".to_owned(), "name=a b'c".to_owned()]);
         assert_eq!(
-            reproduce(&options, "greeter", &chosen("greeter/hello"), 3),
+            reproduce_command(&options, "greeter", &selection_arguments("greeter/hello"), 3),
             r"hubproof check ws://127.0.0.1:9 --set 'name=a b'\''c' --protocol greeter --scenario greeter/hello --repeat 3"
         );
     }

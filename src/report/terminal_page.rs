@@ -6,8 +6,8 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
 use anstyle::{AnsiColor, Style as Paint};
 
-use super::text::{count, printable};
-use super::{Deviating, Standing};
+use super::text::{escape_unprintable, format_count};
+use super::{DeviationReport, EntryStanding};
 use crate::syntax::source::{Sources, Span};
 
 /// The style of the text.
@@ -50,7 +50,7 @@ pub fn verdict_line(exit_code: u8, name: &str, parts: &[String]) -> String {
 
 /// Formats `1 of 23 rules broken (CON-042)`, with at most `most` of the names.
 pub fn broken(names: &[String], all: usize, what: &str, most: usize) -> String {
-    format!("{} of {} broken ({})", names.len(), count(all, what), list(names, most))
+    format!("{} of {} broken ({})", names.len(), format_count(all, what), list(names, most))
 }
 
 pub fn list(names: &[String], most: usize) -> String {
@@ -71,7 +71,7 @@ impl<'a, R> Page<'a, R> {
     /// Starts a page with a line that names the version of the tool and the hub.
     pub fn new(tool_version: &str, target: &str, report: &'a R, sources: &'a Sources, style: Style) -> Self {
         let mut page = Self { out: String::new(), style, sources, report };
-        page.line(&page.paint(BOLD, &format!("hubproof {tool_version} against {}", printable(target))));
+        page.line(&page.paint(BOLD, &format!("hubproof {tool_version} against {}", escape_unprintable(target))));
         page
     }
 
@@ -90,7 +90,7 @@ impl<'a, R> Page<'a, R> {
             self.gap();
             self.line(&format!(
                 "... and {} more; to see all, use --verbose or --report json=FILE",
-                count(all - self.most(), what)
+                format_count(all - self.most(), what)
             ));
         }
     }
@@ -166,34 +166,34 @@ impl<'a, R> Page<'a, R> {
     }
 
     /// Shows the deviations of the hub, each with what the run observed.
-    pub fn deviations(&mut self, deviations: &[Deviating]) {
+    pub fn deviations(&mut self, deviations: &[DeviationReport]) {
         for one in deviations {
             self.gap();
-            let text = printable(&one.text);
-            if one.standing == Standing::Stale {
+            let text = escape_unprintable(&one.text);
+            if one.standing == EntryStanding::Stale {
                 let title = format!("{text}: the hub behaves as documented");
                 self.snippet(Title::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
-                let times = count(one.contradicted, "message");
+                let times = format_count(one.contradicted, "message");
                 self.field("received", &format!("{times} as documented; {} as declared", one.observed));
                 self.field("delete", "this entry");
                 continue;
             }
-            let place = one.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
+            let place = one.span.map(|span| format!(" ({})", self.sources.path_and_line(span))).unwrap_or_default();
             let word = if one.span.is_some() { "known" } else { "assumed" };
             self.wrapped("", &format!("{word}[{}]: {text}{place}", one.name));
-            self.field("reason", &printable(&one.reason));
+            self.field("reason", &escape_unprintable(&one.reason));
             if !one.rules.is_empty() {
                 self.field("breaks", &one.rules.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
             }
-            self.field("seen", &one.shown());
+            self.field("seen", &one.describe_sightings());
         }
     }
 }
 
 /// Returns the part of the verdict line about deviations that the hub no longer shows.
-pub fn stale_deviations(deviations: &[Deviating]) -> Option<String> {
+pub fn stale_deviations(deviations: &[DeviationReport]) -> Option<String> {
     let stale = deviations.iter().filter(|one| one.is_stale()).count();
-    (stale > 0).then(|| format!("{} in the target file", count(stale, "stale deviation")))
+    (stale > 0).then(|| format!("{} in the target file", format_count(stale, "stale deviation")))
 }
 
 /// Returns the first line of a span, so that a snippet does not draw a whole block.

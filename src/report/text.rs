@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Makes text from a hub safe for terminals and legal in XML 1.0: escapes control characters, bidirectional controls
 /// and noncharacters, and replaces line breaks and tabs with blanks.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(steers) {
+pub fn escape_unprintable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unprintable) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
@@ -15,7 +15,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         match c {
             '\n' | '\t' => out.push(' '),
             '\r' => {}
-            c if steers(c) => {
+            c if is_unprintable(c) => {
                 // Writing into a String cannot fail.
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
@@ -25,7 +25,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn steers(c: char) -> bool {
+fn is_unprintable(c: char) -> bool {
     let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let line_end = matches!(c, '\u{2028}' | '\u{2029}');
     let no_character = u32::from(c) & 0xfffe == 0xfffe;
@@ -33,7 +33,7 @@ fn steers(c: char) -> bool {
 }
 
 /// Cuts a text to at most `most` characters; an ellipsis replaces the rest.
-pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
+pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => Cow::Borrowed(text),
         Some(_) => {
@@ -44,12 +44,12 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
 }
 
 /// Formats `1 check`, `2 checks`.
-pub fn count(n: usize, what: &str) -> String {
+pub fn format_count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// Formats a time with few digits: `3 ms`, `1.25 s`, `2 min 5 s`.
-pub fn time(time: Duration) -> String {
+pub fn format_time(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if time < Duration::from_millis(1) {
         format!("{} µs", time.as_micros())
@@ -63,13 +63,13 @@ pub fn time(time: Duration) -> String {
 }
 
 /// Formats Unix time in milliseconds as RFC 3339, UTC.
-pub fn timestamp(unix_ms: u64) -> String {
+pub fn format_timestamp(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
 /// Quotes a word for a POSIX shell.
-pub fn quoted(word: &str) -> Cow<'_, str> {
+pub fn quote_for_shell(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         Cow::Borrowed(word)
@@ -79,10 +79,10 @@ pub fn quoted(word: &str) -> Cow<'_, str> {
 }
 
 /// Most characters of a text by which failures are compared.
-const LONGEST: usize = 160;
+const MAX_COMPARED_LENGTH: usize = 160;
 
 /// Removes the parts of a text that differ from case to case: numbers, and everything in quotes.
-pub fn plain(text: &str) -> String {
+pub fn without_variable_parts(text: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;
     for letter in text.chars() {
@@ -100,7 +100,7 @@ pub fn plain(text: &str) -> String {
             other => out.push(other),
         }
     }
-    cut(&out, LONGEST).into_owned()
+    shorten(&out, MAX_COMPARED_LENGTH).into_owned()
 }
 
 #[cfg(test)]
@@ -115,7 +115,7 @@ mod tests {
     #[case("\u{1b}[31mred", "\\u{1b}[31mred")]
     #[case("\0\u{9b}\u{fffe}\u{202e}", "\\u{0}\\u{9b}\\u{fffe}\\u{202e}")]
     fn control_characters_in_text_of_a_hub_are_escaped(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(printable(text), expected);
+        assert_eq!(escape_unprintable(text), expected);
     }
 
     #[rstest]
@@ -123,7 +123,7 @@ mod tests {
     #[case("äöü!", 3, "äö…")]
     #[case("", 0, "")]
     fn long_text_is_cut_with_an_ellipsis(#[case] text: &str, #[case] most: usize, #[case] expected: &str) {
-        assert_eq!(cut(text, most), expected);
+        assert_eq!(shorten(text, most), expected);
     }
 
     #[rstest]
@@ -131,7 +131,7 @@ mod tests {
     #[case(r#"/a is "x1 y" here"#, r#"/a is "" here"#)]
     #[case("", "")]
     fn numbers_and_quoted_parts_are_removed(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(plain(text), expected);
+        assert_eq!(without_variable_parts(text), expected);
     }
 
     #[rstest]
@@ -140,6 +140,6 @@ mod tests {
     #[case(5_000_000, "5.00 s")]
     #[case(125_000_000, "2 min 5 s")]
     fn times_are_formatted_with_few_digits(#[case] micros: u64, #[case] expected: &str) {
-        assert_eq!(time(Duration::from_micros(micros)), expected);
+        assert_eq!(format_time(Duration::from_micros(micros)), expected);
     }
 }

@@ -6,20 +6,20 @@ use serde_json::{Map, Value};
 use crate::syntax::matcher::unescape;
 
 /// Applies overrides: objects under a name merge, everything else replaces; `/pointer` replaces whatever is there.
-pub fn merge(target: &mut Value, overrides: &Value) {
+pub fn merge_overrides(target: &mut Value, overrides: &Value) {
     let Value::Object(members) = overrides else { return };
     for (name, value) in members {
         if name.starts_with('/') {
-            put(target, name, value.clone());
+            put_at_pointer(target, name, value.clone());
             continue;
         }
         let Value::Object(object) = target else {
             *target = Value::Object(Map::new());
-            merge(target, overrides);
+            merge_overrides(target, overrides);
             return;
         };
         match (object.get_mut(name), value) {
-            (Some(inner @ Value::Object(_)), Value::Object(_)) => merge(inner, value),
+            (Some(inner @ Value::Object(_)), Value::Object(_)) => merge_overrides(inner, value),
             _ => {
                 object.insert(name.clone(), value.clone());
             }
@@ -28,7 +28,7 @@ pub fn merge(target: &mut Value, overrides: &Value) {
 }
 
 /// Puts a value at a JSON pointer, creating objects on the way.
-pub fn put(target: &mut Value, pointer: &str, value: Value) {
+pub fn put_at_pointer(target: &mut Value, pointer: &str, value: Value) {
     let mut place = target;
     for token in pointer.split('/').skip(1) {
         let token = unescape(token);
@@ -56,7 +56,7 @@ pub fn put(target: &mut Value, pointer: &str, value: Value) {
 }
 
 /// Removes the members at these pointers.
-pub fn remove(target: &mut Value, pointers: &[String]) {
+pub fn remove_members(target: &mut Value, pointers: &[String]) {
     for pointer in pointers {
         let Some((parent, name)) = pointer.rsplit_once('/') else { continue };
         let name = unescape(name);
@@ -88,19 +88,19 @@ mod tests {
     #[case(json!({"a": [1, 2]}), json!({"/a/1": 3}), json!({"a": [1, 3]}))]
     #[case(json!({}), json!({"/a/b": 3}), json!({"a": {"b": 3}}))]
     #[case(json!({"a": 1}), json!({"a": null}), json!({"a": null}))]
-    fn overrides_under_names_are_merged_and_those_under_pointers_replace(
+    fn name_overrides_merge_and_pointer_overrides_replace(
         #[case] mut target: Value,
         #[case] overrides: Value,
         #[case] expected: Value,
     ) {
-        merge(&mut target, &overrides);
+        merge_overrides(&mut target, &overrides);
         assert_eq!(target, expected);
     }
 
     #[test]
     fn members_at_the_given_pointers_are_removed() {
         let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
-        remove(&mut value, &["/a/b".to_owned(), "/d/0".to_owned(), "/x/y".to_owned()]);
+        remove_members(&mut value, &["/a/b".to_owned(), "/d/0".to_owned(), "/x/y".to_owned()]);
         assert_eq!(value, json!({"a": {"c": 2}, "d": [2]}));
     }
 }

@@ -121,11 +121,11 @@ impl Words {
         source: &str,
         engine: &Environment<'_>,
     ) -> Option<(Range<usize>, &'static str, &'static [&'static str])> {
-        let lacks = |probe: String, unknown| !has(engine, &probe, unknown);
+        let lacks = |probe: String, unknown| !engine_has(engine, &probe, unknown);
         let filter = |at: &&Range<usize>| lacks(format!("0|{}", &source[(*at).clone()]), ErrorKind::UnknownFilter);
         let test = |at: &&Range<usize>| lacks(format!("0 is {}", &source[(*at).clone()]), ErrorKind::UnknownTest);
-        let filters = self.filters.iter().find(filter).map(|at| (at.clone(), "filter", FILTERS));
-        filters.or_else(|| self.tests.iter().find(test).map(|at| (at.clone(), "test", TESTS)))
+        let filters = self.filters.iter().find(filter).map(|at| (at.clone(), "filter", FILTER_NAMES));
+        filters.or_else(|| self.tests.iter().find(test).map(|at| (at.clone(), "test", TEST_NAMES)))
     }
 
     fn visit(&mut self, source: &str, tree: &Tree<'_>) {
@@ -272,7 +272,7 @@ fn range(source: &str, word: &str) -> Range<usize> {
 }
 
 /// Whether the engine knows the filter or test of a probe. It has no list of them, so the probe is evaluated.
-fn has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
+fn engine_has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
     match engine.compile_expression(probe).and_then(|probe| probe.eval(())) {
         Err(error) => error.kind() != unknown,
         Ok(_) => true,
@@ -280,7 +280,7 @@ fn has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
 }
 
 /// The filters that expressions can use, for "did you mean".
-const FILTERS: &[&str] = &[
+const FILTER_NAMES: &[&str] = &[
     "abs",
     "attr",
     "batch",
@@ -328,7 +328,7 @@ const FILTERS: &[&str] = &[
     "urlencode",
     "zip",
 ];
-const TESTS: &[&str] = &[
+const TEST_NAMES: &[&str] = &[
     "boolean",
     "defined",
     "divisibleby",
@@ -433,7 +433,7 @@ mod tests {
     #[case("a.is | json", None)]
     fn a_filter_or_test_that_does_not_exist_is_reported(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
         let words = Words::of(source).unwrap();
-        let found = words.unknown(source, &super::super::functions::environment());
+        let found = words.unknown(source, &super::super::functions::build_environment());
         assert_eq!(found.map(|(at, what, _)| (&source[at], what)), expected);
     }
 
@@ -447,12 +447,12 @@ mod tests {
 
     #[test]
     fn every_suggested_filter_and_test_exists() {
-        let engine = super::super::functions::environment();
-        for filter in FILTERS {
-            assert!(has(&engine, &format!("0|{filter}"), ErrorKind::UnknownFilter), "{filter}");
+        let engine = super::super::functions::build_environment();
+        for filter in FILTER_NAMES {
+            assert!(engine_has(&engine, &format!("0|{filter}"), ErrorKind::UnknownFilter), "{filter}");
         }
-        for test in TESTS {
-            assert!(has(&engine, &format!("0 is {test}"), ErrorKind::UnknownTest), "{test}");
+        for test in TEST_NAMES {
+            assert!(engine_has(&engine, &format!("0 is {test}"), ErrorKind::UnknownTest), "{test}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The functions that `${...}` may call. Apart from the [`World`] in their context they are pure: they use no clock and
+//! The functions that `${...}` may call. Apart from the [`FunctionContext`] in their context they are pure: they use no clock and
 //! no source of randomness, so that a conversation can be replayed exactly.
 
 use std::collections::BTreeMap;
@@ -14,32 +14,32 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::expression::Call;
-use super::value::{Frame, from_engine};
+use super::value::{FrameObject, from_engine};
 
 /// The state of a run that functions see: its name, the time, and how often they were called.
-pub struct World {
+pub struct FunctionContext {
     /// Distinguishes this run, scenario and repetition from all others; letters and digits.
     pub stamp: String,
     calls: AtomicU64,
     /// The ready tokens that `next_user()` has handed out, by position.
-    users: Mutex<Users>,
+    users: Mutex<TakenTokens>,
     /// Unix time in milliseconds, moved by the interpreter.
     now_ms: AtomicI64,
     /// The source of `frames(name)` while `always` is evaluated.
-    frames: Mutex<Option<Frames>>,
+    frames: Mutex<Option<FrameLookup>>,
 }
 
 /// The positions of the ready tokens that are taken.
 #[derive(Default)]
-struct Users {
+struct TakenTokens {
     actor: Option<usize>,
     by_actor: BTreeMap<usize, usize>,
     taken: usize,
 }
 
-impl Users {
+impl TakenTokens {
     /// Returns the position of the current actor's token, or of the next free one.
-    fn place(&mut self) -> usize {
+    fn token_index(&mut self) -> usize {
         let known = self.actor.and_then(|actor| self.by_actor.get(&actor)).copied();
         known.unwrap_or_else(|| {
             let place = self.taken;
@@ -51,15 +51,15 @@ impl Users {
 }
 
 /// A function that returns the frames of a connection that carry the message of a given name.
-pub type Frames = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
+pub type FrameLookup = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for FunctionContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World").field("stamp", &self.stamp).finish_non_exhaustive()
     }
 }
 
-impl World {
+impl FunctionContext {
     pub fn new(stamp: impl Into<String>) -> Self {
         let (calls, users, now_ms) = (AtomicU64::new(0), Mutex::default(), AtomicI64::new(0));
         Self { stamp: stamp.into(), calls, users, now_ms, frames: Mutex::new(None) }
@@ -69,16 +69,16 @@ impl World {
         self.now_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    pub fn set_frames(&self, frames: Frames) {
+    pub fn set_frames(&self, frames: FrameLookup) {
         *self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(frames);
     }
 
     /// Sets the actor for which values are evaluated from now on, if any. An actor keeps its user when it joins again.
     pub fn set_actor(&self, actor: Option<usize>) {
-        self.users().actor = actor;
+        self.lock_users().actor = actor;
     }
 
-    fn users(&self) -> MutexGuard<'_, Users> {
+    fn lock_users(&self) -> MutexGuard<'_, TakenTokens> {
         self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -86,7 +86,7 @@ impl World {
         self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn unique(&self, prefix: &str) -> String {
+    fn unique_name(&self, prefix: &str) -> String {
         format!("{prefix}{}x{}", self.stamp, self.next_call())
     }
 
@@ -98,16 +98,16 @@ impl World {
     }
 }
 
-impl Object for World {}
+impl Object for FunctionContext {}
 
 /// The name of the world in a context; scenarios cannot use it.
-pub const WORLD: &str = "__world";
+pub const CONTEXT_NAME: &str = "__world";
 
 /// Maximum length in bytes of a text that a function makes: more than every documented limit.
-const LONGEST: usize = 64 << 20;
+const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const NAMES: [&str; 19] = [
+pub const FUNCTION_NAMES: [&str; 19] = [
     "unique",
     NEXT_USER,
     "uuid",
@@ -135,58 +135,62 @@ pub const NEXT_USER: &str = "next_user";
 /// Functions that may return a different value each time for the same arguments.
 pub const VARYING: [&str; 8] = ["unique", NEXT_USER, "uuid", "now_ms", "now_s", "now_iso", "due_ns", "frames"];
 
-/// Whether a call needs the settings in [`CREDENTIALS`]. `jwt()` does not if it is given a key or does not sign.
+/// Whether a call needs the settings in [`CREDENTIAL_SETTINGS`]. `jwt()` does not if it is given a key or does not sign.
 pub fn uses_credentials(call: &Call) -> bool {
     let is_unsigned = || call.named("alg").is_some_and(|value| value.is_some_and(|value| value == "none"));
     call.function == NEXT_USER || call.function == "jwt" && call.named("key").is_none() && !is_unsigned()
 }
 
 /// The settings that `jwt()` and `next_user()` use.
-pub const CREDENTIALS: [&str; 3] = [JWT_SECRET, TOKENS, "user_claim"];
+pub const CREDENTIAL_SETTINGS: [&str; 3] = [JWT_SECRET, TOKENS, "user_claim"];
 /// The setting with the key that signs tokens.
 pub const JWT_SECRET: &str = "jwt_secret";
 /// The setting with ready tokens by user, for targets without a key.
 pub const TOKENS: &str = "tokens";
 
-fn bad(message: impl Into<String>) -> Error {
+fn function_error(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
 }
 
-fn world(state: &State<'_, '_>) -> Result<Arc<World>, Error> {
+fn context_of(state: &State<'_, '_>) -> Result<Arc<FunctionContext>, Error> {
     state
-        .lookup(WORLD)
-        .and_then(|value| value.downcast_object::<World>())
-        .ok_or_else(|| bad("this function is not available here"))
+        .lookup(CONTEXT_NAME)
+        .and_then(|value| value.downcast_object::<FunctionContext>())
+        .ok_or_else(|| function_error("this function is not available here"))
 }
 
 /// Returns the environment in which all expressions are compiled.
-pub fn environment() -> Environment<'static> {
+pub fn build_environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(1_000_000));
     // Letters and digits only: a hub may allow nothing else in names.
-    env.add_function("unique", |state: &State<'_, '_>, prefix: &str| Ok::<_, Error>(world(state)?.unique(prefix)));
+    env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
+        Ok::<_, Error>(context_of(state)?.unique_name(prefix))
+    });
     env.add_function(NEXT_USER, next_user);
-    env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.uuid()));
-    env.add_function("now_ms", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed)));
+    env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.uuid()));
+    env.add_function("now_ms", |state: &State<'_, '_>| {
+        Ok::<_, Error>(context_of(state)?.now_ms.load(Ordering::Relaxed))
+    });
     env.add_function("now_s", |state: &State<'_, '_>| {
-        Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed) / 1000)
+        Ok::<_, Error>(context_of(state)?.now_ms.load(Ordering::Relaxed) / 1000)
     });
     env.add_function("now_iso", |state: &State<'_, '_>| {
-        let now = world(state)?.now_ms.load(Ordering::Relaxed);
-        jiff::Timestamp::from_millisecond(now).map(|t| t.to_string()).map_err(|error| bad(error.to_string()))
+        let now = context_of(state)?.now_ms.load(Ordering::Relaxed);
+        jiff::Timestamp::from_millisecond(now).map(|t| t.to_string()).map_err(|error| function_error(error.to_string()))
     });
     env.add_function("epoch_ms", epoch_ms);
     env.add_filter("epoch_ms", epoch_ms);
-    env.add_function("json", json);
-    env.add_filter("json", json);
-    env.add_function("sha256", |text: &str| hex(&Sha256::digest(text)));
+    env.add_function("json", to_json_text);
+    env.add_filter("json", to_json_text);
+    env.add_function("sha256", |text: &str| to_hex(&Sha256::digest(text)));
     env.add_function("base64", |text: &str| BASE64_STANDARD.encode(text));
-    env.add_function("hex", |text: &str| hex(text.as_bytes()));
+    env.add_function("hex", |text: &str| to_hex(text.as_bytes()));
     env.add_function("chunks", chunks);
     env.add_function("repeat", |text: &str, n: usize| {
-        if text.len().saturating_mul(n) > LONGEST {
-            Err(bad("repeat() makes at most 64 MiB"))
+        if text.len().saturating_mul(n) > MAX_TEXT_BYTES {
+            Err(function_error("repeat() makes at most 64 MiB"))
         } else {
             Ok(text.repeat(n))
         }
@@ -197,24 +201,24 @@ pub fn environment() -> Environment<'static> {
     env.add_function("next_version", next_version);
     env.add_function("wire", wire);
     env.add_function("frames", |state: &State<'_, '_>, name: &str| {
-        let world = world(state)?;
+        let world = context_of(state)?;
         let frames = world.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let frames = frames.as_ref().ok_or_else(|| bad("frames() works only under `always`"))?;
-        frames(name).ok_or_else(|| bad(format!("there is no message `{name}`")))
+        let frames = frames.as_ref().ok_or_else(|| function_error("frames() works only under `always`"))?;
+        frames(name).ok_or_else(|| function_error(format!("there is no message `{name}`")))
     });
     env.add_function("due_ns", || {
-        Err::<Engine, _>(bad("due_ns() works only as a whole value in a message of a load plan"))
+        Err::<Engine, _>(function_error("due_ns() works only as a whole value in a message of a load plan"))
     });
     env
 }
 
 /// Returns the bytes in hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
+pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn json(value: Engine) -> Result<String, Error> {
-    from_engine(&value, "json()").map(|value| value.to_string()).map_err(|error| bad(error.to_string()))
+fn to_json_text(value: Engine) -> Result<String, Error> {
+    from_engine(&value, "json()").map(|value| value.to_string()).map_err(|error| function_error(error.to_string()))
 }
 
 /// Returns the Unix time in milliseconds of an ISO 8601 time; without an offset it is read as UTC.
@@ -224,7 +228,7 @@ fn epoch_ms(text: &str) -> Result<i64, Error> {
     time.parse::<jiff::Timestamp>()
         .or_else(|_| format!("{time}Z").parse())
         .map(jiff::Timestamp::as_millisecond)
-        .map_err(|_| bad(format!("`{text}` is not an ISO 8601 time")))
+        .map_err(|_| function_error(format!("`{text}` is not an ISO 8601 time")))
 }
 
 /// Returns the same time with year, month and day for a week date (2024-W03-1) or an ordinal date (2024-015), which
@@ -249,7 +253,7 @@ fn calendar_date(text: &str) -> Option<String> {
 /// Splits a text into `n` pieces of about the same length, at character boundaries.
 fn chunks(text: &str, n: usize) -> Result<Vec<String>, Error> {
     if n == 0 {
-        return Err(bad("chunks() needs at least one piece"));
+        return Err(function_error("chunks() needs at least one piece"));
     }
     let mut pieces = Vec::with_capacity(n);
     let mut rest = text;
@@ -280,7 +284,7 @@ fn differences(list: Engine) -> Result<Vec<Engine>, Error> {
             (Ok(a), Ok(b)) => Ok(Engine::from(b - a)),
             _ => match (f64::try_from(pair[0].clone()), f64::try_from(pair[1].clone())) {
                 (Ok(a), Ok(b)) => Ok(Engine::from(b - a)),
-                _ => Err(bad(format!("differences() needs numbers, not {} and {}", pair[0], pair[1]))),
+                _ => Err(function_error(format!("differences() needs numbers, not {} and {}", pair[0], pair[1]))),
             },
         })
         .collect()
@@ -291,13 +295,13 @@ fn next_version(version: &str, part: &str) -> Result<String, Error> {
     let numbers: Option<Vec<u64>> =
         version.split(['-', '+']).next().unwrap_or_default().split('.').map(|n| n.parse().ok()).collect();
     let Some([major, minor, patch]) = numbers.as_deref() else {
-        return Err(bad(format!("`{version}` is not a semantic version")));
+        return Err(function_error(format!("`{version}` is not a semantic version")));
     };
     match part {
         "major" => Ok(format!("{}.0.0", major + 1)),
         "minor" => Ok(format!("{major}.{}.0", minor + 1)),
         "patch" => Ok(format!("{major}.{minor}.{}", patch + 1)),
-        other => Err(bad(format!("a version has no part `{other}`; write major, minor or patch"))),
+        other => Err(function_error(format!("a version has no part `{other}`; write major, minor or patch"))),
     }
 }
 
@@ -311,11 +315,11 @@ fn setting(state: &State<'_, '_>, name: &str) -> Option<Engine> {
 
 /// Returns a user that this scenario has not used: a new one, or the next for which the target has a ready token.
 fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
-    let world = world(state)?;
+    let world = context_of(state)?;
     let Some(tokens) = setting(state, TOKENS).filter(|_| setting(state, JWT_SECRET).is_none()) else {
-        return Ok(world.unique("user"));
+        return Ok(world.unique_name("user"));
     };
-    let place = world.users().place();
+    let place = world.lock_users().token_index();
     let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
     user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token for another user"))
 }
@@ -323,7 +327,7 @@ fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
 /// Returns a JSON Web Token with these claims. `key` defaults to the target's `jwt_secret`. Without a key, returns the
 /// ready token of the user in the claims.
 fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String, Error> {
-    let claims = from_engine(&claims, "jwt()").map_err(|error| bad(error.to_string()))?;
+    let claims = from_engine(&claims, "jwt()").map_err(|error| function_error(error.to_string()))?;
     let algorithm: Option<String> = options.get("alg")?;
     let key: Option<String> = options.get("key")?;
     options.assert_all_used()?;
@@ -335,7 +339,11 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
         "HS384" => hmac::HMAC_SHA384,
         "HS512" => hmac::HMAC_SHA512,
         "none" => return Ok(unsigned + "."),
-        _ => return Err(bad(format!("jwt() cannot sign with {name:?}: alg must be HS256, HS384, HS512 or none"))),
+        _ => {
+            return Err(function_error(format!(
+                "jwt() cannot sign with {name:?}: alg must be HS256, HS384, HS512 or none"
+            )));
+        }
     };
     let key = match key {
         Some(key) => key,
@@ -349,7 +357,7 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
 }
 
 fn ready_token(state: &State<'_, '_>, claims: &Value) -> Result<String, Error> {
-    let tokens = setting(state, TOKENS).ok_or_else(|| bad("jwt() needs the setting jwt_secret, or key="))?;
+    let tokens = setting(state, TOKENS).ok_or_else(|| function_error("jwt() needs the setting jwt_secret, or key="))?;
     let claim = setting(state, "user_claim").and_then(|claim| claim.as_str().map(str::to_owned));
     let user = claims[claim.as_deref().unwrap_or("sub")].as_str().unwrap_or_default();
     let token = tokens.get_attr(user).ok().and_then(|token| token.as_str().map(str::to_owned));
@@ -358,8 +366,8 @@ fn ready_token(state: &State<'_, '_>, claims: &Value) -> Result<String, Error> {
 
 /// Returns the wire of a frame: at (Unix ms), after (seconds since the connection opened), size, opcode, text.
 fn wire(value: Engine) -> Result<Engine, Error> {
-    let Some(frame) = value.downcast_object_ref::<Frame>() else {
-        return Err(bad("wire() needs a message that was sent or received"));
+    let Some(frame) = value.downcast_object_ref::<FrameObject>() else {
+        return Err(function_error("wire() needs a message that was sent or received"));
     };
     let wire = &frame.wire;
     Ok(Engine::from_pairs([

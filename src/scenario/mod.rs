@@ -13,25 +13,25 @@ pub mod writer;
 
 use std::sync::Arc;
 
-use crate::protocol::{Folder, Pack};
-use crate::syntax::diagnostic::{Diagnostic, distinct};
+use crate::protocol::{Pack, PackFolder};
+use crate::syntax::diagnostic::{Diagnostic, without_duplicates};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
-pub use model::{Isolation, Need, Program, Shared};
+pub use model::{Isolation, Need, Program, SharedDefinitions};
 pub use parse::SharedFile;
 
 /// All scenarios of a folder in the order of their names, with all diagnostics.
-pub struct Scenarios {
-    pub shared: Arc<Shared>,
+pub struct ScenarioSet {
+    pub shared: Arc<SharedDefinitions>,
     pub programs: Vec<Arc<Program>>,
     pub diagnostics: Vec<Diagnostic>,
 }
 
-impl Scenarios {
-    pub fn load(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
+impl ScenarioSet {
+    pub fn load(folder: &PackFolder, sources: &Sources, pack: &Arc<Pack>) -> Self {
         let mut diagnostics = Vec::new();
-        let shared = shared(folder, sources, pack, &mut diagnostics);
+        let shared = load_shared(folder, sources, pack, &mut diagnostics);
         diagnostics.extend(shared.check(pack));
         let mut programs = Vec::new();
         for (path, file) in &folder.scenarios {
@@ -41,32 +41,38 @@ impl Scenarios {
             match yaml::parse(sources, *file) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
                 Ok(root) => {
-                    let (program, found) = parse::read(&format!("{}/{name}", folder.name), &root, &shared, pack);
+                    let (program, found) =
+                        parse::parse_scenario(&format!("{}/{name}", folder.name), &root, &shared, pack);
                     diagnostics.extend(found);
                     programs.extend(program.map(Arc::new));
                 }
             }
         }
         // Every scenario that uses shared.yaml reports its mistakes again.
-        Self { shared: Arc::clone(&shared.shared), programs, diagnostics: distinct(diagnostics) }
+        Self { shared: Arc::clone(&shared.shared), programs, diagnostics: without_duplicates(diagnostics) }
     }
 }
 
 /// Reads shared.yaml of a folder, or returns an empty one if there is none.
-pub fn shared(folder: &Folder, sources: &Sources, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> SharedFile {
+pub fn load_shared(
+    folder: &PackFolder,
+    sources: &Sources,
+    pack: &Pack,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> SharedFile {
     let root = match folder.scenarios.get("shared.yaml").map(|file| yaml::parse(sources, *file)) {
         Some(Ok(root)) => root,
         Some(Err(diagnostic)) => {
             diagnostics.push(diagnostic);
-            empty()
+            empty_mapping()
         }
-        None => empty(),
+        None => empty_mapping(),
     };
-    SharedFile::read(root, pack, diagnostics)
+    SharedFile::parse(root, pack, diagnostics)
 }
 
-fn empty() -> yaml::Node {
+fn empty_mapping() -> yaml::SyntaxNode {
     let mut sources = Sources::default();
     let file = sources.add("shared.yaml", "");
-    yaml::Node { span: crate::syntax::source::Span::new(file, 0..0), kind: yaml::Kind::Null }
+    yaml::SyntaxNode { span: crate::syntax::source::Span::new(file, 0..0), kind: yaml::NodeKind::Null }
 }

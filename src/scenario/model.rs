@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::functions::{JWT_SECRET, TOKENS};
-use super::template::{Expr, Template};
-use crate::protocol::{Basis, Level, Pack};
+use super::template::{Template, TemplateExpression};
+use crate::protocol::{Pack, RuleBasis, RuleLevel};
 pub use crate::syntax::duration::parse_duration as duration;
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
@@ -23,7 +23,7 @@ pub struct Program {
     pub title: String,
     pub span: Span,
     pub pack: Arc<Pack>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedDefinitions>,
     pub needs: Vec<Need>,
     pub isolation: Isolation,
     pub actors: Vec<Actor>,
@@ -35,7 +35,7 @@ pub struct Program {
     pub main: BlockId,
     pub finally: BlockId,
     pub checks: Vec<Check>,
-    pub always: Vec<Always>,
+    pub always: Vec<AlwaysEntry>,
     pub reactions: BTreeMap<String, Reaction>,
     /// Maximum number of connections that the scenario holds at a time, for the target's budget.
     pub connections: usize,
@@ -70,7 +70,7 @@ pub enum Need {
     Word(String),
     Expression {
         text: String,
-        expr: Expr,
+        expr: TemplateExpression,
     },
     Setting(String),
     Hook(String),
@@ -91,14 +91,14 @@ impl Need {
 
 /// The parts of shared.yaml that are not compiled into each program.
 #[derive(Debug, Default)]
-pub struct Shared {
-    pub settings: BTreeMap<String, Setting>,
+pub struct SharedDefinitions {
+    pub settings: BTreeMap<String, SettingDeclaration>,
     pub hooks: BTreeMap<String, HookDeclaration>,
     pub ignore: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub struct SettingDeclaration {
     pub default: Option<Value>,
     pub secret: bool,
     /// Whether the setting is left out of messages if it is unset.
@@ -135,7 +135,7 @@ pub struct Role {
 #[derive(Debug)]
 pub struct Reaction {
     pub whenever: String,
-    pub pattern: Option<Pattern>,
+    pub pattern: Option<MatchPattern>,
     pub as_: Option<String>,
     pub block: BlockId,
 }
@@ -144,8 +144,8 @@ pub struct Reaction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleUse {
     pub id: String,
-    pub level: Level,
-    pub basis: Basis,
+    pub level: RuleLevel,
+    pub basis: RuleBasis,
     /// Whether the level of the check is lower than the level of the rule. Such a check does not prove the rule.
     pub lowered: bool,
 }
@@ -160,39 +160,39 @@ pub struct Check {
 }
 
 #[derive(Debug)]
-pub enum Always {
+pub enum AlwaysEntry {
     Message {
         message: String,
         check: CheckId,
-        pattern: Pattern,
+        pattern: MatchPattern,
     },
     Frame {
         check: CheckId,
-        pattern: Pattern,
+        pattern: MatchPattern,
     },
     Close {
         check: CheckId,
-        pattern: Pattern,
+        pattern: MatchPattern,
     },
     /// An upgrade: one that succeeded, or an answer that is neither an upgrade nor a refusal.
     Upgrade {
         check: CheckId,
-        pattern: Pattern,
+        pattern: MatchPattern,
     },
     /// Everything that is received after the upgrade: messages, control frames, and bytes that are not a frame.
     Wire {
         check: CheckId,
-        pattern: Pattern,
+        pattern: MatchPattern,
     },
     Check {
         check: CheckId,
         value: Template,
-        test: Test,
+        test: ValueTest,
         span: Span,
     },
 }
 
-impl Always {
+impl AlwaysEntry {
     pub fn check(&self) -> CheckId {
         match self {
             Self::Message { check, .. }
@@ -210,42 +210,42 @@ pub struct Step {
     pub span: Span,
     /// Head as written, for reports: `anna expects: hello`.
     pub text: String,
-    pub who: Who,
+    pub who: StepActors,
     pub as_: Option<String>,
     pub if_: Option<String>,
     pub check: Option<CheckId>,
-    pub act: Act,
+    pub act: StepAction,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum StepActors {
     NoActor,
     /// The actor that plays the scene, opening or reaction.
     Myself,
     One(ActorId),
     Group {
         members: Vec<ActorId>,
-        quantity: Option<(Quantity, usize)>,
+        quantity: Option<(GroupQuantity, usize)>,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quantity {
+pub enum GroupQuantity {
     Exactly,
     AtLeast,
     AtMost,
 }
 
 #[derive(Debug)]
-pub enum Act {
+pub enum StepAction {
     Join {
         with: Vec<(String, Template)>,
     },
-    Connect(Box<Connect>),
+    Connect(Box<ConnectStep>),
     Accept {
         within: Option<Template>,
     },
-    Send(Box<Compose>),
+    Send(Box<MessageComposition>),
     SendRaw(Template),
     Close {
         code: Template,
@@ -256,15 +256,15 @@ pub enum Act {
     },
     StopReading,
     ReadAgain,
-    Expect(Box<Expect>),
+    Expect(Box<Expectation>),
     /// The TCP stream ends.
     ExpectEnd {
         within: Option<Template>,
-        has: Vec<Has>,
+        has: Vec<HasCheck>,
     },
-    ExpectNothing(Box<ExpectNothing>),
+    ExpectNothing(Box<SilenceExpectation>),
     ExpectOneOf {
-        alternatives: Vec<Alternative>,
+        alternatives: Vec<ExpectedAlternative>,
         after: Option<String>,
         within: Option<Template>,
     },
@@ -273,16 +273,16 @@ pub enum Act {
         given: Vec<(String, Template)>,
         with: Vec<(String, Template)>,
     },
-    Compose(Box<Compose>),
-    Hook(Box<Hook>),
+    Compose(Box<MessageComposition>),
+    Hook(Box<HookStep>),
     Wait {
         time: Template,
     },
     Check {
         value: Template,
-        test: Test,
+        test: ValueTest,
     },
-    Order(Order),
+    Order(OrderCheck),
     /// One body per value if the rows name rules, otherwise one body for all values.
     Each {
         name: String,
@@ -302,15 +302,15 @@ pub enum Act {
 }
 
 #[derive(Debug)]
-pub struct ExpectNothing {
+pub struct SilenceExpectation {
     pub message: MessageName,
-    pub pattern: Option<Pattern>,
+    pub pattern: Option<MatchPattern>,
     pub after: Option<String>,
     pub for_: Option<Template>,
 }
 
 #[derive(Debug)]
-pub struct Connect {
+pub struct ConnectStep {
     pub path: Option<Template>,
     pub query: Option<Template>,
     pub headers: Option<Template>,
@@ -325,7 +325,7 @@ pub struct Connect {
 
 /// A message to build: the example, with new values, changes and removed members.
 #[derive(Debug)]
-pub struct Compose {
+pub struct MessageComposition {
     pub message: MessageName,
     pub with: Option<Template>,
     pub without: Vec<String>,
@@ -343,32 +343,32 @@ pub enum MessageName {
 }
 
 #[derive(Debug)]
-pub struct Expect {
-    pub want: Want,
+pub struct Expectation {
+    pub want: ExpectedEvent,
     pub after: Option<String>,
     pub within: Option<Template>,
-    pub count: Option<Count>,
+    pub count: Option<CountRange>,
     pub for_: Option<Template>,
-    pub has: Vec<Has>,
+    pub has: Vec<HasCheck>,
 }
 
 #[derive(Debug)]
-pub enum Want {
+pub enum ExpectedEvent {
     Message {
         message: MessageName,
-        pattern: Option<Pattern>,
+        pattern: Option<MatchPattern>,
     },
-    Close(Codes),
-    Refusal(Codes),
+    Close(ExpectedCodes),
+    Refusal(ExpectedCodes),
     /// A ping or a pong.
     Control {
         pong: bool,
-        pattern: Option<Pattern>,
+        pattern: Option<MatchPattern>,
     },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Codes {
+pub struct ExpectedCodes {
     pub any: bool,
     /// Whether an end without a close frame is also accepted.
     pub drop: bool,
@@ -376,21 +376,21 @@ pub struct Codes {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
+pub struct CountRange {
     pub min: usize,
     pub max: Option<usize>,
 }
 
 #[derive(Debug)]
-pub struct Has {
+pub struct HasCheck {
     pub check: CheckId,
-    pub pattern: Pattern,
+    pub pattern: MatchPattern,
 }
 
 #[derive(Debug)]
-pub struct Alternative {
+pub struct ExpectedAlternative {
     /// The expectation; `None` means silence until `within` has passed.
-    pub want: Option<Want>,
+    pub want: Option<ExpectedEvent>,
     pub as_: Option<String>,
     pub warn: Option<String>,
     pub info: Option<String>,
@@ -400,41 +400,41 @@ pub struct Alternative {
 }
 
 #[derive(Debug)]
-pub struct Hook {
+pub struct HookStep {
     pub name: String,
     pub args: Option<Template>,
-    pub message: Option<Compose>,
-    pub pattern: Option<Pattern>,
+    pub message: Option<MessageComposition>,
+    pub pattern: Option<MatchPattern>,
     pub within: Option<Template>,
-    pub has: Vec<Has>,
+    pub has: Vec<HasCheck>,
 }
 
 #[derive(Debug)]
-pub struct Order {
+pub struct OrderCheck {
     pub names: Vec<String>,
     /// How far the times of frames may be out of order; required if the frames belong to several connections.
     pub slack: Option<Template>,
 }
 
 #[derive(Debug)]
-pub enum Test {
+pub enum ValueTest {
     True,
     Equals(Template),
-    Fits(Pattern),
+    Fits(MatchPattern),
 }
 
 /// A matcher, or the schema of a `fits`, that may contain expressions.
 #[derive(Debug)]
-pub struct Pattern {
+pub struct MatchPattern {
     pub template: Template,
     /// Compiled in advance if there are no expressions.
-    pub ready: Option<Ready>,
+    pub ready: Option<CompiledPattern>,
     pub schema: bool,
     pub span: Span,
 }
 
 #[derive(Debug)]
-pub enum Ready {
+pub enum CompiledPattern {
     Matcher(Arc<Matcher>),
     Schema(Box<jsonschema::Validator>),
 }

@@ -10,24 +10,24 @@ use minijinja::{Environment, Expression};
 use serde_json::Value;
 
 use super::expression::{Call, Form, Segment, Words};
-use super::functions::{self, WORLD, World};
-use super::value::{Bound, EvalError, Wire, from_engine};
+use super::functions::{self, CONTEXT_NAME, FunctionContext};
+use super::value::{BoundValue, EvalError, Wire, from_engine};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Kind, Node, Text};
+use crate::syntax::yaml::{NodeKind, NodeText, SyntaxNode};
 
-static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::environment);
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::build_environment);
 
 /// The names that an expression sees, and the state of its functions.
-pub trait Names {
-    fn lookup(&self, name: &str) -> Option<Bound>;
+pub trait EvalContext {
+    fn lookup(&self, name: &str) -> Option<BoundValue>;
 
     /// Returns a member of the value of a name, without copying the rest; `None` where either is missing.
-    fn member(&self, name: &str, member: &str) -> Option<Bound> {
+    fn member(&self, name: &str, member: &str) -> Option<BoundValue> {
         self.lookup(name)?.member(member)
     }
 
-    fn world(&self) -> &Arc<World>;
+    fn function_context(&self) -> &Arc<FunctionContext>;
 
     /// Whether this setting is optional and unset, so that the member it fills is left out.
     fn omits(&self, setting: &str) -> bool {
@@ -39,20 +39,20 @@ pub trait Names {
 #[derive(Debug)]
 pub enum Template {
     Constant(Value),
-    Expression(Expr),
-    Text(Vec<Part>),
+    Expression(TemplateExpression),
+    Text(Vec<TemplatePart>),
     List(Arc<[Template]>),
     Map(Vec<(String, Template)>),
 }
 
 #[derive(Debug)]
-pub enum Part {
+pub enum TemplatePart {
     Literal(String),
-    Expression(Expr),
+    Expression(TemplateExpression),
 }
 
 #[derive(Debug)]
-pub struct Expr {
+pub struct TemplateExpression {
     pub source: String,
     pub span: Span,
     words: Words,
@@ -65,14 +65,14 @@ pub struct Expr {
 }
 
 impl Template {
-    pub fn read(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Self {
+    pub fn from_node(node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> Self {
         match &node.kind {
-            Kind::Text(text) => Self::read_text(text, node.span, diagnostics),
-            Kind::List(items) => {
-                let items: Arc<[_]> = items.iter().map(|item| Self::read(item, diagnostics)).collect();
+            NodeKind::Text(text) => Self::read_text(text, node.span, diagnostics),
+            NodeKind::List(items) => {
+                let items: Arc<[_]> = items.iter().map(|item| Self::from_node(item, diagnostics)).collect();
                 if items.iter().all(Template::is_constant) { Self::Constant(node.to_json()) } else { Self::List(items) }
             }
-            Kind::Map(entries) => {
+            NodeKind::Map(entries) => {
                 let mut members = Vec::new();
                 for (key, value) in entries {
                     if key.name.contains("${") {
@@ -81,7 +81,7 @@ impl Template {
                                 .help("only values can; write the key out"),
                         );
                     }
-                    members.push((key.name.clone(), Self::read(value, diagnostics)));
+                    members.push((key.name.clone(), Self::from_node(value, diagnostics)));
                 }
                 if members.iter().all(|(_, m)| m.is_constant()) {
                     Self::Constant(node.to_json())
@@ -93,15 +93,15 @@ impl Template {
         }
     }
 
-    fn read_text(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let Some(parts) = split(text, span, diagnostics) else {
+    fn read_text(text: &NodeText, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        let Some(parts) = split_parts(text, span, diagnostics) else {
             return Self::Constant(Value::String(text.value.clone()));
         };
         match parts.as_slice() {
             [] => Self::Constant(Value::String(String::new())),
-            [Part::Literal(_)] => Self::Constant(Value::String(text.value.clone())),
-            [Part::Expression(_)] => match parts.into_iter().next() {
-                Some(Part::Expression(expression)) => Self::Expression(expression),
+            [TemplatePart::Literal(_)] => Self::Constant(Value::String(text.value.clone())),
+            [TemplatePart::Expression(_)] => match parts.into_iter().next() {
+                Some(TemplatePart::Expression(expression)) => Self::Expression(expression),
                 _ => Self::Constant(Value::Null),
             },
             _ => Self::Text(parts),
@@ -120,57 +120,58 @@ impl Template {
     }
 
     /// Calls `visit` for every expression in the template.
-    pub fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
+    pub fn visit_expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a TemplateExpression)) {
         match self {
             Self::Constant(_) => {}
             Self::Expression(expression) => visit(expression),
             Self::Text(parts) => parts.iter().for_each(|part| {
-                if let Part::Expression(expression) = part {
+                if let TemplatePart::Expression(expression) = part {
                     visit(expression);
                 }
             }),
-            Self::List(items) => items.iter().for_each(|item| item.expressions(visit)),
-            Self::Map(members) => members.iter().for_each(|(_, member)| member.expressions(visit)),
+            Self::List(items) => items.iter().for_each(|item| item.visit_expressions(visit)),
+            Self::Map(members) => members.iter().for_each(|(_, member)| member.visit_expressions(visit)),
         }
     }
 
     /// Like [`Template::eval`], but the value keeps the wire of a frame that it comes from, so that values from the hub
     /// can be recognised.
-    pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
+    pub fn eval_bound(&self, names: &dyn EvalContext) -> Result<BoundValue, EvalError> {
         match self {
             Self::Expression(expression) => expression.eval_bound(names),
             Self::List(items) => {
-                let items: Vec<Bound> = items.iter().map(|item| item.eval_bound(names)).collect::<Result<_, _>>()?;
-                let list = Bound::Many { items, ordered: true };
-                Ok(if list.wires().is_empty() { Bound::plain(list.to_json()) } else { list })
+                let items: Vec<BoundValue> =
+                    items.iter().map(|item| item.eval_bound(names)).collect::<Result<_, _>>()?;
+                let list = BoundValue::Many { items, ordered: true };
+                Ok(if list.wires().is_empty() { BoundValue::from_value(list.to_json()) } else { list })
             }
-            other => Ok(Bound::One { value: other.eval(names)?, wire: other.wire(names) }),
+            other => Ok(BoundValue::One { value: other.eval(names)?, wire: other.wire(names) }),
         }
     }
 
     /// Returns the wire of a frame that the template uses: one from the hub if there is any.
-    pub fn wire(&self, names: &dyn Names) -> Option<Arc<Wire>> {
+    pub fn wire(&self, names: &dyn EvalContext) -> Option<Arc<Wire>> {
         let mut wires = Vec::new();
-        self.expressions(&mut |expression| wires.extend(expression.wires(names)));
-        one_of(wires)
+        self.visit_expressions(&mut |expression| wires.extend(expression.wires(names)));
+        pick_wire(wires)
     }
 
     /// Like [`Template::eval`], but the value becomes text: an expression must give text or a number.
-    pub fn text(&self, names: &dyn Names) -> Result<String, EvalError> {
+    pub fn from_text(&self, names: &dyn EvalContext) -> Result<String, EvalError> {
         match self {
             Self::Expression(expression) => expression.text(names),
             other => other.eval(names).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
         }
     }
 
-    pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
+    pub fn eval(&self, names: &dyn EvalContext) -> Result<Value, EvalError> {
         match self {
             Self::Constant(value) => Ok(value.clone()),
             Self::Expression(expression) => expression.eval(names),
             Self::Text(parts) => {
-                let part = |part: &Part| match part {
-                    Part::Literal(literal) => Ok(literal.clone()),
-                    Part::Expression(expression) => expression.text(names),
+                let part = |part: &TemplatePart| match part {
+                    TemplatePart::Literal(literal) => Ok(literal.clone()),
+                    TemplatePart::Expression(expression) => expression.text(names),
                 };
                 parts.iter().map(part).collect::<Result<_, _>>().map(Value::String)
             }
@@ -189,18 +190,18 @@ impl Template {
     }
 }
 
-impl Expr {
+impl TemplateExpression {
     /// Compiles an expression. `at` is the span of the inside of `${}`, if the file has it there byte for byte.
     pub fn compile(source: &str, span: Span, at: Option<Span>) -> Result<Self, Diagnostic> {
         let blank = source.len() - source.trim_start().len();
         let source = source.trim().to_owned();
-        let at = at.map(|at| at.part(blank..blank + source.len()));
+        let at = at.map(|at| at.subspan(blank..blank + source.len()));
         let (span, exact) = (at.unwrap_or(span), at.is_some());
-        let place = |range: Range<usize>| if exact { span.part(range) } else { span };
+        let place = |range: Range<usize>| if exact { span.subspan(range) } else { span };
         let failed = |error: minijinja::Error| {
             let place = error.range().map_or(span, place);
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-            let shown = crate::syntax::matcher::cut(&source, SHOWN);
+            let shown = crate::syntax::matcher::shorten(&source, SHOWN);
             Diagnostic::error(place, format!("`${{{shown}}}` is not an expression: {detail}")).help(
                 "expressions use the syntax of minijinja; docs/src/scenario-language.md lists names and functions",
             )
@@ -220,7 +221,7 @@ impl Expr {
             )));
         }
         if words.calls.iter().any(functions::uses_credentials) {
-            uses.extend(functions::CREDENTIALS.map(|name| format!("hub.{name}")));
+            uses.extend(functions::CREDENTIAL_SETTINGS.map(|name| format!("hub.{name}")));
         }
         Ok(Self { source, span, words, engine: Some(engine), uses })
     }
@@ -238,7 +239,7 @@ impl Expr {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
         match found.and_then(|name| name.pieces.get(piece)) {
-            Some(place) if self.is_at_span() => self.span.part(place.clone()),
+            Some(place) if self.is_at_span() => self.span.subspan(place.clone()),
             _ => self.span,
         }
     }
@@ -312,17 +313,17 @@ impl Expr {
         self.words.names.iter().all(|name| name.dotted != dotted)
     }
 
-    pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
+    pub fn eval(&self, names: &dyn EvalContext) -> Result<Value, EvalError> {
         if let Form::Path(root, segments) = &self.words.form {
-            return self.bound(root, segments, names).map(|bound| bound.to_json());
+            return self.path_value(root, segments, names).map(|bound| bound.to_json());
         }
         let Some(engine) = &self.engine else { return Err(EvalError::Missing(format!("`{}`", self.source))) };
-        let value = engine.eval(self.context(names)?).map_err(|error| self.failed(&error))?;
+        let value = engine.eval(self.engine_context(names)?).map_err(|error| self.to_eval_error(&error))?;
         from_engine(&value, &self.source)
     }
 
     /// Evaluates an expression inside text.
-    fn text(&self, names: &dyn Names) -> Result<String, EvalError> {
+    fn text(&self, names: &dyn EvalContext) -> Result<String, EvalError> {
         match self.eval(names)? {
             Value::String(text) => Ok(text),
             Value::Number(number) => Ok(number.to_string()),
@@ -333,23 +334,23 @@ impl Expr {
         }
     }
 
-    fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
+    fn eval_bound(&self, names: &dyn EvalContext) -> Result<BoundValue, EvalError> {
         match &self.words.form {
-            Form::Path(root, segments) => self.bound(root, segments, names),
-            _ => Ok(Bound::One { value: self.eval(names)?, wire: one_of(self.wires(names)) }),
+            Form::Path(root, segments) => self.path_value(root, segments, names),
+            _ => Ok(BoundValue::One { value: self.eval(names)?, wire: pick_wire(self.wires(names)) }),
         }
     }
 
     /// Returns the wires of all frames that the expression uses, as far as its names show: for `anna.hello.uuid`, the
     /// wire of `hello`.
-    fn wires(&self, names: &dyn Names) -> Vec<Arc<Wire>> {
+    fn wires(&self, names: &dyn EvalContext) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         for used in &self.uses {
             let mut pieces = used.split('.');
             let Some(root) = pieces.next() else { continue };
             let Some(mut bound) = pieces.next().and_then(|first| names.member(root, first)) else {
                 // If there is no such member, the whole value counts.
-                wires.extend(names.lookup(root).iter().flat_map(Bound::wires));
+                wires.extend(names.lookup(root).iter().flat_map(BoundValue::wires));
                 continue;
             };
             for piece in pieces {
@@ -361,7 +362,7 @@ impl Expr {
         wires
     }
 
-    fn bound(&self, root: &str, segments: &[Segment], names: &dyn Names) -> Result<Bound, EvalError> {
+    fn path_value(&self, root: &str, segments: &[Segment], names: &dyn EvalContext) -> Result<BoundValue, EvalError> {
         let missing = || EvalError::Missing(format!("`{}`", self.source));
         let (mut value, segments) = match segments {
             [Segment::Member(first), rest @ ..] => match names.member(root, first) {
@@ -381,11 +382,14 @@ impl Expr {
         Ok(value)
     }
 
-    fn context(&self, names: &dyn Names) -> Result<Engine, EvalError> {
+    fn engine_context(&self, names: &dyn EvalContext) -> Result<Engine, EvalError> {
         let mut context: BTreeMap<&str, Engine> = BTreeMap::new();
         for used in &self.uses {
             let root = used.split('.').next().unwrap_or(used);
-            if context.contains_key(root) || functions::NAMES.contains(&root) || BUILTIN.contains(&root) {
+            if context.contains_key(root)
+                || functions::FUNCTION_NAMES.contains(&root)
+                || ENGINE_FUNCTIONS.contains(&root)
+            {
                 continue;
             }
             match names.lookup(root) {
@@ -400,11 +404,11 @@ impl Expr {
                 None => return Err(EvalError::Unbound(root.to_owned())),
             }
         }
-        context.insert(WORLD, Engine::from_dyn_object(Arc::clone(names.world())));
+        context.insert(CONTEXT_NAME, Engine::from_dyn_object(Arc::clone(names.function_context())));
         Ok(Engine::from_pairs(context))
     }
 
-    fn failed(&self, error: &minijinja::Error) -> EvalError {
+    fn to_eval_error(&self, error: &minijinja::Error) -> EvalError {
         match error.kind() {
             minijinja::ErrorKind::UndefinedError => EvalError::Missing(format!("a value in `{}`", self.source)),
             kind => EvalError::Failed(format!(
@@ -416,13 +420,13 @@ impl Expr {
     }
 }
 
-fn one_of(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
+fn pick_wire(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
     let index = wires.iter().position(|wire| wire.from_hub).unwrap_or(0);
     wires.into_iter().nth(index)
 }
 
 /// Functions of the engine itself that scenarios may use.
-pub const BUILTIN: [&str; 3] = ["range", "dict", "namespace"];
+pub const ENGINE_FUNCTIONS: [&str; 3] = ["range", "dict", "namespace"];
 
 /// Maximum number of characters of an expression that an error shows.
 const SHOWN: usize = 200;
@@ -457,33 +461,33 @@ pub fn pieces(text: &str) -> Result<Vec<Piece>, usize> {
 /// Returns the range of the inside of the `${...}` with which a text begins.
 pub fn placeholder(text: &str) -> Option<Range<usize>> {
     let inside = text.strip_prefix("${")?;
-    Some(2..2 + closing(inside)?)
+    Some(2..2 + find_closing_brace(inside)?)
 }
 
 /// Compiles a text with expressions. `None` after an error, which is in `diagnostics`.
-fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<Part>> {
+fn split_parts(text: &NodeText, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<TemplatePart>> {
     let found = match pieces(&text.value) {
         Ok(found) => found,
         Err(at) => {
-            let at = text.inner.map_or(span, |inner| inner.part(at..at + 2));
+            let at = text.inner.map_or(span, |inner| inner.subspan(at..at + 2));
             let help = "write `${name}`; brackets and quotes inside must be closed first";
             diagnostics.push(Diagnostic::error(at, "`${` has no closing `}`").help(help));
             return None;
         }
     };
     let mut compiled = |piece| match piece {
-        Piece::Literal(range) => Some(Part::Literal(text.value[range].to_owned())),
+        Piece::Literal(range) => Some(TemplatePart::Literal(text.value[range].to_owned())),
         Piece::Expression(range) => {
-            let at = text.inner.map(|inner| inner.part(range.clone()));
-            let expression = Expr::compile(&text.value[range], at.unwrap_or(span), at);
-            expression.map(Part::Expression).map_err(|diagnostic| diagnostics.push(diagnostic)).ok()
+            let at = text.inner.map(|inner| inner.subspan(range.clone()));
+            let expression = TemplateExpression::compile(&text.value[range], at.unwrap_or(span), at);
+            expression.map(TemplatePart::Expression).map_err(|diagnostic| diagnostics.push(diagnostic)).ok()
         }
     };
     found.into_iter().map(&mut compiled).collect()
 }
 
 /// Returns the position of the `}` that ends an expression.
-fn closing(inside: &str) -> Option<usize> {
+fn find_closing_brace(inside: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut quote = None;
     let mut escaped = false;
@@ -509,28 +513,28 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    struct Table(BTreeMap<String, Bound>, Arc<World>);
+    struct TableContext(BTreeMap<String, BoundValue>, Arc<FunctionContext>);
 
-    impl Names for Table {
-        fn lookup(&self, name: &str) -> Option<Bound> {
+    impl EvalContext for TableContext {
+        fn lookup(&self, name: &str) -> Option<BoundValue> {
             self.0.get(name).cloned()
         }
 
-        fn world(&self) -> &Arc<World> {
+        fn function_context(&self) -> &Arc<FunctionContext> {
             &self.1
         }
     }
 
-    fn eval(source: &str) -> Result<Value, String> {
+    fn eval_source(source: &str) -> Result<Value, String> {
         let mut sources = crate::syntax::source::Sources::default();
         let file = sources.add("t.yaml", source);
         let node = crate::syntax::yaml::parse(&sources, file).map_err(|d| d.message)?;
         let mut diagnostics = Vec::new();
-        let template = Template::read(&node, &mut diagnostics);
+        let template = Template::from_node(&node, &mut diagnostics);
         if let Some(diagnostic) = diagnostics.first() {
             return Err(diagnostic.message.clone());
         }
-        let world = Arc::new(World::new("run"));
+        let world = Arc::new(FunctionContext::new("run"));
         world.set_now_ms(1_642_248_600_123);
         let names = [
             ("hello", json!({"uuid": "u", "n": 9007199254740993u64, "seqs": [1, 2, 4]})),
@@ -538,7 +542,7 @@ mod tests {
             ("hub", json!({"version": "0.1.9", "timeout": 5})),
         ];
         template
-            .eval(&Table(names.map(|(k, v)| (k.to_owned(), Bound::plain(v))).into(), world))
+            .eval(&TableContext(names.map(|(k, v)| (k.to_owned(), BoundValue::from_value(v))).into(), world))
             .map_err(|e| e.to_string())
     }
 
@@ -571,7 +575,7 @@ mod tests {
     #[case(r#""${hello.seqs[1:] | length}""#, json!(2))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
     fn templates_are_evaluated_to_values(#[case] source: &str, #[case] expected: Value) {
-        assert_eq!(eval(source), Ok(expected));
+        assert_eq!(eval_source(source), Ok(expected));
     }
 
     #[rstest]
@@ -587,7 +591,7 @@ mod tests {
     #[case("'jwt(' ~ monkey", false)]
     fn a_token_without_a_key_of_its_own_needs_one_of_the_target(#[case] source: &str, #[case] needs: bool) {
         let span = Span::new(crate::syntax::source::Sources::default().add("t.yaml", ""), 0..0);
-        let expression = Expr::compile(source, span, None).unwrap();
+        let expression = TemplateExpression::compile(source, span, None).unwrap();
         assert_eq!(expression.uses.iter().any(|used| used == "hub.jwt_secret"), needs);
     }
 
@@ -604,8 +608,8 @@ mod tests {
         r#""${jwt({}, key='k', alg='RS256')}""#,
         "cannot sign with \"RS256\": alg must be HS256, HS384, HS512 or none"
     )]
-    fn the_error_of_a_failed_evaluation_says_why(#[case] source: &str, #[case] expected: &str) {
-        let error = eval(source).expect_err("fails");
+    fn a_failed_evaluation_is_reported_with_its_cause(#[case] source: &str, #[case] expected: &str) {
+        let error = eval_source(source).expect_err("fails");
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -26,12 +26,12 @@ pub struct Wire {
     pub text: Arc<str>,
     pub size: usize,
     /// Set if a declared deviation applied to the frame.
-    pub deviation: Option<Arc<Deviating>>,
+    pub deviation: Option<Arc<FrameDeviation>>,
 }
 
 /// A frame to which a declared deviation applied.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Deviating {
+pub struct FrameDeviation {
     /// Index of the first entry that applied.
     pub index: usize,
     /// The message as the hub sent it; `None` for one that never arrived and is assumed.
@@ -40,40 +40,40 @@ pub struct Deviating {
 
 impl Wire {
     /// Returns the index of the deviation because of which this frame is assumed, if it never arrived.
-    pub fn assumed(&self) -> Option<usize> {
+    pub fn assumed_deviation(&self) -> Option<usize> {
         self.deviation.as_ref().filter(|deviating| deviating.raw.is_none()).map(|deviating| deviating.index)
     }
 }
 
 #[derive(Clone, Debug)]
-pub enum Bound {
+pub enum BoundValue {
     One {
         value: Value,
         wire: Option<Arc<Wire>>,
     },
     /// A list bound by `count`, `each` or a group. `ordered` is false for a group: its members have no order.
     Many {
-        items: Vec<Bound>,
+        items: Vec<BoundValue>,
         ordered: bool,
     },
     /// The names bound in a scene or an opening.
-    Scene(BTreeMap<String, Bound>),
+    Scene(BTreeMap<String, BoundValue>),
 }
 
-impl Bound {
-    pub fn plain(value: Value) -> Self {
+impl BoundValue {
+    pub fn from_value(value: Value) -> Self {
         Self::One { value, wire: None }
     }
 
     pub fn to_json(&self) -> Value {
         match self {
             Self::One { value, .. } => value.clone(),
-            Self::Many { items, .. } => Value::Array(items.iter().map(Bound::to_json).collect()),
+            Self::Many { items, .. } => Value::Array(items.iter().map(BoundValue::to_json).collect()),
             Self::Scene(names) => Value::Object(names.iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
         }
     }
 
-    pub fn member(&self, name: &str) -> Option<Bound> {
+    pub fn member(&self, name: &str) -> Option<BoundValue> {
         match self {
             // A part of a frame has the wire of the frame.
             Self::One { value, wire } => Some(Self::One { value: value.get(name)?.clone(), wire: wire.clone() }),
@@ -82,7 +82,7 @@ impl Bound {
         }
     }
 
-    pub fn item(&self, index: usize) -> Option<Bound> {
+    pub fn item(&self, index: usize) -> Option<BoundValue> {
         match self {
             Self::One { value, wire } => Some(Self::One { value: value.get(index)?.clone(), wire: wire.clone() }),
             Self::Many { items, .. } => items.get(index).cloned(),
@@ -94,12 +94,12 @@ impl Bound {
     pub fn wires(&self) -> Vec<Arc<Wire>> {
         match self {
             Self::One { wire, .. } => wire.iter().cloned().collect(),
-            Self::Many { items, .. } => items.iter().flat_map(Bound::wires).collect(),
-            Self::Scene(names) => names.values().flat_map(Bound::wires).collect(),
+            Self::Many { items, .. } => items.iter().flat_map(BoundValue::wires).collect(),
+            Self::Scene(names) => names.values().flat_map(BoundValue::wires).collect(),
         }
     }
 
-    /// Like [`Bound::to_engine`], but converts only these members. A member may be followed by a path; an empty one
+    /// Like [`BoundValue::to_engine`], but converts only these members. A member may be followed by a path; an empty one
     /// stands for the whole value.
     pub fn to_engine_for(&self, members: &[&str]) -> Engine {
         match self {
@@ -116,10 +116,10 @@ impl Bound {
     pub fn to_engine(&self) -> Engine {
         match self {
             Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => {
-                Frame::engine(value, wire)
+                FrameObject::to_engine(value, wire)
             }
             Self::One { value, .. } => Engine::from(minijinja::value::Serde(value)),
-            Self::Many { items, .. } => Engine::from(items.iter().map(Bound::to_engine).collect::<Vec<_>>()),
+            Self::Many { items, .. } => Engine::from(items.iter().map(BoundValue::to_engine).collect::<Vec<_>>()),
             Self::Scene(names) => {
                 Engine::from(names.iter().map(|(k, v)| (k.clone(), v.to_engine())).collect::<BTreeMap<_, _>>())
             }
@@ -129,18 +129,18 @@ impl Bound {
 
 /// A frame inside an expression: behaves as its payload.
 #[derive(Debug)]
-pub struct Frame {
+pub struct FrameObject {
     members: Engine,
     pub wire: Arc<Wire>,
 }
 
-impl Frame {
-    pub fn engine(value: &Value, wire: &Arc<Wire>) -> Engine {
+impl FrameObject {
+    pub fn to_engine(value: &Value, wire: &Arc<Wire>) -> Engine {
         Engine::from_object(Self { members: Engine::from(minijinja::value::Serde(value)), wire: Arc::clone(wire) })
     }
 }
 
-impl Object for Frame {
+impl Object for FrameObject {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         match self.members.kind() {
             minijinja::value::ValueKind::Map => ObjectRepr::Map,

@@ -6,28 +6,28 @@ use serde_json::{Map, Value, json};
 const WIDTH: usize = 100;
 
 /// Returns the text of a scenario file. Equal scenarios give equal texts.
-pub fn scenario(root: &Map<String, Value>) -> String {
+pub fn write_scenario(root: &Map<String, Value>) -> String {
     let mut text = String::new();
     for (key, value) in root {
         match value.as_array().filter(|_| matches!(key.as_str(), "steps" | "finally")) {
             Some(steps) => {
                 text.push_str(&format!("{key}:\n"));
-                steps.iter().for_each(|one| step(one, &mut text));
+                steps.iter().for_each(|one| write_step(one, &mut text));
             }
-            None => text.push_str(&format!("{key}: {}\n", flow(value))),
+            None => text.push_str(&format!("{key}: {}\n", flow_text(value))),
         }
     }
     text
 }
 
-fn step(step: &Value, text: &mut String) {
+fn write_step(step: &Value, text: &mut String) {
     for (index, (key, value)) in step.as_object().into_iter().flatten().enumerate() {
         text.push_str(if index == 0 { "  - " } else { "    " });
         text.push_str(key);
         text.push(':');
         if !value.is_null() {
             text.push(' ');
-            text.push_str(&flow(value));
+            text.push_str(&flow_text(value));
         }
         text.push('\n');
     }
@@ -44,7 +44,7 @@ fn write_block(value: &Value, depth: usize, text: &mut String) {
     let indent = "  ".repeat(depth);
     let fits = |value: &Value| {
         let nested = value.as_object().is_some_and(|members| members.values().any(|member| member.is_object()));
-        let flat = flow(value);
+        let flat = flow_text(value);
         (depth > 0 && !nested || !value.is_object() && !value.is_array()) && flat.len() + indent.len() <= WIDTH
             || value.as_object().is_some_and(Map::is_empty)
             || value.as_array().is_some_and(Vec::is_empty)
@@ -53,35 +53,35 @@ fn write_block(value: &Value, depth: usize, text: &mut String) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                let key = flow(&json!(name));
+                let key = flow_text(&json!(name));
                 if fits(member) {
-                    text.push_str(&format!("{indent}{key}: {}\n", flow(member)));
+                    text.push_str(&format!("{indent}{key}: {}\n", flow_text(member)));
                 } else {
                     text.push_str(&format!("{indent}{key}:\n"));
                     write_block(member, depth + 1, text);
                 }
             }
         }
-        Value::Array(items) => text.extend(items.iter().map(|item| format!("{indent}- {}\n", flow(item)))),
-        other => text.push_str(&format!("{indent}{}\n", flow(other))),
+        Value::Array(items) => text.extend(items.iter().map(|item| format!("{indent}- {}\n", flow_text(item)))),
+        other => text.push_str(&format!("{indent}{}\n", flow_text(other))),
     }
 }
 
 /// Returns a value in YAML's flow style: JSON, with everything beyond ASCII escaped.
-pub fn flow(value: &Value) -> String {
+pub fn flow_text(value: &Value) -> String {
     let mut text = String::new();
-    write(value, &mut text);
+    write_flow(value, &mut text);
     text
 }
 
-fn write(value: &Value, out: &mut String) {
+fn write_flow(value: &Value, out: &mut String) {
     match value {
-        Value::String(text) => quoted(text, out),
+        Value::String(text) => write_quoted(text, out),
         Value::Array(items) => {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                write(item, out);
+                write_flow(item, out);
             }
             out.push(']');
         }
@@ -89,13 +89,13 @@ fn write(value: &Value, out: &mut String) {
             out.push_str("{ ");
             for (index, (name, member)) in members.iter().enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
-                if plain(name) {
+                if is_plain_scalar(name) {
                     out.push_str(name)
                 } else {
-                    quoted(name, out)
+                    write_quoted(name, out)
                 }
                 out.push_str(": ");
-                write(member, out);
+                write_flow(member, out);
             }
             out.push_str(" }");
         }
@@ -104,7 +104,7 @@ fn write(value: &Value, out: &mut String) {
 }
 
 /// Whether YAML reads the text back unquoted.
-fn plain(text: &str) -> bool {
+fn is_plain_scalar(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
         && !matches!(
@@ -113,8 +113,8 @@ fn plain(text: &str) -> bool {
         )
 }
 
-fn quoted(text: &str, out: &mut String) {
-    if plain(text) {
+fn write_quoted(text: &str, out: &mut String) {
+    if is_plain_scalar(text) {
         return out.push_str(text);
     }
     // Where nothing needs an escape, single quotes leave the JSON inside legible.
@@ -148,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn a_written_scenario_with_unusual_texts_is_read_back_equal() {
+    fn a_scenario_with_unusual_texts_round_trips() {
         for text in crate::generate::value::UNUSUAL_TEXTS {
             let value = json!({ "title": text, "steps": [{ "a sends raw": { "text": text, text: [text] } }] });
-            assert_eq!(read_back(&scenario(value.as_object().unwrap())), value);
+            assert_eq!(read_back(&write_scenario(value.as_object().unwrap())), value);
         }
     }
 
@@ -159,7 +159,7 @@ mod tests {
         #[test]
         fn a_written_mapping_with_any_text_is_read_back_equal(text: String) {
             let value = json!({ "k": text, "list": [text, [text]], "deep": { "deeper": { (text.as_str()): text } } });
-            prop_assert_eq!(read_back(&format!("a: {}\n", flow(&value))), json!({ "a": value }));
+            prop_assert_eq!(read_back(&format!("a: {}\n", flow_text(&value))), json!({ "a": value }));
             prop_assert_eq!(read_back(&block(&value)), value);
         }
     }

@@ -78,7 +78,7 @@ impl Diagnostic {
             None => Group::with_title(level.primary_title(&self.message)),
             Some(span) => {
                 let file = sources.file(span.file);
-                let range = visible(&file.text, span);
+                let range = visible_range(&file.text, span);
                 let mut caret = AnnotationKind::Primary.span(range);
                 if !self.label.is_empty() {
                     caret = caret.label(&self.label);
@@ -87,7 +87,7 @@ impl Diagnostic {
                 let mut elsewhere = None;
                 if let Some((also, label)) = self.also.as_deref() {
                     let other = sources.file(also.file);
-                    let mark = AnnotationKind::Context.span(visible(&other.text, *also)).label(label);
+                    let mark = AnnotationKind::Context.span(visible_range(&other.text, *also)).label(label);
                     if also.file == span.file {
                         snippet = snippet.annotation(mark);
                     } else {
@@ -111,7 +111,7 @@ impl Diagnostic {
 
 /// Returns the first line of a span, so that a caret under a whole block does not show all of it. A parser's span may
 /// point into the middle of a character or past the end of the text.
-fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
+fn visible_range(text: &str, span: Span) -> std::ops::Range<usize> {
     let start = text.floor_char_boundary(span.start as usize);
     let range = start..text.ceil_char_boundary(span.end as usize).max(start);
     let first_line = text[range.clone()].find('\n').map_or(range.end, |n| range.start + n);
@@ -142,7 +142,7 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
 }
 
 /// Removes duplicates: every scenario that uses a shared part reports the same mistake in it.
-pub fn distinct(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub fn without_duplicates(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut seen = BTreeSet::new();
     let place = |d: &Diagnostic| d.span.map(|span| (span.file, span.start, span.end));
     diagnostics.into_iter().filter(|d| seen.insert((place(d), d.message.clone()))).collect()
@@ -163,10 +163,10 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// The most names that advice lists.
-const MOST_NAMES: usize = 12;
+const MAX_NAMES: usize = 12;
 
 /// Returns "did you mean `x`?", or else the text `known` followed by all names, which should be few.
-pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, known: &str) -> String {
+pub fn suggest_or_list<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, known: &str) -> String {
     match nearest(wrong, names.clone()) {
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("{known} {}", names.into_iter().collect::<Vec<_>>().join(", ")),
@@ -179,7 +179,7 @@ pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone
         Some(name) => format!("did you mean `{name}`? {otherwise}").trim().to_owned(),
         None => {
             let all: Vec<&str> = names.into_iter().collect();
-            if !otherwise.is_empty() || all.is_empty() || all.len() > MOST_NAMES {
+            if !otherwise.is_empty() || all.is_empty() || all.len() > MAX_NAMES {
                 otherwise.to_owned()
             } else {
                 format!("known here: {}", all.join(", "))

@@ -8,7 +8,7 @@ use crate::syntax::diagnostic::ValueError;
 pub const EXAMPLE: &str = "write a number and a unit, such as 300ms, 5s or 2m";
 
 /// The longest time that any file may state.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The units, in seconds.
 const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
@@ -38,7 +38,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ValueError> {
     };
     let number: f64 = number.parse().map_err(|_| not_a_time())?;
     match Duration::try_from_secs_f64(number * seconds) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(duration) if duration <= MAX_DURATION => Ok(duration),
         _ => Err(ValueError::new(format!("`{text}` is too long"), "write a time of at most 24h")),
     }
 }

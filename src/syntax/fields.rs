@@ -4,34 +4,41 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest, suggest_one};
+use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest, suggest_or_list};
 use crate::syntax::duration::{self, parse_duration};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 type Errors = Vec<Diagnostic>;
 
 /// Returns the error for a value that is not of the expected kind. The error does not repeat the value, which may be
 /// secret.
-pub fn wrong_kind(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
-    Diagnostic::error(node.span, format!("{what} must be {kind}, not {}", node.what())).help(help)
+pub fn wrong_kind(node: &SyntaxNode, what: &str, kind: &str, help: &str) -> Diagnostic {
+    Diagnostic::error(node.span, format!("{what} must be {kind}, not {}", node.describe_kind())).help(help)
 }
 
 /// Returns the error for a value that is not a number, or is out of bounds.
-fn wrong_number(node: &Node, what: &str, kind: &str, help: &str) -> Diagnostic {
+fn wrong_number(node: &SyntaxNode, what: &str, kind: &str, help: &str) -> Diagnostic {
     match &node.kind {
-        Kind::Number(number) => Diagnostic::error(node.span, format!("{what} must be {kind}, not {number}")).help(help),
+        NodeKind::Number(number) => {
+            Diagnostic::error(node.span, format!("{what} must be {kind}, not {number}")).help(help)
+        }
         _ => wrong_kind(node, what, kind, help),
     }
 }
 
 /// Returns the entries of a mapping; for any other value none, and no error is reported.
-pub fn entries(node: Option<&Node>) -> &[(Key, Node)] {
-    node.and_then(Node::map).unwrap_or_default()
+pub fn entries(node: Option<&SyntaxNode>) -> &[(NodeKey, SyntaxNode)] {
+    node.and_then(SyntaxNode::map).unwrap_or_default()
 }
 
 /// Reads a mapping with any keys.
-pub fn mapping<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &mut Errors) -> &'n [(Key, Node)] {
+pub fn mapping<'n>(
+    node: Option<&'n SyntaxNode>,
+    what: &str,
+    example: &str,
+    errors: &mut Errors,
+) -> &'n [(NodeKey, SyntaxNode)] {
     let Some(node) = node.filter(|node| !node.is_null()) else { return &[] };
     node.map().unwrap_or_else(|| {
         errors.push(wrong_kind(node, what, "a mapping", &format!("write `{example}`")));
@@ -41,7 +48,7 @@ pub fn mapping<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &m
 
 /// A mapping with known keys.
 pub struct Table<'n> {
-    pub node: &'n Node,
+    pub node: &'n SyntaxNode,
     what: String,
     /// The place at which a missing member is reported.
     at: Span,
@@ -50,13 +57,13 @@ pub struct Table<'n> {
 }
 
 /// Reads a mapping with these keys, and reports all others.
-pub fn table<'n>(node: &'n Node, known: &[&str], what: &str, errors: &mut Errors) -> Table<'n> {
+pub fn table<'n>(node: &'n SyntaxNode, known: &[&str], what: &str, errors: &mut Errors) -> Table<'n> {
     let before = errors.len();
     match node.map() {
         Some(entries) => {
             let unknown = entries.iter().map(|(key, _)| key).filter(|key| !known.contains(&key.name.as_str()));
             errors.extend(unknown.map(|key| {
-                let help = suggest_one(&key.name, known.iter().copied(), "its keys are");
+                let help = suggest_or_list(&key.name, known.iter().copied(), "its keys are");
                 Diagnostic::error(key.span, format!("{what} has no key `{}`", key.name)).help(help)
             }));
         }
@@ -73,7 +80,7 @@ impl<'n> Table<'n> {
     }
 
     /// Returns a member that must be present.
-    pub fn required(&self, key: &str, help: &str, errors: &mut Errors) -> Option<&'n Node> {
+    pub fn required(&self, key: &str, help: &str, errors: &mut Errors) -> Option<&'n SyntaxNode> {
         let member = self.node.get(key);
         if member.is_none() && self.right {
             errors.push(Diagnostic::error(self.at, format!("{} has no `{key}`", self.what)).help(help));
@@ -82,7 +89,7 @@ impl<'n> Table<'n> {
     }
 
     /// Returns one of these members with its key; exactly one must be present.
-    pub fn one_of(&self, keys: &[&str], help: &str, errors: &mut Errors) -> Option<(&'n str, &'n Node)> {
+    pub fn one_of(&self, keys: &[&str], help: &str, errors: &mut Errors) -> Option<(&'n str, &'n SyntaxNode)> {
         let mut found: Vec<_> =
             entries(Some(self.node)).iter().filter(|(key, _)| keys.contains(&key.name.as_str())).collect();
         // The entries of a TOML file are sorted by name.
@@ -113,7 +120,7 @@ fn either<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 /// Reads a list.
-pub fn list<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &mut Errors) -> &'n [Node] {
+pub fn list<'n>(node: Option<&'n SyntaxNode>, what: &str, example: &str, errors: &mut Errors) -> &'n [SyntaxNode] {
     let Some(node) = node.filter(|node| !node.is_null()) else { return &[] };
     node.list().unwrap_or_else(|| {
         errors.push(wrong_kind(node, what, "a list", &format!("write `{example}`")));
@@ -122,7 +129,7 @@ pub fn list<'n>(node: Option<&'n Node>, what: &str, example: &str, errors: &mut 
 }
 
 /// Reads a text that is not blank.
-pub fn text<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors) -> Option<&'n str> {
+pub fn text<'n>(node: Option<&'n SyntaxNode>, what: &str, errors: &mut Errors) -> Option<&'n str> {
     let node = node?;
     if node.is_null() || node.text().is_some_and(|text| text.trim().is_empty()) {
         errors.push(Diagnostic::error(node.span, format!("{what} is empty")).help("write some text, or leave it out"));
@@ -132,11 +139,13 @@ pub fn text<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors) -> Opti
 }
 
 /// Reads a text that may be blank.
-pub fn text_or_blank<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors) -> Option<&'n str> {
+pub fn text_or_blank<'n>(node: Option<&'n SyntaxNode>, what: &str, errors: &mut Errors) -> Option<&'n str> {
     let node = node?;
     if node.text().is_none() {
         let help = match node.kind {
-            Kind::Number(_) | Kind::Bool(_) => format!("quote it if it is meant as text: \"{}\"", node.to_json()),
+            NodeKind::Number(_) | NodeKind::Bool(_) => {
+                format!("quote it if it is meant as text: \"{}\"", node.to_json())
+            }
             _ => "write quoted text".to_owned(),
         };
         errors.push(wrong_kind(node, what, "text", &help));
@@ -145,12 +154,12 @@ pub fn text_or_blank<'n>(node: Option<&'n Node>, what: &str, errors: &mut Errors
 }
 
 /// Reads one of several words, each with its meaning.
-pub fn choice<T: Copy>(node: Option<&Node>, what: &str, words: &[(&str, T)], errors: &mut Errors) -> Option<T> {
+pub fn choice<T: Copy>(node: Option<&SyntaxNode>, what: &str, words: &[(&str, T)], errors: &mut Errors) -> Option<T> {
     let node = node?;
     let meant = node.text().and_then(|text| words.iter().find(|(word, _)| *word == text));
     if meant.is_none() {
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let found = node.text().map_or_else(|| node.what().to_owned(), |text| format!("`{text}`"));
+        let found = node.text().map_or_else(|| node.describe_kind().to_owned(), |text| format!("`{text}`"));
         let help =
             suggest(node.text().unwrap_or_default(), names.iter().copied(), &format!("write {}", either(&names)));
         errors.push(Diagnostic::error(node.span, format!("{what} cannot be {found}")).help(help));
@@ -159,10 +168,10 @@ pub fn choice<T: Copy>(node: Option<&Node>, what: &str, words: &[(&str, T)], err
 }
 
 /// Reads true or false; an absent value is false.
-pub fn flag(node: Option<&Node>, what: &str, errors: &mut Errors) -> bool {
+pub fn flag(node: Option<&SyntaxNode>, what: &str, errors: &mut Errors) -> bool {
     match node.map(|node| (node, &node.kind)) {
         None => false,
-        Some((_, Kind::Bool(flag))) => *flag,
+        Some((_, NodeKind::Bool(flag))) => *flag,
         Some((node, _)) => {
             errors.push(wrong_kind(node, what, "true or false", "write true without quotes, or leave it out"));
             false
@@ -171,7 +180,7 @@ pub fn flag(node: Option<&Node>, what: &str, errors: &mut Errors) -> bool {
 }
 
 /// Reads a whole number within bounds.
-pub fn integer(node: Option<&Node>, what: &str, range: RangeInclusive<u64>, errors: &mut Errors) -> Option<u64> {
+pub fn integer(node: Option<&SyntaxNode>, what: &str, range: RangeInclusive<u64>, errors: &mut Errors) -> Option<u64> {
     let node = node?;
     let number = node.integer().filter(|number| range.contains(number));
     if number.is_none() {
@@ -188,10 +197,10 @@ pub fn integer(node: Option<&Node>, what: &str, range: RangeInclusive<u64>, erro
 }
 
 /// Reads a number within bounds.
-pub fn float(node: Option<&Node>, what: &str, range: RangeInclusive<f64>, errors: &mut Errors) -> Option<f64> {
+pub fn float(node: Option<&SyntaxNode>, what: &str, range: RangeInclusive<f64>, errors: &mut Errors) -> Option<f64> {
     let node = node?;
     let number = match &node.kind {
-        Kind::Number(number) => number.as_f64().filter(|number| range.contains(number)),
+        NodeKind::Number(number) => number.as_f64().filter(|number| range.contains(number)),
         _ => None,
     };
     if number.is_none() {
@@ -202,11 +211,11 @@ pub fn float(node: Option<&Node>, what: &str, range: RangeInclusive<f64>, errors
 }
 
 /// Reads a time with its unit.
-pub fn time(node: Option<&Node>, what: &str, errors: &mut Errors) -> Option<Duration> {
+pub fn time(node: Option<&SyntaxNode>, what: &str, errors: &mut Errors) -> Option<Duration> {
     let node = node?;
     let time = match &node.kind {
-        Kind::Text(text) => parse_duration(&text.value),
-        Kind::Number(number) => Err(ValueError::new(
+        NodeKind::Text(text) => parse_duration(&text.value),
+        NodeKind::Number(number) => Err(ValueError::new(
             format!("{what} has no unit"),
             format!("write \"{number}s\" for seconds or \"{number}ms\" for milliseconds"),
         )),
@@ -219,7 +228,7 @@ pub fn time(node: Option<&Node>, what: &str, errors: &mut Errors) -> Option<Dura
 }
 
 /// Reads a time above 0 with its unit.
-pub fn time_above_zero(node: Option<&Node>, what: &str, errors: &mut Errors) -> Option<Duration> {
+pub fn time_above_zero(node: Option<&SyntaxNode>, what: &str, errors: &mut Errors) -> Option<Duration> {
     let time = time(node, what, errors)?;
     if time.is_zero() {
         errors.push(Diagnostic::error(node?.span, format!("{what} must be more than 0")).help(duration::EXAMPLE));

@@ -5,10 +5,10 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 /// How the value of a keyword contains subschemas.
-pub enum Subschemas {
+pub enum SubschemaLayout {
     Nothing,
     Schema,
     List,
@@ -16,7 +16,7 @@ pub enum Subschemas {
 }
 
 /// Returns how the value of a JSON Schema 2020-12 keyword contains subschemas; `None` for an unknown keyword.
-pub fn keyword(name: &str) -> Option<Subschemas> {
+pub fn subschema_layout(name: &str) -> Option<SubschemaLayout> {
     Some(match name {
         "not"
         | "if"
@@ -28,21 +28,23 @@ pub fn keyword(name: &str) -> Option<Subschemas> {
         | "propertyNames"
         | "unevaluatedItems"
         | "unevaluatedProperties"
-        | "contentSchema" => Subschemas::Schema,
-        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Subschemas::List,
-        "properties" | "patternProperties" | "dependentSchemas" | "$defs" => Subschemas::Map,
+        | "contentSchema" => SubschemaLayout::Schema,
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" => SubschemaLayout::List,
+        "properties" | "patternProperties" | "dependentSchemas" | "$defs" => SubschemaLayout::Map,
         "$schema" | "$ref" | "$anchor" | "$comment" | "title" | "description" | "default" | "deprecated"
         | "readOnly" | "writeOnly" | "examples" | "type" | "enum" | "const" | "multipleOf" | "maximum"
         | "exclusiveMaximum" | "minimum" | "exclusiveMinimum" | "maxLength" | "minLength" | "pattern" | "maxItems"
         | "minItems" | "uniqueItems" | "maxContains" | "minContains" | "maxProperties" | "minProperties"
-        | "required" | "dependentRequired" | "format" | "contentEncoding" | "contentMediaType" => Subschemas::Nothing,
+        | "required" | "dependentRequired" | "format" | "contentEncoding" | "contentMediaType" => {
+            SubschemaLayout::Nothing
+        }
         _ => return None,
     })
 }
 
 /// Whether JSON Schema 2020-12 has this keyword.
 pub fn is_keyword(name: &str) -> bool {
-    keyword(name).is_some()
+    subschema_layout(name).is_some()
 }
 
 /// Whether the validator asserts this format.
@@ -124,11 +126,11 @@ const FORMATS: &[&str] = &[
     "uuid",
 ];
 
-const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "object", "array", "null"];
+const JSON_TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "object", "array", "null"];
 
 /// A mistake in a schema or matcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct SchemaMistake {
     /// JSON pointer into the schema.
     pub pointer: String,
     /// Whether the key at the pointer is wrong, rather than the value.
@@ -138,26 +140,26 @@ pub struct Mistake {
     pub help: String,
 }
 
-impl Mistake {
+impl SchemaMistake {
     /// Returns the diagnostic for the file in which the schema is `node`.
-    pub fn within(self, node: &Node) -> Diagnostic {
+    pub fn to_diagnostic(self, node: &SyntaxNode) -> Diagnostic {
         let span = if self.key { node.key_at_pointer(&self.pointer) } else { node.at_pointer(&self.pointer).span };
         Diagnostic::error(span, self.message).help(self.help)
     }
 
     /// Moves the mistake to the enclosing value, which contains the schema at `pointer`.
-    pub fn below(self, pointer: &str) -> Self {
+    pub fn moved_below(self, pointer: &str) -> Self {
         Self { pointer: format!("{pointer}{}", self.pointer), ..self }
     }
 }
 
 /// Returns all mistakes of a schema that may contain `extra` keywords. A scenario's expressions, `"${...}"`, stand for
 /// any value.
-pub fn mistakes(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
-    let mut found = unknown_words(schema, extra);
+pub fn find_schema_mistakes(schema: &Value, extra: &[&str]) -> Vec<SchemaMistake> {
+    let mut found = find_unknown_words(schema, extra);
     if found.is_empty()
-        && !has_holes(schema)
-        && let Err(error) = compile(schema)
+        && !has_expressions(schema)
+        && let Err(error) = compile_schema(schema)
     {
         let pointer = error.instance_path().as_str().to_owned();
         let (message, help) = match error.instance().as_ref() {
@@ -170,20 +172,20 @@ pub fn mistakes(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
             }
             _ => (format!("not a JSON Schema: {error}"), ""),
         };
-        found.push(Mistake { pointer, key: false, message, help: help.to_owned() });
+        found.push(SchemaMistake { pointer, key: false, message, help: help.to_owned() });
     }
     found
 }
 
 /// Returns the keywords, types and formats, at any depth, that 2020-12 does not define: the validator would ignore
 /// them, or explain them badly.
-pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
+pub fn find_unknown_words(schema: &Value, extra: &[&str]) -> Vec<SchemaMistake> {
     let mut found = Vec::new();
-    walk(schema, "", &mut |schema, pointer| {
+    visit_schemas(schema, "", &mut |schema, pointer| {
         for (name, value) in schema.as_object().into_iter().flatten() {
             let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-            if keyword(name).is_none() && !extra.contains(&name.as_str()) {
-                found.push(Mistake {
+            if subschema_layout(name).is_none() && !extra.contains(&name.as_str()) {
+                found.push(SchemaMistake {
                     pointer,
                     key: true,
                     message: format!("JSON Schema has no keyword `{name}`"),
@@ -193,7 +195,7 @@ pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
             }
             let (known, what): (&[&str], _) = match name.as_str() {
                 "format" => (FORMATS, "format"),
-                "type" => (&TYPES, "type"),
+                "type" => (&JSON_TYPES, "type"),
                 _ => continue,
             };
             let values: Vec<(String, &Value)> = match value {
@@ -204,9 +206,9 @@ pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
             };
             for (pointer, value) in values {
                 let wrong = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                if !known.contains(&wrong.as_str()) && !has_holes(value) {
+                if !known.contains(&wrong.as_str()) && !has_expressions(value) {
                     let known_ones = format!("known: {}", known.join(", "));
-                    found.push(Mistake {
+                    found.push(SchemaMistake {
                         pointer,
                         key: false,
                         message: format!("JSON Schema 2020-12 has no {what} `{wrong}`"),
@@ -220,37 +222,37 @@ pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
 }
 
 /// Whether a value contains an expression of a scenario.
-pub fn has_holes(value: &Value) -> bool {
+pub fn has_expressions(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains("${"),
-        Value::Array(items) => items.iter().any(has_holes),
-        Value::Object(members) => members.values().any(has_holes),
+        Value::Array(items) => items.iter().any(has_expressions),
+        Value::Object(members) => members.values().any(has_expressions),
         _ => false,
     }
 }
 
 /// Calls `visit` for the schema itself and every schema inside it, `x-should` ones included, with its JSON pointer.
-pub fn walk(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str)) {
+pub fn visit_schemas(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str)) {
     visit(schema, pointer);
     for (name, value) in schema.as_object().into_iter().flatten() {
         let at = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-        match keyword(name) {
-            Some(Subschemas::Schema) => walk(value, &at, visit),
-            Some(Subschemas::List) => value
+        match subschema_layout(name) {
+            Some(SubschemaLayout::Schema) => visit_schemas(value, &at, visit),
+            Some(SubschemaLayout::List) => value
                 .as_array()
                 .into_iter()
                 .flatten()
                 .enumerate()
-                .for_each(|(i, s)| walk(s, &format!("{at}/{i}"), visit)),
-            Some(Subschemas::Map) => value
+                .for_each(|(i, s)| visit_schemas(s, &format!("{at}/{i}"), visit)),
+            Some(SubschemaLayout::Map) => value
                 .as_object()
                 .into_iter()
                 .flatten()
-                .for_each(|(k, s)| walk(s, &format!("{at}/{}", crate::syntax::matcher::escape(k)), visit)),
+                .for_each(|(k, s)| visit_schemas(s, &format!("{at}/{}", crate::syntax::matcher::escape(k)), visit)),
             None if name == "x-should" => {
                 for (i, entry) in value.as_array().into_iter().flatten().enumerate() {
                     if let Some(schema) = entry.get("schema") {
-                        walk(schema, &format!("{at}/{i}/schema"), visit);
+                        visit_schemas(schema, &format!("{at}/{i}/schema"), visit);
                     }
                 }
             }
@@ -260,19 +262,19 @@ pub fn walk(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str))
 }
 
 /// Builds a 2020-12 validator that asserts formats and reads neither the network nor files.
-pub fn validator(schema: &Value) -> Result<Validator, String> {
-    compile(schema).map_err(|error| format!("not a JSON Schema: {error}"))
+pub fn build_validator(schema: &Value) -> Result<Validator, String> {
+    compile_schema(schema).map_err(|error| format!("not a JSON Schema: {error}"))
 }
 
-fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'_>> {
+fn compile_schema(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'_>> {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
-        .with_keyword("like", |_, value, _| Ok(Box::new(crate::syntax::matcher::Like::new(value.clone()))))
+        .with_keyword("like", |_, value, _| Ok(Box::new(crate::syntax::matcher::LikeKeyword::new(value.clone()))))
         .build(schema)
 }
 
 /// Returns the JSON type of a value; an integer is a number.
-pub fn kind(value: &Value) -> &'static str {
+pub fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -305,7 +307,7 @@ mod tests {
         #[case] key: bool,
         #[case] says: &str,
     ) {
-        let found = mistakes(&schema, &["x-should"]);
+        let found = find_schema_mistakes(&schema, &["x-should"]);
         let [mistake] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((mistake.pointer.as_str(), mistake.key), (at, key), "{}", mistake.message);
         assert!(mistake.message.contains(says), "{}", mistake.message);
@@ -314,6 +316,6 @@ mod tests {
     #[test]
     fn expressions_in_a_schema_stand_for_any_value() {
         let schema = json!({"type": "${kind}", "minimum": "${1}", "like": {"a": "${b}"}, "format": "${f}"});
-        assert_eq!(mistakes(&schema, &["like"]), []);
+        assert_eq!(find_schema_mistakes(&schema, &["like"]), []);
     }
 }

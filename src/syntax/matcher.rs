@@ -9,7 +9,7 @@
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
 
-use crate::syntax::json_schema::{self, Mistake};
+use crate::syntax::json_schema::{self, SchemaMistake};
 
 /// The error of an invalid matcher.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -22,14 +22,14 @@ pub struct MatcherError {
 
 /// The first difference between a value and a matcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct MatchDifference {
     /// JSON pointer into the value.
     pub path: String,
     pub expected: String,
     pub found: String,
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for MatchDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = if self.path.is_empty() { "the value" } else { &self.path };
         write!(f, "{path}: expected {}, found {}", self.expected, self.found)
@@ -38,12 +38,12 @@ impl std::fmt::Display for Difference {
 
 #[derive(Clone, Debug, Default)]
 pub struct Matcher {
-    clauses: Vec<Clause>,
+    clauses: Vec<MatcherClause>,
 }
 
 /// One condition of a matcher.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Condition<'a> {
+pub enum MatchCondition<'a> {
     /// The member is present and has this value; the value has no members of its own.
     Is(String, &'a Value),
     Absent(&'a str),
@@ -55,23 +55,25 @@ pub enum Condition<'a> {
     },
 }
 
-fn values_at<'a>(pointer: &str, want: &'a Value, found: &mut Vec<Condition<'a>>) {
+fn collect_conditions<'a>(pointer: &str, want: &'a Value, found: &mut Vec<MatchCondition<'a>>) {
     match want {
         Value::Object(members) if !members.is_empty() => {
-            members.iter().for_each(|(name, want)| values_at(&format!("{pointer}/{}", escape(name)), want, found));
+            members
+                .iter()
+                .for_each(|(name, want)| collect_conditions(&format!("{pointer}/{}", escape(name)), want, found));
         }
-        _ => found.push(Condition::Is(pointer.to_owned(), want)),
+        _ => found.push(MatchCondition::Is(pointer.to_owned(), want)),
     }
 }
 
 #[derive(Clone, Debug)]
-enum Clause {
+enum MatcherClause {
     Member { name: String, want: Value },
-    Pointer { pointer: String, steps: Vec<String>, optional: bool, test: Test },
+    Pointer { pointer: String, steps: Vec<String>, optional: bool, test: MemberTest },
 }
 
 #[derive(Clone, Debug)]
-enum Test {
+enum MemberTest {
     Absent,
     Present,
     Schema { validator: Box<Validator>, schema: Value },
@@ -80,19 +82,19 @@ enum Test {
 impl Matcher {
     /// Compiles the JSON of a `where` or of an entry of `has`: an object of names and pointers.
     pub fn compile(source: &Value) -> Result<Self, MatcherError> {
-        let bad = |key: &str, mistake: Mistake| MatcherError { key: key.to_owned(), message: mistake.message };
-        let Value::Object(members) = source else { return Err(bad("", not_a_mapping())) };
+        let bad = |key: &str, mistake: SchemaMistake| MatcherError { key: key.to_owned(), message: mistake.message };
+        let Value::Object(members) = source else { return Err(bad("", not_a_mapping_mistake())) };
         let clauses = members
             .iter()
             .map(|(key, want)| {
                 let mistakes = match want {
                     // Building the validator finds all other mistakes.
-                    Value::Object(_) if is_pointer(key) => json_schema::unknown_words(want, &["like"]),
+                    Value::Object(_) if is_pointer(key) => json_schema::find_unknown_words(want, &["like"]),
                     _ => clause_mistakes(key, want),
                 };
                 match mistakes.into_iter().next() {
                     Some(mistake) => Err(bad(key, mistake)),
-                    None => clause(key, want).map_err(|message| MatcherError { key: key.clone(), message }),
+                    None => compile_clause(key, want).map_err(|message| MatcherError { key: key.clone(), message }),
                 }
             })
             .collect::<Result<_, _>>()?;
@@ -106,7 +108,7 @@ impl Matcher {
     }
 
     /// Returns the first difference.
-    pub fn difference(&self, subject: &Value) -> Option<Difference> {
+    pub fn difference(&self, subject: &Value) -> Option<MatchDifference> {
         if self.fits(subject) {
             return None;
         }
@@ -114,15 +116,17 @@ impl Matcher {
     }
 
     /// Returns the matcher's conditions by member, for the load engine, which recognises frames without decoding them.
-    pub fn conditions_at(&self) -> Vec<Condition<'_>> {
+    pub fn member_conditions(&self) -> Vec<MatchCondition<'_>> {
         let mut found = Vec::new();
         for clause in &self.clauses {
             match clause {
-                Clause::Member { name, want } => values_at(&format!("/{}", escape(name)), want, &mut found),
-                Clause::Pointer { pointer, optional, test, .. } => found.push(match test {
-                    Test::Absent => Condition::Absent(pointer),
-                    Test::Present => Condition::Present(pointer),
-                    Test::Schema { schema, .. } => Condition::Fits { pointer, optional: *optional, schema },
+                MatcherClause::Member { name, want } => {
+                    collect_conditions(&format!("/{}", escape(name)), want, &mut found)
+                }
+                MatcherClause::Pointer { pointer, optional, test, .. } => found.push(match test {
+                    MemberTest::Absent => MatchCondition::Absent(pointer),
+                    MemberTest::Present => MatchCondition::Present(pointer),
+                    MemberTest::Schema { schema, .. } => MatchCondition::Fits { pointer, optional: *optional, schema },
                 }),
             }
         }
@@ -130,59 +134,59 @@ impl Matcher {
     }
 
     /// Returns how many conditions the matcher has: the most specific match wins.
-    pub fn conditions(&self) -> usize {
+    pub fn condition_count(&self) -> usize {
         self.clauses
             .iter()
             .map(|clause| match clause {
-                Clause::Member { want, .. } => leaves(want),
-                Clause::Pointer { .. } => 1,
+                MatcherClause::Member { want, .. } => count_leaves(want),
+                MatcherClause::Pointer { .. } => 1,
             })
             .sum()
     }
 
     /// Returns the members that must be a certain text.
-    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn required_texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.clauses.iter().filter_map(|clause| match clause {
-            Clause::Member { name, want: Value::String(text) } => Some((name.as_str(), text.as_str())),
+            MatcherClause::Member { name, want: Value::String(text) } => Some((name.as_str(), text.as_str())),
             _ => None,
         })
     }
 
     /// Whether a member with this name must be a certain text.
     pub fn has_text(&self, name: &str) -> bool {
-        self.texts().any(|(member, _)| member == name)
+        self.required_texts().any(|(member, _)| member == name)
     }
 
     /// Returns the members that a frame must have literally, such as `{type: STATUS, code: OK}`, to build a message
     /// that has no example.
-    pub fn literals(&self) -> Map<String, Value> {
+    pub fn literal_members(&self) -> Map<String, Value> {
         self.clauses
             .iter()
             .filter_map(|clause| match clause {
-                Clause::Member { name, want } => Some((name.clone(), want.clone())),
-                Clause::Pointer { .. } => None,
+                MatcherClause::Member { name, want } => Some((name.clone(), want.clone())),
+                MatcherClause::Pointer { .. } => None,
             })
             .collect()
     }
 }
 
 /// Returns all mistakes in the source of a matcher. Expressions, `"${...}"`, stand for any value.
-pub fn mistakes(source: &Value) -> Vec<Mistake> {
+pub fn find_matcher_mistakes(source: &Value) -> Vec<SchemaMistake> {
     match source {
         Value::Object(members) => members
             .iter()
             .flat_map(|(key, want)| {
                 let at = format!("/{}", escape(key));
-                clause_mistakes(key, want).into_iter().map(move |mistake| mistake.below(&at))
+                clause_mistakes(key, want).into_iter().map(move |mistake| mistake.moved_below(&at))
             })
             .collect(),
         Value::String(text) if text.contains("${") => Vec::new(),
-        _ => vec![not_a_mapping()],
+        _ => vec![not_a_mapping_mistake()],
     }
 }
 
-fn not_a_mapping() -> Mistake {
-    Mistake {
+fn not_a_mapping_mistake() -> SchemaMistake {
+    SchemaMistake {
         pointer: String::new(),
         key: false,
         message: "a matcher is a mapping of names and /pointers".to_owned(),
@@ -190,9 +194,9 @@ fn not_a_mapping() -> Mistake {
     }
 }
 
-fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
+fn clause_mistakes(key: &str, want: &Value) -> Vec<SchemaMistake> {
     let mistake = |key: bool, message: &str, help: String| {
-        vec![Mistake { pointer: String::new(), key, message: message.to_owned(), help }]
+        vec![SchemaMistake { pointer: String::new(), key, message: message.to_owned(), help }]
     };
     if !is_pointer(key) {
         return match key.strip_suffix(" or absent") {
@@ -204,7 +208,7 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
         };
     }
     match want {
-        Value::Object(_) => json_schema::mistakes(want, &["like"]),
+        Value::Object(_) => json_schema::find_schema_mistakes(want, &["like"]),
         Value::Bool(_) if key.is_empty() => mistake(
             false,
             "the whole value is always present",
@@ -230,91 +234,97 @@ fn is_pointer(key: &str) -> bool {
 }
 
 /// Compiles a clause that has no mistakes, but may still contain expressions.
-fn clause(key: &str, want: &Value) -> Result<Clause, String> {
+fn compile_clause(key: &str, want: &Value) -> Result<MatcherClause, String> {
     if !is_pointer(key) {
-        return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
+        return Ok(MatcherClause::Member { name: key.to_owned(), want: want.clone() });
     }
     let (pointer, optional) = match key.strip_suffix(" or absent") {
         Some(pointer) => (pointer.to_owned(), true),
         None => (key.to_owned(), false),
     };
     let test = match want {
-        Value::Bool(true) => Test::Present,
-        Value::Bool(false) => Test::Absent,
-        schema => Test::Schema { validator: Box::new(json_schema::validator(schema)?), schema: schema.clone() },
+        Value::Bool(true) => MemberTest::Present,
+        Value::Bool(false) => MemberTest::Absent,
+        schema => {
+            MemberTest::Schema { validator: Box::new(json_schema::build_validator(schema)?), schema: schema.clone() }
+        }
     };
     let steps = pointer.split('/').skip(1).map(unescape).collect();
-    Ok(Clause::Pointer { pointer, steps, optional, test })
+    Ok(MatcherClause::Pointer { pointer, steps, optional, test })
 }
 
-pub(crate) struct Like {
+pub(crate) struct LikeKeyword {
     want: Value,
 }
 
-impl Like {
+impl LikeKeyword {
     pub(crate) fn new(want: Value) -> Self {
         Self { want }
     }
 }
 
-impl<'i> Keyword<'i> for Like {
+impl<'i> Keyword<'i> for LikeKeyword {
     fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
-        match like(&self.want, instance, "") {
+        match find_difference(&self.want, instance, "") {
             None => Ok(()),
             Some(difference) => Err(ValidationError::custom(difference.to_string())),
         }
     }
 
     fn is_valid(&self, instance: &'i Value) -> bool {
-        is_like(&self.want, instance)
+        matches(&self.want, instance)
     }
 }
 
-impl Clause {
+impl MatcherClause {
     fn holds(&self, subject: &Value) -> bool {
         match self {
-            Self::Member { name, want } => subject.get(name).is_some_and(|found| is_like(want, found)),
-            Self::Pointer { steps, optional, test, .. } => match (test, at(subject, steps)) {
-                (Test::Absent, found) => found.is_none(),
-                (Test::Present, found) => found.is_some() || *optional,
-                (Test::Schema { .. }, None) => *optional,
-                (Test::Schema { validator, .. }, Some(found)) => validator.is_valid(found),
+            Self::Member { name, want } => subject.get(name).is_some_and(|found| matches(want, found)),
+            Self::Pointer { steps, optional, test, .. } => match (test, value_at(subject, steps)) {
+                (MemberTest::Absent, found) => found.is_none(),
+                (MemberTest::Present, found) => found.is_some() || *optional,
+                (MemberTest::Schema { .. }, None) => *optional,
+                (MemberTest::Schema { validator, .. }, Some(found)) => validator.is_valid(found),
             },
         }
     }
 
-    fn difference(&self, subject: &Value) -> Option<Difference> {
+    fn difference(&self, subject: &Value) -> Option<MatchDifference> {
         match self {
             Self::Member { name, want } => {
                 let path = format!("/{}", escape(name));
                 match subject.get(name) {
-                    Some(found) => like(want, found, &path),
-                    None => Some(Difference { path, expected: show(want), found: absent(subject) }),
+                    Some(found) => find_difference(want, found, &path),
+                    None => {
+                        Some(MatchDifference { path, expected: to_json_text(want), found: describe_absent(subject) })
+                    }
                 }
             }
             Self::Pointer { pointer, steps, optional, test } => {
-                let found = at(subject, steps);
+                let found = value_at(subject, steps);
                 match (test, found) {
-                    (Test::Absent, None) | (Test::Present, Some(_)) => None,
-                    (Test::Absent, Some(found)) => Some(Difference {
+                    (MemberTest::Absent, None) | (MemberTest::Present, Some(_)) => None,
+                    (MemberTest::Absent, Some(found)) => Some(MatchDifference {
                         path: pointer.clone(),
                         expected: "no such member".to_owned(),
-                        found: show(found),
+                        found: to_json_text(found),
                     }),
                     (_, None) if *optional => None,
-                    (Test::Present, None) => Some(Difference {
+                    (MemberTest::Present, None) => Some(MatchDifference {
                         path: pointer.clone(),
                         expected: "any value".to_owned(),
-                        found: absent(subject),
+                        found: describe_absent(subject),
                     }),
-                    (Test::Schema { schema, .. }, None) => {
-                        Some(Difference { path: pointer.clone(), expected: show(schema), found: absent(subject) })
-                    }
-                    (Test::Schema { validator, schema }, Some(found)) => {
-                        validator.iter_errors(found).next().map(|error| Difference {
+                    (MemberTest::Schema { schema, .. }, None) => Some(MatchDifference {
+                        path: pointer.clone(),
+                        expected: to_json_text(schema),
+                        found: describe_absent(subject),
+                    }),
+                    (MemberTest::Schema { validator, schema }, Some(found)) => {
+                        validator.iter_errors(found).next().map(|error| MatchDifference {
                             path: format!("{pointer}{}", error.instance_path()),
-                            expected: expectation(schema),
-                            found: show(error.instance()),
+                            expected: describe_schema(schema),
+                            found: to_json_text(error.instance()),
                         })
                     }
                 }
@@ -324,7 +334,7 @@ impl Clause {
 }
 
 /// Returns the target of a JSON pointer that is already split into `steps`: `Value::pointer` would split it each time.
-fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
+fn value_at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
     steps.iter().try_fold(subject, |value, step| match value {
         Value::Object(members) => members.get(step),
         // RFC 6901 allows neither a sign nor leading zeros in an index.
@@ -334,33 +344,38 @@ fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
 }
 
 /// Returns a schema as text; `{const: x}` as x.
-fn expectation(schema: &Value) -> String {
+fn describe_schema(schema: &Value) -> String {
     match schema.as_object() {
-        Some(members) if members.len() == 1 && members.contains_key("const") => show(&members["const"]),
-        _ => show(schema),
+        Some(members) if members.len() == 1 && members.contains_key("const") => to_json_text(&members["const"]),
+        _ => to_json_text(schema),
     }
 }
 
-fn absent(subject: &Value) -> String {
-    if subject.is_object() || subject.is_array() { "no such member".to_owned() } else { show(subject) }
+fn describe_absent(subject: &Value) -> String {
+    if subject.is_object() || subject.is_array() { "no such member".to_owned() } else { to_json_text(subject) }
 }
 
 /// Returns how `found` differs from `want`, if it does; objects may have additional members.
-pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
-    let differs = || Some(Difference { path: path.to_owned(), expected: show(want), found: show(found) });
+pub fn find_difference(want: &Value, found: &Value, path: &str) -> Option<MatchDifference> {
+    let differs =
+        || Some(MatchDifference { path: path.to_owned(), expected: to_json_text(want), found: to_json_text(found) });
     match (want, found) {
         (Value::Object(want), Value::Object(members)) => want.iter().find_map(|(name, want)| {
             let path = format!("{path}/{}", escape(name));
             match members.get(name) {
-                Some(found) => like(want, found, &path),
-                None => Some(Difference { path, expected: show(want), found: "no such member".to_owned() }),
+                Some(found) => find_difference(want, found, &path),
+                None => {
+                    Some(MatchDifference { path, expected: to_json_text(want), found: "no such member".to_owned() })
+                }
             }
         }),
-        (Value::Array(want), Value::Array(items)) if want.len() == items.len() => {
-            want.iter().zip(items).enumerate().find_map(|(i, (want, found))| like(want, found, &format!("{path}/{i}")))
-        }
+        (Value::Array(want), Value::Array(items)) if want.len() == items.len() => want
+            .iter()
+            .zip(items)
+            .enumerate()
+            .find_map(|(i, (want, found))| find_difference(want, found, &format!("{path}/{i}"))),
         (Value::Number(a), Value::Number(b)) => {
-            if same_number(a, b) {
+            if are_equal_numbers(a, b) {
                 None
             } else {
                 differs()
@@ -371,27 +386,27 @@ pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
     }
 }
 
-/// Whether [`like`] finds no difference.
-fn is_like(want: &Value, found: &Value) -> bool {
+/// Whether [`find_difference`] finds no difference.
+fn matches(want: &Value, found: &Value) -> bool {
     match (want, found) {
         (Value::Object(want), Value::Object(members)) => {
-            want.iter().all(|(name, want)| members.get(name).is_some_and(|found| is_like(want, found)))
+            want.iter().all(|(name, want)| members.get(name).is_some_and(|found| matches(want, found)))
         }
         (Value::Array(want), Value::Array(items)) => {
-            want.len() == items.len() && want.iter().zip(items).all(|(want, found)| is_like(want, found))
+            want.len() == items.len() && want.iter().zip(items).all(|(want, found)| matches(want, found))
         }
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (Value::Number(a), Value::Number(b)) => are_equal_numbers(a, b),
         (want, found) => want == found,
     }
 }
 
 /// Whether two values are equal; as in JSON Schema's `const`, 1 equals 1.0.
-pub fn same(a: &Value, b: &Value) -> bool {
+pub fn are_equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Number(a), Value::Number(b)) => are_equal_numbers(a, b),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| are_equal(a, b)),
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w)))
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| are_equal(v, w)))
         }
         _ => a == b,
     }
@@ -399,24 +414,24 @@ pub fn same(a: &Value, b: &Value) -> bool {
 
 /// Whether two numbers are equal by value: 1, 1.0 and 1e0 are, but an integer beyond 2^53 and the float nearest to it
 /// are not.
-fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+fn are_equal_numbers(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     match (a.as_i128(), b.as_i128()) {
         (Some(a), Some(b)) => a == b,
         (None, None) => a.as_f64() == b.as_f64(),
-        (Some(integer), None) => b.as_f64().and_then(whole) == Some(integer),
-        (None, Some(integer)) => a.as_f64().and_then(whole) == Some(integer),
+        (Some(integer), None) => b.as_f64().and_then(to_integer) == Some(integer),
+        (None, Some(integer)) => a.as_f64().and_then(to_integer) == Some(integer),
     }
 }
 
 /// Returns the integer that a float represents. JSON's integers are parsed into 64 bits, so a larger float equals none
 /// of them.
-fn whole(float: f64) -> Option<i128> {
+fn to_integer(float: f64) -> Option<i128> {
     (float.fract() == 0.0 && float.abs() < 2f64.powi(100)).then_some(float as i128)
 }
 
-fn leaves(value: &Value) -> usize {
+fn count_leaves(value: &Value) -> usize {
     match value {
-        Value::Object(members) if !members.is_empty() => members.values().map(leaves).sum(),
+        Value::Object(members) if !members.is_empty() => members.values().map(count_leaves).sum(),
         _ => 1,
     }
 }
@@ -431,12 +446,12 @@ pub fn unescape(token: &str) -> String {
 }
 
 /// Returns a value as complete JSON text; callers mask secrets in it before they shorten it.
-pub fn show(value: &Value) -> String {
+pub fn to_json_text(value: &Value) -> String {
     value.to_string()
 }
 
 /// Returns the kind of a value in words, for messages about a value that may be secret.
-pub fn kind(value: &Value) -> &'static str {
+pub fn describe_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
@@ -447,7 +462,7 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-pub fn cut(text: &str, most: usize) -> String {
+pub fn shorten(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => text.to_owned(),
         Some((at, _)) => format!("{}... ({} bytes)", &text[..at], text.len()),
@@ -506,7 +521,7 @@ mod tests {
     }
 
     #[rstest]
-    fn pointers_in_a_matcher_have_the_same_target_as_in_serde_json(
+    fn matcher_pointers_resolve_as_in_serde_json(
         #[values(
             "", "/", "/a", "/a/0", "/a/1", "/a/2", "/a/01", "/a/+1", "/a/-", "/a/b", "/0", "/x~1y", "/m~0n", "/~01",
             "/s/0"
@@ -516,7 +531,7 @@ mod tests {
         subject: Value,
     ) {
         let steps: Vec<String> = pointer.split('/').skip(1).map(unescape).collect();
-        assert_eq!(at(&subject, &steps), subject.pointer(pointer));
+        assert_eq!(value_at(&subject, &steps), subject.pointer(pointer));
     }
 
     #[rstest]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::syntax::yaml::Node;
+use crate::syntax::yaml::SyntaxNode;
 
 /// Identifies a file of a [`Sources`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl Span {
     }
 
     /// Returns a part of this span, by offsets from its start; clipped to it.
-    pub fn part(self, range: Range<usize>) -> Self {
+    pub fn subspan(self, range: Range<usize>) -> Self {
         let start = (self.start as usize + range.start).min(self.end as usize);
         let end = (self.start as usize + range.end).min(self.end as usize);
         Self::new(self.file, start..end)
@@ -36,18 +36,18 @@ impl Span {
 }
 
 #[derive(Clone, Debug)]
-pub struct File {
+pub struct SourceFile {
     /// The path as the user would write it.
     pub path: String,
     pub text: String,
     /// The content of a file that was assembled from several files. Its spans point into those files.
-    pub tree: Option<Arc<Node>>,
+    pub tree: Option<Arc<SyntaxNode>>,
 }
 
 /// All files read for a run, needed to render spans.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    files: Vec<File>,
+    files: Vec<SourceFile>,
 }
 
 /// The most bytes that are read from a file.
@@ -64,19 +64,19 @@ impl Sources {
             text.truncate(end);
         }
         let id = FileId(self.files.len() as u32);
-        self.files.push(File { path: path.into(), text, tree: None });
+        self.files.push(SourceFile { path: path.into(), text, tree: None });
         id
     }
 
     /// Adds a file that was assembled from the trees of other files. Its text is JSON, and no span points into that
     /// text.
-    pub fn add_tree(&mut self, path: impl Into<String>, tree: Node) -> FileId {
+    pub fn add_tree(&mut self, path: impl Into<String>, tree: SyntaxNode) -> FileId {
         let id = self.add(path, tree.to_json().to_string());
         self.files[id.0 as usize].tree = Some(Arc::new(tree));
         id
     }
 
-    pub fn file(&self, id: FileId) -> &File {
+    pub fn file(&self, id: FileId) -> &SourceFile {
         &self.files[id.0 as usize]
     }
 
@@ -100,7 +100,7 @@ impl Sources {
     }
 
     /// Returns `path:line`, as editors understand it.
-    pub fn place(&self, span: Span) -> String {
+    pub fn path_and_line(&self, span: Span) -> String {
         format!("{}:{}", self.file(span.file).path, self.line_column(span).0)
     }
 }

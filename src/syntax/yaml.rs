@@ -14,23 +14,23 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources, Span};
 
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct SyntaxNode {
     pub span: Span,
-    pub kind: Kind,
+    pub kind: NodeKind,
 }
 
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum NodeKind {
     Null,
     Bool(bool),
     Number(Number),
-    Text(Text),
-    List(Vec<Node>),
-    Map(Vec<(Key, Node)>),
+    Text(NodeText),
+    List(Vec<SyntaxNode>),
+    Map(Vec<(NodeKey, SyntaxNode)>),
 }
 
 #[derive(Clone, Debug)]
-pub struct Text {
+pub struct NodeText {
     pub value: String,
     /// Where the file contains the text byte for byte, so that a caret can point into it. `None` for a text with
     /// escapes or folding.
@@ -38,19 +38,19 @@ pub struct Text {
 }
 
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct NodeKey {
     pub name: String,
     pub span: Span,
 }
 
-impl Node {
+impl SyntaxNode {
     pub fn is_null(&self) -> bool {
-        matches!(self.kind, Kind::Null)
+        matches!(self.kind, NodeKind::Null)
     }
 
     pub fn text(&self) -> Option<&str> {
         match &self.kind {
-            Kind::Text(text) => Some(&text.value),
+            NodeKind::Text(text) => Some(&text.value),
             _ => None,
         }
     }
@@ -58,7 +58,7 @@ impl Node {
     /// Returns the place of a text without its quotes, or else of the whole value.
     pub fn text_span(&self) -> Span {
         match &self.kind {
-            Kind::Text(Text { inner: Some(inner), .. }) => *inner,
+            NodeKind::Text(NodeText { inner: Some(inner), .. }) => *inner,
             _ => self.span,
         }
     }
@@ -66,40 +66,40 @@ impl Node {
     /// Returns a whole number that is not negative.
     pub fn integer(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Number(number) => number.as_u64(),
+            NodeKind::Number(number) => number.as_u64(),
             _ => None,
         }
     }
 
-    pub fn list(&self) -> Option<&[Node]> {
+    pub fn list(&self) -> Option<&[SyntaxNode]> {
         match &self.kind {
-            Kind::List(items) => Some(items),
+            NodeKind::List(items) => Some(items),
             _ => None,
         }
     }
 
-    pub fn map(&self) -> Option<&[(Key, Node)]> {
+    pub fn map(&self) -> Option<&[(NodeKey, SyntaxNode)]> {
         match &self.kind {
-            Kind::Map(entries) => Some(entries),
+            NodeKind::Map(entries) => Some(entries),
             _ => None,
         }
     }
 
-    pub fn get(&self, name: &str) -> Option<&Node> {
+    pub fn get(&self, name: &str) -> Option<&SyntaxNode> {
         self.map()?.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
     /// Converts a JSON value to a node, all of it at one place.
-    pub fn of(value: &Value, span: Span) -> Self {
+    pub fn from_json(value: &Value, span: Span) -> Self {
         let kind = match value {
-            Value::Null => Kind::Null,
-            Value::Bool(value) => Kind::Bool(*value),
-            Value::Number(number) => Kind::Number(number.clone()),
-            Value::String(text) => Kind::Text(Text { value: text.clone(), inner: None }),
-            Value::Array(items) => Kind::List(items.iter().map(|item| Self::of(item, span)).collect()),
+            Value::Null => NodeKind::Null,
+            Value::Bool(value) => NodeKind::Bool(*value),
+            Value::Number(number) => NodeKind::Number(number.clone()),
+            Value::String(text) => NodeKind::Text(NodeText { value: text.clone(), inner: None }),
+            Value::Array(items) => NodeKind::List(items.iter().map(|item| Self::from_json(item, span)).collect()),
             Value::Object(members) => {
-                let key = |name: &String| Key { name: name.clone(), span };
-                Kind::Map(members.iter().map(|(name, value)| (key(name), Self::of(value, span))).collect())
+                let key = |name: &String| NodeKey { name: name.clone(), span };
+                NodeKind::Map(members.iter().map(|(name, value)| (key(name), Self::from_json(value, span))).collect())
             }
         };
         Self { span, kind }
@@ -107,35 +107,35 @@ impl Node {
 
     pub fn to_json(&self) -> Value {
         match &self.kind {
-            Kind::Null => Value::Null,
-            Kind::Bool(b) => Value::Bool(*b),
-            Kind::Number(n) => Value::Number(n.clone()),
-            Kind::Text(t) => Value::String(t.value.clone()),
-            Kind::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
-            Kind::Map(entries) => {
+            NodeKind::Null => Value::Null,
+            NodeKind::Bool(b) => Value::Bool(*b),
+            NodeKind::Number(n) => Value::Number(n.clone()),
+            NodeKind::Text(t) => Value::String(t.value.clone()),
+            NodeKind::List(items) => Value::Array(items.iter().map(SyntaxNode::to_json).collect()),
+            NodeKind::Map(entries) => {
                 Value::Object(entries.iter().map(|(k, v)| (k.name.clone(), v.to_json())).collect::<Map<_, _>>())
             }
         }
     }
 
     /// Returns the node at a JSON pointer, or the nearest one above it.
-    pub fn at_pointer(&self, pointer: &str) -> &Node {
-        self.follow(pointer).1
+    pub fn at_pointer(&self, pointer: &str) -> &SyntaxNode {
+        self.follow_pointer(pointer).1
     }
 
     /// Returns the place of the key at a JSON pointer, or of the item if the pointer leads to an item of a list.
     pub fn key_at_pointer(&self, pointer: &str) -> Span {
-        let (key, node) = self.follow(pointer);
+        let (key, node) = self.follow_pointer(pointer);
         key.map_or(node.span, |key| key.span)
     }
 
-    fn follow(&self, pointer: &str) -> (Option<&Key>, &Node) {
+    fn follow_pointer(&self, pointer: &str) -> (Option<&NodeKey>, &SyntaxNode) {
         let mut place = (None, self);
         for token in pointer.split('/').skip(1) {
             let token = token.replace("~1", "/").replace("~0", "~");
             let next = match &place.1.kind {
-                Kind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(k, n)| (Some(k), n)),
-                Kind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (None, n)),
+                NodeKind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(k, n)| (Some(k), n)),
+                NodeKind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (None, n)),
                 _ => None,
             };
             match next {
@@ -147,14 +147,14 @@ impl Node {
     }
 
     /// Returns the kind of value for a message: "a list", "text".
-    pub fn what(&self) -> &'static str {
+    pub fn describe_kind(&self) -> &'static str {
         match self.kind {
-            Kind::Null => "nothing",
-            Kind::Bool(_) => "true or false",
-            Kind::Number(_) => "a number",
-            Kind::Text(_) => "text",
-            Kind::List(_) => "a list",
-            Kind::Map(_) => "a mapping",
+            NodeKind::Null => "nothing",
+            NodeKind::Bool(_) => "true or false",
+            NodeKind::Number(_) => "a number",
+            NodeKind::Text(_) => "text",
+            NodeKind::List(_) => "a list",
+            NodeKind::Map(_) => "a mapping",
         }
     }
 }
@@ -165,15 +165,15 @@ const MAX_DEPTH: usize = 128;
 /// The most values that all aliases of a foreign document may expand to together.
 const MAX_ALIASED: usize = 200_000;
 /// A mapping with at least this many keys keeps a set of them to find duplicates.
-const FEW_KEYS: usize = 16;
+const MIN_KEYS_FOR_SET: usize = 16;
 
 /// Parses one document. An empty file is null.
 ///
 /// # Errors
 /// The first mistake, with its place.
-pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
+pub fn parse(sources: &Sources, file: FileId) -> Result<SyntaxNode, Diagnostic> {
     match &sources.file(file).tree {
-        Some(tree) => Ok(Node::clone(tree)),
+        Some(tree) => Ok(SyntaxNode::clone(tree)),
         None => parse_text(&sources.file(file).text, file),
     }
 }
@@ -182,8 +182,8 @@ pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
-    read(text, file, None)
+pub fn parse_text(text: &str, file: FileId) -> Result<SyntaxNode, Diagnostic> {
+    parse_with_anchors(text, file, None)
 }
 
 /// Parses one foreign document: anchors, aliases and merge keys are resolved, and YAML 1.1's words for true and false
@@ -191,15 +191,15 @@ pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
 ///
 /// # Errors
 /// As [`parse`]; also if aliases expand to too many values.
-pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
-    read(&sources.file(file).text, file, Some(Anchors { nodes: HashMap::new(), left: MAX_ALIASED }))
+pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<SyntaxNode, Diagnostic> {
+    parse_with_anchors(&sources.file(file).text, file, Some(AnchorTable { nodes: HashMap::new(), left: MAX_ALIASED }))
 }
 
-fn read(text: &str, file: FileId, anchors: Option<Anchors>) -> Result<Node, Diagnostic> {
-    let mut reader = Reader { file, text, parser: Parser::new_from_str(text), anchors };
+fn parse_with_anchors(text: &str, file: FileId, anchors: Option<AnchorTable>) -> Result<SyntaxNode, Diagnostic> {
+    let mut reader = YamlParser { file, text, parser: Parser::new_from_str(text), anchors };
     let mut root = None;
     loop {
-        let (event, span) = reader.next()?;
+        let (event, span) = reader.next_event()?;
         match event {
             Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
             Event::DocumentStart(..) => {
@@ -208,29 +208,29 @@ fn read(text: &str, file: FileId, anchors: Option<Anchors>) -> Result<Node, Diag
             }
             Event::DocumentEnd => {}
             Event::StreamEnd => break,
-            event => root = Some(reader.node(event, span, 0)?),
+            event => root = Some(reader.parse_node(event, span, 0)?),
         }
     }
-    Ok(root.unwrap_or(Node { span: Span::new(file, 0..0), kind: Kind::Null }))
+    Ok(root.unwrap_or(SyntaxNode { span: Span::new(file, 0..0), kind: NodeKind::Null }))
 }
 
-struct Reader<'a> {
+struct YamlParser<'a> {
     file: FileId,
     text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     /// `None` where anchors are not allowed.
-    anchors: Option<Anchors>,
+    anchors: Option<AnchorTable>,
 }
 
 /// The nodes of anchors, and how many more values aliases may expand to.
-struct Anchors {
-    nodes: HashMap<usize, Node>,
+struct AnchorTable {
+    nodes: HashMap<usize, SyntaxNode>,
     left: usize,
 }
 
-impl Anchors {
-    fn take(&mut self, node: &Node, span: Span) -> Result<Node, Diagnostic> {
-        match self.left.checked_sub(values(node)) {
+impl AnchorTable {
+    fn resolve_alias(&mut self, node: &SyntaxNode, span: Span) -> Result<SyntaxNode, Diagnostic> {
+        match self.left.checked_sub(count_values(node)) {
             Some(left) => self.left = left,
             None => {
                 return Err(Diagnostic::error(span, format!("aliases expand to more than {MAX_ALIASED} values"))
@@ -241,27 +241,27 @@ impl Anchors {
     }
 }
 
-fn values(node: &Node) -> usize {
+fn count_values(node: &SyntaxNode) -> usize {
     1 + match &node.kind {
-        Kind::List(items) => items.iter().map(values).sum(),
-        Kind::Map(entries) => entries.iter().map(|(_, node)| values(node)).sum(),
+        NodeKind::List(items) => items.iter().map(count_values).sum(),
+        NodeKind::Map(entries) => entries.iter().map(|(_, node)| count_values(node)).sum(),
         _ => 0,
     }
 }
 
-impl<'a> Reader<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), Diagnostic> {
+impl<'a> YamlParser<'a> {
+    fn next_event(&mut self) -> Result<(Event<'a>, Span), Diagnostic> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
                 let range = span.byte_range().unwrap_or(0..0);
                 let span = Span::new(self.file, range);
-                match refused(&event) {
-                    Some(ANCHORS) if self.anchors.is_some() => {}
+                match unsupported_event(&event) {
+                    Some(ANCHORS_AND_ALIASES) if self.anchors.is_some() => {}
                     Some(_) if self.anchors.is_some() => {
                         return Err(Diagnostic::error(span, "tags (a word after `!`) are not supported")
                             .help("write the value without its tag; quote it if it is text"));
                     }
-                    Some(what) => return Err(unsupported(span, what)),
+                    Some(what) => return Err(unsupported_error(span, what)),
                     None => {}
                 }
                 Ok((event, span))
@@ -270,16 +270,16 @@ impl<'a> Reader<'a> {
                 let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
                 let span = Span::new(self.file, start..start);
                 Err(match error.kind() {
-                    ErrorKind::UnknownAnchor if self.anchors.is_none() => unsupported(span, ANCHORS),
+                    ErrorKind::UnknownAnchor if self.anchors.is_none() => unsupported_error(span, ANCHORS_AND_ALIASES),
                     kind => Diagnostic::error(span, format!("not valid YAML: {}", error.info()))
-                        .help(advice(kind, self.text, start)),
+                        .help(parser_advice(kind, self.text, start)),
                 })
             }
             None => Ok((Event::StreamEnd, Span::new(self.file, self.text.len()..self.text.len()))),
         }
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
+    fn parse_node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<SyntaxNode, Diagnostic> {
         if depth > MAX_DEPTH {
             return Err(Diagnostic::error(span, format!("nested deeper than {MAX_DEPTH} levels")));
         }
@@ -289,67 +289,70 @@ impl<'a> Reader<'a> {
             }
             _ => 0,
         };
-        let node = self.value(event, span, depth)?;
+        let node = self.parse_value(event, span, depth)?;
         if let Some(anchors) = self.anchors.as_mut().filter(|_| anchor != 0) {
-            let kept = anchors.take(&node, span)?;
+            let kept = anchors.resolve_alias(&node, span)?;
             anchors.nodes.insert(anchor, kept);
         }
         Ok(node)
     }
 
-    fn value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
+    fn parse_value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<SyntaxNode, Diagnostic> {
         match event {
-            Event::Scalar(value, style, ..) => self.scalar(&value, style, span),
+            Event::Scalar(value, style, ..) => self.parse_scalar(&value, style, span),
             Event::Alias(id) => {
                 let unknown = || Diagnostic::error(span, "there is no anchor of this name before this alias");
                 let anchors = self.anchors.as_mut().ok_or_else(unknown)?;
                 let node = anchors.nodes.remove(&id).ok_or_else(unknown)?;
-                let copy = anchors.take(&node, span);
+                let copy = anchors.resolve_alias(&node, span);
                 anchors.nodes.insert(id, node);
                 copy
             }
             Event::SequenceStart(..) => {
                 let mut items = Vec::new();
                 loop {
-                    let (event, at) = self.next()?;
+                    let (event, at) = self.next_event()?;
                     if matches!(event, Event::SequenceEnd) {
-                        return Ok(Node { span: self.trimmed(span, at), kind: Kind::List(items) });
+                        return Ok(SyntaxNode { span: self.trimmed_span(span, at), kind: NodeKind::List(items) });
                     }
-                    items.push(self.node(event, at, depth + 1)?);
+                    items.push(self.parse_node(event, at, depth + 1)?);
                 }
             }
             Event::MappingStart(..) => {
-                let mut entries = Entries::default();
+                let mut entries = MappingEntries::default();
                 let mut merged = Vec::new();
                 loop {
-                    let (event, at) = self.next()?;
+                    let (event, at) = self.next_event()?;
                     let name = match event {
                         Event::MappingEnd => {
                             merged.into_iter().for_each(|(key, node)| entries.add(key, node));
-                            return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries.all) });
+                            return Ok(SyntaxNode {
+                                span: self.trimmed_span(span, at),
+                                kind: NodeKind::Map(entries.all),
+                            });
                         }
                         Event::Scalar(name, ..) => name.into_owned(),
                         _ => return Err(Diagnostic::error(at, "a key must be plain text")),
                     };
                     if name == "<<" && self.anchors.is_none() {
-                        return Err(unsupported(at, "merge keys"));
+                        return Err(unsupported_error(at, "merge keys"));
                     }
-                    if entries.has(&name) {
+                    if entries.contains(&name) {
                         return Err(Diagnostic::error(at, format!("the key `{name}` appears twice in this mapping"))
                             .help("keep one of the two"));
                     }
-                    let (event, value_at) = self.next()?;
-                    let value = self.node(event, value_at, depth + 1)?;
+                    let (event, value_at) = self.next_event()?;
+                    let value = self.parse_node(event, value_at, depth + 1)?;
                     match value.kind {
-                        Kind::Map(inner) if name == "<<" => merged.extend(inner),
-                        Kind::List(items) if name == "<<" => {
+                        NodeKind::Map(inner) if name == "<<" => merged.extend(inner),
+                        NodeKind::List(items) if name == "<<" => {
                             let maps = items.into_iter().filter_map(|item| match item.kind {
-                                Kind::Map(inner) => Some(inner),
+                                NodeKind::Map(inner) => Some(inner),
                                 _ => None,
                             });
                             merged.extend(maps.flatten());
                         }
-                        kind => entries.add(Key { name, span: at }, Node { span: value.span, kind }),
+                        kind => entries.add(NodeKey { name, span: at }, SyntaxNode { span: value.span, kind }),
                     }
                 }
             }
@@ -358,17 +361,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the span of a collection without the blank lines after it.
-    fn trimmed(&self, start: Span, end: Span) -> Span {
+    fn trimmed_span(&self, start: Span, end: Span) -> Span {
         let end = (end.end as usize).max(start.start as usize);
         let body = self.text.get(start.start as usize..end).unwrap_or("");
         Span::new(self.file, start.start as usize..start.start as usize + body.trim_end().len())
     }
 
-    fn scalar(&self, value: &str, style: ScalarStyle, span: Span) -> Result<Node, Diagnostic> {
+    fn parse_scalar(&self, value: &str, style: ScalarStyle, span: Span) -> Result<SyntaxNode, Diagnostic> {
         let kind = match style {
-            ScalarStyle::Plain => match resolve(value, span) {
+            ScalarStyle::Plain => match resolve_scalar(value, span) {
                 Ok(kind) => kind,
-                Err(_) if self.anchors.is_some() && !value.starts_with(['.', '-', '+']) => foreign(value),
+                Err(_) if self.anchors.is_some() && !value.starts_with(['.', '-', '+']) => {
+                    resolve_foreign_scalar(value)
+                }
                 Err(diagnostic) => return Err(diagnostic),
             },
             _ => None,
@@ -377,18 +382,18 @@ impl<'a> Reader<'a> {
             let quote = usize::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
             let range = span.start as usize + quote..(span.end as usize).saturating_sub(quote);
             let inner = (self.text.get(range.clone()) == Some(value)).then(|| Span::new(self.file, range));
-            Kind::Text(Text { value: value.to_owned(), inner })
+            NodeKind::Text(NodeText { value: value.to_owned(), inner })
         });
-        Ok(Node { span, kind })
+        Ok(SyntaxNode { span, kind })
     }
 }
 
 /// Resolves a plain scalar by YAML 1.2's core schema, as far as JSON can hold it; `None` for text.
-fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
+fn resolve_scalar(value: &str, span: Span) -> Result<Option<NodeKind>, Diagnostic> {
     match value {
-        "" | "null" | "~" | "Null" | "NULL" => return Ok(Some(Kind::Null)),
-        "true" | "True" | "TRUE" => return Ok(Some(Kind::Bool(true))),
-        "false" | "False" | "FALSE" => return Ok(Some(Kind::Bool(false))),
+        "" | "null" | "~" | "Null" | "NULL" => return Ok(Some(NodeKind::Null)),
+        "true" | "True" | "TRUE" => return Ok(Some(NodeKind::Bool(true))),
+        "false" | "False" | "FALSE" => return Ok(Some(NodeKind::Bool(false))),
         "yes" | "no" | "on" | "off" | "y" | "n" | "Yes" | "No" | "On" | "Off" | "YES" | "NO" | "ON" | "OFF" => {
             return Err(Diagnostic::error(
                 span,
@@ -408,7 +413,7 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
         return Ok(None);
     }
     if let Some(hex) = value.strip_prefix("0x") {
-        return Ok(u64::from_str_radix(hex, 16).ok().map(|n| Kind::Number(n.into())));
+        return Ok(u64::from_str_radix(hex, 16).ok().map(|n| NodeKind::Number(n.into())));
     }
     let unsigned = value.strip_prefix('+').unwrap_or(value);
     if digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -417,8 +422,8 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
                 .help(format!("quote it: \"{value}\"")));
         }
         return match (unsigned.parse::<u64>(), unsigned.parse::<i64>()) {
-            (Ok(n), _) => Ok(Some(Kind::Number(n.into()))),
-            (_, Ok(n)) => Ok(Some(Kind::Number(n.into()))),
+            (Ok(n), _) => Ok(Some(NodeKind::Number(n.into()))),
+            (_, Ok(n)) => Ok(Some(NodeKind::Number(n.into()))),
             _ => Err(Diagnostic::error(span, "this integer does not fit into 64 bits")
                 .help("use `sends raw` to send such a number as text")),
         };
@@ -426,29 +431,29 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
     let float = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
         && digits.bytes().filter(|b| *b == b'.').count() <= 1;
     if float && let Some(n) = unsigned.parse::<f64>().ok().and_then(Number::from_f64) {
-        return Ok(Some(Kind::Number(n)));
+        return Ok(Some(NodeKind::Number(n)));
     }
     Ok(None)
 }
 
 /// Resolves a plain scalar on which parsers disagree, by YAML 1.2: YAML 1.1's words for true and false are text, and
 /// integers may be long.
-fn foreign(value: &str) -> Option<Kind> {
+fn resolve_foreign_scalar(value: &str) -> Option<NodeKind> {
     let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse::<f64>().ok()).flatten();
-    number.and_then(Number::from_f64).map(Kind::Number)
+    number.and_then(Number::from_f64).map(NodeKind::Number)
 }
 
 /// The members of one mapping, with distinct names.
 #[derive(Default)]
-struct Entries {
-    all: Vec<(Key, Node)>,
-    /// The names of the members, kept from [`FEW_KEYS`] members on to find duplicates.
+struct MappingEntries {
+    all: Vec<(NodeKey, SyntaxNode)>,
+    /// The names of the members, kept from [`MIN_KEYS_FOR_SET`] members on to find duplicates.
     names: HashSet<String>,
 }
 
-impl Entries {
-    fn has(&self, name: &str) -> bool {
-        if self.all.len() < FEW_KEYS {
+impl MappingEntries {
+    fn contains(&self, name: &str) -> bool {
+        if self.all.len() < MIN_KEYS_FOR_SET {
             self.all.iter().any(|(key, _)| key.name == name)
         } else {
             self.names.contains(name)
@@ -456,47 +461,47 @@ impl Entries {
     }
 
     /// Adds a member, unless the mapping already has one of that name.
-    fn add(&mut self, key: Key, node: Node) {
-        if self.has(&key.name) {
+    fn add(&mut self, key: NodeKey, node: SyntaxNode) {
+        if self.contains(&key.name) {
             return;
         }
-        if self.all.len() + 1 == FEW_KEYS {
+        if self.all.len() + 1 == MIN_KEYS_FOR_SET {
             self.names.extend(self.all.iter().map(|(key, _)| key.name.clone()));
         }
-        if self.all.len() + 1 >= FEW_KEYS {
+        if self.all.len() + 1 >= MIN_KEYS_FOR_SET {
             self.names.insert(key.name.clone());
         }
         self.all.push((key, node));
     }
 }
 
-fn refused(event: &Event<'_>) -> Option<&'static str> {
+fn unsupported_event(event: &Event<'_>) -> Option<&'static str> {
     match event {
-        Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some(ANCHORS),
-        Event::Scalar(_, _, anchor, tag) => refused_parts(*anchor, tag.is_some()),
+        Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some(ANCHORS_AND_ALIASES),
+        Event::Scalar(_, _, anchor, tag) => unsupported_parts(*anchor, tag.is_some()),
         Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) => {
-            refused_parts(*anchor, tag.is_some())
+            unsupported_parts(*anchor, tag.is_some())
         }
         _ => None,
     }
 }
 
-fn refused_parts(anchor: usize, tag: bool) -> Option<&'static str> {
+fn unsupported_parts(anchor: usize, tag: bool) -> Option<&'static str> {
     if anchor != 0 {
-        return Some(ANCHORS);
+        return Some(ANCHORS_AND_ALIASES);
     }
     tag.then_some("tags (a word after `!`)")
 }
 
-const ANCHORS: &str = "anchors and aliases";
+const ANCHORS_AND_ALIASES: &str = "anchors and aliases";
 
-fn unsupported(span: Span, what: &str) -> Diagnostic {
+fn unsupported_error(span: Span, what: &str) -> Diagnostic {
     Diagnostic::error(span, format!("{what} are not part of this format"))
         .help("write the value out; scenarios share values under `let` and steps under `scenes`")
 }
 
 /// Returns advice for an error of the parser at this place.
-fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
+fn parser_advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
     let at = text.floor_char_boundary(at);
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
@@ -533,7 +538,7 @@ fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Value, String> {
+    fn parse_to_json(text: &str) -> Result<Value, String> {
         let mut sources = Sources::default();
         let file = sources.add("t.yaml", text);
         parse(&sources, file).map(|n| n.to_json()).map_err(|d| d.message)
@@ -541,7 +546,7 @@ mod tests {
 
     #[test]
     fn yaml_values_are_read_with_their_json_types() {
-        let value = read(
+        let value = parse_to_json(
             "a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n",
         )
         .expect("reads");
@@ -552,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_beyond_json_is_refused() {
+    fn yaml_that_json_cannot_express_is_refused() {
         for text in [
             "a: yes",
             "a: &x 1",
@@ -567,7 +572,7 @@ mod tests {
             "a: [1",
             "{ a: ${x} }",
         ] {
-            assert!(read(text).is_err(), "{text}");
+            assert!(parse_to_json(text).is_err(), "{text}");
         }
     }
 
@@ -576,7 +581,7 @@ mod tests {
         let mut sources = Sources::default();
         let file = sources.add("t.yaml", "steps:\n  - anna sends: \"hello\"\n    with: { x: z }\n");
         let node = parse(&sources, file).expect("reads");
-        let step = &node.get("steps").and_then(Node::list).expect("a list")[0];
+        let step = &node.get("steps").and_then(SyntaxNode::list).expect("a list")[0];
         let (key, value) = &step.map().expect("a map")[0];
         assert_eq!(sources.text(key.span), "anna sends");
         assert_eq!(sources.text(value.span), "\"hello\"");

@@ -12,20 +12,23 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::socket::{Opened, READ_CHUNK, Socket, Upgraded, is_hang_up, seconds};
-use super::{ConnId, Direction, Held, Incoming, Limits, MemoryBudget, Outgoing, Role, Trace};
-use crate::websocket::codec::{Decoder, encode};
-use crate::websocket::frame::{Frame, Opcode, Received};
+use super::socket::{OpenAttempt, READ_CHUNK, Socket, UpgradedStream, format_seconds, is_reset};
+use super::{
+    ConnectionCommand, ConnectionId, ConnectionSide, FrameTrace, IncomingEvent, MemoryBudget, MemoryReservation,
+    PeerLimits, TraceDirection,
+};
+use crate::websocket::codec::{FrameDecoder, encode};
+use crate::websocket::frame::{ConnectionEvent, Frame, Opcode};
 
 /// How long to wait for the kernel to accept the last bytes when the harness ends a connection.
-const FLUSH: Duration = Duration::from_millis(100);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The handle of a connection. Dropping it ends the connection within a tenth of a second, without a close frame:
-/// queued bytes are still written if the peer reads them, nothing more is read, and no [`Received::End`] is reported.
+/// queued bytes are still written if the peer reads them, nothing more is read, and no [`ConnectionEvent::End`] is reported.
 #[derive(Debug)]
 pub struct Connection {
-    conn: ConnId,
-    outlet: Outlet,
+    conn: ConnectionId,
+    outlet: OutboxSender,
     task: Option<JoinHandle<()>>,
 }
 
@@ -35,23 +38,23 @@ pub struct Connection {
 pub struct SendError;
 
 impl Connection {
-    pub fn conn(&self) -> ConnId {
+    pub fn conn(&self) -> ConnectionId {
         self.conn
     }
 
     /// Queues `outgoing` and returns at once. Commands queued before the upgrade are executed right after it.
     ///
     /// # Errors
-    /// [`SendError`] after the end, after `Fin` or `Reset`, or when more than [`Limits::unsent`] bytes are already
+    /// [`SendError`] after the end, after `Fin` or `Reset`, or when more than [`PeerLimits::unsent`] bytes are already
     /// queued; the last case also ends the connection with a `Violation`, `bound: true`.
-    pub fn send(&self, outgoing: Outgoing) -> Result<(), SendError> {
+    pub fn send(&self, outgoing: ConnectionCommand) -> Result<(), SendError> {
         match outgoing {
-            Outgoing::Frames(frames) => self.outlet.frames(&frames),
-            Outgoing::Bytes(bytes) => self.outlet.bytes(bytes, false),
-            Outgoing::Fin => self.outlet.command(|outbox| outbox.fin = true),
-            Outgoing::Reset => self.outlet.command(|outbox| outbox.reset = true),
-            Outgoing::StopReading => self.outlet.command(|outbox| outbox.paused = true),
-            Outgoing::ReadAgain => self.outlet.command(|outbox| outbox.paused = false),
+            ConnectionCommand::Frames(frames) => self.outlet.queue_frames(&frames),
+            ConnectionCommand::Bytes(bytes) => self.outlet.queue_bytes(bytes, false),
+            ConnectionCommand::Fin => self.outlet.change_outbox(|outbox| outbox.fin = true),
+            ConnectionCommand::Reset => self.outlet.change_outbox(|outbox| outbox.reset = true),
+            ConnectionCommand::StopReading => self.outlet.change_outbox(|outbox| outbox.paused = true),
+            ConnectionCommand::ReadAgain => self.outlet.change_outbox(|outbox| outbox.paused = false),
         }
     }
 
@@ -74,12 +77,12 @@ impl Drop for Connection {
 
 /// Commands from the caller and the reading half to the writing half, and from the caller to both halves.
 #[derive(Debug, Default)]
-struct Outbox {
+struct ConnectionOutbox {
     /// Bytes to write.
     bytes: Vec<u8>,
     /// The number of bytes not yet in the kernel: those in `bytes`, and those that the writing half has taken.
     unsent: usize,
-    /// Whether the caller sent something while more than [`Limits::unsent`] bytes were queued.
+    /// Whether the caller sent something while more than [`PeerLimits::unsent`] bytes were queued.
     overflow: bool,
     /// Whether a close frame was sent, by the caller or as an answer.
     close_sent: bool,
@@ -96,29 +99,29 @@ struct Outbox {
 
 /// The sending side of the outbox. Only the task holds receivers: if there are none, the task has ended.
 #[derive(Clone, Debug)]
-struct Outlet {
-    conn: ConnId,
-    outbox: Arc<watch::Sender<Outbox>>,
+struct OutboxSender {
+    conn: ConnectionId,
+    outbox: Arc<watch::Sender<ConnectionOutbox>>,
     limit: usize,
-    trace: Option<Trace>,
+    trace: Option<FrameTrace>,
 }
 
-impl Outlet {
-    fn frames(&self, frames: &[Frame]) -> Result<(), SendError> {
+impl OutboxSender {
+    fn queue_frames(&self, frames: &[Frame]) -> Result<(), SendError> {
         let mut bytes = Vec::new();
         for frame in frames {
-            if let Some(Trace(trace)) = &self.trace {
-                trace(self.conn, Direction::Out, frame.info());
+            if let Some(FrameTrace(trace)) = &self.trace {
+                trace(self.conn, TraceDirection::Out, frame.info());
             }
             encode(frame, rand::random(), &mut bytes);
         }
-        self.bytes(bytes, frames.iter().any(|frame| frame.opcode == Opcode::Close))
+        self.queue_bytes(bytes, frames.iter().any(|frame| frame.opcode == Opcode::Close))
     }
 
     /// Queues bytes. The limit applies to the bytes already queued, not to these.
-    fn bytes(&self, bytes: Vec<u8>, close: bool) -> Result<(), SendError> {
+    fn queue_bytes(&self, bytes: Vec<u8>, close: bool) -> Result<(), SendError> {
         let mut result = Err(SendError);
-        self.command(|outbox| {
+        self.change_outbox(|outbox| {
             if outbox.fin || outbox.reset || outbox.broken || outbox.overflow {
                 return;
             }
@@ -138,7 +141,7 @@ impl Outlet {
         result
     }
 
-    fn command(&self, change: impl FnOnce(&mut Outbox)) -> Result<(), SendError> {
+    fn change_outbox(&self, change: impl FnOnce(&mut ConnectionOutbox)) -> Result<(), SendError> {
         if self.outbox.is_closed() {
             return Err(SendError);
         }
@@ -148,119 +151,119 @@ impl Outlet {
 }
 
 /// Sends events to the caller; fails once the receiver is dropped.
-struct Reporter {
-    conn: ConnId,
-    events: mpsc::Sender<Incoming>,
+struct EventReporter {
+    conn: ConnectionId,
+    events: mpsc::Sender<IncomingEvent>,
 }
 
-impl Reporter {
-    async fn report(&self, at: Instant, what: Received) -> Result<(), SendError> {
-        self.report_held(at, what, Held::default()).await
+impl EventReporter {
+    async fn report(&self, at: Instant, what: ConnectionEvent) -> Result<(), SendError> {
+        self.report_held(at, what, MemoryReservation::default()).await
     }
 
-    async fn report_held(&self, at: Instant, what: Received, held: Held) -> Result<(), SendError> {
-        self.events.send(Incoming { conn: self.conn, at, what, held }).await.map_err(|_| SendError)
+    async fn report_held(&self, at: Instant, what: ConnectionEvent, held: MemoryReservation) -> Result<(), SendError> {
+        self.events.send(IncomingEvent { conn: self.conn, at, what, held }).await.map_err(|_| SendError)
     }
 }
 
 /// Why a connection ended.
-enum Ending {
+enum EndCause {
     /// The stream ended, or the harness dropped it.
     Over { reset: bool, reason: String },
     /// The caller asked for a reset.
     Reset,
-    /// More than [`Limits::unsent`] bytes are queued.
+    /// More than [`PeerLimits::unsent`] bytes are queued.
     Overflow,
     /// The caller has dropped the connection or the receiver of its events.
     Dropped,
 }
 
-fn over(reset: bool, reason: impl Into<String>) -> Ending {
-    Ending::Over { reset, reason: reason.into() }
+fn stream_over(reset: bool, reason: impl Into<String>) -> EndCause {
+    EndCause::Over { reset, reason: reason.into() }
 }
 
 /// Starts the task of the connection that `opening` opens.
-pub(super) fn spawn(
-    conn: ConnId,
-    role: Role,
-    limits: Limits,
+pub(super) fn spawn_connection(
+    conn: ConnectionId,
+    role: ConnectionSide,
+    limits: PeerLimits,
     room: MemoryBudget,
-    trace: Option<Trace>,
-    events: mpsc::Sender<Incoming>,
-    opening: impl Future<Output = Opened> + Send + 'static,
+    trace: Option<FrameTrace>,
+    events: mpsc::Sender<IncomingEvent>,
+    opening: impl Future<Output = OpenAttempt> + Send + 'static,
 ) -> Connection {
-    let (outbox, watched) = watch::channel(Outbox::default());
-    let outlet = Outlet { conn, outbox: Arc::new(outbox), limit: limits.unsent, trace };
-    let reporter = Reporter { conn, events };
-    let life = live(opening, role, (limits, room), outlet.clone(), watched.clone(), reporter);
+    let (outbox, watched) = watch::channel(ConnectionOutbox::default());
+    let outlet = OutboxSender { conn, outbox: Arc::new(outbox), limit: limits.unsent, trace };
+    let reporter = EventReporter { conn, events };
+    let life = run_connection(opening, role, (limits, room), outlet.clone(), watched.clone(), reporter);
     let task = tokio::spawn(async move {
         tokio::select! {
             () = life => {}
-            () = dropped(watched) => {}
+            () = wait_until_dropped(watched) => {}
         }
     });
     Connection { conn, outlet, task: Some(task) }
 }
 
 /// Waits until the connection is dropped and its last bytes have had time to be written.
-async fn dropped(mut watched: watch::Receiver<Outbox>) {
+async fn wait_until_dropped(mut watched: watch::Receiver<ConnectionOutbox>) {
     // An error means that all senders of the outbox are gone.
     let _ = watched.wait_for(|outbox| outbox.dropped).await;
-    sleep(FLUSH).await;
+    sleep(FLUSH_TIMEOUT).await;
 }
 
-async fn live(
-    opening: impl Future<Output = Opened>,
-    role: Role,
-    (limits, room): (Limits, MemoryBudget),
-    outlet: Outlet,
-    mut watched: watch::Receiver<Outbox>,
-    reporter: Reporter,
+async fn run_connection(
+    opening: impl Future<Output = OpenAttempt>,
+    role: ConnectionSide,
+    (limits, room): (PeerLimits, MemoryBudget),
+    outlet: OutboxSender,
+    mut watched: watch::Receiver<ConnectionOutbox>,
+    reporter: EventReporter,
 ) {
-    let Opened { first, stream } = tokio::select! {
+    let OpenAttempt { first, stream } = tokio::select! {
         opened = opening => opened,
         _ = watched.wait_for(|outbox| outbox.dropped) => return,
     };
     let at = Instant::now();
-    let violated = matches!(first, Received::Violation { .. });
+    let violated = matches!(first, ConnectionEvent::Violation { .. });
     if reporter.report(at, first).await.is_err() {
         return;
     }
-    let Some(Upgraded { socket, rest }) = stream else {
+    let Some(UpgradedStream { socket, rest }) = stream else {
         if violated {
-            let end = Received::End { reset: true, reason: "dropped after the violation".to_owned() };
+            let end = ConnectionEvent::End { reset: true, reason: "dropped after the violation".to_owned() };
             let _ = reporter.report(Instant::now(), end).await;
         }
         return;
     };
 
     let (read, write) = split(socket);
-    let mut decoder = Decoder::new(role, limits);
-    if let Some(Trace(trace)) = outlet.trace.clone() {
+    let mut decoder = FrameDecoder::new(role, limits);
+    if let Some(FrameTrace(trace)) = outlet.trace.clone() {
         let conn = outlet.conn;
-        decoder = decoder.traced(move |info| trace(conn, Direction::In, info));
+        decoder = decoder.with_trace(move |info| trace(conn, TraceDirection::In, info));
     }
-    let mut writing = Writing { half: write, outbox: outlet.outbox.clone(), buffer: Vec::new(), sent: 0 };
-    let (held, linger) = (Held::default(), limits.linger);
+    let mut writing = WritingHalf { half: write, outbox: outlet.outbox.clone(), buffer: Vec::new(), sent: 0 };
+    let (held, linger) = (MemoryReservation::default(), limits.linger);
     let (until, closed) = (None, false);
     let mut reading =
-        Reading { half: read, decoder, role, outlet, reporter: &reporter, room, held, linger, until, closed };
+        ReadingHalf { half: read, decoder, role, outlet, reporter: &reporter, room, held, linger, until, closed };
     let ending = tokio::select! {
         ending = reading.run(rest, at, watched.clone()) => ending,
         ending = writing.run(watched) => ending,
     };
 
-    let reset = matches!(ending, Ending::Reset);
+    let reset = matches!(ending, EndCause::Reset);
     // Bounded, because the peer may no longer read.
-    let _ = timeout(FLUSH, writing.finish(!reset)).await;
+    let _ = timeout(FLUSH_TIMEOUT, writing.finish(!reset)).await;
     hang_up(reading.half, writing.half, reset);
     let (reset, reason) = match ending {
-        Ending::Over { reset, reason } => (reset, reason),
-        Ending::Reset => (true, "we reset the connection".to_owned()),
-        Ending::Dropped => return,
-        Ending::Overflow => {
+        EndCause::Over { reset, reason } => (reset, reason),
+        EndCause::Reset => (true, "we reset the connection".to_owned()),
+        EndCause::Dropped => return,
+        EndCause::Overflow => {
             let what = format!("more than {} bytes wait to be sent: the hub does not read", limits.unsent);
-            let violation = Received::Violation { what, section: "10.4", bound: true };
+            let violation = ConnectionEvent::Violation { what, section: "10.4", bound: true };
             if reporter.report(Instant::now(), violation).await.is_err() {
                 return;
             }
@@ -268,7 +271,7 @@ async fn live(
         }
     };
     // The receiver may already be dropped.
-    let _ = reporter.report(Instant::now(), Received::End { reset, reason }).await;
+    let _ = reporter.report(Instant::now(), ConnectionEvent::End { reset, reason }).await;
 }
 
 fn hang_up(read: ReadHalf<Box<dyn Socket>>, write: WriteHalf<Box<dyn Socket>>, reset: bool) {
@@ -280,30 +283,30 @@ fn hang_up(read: ReadHalf<Box<dyn Socket>>, write: WriteHalf<Box<dyn Socket>>, r
 }
 
 /// The reading half.
-struct Reading<'a, R> {
+struct ReadingHalf<'a, R> {
     half: R,
-    decoder: Decoder,
-    role: Role,
-    outlet: Outlet,
-    reporter: &'a Reporter,
-    /// How long to wait for the peer to end the stream: [`Limits::linger`].
+    decoder: FrameDecoder,
+    role: ConnectionSide,
+    outlet: OutboxSender,
+    reporter: &'a EventReporter,
+    /// How long to wait for the peer to end the stream: [`PeerLimits::linger`].
     linger: Duration,
     room: MemoryBudget,
     /// Memory held by the current message.
-    held: Held,
+    held: MemoryReservation,
     /// When to stop waiting for the peer to end the stream.
     until: Option<Instant>,
     /// Whether the peer has sent its close frame.
     closed: bool,
 }
 
-impl<R: AsyncRead + Unpin> Reading<'_, R> {
+impl<R: AsyncRead + Unpin> ReadingHalf<'_, R> {
     /// Reads until the stream ends; `rest` arrived with the upgrade, at `at`.
-    async fn run(&mut self, rest: Vec<u8>, at: Instant, mut watched: watch::Receiver<Outbox>) -> Ending {
+    async fn run(&mut self, rest: Vec<u8>, at: Instant, mut watched: watch::Receiver<ConnectionOutbox>) -> EndCause {
         if !rest.is_empty() {
             // If reading was paused before the upgrade, the bytes that came with the upgrade wait too.
             let _ = watched.wait_for(|outbox| !outbox.paused).await;
-            if let Err(ending) = self.take_in(&rest, at).await {
+            if let Err(ending) = self.decode_bytes(&rest, at).await {
                 return ending;
             }
         }
@@ -321,81 +324,81 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
             let read = tokio::select! {
                 // This order prevents a flood or a busy sender from starving the others.
                 biased;
-                () = wait_until(until) => return self.waited(),
+                () = wait_until(until) => return self.end_after_linger(),
                 read = self.half.read(&mut buffer), if !paused => read,
                 // Cannot fail: `outlet` keeps the outbox alive.
                 _ = watched.changed() => continue,
             };
             let at = Instant::now();
             match read {
-                Ok(0) => return self.ended(""),
+                Ok(0) => return self.end_after_stream(""),
                 Ok(length) => {
-                    if let Err(ending) = self.take_in(&buffer[..length], at).await {
+                    if let Err(ending) = self.decode_bytes(&buffer[..length], at).await {
                         return ending;
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                    return self.ended(", without TLS's close_notify");
+                    return self.end_after_stream(", without TLS's close_notify");
                 }
-                Err(error) if is_hang_up(&error) => {
-                    return over(true, format!("the hub reset the connection{}", self.moment()));
+                Err(error) if is_reset(&error) => {
+                    return stream_over(true, format!("the hub reset the connection{}", self.describe_moment()));
                 }
-                Err(error) => return over(true, format!("reading failed{}: {error}", self.moment())),
+                Err(error) => return stream_over(true, format!("reading failed{}: {error}", self.describe_moment())),
             }
         }
     }
 
     /// Decodes the bytes, answers control frames and reports the events.
-    async fn take_in(&mut self, mut bytes: &[u8], at: Instant) -> Result<(), Ending> {
-        while let Some(received) = self.decoder.next(&mut bytes) {
-            self.answer(&received);
-            let violated = matches!(received, Received::Violation { .. });
-            let ends = violated || matches!(received, Received::Message(_) | Received::Close { .. });
-            let held = if ends { mem::take(&mut self.held) } else { Held::default() };
-            self.reporter.report_held(at, received, held).await.map_err(|SendError| Ending::Dropped)?;
+    async fn decode_bytes(&mut self, mut bytes: &[u8], at: Instant) -> Result<(), EndCause> {
+        while let Some(received) = self.decoder.next_event(&mut bytes) {
+            self.answer_control_frame(&received);
+            let violated = matches!(received, ConnectionEvent::Violation { .. });
+            let ends = violated || matches!(received, ConnectionEvent::Message(_) | ConnectionEvent::Close { .. });
+            let held = if ends { mem::take(&mut self.held) } else { MemoryReservation::default() };
+            self.reporter.report_held(at, received, held).await.map_err(|SendError| EndCause::Dropped)?;
             if violated {
-                return Err(over(true, "dropped after the violation"));
+                return Err(stream_over(true, "dropped after the violation"));
             }
         }
-        self.make_room().await
+        self.reserve_memory().await
     }
 
     /// Reserves memory before reading more of a long message.
-    async fn make_room(&mut self) -> Result<(), Ending> {
-        let under_way = self.decoder.under_way();
-        if under_way <= READ_CHUNK as u64 || self.room.hold(&mut self.held, under_way).await.is_ok() {
+    async fn reserve_memory(&mut self) -> Result<(), EndCause> {
+        let under_way = self.decoder.current_message_size();
+        if under_way <= READ_CHUNK as u64 || self.room.reserve(&mut self.held, under_way).await.is_ok() {
             return Ok(());
         }
         let what = "the unfinished messages of all connections exceed the memory limit".to_owned();
-        let violation = Received::Violation { what, section: "10.4", bound: true };
-        self.answer(&violation);
-        self.reporter.report(Instant::now(), violation).await.map_err(|SendError| Ending::Dropped)?;
-        Err(over(true, "dropped because no memory was free for its message"))
+        let violation = ConnectionEvent::Violation { what, section: "10.4", bound: true };
+        self.answer_control_frame(&violation);
+        self.reporter.report(Instant::now(), violation).await.map_err(|SendError| EndCause::Dropped)?;
+        Err(stream_over(true, "dropped because no memory was free for its message"))
     }
 
     /// Answers pings and closes at once, as RFC 6455 demands. An answer that can no longer be sent is dropped.
-    fn answer(&mut self, received: &Received) {
+    fn answer_control_frame(&mut self, received: &ConnectionEvent) {
         let (paused, close_sent) = {
             let outbox = self.outlet.outbox.borrow();
             (outbox.paused, outbox.close_sent)
         };
         let frame = match received {
-            Received::Ping(data) if !paused => Frame::pong(data.clone()),
-            Received::Close { code, .. } => {
+            ConnectionEvent::Ping(data) if !paused => Frame::pong(data.clone()),
+            ConnectionEvent::Close { code, .. } => {
                 self.closed = true;
                 self.until = Some(Instant::now() + self.linger);
                 // A code that must not be sent must not be echoed either.
-                let echo = code.map(|code| if may_be_sent(code) { code } else { 1002 });
+                let echo = code.map(|code| if is_sendable_close_code(code) { code } else { 1002 });
                 if !close_sent && !paused {
-                    self.reply(Frame::close(echo, ""));
+                    self.send_reply(Frame::close(echo, ""));
                 }
                 // The server ends the stream first (RFC 6455, section 7.1.1).
-                if self.role == Role::Server {
-                    let _ = self.outlet.command(|outbox| outbox.fin = true);
+                if self.role == ConnectionSide::Server {
+                    let _ = self.outlet.change_outbox(|outbox| outbox.fin = true);
                 }
                 return;
             }
-            Received::Violation { section, bound, .. } if !close_sent => Frame::close(
+            ConnectionEvent::Violation { section, bound, .. } if !close_sent => Frame::close(
                 Some(if *bound {
                     1009
                 } else if *section == "8.1" {
@@ -407,15 +410,15 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
             ),
             _ => return,
         };
-        self.reply(frame);
+        self.send_reply(frame);
     }
 
-    fn reply(&self, frame: Frame) {
-        let frame = if self.role == Role::Server { frame.unmasked() } else { frame };
-        let _ = self.outlet.frames(&[frame]);
+    fn send_reply(&self, frame: Frame) {
+        let frame = if self.role == ConnectionSide::Server { frame.unmasked() } else { frame };
+        let _ = self.outlet.queue_frames(&[frame]);
     }
 
-    fn moment(&self) -> &'static str {
+    fn describe_moment(&self) -> &'static str {
         if self.closed {
             " after the closing handshake"
         } else if self.decoder.is_unfinished() {
@@ -426,33 +429,36 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
     }
 
     /// Returns the ending for a peer that has ended its half of the stream.
-    fn ended(&self, how: &str) -> Ending {
+    fn end_after_stream(&self, how: &str) -> EndCause {
         let (broken, fin) = {
             let outbox = self.outlet.outbox.borrow();
             (outbox.broken, outbox.fin)
         };
-        let moment = self.moment();
+        let moment = self.describe_moment();
         if broken {
             // The writing half got the error, so the reading half sees an ordinary end.
-            over(true, format!("the hub reset the connection{moment}"))
+            stream_over(true, format!("the hub reset the connection{moment}"))
         } else if self.closed {
-            over(false, format!("the hub closed the connection{moment}{how}"))
+            stream_over(false, format!("the hub closed the connection{moment}{how}"))
         } else if fin {
-            over(false, format!("the hub ended the stream{moment} after we had ended ours{how}"))
+            stream_over(false, format!("the hub ended the stream{moment} after we had ended ours{how}"))
         } else {
-            over(false, format!("the hub ended the stream{moment} without a close frame{how}"))
+            stream_over(false, format!("the hub ended the stream{moment} without a close frame{how}"))
         }
     }
 
-    /// Returns the ending for a peer that has not ended its half within [`Limits::linger`].
-    fn waited(&self) -> Ending {
+    /// Returns the ending for a peer that has not ended its half within [`PeerLimits::linger`].
+    fn end_after_linger(&self) -> EndCause {
         let what = if self.closed { "the closing handshake" } else { "we had ended our half of the stream" };
-        over(false, format!("the hub kept the connection open for {} after {what}; we ended it", seconds(self.linger)))
+        stream_over(
+            false,
+            format!("the hub kept the connection open for {} after {what}; we ended it", format_seconds(self.linger)),
+        )
     }
 }
 
 /// Whether RFC 6455, section 7.4, or IANA's registry allow an endpoint to send this close code.
-fn may_be_sent(code: u16) -> bool {
+fn is_sendable_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
@@ -464,22 +470,22 @@ async fn wait_until(until: Option<Instant>) {
 }
 
 /// The writing half.
-struct Writing<W> {
+struct WritingHalf<W> {
     half: W,
-    outbox: Arc<watch::Sender<Outbox>>,
+    outbox: Arc<watch::Sender<ConnectionOutbox>>,
     /// The bytes taken out of the outbox, and how many of them are written.
     buffer: Vec<u8>,
     sent: usize,
 }
 
-impl<W: AsyncWrite + Unpin> Writing<W> {
+impl<W: AsyncWrite + Unpin> WritingHalf<W> {
     /// Writes until there is a reason to stop. A failed write is not one: there may be more to read.
-    async fn run(&mut self, mut watched: watch::Receiver<Outbox>) -> Ending {
+    async fn run(&mut self, mut watched: watch::Receiver<ConnectionOutbox>) -> EndCause {
         let mut interrupt = watched.clone();
         loop {
             tokio::select! {
                 biased;
-                ending = interruption(&mut interrupt) => return ending,
+                ending = wait_for_interruption(&mut interrupt) => return ending,
                 done = self.write_pending() => {
                     if done.is_err() {
                         self.outbox.send_modify(|outbox| {
@@ -492,9 +498,9 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 }
             }
             if self.outbox.borrow().dropped {
-                return Ending::Dropped;
+                return EndCause::Dropped;
             }
-            let news = |outbox: &Outbox| {
+            let news = |outbox: &ConnectionOutbox| {
                 let more = !outbox.bytes.is_empty() || (outbox.fin && !outbox.shut && !outbox.broken);
                 more || outbox.dropped || outbox.reset || outbox.overflow
             };
@@ -544,9 +550,9 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
 }
 
 /// Waits for a command that must take effect even if the peer does not read: reset, overflow or drop.
-async fn interruption(watched: &mut watch::Receiver<Outbox>) -> Ending {
+async fn wait_for_interruption(watched: &mut watch::Receiver<ConnectionOutbox>) -> EndCause {
     match watched.wait_for(|outbox| outbox.reset || outbox.overflow).await {
-        Ok(outbox) if outbox.overflow => Ending::Overflow,
-        _ => Ending::Reset,
+        Ok(outbox) if outbox.overflow => EndCause::Overflow,
+        _ => EndCause::Reset,
     }
 }

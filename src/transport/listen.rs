@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::{ConnId, Connection, Incoming, Limits, MemoryBudget, Role, Trace, connection, socket};
+use super::{
+    Connection, ConnectionId, ConnectionSide, FrameTrace, IncomingEvent, MemoryBudget, PeerLimits, connection, socket,
+};
 
 /// The address of a listening actor, and the way it answers upgrades.
 #[derive(Clone, Debug)]
@@ -18,8 +20,8 @@ pub struct ListenRequest {
     pub subprotocols: Vec<String>,
     /// Time from the TCP connection to the complete upgrade request.
     pub timeout: Duration,
-    pub limits: Limits,
-    pub trace: Option<Trace>,
+    pub limits: PeerLimits,
+    pub trace: Option<FrameTrace>,
 }
 
 impl Default for ListenRequest {
@@ -29,7 +31,7 @@ impl Default for ListenRequest {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             subprotocols: Vec::new(),
             timeout: Duration::from_secs(5),
-            limits: Limits::default(),
+            limits: PeerLimits::default(),
             trace: None,
         }
     }
@@ -65,11 +67,19 @@ impl Listener {
     ///
     /// # Errors
     /// Errors of the operating system.
-    pub async fn accept(&self, conn: ConnId, events: mpsc::Sender<Incoming>) -> io::Result<Connection> {
+    pub async fn accept(&self, conn: ConnectionId, events: mpsc::Sender<IncomingEvent>) -> io::Result<Connection> {
         let (stream, _) = self.tcp.accept().await?;
         stream.set_nodelay(true)?;
         let ListenRequest { subprotocols, timeout, limits, trace, .. } = self.request.clone();
         let opening = async move { socket::accept(stream, &subprotocols, timeout).await };
-        Ok(connection::spawn(conn, Role::Server, limits, MemoryBudget::of(limits.message), trace, events, opening))
+        Ok(connection::spawn_connection(
+            conn,
+            ConnectionSide::Server,
+            limits,
+            MemoryBudget::of_bytes(limits.message),
+            trace,
+            events,
+            opening,
+        ))
     }
 }

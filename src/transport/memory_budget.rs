@@ -8,9 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 /// Bytes per permit. Messages of fewer bytes, or within one read, need none.
-const UNIT: u64 = 1 << 10;
+const PERMIT_BYTES: u64 = 1 << 10;
 /// How long a message waits for memory. If none is released in that time, unfinished messages hold it all.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MEMORY_WAIT: Duration = Duration::from_secs(1);
 
 /// A memory budget for long messages that are being read or are waiting to be handled.
 #[derive(Clone, Debug)]
@@ -21,15 +21,15 @@ pub struct MemoryBudget {
 
 /// A reserved part of the budget; dropping it releases it.
 #[derive(Debug, Default)]
-pub struct Held(Option<OwnedSemaphorePermit>);
+pub struct MemoryReservation(Option<OwnedSemaphorePermit>);
 
 /// An exhausted budget: no memory became free in time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MemoryBudgetError;
 
 impl MemoryBudget {
-    pub fn of(bytes: usize) -> Self {
-        let units = (bytes as u64).div_ceil(UNIT).min(Semaphore::MAX_PERMITS as u64);
+    pub fn of_bytes(bytes: usize) -> Self {
+        let units = (bytes as u64).div_ceil(PERMIT_BYTES).min(Semaphore::MAX_PERMITS as u64);
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
@@ -38,11 +38,11 @@ impl MemoryBudget {
     ///
     /// # Errors
     /// [`MemoryBudgetError`] after a second; `held` stays as it was.
-    pub async fn hold(&self, held: &mut Held, bytes: u64) -> Result<(), MemoryBudgetError> {
+    pub async fn reserve(&self, held: &mut MemoryReservation, bytes: u64) -> Result<(), MemoryBudgetError> {
         let has = held.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) as u64;
-        let more = bytes.div_ceil(UNIT).min(self.units).saturating_sub(has);
+        let more = bytes.div_ceil(PERMIT_BYTES).min(self.units).saturating_sub(has);
         let Ok(more @ 1..) = u32::try_from(more) else { return Ok(()) };
-        match timeout(PATIENCE, Arc::clone(&self.free).acquire_many_owned(more)).await {
+        match timeout(MEMORY_WAIT, Arc::clone(&self.free).acquire_many_owned(more)).await {
             Ok(Ok(permit)) => {
                 match &mut held.0 {
                     Some(held) => held.merge(permit),
@@ -58,7 +58,7 @@ impl MemoryBudget {
 
 impl Default for MemoryBudget {
     fn default() -> Self {
-        Self::of(super::Limits::default().message)
+        Self::of_bytes(super::PeerLimits::default().message)
     }
 }
 
@@ -68,14 +68,14 @@ mod tests {
 
     #[tokio::test]
     async fn reserved_memory_is_unavailable_until_it_is_released() {
-        let room = MemoryBudget::of(10 << 10);
-        let (mut first, mut second) = (Held::default(), Held::default());
-        room.hold(&mut first, 4000).await.unwrap();
-        room.hold(&mut first, 6000).await.unwrap();
-        room.hold(&mut second, 4096).await.unwrap();
-        assert_eq!(room.hold(&mut second, 4097).await, Err(MemoryBudgetError));
+        let room = MemoryBudget::of_bytes(10 << 10);
+        let (mut first, mut second) = (MemoryReservation::default(), MemoryReservation::default());
+        room.reserve(&mut first, 4000).await.unwrap();
+        room.reserve(&mut first, 6000).await.unwrap();
+        room.reserve(&mut second, 4096).await.unwrap();
+        assert_eq!(room.reserve(&mut second, 4097).await, Err(MemoryBudgetError));
         drop(first);
         // More than the budget reserves all of it.
-        room.hold(&mut second, 1 << 40).await.unwrap();
+        room.reserve(&mut second, 1 << 40).await.unwrap();
     }
 }

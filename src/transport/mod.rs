@@ -1,4 +1,4 @@
-//! Connections to a hub, and listening actors, as streams of [`Received`].
+//! Connections to a hub, and listening actors, as streams of [`ConnectionEvent`].
 //!
 //! [`crate::websocket`] is pure; this is the I/O around it, on tokio: one task per connection, which reads continuously
 //! unless paused and writes from a bounded outbox, so that neither direction waits for the other. A hub may be hostile:
@@ -18,23 +18,23 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-pub use crate::websocket::codec::{Limits, Role};
+pub use crate::websocket::codec::{ConnectionSide, PeerLimits};
 pub use crate::websocket::endpoint::Endpoint;
-use crate::websocket::frame::FrameInfo;
-pub use crate::websocket::frame::{ConnId, Outgoing, Received};
+use crate::websocket::frame::FrameHeader;
+pub use crate::websocket::frame::{ConnectionCommand, ConnectionEvent, ConnectionId};
 use crate::websocket::handshake::Dial;
 pub use connection::{Connection, SendError};
 pub use listen::{ListenRequest, Listener, listen};
-pub use memory_budget::{Held, MemoryBudget};
+pub use memory_budget::{MemoryBudget, MemoryReservation};
 
 /// An event of a connection. `at` is when its bytes were read.
 #[derive(Debug)]
-pub struct Incoming {
-    pub conn: ConnId,
+pub struct IncomingEvent {
+    pub conn: ConnectionId,
     pub at: Instant,
-    pub what: Received,
+    pub what: ConnectionEvent,
     /// The memory reserved for a long message; dropping it releases the memory.
-    pub held: Held,
+    pub held: MemoryReservation,
 }
 
 /// Parameters of a connection to a hub.
@@ -46,10 +46,10 @@ pub struct ConnectRequest {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// The time limit for TCP connect, TLS and upgrade together.
     pub timeout: Duration,
-    pub limits: Limits,
+    pub limits: PeerLimits,
     /// The memory budget for long messages; by default, not shared with other connections.
     pub room: MemoryBudget,
-    pub trace: Option<Trace>,
+    pub trace: Option<FrameTrace>,
 }
 
 impl ConnectRequest {
@@ -60,7 +60,7 @@ impl ConnectRequest {
             dial: Dial::default(),
             tls: None,
             timeout: Duration::from_secs(5),
-            limits: Limits::default(),
+            limits: PeerLimits::default(),
             room: MemoryBudget::default(),
             trace: None,
         }
@@ -69,7 +69,7 @@ impl ConnectRequest {
 
 /// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub enum TraceDirection {
     In,
     Out,
 }
@@ -77,9 +77,9 @@ pub enum Direction {
 /// Called with the header of every frame that is read or queued for writing, automatic answers included. Must not
 /// block.
 #[derive(Clone)]
-pub struct Trace(pub Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync>);
+pub struct FrameTrace(pub Arc<dyn Fn(ConnectionId, TraceDirection, FrameHeader) + Send + Sync>);
 
-impl fmt::Debug for Trace {
+impl fmt::Debug for FrameTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Trace")
     }
@@ -89,7 +89,9 @@ impl fmt::Debug for Trace {
 ///
 /// Everything sent before the upgrade is written right after it. A full `events` channel pauses reading and thereby,
 /// once the kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
-pub fn open(conn: ConnId, request: ConnectRequest, events: mpsc::Sender<Incoming>) -> Connection {
+pub fn open_connection(conn: ConnectionId, request: ConnectRequest, events: mpsc::Sender<IncomingEvent>) -> Connection {
     let (limits, room, trace) = (request.limits, request.room.clone(), request.trace.clone());
-    connection::spawn(conn, Role::Client, limits, room, trace, events, async move { socket::connect(&request).await })
+    connection::spawn_connection(conn, ConnectionSide::Client, limits, room, trace, events, async move {
+        socket::connect(&request).await
+    })
 }

@@ -10,14 +10,14 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::{ConnectRequest, Received, tls};
+use super::{ConnectRequest, ConnectionEvent, tls};
 use crate::websocket::frame::NO_ANSWER;
 use crate::websocket::handshake;
 
 /// How long to wait for the rest of a refusal's body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 /// The most answers with status 1xx before the final one. A flood of them would keep the deadline from being checked.
-const INTERIM_ANSWERS: u32 = 8;
+const MAX_INTERIM_ANSWERS: u32 = 8;
 /// The size in bytes of each read of heads and frames.
 pub(super) const READ_CHUNK: usize = 16 << 10;
 
@@ -39,14 +39,14 @@ impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
 }
 
 /// The result of an attempt to open a connection.
-pub(super) struct Opened {
+pub(super) struct OpenAttempt {
     /// The first event of the connection; also the last one if there is no stream.
-    pub first: Received,
-    pub stream: Option<Upgraded>,
+    pub first: ConnectionEvent,
+    pub stream: Option<UpgradedStream>,
 }
 
 /// An upgraded stream, and the bytes that were read after the upgrade.
-pub(super) struct Upgraded {
+pub(super) struct UpgradedStream {
     pub socket: Box<dyn Socket>,
     pub rest: Vec<u8>,
 }
@@ -64,38 +64,38 @@ impl From<String> for UpgradeError {
     }
 }
 
-impl Opened {
+impl OpenAttempt {
     fn no_upgrade(UpgradeError { reason, bound }: UpgradeError) -> Self {
-        Self { first: Received::NoUpgrade { reason, bound }, stream: None }
+        Self { first: ConnectionEvent::NoUpgrade { reason, bound }, stream: None }
     }
 
     fn unreachable(reason: String) -> Self {
-        Self { first: Received::Unreachable { reason }, stream: None }
+        Self { first: ConnectionEvent::Unreachable { reason }, stream: None }
     }
 }
 
 /// Connects and upgrades as a client.
-pub(super) async fn connect(request: &ConnectRequest) -> Opened {
+pub(super) async fn connect(request: &ConnectRequest) -> OpenAttempt {
     let deadline = Instant::now() + request.timeout;
-    let fresh = handshake::key();
+    let fresh = handshake::generate_key();
     let key = request.dial.key(&fresh);
     let head = match request.dial.request(&request.endpoint.host_header(), &request.endpoint.path, key) {
         Ok(head) => head,
-        Err(error) => return Opened::unreachable(format!("the upgrade request cannot be written: {error}")),
+        Err(error) => return OpenAttempt::unreachable(format!("the upgrade request cannot be written: {error}")),
     };
-    match reach(request, deadline).await {
-        Ok(socket) => upgrade(socket, request, key, &head, deadline).await.unwrap_or_else(Opened::no_upgrade),
-        Err(reason) => Opened::unreachable(reason),
+    match connect_stream(request, deadline).await {
+        Ok(socket) => upgrade(socket, request, key, &head, deadline).await.unwrap_or_else(OpenAttempt::no_upgrade),
+        Err(reason) => OpenAttempt::unreachable(reason),
     }
 }
 
-async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn Socket>, String> {
+async fn connect_stream(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn Socket>, String> {
     let endpoint = &request.endpoint;
     let authority = endpoint.authority();
-    let within = seconds(request.timeout);
+    let within = format_seconds(request.timeout);
     let parsed = |from: &str| from.parse().map_err(|_| format!("`{from}` is not a source address"));
     let source = request.dial.from.as_deref().map(parsed).transpose()?;
-    let tcp = timeout_at(deadline, dial(&endpoint.host, endpoint.port, source)).await;
+    let tcp = timeout_at(deadline, connect_tcp(&endpoint.host, endpoint.port, source)).await;
     let tcp = tcp.map_err(|_| format!("no connection to {authority} within {within}"))??;
     if !endpoint.tls {
         return Ok(Box::new(tcp));
@@ -110,22 +110,22 @@ async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn So
         Err(_) => Err(format!(
             "no TLS handshake with {authority} within {within}: should the address be ws:// instead of wss://?"
         )),
-        Ok(Err(error)) if is_hang_up(&error) => Err(format!(
+        Ok(Err(error)) if is_reset(&error) => Err(format!(
             "TLS: {authority} closed the connection during the handshake: should the address be ws:// instead of wss://?"
         )),
-        Ok(Err(error)) => Err(tls::explain(&error)),
+        Ok(Err(error)) => Err(tls::explain_handshake_error(&error)),
         Ok(Ok(stream)) => Ok(Box::new(stream)),
     }
 }
 
 /// Tries all addresses of the host, in the resolver's order.
-async fn dial(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream, String> {
+async fn connect_tcp(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream, String> {
     let addresses = lookup_host((host, port))
         .await
         .map_err(|error| format!("the host name `{host}` does not resolve ({error})"))?;
     let mut failure = None;
     for address in addresses.filter(|address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4())) {
-        match dial_address(address, source).await {
+        match connect_address(address, source).await {
             Ok(stream) => return Ok(stream),
             Err(reason) => failure = Some(reason),
         }
@@ -135,7 +135,7 @@ async fn dial(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream
     }))
 }
 
-async fn dial_address(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, String> {
+async fn connect_address(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("nothing listens at {address} (connection refused)"),
         _ => format!("no connection to {address}: {error}"),
@@ -156,23 +156,25 @@ async fn upgrade(
     key: &str,
     bytes: &[u8],
     deadline: Instant,
-) -> Result<Opened, UpgradeError> {
+) -> Result<OpenAttempt, UpgradeError> {
     // Ignore a failed write: a hub may have answered and closed without reading, so its answer must still be read.
     let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
     let (mut buffer, mut interim) = (Vec::new(), 0);
     let head = loop {
-        match handshake::response_head(&buffer) {
+        match handshake::parse_response_head(&buffer) {
             Err(error) => {
                 let reason = format!("the answer to the upgrade cannot be understood: {error}");
-                return Err(UpgradeError { reason, bound: error.is_bound() });
+                return Err(UpgradeError { reason, bound: error.exceeds_limit() });
             }
             // The final answer follows (RFC 9110, section 15.2).
             Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
                 interim += 1;
-                if interim > INTERIM_ANSWERS {
-                    let reason =
-                        format!("more than {INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade", head.status);
+                if interim > MAX_INTERIM_ANSWERS {
+                    let reason = format!(
+                        "more than {MAX_INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade",
+                        head.status
+                    );
                     return Err(UpgradeError { reason, bound: true });
                 }
                 buffer.drain(..head.length);
@@ -190,16 +192,16 @@ async fn upgrade(
                         return Err("the hub closed the connection before answering the upgrade".to_owned().into());
                     }
                     Ok(Ok(_)) => {}
-                    Ok(Err(error)) if is_hang_up(&error) => {
+                    Ok(Err(error)) if is_reset(&error) => {
                         return Err("the hub reset the connection before answering the upgrade".to_owned().into());
                     }
                     Ok(Err(error)) => return Err(format!("reading the answer to the upgrade failed: {error}").into()),
                     Err(_) if begun => {
-                        let within = seconds(request.timeout);
+                        let within = format_seconds(request.timeout);
                         return Err(format!("no complete answer to the upgrade within {within}").into());
                     }
                     Err(_) => {
-                        return Err(format!("{NO_ANSWER} within {}", seconds(request.timeout)).into());
+                        return Err(format!("{NO_ANSWER} within {}", format_seconds(request.timeout)).into());
                     }
                 }
             }
@@ -207,12 +209,12 @@ async fn upgrade(
     };
     let mut rest = buffer.split_off(head.length);
     match handshake::judge_response(head.clone(), key, &request.dial.subprotocols) {
-        Received::Refused { status, headers, reason, .. } => {
+        ConnectionEvent::Refused { status, headers, reason, .. } => {
             let deadline = deadline.min(Instant::now() + BODY_WAIT);
             let body = loop {
-                let (body, complete) = handshake::body(&head, &rest);
+                let (body, complete) = handshake::refusal_body(&head, &rest);
                 // Chunks of one byte take six bytes each; beyond this limit, the body is cut.
-                if complete || rest.len() > 8 * handshake::BODY {
+                if complete || rest.len() > 8 * handshake::MAX_BODY_BYTES {
                     break body;
                 }
                 match timeout_at(deadline, read_more(&mut socket, &mut rest)).await {
@@ -220,20 +222,22 @@ async fn upgrade(
                     _ => break body,
                 }
             };
-            Ok(Opened { first: Received::Refused { status, headers, body, reason }, stream: None })
+            Ok(OpenAttempt { first: ConnectionEvent::Refused { status, headers, body, reason }, stream: None })
         }
-        first => Ok(Opened { first, stream: Some(Upgraded { socket, rest }) }),
+        first => Ok(OpenAttempt { first, stream: Some(UpgradedStream { socket, rest }) }),
     }
 }
 
 /// Waits for an upgrade request, as a server, and answers it.
-pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeout: Duration) -> Opened {
+pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeout: Duration) -> OpenAttempt {
     let deadline = Instant::now() + timeout;
-    let violation =
-        |what: String| Opened { first: Received::Violation { what, section: "4.1", bound: false }, stream: None };
+    let violation = |what: String| OpenAttempt {
+        first: ConnectionEvent::Violation { what, section: "4.1", bound: false },
+        stream: None,
+    };
     let mut buffer = Vec::new();
     let head = loop {
-        match handshake::request_head(&buffer) {
+        match handshake::parse_request_head(&buffer) {
             Err(error) => return violation(format!("the upgrade request cannot be understood: {error}")),
             Ok(Some(head)) => break head,
             Ok(None) => match timeout_at(deadline, read_more(&mut socket, &mut buffer)).await {
@@ -241,16 +245,16 @@ pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeo
                 Ok(_) => {
                     return violation("the connection ended before a complete upgrade request was received".to_owned());
                 }
-                Err(_) => return violation(format!("no upgrade request within {}", seconds(timeout))),
+                Err(_) => return violation(format!("no upgrade request within {}", format_seconds(timeout))),
             },
         }
     };
     let rest = buffer.split_off(head.length);
-    let (answer, first) = handshake::respond(head, subprotocols);
+    let (answer, first) = handshake::answer_request(head, subprotocols);
     // If this fails, reading fails too and is reported.
     let _ = timeout_at(deadline, socket.write_all(&answer)).await;
-    let upgraded = matches!(first, Received::Upgraded { .. });
-    Opened { first, stream: upgraded.then(|| Upgraded { socket: Box::new(socket), rest }) }
+    let upgraded = matches!(first, ConnectionEvent::Upgraded { .. });
+    OpenAttempt { first, stream: upgraded.then(|| UpgradedStream { socket: Box::new(socket), rest }) }
 }
 
 /// Reads once, at most [`READ_CHUNK`] bytes.
@@ -260,13 +264,13 @@ async fn read_more(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
 }
 
 /// Whether the error means that the peer reset the stream.
-pub(super) fn is_hang_up(error: &io::Error) -> bool {
+pub(super) fn is_reset(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
 }
 
 /// Formats a duration as `5 s` or `200 ms`.
-pub(super) fn seconds(duration: Duration) -> String {
+pub(super) fn format_seconds(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{} s", duration.as_secs())
     } else {

@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
-use crate::websocket::codec::{Decoder, encode};
-use crate::websocket::frame::{Frame, Message, Opcode};
+use crate::websocket::codec::{FrameDecoder, encode};
+use crate::websocket::frame::{AssembledMessage, Frame, Opcode};
 
 /// Limit for every wait.
 const GUARD: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ const GUARD: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(100);
 
 /// Starts a hub for one connection.
-async fn hub<F, R>(script: impl FnOnce(TcpStream) -> F + Send + 'static) -> (ConnectRequest, JoinHandle<R>)
+async fn start_hub<F, R>(script: impl FnOnce(TcpStream) -> F + Send + 'static) -> (ConnectRequest, JoinHandle<R>)
 where
     F: Future<Output = R> + Send + 'static,
     R: Send + 'static,
@@ -35,27 +35,27 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> crate::websocket
     let mut bytes = Vec::new();
     loop {
         bytes.push(stream.read_u8().await.unwrap());
-        if let Some(head) = crate::websocket::handshake::request_head(&bytes).unwrap() {
+        if let Some(head) = crate::websocket::handshake::parse_request_head(&bytes).unwrap() {
             return head;
         }
     }
 }
 
 /// The hub's side of an upgraded connection.
-struct Peer<S> {
+struct TestPeer<S> {
     stream: S,
-    decoder: Decoder,
+    decoder: FrameDecoder,
     head: crate::websocket::handshake::RequestHead,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> TestPeer<S> {
     async fn upgrade(mut stream: S, spoken: &[&str], along: &[Frame]) -> Self {
         let head = read_request(&mut stream).await;
         let spoken: Vec<_> = spoken.iter().map(|&name| name.to_owned()).collect();
-        let (mut answer, _) = crate::websocket::handshake::respond(head.clone(), &spoken);
+        let (mut answer, _) = crate::websocket::handshake::answer_request(head.clone(), &spoken);
         along.iter().for_each(|frame| encode(frame, [0; 4], &mut answer));
         stream.write_all(&answer).await.unwrap();
-        Self { stream, decoder: Decoder::new(Role::Server, Limits::default()), head }
+        Self { stream, decoder: FrameDecoder::new(ConnectionSide::Server, PeerLimits::default()), head }
     }
 
     async fn send(&mut self, frame: Frame) -> io::Result<()> {
@@ -65,13 +65,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     /// Returns the next event of the other side; `None` at an orderly end. Reads byte by byte, so never too much.
-    async fn next(&mut self) -> io::Result<Option<Received>> {
+    async fn next_event(&mut self) -> io::Result<Option<ConnectionEvent>> {
         loop {
             let mut byte = [0];
             if self.stream.read(&mut byte).await? == 0 {
                 return Ok(None);
             }
-            if let Some(received) = self.decoder.next(&mut &byte[..]) {
+            if let Some(received) = self.decoder.next_event(&mut &byte[..]) {
                 return Ok(Some(received));
             }
         }
@@ -82,44 +82,44 @@ fn server_text(text: &str) -> Frame {
     Frame::text(text).unmasked()
 }
 
-fn message(text: &str) -> Received {
-    Received::Message(Message { binary: false, payload: text.into(), frames: 1 })
+fn message(text: &str) -> ConnectionEvent {
+    ConnectionEvent::Message(AssembledMessage { binary: false, payload: text.into(), frames: 1 })
 }
 
-fn close(code: u16) -> Received {
-    Received::Close { code: Some(code), reason: String::new() }
+fn close(code: u16) -> ConnectionEvent {
+    ConnectionEvent::Close { code: Some(code), reason: String::new() }
 }
 
-struct Client {
+struct TestClient {
     connection: Connection,
-    events: mpsc::Receiver<Incoming>,
+    events: mpsc::Receiver<IncomingEvent>,
 }
 
-impl Client {
+impl TestClient {
     fn open(request: ConnectRequest) -> Self {
         let (sender, events) = mpsc::channel(8);
-        Self { connection: open(ConnId(7), request, sender), events }
+        Self { connection: open_connection(ConnectionId(7), request, sender), events }
     }
 
-    async fn upgraded(request: ConnectRequest) -> Self {
+    async fn open_upgraded(request: ConnectRequest) -> Self {
         let mut client = Self::open(request);
-        let first = client.next().await;
-        assert!(matches!(first, Received::Upgraded { .. }), "{first:?}");
+        let first = client.next_event().await;
+        assert!(matches!(first, ConnectionEvent::Upgraded { .. }), "{first:?}");
         client
     }
 
     fn send(&self, frame: Frame) {
-        self.connection.send(Outgoing::Frames(vec![frame])).unwrap();
+        self.connection.send(ConnectionCommand::Frames(vec![frame])).unwrap();
     }
 
-    async fn next(&mut self) -> Received {
+    async fn next_event(&mut self) -> ConnectionEvent {
         let incoming = timeout(GUARD, self.events.recv()).await.unwrap().unwrap();
-        assert_eq!(incoming.conn, ConnId(7));
+        assert_eq!(incoming.conn, ConnectionId(7));
         incoming.what
     }
 
     /// Returns all remaining events.
-    async fn rest(&mut self) -> Vec<Received> {
+    async fn remaining_events(&mut self) -> Vec<ConnectionEvent> {
         let mut all = Vec::new();
         while let Some(incoming) = timeout(GUARD, self.events.recv()).await.unwrap() {
             all.push(incoming.what);
@@ -132,22 +132,22 @@ impl Client {
     }
 }
 
-fn assert_end(events: &[Received], expected_reset: bool, about: &str) {
-    let Some(Received::End { reset, reason }) = events.last() else { panic!("{events:?}") };
+fn assert_end(events: &[ConnectionEvent], expected_reset: bool, about: &str) {
+    let Some(ConnectionEvent::End { reset, reason }) = events.last() else { panic!("{events:?}") };
     assert!(reason.contains(about), "{reason}");
     assert_eq!(*reset, expected_reset, "{reason}");
 }
 
-async fn joined<T>(hub: JoinHandle<T>) -> T {
+async fn join_hub<T>(hub: JoinHandle<T>) -> T {
     timeout(GUARD, hub).await.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn messages_go_both_ways_after_a_valid_upgrade() {
-    let (mut request, hub) = hub(async |stream| {
+    let (mut request, hub) = start_hub(async |stream| {
         // One frame arrives together with the answer.
-        let mut peer = Peer::upgrade(stream, &["v2"], &[server_text("hello")]).await;
-        let echo = peer.next().await.unwrap();
+        let mut peer = TestPeer::upgrade(stream, &["v2"], &[server_text("hello")]).await;
+        let echo = peer.next_event().await.unwrap();
         peer.send(server_text("bye")).await.unwrap();
         (peer.head, echo)
     })
@@ -157,19 +157,19 @@ async fn messages_go_both_ways_after_a_valid_upgrade() {
     request.dial.headers = vec![("Authorization".to_owned(), "Bearer t".to_owned())];
     request.dial.subprotocols = vec!["v1".to_owned(), "v2".to_owned()];
     let host = request.endpoint.authority();
-    let mut client = Client::open(request);
+    let mut client = TestClient::open(request);
     client.send(Frame::text("early"));
-    let Received::Upgraded { status: 101, subprotocol, .. } = client.next().await else { panic!() };
+    let ConnectionEvent::Upgraded { status: 101, subprotocol, .. } = client.next_event().await else { panic!() };
     assert_eq!(subprotocol.as_deref(), Some("v2"));
-    let events = client.rest().await;
+    let events = client.remaining_events().await;
     assert_eq!(events[..2], [message("hello"), message("bye")]);
     assert_end(&events, false, "the hub ended the stream without a close frame");
-    let (head, echo) = joined(hub).await;
+    let (head, echo) = join_hub(hub).await;
     assert_eq!((head.target.as_str(), echo), ("/ws?x=1&token=a%20b", Some(message("early"))));
     for (name, value) in [("Host", host.as_str()), ("Authorization", "Bearer t")] {
         assert!(head.headers.contains(&(name.to_owned(), value.to_owned())), "{head:?}");
     }
-    assert_eq!(client.connection.send(Outgoing::Fin), Err(SendError));
+    assert_eq!(client.connection.send(ConnectionCommand::Fin), Err(SendError));
 }
 
 #[rstest]
@@ -194,31 +194,33 @@ async fn a_refused_upgrade_is_reported_with_its_body(
     #[case] body: &str,
     #[case] about: &str,
 ) {
-    let (request, _hub) = hub(async move |mut stream| {
+    let (request, _hub) = start_hub(async move |mut stream| {
         read_request(&mut stream).await;
         stream.write_all(answer.as_bytes()).await.unwrap();
     })
     .await;
-    let events = Client::open(request).rest().await;
-    let [Received::Refused { status: found, body: found_body, reason, .. }] = &events[..] else { panic!("{events:?}") };
+    let events = TestClient::open(request).remaining_events().await;
+    let [ConnectionEvent::Refused { status: found, body: found_body, reason, .. }] = &events[..] else {
+        panic!("{events:?}")
+    };
     assert_eq!((*found, found_body.as_slice()), (status, body.as_bytes()));
     assert!(reason.contains(about), "{reason}");
 }
 
 #[tokio::test]
 async fn the_body_of_an_endless_refusal_is_cut() {
-    let (request, hub) = hub(async move |mut stream| {
+    let (request, hub) = start_hub(async move |mut stream| {
         read_request(&mut stream).await;
         stream.write_all(b"HTTP/1.1 400 Bad\r\n\r\n").await.unwrap();
         while stream.write_all(&[b'x'; 10_000]).await.is_ok() {}
     })
     .await;
-    let events = Client::open(request).rest().await;
+    let events = TestClient::open(request).remaining_events().await;
     assert!(
-        matches!(&events[..], [Received::Refused { body, .. }] if body.len() == crate::websocket::handshake::BODY),
+        matches!(&events[..], [ConnectionEvent::Refused { body, .. }] if body.len() == crate::websocket::handshake::MAX_BODY_BYTES),
         "{events:?}"
     );
-    joined(hub).await;
+    join_hub(hub).await;
 }
 
 #[rstest]
@@ -234,24 +236,30 @@ async fn the_body_of_an_endless_refusal_is_cut() {
 )]
 #[tokio::test]
 async fn an_answer_without_http_is_reported(#[case] answer: &'static str, #[case] expected: &str) {
-    let (request, _hub) = hub(async move |mut stream| {
+    let (request, _hub) = start_hub(async move |mut stream| {
         read_request(&mut stream).await;
         stream.write_all(answer.as_bytes()).await.unwrap();
     })
     .await;
-    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason: expected.to_owned(), bound: false }]);
+    assert_eq!(
+        TestClient::open(request).remaining_events().await,
+        [ConnectionEvent::NoUpgrade { reason: expected.to_owned(), bound: false }]
+    );
 }
 
 #[tokio::test]
-async fn a_flood_of_interim_answers_ends() {
-    let (request, hub) = hub(async move |mut stream| {
+async fn a_flood_of_interim_answers_is_cut_off() {
+    let (request, hub) = start_hub(async move |mut stream| {
         read_request(&mut stream).await;
         while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_ok() {}
     })
     .await;
     let reason = "more than 8 interim answers (HTTP 100) to the upgrade".to_owned();
-    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason, bound: true }]);
-    joined(hub).await;
+    assert_eq!(
+        TestClient::open(request).remaining_events().await,
+        [ConnectionEvent::NoUpgrade { reason, bound: true }]
+    );
+    join_hub(hub).await;
 }
 
 #[rstest]
@@ -259,7 +267,7 @@ async fn a_flood_of_interim_answers_ends() {
 #[case("wss", "no TLS handshake with 127.0.0.1:PORT within 150 ms: should the address be ws:// instead of wss://?")]
 #[tokio::test]
 async fn an_unanswered_upgrade_times_out(#[case] scheme: &str, #[case] expected: &str) {
-    let (mut request, hub) = hub(async |mut stream| {
+    let (mut request, hub) = start_hub(async |mut stream| {
         let mut all = Vec::new();
         // Ends when the client closes.
         let _ = stream.read_to_end(&mut all).await;
@@ -269,10 +277,13 @@ async fn an_unanswered_upgrade_times_out(#[case] scheme: &str, #[case] expected:
     request.timeout = Duration::from_millis(150);
     request.tls = Some(tls::client_config(None, true).unwrap());
     let reason = expected.replace("PORT", &request.endpoint.port.to_string());
-    let expected =
-        if scheme == "ws" { Received::NoUpgrade { reason, bound: false } } else { Received::Unreachable { reason } };
-    assert_eq!(Client::open(request).rest().await, [expected]);
-    joined(hub).await;
+    let expected = if scheme == "ws" {
+        ConnectionEvent::NoUpgrade { reason, bound: false }
+    } else {
+        ConnectionEvent::Unreachable { reason }
+    };
+    assert_eq!(TestClient::open(request).remaining_events().await, [expected]);
+    join_hub(hub).await;
 }
 
 #[tokio::test]
@@ -283,15 +294,18 @@ async fn a_port_without_listener_is_reported_as_unreachable() {
     let address = socket.local_addr().unwrap();
     let request = ConnectRequest::new(format!("ws://{address}").parse().unwrap());
     let reason = format!("nothing listens at {address} (connection refused)");
-    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
+    assert_eq!(TestClient::open(request).remaining_events().await, [ConnectionEvent::Unreachable { reason }]);
 }
 
 #[tokio::test]
 async fn a_request_that_cannot_be_written_is_reported() {
-    let (mut request, _hub) = hub(async |_| ()).await;
+    let (mut request, _hub) = start_hub(async |_| ()).await;
     request.dial.headers = vec![("X".to_owned(), "a\r\nb".to_owned())];
     let reason = "the upgrade request cannot be written: the value of header `X` holds a line break or another control character";
-    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason: reason.to_owned() }]);
+    assert_eq!(
+        TestClient::open(request).remaining_events().await,
+        [ConnectionEvent::Unreachable { reason: reason.to_owned() }]
+    );
 }
 
 #[rstest]
@@ -300,93 +314,93 @@ async fn a_request_that_cannot_be_written_is_reported() {
 #[case(Frame { payload: vec![0xff], ..server_text("") }, "8.1", 1007)]
 #[tokio::test]
 async fn a_violation_of_rfc_6455_ends_the_connection(#[case] frame: Frame, #[case] expected: &str, #[case] code: u16) {
-    let (request, hub) = hub(async move |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, hub) = start_hub(async move |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         peer.send(frame).await.unwrap();
-        (peer.next().await.unwrap(), peer.next().await.unwrap())
+        (peer.next_event().await.unwrap(), peer.next_event().await.unwrap())
     })
     .await;
-    let events = Client::upgraded(request).await.rest().await;
+    let events = TestClient::open_upgraded(request).await.remaining_events().await;
     assert!(
-        matches!(&events[0], Received::Violation { section, bound: false, .. } if *section == expected),
+        matches!(&events[0], ConnectionEvent::Violation { section, bound: false, .. } if *section == expected),
         "{events:?}"
     );
     assert_end(&events, true, "dropped after the violation");
-    assert_eq!((joined(hub).await, events.len()), ((Some(close(code)), None), 2));
+    assert_eq!((join_hub(hub).await, events.len()), ((Some(close(code)), None), 2));
 }
 
 #[tokio::test]
 async fn a_message_above_the_size_limit_is_reported_as_a_limit_violation() {
-    let (mut request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (mut request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         peer.send(server_text("12345")).await.unwrap();
-        peer.next().await.unwrap()
+        peer.next_event().await.unwrap()
     })
     .await;
     request.limits.message = 4;
-    let events = Client::upgraded(request).await.rest().await;
-    assert!(matches!(events[0], Received::Violation { bound: true, section: "10.4", .. }), "{events:?}");
-    assert_eq!(joined(hub).await, Some(close(1009)));
+    let events = TestClient::open_upgraded(request).await.remaining_events().await;
+    assert!(matches!(events[0], ConnectionEvent::Violation { bound: true, section: "10.4", .. }), "{events:?}");
+    assert_eq!(join_hub(hub).await, Some(close(1009)));
 }
 
 #[tokio::test]
 async fn a_flooding_hub_is_slowed_by_backpressure() {
     const MESSAGES: usize = 30_000;
-    let (request, mut hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, mut hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         let text = "x".repeat(1000);
         for _ in 0..MESSAGES {
             peer.send(server_text(&text)).await.unwrap();
         }
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     // 30 MB are more than both kernel buffers hold, so the hub must wait.
     assert!(timeout(QUIET, &mut hub).await.is_err());
-    assert_eq!(client.rest().await.len(), MESSAGES + 1);
-    joined(hub).await;
+    assert_eq!(client.remaining_events().await.len(), MESSAGES + 1);
+    join_hub(hub).await;
 }
 
 #[tokio::test]
 async fn dropping_a_connection_ends_a_flood() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         while peer.send(server_text("x")).await.is_ok() {}
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     for _ in 0..100 {
-        assert_eq!(client.next().await, message("x"));
+        assert_eq!(client.next_event().await, message("x"));
     }
     drop(client.connection);
-    joined(hub).await;
+    join_hub(hub).await;
 }
 
 #[tokio::test]
 async fn dropping_a_connection_writes_queued_frames() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        (peer.next().await.unwrap(), peer.next().await.unwrap())
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
+        (peer.next_event().await.unwrap(), peer.next_event().await.unwrap())
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     client.send(Frame::text("last words"));
     client.connection.finish().await;
     assert!(client.events.recv().await.is_none());
-    assert_eq!(joined(hub).await, (Some(message("last words")), None));
+    assert_eq!(join_hub(hub).await, (Some(message("last words")), None));
 }
 
 #[tokio::test]
 async fn a_reset_inside_a_frame_is_reported() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         peer.stream.write_all(b"\x81\x05Hel").await.unwrap();
         peer.stream.set_zero_linger().unwrap();
     })
     .await;
-    let events = Client::upgraded(request).await.rest().await;
+    let events = TestClient::open_upgraded(request).await.remaining_events().await;
     assert_end(&events, true, "the hub reset the connection in the middle of a message");
-    joined(hub).await;
+    join_hub(hub).await;
 }
 
 #[rstest]
@@ -394,136 +408,136 @@ async fn a_reset_inside_a_frame_is_reported() {
 #[case(Some(1005), Some(1002))]
 #[case(None, None)]
 #[tokio::test]
-async fn a_close_of_the_hub_is_answered_and_reported(#[case] code: Option<u16>, #[case] echoed: Option<u16>) {
-    let (request, hub) = hub(async move |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+async fn a_close_from_the_hub_is_answered_and_reported(#[case] code: Option<u16>, #[case] echoed: Option<u16>) {
+    let (request, hub) = start_hub(async move |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         peer.send(Frame::close(code, "").unmasked()).await.unwrap();
-        peer.next().await.unwrap()
+        peer.next_event().await.unwrap()
     })
     .await;
-    let events = Client::upgraded(request).await.rest().await;
-    assert_eq!(events[0], Received::Close { code, reason: String::new() });
+    let events = TestClient::open_upgraded(request).await.remaining_events().await;
+    assert_eq!(events[0], ConnectionEvent::Close { code, reason: String::new() });
     assert_end(&events, false, "the hub closed the connection after the closing handshake");
-    assert_eq!(joined(hub).await, Some(Received::Close { code: echoed, reason: String::new() }));
+    assert_eq!(join_hub(hub).await, Some(ConnectionEvent::Close { code: echoed, reason: String::new() }));
 }
 
 #[tokio::test]
-async fn a_close_of_the_harness_waits_for_the_hubs_answer() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        let first = peer.next().await.unwrap();
+async fn closing_a_connection_waits_for_the_hubs_answer() {
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
+        let first = peer.next_event().await.unwrap();
         // Between the two close frames a hub may still send.
         peer.send(server_text("one more")).await.unwrap();
         peer.send(Frame::close(Some(1000), "").unmasked()).await.unwrap();
         peer.stream.shutdown().await.unwrap();
-        (first, peer.next().await.unwrap())
+        (first, peer.next_event().await.unwrap())
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     client.send(Frame::close(Some(1000), ""));
-    let events = client.rest().await;
+    let events = client.remaining_events().await;
     assert_eq!(events[..2], [message("one more"), close(1000)]);
     assert_end(&events, false, "after the closing handshake");
-    assert_eq!(joined(hub).await, (Some(close(1000)), None), "and no second close frame");
+    assert_eq!(join_hub(hub).await, (Some(close(1000)), None), "and no second close frame");
 }
 
 #[tokio::test]
 async fn a_hub_that_does_not_end_the_stream_is_disconnected() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[Frame::close(Some(1001), "").unmasked()]).await;
-        (peer.next().await.unwrap(), peer.next().await.unwrap())
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[Frame::close(Some(1001), "").unmasked()]).await;
+        (peer.next_event().await.unwrap(), peer.next_event().await.unwrap())
     })
     .await;
-    let events = Client::upgraded(request).await.rest().await;
+    let events = TestClient::open_upgraded(request).await.remaining_events().await;
     assert_end(&events, false, "the hub kept the connection open for 1 s after the closing handshake");
-    assert_eq!(joined(hub).await, (Some(close(1001)), None));
+    assert_eq!(join_hub(hub).await, (Some(close(1001)), None));
 }
 
 #[tokio::test]
 async fn pings_are_answered_unless_we_stop_reading() {
     let (told, telling) = oneshot::channel();
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         peer.send(Frame::ping("1").unmasked()).await.unwrap();
-        let mut answers = vec![peer.next().await.unwrap(), peer.next().await.unwrap()];
+        let mut answers = vec![peer.next_event().await.unwrap(), peer.next_event().await.unwrap()];
         peer.send(Frame::ping("2").unmasked()).await.unwrap();
         peer.send(server_text("unheard")).await.unwrap();
         told.send(()).unwrap();
-        answers.push(peer.next().await.unwrap());
-        answers.push(peer.next().await.unwrap());
+        answers.push(peer.next_event().await.unwrap());
+        answers.push(peer.next_event().await.unwrap());
         answers
     })
     .await;
-    let mut client = Client::upgraded(request).await;
-    assert_eq!(client.next().await, Received::Ping(b"1".to_vec()));
-    client.connection.send(Outgoing::StopReading).unwrap();
+    let mut client = TestClient::open_upgraded(request).await;
+    assert_eq!(client.next_event().await, ConnectionEvent::Ping(b"1".to_vec()));
+    client.connection.send(ConnectionCommand::StopReading).unwrap();
     client.send(Frame::text("paused"));
     telling.await.unwrap();
     client.assert_quiet().await;
     client.send(Frame::text("still paused"));
     client.assert_quiet().await;
-    client.connection.send(Outgoing::ReadAgain).unwrap();
-    assert_eq!(client.next().await, Received::Ping(b"2".to_vec()));
-    assert_eq!(client.next().await, message("unheard"));
-    let pong = |data: &str| Some(Received::Pong(data.into()));
-    assert_eq!(joined(hub).await, [pong("1"), Some(message("paused")), Some(message("still paused")), pong("2")]);
+    client.connection.send(ConnectionCommand::ReadAgain).unwrap();
+    assert_eq!(client.next_event().await, ConnectionEvent::Ping(b"2".to_vec()));
+    assert_eq!(client.next_event().await, message("unheard"));
+    let pong = |data: &str| Some(ConnectionEvent::Pong(data.into()));
+    assert_eq!(join_hub(hub).await, [pong("1"), Some(message("paused")), Some(message("still paused")), pong("2")]);
 }
 
 #[tokio::test]
 async fn an_orderly_end_without_a_close_frame_is_reported() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        let received = (peer.next().await.unwrap(), peer.next().await.unwrap());
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
+        let received = (peer.next_event().await.unwrap(), peer.next_event().await.unwrap());
         peer.send(server_text("late")).await.unwrap();
         received
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     client.send(Frame::text("x"));
-    client.connection.send(Outgoing::Fin).unwrap();
-    assert_eq!(client.connection.send(Outgoing::Bytes(vec![1])), Err(SendError));
-    let events = client.rest().await;
+    client.connection.send(ConnectionCommand::Fin).unwrap();
+    assert_eq!(client.connection.send(ConnectionCommand::Bytes(vec![1])), Err(SendError));
+    let events = client.remaining_events().await;
     assert_eq!(events[0], message("late"));
     assert_end(&events, false, "the hub ended the stream after we had ended ours");
-    assert_eq!(joined(hub).await, (Some(message("x")), None));
+    assert_eq!(join_hub(hub).await, (Some(message("x")), None));
 }
 
 #[tokio::test]
 async fn a_connection_can_be_reset() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        (peer.next().await.unwrap(), peer.next().await.unwrap_err().kind())
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
+        (peer.next_event().await.unwrap(), peer.next_event().await.unwrap_err().kind())
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     client.send(Frame::text("x"));
-    client.connection.send(Outgoing::Reset).unwrap();
-    assert_end(&client.rest().await, true, "we reset the connection");
-    assert_eq!(joined(hub).await, (Some(message("x")), io::ErrorKind::ConnectionReset));
+    client.connection.send(ConnectionCommand::Reset).unwrap();
+    assert_end(&client.remaining_events().await, true, "we reset the connection");
+    assert_eq!(join_hub(hub).await, (Some(message("x")), io::ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]
 async fn frames_and_bytes_are_written_unchanged() {
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         let mut all = Vec::new();
         peer.stream.read_to_end(&mut all).await.unwrap();
         all
     })
     .await;
-    let client = Client::upgraded(request).await;
+    let client = TestClient::open_upgraded(request).await;
     let odd = Frame { fin: false, rsv: 7, opcode: Opcode::Reserved(0xf), masked: false, payload: b"ab".to_vec() };
-    client.connection.send(Outgoing::Frames(vec![odd.clone(), odd])).unwrap();
-    client.connection.send(Outgoing::Bytes(b"raw".to_vec())).unwrap();
-    client.connection.send(Outgoing::Fin).unwrap();
-    assert_eq!(joined(hub).await, b"\x7f\x02ab\x7f\x02abraw");
+    client.connection.send(ConnectionCommand::Frames(vec![odd.clone(), odd])).unwrap();
+    client.connection.send(ConnectionCommand::Bytes(b"raw".to_vec())).unwrap();
+    client.connection.send(ConnectionCommand::Fin).unwrap();
+    assert_eq!(join_hub(hub).await, b"\x7f\x02ab\x7f\x02abraw");
 }
 
 #[tokio::test]
-async fn frames_of_a_hub_that_does_not_read_are_received() {
+async fn frames_are_received_from_a_hub_that_does_not_read() {
     let (received, waiting) = oneshot::channel::<()>();
-    let (request, hub) = hub(async |stream| {
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+    let (request, hub) = start_hub(async |stream| {
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
         peer.send(server_text("I do not read")).await.unwrap();
         waiting.await.unwrap();
         let mut all = Vec::new();
@@ -531,50 +545,50 @@ async fn frames_of_a_hub_that_does_not_read_are_received() {
         all.len()
     })
     .await;
-    let mut client = Client::upgraded(request).await;
+    let mut client = TestClient::open_upgraded(request).await;
     // More than both kernel buffers hold.
     client.send(Frame::binary(vec![0; 30 << 20]));
-    assert_eq!(client.next().await, message("I do not read"));
+    assert_eq!(client.next_event().await, message("I do not read"));
     received.send(()).unwrap();
-    client.connection.send(Outgoing::Fin).unwrap();
-    assert_eq!(joined(hub).await, 14 + (30 << 20));
+    client.connection.send(ConnectionCommand::Fin).unwrap();
+    assert_eq!(join_hub(hub).await, 14 + (30 << 20));
 }
 
 #[tokio::test]
 async fn too_many_unsent_bytes_are_reported_as_a_limit_violation() {
-    let (mut request, _hub) = hub(async |stream| {
-        let peer = Peer::upgrade(stream, &[], &[]).await;
+    let (mut request, _hub) = start_hub(async |stream| {
+        let peer = TestPeer::upgrade(stream, &[], &[]).await;
         std::future::pending::<()>().await;
         drop(peer);
     })
     .await;
     request.limits.unsent = 1 << 20;
-    let mut client = Client::upgraded(request).await;
-    let frame = || Outgoing::Frames(vec![Frame::binary(vec![0; 30 << 20])]);
+    let mut client = TestClient::open_upgraded(request).await;
+    let frame = || ConnectionCommand::Frames(vec![Frame::binary(vec![0; 30 << 20])]);
     client.connection.send(frame()).unwrap();
     assert_eq!(client.connection.send(frame()), Err(SendError));
-    let events = client.rest().await;
-    let Received::Violation { what, section: "10.4", bound: true } = &events[0] else { panic!("{events:?}") };
+    let events = client.remaining_events().await;
+    let ConnectionEvent::Violation { what, section: "10.4", bound: true } = &events[0] else { panic!("{events:?}") };
     assert_eq!(what, "more than 1048576 bytes wait to be sent: the hub does not read");
     assert_end(&events, true, "does not read");
 }
 
 #[tokio::test]
 async fn a_trace_includes_automatic_answers() {
-    let (request, hub) = hub(async |stream| {
+    let (request, hub) = start_hub(async |stream| {
         let along = [Frame::ping("1").unmasked(), Frame::close(None, "").unmasked()];
-        let mut peer = Peer::upgrade(stream, &[], &along).await;
-        peer.next().await.unwrap();
-        peer.next().await.unwrap();
+        let mut peer = TestPeer::upgrade(stream, &[], &along).await;
+        peer.next_event().await.unwrap();
+        peer.next_event().await.unwrap();
     })
     .await;
     let (sender, seen) = std::sync::mpsc::channel();
-    let trace: Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync> =
+    let trace: Arc<dyn Fn(ConnectionId, TraceDirection, FrameHeader) + Send + Sync> =
         Arc::new(move |_, direction, info| sender.send((direction, info.opcode, info.masked)).unwrap());
-    let request = ConnectRequest { trace: Some(Trace(trace)), ..request };
-    Client::upgraded(request).await.rest().await;
-    joined(hub).await;
-    use Direction::{In, Out};
+    let request = ConnectRequest { trace: Some(FrameTrace(trace)), ..request };
+    TestClient::open_upgraded(request).await.remaining_events().await;
+    join_hub(hub).await;
+    use TraceDirection::{In, Out};
     let expected =
         [(In, Opcode::Ping, false), (Out, Opcode::Pong, true), (In, Opcode::Close, false), (Out, Opcode::Close, true)];
     assert_eq!(seen.try_iter().collect::<Vec<_>>(), expected);
@@ -583,11 +597,11 @@ async fn a_trace_includes_automatic_answers() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_configured_source_address_is_used() {
-    let (mut request, hub) = hub(async |stream| stream.peer_addr().unwrap().ip()).await;
+    let (mut request, hub) = start_hub(async |stream| stream.peer_addr().unwrap().ip()).await;
     request.dial.from = Some("127.0.0.2".to_owned());
-    let events = Client::open(request).rest().await;
-    assert!(matches!(events[..], [Received::NoUpgrade { .. }]));
-    assert_eq!(joined(hub).await.to_string(), "127.0.0.2");
+    let events = TestClient::open(request).remaining_events().await;
+    assert!(matches!(events[..], [ConnectionEvent::NoUpgrade { .. }]));
+    assert_eq!(join_hub(hub).await.to_string(), "127.0.0.2");
 }
 
 #[rstest]
@@ -626,10 +640,10 @@ async fn tls_trusts_the_configured_certificates(
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
-    let (mut request, hub) = hub(async move |stream| {
+    let (mut request, hub) = start_hub(async move |stream| {
         let Ok(stream) = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await else { return None };
-        let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        let received = peer.next().await.unwrap();
+        let mut peer = TestPeer::upgrade(stream, &[], &[]).await;
+        let received = peer.next_event().await.unwrap();
         peer.send(server_text("over TLS")).await.unwrap();
         received
     })
@@ -640,73 +654,74 @@ async fn tls_trusts_the_configured_certificates(
     request.tls = Some(tls::client_config(ca.then(|| file.path()), insecure).unwrap());
     request.endpoint.tls = true;
     request.endpoint.host = host.to_owned();
-    let mut client = Client::open(request);
+    let mut client = TestClient::open(request);
     client.send(Frame::text("hello"));
-    let events = client.rest().await;
+    let events = client.remaining_events().await;
     match refused {
         Some(expected) => {
-            let [Received::Unreachable { reason }] = &events[..] else { panic!("{events:?}") };
+            let [ConnectionEvent::Unreachable { reason }] = &events[..] else { panic!("{events:?}") };
             assert!(reason.starts_with(expected), "{reason}");
         }
         None => {
             assert_eq!(events[1], message("over TLS"), "{events:?}");
             assert_end(&events, false, "without a close frame, without TLS's close_notify");
-            assert_eq!(joined(hub).await, Some(message("hello")));
+            assert_eq!(join_hub(hub).await, Some(message("hello")));
         }
     }
 }
 
 #[tokio::test]
 async fn tls_to_a_plain_text_server_is_explained() {
-    let (mut request, _hub) = hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
+    let (mut request, _hub) =
+        start_hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
     request.endpoint.tls = true;
     request.tls = Some(tls::client_config(None, true).unwrap());
     let reason = "TLS: the answer is not TLS: should the address be ws:// instead of wss://?".to_owned();
-    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
+    assert_eq!(TestClient::open(request).remaining_events().await, [ConnectionEvent::Unreachable { reason }]);
 }
 
 /// An actor that listens, and a client connected to it.
-async fn actor() -> (Client, Client) {
+async fn listening_actor_with_client() -> (TestClient, TestClient) {
     let listener =
         listen(ListenRequest { subprotocols: vec!["v1".to_owned()], ..ListenRequest::default() }).await.unwrap();
     let mut request = ConnectRequest::new(listener.url().parse().unwrap());
     request.dial.path = Some("/child?id=1".to_owned());
     request.dial.subprotocols = vec!["v0".to_owned(), "v1".to_owned()];
-    let client = Client::open(request);
+    let client = TestClient::open(request);
     let (sender, events) = mpsc::channel(8);
-    let connection = timeout(GUARD, listener.accept(ConnId(7), sender)).await.unwrap().unwrap();
-    (Client { connection, events }, client)
+    let connection = timeout(GUARD, listener.accept(ConnectionId(7), sender)).await.unwrap().unwrap();
+    (TestClient { connection, events }, client)
 }
 
 #[tokio::test]
 async fn a_listening_actor_accepts_a_connection_of_the_hub() {
-    let (mut actor, mut client) = actor().await;
-    let Received::Upgraded { headers, subprotocol, .. } = actor.next().await else { panic!() };
+    let (mut actor, mut client) = listening_actor_with_client().await;
+    let ConnectionEvent::Upgraded { headers, subprotocol, .. } = actor.next_event().await else { panic!() };
     assert_eq!(headers[0], (":path".to_owned(), "/child?id=1".to_owned()));
     assert_eq!(subprotocol.as_deref(), Some("v1"));
-    assert!(matches!(client.next().await, Received::Upgraded { subprotocol: Some(_), .. }));
+    assert!(matches!(client.next_event().await, ConnectionEvent::Upgraded { subprotocol: Some(_), .. }));
     client.send(Frame::text("to the actor"));
     client.send(Frame::ping("p"));
-    assert_eq!(actor.next().await, message("to the actor"));
-    assert_eq!(actor.next().await, Received::Ping(b"p".to_vec()));
-    assert_eq!(client.next().await, Received::Pong(b"p".to_vec()));
+    assert_eq!(actor.next_event().await, message("to the actor"));
+    assert_eq!(actor.next_event().await, ConnectionEvent::Ping(b"p".to_vec()));
+    assert_eq!(client.next_event().await, ConnectionEvent::Pong(b"p".to_vec()));
     actor.send(server_text("from the actor"));
-    assert_eq!(client.next().await, message("from the actor"));
+    assert_eq!(client.next_event().await, message("from the actor"));
 }
 
 #[rstest]
 #[tokio::test]
 async fn either_side_of_an_accepted_connection_can_close_it(#[values(true, false)] actor_first: bool) {
-    let (mut actor, mut client) = actor().await;
-    actor.next().await;
-    client.next().await;
+    let (mut actor, mut client) = listening_actor_with_client().await;
+    actor.next_event().await;
+    client.next_event().await;
     if actor_first {
         actor.send(Frame::close(Some(4001), "").unmasked());
     } else {
         client.send(Frame::close(Some(4001), ""));
     }
     for side in [&mut actor, &mut client] {
-        let events = side.rest().await;
+        let events = side.remaining_events().await;
         assert_eq!((&events[0], events.len()), (&close(4001), 2));
         assert_end(&events, false, "the hub closed the connection after the closing handshake");
     }
@@ -723,10 +738,10 @@ async fn a_listening_actor_refuses_an_invalid_upgrade(#[case] request: &str, #[c
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     let (sender, events) = mpsc::channel(8);
-    let connection = listener.accept(ConnId(7), sender).await.unwrap();
-    let events = Client { connection, events }.rest().await;
+    let connection = listener.accept(ConnectionId(7), sender).await.unwrap();
+    let events = TestClient { connection, events }.remaining_events().await;
     assert!(
-        matches!(&events[0], Received::Violation { what, section: "4.1", bound: false } if what == expected),
+        matches!(&events[0], ConnectionEvent::Violation { what, section: "4.1", bound: false } if what == expected),
         "{events:?}"
     );
     assert_end(&events, true, "dropped after the violation");

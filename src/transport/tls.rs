@@ -34,11 +34,11 @@ pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConf
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     if insecure {
-        let anybody = Arc::new(Anybody(provider));
+        let anybody = Arc::new(AnyCertificateVerifier(provider));
         return Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()));
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(trusted(ca)?);
+    roots.add_parsable_certificates(trusted_roots(ca)?);
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
@@ -46,16 +46,16 @@ pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConf
 ///
 /// # Errors
 /// `ca` cannot be read or contains no usable certificate.
-pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub fn trusted_roots(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let mut certificates = rustls_native_certs::load_native_certs().certs;
     if let Some(file) = ca {
-        certificates.extend(certificates_in(file)?);
+        certificates.extend(read_certificates(file)?);
     }
     Ok(certificates)
 }
 
 /// Returns all certificates of a file; each is usable as a root.
-fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable =
         |error: rustls::pki_types::pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
     let mut certificates = Vec::new();
@@ -70,7 +70,7 @@ fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
 }
 
 /// Explains a failed TLS handshake to the user.
-pub fn explain(error: &std::io::Error) -> String {
+pub fn explain_handshake_error(error: &std::io::Error) -> String {
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
         return format!("TLS: the handshake failed: {error}");
     };
@@ -96,9 +96,9 @@ pub fn explain(error: &std::io::Error) -> String {
 
 /// A verifier that accepts any certificate, as long as the peer has its private key.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyCertificateVerifier(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificateVerifier {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

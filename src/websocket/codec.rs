@@ -1,22 +1,22 @@
 //! RFC 6455's framing, on bytes alone: encodes any frame, valid or not, and decodes messages, reporting violations.
 //!
 //! A library would repair, refuse or hide the invalid frames that a conformance test must see, so hubproof has its own
-//! codec. It trusts no announced length: memory grows only as bytes arrive, up to [`Limits`].
+//! codec. It trusts no announced length: memory grows only as bytes arrive, up to [`PeerLimits`].
 
 use std::time::Duration;
 
-use crate::websocket::frame::{Frame, FrameInfo, Message, Opcode, Received};
+use crate::websocket::frame::{AssembledMessage, ConnectionEvent, Frame, FrameHeader, Opcode};
 
 /// The harness's side of the connection. A client reads unmasked frames, a server masked ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ConnectionSide {
     Client,
     Server,
 }
 
-/// Limits on input from a peer. Exceeding one is a [`Received::Violation`] with `bound: true`.
+/// Limits on input from a peer. Exceeding one is a [`ConnectionEvent::Violation`] with `bound: true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct PeerLimits {
     /// The most bytes of a message, summed over its fragments.
     pub message: usize,
     /// The most frames that one message may be split into.
@@ -27,7 +27,7 @@ pub struct Limits {
     pub linger: Duration,
 }
 
-impl Default for Limits {
+impl Default for PeerLimits {
     fn default() -> Self {
         Self {
             // The limit of tungstenite and most hubs; the messages of all built-in protocols are far shorter.
@@ -41,15 +41,15 @@ impl Default for Limits {
 }
 
 /// The longest payload of a control frame in bytes (RFC 6455, section 5.5).
-const CONTROL_PAYLOAD: u64 = 125;
+const MAX_CONTROL_PAYLOAD: u64 = 125;
 /// The longest header of a frame: two bytes, eight of extended length, four of mask key.
-const LONGEST_HEADER: usize = 14;
+const MAX_HEADER_BYTES: usize = 14;
 
 /// Appends `frame` to `out` unchanged: any opcode, reserved bits and length; masked with `mask_key` only if `masked`.
 pub fn encode(frame: &Frame, mask_key: [u8; 4], out: &mut Vec<u8>) {
     let mask_bit = if frame.masked { 0x80 } else { 0 };
     let length = frame.payload.len();
-    out.reserve(LONGEST_HEADER + length);
+    out.reserve(MAX_HEADER_BYTES + length);
     out.push(u8::from(frame.fin) << 7 | (frame.rsv & 0x07) << 4 | frame.opcode.bits());
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ 0..=125), _) => out.push(mask_bit | short),
@@ -83,30 +83,30 @@ fn apply_mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
 ///
 /// It reports messages, pings, pongs, at most one close and at most one violation. After a violation it decodes nothing
 /// more; after a close it reports at most a violation, such as another data frame.
-pub struct Decoder {
-    role: Role,
-    limits: Limits,
-    stage: Stage,
+pub struct FrameDecoder {
+    role: ConnectionSide,
+    limits: PeerLimits,
+    stage: DecoderStage,
     /// The header of the current frame, as far as it has arrived.
-    header: [u8; LONGEST_HEADER],
+    header: [u8; MAX_HEADER_BYTES],
     header_length: usize,
-    frame: Option<Current>,
+    frame: Option<FrameInProgress>,
     /// The payload of the current control frame, which may come between the fragments of a message.
     control: Vec<u8>,
-    message: Option<Message>,
-    trace: Option<Box<dyn FnMut(FrameInfo) + Send>>,
+    message: Option<AssembledMessage>,
+    trace: Option<Box<dyn FnMut(FrameHeader) + Send>>,
 }
 
 #[derive(PartialEq, Eq)]
-enum Stage {
+enum DecoderStage {
     Open,
     Closed,
     Failed,
 }
 
 /// A frame whose header is complete.
-struct Current {
-    info: FrameInfo,
+struct FrameInProgress {
+    info: FrameHeader,
     mask_key: [u8; 4],
     arrived: u64,
 }
@@ -118,22 +118,22 @@ struct CodecError {
     bound: bool,
 }
 
-fn violation<T>(section: &'static str, what: impl Into<String>) -> Result<T, CodecError> {
+fn violation_error<T>(section: &'static str, what: impl Into<String>) -> Result<T, CodecError> {
     Err(CodecError { what: what.into(), section, bound: false })
 }
 
 /// Returns the error for an exceeded limit, as RFC 6455, section 10.4, allows.
-fn too_much<T>(what: String) -> Result<T, CodecError> {
+fn limit_error<T>(what: String) -> Result<T, CodecError> {
     Err(CodecError { what, section: "10.4", bound: true })
 }
 
-impl Decoder {
-    pub fn new(role: Role, limits: Limits) -> Self {
+impl FrameDecoder {
+    pub fn new(role: ConnectionSide, limits: PeerLimits) -> Self {
         Self {
             role,
             limits,
-            stage: Stage::Open,
-            header: [0; LONGEST_HEADER],
+            stage: DecoderStage::Open,
+            header: [0; MAX_HEADER_BYTES],
             header_length: 0,
             frame: None,
             control: Vec::new(),
@@ -143,22 +143,22 @@ impl Decoder {
     }
 
     /// Calls `hook` with the header of every frame as soon as the header is complete and known to be valid.
-    pub fn traced(mut self, hook: impl FnMut(FrameInfo) + Send + 'static) -> Self {
+    pub fn with_trace(mut self, hook: impl FnMut(FrameHeader) + Send + 'static) -> Self {
         self.trace = Some(Box::new(hook));
         self
     }
 
     /// Consumes `input` up to the next event and returns that event; consumes all of `input` if no event is complete.
-    pub fn next(&mut self, input: &mut &[u8]) -> Option<Received> {
-        while self.stage != Stage::Failed {
-            match self.step(input) {
-                Ok(Step::Hungry) => return None,
-                Ok(Step::Silent) => {}
-                Ok(Step::Event(received)) => return Some(received),
+    pub fn next_event(&mut self, input: &mut &[u8]) -> Option<ConnectionEvent> {
+        while self.stage != DecoderStage::Failed {
+            match self.decode_step(input) {
+                Ok(DecodeStep::Hungry) => return None,
+                Ok(DecodeStep::Silent) => {}
+                Ok(DecodeStep::Event(received)) => return Some(received),
                 Err(CodecError { what, section, bound }) => {
-                    self.stage = Stage::Failed;
+                    self.stage = DecoderStage::Failed;
                     self.message = None;
-                    return Some(Received::Violation { what, section, bound });
+                    return Some(ConnectionEvent::Violation { what, section, bound });
                 }
             }
         }
@@ -168,23 +168,23 @@ impl Decoder {
 
     /// Whether the stream is inside a frame or a fragmented message.
     pub fn is_unfinished(&self) -> bool {
-        self.stage != Stage::Failed && (self.header_length > 0 || self.frame.is_some() || self.message.is_some())
+        self.stage != DecoderStage::Failed && (self.header_length > 0 || self.frame.is_some() || self.message.is_some())
     }
 
     /// Returns the size of the current message in bytes: the received part plus the rest of its current frame.
-    pub fn under_way(&self) -> u64 {
+    pub fn current_message_size(&self) -> u64 {
         let announced = match &self.frame {
-            Some(Current { info, arrived, .. }) if self.stage == Stage::Open => info.size - arrived,
+            Some(FrameInProgress { info, arrived, .. }) if self.stage == DecoderStage::Open => info.size - arrived,
             _ => 0,
         };
         self.message.as_ref().map_or(0, |message| message.payload.len() as u64) + announced
     }
 
-    fn step(&mut self, input: &mut &[u8]) -> Result<Step, CodecError> {
+    fn decode_step(&mut self, input: &mut &[u8]) -> Result<DecodeStep, CodecError> {
         if self.frame.is_none() && !self.read_header(input)? {
-            return Ok(Step::Hungry);
+            return Ok(DecodeStep::Hungry);
         }
-        let Some(current) = &mut self.frame else { return Ok(Step::Hungry) };
+        let Some(current) = &mut self.frame else { return Ok(DecodeStep::Hungry) };
         let left = current.info.size - current.arrived;
         let (now, later) = input.split_at(usize::try_from(left).map_or(input.len(), |left| left.min(input.len())));
         *input = later;
@@ -193,7 +193,7 @@ impl Decoder {
             _ => &mut self.control,
         };
         // After a close only headers are checked, and no payload is kept.
-        if self.stage == Stage::Open {
+        if self.stage == DecoderStage::Open {
             let start = payload.len();
             payload.extend_from_slice(now);
             if current.info.masked {
@@ -202,11 +202,11 @@ impl Decoder {
         }
         current.arrived += now.len() as u64;
         if current.arrived < current.info.size {
-            return Ok(Step::Hungry);
+            return Ok(DecodeStep::Hungry);
         }
         let info = current.info;
         self.frame = None;
-        if self.stage == Stage::Closed { Ok(Step::Silent) } else { self.finish(info) }
+        if self.stage == DecoderStage::Closed { Ok(DecodeStep::Silent) } else { self.finish_frame(info) }
     }
 
     /// Collects and checks a header; checks the first two bytes as soon as they arrive. Returns whether it is complete.
@@ -216,7 +216,7 @@ impl Decoder {
         }
         let [first, second, ..] = self.header;
         let (opcode, masked, short) = (Opcode::from_bits(first), second & 0x80 != 0, u64::from(second & 0x7f));
-        let mut info = FrameInfo { fin: first & 0x80 != 0, rsv: first >> 4 & 0x07, opcode, masked, size: short };
+        let mut info = FrameHeader { fin: first & 0x80 != 0, rsv: first >> 4 & 0x07, opcode, masked, size: short };
         self.check_header(&info)?;
 
         let extended = match short {
@@ -229,15 +229,15 @@ impl Decoder {
         }
         let announced = self.header[2..2 + extended].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
         match extended {
-            2 if announced <= CONTROL_PAYLOAD => {
-                return violation(
+            2 if announced <= MAX_CONTROL_PAYLOAD => {
+                return violation_error(
                     "5.2",
                     format!("a length of {announced} written in 2 extra bytes where none are needed"),
                 );
             }
-            8 if announced >> 63 != 0 => return violation("5.2", "a 64-bit length whose highest bit is set"),
+            8 if announced >> 63 != 0 => return violation_error("5.2", "a 64-bit length whose highest bit is set"),
             8 if announced <= u64::from(u16::MAX) => {
-                return violation(
+                return violation_error(
                     "5.2",
                     format!("a length of {announced} written in 8 extra bytes where fewer are enough"),
                 );
@@ -247,7 +247,7 @@ impl Decoder {
         }
         let before = self.message.as_ref().map_or(0, |message| message.payload.len() as u64);
         if !opcode.is_control() && info.size.saturating_add(before) > self.limits.message as u64 {
-            return too_much(format!("a message of more than {} bytes, hubproof's limit", self.limits.message));
+            return limit_error(format!("a message of more than {} bytes, hubproof's limit", self.limits.message));
         }
 
         let key_at = 2 + extended;
@@ -261,9 +261,9 @@ impl Decoder {
         if let Some(trace) = &mut self.trace {
             trace(info);
         }
-        self.begin(&info)?;
+        self.begin_message(&info)?;
         self.header_length = 0;
-        self.frame = Some(Current { info, mask_key, arrived: 0 });
+        self.frame = Some(FrameInProgress { info, mask_key, arrived: 0 });
         Ok(true)
     }
 
@@ -278,103 +278,106 @@ impl Decoder {
     }
 
     /// Checks the first two bytes of a header, which contain the seven-bit length.
-    fn check_header(&self, info: &FrameInfo) -> Result<(), CodecError> {
+    fn check_header(&self, info: &FrameHeader) -> Result<(), CodecError> {
         let opcode = info.opcode;
         if info.rsv != 0 {
-            return violation(
+            return violation_error(
                 "5.2",
                 format!("a {opcode} frame with reserved bits {:03b}, but no extension was negotiated", info.rsv),
             );
         }
         if let Opcode::Reserved(bits) = opcode {
-            return violation("5.2", format!("a frame with the reserved opcode {bits:#x}"));
+            return violation_error("5.2", format!("a frame with the reserved opcode {bits:#x}"));
         }
         match self.role {
-            Role::Client if info.masked => {
-                return violation("5.1", format!("a masked {opcode} frame; a server must not mask"));
+            ConnectionSide::Client if info.masked => {
+                return violation_error("5.1", format!("a masked {opcode} frame; a server must not mask"));
             }
-            Role::Server if !info.masked => {
-                return violation("5.1", format!("an unmasked {opcode} frame; a client must mask"));
+            ConnectionSide::Server if !info.masked => {
+                return violation_error("5.1", format!("an unmasked {opcode} frame; a client must mask"));
             }
             _ => {}
         }
         if opcode.is_control() {
             if !info.fin {
-                return violation("5.5", format!("a fragmented {opcode} frame; control frames must not be fragmented"));
+                return violation_error(
+                    "5.5",
+                    format!("a fragmented {opcode} frame; control frames must not be fragmented"),
+                );
             }
-            if info.size > CONTROL_PAYLOAD {
-                return violation("5.5", format!("a {opcode} frame of more than {CONTROL_PAYLOAD} bytes"));
+            if info.size > MAX_CONTROL_PAYLOAD {
+                return violation_error("5.5", format!("a {opcode} frame of more than {MAX_CONTROL_PAYLOAD} bytes"));
             }
             return Ok(());
         }
-        if self.stage == Stage::Closed {
-            return violation("5.5.1", format!("a {opcode} frame after the close frame"));
+        if self.stage == DecoderStage::Closed {
+            return violation_error("5.5.1", format!("a {opcode} frame after the close frame"));
         }
         match (opcode, &self.message) {
             (Opcode::Continuation, None) => {
-                violation("5.4", "a continuation frame while no fragmented message is open")
+                violation_error("5.4", "a continuation frame while no fragmented message is open")
             }
             (Opcode::Text | Opcode::Binary, Some(_)) => {
-                violation("5.4", format!("a new {opcode} frame before the last fragment of the previous message"))
+                violation_error("5.4", format!("a new {opcode} frame before the last fragment of the previous message"))
             }
             _ => Ok(()),
         }
     }
 
     /// Starts a message, or counts another fragment of the current one.
-    fn begin(&mut self, info: &FrameInfo) -> Result<(), CodecError> {
+    fn begin_message(&mut self, info: &FrameHeader) -> Result<(), CodecError> {
         if info.opcode.is_control() {
             self.control.clear();
             return Ok(());
         }
         let binary = info.opcode == Opcode::Binary;
-        let message = self.message.get_or_insert(Message { binary, payload: Vec::new(), frames: 0 });
+        let message = self.message.get_or_insert(AssembledMessage { binary, payload: Vec::new(), frames: 0 });
         message.frames += 1;
         if message.frames > self.limits.fragments {
-            return too_much(format!("a message in more than {} frames, hubproof's limit", self.limits.fragments));
+            return limit_error(format!("a message in more than {} frames, hubproof's limit", self.limits.fragments));
         }
         Ok(())
     }
 
     /// Handles a complete frame.
-    fn finish(&mut self, info: FrameInfo) -> Result<Step, CodecError> {
+    fn finish_frame(&mut self, info: FrameHeader) -> Result<DecodeStep, CodecError> {
         match info.opcode {
-            Opcode::Ping => Ok(Step::Event(Received::Ping(std::mem::take(&mut self.control)))),
-            Opcode::Pong => Ok(Step::Event(Received::Pong(std::mem::take(&mut self.control)))),
+            Opcode::Ping => Ok(DecodeStep::Event(ConnectionEvent::Ping(std::mem::take(&mut self.control)))),
+            Opcode::Pong => Ok(DecodeStep::Event(ConnectionEvent::Pong(std::mem::take(&mut self.control)))),
             Opcode::Close => {
                 let close = read_close(&self.control)?;
-                self.stage = Stage::Closed;
+                self.stage = DecoderStage::Closed;
                 self.message = None;
-                Ok(Step::Event(close))
+                Ok(DecodeStep::Event(close))
             }
-            _ if !info.fin => Ok(Step::Silent),
+            _ if !info.fin => Ok(DecodeStep::Silent),
             _ => {
-                let Some(message) = self.message.take() else { return Ok(Step::Silent) };
+                let Some(message) = self.message.take() else { return Ok(DecodeStep::Silent) };
                 if !message.binary {
                     check_text(&message)?;
                 }
-                Ok(Step::Event(Received::Message(message)))
+                Ok(DecodeStep::Event(ConnectionEvent::Message(message)))
             }
         }
     }
 }
 
-enum Step {
+enum DecodeStep {
     Hungry,
     Silent,
-    Event(Received),
+    Event(ConnectionEvent),
 }
 
 /// Parses a close frame's body. Reports any code unchanged, even one that must not be sent: rules check the code.
-fn read_close(body: &[u8]) -> Result<Received, CodecError> {
+fn read_close(body: &[u8]) -> Result<ConnectionEvent, CodecError> {
     match body {
-        [] => Ok(Received::Close { code: None, reason: String::new() }),
-        [_] => violation("5.5.1", "a close frame with a body of 1 byte; a code needs 2"),
+        [] => Ok(ConnectionEvent::Close { code: None, reason: String::new() }),
+        [_] => violation_error("5.5.1", "a close frame with a body of 1 byte; a code needs 2"),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
             match std::str::from_utf8(reason) {
-                Ok(reason) => Ok(Received::Close { code: Some(code), reason: reason.to_owned() }),
-                Err(error) => violation(
+                Ok(reason) => Ok(ConnectionEvent::Close { code: Some(code), reason: reason.to_owned() }),
+                Err(error) => violation_error(
                     "5.5.1",
                     format!("a close frame with code {code} whose reason is not UTF-8 at byte {}", error.valid_up_to()),
                 ),
@@ -383,12 +386,12 @@ fn read_close(body: &[u8]) -> Result<Received, CodecError> {
     }
 }
 
-fn check_text(message: &Message) -> Result<(), CodecError> {
+fn check_text(message: &AssembledMessage) -> Result<(), CodecError> {
     match std::str::from_utf8(&message.payload) {
         Ok(_) => Ok(()),
         Err(error) => {
             let (size, at) = (message.payload.len(), error.valid_up_to());
-            violation("8.1", format!("a text message of {size} bytes that is not UTF-8 at byte {at}"))
+            violation_error("8.1", format!("a text message of {size} bytes that is not UTF-8 at byte {at}"))
         }
     }
 }
@@ -401,11 +404,11 @@ mod tests {
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-    fn decode(role: Role, limits: Limits, bytes: &[u8], chunk: usize) -> Vec<Received> {
-        let mut decoder = Decoder::new(role, limits);
+    fn decode_in_chunks(role: ConnectionSide, limits: PeerLimits, bytes: &[u8], chunk: usize) -> Vec<ConnectionEvent> {
+        let mut decoder = FrameDecoder::new(role, limits);
         let mut events = Vec::new();
         for mut piece in bytes.chunks(chunk) {
-            while let Some(event) = decoder.next(&mut piece) {
+            while let Some(event) = decoder.next_event(&mut piece) {
                 events.push(event);
             }
             assert!(piece.is_empty());
@@ -413,36 +416,40 @@ mod tests {
         events
     }
 
-    fn from_server(bytes: &[u8]) -> Vec<Received> {
-        let events = decode(Role::Client, Limits::default(), bytes, usize::MAX);
-        assert_eq!(decode(Role::Client, Limits::default(), bytes, 1), events, "cut into single bytes");
+    fn decode_from_server(bytes: &[u8]) -> Vec<ConnectionEvent> {
+        let events = decode_in_chunks(ConnectionSide::Client, PeerLimits::default(), bytes, usize::MAX);
+        assert_eq!(
+            decode_in_chunks(ConnectionSide::Client, PeerLimits::default(), bytes, 1),
+            events,
+            "cut into single bytes"
+        );
         events
     }
 
-    fn message(text: &str, frames: u32) -> Received {
-        Received::Message(Message { binary: false, payload: text.into(), frames })
+    fn message(text: &str, frames: u32) -> ConnectionEvent {
+        ConnectionEvent::Message(AssembledMessage { binary: false, payload: text.into(), frames })
     }
 
-    fn close(code: u16, reason: &str) -> Received {
-        Received::Close { code: Some(code), reason: reason.into() }
+    fn close(code: u16, reason: &str) -> ConnectionEvent {
+        ConnectionEvent::Close { code: Some(code), reason: reason.into() }
     }
 
     #[rstest]
     #[case::rfc_5_7_unmasked(b"\x81\x05Hello", vec![message("Hello", 1)])]
     #[case::rfc_5_7_fragmented(b"\x01\x03Hel\x80\x02lo", vec![message("Hello", 2)])]
     #[case::empty(b"\x81\x00", vec![message("", 1)])]
-    #[case::ping_between_fragments(b"\x01\x03Hel\x89\x01x\x80\x02lo", vec![Received::Ping(b"x".to_vec()), message("Hello", 2)])]
+    #[case::ping_between_fragments(b"\x01\x03Hel\x89\x01x\x80\x02lo", vec![ConnectionEvent::Ping(b"x".to_vec()), message("Hello", 2)])]
     #[case::utf8_split_over_fragments(b"\x01\x01\xc3\x80\x01\xa9", vec![message("\u{e9}", 2)])]
-    #[case::pong(b"\x8a\x00", vec![Received::Pong(vec![])])]
-    #[case::close_without_code(b"\x88\x00", vec![Received::Close { code: None, reason: String::new() }])]
+    #[case::pong(b"\x8a\x00", vec![ConnectionEvent::Pong(vec![])])]
+    #[case::close_without_code(b"\x88\x00", vec![ConnectionEvent::Close { code: None, reason: String::new() }])]
     #[case::close_4004(b"\x88\x04\x0f\xa4no", vec![close(4004, "no")])]
     #[case::close_999(b"\x88\x02\x03\xe7", vec![close(999, "")])]
     #[case::close_1005(b"\x88\x02\x03\xed", vec![close(1005, "")])]
     #[case::close_2000(b"\x88\x02\x07\xd0", vec![close(2000, "")])]
-    #[case::control_after_close(b"\x88\x00\x89\x00\x88\x00", vec![Received::Close { code: None, reason: String::new() }])]
-    #[case::close_inside_message(b"\x01\x01a\x88\x00", vec![Received::Close { code: None, reason: String::new() }])]
-    fn valid_frames_are_decoded(#[case] bytes: &[u8], #[case] expected: Vec<Received>) {
-        assert_eq!(from_server(bytes), expected);
+    #[case::control_after_close(b"\x88\x00\x89\x00\x88\x00", vec![ConnectionEvent::Close { code: None, reason: String::new() }])]
+    #[case::close_inside_message(b"\x01\x01a\x88\x00", vec![ConnectionEvent::Close { code: None, reason: String::new() }])]
+    fn valid_frames_are_decoded(#[case] bytes: &[u8], #[case] expected: Vec<ConnectionEvent>) {
+        assert_eq!(decode_from_server(bytes), expected);
     }
 
     #[rstest]
@@ -468,8 +475,8 @@ mod tests {
         #[case] section: &str,
         #[case] about: &str,
     ) {
-        let events = from_server(&[bytes, b"\x81\x01z"].concat());
-        let Some(Received::Violation { what, section: found, bound: false }) = events.last() else {
+        let events = decode_from_server(&[bytes, b"\x81\x01z"].concat());
+        let Some(ConnectionEvent::Violation { what, section: found, bound: false }) = events.last() else {
             panic!("{events:?}")
         };
         assert_eq!(*found, section);
@@ -482,17 +489,17 @@ mod tests {
     #[case::over_fragments(b"\x01\x08aaaaaaaa\x00\x08aaaaaaaa\x00\x01", 1)]
     #[case::empty_fragments(b"\x01\x00\x00\x00\x00\x00\x00\x00", 1)]
     fn exceeded_size_limits_are_reported_as_limits_of_the_harness(#[case] bytes: &[u8], #[case] events: usize) {
-        let limits = Limits { message: 16, fragments: 3, ..Limits::default() };
-        let found = decode(Role::Client, limits, bytes, usize::MAX);
+        let limits = PeerLimits { message: 16, fragments: 3, ..PeerLimits::default() };
+        let found = decode_in_chunks(ConnectionSide::Client, limits, bytes, usize::MAX);
         assert_eq!(found.len(), events);
-        assert!(matches!(&found[0], Received::Violation { bound: true, section: "10.4", .. }), "{found:?}");
+        assert!(matches!(&found[0], ConnectionEvent::Violation { bound: true, section: "10.4", .. }), "{found:?}");
     }
 
     #[test]
-    fn an_announced_length_of_a_frame_allocates_nothing() {
-        let mut decoder = Decoder::new(Role::Client, Limits::default());
+    fn an_announced_frame_length_allocates_nothing() {
+        let mut decoder = FrameDecoder::new(ConnectionSide::Client, PeerLimits::default());
         let mut input: &[u8] = b"\x82\x7f\x00\x00\x00\x00\x03\xff\xff\xffabc";
-        assert_eq!(decoder.next(&mut input), None);
+        assert_eq!(decoder.next_event(&mut input), None);
         assert!(decoder.is_unfinished());
         assert!(decoder.message.is_some_and(|message| message.payload.capacity() < 64));
     }
@@ -500,17 +507,18 @@ mod tests {
     #[test]
     fn a_server_requires_masked_frames() {
         let masked = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-        assert_eq!(decode(Role::Server, Limits::default(), masked, 3), [message("Hello", 1)]);
-        let events = decode(Role::Server, Limits::default(), b"\x81\x05Hello", 3);
-        assert!(matches!(&events[..], [Received::Violation { section: "5.1", .. }]), "{events:?}");
+        assert_eq!(decode_in_chunks(ConnectionSide::Server, PeerLimits::default(), masked, 3), [message("Hello", 1)]);
+        let events = decode_in_chunks(ConnectionSide::Server, PeerLimits::default(), b"\x81\x05Hello", 3);
+        assert!(matches!(&events[..], [ConnectionEvent::Violation { section: "5.1", .. }]), "{events:?}");
     }
 
     #[test]
     fn a_trace_gets_the_header_of_every_frame() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let mut decoder = Decoder::new(Role::Client, Limits::default()).traced(move |info| sender.send(info).unwrap());
+        let mut decoder = FrameDecoder::new(ConnectionSide::Client, PeerLimits::default())
+            .with_trace(move |info| sender.send(info).unwrap());
         let mut input: &[u8] = b"\x01\x03Hel\x89\x01x\x80\x02lo";
-        while decoder.next(&mut input).is_some() {}
+        while decoder.next_event(&mut input).is_some() {}
         drop(decoder);
         let seen: Vec<_> = receiver.iter().map(|info| (info.opcode, info.fin, info.size)).collect();
         assert_eq!(seen, [(Opcode::Text, false, 3), (Opcode::Ping, true, 1), (Opcode::Continuation, true, 2)]);
@@ -525,8 +533,11 @@ mod tests {
         let mut out = Vec::new();
         encode(&Frame::binary(vec![7; length]), KEY, &mut out);
         assert_eq!(out.len(), header + length);
-        let events = decode(Role::Server, Limits::default(), &out, 1000);
-        assert_eq!(events, [Received::Message(Message { binary: true, payload: vec![7; length], frames: 1 })]);
+        let events = decode_in_chunks(ConnectionSide::Server, PeerLimits::default(), &out, 1000);
+        assert_eq!(
+            events,
+            [ConnectionEvent::Message(AssembledMessage { binary: true, payload: vec![7; length], frames: 1 })]
+        );
     }
 
     #[test]
@@ -558,13 +569,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_does_not_depend_on_where_the_stream_is_cut(frames in prop::collection::vec(any_frame(), 0..12), cuts in prop::collection::vec(1_usize..40, 1..20)) {
+        fn decoding_does_not_depend_on_how_the_stream_is_split(frames in prop::collection::vec(any_frame(), 0..12), cuts in prop::collection::vec(1_usize..40, 1..20)) {
             let mut bytes = Vec::new();
             for frame in &frames {
                 encode(frame, KEY, &mut bytes);
             }
-            let whole = decode(Role::Client, Limits::default(), &bytes, usize::MAX);
-            let mut decoder = Decoder::new(Role::Client, Limits::default());
+            let whole = decode_in_chunks(ConnectionSide::Client, PeerLimits::default(), &bytes, usize::MAX);
+            let mut decoder = FrameDecoder::new(ConnectionSide::Client, PeerLimits::default());
             let (mut rest, mut events) = (&bytes[..], Vec::new());
             for cut in cuts.iter().cycle() {
                 if rest.is_empty() {
@@ -572,7 +583,7 @@ mod tests {
                 }
                 let (mut piece, later) = rest.split_at((*cut).min(rest.len()));
                 rest = later;
-                while let Some(event) = decoder.next(&mut piece) {
+                while let Some(event) = decoder.next_event(&mut piece) {
                     events.push(event);
                 }
             }
@@ -580,7 +591,7 @@ mod tests {
         }
 
         #[test]
-        fn encoded_messages_are_decoded_equal(messages in any_messages(), masked in any::<bool>(), key in any::<[u8; 4]>()) {
+        fn encoded_messages_round_trip(messages in any_messages(), masked in any::<bool>(), key in any::<[u8; 4]>()) {
             let (mut bytes, mut expected) = (Vec::new(), Vec::new());
             for (binary, text, pieces) in messages {
                 let payload = text.into_bytes();
@@ -596,21 +607,21 @@ mod tests {
                     encode(&frame, key, &mut bytes);
                 }
                 let frames = parts.len() as u32;
-                expected.push(Received::Message(Message { binary, payload, frames }));
+                expected.push(ConnectionEvent::Message(AssembledMessage { binary, payload, frames }));
             }
-            let role = if masked { Role::Server } else { Role::Client };
-            prop_assert_eq!(decode(role, Limits::default(), &bytes, 7), expected);
+            let role = if masked { ConnectionSide::Server } else { ConnectionSide::Client };
+            prop_assert_eq!(decode_in_chunks(role, PeerLimits::default(), &bytes, 7), expected);
         }
 
         #[test]
         fn decoding_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2000), server in any::<bool>(), chunk in 1_usize..50) {
-            let role = if server { Role::Server } else { Role::Client };
-            let limits = Limits { message: 500, fragments: 5, ..Limits::default() };
-            let events = decode(role, limits, &bytes, chunk);
-            let closes = events.iter().filter(|event| matches!(event, Received::Close { .. })).count();
-            let violations = events.iter().filter(|event| matches!(event, Received::Violation { .. })).count();
+            let role = if server { ConnectionSide::Server } else { ConnectionSide::Client };
+            let limits = PeerLimits { message: 500, fragments: 5, ..PeerLimits::default() };
+            let events = decode_in_chunks(role, limits, &bytes, chunk);
+            let closes = events.iter().filter(|event| matches!(event, ConnectionEvent::Close { .. })).count();
+            let violations = events.iter().filter(|event| matches!(event, ConnectionEvent::Violation { .. })).count();
             prop_assert!(closes <= 1 && violations <= 1);
-            let last_is_violation = matches!(events.last(), Some(Received::Violation { .. }));
+            let last_is_violation = matches!(events.last(), Some(ConnectionEvent::Violation { .. }));
             prop_assert!(violations == 0 || last_is_violation);
         }
     }

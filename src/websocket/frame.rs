@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The number of a connection within a run, assigned by the code that opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u32);
+pub struct ConnectionId(pub u32);
 
 /// The opcode of a WebSocket frame (RFC 6455, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,8 +109,8 @@ impl Frame {
         Self { masked: false, ..self }
     }
 
-    pub fn info(&self) -> FrameInfo {
-        FrameInfo {
+    pub fn info(&self) -> FrameHeader {
+        FrameHeader {
             fin: self.fin,
             rsv: self.rsv,
             opcode: self.opcode,
@@ -122,7 +122,7 @@ impl Frame {
 
 /// A frame's header, for traces. `size` is the length of its payload in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameInfo {
+pub struct FrameHeader {
     pub fin: bool,
     pub rsv: u8,
     pub opcode: Opcode,
@@ -132,9 +132,9 @@ pub struct FrameInfo {
 
 /// A message assembled from one or more data frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct AssembledMessage {
     pub binary: bool,
-    /// Valid UTF-8 if the message is text: the codec reports anything else as a [`Received::Violation`].
+    /// Valid UTF-8 if the message is text: the codec reports anything else as a [`ConnectionEvent::Violation`].
     pub payload: Vec<u8>,
     /// How many frames carried the message, at least 1.
     pub frames: u32,
@@ -142,7 +142,7 @@ pub struct Message {
 
 /// A command of an actor to its open connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outgoing {
+pub enum ConnectionCommand {
     /// Writes frames unchanged, valid or not; masked only if `masked`.
     Frames(Vec<Frame>),
     /// Writes raw bytes to the stream, bypassing WebSocket framing.
@@ -156,7 +156,7 @@ pub enum Outgoing {
     ReadAgain,
 }
 
-/// The start of the reason of [`Received::NoUpgrade`] when the hub accepted the connection but sent nothing.
+/// The start of the reason of [`ConnectionEvent::NoUpgrade`] when the hub accepted the connection but sent nothing.
 pub const NO_ANSWER: &str = "no answer to the upgrade";
 
 /// An event of a connection.
@@ -165,7 +165,7 @@ pub const NO_ANSWER: &str = "no answer to the upgrade";
 /// pings and pongs, at most one `Close`, at most one `Violation`, and `End` last. Nothing follows `Refused`,
 /// `NoUpgrade` and `Unreachable`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum ConnectionEvent {
     /// The hub answered the upgrade with 101 and a valid accept key. For a listening actor: the actor accepted the
     /// hub's upgrade, and `headers` are those of the request, preceded by one named `:path` with path and query
     /// unchanged.
@@ -191,7 +191,7 @@ pub enum Received {
     Unreachable {
         reason: String,
     },
-    Message(Message),
+    Message(AssembledMessage),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     /// A close frame arrived; `code` is `None` if its body was empty.

@@ -6,18 +6,18 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 
-use crate::syntax::matcher::kind;
-use crate::websocket::frame::Received;
+use crate::syntax::matcher::describe_kind;
+use crate::websocket::frame::ConnectionEvent;
 
 /// The most bytes of an HTTP head: twice the limit of common servers, so no correct hub exceeds it.
-pub const HEAD: usize = 16 << 10;
+pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The most header lines in a head.
-pub const HEADERS: usize = 100;
+pub const MAX_HEADER_LINES: usize = 100;
 /// The most bytes of a refusal's body that are kept.
-pub const BODY: usize = 4 << 10;
+pub const MAX_BODY_BYTES: usize = 4 << 10;
 
 /// The most characters of a reason.
-const REASON: usize = 400;
+const MAX_REASON_CHARS: usize = 400;
 /// The GUID from which the accept value is computed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -26,7 +26,7 @@ const NOT_IN_TARGET: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
 /// Characters that are escaped in the names and values of a query: all but RFC 3986's unreserved ones.
 const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-pub type Headers = Vec<(String, String)>;
+pub type HeaderList = Vec<(String, String)>;
 
 /// How a client connects, beyond the target's address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Dial {
     /// Parameters that are added to the query, percent-encoded.
     pub query: Vec<(String, String)>,
     /// Headers that follow the standard ones; one with the name of a standard header replaces it.
-    pub headers: Headers,
+    pub headers: HeaderList,
     /// Names of standard headers that are left out.
     pub without: Vec<String>,
     pub subprotocols: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Dial {
 
 /// A part of a request that would break out of its line if it were written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
+pub enum UpgradeRequestError {
     #[error("`{0}` is not a header name (letters, digits and !#$%&'*+-.^_`|~)")]
     HeaderName(String),
     #[error("the value of header `{0}` contains a line break or another control character")]
@@ -63,20 +63,20 @@ pub enum RequestError {
 
 /// Received bytes that are not an HTTP head within the limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
+pub enum HttpHeadError {
     #[error("it is TLS, not plain text: should the address be wss:// instead of ws://?")]
     Tls,
     #[error("it begins with {0}, which is not HTTP")]
     NotHttp(String),
-    #[error("its head has more than {HEAD} bytes, hubproof's limit")]
+    #[error("its head has more than {MAX_HEAD_BYTES} bytes, hubproof's limit")]
     TooLong,
-    #[error("its head has more than {HEADERS} lines, hubproof's limit")]
+    #[error("its head has more than {MAX_HEADER_LINES} lines, hubproof's limit")]
     TooMany,
 }
 
-impl HeadError {
+impl HttpHeadError {
     /// Whether the head may be valid HTTP but exceeds a limit.
-    pub fn is_bound(&self) -> bool {
+    pub fn exceeds_limit(&self) -> bool {
         matches!(self, Self::TooLong | Self::TooMany)
     }
 }
@@ -85,7 +85,7 @@ impl HeadError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
     pub status: u16,
-    pub headers: Headers,
+    pub headers: HeaderList,
     /// The length of the head in bytes.
     pub length: usize,
 }
@@ -97,7 +97,7 @@ pub struct RequestHead {
     pub target: String,
     /// The minor version of HTTP: 1 for HTTP/1.1.
     pub minor_version: u8,
-    pub headers: Headers,
+    pub headers: HeaderList,
     pub length: usize,
 }
 
@@ -110,7 +110,8 @@ impl Dial {
     pub fn from_json(dial: &Value) -> Result<Self, String> {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let member = |name: &str| dial.get(name).filter(|value| !value.is_null());
-        let wrong = |name: &str, wanted: &str, found| format!("`{name}` must be {wanted}, not {}", kind(found));
+        let wrong =
+            |name: &str, wanted: &str, found| format!("`{name}` must be {wanted}, not {}", describe_kind(found));
         let pairs = |name: &str| match member(name) {
             None => Ok(Vec::new()),
             Some(Value::Object(members)) => {
@@ -140,7 +141,7 @@ impl Dial {
 
     /// Returns the key that is sent: the one among the headers, or `fresh`.
     pub fn key<'a>(&'a self, fresh: &'a str) -> &'a str {
-        find(&self.headers, "Sec-WebSocket-Key").unwrap_or(fresh)
+        find_header(&self.headers, "Sec-WebSocket-Key").unwrap_or(fresh)
     }
 
     /// Whether no handshake header is changed; else the answer may differ from the standard one.
@@ -178,7 +179,7 @@ impl Dial {
     ///
     /// # Errors
     /// A header or a subprotocol that would break out of its line.
-    pub fn request(&self, host: &str, default_path: &str, key: &str) -> Result<Vec<u8>, RequestError> {
+    pub fn request(&self, host: &str, default_path: &str, key: &str) -> Result<Vec<u8>, UpgradeRequestError> {
         let mut ours = vec![
             ("Host", host.to_owned()),
             ("Upgrade", "websocket".to_owned()),
@@ -187,7 +188,7 @@ impl Dial {
             ("Sec-WebSocket-Version", "13".to_owned()),
         ];
         if let Some(bad) = self.subprotocols.iter().find(|name| !is_token(name)) {
-            return Err(RequestError::Subprotocol(bad.clone()));
+            return Err(UpgradeRequestError::Subprotocol(bad.clone()));
         }
         if !self.subprotocols.is_empty() {
             ours.push(("Sec-WebSocket-Protocol", self.subprotocols.join(", ")));
@@ -196,17 +197,17 @@ impl Dial {
 
         let (method, http) = (self.method.as_deref().unwrap_or("GET"), self.http.as_deref().unwrap_or("1.1"));
         if !is_token(method) || !http.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-            return Err(RequestError::RequestLine(format!("{method} {http}")));
+            return Err(UpgradeRequestError::RequestLine(format!("{method} {http}")));
         }
         let mut text = format!("{method} {} HTTP/{http}\r\n", self.target(default_path));
         let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
-        write_headers(&mut text, ours.chain(pairs(&self.headers)))?;
+        write_headers(&mut text, ours.chain(header_pairs(&self.headers)))?;
         Ok(text.into_bytes())
     }
 }
 
 /// Generates a `Sec-WebSocket-Key`.
-pub fn key() -> String {
+pub fn generate_key() -> String {
     BASE64.encode(rand::random::<[u8; 16]>())
 }
 
@@ -219,37 +220,37 @@ pub fn accept_key(key: &str) -> String {
 ///
 /// # Errors
 /// The bytes are not an HTTP/1 head within the limits.
-pub fn response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HeadError> {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS];
+pub fn parse_response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HttpHeadError> {
+    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADER_LINES];
     let mut response = httparse::Response::new(&mut lines);
     let Some(length) = head_length(bytes, response.parse(bytes))? else { return Ok(None) };
-    let headers = owned(response.headers);
+    let headers = to_owned_headers(response.headers);
     Ok(Some(ResponseHead { status: response.code.unwrap_or_default(), headers, length }))
 }
 
 /// Checks the answer to an upgrade request as RFC 6455, section 4.1, demands. Returns `Upgraded`, or `Refused` with the
 /// first reason found; the caller adds the body of a refusal.
-pub fn judge_response(head: ResponseHead, key: &str, offered: &[String]) -> Received {
+pub fn judge_response(head: ResponseHead, key: &str, offered: &[String]) -> ConnectionEvent {
     let ResponseHead { status, headers, .. } = head;
-    match refusal(status, &headers, key, offered) {
+    match refusal_reason(status, &headers, key, offered) {
         Some(mut reason) => {
             // The reason may quote a header of up to 16 KiB.
-            if let Some((end, _)) = reason.char_indices().nth(REASON) {
+            if let Some((end, _)) = reason.char_indices().nth(MAX_REASON_CHARS) {
                 reason.truncate(end);
                 reason.push_str("...");
             }
-            Received::Refused { status, headers, body: Vec::new(), reason }
+            ConnectionEvent::Refused { status, headers, body: Vec::new(), reason }
         }
         None => {
-            let subprotocol = find(&headers, "Sec-WebSocket-Protocol").map(str::to_owned);
-            Received::Upgraded { status, headers, subprotocol }
+            let subprotocol = find_header(&headers, "Sec-WebSocket-Protocol").map(str::to_owned);
+            ConnectionEvent::Upgraded { status, headers, subprotocol }
         }
     }
 }
 
-fn refusal(status: u16, headers: &Headers, key: &str, offered: &[String]) -> Option<String> {
+fn refusal_reason(status: u16, headers: &HeaderList, key: &str, offered: &[String]) -> Option<String> {
     if status != 101 {
-        return Some(refusal_by_status(status, headers));
+        return Some(status_refusal_reason(status, headers));
     }
     let unlike = |name: &str, value: Option<&str>, wanted: &str| {
         let section = "RFC 6455, section 4.1";
@@ -258,24 +259,24 @@ fn refusal(status: u16, headers: &Headers, key: &str, offered: &[String]) -> Opt
             Some(value) => format!("101, but with `{name}: {value}` instead of `{wanted}` ({section})"),
         })
     };
-    let upgrade = joined(headers, "Upgrade");
+    let upgrade = join_header(headers, "Upgrade");
     if !upgrade.as_deref().is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
         return unlike("Upgrade", upgrade.as_deref(), "websocket");
     }
-    let connection = joined(headers, "Connection");
+    let connection = join_header(headers, "Connection");
     if !has_token(headers, "Connection", "upgrade") {
         return unlike("Connection", connection.as_deref(), "Upgrade");
     }
-    let (accept, wanted) = (joined(headers, "Sec-WebSocket-Accept"), accept_key(key));
+    let (accept, wanted) = (join_header(headers, "Sec-WebSocket-Accept"), accept_key(key));
     if accept.as_ref() != Some(&wanted) {
         return unlike("Sec-WebSocket-Accept", accept.as_deref(), &wanted);
     }
-    if let Some(extensions) = joined(headers, "Sec-WebSocket-Extensions").filter(|value| !value.is_empty()) {
+    if let Some(extensions) = join_header(headers, "Sec-WebSocket-Extensions").filter(|value| !value.is_empty()) {
         return Some(format!(
             "101, but with the extension `{extensions}`, although none was offered (RFC 6455, section 4.1)"
         ));
     }
-    match all(headers, "Sec-WebSocket-Protocol").collect::<Vec<_>>()[..] {
+    match header_values(headers, "Sec-WebSocket-Protocol").collect::<Vec<_>>()[..] {
         [] => None,
         [selected] if offered.iter().any(|name| name == selected) => None,
         [selected] if selected.contains(',') => Some(format!(
@@ -294,10 +295,10 @@ fn refusal(status: u16, headers: &Headers, key: &str, offered: &[String]) -> Opt
     }
 }
 
-fn refusal_by_status(status: u16, headers: &Headers) -> String {
+fn status_refusal_reason(status: u16, headers: &HeaderList) -> String {
     let advice = match status {
         300..400 => {
-            return match find(headers, "Location") {
+            return match find_header(headers, "Location") {
                 Some(to) => {
                     format!("HTTP {status} redirects to {to}, but redirects are not followed: use that address instead")
                 }
@@ -317,21 +318,21 @@ fn refusal_by_status(status: u16, headers: &Headers) -> String {
     format!("HTTP {status} instead of 101: {advice}")
 }
 
-/// Returns the body of a refusal, given the bytes after its head. The body is cut at [`BODY`]; the second value is
+/// Returns the body of a refusal, given the bytes after its head. The body is cut at [`MAX_BODY_BYTES`]; the second value is
 /// whether it is complete or has that length.
-pub fn body(head: &ResponseHead, bytes: &[u8]) -> (Vec<u8>, bool) {
+pub fn refusal_body(head: &ResponseHead, bytes: &[u8]) -> (Vec<u8>, bool) {
     if matches!(head.status, 101 | 204 | 304) {
         return (Vec::new(), true);
     }
     if has_token(&head.headers, "Transfer-Encoding", "chunked") {
-        return chunked(bytes);
+        return decode_chunked(bytes);
     }
-    let announced = find(&head.headers, "Content-Length").and_then(|length| length.parse().ok());
-    let wanted = announced.unwrap_or(BODY).min(BODY);
+    let announced = find_header(&head.headers, "Content-Length").and_then(|length| length.parse().ok());
+    let wanted = announced.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
     (bytes[..bytes.len().min(wanted)].to_vec(), bytes.len() >= wanted)
 }
 
-fn chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
+fn decode_chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
     let mut body = Vec::new();
     loop {
         match httparse::parse_chunk_size(bytes) {
@@ -340,8 +341,8 @@ fn chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
             Ok(httparse::Status::Complete((start, size))) => {
                 let rest = &bytes[start..];
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
-                body.extend_from_slice(&rest[..rest.len().min(size).min(BODY - body.len())]);
-                if body.len() == BODY {
+                body.extend_from_slice(&rest[..rest.len().min(size).min(MAX_BODY_BYTES - body.len())]);
+                if body.len() == MAX_BODY_BYTES {
                     return (body, true);
                 }
                 // The line break after the chunk belongs to it.
@@ -358,24 +359,24 @@ fn chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
 ///
 /// # Errors
 /// The bytes are not an HTTP/1 head within the limits.
-pub fn request_head(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS];
+pub fn parse_request_head(bytes: &[u8]) -> Result<Option<RequestHead>, HttpHeadError> {
+    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADER_LINES];
     let mut request = httparse::Request::new(&mut lines);
     let Some(length) = head_length(bytes, request.parse(bytes))? else { return Ok(None) };
     Ok(Some(RequestHead {
         method: request.method.unwrap_or_default().to_owned(),
         target: request.path.unwrap_or_default().to_owned(),
         minor_version: request.version.unwrap_or_default(),
-        headers: owned(request.headers),
+        headers: to_owned_headers(request.headers),
         length,
     }))
 }
 
 /// Answers an upgrade request as RFC 6455, section 4.2, demands. Returns the response and the event: `Upgraded`, or
 /// `Violation` with the first error. Selects the first subprotocol, in the client's order, that is among `spoken`.
-pub fn respond(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Received) {
-    if let Some(what) = fault_of_request(&head) {
-        let version = if find(&head.headers, "Sec-WebSocket-Version") == Some("13") {
+pub fn answer_request(head: RequestHead, spoken: &[String]) -> (Vec<u8>, ConnectionEvent) {
+    if let Some(what) = request_fault(&head) {
+        let version = if find_header(&head.headers, "Sec-WebSocket-Version") == Some("13") {
             ""
         } else {
             "Sec-WebSocket-Version: 13\r\n"
@@ -383,12 +384,12 @@ pub fn respond(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Received) {
         let status = if version.is_empty() { "400 Bad Request" } else { "426 Upgrade Required" };
         let answer =
             format!("HTTP/1.1 {status}\r\n{version}Connection: close\r\nContent-Length: {}\r\n\r\n{what}", what.len());
-        return (answer.into_bytes(), Received::Violation { what, section: "4.1", bound: false });
+        return (answer.into_bytes(), ConnectionEvent::Violation { what, section: "4.1", bound: false });
     }
-    let subprotocol =
-        tokens(&head.headers, "Sec-WebSocket-Protocol").find(|offered| spoken.iter().any(|name| name == offered));
+    let subprotocol = header_tokens(&head.headers, "Sec-WebSocket-Protocol")
+        .find(|offered| spoken.iter().any(|name| name == offered));
     let subprotocol = subprotocol.map(str::to_owned);
-    let accept = accept_key(find(&head.headers, "Sec-WebSocket-Key").unwrap_or_default());
+    let accept = accept_key(find_header(&head.headers, "Sec-WebSocket-Key").unwrap_or_default());
     let mut answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
     );
@@ -398,24 +399,24 @@ pub fn respond(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Received) {
     answer.push_str("\r\n");
     let mut headers = vec![(":path".to_owned(), head.target)];
     headers.extend(head.headers);
-    (answer.into_bytes(), Received::Upgraded { status: 101, headers, subprotocol })
+    (answer.into_bytes(), ConnectionEvent::Upgraded { status: 101, headers, subprotocol })
 }
 
-fn fault_of_request(head: &RequestHead) -> Option<String> {
+fn request_fault(head: &RequestHead) -> Option<String> {
     let RequestHead { method, minor_version, headers, .. } = head;
     let fault = if method != "GET" {
         format!("the method is {method}, not GET")
     } else if *minor_version < 1 {
         "the version is HTTP/1.0, not 1.1".to_owned()
-    } else if find(headers, "Host").is_none() {
+    } else if find_header(headers, "Host").is_none() {
         "there is no Host header".to_owned()
     } else if !has_token(headers, "Upgrade", "websocket") {
         "there is no header `Upgrade: websocket`".to_owned()
     } else if !has_token(headers, "Connection", "upgrade") {
         "there is no header `Connection: Upgrade`".to_owned()
-    } else if find(headers, "Sec-WebSocket-Version") != Some("13") {
+    } else if find_header(headers, "Sec-WebSocket-Version") != Some("13") {
         "there is no header `Sec-WebSocket-Version: 13`".to_owned()
-    } else if !matches!(all(headers, "Sec-WebSocket-Key").collect::<Vec<_>>()[..], [key] if is_key(key)) {
+    } else if !matches!(header_values(headers, "Sec-WebSocket-Key").collect::<Vec<_>>()[..], [key] if is_key(key)) {
         "there is not exactly one Sec-WebSocket-Key of 16 bytes in base64".to_owned()
     } else {
         return None;
@@ -428,39 +429,42 @@ fn is_key(key: &str) -> bool {
 }
 
 /// Converts httparse's result for a head.
-fn head_length(bytes: &[u8], parsed: httparse::Result<usize>) -> Result<Option<usize>, HeadError> {
+fn head_length(bytes: &[u8], parsed: httparse::Result<usize>) -> Result<Option<usize>, HttpHeadError> {
     match parsed {
-        Ok(httparse::Status::Complete(length)) if length <= HEAD => Ok(Some(length)),
-        Ok(httparse::Status::Partial) if bytes.len() < HEAD => Ok(None),
-        Ok(_) => Err(HeadError::TooLong),
-        Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooMany),
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD_BYTES => Ok(Some(length)),
+        Ok(httparse::Status::Partial) if bytes.len() < MAX_HEAD_BYTES => Ok(None),
+        Ok(_) => Err(HttpHeadError::TooLong),
+        Err(httparse::Error::TooManyHeaders) => Err(HttpHeadError::TooMany),
         // The start of a TLS record: an alert (0x15) or a handshake (0x16), major version 3.
-        Err(_) if matches!(bytes, [0x15 | 0x16, 3, ..]) => Err(HeadError::Tls),
+        Err(_) if matches!(bytes, [0x15 | 0x16, 3, ..]) => Err(HttpHeadError::Tls),
         Err(_) => {
             let start = bytes[..bytes.len().min(24)].escape_ascii();
-            Err(HeadError::NotHttp(format!("\"{start}\"")))
+            Err(HttpHeadError::NotHttp(format!("\"{start}\"")))
         }
     }
 }
 
-fn owned(headers: &[httparse::Header<'_>]) -> Headers {
+fn to_owned_headers(headers: &[httparse::Header<'_>]) -> HeaderList {
     headers
         .iter()
         .map(|header| (header.name.to_owned(), String::from_utf8_lossy(header.value).trim().to_owned()))
         .collect()
 }
 
-fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+fn header_pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
 }
 
-fn write_headers<'a>(text: &mut String, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), RequestError> {
+fn write_headers<'a>(
+    text: &mut String,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), UpgradeRequestError> {
     for (name, value) in headers {
         if !is_token(name) {
-            return Err(RequestError::HeaderName(name.to_owned()));
+            return Err(UpgradeRequestError::HeaderName(name.to_owned()));
         }
         if value.chars().any(|c| c.is_control() && c != '\t') {
-            return Err(RequestError::HeaderValue(name.to_owned()));
+            return Err(UpgradeRequestError::HeaderValue(name.to_owned()));
         }
         text.push_str(name);
         text.push_str(": ");
@@ -476,26 +480,26 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-fn all<'a>(headers: &'a Headers, name: &str) -> impl Iterator<Item = &'a str> {
+fn header_values<'a>(headers: &'a HeaderList, name: &str) -> impl Iterator<Item = &'a str> {
     headers.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
-fn find<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
-    all(headers, name).next()
+fn find_header<'a>(headers: &'a HeaderList, name: &str) -> Option<&'a str> {
+    header_values(headers, name).next()
 }
 
 /// Joins the values of repeated headers by commas (RFC 9110, section 5.3).
-fn joined(headers: &Headers, name: &str) -> Option<String> {
-    let values: Vec<_> = all(headers, name).collect();
+fn join_header(headers: &HeaderList, name: &str) -> Option<String> {
+    let values: Vec<_> = header_values(headers, name).collect();
     (!values.is_empty()).then(|| values.join(", "))
 }
 
-fn tokens<'a>(headers: &'a Headers, name: &str) -> impl Iterator<Item = &'a str> {
-    all(headers, name).flat_map(|value| value.split(',')).map(str::trim)
+fn header_tokens<'a>(headers: &'a HeaderList, name: &str) -> impl Iterator<Item = &'a str> {
+    header_values(headers, name).flat_map(|value| value.split(',')).map(str::trim)
 }
 
-fn has_token(headers: &Headers, name: &str, wanted: &str) -> bool {
-    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+fn has_token(headers: &HeaderList, name: &str, wanted: &str) -> bool {
+    header_tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]
@@ -508,13 +512,13 @@ mod tests {
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const GOOD: &str = "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
 
-    fn judge(response: &str, offered: &[&str]) -> Received {
-        let head = response_head(response.as_bytes()).unwrap().unwrap();
+    fn judge_text(response: &str, offered: &[&str]) -> ConnectionEvent {
+        let head = parse_response_head(response.as_bytes()).unwrap().unwrap();
         assert_eq!(head.length, response.len());
         judge_response(head, KEY, &offered.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
     }
 
-    fn headers(pairs: &[(&str, &str)]) -> Headers {
+    fn headers(pairs: &[(&str, &str)]) -> HeaderList {
         pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
@@ -571,13 +575,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case(("X y", "1"), "p", RequestError::HeaderName("X y".into()))]
-    #[case(("X", "1\r\nY: 2"), "p", RequestError::HeaderValue("X".into()))]
-    #[case(("X", "1"), "a, b", RequestError::Subprotocol("a, b".into()))]
+    #[case(("X y", "1"), "p", UpgradeRequestError::HeaderName("X y".into()))]
+    #[case(("X", "1\r\nY: 2"), "p", UpgradeRequestError::HeaderValue("X".into()))]
+    #[case(("X", "1"), "a, b", UpgradeRequestError::Subprotocol("a, b".into()))]
     fn headers_with_line_breaks_cannot_be_injected_into_a_request(
         #[case] header: (&str, &str),
         #[case] subprotocol: &str,
-        #[case] expected: RequestError,
+        #[case] expected: UpgradeRequestError,
     ) {
         let (headers, subprotocols) = (headers(&[header]), vec![subprotocol.to_owned()]);
         let dial = Dial { headers, subprotocols, ..Dial::default() };
@@ -585,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_no_valid_upgrade_can_be_written() {
+    fn an_invalid_upgrade_request_can_be_written() {
         let wrong = Dial {
             headers: headers(&[("sec-websocket-key", "AAEC")]),
             without: vec!["Host".to_owned(), "UPGRADE".to_owned()],
@@ -599,7 +603,7 @@ mod tests {
         assert_eq!((wrong.key(KEY), Dial::default().key(KEY)), ("AAEC", KEY));
         for (method, http) in [("GET /x", "1.1"), ("GET", "1.1\r\nX: y"), ("", "1.1")] {
             let dial = Dial { method: Some(method.to_owned()), http: Some(http.to_owned()), ..Dial::default() };
-            assert_eq!(dial.request("", "/", KEY), Err(RequestError::RequestLine(format!("{method} {http}"))));
+            assert_eq!(dial.request("", "/", KEY), Err(UpgradeRequestError::RequestLine(format!("{method} {http}"))));
         }
     }
 
@@ -613,8 +617,8 @@ mod tests {
         #[case] offered: &[&str],
         #[case] selected: Option<&str>,
     ) {
-        let answer = judge(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
-        let Received::Upgraded { status: 101, subprotocol, .. } = answer else { panic!("{answer:?}") };
+        let answer = judge_text(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
+        let ConnectionEvent::Upgraded { status: 101, subprotocol, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(subprotocol.as_deref(), selected);
     }
 
@@ -652,9 +656,9 @@ mod tests {
         "101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: no\r\n",
         "101, but with `Sec-WebSocket-Accept: no` instead of `s3pPLMBiTxaQ9kYGzzhZRbK+xOo=` (RFC 6455, section 4.1)"
     )]
-    fn refusals(#[case] answer: &str, #[case] expected: &str) {
-        let answer = judge(&format!("HTTP/1.1 {answer}\r\n"), &[]);
-        let Received::Refused { reason, .. } = answer else { panic!("{answer:?}") };
+    fn refused_upgrades_are_explained(#[case] answer: &str, #[case] expected: &str) {
+        let answer = judge_text(&format!("HTTP/1.1 {answer}\r\n"), &[]);
+        let ConnectionEvent::Refused { reason, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(reason, expected);
     }
 
@@ -666,8 +670,8 @@ mod tests {
     #[case("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n", &["a", "b"], "more than one Sec-WebSocket-Protocol")]
     #[case("Upgrade: websocket\r\n", &[], "`Upgrade: WebSocket, websocket`")]
     fn invalid_answers_with_status_101_are_refused(#[case] more: &str, #[case] offered: &[&str], #[case] about: &str) {
-        let answer = judge(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
-        let Received::Refused { reason, .. } = answer else { panic!("{answer:?}") };
+        let answer = judge_text(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
+        let ConnectionEvent::Refused { reason, .. } = answer else { panic!("{answer:?}") };
         assert!(reason.contains(about), "{reason}");
     }
 
@@ -678,16 +682,16 @@ mod tests {
         "it is TLS, not plain text: should the address be wss:// instead of ws://?"
     )]
     fn answers_that_are_not_http_are_explained(#[case] bytes: &[u8], #[case] expected: &str) {
-        assert_eq!(response_head(bytes).unwrap_err().to_string(), expected);
+        assert_eq!(parse_response_head(bytes).unwrap_err().to_string(), expected);
     }
 
     #[test]
     fn heads_of_answers_are_limited_in_length_and_headers() {
-        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(HEAD));
-        assert_eq!(response_head(endless.as_bytes()), Err(HeadError::TooLong));
-        assert_eq!(response_head(&endless.as_bytes()[..HEAD - 1]), Ok(None));
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(HEADERS + 1));
-        assert_eq!(response_head(many.as_bytes()), Err(HeadError::TooMany));
+        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(MAX_HEAD_BYTES));
+        assert_eq!(parse_response_head(endless.as_bytes()), Err(HttpHeadError::TooLong));
+        assert_eq!(parse_response_head(&endless.as_bytes()[..MAX_HEAD_BYTES - 1]), Ok(None));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(MAX_HEADER_LINES + 1));
+        assert_eq!(parse_response_head(many.as_bytes()), Err(HttpHeadError::TooMany));
     }
 
     #[rstest]
@@ -704,23 +708,26 @@ mod tests {
         #[case] expected: &str,
         #[case] complete: bool,
     ) {
-        let head = response_head(format!("HTTP/1.1 400 Bad\r\n{header}\r\n\r\n").as_bytes()).unwrap().unwrap();
-        assert_eq!(body(&head, bytes.as_bytes()), (expected.into(), complete));
-        assert!(body(&head, &b"1000\r\n".repeat(2000)).0.len() <= BODY);
+        let head = parse_response_head(format!("HTTP/1.1 400 Bad\r\n{header}\r\n\r\n").as_bytes()).unwrap().unwrap();
+        assert_eq!(refusal_body(&head, bytes.as_bytes()), (expected.into(), complete));
+        assert!(refusal_body(&head, &b"1000\r\n".repeat(2000)).0.len() <= MAX_BODY_BYTES);
     }
 
     #[test]
     fn an_upgrade_request_of_a_client_is_accepted_by_a_listening_actor() {
         let subprotocols = vec!["x".to_owned(), "y".to_owned()];
         let dial = Dial { path: Some("/p?q=1".to_owned()), subprotocols, ..Dial::default() };
-        let key = key();
+        let key = generate_key();
         let bytes = dial.request("h", "/", &key).unwrap();
-        assert_eq!(request_head(&bytes[..bytes.len() - 1]), Ok(None));
-        let (answer, report) = respond(request_head(&bytes).unwrap().unwrap(), &["y".to_owned()]);
-        let Received::Upgraded { headers, subprotocol, .. } = report else { panic!("{report:?}") };
+        assert_eq!(parse_request_head(&bytes[..bytes.len() - 1]), Ok(None));
+        let (answer, report) = answer_request(parse_request_head(&bytes).unwrap().unwrap(), &["y".to_owned()]);
+        let ConnectionEvent::Upgraded { headers, subprotocol, .. } = report else { panic!("{report:?}") };
         assert_eq!((headers[0].1.as_str(), subprotocol.as_deref()), ("/p?q=1", Some("y")));
-        let answer = judge_response(response_head(&answer).unwrap().unwrap(), &key, &dial.subprotocols);
-        assert!(matches!(answer, Received::Upgraded { subprotocol: Some(ref name), .. } if name == "y"), "{answer:?}");
+        let answer = judge_response(parse_response_head(&answer).unwrap().unwrap(), &key, &dial.subprotocols);
+        assert!(
+            matches!(answer, ConnectionEvent::Upgraded { subprotocol: Some(ref name), .. } if name == "y"),
+            "{answer:?}"
+        );
     }
 
     #[rstest]
@@ -733,13 +740,18 @@ mod tests {
     #[case("GET / HTTP/1.1", &["Host: h", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"], "400", "Key")]
     #[case("GET / HTTP/1.1", &["Host: h", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: YQ=="],
         "400", "Key")]
-    fn wrong_requests(#[case] line: &str, #[case] headers: &[&str], #[case] status: &str, #[case] about: &str) {
+    fn invalid_upgrade_requests_are_refused(
+        #[case] line: &str,
+        #[case] headers: &[&str],
+        #[case] status: &str,
+        #[case] about: &str,
+    ) {
         let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        let head = request_head(format!("{line}\r\n{lines}\r\n").as_bytes()).unwrap().unwrap();
-        let (answer, report) = respond(head, &[]);
+        let head = parse_request_head(format!("{line}\r\n{lines}\r\n").as_bytes()).unwrap().unwrap();
+        let (answer, report) = answer_request(head, &[]);
         assert!(answer.starts_with(format!("HTTP/1.1 {status}").as_bytes()));
         assert!(
-            matches!(&report, Received::Violation { what, section: "4.1", bound: false } if what.contains(about)),
+            matches!(&report, ConnectionEvent::Violation { what, section: "4.1", bound: false } if what.contains(about)),
             "{report:?}"
         );
     }
@@ -749,9 +761,9 @@ mod tests {
         fn parsing_random_bytes_as_heads_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), http in any::<bool>()) {
             let prefix: &[u8] = if http { b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n" } else { b"" };
             let all = [prefix, &bytes].concat();
-            let _ = request_head(&all);
-            if let Ok(Some(head)) = response_head(&all) {
-                let _ = body(&head, &all[head.length..]);
+            let _ = parse_request_head(&all);
+            if let Ok(Some(head)) = parse_response_head(&all) {
+                let _ = refusal_body(&head, &all[head.length..]);
                 let _ = judge_response(head, KEY, &[]);
             }
         }

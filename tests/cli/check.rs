@@ -5,12 +5,12 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::hostile_servers::{Habit, HostileHub};
-use crate::support::process::{Serving, hubproof, start, with_steady_text};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour};
+use crate::support::process::{ServeProcess, hubproof, start, with_steady_text};
 
 #[test]
 fn list_shows_scenarios_settings_and_needs() {
-    let done = hubproof(["check", "--list", "--protocol", "concierge"]).ends_with(0);
+    let done = hubproof(["check", "--list", "--protocol", "concierge"]).assert_exit_code(0);
     for expected in ["concierge/greeting", "(needs hub.secret is defined)", "identify_timeout", ", secret", "settings"]
     {
         assert!(done.out.contains(expected), "no {expected:?} in {}", done.out);
@@ -18,32 +18,32 @@ fn list_shows_scenarios_settings_and_needs() {
 }
 
 /// Returns the ids of the selected scenarios.
-fn listed(more: &[&str]) -> Vec<String> {
-    let done = hubproof(["check", "--list"].iter().chain(more)).ends_with(0);
+fn listed_scenarios(more: &[&str]) -> Vec<String> {
+    let done = hubproof(["check", "--list"].iter().chain(more)).assert_exit_code(0);
     let ids = done.out.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     ids.filter(|id| id.contains('/')).map(str::to_owned).collect()
 }
 
 #[test]
 fn scenarios_are_selected_by_name_and_by_rule() {
-    assert_eq!(listed(&["--scenario", "concierge/greeting"]), ["concierge/greeting"]);
-    assert_eq!(listed(&["--scenario", "identify-deadline"]), ["concierge/identify-deadline"]);
-    let groups = listed(&["--scenario", "group-*", "--protocol", "concierge"]);
+    assert_eq!(listed_scenarios(&["--scenario", "concierge/greeting"]), ["concierge/greeting"]);
+    assert_eq!(listed_scenarios(&["--scenario", "identify-deadline"]), ["concierge/identify-deadline"]);
+    let groups = listed_scenarios(&["--scenario", "group-*", "--protocol", "concierge"]);
     assert!(groups.len() >= 2 && groups.iter().all(|id| id.starts_with("concierge/group-")), "{groups:?}");
-    assert_eq!(groups, listed(&["--scenario", "concierge/group-*"]));
-    let two = listed(&["--scenario", "qi/base", "--scenario", "concierge/greeting"]);
+    assert_eq!(groups, listed_scenarios(&["--scenario", "concierge/group-*"]));
+    let two = listed_scenarios(&["--scenario", "qi/base", "--scenario", "concierge/greeting"]);
     assert_eq!(two, ["concierge/greeting", "qi/base"]);
     // A rule that only a schema names is checked in every scenario with its message.
-    let anywhere = listed(&["--protocol", "qi", "--rule", "QI-018"]);
-    assert_eq!(anywhere, listed(&["--protocol", "qi"]));
-    let ruled = listed(&["--rule", "CON-015"]);
+    let anywhere = listed_scenarios(&["--protocol", "qi", "--rule", "QI-018"]);
+    assert_eq!(anywhere, listed_scenarios(&["--protocol", "qi"]));
+    let ruled = listed_scenarios(&["--rule", "CON-015"]);
     assert!(!ruled.is_empty() && ruled.len() < 5, "{ruled:?}");
     assert!(ruled.iter().all(|id| id.starts_with("concierge/")), "{ruled:?}");
 }
 
 #[test]
 fn only_the_selected_scenarios_run() {
-    let done = hubproof(["check", "--scenario", "concierge/greeting", "--report", "json=-"]).ends_with(0);
+    let done = hubproof(["check", "--scenario", "concierge/greeting", "--report", "json=-"]).assert_exit_code(0);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     crate::cli::serve::assert_valid_report(&report);
     let protocols = report["protocols"].as_array().unwrap();
@@ -55,8 +55,8 @@ fn only_the_selected_scenarios_run() {
 #[rstest]
 #[case("nothing_matched", &["--scenario", "no-such-*"])]
 #[case("nothing_matched_both", &["--scenario", "greeting", "--rule", "QI-001"])]
-fn a_selection_without_scenarios_is_inconclusive(#[case] name: &str, #[case] arguments: &[&str]) {
-    let done = hubproof(["check"].iter().chain(arguments)).ends_with(3);
+fn a_selection_that_matches_no_scenario_is_inconclusive(#[case] name: &str, #[case] arguments: &[&str]) {
+    let done = hubproof(["check"].iter().chain(arguments)).assert_exit_code(3);
     with_steady_text(|| insta::assert_snapshot!(name, format!("{}{}", done.out, done.err)));
 }
 
@@ -64,16 +64,16 @@ fn a_selection_without_scenarios_is_inconclusive(#[case] name: &str, #[case] arg
 fn warnings_fail_only_when_strict() {
     // A fault of a should rule.
     let fault = |more: &[&str]| hubproof(["check", "--protocol=concierge", "--fault", SHOULD_FAULT].iter().chain(more));
-    let done = fault(&["--scenario", "greeting"]).ends_with(0);
+    let done = fault(&["--scenario", "greeting"]).assert_exit_code(0);
     assert!(done.out.contains("warn["), "{}", done.out);
-    fault(&["--scenario", "greeting", "--strict"]).ends_with(1);
+    fault(&["--scenario", "greeting", "--strict"]).assert_exit_code(1);
 }
 
 const SHOULD_FAULT: &str = "concierge-subprotocol-not-selected";
 
 #[test]
-fn implied_musts_warn_with_stated_only() {
-    let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi"]).ends_with(1);
+fn implied_musts_only_warn_with_stated_only() {
+    let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi"]).assert_exit_code(1);
     assert!(done.out.contains("must, implied by"), "{}", done.out);
     let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi", "--stated-only"]);
     let (failed, warned) = done.out.split_once("\nwarn[").unwrap();
@@ -93,13 +93,13 @@ fn a_finding_of_an_implied_rule_quotes_the_document() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let from =
         "must, implied by line 18 of \"002, WebSocket payloads of the ert-concierge\", from: a missing seq means";
-    let done = check(&[]).ends_with(1);
+    let done = check(&[]).assert_exit_code(1);
     assert!(words(&done.out).contains(from), "{}", done.out);
     assert!(done.out.contains("fail[CON-039"), "{}", done.out);
-    let done = check(&["--stated-only"]).ends_with(0);
+    let done = check(&["--stated-only"]).assert_exit_code(0);
     assert!(words(&done.out).contains(from), "{}", done.out);
     assert!(done.out.contains("warn[CON-039") && !done.out.contains("fail["), "{}", done.out);
-    let done = check(&["--stated-only", "--strict", "--report", "json=-"]).ends_with(1);
+    let done = check(&["--stated-only", "--strict", "--report", "json=-"]).assert_exit_code(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let findings = report["protocols"][0]["findings"].as_array().unwrap();
     let finding = findings.iter().find(|finding| finding["rules"][0] == "CON-039").unwrap();
@@ -109,28 +109,28 @@ fn a_finding_of_an_implied_rule_quotes_the_document() {
 
 #[rstest]
 fn scenarios_pass_with_any_number_of_jobs(#[values("1", "64")] jobs: &str) {
-    hubproof(["check", "--protocol", "concierge", "--scenario", "group-*", "-j", jobs]).ends_with(0);
+    hubproof(["check", "--protocol", "concierge", "--scenario", "group-*", "-j", jobs]).assert_exit_code(0);
 }
 
 #[test]
 fn a_scenario_is_stopped_at_the_timeout() {
-    let done = hubproof(["check", "--scenario", "concierge/identify-deadline", "--timeout", "1s"]).ends_with(3);
+    let done = hubproof(["check", "--scenario", "concierge/identify-deadline", "--timeout", "1s"]).assert_exit_code(3);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
     with_steady_text(|| insta::assert_snapshot!("timeout", done.out));
 }
 
 #[test]
 fn trace_prints_a_line_per_frame() {
-    let done = hubproof(["check", "--scenario", "concierge/greeting", "--trace"]).ends_with(0);
+    let done = hubproof(["check", "--scenario", "concierge/greeting", "--trace"]).assert_exit_code(0);
     assert!(done.err.contains(" concierge/greeting anna -> text {\"type\":\"IDENTIFY\""), "{}", done.err);
     assert!(done.err.contains(" concierge/greeting anna <- text {\"type\":\"HELLO\""), "{}", done.err);
     assert!(!done.out.contains(" -> text "), "{}", done.out);
 }
 
 #[test]
-fn the_terminal_output_of_one_failure_is_as_in_the_snapshot() {
+fn the_terminal_output_of_one_failure_matches_the_snapshot() {
     let done = hubproof(["check", "--fault", "concierge-origin-uuid-wrong", "--scenario", "concierge/message-to-one"]);
-    let done = done.ends_with(1);
+    let done = done.assert_exit_code(1);
     // Frames of several connections arrive in any order, so the last frames are omitted.
     let frame = |line: &&str| [" <- text ", " -> text "].iter().any(|arrow| line.contains(arrow));
     let page: Vec<&str> = done.out.lines().filter(|line| !frame(line)).collect();
@@ -139,11 +139,11 @@ fn the_terminal_output_of_one_failure_is_as_in_the_snapshot() {
 }
 
 #[test]
-fn a_hub_of_another_protocol_is_doubted() {
+fn the_report_doubts_a_hub_of_another_protocol() {
     for (speaks, checked) in [("qi", "concierge"), ("concierge", "qi")] {
-        let server = Serving::start([speaks], 1);
+        let server = ServeProcess::start([speaks], 1);
         let arguments = ["check", server.url(speaks), "--protocol", checked, "--patience", "0.2"];
-        let done = hubproof(arguments).ends_with(1);
+        let done = hubproof(arguments).assert_exit_code(1);
         // The doubt is printed before any finding, since those may not apply.
         let lead = done.out.split("\nfail[").next().unwrap();
         assert!(lead.contains(&format!("Is this really a hub that speaks {checked}?")), "{}", done.out);
@@ -153,13 +153,13 @@ fn a_hub_of_another_protocol_is_doubted() {
 
 /// Ctrl-C during a run: it ends soon, with a report of the scenarios played so far.
 #[test]
-fn an_interrupted_run_reports_what_was_played() {
-    let hub = HostileHub::start(Habit::Silent, "");
+fn an_interrupted_run_reports_the_played_scenarios() {
+    let hub = HostileHub::start(Misbehaviour::Silent, "");
     let url = hub.url();
     let running = start(["check", &url, "--protocol", "concierge", "--patience", "20", "--trace"], &[]);
     hub.wait_for_clients(3);
     running.signal("INT");
-    let done = running.done();
+    let done = running.wait_for_end();
     assert!(matches!(done.code, Some(1 | 3)), "{:?}\n{}{}", done.code, done.out, done.err);
     assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
     assert!(done.out.contains("Interrupted after "), "{}", done.out);
@@ -169,11 +169,11 @@ fn an_interrupted_run_reports_what_was_played() {
 
 /// A hub that closes every connection breaks no rule that can be checked without its key, but it does not pass.
 #[test]
-fn a_run_that_judged_little_is_inconclusive() {
-    let hub = HostileHub::start(Habit::Closes, "");
+fn a_run_that_judges_few_rules_is_inconclusive() {
+    let hub = HostileHub::start(Misbehaviour::Closes, "");
     let url = hub.url();
     let check = |more: &[&str]| hubproof(["check", &url, "--protocol", "airavata"].iter().chain(more));
-    let done = check(&[]).ends_with(3);
+    let done = check(&[]).assert_exit_code(3);
     let words = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("fewer than a third. Provide what `not tested` lists below"), "{}", done.out);
     assert!(
@@ -183,42 +183,42 @@ fn a_run_that_judged_little_is_inconclusive() {
     );
     assert!(done.verdict().starts_with("INCONCLUSIVE airavata: "), "{}", done.out);
     assert!(done.verdict().contains("\n  musts  ") && done.verdict().contains(" need a setting"), "{}", done.out);
-    let done = check(&["--min-judged", "0%"]).ends_with(0);
+    let done = check(&["--min-judged", "0%"]).assert_exit_code(0);
     assert!(done.verdict().starts_with("PASS airavata: ") && done.verdict().contains("\n  musts  "), "{}", done.out);
 }
 
 #[test]
-fn the_user_says_how_much_must_be_judged() {
+fn min_judged_sets_the_required_share_of_judged_musts() {
     let check = |percent: &str| hubproof(["check", "--scenario", "concierge/greeting", "--min-judged", percent]);
-    check("1%").ends_with(0);
-    let done = check("90").ends_with(3);
+    check("1%").assert_exit_code(0);
+    let done = check("90").assert_exit_code(3);
     assert!(done.out.contains("fewer than `--min-judged 90%` requires"), "{}", done.out);
-    assert!(check("101%").ends_with(2).err.contains("a percentage from 0% to 100%"));
+    assert!(check("101%").assert_exit_code(2).err.contains("a percentage from 0% to 100%"));
 }
 
 #[test]
 fn a_second_interrupt_stops_the_run_at_once() {
-    let hub = HostileHub::start(Habit::Silent, "");
+    let hub = HostileHub::start(Misbehaviour::Silent, "");
     let url = hub.url();
     let running = start(["check", &url, "--protocol", "concierge", "--patience", "20"], &[]);
     hub.wait_for_clients(3);
     running.signal("INT");
     running.signal("INT");
-    let done = running.done();
+    let done = running.wait_for_end();
     assert!(matches!(done.code, Some(1 | 3)), "{:?}\n{}{}", done.code, done.out, done.err);
     assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
 }
 
 /// A hub with another name for a member of its acknowledgement: the run proposes an entry for it, and continues.
 #[test]
-fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
+fn a_proposed_deviation_continues_the_run_and_can_be_declared() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hub.toml");
     let path = file.to_str().unwrap();
     let base = ["check", "--fault", "emprops-accepted-job-id-renamed", "--scenario", "emprops/job-lifecycle"];
     let json = ["--report", "json=-"];
     let judged = |more: &[&str]| {
-        let done = hubproof(base.iter().chain(&json).chain(more)).ends_with(1);
+        let done = hubproof(base.iter().chain(&json).chain(more)).assert_exit_code(1);
         let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
         report["protocols"][0].clone()
     };
@@ -238,26 +238,26 @@ fn a_proposed_deviation_lets_the_run_go_on_and_can_be_declared() {
     let assumed = &explored["deviations"][0];
     assert_eq!((&assumed["assumed"], &assumed["standing"]), (&true.into(), &"expected".into()), "{assumed}");
     // With the entry declared, the deviation is known, and the run passes.
-    let server = Serving::start(["emprops", "--fault", "emprops-accepted-job-id-renamed"], 1);
+    let server = ServeProcess::start(["emprops", "--fault", "emprops-accepted-job-id-renamed"], 1);
     let url = server.url("emprops");
     std::fs::write(&file, format!("url = \"{url}\"\n{text}")).unwrap();
-    let declared = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(0);
+    let declared = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).assert_exit_code(0);
     assert!(declared.out.contains("known[deviation:1]: /job_id of `job_accepted` is /id"), "{}", declared.out);
     // A hub that follows its document makes the entry stale.
-    let server = Serving::start(["emprops"], 1);
+    let server = ServeProcess::start(["emprops"], 1);
     std::fs::write(&file, format!("url = \"{}\"\n{text}", server.url("emprops"))).unwrap();
-    let stale = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).ends_with(1);
+    let stale = hubproof(["check", "--target", path, "--scenario", "emprops/job-lifecycle"]).assert_exit_code(1);
     assert!(stale.out.contains("stale[deviation:1]"), "{}", stale.out);
 }
 
 /// Every connection sends what the declaration says that upgrades need, so one upgrade is tried without it.
 #[test]
-fn an_upgrade_that_is_not_needed_any_more_is_stale() {
-    let server = Serving::start(["qi"], 1);
+fn an_upgrade_deviation_that_is_no_longer_needed_is_stale() {
+    let server = ServeProcess::start(["qi"], 1);
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let upgrade = "[[deviation]]\nreason = \"the gateway\"\nupgrade = { headers = { X-Api-Key = \"k\" } }\n";
     std::fs::write(file.path(), format!("protocol = \"qi\"\nurl = \"{}\"\n{upgrade}", server.url("qi"))).unwrap();
     let arguments = ["check", "--target", file.path().to_str().unwrap(), "--scenario", "qi/sessions"];
-    let done = hubproof(arguments).ends_with(1);
+    let done = hubproof(arguments).assert_exit_code(1);
     assert!(done.out.contains("stale[deviation:1]"), "{}", done.out);
 }

@@ -14,7 +14,7 @@ fn a_file_that_is_not_a_load_report_is_an_error(#[case] text: &str, #[case] expe
     let file = folder.path().join("a.json");
     std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
-    let done = hubproof(["compare", file, file]).ends_with(2);
+    let done = hubproof(["compare", file, file]).assert_exit_code(2);
     assert!(done.err.contains(&format!("failed to read {file}: ")), "{}", done.err);
     assert!(done.err.contains(expected), "{}", done.err);
     assert!(done.err.contains("--report json="), "{}", done.err);
@@ -22,12 +22,12 @@ fn a_file_that_is_not_a_load_report_is_an_error(#[case] text: &str, #[case] expe
 
 #[test]
 fn a_missing_load_report_is_an_error() {
-    let done = hubproof(["compare", "nowhere.json", "nowhere.json"]).ends_with(2);
+    let done = hubproof(["compare", "nowhere.json", "nowhere.json"]).assert_exit_code(2);
     assert!(done.err.contains("failed to read nowhere.json"), "{}", done.err);
 }
 
 #[test]
 fn the_regression_limit_is_a_percentage() {
-    let done = hubproof(["compare", "a", "b", "--fail-on-regression", "0.05"]).ends_with(2);
+    let done = hubproof(["compare", "a", "b", "--fail-on-regression", "0.05"]).assert_exit_code(2);
     assert!(done.err.contains("write a percentage, such as 5%"), "{}", done.err);
 }

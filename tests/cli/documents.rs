@@ -6,7 +6,7 @@
 //!   a file of that folder; `echo $?` prints the exit code of the previous command. The test compares stdout, or stderr
 //!   if stdout is empty.
 //! - A line `...` matches any number of lines. A `\` at the end of a line continues the command.
-//! - Times, ids and the like compare equal ([`steady`]); with the word `figures` next to `console`, all numbers do.
+//! - Times, ids and the like compare equal ([`normalised_line`]); with the word `figures` next to `console`, all numbers do.
 //! - A block without output compares none. A command may end with 0, 1 or 3, unless `echo $?` shows its exit code.
 //! - Ports from 4000 to 4009 become free ones. If no command has started a hub there, the reference server runs there,
 //!   with the protocol that `--protocol` or the target file names; the `./hub` of `--exec './hub --port 4000'` is one,
@@ -34,13 +34,13 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{Serving, hubproof};
+use crate::support::process::{ServeProcess, hubproof};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hubproof");
 const ELISION: &str = "...";
 
 #[rstest]
-fn the_commands_of_a_page_print_what_it_shows(
+fn page_commands_print_the_output_shown(
     #[files("README.md")]
     #[files("CONTRIBUTING.md")]
     #[files("docs/src/**/*.md")]
@@ -70,16 +70,16 @@ fn assert_commands_print_what_is_shown(path: &Path) {
         return;
     }
     let bless = std::env::var_os("HUBPROOF_BLESS").is_some();
-    let mut page = Page::new();
+    let mut page = PageRun::new();
     let mut blessed = String::new();
     let mut wrong = String::new();
-    for part in parts(&text) {
+    for part in page_parts(&text) {
         let (info, body) = match part {
-            Part::Text(text) => {
+            PagePart::Text(text) => {
                 blessed.push_str(text);
                 continue;
             }
-            Part::Block { info, body } => (info, body),
+            PagePart::Block { info, body } => (info, body),
         };
         let words: Vec<&str> = info.split([',', ' ']).collect();
         if let Some(name) = words.iter().find_map(|word| word.strip_prefix("file=")) {
@@ -87,10 +87,10 @@ fn assert_commands_print_what_is_shown(path: &Path) {
         }
         let body = match words[0] {
             "console" if words.contains(&"no-run") => {
-                commands(body).iter().for_each(|command| page.parse(command));
+                shown_commands(body).iter().for_each(|command| page.parse(command));
                 body.to_owned()
             }
-            "console" => page.play(&commands(body), words.contains(&"figures"), bless, &mut wrong),
+            "console" => page.play(&shown_commands(body), words.contains(&"figures"), bless, &mut wrong),
             _ => body.to_owned(),
         };
         blessed.push_str(&format!("```{info}\n{body}```\n"));
@@ -103,12 +103,12 @@ fn assert_commands_print_what_is_shown(path: &Path) {
 }
 
 /// A piece of a page.
-enum Part<'a> {
+enum PagePart<'a> {
     Text(&'a str),
     Block { info: &'a str, body: &'a str },
 }
 
-fn parts(text: &str) -> Vec<Part<'_>> {
+fn page_parts(text: &str) -> Vec<PagePart<'_>> {
     let mut parts = Vec::new();
     let mut rest = text;
     let mut from = 0;
@@ -120,32 +120,32 @@ fn parts(text: &str) -> Vec<Part<'_>> {
         }
         let (info, behind) = rest[begin + 3..].split_once('\n').expect("a code block has lines");
         let end = if behind.starts_with("```\n") { 0 } else { behind.find("\n```\n").expect("a code block ends") + 1 };
-        parts.push(Part::Text(&rest[..begin]));
-        parts.push(Part::Block { info, body: &behind[..end] });
+        parts.push(PagePart::Text(&rest[..begin]));
+        parts.push(PagePart::Block { info, body: &behind[..end] });
         rest = &behind[end + 4..];
         from = 0;
     }
-    parts.push(Part::Text(rest));
+    parts.push(PagePart::Text(rest));
     parts
 }
 
 /// A command as a page shows it.
-struct Shown<'a> {
+struct ShownCommand<'a> {
     /// The command's lines in the page.
     text: String,
     line: String,
     output: Vec<&'a str>,
 }
 
-fn commands(body: &str) -> Vec<Shown<'_>> {
-    let mut commands: Vec<Shown<'_>> = Vec::new();
+fn shown_commands(body: &str) -> Vec<ShownCommand<'_>> {
+    let mut commands: Vec<ShownCommand<'_>> = Vec::new();
     let mut lines = body.lines();
     while let Some(line) = lines.next() {
         let Some(start) = line.strip_prefix("$ ") else {
             commands.last_mut().expect("a console block begins with `$ `").output.push(line);
             continue;
         };
-        let mut command = Shown { text: format!("{line}\n"), line: start.to_owned(), output: Vec::new() };
+        let mut command = ShownCommand { text: format!("{line}\n"), line: start.to_owned(), output: Vec::new() };
         while let Some(open) = command.line.strip_suffix('\\') {
             let next = lines.next().expect("a continued command has another line");
             command.text.push_str(&format!("{next}\n"));
@@ -157,32 +157,32 @@ fn commands(body: &str) -> Vec<Shown<'_>> {
 }
 
 /// The state that the commands of a page share.
-struct Page {
+struct PageRun {
     folder: tempfile::TempDir,
     files: Vec<(String, String)>,
     /// Ports as the page shows them, with the real ones.
     ports: Vec<(u16, u16)>,
-    serving: Vec<Serving>,
+    serving: Vec<ServeProcess>,
     /// The running hub of the fixtures, if any.
-    fixture: Option<Fixture>,
+    fixture: Option<FixtureHub>,
     code: Option<i32>,
 }
 
 /// A process of a hub of the fixtures; killed on drop.
-struct Fixture {
+struct FixtureHub {
     child: Child,
     /// Kept open, since a process that writes to a closed pipe may fail.
     out: BufReader<ChildStdout>,
 }
 
-impl Drop for Fixture {
+impl Drop for FixtureHub {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Page {
+impl PageRun {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // So that hubs of the fixtures have the same path as in a checkout.
@@ -192,9 +192,9 @@ impl Page {
     }
 
     /// Fails unless the command could be run.
-    fn parse(&self, command: &Shown<'_>) {
-        let (_, words) = words(&command.line);
-        match arguments(&words) {
+    fn parse(&self, command: &ShownCommand<'_>) {
+        let (_, words) = split_command_line(&command.line);
+        match hubproof_arguments(&words) {
             Some(arguments) => {
                 // The parser checks options and values up to the one that asks for help.
                 let mut process = assert_cmd::Command::new(BINARY);
@@ -210,7 +210,7 @@ impl Page {
     }
 
     /// Runs the commands of a block and returns the block, corrected with `bless`. Differences go to `wrong`.
-    fn play(&mut self, commands: &[Shown<'_>], figures: bool, bless: bool, wrong: &mut String) -> String {
+    fn play(&mut self, commands: &[ShownCommand<'_>], figures: bool, bless: bool, wrong: &mut String) -> String {
         let compared = commands.iter().any(|command| !command.output.is_empty());
         let mut block = String::new();
         for (index, command) in commands.iter().enumerate() {
@@ -218,8 +218,8 @@ impl Page {
             let printed = self.run(command, code_shown);
             let printed: Vec<&str> = printed.trim_end().lines().map(str::trim_end).collect();
             let mut shown: Vec<String> = command.output.iter().map(|line| (*line).to_owned()).collect();
-            if compared && !agree(&command.output, &printed, figures) {
-                match rewritten(&command.output, &printed, figures).filter(|_| bless) {
+            if compared && !lines_agree(&command.output, &printed, figures) {
+                match rewritten_output(&command.output, &printed, figures).filter(|_| bless) {
                     Some(lines) => shown = lines,
                     None => wrong.push_str(&format!(
                         "\n$ {}\n--- shown\n{}\n--- printed\n{}\n",
@@ -237,13 +237,13 @@ impl Page {
 
     /// Runs the command and returns its output as the page would show it.
     #[track_caller]
-    fn run(&mut self, command: &Shown<'_>, code_shown: bool) -> String {
-        let (environment, words) = words(&command.line);
+    fn run(&mut self, command: &ShownCommand<'_>, code_shown: bool) -> String {
+        let (environment, words) = split_command_line(&command.line);
         if command.line == "echo $?" {
             return self.code.map_or("killed".to_owned(), |code| code.to_string());
         }
         if words[0] == "cat" {
-            return self.as_shown(&fs::read_to_string(self.folder.path().join(&words[1])).unwrap());
+            return self.with_shown_ports(&fs::read_to_string(self.folder.path().join(&words[1])).unwrap());
         }
         match (words[0].as_str(), words.last().map(String::as_str)) {
             ("python3", Some("&")) => return self.start_fixture(&words[..words.len() - 1]),
@@ -253,18 +253,19 @@ impl Page {
             }
             _ => {}
         }
-        let mut arguments = arguments(&words).unwrap_or_else(|| panic!("only hubproof is run: $ {}", command.line));
+        let mut arguments =
+            hubproof_arguments(&words).unwrap_or_else(|| panic!("only hubproof is run: $ {}", command.line));
         if matches!(arguments[0].as_str(), "serve" | "relay") && !arguments.contains(&"--list-faults".to_owned()) {
             return self.serve(arguments, command.output.len().max(1));
         }
-        self.files(&arguments);
-        self.locate(&mut arguments);
+        self.write_files(&arguments);
+        self.replace_ports(&mut arguments);
         let mut process = assert_cmd::Command::new(BINARY);
         process.args(&arguments).envs(environment).env("NO_COLOR", "1");
         let done = process.current_dir(self.folder.path()).timeout(Duration::from_secs(120)).output().unwrap();
         self.code = done.status.code();
         let printed = if done.stdout.is_empty() { &done.stderr } else { &done.stdout };
-        let printed = self.as_shown(&String::from_utf8_lossy(printed));
+        let printed = self.with_shown_ports(&String::from_utf8_lossy(printed));
         assert!(
             code_shown || matches!(self.code, Some(0 | 1 | 3)),
             "$ {}: exit code {:?}\n{printed}",
@@ -283,13 +284,13 @@ impl Page {
             self.ports.push((shown, free_port()));
         }
         let mut command = Command::new(&words[0]);
-        command.args(words[1..].iter().map(|word| self.located(word))).current_dir(self.folder.path());
+        command.args(words[1..].iter().map(|word| self.with_real_ports(word))).current_dir(self.folder.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        let fixture = self.fixture.insert(Fixture { child, out });
+        let fixture = self.fixture.insert(FixtureHub { child, out });
         let mut line = String::new();
         fixture.out.read_line(&mut line).unwrap();
-        self.as_shown(&line)
+        self.with_shown_ports(&line)
     }
 
     /// Starts a background command on a free port; returns its announcement.
@@ -297,38 +298,38 @@ impl Page {
         let listen = arguments.iter().position(|word| word == "--listen").expect("--listen") + 1;
         let shown = arguments[listen].rsplit_once(':').unwrap().1.parse().unwrap();
         arguments[listen] = "127.0.0.1:0".to_owned();
-        self.locate(&mut arguments);
+        self.replace_ports(&mut arguments);
         for file in arguments.iter_mut().filter(|word| word.ends_with(".toml")) {
             *file = self.folder.path().join(&*file).display().to_string();
         }
-        let serving = Serving::start_as(&arguments, lines);
+        let serving = ServeProcess::start_as(&arguments, lines);
         self.ports.push((shown, port(&serving.addresses[0].1)));
         let announced: Vec<String> = serving.addresses.iter().map(|(name, value)| format!("{name} {value}")).collect();
         self.serving.push(serving);
-        self.as_shown(&announced.join("\n"))
+        self.with_shown_ports(&announced.join("\n"))
     }
 
     /// Puts real ports into the arguments, and starts hubs that are missing.
-    fn locate(&mut self, arguments: &mut [String]) {
-        self.have_hubs(&arguments.join(" "));
+    fn replace_ports(&mut self, arguments: &mut [String]) {
+        self.start_missing_hubs(&arguments.join(" "));
         for argument in arguments {
-            *argument = self.located(argument);
+            *argument = self.with_real_ports(argument);
         }
     }
 
     /// Writes the page's new files, and starts the hubs of the files that the command names.
-    fn files(&mut self, arguments: &[String]) {
+    fn write_files(&mut self, arguments: &[String]) {
         for (name, text) in std::mem::take(&mut self.files) {
             if arguments.contains(&name) {
-                self.have_hubs(&text);
+                self.start_missing_hubs(&text);
             }
             let path = self.folder.path().join(&name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, self.located(&text)).unwrap();
+            fs::write(path, self.with_real_ports(&text)).unwrap();
         }
     }
 
-    fn located(&self, text: &str) -> String {
+    fn with_real_ports(&self, text: &str) -> String {
         let replaced = |found: &regex::Captures<'_>| {
             let port = self.ports.iter().find(|(shown, _)| shown.to_string() == found[0]);
             port.map_or_else(|| found[0].to_owned(), |(_, actual)| actual.to_string())
@@ -337,18 +338,18 @@ impl Page {
     }
 
     /// Starts a hub for each port in the text that has none, of the protocol that the text names.
-    fn have_hubs(&mut self, text: &str) {
+    fn start_missing_hubs(&mut self, text: &str) {
         let ports: BTreeSet<u16> = SHOWN_PORT.find_iter(text).map(|found| found.as_str().parse().unwrap()).collect();
         for shown in ports {
             if self.ports.iter().any(|(known, _)| *known == shown) {
                 continue;
             }
-            let Some(protocol) = protocol(text) else { continue };
+            let Some(protocol) = named_protocol(text) else { continue };
             let actual = if text.contains("./hub") {
-                self.hub(protocol);
+                self.make_hub_program(protocol);
                 free_port()
             } else {
-                let serving = Serving::start([protocol], 1);
+                let serving = ServeProcess::start([protocol], 1);
                 let actual = port(&serving.addresses[0].1);
                 self.serving.push(serving);
                 actual
@@ -358,14 +359,14 @@ impl Page {
     }
 
     /// Creates the program that `--exec` starts.
-    fn hub(&self, protocol: &str) {
+    fn make_hub_program(&self, protocol: &str) {
         let path = self.folder.path().join("hub");
         fs::write(&path, format!("#!/bin/sh\nexec '{BINARY}' serve {protocol} --listen \"127.0.0.1:$2\"\n")).unwrap();
         #[cfg(unix)]
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
 
-    fn as_shown(&self, text: &str) -> String {
+    fn with_shown_ports(&self, text: &str) -> String {
         self.ports.iter().fold(text.to_owned(), |text, (shown, actual)| {
             Regex::new(&format!(r"\b{actual}\b")).unwrap().replace_all(&text, shown.to_string()).into_owned()
         })
@@ -375,7 +376,7 @@ impl Page {
 static SHOWN_PORT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b400\d\b").unwrap());
 
 /// Returns the variables that a command line sets, and its words.
-fn words(line: &str) -> (Vec<(String, String)>, Vec<String>) {
+fn split_command_line(line: &str) -> (Vec<(String, String)>, Vec<String>) {
     let mut words = shlex::split(line).unwrap_or_else(|| panic!("quotes are not balanced: {line}"));
     let set = words.iter().take_while(|word| word.contains('=')).count();
     let variables =
@@ -384,7 +385,7 @@ fn words(line: &str) -> (Vec<(String, String)>, Vec<String>) {
 }
 
 /// Returns the arguments of the binary, if this command runs it.
-fn arguments(words: &[String]) -> Option<Vec<String>> {
+fn hubproof_arguments(words: &[String]) -> Option<Vec<String>> {
     let cargo = ["cargo", "run", "--release", "--"];
     match words {
         [first, rest @ ..] if first == "hubproof" => Some(rest.to_vec()),
@@ -393,7 +394,7 @@ fn arguments(words: &[String]) -> Option<Vec<String>> {
     }
 }
 
-fn protocol(text: &str) -> Option<&str> {
+fn named_protocol(text: &str) -> Option<&str> {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"protocol (?:= ")?([a-z]+)"#).unwrap());
     NAMED.captures(text).map(|found| found.get(1).unwrap().as_str())
 }
@@ -407,7 +408,7 @@ fn port(url: &str) -> u16 {
 }
 
 /// Returns the line with everything replaced that differs between runs.
-fn steady(line: &str, figures: bool) -> String {
+fn normalised_line(line: &str, figures: bool) -> String {
     static SAME: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         [
             (r"\d+(\.\d+)? (ns|µs|ms|s|min)\b", "TIME"),
@@ -441,8 +442,8 @@ fn steady(line: &str, figures: bool) -> String {
 }
 
 /// Whether the lines are those shown, except for elisions.
-fn agree(shown: &[&str], printed: &[&str], figures: bool) -> bool {
-    let steadied = |lines: &[&str]| lines.iter().map(|line| steady(line, figures)).collect::<Vec<_>>();
+fn lines_agree(shown: &[&str], printed: &[&str], figures: bool) -> bool {
+    let steadied = |lines: &[&str]| lines.iter().map(|line| normalised_line(line, figures)).collect::<Vec<_>>();
     let (shown, printed) = (steadied(shown), steadied(printed));
     let pieces: Vec<&[String]> = shown.split(|line| line == ELISION).collect();
     let [first, .., last] = pieces.as_slice() else { return shown == printed };
@@ -458,7 +459,7 @@ fn agree(shown: &[&str], printed: &[&str], figures: bool) -> bool {
 
 /// Returns the new lines to show, with as many around each elision as before; `None` if a piece in the middle
 /// cannot be found by its first line.
-fn rewritten(shown: &[&str], printed: &[&str], figures: bool) -> Option<Vec<String>> {
+fn rewritten_output(shown: &[&str], printed: &[&str], figures: bool) -> Option<Vec<String>> {
     let pieces: Vec<&[&str]> = shown.split(|line| *line == ELISION).collect();
     if pieces.len() == 1 {
         return Some(printed.iter().map(|line| (*line).to_owned()).collect());
@@ -472,7 +473,7 @@ fn rewritten(shown: &[&str], printed: &[&str], figures: bool) -> Option<Vec<Stri
             Some(_) if index + 1 == pieces.len() => printed.len().checked_sub(piece.len())?,
             Some(line) => {
                 let word = |line: &str| line.split_whitespace().next().map(str::to_owned);
-                let same = |at: &usize| steady(printed[*at], figures) == steady(line, figures);
+                let same = |at: &usize| normalised_line(printed[*at], figures) == normalised_line(line, figures);
                 let alike = |at: &usize| word(printed[*at]) == word(line);
                 (end..printed.len()).find(same).or_else(|| (end..printed.len()).find(alike))?
             }
@@ -500,7 +501,7 @@ fn three_dots_in_shown_output_match_any_lines(
     #[case] printed: &[&str],
     #[case] expected: bool,
 ) {
-    assert_eq!(agree(shown, printed, false), expected);
+    assert_eq!(lines_agree(shown, printed, false), expected);
 }
 
 #[rstest]
@@ -514,7 +515,7 @@ fn a_rewritten_block_of_output_keeps_its_three_dots(
     #[case] expected: Option<Vec<&str>>,
 ) {
     let expected = expected.map(|lines| lines.into_iter().map(str::to_owned).collect::<Vec<_>>());
-    assert_eq!(rewritten(shown, printed, false), expected);
+    assert_eq!(rewritten_output(shown, printed, false), expected);
 }
 
 #[test]
@@ -524,7 +525,7 @@ fn the_page_about_fuzzing_names_every_mutation_and_moment() {
     let mut known = BTreeSet::new();
     for protocol in ["qi", "emprops"] {
         let printed = hubproof(["fuzz", "--protocol", protocol, "--print-cases", "--cases", "1500", "--seed", "1"]);
-        for line in printed.ends_with(0).out.lines() {
+        for line in printed.assert_exit_code(0).out.lines() {
             let case: Value = serde_json::from_str(line).unwrap();
             for key in ["mutation", "placement"] {
                 let name = case[key].as_str().unwrap().to_owned();
@@ -542,10 +543,11 @@ fn the_page_about_fuzzing_names_every_mutation_and_moment() {
 #[test]
 fn the_table_of_protocols_in_the_book_has_the_current_numbers() {
     let page = fs::read_to_string(disk::root().join("docs/src/evidence.md")).unwrap();
-    let packs: Value = serde_json::from_str(&hubproof(["packs", "list", "--format", "json"]).ends_with(0).out).unwrap();
+    let packs: Value =
+        serde_json::from_str(&hubproof(["packs", "list", "--format", "json"]).assert_exit_code(0).out).unwrap();
     for pack in packs.as_array().unwrap() {
         let name = pack["name"].as_str().unwrap();
-        let listed = hubproof(["serve", name, "--list-faults", "--format", "json"]).ends_with(0);
+        let listed = hubproof(["serve", name, "--list-faults", "--format", "json"]).assert_exit_code(0);
         let listed: Value = serde_json::from_str(&listed.out).unwrap();
         let faults = listed["faults"].as_array().unwrap().iter().filter(|fault| fault["fuzz"] == false).count();
         let begin = format!("| {name} | {} | {} | ", pack["title"].as_str().unwrap(), pack["messages"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::process::{Done, Serving, hubproof, start};
+use crate::support::process::{ProcessResult, ServeProcess, hubproof, start};
 
 const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
 
@@ -26,12 +26,12 @@ pub fn free_port() -> u16 {
 const BLOCK: u16 = 25;
 
 /// A hub started by a wrapper script, in a folder with the ids of all started processes.
-struct Hub {
+struct WrappedHub {
     folder: tempfile::TempDir,
     port: u16,
 }
 
-impl Hub {
+impl WrappedHub {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), port: free_port() }
     }
@@ -50,11 +50,11 @@ impl Hub {
     }
 
     /// Returns a command for the reference server that records its process id.
-    fn reference(&self, protocol: &str) -> String {
-        self.reference_with(protocol, "")
+    fn reference_command(&self, protocol: &str) -> String {
+        self.reference_command_with(protocol, "")
     }
 
-    fn reference_with(&self, protocol: &str, more: &str) -> String {
+    fn reference_command_with(&self, protocol: &str, more: &str) -> String {
         let (pids, port) = (self.file("pids"), self.port);
         let script = format!(
             "echo $$ >> {}\necho starting up >&2\nexec {HUBPROOF} serve {protocol} --listen 127.0.0.1:{port} {more}\n",
@@ -64,17 +64,17 @@ impl Hub {
     }
 
     /// Returns a command for the reference server that crashes as soon as the hub sends this word: always, or once.
-    fn crashing(&self, protocol: &str, word: &str, always: bool) -> String {
-        self.failing(protocol, word, always, "os._exit(3)")
+    fn crashing_command(&self, protocol: &str, word: &str, always: bool) -> String {
+        self.failing_command(protocol, word, always, "os._exit(3)")
     }
 
     /// Returns a command for the reference server that still accepts connections, but sends nothing more as soon as the
     /// hub sends this word.
-    fn hanging(&self, protocol: &str, word: &str) -> String {
-        self.failing(protocol, word, true, "time.sleep(3600)")
+    fn hanging_command(&self, protocol: &str, word: &str) -> String {
+        self.failing_command(protocol, word, true, "time.sleep(3600)")
     }
 
-    fn failing(&self, protocol: &str, word: &str, always: bool, then: &str) -> String {
+    fn failing_command(&self, protocol: &str, word: &str, always: bool, then: &str) -> String {
         let (inner, port) = (free_port(), self.port);
         let script = FALLING
             .replace("PIDS", &self.file("pids").display().to_string())
@@ -88,7 +88,7 @@ impl Hub {
         format!("python3 {}", self.write("hub.py", &script))
     }
 
-    fn check(&self, protocol: &str, command: &str, more: &[&str]) -> Done {
+    fn check(&self, protocol: &str, command: &str, more: &[&str]) -> ProcessResult {
         let url = self.url();
         let arguments = ["check", &url, "--protocol", protocol, "--exec", command];
         hubproof(arguments.iter().chain(more))
@@ -99,20 +99,20 @@ impl Hub {
     #[track_caller]
     fn assert_gone(&self) {
         let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
-        assert!(ends(listens), "something still listens");
+        assert!(ceases_to_hold(listens), "something still listens");
         let pids = std::fs::read_to_string(self.file("pids")).unwrap_or_default();
         for pid in pids.lines() {
-            assert!(ends(|| runs(pid)), "{pid} of {pids:?} is still there");
+            assert!(ceases_to_hold(|| is_process_running(pid)), "{pid} of {pids:?} is still there");
         }
     }
 
-    fn started(&self) -> usize {
+    fn started_count(&self) -> usize {
         std::fs::read_to_string(self.file("pids")).unwrap_or_default().lines().count()
     }
 }
 
 /// Whether a condition stops holding within a few seconds.
-fn ends(condition: impl Fn() -> bool) -> bool {
+fn ceases_to_hold(condition: impl Fn() -> bool) -> bool {
     let until = Instant::now() + Duration::from_secs(10);
     while condition() {
         if Instant::now() > until {
@@ -124,7 +124,7 @@ fn ends(condition: impl Fn() -> bool) -> bool {
 }
 
 /// Whether the process runs; a zombie does not.
-fn runs(id: &str) -> bool {
+fn is_process_running(id: &str) -> bool {
     let status = std::fs::read_to_string(Path::new("/proc").join(id).join("stat")).unwrap_or_default();
     status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
@@ -177,7 +177,7 @@ while True:
     threading.Thread(target=pump, args=(hub, client, True), daemon=True).start()
 "#;
 
-fn report(done: &Done) -> Value {
+fn report(done: &ProcessResult) -> Value {
     let report = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}\n{}", done.out, done.err));
     crate::cli::serve::assert_valid_report(&report);
     report
@@ -191,11 +191,11 @@ fn verdicts(report: &Value) -> Vec<(&str, &str)> {
 
 #[test]
 fn a_hub_is_started_checked_and_stopped() {
-    let hub = Hub::new();
-    let command = hub.reference("concierge");
+    let hub = WrappedHub::new();
+    let command = hub.reference_command("concierge");
     let log = hub.file("hub.log").display().to_string();
     let more = ["--scenario", "greeting", "--scenario", "listings", "--report", "json=-", "--exec-log", &log];
-    let done = hub.check("concierge", &command, &more).ends_with(0);
+    let done = hub.check("concierge", &command, &more).assert_exit_code(0);
     let report = report(&done);
     let process = &report["protocols"][0]["processes"][0];
     assert_eq!((&process["starts"], &process["restarts"]), (&Value::from(1), &Value::from(0)), "{process}");
@@ -204,7 +204,7 @@ fn a_hub_is_started_checked_and_stopped() {
     assert!(std::fs::read_to_string(log).unwrap().starts_with("starting up\n"));
     assert!(done.err.contains("started once by `sh "), "{}", done.err);
     hub.assert_gone();
-    assert_eq!(hub.started(), 1);
+    assert_eq!(hub.started_count(), 1);
 }
 
 #[rstest]
@@ -213,8 +213,8 @@ fn a_hub_is_started_checked_and_stopped() {
 #[case("sh -c 'exec sleep 100'", 3, &["did not listen on 127.0.0.1:", "300 ms", "It wrote nothing to stdout or stderr", "--exec-wait"])]
 #[case("hub 'x", 2, &["--exec: this command has an open quote"])]
 fn a_hub_that_does_not_start_is_reported(#[case] command: &str, #[case] code: i32, #[case] expected: &[&str]) {
-    let hub = Hub::new();
-    let done = hub.check("concierge", command, &["--exec-wait", "300ms"]).ends_with(code);
+    let hub = WrappedHub::new();
+    let done = hub.check("concierge", command, &["--exec-wait", "300ms"]).assert_exit_code(code);
     for expected in expected {
         assert!(done.err.contains(expected), "no {expected:?} in {}", done.err);
     }
@@ -223,30 +223,30 @@ fn a_hub_that_does_not_start_is_reported(#[case] command: &str, #[case] code: i3
 
 #[test]
 fn starting_a_hub_by_command_needs_an_address() {
-    let done = hubproof(["check", "--exec", "hub"]).ends_with(2);
+    let done = hubproof(["check", "--exec", "hub"]).assert_exit_code(2);
     assert!(done.err.contains("`--exec` needs the URL the hub will listen on"), "{}", done.err);
 }
 
 #[test]
-fn another_hub_on_the_port_is_not_tested_instead() {
-    let server = Serving::start(["concierge"], 1);
+fn a_different_hub_on_the_port_is_not_tested() {
+    let server = ServeProcess::start(["concierge"], 1);
     let url = server.url("concierge");
-    let done = hubproof(["check", url, "--protocol", "concierge", "--exec", "sleep 100"]).ends_with(2);
+    let done = hubproof(["check", url, "--protocol", "concierge", "--exec", "sleep 100"]).assert_exit_code(2);
     assert!(done.err.contains("something already listens on 127.0.0.1:"), "{}", done.err);
 }
 
 #[test]
 fn the_hub_is_restarted_after_destructive_scenarios() {
-    let hub = Hub::new();
+    let hub = WrappedHub::new();
     // The reference server's own target file, with all instances and hooks.
     let (target, again) = (hub.file("hub.toml").display().to_string(), hub.file("again.toml").display().to_string());
     let (listen, admin) = (format!("127.0.0.1:{}", hub.port), format!("127.0.0.1:{}", hub.port + BLOCK - 1));
-    let server = Serving::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
-    server.end("TERM");
-    let command = hub.reference_with("gator", &format!("--admin {admin} --target-file {again}"));
+    let server = ServeProcess::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
+    server.stop("TERM");
+    let command = hub.reference_command_with("gator", &format!("--admin {admin} --target-file {again}"));
     let more = ["--scenario", "stop*", "--scenario", "requests", "--report", "json=-"];
     let base = ["check", "--target", &target];
-    let done = hubproof(base.iter().chain(&["--exec", &command]).chain(&more)).ends_with(0);
+    let done = hubproof(base.iter().chain(&["--exec", &command]).chain(&more)).assert_exit_code(0);
     let report = report(&done);
     let verdicts = verdicts(&report);
     let destroyed = verdicts.iter().filter(|(id, verdict)| id.contains("stop") && *verdict == "pass").count();
@@ -255,7 +255,7 @@ fn the_hub_is_restarted_after_destructive_scenarios() {
     let process = &report["protocols"][0]["processes"][0];
     assert_eq!(process["starts"], 7, "{process}");
     assert_eq!(process["crashes"], Value::Array(Vec::new()));
-    assert_eq!(hub.started(), 7);
+    assert_eq!(hub.started_count(), 7);
     hub.assert_gone();
 }
 
@@ -264,7 +264,7 @@ const THREE: [&str; 6] = ["--scenario", "greeting", "--scenario", "message-to-on
 
 /// Asserts that only the last of these scenarios failed, when played alone. Returns the report of the hub's process.
 #[track_caller]
-fn only_the_last_fails(report: &Value) -> &Value {
+fn assert_only_last_fails(report: &Value) -> &Value {
     let all = verdicts(report);
     for (id, verdict) in &all {
         let whole = matches!(*verdict, "pass" | "info");
@@ -281,12 +281,12 @@ fn only_the_last_fails(report: &Value) -> &Value {
 /// again.
 #[rstest]
 fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
-    let hub = Hub::new();
-    let command = hub.crashing("concierge", "GROUP_DELETED", true);
+    let hub = WrappedHub::new();
+    let command = hub.crashing_command("concierge", "GROUP_DELETED", true);
     let more = ["-j", jobs, "--report", "json=-"];
-    let done = hub.check("concierge", &command, &[THREE.as_slice(), &more].concat()).ends_with(1);
+    let done = hub.check("concierge", &command, &[THREE.as_slice(), &more].concat()).assert_exit_code(1);
     let report = report(&done);
-    let process = only_the_last_fails(&report);
+    let process = assert_only_last_fails(&report);
     let crashes = process["crashes"].as_array().unwrap();
     assert!(crashes.iter().all(|crash| crash["status"] == "exit status 3"), "{process}");
     assert!(crashes.iter().all(|crash| crash["log"]["lines"] == serde_json::json!(["out of luck"])), "{process}");
@@ -306,21 +306,21 @@ fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs
 #[rstest]
 #[ignore = "thorough: waits for real time"]
 fn a_hang_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
-    let hub = Hub::new();
-    let command = hub.hanging("concierge", "GROUP_DELETED");
+    let hub = WrappedHub::new();
+    let command = hub.hanging_command("concierge", "GROUP_DELETED");
     let more = ["-j", jobs, "--set", "patience=1s", "--report", "json=-"];
-    let done = hub.check("concierge", &command, &[THREE.as_slice(), &more].concat()).ends_with(1);
+    let done = hub.check("concierge", &command, &[THREE.as_slice(), &more].concat()).assert_exit_code(1);
     let report = report(&done);
-    let process = only_the_last_fails(&report);
+    let process = assert_only_last_fails(&report);
     assert!(process["crashes"].as_array().unwrap().iter().all(|crash| crash["hung"] == true), "{process}");
     assert!(done.err.contains("The hub hung (it accepted connections and sent nothing)"), "{}", done.err);
     hub.assert_gone();
 }
 
 /// A shell that keeps a hub running. Dropping it ends both.
-struct Keeper(std::process::Child);
+struct HubKeeper(std::process::Child);
 
-impl Drop for Keeper {
+impl Drop for HubKeeper {
     fn drop(&mut self) {
         let _ = std::process::Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
@@ -332,11 +332,12 @@ impl Drop for Keeper {
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
-    let hub = Hub::new();
-    let command = hub.hanging("concierge", "GROUP_DELETED");
+    let hub = WrappedHub::new();
+    let command = hub.hanging_command("concierge", "GROUP_DELETED");
     let script = format!("trap 'kill $!; wait; exit' TERM\nwhile true; do {command} & echo $! > running; wait; done");
     let keeper = hub.write("keeper.sh", &script);
-    let keeper = Keeper(std::process::Command::new("sh").arg(keeper).current_dir(hub.folder.path()).spawn().unwrap());
+    let keeper =
+        HubKeeper(std::process::Command::new("sh").arg(keeper).current_dir(hub.folder.path()).spawn().unwrap());
     let restart = hub.write("restart.sh", &format!("kill $(cat {}); sleep 1", hub.file("running").display()));
     let target = hub.write(
         "hub.toml",
@@ -352,8 +353,8 @@ fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
     let done = hubproof(base.iter().chain(&THREE));
     drop(keeper);
     hub.assert_gone();
-    let report = report(&done.ends_with(1));
-    let process = only_the_last_fails(&report);
+    let report = report(&done.assert_exit_code(1));
+    let process = assert_only_last_fails(&report);
     assert_eq!(process["command"], "hook restart");
     assert!(process["crashes"].as_array().unwrap().iter().all(|crash| crash["hung"] == true), "{process}");
 }
@@ -361,11 +362,11 @@ fn a_hub_that_hangs_is_restarted_by_the_targets_hook() {
 /// A crash that no scenario reproduces is attributed to none, but fails the run.
 #[test]
 #[ignore = "thorough: waits for real time"]
-fn a_crash_that_is_not_reproduced_fails_the_run_and_no_scenario() {
-    let hub = Hub::new();
-    let command = hub.crashing("concierge", "GROUP_DELETED", false);
+fn an_unreproduced_crash_fails_the_run_but_no_scenario() {
+    let hub = WrappedHub::new();
+    let command = hub.crashing_command("concierge", "GROUP_DELETED", false);
     let more = ["--scenario", "greeting", "--scenario", "group-deletion", "--report", "json=-"];
-    let done = hub.check("concierge", &command, &more).ends_with(1);
+    let done = hub.check("concierge", &command, &more).assert_exit_code(1);
     let report = report(&done);
     let all = verdicts(&report);
     assert!(all.iter().all(|(_, verdict)| matches!(*verdict, "pass" | "info")), "{all:?}\n{}", done.err);
@@ -377,13 +378,13 @@ fn a_crash_that_is_not_reproduced_fails_the_run_and_no_scenario() {
 
 #[test]
 #[ignore = "thorough: waits for real time"]
-fn a_hub_that_always_crashes_ends_the_run_in_time() {
-    let hub = Hub::new();
-    let command = hub.crashing("concierge", "HELLO", true);
+fn a_hub_that_always_crashes_ends_the_run_early() {
+    let hub = WrappedHub::new();
+    let command = hub.crashing_command("concierge", "HELLO", true);
     let more = ["--report", "json=-", "--report"].map(str::to_owned);
     let junit = format!("junit={}", hub.file("report.xml").display());
     let more: Vec<&str> = more.iter().map(String::as_str).chain([junit.as_str()]).collect();
-    let done = hub.check("concierge", &command, &more).ends_with(1);
+    let done = hub.check("concierge", &command, &more).assert_exit_code(1);
     assert!(done.took < Duration::from_secs(90), "{:?}", done.took);
     let report = report(&done);
     let process = &report["protocols"][0]["processes"][0];
@@ -399,12 +400,12 @@ fn a_hub_that_always_crashes_ends_the_run_in_time() {
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn a_fuzzed_hub_that_crashes_is_restarted() {
-    let hub = Hub::new();
+    let hub = WrappedHub::new();
     // The hub sends this word in some of these cases.
-    let (url, command) = (hub.url(), hub.crashing("qi", "trailing c", true));
+    let (url, command) = (hub.url(), hub.crashing_command("qi", "trailing c", true));
     let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "60", "-j", "4"];
     let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];
-    let done = hubproof(base.iter().chain(&commands).chain(&["--report", "json=-"])).ends_with(1);
+    let done = hubproof(base.iter().chain(&commands).chain(&["--report", "json=-"])).assert_exit_code(1);
     let report = report(&done);
     let protocol = &report["protocols"][0];
     let oracles = &protocol["fuzzed"]["oracles"];
@@ -422,8 +423,8 @@ fn a_fuzzed_hub_that_crashes_is_restarted() {
 /// Ctrl-C reaches hubproof, not the hub. The hub is stopped after the running scenarios, or at once by a second Ctrl-C.
 #[rstest]
 fn an_interrupt_stops_the_hub(#[values(1, 2)] times: usize) {
-    let hub = Hub::new();
-    let (url, command) = (hub.url(), hub.reference("concierge"));
+    let hub = WrappedHub::new();
+    let (url, command) = (hub.url(), hub.reference_command("concierge"));
     let scenario = ["--scenario", "identify-deadline"];
     let base = ["check", &url, "--protocol", "concierge", "--exec", &command];
     let running = start(base.iter().chain(&scenario), &[]);
@@ -433,26 +434,26 @@ fn an_interrupt_stops_the_hub(#[values(1, 2)] times: usize) {
         std::thread::sleep(Duration::from_millis(10));
     }
     (0..times).for_each(|_| running.signal("INT"));
-    let done = running.done();
+    let done = running.wait_for_end();
     assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
-    assert_eq!(hub.started(), 1);
+    assert_eq!(hub.started_count(), 1);
     hub.assert_gone();
 }
 
 #[test]
 fn secrets_are_masked_in_the_hubs_output() {
-    let hub = Hub::new();
+    let hub = WrappedHub::new();
     let script = "echo my secret is canary-7; exit 1";
     let more = ["--set", "secrets.secret=canary-7"];
-    let done = hub.check("concierge", &format!("sh -c '{script}'"), &more).ends_with(3);
+    let done = hub.check("concierge", &format!("sh -c '{script}'"), &more).assert_exit_code(3);
     assert!(done.err.contains("| my secret is ***"), "{}", done.err);
     assert!(!done.err.contains("canary"), "{}", done.err);
 }
 
 #[test]
-fn a_target_file_names_a_command_for_each_instance() {
-    let (plain, secret) = (Hub::new(), Hub::new());
-    let (first, second) = (plain.reference("concierge"), secret.reference("concierge"));
+fn a_target_file_can_name_a_command_per_instance() {
+    let (plain, secret) = (WrappedHub::new(), WrappedHub::new());
+    let (first, second) = (plain.reference_command("concierge"), secret.reference_command("concierge"));
     let file = format!(
         "protocol = \"concierge\"\nexec = \"{first}\"\n[[instance]]\nname = \"plain\"\nurl = \"{}\"\n\
          [[instance]]\nname = \"other\"\nurl = \"{}\"\nexec = \"{second}\"\n",
@@ -461,17 +462,17 @@ fn a_target_file_names_a_command_for_each_instance() {
     );
     let file = plain.write("hub.toml", &file);
     let arguments = ["check", "--target", &file, "--scenario", "greeting", "--report", "json=-"];
-    let done = hubproof(arguments).ends_with(0);
+    let done = hubproof(arguments).assert_exit_code(0);
     let report = report(&done);
     let processes = report["protocols"][0]["processes"].as_array().unwrap();
     let instances: Vec<&Value> = processes.iter().map(|process| &process["instances"][0]).collect();
     assert_eq!(instances, ["plain", "other"]);
-    assert_eq!((plain.started(), secret.started()), (1, 1));
+    assert_eq!((plain.started_count(), secret.started_count()), (1, 1));
     plain.assert_gone();
     secret.assert_gone();
     // --exec overrides all of them; this command serves only one of the two addresses.
     let wait = ["--exec", &first, "--exec-wait", "1s"];
-    let done = hubproof(arguments.iter().chain(&wait)).ends_with(3);
+    let done = hubproof(arguments.iter().chain(&wait)).assert_exit_code(3);
     assert!(done.err.contains(&format!("did not listen on 127.0.0.1:{}", secret.port)), "{}", done.err);
     plain.assert_gone();
 }

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::cli::exec::free_port;
 use crate::support::disk::protocol_name;
-use crate::support::process::{Serving, hubproof, start};
+use crate::support::process::{ServeProcess, hubproof, start};
 
-fn fuzz(arguments: &[&str]) -> crate::support::process::Done {
+fn fuzz(arguments: &[&str]) -> crate::support::process::ProcessResult {
     hubproof(std::iter::once("fuzz").chain(arguments.iter().copied()))
 }
 
@@ -38,7 +38,7 @@ fn fuzzing_the_reference_server_finds_nothing_in_large_protocols(
 }
 
 fn assert_nothing_is_found(protocol: &str) {
-    let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
+    let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).assert_exit_code(0);
     assert!(done.verdict().starts_with(&format!("PASS {protocol}: no finding in 60 cases (seed 3)")), "{}", done.out);
 }
 
@@ -51,12 +51,12 @@ fn assert_nothing_is_found(protocol: &str) {
 #[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
 #[case::whose_case(&["--case", "1"], "choose one with --protocol")]
 fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] words: &str) {
-    let done = fuzz(arguments).ends_with(2);
+    let done = fuzz(arguments).assert_exit_code(2);
     assert!(done.err.contains(words), "{}", done.err);
 }
 
 /// An emprops hub with a pending job of another client: the worker of every case is assigned that one.
-fn with_a_job() -> Serving {
+fn serve_with_pending_job() -> ServeProcess {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leaves.yaml");
     let job = "{ priority: 99, /requirements: {} }";
@@ -64,20 +64,20 @@ fn with_a_job() -> Serving {
         format!("  - client joins:\n  - client sends: submit_job\n    with: {job}\n  - client expects: job_accepted\n");
     let text = format!("title: A job is left\nactors: {{ client: client }}\nsteps:\n{steps}    rules: [EMP-028]\n");
     std::fs::write(&file, text).unwrap();
-    let hub = Serving::start(["emprops"], 1);
+    let hub = ServeProcess::start(["emprops"], 1);
     let url = hub.url("emprops");
-    hubproof(["check", url, "--protocol", "emprops", "--scenario", file.to_str().unwrap()]).ends_with(0);
+    hubproof(["check", url, "--protocol", "emprops", "--scenario", file.to_str().unwrap()]).assert_exit_code(0);
     hub
 }
 
 /// Cases run one after the other, so that one of them is assigned the job, and a later one completes it.
 #[test]
 #[ignore = "thorough: waits for real time"]
-fn state_that_the_hub_had_before_the_run_is_not_a_finding() {
+fn hub_state_from_before_the_run_is_not_a_finding() {
     let run = |cases: &[&str], code: i32| {
-        let hub = with_a_job();
+        let hub = serve_with_pending_job();
         let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "8", "-j", "1", "--patience", "0.5"];
-        let done = fuzz(&[&arguments, cases].concat()).ends_with(code);
+        let done = fuzz(&[&arguments, cases].concat()).assert_exit_code(code);
         let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(output.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
         assert!(output.contains("received; it fails without the mutation, too (control run)"), "{}", done.out);
@@ -99,26 +99,26 @@ fn state_that_the_hub_had_before_the_run_is_not_a_finding() {
 #[ignore = "thorough: waits for real time"]
 #[case::others("concierge-fuzz-subscriptions-lost", "group_delete", "truncated")]
 fn concurrent_cases_do_not_hide_a_finding(#[case] fault: &str, #[case] message: &str, #[case] mutation: &str) {
-    let hub = Serving::start(["concierge", "--fault", fault], 1);
+    let hub = ServeProcess::start(["concierge", "--fault", fault], 1);
     let odd = ["--message", message, "--mutation", mutation, "--cases", "60", "--seed", "7", "-j", "8"];
     let arguments: Vec<&str> = [hub.url("concierge"), "--protocol", "concierge"].into_iter().chain(odd).collect();
-    let done = fuzz(&arguments).ends_with(1);
+    let done = fuzz(&arguments).assert_exit_code(1);
     assert!(done.out.contains("fail[FUZZ-KEEPS]"), "{}", done.out);
 }
 
 /// A case with one mutated message is shown rather than one with dozens, even if that failed first (as in seed 1).
 #[test]
-fn a_case_with_one_mutated_message_is_shown_rather_than_one_with_many() {
+fn a_finding_shows_a_case_with_one_mutated_message_over_one_with_many() {
     let base = ["--protocol", "qi", "--seed", "1"];
     let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
-    let done =
-        all(&["--mutation", "wrong-type", "--cases", "100", "--fault", "qi-failure-payload-number"]).ends_with(1);
+    let done = all(&["--mutation", "wrong-type", "--cases", "100", "--fault", "qi-failure-payload-number"])
+        .assert_exit_code(1);
     let cases = |words: &str, until: char| -> Vec<String> {
         let named = done.out.lines().filter_map(|line| line.split_once(words)).map(|(_, rest)| rest);
         named.map(|rest| rest.split(until).next().unwrap().trim().to_owned()).collect()
     };
     let placement = |case: &str| {
-        let printed = all(&["--case", case, "--print-cases"]).ends_with(0).out;
+        let printed = all(&["--case", case, "--print-cases"]).assert_exit_code(0).out;
         serde_json::from_str::<Value>(printed.lines().next().unwrap()).unwrap()["placement"].clone()
     };
     let of_many = |case: &String| ["kept", "anew"].iter().any(|name| placement(case) == *name);
@@ -130,7 +130,7 @@ fn a_case_with_one_mutated_message_is_shown_rather_than_one_with_many() {
 /// Without a reachable hub there is no table of cells.
 #[test]
 fn an_unreachable_hub_is_inconclusive() {
-    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "1", "--cases", "5"]).ends_with(3);
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "1", "--cases", "5"]).assert_exit_code(3);
     let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         output.contains("nothing listens at 127.0.0.1:1") && output.contains("is this its address?"),
@@ -142,16 +142,16 @@ fn an_unreachable_hub_is_inconclusive() {
     assert!(lead.contains("The hub at ws://127.0.0.1:1 could not be reached: nothing listens"), "{}", done.out);
     assert!(lead.contains("5 cases needed a connection; nothing was checked."), "{}", done.out);
     // Cases with an unmet need do not connect, so they do not find the hub gone.
-    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "640126", "--cases", "40"]).ends_with(3);
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "640126", "--cases", "40"]).assert_exit_code(3);
     assert!(done.out.contains("`setting echo_command`") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
 }
 
 /// A hub that was never reachable has not crashed, whatever else its cases need.
 #[rstest]
-fn a_hub_that_was_never_reached_is_not_gone(
+fn a_hub_that_was_never_reached_is_not_reported_as_lost(
     #[values("airavata", "concierge", "emprops", "gator", "qi")] protocol: &str,
 ) {
-    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", protocol, "--seed", "1", "--cases", "150"]).ends_with(3);
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", protocol, "--seed", "1", "--cases", "150"]).assert_exit_code(3);
     assert!(!done.out.contains("FUZZ-LIVES") && !done.out.contains("is gone"), "{}", done.out);
     assert!(done.verdict().starts_with(&format!("INCONCLUSIVE {protocol}: no finding in 150 cases ")), "{}", done.out);
 }
@@ -163,7 +163,9 @@ fn a_hub_that_was_never_reached_is_not_gone(
 #[case::emprops("emprops")]
 fn cases_are_printed_without_a_hub(#[case] protocol: &str) {
     let print = |jobs: &str, seed: &str| {
-        fuzz(&["--protocol", protocol, "--cases", "150", "--seed", seed, "--print-cases", "-j", jobs]).ends_with(0).out
+        fuzz(&["--protocol", protocol, "--cases", "150", "--seed", seed, "--print-cases", "-j", jobs])
+            .assert_exit_code(0)
+            .out
     };
     let cases = print("1", "7");
     assert_eq!(cases, print("32", "7"));
@@ -179,7 +181,7 @@ fn cases_are_printed_without_a_hub(#[case] protocol: &str) {
 fn selecting_cases_does_not_change_what_they_send() {
     let print = |more: &[&str]| {
         let all: Vec<&str> = ["--protocol", "qi", "--seed", "7", "--print-cases"].iter().chain(more).copied().collect();
-        fuzz(&all).ends_with(0).out
+        fuzz(&all).assert_exit_code(0).out
     };
     let chosen = print(&["--mutation", "missing", "--cases", "5"]);
     assert_eq!(chosen.lines().count(), 5);
@@ -191,7 +193,8 @@ fn selecting_cases_does_not_change_what_they_send() {
 }
 
 /// A fault that scenarios find as well: its finding in all report formats.
-const FAULTY: [&str; 8] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1", "--mutation", "wrong-type"];
+const FAULTY_HUB_ARGUMENTS: [&str; 8] =
+    ["--fault", FAULT, "--protocol", "qi", "--seed", "1", "--mutation", "wrong-type"];
 const FAULT: &str = "qi-failure-payload-number";
 
 #[test]
@@ -199,8 +202,10 @@ fn a_fault_is_found_and_reported_in_all_formats() {
     let folder = tempfile::tempdir().unwrap();
     let (json, known) = (folder.path().join("report.json"), folder.path().join("known.toml"));
     let (report, known) = (format!("json={}", json.display()), known.display().to_string());
-    let run = |more: &[&str]| fuzz(&FAULTY.iter().chain(&["--cases", "30"]).chain(more).copied().collect::<Vec<_>>());
-    let done = run(&["--report", &report, "--write-baseline", &known]).ends_with(1);
+    let run = |more: &[&str]| {
+        fuzz(&FAULTY_HUB_ARGUMENTS.iter().chain(&["--cases", "30"]).chain(more).copied().collect::<Vec<_>>())
+    };
+    let done = run(&["--report", &report, "--write-baseline", &known]).assert_exit_code(1);
     assert!(
         done.verdict().starts_with("FAIL qi: ") && done.verdict().contains(" in 30 cases (seed 1)"),
         "{}",
@@ -214,60 +219,60 @@ fn a_fault_is_found_and_reported_in_all_formats() {
     let command = finding["reproduce"].as_str().unwrap();
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     assert!(words.contains(&"--case"), "{command}");
-    hubproof(&words).ends_with(1);
+    hubproof(&words).assert_exit_code(1);
     // With a baseline of all findings it passes.
-    run(&["--baseline", &known]).ends_with(0);
+    run(&["--baseline", &known]).assert_exit_code(0);
 }
 
 /// The report has the findings up to then.
 #[test]
-fn an_interruption_reports_what_was_found() {
+fn an_interrupted_run_reports_its_findings() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let running = start(["fuzz", &url, "--protocol", "concierge", "--seed", "1", "--time", "100s"], &[]);
     // Wait until it runs.
     let _connection = listener.accept().unwrap();
     running.signal("INT");
-    let done = running.done().ends_with(3);
+    let done = running.wait_for_end().assert_exit_code(3);
     assert!(done.out.contains("Interrupted after"), "{}", done.out);
 }
 
 /// Starts a proxy to a hub that ends, with all its connections, after a number of connections.
-fn mortal(hub: &str, connections: usize) -> String {
+fn start_dying_hub_proxy(hub: &str, connections: usize) -> String {
     // Keeps the port bound, so that no other process gets it.
     let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
-    thread::spawn(move || lives(listener, &hub, connections));
+    thread::spawn(move || serve_until_death(listener, &hub, connections));
     url
 }
 
 /// The same with a proxy that keeps running and answers with this status.
-fn mortal_behind_a_proxy(hub: &str, connections: usize, status: &'static str) -> String {
+fn start_dying_hub_behind_proxy(hub: &str, connections: usize, status: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
     thread::spawn(move || {
-        let ends = lets_through(&listener, &hub, connections);
+        let ends = accept_and_forward(&listener, &hub, connections);
         // With 429, existing connections stay open.
         let gone = status.starts_with('5');
         ends.iter().filter(|_| gone).for_each(|end| drop(end.shutdown(Shutdown::Both)));
-        listener.incoming().for_each(|asked| refuse(asked.unwrap(), status));
+        listener.incoming().for_each(|asked| answer_with_status(asked.unwrap(), status));
     });
     url
 }
 
-fn lives(listener: TcpListener, hub: &str, connections: usize) {
-    let ends = lets_through(&listener, hub, connections);
+fn serve_until_death(listener: TcpListener, hub: &str, connections: usize) {
+    let ends = accept_and_forward(&listener, hub, connections);
     drop(listener);
     ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
 }
 
-fn lets_through(listener: &TcpListener, hub: &str, connections: usize) -> Vec<TcpStream> {
-    listener.incoming().take(connections).flat_map(|client| passed_on(client.unwrap(), hub)).collect()
+fn accept_and_forward(listener: &TcpListener, hub: &str, connections: usize) -> Vec<TcpStream> {
+    listener.incoming().take(connections).flat_map(|client| forward_connection(client.unwrap(), hub)).collect()
 }
 
-fn passed_on(client: TcpStream, hub: &str) -> [TcpStream; 2] {
+fn forward_connection(client: TcpStream, hub: &str) -> [TcpStream; 2] {
     let server = TcpStream::connect(hub.strip_prefix("ws://").unwrap().trim_end_matches('/')).unwrap();
     for (from, to) in [(&client, &server), (&server, &client)] {
         let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -280,15 +285,15 @@ fn passed_on(client: TcpStream, hub: &str) -> [TcpStream; 2] {
 }
 
 /// Starts a proxy that passes this many connections to a hub at once, and delays all later ones by a second.
-fn tired(hub: &str, connections: usize) -> String {
+fn start_slowing_proxy(hub: &str, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
     thread::spawn(move || {
-        lets_through(&listener, &hub, connections);
+        accept_and_forward(&listener, &hub, connections);
         for client in listener.incoming() {
             thread::sleep(Duration::from_secs(1));
-            passed_on(client.unwrap(), &hub);
+            forward_connection(client.unwrap(), &hub);
         }
     });
     url
@@ -296,25 +301,26 @@ fn tired(hub: &str, connections: usize) -> String {
 
 /// A slower hub is reported, but is not a failure.
 #[test]
-fn a_hub_that_is_slower_at_the_end_is_reported() {
-    let hub = Serving::start(["qi"], 1);
-    let run = |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).ends_with(0).out;
+fn a_hub_that_slows_down_during_the_run_is_reported() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let run =
+        |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).assert_exit_code(0).out;
     let words = "At the end of this run, a new client waits";
-    let output = run(&tired(hub.url("qi"), 15));
+    let output = run(&start_slowing_proxy(hub.url("qi"), 15));
     assert!(output.contains(words), "{output}");
     let output = run(hub.url("qi"));
     assert!(!output.contains(words), "{output}");
 }
 
 /// Answers a request with a status.
-fn refuse(mut asked: TcpStream, status: &str) {
+fn answer_with_status(mut asked: TcpStream, status: &str) {
     let _ = std::io::Read::read(&mut asked, &mut [0; 4096]);
     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     let _ = std::io::Write::write_all(&mut asked, answer.as_bytes());
 }
 
 /// Starts an HTTP server that restarts the hub for each request and answers with the status.
-fn restarter(url: &str, hub: &str, status: &'static str) -> String {
+fn start_restart_server(url: &str, hub: &str, status: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, hub) = (url.strip_prefix("ws://").unwrap().to_owned(), hub.to_owned());
     let hook = format!("hooks.restart.http.url=http://{}/", listener.local_addr().unwrap());
@@ -323,22 +329,22 @@ fn restarter(url: &str, hub: &str, status: &'static str) -> String {
             if status.starts_with('2') {
                 // A running hub continues.
                 if let (Ok(listener), hub) = (TcpListener::bind(&address), hub.clone()) {
-                    thread::spawn(move || lives(listener, &hub, usize::MAX));
+                    thread::spawn(move || serve_until_death(listener, &hub, usize::MAX));
                 }
             }
-            refuse(asked.unwrap(), status);
+            answer_with_status(asked.unwrap(), status);
         }
     });
     hook
 }
 
 #[test]
-fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
-    let hub = Serving::start(["qi"], 1);
-    let url = mortal(hub.url("qi"), 60);
-    let hook = restarter(&url, hub.url("qi"), "204 No Content");
+fn a_lost_hub_is_restarted_by_the_targets_hook() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_dying_hub_proxy(hub.url("qi"), 60);
+    let hook = start_restart_server(&url, hub.url("qi"), "204 No Content");
     let cases = ["--protocol", "qi", "--seed", "1", "--cases", "200", "-j", "4", "--set", &hook];
-    let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).ends_with(1);
+    let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).assert_exit_code(1);
     // It ends on its own after some connections, so no case reproduces it.
     assert!(done.out.contains("The hub ended by itself (it accepts no connections) while"), "{}", done.out);
     assert!(!done.out.contains("The run ended early"), "{}", done.out);
@@ -346,12 +352,12 @@ fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
 }
 
 /// Starts a proxy that passes this many connections to a hub at once, and sends nothing on later ones.
-fn hanging(hub: &str, connections: usize) -> String {
+fn start_hanging_proxy(hub: &str, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
     thread::spawn(move || {
-        lets_through(&listener, &hub, connections);
+        accept_and_forward(&listener, &hub, connections);
         let _held: Vec<_> = listener.incoming().collect();
     });
     url
@@ -360,10 +366,10 @@ fn hanging(hub: &str, connections: usize) -> String {
 /// Messages missing after a hang cause no other findings.
 #[test]
 fn a_hub_that_hangs_ends_the_run_with_one_finding() {
-    let hub = Serving::start(["qi"], 1);
-    let url = hanging(hub.url("qi"), 60);
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_hanging_proxy(hub.url("qi"), 60);
     let more = ["--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", "patience=1s"];
-    let done = fuzz(&[&[url.as_str()], &more[..]].concat()).ends_with(1);
+    let done = fuzz(&[&[url.as_str()], &more[..]].concat()).assert_exit_code(1);
     assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
     assert!(done.out.contains("The run ended early: the hub is unresponsive"), "{}", done.out);
     assert_eq!(done.out.matches("fail[").count(), 1, "{}", done.out);
@@ -371,20 +377,20 @@ fn a_hub_that_hangs_ends_the_run_with_one_finding() {
 }
 
 #[test]
-fn a_hook_that_fails_ends_the_run() {
-    let hub = Serving::start(["qi"], 1);
-    let url = mortal(hub.url("qi"), 60);
-    let hook = restarter(&url, hub.url("qi"), "500 No");
-    let done =
-        fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", &hook]).ends_with(1);
+fn a_failing_hook_ends_the_run() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_dying_hub_proxy(hub.url("qi"), 60);
+    let hook = start_restart_server(&url, hub.url("qi"), "500 No");
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", &hook])
+        .assert_exit_code(1);
     let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(output.contains("the hook `restart` was answered with status 500"), "{}", done.out);
 }
 
 #[test]
-fn a_fuzz_run_ends_at_the_limit_of_findings() {
+fn a_fuzz_run_ends_at_the_finding_limit() {
     let base = ["--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks", "--seed", "1", "--cases", "100000", "-j", "4"];
-    let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).ends_with(1);
+    let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).assert_exit_code(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let fuzzed = &report["protocols"][0]["fuzzed"];
     assert!(fuzzed["oracles"]["FUZZ-ISOLATES"]["broken"].as_u64() > Some(0), "{fuzzed}");
@@ -394,11 +400,11 @@ fn a_fuzz_run_ends_at_the_limit_of_findings() {
 
 /// Failures of the baseline, and the same cause found with other messages, do not count towards the limit.
 #[test]
-fn known_findings_do_not_count_as_found() {
+fn known_findings_are_not_counted_as_new() {
     let folder = tempfile::tempdir().unwrap();
     let known = folder.path().join("known.toml").display().to_string();
     let run = |more: &[&str]| {
-        let base = [&FAULTY[..], &["--cases", "60", "--report", "json=-"]].concat();
+        let base = [&FAULTY_HUB_ARGUMENTS[..], &["--cases", "60", "--report", "json=-"]].concat();
         let done = fuzz(&[&base, more].concat());
         let report: Value = serde_json::from_str(&done.out).unwrap();
         (done.code, report["protocols"][0]["fuzzed"]["cases"].as_u64().unwrap())
@@ -411,10 +417,10 @@ fn known_findings_do_not_count_as_found() {
 
 /// Cells with new kinds of answers get more cases, and other cells get fewer.
 #[test]
-fn answers_of_a_new_shape_lead_to_more_cases_of_the_cell() {
+fn an_answer_with_a_new_shape_gives_its_cell_more_cases() {
     let of = |more: &[&str]| {
         let base = ["--protocol", "qi", "--seed", "1", "--cases", "120", "--report", "json=-"];
-        let done = fuzz(&[&base, more].concat()).ends_with(0);
+        let done = fuzz(&[&base, more].concat()).assert_exit_code(0);
         let report: Value = serde_json::from_str(&done.out).unwrap();
         let fuzzed = &report["protocols"][0]["fuzzed"];
         let cells = fuzzed["cells"].as_array().unwrap().iter().map(|cell| cell["cases"].as_u64().unwrap());
@@ -427,10 +433,10 @@ fn answers_of_a_new_shape_lead_to_more_cases_of_the_cell() {
 }
 
 #[test]
-fn a_hub_that_is_gone_ends_the_run() {
-    let hub = Serving::start(["qi"], 1);
-    let url = mortal(hub.url("qi"), 60);
-    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4"]).ends_with(1);
+fn a_lost_hub_ends_the_run() {
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_dying_hub_proxy(hub.url("qi"), 60);
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4"]).assert_exit_code(1);
     assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
     assert!(done.out.contains("The run ended early: the hub is gone"), "{}", done.out);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
@@ -440,14 +446,14 @@ fn a_hub_that_is_gone_ends_the_run() {
 #[rstest]
 #[case::gone("502 Bad Gateway", 1, "fail[FUZZ-LIVES]")]
 #[case::tired("429 Too Many Requests", 3, "HTTP 429 instead of 101")]
-fn http_502_of_a_proxy_means_that_the_hub_is_gone_but_http_429_does_not(
+fn http_502_from_a_proxy_means_a_lost_hub_but_http_429_does_not(
     #[case] status: &'static str,
     #[case] code: i32,
     #[case] output: &str,
 ) {
-    let hub = Serving::start(["qi"], 1);
-    let url = mortal_behind_a_proxy(hub.url("qi"), 60, status);
-    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).ends_with(code);
+    let hub = ServeProcess::start(["qi"], 1);
+    let url = start_dying_hub_behind_proxy(hub.url("qi"), 60, status);
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).assert_exit_code(code);
     assert!(done.out.split_whitespace().collect::<Vec<_>>().join(" ").contains(output), "{}", done.out);
     assert_eq!(done.out.contains("The run ended early: the hub is gone"), code == 1, "{}", done.out);
 }

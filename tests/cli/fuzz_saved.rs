@@ -4,27 +4,28 @@ use std::path::{Path, PathBuf};
 
 use rstest::rstest;
 
-use crate::support::process::{Done, hubproof};
+use crate::support::process::{ProcessResult, hubproof};
 
 const FAULT: [&str; 2] = ["--fault", "concierge-hello-missing-uuid"];
 
-fn fuzz(more: &[&str]) -> Done {
+fn fuzz(more: &[&str]) -> ProcessResult {
     hubproof(["fuzz", "--protocol", "concierge"].iter().chain(more))
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+fn saved_files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
 
 /// Runs one case and returns the folder with its saved finding, and that file.
-fn found() -> (tempfile::TempDir, PathBuf) {
+fn save_one_finding() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().join("regressions");
     let regressions_ = regressions.display().to_string();
-    let done = fuzz(&["--case", "3", "--seed", "1", "--regressions", &regressions_, FAULT[0], FAULT[1]]).ends_with(1);
-    let files = files(&regressions);
+    let done =
+        fuzz(&["--case", "3", "--seed", "1", "--regressions", &regressions_, FAULT[0], FAULT[1]]).assert_exit_code(1);
+    let files = saved_files(&regressions);
     assert_eq!(files.len(), 1, "{files:?}\n{}", done.err);
     assert!(done.err.contains(&format!("saved {}: 0 steps after the opening", files[0].display())), "{}", done.err);
     (folder, files[0].clone())
@@ -32,7 +33,7 @@ fn found() -> (tempfile::TempDir, PathBuf) {
 
 #[test]
 fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
-    let (folder, path) = found();
+    let (folder, path) = save_one_finding();
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(name.starts_with("concierge-schema-hello-con-025-"), "{name}");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -42,31 +43,31 @@ fn a_finding_is_shrunk_saved_and_replayed_by_fuzz_and_check() {
     let commands: Vec<Vec<&str>> =
         text.lines().filter_map(|line| Some(line.strip_prefix("#   hubproof ")?.split(' ').collect())).collect();
     assert_eq!(commands.iter().map(|words| words[0]).collect::<Vec<_>>(), ["fuzz", "check"]);
-    let broken = hubproof(&commands[0]).ends_with(1);
+    let broken = hubproof(&commands[0]).assert_exit_code(1);
     assert!(broken.out.contains(&format!("  still fails        {}\n", path.display())), "{}", broken.out);
-    hubproof(&commands[1]).ends_with(1);
+    hubproof(&commands[1]).assert_exit_code(1);
     // A hub without the fault.
     let shown = path.display().to_string();
-    let fixed = fuzz(&["--replay", &shown]).ends_with(0);
+    let fixed = fuzz(&["--replay", &shown]).assert_exit_code(0);
     assert!(fixed.out.contains(&format!("  fixed              {shown}\n")), "{}", fixed.out);
-    hubproof(["check", "--protocol", "concierge", "--scenario", &shown]).ends_with(0);
+    hubproof(["check", "--protocol", "concierge", "--scenario", &shown]).assert_exit_code(0);
     // All files of a folder.
-    let all = fuzz(&["--replay", folder.path().join("regressions").to_str().unwrap()]).ends_with(0);
+    let all = fuzz(&["--replay", folder.path().join("regressions").to_str().unwrap()]).assert_exit_code(0);
     assert!(all.out.starts_with("1 saved finding replayed\n"), "{}", all.out);
 }
 
 #[test]
 fn regressions_are_played_first_and_not_saved_twice() {
-    let (_folder, path) = found();
+    let (_folder, path) = save_one_finding();
     let regressions = path.parent().unwrap().display().to_string();
     let before = std::fs::read_to_string(&path).unwrap();
     let run = ["--case", "3", "--seed", "1", "--regressions", &regressions];
-    let again = fuzz(&[&run[..], &FAULT].concat()).ends_with(1);
+    let again = fuzz(&[&run[..], &FAULT].concat()).assert_exit_code(1);
     assert!(again.out.starts_with("1 saved finding replayed\n  still fails "), "{}", again.out);
     assert!(again.out.contains("\nFAIL concierge: "), "{}", again.out);
-    assert_eq!(files(path.parent().unwrap()), std::slice::from_ref(&path));
+    assert_eq!(saved_files(path.parent().unwrap()), std::slice::from_ref(&path));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
-    let fixed = fuzz(&run).ends_with(0);
+    let fixed = fuzz(&run).assert_exit_code(0);
     assert!(fixed.out.starts_with("1 saved finding replayed\n  fixed "), "{}", fixed.out);
     assert!(fixed.out.contains("\nPASS concierge: "), "{}", fixed.out);
 }
@@ -81,31 +82,31 @@ fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("concierge-mine.yaml");
     std::fs::write(&path, text.unwrap_or("title: t\nactors: { a: client }\nsteps:\n  - a joins:\n")).unwrap();
-    let done = fuzz(&[hub, &["--replay", path.to_str().unwrap(), "--plays", "1"]].concat()).ends_with(3);
+    let done = fuzz(&[hub, &["--replay", path.to_str().unwrap(), "--plays", "1"]].concat()).assert_exit_code(3);
     assert!(done.out.contains("  not reproducible   ") && done.out.contains(expected), "{}", done.out);
 }
 
 #[rstest]
 #[case::missing(&["fuzz", "--protocol", "qi", "--replay", "no/such.yaml"], "failed to read no/such.yaml")]
 #[case::whose(&["fuzz", "--replay", "Cargo.toml"], "the name of Cargo.toml does not tell its protocol")]
-fn a_file_that_is_no_saved_finding_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
-    let done = hubproof(arguments).ends_with(2);
+fn a_file_that_is_not_a_saved_finding_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
+    let done = hubproof(arguments).assert_exit_code(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }
 
 /// A wrong broadcast is a finding of all cases that run at the same time. Only findings that fail alone are
 /// saved, once there is one.
 #[test]
-fn findings_caused_by_another_case_are_not_saved() {
+fn findings_caused_by_other_cases_are_not_saved() {
     let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().display().to_string();
     let run =
         ["--seed", "1", "--cases", "150", "--shrink-time", "5m", "--patience", "3", "--regressions", &regressions];
-    let found = hubproof(base.iter().chain(&run)).ends_with(1);
+    let found = hubproof(base.iter().chain(&run)).assert_exit_code(1);
     assert!(found.err.contains("after the opening"), "{}", found.err);
     assert!(found.err.contains("that failed only alongside other cases, unlike those saved under "), "{}", found.err);
-    let again = hubproof(base.iter().chain(&["--replay", &regressions])).ends_with(1);
+    let again = hubproof(base.iter().chain(&["--replay", &regressions])).assert_exit_code(1);
     assert!(
         !again.out.contains("  fixed ") && !again.out.contains("  not reproducible "),
         "{}\n{}",

@@ -7,10 +7,11 @@ use openmetrics_parser::PrometheusValue;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::process::{Serving, hubproof, start};
+use crate::support::process::{ServeProcess, hubproof, start};
 
 /// Small and short, so that all tests can run in parallel.
-const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "60s", "--seed", "7"];
+const SMALL_RUN_OPTIONS: [&str; 10] =
+    ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "60s", "--seed", "7"];
 
 #[rstest]
 #[case(&["--protocol", "qi", "--plan", "sesions"], "there is no plan or file `sesions`")]
@@ -38,7 +39,7 @@ const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200
 #[case(&["--protocol", "qi", "--report", "yaml=x"], "there is no report format `yaml`")]
 #[case(&["--protocol", "qi", "--report", "csv=/nowhere/x"], "a report cannot be written to /nowhere/x")]
 fn wrong_arguments_are_reported_before_connecting(#[case] arguments: &[&str], #[case] about: &str) {
-    let done = hubproof(["load"].iter().chain(arguments)).ends_with(2);
+    let done = hubproof(["load"].iter().chain(arguments)).assert_exit_code(2);
     assert!(done.err.contains(about), "{}", done.err);
 }
 
@@ -49,7 +50,7 @@ fn a_threshold_of_a_plan_is_checked_without_a_run() {
     let file = folder.path().join("plan.yaml");
     let plan = "title: t\nroles: { caller: { population: 1, steps: [ { sends: base_request } ] } }\nthresholds:\n  - base_request.respnse.p99 < 5ms\n";
     std::fs::write(&file, plan).unwrap();
-    let done = hubproof(["load", "--protocol", "qi", "--check", "--plan", file.to_str().unwrap()]).ends_with(2);
+    let done = hubproof(["load", "--protocol", "qi", "--check", "--plan", file.to_str().unwrap()]).assert_exit_code(2);
     assert!(done.err.contains("plan.yaml:4:18") && done.err.contains("did you mean `response`"), "{}", done.err);
 }
 
@@ -63,7 +64,7 @@ fn an_unreachable_hub_is_inconclusive() {
 
 #[test]
 fn plans_are_listed() {
-    let done = hubproof(["load", "--list", "--protocol", "emprops"]).ends_with(0);
+    let done = hubproof(["load", "--list", "--protocol", "emprops"]).assert_exit_code(0);
     assert!(done.out.contains("  jobs ") && done.out.contains("  idle "), "{}", done.out);
 }
 
@@ -72,7 +73,7 @@ fn plans_are_listed() {
 fn a_violation_fails_the_run_without_a_threshold() {
     let arguments = ["load", "--protocol", "emprops", "--plan", "retries", "--fault", "emprops-completion-twice"];
     let numbers = ["--workers", "10", "--clients", "2", "--rate", "10", "--report", "json=-"];
-    let done = hubproof(arguments.iter().chain(&SMALL).chain(&numbers)).ends_with(1);
+    let done = hubproof(arguments.iter().chain(&SMALL_RUN_OPTIONS).chain(&numbers)).assert_exit_code(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let broken = report["thresholds"].as_array().unwrap().iter().find(|one| one["default"] == true);
     let broken = broken.unwrap_or_else(|| panic!("{}", report["thresholds"]));
@@ -86,7 +87,7 @@ fn a_violation_fails_the_run_without_a_threshold() {
 /// The hub follows its document except for the deviation of the first entry.
 #[test]
 fn declared_deviations_are_counted_and_a_stale_one_fails_the_run() {
-    let serving = Serving::start(["qi"], 1);
+    let serving = ServeProcess::start(["qi"], 1);
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let entries = r#"[[deviation]]
 reason = "it wants a trace"
@@ -104,11 +105,11 @@ direction = "from-hub"
     let target = format!("protocol = \"qi\"\nurl = \"{}\"\n{entries}", serving.url("qi"));
     std::fs::write(file.path(), target).unwrap();
     let arguments = ["load", "--target", file.path().to_str().unwrap(), "--rate", "10", "--report", "json=-"];
-    let done = hubproof(arguments.iter().chain(&SMALL)).ends_with(1);
+    let done = hubproof(arguments.iter().chain(&SMALL_RUN_OPTIONS)).assert_exit_code(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let [trace, ok] = [0, 1].map(|at| &report["deviations"][at]);
     assert_eq!((&trace["standing"], &trace["contradicted"]), (&"expected".into(), &0.into()), "{trace}");
-    assert_eq!(trace["observed"].as_u64(), Some(count(&report, "extended_request.sent")), "{trace}");
+    assert_eq!(trace["observed"].as_u64(), Some(count_in_report(&report, "extended_request.sent")), "{trace}");
     assert_eq!((&ok["standing"], &ok["observed"]), (&"stale".into(), &0.into()), "{ok}");
     assert!(ok["contradicted"].as_u64() > Some(0), "{ok}");
     assert!(done.err.contains("stale[deviation:2]: "), "{}", done.err);
@@ -116,10 +117,10 @@ direction = "from-hub"
 
 /// Workers wait for a message that never arrives; clients would connect after them.
 #[test]
-fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
-    let serving = Serving::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
+fn workers_that_cannot_join_end_the_run_with_the_missing_message() {
+    let serving = ServeProcess::start(["emprops", "--fault", "emprops-worker-registered-as-client"], 1);
     let arguments = ["load", serving.url("emprops"), "--protocol", "emprops", "--plan", "jobs", "--workers", "40"];
-    let done = hubproof(arguments.iter().chain(&SMALL)).ends_with(3);
+    let done = hubproof(arguments.iter().chain(&SMALL_RUN_OPTIONS)).assert_exit_code(3);
     let expected = "invalid: the run ended because no client of worker joined; ";
     assert!(done.out.contains(expected), "{}", done.out);
     let line = done.out.lines().find(|line| line.contains("invalid: worker 0 waited for worker_registered (")).unwrap();
@@ -132,13 +133,13 @@ fn workers_that_do_not_join_end_the_run_with_what_they_waited_for() {
 
 /// Runs and returns the report from stdout. A slow machine may make a run suspect, nothing else.
 #[track_caller]
-fn report(arguments: &[&str]) -> Value {
+fn run_and_report(arguments: &[&str]) -> Value {
     let done = hubproof(["load"].iter().chain(arguments).chain(&["--report", "json=-"]));
     assert!(matches!(done.code, Some(0 | 3)), "{:?}\n{}", done.code, done.err);
     serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}\n{}", done.out, done.err))
 }
 
-fn count(report: &Value, name: &str) -> u64 {
+fn count_in_report(report: &Value, name: &str) -> u64 {
     report["counts"][name]["whole_run"].as_u64().unwrap_or(0)
 }
 
@@ -154,8 +155,8 @@ fn count(report: &Value, name: &str) -> u64 {
 #[case("qi", "idle", &["--population", "guest=50"])]
 fn every_built_in_plan_runs_without_errors(#[case] protocol: &str, #[case] plan: &str, #[case] more: &[&str]) {
     let base = ["--protocol", protocol, "--plan", plan, "--validate", "all"];
-    let arguments: Vec<&str> = base.iter().chain(&SMALL).chain(more).copied().collect();
-    let report = report(&arguments);
+    let arguments: Vec<&str> = base.iter().chain(&SMALL_RUN_OPTIONS).chain(more).copied().collect();
+    let report = run_and_report(&arguments);
     for violation in ["lost", "duplicated", "unexpected", "reordered", "assigned_twice", "wrong_worker", "unfollowed"] {
         assert_eq!(report["ledger"]["counts"][violation].as_u64().unwrap_or(0), 0, "{violation}: {report}");
     }
@@ -164,7 +165,7 @@ fn every_built_in_plan_runs_without_errors(#[case] protocol: &str, #[case] plan:
         .unwrap()
         .keys()
         .filter(|name| name.ends_with(".sent"))
-        .map(|name| count(&report, name))
+        .map(|name| count_in_report(&report, name))
         .sum();
     assert!(sent > 0 || plan == "idle", "{report}");
     assert_eq!(report["errors"], 0, "{report}");
@@ -181,7 +182,7 @@ fn ctrl_c_once_drains_and_reports() {
     );
     run.wait_for_stderr("measured\n");
     run.signal("INT");
-    let done = run.done();
+    let done = run.wait_for_end();
     let report: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(report["run"]["interrupted"], true);
     assert!(done.err.contains("draining"), "{}", done.err);
@@ -239,7 +240,7 @@ fn metrics_are_served_during_the_run() {
     let elsewhere = ureq::get(url.replace("/metrics", "/other")).call();
     assert!(matches!(elsewhere, Err(ureq::Error::StatusCode(404))), "{elsewhere:?}");
     run.signal("INT");
-    run.done();
+    run.wait_for_end();
 }
 
 #[test]
@@ -267,7 +268,7 @@ fn ctrl_c_twice_stops_and_still_reports() {
     run.signal("INT");
     run.wait_for_stderr("draining");
     run.signal("INT");
-    let done = run.done();
+    let done = run.wait_for_end();
     let report: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(report["run"]["interrupted"], true);
 }
@@ -275,7 +276,7 @@ fn ctrl_c_twice_stops_and_still_reports() {
 #[test]
 #[cfg(unix)]
 fn clients_reconnect_to_a_killed_hub_and_lost_jobs_are_reported() {
-    let serving = Serving::start(["emprops"], 1);
+    let serving = ServeProcess::start(["emprops"], 1);
     let url = serving.url("emprops").to_owned();
     let address = url.strip_prefix("ws://").unwrap().to_owned();
     let run = start(
@@ -302,11 +303,11 @@ fn clients_reconnect_to_a_killed_hub_and_lost_jobs_are_reported() {
         &[],
     );
     run.wait_for_stderr("measured\n");
-    serving.end("KILL");
-    let again = Serving::start(["emprops", "--listen", &address], 1);
-    let done = run.done();
+    serving.stop("KILL");
+    let again = ServeProcess::start(["emprops", "--listen", &address], 1);
+    let done = run.wait_for_end();
     let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}", done.err));
-    assert!(count(&report, "errors.lost") >= 14, "{report}");
+    assert!(count_in_report(&report, "errors.lost") >= 14, "{report}");
     // All clients are connected again, and jobs are completed.
     let last = report["intervals"].as_array().unwrap().iter().rfind(|one| one["phase"] == "measured").unwrap();
     assert!(last["levels"]["connections"].as_u64().unwrap() >= 14, "{last}");

@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use crate::support::hostile_servers::{Habit, HostileHub};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour};
 use crate::support::process::{hubproof, start, with_steady_text};
 
 #[rstest]
@@ -44,7 +44,7 @@ use crate::support::process::{hubproof, start, with_steady_text};
 #[case("packs_message", &["packs", "validate", "concierge", "identfy", "-"])]
 fn a_wrong_argument_is_reported_with_help(#[case] name: &str, #[case] arguments: &[&str]) {
     let done = hubproof(arguments);
-    let done = done.ends_with(2);
+    let done = done.assert_exit_code(2);
     assert_eq!(done.out, "", "mistakes belong on stderr");
     with_steady_text(|| insta::assert_snapshot!(name, done.err));
 }
@@ -52,16 +52,16 @@ fn a_wrong_argument_is_reported_with_help(#[case] name: &str, #[case] arguments:
 #[cfg(unix)]
 #[test]
 fn an_unwritable_report_is_reported_before_the_run() {
-    let hub = HostileHub::start(Habit::Silent, "");
+    let hub = HostileHub::start(Misbehaviour::Silent, "");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.json");
     std::fs::write(&file, "the report of yesterday").unwrap();
     let path = format!("json={}/r.json/r.json", folder.path().display());
-    let done = hubproof(["check", &hub.url(), "--protocol", "qi", "--report", &path]).ends_with(2);
+    let done = hubproof(["check", &hub.url(), "--protocol", "qi", "--report", &path]).assert_exit_code(2);
     assert_eq!(hub.clients(), 0, "{}", done.err);
     // Another error leaves an existing report unchanged.
     let path = format!("json={}", file.display());
-    hubproof(["check", &hub.url(), "--protocol", "no-such-protocol", "--report", &path]).ends_with(2);
+    hubproof(["check", &hub.url(), "--protocol", "no-such-protocol", "--report", &path]).assert_exit_code(2);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "the report of yesterday");
 }
 
@@ -79,22 +79,22 @@ fn copied_pack(folder: &std::path::Path, protocol: &str) {
 
 #[test]
 fn an_invalid_scenario_is_reported_before_any_socket_opens() {
-    let hub = HostileHub::start(Habit::Silent, "");
+    let hub = HostileHub::start(Misbehaviour::Silent, "");
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("qi");
     copied_pack(&pack, "qi");
     let shown = pack.to_str().unwrap();
-    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    let lint = hubproof(["packs", "lint", shown]).assert_exit_code(0);
     assert!(lint.out.contains("0 errors, 0 warnings"), "{}", lint.out);
     std::fs::write(
         pack.join("scenarios/mistyped.yaml"),
         "title: A reply comes\nsteps:\n  - caller joins:\n  - caller sends: base_requst\n  - caller expcts: any\n    rules: [QI-999]\n",
     )
     .unwrap();
-    let done = hubproof(["check", &hub.url(), "--pack", shown]).ends_with(2);
+    let done = hubproof(["check", &hub.url(), "--pack", shown]).assert_exit_code(2);
     assert_eq!(hub.clients(), 0);
     with_steady_text(|| insta::assert_snapshot!("broken_scenario", done.err));
-    let lint = hubproof(["packs", "lint", shown]).ends_with(2);
+    let lint = hubproof(["packs", "lint", shown]).assert_exit_code(2);
     assert!(lint.out.contains(done.err.trim_end()), "lint reports the same: {}", lint.out);
 }
 
@@ -107,6 +107,6 @@ fn an_invalid_target_file_is_reported_with_its_place() {
         "protocol = \"qi\"\nurl = \"ws://127.0.0.1:1\"\npatiense = \"5s\"\n\n[settings]\nversion = [1]\n",
     )
     .unwrap();
-    let done = start(["check", "--target", file.to_str().unwrap()], &[]).done().ends_with(2);
+    let done = start(["check", "--target", file.to_str().unwrap()], &[]).wait_for_end().assert_exit_code(2);
     with_steady_text(|| insta::assert_snapshot!("broken_target", done.err));
 }

@@ -6,16 +6,16 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::disk;
-use crate::support::hostile_servers::SmallHub;
+use crate::support::hostile_servers::ScriptedHub;
 use crate::support::process::{hubproof, hubproof_reading, with_steady_text};
 
 #[test]
-fn packs_list_shows_every_protocol_of_this_repository() {
-    let done = hubproof(["packs", "list", "--format", "json"]).ends_with(0);
+fn packs_list_shows_every_built_in_protocol() {
+    let done = hubproof(["packs", "list", "--format", "json"]).assert_exit_code(0);
     let list: Vec<Value> = serde_json::from_str(&done.out).unwrap();
     let names: Vec<&str> = list.iter().map(|pack| pack["name"].as_str().unwrap()).collect();
     assert_eq!(names, disk::protocols());
-    let text = hubproof(["packs", "list"]).ends_with(0).out;
+    let text = hubproof(["packs", "list"]).assert_exit_code(0).out;
     assert_eq!(text.lines().count(), names.len());
     for pack in &list {
         let name = pack["name"].as_str().unwrap();
@@ -43,11 +43,11 @@ fn every_pack_file_on_disk_is_embedded_in_the_binary() {
 
 #[test]
 fn packs_show_prints_all_parts_of_a_pack() {
-    let text = hubproof(["packs", "show", "qi"]).ends_with(0).out;
+    let text = hubproof(["packs", "show", "qi"]).assert_exit_code(0).out;
     // Only the structure, not the content of the pack.
     let parts: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
     let value: Value =
-        serde_json::from_str(&hubproof(["packs", "show", "qi", "--format", "json"]).ends_with(0).out).unwrap();
+        serde_json::from_str(&hubproof(["packs", "show", "qi", "--format", "json"]).assert_exit_code(0).out).unwrap();
     let parts = parts.join("\n").replace(value["hash"].as_str().unwrap(), "HASH");
     insta::assert_snapshot!("show_qi_parts", parts.replace(|c: char| c.is_ascii_digit(), "9"));
     assert_eq!(value["messages"].as_array().unwrap().len(), 6);
@@ -58,7 +58,7 @@ fn packs_show_prints_all_parts_of_a_pack() {
     for scenario in value["scenarios"].as_array().unwrap() {
         assert!(text.contains(scenario["title"].as_str().unwrap()), "{scenario}");
     }
-    let rules = hubproof(["packs", "show", "qi", "--rules", "--format", "json"]).ends_with(0).out;
+    let rules = hubproof(["packs", "show", "qi", "--rules", "--format", "json"]).assert_exit_code(0).out;
     assert_eq!(serde_json::from_str::<Value>(&rules).unwrap(), value["rules"]);
 }
 
@@ -73,12 +73,12 @@ fn packs_validate_checks_one_payload(
     #[case] payload: &str,
     #[case] code: i32,
 ) {
-    let done = hubproof_reading(["packs", "validate", pack, message, "-"], payload).ends_with(code);
+    let done = hubproof_reading(["packs", "validate", pack, message, "-"], payload).assert_exit_code(code);
     insta::assert_snapshot!(format!("validate_{name}"), done.out);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("payload.json");
     std::fs::write(&file, payload).unwrap();
-    let read = hubproof(["packs", "validate", pack, message, file.to_str().unwrap()]).ends_with(code);
+    let read = hubproof(["packs", "validate", pack, message, file.to_str().unwrap()]).assert_exit_code(code);
     assert_eq!(read.out, done.out);
 }
 
@@ -86,14 +86,14 @@ fn packs_validate_checks_one_payload(
 #[case("not_json", "{")]
 #[case("not_text", "\u{0}")]
 fn packs_validate_rejects_text_that_is_not_json(#[case] name: &str, #[case] payload: &str) {
-    let done = hubproof_reading(["packs", "validate", "qi", "base_reply_success", "-"], payload).ends_with(2);
+    let done = hubproof_reading(["packs", "validate", "qi", "base_reply_success", "-"], payload).assert_exit_code(2);
     insta::assert_snapshot!(format!("validate_{name}"), done.err);
 }
 
 #[test]
 fn every_built_in_pack_has_no_error() {
     for name in disk::protocols() {
-        let done = hubproof(["packs", "lint", &name]).ends_with(0);
+        let done = hubproof(["packs", "lint", &name]).assert_exit_code(0);
         assert!(done.out.ends_with(" 0 errors, 0 warnings\n"), "{}", done.out);
     }
 }
@@ -132,7 +132,7 @@ steps:
         rules: [DOUBLED]
 ";
 
-fn own_pack(folder: &Path, with_rules: bool) {
+fn write_own_pack(folder: &Path, with_rules: bool) {
     let message = |op: &str| {
         json!({
             "type": "object",
@@ -161,8 +161,8 @@ fn own_pack(folder: &Path, with_rules: bool) {
 }
 
 /// Starts a hub that multiplies by a factor that may depend on the connection's number.
-fn doubler(factor: impl Fn(usize) -> i64 + Send + Sync + 'static) -> SmallHub {
-    SmallHub::start(move |connection, _, text| {
+fn start_doubling_hub(factor: impl Fn(usize) -> i64 + Send + Sync + 'static) -> ScriptedHub {
+    ScriptedHub::start(move |connection, _, text| {
         let ask: Value = serde_json::from_str(text).unwrap();
         vec![json!({ "op": "answer", "n": ask["n"].as_i64().unwrap() * factor(connection) }).to_string()]
     })
@@ -172,17 +172,19 @@ fn doubler(factor: impl Fn(usize) -> i64 + Send + Sync + 'static) -> SmallHub {
 fn a_check_that_fails_every_other_time_is_flaky() {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("doubler");
-    own_pack(&pack, true);
-    let hub = doubler(|connection| 2 + connection as i64 % 2);
+    write_own_pack(&pack, true);
+    let hub = start_doubling_hub(|connection| 2 + connection as i64 % 2);
     let (url, pack) = (hub.url(), pack.to_str().unwrap());
-    let done = hubproof(["check", &url, "--pack", pack, "--patience", "0.2", "--repeat", "4", "-j", "1"]).ends_with(1);
+    let done =
+        hubproof(["check", &url, "--pack", pack, "--patience", "0.2", "--repeat", "4", "-j", "1"]).assert_exit_code(1);
     assert!(done.out.contains("  flaky       failed in 2 of 4 repetitions"), "{}", done.out);
     assert!(done.verdict().contains("; 1 flaky"), "{}", done.out);
     let reproduce = done.out.lines().find(|line| line.starts_with("  reproduce")).unwrap();
     assert!(reproduce.ends_with("--repeat 4"), "{reproduce}");
     // An answer that is always wrong is not flaky.
-    let hub = doubler(|_| 3);
-    let done = hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.2", "--repeat", "2"]).ends_with(1);
+    let hub = start_doubling_hub(|_| 3);
+    let done =
+        hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.2", "--repeat", "2"]).assert_exit_code(1);
     assert!(!done.out.contains("flaky"), "{}", done.out);
 }
 
@@ -190,25 +192,25 @@ fn a_check_that_fails_every_other_time_is_flaky() {
 fn a_folder_can_be_used_as_a_pack(#[values(true, false)] with_rules: bool) {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("doubler");
-    own_pack(&pack, with_rules);
+    write_own_pack(&pack, with_rules);
     let shown = pack.to_str().unwrap();
-    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    let lint = hubproof(["packs", "lint", shown]).assert_exit_code(0);
     assert!(lint.out.contains("2 messages, 1 scenario, 0 errors, 0 warnings"), "{}", lint.out);
-    let check = |hub: &SmallHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.2"]);
-    let right = check(&doubler(|_| 2)).ends_with(0);
-    let wrong = check(&doubler(|_| 3)).ends_with(1);
+    let check = |hub: &ScriptedHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.2"]);
+    let right = check(&start_doubling_hub(|_| 2)).assert_exit_code(0);
+    let wrong = check(&start_doubling_hub(|_| 3)).assert_exit_code(1);
     let name = if with_rules { "with_rules" } else { "without_rules" };
     with_steady_text(|| {
         insta::assert_snapshot!(format!("own_{name}_right"), right.out);
         insta::assert_snapshot!(format!("own_{name}_wrong"), wrong.out);
     });
-    let list = hubproof(["check", "--list", "--pack", shown]).ends_with(0);
+    let list = hubproof(["check", "--list", "--pack", shown]).assert_exit_code(0);
     assert!(list.out.contains("doubler/double"), "{}", list.out);
 }
 
 // ---- a new pack
 
-const LAMPS: &str = "asyncapi: 3.0.0
+const LAMPS_ASYNCAPI: &str = "asyncapi: 3.0.0
 info:
   title: Lamps
   version: '1.2'
@@ -242,8 +244,8 @@ components:
 ";
 
 /// Starts a lamp whose confirmations have these members besides the id.
-fn lamp(done: &'static Value) -> SmallHub {
-    SmallHub::start(move |_, _, text| {
+fn start_lamp_hub(done: &'static Value) -> ScriptedHub {
+    ScriptedHub::start(move |_, _, text| {
         let switch: Value = serde_json::from_str(text).unwrap();
         let mut done = done.clone();
         done["id"] = switch["id"].clone();
@@ -255,9 +257,9 @@ fn lamp(done: &'static Value) -> SmallHub {
 fn init_writes_a_pack_that_can_be_checked() {
     let folder = tempfile::tempdir().unwrap();
     let (document, pack) = (folder.path().join("lamps.yaml"), folder.path().join("pack"));
-    std::fs::write(&document, LAMPS).unwrap();
+    std::fs::write(&document, LAMPS_ASYNCAPI).unwrap();
     let (document, shown) = (document.to_str().unwrap(), pack.to_str().unwrap());
-    let done = hubproof(["packs", "init", document, "--to", shown]).ends_with(0);
+    let done = hubproof(["packs", "init", document, "--to", shown]).assert_exit_code(0);
     for file in [
         "asyncapi.yaml",
         "messages/switch.schema.json",
@@ -268,10 +270,10 @@ fn init_writes_a_pack_that_can_be_checked() {
     ] {
         assert!(pack.join(file).is_file() && done.out.contains(file), "{file}: {}", done.out);
     }
-    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    let lint = hubproof(["packs", "lint", shown]).assert_exit_code(0);
     assert!(lint.out.ends_with("4 messages, 2 scenarios, 0 errors, 0 warnings\n"), "{}", lint.out);
     // The rules are the reply and the sentences with a keyword of RFC 2119, at their lines.
-    let rules = hubproof(["packs", "show", shown, "--rules", "--format", "json"]).ends_with(0).out;
+    let rules = hubproof(["packs", "show", shown, "--rules", "--format", "json"]).assert_exit_code(0).out;
     let rules: Value = serde_json::from_str(&rules).unwrap();
     for (id, level, line, text) in [
         ("REPLY-switches", "must", 21, "A client that sends switch receives done (operation switches)."),
@@ -288,14 +290,14 @@ fn init_writes_a_pack_that_can_be_checked() {
         assert_eq!(rule["basis"], "stated");
     }
     assert_eq!(rules["REPLY-switches"]["checked_by"], json!(["pack/switches"]));
-    let check = |hub: &SmallHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.3"]);
+    let check = |hub: &ScriptedHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.3"]);
     static RIGHT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": true }));
     static UNFIT: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "done", "done": "yes" }));
     static UNLISTED: std::sync::LazyLock<Value> = std::sync::LazyLock::new(|| json!({ "kind": "undone" }));
-    check(&lamp(&RIGHT)).ends_with(0);
-    let unfit = check(&lamp(&UNFIT)).ends_with(1);
+    check(&start_lamp_hub(&RIGHT)).assert_exit_code(0);
+    let unfit = check(&start_lamp_hub(&UNFIT)).assert_exit_code(1);
     assert!(unfit.out.contains("DOC-FITS"), "{}", unfit.out);
-    let unlisted = check(&lamp(&UNLISTED)).ends_with(1);
+    let unlisted = check(&start_lamp_hub(&UNLISTED)).assert_exit_code(1);
     assert!(unlisted.out.contains("DOC-LISTED") && unlisted.out.contains("REPLY-switches"), "{}", unlisted.out);
 }
 
@@ -305,7 +307,7 @@ fn init_writes_a_pack_that_can_be_checked() {
 #[case("coinbase", "client")]
 #[case("slack", "hub")]
 #[case("gemini", "hub")]
-fn init_writes_packs_without_mistakes(#[case] name: &str, #[case] perspective: &str) {
+fn init_writes_packs_that_parse_without_errors(#[case] name: &str, #[case] perspective: &str) {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join(name);
     let public = disk::root().join("tests/fixtures/asyncapi").join(name);
@@ -313,13 +315,13 @@ fn init_writes_packs_without_mistakes(#[case] name: &str, #[case] perspective: &
         ["asyncapi.yaml", "asyncapi.json"].map(|file| public.join(file)).into_iter().find(|file| file.is_file());
     let (document, pack) = (document.unwrap(), pack.to_str().unwrap().to_owned());
     let arguments = ["packs", "init", document.to_str().unwrap(), "--to", &pack, "--perspective", perspective];
-    hubproof(arguments).ends_with(0);
-    let lint = hubproof(["packs", "lint", &pack]).ends_with(0);
+    hubproof(arguments).assert_exit_code(0);
+    let lint = hubproof(["packs", "lint", &pack]).assert_exit_code(0);
     assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
     // The pack has the messages of the document, in the same directions.
     let messages = |arguments: &[&str]| {
         let show = [&["packs", "show", "--format", "json"], arguments].concat();
-        let shown: Value = serde_json::from_str(&hubproof(show).ends_with(0).out).unwrap();
+        let shown: Value = serde_json::from_str(&hubproof(show).assert_exit_code(0).out).unwrap();
         let named = |message: &Value| {
             (message["name"].to_string(), message["direction"].to_string(), message["replies"].to_string())
         };
@@ -329,19 +331,19 @@ fn init_writes_packs_without_mistakes(#[case] name: &str, #[case] perspective: &
 }
 
 #[test]
-fn init_never_overwrites() {
+fn init_never_overwrites_files() {
     let folder = tempfile::tempdir().unwrap();
     let document = folder.path().join("lamps.yaml");
-    std::fs::write(&document, LAMPS).unwrap();
+    std::fs::write(&document, LAMPS_ASYNCAPI).unwrap();
     let to = folder.path().to_str().unwrap();
-    let done = hubproof(["packs", "init", document.to_str().unwrap(), "--to", to]).ends_with(2);
+    let done = hubproof(["packs", "init", document.to_str().unwrap(), "--to", to]).assert_exit_code(2);
     assert!(done.err.contains("is not empty") && done.err.contains("--to DIR"), "{}", done.err);
     assert_eq!(std::fs::read_dir(to).unwrap().count(), 1);
 }
 
 // ---- a new pack from a recording
 
-fn recording(frames: &[(u64, &str, Value)]) -> String {
+fn recording_text(frames: &[(u64, &str, Value)]) -> String {
     let line = |(index, (connection, direction, value)): (usize, &(u64, &str, Value))| {
         let time = format!("2026-03-01T10:00:{:02}.000Z", 3 * index);
         json!({ "time": time, "connection": connection, "direction": direction, "text": value.to_string() }).to_string()
@@ -350,8 +352,8 @@ fn recording(frames: &[(u64, &str, Value)]) -> String {
 }
 
 /// A hub of counters: `open` returns a token, with which a client counts. The id of a request is returned.
-fn counters(keeps_ids: bool) -> SmallHub {
-    SmallHub::start(move |connection, _, text| {
+fn start_counter_hub(keeps_ids: bool) -> ScriptedHub {
+    ScriptedHub::start(move |connection, _, text| {
         let asked: Value = serde_json::from_str(text).unwrap();
         let id = if keeps_ids { asked["id"].clone() } else { json!("00000000-0000-4000-8000-000000000000") };
         let token = format!("token-of-{connection}");
@@ -366,7 +368,7 @@ fn counters(keeps_ids: bool) -> SmallHub {
 #[rstest]
 #[case::as_recorded(true, "PASS")]
 #[case::another_id(false, "warn[RECORDED")]
-fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str) {
+fn init_drafts_a_pack_from_a_recording(#[case] keeps_ids: bool, #[case] says: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (file, pack) = (folder.path().join("counters.jsonl"), folder.path().join("pack"));
     let (first, second) = ("b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "c3b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b");
@@ -378,10 +380,10 @@ fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str
         // Too late to be caused by anything.
         (1, "from-hub", json!({ "kind": "counted", "id": second, "n": 2 })),
     ];
-    std::fs::write(&file, recording(&frames)).unwrap();
+    std::fs::write(&file, recording_text(&frames)).unwrap();
     let shown = pack.to_str().unwrap();
-    hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", shown]).ends_with(0);
-    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", shown]).assert_exit_code(0);
+    let lint = hubproof(["packs", "lint", shown]).assert_exit_code(0);
     assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
     let schema = std::fs::read_to_string(pack.join("messages/open.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
@@ -389,9 +391,9 @@ fn init_makes_a_draft_of_a_recording(#[case] keeps_ids: bool, #[case] says: &str
     assert_eq!(schema["properties"]["kind"], json!({ "const": "open" }));
     assert_eq!(schema["required"], json!(["at", "id", "kind"]));
     // Ids are new, and the token is the one from this hub.
-    let hub = counters(keeps_ids);
+    let hub = start_counter_hub(keeps_ids);
     let check = ["check", &hub.url(), "--pack", shown, "--patience", "0.3", "--scenario", "pack/recorded"];
-    let done = hubproof(check).ends_with(0);
+    let done = hubproof(check).assert_exit_code(0);
     assert!(done.out.contains(says), "{}", done.out);
 }
 
@@ -404,6 +406,6 @@ fn a_recording_without_frames_is_an_error(#[case] text: &str, #[case] says: &str
     std::fs::write(&file, text).unwrap();
     let to = folder.path().join("pack");
     let done = hubproof(["packs", "init", "--from-recording", file.to_str().unwrap(), "--to", to.to_str().unwrap()])
-        .ends_with(2);
+        .assert_exit_code(2);
     assert!(done.err.contains(says) && !to.exists(), "{}", done.err);
 }

@@ -3,19 +3,19 @@
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{Serving, hubproof};
+use crate::support::process::{ServeProcess, hubproof};
 
 /// A recorded run has all texts of both sides, and a pack made from it passes lint and runs against the same hub.
 #[test]
-fn a_recording_has_the_texts_of_both_sides() {
+fn a_recording_contains_the_texts_of_both_sides() {
     let folder = tempfile::tempdir().unwrap();
     let (file, pack) = (folder.path().join("qi.jsonl"), folder.path().join("draft"));
     let (file, pack) = (file.to_str().unwrap(), pack.to_str().unwrap());
-    let hub = Serving::start(["qi"], 1);
-    let record = Serving::start_as(["record", hub.url("qi"), "--to", file], 2);
+    let hub = ServeProcess::start(["qi"], 1);
+    let record = ServeProcess::start_as(["record", hub.url("qi"), "--to", file], 2);
     assert_eq!(record.url("to"), file);
-    hubproof(["check", record.url("record"), "--protocol", "qi", "-j", "1"]).ends_with(0);
-    let (code, rest) = record.end("INT");
+    hubproof(["check", record.url("record"), "--protocol", "qi", "-j", "1"]).assert_exit_code(0);
+    let (code, rest) = record.stop("INT");
     assert_eq!(code, Some(0));
     let text = std::fs::read_to_string(file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -33,18 +33,18 @@ fn a_recording_has_the_texts_of_both_sides() {
     // Texts are recorded as they were sent: JSON of the protocol, in order per connection.
     let first = lines.iter().find(|line| line["direction"] == "to-hub").unwrap();
     assert!(first["text"].as_str().unwrap().contains("command"), "{first}");
-    hubproof(["packs", "init", "--from-recording", file, "--to", pack]).ends_with(0);
-    let lint = hubproof(["packs", "lint", pack]).ends_with(0);
+    hubproof(["packs", "init", "--from-recording", file, "--to", pack]).assert_exit_code(0);
+    let lint = hubproof(["packs", "lint", pack]).assert_exit_code(0);
     assert!(lint.out.ends_with(" 0 errors, 0 warnings\n"), "{}", lint.out);
-    hubproof(["check", hub.url("qi"), "--pack", pack, "--scenario", "draft/recorded"]).ends_with(0);
+    hubproof(["check", hub.url("qi"), "--pack", pack, "--scenario", "draft/recorded"]).assert_exit_code(0);
 }
 
 #[test]
-fn an_existing_file_is_kept() {
+fn record_never_overwrites_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("x.jsonl");
     std::fs::write(&file, "mine").unwrap();
-    let done = hubproof(["record", "ws://127.0.0.1:1", "--to", file.to_str().unwrap()]).ends_with(2);
+    let done = hubproof(["record", "ws://127.0.0.1:1", "--to", file.to_str().unwrap()]).assert_exit_code(2);
     assert!(done.err.contains("exists") && done.err.contains("--to"), "{}", done.err);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }

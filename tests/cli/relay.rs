@@ -3,19 +3,19 @@
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::process::{Serving, hubproof};
+use crate::support::process::{ServeProcess, hubproof};
 
 /// Starts a relay to the concierge at `url`, with more arguments.
-fn relay(url: &str, arguments: &[&str]) -> Serving {
-    Serving::start_as([&["relay", url, "--protocol", "concierge"], arguments].concat(), 2)
+fn start_relay(url: &str, arguments: &[&str]) -> ServeProcess {
+    ServeProcess::start_as([&["relay", url, "--protocol", "concierge"], arguments].concat(), 2)
 }
 
 /// Checks the concierge through a relay: exit code, number of changes, and output.
-fn checked(arguments: &[&str]) -> (i32, u64, String) {
-    let hub = Serving::start(["concierge"], 1);
-    let relay = relay(hub.url("concierge"), arguments);
+fn check_through_relay(arguments: &[&str]) -> (i32, u64, String) {
+    let hub = ServeProcess::start(["concierge"], 1);
+    let relay = start_relay(hub.url("concierge"), arguments);
     let done = hubproof(["check", relay.url("relay"), "--protocol", "concierge"]);
-    let (code, rest) = relay.end("TERM");
+    let (code, rest) = relay.stop("TERM");
     assert_eq!(code, Some(0));
     let applied = rest.trim().strip_prefix("applied ").and_then(|rest| rest.strip_suffix(" times")).unwrap();
     (done.code.unwrap(), applied.parse().unwrap(), done.out)
@@ -23,7 +23,7 @@ fn checked(arguments: &[&str]) -> (i32, u64, String) {
 
 #[test]
 fn a_relay_without_a_change_is_transparent() {
-    let (code, applied, out) = checked(&[]);
+    let (code, applied, out) = check_through_relay(&[]);
     assert_eq!((code, applied), (0, 0), "{out}");
 }
 
@@ -35,7 +35,7 @@ fn a_relay_without_a_change_is_transparent() {
 #[case::named(&["--change", "drop", "--message", "status_message_sent"])]
 #[case::named(&["--change", "double", "--message", "group_fetch_result"])]
 fn a_change_made_by_the_relay_is_detected_by_a_check(#[case] arguments: &[&str]) {
-    let (code, applied, out) = checked(arguments);
+    let (code, applied, out) = check_through_relay(arguments);
     assert!(applied > 0 && (code == 1 || out.contains("warn[")), "{code}, {applied} times\n{out}");
 }
 
@@ -44,32 +44,34 @@ fn a_hub_behind_tls_is_relayed() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     let ca = ca.to_str().unwrap();
-    let hub = Serving::start(["concierge", &format!("--tls-self-signed={ca}")], 1);
+    let hub = ServeProcess::start(["concierge", &format!("--tls-self-signed={ca}")], 1);
     assert!(hub.url("concierge").starts_with("wss://"));
-    let relay =
-        relay(hub.url("concierge"), &["--ca", ca, "--change", "remove", "--message", "hello", "--member", "/uuid"]);
+    let relay = start_relay(
+        hub.url("concierge"),
+        &["--ca", ca, "--change", "remove", "--message", "hello", "--member", "/uuid"],
+    );
     let check = ["check", relay.url("relay"), "--protocol", "concierge", "--scenario", "concierge/seq"];
-    let done = hubproof(check).ends_with(1);
+    let done = hubproof(check).assert_exit_code(1);
     assert!(done.out.contains("expected a member `uuid`, found no such member"), "{}", done.out);
 }
 
 #[test]
 fn the_same_seed_gives_the_same_change_of_the_relay() {
     // The relay does not connect before a client does, so no hub is needed.
-    let change = |seed: &str| relay("ws://127.0.0.1:1", &["--seed", seed]).url("change").to_owned();
+    let change = |seed: &str| start_relay("ws://127.0.0.1:1", &["--seed", seed]).url("change").to_owned();
     let changes: Vec<String> = ["1", "2", "3", "1"].map(change).to_vec();
     assert_eq!(changes[0], changes[3]);
     assert!(changes[1] != changes[0] || changes[2] != changes[0], "{changes:?}");
 }
 
 #[test]
-fn relay_list_shows_all_possible_changes() {
+fn relay_list_shows_every_possible_change() {
     let list = ["relay", "--protocol", "concierge", "--message", "hello", "--list"];
-    let text = hubproof(list).ends_with(0).out;
+    let text = hubproof(list).assert_exit_code(0).out;
     for line in ["drop hello", "double hello #2", "remove hello /uuid", "alter hello /type"] {
         assert!(text.lines().any(|known| known == line), "{text}");
     }
-    let json = hubproof([&list[..], &["--format", "json"]].concat()).ends_with(0).out;
+    let json = hubproof([&list[..], &["--format", "json"]].concat()).assert_exit_code(0).out;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["changes"].as_array().unwrap().len(), text.lines().count());
 }
@@ -81,6 +83,7 @@ fn relay_list_shows_all_possible_changes() {
 #[case::no_such_kind(&["--change", "spoil"], "expected one of drop, double")]
 #[case::no_address(&["--seed", "1"], "is not a WebSocket address")]
 fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
-    let done = hubproof([&["relay", "127.0.0.1:4000", "--protocol", "concierge"], arguments].concat()).ends_with(2);
+    let done =
+        hubproof([&["relay", "127.0.0.1:4000", "--protocol", "concierge"], arguments].concat()).assert_exit_code(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }

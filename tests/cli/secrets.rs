@@ -8,15 +8,15 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::hostile_servers::{Habit, HostileHub, SmallHub};
-use crate::support::process::{Done, Serving, hubproof, start};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour, ScriptedHub};
+use crate::support::process::{ProcessResult, ServeProcess, hubproof, start};
 
 /// Unique, and with characters that JSON, XML and URLs escape.
 const CANARY: &str = "canary/\"7&é<x>'+ =end";
 
 /// How the secret is given to hubproof.
 #[derive(Clone, Copy, Debug)]
-enum Source {
+enum SecretSource {
     TargetFile,
     Set,
     SetName,
@@ -25,7 +25,7 @@ enum Source {
 }
 
 /// Runs against a URL with the secret; returns all output: stdout, stderr, both reports.
-fn everything_written(url: &str, source: Source) -> (Done, String) {
+fn collect_all_output(url: &str, source: SecretSource) -> (ProcessResult, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (json, junit, target) = (path("r.json"), path("r.xml"), path("hub.toml"));
@@ -34,18 +34,18 @@ fn everything_written(url: &str, source: Source) -> (Done, String) {
     let head = format!("protocol = \"concierge\"\nurl = \"{url}\"\n");
     let file = toml::Value::from(path("secret.txt")).to_string();
     let (secrets, mut arguments) = match source {
-        Source::TargetFile => (format!("[secrets]\nsecret = {literal}\n"), vec![]),
-        Source::Environment => ("[secrets]\nsecret = { env = \"HUBPROOF_CANARY\" }\n".to_owned(), vec![]),
-        Source::File => (format!("[secrets]\nsecret = {{ file = {file} }}\n"), vec![]),
-        Source::Set => (String::new(), vec!["--set".to_owned(), format!("secrets.secret={literal}")]),
+        SecretSource::TargetFile => (format!("[secrets]\nsecret = {literal}\n"), vec![]),
+        SecretSource::Environment => ("[secrets]\nsecret = { env = \"HUBPROOF_CANARY\" }\n".to_owned(), vec![]),
+        SecretSource::File => (format!("[secrets]\nsecret = {{ file = {file} }}\n"), vec![]),
+        SecretSource::Set => (String::new(), vec!["--set".to_owned(), format!("secrets.secret={literal}")]),
         // The protocol declares this setting secret, so `--set` masks it too.
-        Source::SetName => (String::new(), vec!["--set".to_owned(), format!("secret={literal}")]),
+        SecretSource::SetName => (String::new(), vec!["--set".to_owned(), format!("secret={literal}")]),
     };
     std::fs::write(&target, head + &secrets).unwrap();
     arguments.insert(0, "check".to_owned());
     arguments.extend(["--target", &target, "--patience", "0.2", "--trace", "--verbose"].map(str::to_owned));
     arguments.extend([format!("--report=json={json}"), format!("--report=junit={junit}")]);
-    let done = start(arguments, &[("HUBPROOF_CANARY", CANARY)]).done();
+    let done = start(arguments, &[("HUBPROOF_CANARY", CANARY)]).wait_for_end();
     let reports = std::fs::read_to_string(json).unwrap() + &std::fs::read_to_string(junit).unwrap();
     let written = format!("{}\n{}\n{reports}", done.out, done.err);
     (done, written)
@@ -79,11 +79,18 @@ fn assert_masked(written: &str) {
 }
 
 #[rstest]
-fn a_secret_is_masked_when_the_hub_repeats_it(
-    #[values(Source::TargetFile, Source::Set, Source::SetName, Source::Environment, Source::File)] source: Source,
+fn a_secret_repeated_by_the_hub_is_masked(
+    #[values(
+        SecretSource::TargetFile,
+        SecretSource::Set,
+        SecretSource::SetName,
+        SecretSource::Environment,
+        SecretSource::File
+    )]
+    source: SecretSource,
 ) {
-    let hub = HostileHub::start(Habit::Echo, "x");
-    let (done, written) = everything_written(&hub.url(), source);
+    let hub = HostileHub::start(Misbehaviour::Echo, "x");
+    let (done, written) = collect_all_output(&hub.url(), source);
     assert_eq!(done.code, Some(1), "{written}");
     assert!(written.contains("***"), "the secret was never used");
     assert_masked(&written);
@@ -92,7 +99,7 @@ fn a_secret_is_masked_when_the_hub_repeats_it(
 #[test]
 fn a_secret_is_masked_in_every_encoding() {
     // Greets, and puts the secret into every member, in all encodings.
-    let hub = SmallHub::start(|_, _, _| {
+    let hub = ScriptedHub::start(|_, _, _| {
         let forms = [
             CANARY.to_owned(),
             STANDARD.encode(CANARY),
@@ -107,7 +114,7 @@ fn a_secret_is_masked_in_every_encoding() {
         texts.push(format!("not json: {CANARY}"));
         texts
     });
-    let (done, written) = everything_written(&hub.url(), Source::TargetFile);
+    let (done, written) = collect_all_output(&hub.url(), SecretSource::TargetFile);
     assert_eq!(done.code, Some(1), "{written}");
     assert_masked(&written);
 }
@@ -116,14 +123,14 @@ fn a_secret_is_masked_in_every_encoding() {
 #[rstest]
 fn a_secret_is_masked_when_a_text_is_cut_inside_it(#[values(120, 160, 200, 400, 600)] length: usize) {
     let before = "x".repeat(length - 10);
-    let hub = SmallHub::start(move |connection, _, _| match connection % 3 {
+    let hub = ScriptedHub::start(move |connection, _, _| match connection % 3 {
         0 => vec![format!("{before}{CANARY}")],
         1 => {
             vec![serde_json::json!({ "type": "HELLO", "uuid": format!("{before}{CANARY}"), "version": 1 }).to_string()]
         }
         _ => vec![serde_json::json!({ "type": format!("{before}{CANARY}") }).to_string()],
     });
-    let (done, written) = everything_written(&hub.url(), Source::TargetFile);
+    let (done, written) = collect_all_output(&hub.url(), SecretSource::TargetFile);
     assert_eq!(done.code, Some(1), "{written}");
     assert_masked(&written);
 }
@@ -132,8 +139,8 @@ fn a_secret_is_masked_when_a_text_is_cut_inside_it(#[values(120, 160, 200, 400, 
 fn a_secret_is_masked_in_the_report_of_a_faulty_hub() {
     let set = format!("concierge.secret={CANARY}");
     for fault in ["concierge-right-secret-refused", "concierge-hello-missing-uuid"] {
-        let server = Serving::start(["concierge", "--set", &set, "--fault", fault], 1);
-        let (done, written) = everything_written(server.url("concierge"), Source::TargetFile);
+        let server = ServeProcess::start(["concierge", "--set", &set, "--fault", fault], 1);
+        let (done, written) = collect_all_output(server.url("concierge"), SecretSource::TargetFile);
         assert_eq!(done.code, Some(1), "{written}");
         assert_masked(&written);
     }
@@ -141,14 +148,14 @@ fn a_secret_is_masked_in_the_report_of_a_faulty_hub() {
 
 /// Ready tokens of some users prove nearly as much as the key with which tokens are made, and are not printed.
 #[test]
-fn ready_tokens_stand_in_for_the_key() {
-    let hub = Serving::start(["airavata", "--set", "airavata.jwt_secret=k"], 1);
+fn ready_made_tokens_replace_the_signing_key() {
+    let hub = ServeProcess::start(["airavata", "--set", "airavata.jwt_secret=k"], 1);
     let target = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let tokens = include_str!("../fixtures/airavata_tokens.toml");
     let head = format!("protocol = \"airavata\"\nurl = \"{}\"\n", hub.url("airavata"));
     std::fs::write(target.path(), head + tokens).unwrap();
     let judged = |arguments: &[&str]| {
-        let done = hubproof(["check", "--report", "json=-", "--verbose"].iter().chain(arguments)).ends_with(0);
+        let done = hubproof(["check", "--report", "json=-", "--verbose"].iter().chain(arguments)).assert_exit_code(0);
         let report: Value = serde_json::from_str(&done.out).unwrap();
         let rules = report["protocols"][0]["rules"]["by_id"].as_object().unwrap().clone();
         let proven = rules.into_iter().filter(|(_, rule)| rule["proven"] == true).map(|(id, _)| id);
@@ -157,7 +164,8 @@ fn ready_tokens_stand_in_for_the_key() {
     let (by_key, _) = judged(&[hub.url("airavata"), "--protocol", "airavata", "--set", "secrets.jwt_secret=k"]);
     let (by_tokens, done) = judged(&["--target", target.path().to_str().unwrap()]);
     for text in ["secrets.tokens=one", "secrets.tokens={ env = \"PATH\" }"] {
-        let done = hubproof(["check", hub.url("airavata"), "--protocol", "airavata", "--set", text]).ends_with(2);
+        let done =
+            hubproof(["check", hub.url("airavata"), "--protocol", "airavata", "--set", text]).assert_exit_code(2);
         assert!(done.err.contains("the setting `tokens` must be a mapping, not text"), "{}", done.err);
     }
     // No key, no expired token.

@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk;
-use crate::support::process::{Serving, hubproof};
+use crate::support::process::{ServeProcess, hubproof};
 
 /// Returns the protocols of the reference server that are tested by default.
 fn default_protocols() -> Vec<&'static str> {
@@ -15,7 +15,7 @@ fn default_protocols() -> Vec<&'static str> {
 }
 
 /// Runs the test for all of them in parallel: they mostly wait.
-fn each_at_once(test: impl Fn(&'static str) + Sync) {
+fn for_each_protocol(test: impl Fn(&'static str) + Sync) {
     std::thread::scope(|scope| {
         for name in ["qi", "concierge"] {
             let test = &test;
@@ -25,7 +25,7 @@ fn each_at_once(test: impl Fn(&'static str) + Sync) {
 }
 
 /// Parses a JUnit file strictly and checks its counts; returns the number of test cases.
-fn junit(text: &str) -> usize {
+fn count_junit_cases(text: &str) -> usize {
     let mut reader = quick_xml::Reader::from_str(text);
     reader.config_mut().check_end_names = true;
     let (mut cases, mut failures, mut announced) = (0, 0, None);
@@ -67,7 +67,7 @@ pub fn assert_valid_report(report: &Value) {
 
 #[test]
 fn without_a_url_every_protocol_of_the_embedded_server_passes() {
-    let done = hubproof(["check"]).ends_with(0);
+    let done = hubproof(["check"]).assert_exit_code(0);
     for name in default_protocols() {
         assert!(done.out.contains(&format!("PASS {name}: ")), "{}", done.out);
     }
@@ -75,13 +75,13 @@ fn without_a_url_every_protocol_of_the_embedded_server_passes() {
 }
 
 #[test]
-fn with_the_target_file_of_serve_every_check_is_testable() {
-    each_at_once(|name| {
+fn the_target_file_of_serve_makes_every_check_testable() {
+    for_each_protocol(|name| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hub.toml");
         let file = file.to_str().unwrap();
-        let _server = Serving::start([name, "--target-file", file], 1);
-        let done = hubproof(["check", "--target", file]).ends_with(0);
+        let _server = ServeProcess::start([name, "--target-file", file], 1);
+        let done = hubproof(["check", "--target", file]).assert_exit_code(0);
         assert!(done.verdict().starts_with(&format!("PASS {name}: ")), "{}", done.out);
         assert!(!done.out.contains("unmet need"), "{}", done.out);
     });
@@ -89,8 +89,8 @@ fn with_the_target_file_of_serve_every_check_is_testable() {
 
 #[test]
 fn checks_by_url_alone_do_not_fail_and_list_unmet_needs() {
-    each_at_once(|name| {
-        let server = Serving::start([name], 1);
+    for_each_protocol(|name| {
+        let server = ServeProcess::start([name], 1);
         let folder = tempfile::tempdir().unwrap();
         let (json, xml) = (folder.path().join("r.json"), folder.path().join("r.xml"));
         let done = hubproof([
@@ -101,10 +101,10 @@ fn checks_by_url_alone_do_not_fail_and_list_unmet_needs() {
             format!("--report=json={}", json.display()),
             format!("--report=junit={}", xml.display()),
         ])
-        .ends_with(0);
+        .assert_exit_code(0);
         let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
         assert_valid_report(&report);
-        let cases = junit(&std::fs::read_to_string(xml).unwrap());
+        let cases = count_junit_cases(&std::fs::read_to_string(xml).unwrap());
         let protocol = &report["protocols"][0];
         assert_eq!(protocol["scenarios"]["verdicts"]["fail"], 0, "{protocol:#}");
         assert!(cases > 0);
@@ -116,11 +116,11 @@ fn checks_by_url_alone_do_not_fail_and_list_unmet_needs() {
 }
 
 #[rstest]
-fn serve_ends_cleanly(#[values("TERM", "INT")] signal: &str) {
-    let server = Serving::start(["--admin", "127.0.0.1:0"], hubproof_reference::protocols().len() + 1);
+fn serve_shuts_down_cleanly(#[values("TERM", "INT")] signal: &str) {
+    let server = ServeProcess::start(["--admin", "127.0.0.1:0"], hubproof_reference::protocols().len() + 1);
     assert!(server.url("admin").starts_with("http://127.0.0.1:"));
     for name in default_protocols() {
         assert!(server.url(name).starts_with("ws://127.0.0.1:"));
     }
-    assert_eq!(server.end(signal), (Some(0), String::new()));
+    assert_eq!(server.stop(signal), (Some(0), String::new()));
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rstest::rstest;
 use serde_json::Value;
 
-use super::third_party_hubs::{AIRAVATA, CONCIERGE, EMPROPS, GATOR, Hub, QI, run};
+use super::third_party_hubs::{AIRAVATA, CONCIERGE, EMPROPS, GATOR, QI, ThirdPartyHub, run_against_hub};
 
 /// The result of a run on a hub with some deviation, or none.
-struct Judged {
+struct CheckedRun {
     /// Rules with a check at their own level that had a result.
     rules: BTreeSet<String>,
     /// Rules that fail or warn, except because of a declared deviation; the check's name if it has no rule.
@@ -23,10 +23,10 @@ struct Judged {
 }
 
 /// Hubs of one protocol that are checked at the same time.
-const AT_ONCE: usize = 4;
+const PARALLEL_HUBS: usize = 4;
 
 /// The expected proposal for a deviation: the entry must have these members, so that its message and kind are right.
-const PROPOSED: [(&str, &str, &str); 15] = [
+const EXPECTED_PROPOSALS: [(&str, &str, &str); 15] = [
     ("airavata", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
     ("emprops", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
     ("concierge", "greeting-other", r#"{ "message": "hello", "instead": { "type": "WELCOME" } }"#),
@@ -57,7 +57,7 @@ const PROPOSED: [(&str, &str, &str); 15] = [
 ];
 
 /// Whether an entry has these members; for a header, an upgrade is enough, as only the user knows which.
-fn proposes(entry: &Value, wanted: &str) -> bool {
+fn entry_has_members(entry: &Value, wanted: &str) -> bool {
     let wanted: Value = serde_json::from_str(wanted).unwrap();
     match wanted.as_object().unwrap() {
         members if members.is_empty() => entry["upgrade"].is_object(),
@@ -67,7 +67,7 @@ fn proposes(entry: &Value, wanted: &str) -> bool {
 
 /// Returns options that select quick scenarios: without the deadline of five seconds, without the heartbeat, which
 /// waits for many pings, and of EmProps, whose scenarios play one after the other, a part.
-fn scenarios(hub: &Hub) -> &'static [&'static str] {
+fn scenario_options(hub: &ThirdPartyHub) -> &'static [&'static str] {
     match hub.protocol {
         "concierge" => &["--scenario", "concierge/[!i]*"],
         "airavata" => &["--scenario", "airavata/[!h]*"],
@@ -81,15 +81,15 @@ fn scenarios(hub: &Hub) -> &'static [&'static str] {
 
 /// Plays the quickest scenarios for a hub with few deviations; `None` without an interpreter.
 #[track_caller]
-fn check(hub: &Hub, deviate: &[&str], more: &str) -> Option<Judged> {
+fn check_hub(hub: &ThirdPartyHub, deviate: &[&str], more: &str) -> Option<CheckedRun> {
     // The deviations that settings of the target file describe.
     let habits: &[&str] = if hub.protocol == "airavata" { &["--odd", "heartbeat,rate"] } else { &["--plain"] };
-    let scenarios = scenarios(hub);
+    let scenarios = scenario_options(hub);
     let options = [&["--strict", "--set", "patience=2s"], hub.options, scenarios].concat();
-    let (report, code) = run("check", hub, &[habits, deviate].concat(), more, &options)?;
+    let (report, code) = run_against_hub("check", hub, &[habits, deviate].concat(), more, &options)?;
     let by_id = report["rules"]["by_id"].as_object().unwrap().iter();
     let findings = report["findings"].as_array().unwrap().iter();
-    Some(Judged {
+    Some(CheckedRun {
         rules: by_id.filter(|(_, rule)| rule["proven"] == true).map(|(id, _)| id.clone()).collect(),
         accused: findings
             .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")
@@ -107,19 +107,19 @@ fn check(hub: &Hub, deviate: &[&str], more: &str) -> Option<Judged> {
 }
 
 /// Returns the tables that declare a deviation, as the end of a target file.
-fn declaration(protocol: &str, deviation: &str) -> String {
+fn deviation_tables(protocol: &str, deviation: &str) -> String {
     let all: toml::Table = toml::from_str(include_str!("../fixtures/hubs/deviations.toml")).unwrap();
     let tables = all[protocol][deviation].clone();
     toml::to_string(&toml::Table::from_iter([("deviation".to_owned(), tables)])).unwrap()
 }
 
 /// Returns the percentage of the rules judged without a deviation that are also judged with it.
-fn share(before: &Judged, judged: &Judged) -> usize {
+fn judged_share(before: &CheckedRun, judged: &CheckedRun) -> usize {
     before.rules.intersection(&judged.rules).count() * 100 / before.rules.len()
 }
 
 /// A deviation of a hub, and the share of rules that is still judged.
-struct Row {
+struct DeviationRow {
     deviation: &'static str,
     /// The least share of rules that is judged without a declaration, in percent: 60, unless little can be tested
     /// before the hub is understood.
@@ -128,8 +128,8 @@ struct Row {
     beside: &'static [&'static str],
 }
 
-const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'static str]) -> Row {
-    Row { deviation, undeclared, beside }
+const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'static str]) -> DeviationRow {
+    DeviationRow { deviation, undeclared, beside }
 }
 
 #[rstest]
@@ -186,55 +186,66 @@ const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'sta
     row("extra-header", 0, &[]),
 ])]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn deviations_are_found_and_once_declared_are_no_obstacle(#[case] hub: Hub, #[case] rows: &[Row]) {
-    let Some(before) = check(&hub, &[], "") else { return };
+fn deviations_are_proposed_and_declared_ones_do_not_block_the_run(
+    #[case] hub: ThirdPartyHub,
+    #[case] rows: &[DeviationRow],
+) {
+    let Some(before) = check_hub(&hub, &[], "") else { return };
     assert_eq!((before.code, &before.accused), (Some(0), &BTreeSet::new()), "{}", before.summary);
-    at_once(rows, |row| is_no_obstacle(&hub, &before, row));
+    for_each_in_parallel(rows, |row| assert_deviation_is_handled(&hub, &before, row));
 }
 
 /// All members have other names. `--explore` finds them, and the hub passes with the entries it writes.
 #[rstest]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn a_hub_with_names_in_another_case_is_explored_whole(#[values(CONCIERGE, AIRAVATA, EMPROPS)] hub: Hub) {
-    let Some(before) = check(&hub, &[], "") else { return };
+fn a_hub_with_differently_cased_names_is_explored_completely(
+    #[values(CONCIERGE, AIRAVATA, EMPROPS)] hub: ThirdPartyHub,
+) {
+    let Some(before) = check_hub(&hub, &[], "") else { return };
     let other_case = &["--deviate", "other-case"];
     let written = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let place: &str = written.path().to_str().unwrap().to_owned().leak();
     let options = [hub.options, &["--explore", "--write-deviations", place]].concat();
-    let explored = check(&Hub { options: options.leak(), ..hub }, other_case, "").unwrap();
+    let explored = check_hub(&ThirdPartyHub { options: options.leak(), ..hub }, other_case, "").unwrap();
     let entries = std::fs::read_to_string(place).unwrap();
-    assert!(share(&before, &explored) >= 95, "{}\n{entries}", explored.summary);
-    let declared = check(&hub, other_case, &entries).unwrap();
+    assert!(judged_share(&before, &explored) >= 95, "{}\n{entries}", explored.summary);
+    let declared = check_hub(&hub, other_case, &entries).unwrap();
     assert_eq!((declared.code, &declared.accused), (Some(0), &BTreeSet::new()), "{}", declared.summary);
-    assert!(share(&before, &declared) >= 95, "{}", declared.summary);
+    assert!(judged_share(&before, &declared) >= 95, "{}", declared.summary);
 }
 
 /// Calls a function for all of these, several at once: they mostly wait.
-fn at_once<T: Sync>(all: &[T], call: impl Fn(&T) + Sync) {
+fn for_each_in_parallel<T: Sync>(all: &[T], call: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
             call(one);
         }
     };
-    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
+    std::thread::scope(|scope| (0..PARALLEL_HUBS).for_each(|_| drop(scope.spawn(work))));
 }
 
-fn is_no_obstacle(hub: &Hub, before: &Judged, Row { deviation, undeclared, beside }: &Row) {
+fn assert_deviation_is_handled(
+    hub: &ThirdPartyHub,
+    before: &CheckedRun,
+    DeviationRow { deviation, undeclared, beside }: &DeviationRow,
+) {
     let name = format!("{} {deviation}", hub.protocol);
-    let found = check(hub, &["--deviate", deviation], "").unwrap();
+    let found = check_hub(hub, &["--deviate", deviation], "").unwrap();
     assert!(matches!(found.code, Some(1 | 3)), "{name}: {:?}: {}", found.code, found.summary);
-    let judged = share(before, &found);
+    let judged = judged_share(before, &found);
     assert!(judged >= *undeclared, "{name}, undeclared: only {judged} % are judged: {}", found.summary);
-    for (_, _, wanted) in PROPOSED.iter().filter(|(protocol, of, _)| *protocol == hub.protocol && of == deviation) {
+    for (_, _, wanted) in
+        EXPECTED_PROPOSALS.iter().filter(|(protocol, of, _)| *protocol == hub.protocol && of == deviation)
+    {
         let proposals = &found.proposals;
-        assert!(proposals.iter().any(|entry| proposes(entry, wanted)), "{name}: {wanted}: {proposals:#?}");
+        assert!(proposals.iter().any(|entry| entry_has_members(entry, wanted)), "{name}: {wanted}: {proposals:#?}");
     }
 
-    let declared = check(hub, &["--deviate", deviation], &declaration(hub.protocol, deviation)).unwrap();
+    let declared = check_hub(hub, &["--deviate", deviation], &deviation_tables(hub.protocol, deviation)).unwrap();
     let accused: BTreeSet<String> = beside.iter().map(ToString::to_string).collect();
     assert_eq!(declared.accused, accused, "{name}: {}", declared.summary);
-    let judged = share(before, &declared);
+    let judged = judged_share(before, &declared);
     assert!(judged >= 95, "{name}, declared: only {judged} % are judged: {}", declared.summary);
 }
 
@@ -242,12 +253,12 @@ fn is_no_obstacle(hub: &Hub, before: &Judged, Row { deviation, undeclared, besid
 #[rstest]
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn a_hub_that_stops_serving_never_passes(#[values("hang-after-joins", "abort-on-message")] deviation: &str) {
-    at_once(&[CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI], |hub| {
+    for_each_in_parallel(&[CONCIERGE, AIRAVATA, GATOR, EMPROPS, QI], |hub| {
         // The hub is not slow, and every wait is in vain.
-        let hub = Hub { options: &["--patience", "0.5"], ..*hub };
+        let hub = ThirdPartyHub { options: &["--patience", "0.5"], ..*hub };
         let name = hub.protocol;
         // A hub that hangs before it has served anything counts as not serving, not as hanging.
-        let Some(found) = check(&hub, &["--deviate", deviation, "--after", "20"], "") else { return };
+        let Some(found) = check_hub(&hub, &["--deviate", deviation, "--after", "20"], "") else { return };
         assert!(matches!(found.code, Some(1 | 3)), "{name}: {:?}: {}", found.code, found.summary);
         if deviation == "hang-after-joins" {
             assert!(found.accused.contains("hang"), "{name}: {:?}: {}", found.accused, found.summary);

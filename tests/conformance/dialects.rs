@@ -6,15 +6,15 @@ use std::path::Path;
 
 use rstest::rstest;
 
-use super::third_party_hubs::{CONCIERGE, run};
+use super::third_party_hubs::{CONCIERGE, run_against_hub};
 use crate::support::process::{hubproof, hubproof_reading};
 
 /// The hub's HELLO is a WELCOME without a version, and its gateway wants a key.
-const DEVIATIONS: [&str; 6] =
+const HUB_DEVIATION_OPTIONS: [&str; 6] =
     ["--deviate", "member-missing", "--deviate", "greeting-other", "--deviate", "extra-header"];
 
 /// The overrides: a message and its schema, a rule, a role's opening, steps of a scenario.
-const DIALECT: [(&str, &str); 6] = [
+const DIALECT_FILES: [(&str, &str); 6] = [
     ("dialect.yaml", "extends: concierge\nreason: the gateway in front of our hub\n"),
     ("asyncapi.yaml", "components:\n  messages:\n    hello: { x-hubproof: { match: { type: WELCOME } } }\n"),
     (
@@ -55,8 +55,8 @@ const DIALECT: [(&str, &str); 6] = [
 ];
 
 /// Writes the dialect into a folder, without the files `left_out`.
-fn write(folder: &Path, left_out: &[&str]) {
-    for (path, text) in DIALECT.iter().filter(|(path, _)| !left_out.contains(path)) {
+fn write_dialect(folder: &Path, left_out: &[&str]) {
+    for (path, text) in DIALECT_FILES.iter().filter(|(path, _)| !left_out.contains(path)) {
         let path = folder.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -73,12 +73,13 @@ fn write(folder: &Path, left_out: &[&str]) {
 fn a_hub_passes_only_with_its_whole_dialect(#[case] left_out: &[&str], #[case] code: i32) {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("gateway");
-    write(&pack, left_out);
+    write_dialect(&pack, left_out);
     let pack = pack.to_str().unwrap();
-    let lint = hubproof(["packs", "lint", pack]).ends_with(0);
+    let lint = hubproof(["packs", "lint", pack]).assert_exit_code(0);
     assert!(lint.out.contains(" 0 errors, 0 warnings\n"), "{}", lint.out);
     let options = ["--pack", pack, "--scenario", "gateway/greeting", "--patience", "2"];
-    let Some((report, found)) = run("check", &CONCIERGE, &[&["--plain"][..], &DEVIATIONS].concat(), "", &options)
+    let Some((report, found)) =
+        run_against_hub("check", &CONCIERGE, &[&["--plain"][..], &HUB_DEVIATION_OPTIONS].concat(), "", &options)
     else {
         return;
     };
@@ -87,38 +88,38 @@ fn a_hub_passes_only_with_its_whole_dialect(#[case] left_out: &[&str], #[case] c
 }
 
 #[test]
-fn all_commands_read_a_dialect_as_the_pack_that_it_makes() {
+fn all_commands_treat_a_dialect_as_its_merged_pack() {
     let folder = tempfile::tempdir().unwrap();
     let (pack, further) = (folder.path().join("gateway"), folder.path().join("further"));
-    write(&pack, &[]);
+    write_dialect(&pack, &[]);
     fs::create_dir(&further).unwrap();
     fs::write(further.join("dialect.yaml"), "extends: ../gateway\nname: concierge\n").unwrap();
     fs::write(further.join("rules.yaml"), "rules:\n  CON-026: { level: must }\n").unwrap();
     let (pack, further) = (pack.to_str().unwrap(), further.to_str().unwrap());
     // A dialect of a dialect has the overrides of both.
-    let rules = hubproof(["packs", "show", further, "--rules"]).ends_with(0).out;
+    let rules = hubproof(["packs", "show", further, "--rules"]).assert_exit_code(0).out;
     for line in ["CON-025  should", "CON-026  must", "The greeting has the string `uuid`"] {
         assert!(rules.contains(line), "{rules}");
     }
     let welcome = r#"{"type": "WELCOME", "uuid": "73fcc768-d724-47e2-a101-a45298188f47"}"#;
-    hubproof_reading(["packs", "validate", pack, "hello", "-"], welcome).ends_with(0);
-    hubproof_reading(["packs", "validate", "concierge", "hello", "-"], welcome).ends_with(1);
-    let listed = hubproof(["check", "--list", "--pack", pack]).ends_with(0).out;
+    hubproof_reading(["packs", "validate", pack, "hello", "-"], welcome).assert_exit_code(0);
+    hubproof_reading(["packs", "validate", "concierge", "hello", "-"], welcome).assert_exit_code(1);
+    let listed = hubproof(["check", "--list", "--pack", pack]).assert_exit_code(0).out;
     assert!(listed.contains("gateway/greeting"), "{listed}");
     let file = format!("{pack}/dialect.yaml");
-    assert_eq!(hubproof(["check", "--list", "--pack", &file]).ends_with(0).out, listed);
+    assert_eq!(hubproof(["check", "--list", "--pack", &file]).assert_exit_code(0).out, listed);
     let cases = ["fuzz", "--pack", pack, "--print-cases", "--cases", "3", "--seed", "1"];
-    assert!(hubproof(cases).ends_with(0).out.starts_with(r#"{"protocol":"gateway""#));
-    let changes = hubproof(["relay", "--pack", pack, "--list"]).ends_with(0).out;
+    assert!(hubproof(cases).assert_exit_code(0).out.starts_with(r#"{"protocol":"gateway""#));
+    let changes = hubproof(["relay", "--pack", pack, "--list"]).assert_exit_code(0).out;
     assert!(changes.contains("remove hello /uuid"), "{changes}");
-    assert!(hubproof(["load", "--pack", pack, "--list"]).ends_with(0).out.starts_with("gateway "));
+    assert!(hubproof(["load", "--pack", pack, "--list"]).assert_exit_code(0).out.starts_with("gateway "));
 }
 
 #[test]
 fn lint_shows_where_a_dialect_no_longer_applies() {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("gateway");
-    write(&pack, &[]);
+    write_dialect(&pack, &[]);
     let shown = pack.to_str().unwrap();
     fs::write(
         pack.join("rules.yaml"),
@@ -133,10 +134,10 @@ fn lint_shows_where_a_dialect_no_longer_applies() {
     )
     .unwrap();
     fs::write(pack.join("asyncapi.yaml"), "components:\n  messages:\n    helo: null\n").unwrap();
-    let lint = hubproof(["packs", "lint", shown]).ends_with(2);
+    let lint = hubproof(["packs", "lint", shown]).assert_exit_code(2);
     insta::assert_snapshot!("stale_dialect", lint.out.replace(shown, "gateway"));
     // No other command accepts it.
-    let check = hubproof(["check", "ws://127.0.0.1:1", "--pack", shown]).ends_with(2);
+    let check = hubproof(["check", "ws://127.0.0.1:1", "--pack", shown]).assert_exit_code(2);
     assert!(check.err.contains("`concierge` has no rule `CON-999` to override"), "{}", check.err);
 }
 
@@ -144,9 +145,9 @@ fn lint_shows_where_a_dialect_no_longer_applies() {
 #[case::unknown("extends: concirge\n", "did you mean `concierge`?")]
 #[case::itself("extends: .\n", "a dialect cannot extend itself")]
 #[case::nothing("name: x\n", "dialect.yaml has no `extends`")]
-fn a_dialect_of_no_pack_is_a_mistake(#[case] text: &str, #[case] expected: &str) {
+fn a_dialect_of_an_unknown_pack_is_an_error(#[case] text: &str, #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("dialect.yaml"), text).unwrap();
-    let done = hubproof(["packs", "lint", folder.path().to_str().unwrap()]).ends_with(2);
+    let done = hubproof(["packs", "lint", folder.path().to_str().unwrap()]).assert_exit_code(2);
     assert!(done.err.contains(expected) && done.err.contains("dialect.yaml:1:"), "{}", done.err);
 }

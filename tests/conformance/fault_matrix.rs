@@ -6,21 +6,21 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use hubproof::event::Verdict;
-use hubproof::protocol::Way;
-use hubproof_reference::fault::injector::holds;
-use hubproof_reference::fault::{Act, Change, Effect, Subject};
+use hubproof::protocol::FrameDirection;
+use hubproof_reference::fault::injector::conditions_hold;
+use hubproof_reference::fault::{ChangeAction, ChangeSubject, FaultEffect, OutputChange};
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::conformance::payload_mutants;
 use crate::support::disk::protocol_name;
-use crate::support::fault_matrix::Matrix;
-use crate::support::sim_connection::Protocol;
+use crate::support::fault_matrix::FaultMatrix;
+use crate::support::sim_connection::SimulatedProtocol;
 
 #[rstest]
 fn a_correct_hub_passes_and_every_check_is_evaluated(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
     let name = &*protocol_name(&name);
-    let protocol = Protocol::load(name);
+    let protocol = SimulatedProtocol::load(name);
     let mut wrong = String::new();
     for program in &protocol.scenarios.programs {
         let Some(report) = protocol.play(program, None) else {
@@ -44,11 +44,11 @@ fn a_correct_hub_passes_and_every_check_is_evaluated(#[files("schemas/*/asyncapi
 
 /// A finding that names many rules is vague, and a rule without a check or a reason was forgotten.
 #[rstest]
-fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
+fn checks_name_at_most_three_rules_and_every_rule_has_a_check_or_reason(
     #[files("schemas/*/asyncapi.yaml")] name: PathBuf,
 ) {
     let name = &*protocol_name(&name);
-    let protocol = Protocol::load(name);
+    let protocol = SimulatedProtocol::load(name);
     let mut checked = BTreeSet::new();
     for program in &protocol.scenarios.programs {
         for check in &program.checks {
@@ -70,45 +70,49 @@ fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
 #[rstest]
 fn every_fault_fails_exactly_its_own_rules(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
     let name = &*protocol_name(&name);
-    let matrix = Matrix::play(name, &|_| true);
-    println!("{}", matrix.numbers());
+    let matrix = FaultMatrix::play(name, &|_| true);
+    println!("{}", matrix.summary_line());
     assert_eq!(matrix.complaints(), "");
     let nothing = BTreeSet::<String>::new();
     assert_eq!(matrix.unproven(), [""; 0], "rules that no check has found broken");
     assert_eq!(matrix.unbroken(), nothing, "checks that no fault breaks: add the fault, or remove the check");
-    assert_eq!(unremoved(&matrix), nothing, "required members that no fault removes or retypes");
+    assert_eq!(undetected_member_removals(&matrix), nothing, "required members that no fault removes or retypes");
     let killed = matrix.cases.iter().filter(|case| case.is_killed()).count();
     let untestable = matrix.protocol.pack.rules.values().filter(|rule| rule.out_of_scope.is_some()).count();
     let computed = [untestable, matrix.proofs().len(), matrix.cases.len(), killed].map(|number| number.to_string());
-    let shown = &crate::support::disk::evidence(name)[5..9];
+    let shown = &crate::support::disk::evidence_cells(name)[5..9];
     assert_eq!(*shown, computed, "not testable, proven, faults, killed; see `cargo run --example matrix {name}`");
 }
 
 /// Returns required members of the hub's messages for which no detected fault removes the member, or none changes its
 /// type.
-fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
+fn undetected_member_removals(matrix: &FaultMatrix) -> BTreeSet<String> {
     let pack = &matrix.protocol.pack;
     let mut missing = BTreeSet::new();
     if pack.messages.is_empty() {
         return missing;
     }
     for facts in payload_mutants::facts(&pack.name) {
-        let Some(message) = pack.message(&facts.name).filter(|message| message.goes(Way::FromHub)) else { continue };
-        let example = message.template();
-        for path in facts.demanded() {
-            let does = |wanted: fn(Act, &str) -> bool| {
+        let Some(message) = pack.message(&facts.name).filter(|message| message.can_go(FrameDirection::FromHub)) else {
+            continue;
+        };
+        let example = message.starting_value();
+        for path in facts.required_paths() {
+            let does = |wanted: fn(ChangeAction, &str) -> bool| {
                 matrix.cases.iter().filter(|case| case.is_killed()).any(|case| match case.fault.effect {
-                    Effect::Outside(changes) => {
-                        changes.iter().any(|change| wanted(change.act, path) && concerns(change, &example))
+                    FaultEffect::Outside(changes) => {
+                        changes.iter().any(|change| wanted(change.act, path) && change_applies_to(change, &example))
                     }
-                    Effect::Inside | Effect::FuzzOnly(_) | Effect::FuzzOnlyInside => false,
+                    FaultEffect::Inside | FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside => false,
                 })
             };
-            if !does(|act, path| matches!(act, Act::Remove(at) | Act::Rename(at, _) if at == path)) {
+            if !does(|act, path| matches!(act, ChangeAction::Remove(at) | ChangeAction::Rename(at, _) if at == path)) {
                 missing.insert(format!("{} {path} is never left out", message.name));
             }
-            if !facts.is_anything(path)
-                && !does(|act, path| matches!(act, Act::Retype(at) | Act::Set(at, _) | Act::Fill(at, _) if at == path))
+            if !facts.allows_any_value(path)
+                && !does(
+                    |act, path| matches!(act, ChangeAction::Retype(at) | ChangeAction::Set(at, _) | ChangeAction::Fill(at, _) if at == path),
+                )
             {
                 missing.insert(format!("{} {path} is never of another type", message.name));
             }
@@ -118,7 +122,7 @@ fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
 }
 
 /// Whether a change applies to a message like this one.
-fn concerns(change: &Change, example: &Value) -> bool {
-    let Subject::Frame(conditions) = change.subject else { return false };
-    holds(conditions, Some(example))
+fn change_applies_to(change: &OutputChange, example: &Value) -> bool {
+    let ChangeSubject::Frame(conditions) = change.subject else { return false };
+    conditions_hold(conditions, Some(example))
 }

@@ -58,7 +58,7 @@ fn faults_are_detected_over_sockets(#[case] faults: &[(&str, &str)]) {
         })
         .collect();
     for (id, running) in running {
-        let done = running.done().ends_with(1);
+        let done = running.wait_for_end().assert_exit_code(1);
         let report: Value = serde_json::from_str(&done.out).unwrap();
         let findings = report["protocols"][0]["findings"].as_array().unwrap();
         let blamed: Vec<&str> = findings

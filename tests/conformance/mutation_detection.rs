@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use crate::support::disk;
 use crate::support::disk::protocol_name;
-use crate::support::mutation_detection::{Detection, measurable};
+use crate::support::mutation_detection::{ChangeDetection, measurable_protocols};
 
 /// In percent. The report lists the undetected changes.
-const ENOUGH: f64 = 95.0;
+const MIN_DETECTED_PERCENT: f64 = 95.0;
 
 #[rstest]
-fn enough_changes_made_by_the_relay_are_detected(
+fn checks_detect_enough_of_the_relays_changes(
     #[dirs]
     #[files("schemas/*/messages")]
     #[exclude("/(airavata|concierge|emprops)/")]
@@ -33,17 +33,26 @@ fn enough_changes_made_by_the_relay_are_detected_in_large_protocols(
 }
 
 fn assert_enough_changes_made_by_the_relay_are_detected(name: &str) {
-    let detection = Detection::measure(name);
-    println!("{}", detection.numbers());
+    let detection = ChangeDetection::measure(name);
+    println!("{}", detection.summary_line());
     assert_eq!(detection.stale(), [""; 0], "tests/fixtures/detection.toml: changes that are detected or never applied");
-    assert!(detection.share() >= ENOUGH, "{}\n{:#?}", detection.numbers(), detection.gaps());
-    let noticed = format!("{:.1} %", detection.share());
-    assert_eq!(disk::evidence(name)[9], noticed, "the page shows another share; see `cargo run --example detection`");
+    assert!(
+        detection.detected_percent() >= MIN_DETECTED_PERCENT,
+        "{}\n{:#?}",
+        detection.summary_line(),
+        detection.gaps()
+    );
+    let noticed = format!("{:.1} %", detection.detected_percent());
+    assert_eq!(
+        disk::evidence_cells(name)[9],
+        noticed,
+        "the page shows another share; see `cargo run --example detection`"
+    );
 }
 
 #[test]
 fn detection_of_changes_is_measured_for_every_protocol() {
-    let mut known = measurable();
+    let mut known = measurable_protocols();
     known.sort_unstable();
     assert_eq!(known, disk::protocols_with_messages());
 }

@@ -3,12 +3,12 @@
 
 use std::fs;
 
-use hubproof::protocol::Way;
-use hubproof::scenario::compose::{merge, remove};
+use hubproof::protocol::FrameDirection;
+use hubproof::scenario::compose::{merge_overrides, remove_members};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::conformance::payload_mutants::{self, Payload};
+use crate::conformance::payload_mutants::{self, NamedPayload};
 use crate::support::disk;
 
 #[test]
@@ -18,12 +18,15 @@ fn every_example_is_valid_and_recognised() {
         for message in &pack.messages {
             let example = message.schema.example.as_ref().unwrap();
             assert_eq!(
-                message.schema.judge(example).into_iter().filter(|v| !v.should).collect::<Vec<_>>(),
+                message.schema.violations(example).into_iter().filter(|v| !v.should).collect::<Vec<_>>(),
                 [],
                 "{protocol}/{}",
                 message.name
             );
-            let ways: Vec<Way> = [Way::ToHub, Way::FromHub].into_iter().filter(|way| message.goes(*way)).collect();
+            let ways: Vec<FrameDirection> = [FrameDirection::ToHub, FrameDirection::FromHub]
+                .into_iter()
+                .filter(|way| message.can_go(*way))
+                .collect();
             assert!(!ways.is_empty(), "{protocol}/{} goes nowhere", message.name);
             for way in ways {
                 let found = pack.recognise(example, way).map(|m| m.name.as_str());
@@ -34,7 +37,7 @@ fn every_example_is_valid_and_recognised() {
 }
 
 #[test]
-fn payload_facts_and_packs_have_the_same_messages_and_examples() {
+fn payload_facts_match_the_messages_and_examples_of_packs() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let mut in_pack: Vec<&str> = pack.messages.iter().map(|m| m.name.as_str()).collect();
@@ -65,8 +68,9 @@ fn every_payload_that_breaks_a_requirement_is_rejected() {
             let message = pack.message(&facts.name).unwrap();
             let schema = &message.schema;
             let example = schema.example.as_ref().unwrap();
-            let mut case = |Payload { mutation, payload }: Payload, valid: bool| {
-                let broken: Vec<_> = schema.judge(&payload).into_iter().filter(|violation| !violation.should).collect();
+            let mut case = |NamedPayload { mutation, payload }: NamedPayload, valid: bool| {
+                let broken: Vec<_> =
+                    schema.violations(&payload).into_iter().filter(|violation| !violation.should).collect();
                 if schema.is_valid(&payload) != valid || broken.is_empty() != valid {
                     let verdict = if valid { "refused" } else { "accepted" };
                     wrong.push(format!("{protocol}/{} {verdict}: {mutation}: {payload}", facts.name));
@@ -79,7 +83,7 @@ fn every_payload_that_breaks_a_requirement_is_rejected() {
                 }
                 cases.push(json!({ "protocol": protocol, "message": facts.name, "mutation": mutation, "payload": payload, "valid": valid }));
             };
-            let valid = facts.valid(example);
+            let valid = facts.valid_payloads(example);
             let mutants = facts.mutants(example);
             assert!(!mutants.is_empty(), "{protocol}/{} has no mutant", facts.name);
             valid_count += valid.len();
@@ -103,8 +107,8 @@ fn tolerated_readings_of_an_ambiguous_document_only_warn() {
         let pack = disk::pack(&protocol);
         for facts in payload_mutants::facts(&protocol) {
             let schema = &pack.message(&facts.name).unwrap().schema;
-            for Payload { mutation, payload } in facts.tolerated(schema.example.as_ref().unwrap()) {
-                let violations = schema.judge(&payload);
+            for NamedPayload { mutation, payload } in facts.tolerated_payloads(schema.example.as_ref().unwrap()) {
+                let violations = schema.violations(&payload);
                 let warns = !violations.is_empty()
                     && violations.iter().all(|violation| violation.should && !violation.rules.is_empty());
                 assert!(warns, "{protocol}/{} {mutation}: {violations:?}", facts.name);
@@ -146,7 +150,7 @@ fn tolerated_readings_of_an_ambiguous_document_only_warn() {
 #[case("emprops", "job_available", json!({ "/job_type": 5, "/priority": null, "/requirements_summary/service_type": 5 }), &[], &[])]
 #[case("emprops", "job_available", json!({ "/requirements_summary": [] }), &[], &["EMP-040"])]
 #[case("emprops", "job_completed", json!({ "/result": "done", "/processing_time": "long" }), &[], &[])]
-fn disregarded_recommendations_of_a_document_warn(
+fn ignoring_a_recommendation_of_the_document_warns(
     #[case] protocol: &str,
     #[case] message: &str,
     #[case] with: Value,
@@ -156,9 +160,9 @@ fn disregarded_recommendations_of_a_document_warn(
     let pack = disk::pack(protocol);
     let schema = &pack.message(message).unwrap().schema;
     let mut payload = schema.example.clone().unwrap();
-    merge(&mut payload, &with);
-    remove(&mut payload, &without.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>());
-    let violations = schema.judge(&payload);
+    merge_overrides(&mut payload, &with);
+    remove_members(&mut payload, &without.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>());
+    let violations = schema.violations(&payload);
     assert!(violations.iter().all(|violation| violation.should), "{violations:?}");
     let mut named: Vec<&str> = violations.iter().flat_map(|violation| &violation.rules).map(String::as_str).collect();
     named.sort_unstable();

@@ -14,7 +14,7 @@ use crate::support::disk;
 
 /// The document's statements about a message.
 #[derive(Deserialize)]
-pub struct Facts {
+pub struct MessageFacts {
     pub name: String,
     /// By path: a JSON pointer, with `*` for the items of an array.
     pub field_types: Map<String, Value>,
@@ -24,7 +24,7 @@ pub struct Facts {
 
 /// The document's statements about a member.
 #[derive(Deserialize)]
-struct Field {
+struct FieldFacts {
     #[serde(rename = "type")]
     kinds: Value,
     #[serde(rename = "const")]
@@ -43,21 +43,21 @@ struct Field {
 }
 
 /// A payload, and the change that was made.
-pub struct Payload {
+pub struct NamedPayload {
     pub mutation: String,
     pub payload: Value,
 }
 
 /// Reads the facts of a protocol, one entry per message.
-pub fn facts(protocol: &str) -> Vec<Facts> {
+pub fn facts(protocol: &str) -> Vec<MessageFacts> {
     let path = disk::root().join(format!("tests/fixtures/facts/{protocol}.json"));
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-impl Facts {
+impl MessageFacts {
     /// Returns the paths of members that the document declares as required.
-    pub fn demanded(&self) -> Vec<&str> {
+    pub fn required_paths(&self) -> Vec<&str> {
         let fields = self
             .fields()
             .into_iter()
@@ -66,45 +66,45 @@ impl Facts {
     }
 
     /// Whether a member may have any value.
-    pub fn is_anything(&self, path: &str) -> bool {
+    pub fn allows_any_value(&self, path: &str) -> bool {
         self.fields().iter().any(|(other, field)| *other == path && field.kinds() == ["any"])
     }
 
-    fn fields(&self) -> Vec<(&str, Field)> {
+    fn fields(&self) -> Vec<(&str, FieldFacts)> {
         self.field_types
             .iter()
             .map(|(path, field)| {
                 (
                     path.as_str(),
-                    Field::deserialize(field).unwrap_or_else(|error| panic!("{} {path}: {error}", self.name)),
+                    FieldFacts::deserialize(field).unwrap_or_else(|error| panic!("{} {path}: {error}", self.name)),
                 )
             })
             .collect()
     }
 
     /// Returns payloads that the document allows: its example, the schema's, and one with every documented member.
-    pub fn valid(&self, schema_example: &Value) -> Vec<Payload> {
+    pub fn valid_payloads(&self, schema_example: &Value) -> Vec<NamedPayload> {
         let mut found = Vec::new();
         if !self.example.is_null() {
-            found.push(Payload { mutation: "the documented example".to_owned(), payload: self.example.clone() });
+            found.push(NamedPayload { mutation: "the documented example".to_owned(), payload: self.example.clone() });
         }
-        found.push(Payload { mutation: "the example of the schema".to_owned(), payload: schema_example.clone() });
-        found.push(Payload { mutation: "all members".to_owned(), payload: self.full(schema_example) });
+        found.push(NamedPayload { mutation: "the example of the schema".to_owned(), payload: schema_example.clone() });
+        found.push(NamedPayload { mutation: "all members".to_owned(), payload: self.full_payload(schema_example) });
         found
     }
 
-    fn full(&self, example: &Value) -> Value {
+    fn full_payload(&self, example: &Value) -> Value {
         let mut payload = example.clone();
         let mut fields = self.fields();
         fields.sort_by_key(|(path, _)| path.matches('/').count());
         for (path, field) in fields {
-            for pointer in places(&payload, path) {
+            for pointer in existing_places(&payload, path) {
                 let (parent, token) = pointer.rsplit_once('/').unwrap();
                 match payload.pointer_mut(parent) {
                     Some(Value::Object(members)) if !members.contains_key(token) => {
-                        members.insert(token.to_owned(), field.sample(path));
+                        members.insert(token.to_owned(), field.valid_value(path));
                     }
-                    Some(Value::Array(items)) if items.is_empty() => items.push(field.sample(path)),
+                    Some(Value::Array(items)) if items.is_empty() => items.push(field.valid_value(path)),
                     _ => {}
                 }
             }
@@ -113,16 +113,19 @@ impl Facts {
     }
 
     /// Returns payloads with a type that the document does not state, but an ambiguity allows.
-    pub fn tolerated(&self, schema_example: &Value) -> Vec<Payload> {
-        let full = self.full(schema_example);
+    pub fn tolerated_payloads(&self, schema_example: &Value) -> Vec<NamedPayload> {
+        let full = self.full_payload(schema_example);
         let mut found = Vec::new();
         for (path, field) in self.fields() {
-            for pointer in places(&full, path) {
-                for value in kinds().into_iter().filter(|value| field.tolerated.iter().any(|kind| is(value, kind))) {
+            for pointer in existing_places(&full, path) {
+                for value in value_of_each_type()
+                    .into_iter()
+                    .filter(|value| field.tolerated.iter().any(|kind| has_type(value, kind)))
+                {
                     let mutation = format!("{pointer} is {value}");
                     let mut payload = full.clone();
                     *payload.pointer_mut(&pointer).unwrap() = value;
-                    found.push(Payload { mutation, payload });
+                    found.push(NamedPayload { mutation, payload });
                 }
             }
         }
@@ -131,32 +134,33 @@ impl Facts {
 
     /// Returns each valid payload with each stated requirement broken, one at a time. If the document only shows a
     /// message (gator's three formats), inferred requirements count as stated.
-    pub fn mutants(&self, schema_example: &Value) -> Vec<Payload> {
-        let stated = self.broken(schema_example, |field| field.basis == "stated");
+    pub fn mutants(&self, schema_example: &Value) -> Vec<NamedPayload> {
+        let stated = self.broken_payloads(schema_example, |field| field.basis == "stated");
         if !stated.is_empty() {
             return stated;
         }
-        self.broken(schema_example, |field| field.basis == "inferred" && field.presence == "implied_required")
+        self.broken_payloads(schema_example, |field| field.basis == "inferred" && field.presence == "implied_required")
     }
 
-    fn broken(&self, schema_example: &Value, binding: impl Fn(&Field) -> bool) -> Vec<Payload> {
+    fn broken_payloads(&self, schema_example: &Value, binding: impl Fn(&FieldFacts) -> bool) -> Vec<NamedPayload> {
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
-        for base in self.valid(schema_example) {
+        for base in self.valid_payloads(schema_example) {
             for (path, field) in self.fields() {
-                for pointer in
-                    places(&base.payload, path).into_iter().filter(|pointer| base.payload.pointer(pointer).is_some())
+                for pointer in existing_places(&base.payload, path)
+                    .into_iter()
+                    .filter(|pointer| base.payload.pointer(pointer).is_some())
                 {
                     if field.presence == "stated_required" && !path.ends_with("/*") {
                         let mut payload = base.payload.clone();
-                        remove(&mut payload, &pointer);
-                        found.push(Payload { mutation: format!("{pointer} removed"), payload });
+                        remove_member(&mut payload, &pointer);
+                        found.push(NamedPayload { mutation: format!("{pointer} removed"), payload });
                     }
                     for wrong in binding(&field).then(|| field.wrong_values()).into_iter().flatten() {
                         let mutation = format!("{pointer} is {wrong}");
                         let mut payload = base.payload.clone();
                         *payload.pointer_mut(&pointer).unwrap() = wrong;
-                        found.push(Payload { mutation, payload });
+                        found.push(NamedPayload { mutation, payload });
                     }
                 }
             }
@@ -166,7 +170,7 @@ impl Facts {
     }
 }
 
-impl Field {
+impl FieldFacts {
     fn kinds(&self) -> Vec<&str> {
         match &self.kinds {
             Value::String(kind) => vec![kind],
@@ -176,7 +180,7 @@ impl Field {
     }
 
     /// Returns a valid value.
-    fn sample(&self, path: &str) -> Value {
+    fn valid_value(&self, path: &str) -> Value {
         if let Some(value) = self.constant.as_ref().or(self.expected.as_ref()).or(self.closed.first()) {
             return value.clone();
         }
@@ -197,10 +201,14 @@ impl Field {
 
     /// Returns values that the document rules out: of every other type, and other than the constant or the closed list.
     fn wrong_values(&self) -> Vec<Value> {
-        let mut wrong: Vec<Value> = kinds()
+        let mut wrong: Vec<Value> = value_of_each_type()
             .into_iter()
             .filter(|value| {
-                !self.kinds().into_iter().chain(self.tolerated.iter().map(String::as_str)).any(|kind| is(value, kind))
+                !self
+                    .kinds()
+                    .into_iter()
+                    .chain(self.tolerated.iter().map(String::as_str))
+                    .any(|kind| has_type(value, kind))
             })
             .collect();
         let only = self.constant.as_ref().or(self.expected.as_ref());
@@ -217,11 +225,11 @@ impl Field {
 }
 
 /// One value of each type.
-fn kinds() -> [Value; 7] {
+fn value_of_each_type() -> [Value; 7] {
     [json!(null), json!(true), json!(7), json!(1.5), json!("x"), json!([]), json!({})]
 }
 
-fn is(value: &Value, kind: &str) -> bool {
+fn has_type(value: &Value, kind: &str) -> bool {
     match kind {
         "any" => true,
         "null" => value.is_null(),
@@ -237,9 +245,9 @@ fn is(value: &Value, kind: &str) -> bool {
 
 /// Returns JSON pointers to the places of a path whose parents exist; the place itself may be missing. The items of an
 /// empty array have one place, the first.
-fn places(payload: &Value, path: &str) -> Vec<String> {
+fn existing_places(payload: &Value, path: &str) -> Vec<String> {
     let (parent, last) = path.rsplit_once('/').unwrap();
-    let parents = if parent.is_empty() { vec![String::new()] } else { places(payload, parent) };
+    let parents = if parent.is_empty() { vec![String::new()] } else { existing_places(payload, parent) };
     parents
         .into_iter()
         .flat_map(|parent| match (payload.pointer(&parent), last) {
@@ -250,7 +258,7 @@ fn places(payload: &Value, path: &str) -> Vec<String> {
         .collect()
 }
 
-fn remove(payload: &mut Value, pointer: &str) {
+fn remove_member(payload: &mut Value, pointer: &str) {
     let (parent, name) = pointer.rsplit_once('/').unwrap();
     payload.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().shift_remove(name).unwrap();
 }
@@ -258,7 +266,7 @@ fn remove(payload: &mut Value, pointer: &str) {
 #[test]
 fn payload_mutants_break_every_stated_requirement_once() {
     let field = |kind: &str, presence: &str, basis: &str| json!({ "type": kind, "presence": presence, "basis": basis });
-    let facts: Facts = serde_json::from_value(json!({
+    let facts: MessageFacts = serde_json::from_value(json!({
         "name": "list",
         "field_types": {
             "/type": { "type": "string", "const": "LIST", "presence": "stated_required", "basis": "stated" },

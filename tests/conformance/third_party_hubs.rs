@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::process::hubproof;
 
-pub(super) struct Hub {
+pub(super) struct ThirdPartyHub {
     pub(super) protocol: &'static str,
     pub(super) interpreter: &'static str,
     pub(super) script: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Hub {
     /// Hooks of each instance, with `ADMIN` for the address in the second line of the hub's output, and `PROCESS` for
     /// its process id.
     pub(super) hooks: &'static str,
-    pub(super) instances: &'static [Instance],
+    pub(super) instances: &'static [HubInstance],
     /// Options for runs in which nothing may fail: longer waits if the protocol allows them, since tests run in
     /// parallel.
     pub(super) options: &'static [&'static str],
@@ -28,41 +28,41 @@ pub(super) struct Hub {
 }
 
 /// A process of the hub: its arguments, and its part of the target file.
-pub(super) struct Instance {
+pub(super) struct HubInstance {
     name: &'static str,
     arguments: &'static [&'static str],
     target: &'static str,
 }
 
-pub(super) const CONCIERGE: Hub = Hub {
+pub(super) const CONCIERGE: ThirdPartyHub = ThirdPartyHub {
     protocol: "concierge",
     interpreter: "python3",
     script: "tests/fixtures/hubs/concierge.py",
     target: "[settings]\nversion = \"0.1.0\"",
     hooks: "",
     instances: &[
-        Instance { name: "open", arguments: &[], target: "" },
-        Instance { name: "closed", arguments: &["--secret", "sesame"], target: "secrets = { secret = \"sesame\" }" },
+        HubInstance { name: "open", arguments: &[], target: "" },
+        HubInstance { name: "closed", arguments: &["--secret", "sesame"], target: "secrets = { secret = \"sesame\" }" },
     ],
     options: &["--patience", "3"],
     proven: 116,
 };
 
-pub(super) const QI: Hub = Hub {
+pub(super) const QI: ThirdPartyHub = ThirdPartyHub {
     protocol: "qi",
     interpreter: "node",
     script: "tests/fixtures/hubs/qi.mjs",
     target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"",
     hooks: "",
-    instances: &[Instance { name: "default", arguments: &[], target: "" }],
+    instances: &[HubInstance { name: "default", arguments: &[], target: "" }],
     options: &["--patience", "3"],
     proven: 30,
 };
 
 /// The same hub, without settings that name its commands.
-const QI_WITHOUT_COMMANDS: Hub = Hub { target: "", ..QI };
+const QI_WITHOUT_COMMANDS: ThirdPartyHub = ThirdPartyHub { target: "", ..QI };
 
-pub(super) const AIRAVATA: Hub = Hub {
+pub(super) const AIRAVATA: ThirdPartyHub = ThirdPartyHub {
     protocol: "airavata",
     interpreter: "python3",
     script: "tests/fixtures/hubs/airavata.py",
@@ -71,12 +71,12 @@ pub(super) const AIRAVATA: Hub = Hub {
 url = "ADMIN/emit"
 body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectId": ${json(args.project | default(none))}, "ownerId": ${json(args.user | default(none))}}'"#,
     instances: &[
-        Instance {
+        HubInstance {
             name: "documented",
             arguments: &[],
             target: "settings = { ping_interval = \"3s\", rate_limit = 60 }",
         },
-        Instance {
+        HubInstance {
             name: "low-limits",
             arguments: &["--limits", "3,5,8"],
             target: "provides = [\"addresses\"]\nsettings = { max_per_user = 3, max_per_address = 5, max_connections = 8 }",
@@ -87,7 +87,7 @@ body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectI
 };
 
 /// Hooks for events that its document leaves open: over HTTP, at the second address of its output.
-pub(super) const GATOR: Hub = Hub {
+pub(super) const GATOR: ThirdPartyHub = ThirdPartyHub {
     protocol: "gator",
     interpreter: "python3",
     script: "tests/fixtures/hubs/gator.py",
@@ -97,12 +97,12 @@ hooks.register_child.http = { url = "ADMIN", body = '{"register_child": ${json(a
 hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}' }
 hooks.start_job.http = { url = "ADMIN", body = '{"start_job": ${json(args)}}' }
 hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
-    instances: &[Instance { name: "tier", arguments: &[], target: "" }],
+    instances: &[HubInstance { name: "tier", arguments: &[], target: "" }],
     options: &["--patience", "3"],
     proven: 44,
 };
 
-pub(super) const EMPROPS: Hub = Hub {
+pub(super) const EMPROPS: ThirdPartyHub = ThirdPartyHub {
     protocol: "emprops",
     interpreter: "node",
     script: "tests/fixtures/hubs/emprops.mjs",
@@ -110,13 +110,13 @@ pub(super) const EMPROPS: Hub = Hub {
     hooks: r#"hooks.stop.command = ["kill", "-TERM", "PROCESS"]
 hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
     instances: &[
-        Instance { name: "main", arguments: &[], target: "" },
-        Instance {
+        HubInstance { name: "main", arguments: &[], target: "" },
+        HubInstance {
             name: "beats-fast",
             arguments: &["--heartbeat-ms", "500"],
             target: "settings = { heartbeat_interval = \"500ms\" }",
         },
-        Instance {
+        HubInstance {
             name: "with-token",
             arguments: &["--token", "a good worker's token"],
             target: "secrets = { worker_token = \"a good worker's token\" }",
@@ -138,8 +138,8 @@ hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
 #[case::qi_strict(QI, &["--seed", "4"])]
 #[case::gator(GATOR, &[])]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn third_party_hubs_pass(#[case] hub: Hub, #[case] variants: &[&str]) {
-    let Some((report, code)) = check(&hub, variants, hub.options) else { return };
+fn third_party_hubs_pass(#[case] hub: ThirdPartyHub, #[case] variants: &[&str]) {
+    let Some((report, code)) = check_third_party_hub(&hub, variants, hub.options) else { return };
     assert_eq!(findings(&report), Vec::<String>::new());
     assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
     let proven = report["rules"]["proven"].as_u64().unwrap();
@@ -153,8 +153,10 @@ fn third_party_hubs_pass(#[case] hub: Hub, #[case] variants: &[&str]) {
 #[case::with_the_example_command(&[], 0)]
 #[case::without_it(&["--without", "execute"], 3)]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn commands_that_the_document_does_not_name_are_not_demanded(#[case] variants: &[&str], #[case] expected: i32) {
-    let Some((report, code)) = check(&QI_WITHOUT_COMMANDS, &[&["--seed", "1"], variants].concat(), QI.options) else {
+fn undocumented_commands_are_not_required(#[case] variants: &[&str], #[case] expected: i32) {
+    let Some((report, code)) =
+        check_third_party_hub(&QI_WITHOUT_COMMANDS, &[&["--seed", "1"], variants].concat(), QI.options)
+    else {
         return;
     };
     assert_eq!(findings(&report), Vec::<String>::new());
@@ -171,8 +173,8 @@ fn commands_that_the_document_does_not_name_are_not_demanded(#[case] variants: &
 #[case::qi_strict(QI, &["--seed", "4"])]
 #[case::gator(GATOR, &[])]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn fuzzing_third_party_hubs_finds_nothing(#[case] hub: Hub, #[case] variants: &[&str]) {
-    finds_nothing(&hub, variants, &["--cases", "50", "--seed", "3", "-j", "4"]);
+fn fuzzing_third_party_hubs_finds_nothing(#[case] hub: ThirdPartyHub, #[case] variants: &[&str]) {
+    assert_fuzzing_finds_nothing(&hub, variants, &["--cases", "50", "--seed", "3", "-j", "4"]);
 }
 
 /// A numeric `session_id` is repeated unchanged: that is the client's error, not the hub's.
@@ -180,7 +182,7 @@ fn fuzzing_third_party_hubs_finds_nothing(#[case] hub: Hub, #[case] variants: &[
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn an_invalid_id_that_is_repeated_is_not_a_finding() {
     let of_other_types = ["--message", "extended_request", "--mutation", "wrong-type"];
-    finds_nothing(
+    assert_fuzzing_finds_nothing(
         &QI,
         &["--seed", "1", "--slow", "5"],
         &[&of_other_types[..], &["--cases", "60", "--seed", "3"]].concat(),
@@ -192,12 +194,12 @@ fn an_invalid_id_that_is_repeated_is_not_a_finding() {
 #[ignore = "thorough: repeats the proof against other hubs"]
 fn cases_with_an_unmet_need_are_undecided() {
     let one_after_another = ["--message", "extended_request", "--cases", "200", "--seed", "8", "-j", "1"];
-    finds_nothing(&QI_WITHOUT_COMMANDS, &["--plain"], &one_after_another);
+    assert_fuzzing_finds_nothing(&QI_WITHOUT_COMMANDS, &["--plain"], &one_after_another);
 }
 
 #[track_caller]
-fn finds_nothing(hub: &Hub, variants: &[&str], options: &[&str]) {
-    let Some((report, code)) = run("fuzz", hub, variants, "", options) else { return };
+fn assert_fuzzing_finds_nothing(hub: &ThirdPartyHub, variants: &[&str], options: &[&str]) {
+    let Some((report, code)) = run_against_hub("fuzz", hub, variants, "", options) else { return };
     assert_eq!(findings(&report), Vec::<String>::new(), "{:#}", report["findings"]);
     assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
     assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);
@@ -210,8 +212,8 @@ fn finds_nothing(hub: &Hub, variants: &[&str], options: &[&str]) {
 #[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
 #[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn a_hub_that_disregards_a_recommendation_gets_a_warning(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
-    let Some((report, code)) = check(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
+fn ignoring_a_recommendation_gets_a_warning(#[case] hub: ThirdPartyHub, #[case] habit: &[&str], #[case] rule: &str) {
+    let Some((report, code)) = check_third_party_hub(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(findings(&report), [format!("warn {rule}")]);
     assert_eq!(code, Some(0));
 }
@@ -246,9 +248,15 @@ fn a_hub_that_disregards_a_recommendation_gets_a_warning(#[case] hub: Hub, #[cas
 #[case::gator(GATOR, "keeps-scheduling", "GAT-043")]
 #[case::gator(GATOR, "own-ids", "GAT-005")]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn a_bug_is_found_in_a_hub_with_all_permitted_variants(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
+fn a_bug_is_found_in_a_hub_with_all_permitted_variants(
+    #[case] hub: ThirdPartyHub,
+    #[case] bug: &str,
+    #[case] rule: &str,
+) {
     // Some of these break only a should.
-    let Some((report, code)) = check(&hub, &["--bug", bug], &["--rule", rule, "--strict"]) else { return };
+    let Some((report, code)) = check_third_party_hub(&hub, &["--bug", bug], &["--rule", rule, "--strict"]) else {
+        return;
+    };
     let accused = findings(&report);
     assert!(accused.iter().any(|found| found.ends_with(rule)), "{bug}: {accused:?}");
     assert_eq!(code, Some(1));
@@ -256,15 +264,15 @@ fn a_bug_is_found_in_a_hub_with_all_permitted_variants(#[case] hub: Hub, #[case]
 
 /// Runs `hubproof check` on the hub: returns report and exit code; `None` without an interpreter.
 #[track_caller]
-fn check(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
-    run("check", hub, arguments, "", options)
+fn check_third_party_hub(hub: &ThirdPartyHub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    run_against_hub("check", hub, arguments, "", options)
 }
 
 /// Runs any command that plays against a target; `more` is the end of the target file.
 #[track_caller]
-pub(super) fn run(
+pub(super) fn run_against_hub(
     command: &str,
-    hub: &Hub,
+    hub: &ThirdPartyHub,
     arguments: &[&str],
     more: &str,
     options: &[&str],
@@ -273,11 +281,11 @@ pub(super) fn run(
     let mut target = format!("protocol = \"{}\"\n", hub.protocol);
     let mut instances = String::new();
     for instance in hub.instances {
-        let process = Process::start(hub, &[instance.arguments, arguments].concat())?;
+        let process = ThirdPartyProcess::start(hub, &[instance.arguments, arguments].concat())?;
         if processes.is_empty() {
             target += &format!("url = \"{}\"\n{}\n", process.url, hub.target);
         }
-        let Instance { name, target, .. } = instance;
+        let HubInstance { name, target, .. } = instance;
         instances += &format!(
             "[[instance]]\nname = \"{name}\"\nurl = \"{}\"\n{target}\n{}\n",
             process.url,
@@ -312,16 +320,16 @@ fn findings(report: &Value) -> Vec<String> {
 }
 
 /// A started hub; killed on drop.
-struct Process {
+struct ThirdPartyProcess {
     child: Child,
     url: String,
     /// The address of the hub's admin interface; empty without one.
     admin: String,
 }
 
-impl Process {
+impl ThirdPartyProcess {
     /// Starts the hub; `None` without an interpreter, which is a failure in CI.
-    fn start(hub: &Hub, arguments: &[&str]) -> Option<Self> {
+    fn start(hub: &ThirdPartyHub, arguments: &[&str]) -> Option<Self> {
         let started = Command::new(hub.interpreter)
             .arg(hub.script)
             .args(arguments)
@@ -350,7 +358,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ThirdPartyProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -4,16 +4,16 @@
 use hubproof::event::Verdict;
 use rstest::rstest;
 
-use crate::support::hostile_servers::{Habit as Hostile, HostileHub};
-use crate::support::process::{Serving, hubproof};
-use crate::support::sim_connection::Protocol;
-use crate::support::sim_connection::websocket::Habit;
+use crate::support::hostile_servers::{HostileHub, Misbehaviour as Hostile};
+use crate::support::process::{ServeProcess, hubproof};
+use crate::support::sim_connection::SimulatedProtocol;
+use crate::support::sim_connection::websocket::WebSocketHabit;
 
 const PASS: &str = "PASS websocket: 53 rules hold\n";
 
 #[test]
 fn the_websocket_protocol_is_checked_when_named() {
-    let done = hubproof(["check", "--protocol", "websocket", "--strict"]).ends_with(0);
+    let done = hubproof(["check", "--protocol", "websocket", "--strict"]).assert_exit_code(0);
     assert!(done.verdict().starts_with(PASS), "{}", done.out);
 }
 
@@ -28,14 +28,14 @@ const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ3cyJ9.5YxMH
 #[case("concierge", "", &["subprotocols=['ert-concierge']", "text={\"type\":\"IDENTIFY\",\"name\":\"UNIQUE\",\"version\":\"0.1.0\"}"])]
 #[case("airavata", "/ws/user", &["connections=4"])]
 fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &str, #[case] sets: &[&str]) {
-    let server = Serving::start([name, "--set", "airavata.jwt_secret=key"], 1);
+    let server = ServeProcess::start([name, "--set", "airavata.jwt_secret=key"], 1);
     let mut url = format!("{}{path}", server.url(name));
     if name == "airavata" {
         url += &format!("?token={TOKEN}");
     }
     let mut arguments = vec!["check", url.as_str(), "--protocol", "websocket", "--strict", "--set", "settle=50ms"];
     arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
-    let done = hubproof(arguments).ends_with(0);
+    let done = hubproof(arguments).assert_exit_code(0);
     assert!(done.verdict().starts_with(PASS), "{}", done.out);
 }
 
@@ -50,26 +50,27 @@ fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &s
 #[case("websocket-data-after-close", "WS-5.5.1-last")]
 #[case("websocket-sends-invalid-text-split", "WS-5.6-sent")]
 fn faults_are_detected_over_sockets(#[case] fault: &str, #[case] rule: &str) {
-    let done = hubproof(["check", "--protocol", "websocket", "--fault", fault, "--patience", "0.2"]).ends_with(1);
+    let done =
+        hubproof(["check", "--protocol", "websocket", "--fault", fault, "--patience", "0.2"]).assert_exit_code(1);
     assert!(done.out.contains(&format!("fail[{rule}")) || done.out.contains(&format!(",{rule}")), "{}", done.out);
 }
 
 /// Headers of the target may be tokens.
 #[test]
 fn headers_of_the_target_are_masked() {
-    let server = Serving::start(["websocket", "--fault", "websocket-pongs-cut"], 1);
+    let server = ServeProcess::start(["websocket", "--fault", "websocket-pongs-cut"], 1);
     let set = "headers={ Authorization = 'Bearer s3cr3t' }";
     let arguments = ["check", server.url("websocket"), "--protocol", "websocket", "--patience", "0.2", "--set", set];
-    let done = hubproof(arguments.into_iter().chain(["--trace", "--report", "json=-"])).ends_with(1);
+    let done = hubproof(arguments.into_iter().chain(["--trace", "--report", "json=-"])).assert_exit_code(1);
     assert!(done.out.contains("headers=***"), "{}", done.out);
     assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);
 }
 
 /// A table that is not TOML counts as text. The value may be a token, so only its kind is shown.
 #[test]
-fn headers_that_are_no_table_are_an_error() {
+fn headers_that_are_not_a_table_are_an_error() {
     let set = "headers={ Authorization: Bearer s3cr3t }";
-    let done = hubproof(["check", "ws://127.0.0.1:1", "--protocol", "websocket", "--set", set]).ends_with(2);
+    let done = hubproof(["check", "ws://127.0.0.1:1", "--protocol", "websocket", "--set", set]).assert_exit_code(2);
     assert!(done.err.contains("the setting `headers` must be a mapping, not text"), "{}", done.err);
     assert!(done.err.contains("--set 'headers={"), "{}", done.err);
     assert!(!done.err.contains("***") && !done.err.contains("s3cr3t"), "{}", done.err);
@@ -79,21 +80,21 @@ fn headers_that_are_no_table_are_an_error() {
 #[test]
 fn a_hub_that_closes_every_connection_fails_only_for_its_upgrades() {
     let hub = HostileHub::start(Hostile::Closes, "{}");
-    let done = hubproof(["check", &hub.url(), "--protocol", "websocket"]).ends_with(1);
+    let done = hubproof(["check", &hub.url(), "--protocol", "websocket"]).assert_exit_code(1);
     let findings: Vec<&str> = done.out.lines().filter(|line| line.starts_with("fail[")).collect();
     assert_eq!(findings, ["fail[WS-4.2.1-method]: websocket/refusals: the upgrade was not refused"], "{}", done.out);
 }
 
 /// No rule fails, and at least this many are proven.
 #[rstest]
-#[case(Habit::None, 53)]
-#[case(Habit::Chatty, 53)]
-#[case(Habit::DislikesMessages, 40)]
-#[case(Habit::CutsOnMessages, 40)]
-#[case(Habit::SendsAway, 6)]
-#[case(Habit::Refuses, 0)]
-fn behaviour_that_the_rfc_permits_passes(#[case] habit: Habit, #[case] least: usize) {
-    let mut protocol = Protocol::load("websocket");
+#[case(WebSocketHabit::None, 53)]
+#[case(WebSocketHabit::Chatty, 53)]
+#[case(WebSocketHabit::DislikesMessages, 40)]
+#[case(WebSocketHabit::CutsOnMessages, 40)]
+#[case(WebSocketHabit::SendsAway, 6)]
+#[case(WebSocketHabit::Refuses, 0)]
+fn behaviour_that_the_rfc_permits_passes(#[case] habit: WebSocketHabit, #[case] least: usize) {
+    let mut protocol = SimulatedProtocol::load("websocket");
     protocol.habit = habit;
     let mut proven = std::collections::BTreeSet::new();
     for program in &protocol.scenarios.programs {
@@ -101,7 +102,7 @@ fn behaviour_that_the_rfc_permits_passes(#[case] habit: Habit, #[case] least: us
         assert_eq!(report.mistake, None, "{}", report.id);
         for check in &report.checks {
             // A connection should not be cut, but that breaks no must.
-            let warned = check.verdict == Verdict::Warn && habit != Habit::CutsOnMessages;
+            let warned = check.verdict == Verdict::Warn && habit != WebSocketHabit::CutsOnMessages;
             let blamed = check.verdict == Verdict::Fail || warned;
             assert!(!blamed, "{habit:?}: {} {}: {}", report.id, check.name, check.message);
             if matches!(check.verdict, Verdict::Pass | Verdict::Info) {

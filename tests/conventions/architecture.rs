@@ -10,11 +10,11 @@ use regex::Regex;
 use crate::support::disk;
 
 /// The largest number of rooms in `src`.
-const ROOMS: usize = 20;
+const MAX_ROOMS: usize = 20;
 /// The largest number of Rust files in one folder.
-const FILES: usize = 22;
+const MAX_FILES: usize = 22;
 /// Folders that may open sockets. `cli` serves the metrics of a load run.
-const SOCKETS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
+const SOCKET_FOLDERS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
 /// Folders that may use tokio.
 const TOKIO: [&str; 7] = [
     "src/transport/",
@@ -26,9 +26,9 @@ const TOKIO: [&str; 7] = [
     "src/cli/",
 ];
 /// Folders that may print.
-const PRINTING: [&str; 2] = ["src/cli/", "src/main.rs"];
+const PRINTING_FOLDERS: [&str; 2] = ["src/cli/", "src/main.rs"];
 /// Folders that may use the reference server's crate.
-const REFERENCE: [&str; 2] = ["src/reference/", "src/cli/"];
+const REFERENCE_FOLDERS: [&str; 2] = ["src/reference/", "src/cli/"];
 
 /// Returns the top-level modules ("rooms"), in the order of their declaration in `lib.rs`.
 fn rooms(lib: &str) -> Vec<&str> {
@@ -43,31 +43,31 @@ fn room_of<'a>(path: &'a str, rooms: &[&str]) -> &'a str {
 }
 
 /// Returns the text with comment lines emptied, so that line numbers stay.
-fn code(text: &str) -> String {
+fn code_without_comments(text: &str) -> String {
     let lines = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the lines of code that match a pattern, with their numbers.
-fn lines(text: &str, pattern: &Regex) -> Vec<(usize, String)> {
-    let code = code(text);
+fn matching_lines(text: &str, pattern: &Regex) -> Vec<(usize, String)> {
+    let code = code_without_comments(text);
     let numbered = code.lines().enumerate().filter(|(_, line)| pattern.is_match(line));
     numbered.map(|(index, line)| (index + 1, line.trim().to_owned())).collect()
 }
 
 /// Returns the module depth of a file of `src` below the crate's root.
-fn depth(path: &str) -> usize {
+fn module_depth(path: &str) -> usize {
     let path = path.trim_start_matches("src/").trim_end_matches(".rs");
     path.split('/').filter(|part| !matches!(*part, "mod" | "lib" | "main")).count()
 }
 
 /// Returns the modules of the crate's root that a file uses, each with its line.
-fn used(path: &str, text: &str) -> Vec<(usize, String)> {
+fn used_rooms(path: &str, text: &str) -> Vec<(usize, String)> {
     static ONE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bcrate::(\w+)").unwrap());
     static LIST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bcrate::\{([^;]*)\};").unwrap());
     static INNER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{[^{}]*\}").unwrap());
     static ABOVE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b((?:super::)+)(\w+)").unwrap());
-    let text = code(text);
+    let text = code_without_comments(text);
     let line = |at: usize| text[..at].matches('\n').count() + 1;
     let mut used: Vec<(usize, String)> =
         ONE.captures_iter(&text).map(|found| (line(found.get_match().start()), found[1].to_owned())).collect();
@@ -79,15 +79,15 @@ fn used(path: &str, text: &str) -> Vec<(usize, String)> {
         let names = list.split(',').map(|part| part.trim().split("::").next().unwrap_or_default().to_owned());
         used.extend(names.map(|name| (line(found.get_match().start()), name)));
     }
-    let up = ABOVE.captures_iter(&text).filter(|found| found[1].matches("super").count() >= depth(path));
+    let up = ABOVE.captures_iter(&text).filter(|found| found[1].matches("super").count() >= module_depth(path));
     used.extend(up.map(|found| (line(found.get_match().start()), found[2].to_owned())));
     used
 }
 
 /// Returns uses of rooms that come after the file's own in `rooms`.
-fn upward(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
+fn uses_of_later_rooms(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
     let Some(own) = rooms.iter().position(|room| *room == room_of(path, rooms)) else { return Vec::new() };
-    let below = used(path, text).into_iter().filter(|(_, name)| rooms[own + 1..].contains(&name.as_str()));
+    let below = used_rooms(path, text).into_iter().filter(|(_, name)| rooms[own + 1..].contains(&name.as_str()));
     below
         .map(|(line, name)| {
             format!(
@@ -100,7 +100,7 @@ fn upward(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
 }
 
 /// Returns uses of sockets, tokio, printing and the reference server's crate outside the permitted folders.
-fn out_of_place(path: &str, text: &str) -> Vec<String> {
+fn misplaced_code(path: &str, text: &str) -> Vec<String> {
     static SOCKET: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\b(?:(?:Tcp|Udp|Unix)(?:Stream|Listener|Socket)|tokio::net|mio|socket2)\b").unwrap()
     });
@@ -109,15 +109,15 @@ fn out_of_place(path: &str, text: &str) -> Vec<String> {
     static CRATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bhubproof_reference\b").unwrap());
     let mut found = Vec::new();
     for (pattern, allowed, what, help) in [
-        (&SOCKET, &SOCKETS[..], "a socket", "take frames or bytes instead"),
+        (&SOCKET, &SOCKET_FOLDERS[..], "a socket", "take frames or bytes instead"),
         (&ASYNC, &TOKIO[..], "tokio", "make it a state machine"),
-        (&PRINT, &PRINTING[..], "prints", "return the text"),
-        (&CRATE, &REFERENCE[..], "the reference server", "take what is needed as plain data"),
+        (&PRINT, &PRINTING_FOLDERS[..], "prints", "return the text"),
+        (&CRATE, &REFERENCE_FOLDERS[..], "the reference server", "take what is needed as plain data"),
     ] {
         if allowed.iter().any(|folder| path.starts_with(folder)) {
             continue;
         }
-        for (number, line) in lines(text, pattern) {
+        for (number, line) in matching_lines(text, pattern) {
             found.push(format!("{path}:{number}: {what}: {line}\n  help: {help}; only {} may", allowed.join(", ")));
         }
     }
@@ -125,25 +125,28 @@ fn out_of_place(path: &str, text: &str) -> Vec<String> {
 }
 
 /// Returns an error if there are too many rooms.
-fn too_many(rooms: &[&str]) -> Vec<String> {
-    let excess = rooms.len().saturating_sub(ROOMS);
+fn room_count_error(rooms: &[&str]) -> Vec<String> {
+    let excess = rooms.len().saturating_sub(MAX_ROOMS);
     let found = (excess > 0).then(|| {
-        format!("src/lib.rs: {} rooms, and {ROOMS} are enough\n  help: make the new one a part of another", rooms.len())
+        format!(
+            "src/lib.rs: {} rooms, and {MAX_ROOMS} are enough\n  help: make the new one a part of another",
+            rooms.len()
+        )
     });
     found.into_iter().collect()
 }
 
 /// Returns folders with too many Rust files.
-fn crowded<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+fn crowded_folders<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
     for path in paths.into_iter().filter(|path| path.ends_with(".rs")) {
         *folders.entry(path.rsplit_once('/').map_or("", |(folder, _)| folder)).or_default() += 1;
     }
-    let found = folders.into_iter().filter(|(_, files)| *files > FILES);
+    let found = folders.into_iter().filter(|(_, files)| *files > MAX_FILES);
     found
         .map(|(folder, files)| {
             format!(
-                "{folder}: {files} Rust files, and {FILES} are enough\n  help: part them into folders by what they do"
+                "{folder}: {files} Rust files, and {MAX_FILES} are enough\n  help: part them into folders by what they do"
             )
         })
         .collect()
@@ -163,13 +166,13 @@ fn files_of(folder: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn rooms_use_only_those_above_them() {
+fn rooms_depend_only_on_rooms_above_them() {
     let files = files_of("src");
     let (_, lib) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
     let rooms = rooms(lib);
-    let found: Vec<String> = files.iter().flat_map(|(path, text)| upward(path, text, &rooms)).collect();
+    let found: Vec<String> = files.iter().flat_map(|(path, text)| uses_of_later_rooms(path, text, &rooms)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert_eq!(too_many(&rooms), [""; 0]);
+    assert_eq!(room_count_error(&rooms), [""; 0]);
     // Undeclared modules would not be checked.
     let strays: Vec<&str> = (files.iter().map(|(path, _)| path.as_str()))
         .filter(|path| room_of(path, &rooms).is_empty() && !matches!(*path, "src/lib.rs" | "src/main.rs"))
@@ -180,14 +183,14 @@ fn rooms_use_only_those_above_them() {
 #[test]
 fn sockets_tokio_printing_and_the_reference_server_stay_where_they_belong() {
     let files = files_of("src");
-    let found: Vec<String> = files.iter().flat_map(|(path, text)| out_of_place(path, text)).collect();
+    let found: Vec<String> = files.iter().flat_map(|(path, text)| misplaced_code(path, text)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
 fn no_folder_has_too_many_files() {
     let files: Vec<_> = ["src", "tests", "reference-server/src"].into_iter().flat_map(files_of).collect();
-    let found = crowded(files.iter().map(|(path, _)| path.as_str()));
+    let found = crowded_folders(files.iter().map(|(path, _)| path.as_str()));
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
@@ -210,8 +213,8 @@ mod checks {
     #[case::not_so_far_up("src/report/json/mod.rs", "use super::cli;\n", &[])]
     #[case::comment("src/syntax/yaml.rs", "/// See [`crate::report`].\n// crate::cli\n", &[])]
     #[case::root("src/main.rs", "use crate::cli::run;\n", &[])]
-    fn a_room_that_uses_one_below_it_is_found(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
-        let found = upward(path, text, &rooms(LIB));
+    fn a_dependency_on_a_lower_room_is_detected(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+        let found = uses_of_later_rooms(path, text, &rooms(LIB));
         assert_eq!(found.len(), want.len(), "{found:?}");
         assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
     }
@@ -236,25 +239,25 @@ mod checks {
         #[case] text: &str,
         #[case] want: &[&str],
     ) {
-        let found = out_of_place(path, text);
+        let found = misplaced_code(path, text);
         assert_eq!(found.len(), want.len(), "{found:?}");
         assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
     }
 
     #[test]
-    fn one_room_too_many_is_found() {
+    fn an_excess_room_is_detected() {
         assert_eq!(rooms(LIB), ["syntax", "report", "cli"]);
-        assert_eq!(too_many(&["a"; ROOMS]), [""; 0]);
-        assert_eq!(too_many(&["a"; ROOMS + 1]).len(), 1);
+        assert_eq!(room_count_error(&["a"; MAX_ROOMS]), [""; 0]);
+        assert_eq!(room_count_error(&["a"; MAX_ROOMS + 1]).len(), 1);
     }
 
     #[test]
-    fn one_file_too_many_in_a_folder_is_found() {
-        let mut paths: Vec<String> = (0..FILES).map(|number| format!("src/report/f{number}.rs")).collect();
+    fn an_excess_file_in_a_folder_is_detected() {
+        let mut paths: Vec<String> = (0..MAX_FILES).map(|number| format!("src/report/f{number}.rs")).collect();
         paths.extend(["src/report/rules.yaml".to_owned(), "src/report/json/mod.rs".to_owned()]);
-        assert_eq!(crowded(paths.iter().map(String::as_str)), [""; 0]);
+        assert_eq!(crowded_folders(paths.iter().map(String::as_str)), [""; 0]);
         paths.push("src/report/more.rs".to_owned());
-        let found = crowded(paths.iter().map(String::as_str));
+        let found = crowded_folders(paths.iter().map(String::as_str));
         assert!(found.len() == 1 && found[0].starts_with("src/report: 23 Rust files"), "{found:?}");
     }
 }

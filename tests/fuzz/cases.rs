@@ -8,48 +8,48 @@ use std::time::Duration;
 use hubproof::event::{CheckReport, Verdict};
 use hubproof::fuzz::actors::OBSERVER;
 use hubproof::fuzz::case::churn::Churn;
-use hubproof::fuzz::case::{Cell, MutationKind};
+use hubproof::fuzz::case::{FuzzCell, MutationKind};
 use hubproof::fuzz::corpus::Corpus;
-use hubproof::fuzz::mutate::frames::Framing;
+use hubproof::fuzz::mutate::frames::FramingMutation;
 use hubproof::fuzz::mutate::json_text::JsonCorruption;
-use hubproof::fuzz::mutate::payload::Class;
-use hubproof::fuzz::mutate::schema::Mutation;
+use hubproof::fuzz::mutate::payload::PayloadClass;
+use hubproof::fuzz::mutate::schema::MemberMutation;
 use hubproof::fuzz::oracle;
 use hubproof::fuzz::placement::Placement;
-use hubproof::fuzz::scheduler::Scheduler;
-use hubproof::protocol::{Folder, Pack};
-use hubproof::scenario::parse::verbs::Verb;
+use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::protocol::{Pack, PackFolder};
+use hubproof::scenario::parse::verbs::StepVerb;
 use hubproof::scenario::{self, Program};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use hubproof_reference::Machine;
-use hubproof_reference::machine::{EventError, Input, Output};
+use hubproof_reference::machine::{EventError, MachineInput, MachineOutput};
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk::protocol_name;
-use crate::support::sim_connection::Manner;
+use crate::support::sim_connection::SendingManner;
 
-pub struct Protocol {
+pub struct FuzzProtocol {
     pub sources: Sources,
-    pub folder: Folder,
+    pub folder: PackFolder,
     pub corpus: Corpus,
 }
 
 /// Cases, parsed as scenarios and ready to be played without sockets.
-pub struct Cases {
+pub struct PlayableCases {
     name: String,
-    protocol: Protocol,
+    protocol: FuzzProtocol,
     shared: scenario::SharedFile,
-    scheduler: Scheduler,
+    scheduler: CaseScheduler,
 }
 
-impl Cases {
+impl PlayableCases {
     /// Creates the cases that mutate the wanted messages.
     pub fn new(name: &str, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
-        let protocol = protocol(name);
-        let shared = scenario::shared(&protocol.folder, &protocol.sources, &protocol.corpus.pack, &mut Vec::new());
-        let scheduler = Scheduler::new(&protocol.corpus, seed, message);
+        let protocol = fuzz_protocol(name);
+        let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &protocol.corpus.pack, &mut Vec::new());
+        let scheduler = CaseScheduler::new(&protocol.corpus, seed, message);
         Self { name: name.to_owned(), protocol, shared, scheduler }
     }
 
@@ -69,27 +69,28 @@ impl Cases {
         let file = sources.add(format!("case-{number}.yaml"), text.clone());
         let root = yaml::parse(sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
         let id = format!("{}/case-{number}", self.name);
-        let (program, diagnostics) = scenario::parse::read(&id, &root, &self.shared, &self.protocol.corpus.pack);
+        let (program, diagnostics) =
+            scenario::parse::parse_scenario(&id, &root, &self.shared, &self.protocol.corpus.pack);
         let shown = || hubproof::syntax::diagnostic::render_all(&diagnostics, sources, false);
         Some((text.clone(), Arc::new(program.unwrap_or_else(|| panic!("{}\n{text}", shown())))))
     }
 }
 
 /// Whether a simulated connection can carry these frames.
-pub fn is_carried(framing: Framing) -> bool {
-    framing.class() != Class::Broken && framing != Framing::Oversize
+pub fn is_carried(framing: FramingMutation) -> bool {
+    framing.class() != PayloadClass::Broken && framing != FramingMutation::Oversize
 }
 
-pub fn protocol(name: &str) -> Protocol {
+pub fn fuzz_protocol(name: &str) -> FuzzProtocol {
     let mut sources = Sources::default();
-    let folder = crate::support::disk::folder(name, &mut sources);
+    let folder = crate::support::disk::protocol_folder(name, &mut sources);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty());
     let mut pack = pack.unwrap();
-    pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+    pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);
-    let corpus = Corpus::read(&folder, &sources, &pack, Default::default());
-    Protocol { sources, folder, corpus }
+    let corpus = Corpus::from_folder(&folder, &sources, &pack, Default::default());
+    FuzzProtocol { sources, folder, corpus }
 }
 
 #[rstest]
@@ -115,11 +116,11 @@ fn every_case_is_a_scenario_in_large_protocols(
 }
 
 fn assert_every_case_is_a_scenario(name: &str) {
-    let mut protocol = protocol(name);
+    let mut protocol = fuzz_protocol(name);
     let pack = Arc::clone(&protocol.corpus.pack);
-    let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
-    let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
+    let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+    let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
+    let mut classes: BTreeMap<PayloadClass, usize> = BTreeMap::new();
     let mut made = 0;
     for number in 0..scheduler.cells.len() as u64 {
         let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
@@ -128,7 +129,7 @@ fn assert_every_case_is_a_scenario(name: &str) {
         let text = case.scenario.text();
         let file = protocol.sources.add(format!("case-{number}.yaml"), text.clone());
         let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
-        let (program, diagnostics) = scenario::parse::read(&format!("{name}/case"), &root, &shared, &pack);
+        let (program, diagnostics) = scenario::parse::parse_scenario(&format!("{name}/case"), &root, &shared, &pack);
         let shown = hubproof::syntax::diagnostic::render_all(&diagnostics, &protocol.sources, false);
         assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
     }
@@ -142,8 +143,8 @@ fn assert_every_case_is_a_scenario(name: &str) {
 #[case::emprops("emprops")]
 fn the_same_seed_gives_the_same_cases(#[case] name: &str) {
     let texts = |seed| {
-        let protocol = protocol(name);
-        let scheduler = Scheduler::new(&protocol.corpus, seed, &|_| true);
+        let protocol = fuzz_protocol(name);
+        let scheduler = CaseScheduler::new(&protocol.corpus, seed, &|_| true);
         (0..200).filter_map(|n| Some(scheduler.case(&protocol.corpus, n)?.scenario.text())).collect::<Vec<_>>()
     };
     assert_eq!(texts(7), texts(7));
@@ -174,8 +175,8 @@ fn fuzz_cases_find_nothing_wrong_with_the_reference_server_in_large_protocols(
 }
 
 fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
-    let hub = crate::support::sim_connection::Protocol::load(name);
-    let mut cases = Cases::new(name, 1, &|_| true);
+    let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
+    let mut cases = PlayableCases::new(name, 1, &|_| true);
     let (mut played, mut wrong) = (0, String::new());
     for number in (0..cases.len()).step_by(3) {
         let Some((text, program)) = cases.case(number) else { continue };
@@ -196,9 +197,9 @@ fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
 
 /// A hub may read the id of a truncated text and answer it, so no id may occur twice.
 #[test]
-fn repeated_input_and_the_following_fence_use_an_id_once() {
-    let protocol = protocol("gator");
-    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
+fn repeated_inputs_and_the_next_fence_never_share_an_id() {
+    let protocol = fuzz_protocol("gator");
+    let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let id = regex::Regex::new(r#""req_id":(-?[0-9]+),"#).unwrap();
     let mut texts = 0;
     for number in scheduler.numbers(&|cell| cell.placement == Placement::Repeated).take(60) {
@@ -224,10 +225,10 @@ fn repeated_input_and_the_following_fence_use_an_id_once() {
 #[ignore = "thorough: many minutes of CPU"]
 #[case::gator("gator")]
 fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[case] name: &str) {
-    let hub = crate::support::sim_connection::Protocol::load(name);
+    let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
     let fault = format!("{name}-fuzz-slower");
     for seed in 1..=12 {
-        let mut cases = Cases::new(name, seed, &|_| true);
+        let mut cases = PlayableCases::new(name, seed, &|_| true);
         let first =
             cases.scheduler.cells.iter().take_while(|cell| cell.placement == Placement::Repeated).count() as u64;
         let mut played = (0..first).filter_map(|number| hub.play(&cases.case(number)?.1, Some(&fault)));
@@ -240,12 +241,13 @@ fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[case] name: &str) {
 #[rstest]
 #[case::open("pong", "FUZZ-ISOLATES as should")]
 #[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
-fn receiving_a_message_that_hubs_may_send_unasked_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
-    let protocol = protocol("airavata");
-    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
+fn an_unsolicited_message_does_not_prove_a_leak(#[case] message: &str, #[case] rule: &str) {
+    let protocol = fuzz_protocol("airavata");
+    let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let cases = (0..scheduler.cells.len() as u64).filter_map(|number| scheduler.case(&protocol.corpus, number));
     let steps = cases.flat_map(|case| case.scenario.steps);
-    let nothing = steps.filter(|step| step.actor == OBSERVER && step.message(Verb::ExpectsNothing) == Some(message));
+    let nothing =
+        steps.filter(|step| step.actor == OBSERVER && step.message(StepVerb::ExpectsNothing) == Some(message));
     let rules: BTreeSet<String> = nothing.map(|step| step.rules()[0].to_string()).collect();
     assert_eq!(rules, BTreeSet::from([rule.to_owned()]));
 }
@@ -254,7 +256,7 @@ fn receiving_a_message_that_hubs_may_send_unasked_proves_no_leak(#[case] message
 #[test]
 #[ignore = "thorough: many minutes of CPU"]
 fn a_random_walk_puts_no_object_name_into_a_member_with_a_format() {
-    let cases = Cases::new("emprops", 1, &|_| true);
+    let cases = PlayableCases::new("emprops", 1, &|_| true);
     let name = regex::Regex::new(r#"\\"([a-z_]+)\\":\$\{json\(fresh_"#).unwrap();
     let mut named = BTreeSet::new();
     for number in 0..cases.len() {
@@ -267,9 +269,9 @@ fn a_random_walk_puts_no_object_name_into_a_member_with_a_format() {
 
 /// A cell for which few draws make a case (for example, only with one of many names) is played as often as others.
 #[test]
-fn a_cell_with_few_successful_draws_is_played_as_often_as_others() {
-    let cases = Cases::new("emprops", 1, &|name| ["ping", "submit_job"].contains(&name));
-    let rare = |cell: &Cell| cell.placement == Placement::Kept && cell.mutation.name().starts_with("wrong");
+fn cells_with_few_successful_draws_are_played_as_often_as_others() {
+    let cases = PlayableCases::new("emprops", 1, &|name| ["ping", "submit_job"].contains(&name));
+    let rare = |cell: &FuzzCell| cell.placement == Placement::Kept && cell.mutation.name().starts_with("wrong");
     let rare: Vec<u64> =
         (0..).zip(&cases.scheduler.cells).filter(|(_, cell)| rare(cell)).map(|(number, _)| number).collect();
     assert!(rare.len() >= 3, "{rare:?}");
@@ -291,8 +293,8 @@ fn most_messages_drawn_for_a_shared_connection_are_sent(
     #[case] message: &str,
     #[case] mutation: &str,
 ) {
-    let cases = Cases::new(protocol, 1, &|name| name == message);
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.mutation.name() == mutation;
+    let cases = PlayableCases::new(protocol, 1, &|name| name == message);
+    let is_of = |cell: FuzzCell| cell.placement == Placement::Kept && cell.mutation.name() == mutation;
     let made = cases.scheduler.numbers(&is_of).take(8).map(|number| {
         let scenario = cases.scheduler.case(&cases.protocol.corpus, number).unwrap().scenario;
         let batches = scenario.steps.iter().find_map(|step| step.option("in")?.as_array());
@@ -303,17 +305,17 @@ fn most_messages_drawn_for_a_shared_connection_are_sent(
 }
 
 /// Returns the first case with the placement `anew` of each wanted cell.
-fn anew_programs(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Program>> {
-    let is_of = |cell: &Cell| cell.placement == Placement::Anew && wanted(cell);
+fn programs_with_placement_anew(cases: &mut PlayableCases, wanted: impl Fn(&FuzzCell) -> bool) -> Vec<Arc<Program>> {
+    let is_of = |cell: &FuzzCell| cell.placement == Placement::Anew && wanted(cell);
     let numbers: Vec<u64> = (0..).zip(&cases.scheduler.cells).filter(|(_, cell)| is_of(cell)).map(|(n, _)| n).collect();
     numbers.into_iter().filter_map(|number| Some(cases.case(number)?.1)).collect()
 }
 
 #[test]
-fn with_placement_anew_each_message_has_a_new_client() {
-    let mut cases = Cases::new("emprops", 1, &|name| name == "worker_heartbeat");
-    let programs = anew_programs(&mut cases, |cell| cell.mutation == MutationKind::Explored);
-    let report = crate::support::sim_connection::Protocol::load("emprops").play(&programs[0], None).unwrap();
+fn with_placement_anew_each_message_comes_from_a_new_client() {
+    let mut cases = PlayableCases::new("emprops", 1, &|name| name == "worker_heartbeat");
+    let programs = programs_with_placement_anew(&mut cases, |cell| cell.mutation == MutationKind::Explored);
+    let report = crate::support::sim_connection::SimulatedProtocol::load("emprops").play(&programs[0], None).unwrap();
     assert_eq!(report.verdict, Verdict::Pass);
     let of_sender = || report.history.iter().filter(|frame| frame.actor == "sender");
     let connections = of_sender().filter(|frame| frame.kind == "open").count();
@@ -331,9 +333,11 @@ fn with_placement_anew_each_message_has_a_new_client() {
 #[case::dies("qi-fuzz-nul-kills", "FUZZ-SERVES-OLD")]
 fn placement_anew_finds_defects(#[case] fault: &str, #[case] oracle: &str) {
     let name = fault.split('-').next().unwrap();
-    let hub = crate::support::sim_connection::Protocol::load(name);
-    let mut cases = Cases::new(name, 1, &|_| true);
-    let reports = anew_programs(&mut cases, |_| true).into_iter().filter_map(|program| hub.play(&program, Some(fault)));
+    let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
+    let mut cases = PlayableCases::new(name, 1, &|_| true);
+    let reports = programs_with_placement_anew(&mut cases, |_| true)
+        .into_iter()
+        .filter_map(|program| hub.play(&program, Some(fault)));
     let broken = reports.flat_map(|report| report.checks).filter(|check| check.verdict == Verdict::Fail);
     let broken: BTreeSet<String> = broken.map(|check| check.name).collect();
     assert!(broken.iter().any(|name| name.starts_with(oracle)), "{broken:?}");
@@ -342,10 +346,10 @@ fn placement_anew_finds_defects(#[case] fault: &str, #[case] oracle: &str) {
 /// The hub has no slot for a third connection.
 #[test]
 fn with_placement_anew_each_new_client_must_be_served() {
-    let mut hub = crate::support::sim_connection::Protocol::load("airavata");
+    let mut hub = crate::support::sim_connection::SimulatedProtocol::load("airavata");
     hub.set(Some("max_connections"), "max_connections", 2);
-    let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
-    let report = hub.play(&anew_programs(&mut cases, |_| true)[0], None).unwrap();
+    let mut cases = PlayableCases::new("airavata", 1, &|name| name == "ping");
+    let report = hub.play(&programs_with_placement_anew(&mut cases, |_| true)[0], None).unwrap();
     let broken: Vec<&str> =
         report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name).collect();
     // One of this oracle's checks, whichever step shows it.
@@ -353,13 +357,15 @@ fn with_placement_anew_each_new_client_must_be_served() {
 }
 
 /// A hub whose handling of input is changed.
-struct Modified<F> {
+struct ModifiedMachine<F> {
     inner: Box<dyn Machine>,
     way: F,
 }
 
-impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machine for Modified<F> {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+impl<F: FnMut(&mut dyn Machine, Duration, MachineInput, &mut Vec<MachineOutput>) + Send> Machine
+    for ModifiedMachine<F>
+{
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         (self.way)(&mut *self.inner, now, input, out);
     }
 
@@ -371,55 +377,55 @@ impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machi
         self.inner.state()
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         self.inner.event(now, event, out)
     }
 }
 
 /// A hub with slots for two more clients, which notices late that one has left.
-fn full(inner: Box<dyn Machine>) -> Box<dyn Machine> {
+fn full_hub(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut came = 0;
-    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
-        if let Input::Open { conn, .. } = input {
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<MachineOutput>| {
+        if let MachineInput::Open { conn, .. } = input {
             came += 1;
             if came == 3 {
-                return out.push(Output::Refuse { conn, status: 403, body: "no room just now".to_owned() });
+                return out.push(MachineOutput::Refuse { conn, status: 403, body: "no room just now".to_owned() });
             }
         }
         inner.handle(now, input, out);
     };
-    Box::new(Modified { inner, way })
+    Box::new(ModifiedMachine { inner, way })
 }
 
 #[test]
 fn a_new_client_may_be_refused_for_a_moment() {
-    let hub = crate::support::sim_connection::Protocol::load("qi");
-    let mut cases = Cases::new("qi", 1, &|_| true);
+    let hub = crate::support::sim_connection::SimulatedProtocol::load("qi");
+    let mut cases = PlayableCases::new("qi", 1, &|_| true);
     let joined = cases
         .scheduler
         .cells
         .iter()
         .position(|cell| cell.placement == Placement::Joined && !matches!(cell.mutation, MutationKind::Framed(_)));
     let (_, program) = cases.case(joined.unwrap() as u64).unwrap();
-    let report = hub.play_on(&program, None, &full, Manner::default()).unwrap();
+    let report = hub.play_on(&program, None, &full_hub, SendingManner::default()).unwrap();
     let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
     assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
 }
 
 /// A hub with 64 slots that never frees the slots of clients that leave or are refused.
-fn leaking(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
+fn leaking_hub(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
     let mut places = 64_usize;
-    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
-        if let (Input::Open { conn, .. }, 0) = (&input, places) {
-            return out.push(Output::Refuse { conn: *conn, status: 403, body: "no room".to_owned() });
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<MachineOutput>| {
+        if let (MachineInput::Open { conn, .. }, 0) = (&input, places) {
+            return out.push(MachineOutput::Refuse { conn: *conn, status: 403, body: "no room".to_owned() });
         }
-        let leaves = matches!(input, Input::Closed { .. }) && !of_refused;
+        let leaves = matches!(input, MachineInput::Closed { .. }) && !of_refused;
         let before = out.len();
         inner.handle(now, input, out);
-        let refused = out[before..].iter().any(|output| matches!(output, Output::Refuse { .. })) && of_refused;
+        let refused = out[before..].iter().any(|output| matches!(output, MachineOutput::Refuse { .. })) && of_refused;
         places = places.saturating_sub(usize::from(leaves || refused));
     };
-    Box::new(Modified { inner, way })
+    Box::new(ModifiedMachine { inner, way })
 }
 
 #[rstest]
@@ -432,62 +438,63 @@ fn a_client_after_connection_churn_must_be_served(
     #[case] of_refused: bool,
     #[case] verdict: Verdict,
 ) {
-    let hub = crate::support::sim_connection::Protocol::load(name);
-    let mut cases = Cases::new(name, 1, &|_| true);
-    let program = anew_programs(&mut cases, |cell| cell.mutation == MutationKind::Churn(churn)).remove(0);
+    let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
+    let mut cases = PlayableCases::new(name, 1, &|_| true);
+    let program =
+        programs_with_placement_anew(&mut cases, |cell| cell.mutation == MutationKind::Churn(churn)).remove(0);
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
-    let leaking = |inner| leaking(inner, of_refused);
-    let report = hub.play_on(&program, None, &leaking, Manner::default()).unwrap();
+    let leaking = |inner| leaking_hub(inner, of_refused);
+    let report = hub.play_on(&program, None, &leaking, SendingManner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == verdict).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (verdict, vec!["FUZZ-SERVES-NEW"]));
 }
 
 /// A hub that ignores a connection after a text with a byte order mark, but keeps it open.
-fn deaf(inner: Box<dyn Machine>) -> Box<dyn Machine> {
+fn deaf_hub(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut to = BTreeSet::new();
-    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| match &input {
-        Input::Text { conn, .. } if to.contains(conn) => {}
-        Input::Text { conn, text } if text.starts_with('\u{feff}') => {
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<MachineOutput>| match &input {
+        MachineInput::Text { conn, .. } if to.contains(conn) => {}
+        MachineInput::Text { conn, text } if text.starts_with('\u{feff}') => {
             to.insert(*conn);
         }
         _ => inner.handle(now, input, out),
     };
-    Box::new(Modified { inner, way })
+    Box::new(ModifiedMachine { inner, way })
 }
 
 /// Even if the document requires no answer, a hub must not keep a connection open and ignore it.
 #[rstest]
-fn a_connection_that_stays_open_must_be_served(#[values("qi", "gator")] name: &str) {
-    let hub = crate::support::sim_connection::Protocol::load(name);
-    let mut cases = Cases::new(name, 1, &|_| true);
-    let is_of = |cell: Cell| {
+fn an_open_connection_must_be_served(#[values("qi", "gator")] name: &str) {
+    let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
+    let mut cases = PlayableCases::new(name, 1, &|_| true);
+    let is_of = |cell: FuzzCell| {
         cell.placement == Placement::Joined && cell.mutation == MutationKind::Corrupted(JsonCorruption::ByteOrderMark)
     };
     let (_, program) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
-    let report = hub.play_on(&program, None, &deaf, Manner::default()).unwrap();
+    let report = hub.play_on(&program, None, &deaf_hub, SendingManner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Warn).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (Verdict::Warn, vec!["FUZZ-GOES-ON"]));
 }
 
 /// A hub that processes one of several messages received at the same time, and drops the others.
-fn hasty(inner: Box<dyn Machine>) -> Box<dyn Machine> {
+fn hasty_hub(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut last = std::collections::BTreeMap::new();
-    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| match &input {
-        Input::Text { conn, .. } if last.insert(*conn, now) == Some(now) => {}
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<MachineOutput>| match &input {
+        MachineInput::Text { conn, .. } if last.insert(*conn, now) == Some(now) => {}
         _ => inner.handle(now, input, out),
     };
-    Box::new(Modified { inner, way })
+    Box::new(ModifiedMachine { inner, way })
 }
 
 #[test]
 fn each_message_of_a_batch_must_be_answered() {
-    let hub = crate::support::sim_connection::Protocol::load("gator");
-    let mut cases = Cases::new("gator", 1, &|name| name == "log_request");
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Explored;
+    let hub = crate::support::sim_connection::SimulatedProtocol::load("gator");
+    let mut cases = PlayableCases::new("gator", 1, &|name| name == "log_request");
+    let is_of = |cell: FuzzCell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Explored;
     let (_, program) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
-    let report = hub.play_on(&program, None, &hasty, Manner::default()).unwrap();
+    let report = hub.play_on(&program, None, &hasty_hub, SendingManner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name);
     let sent = report.history.iter().filter(|frame| frame.actor == "sender" && frame.text.contains("posted")).count();
     assert_eq!((report.verdict, broken.collect()), (Verdict::Fail, vec!["FUZZ-ANSWERS,GAT-009,GAT-005"]));
@@ -496,10 +503,11 @@ fn each_message_of_a_batch_must_be_answered() {
 
 /// Waiting for an error that is only recommended would add a hundred waits.
 #[test]
-fn answers_that_are_not_demanded_are_waited_for_only_briefly() {
-    let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
-    let is_of =
-        |cell: Cell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Mutated(Mutation::Null);
+fn optional_answers_get_only_a_short_wait() {
+    let mut cases = PlayableCases::new("airavata", 1, &|name| name == "ping");
+    let is_of = |cell: FuzzCell| {
+        cell.placement == Placement::Kept && cell.mutation == MutationKind::Mutated(MemberMutation::Null)
+    };
     let (text, _) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     assert!(text.contains("25ms") && !text.contains("AIR-098"), "{text}");
 }
@@ -507,10 +515,11 @@ fn answers_that_are_not_demanded_are_waited_for_only_briefly() {
 /// A multi-byte character split between two fragments is still one character.
 #[test]
 fn a_character_split_between_fragments_is_one_character() {
-    let hub = crate::support::sim_connection::Protocol::load("concierge");
-    let mut cases = Cases::new("concierge", 1, &|name| name == "group_fetch");
-    let is_of =
-        |cell: Cell| cell.placement == Placement::Joined && cell.mutation == MutationKind::Framed(Framing::Fragments);
+    let hub = crate::support::sim_connection::SimulatedProtocol::load("concierge");
+    let mut cases = PlayableCases::new("concierge", 1, &|name| name == "group_fetch");
+    let is_of = |cell: FuzzCell| {
+        cell.placement == Placement::Joined && cell.mutation == MutationKind::Framed(FramingMutation::Fragments)
+    };
     let (text, program) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     let report = hub.play(&program, None).unwrap();
     assert_eq!((report.verdict, text.replace('\'', "").contains("hex: f0")), (Verdict::Pass, true), "{text}");
@@ -542,15 +551,15 @@ fn every_case_sends_its_mutated_input_in_large_protocols(
 }
 
 fn assert_every_case_sends_its_mutated_input(name: &str) {
-    let protocol = protocol(name);
-    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
+    let protocol = fuzz_protocol(name);
+    let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let mut silent = BTreeSet::new();
     for number in 0..scheduler.cells.len() as u64 {
         let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
         let actors = &case.scenario.actors;
-        let joins = case.scenario.steps.iter().any(|step| step.actor == "sender" && step.verb == Verb::Joins);
+        let joins = case.scenario.steps.iter().any(|step| step.actor == "sender" && step.verb == StepVerb::Joins);
         if let Some(role) =
-            actors.get("sender").and_then(Value::as_str).filter(|role| joins && !protocol.corpus.joins(role))
+            actors.get("sender").and_then(Value::as_str).filter(|role| joins && !protocol.corpus.can_join(role))
         {
             silent.insert((case.cell.placement.name(), role.to_owned()));
         }

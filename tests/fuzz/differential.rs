@@ -5,40 +5,41 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hubproof::event::ScenarioReport;
-use hubproof::fuzz::case::{Cell, MutationKind};
-use hubproof::fuzz::differential::compare::{self, Comparison, Reading};
+use hubproof::fuzz::case::{FuzzCell, MutationKind};
+use hubproof::fuzz::differential::compare::{self, ComparisonContext, HubComparison};
 use hubproof::fuzz::placement::Placement;
-use hubproof::fuzz::scheduler::Scheduler;
+use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::scenario::{self, Program};
-use hubproof_reference::fault::{Act, Effect};
+use hubproof_reference::fault::{ChangeAction, FaultEffect};
 use rstest::rstest;
 
-use crate::fuzz::cases::{Protocol, protocol};
+use crate::fuzz::cases::{FuzzProtocol, fuzz_protocol};
 use crate::fuzz::random_walk::program;
 use crate::support::disk::protocol_name;
 use crate::support::sim_connection;
 
 /// Cases that can be played without sockets, with the reports of the reference server.
-struct Plays {
-    protocol: Protocol,
-    hub: sim_connection::Protocol,
+struct PlayedCases {
+    protocol: FuzzProtocol,
+    hub: sim_connection::SimulatedProtocol,
     open: Vec<String>,
     played: Vec<(Arc<Program>, ScenarioReport)>,
 }
 
-impl Plays {
+impl PlayedCases {
     /// Plays `many` cases: two in three send only valid messages, the others any mutation.
-    fn of(name: &str, many: usize) -> Self {
-        let mut protocol = protocol(name);
-        let hub = sim_connection::Protocol::load(name);
+    fn play(name: &str, many: usize) -> Self {
+        let mut protocol = fuzz_protocol(name);
+        let hub = sim_connection::SimulatedProtocol::load(name);
         let pack = Arc::clone(&protocol.corpus.pack);
-        let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-        let scheduler = Scheduler::new(&protocol.corpus, 3, &|_| true);
+        let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+        let scheduler = CaseScheduler::new(&protocol.corpus, 3, &|_| true);
         // Cases with a single mutated message are faster than those with many of the kind.
-        let short = |cell: Cell| !cell.placement.is_of_many();
-        let valid =
-            |cell: Cell| short(cell) && cell.mutation == MutationKind::Explored && cell.placement != Placement::First;
-        let any = |cell: Cell| short(cell) && !matches!(cell.mutation, MutationKind::Framed(_));
+        let short = |cell: FuzzCell| !cell.placement.sends_many();
+        let valid = |cell: FuzzCell| {
+            short(cell) && cell.mutation == MutationKind::Explored && cell.placement != Placement::First
+        };
+        let any = |cell: FuzzCell| short(cell) && !matches!(cell.mutation, MutationKind::Framed(_));
         let (mut valid, mut any) = (scheduler.numbers(&valid), scheduler.numbers(&any));
         let mut played = Vec::new();
         for turn in 0.. {
@@ -50,14 +51,14 @@ impl Plays {
                 break;
             }
         }
-        let open = protocol.corpus.open();
+        let open = protocol.corpus.open_names();
         Self { protocol, hub, open, played }
     }
 
-    fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
+    fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
         let decided = |_, _: Option<&_>, _: Option<&_>| false;
-        let reading = Reading::of(&self.protocol.corpus.pack, self.open.clone(), &decided);
-        compare::compare(&reading, left, right)
+        let reading = ComparisonContext::for_pack(&self.protocol.corpus.pack, self.open.clone(), &decided);
+        compare::compare_plays(&reading, left, right)
     }
 }
 
@@ -84,7 +85,7 @@ fn a_hub_compared_with_itself_shows_no_difference_in_large_protocols(
 }
 
 fn assert_a_hub_compared_with_itself_shows_no_difference(name: &str) {
-    let plays = Plays::of(name, 30);
+    let plays = PlayedCases::play(name, 30);
     let (mut compared, mut ended, mut wrong) = (0, BTreeMap::<&str, usize>::new(), String::new());
     for (program, report) in &plays.played {
         let again = plays.hub.play(program, None).unwrap();
@@ -124,7 +125,7 @@ fn a_fault_is_seen_as_a_difference_from_a_correct_hub_in_large_protocols(
 }
 
 fn assert_a_fault_is_seen_as_a_difference_from_a_correct_hub(name: &str) {
-    noticed(name, 6, 90, 1);
+    assert_faults_noticed(name, 6, 90, 1);
 }
 
 #[rstest]
@@ -135,27 +136,26 @@ fn fifty_faults_are_seen_as_differences_from_a_correct_hub(
     name: PathBuf,
 ) {
     let name = &*protocol_name(&name);
-    noticed(name, 50, 300, 15);
+    assert_faults_noticed(name, 50, 300, 15);
 }
 
 /// Plays at most `most` faults in `cases` cases; at least `least` of the faults must make a difference.
-fn noticed(name: &str, most: usize, cases: usize, least: usize) {
-    let plays = Plays::of(name, cases);
-    let shows = |act: &Act| {
+fn assert_faults_noticed(name: &str, most: usize, cases: usize, least: usize) {
+    let plays = PlayedCases::play(name, cases);
+    let shows = |act: &ChangeAction| {
         matches!(
             act,
-            Act::Drop
-                | Act::Double
-                | Act::Remove(_)
-                | Act::Retype(_)
-                | Act::Misroute
-                | Act::Set(..)
-                | Act::Fill(..)
-                | Act::Rename(..)
+            ChangeAction::Drop
+                | ChangeAction::Double
+                | ChangeAction::Remove(_)
+                | ChangeAction::Retype(_)
+                | ChangeAction::Misroute
+                | ChangeAction::Set(..)
+                | ChangeAction::Fill(..)
+                | ChangeAction::Rename(..)
         )
     };
-    let outside =
-        |effect: &Effect| matches!(effect, Effect::Outside(changes) if changes.iter().all(|change| shows(&change.act)));
+    let outside = |effect: &FaultEffect| matches!(effect, FaultEffect::Outside(changes) if changes.iter().all(|change| shows(&change.act)));
     let all: Vec<_> =
         hubproof_reference::faults().filter(|fault| fault.protocol == name && outside(&fault.effect)).collect();
     let step = (all.len() / most).max(1);
@@ -165,7 +165,7 @@ fn noticed(name: &str, most: usize, cases: usize, least: usize) {
         let found = plays.played.iter().enumerate().find_map(|(number, (program, report))| {
             let broken = plays.hub.play(program, Some(fault.id))?;
             let difference = plays.compare(&broken, report).differences.into_iter().next()?;
-            Some((number, difference.in_words()))
+            Some((number, difference.describe()))
         });
         match found {
             Some((_, words)) => {

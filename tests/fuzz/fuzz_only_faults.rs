@@ -6,25 +6,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof_reference::fault::Effect;
-use hubproof_reference::machine::{EventError, Input, Output};
+use hubproof_reference::fault::FaultEffect;
+use hubproof_reference::machine::{EventError, MachineInput, MachineOutput};
 use hubproof_reference::{Fault, Machine, faults};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::fuzz::cases::Cases;
+use crate::fuzz::cases::PlayableCases;
 use crate::support::disk::{self, protocol_name};
-use crate::support::sim_connection::{Manner, Protocol};
+use crate::support::sim_connection::{SendingManner, SimulatedProtocol};
 
 /// The number of cases within which each fault is found: less than a minute of a run.
-pub const ENOUGH: u64 = 15_000;
+pub const MAX_CASES: u64 = 15_000;
 
 fn fuzz_only(protocol: &str) -> Vec<&'static Fault> {
     faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing()).collect()
 }
 
 #[test]
-fn every_protocol_has_fuzz_only_faults_twenty_in_all() {
+fn every_protocol_has_some_of_the_twenty_fuzz_only_faults() {
     let all: Vec<_> = faults().filter(|fault| fault.is_for_fuzzing()).collect();
     assert!(all.len() >= 20, "{}", all.len());
     let protocols: BTreeSet<_> = all.iter().map(|fault| fault.protocol).collect();
@@ -38,7 +38,7 @@ fn no_scenario_triggers_a_fuzz_only_fault(
     name: PathBuf,
 ) {
     let name = &*protocol_name(&name);
-    let mut protocol = Protocol::load(name);
+    let mut protocol = SimulatedProtocol::load(name);
     if name == "emprops" {
         // Sending ten megabytes many times would prove no more.
         protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
@@ -57,7 +57,7 @@ fn no_scenario_triggers_a_fuzz_only_fault(
 }
 
 /// Whether faults of a protocol show in cases that mutate this message; other messages would only take time.
-pub fn is_concerned(protocol: &str, message: &str) -> bool {
+pub fn concerns_message(protocol: &str, message: &str) -> bool {
     let some =
         ["submit_job", "ping", "request_job_status", "claim_job", "register_worker", "cancel_job", "complete_job"];
     protocol != "emprops" || some.contains(&message)
@@ -84,11 +84,11 @@ fn fuzzing_with_another_seed_finds_every_fuzz_only_fault(
 
 /// Asserts that the cases of a seed find every fault of a protocol that only fuzzing finds.
 fn assert_all_found(name: &str, seed: u64) {
-    let hub = Protocol::load(name);
-    let mut cases = Cases::new(name, seed, &|message| is_concerned(name, message));
+    let hub = SimulatedProtocol::load(name);
+    let mut cases = PlayableCases::new(name, seed, &|message| concerns_message(name, message));
     let mut hidden = fuzz_only(name);
     let mut wrong = String::new();
-    for number in 0..ENOUGH {
+    for number in 0..MAX_CASES {
         if hidden.is_empty() {
             break;
         }
@@ -96,16 +96,16 @@ fn assert_all_found(name: &str, seed: u64) {
         // A case that does not trigger a fault has the same result as with a correct hub.
         let brought_out = Arc::new(Mutex::new(BTreeSet::new()));
         let around = |inner| -> Box<dyn Machine> {
-            Box::new(Listener { inner, hidden: fuzz_only(name), brought_out: Arc::clone(&brought_out) })
+            Box::new(TriggerRecorder { inner, hidden: fuzz_only(name), brought_out: Arc::clone(&brought_out) })
         };
-        hub.play_on(&program, None, &around, Manner::default());
+        hub.play_on(&program, None, &around, SendingManner::default());
         let brought_out = brought_out.lock().unwrap();
         hidden.retain(|fault| {
             if !brought_out.contains(fault.id) {
                 return true;
             }
             let report = hub.play(&program, Some(fault.id)).unwrap();
-            let blamed = blamed(&report);
+            let blamed = broken_rules(&report);
             if blamed.iter().any(|rule| fault.rules.contains(&rule.as_str())) {
                 println!("{}: case {number}, {blamed:?}: {}", fault.id, report.title);
                 return false;
@@ -118,26 +118,26 @@ fn assert_all_found(name: &str, seed: u64) {
         });
     }
     let hidden: Vec<_> = hidden.iter().map(|fault| fault.id).collect();
-    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or reported as another");
+    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {MAX_CASES} cases, or reported as another");
 }
 
 /// Returns the rules that a report finds broken.
-fn blamed(report: &ScenarioReport) -> BTreeSet<String> {
+fn broken_rules(report: &ScenarioReport) -> BTreeSet<String> {
     let failed = report.checks.iter().flat_map(|check| &check.rules).filter(|(_, verdict)| *verdict == Verdict::Fail);
     failed.map(|(rule, _)| rule.id.clone()).collect()
 }
 
 /// Records which faults a conversation triggers.
-struct Listener {
+struct TriggerRecorder {
     inner: Box<dyn Machine>,
     hidden: Vec<&'static Fault>,
     brought_out: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
-impl Machine for Listener {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+impl Machine for TriggerRecorder {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         let brings_out = |fault: &&&Fault| match fault.effect {
-            Effect::FuzzOnly(fault) => fault.is_triggered_by(&input),
+            FaultEffect::FuzzOnly(fault) => fault.is_triggered_by(&input),
             // A conversation does not show whether other faults are triggered.
             _ => true,
         };
@@ -153,7 +153,7 @@ impl Machine for Listener {
         self.inner.state()
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         self.inner.event(now, event, out)
     }
 }

@@ -4,39 +4,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hubproof::event::{Direction, ScenarioReport, Verdict};
-use hubproof::fuzz::case::Case;
+use hubproof::event::{HistoryDirection, ScenarioReport, Verdict};
+use hubproof::fuzz::case::FuzzCase;
 use hubproof::fuzz::placement::Placement;
-use hubproof::fuzz::scheduler::Scheduler;
-use hubproof::protocol::{Pack, Way};
+use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::protocol::{FrameDirection, Pack};
 use hubproof::scenario::{self, Program, SharedFile};
 use hubproof::syntax::yaml;
 use rstest::rstest;
 
-use crate::fuzz::cases::{Protocol, protocol};
+use crate::fuzz::cases::{FuzzProtocol, fuzz_protocol};
 use crate::support::disk::protocol_name;
 
 /// Returns the walks of a scheduler in order, endlessly, with other draws each time.
-fn walks<'a>(protocol: &'a Protocol, scheduler: &'a Scheduler) -> impl Iterator<Item = Case> + 'a {
+fn walks<'a>(protocol: &'a FuzzProtocol, scheduler: &'a CaseScheduler) -> impl Iterator<Item = FuzzCase> + 'a {
     let count = scheduler.cells.len() as u64;
     let is_walk = move |number: &u64| scheduler.cells[(number % count) as usize].placement == Placement::Walk;
     (0..).filter(is_walk).filter_map(|number| scheduler.case(&protocol.corpus, number))
 }
 
-pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &Case) -> Arc<Program> {
+pub fn program(protocol: &mut FuzzProtocol, shared: &SharedFile, name: &str, case: &FuzzCase) -> Arc<Program> {
     let pack = Arc::clone(&protocol.corpus.pack);
     let text = case.scenario.text();
     let file = protocol.sources.add(format!("case-{}.yaml", case.number), text.clone());
     let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
-    let (program, diagnostics) = scenario::parse::read(&format!("{name}/case-{}", case.number), &root, shared, &pack);
+    let (program, diagnostics) =
+        scenario::parse::parse_scenario(&format!("{name}/case-{}", case.number), &root, shared, &pack);
     let shown = hubproof::syntax::diagnostic::render_all(&diagnostics, &protocol.sources, false);
     assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
     Arc::new(program.unwrap())
 }
 
 /// Returns the messages of a direction in a play, in order, without those of the observer client and the new client.
-fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) -> Vec<&'a str> {
-    let way = if direction == Direction::Sent { Way::ToHub } else { Way::FromHub };
+fn played_messages<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: HistoryDirection) -> Vec<&'a str> {
+    let way = if direction == HistoryDirection::Sent { FrameDirection::ToHub } else { FrameDirection::FromHub };
     let walks = |actor: &str| !matches!(actor, "innocent" | "newcomer");
     let frames = report.history.iter().filter(|frame| frame.direction == direction && walks(&frame.actor));
     frames
@@ -68,7 +69,7 @@ fn random_walks_find_nothing_wrong_with_a_correct_hub_in_large_protocols(
 }
 
 fn assert_random_walks_find_nothing_wrong_with_a_correct_hub(name: &str) {
-    walk(name, 100);
+    assert_walks_find_nothing(name, 100);
 }
 
 #[rstest]
@@ -79,16 +80,16 @@ fn thousands_of_random_walks_find_nothing_wrong_with_a_correct_hub(
     name: PathBuf,
 ) {
     let name = &*protocol_name(&name);
-    walk(name, 3000);
+    assert_walks_find_nothing(name, 3000);
 }
 
-fn walk(name: &str, many: usize) {
-    let mut protocol = protocol(name);
-    let hub = crate::support::sim_connection::Protocol::load(name);
+fn assert_walks_find_nothing(name: &str, many: usize) {
+    let mut protocol = fuzz_protocol(name);
+    let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
     let pack = Arc::clone(&protocol.corpus.pack);
-    let scheduler = Scheduler::new(&protocol.corpus, 2, &|_| true);
-    let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-    let cases: Vec<Case> = walks(&protocol, &scheduler).take(many).collect();
+    let scheduler = CaseScheduler::new(&protocol.corpus, 2, &|_| true);
+    let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+    let cases: Vec<FuzzCase> = walks(&protocol, &scheduler).take(many).collect();
     let (mut played, mut wrong, mut warned) = (0, String::new(), BTreeMap::<String, usize>::new());
     let mut kinds = [BTreeSet::new(), BTreeSet::new()];
     let mut reach: BTreeMap<usize, usize> = BTreeMap::new();
@@ -99,9 +100,9 @@ fn walk(name: &str, many: usize) {
         played += 1;
         let replies: BTreeSet<&str> =
             pack.messages.iter().flat_map(|message| &message.replies).map(String::as_str).collect();
-        let received = seen(&pack, &report, Direction::Received);
+        let received = played_messages(&pack, &report, HistoryDirection::Received);
         *reach.entry(received.iter().filter(|name| replies.contains(*name)).count()).or_default() += 1;
-        kinds[0].extend(seen(&pack, &report, Direction::Sent).into_iter().map(str::to_owned));
+        kinds[0].extend(played_messages(&pack, &report, HistoryDirection::Sent).into_iter().map(str::to_owned));
         kinds[1].extend(received.into_iter().map(str::to_owned));
         finished += usize::from(!report.history.is_empty() && report.cause.is_none());
         for check in &report.checks {

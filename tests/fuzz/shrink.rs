@@ -4,17 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hubproof::event::Verdict;
-use hubproof::fuzz::case::{Case, MutationKind};
+use hubproof::fuzz::case::{FuzzCase, MutationKind};
 use hubproof::fuzz::case_scenario::{CaseScenario, CaseStep};
 use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::oracle;
 use hubproof::fuzz::placement::Placement;
-use hubproof::fuzz::scheduler::Scheduler;
-use hubproof::fuzz::shrink::constraints::Constraints;
-use hubproof::fuzz::shrink::{Answer, Limits, Shrink, beyond_opening, control};
+use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::fuzz::shrink::constraints::ShrinkConstraints;
+use hubproof::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, count_beyond_opening};
 use hubproof::fuzz::step_rule::StepRule;
 use hubproof::protocol::Pack;
-use hubproof::scenario::parse::verbs::Verb;
+use hubproof::scenario::parse::verbs::StepVerb;
 use hubproof::scenario::{self, Program};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
@@ -22,47 +22,51 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::fuzz::cases::is_carried;
-use crate::fuzz::fuzz_only_faults::{ENOUGH, is_concerned};
+use crate::fuzz::fuzz_only_faults::{MAX_CASES, concerns_message};
 use crate::support::disk::protocol_name;
 
-struct Hub {
+struct FaultyHub {
     sources: Sources,
     corpus: Arc<Corpus>,
     shared: scenario::SharedFile,
-    wire: crate::support::sim_connection::Protocol,
+    wire: crate::support::sim_connection::SimulatedProtocol,
     fault: &'static str,
 }
 
 /// The checks that fail.
-type Failed = Vec<String>;
+type FailedChecks = Vec<String>;
 
-impl Hub {
+impl FaultyHub {
     fn new(fault: &'static str) -> Self {
         let name = hubproof_reference::faults().find(|known| known.id == fault).unwrap().protocol;
         let mut sources = Sources::default();
-        let folder = crate::support::disk::folder(name, &mut sources);
+        let folder = crate::support::disk::protocol_folder(name, &mut sources);
         let mut pack = Pack::load(&folder, &sources).0.unwrap();
-        pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+        pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
-        let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let corpus = Arc::new(Corpus::read(&folder, &sources, &pack, Default::default()));
-        Self { sources, corpus, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
+        let shared = scenario::load_shared(&folder, &sources, &pack, &mut Vec::new());
+        let corpus = Arc::new(Corpus::from_folder(&folder, &sources, &pack, Default::default()));
+        Self { sources, corpus, shared, wire: crate::support::sim_connection::SimulatedProtocol::load(name), fault }
     }
 
     fn program(&mut self, scenario: &CaseScenario) -> Option<Arc<Program>> {
         let file = self.sources.add("case.yaml", scenario.text());
         let root = yaml::parse(&self.sources, file).ok()?;
-        scenario::parse::read("case", &root, &self.shared, &self.corpus.pack).0.map(Arc::new)
+        scenario::parse::parse_scenario("case", &root, &self.shared, &self.corpus.pack).0.map(Arc::new)
     }
 
-    fn failed(&self, program: &Arc<Program>, fault: Option<&str>) -> Failed {
+    fn failed_checks(&self, program: &Arc<Program>, fault: Option<&str>) -> FailedChecks {
         let Some(report) = self.wire.play(program, fault) else { return Vec::new() };
         let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
         failed.map(|check| check.name.split('#').next().unwrap_or_default().to_owned()).collect()
     }
 
     /// Returns the next case that finds the fault, and the check that fails.
-    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, scheduler: &Scheduler) -> (Case, String) {
+    fn next_finding(
+        &mut self,
+        numbers: &mut impl Iterator<Item = u64>,
+        scheduler: &CaseScheduler,
+    ) -> (FuzzCase, String) {
         let known = hubproof_reference::faults().find(|known| known.id == self.fault).unwrap();
         for number in numbers {
             let Some(case) = scheduler.case(&self.corpus, number) else { continue };
@@ -70,9 +74,9 @@ impl Hub {
                 continue;
             }
             let program = self.program(&case.scenario).unwrap();
-            let failed = self.failed(&program, Some(self.fault)).into_iter();
+            let failed = self.failed_checks(&program, Some(self.fault)).into_iter();
             let check = failed.into_iter().find(|check| known.rules.iter().any(|rule| check.contains(rule)));
-            if let Some(check) = check.filter(|check| !self.is_idle(&case.scenario, check)) {
+            if let Some(check) = check.filter(|check| !self.fails_without_mutation(&case.scenario, check)) {
                 return (case, check);
             }
         }
@@ -80,39 +84,41 @@ impl Hub {
     }
 }
 
-impl Hub {
+impl FaultyHub {
     /// Shrinks a case to the smallest that fails the same check because of its mutation.
-    fn shrunk(&mut self, case: &Case, check: &str) -> Shrink {
+    fn shrink(&mut self, case: &FuzzCase, check: &str) -> Shrinker {
         let corpus = Arc::clone(&self.corpus);
-        let constraints = Constraints::of(&corpus, case.cell.placement, &case.scenario, check);
-        let mut shrink = Shrink::new(case.scenario.clone(), check, Limits::default());
-        while let Some(candidate) = shrink.next() {
-            shrink.record(match self.program(&candidate).filter(|_| constraints.is_kept(&candidate)) {
-                None => Answer::Unplayable,
-                Some(program) if self.fails(&program, check) && !self.is_idle(&candidate, check) => Answer::StillFails,
-                Some(_) => Answer::Differs,
+        let constraints = ShrinkConstraints::for_finding(&corpus, case.cell.placement, &case.scenario, check);
+        let mut shrink = Shrinker::new(case.scenario.clone(), check, ShrinkLimits::default());
+        while let Some(candidate) = shrink.next_candidate() {
+            shrink.record_result(match self.program(&candidate).filter(|_| constraints.are_met_by(&candidate)) {
+                None => CandidateResult::Unplayable,
+                Some(program) if self.fails(&program, check) && !self.fails_without_mutation(&candidate, check) => {
+                    CandidateResult::StillFails
+                }
+                Some(_) => CandidateResult::Differs,
             });
         }
         shrink
     }
 
     fn fails(&self, program: &Arc<Program>, check: &str) -> bool {
-        self.failed(program, Some(self.fault)).iter().any(|failed| failed == check)
+        self.failed_checks(program, Some(self.fault)).iter().any(|failed| failed == check)
     }
 
     /// Whether the check fails without the mutated input, too.
-    fn is_idle(&mut self, candidate: &CaseScenario, check: &str) -> bool {
-        let control = control(candidate, check).filter(|_| check.starts_with("FUZZ-"));
+    fn fails_without_mutation(&mut self, candidate: &CaseScenario, check: &str) -> bool {
+        let control = control_run(candidate, check).filter(|_| check.starts_with("FUZZ-"));
         control.and_then(|control| self.program(&control)).is_some_and(|program| self.fails(&program, check))
     }
 }
 
 /// The number of cases to shrink until one of them is small enough.
-const TRIES: usize = 6;
+const MAX_SHRUNK_CASES: usize = 6;
 /// The largest number of steps after the opening in the smallest scenario of a fault.
-const FEW: usize = 3;
+const MAX_STEPS: usize = 3;
 /// Faults that need more steps: the oracle itself takes more, or a client has to create something first.
-const MORE: [(&str, usize); 5] = [
+const MAX_STEPS_BY_FAULT: [(&str, usize); 5] = [
     ("qi-fuzz-emoji-leaks", 4),
     ("gator-fuzz-posted-answered", 4),
     ("concierge-fuzz-half-group", 5),
@@ -144,22 +150,22 @@ fn shrinking_makes_a_finding_small_in_large_protocols(
 fn assert_small(protocol: &str, first: usize, step: usize) {
     let faults = hubproof_reference::faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing());
     for fault in faults.skip(first).step_by(step) {
-        let most = MORE.iter().find(|(id, _)| *id == fault.id).map_or(FEW, |(_, most)| *most);
-        let mut hub = Hub::new(fault.id);
-        let scheduler = Scheduler::new(&hub.corpus, 1, &|message| is_concerned(protocol, message));
-        let mut numbers = 0..ENOUGH;
+        let most = MAX_STEPS_BY_FAULT.iter().find(|(id, _)| *id == fault.id).map_or(MAX_STEPS, |(_, most)| *most);
+        let mut hub = FaultyHub::new(fault.id);
+        let scheduler = CaseScheduler::new(&hub.corpus, 1, &|message| concerns_message(protocol, message));
+        let mut numbers = 0..MAX_CASES;
         let mut shown = String::new();
-        let small = (0..TRIES).any(|_| {
-            let (case, check) = hub.found(&mut numbers, &scheduler);
-            let single = scheduler.singles(&hub.corpus, case.number).into_iter().find(|single| {
+        let small = (0..MAX_SHRUNK_CASES).any(|_| {
+            let (case, check) = hub.next_finding(&mut numbers, &scheduler);
+            let single = scheduler.single_message_cases(&hub.corpus, case.number).into_iter().find(|single| {
                 let program = hub.program(&single.scenario);
                 program.is_some_and(|program| hub.fails(&program, &check))
             });
-            let shrink = hub.shrunk(single.as_ref().unwrap_or(&case), &check);
+            let shrink = hub.shrink(single.as_ref().unwrap_or(&case), &check);
             shown = shrink.smallest().text();
             let program = hub.program(shrink.smallest()).unwrap();
-            assert_eq!(hub.failed(&program, None), [""; 0], "{shown}");
-            let (before, after) = (beyond_opening(&case.scenario), beyond_opening(shrink.smallest()));
+            assert_eq!(hub.failed_checks(&program, None), [""; 0], "{shown}");
+            let (before, after) = (count_beyond_opening(&case.scenario), count_beyond_opening(shrink.smallest()));
             println!("{}: {check}: {before} steps became {after} in {} attempts", fault.id, shrink.attempts());
             after <= most
         });
@@ -189,45 +195,45 @@ fn rule(id: &str) -> StepRule {
 #[case::none("{}", false)]
 #[case::no_json("{", false)]
 #[case::twice(r#"{"type":"submit_job","type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#, false)]
-fn what_an_oracle_depends_on_is_kept(#[case] text: &str, #[case] kept: bool) {
-    let hub = Hub::new("emprops-root-refused");
-    let finding = |text: &str, (actor, verb): (&str, Verb)| {
+fn shrinking_keeps_the_steps_an_oracle_depends_on(#[case] text: &str, #[case] kept: bool) {
+    let hub = FaultyHub::new("emprops-root-refused");
+    let finding = |text: &str, (actor, verb): (&str, StepVerb)| {
         let steps = vec![
-            CaseStep::new("innocent", Verb::Joins, ()),
+            CaseStep::new("innocent", StepVerb::Joins, ()),
             CaseStep::new(actor, verb, ()),
-            CaseStep::new("sender", Verb::SendsRaw, json!({ "text": text })).named("mutated_input"),
-            CaseStep::new("sender", Verb::Expects, "error_general").judged_by([rule("FUZZ-REJECTS")]),
+            CaseStep::new("sender", StepVerb::SendsRaw, json!({ "text": text })).named("mutated_input"),
+            CaseStep::new("sender", StepVerb::Expects, "error_general").judged_by([rule("FUZZ-REJECTS")]),
         ];
         CaseScenario { steps, ..CaseScenario::default() }
     };
-    let joins = ("sender", Verb::Joins);
+    let joins = ("sender", StepVerb::Joins);
     let original = finding(SUBMITS, joins);
-    let constraints = |check| Constraints::of(&hub.corpus, Placement::Joined, &original, check);
-    assert_eq!(constraints("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, joins)), kept);
-    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, ("sender", Verb::Connects))));
-    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, ("innocent", Verb::Joins))));
+    let constraints = |check| ShrinkConstraints::for_finding(&hub.corpus, Placement::Joined, &original, check);
+    assert_eq!(constraints("FUZZ-REJECTS,EMP-036").are_met_by(&finding(text, joins)), kept);
+    assert!(!constraints("FUZZ-REJECTS").are_met_by(&finding(text, ("sender", StepVerb::Connects))));
+    assert!(!constraints("FUZZ-REJECTS").are_met_by(&finding(text, ("innocent", StepVerb::Joins))));
     for whatever_is_said in ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "schema:error_general", "EMP-036"] {
-        assert!(constraints(whatever_is_said).is_kept(&finding(text, joins)));
+        assert!(constraints(whatever_is_said).are_met_by(&finding(text, joins)));
     }
 }
 
 /// A valid message that was sent before the mutated one does not become the mutated one.
 #[test]
 fn shrinking_never_takes_a_valid_message_for_the_mutated_one() {
-    let hub = Hub::new("emprops-root-refused");
+    let hub = FaultyHub::new("emprops-root-refused");
     let ping = r#"{"type":"ping","timestamp":1705312345000}"#;
     let finding = |sent: &[(&str, Option<&str>)]| {
-        let mut steps = vec![CaseStep::new("sender", Verb::Joins, ())];
+        let mut steps = vec![CaseStep::new("sender", StepVerb::Joins, ())];
         steps.extend(sent.iter().map(|(text, name)| {
-            let step = CaseStep::new("sender", Verb::SendsRaw, json!({ "text": text }));
+            let step = CaseStep::new("sender", StepVerb::SendsRaw, json!({ "text": text }));
             if let Some(name) = name { step.named(*name) } else { step }
         }));
-        let expects = CaseStep::new("sender", Verb::Expects, "error_general").after("mutated_input");
+        let expects = CaseStep::new("sender", StepVerb::Expects, "error_general").after("mutated_input");
         steps.push(expects.judged_by([rule("FUZZ-REJECTS")]));
         CaseScenario { steps, ..CaseScenario::default() }
     };
     let original = finding(&[(ping, None), (SUBMITS, Some("mutated_input"))]);
-    let constraints = Constraints::of(&hub.corpus, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
-    assert!(constraints.is_kept(&finding(&[(SUBMITS, Some("mutated_input"))])));
-    assert!(!constraints.is_kept(&finding(&[(ping, Some("mutated_input"))])));
+    let constraints = ShrinkConstraints::for_finding(&hub.corpus, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
+    assert!(constraints.are_met_by(&finding(&[(SUBMITS, Some("mutated_input"))])));
+    assert!(!constraints.are_met_by(&finding(&[(ping, Some("mutated_input"))])));
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hubproof::fuzz::case::Case;
+use hubproof::fuzz::case::FuzzCase;
 use hubproof::fuzz::corpus::Corpus;
-use hubproof::fuzz::mutate::payload::Class;
+use hubproof::fuzz::mutate::payload::PayloadClass;
 use hubproof::fuzz::oracle;
-use hubproof::fuzz::scheduler::Scheduler;
-use hubproof::import::{self, Library, Perspective};
-use hubproof::protocol::{Folder, Pack};
+use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::import::{self, DocumentLibrary, Perspective};
+use hubproof::protocol::{Pack, PackFolder};
 use hubproof::scenario::{self, SharedFile};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
@@ -25,14 +25,14 @@ struct Made {
 }
 
 impl Made {
-    fn new(folder: &Folder, mut sources: Sources, given: Map<String, Value>) -> Self {
+    fn new(folder: &PackFolder, mut sources: Sources, given: Map<String, Value>) -> Self {
         let (pack, diagnostics) = Pack::load(folder, &sources);
         assert!(pack.is_some(), "{}", render_all(&diagnostics, &sources, false));
         let mut pack = pack.unwrap();
-        pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+        pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
-        let shared = scenario::shared(folder, &sources, &pack, &mut Vec::new());
-        let corpus = Corpus::read(folder, &sources, &pack, given);
+        let shared = scenario::load_shared(folder, &sources, &pack, &mut Vec::new());
+        let corpus = Corpus::from_folder(folder, &sources, &pack, given);
         Self { sources, shared, corpus }
     }
 
@@ -48,23 +48,25 @@ impl Made {
         });
         let mut sources = Sources::default();
         let file = sources.add("echo.json", document.to_string());
-        let library = Library::read("echo.json", file, &mut sources, &mut |_, _| Err("no other file".to_owned()));
-        let (folder, _) = import::folder("echo", &library.unwrap(), Perspective::Hub, &mut sources);
+        let library =
+            DocumentLibrary::read_files("echo.json", file, &mut sources, &mut |_, _| Err("no other file".to_owned()));
+        let (folder, _) = import::import_folder("echo", &library.unwrap(), Perspective::Hub, &mut sources);
         Self::new(&folder, sources, Map::new())
     }
 
-    fn cases(&self, rounds: u64, wanted: impl Fn(&str) -> bool) -> Vec<Case> {
-        let scheduler = Scheduler::new(&self.corpus, 1, &|_| true);
+    fn cases(&self, rounds: u64, wanted: impl Fn(&str) -> bool) -> Vec<FuzzCase> {
+        let scheduler = CaseScheduler::new(&self.corpus, 1, &|_| true);
         let numbers = 0..rounds * scheduler.cells.len() as u64;
         let is_wanted = |number: &u64| scheduler.cell(*number).is_some_and(|cell| wanted(cell.mutation.name()));
         numbers.filter(is_wanted).filter_map(|number| scheduler.case(&self.corpus, number)).collect()
     }
 
-    fn must_be_a_scenario(&mut self, case: &Case) {
+    fn must_be_a_scenario(&mut self, case: &FuzzCase) {
         let text = case.scenario.text();
         let file = self.sources.add("case.yaml", text.clone());
         let root = yaml::parse(&self.sources, file).unwrap();
-        let (program, diagnostics) = scenario::parse::read("echo/case", &root, &self.shared, &self.corpus.pack);
+        let (program, diagnostics) =
+            scenario::parse::parse_scenario("echo/case", &root, &self.shared, &self.corpus.pack);
         assert!(program.is_some(), "{}\n{text}", render_all(&diagnostics, &self.sources, false));
     }
 }
@@ -93,8 +95,9 @@ fn every_case_of_a_message_with_an_unusual_form_is_a_scenario(#[case] schema: Va
 #[test]
 fn a_message_that_may_be_anything_is_never_wrong() {
     let cases = Made::of_document(&json!({}), &json!(1234)).cases(4, |_| true);
-    assert!(cases.iter().all(|case| !matches!(case.class, Class::Invalid | Class::Unknown)));
-    let valid = |name: &str| cases.iter().any(|case| case.class == Class::Valid && case.cell.mutation.name() == name);
+    assert!(cases.iter().all(|case| !matches!(case.class, PayloadClass::Invalid | PayloadClass::Unknown)));
+    let valid =
+        |name: &str| cases.iter().any(|case| case.class == PayloadClass::Valid && case.cell.mutation.name() == name);
     assert!(valid("explored") && valid("no-object"));
     // A number cut in two is a number, and no case demands that it is refused.
     assert!(valid("truncated"));
@@ -145,24 +148,24 @@ fn with_setting(default: &Value, given: Option<Value>) -> Made {
         add("messages/ack.schema.json", ack.to_string()),
     ]);
     let scenarios = BTreeMap::from([add("shared.yaml", shared.to_string()), add("greets.yaml", greets.to_string())]);
-    let folder = Folder { name: "tiny".to_owned(), pack, scenarios, document: None, diagnostics: Vec::new() };
+    let folder = PackFolder { name: "tiny".to_owned(), pack, scenarios, document: None, diagnostics: Vec::new() };
     Made::new(&folder, sources, given.into_iter().map(|value| ("p".to_owned(), value)).collect())
 }
 
 #[rstest]
-#[case::default(json!({ "a": 1 }), None, Class::Valid)]
-#[case::wrong_default(json!("text"), None, Class::Invalid)]
-#[case::of_the_target(json!("text"), Some(json!({ "a": 1 })), Class::Valid)]
-#[case::wrong_of_the_target(json!({ "a": 1 }), Some(json!("text")), Class::Invalid)]
+#[case::default(json!({ "a": 1 }), None, PayloadClass::Valid)]
+#[case::wrong_default(json!("text"), None, PayloadClass::Invalid)]
+#[case::of_the_target(json!("text"), Some(json!({ "a": 1 })), PayloadClass::Valid)]
+#[case::wrong_of_the_target(json!({ "a": 1 }), Some(json!("text")), PayloadClass::Invalid)]
 fn the_class_of_a_message_is_that_of_what_is_sent(
     #[case] default: Value,
     #[case] given: Option<Value>,
-    #[case] expected: Class,
+    #[case] expected: PayloadClass,
 ) {
     let made = with_setting(&default, given);
     // Fragments of a message are no other message.
     let cases = made.cases(1, |mutation| mutation == "fragments");
-    let sends = |case: &&Case| case.scenario.text().contains("json(hub.p)");
-    let classes: Vec<Class> = cases.iter().filter(sends).map(|case| case.class).collect();
+    let sends = |case: &&FuzzCase| case.scenario.text().contains("json(hub.p)");
+    let classes: Vec<PayloadClass> = cases.iter().filter(sends).map(|case| case.class).collect();
     assert!(!classes.is_empty() && classes.iter().all(|class| *class == expected), "{classes:?}");
 }

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::support::hostile_servers::{PathHub, SmallHub};
-use crate::support::process::{Done, hubproof};
+use crate::support::hostile_servers::{PathHub, ScriptedHub};
+use crate::support::process::{ProcessResult, hubproof};
 
 /// A document in its own folder, which is removed on drop.
-struct Written {
+struct DocumentFolder {
     folder: tempfile::TempDir,
 }
 
-impl Written {
+impl DocumentFolder {
     fn new(document: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("hub.yaml"), document).unwrap();
@@ -25,7 +25,7 @@ impl Written {
         self.folder.path().join("hub.yaml").to_str().unwrap().to_owned()
     }
 
-    fn check(&self, url: &str, more: &[&str]) -> Done {
+    fn check(&self, url: &str, more: &[&str]) -> ProcessResult {
         hubproof([&["check", url, "--pack", &self.path(), "--patience", "0.3"], more].concat())
     }
 }
@@ -33,7 +33,7 @@ impl Written {
 // ---- replies
 
 /// Written for the hub, or, with `send` instead of `receive`, for a client.
-fn asks(action: &str, correlated: bool) -> String {
+fn asking_document(action: &str, correlated: bool) -> String {
     let correlation = if correlated { "correlationId: { location: '$message.payload#/id' }," } else { "" };
     format!(
         "asyncapi: 3.0.0
@@ -56,8 +56,8 @@ components:
 }
 
 /// Answers with these operations, each with this id or the request's.
-fn answers(with: &'static [&'static str], id: Option<&'static str>) -> SmallHub {
-    SmallHub::start(move |_, _, text| {
+fn start_answering_hub(with: &'static [&'static str], id: Option<&'static str>) -> ScriptedHub {
+    ScriptedHub::start(move |_, _, text| {
         let ask: Value = serde_json::from_str(text).unwrap();
         let id = id.or(ask["id"].as_str()).unwrap();
         with.iter().map(|op| json!({ "op": op, "id": id, "n": 21 }).to_string()).collect()
@@ -79,17 +79,18 @@ fn a_reply_is_required_and_correlated(
     #[case] says: &str,
     #[values("receive", "send")] action: &str,
 ) {
-    let document = Written::new(&asks(action, correlated));
+    let document = DocumentFolder::new(&asking_document(action, correlated));
     let perspective = if action == "send" { "client" } else { "hub" };
-    let done = document.check(&answers(with, id).url(), &["--perspective", perspective]).ends_with(code);
+    let done =
+        document.check(&start_answering_hub(with, id).url(), &["--perspective", perspective]).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
 
 /// The rule of a reply has the reply's line in the document.
 #[test]
-fn a_rule_of_a_reply_has_the_line_of_the_document() {
-    let document = Written::new(&asks("receive", true));
-    let rules = hubproof(["packs", "show", &document.path(), "--rules", "--format", "json"]).ends_with(0).out;
+fn a_reply_rule_points_at_its_line_in_the_document() {
+    let document = DocumentFolder::new(&asking_document("receive", true));
+    let rules = hubproof(["packs", "show", &document.path(), "--rules", "--format", "json"]).assert_exit_code(0).out;
     let rules: Value = serde_json::from_str(&rules).unwrap();
     let rule = &rules["REPLY-addUp"];
     assert_eq!((&rule["level"], &rule["basis"], &rule["line"]), (&json!("must"), &json!("stated"), &json!(10)));
@@ -100,24 +101,24 @@ fn a_rule_of_a_reply_has_the_line_of_the_document() {
 
 /// Every connection sends its own id, so that a reply to another client does not count.
 #[test]
-fn a_correlation_id_is_fresh_where_the_schema_allows() {
+fn each_correlation_id_is_new_if_the_schema_allows() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let ids = Arc::clone(&seen);
-    let hub = SmallHub::start(move |_, _, text| {
+    let hub = ScriptedHub::start(move |_, _, text| {
         let ask: Value = serde_json::from_str(text).unwrap();
         ids.lock().unwrap().push(ask["id"].as_str().unwrap().to_owned());
         vec![json!({ "op": "sum", "id": ask["id"], "n": 1 }).to_string()]
     });
-    Written::new(&asks("receive", true)).check(&hub.url(), &["--repeat", "2"]).ends_with(0);
+    DocumentFolder::new(&asking_document("receive", true)).check(&hub.url(), &["--repeat", "2"]).assert_exit_code(0);
     let seen = seen.lock().unwrap();
     assert!(seen.len() == 2 && seen[0] != seen[1] && !seen.contains(&"one".to_owned()), "{seen:?}");
 }
 
 /// If one form of a reply cannot be recognised, any reply may have that form, so it is not required.
 #[test]
-fn a_reply_that_cannot_be_recognised_is_not_demanded() {
-    let text = asks("receive", true).replace("    wrong: {", "    wrong: { contentType: text/plain,");
-    let done = Written::new(&text).check(&answers(&[], None).url(), &[]).ends_with(3);
+fn an_unrecognisable_reply_is_not_required() {
+    let text = asking_document("receive", true).replace("    wrong: {", "    wrong: { contentType: text/plain,");
+    let done = DocumentFolder::new(&text).check(&start_answering_hub(&[], None).url(), &[]).assert_exit_code(3);
     assert!(!done.out.contains("REPLY-addUp"), "{}", done.out);
 }
 
@@ -145,7 +146,9 @@ fn a_reply_may_come_over_another_channel(#[case] replies_at: &'static str, #[cas
         let bought = json!({ "bought": serde_json::from_str::<Value>(text).unwrap()["buy"] }).to_string();
         (path == "/orders").then(|| (replies_at.to_owned(), bought)).into_iter().collect()
     });
-    let done = Written::new(TWO_CHANNELS).check(&hub.url(), &["--scenario", "hub/on_orders-order"]).ends_with(code);
+    let done = DocumentFolder::new(TWO_CHANNELS)
+        .check(&hub.url(), &["--scenario", "hub/on_orders-order"])
+        .assert_exit_code(code);
     assert_eq!(done.out.contains("REPLY-buys"), code == 1, "{}", done.out);
 }
 
@@ -169,12 +172,12 @@ channels:
 #[rstest]
 #[case::silent(false, 3, "expect: any")]
 #[case::answers_one_of_two(true, 0, "PASS")]
-fn a_run_in_which_nothing_was_checked_is_inconclusive(#[case] answers: bool, #[case] code: i32, #[case] says: &str) {
-    let hub = SmallHub::start(move |_, _, text| {
+fn a_run_without_any_check_is_inconclusive(#[case] answers: bool, #[case] code: i32, #[case] says: &str) {
+    let hub = ScriptedHub::start(move |_, _, text| {
         let news = answers && text.contains("subscribe");
         news.then(|| json!({ "op": "news" }).to_string()).into_iter().collect()
     });
-    let done = Written::new(NEWS).check(&hub.url(), &[]).ends_with(code);
+    let done = DocumentFolder::new(NEWS).check(&hub.url(), &[]).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
 
@@ -185,7 +188,7 @@ fn a_run_in_which_nothing_was_checked_is_inconclusive(#[case] answers: bool, #[c
 fn the_examples_of_the_document_are_sent() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let frames = Arc::clone(&seen);
-    let hub = SmallHub::start(move |_, number, text| {
+    let hub = ScriptedHub::start(move |_, number, text| {
         frames.lock().unwrap().push((number, serde_json::from_str::<Value>(text).unwrap()));
         vec![json!({ "op": "news" }).to_string()]
     });
@@ -194,7 +197,7 @@ fn the_examples_of_the_document_are_sent() {
         "{ name: subscribe, payload: { type: object, required: [op], properties: { op: { const: subscribe } } } }",
         &format!("{{ name: subscribe, {examples} }}"),
     );
-    let done = Written::new(&document).check(&hub.url(), &["--scenario", "hub/subscribe*"]).ends_with(0);
+    let done = DocumentFolder::new(&document).check(&hub.url(), &["--scenario", "hub/subscribe*"]).assert_exit_code(0);
     assert!(done.out.contains("2 pass"), "{}", done.out);
     let mut seen = seen.lock().unwrap().clone();
     seen.sort_by_key(|(_, frame)| frame.to_string());
@@ -211,18 +214,18 @@ fn the_examples_of_the_document_are_sent() {
     "clients send: news\nthe hub sends: subscribe, typing\n",
     "`publish` is what the hub sends to it"
 )]
-fn lint_says_who_sends_what(#[case] perspective: &str, #[case] lists: &str, #[case] explains: &str) {
-    let document = Written::new(NEWS);
-    let done = hubproof(["packs", "lint", &document.path(), "--perspective", perspective]).ends_with(0);
+fn lint_lists_the_sender_of_each_message(#[case] perspective: &str, #[case] lists: &str, #[case] explains: &str) {
+    let document = DocumentFolder::new(NEWS);
+    let done = hubproof(["packs", "lint", &document.path(), "--perspective", perspective]).assert_exit_code(0);
     assert!(done.out.contains(lists) && done.out.contains(explains), "{}", done.out);
-    let done = hubproof(["packs", "show", &document.path(), "--perspective", perspective]).ends_with(0);
+    let done = hubproof(["packs", "show", &document.path(), "--perspective", perspective]).assert_exit_code(0);
     assert!(done.out.contains(explains), "{}", done.out);
 }
 
 // ---- values from a target
 
 /// A document of one message, with this server and security scheme.
-fn secured(version: &str, server: &str, scheme: &str) -> String {
+fn secured_document(version: &str, server: &str, scheme: &str) -> String {
     let payload = "payload: { type: object, required: [op], properties: { op: { const: a } } }";
     let channels = match version {
         "2.6.0" => format!(
@@ -247,21 +250,21 @@ const V2: (&str, &str) = ("2.6.0", "{ url: 'ws://x', protocol: ws, security: [ {
 #[case::user_password("{ type: userPassword }", &["username=anna", "secrets.password=pw"], "Authorization: Basic YW5uYTpwdw==", "setting password")]
 #[case::key_in_header("{ type: httpApiKey, in: header, name: X-Api-Key }", &["secrets.x_api_key=k1"], "X-Api-Key: k1", "setting x_api_key")]
 #[case::key_in_query("{ type: httpApiKey, in: query, name: api_key }", &["secrets.api_key=k1"], "GET /feed?api_key=k1 ", "setting api_key")]
-fn security_schemes_are_settings(
+fn security_schemes_become_settings(
     #[case] scheme: &str,
     #[case] sets: &[&str],
     #[case] head: &'static str,
     #[case] need: &str,
     #[values(V2, V3)] version: (&str, &str),
 ) {
-    let hub = SmallHub::guarded(
+    let hub = ScriptedHub::guarded(
         move |given| given.to_ascii_lowercase().contains(&head.to_ascii_lowercase()),
         |_, _, _| vec![json!("b").to_string()],
     );
-    let document = Written::new(&secured(version.0, version.1, scheme));
+    let document = DocumentFolder::new(&secured_document(version.0, version.1, scheme));
     let set: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    document.check(&hub.url(), &set).ends_with(0);
-    let done = document.check(&hub.url(), &[]).ends_with(3);
+    document.check(&hub.url(), &set).assert_exit_code(0);
+    let done = document.check(&hub.url(), &[]).assert_exit_code(3);
     assert!(done.out.contains(need), "{}", done.out);
     // A value is never shown.
     let shown = document.check(&hub.url(), &[&set[..], &["--trace"]].concat()).out;
@@ -278,12 +281,15 @@ fn security_schemes_are_settings(
     "2.6.0",
     "{ url: '{region}.example.com/{stage}/api', protocol: wss, variables: { region: {}, stage: { default: live } } }"
 )]
-fn variables_of_a_server_are_settings(#[case] version: &str, #[case] server: &str) {
+fn server_variables_become_settings(#[case] version: &str, #[case] server: &str) {
     let at = |path: &'static str| {
-        SmallHub::guarded(move |head| head.starts_with(&format!("GET {path} ")), |_, _, _| vec![json!("b").to_string()])
+        ScriptedHub::guarded(
+            move |head| head.starts_with(&format!("GET {path} ")),
+            |_, _, _| vec![json!("b").to_string()],
+        )
     };
-    let document = Written::new(&secured(version, server, "{ type: X509 }"));
-    document.check(&at("/live/api/feed").url(), &[]).ends_with(0);
-    document.check(&at("/test/api/feed").url(), &["--set", "stage=test"]).ends_with(0);
-    document.check(&at("/test/api/feed").url(), &[]).ends_with(3);
+    let document = DocumentFolder::new(&secured_document(version, server, "{ type: X509 }"));
+    document.check(&at("/live/api/feed").url(), &[]).assert_exit_code(0);
+    document.check(&at("/test/api/feed").url(), &["--set", "stage=test"]).assert_exit_code(0);
+    document.check(&at("/test/api/feed").url(), &[]).assert_exit_code(3);
 }

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use hubproof::fuzz::actors::MUTATED;
+use hubproof::fuzz::actors::MUTATED_STEP;
 use hubproof::fuzz::corpus::Corpus;
-use hubproof::fuzz::mutate::payload::Class;
+use hubproof::fuzz::mutate::payload::PayloadClass;
 use hubproof::fuzz::oracle;
-use hubproof::fuzz::scheduler::Scheduler;
-use hubproof::import::{self, Library, Perspective};
-use hubproof::protocol::{Folder, Pack, Way};
-use hubproof::scenario::{self, Scenarios};
+use hubproof::fuzz::scheduler::CaseScheduler;
+use hubproof::import::{self, DocumentLibrary, Perspective};
+use hubproof::protocol::{FrameDirection, Pack, PackFolder};
+use hubproof::scenario::{self, ScenarioSet};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
@@ -20,16 +20,16 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::disk;
-use crate::support::hostile_servers::SmallHub;
+use crate::support::hostile_servers::ScriptedHub;
 use crate::support::process::{hubproof, with_steady_text};
 
-struct Bare {
+struct PublicDocument {
     sources: Sources,
-    folder: Folder,
+    folder: PackFolder,
     pack: Arc<Pack>,
 }
 
-fn public(name: &str) -> Bare {
+fn load_public_document(name: &str) -> PublicDocument {
     let folder = disk::root().join("tests/fixtures/asyncapi").join(name);
     let file = ["asyncapi.yaml", "asyncapi.json"].into_iter().find(|file| folder.join(file).is_file()).unwrap();
     // This document describes a client of its hub.
@@ -40,16 +40,17 @@ fn public(name: &str) -> Bare {
         fs::read_to_string(path).map(|text| sources.add(shown, text)).map_err(|error| error.to_string())
     };
     let root = read(&folder.join(file), &mut sources).unwrap();
-    let library = Library::read(file, root, &mut sources, &mut |path, sources| read(&folder.join(path), sources));
-    let (folder, mut diagnostics) = import::folder(name, &library.unwrap(), perspective, &mut sources);
+    let library =
+        DocumentLibrary::read_files(file, root, &mut sources, &mut |path, sources| read(&folder.join(path), sources));
+    let (folder, mut diagnostics) = import::import_folder(name, &library.unwrap(), perspective, &mut sources);
     let (pack, more) = Pack::load(&folder, &sources);
     diagnostics.extend(more);
     let one_way = "no message is sent to the hub";
     let others: Vec<_> = diagnostics.iter().filter(|diagnostic| !diagnostic.message.contains(one_way)).collect();
     assert!(others.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     let mut pack = pack.unwrap();
-    pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
-    Bare { sources, folder, pack: Arc::new(pack) }
+    pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+    PublicDocument { sources, folder, pack: Arc::new(pack) }
 }
 
 #[rstest]
@@ -57,17 +58,17 @@ fn public(name: &str) -> Bare {
 #[case::version_2_of_a_client("coinbase", &["subscribe", "unsubscribe"], &["subscriptions", "error", "heartbeat", "ticker", "snapshot", "l2update", "match"])]
 #[case::version_2_of_many_files("slack", &["acknowledge"], &["hello", "disconnect", "events_api", "interactive", "slash_commands"])]
 #[case::version_3_in_json("gemini", &[], &["marketData"])]
-fn a_plain_document_is_a_pack(#[case] name: &str, #[case] to_hub: &[&str], #[case] from_hub: &[&str]) {
-    let Bare { sources, folder, pack } = public(name);
-    for (way, expected) in [(Way::ToHub, to_hub), (Way::FromHub, from_hub)] {
+fn a_plain_document_can_be_used_as_a_pack(#[case] name: &str, #[case] to_hub: &[&str], #[case] from_hub: &[&str]) {
+    let PublicDocument { sources, folder, pack } = load_public_document(name);
+    for (way, expected) in [(FrameDirection::ToHub, to_hub), (FrameDirection::FromHub, from_hub)] {
         let mut found: Vec<&str> =
-            pack.messages.iter().filter(|one| one.goes(way) && !one.abstract_).map(|one| one.name.as_str()).collect();
+            pack.messages.iter().filter(|one| one.can_go(way) && !one.abstract_).map(|one| one.name.as_str()).collect();
         let mut expected = expected.to_vec();
         found.sort_unstable();
         expected.sort_unstable();
         assert_eq!(found, expected, "{name} {way:?}");
     }
-    let scenarios = Scenarios::load(&folder, &sources, &pack);
+    let scenarios = ScenarioSet::load(&folder, &sources, &pack);
     assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
     // Without replies, one more scenario requires that there is something to check.
     let replies = pack.rules.keys().filter(|rule| rule.starts_with("REPLY-")).count();
@@ -81,10 +82,10 @@ fn a_plain_document_is_a_pack(#[case] name: &str, #[case] to_hub: &[&str], #[cas
 fn every_message_to_a_hub_is_fuzzed() {
     let mut judged: Vec<Value> = Vec::new();
     for name in ["kraken", "coinbase", "slack"] {
-        let Bare { mut sources, folder, pack } = public(name);
-        let corpus = Corpus::read(&folder, &sources, &pack, Default::default());
-        let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let scheduler = Scheduler::new(&corpus, 1, &|_| true);
+        let PublicDocument { mut sources, folder, pack } = load_public_document(name);
+        let corpus = Corpus::from_folder(&folder, &sources, &pack, Default::default());
+        let shared = scenario::load_shared(&folder, &sources, &pack, &mut Vec::new());
+        let scheduler = CaseScheduler::new(&corpus, 1, &|_| true);
         let (mut valid, mut invalid) = (0, 0);
         for message in corpus.messages() {
             let cells = scheduler.cells.iter().filter(|cell| pack.messages[cell.message].name == message.name).count();
@@ -97,20 +98,20 @@ fn every_message_to_a_hub_is_fuzzed() {
                 let text = case.scenario.text();
                 let file = sources.add("case.yaml", text.clone());
                 let root = yaml::parse(&sources, file).unwrap();
-                let (program, diagnostics) = scenario::parse::read("case", &root, &shared, &pack);
+                let (program, diagnostics) = scenario::parse::parse_scenario("case", &root, &shared, &pack);
                 let rendered = render_all(&diagnostics, &sources, false);
                 assert!(program.is_some() && diagnostics.is_empty(), "{rendered}\n{text}");
             }
             // A walk has several messages of an actor; other cases have only the mutated one.
-            let sent = case.scenario.steps.iter().filter(|step| step.name() == Some(MUTATED)).find_map(|step| {
+            let sent = case.scenario.steps.iter().filter(|step| step.name() == Some(MUTATED_STEP)).find_map(|step| {
                 let text = step.argument.get("text")?.as_str().filter(|text| !text.contains("${"))?;
                 serde_json::from_str::<Value>(text).ok()
             });
-            let (Some(payload), Class::Valid | Class::Invalid) = (sent, case.class) else { continue };
-            let right = case.class == Class::Valid;
+            let (Some(payload), PayloadClass::Valid | PayloadClass::Invalid) = (sent, case.class) else { continue };
+            let right = case.class == PayloadClass::Valid;
             *(if right { &mut valid } else { &mut invalid }) += 1;
             // Another message's discriminator makes it another message.
-            let message = &pack.recognise(&payload, Way::ToHub).unwrap().name;
+            let message = &pack.recognise(&payload, FrameDirection::ToHub).unwrap().name;
             judged
                 .push(json!({ "pack": name, "message": message, "odd": case.description, "payload": payload, "valid": right }));
         }
@@ -128,8 +129,8 @@ fn every_message_to_a_hub_is_fuzzed() {
 }
 
 /// Starts a small Kraken hub. `status` is the status of an accepted subscription.
-fn kraken(status: &'static str, extra: &'static [&'static str]) -> SmallHub {
-    SmallHub::start(move |_, _, text| {
+fn start_kraken_hub(status: &'static str, extra: &'static [&'static str]) -> ScriptedHub {
+    ScriptedHub::start(move |_, _, text| {
         let asked: Value = serde_json::from_str(text).unwrap_or_default();
         let pair = asked["pair"].get(0).and_then(Value::as_str).unwrap_or("XBT/USD");
         let mut answers: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
@@ -154,15 +155,16 @@ fn kraken(status: &'static str, extra: &'static [&'static str]) -> SmallHub {
 #[case::wrong_value("done", &[], 1, "`subscriptionStatus` breaks its schema")]
 #[case::wrong_item("subscribed", &[r#"[7,["1.0"],"spread","XBT/USD"]"#], 1, "`spread` breaks its schema at /1")]
 #[case::not_listed("subscribed", &[r#"{"event":"news","text":"x"}"#], 1, "DOC-LISTED")]
-fn a_hub_is_checked_by_a_plain_document(
+fn a_hub_can_be_checked_with_a_plain_document(
     #[case] status: &'static str,
     #[case] extra: &'static [&'static str],
     #[case] code: i32,
     #[case] says: &str,
 ) {
-    let hub = kraken(status, extra);
+    let hub = start_kraken_hub(status, extra);
     let pack = disk::root().join("tests/fixtures/asyncapi/kraken/asyncapi.yaml");
-    let done = hubproof(["check", &hub.url(), "--pack", pack.to_str().unwrap(), "--patience", "0.5"]).ends_with(code);
+    let done =
+        hubproof(["check", &hub.url(), "--pack", pack.to_str().unwrap(), "--patience", "0.5"]).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
 
@@ -170,18 +172,18 @@ fn a_hub_is_checked_by_a_plain_document(
 #[rstest]
 #[case::right("subscribed", 0, "PASS kraken")]
 #[case::wrong("subscribed to it", 1, "`subscriptionStatus` breaks its schema")]
-fn a_hub_is_fuzzed_by_a_plain_document(#[case] status: &'static str, #[case] code: i32, #[case] says: &str) {
-    let hub = kraken(status, &[]);
+fn a_hub_can_be_fuzzed_with_a_plain_document(#[case] status: &'static str, #[case] code: i32, #[case] says: &str) {
+    let hub = start_kraken_hub(status, &[]);
     let pack = disk::root().join("tests/fixtures/asyncapi/kraken");
     let arguments = ["fuzz", &hub.url(), "--pack", pack.to_str().unwrap(), "--cases", "150", "--seed", "1"];
-    let done = hubproof(arguments).ends_with(code);
+    let done = hubproof(arguments).assert_exit_code(code);
     assert!(done.out.contains(says), "{}", done.out);
 }
 
 /// A pack may be named by its folder or by its asyncapi.yaml.
 #[test]
-fn a_pack_may_be_named_by_its_document() {
-    let rules = |path: &str| hubproof(["packs", "show", "--pack", path, "--rules"]).ends_with(0).out;
+fn a_pack_can_be_given_as_its_document() {
+    let rules = |path: &str| hubproof(["packs", "show", "--pack", path, "--rules"]).assert_exit_code(0).out;
     assert!(rules("schemas/qi").contains("QI-001"));
     assert_eq!(rules("schemas/qi/asyncapi.yaml"), rules("schemas/qi"));
 }
@@ -189,19 +191,19 @@ fn a_pack_may_be_named_by_its_document() {
 /// Slack's address requires a ticket, which the document does not have.
 #[test]
 fn a_missing_setting_of_the_address_is_reported() {
-    let hub = kraken("subscribed", &[]);
+    let hub = start_kraken_hub("subscribed", &[]);
     let pack = disk::root().join("tests/fixtures/asyncapi/slack");
     let fuzz = ["fuzz", &hub.url(), "--pack", pack.to_str().unwrap(), "--cases", "5", "--seed", "1"];
-    let done = hubproof(fuzz).ends_with(3);
+    let done = hubproof(fuzz).assert_exit_code(3);
     assert!(done.out.contains("5 `setting ticket`: the target has none"), "{}", done.out);
     // More cases would not help.
     let patient = fuzz.iter().map(|word| if *word == "5" { "100000" } else { *word });
-    let done = hubproof(patient).ends_with(3);
+    let done = hubproof(patient).assert_exit_code(3);
     assert!(done.out.contains("The run ended early: the target lacks what every case needs"), "{}", done.out);
     // With the settings, the run shows that this hub is not Slack's.
-    let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).ends_with(1);
+    let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).assert_exit_code(1);
     assert!(done.out.contains(r##"expected anyOf [{"$ref":"#/$defs/hello"},"##), "{}", done.out);
-    let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).ends_with(0);
+    let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).assert_exit_code(0);
     assert!(done.out.contains("Good for one connection."), "{}", done.out);
 }
 

@@ -6,11 +6,12 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::mini_protocol::{
-    HubActions, HubInput, PLAIN, complaints_of_deviations, of, play_deviating, proposals, text,
+    HubActions, HubInput, PLAIN_ROLES, deviation_diagnostics, play_deviating, proposed_deviations, text_received,
+    worst_verdict,
 };
 
 /// Expects an answer to a question, by the rule MUST, with its number, by MUST-2.
-const ASKS: &str = "title: T
+const ASKING_SCENARIO: &str = "title: T
 actors: { anna: client }
 steps:
   - anna joins:
@@ -24,15 +25,15 @@ steps:
 ";
 
 /// A hub that understands only `wants` and answers with `answers`; without the former, it answers anything.
-fn hub<'h>(wants: Option<&'h str>, answers: &'h str) -> impl FnMut(&HubInput<'_>) -> HubActions + 'h {
+fn hub_that_understands<'h>(wants: Option<&'h str>, answers: &'h str) -> impl FnMut(&HubInput<'_>) -> HubActions + 'h {
     move |input| match input.text {
-        Some(sent) if wants.is_none_or(|wants| wants == sent) => vec![(1, input.connection, text(answers))],
+        Some(sent) if wants.is_none_or(|wants| wants == sent) => vec![(1, input.connection, text_received(answers))],
         _ => Vec::new(),
     }
 }
 
 /// Returns the reason of the deviation by which the check of a rule is known to fail.
-fn known(report: &ScenarioReport, rule: &str) -> Option<String> {
+fn known_reason(report: &ScenarioReport, rule: &str) -> Option<String> {
     let mut checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));
     checks.find_map(|check| check.deviation.clone().filter(|_| check.verdict == Verdict::Fail))
 }
@@ -104,21 +105,21 @@ fn known(report: &ScenarioReport, rule: &str) -> Option<String> {
     r#"{"type":"answer","n":7,"all":[{"id":"1"},{}]}"#,
     r#"{"type":"answer","n":7,"all":[{"id":1},{}]}"#
 )]
-fn what_is_received_is_read_as_documented(
+fn received_messages_are_translated_to_the_documented_form(
     #[case] entry: &str,
     #[case] wants: Option<&str>,
     #[case] answers: &str,
     #[case] documented: &str,
 ) {
     let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
-    let report = play_deviating(&entry, PLAIN, ASKS, hub(wants, answers));
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+    let report = play_deviating(&entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(wants, answers));
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
     let own = report.checks.iter().find(|check| check.name == "deviation:1").unwrap();
     assert_eq!((own.verdict, own.deviation.as_deref()), (Verdict::Fail, Some("as it is")));
     let seen = report.deviations[&0];
     assert!((seen.observed, seen.contradicted) == (1, 0), "{seen:?}");
     // A hub that follows its document makes the entry stale.
-    let report = play_deviating(&entry, PLAIN, ASKS, hub(None, documented));
+    let report = play_deviating(&entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(None, documented));
     let seen = report.deviations[&0];
     assert!((seen.observed, seen.contradicted) == (0, 1), "{seen:?}");
     assert!(report.checks.iter().all(|check| check.deviation.is_none()), "{:#?}", report.checks);
@@ -133,18 +134,34 @@ fn what_is_received_is_read_as_documented(
 #[case::converted("{ message: ask, member: /n, to_hub: \"${value | string}\" }", r#"{"type":"ask","n":"7"}"#)]
 #[case::undocumented_value("{ member: /n, value: 8, spelled: 7 }", r#"{"type":"ask","n":8}"#)]
 #[case::only_received("{ member: /n, value: 7, spelled: 8, direction: from-hub }", r#"{"type":"ask","n":7}"#)]
-fn what_is_sent_is_written_as_the_hub_wants_it(#[case] entry: &str, #[case] wants: &str) {
+fn sent_messages_are_translated_to_the_hubs_form(#[case] entry: &str, #[case] wants: &str) {
     let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
-    let report = play_deviating(&entry, PLAIN, ASKS, hub(Some(wants), r#"{"type":"answer","n":1}"#));
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+    let report = play_deviating(
+        &entry,
+        PLAIN_ROLES,
+        ASKING_SCENARIO,
+        hub_that_understands(Some(wants), r#"{"type":"answer","n":1}"#),
+    );
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
     // Raw texts are sent in this form, too, unless they have a member twice.
-    let raw = |text: &str| ASKS.replace("sends: ask\n    with: { n: 7 }", &format!("sends raw: {{ text: '{text}' }}"));
-    let report =
-        play_deviating(&entry, PLAIN, &raw(r#"{"type":"ask","n":7}"#), hub(Some(wants), r#"{"type":"answer","n":1}"#));
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+    let raw = |text: &str| {
+        ASKING_SCENARIO.replace("sends: ask\n    with: { n: 7 }", &format!("sends raw: {{ text: '{text}' }}"))
+    };
+    let report = play_deviating(
+        &entry,
+        PLAIN_ROLES,
+        &raw(r#"{"type":"ask","n":7}"#),
+        hub_that_understands(Some(wants), r#"{"type":"answer","n":1}"#),
+    );
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
     let twice = r#"{"type":"ask","n":7,"n":7}"#;
-    let report = play_deviating(&entry, PLAIN, &raw(twice), hub(Some(twice), r#"{"type":"answer","n":1}"#));
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+    let report = play_deviating(
+        &entry,
+        PLAIN_ROLES,
+        &raw(twice),
+        hub_that_understands(Some(twice), r#"{"type":"answer","n":1}"#),
+    );
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
 }
 
 /// The places refer to the document, so the order of the entries does not matter.
@@ -161,71 +178,86 @@ fn what_is_sent_is_written_as_the_hub_wants_it(#[case] entry: &str, #[case] want
     "[{ reason: a, member: /type, renamed: /kind }, { reason: b, message: ask, instead: { type: question } }]",
     r#"{"kind":"question","n":7,"all":[{"id":1},{"id":2}]}"#
 )]
-fn several_deviations_of_a_sent_message_go_together(#[case] entries: &str, #[case] wants: &str) {
-    let asks = ASKS.replace("with: { n: 7 }", "with: { n: 7, all: [ { id: 1 }, { id: 2 } ] }");
+fn several_deviations_apply_to_the_same_sent_message(#[case] entries: &str, #[case] wants: &str) {
+    let asks = ASKING_SCENARIO.replace("with: { n: 7 }", "with: { n: 7, all: [ { id: 1 }, { id: 2 } ] }");
     let hub = |input: &HubInput<'_>| match input.text {
         Some(sent) if serde_json::from_str::<Value>(sent).unwrap() == serde_json::from_str::<Value>(wants).unwrap() => {
             let answer =
                 if wants.contains("kind") { r#"{"kind":"answer","n":1}"# } else { r#"{"type":"answer","n":1}"# };
-            vec![(1, input.connection, text(answer))]
+            vec![(1, input.connection, text_received(answer))]
         }
         _ => Vec::new(),
     };
-    let report = play_deviating(entries, PLAIN, &asks, hub);
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+    let report = play_deviating(entries, PLAIN_ROLES, &asks, hub);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
 }
 
 #[test]
-fn what_the_hub_really_sent_breaks_rules_as_known() {
+fn a_declared_deviation_makes_its_rule_failures_known() {
     // The type of a member is the rule MUST-2.
     let entry = "[{ reason: a text, message: answer, member: /n, from_hub: \"${value | int}\" }]";
-    let report = play_deviating(entry, PLAIN, ASKS, hub(None, r#"{"type":"answer","n":"7"}"#));
-    assert_eq!(known(&report, "MUST-2").as_deref(), Some("a text"), "{:#?}", report.checks);
+    let report =
+        play_deviating(entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(None, r#"{"type":"answer","n":"7"}"#));
+    assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("a text"), "{:#?}", report.checks);
     // Other mistakes in the message are not part of the deviation.
-    let scenario = ASKS.replace("/n: { type: integer }", "/n: { type: integer }, /m: true");
-    let report = play_deviating(entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","n":"7"}"#));
-    assert_eq!((of(&report, "MUST-2"), known(&report, "MUST-2")), (Verdict::Fail, None), "{:#?}", report.checks);
+    let scenario = ASKING_SCENARIO.replace("/n: { type: integer }", "/n: { type: integer }, /m: true");
+    let report =
+        play_deviating(entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","n":"7"}"#));
+    assert_eq!(
+        (worst_verdict(&report, "MUST-2"), known_reason(&report, "MUST-2")),
+        (Verdict::Fail, None),
+        "{:#?}",
+        report.checks
+    );
     // An entry may name more rules.
     let entry = "[{ reason: a reply, rules: [MUST], message: answer, instead: { type: reply } }]";
-    let report = play_deviating(entry, PLAIN, ASKS, hub(None, r#"{"type":"reply","n":7}"#));
-    assert_eq!(known(&report, "MUST").as_deref(), Some("a reply"), "{:#?}", report.checks);
+    let report =
+        play_deviating(entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(None, r#"{"type":"reply","n":7}"#));
+    assert_eq!(known_reason(&report, "MUST").as_deref(), Some("a reply"), "{:#?}", report.checks);
 }
 
 #[test]
-fn always_compares_what_the_hub_really_sent_too() {
-    let shared = format!("{PLAIN}always:\n  - every: answer\n    has: {{ MUST-2: {{ /kind: false }} }}\n");
-    let scenario = ASKS.replace("    has: { MUST-2: { /n: { type: integer } } }\n", "");
+fn always_also_judges_the_message_as_the_hub_sent_it() {
+    let shared = format!("{PLAIN_ROLES}always:\n  - every: answer\n    has: {{ MUST-2: {{ /kind: false }} }}\n");
+    let scenario = ASKING_SCENARIO.replace("    has: { MUST-2: { /n: { type: integer } } }\n", "");
     let entry = "[{ reason: more, message: answer, member: /kind, added: x }]";
-    let report = play_deviating(entry, &shared, &scenario, hub(None, r#"{"type":"answer","kind":"x"}"#));
-    assert_eq!(known(&report, "MUST-2").as_deref(), Some("more"), "{:#?}", report.checks);
-    assert_eq!(of(&report, "MUST"), Verdict::Pass);
+    let report =
+        play_deviating(entry, &shared, &scenario, hub_that_understands(None, r#"{"type":"answer","kind":"x"}"#));
+    assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("more"), "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass);
 }
 
 #[test]
 fn an_absent_message_is_assumed_and_its_rule_is_broken() {
-    let scenario = format!("{ASKS}  - anna sends: ask\n    with: {{ n: \"${{came.n}}\" }}\n    as: again\n  - anna expects: notice\n    after: again\n    rules: [SHOULD]\n")
+    let scenario = format!("{ASKING_SCENARIO}  - anna sends: ask\n    with: {{ n: \"${{came.n}}\" }}\n    as: again\n  - anna expects: notice\n    after: again\n    rules: [SHOULD]\n")
         .replace("    has: { MUST-2: { /n: { type: integer } } }", "    as: came\n    has: { MUST-2: { /n: { type: integer } } }");
     let entry = "[{ reason: never, message: answer, absent: true, after: ask, assume: { n: \"${request.n}\" } }]";
     let mut asked = 0;
-    let report = play_deviating(entry, PLAIN, &scenario, |input| {
+    let report = play_deviating(entry, PLAIN_ROLES, &scenario, |input| {
         asked += usize::from(input.text.is_some());
-        let notice = || vec![(1, input.connection, text(r#"{"type":"notice"}"#))];
+        let notice = || vec![(1, input.connection, text_received(r#"{"type":"notice"}"#))];
         if asked == 2 { notice() } else { Vec::new() }
     });
-    assert_eq!(known(&report, "MUST").as_deref(), Some("never"), "{:#?}", report.checks);
-    assert_eq!(of(&report, "MUST-2"), Verdict::NotTestable, "{:#?}", report.checks);
-    assert_eq!(of(&report, "SHOULD"), Verdict::Pass, "{:#?}", report.checks);
+    assert_eq!(known_reason(&report, "MUST").as_deref(), Some("never"), "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST-2"), Verdict::NotTestable, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "SHOULD"), Verdict::Pass, "{:#?}", report.checks);
     let sent = report.history.iter().filter(|frame| frame.text.contains(r#""ask","n":7"#)).count();
     assert_eq!(sent, 2, "{:#?}", report.history);
     // Only if the request matches.
     let entry = "[{ reason: never, message: answer, absent: true, after: ask, where: { n: 8 } }]";
-    let report = play_deviating(entry, PLAIN, ASKS, |_| Vec::new());
-    assert_eq!((of(&report, "MUST"), known(&report, "MUST")), (Verdict::Fail, None), "{:#?}", report.checks);
+    let report = play_deviating(entry, PLAIN_ROLES, ASKING_SCENARIO, |_| Vec::new());
+    assert_eq!(
+        (worst_verdict(&report, "MUST"), known_reason(&report, "MUST")),
+        (Verdict::Fail, None),
+        "{:#?}",
+        report.checks
+    );
     // A greeting.
-    let scenario = ASKS.replace("  - anna sends", "  - anna expects: notice\n  - anna sends");
+    let scenario = ASKING_SCENARIO.replace("  - anna sends", "  - anna expects: notice\n  - anna sends");
     let entry = "[{ reason: no greeting, message: notice, absent: true, after: connection }]";
-    let report = play_deviating(entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","n":7}"#));
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+    let report =
+        play_deviating(entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","n":7}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
 #[rstest]
@@ -234,10 +266,11 @@ fn an_absent_message_is_assumed_and_its_rule_is_broken() {
 #[case::that_fails("${message.other + 1}", "null")]
 fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n: &str) {
     let entry = format!("[{{ reason: none, message: answer, member: /n, missing: true, assume: \"{assume}\" }}]");
-    let scenario = ASKS.replace("{ type: integer }", &format!("{{ const: {n} }}"));
-    let report = play_deviating(&entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","m":5}"#));
-    assert_eq!(known(&report, "MUST-2").as_deref(), Some("none"), "{:#?}", report.checks);
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+    let scenario = ASKING_SCENARIO.replace("{ type: integer }", &format!("{{ const: {n} }}"));
+    let report =
+        play_deviating(&entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","m":5}"#));
+    assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("none"), "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
 #[rstest]
@@ -258,8 +291,8 @@ fn a_missing_member_is_assumed_by_an_expression(#[case] assume: &str, #[case] n:
 #[case::items("[{ reason: x, member: /a/*, missing: true }]", "`missing` is about a member")]
 #[case::other_items("[{ reason: x, member: /a/*/b, renamed: /c/*/b }]", "both places must be in the same list")]
 #[case::setting("[{ reason: x, setting: size, value: 3 }]", "there is no setting `size`")]
-fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &str) {
-    let found = complaints_of_deviations(entries);
+fn deviation_mistakes_are_reported_with_place_and_advice(#[case] entries: &str, #[case] message: &str) {
+    let found = deviation_diagnostics(entries);
     assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
 }
 
@@ -315,14 +348,14 @@ fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &
 )]
 // It is not a spelling of any documented value.
 #[case::other_value(r#"{"type":"answer","count":7,"state":"lost","data":{"id":"a"}}"#, Value::Null)]
-fn an_answer_that_is_not_as_expected_shows_a_deviation(#[case] received: &'static str, #[case] entry: Value) {
-    assert_eq!(proposed(&[received]), if entry.is_null() { json!([]) } else { json!([entry]) });
+fn an_unexpected_answer_leads_to_a_proposed_deviation(#[case] received: &'static str, #[case] entry: Value) {
+    assert_eq!(proposed_entries(&[received]), if entry.is_null() { json!([]) } else { json!([entry]) });
 }
 
 /// A hub that uses the documented name in another message has renamed the member only in this one.
 #[test]
-fn a_member_with_its_documented_name_elsewhere_is_renamed_in_one_message_only() {
-    let found = proposed(&[
+fn a_member_documented_elsewhere_is_renamed_in_one_message_only() {
+    let found = proposed_entries(&[
         r#"{"type":"notice","count":7}"#,
         r#"{"type":"answer","counted":7,"state":"done","data":{"id":"a"}}"#,
     ]);
@@ -339,8 +372,8 @@ fn a_member_with_its_documented_name_elsewhere_is_renamed_in_one_message_only() 
 // An optional member is absent, and another has a similar name.
 #[case::similar(r#"{"type":"answer","data":{"id":"a"},"status":"done"}"#, json!([]))]
 #[case::no_violation(r#"{"type":"answer","count":7,"data":{"id":"a"},"status":"done"}"#, json!([]))]
-fn a_form_that_ends_no_conversation_shows_a_deviation(#[case] received: &'static str, #[case] entries: Value) {
-    assert_eq!(proposed_to("", &[received]), entries);
+fn renamed_members_are_proposed_even_if_no_step_needs_them(#[case] received: &'static str, #[case] entries: Value) {
+    assert_eq!(proposed_entries_for("", &[received]), entries);
 }
 
 /// In this document `answer` and `notice` have the same type and different codes.
@@ -350,7 +383,7 @@ fn a_form_that_ends_no_conversation_shows_a_deviation(#[case] received: &'static
     &[r#"{"type":"reply","code":"note"}"#, r#"{"type":"REPLY","code":"ok"}"#],
     json!([{ "message": "answer", "instead": { "type": "REPLY", "code": "ok" } }])
 )]
-fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
+fn a_word_shared_by_several_messages_is_respelled_in_all_of_them(
     #[case] texts: &[&str],
     #[case] entries: Value,
     #[values("expects: answer", "expects one of: [ { message: answer }, { message: tick } ]")] step: &str,
@@ -360,30 +393,30 @@ fn a_word_that_several_messages_share_is_spelled_otherwise_in_all_of_them(
         text.replace("{ type: notice }", "{ type: reply, code: note }")
     };
     let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => texts.iter().map(|sent| (0, heard.connection, text(*sent))).collect(),
+        Some(_) => texts.iter().map(|sent| (0, heard.connection, text_received(*sent))).collect(),
         None => Vec::new(),
     };
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna {step}\n"
     );
-    assert_eq!(without_reasons(proposals(document, &scenario, hub)), entries);
+    assert_eq!(without_reasons(proposed_deviations(document, &scenario, hub)), entries);
 }
 
 /// An answer of one kind in another spelling is not an answer of a special kind with another code.
 #[test]
-fn a_message_that_fits_in_all_words_but_spelling_comes_before_one_that_does_not() {
+fn a_message_that_differs_only_in_spelling_is_preferred() {
     let document = |text: &str| {
         let text = text.replace("{ type: answer }", "{ type: fault, code: auth }");
         text.replace("{ type: notice }", "{ type: fault }")
     };
     let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text(r#"{"type":"FAULT","code":"other"}"#))],
+        Some(_) => vec![(0, heard.connection, text_received(r#"{"type":"FAULT","code":"other"}"#))],
         None => Vec::new(),
     };
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
     let entries = json!([{ "member": "/type", "value": "fault", "spelled": "FAULT" }]);
-    assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
+    assert_eq!(without_reasons(proposed_deviations(document, scenario, hub)), entries);
 }
 
 /// A member missing in every message is one deviation; a renamed member is not missing.
@@ -391,7 +424,7 @@ fn a_message_that_fits_in_all_words_but_spelling_comes_before_one_that_does_not(
 #[case::missing(r#"{"type":"answer"}"#, r#"{"type":"notice","other":1}"#, json!([{ "member": "/count", "missing": true, "direction": "from-hub" }]))]
 #[case::sent_by_one(r#"{"type":"answer","count":7}"#, r#"{"type":"notice"}"#, json!([]))]
 #[case::renamed(r#"{"type":"answer","Count":7}"#, r#"{"type":"notice","Count":7}"#, json!([{ "member": "/count", "renamed": "/Count" }]))]
-fn a_member_that_the_hub_never_sends_is_missing_in_all_messages(
+fn a_member_never_sent_is_proposed_as_missing_in_all_messages(
     #[case] answer: &str,
     #[case] notice: &str,
     #[case] entries: Value,
@@ -404,13 +437,13 @@ fn a_member_that_the_hub_never_sends_is_missing_in_all_messages(
         text.replace("{ examples: [ { type: notice } ] }", &counts("notice"))
     };
     let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text(answer)), (0, heard.connection, text(notice))],
+        Some(_) => vec![(0, heard.connection, text_received(answer)), (0, heard.connection, text_received(notice))],
         None => Vec::new(),
     };
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer
   - anna expects: notice\n";
-    assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
+    assert_eq!(without_reasons(proposed_deviations(document, scenario, hub)), entries);
 }
 
 /// A member that only a check requires, not the schema.
@@ -422,24 +455,27 @@ fn a_member_that_the_hub_never_sends_is_missing_in_all_messages(
 )]
 #[case::absent(r#"{"type":"tick","another":5}"#, json!([]))]
 #[case::there(r#"{"type":"tick","turn_no":6,"turnNo":5}"#, json!([]))]
-fn a_member_that_a_check_needs_shows_under_another_name(#[case] received: &str, #[case] entries: Value) {
+fn a_renamed_member_that_a_check_needs_is_proposed(#[case] received: &str, #[case] entries: Value) {
     let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text(received))],
+        Some(_) => vec![(0, heard.connection, text_received(received))],
         None => Vec::new(),
     };
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any
     has: { MUST: { turn_no: 5 }, MUST-2: { /in: true, /in/the_turn: true } }\n";
-    assert_eq!(without_reasons(proposals(str::to_owned, scenario, hub)), entries);
+    assert_eq!(without_reasons(proposed_deviations(str::to_owned, scenario, hub)), entries);
 }
 
 /// Returns the entries that are proposed for a hub that answers with these texts.
-fn proposed(texts: &[&str]) -> Value {
-    proposed_to("where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }", texts)
+fn proposed_entries(texts: &[&str]) -> Value {
+    proposed_entries_for(
+        "where: { count: 7, state: done, /data/id: { const: a }, /open/note or absent: { const: b } }",
+        texts,
+    )
 }
 
 /// Returns the entries that are proposed if a client expects an answer in this way.
-fn proposed_to(awaits: &str, texts: &[&str]) -> Value {
+fn proposed_entries_for(awaits: &str, texts: &[&str]) -> Value {
     let payload = "payload: { type: object, required: [type, count, data], \
         properties: { count: { type: integer }, load: { type: number }, state: { enum: [queued, active, done] }, open: { type: object }, \
         parts: { items: { required: [size, part_no], properties: { size: true, part_no: { type: integer } } } }, \
@@ -457,10 +493,10 @@ steps:
 "
     );
     let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => texts.iter().map(|sent| (0, heard.connection, text(*sent))).collect(),
+        Some(_) => texts.iter().map(|sent| (0, heard.connection, text_received(*sent))).collect(),
         None => Vec::new(),
     };
-    without_reasons(proposals(document, &scenario, hub))
+    without_reasons(proposed_deviations(document, &scenario, hub))
 }
 
 fn without_reasons(mut entries: Vec<Value>) -> Value {
@@ -477,17 +513,17 @@ fn without_reasons(mut entries: Vec<Value>) -> Value {
     r#"{"type":"tick"}"#,
     json!([{ "message": "answer", "absent": true, "after": "ask" }])
 )]
-fn a_message_never_comes_only_where_the_hub_gives_no_other_answer(#[case] sent: &str, #[case] entries: Value) {
+fn a_message_is_proposed_as_absent_only_without_another_answer(#[case] sent: &str, #[case] entries: Value) {
     let notice = "      - { $ref: '#/channels/hub/messages/notice' }\n";
     let hears = "messages: [ { $ref: '#/channels/hub/messages/ask' } ] }";
     let replies = "messages: [ { $ref: '#/channels/hub/messages/ask' } ], \
         reply: { channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/notice' } ] } }";
     let document = |text: &str| text.replace(notice, "").replace(hears, replies);
     let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text(sent))],
+        Some(_) => vec![(0, heard.connection, text_received(sent))],
         None => Vec::new(),
     };
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
-    assert_eq!(without_reasons(proposals(document, scenario, hub)), entries);
+    assert_eq!(without_reasons(proposed_deviations(document, scenario, hub)), entries);
 }

@@ -1,8 +1,8 @@
 //! Snapshots of the diagnostics of mistakes in scenarios and packs, each with its place and advice.
 
-use hubproof::protocol::{Folder, Pack};
-use hubproof::scenario::{Scenarios, SharedFile, parse};
-use hubproof::syntax::diagnostic::{distinct, render_all};
+use hubproof::protocol::{Pack, PackFolder};
+use hubproof::scenario::{ScenarioSet, SharedFile, parse};
+use hubproof::syntax::diagnostic::{render_all, without_duplicates};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 
@@ -19,41 +19,47 @@ fn diagnostics_of(mistakes: &[(&str, &str)], diagnose: impl Fn(&str) -> String) 
 }
 
 /// A scenario file of the concierge.
-fn scenario(text: &str) -> String {
+fn scenario_diagnostics(text: &str) -> String {
     let mut sources = CONCIERGE.sources.clone();
     let file = sources.add("scenarios/concierge/mistake.yaml", text);
     let diagnostics = match yaml::parse(&sources, file) {
         Err(diagnostic) => vec![diagnostic],
-        Ok(root) => parse::read("concierge/mistake", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
+        Ok(root) => parse::parse_scenario("concierge/mistake", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
     };
     render_all(&diagnostics, &sources, false)
 }
 
 /// Steps of a scenario of the concierge in which anna and ben have joined.
-fn steps(text: &str) -> String {
-    scenario(&format!(
+fn step_diagnostics(text: &str) -> String {
+    scenario_diagnostics(&format!(
         "title: A mistake\nactors: {{ anna: client, ben: client }}\nsteps:\n  - anna joins:\n  - ben joins:\n{text}"
     ))
 }
 
 /// A shared.yaml of the concierge, used by a scenario in which a client joins and plays `scene`.
-fn shared(text: &str) -> String {
+fn shared_diagnostics(text: &str) -> String {
     let mut sources = Sources::default();
     let file = sources.add("scenarios/concierge/shared.yaml", text);
     let mut diagnostics = Vec::new();
     match yaml::parse(&sources, file) {
         Err(diagnostic) => diagnostics.push(diagnostic),
         Ok(root) => {
-            let shared = SharedFile::read(root, &CONCIERGE.pack, &mut diagnostics);
+            let shared = SharedFile::parse(root, &CONCIERGE.pack, &mut diagnostics);
             diagnostics.extend(shared.check(&CONCIERGE.pack));
             let file = sources
                 .add("scenarios/concierge/user.yaml", "title: t\nsteps:\n  - client joins:\n  - client plays: scene\n");
             diagnostics.extend(
-                parse::read("concierge/user", &yaml::parse(&sources, file).unwrap(), &shared, &CONCIERGE.pack).1,
+                parse::parse_scenario(
+                    "concierge/user",
+                    &yaml::parse(&sources, file).unwrap(),
+                    &shared,
+                    &CONCIERGE.pack,
+                )
+                .1,
             );
         }
     }
-    render_all(&distinct(diagnostics), &sources, false)
+    render_all(&without_duplicates(diagnostics), &sources, false)
 }
 
 #[test]
@@ -143,7 +149,7 @@ fn wrong_names_in_a_scenario_are_reported_at_their_place() {
             "  - anna expects: hello\n    as: first\n  - order: [first, second]\n    rules: [CON-058]\n",
         ),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, step_diagnostics));
 }
 
 #[test]
@@ -213,7 +219,7 @@ fn wrong_keys_in_a_scenario_are_reported_at_their_place() {
         ("a second head of the first person", "  - anna sends: self_fetch\n    expects: self_fetch_result\n"),
         ("a list without a name", "  - each: [a, b]\n    do: []\n"),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, step_diagnostics));
 }
 
 #[test]
@@ -251,7 +257,7 @@ fn values_of_the_wrong_kind_are_reported_at_their_place() {
         ("`has` is a list", "  - anna expects: hello\n    has: [CON-025]\n"),
         ("`warn` is a number", "  - anna expects one of:\n      - { message: hello, warn: 3 }\n"),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, step_diagnostics));
 }
 
 #[test]
@@ -321,7 +327,7 @@ fn wrong_values_in_a_scenario_are_reported_at_their_place() {
         ("an expression in a key", "  - anna expects: hello\n    where: { \"${anna.name}\": x }\n"),
         ("an expression as a rule of `has`", "  - anna expects: hello\n    has: { \"${rule}\": {} }\n"),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, step_diagnostics));
 }
 
 #[test]
@@ -347,7 +353,7 @@ fn yaml_beyond_json_is_reported_at_its_place() {
         ("a bracket that is never closed", "  - anna expects: hello\n    rules: [CON-024\n"),
         ("a second document", "  - anna sends: self_fetch\n---\ntitle: Another\n"),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, step_diagnostics));
 }
 
 #[test]
@@ -387,7 +393,7 @@ fn mistakes_of_a_whole_scenario_file_are_reported() {
         ("rules in `finally`", "title: A mistake\nsteps: []\nfinally:\n  - client joins:\n    rules: [CON-024]\n"),
         ("steps that are no list", "title: A mistake\nsteps:\n  client joins:\n"),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, scenario));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, scenario_diagnostics));
 }
 
 #[test]
@@ -489,7 +495,7 @@ fn mistakes_of_the_shared_file_are_reported_at_their_place() {
             "roles: { client: }\nscenes: { scene: }\nalways:\n  - has: { CON-025: { /version: true } }\n",
         ),
     ];
-    insta::assert_snapshot!(diagnostics_of(&mistakes, shared));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, shared_diagnostics));
 }
 
 #[test]
@@ -503,11 +509,11 @@ scenes:
     let user =
         "title: t\nsteps:\n  - each: i\n    in: 2\n    do:\n      - client plays: used\n  - client plays: used\n";
     let mut sources = Sources::default();
-    let mut folder = Folder { name: "concierge".to_owned(), ..Folder::default() };
+    let mut folder = PackFolder { name: "concierge".to_owned(), ..PackFolder::default() };
     for (name, text) in [("shared.yaml", shared), ("one.yaml", user), ("two.yaml", user)] {
         folder.scenarios.insert(name.to_owned(), sources.add(name, text));
     }
-    let diagnostics = Scenarios::load(&folder, &sources, &CONCIERGE.pack).diagnostics;
+    let diagnostics = ScenarioSet::load(&folder, &sources, &CONCIERGE.pack).diagnostics;
     let messages: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
     let expected = ["no name `b` is in scope", "concierge has no message `selffetch`", "`shouts` is not a step"];
     assert_eq!(messages, expected);
@@ -557,7 +563,7 @@ rules:
 ";
 
 /// A small pack in which one text is replaced, written `FILE: OLD => NEW`.
-fn pack(change: &str) -> String {
+fn pack_diagnostics(change: &str) -> String {
     let mut files = [
         ("asyncapi.yaml", ASYNCAPI.to_owned()),
         ("messages/hello.schema.json", HELLO.to_owned()),
@@ -568,12 +574,12 @@ fn pack(change: &str) -> String {
     let (_, text) = files.iter_mut().find(|(file, _)| *file == name).unwrap();
     assert!(text.contains(old), "{name} has no {old}");
     *text = text.replacen(old, new, 1);
-    loaded(&files)
+    load_diagnostics(&files)
 }
 
-fn loaded(files: &[(&str, String)]) -> String {
+fn load_diagnostics(files: &[(&str, String)]) -> String {
     let mut sources = Sources::default();
-    let mut folder = Folder { name: "greetings".to_owned(), ..Folder::default() };
+    let mut folder = PackFolder { name: "greetings".to_owned(), ..PackFolder::default() };
     for (name, text) in files {
         folder.pack.insert((*name).to_owned(), sources.add(format!("greetings/{name}"), text.as_str()));
     }
@@ -583,7 +589,7 @@ fn loaded(files: &[(&str, String)]) -> String {
 #[test]
 fn mistakes_of_a_pack_are_reported_at_their_place() {
     assert_eq!(
-        loaded(&[
+        load_diagnostics(&[
             ("asyncapi.yaml", ASYNCAPI.to_owned()),
             ("messages/hello.schema.json", HELLO.to_owned()),
             ("rules.yaml", RULES.to_owned())
@@ -591,7 +597,7 @@ fn mistakes_of_a_pack_are_reported_at_their_place() {
         ""
     );
     assert_eq!(
-        loaded(&[
+        load_diagnostics(&[
             ("asyncapi.yaml", ASYNCAPI.to_owned()),
             ("messages/hello.schema.json", HELLO.replace("  ", "\t")),
             ("rules.yaml", RULES.to_owned())
@@ -656,8 +662,8 @@ fn mistakes_of_a_pack_are_reported_at_their_place() {
         ("an implied rule that follows from nothing", "rules.yaml: basis: stated => basis: implied"),
         ("silence that demands", "rules.yaml: basis: stated => basis: silent-guess"),
     ];
-    let missing = loaded(&[("rules.yaml", RULES.to_owned())]);
-    let unused = loaded(&[
+    let missing = load_diagnostics(&[("rules.yaml", RULES.to_owned())]);
+    let unused = load_diagnostics(&[
         ("asyncapi.yaml", ASYNCAPI.to_owned()),
         ("messages/hello.schema.json", HELLO.to_owned()),
         ("messages/old.schema.json", HELLO.to_owned()),
@@ -665,6 +671,6 @@ fn mistakes_of_a_pack_are_reported_at_their_place() {
     ]);
     insta::assert_snapshot!(format!(
         "{}\n\n\n## no asyncapi.yaml\n\n{missing}\n\n\n## a schema of no message\n\n{unused}",
-        diagnostics_of(&mistakes, pack)
+        diagnostics_of(&mistakes, pack_diagnostics)
     ));
 }

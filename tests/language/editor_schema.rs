@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use hubproof::scenario::functions::NAMES;
-use hubproof::scenario::parse::verbs::head;
+use hubproof::scenario::functions::FUNCTION_NAMES;
+use hubproof::scenario::parse::verbs::parse_head;
 use hubproof::scenario::{SharedFile, parse};
 use hubproof::syntax::diagnostic::Severity;
-use hubproof::syntax::json_schema::{mistakes, walk};
+use hubproof::syntax::json_schema::{find_schema_mistakes, visit_schemas};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use jsonschema::{Registry, Validator};
@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 use super::reference_examples::{Example, examples};
 use crate::support::disk::{self, CONCIERGE};
 
-fn schema(name: &str) -> Value {
+fn read_schema(name: &str) -> Value {
     let text = fs::read_to_string(disk::root().join("schemas/hubproof").join(name)).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
 fn validator(name: &str) -> Validator {
     let base = "https://example.com/";
-    let scenario = schema("scenario.schema.json");
+    let scenario = read_schema("scenario.schema.json");
     let registry = Registry::new().add(format!("{base}scenario.schema.json"), &scenario).unwrap().prepare().unwrap();
     jsonschema::draft202012::options()
         .with_registry(&registry)
         .with_base_uri(format!("{base}{name}"))
-        .build(&schema(name))
+        .build(&read_schema(name))
         .unwrap()
 }
 
@@ -46,7 +46,7 @@ fn errors(text: &str) -> Vec<String> {
     let file = sources.add("inline.yaml", text);
     let diagnostics = match yaml::parse(&sources, file) {
         Err(diagnostic) => vec![diagnostic],
-        Ok(root) => parse::read("concierge/inline", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
+        Ok(root) => parse::parse_scenario("concierge/inline", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
     };
     diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect()
 }
@@ -57,20 +57,21 @@ fn errors_of_shared(text: &str) -> Vec<String> {
     let pack = &CONCIERGE.pack;
     let file = sources.add("shared.yaml", text);
     let mut diagnostics = Vec::new();
-    let shared = SharedFile::read(yaml::parse(&sources, file).unwrap(), pack, &mut diagnostics);
+    let shared = SharedFile::parse(yaml::parse(&sources, file).unwrap(), pack, &mut diagnostics);
     let file = sources.add("inline.yaml", "title: t\nsteps:\n  - client joins:\n  - client plays: scene\n");
     diagnostics.extend(shared.check(pack));
-    diagnostics.extend(parse::read("concierge/inline", &yaml::parse(&sources, file).unwrap(), &shared, pack).1);
+    diagnostics
+        .extend(parse::parse_scenario("concierge/inline", &yaml::parse(&sources, file).unwrap(), &shared, pack).1);
     diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect()
 }
 
 #[test]
 fn every_keyword_of_the_editor_schema_is_known_and_every_key_is_described() {
     for name in ["scenario.schema.json", "shared.schema.json"] {
-        let schema = schema(name);
-        assert_eq!(mistakes(&schema, &[]), [], "{name}");
+        let schema = read_schema(name);
+        assert_eq!(find_schema_mistakes(&schema, &[]), [], "{name}");
         let mut described = 0;
-        walk(&schema, "", &mut |inner, pointer| {
+        visit_schemas(&schema, "", &mut |inner, pointer| {
             // A schema that only narrows a key described elsewhere.
             if pointer.contains("/allOf/") {
                 return;
@@ -119,7 +120,7 @@ fn every_scenario_and_every_example_of_the_book_fits_the_editor_schema() {
 }
 
 /// Returns the verbs with a value, and the options that they need. `client` is an actor.
-fn heads() -> Vec<(&'static str, Value, Value)> {
+fn verb_heads() -> Vec<(&'static str, Value, Value)> {
     let rules = json!({ "rules": ["CON-024"] });
     vec![
         ("client joins", json!(null), json!({})),
@@ -163,7 +164,7 @@ fn each_option_belongs_to_the_same_verbs_as_in_the_parser() {
     let validator = validator("scenario.schema.json");
     let file = |step: &Value| json!({ "title": "t", "steps": [step] });
     let (mut together, mut apart) = (0, 0);
-    for (head, value, beside) in heads() {
+    for (head, value, beside) in verb_heads() {
         let mut step = json!({ head: value });
         step.as_object_mut().unwrap().extend(beside.as_object().unwrap().clone());
         assert!(validator.is_valid(&file(&step)), "{step}");
@@ -203,11 +204,11 @@ fn the_page_about_the_language_has_a_section_and_the_options_of_every_verb() {
         .filter(|title| *title != "Groups")
         .flat_map(|title| title.split(", "))
         .collect();
-    let heads = heads();
+    let heads = verb_heads();
     let verb = |head: &'static str| head.strip_prefix("client ").unwrap_or(head);
     assert_eq!(sections, heads.iter().map(|(head, ..)| verb(head)).collect());
     for (key, ..) in heads {
-        let options = head(key).unwrap().verb.options();
+        let options = parse_head(key).unwrap().verb.options();
         let options: Vec<String> = options.iter().map(|option| format!("`{option}`")).collect();
         let row = steps.lines().find(|line| line.starts_with(&format!("| [`{}`](", verb(key)))).unwrap();
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -219,7 +220,7 @@ fn the_page_about_the_language_has_a_section_and_the_options_of_every_verb() {
 fn the_page_about_the_language_lists_every_function() {
     let page = fs::read_to_string(disk::root().join("docs/src/scenario-language.md")).unwrap();
     let table = page.split("\n## ").find(|part| part.starts_with("Functions\n")).unwrap();
-    let missing: Vec<&&str> = NAMES.iter().filter(|name| !table.contains(&format!("`{name}("))).collect();
+    let missing: Vec<&&str> = FUNCTION_NAMES.iter().filter(|name| !table.contains(&format!("`{name}("))).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
@@ -363,7 +364,7 @@ fn the_page_about_the_language_lists_every_function() {
 )]
 #[case::rules_in_finally("title: t\nsteps: []\nfinally:\n  - client joins:\n    rules: [CON-024]")]
 #[case::has_in_finally("title: t\nsteps: []\nfinally:\n  - client expects: hello\n    has: { CON-025: {} }")]
-fn what_is_wrong_with_a_scenario_is_seen_by_both(#[case] text: &str) {
+fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
     assert!(!validator("scenario.schema.json").is_valid(&json_of(text)), "the schema accepts it");
     assert!(!errors(text).is_empty(), "the parser accepts it");
 }
@@ -421,7 +422,7 @@ fn what_is_wrong_with_a_scenario_is_seen_by_both(#[case] text: &str) {
     "fuzz: { answers: [ { class: [invalid], answer: [ { message: hello, as: x } ], rules: [CON-009] } ] }"
 )]
 #[case::no_answers("fuzz: { answers: [ { class: [invalid], answer: [], rules: [CON-009] } ] }")]
-fn what_is_wrong_with_a_shared_file_is_seen_by_both(#[case] text: &str) {
+fn schema_and_parser_reject_the_same_shared_files(#[case] text: &str) {
     assert_eq!(errors_of_shared("roles: { client: }\nscenes: { scene: }"), [""; 0]);
     assert!(!validator("shared.schema.json").is_valid(&json_of(text)), "the schema accepts it");
     let nothing_of_ours = |error: &String| {

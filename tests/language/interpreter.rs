@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::interpreter::{Conversation, Input, Output};
+use hubproof::interpreter::{Conversation, ConversationInput, ConversationOutput};
 use hubproof::scenario::Program;
-use hubproof::websocket::frame::{Message, Received};
+use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
 use proptest::prelude::*;
 use rstest::rstest;
 
-use crate::support::sim_connection::{Protocol, config};
+use crate::support::sim_connection::{SimulatedProtocol, conversation_config};
 
 /// A random action of a hub on one of its connections.
 #[derive(Clone, Debug)]
-enum Deed {
+enum HubAction {
     Text(String),
     Binary(Vec<u8>),
     Pong(Vec<u8>),
@@ -26,17 +26,17 @@ enum Deed {
     Pass(u64),
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn hub_action() -> impl Strategy<Value = HubAction> {
     prop_oneof![
-        4 => proptest::sample::select(FRAMES).prop_map(|text| Deed::Text(text.to_owned())),
-        1 => ".{0,40}".prop_map(Deed::Text),
-        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Deed::Binary),
-        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Deed::Pong),
-        1 => proptest::option::of(any::<u16>()).prop_map(Deed::Close),
-        1 => any::<bool>().prop_map(Deed::Violation),
-        1 => Just(Deed::End),
-        2 => Just(Deed::Echo),
-        3 => (0u64..2000).prop_map(Deed::Pass),
+        4 => proptest::sample::select(FRAMES).prop_map(|text| HubAction::Text(text.to_owned())),
+        1 => ".{0,40}".prop_map(HubAction::Text),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(HubAction::Binary),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(HubAction::Pong),
+        1 => proptest::option::of(any::<u16>()).prop_map(HubAction::Close),
+        1 => any::<bool>().prop_map(HubAction::Violation),
+        1 => Just(HubAction::End),
+        2 => Just(HubAction::Echo),
+        3 => (0u64..2000).prop_map(HubAction::Pass),
     ]
 }
 
@@ -59,12 +59,12 @@ const FRAMES: &[&str] = &[
 ];
 
 /// Plays a program against a hub that does these actions, one after another, and then sends nothing.
-fn play(
+fn play_against_actions(
     program: &Arc<Program>,
     settings: std::collections::BTreeMap<String, serde_json::Value>,
-    deeds: &[(u8, Deed)],
+    deeds: &[(u8, HubAction)],
 ) -> ScenarioReport {
-    let mut conversation = Conversation::new(Arc::clone(program), config(settings));
+    let mut conversation = Conversation::new(Arc::clone(program), conversation_config(settings));
     let mut now = Duration::ZERO;
     let mut open: Vec<u32> = Vec::new();
     let mut last = String::from("{}");
@@ -74,17 +74,19 @@ fn play(
         let mut inputs = Vec::new();
         for output in std::mem::take(&mut outputs) {
             match output {
-                Output::Open { connection, .. } => {
+                ConversationOutput::Open { connection, .. } => {
                     open.push(connection);
-                    let what = Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
-                    inputs.push(Input::Received { connection, what });
+                    let what = ConnectionEvent::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
+                    inputs.push(ConversationInput::Received { connection, what });
                 }
-                Output::Send { frames, .. } => {
+                ConversationOutput::Send { frames, .. } => {
                     if let Some(frame) = frames.last() {
                         last = String::from_utf8_lossy(&frame.payload).into_owned();
                     }
                 }
-                Output::Hook { call, .. } => inputs.push(Input::HookAnswer { call, answer: Err("none".to_owned()) }),
+                ConversationOutput::Hook { call, .. } => {
+                    inputs.push(ConversationInput::HookAnswer { call, answer: Err("none".to_owned()) })
+                }
                 _ => {}
             }
         }
@@ -96,32 +98,38 @@ fn play(
                 Some((which, deed)) if !open.is_empty() => {
                     let connection = open[usize::from(*which) % open.len()];
                     let text = |text: &str| {
-                        Received::Message(Message { binary: false, payload: text.as_bytes().to_vec(), frames: 1 })
+                        ConnectionEvent::Message(AssembledMessage {
+                            binary: false,
+                            payload: text.as_bytes().to_vec(),
+                            frames: 1,
+                        })
                     };
                     let what = match deed {
-                        Deed::Text(frame) => text(frame),
-                        Deed::Echo => text(&last),
-                        Deed::Binary(payload) => {
-                            Received::Message(Message { binary: true, payload: payload.clone(), frames: 3 })
+                        HubAction::Text(frame) => text(frame),
+                        HubAction::Echo => text(&last),
+                        HubAction::Binary(payload) => ConnectionEvent::Message(AssembledMessage {
+                            binary: true,
+                            payload: payload.clone(),
+                            frames: 3,
+                        }),
+                        HubAction::Pong(data) => ConnectionEvent::Pong(data.clone()),
+                        HubAction::Close(code) => ConnectionEvent::Close { code: *code, reason: "r".to_owned() },
+                        HubAction::Violation(bound) => {
+                            ConnectionEvent::Violation { what: "w".to_owned(), section: "5.1", bound: *bound }
                         }
-                        Deed::Pong(data) => Received::Pong(data.clone()),
-                        Deed::Close(code) => Received::Close { code: *code, reason: "r".to_owned() },
-                        Deed::Violation(bound) => {
-                            Received::Violation { what: "w".to_owned(), section: "5.1", bound: *bound }
-                        }
-                        Deed::End => Received::End { reset: true, reason: "r".to_owned() },
-                        Deed::Pass(milliseconds) => {
+                        HubAction::End => ConnectionEvent::End { reset: true, reason: "r".to_owned() },
+                        HubAction::Pass(milliseconds) => {
                             now += Duration::from_millis(*milliseconds);
-                            inputs.push(Input::Tick);
+                            inputs.push(ConversationInput::Tick);
                             outputs = inputs.drain(..).flat_map(|input| conversation.handle(now, input)).collect();
                             continue;
                         }
                     };
-                    inputs.push(Input::Received { connection, what });
+                    inputs.push(ConversationInput::Received { connection, what });
                 }
                 _ => {
                     now = now.max(conversation.deadline().expect("an unfinished conversation has a deadline"));
-                    inputs.push(Input::Tick);
+                    inputs.push(ConversationInput::Tick);
                 }
             }
         }
@@ -134,11 +142,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_hub_makes_the_interpreter_panic_or_hang(deeds in proptest::collection::vec((any::<u8>(), deed()), 0..60), which in any::<prop::sample::Index>()) {
+    fn random_hubs_never_make_the_interpreter_panic_or_hang(deeds in proptest::collection::vec((any::<u8>(), hub_action()), 0..60), which in any::<prop::sample::Index>()) {
         let concierge = &*CONCIERGE;
         let program = which.get(&concierge.scenarios.programs);
         let settings = concierge.settings(program);
-        let report = play(program, settings, &deeds);
+        let report = play_against_actions(program, settings, &deeds);
         prop_assert!(report.mistake.is_none(), "{:?}", report.mistake);
         // Every check of the scenario has a result, whatever happened.
         for check in &program.checks {
@@ -153,13 +161,14 @@ proptest! {
     }
 }
 
-static CONCIERGE: std::sync::LazyLock<Protocol> = std::sync::LazyLock::new(|| Protocol::load("concierge"));
+static CONCIERGE: std::sync::LazyLock<SimulatedProtocol> =
+    std::sync::LazyLock::new(|| SimulatedProtocol::load("concierge"));
 
 /// Against a hub that never sends anything, every scenario ends in bounded time, and none passes.
 #[test]
 fn no_scenario_passes_against_a_silent_hub() {
     for program in &CONCIERGE.scenarios.programs {
-        let report = play(program, CONCIERGE.settings(program), &[]);
+        let report = play_against_actions(program, CONCIERGE.settings(program), &[]);
         assert!(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive), "{} {:?}", report.id, report.verdict);
         assert!(report.duration < Duration::from_secs(60), "{} took {:?}", report.id, report.duration);
     }
@@ -174,7 +183,7 @@ fn no_scenario_passes_against_a_silent_hub() {
 fn an_undecodable_frame_fails_no_check(#[case] member: String) {
     let program = CONCIERGE.scenarios.programs.iter().find(|program| program.id == "concierge/greeting").unwrap();
     let greeting = format!(r#"{{"type":"HELLO","uuid":"u","version":"0.1.0","x":{member}}}"#);
-    let report = play(program, CONCIERGE.settings(program), &[(0, Deed::Text(greeting))]);
+    let report = play_against_actions(program, CONCIERGE.settings(program), &[(0, HubAction::Text(greeting))]);
     assert_eq!(report.verdict, Verdict::Inconclusive);
     let accused: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
     assert!(accused.is_empty(), "{accused:?}");
@@ -183,7 +192,7 @@ fn an_undecodable_frame_fails_no_check(#[case] member: String) {
 
 #[test]
 fn steps_under_finally_can_use_names_that_earlier_steps_bound() {
-    let protocol = Protocol::load("emprops");
+    let protocol = SimulatedProtocol::load("emprops");
     let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
     let report = protocol.play(program, None).unwrap();
     let cancelled = report.history.iter().filter(|frame| frame.text.contains(r#""type":"cancel_job""#)).count();

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::interpreter::{Config, Conversation, Input, Output};
+use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
 use hubproof::syntax::source::Sources;
-use hubproof::websocket::frame::{Message, Received};
+use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
 use rstest::rstest;
 use serde_json::json;
 
 use crate::support::disk;
-use crate::support::sim_connection::{Protocol, config};
+use crate::support::sim_connection::{SimulatedProtocol, conversation_config};
 
-const OTHER: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
-const REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
-const UNREAD: &str = r#"{"status":"success","payload":{"n":1e999},"version":"0.1.0"}"#;
+const FAILURE_REPLY: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
+const SUCCESS_REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
+const UNDECODABLE_REPLY: &str = r#"{"status":"success","payload":{"n":1e999},"version":"0.1.0"}"#;
 
 /// Starts a conversation of callers.
-fn begun(steps: &str) -> Conversation {
+fn start_conversation(steps: &str) -> Conversation {
     let mut conversation = conversation("qi", "{ caller: caller, other: caller, both: [caller, other] }", steps);
     conversation.start(Duration::ZERO);
     conversation
@@ -26,35 +26,36 @@ fn begun(steps: &str) -> Conversation {
 
 fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     let mut sources = Sources::default();
-    let mut folder = disk::folder(protocol, &mut sources);
+    let mut folder = disk::protocol_folder(protocol, &mut sources);
     folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
     let text = format!("title: Received frames are seen\nactors: {actors}\nsteps:\n{steps}");
     let file = sources.add("scenarios/doubt.yaml", text);
     folder.scenarios.insert("doubt.yaml".to_owned(), file);
-    let protocol = Protocol::of(&folder, sources);
+    let protocol = SimulatedProtocol::from_folder(&folder, sources);
     let program = &protocol.scenarios.programs[0];
-    let config = Config { patience: Duration::from_secs(4), ..config(protocol.settings(program)) };
+    let config =
+        ConversationConfig { patience: Duration::from_secs(4), ..conversation_config(protocol.settings(program)) };
     Conversation::new(Arc::clone(program), config)
 }
 
 /// Plays `steps` on a hub that upgrades at once and sends each of these texts after its delay in milliseconds.
-fn play(steps: &str, says: impl IntoIterator<Item = (u64, String)>) -> ScenarioReport {
-    let mut conversation = begun(steps);
-    let upgraded = || Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
+fn play_scripted_texts(steps: &str, says: impl IntoIterator<Item = (u64, String)>) -> ScenarioReport {
+    let mut conversation = start_conversation(steps);
+    let upgraded = || ConnectionEvent::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
     for connection in 0..2 {
-        conversation.handle(Duration::ZERO, Input::Received { connection, what: upgraded() });
+        conversation.handle(Duration::ZERO, ConversationInput::Received { connection, what: upgraded() });
     }
     for (at, text) in says {
         let at = Duration::from_millis(at);
         while let Some(deadline) = conversation.deadline().filter(|deadline| *deadline < at) {
-            conversation.handle(deadline, Input::Tick);
+            conversation.handle(deadline, ConversationInput::Tick);
         }
-        let what = Received::Message(Message { binary: false, payload: text.into_bytes(), frames: 1 });
-        conversation.handle(at, Input::Received { connection: 0, what });
+        let what = ConnectionEvent::Message(AssembledMessage { binary: false, payload: text.into_bytes(), frames: 1 });
+        conversation.handle(at, ConversationInput::Received { connection: 0, what });
     }
     while !conversation.is_finished() {
         let deadline = conversation.deadline().unwrap();
-        conversation.handle(deadline, Input::Tick);
+        conversation.handle(deadline, ConversationInput::Tick);
     }
     conversation.into_report()
 }
@@ -63,76 +64,76 @@ fn verdict(report: &ScenarioReport, name: &str) -> Verdict {
     report.checks.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("{:?}", report.checks)).verdict
 }
 
-const JOIN: &str = "  - caller joins:\n  - other joins:\n";
-const EXPECTS: &str = "  - caller expects: any\n    where: { status: success }\n    rules: [QI-020]\n";
-const NOTHING: &str = "  - caller expects nothing: base_reply_success\n    rules: [QI-020]\n";
-const ONE_OF: &str =
+const JOIN_STEPS: &str = "  - caller joins:\n  - other joins:\n";
+const EXPECT_STEP: &str = "  - caller expects: any\n    where: { status: success }\n    rules: [QI-020]\n";
+const EXPECT_NOTHING_STEP: &str = "  - caller expects nothing: base_reply_success\n    rules: [QI-020]\n";
+const ONE_OF_STEP: &str =
     "  - caller expects one of:\n      - message: base_reply_success\n      - nothing:\n    rules: [QI-020]\n";
-const EXACTLY: &str = "  - exactly 1 of both expect: base_reply_success\n    for: 1s\n    rules: [QI-020]\n";
+const EXACTLY_ONE_STEP: &str = "  - exactly 1 of both expect: base_reply_success\n    for: 1s\n    rules: [QI-020]\n";
 
-const FAILURE: &str = "  - caller expects: base_reply_failure\n    rules: [QI-020]\n";
-const NO_FAILURE: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-020]\n";
+const EXPECT_FAILURE_STEP: &str = "  - caller expects: base_reply_failure\n    rules: [QI-020]\n";
+const EXPECT_NO_FAILURE_STEP: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-020]\n";
 
 /// A frame that cannot be decoded may be the expected or the forbidden one, unless its members show that it is another
 /// message.
 #[rstest]
-#[case::came(EXPECTS, &[OTHER, REPLY], Verdict::Pass)]
-#[case::did_not_come(EXPECTS, &[OTHER], Verdict::Fail)]
-#[case::may_have_come(EXPECTS, &[UNREAD], Verdict::Inconclusive)]
-#[case::came_all_the_same(EXPECTS, &[UNREAD, REPLY], Verdict::Pass)]
-#[case::silence(NOTHING, &[OTHER], Verdict::Pass)]
-#[case::no_silence(NOTHING, &[UNREAD, REPLY], Verdict::Fail)]
-#[case::maybe_silence(NOTHING, &[UNREAD], Verdict::Inconclusive)]
-#[case::one_of_two_actors(EXACTLY, &[REPLY], Verdict::Pass)]
-#[case::none_of_two_actors(EXACTLY, &[OTHER], Verdict::Fail)]
-#[case::maybe_one_of_two_actors(EXACTLY, &[UNREAD], Verdict::Inconclusive)]
-#[case::nothing_of_two(ONE_OF, &[OTHER], Verdict::Pass)]
-#[case::maybe_nothing_of_two(ONE_OF, &[UNREAD], Verdict::Inconclusive)]
-#[case::another_came(FAILURE, &[UNREAD], Verdict::Fail)]
-#[case::silence_but_for_another(NO_FAILURE, &[UNREAD], Verdict::Pass)]
-fn an_undecodable_frame_decides_nothing(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
-    let report = play(&format!("{JOIN}{step}"), says.iter().map(|text| (50, (*text).to_owned())));
+#[case::came(EXPECT_STEP, &[FAILURE_REPLY, SUCCESS_REPLY], Verdict::Pass)]
+#[case::did_not_come(EXPECT_STEP, &[FAILURE_REPLY], Verdict::Fail)]
+#[case::may_have_come(EXPECT_STEP, &[UNDECODABLE_REPLY], Verdict::Inconclusive)]
+#[case::came_all_the_same(EXPECT_STEP, &[UNDECODABLE_REPLY, SUCCESS_REPLY], Verdict::Pass)]
+#[case::silence(EXPECT_NOTHING_STEP, &[FAILURE_REPLY], Verdict::Pass)]
+#[case::no_silence(EXPECT_NOTHING_STEP, &[UNDECODABLE_REPLY, SUCCESS_REPLY], Verdict::Fail)]
+#[case::maybe_silence(EXPECT_NOTHING_STEP, &[UNDECODABLE_REPLY], Verdict::Inconclusive)]
+#[case::one_of_two_actors(EXACTLY_ONE_STEP, &[SUCCESS_REPLY], Verdict::Pass)]
+#[case::none_of_two_actors(EXACTLY_ONE_STEP, &[FAILURE_REPLY], Verdict::Fail)]
+#[case::maybe_one_of_two_actors(EXACTLY_ONE_STEP, &[UNDECODABLE_REPLY], Verdict::Inconclusive)]
+#[case::nothing_of_two(ONE_OF_STEP, &[FAILURE_REPLY], Verdict::Pass)]
+#[case::maybe_nothing_of_two(ONE_OF_STEP, &[UNDECODABLE_REPLY], Verdict::Inconclusive)]
+#[case::another_came(EXPECT_FAILURE_STEP, &[UNDECODABLE_REPLY], Verdict::Fail)]
+#[case::silence_but_for_another(EXPECT_NO_FAILURE_STEP, &[UNDECODABLE_REPLY], Verdict::Pass)]
+fn an_undecodable_frame_leaves_checks_undecided(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
+    let report = play_scripted_texts(&format!("{JOIN_STEPS}{step}"), says.iter().map(|text| (50, (*text).to_owned())));
     assert_eq!(verdict(&report, "QI-020"), expected, "{report:#?}");
-    let unread = says.contains(&UNREAD);
+    let unread = says.contains(&UNDECODABLE_REPLY);
     assert_eq!(report.checks.iter().any(|check| check.name == "websocket"), unread);
     assert!(!unread || verdict(&report, "websocket") == Verdict::Inconclusive);
 }
 
 /// The inbox keeps the end of a flood. A frame that was expected meanwhile was seen; for others this is unknown.
 #[rstest]
-#[case::seen_as_it_came(format!("{JOIN}{EXPECTS}"), true, Verdict::Pass)]
-#[case::awaited_too_late(format!("{JOIN}  - wait: 1s\n    because: the flood passes\n{EXPECTS}"), true, Verdict::Inconclusive)]
-#[case::not_among_what_was_seen(format!("{JOIN}{EXPECTS}"), false, Verdict::Fail)]
-fn a_flood_pushes_out_only_frames_that_no_step_waits_for(
+#[case::seen_as_it_came(format!("{JOIN_STEPS}{EXPECT_STEP}"), true, Verdict::Pass)]
+#[case::awaited_too_late(format!("{JOIN_STEPS}  - wait: 1s\n    because: the flood passes\n{EXPECT_STEP}"), true, Verdict::Inconclusive)]
+#[case::not_among_what_was_seen(format!("{JOIN_STEPS}{EXPECT_STEP}"), false, Verdict::Fail)]
+fn a_flood_drops_only_frames_that_no_step_waits_for(
     #[case] steps: String,
     #[case] replies: bool,
     #[case] expected: Verdict,
 ) {
-    let reply = replies.then(|| REPLY.to_owned());
-    let flood = std::iter::repeat_n(OTHER.to_owned(), 10_100);
-    let report = play(&steps, reply.into_iter().chain(flood).map(|text| (10, text)));
+    let reply = replies.then(|| SUCCESS_REPLY.to_owned());
+    let flood = std::iter::repeat_n(FAILURE_REPLY.to_owned(), 10_100);
+    let report = play_scripted_texts(&steps, reply.into_iter().chain(flood).map(|text| (10, text)));
     assert_eq!(verdict(&report, "QI-020"), expected, "{:?} {:?}", report.cause, report.leftovers);
 }
 
 /// A wrong 101 breaks RFC 6455, unless the request had changed headers; any other answer may come from a proxy, or be a
 /// refusal of the hub.
 #[rstest]
-#[case::wrong_101("", refused(101), Verdict::Fail, Some(Verdict::Fail))]
-#[case::changed_header("    headers: { Sec-WebSocket-Key: short }\n", refused(101), Verdict::Fail, None)]
-#[case::no_such_path("", refused(404), Verdict::Fail, None)]
-#[case::redirect("", refused(302), Verdict::Inconclusive, None)]
-#[case::busy("", refused(429), Verdict::Inconclusive, None)]
-#[case::broken("", refused(500), Verdict::Inconclusive, None)]
-#[case::no_http("", Received::NoUpgrade { reason: "r".to_owned(), bound: false }, Verdict::Fail, Some(Verdict::Fail))]
-#[case::too_much("", Received::NoUpgrade { reason: "r".to_owned(), bound: true }, Verdict::Inconclusive, Some(Verdict::Inconclusive))]
-fn a_refused_upgrade_blames_the_hub_only_if_no_proxy_can_have_sent_it(
+#[case::wrong_101("", refused_upgrade(101), Verdict::Fail, Some(Verdict::Fail))]
+#[case::changed_header("    headers: { Sec-WebSocket-Key: short }\n", refused_upgrade(101), Verdict::Fail, None)]
+#[case::no_such_path("", refused_upgrade(404), Verdict::Fail, None)]
+#[case::redirect("", refused_upgrade(302), Verdict::Inconclusive, None)]
+#[case::busy("", refused_upgrade(429), Verdict::Inconclusive, None)]
+#[case::broken("", refused_upgrade(500), Verdict::Inconclusive, None)]
+#[case::no_http("", ConnectionEvent::NoUpgrade { reason: "r".to_owned(), bound: false }, Verdict::Fail, Some(Verdict::Fail))]
+#[case::too_much("", ConnectionEvent::NoUpgrade { reason: "r".to_owned(), bound: true }, Verdict::Inconclusive, Some(Verdict::Inconclusive))]
+fn a_refused_upgrade_is_a_failure_only_if_a_proxy_cannot_have_sent_it(
     #[case] how: &str,
-    #[case] answer: Received,
+    #[case] answer: ConnectionEvent,
     #[case] of_the_step: Verdict,
     #[case] of_the_framing: Option<Verdict>,
 ) {
-    let mut conversation = begun(&format!("  - caller connects:\n{how}    rules: [QI-020]\n"));
-    conversation.handle(Duration::ZERO, Input::Received { connection: 0, what: answer });
+    let mut conversation = start_conversation(&format!("  - caller connects:\n{how}    rules: [QI-020]\n"));
+    conversation.handle(Duration::ZERO, ConversationInput::Received { connection: 0, what: answer });
     assert!(conversation.is_finished());
     let report = conversation.into_report();
     assert_eq!(verdict(&report, "QI-020"), of_the_step);
@@ -140,18 +141,22 @@ fn a_refused_upgrade_blames_the_hub_only_if_no_proxy_can_have_sent_it(
     assert_eq!(framing.map(|check| check.verdict), of_the_framing);
 }
 
-fn refused(status: u16) -> Received {
-    Received::Refused { status, headers: Vec::new(), body: Vec::new(), reason: "r".to_owned() }
+fn refused_upgrade(status: u16) -> ConnectionEvent {
+    ConnectionEvent::Refused { status, headers: Vec::new(), body: Vec::new(), reason: "r".to_owned() }
 }
 
 /// The reported share is the largest of all waits that ended in time.
 #[rstest]
-#[case::at_once(EXPECTS, 0, Some(("caller expects: any", 0, 4000)))]
-#[case::late(EXPECTS, 3000, Some(("caller expects: any", 3000, 4000)))]
-#[case::in_vain(EXPECTS, 5000, Some(("connects", 0, 4000)))]
-#[case::silence(NOTHING, 5000, Some(("connects", 0, 4000)))]
-fn the_slimmest_wait_is_reported(#[case] step: &str, #[case] at: u64, #[case] expected: Option<(&str, u64, u64)>) {
-    let report = play(&format!("{JOIN}{step}"), [(at, REPLY.to_owned())]);
+#[case::at_once(EXPECT_STEP, 0, Some(("caller expects: any", 0, 4000)))]
+#[case::late(EXPECT_STEP, 3000, Some(("caller expects: any", 3000, 4000)))]
+#[case::in_vain(EXPECT_STEP, 5000, Some(("connects", 0, 4000)))]
+#[case::silence(EXPECT_NOTHING_STEP, 5000, Some(("connects", 0, 4000)))]
+fn the_wait_closest_to_its_timeout_is_reported(
+    #[case] step: &str,
+    #[case] at: u64,
+    #[case] expected: Option<(&str, u64, u64)>,
+) {
+    let report = play_scripted_texts(&format!("{JOIN_STEPS}{step}"), [(at, SUCCESS_REPLY.to_owned())]);
     let ms = |time: Duration| time.as_millis() as u64;
     let found = report.slimmest.as_ref().map(|found| (found.step.as_str(), ms(found.waited), ms(found.bound)));
     match expected {
@@ -164,15 +169,15 @@ fn the_slimmest_wait_is_reported(#[case] step: &str, #[case] at: u64, #[case] ex
 #[test]
 fn a_retry_counts_as_a_wait_but_a_may_or_a_look_up_does_not() {
     let retry = "  - retry: 2s\n    do:\n      - caller expects: any\n        where: { status: success }\n        within: 100ms\n";
-    let report = play(&format!("{JOIN}{retry}"), [(900, REPLY.to_owned())]);
+    let report = play_scripted_texts(&format!("{JOIN_STEPS}{retry}"), [(900, SUCCESS_REPLY.to_owned())]);
     let slimmest = report.slimmest.unwrap();
     assert_eq!((slimmest.step.as_str(), slimmest.bound), ("retry: 2s", Duration::from_secs(2)));
     assert_eq!(slimmest.waited, Duration::from_millis(900));
     let allowed = "  - caller expects: any\n    rules: [QI-031]\n";
-    let report = play(&format!("{JOIN}{allowed}"), [(299, REPLY.to_owned())]);
+    let report = play_scripted_texts(&format!("{JOIN_STEPS}{allowed}"), [(299, SUCCESS_REPLY.to_owned())]);
     assert_eq!(report.slimmest.unwrap().waited, Duration::ZERO);
     let looked_up = "  - wait: 1s\n    because: it has come by then\n  - caller expects: any\n    within: 0s\n    rules: [QI-020]\n";
-    let report = play(&format!("{JOIN}{looked_up}"), [(900, REPLY.to_owned())]);
+    let report = play_scripted_texts(&format!("{JOIN_STEPS}{looked_up}"), [(900, SUCCESS_REPLY.to_owned())]);
     assert_eq!((verdict(&report, "QI-020"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
 }
 
@@ -192,7 +197,7 @@ fn a_hook_called_in_time_may_answer_later(#[case] takes: u64, #[case] fits: Opti
         let mut outputs = conversation.start(now);
         while !conversation.is_finished() {
             for output in outputs {
-                if let Output::Hook { call, .. } = output {
+                if let ConversationOutput::Hook { call, .. } = output {
                     asked = Some((now + takes, call));
                 }
             }
@@ -202,11 +207,11 @@ fn a_hook_called_in_time_may_answer_later(#[case] takes: u64, #[case] fits: Opti
                     now = at;
                     let there = fits.is_some_and(|fits| now >= Duration::from_millis(fits));
                     let answer = Ok(if there { json!([{}]) } else { json!([]) });
-                    Input::HookAnswer { call, answer }
+                    ConversationInput::HookAnswer { call, answer }
                 }
                 None => {
                     now = deadline;
-                    Input::Tick
+                    ConversationInput::Tick
                 }
             };
             outputs = conversation.handle(now, input);

@@ -6,7 +6,7 @@ use hubproof::event::Verdict;
 use hubproof::syntax::source::Sources;
 
 use crate::support::disk;
-use crate::support::sim_connection::Protocol;
+use crate::support::sim_connection::SimulatedProtocol;
 
 /// A complete scenario that a page shows.
 pub struct Example {
@@ -44,14 +44,14 @@ fn every_example_of_the_pages_about_the_language_passes() {
     assert!(examples.len() >= 30 && tutorial >= 6, "{} examples, {tutorial} of the tutorial", examples.len());
     for protocol in ["qi", "concierge", "websocket"] {
         let mut sources = Sources::default();
-        let mut folder = disk::folder(protocol, &mut sources);
+        let mut folder = disk::protocol_folder(protocol, &mut sources);
         // The examples replace the protocol's own scenarios, next to its shared.yaml.
         folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
         for Example { file, text, .. } in examples.iter().filter(|example| example.protocol == protocol) {
             let source = sources.add(format!("docs/src: {file}"), text.clone());
             assert!(folder.scenarios.insert(file.clone(), source).is_none(), "two examples are called {file}");
         }
-        let protocol = Protocol::of(&folder, sources);
+        let protocol = SimulatedProtocol::from_folder(&folder, sources);
         assert_eq!(
             protocol.scenarios.programs.len(),
             folder.scenarios.keys().filter(|name| name.starts_with("example-")).count()

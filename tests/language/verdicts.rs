@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use hubproof::event::Verdict;
-use hubproof::websocket::frame::Received;
+use hubproof::websocket::frame::ConnectionEvent;
 use rstest::rstest;
 
 use crate::support::mini_protocol::{
-    HubActions, HubInput, PLAIN, answers, complaints, complaints_of_pack, of, play, play_changed, play_late, text,
+    HubActions, HubInput, PLAIN_ROLES, answering_hub, mini_pack_diagnostics, mini_scenario_diagnostics, play,
+    play_changed, play_late, text_received, worst_verdict,
 };
 
 /// Sends every connection the same number, twice.
-fn repeats_itself(heard: &HubInput<'_>) -> HubActions {
-    let notice = || text(r#"{"type":"notice","n":1}"#);
+fn send_number_twice(heard: &HubInput<'_>) -> HubActions {
+    let notice = || text_received(r#"{"type":"notice","n":1}"#);
     match heard.text {
         None => vec![(1, heard.connection, notice()), (1, heard.connection, notice())],
-        Some(_) => vec![(0, heard.connection, text(r#"{"type":"answer"}"#))],
+        Some(_) => vec![(0, heard.connection, text_received(r#"{"type":"answer"}"#))],
     }
 }
 
@@ -28,30 +29,30 @@ fn repeats_itself(heard: &HubInput<'_>) -> HubActions {
 )]
 fn always_judges_every_connection_an_actor_ever_had(#[case] steps: &str) {
     let shared = format!(
-        "{PLAIN}always:\n  - check: \"${{frames('notice') | map(attribute='n')}}\"\n    fits: {{ uniqueItems: true }}\n    rules: [MUST]\n"
+        "{PLAIN_ROLES}always:\n  - check: \"${{frames('notice') | map(attribute='n')}}\"\n    fits: {{ uniqueItems: true }}\n    rules: [MUST]\n"
     );
     let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n{steps}");
     let mut times = 0;
     let report = play(&shared, &scenario, |heard| {
         times += 1;
         // The last connection receives no number: that must not hide the numbers of the first.
-        if times == 1 { repeats_itself(heard) } else { answers(r#"{"type":"notice"}"#)(heard) }
+        if times == 1 { send_number_twice(heard) } else { answering_hub(r#"{"type":"notice"}"#)(heard) }
     });
-    assert_eq!(of(&report, "MUST"), Verdict::Fail, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Fail, "{:#?}", report.checks);
 }
 
 /// Returns a scenario with these steps, in which anna and a crowd of three have joined.
-fn crowd(steps: &str) -> String {
+fn crowd_scenario(steps: &str) -> String {
     format!(
         "title: T\nactors: {{ anna: client, crowd: {{ role: client, count: 3 }} }}\nsteps:\n  - anna joins:\n  - crowd join:\n{steps}"
     )
 }
 
 /// Sends each member of the crowd (connections 1 to 3) a number, after its time.
-fn tells(times: [Option<u64>; 3]) -> impl FnMut(&HubInput<'_>) -> HubActions {
+fn crowd_hub(times: [Option<u64>; 3]) -> impl FnMut(&HubInput<'_>) -> HubActions {
     move |heard| match (heard.text, heard.connection) {
         (None, c @ 1..=3) => {
-            let notice = text(format!(r#"{{"type":"notice","n":{c}}}"#));
+            let notice = text_received(format!(r#"{{"type":"notice","n":{c}}}"#));
             times[c as usize - 1].map(|time| (time, c, notice)).into_iter().collect()
         }
         _ => Vec::new(),
@@ -69,7 +70,7 @@ fn tells(times: [Option<u64>; 3]) -> impl FnMut(&HubInput<'_>) -> HubActions {
 #[case::missing_members_have_the_patience("at least 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
 #[case::under_exactly_as_well("exactly 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
 #[case::but_not_for_ever("at least 1", [Some(6000), None, None], Verdict::Fail, Verdict::Inconclusive)]
-fn details_of_every_frame_that_a_number_of_actors_received_are_checked(
+fn every_frame_received_by_a_number_of_actors_is_checked(
     #[case] number: &str,
     #[case] times: [Option<u64>; 3],
     #[case] came: Verdict,
@@ -78,8 +79,13 @@ fn details_of_every_frame_that_a_number_of_actors_received_are_checked(
     let steps = format!(
         "  - {number} of crowd expect: notice\n    for: 500ms\n    rules: [MUST]\n    has: {{ MUST-2: {{ n: 1 }} }}\n"
     );
-    let report = play(PLAIN, &crowd(&steps), tells(times));
-    assert_eq!((of(&report, "MUST"), of(&report, "MUST-2")), (came, is_right), "{:#?}", report.checks);
+    let report = play(PLAIN_ROLES, &crowd_scenario(&steps), crowd_hub(times));
+    assert_eq!(
+        (worst_verdict(&report, "MUST"), worst_verdict(&report, "MUST-2")),
+        (came, is_right),
+        "{:#?}",
+        report.checks
+    );
 }
 
 #[rstest]
@@ -90,12 +96,12 @@ fn details_of_every_frame_that_a_number_of_actors_received_are_checked(
 )]
 #[case::one_that_if_passes_over("      - anna sends: ask\n        if: never\n      - anna sends: ask\n", Verdict::Pass)]
 #[case::all_played("      - anna sends: ask\n      - anna expects: answer\n", Verdict::Pass)]
-fn a_retry_holds_when_its_steps_were_played(#[case] inside: &str, #[case] expected: Verdict) {
+fn a_retry_passes_once_its_steps_were_played(#[case] inside: &str, #[case] expected: Verdict) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects one of:\n      - message: notice\n        as: never\n      - nothing:\n  - retry: 1s\n    do:\n{inside}    rules: [MUST]\n"
     );
-    let report = play(PLAIN, &scenario, answers(r#"{"type":"answer"}"#));
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    let report = play(PLAIN_ROLES, &scenario, answering_hub(r#"{"type":"answer"}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 const NO_NUMBER: &str = r#"{"type":"answer","n":"seven","list":["a","b"]}"#;
@@ -144,23 +150,23 @@ const NO_NUMBER: &str = r#"{"type":"answer","n":"seven","list":["a","b"]}"#;
     "  - anna sends: ask\n    with: { n: \"${came.n}\" }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n",
     Verdict::Fail
 )]
-fn a_wrong_type_from_the_hub_is_no_mistake_of_the_scenario(#[case] steps: &str, #[case] expected: Verdict) {
+fn a_wrong_type_from_the_hub_is_not_a_scenario_mistake(#[case] steps: &str, #[case] expected: Verdict) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    as: came\n{steps}"
     );
     let mut answered = false;
-    let report = play(PLAIN, &scenario, |heard| {
+    let report = play(PLAIN_ROLES, &scenario, |heard| {
         let first = heard.text.is_some() && !std::mem::replace(&mut answered, heard.text.is_some());
-        first.then(|| (0, heard.connection, text(NO_NUMBER))).into_iter().collect()
+        first.then(|| (0, heard.connection, text_received(NO_NUMBER))).into_iter().collect()
     });
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 /// A wrong type that the scenario itself sent is a mistake of the scenario.
 #[test]
-fn a_wrong_type_that_comes_from_the_scenario_is_a_mistake_of_the_scenario() {
+fn a_wrong_type_from_the_scenario_is_a_scenario_mistake() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n    with: { n: seven }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n";
-    let report = play(PLAIN, scenario, |_| Vec::new());
+    let report = play(PLAIN_ROLES, scenario, |_| Vec::new());
     assert!(report.mistake.is_some(), "{:#?}", report.checks);
 }
 
@@ -170,10 +176,10 @@ fn a_reaction_that_cannot_be_evaluated_is_inconclusive() {
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects: notice\n    rules: [MUST]\n";
     let report = play(shared, scenario, |heard| match heard.text {
-        None => vec![(1, heard.connection, text(r#"{"type":"notice","n":"seven"}"#))],
+        None => vec![(1, heard.connection, text_received(r#"{"type":"notice","n":"seven"}"#))],
         Some(_) => Vec::new(),
     });
-    assert_eq!(of(&report, "MUST"), Verdict::Pass);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass);
     assert_eq!(report.verdict, Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
@@ -188,13 +194,14 @@ fn messages_on_the_ignore_list_are_never_unexpected(
     #[case] sent: &str,
     #[case] expected: Verdict,
 ) {
-    let shared = format!("ignore: [tick]\n{PLAIN}");
+    let shared = format!("ignore: [tick]\n{PLAIN_ROLES}");
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects nothing: {unwanted}\n    rules: [MUST]\n"
     );
-    let report =
-        play(&shared, &scenario, |heard| vec![(100, heard.connection, text(format!(r#"{{"type":"{sent}"}}"#)))]);
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    let report = play(&shared, &scenario, |heard| {
+        vec![(100, heard.connection, text_received(format!(r#"{{"type":"{sent}"}}"#)))]
+    });
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 #[rstest]
@@ -206,7 +213,7 @@ fn names_in_slices_are_checked_to_be_in_scope(#[case] expression: &str, #[case] 
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nlet: {{ known: abcdef, cut: \"{expression}\" }}\nsteps:\n  - anna joins:\n"
     );
-    let found = complaints(PLAIN, &scenario);
+    let found = mini_scenario_diagnostics(PLAIN_ROLES, &scenario);
     assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }
 
@@ -215,12 +222,15 @@ fn names_in_slices_are_checked_to_be_in_scope(#[case] expression: &str, #[case] 
 #[case(r#"{"type":"answer","n":1,"m":2}"#, Verdict::Fail)]
 fn the_empty_pointer_in_a_matcher_is_the_whole_message(#[case] sent: &'static str, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    where: { \"\": { type: object } }\n    has: { MUST: { \"\": { maxProperties: 2 } } }\n";
-    assert_eq!(of(&play(PLAIN, scenario, answers(sent)), "MUST"), expected);
+    assert_eq!(worst_verdict(&play(PLAIN_ROLES, scenario, answering_hub(sent)), "MUST"), expected);
 }
 
 #[test]
-fn a_step_that_expects_a_close_takes_no_count_of_actors() {
-    let found = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
+fn expecting_a_close_does_not_allow_an_actor_count() {
+    let found = mini_scenario_diagnostics(
+        PLAIN_ROLES,
+        &crowd_scenario("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"),
+    );
     assert!(found.contains("this step cannot count actors"), "{found}");
 }
 
@@ -235,17 +245,18 @@ fn a_step_that_expects_a_close_takes_no_count_of_actors() {
 fn an_undecodable_frame_may_be_any_message(#[case] steps: &str) {
     let scenario =
         format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n{steps}");
-    let report = play(PLAIN, &scenario, answers(r#"{"type":"answer","n":1e400}"#));
-    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+    let report = play(PLAIN_ROLES, &scenario, answering_hub(r#"{"type":"answer","n":1e400}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
 #[test]
 fn checks_of_always_are_undecided_with_an_undecodable_frame() {
-    let shared =
-        format!("{PLAIN}always:\n  - check: \"${{frames('answer') | length}}\"\n    equals: 1\n    rules: [MUST]\n");
+    let shared = format!(
+        "{PLAIN_ROLES}always:\n  - check: \"${{frames('answer') | length}}\"\n    equals: 1\n    rules: [MUST]\n"
+    );
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - wait: 1s\n    because: b\n";
-    let report = play(&shared, scenario, answers(r#"{"type":"answer","n":1e400}"#));
-    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+    let report = play(&shared, scenario, answering_hub(r#"{"type":"answer","n":1e400}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
 /// It does not break a silence if it may be an ignored message, or was received after the window.
@@ -261,11 +272,11 @@ fn an_undecodable_frame_leaves_expects_nothing_undecided(
 ) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: any\n    for: 500ms\n    rules: [MUST]\n";
     let report =
-        play_late(Duration::from_millis(300), &format!("{PLAIN}{ignore}"), scenario, |heard| match heard.text {
-            None => vec![(time, heard.connection, text(r#"{"type":"answer","n":1e400}"#))],
+        play_late(Duration::from_millis(300), &format!("{PLAIN_ROLES}{ignore}"), scenario, |heard| match heard.text {
+            None => vec![(time, heard.connection, text_received(r#"{"type":"answer","n":1e400}"#))],
             Some(_) => Vec::new(),
         });
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 /// If the pack allows NaN, it is read as null; otherwise it is not JSON.
@@ -274,12 +285,13 @@ fn an_undecodable_frame_leaves_expects_nothing_undecided(
 #[case("numbers: [Infinity]", Verdict::Fail)]
 #[case("connections: 3", Verdict::Fail)]
 fn nan_and_infinity_are_accepted_only_where_the_pack_allows_them(#[case] extension: &str, #[case] expected: Verdict) {
-    let shared = format!("{PLAIN}always:\n  - every: frame\n    has: {{ MUST: {{ /json: {{ type: object }} }} }}\n");
+    let shared =
+        format!("{PLAIN_ROLES}always:\n  - every: frame\n    has: {{ MUST: {{ /json: {{ type: object }} }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any\n    rules: [MUST-2]\n";
-    let hub = answers(r#"{"type":"answer","n":NaN}"#);
+    let hub = answering_hub(r#"{"type":"answer","n":NaN}"#);
     let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"), &shared, scenario, hub);
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
-    assert_eq!(of(&report, "MUST-2"), Verdict::Pass, "a frame was received");
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST-2"), Verdict::Pass, "a frame was received");
 }
 
 /// A frame received after the window does not count, however late the timer fires.
@@ -297,11 +309,11 @@ fn a_frame_after_the_window_does_not_count_even_if_the_timer_is_late(
     let scenario =
         format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna {step}\n    rules: [MUST]\n");
     for late in [Duration::ZERO, Duration::from_millis(300)] {
-        let report = play_late(late, PLAIN, &scenario, |heard| match heard.text {
-            None => times.iter().map(|time| (*time, heard.connection, text(r#"{"type":"notice"}"#))).collect(),
+        let report = play_late(late, PLAIN_ROLES, &scenario, |heard| match heard.text {
+            None => times.iter().map(|time| (*time, heard.connection, text_received(r#"{"type":"notice"}"#))).collect(),
             Some(_) => Vec::new(),
         });
-        assert_eq!(of(&report, "MUST"), expected, "{late:?} {:#?}", report.checks);
+        assert_eq!(worst_verdict(&report, "MUST"), expected, "{late:?} {:#?}", report.checks);
     }
 }
 
@@ -310,16 +322,16 @@ fn a_frame_after_the_window_does_not_count_even_if_the_timer_is_late(
 #[case(600, Verdict::Pass)]
 fn a_close_after_the_window_does_not_count(#[case] time: u64, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: notice\n    for: 500ms\n    rules: [MUST]\n";
-    let report = play_late(Duration::from_millis(300), PLAIN, scenario, |heard| {
-        vec![(time, heard.connection, Received::Close { code: Some(1000), reason: String::new() })]
+    let report = play_late(Duration::from_millis(300), PLAIN_ROLES, scenario, |heard| {
+        vec![(time, heard.connection, ConnectionEvent::Close { code: Some(1000), reason: String::new() })]
     });
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 /// Repeating an attempt does not undo findings of `always` on frames received in it.
 #[test]
-fn findings_of_always_are_kept_when_an_attempt_is_repeated() {
-    let shared = format!("{PLAIN}always:\n  - every: notice\n    has: {{ MUST: {{ n: 1 }} }}\n");
+fn repeating_an_attempt_keeps_the_findings_of_always() {
+    let shared = format!("{PLAIN_ROLES}always:\n  - every: notice\n    has: {{ MUST: {{ n: 1 }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - retry: 3s\n    do:\n      - anna sends: ask\n      - anna expects: answer\n        within: 500ms\n    rules: [MUST-2]\n";
     let mut asked = 0;
     let report = play(&shared, scenario, |heard| {
@@ -329,9 +341,14 @@ fn findings_of_always_are_kept_when_an_attempt_is_repeated() {
             (_, 1) => r#"{"type":"notice","n":2}"#,
             _ => r#"{"type":"answer"}"#,
         };
-        vec![(0, heard.connection, text(sent))]
+        vec![(0, heard.connection, text_received(sent))]
     });
-    assert_eq!((of(&report, "MUST-2"), of(&report, "MUST")), (Verdict::Pass, Verdict::Fail), "{:#?}", report.checks);
+    assert_eq!(
+        (worst_verdict(&report, "MUST-2"), worst_verdict(&report, "MUST")),
+        (Verdict::Pass, Verdict::Fail),
+        "{:#?}",
+        report.checks
+    );
 }
 
 /// Without a connection, neither silence nor a close is decided.
@@ -340,33 +357,37 @@ fn findings_of_always_are_kept_when_an_attempt_is_repeated() {
 #[case("expects close: any")]
 fn an_expectation_without_a_connection_is_inconclusive(#[case] step: &str) {
     let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna {step}\n    rules: [MUST]\n");
-    let report = play(PLAIN, &scenario, |_| Vec::new());
-    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+    let report = play(PLAIN_ROLES, &scenario, |_| Vec::new());
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
 /// `after` a group's frames is after the first of them, whichever actor received it.
 #[test]
-fn after_the_frames_of_a_group_means_after_the_first_of_them() {
+fn after_a_group_means_after_its_first_frame() {
     let steps =
         "  - crowd expect: notice\n    as: notices\n  - anna expects: answer\n    after: notices\n    rules: [MUST]\n";
-    let report = play(PLAIN, &crowd(steps), |heard| match (heard.text, heard.connection) {
-        (None, 0) => vec![(200, 0, text(r#"{"type":"answer"}"#))],
-        (None, c) => vec![(400 - 100 * u64::from(c), c, text(r#"{"type":"notice"}"#))],
+    let report = play(PLAIN_ROLES, &crowd_scenario(steps), |heard| match (heard.text, heard.connection) {
+        (None, 0) => vec![(200, 0, text_received(r#"{"type":"answer"}"#))],
+        (None, c) => vec![(400 - 100 * u64::from(c), c, text_received(r#"{"type":"notice"}"#))],
         _ => Vec::new(),
     });
-    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
 /// If frames were dropped from a full inbox, a missing one is not decided.
 #[test]
 fn a_dropped_frame_may_have_been_any_message() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 1s\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n";
-    let report = play(PLAIN, scenario, |heard| {
+    let report = play(PLAIN_ROLES, scenario, |heard| {
         let notices = std::iter::repeat_n(r#"{"type":"notice"}"#, 10_000);
         let sent = std::iter::once(r#"{"type":"answer"}"#).chain(notices);
-        if heard.text.is_some() { Vec::new() } else { sent.map(|sent| (1, heard.connection, text(sent))).collect() }
+        if heard.text.is_some() {
+            Vec::new()
+        } else {
+            sent.map(|sent| (1, heard.connection, text_received(sent))).collect()
+        }
     });
-    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
 #[rstest]
@@ -376,8 +397,8 @@ fn an_order_check_without_received_frames_is_not_testable(#[case] which: &str, #
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n    as: first\n  - anna expects: answer\n    {which}\n    as: second\n  - order: [first, second]\n    rules: [MUST]\n"
     );
-    let report = play(PLAIN, &scenario, answers(r#"{"type":"answer"}"#));
-    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    let report = play(PLAIN_ROLES, &scenario, answering_hub(r#"{"type":"answer"}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 #[rstest]
@@ -385,7 +406,7 @@ fn an_order_check_without_received_frames_is_not_testable(#[case] which: &str, #
 #[case::nothing_to_open("  - idler joins:\n    rules: [MUST]\n", "this role has no opening")]
 fn a_check_that_cannot_fail_is_refused(#[case] steps: &str, #[case] complaint: &str) {
     let shared = "roles: { client: { opening: [ { connects: } ] }, idler: {} }\n";
-    let found = complaints(
+    let found = mini_scenario_diagnostics(
         shared,
         &format!("title: T\nactors: {{ anna: client, idler: idler }}\nsteps:\n  - anna joins:\n{steps}"),
     );
@@ -401,7 +422,7 @@ fn a_listening_actor_waits_as_long_as_its_step_says(#[case] within: &str, #[case
     let scenario =
         format!("title: T\nactors: {{ anna: parent }}\nsteps:\n  - anna accepts:\n{within}    rules: [MUST]\n");
     let report = play(shared, &scenario, |_| Vec::new());
-    assert_eq!((of(&report, "MUST"), report.duration), (Verdict::Fail, Duration::from_secs(seconds)));
+    assert_eq!((worst_verdict(&report, "MUST"), report.duration), (Verdict::Fail, Duration::from_secs(seconds)));
 }
 
 /// The `x-hubproof` extension of a document is checked.
@@ -411,6 +432,6 @@ fn a_listening_actor_waits_as_long_as_its_step_says(#[case] within: &str, #[case
 #[case("numbers: [nan]", "an entry of `numbers` cannot be `nan`")]
 #[case("connections: 40", "")]
 fn mistakes_in_the_x_hubproof_extension_are_reported(#[case] extension: &str, #[case] complaint: &str) {
-    let found = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"));
+    let found = mini_pack_diagnostics(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"));
     assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use hubproof::load::ledger::{Config, Entry, Ledger, Mark, Totals};
-use hubproof::load::metrics::selector::State;
-use hubproof::load::metrics::{MetricRegistry, Names, Phases, Recorder, Series, dense};
-use hubproof::load::plan::threshold::{Standing, read};
-use hubproof::load::report::{About, LoadReport, json};
-use hubproof::load::validity::{Circumstances, Validity, judge};
+use hubproof::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, LedgerTotals};
+use hubproof::load::metrics::selector::RunMeasurements;
+use hubproof::load::metrics::{
+    MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases, new_dense_histogram,
+};
+use hubproof::load::plan::threshold::{ThresholdStanding, parse_threshold};
+use hubproof::load::report::{LoadReport, LoadRunMetadata, json};
+use hubproof::load::validity::{RunCircumstances, RunValidity, judge_run};
 use hubproof::load::{Nanos, SECOND};
 use hubproof::syntax::source::{Sources, Span};
 use rstest::rstest;
@@ -22,28 +24,28 @@ const MEASURED: Nanos = 20 * SECOND;
 
 /// The true times of one message.
 #[derive(Clone, Copy)]
-struct Truth {
+struct TrueTimes {
     due: Nanos,
     sent: Nanos,
     answered: Nanos,
 }
 
 fn layout() -> MetricRegistry {
-    MetricRegistry::new(Names { messages: vec!["ask".to_owned()], journeys: Vec::new() })
+    MetricRegistry::new(MetricSubjects { messages: vec!["ask".to_owned()], journeys: Vec::new() })
 }
 
 /// The report of a generator with two shards.
-fn reported(truths: &[Truth]) -> LoadReport {
-    reported_by(truths, 0.1)
+fn report_of(truths: &[TrueTimes]) -> LoadReport {
+    report_with_utilisation(truths, 0.1)
 }
 
 /// The report of a generator whose cores have this utilisation.
-fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
-    let mut series = Series::new(layout(), 2);
+fn report_with_utilisation(truths: &[TrueTimes], busy: f64) -> LoadReport {
+    let mut series = MetricSeries::new(layout(), 2);
     let mut shards = Vec::new();
     for shard in 0..2 {
-        let mut recorder = Recorder::new(layout(), Phases::new(SECOND, WARMUP, Some(MEASURED)));
-        let mut events: Vec<(Nanos, bool, Truth)> = Vec::new();
+        let mut recorder = MetricRecorder::new(layout(), RunPhases::new(SECOND, WARMUP, Some(MEASURED)));
+        let mut events: Vec<(Nanos, bool, TrueTimes)> = Vec::new();
         for truth in truths.iter().skip(shard).step_by(2) {
             events.extend([(truth.sent, false, *truth), (truth.answered, true, *truth)]);
         }
@@ -61,20 +63,24 @@ fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
     shards.into_iter().flatten().for_each(|interval| {
         series.add(interval);
     });
-    let account = Totals::default();
-    let state =
-        State { layout: &series.layout, total: series.total(), account: &account, intervals: series.intervals() };
-    let judgement = judge(state, &[], Circumstances::default());
-    let about = About { duration: Duration::from_secs(40), ..About::default() };
+    let account = LedgerTotals::default();
+    let state = RunMeasurements {
+        layout: &series.layout,
+        total: series.total(),
+        account: &account,
+        intervals: series.intervals(),
+    };
+    let judgement = judge_run(state, &[], RunCircumstances::default());
+    let about = LoadRunMetadata { duration: Duration::from_secs(40), ..LoadRunMetadata::default() };
     LoadReport::new(about, series, account, Vec::new(), judgement)
 }
 
 /// Compares all figures of a JSON report with the sorted times.
-fn assert_exact(report: &Value, timing: &str, truths: &[Truth], time: impl Fn(&Truth) -> Nanos) {
+fn assert_exact(report: &Value, timing: &str, truths: &[TrueTimes], time: impl Fn(&TrueTimes) -> Nanos) {
     let measured = truths.iter().filter(|truth| (WARMUP..WARMUP + MEASURED).contains(&truth.due));
     let mut times: Vec<Nanos> = measured.map(time).collect();
     times.sort_unstable();
-    let step = dense::<u64>();
+    let step = new_dense_histogram::<u64>();
     let figures = &report["times"][timing];
     assert_eq!(figures["count"], times.len(), "{timing}");
     for (figure, quantile) in
@@ -89,7 +95,7 @@ fn assert_exact(report: &Value, timing: &str, truths: &[Truth], time: impl Fn(&T
 }
 
 /// One connection that waits for each answer, and a server that stalls for half a second at 10 s.
-fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
+fn sequential_requests(service: impl Fn(u64) -> Nanos) -> Vec<TrueTimes> {
     let stall = 10 * SECOND..10 * SECOND + 500 * MS;
     let mut free = 0;
     let truths = (0..MESSAGES).map(|n| {
@@ -97,7 +103,7 @@ fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
         let sent = due.max(free);
         let begun = if stall.contains(&sent) { stall.end } else { sent };
         free = begun + service(n);
-        Truth { due, sent, answered: free }
+        TrueTimes { due, sent, answered: free }
     });
     truths.collect()
 }
@@ -105,9 +111,9 @@ fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
 /// A stall counts in the response time of every message due while it lasted (no coordinated omission), though the
 /// server itself answered only one message late.
 #[test]
-fn a_stall_counts_in_the_response_of_every_message_due_in_it() {
-    let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
-    let report: Value = serde_json::from_str(&json::render(&reported(&truths))).unwrap();
+fn a_stall_lengthens_the_response_of_every_message_due_in_it() {
+    let truths = sequential_requests(|n| MS / 4 + (n % 7) * MS / 50);
+    let report: Value = serde_json::from_str(&json::render(&report_of(&truths))).unwrap();
     assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
     assert_exact(&report, "ask.service", &truths, |truth| truth.answered - truth.sent);
     assert_exact(&report, "ask.send_delay", &truths, |truth| truth.sent - truth.due);
@@ -119,17 +125,17 @@ fn a_stall_counts_in_the_response_of_every_message_due_in_it() {
 
 /// Exponentially distributed times with a mean of 5 ms, evenly drawn: the percentiles match the distribution.
 #[test]
-fn measured_percentiles_are_those_of_the_known_distribution() {
+fn measured_percentiles_match_the_known_distribution() {
     let golden = 0.618_033_988_749_895;
-    let truths: Vec<Truth> = (0..MESSAGES)
+    let truths: Vec<TrueTimes> = (0..MESSAGES)
         .map(|n| {
             let share = (n as f64 * golden).fract();
             let took = (-(1.0 - share).ln() * 5e6) as Nanos;
-            Truth { due: n * MS, sent: n * MS, answered: n * MS + took }
+            TrueTimes { due: n * MS, sent: n * MS, answered: n * MS + took }
         })
         .collect();
-    let report = reported(&truths);
-    assert_eq!(report.validity(), Validity::Valid, "{:?}", report.judgement.reasons);
+    let report = report_of(&truths);
+    assert_eq!(report.validity(), RunValidity::Valid, "{:?}", report.judgement.reasons);
     let report: Value = serde_json::from_str(&json::render(&report)).unwrap();
     assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
     for (figure, quantile) in [("p50_ms", 0.5f64), ("p90_ms", 0.9), ("p99_ms", 0.99)] {
@@ -143,12 +149,12 @@ fn measured_percentiles_are_those_of_the_known_distribution() {
 /// A fast hub on a busy machine: one message in fifty is sent 82 µs late, compared with a response of 231 µs. The
 /// report states that, and the run stays valid.
 #[test]
-fn a_generator_that_is_a_little_late_states_its_part() {
+fn a_slightly_late_generator_reports_its_own_delay() {
     let late = |n: u64| if n.is_multiple_of(50) { 82_000 } else { 5_000 };
-    let truth = |n: u64| Truth { due: n * MS, sent: n * MS + late(n), answered: n * MS + late(n) + 231_000 };
-    let truths: Vec<Truth> = (0..MESSAGES).map(truth).collect();
-    let report = reported(&truths);
-    assert_eq!(report.validity(), Validity::Valid, "{:?}", report.judgement.reasons);
+    let truth = |n: u64| TrueTimes { due: n * MS, sent: n * MS + late(n), answered: n * MS + late(n) + 231_000 };
+    let truths: Vec<TrueTimes> = (0..MESSAGES).map(truth).collect();
+    let report = report_of(&truths);
+    assert_eq!(report.validity(), RunValidity::Valid, "{:?}", report.judgement.reasons);
     let report: Value = serde_json::from_str(&json::render(&report)).unwrap();
     assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
     let (times, service) = (&report["times"]["ask.response"], &report["times"]["ask.service"]);
@@ -163,20 +169,24 @@ fn a_generator_that_is_a_little_late_states_its_part() {
 /// A generator that needs this long per message, while one is due every millisecond, and a hub that needs two
 /// milliseconds.
 #[rstest]
-#[case::at_ease(MS / 3, Validity::Valid, &[])]
-#[case::with_no_time_to_spare(MS * 97 / 100, Validity::Suspect, &["core"])]
-#[case::overloaded(MS * 12 / 10, Validity::Invalid, &["send-delay", "core", "trend"])]
-fn an_overloaded_generator_reports_it(#[case] cost: Nanos, #[case] validity: Validity, #[case] codes: &[&str]) {
+#[case::at_ease(MS / 3, RunValidity::Valid, &[])]
+#[case::with_no_time_to_spare(MS * 97 / 100, RunValidity::Suspect, &["core"])]
+#[case::overloaded(MS * 12 / 10, RunValidity::Invalid, &["send-delay", "core", "trend"])]
+fn an_overloaded_generator_reports_its_overload(
+    #[case] cost: Nanos,
+    #[case] validity: RunValidity,
+    #[case] codes: &[&str],
+) {
     let mut free = 0;
-    let truths: Vec<Truth> = (0..MESSAGES)
+    let truths: Vec<TrueTimes> = (0..MESSAGES)
         .map(|n| {
             let due = n * MS;
             let sent = due.max(free);
             free = sent + cost;
-            Truth { due, sent, answered: sent + 2 * MS }
+            TrueTimes { due, sent, answered: sent + 2 * MS }
         })
         .collect();
-    let report = reported_by(&truths, (cost as f64 / MS as f64).min(1.0));
+    let report = report_with_utilisation(&truths, (cost as f64 / MS as f64).min(1.0));
     let figures = &report.judgement.reasons;
     assert_eq!(report.validity(), validity, "{figures:?}");
     let mut figures: Vec<&str> = figures.iter().map(|reason| reason.code).collect();
@@ -186,14 +196,14 @@ fn an_overloaded_generator_reports_it(#[case] cost: Nanos, #[case] validity: Val
 
 /// The faults of a simulated hub, each for every n-th of its jobs or messages.
 #[derive(Clone, Copy, Default)]
-struct Habits {
+struct HubFaultRates {
     lose: Option<u64>,
     double: Option<u64>,
     reorder: Option<u64>,
 }
 
-impl Habits {
-    fn every(n: u64, which: Option<u64>) -> bool {
+impl HubFaultRates {
+    fn is_every_nth(n: u64, which: Option<u64>) -> bool {
         which.is_some_and(|every| n % every == every / 2)
     }
 }
@@ -201,40 +211,40 @@ impl Habits {
 const JOBS: u64 = 10_000;
 
 /// Simulates a job queue with four workers.
-fn queue(habits: Habits) -> Vec<Entry> {
+fn simulate_queue(habits: HubFaultRates) -> Vec<LedgerEntry> {
     let mut entries = Vec::new();
     for n in 0..JOBS {
-        let entry = |after: Nanos, party, what| Entry { at: n * MS + after, item: n + 1, party, what };
+        let entry = |after: Nanos, party, what| LedgerEntry { at: n * MS + after, item: n + 1, party, what };
         let worker = 1 + (n % 4) as u32;
         entries.extend([
-            entry(0, 100, Mark::Attempted),
-            entry(MS, 100, Mark::Acknowledged),
-            entry(3 * MS, worker, Mark::Assigned),
+            entry(0, 100, LedgerMark::Attempted),
+            entry(MS, 100, LedgerMark::Acknowledged),
+            entry(3 * MS, worker, LedgerMark::Assigned),
         ]);
-        if !Habits::every(n, habits.lose) {
-            entries.push(entry(40 * MS, worker, Mark::Completed));
+        if !HubFaultRates::is_every_nth(n, habits.lose) {
+            entries.push(entry(40 * MS, worker, LedgerMark::Completed));
         }
-        if Habits::every(n, habits.double) {
-            entries.push(entry(90 * MS, worker, Mark::Completed));
+        if HubFaultRates::is_every_nth(n, habits.double) {
+            entries.push(entry(90 * MS, worker, LedgerMark::Completed));
         }
     }
     entries
 }
 
 /// Simulates one sender and three receivers; occasionally, two neighbours are swapped.
-fn relay(habits: Habits) -> Vec<Entry> {
+fn simulate_relay(habits: HubFaultRates) -> Vec<LedgerEntry> {
     let mut entries = Vec::new();
     for n in 0..JOBS {
         let item = n + 1;
-        entries.push(Entry { at: n * MS, item, party: 100, what: Mark::Published { receivers: 3 } });
+        entries.push(LedgerEntry { at: n * MS, item, party: 100, what: LedgerMark::Published { receivers: 3 } });
         for receiver in 1..=3 {
-            let late = if Habits::every(n, habits.reorder) { 3 * MS / 2 } else { 0 };
+            let late = if HubFaultRates::is_every_nth(n, habits.reorder) { 3 * MS / 2 } else { 0 };
             let at = n * MS + MS / 2 + late + Nanos::from(receiver);
-            if !(receiver == 2 && Habits::every(n, habits.lose)) {
-                entries.push(Entry { at, item, party: receiver, what: Mark::Delivered });
+            if !(receiver == 2 && HubFaultRates::is_every_nth(n, habits.lose)) {
+                entries.push(LedgerEntry { at, item, party: receiver, what: LedgerMark::Delivered });
             }
-            if receiver == 3 && Habits::every(n, habits.double) {
-                entries.push(Entry { at: at + 9, item, party: receiver, what: Mark::Delivered });
+            if receiver == 3 && HubFaultRates::is_every_nth(n, habits.double) {
+                entries.push(LedgerEntry { at: at + 9, item, party: receiver, what: LedgerMark::Delivered });
             }
         }
     }
@@ -242,63 +252,64 @@ fn relay(habits: Habits) -> Vec<Entry> {
 }
 
 /// Reduces entries of two shards, in batches of which one is up to a second behind the other.
-fn folded(mut entries: Vec<Entry>) -> Totals {
+fn reduce_entries(mut entries: Vec<LedgerEntry>) -> LedgerTotals {
     entries.sort_by_key(|entry| entry.at);
-    let mut ledger = Ledger::new(Config { ordered: true, ..Config::default() });
-    let (near, far): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.party % 2 == 0);
-    let upto = |all: &[Entry], from: Nanos, to: Nanos| -> Vec<Entry> {
+    let mut ledger = ItemLedger::new(LedgerConfig { ordered: true, ..LedgerConfig::default() });
+    let (near, far): (Vec<LedgerEntry>, Vec<LedgerEntry>) = entries.into_iter().partition(|entry| entry.party % 2 == 0);
+    let upto = |all: &[LedgerEntry], from: Nanos, to: Nanos| -> Vec<LedgerEntry> {
         all.iter().filter(|entry| (from..to).contains(&entry.at)).copied().collect()
     };
     for turn in 0..130 {
         let now = turn * 100 * MS;
-        ledger.add(&upto(&near, now, now + 100 * MS));
+        ledger.queue_entries(&upto(&near, now, now + 100 * MS));
         if turn >= 10 {
-            ledger.add(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
-            ledger.reach(now - SECOND + 100 * MS);
+            ledger.queue_entries(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
+            ledger.process_until(now - SECOND + 100 * MS);
         }
     }
     ledger.finish(30 * SECOND)
 }
 
 #[rstest]
-#[case::clean(Habits::default(), 0, 0)]
-#[case::loses(Habits { lose: Some(40), ..Habits::default() }, 250, 0)]
-#[case::doubles(Habits { double: Some(100), ..Habits::default() }, 0, 100)]
-#[case::both(Habits { lose: Some(50), double: Some(80), ..Habits::default() }, 200, 125)]
+#[case::clean(HubFaultRates::default(), 0, 0)]
+#[case::loses(HubFaultRates { lose: Some(40), ..HubFaultRates::default() }, 250, 0)]
+#[case::doubles(HubFaultRates { double: Some(100), ..HubFaultRates::default() }, 0, 100)]
+#[case::both(HubFaultRates { lose: Some(50), double: Some(80), ..HubFaultRates::default() }, 200, 125)]
 fn completed_lost_and_duplicated_jobs_are_counted_exactly(
-    #[case] habits: Habits,
+    #[case] habits: HubFaultRates,
     #[case] lost: u64,
     #[case] doubled: u64,
 ) {
-    let account = folded(queue(habits));
+    let account = reduce_entries(simulate_queue(habits));
     // A completion that is both dropped and repeated arrives once.
-    let arriving_once =
-        (0..JOBS).filter(|n| Habits::every(*n, habits.lose) && Habits::every(*n, habits.double)).count() as u64;
-    let expected = Totals {
+    let arriving_once = (0..JOBS)
+        .filter(|n| HubFaultRates::is_every_nth(*n, habits.lose) && HubFaultRates::is_every_nth(*n, habits.double))
+        .count() as u64;
+    let expected = LedgerTotals {
         attempted: JOBS,
         acknowledged: JOBS,
         completed: JOBS - lost + arriving_once,
         lost: lost - arriving_once,
         duplicated: doubled - arriving_once,
-        ..Totals::default()
+        ..LedgerTotals::default()
     };
-    assert_eq!(Totals { violations: Vec::new(), ..account }, expected);
+    assert_eq!(LedgerTotals { violations: Vec::new(), ..account }, expected);
 }
 
 #[rstest]
-#[case::clean(Habits::default(), 0, 0, 0)]
-#[case::loses(Habits { lose: Some(40), ..Habits::default() }, 250, 0, 0)]
-#[case::doubles(Habits { double: Some(100), ..Habits::default() }, 0, 100, 0)]
-#[case::reorders(Habits { reorder: Some(20), ..Habits::default() }, 0, 0, 1_500)]
-#[case::all(Habits { lose: Some(50), double: Some(125), reorder: Some(200) }, 200, 80, 150)]
+#[case::clean(HubFaultRates::default(), 0, 0, 0)]
+#[case::loses(HubFaultRates { lose: Some(40), ..HubFaultRates::default() }, 250, 0, 0)]
+#[case::doubles(HubFaultRates { double: Some(100), ..HubFaultRates::default() }, 0, 100, 0)]
+#[case::reorders(HubFaultRates { reorder: Some(20), ..HubFaultRates::default() }, 0, 0, 1_500)]
+#[case::all(HubFaultRates { lose: Some(50), double: Some(125), reorder: Some(200) }, 200, 80, 150)]
 fn delivered_and_lost_messages_are_counted_exactly(
-    #[case] habits: Habits,
+    #[case] habits: HubFaultRates,
     #[case] lost: u64,
     #[case] doubled: u64,
     #[case] reordered: u64,
 ) {
-    let account = folded(relay(habits));
-    let expected = Totals {
+    let account = reduce_entries(simulate_relay(habits));
+    let expected = LedgerTotals {
         attempted: JOBS,
         completed: JOBS - lost,
         lost,
@@ -306,27 +317,30 @@ fn delivered_and_lost_messages_are_counted_exactly(
         reordered,
         delivered: 3 * JOBS - lost,
         deliveries_due: 3 * JOBS,
-        ..Totals::default()
+        ..LedgerTotals::default()
     };
-    assert_eq!(Totals { violations: Vec::new(), ..account }, expected);
+    assert_eq!(LedgerTotals { violations: Vec::new(), ..account }, expected);
 }
 
 /// The same truth through thresholds: just below and just above the exact percentile.
 #[test]
-fn a_threshold_is_broken_exactly_from_the_known_percentile_on() {
-    let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
-    let report = reported(&truths);
+fn a_threshold_breaks_exactly_at_the_known_percentile() {
+    let truths = sequential_requests(|n| MS / 4 + (n % 7) * MS / 50);
+    let report = report_of(&truths);
     let p99 = report.total.timing(
         &report.layout,
-        hubproof::load::metrics::Timing::Message(0, hubproof::load::metrics::MessageTime::Response),
+        hubproof::load::metrics::TimingId::Message(0, hubproof::load::metrics::MessageTime::Response),
     );
     let p99 = p99.unwrap().value_at_quantile(0.99) as f64 / 1e6;
     let standing = |bound: f64| {
         let text = format!("ask.response.p99 < {bound:.6}ms");
         let mut sources = Sources::default();
         let file = sources.add("--threshold", &text);
-        read(&text, Span::new(file, 0..text.len()), &report.layout).unwrap().check(report.state()).standing
+        parse_threshold(&text, Span::new(file, 0..text.len()), &report.layout)
+            .unwrap()
+            .evaluate(report.measurements())
+            .standing
     };
-    assert_eq!(standing(p99 + 0.001), Standing::Holds);
-    assert_eq!(standing(p99), Standing::Broken);
+    assert_eq!(standing(p99 + 0.001), ThresholdStanding::Holds);
+    assert_eq!(standing(p99), ThresholdStanding::Broken);
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hubproof::load::client::Client;
-use hubproof::load::client::io::{ClientFault, End};
-use hubproof::load::ledger::ViolationKind;
-use hubproof::load::plan::Overrides;
+use hubproof::load::client::VirtualClient;
+use hubproof::load::client::io::{ClientFault, Disconnection};
+use hubproof::load::ledger::LedgerViolationKind;
+use hubproof::load::plan::PlanOverrides;
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
 
-use crate::support::sim_load::{Ready, Which, run, run_and_cut, run_and_kill, run_with_fault};
+use crate::support::sim_load::{CompiledTestPlan, PlanSource, run, run_and_cut, run_and_kill, run_with_fault};
 
 const MS: Nanos = 1_000_000;
 
@@ -43,7 +43,7 @@ fn sorted(mut times: Vec<Nanos>) -> Vec<Nanos> {
 
 #[test]
 fn a_stall_delays_every_request_due_meanwhile() {
-    let ready = Ready::new("gator", &Which::Text(REQUESTS), &Overrides::default());
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(REQUESTS), &PlanOverrides::default());
     let (from, to) = (BEGIN + SECOND, BEGIN + SECOND + 500 * MS);
     // The hub sends nothing while it stalls.
     let observed = run(&ready, MS, &mut |now, _, _| vec![if (from..to).contains(&now) { to + MS } else { now + MS }]);
@@ -59,7 +59,7 @@ fn a_stall_delays_every_request_due_meanwhile() {
 
 #[test]
 fn known_delays_are_measured_exactly_in_any_order_of_answers() {
-    let ready = Ready::new("gator", &Which::Text(REQUESTS), &Overrides::default());
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(REQUESTS), &PlanOverrides::default());
     let delay = |n: u64| (n * 7919 % 1000) * MS;
     let mut count = 0;
     let observed = run(&ready, MS, &mut |now, _, _| {
@@ -73,9 +73,9 @@ fn known_delays_are_measured_exactly_in_any_order_of_answers() {
 #[rstest]
 #[case(None)]
 #[case(Some(3))]
-fn an_answer_that_does_not_come_in_time_is_a_timeout(#[case] lost: Option<u64>) {
+fn an_answer_that_misses_its_deadline_is_a_timeout(#[case] lost: Option<u64>) {
     let plan = REQUESTS.replace("title: t", "title: t\npatience: 500ms");
-    let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(&plan), &PlanOverrides::default());
     let mut count = 0;
     let observed = run(&ready, MS, &mut |now, _, _| {
         count += 1;
@@ -91,7 +91,7 @@ fn an_answer_that_does_not_come_in_time_is_a_timeout(#[case] lost: Option<u64>) 
 #[test]
 fn an_arrival_without_a_free_client_is_counted() {
     let plan = REQUESTS.replace("at_a_time: 200", "at_a_time: 1");
-    let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(&plan), &PlanOverrides::default());
     // Every answer takes 25 ms, and a request is due every 10 ms: one of three is sent.
     let observed = run(&ready, 0, &mut |now, _, _| vec![now + 25 * MS]);
     let served = observed.answered[&ready.message("log_request")].len() as u64;
@@ -100,30 +100,30 @@ fn an_arrival_without_a_free_client_is_counted() {
 }
 
 /// Jobs with few workers and clients; only think times are random.
-fn jobs() -> Ready {
-    let overrides = Overrides {
+fn job_plan() -> CompiledTestPlan {
+    let overrides = PlanOverrides {
         population: vec![("worker".to_owned(), 40), ("client".to_owned(), 4)],
         rate: Some(40.0),
         warm_up: Some(Duration::ZERO),
         duration: Some(Duration::from_secs(5)),
         drain: Some(Duration::from_secs(70)),
-        ..Overrides::default()
+        ..PlanOverrides::default()
     };
-    Ready::new("emprops", &Which::Named("jobs"), &overrides)
+    CompiledTestPlan::new("emprops", &PlanSource::Named("jobs"), &overrides)
 }
 
 /// The job id of a frame of this type.
-fn job(text: &str, kind: &str) -> Option<String> {
+fn job_id(text: &str, kind: &str) -> Option<String> {
     let frame: serde_json::Value = serde_json::from_str(text).unwrap();
     (frame["type"] == kind).then(|| frame["job_id"].as_str().unwrap().to_owned())
 }
 
 #[test]
 fn lost_and_duplicated_completions_are_counted_exactly() {
-    let ready = jobs();
+    let ready = job_plan();
     let (mut seen, mut lost, mut doubled) = (BTreeSet::new(), 0, 0);
     let observed =
-        run(&ready, MS, &mut |now, role, text| match job(text, "job_completed").filter(|_| role == "client") {
+        run(&ready, MS, &mut |now, role, text| match job_id(text, "job_completed").filter(|_| role == "client") {
             Some(job) if seen.insert(job.clone()) => match seen.len() % 10 {
                 3 => {
                     lost += 1;
@@ -146,9 +146,9 @@ fn lost_and_duplicated_completions_are_counted_exactly() {
 
 #[test]
 fn an_assignment_sent_twice_is_a_violation() {
-    let ready = jobs();
+    let ready = job_plan();
     let (mut seen, mut doubled) = (0, 0);
-    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_assigned") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job_id(text, "job_assigned") {
         Some(_) => {
             seen += 1;
             if seen % 5 == 0 {
@@ -223,8 +223,12 @@ roles:
 #[rstest]
 #[case::in_the_ledger("marks: assigned")]
 #[case::without_marks("")]
-fn jobs_assigned_to_a_busy_worker_are_counted_as_such(#[case] marks: &str) {
-    let ready = Ready::new("emprops", &Which::Text(&ONE_AT_A_TIME.replace("MARKS", marks)), &Overrides::default());
+fn jobs_assigned_to_a_busy_worker_are_counted_as_not_taken(#[case] marks: &str) {
+    let ready = CompiledTestPlan::new(
+        "emprops",
+        &PlanSource::Text(&ONE_AT_A_TIME.replace("MARKS", marks)),
+        &PlanOverrides::default(),
+    );
     let clean = run(&ready, MS, &mut |now, _, _| vec![now + MS]);
     assert_eq!(clean.account.violations, [], "{:?}", clean.account);
     let message = ready.message("job_assigned");
@@ -236,16 +240,17 @@ fn jobs_assigned_to_a_busy_worker_are_counted_as_such(#[case] marks: &str) {
     if !marks.is_empty() {
         assert_eq!(observed.account.not_taken, not_taken, "{:?}", observed.account);
         assert_eq!(observed.account.lost, 0, "{:?}", observed.account);
-        let violation = observed.account.violations.iter().find(|one| one.kind == ViolationKind::NotTaken).unwrap();
-        assert!(violation.called().starts_with("job-"), "{violation:?}");
+        let violation =
+            observed.account.violations.iter().find(|one| one.kind == LedgerViolationKind::NotTaken).unwrap();
+        assert!(violation.item_name().starts_with("job-"), "{violation:?}");
     }
 }
 
 #[test]
 fn lost_acknowledgements_leave_recovered_or_unanswered_jobs() {
-    let ready = jobs();
+    let ready = job_plan();
     let (mut seen, mut lost) = (0, 0);
-    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_accepted") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job_id(text, "job_accepted") {
         Some(_) => {
             seen += 1;
             if seen == 100 {
@@ -265,14 +270,14 @@ fn lost_acknowledgements_leave_recovered_or_unanswered_jobs() {
 /// A message every ten milliseconds from one client to another.
 #[test]
 fn reordered_messages_are_counted_exactly() {
-    let overrides = Overrides {
+    let overrides = PlanOverrides {
         population: vec![("publisher".to_owned(), 1), ("subscriber".to_owned(), 1)],
         rate: Some(100.0),
         warm_up: Some(Duration::ZERO),
         duration: Some(Duration::from_secs(5)),
-        ..Overrides::default()
+        ..PlanOverrides::default()
     };
-    let ready = Ready::new("concierge", &Which::Named("groups"), &overrides);
+    let ready = CompiledTestPlan::new("concierge", &PlanSource::Named("groups"), &overrides);
     let (mut count, mut late) = (0, 0);
     let observed = run(&ready, MS, &mut |now, _, text| {
         if !text.contains("\"MESSAGE\"") {
@@ -297,13 +302,13 @@ fn reordered_messages_are_counted_exactly() {
 #[test]
 fn a_client_whose_connection_breaks_reconnects_and_continues() {
     let plan = REQUESTS.replace("title: t", "title: t\npatience: 500ms");
-    let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
+    let ready = CompiledTestPlan::new("gator", &PlanSource::Text(&plan), &PlanOverrides::default());
     // Answers in flight then have no receiver: answers take 50 ms.
     let cut = BEGIN + 2 * SECOND + 5 * MS;
     let observed = run_and_cut(&ready, 0, &mut |now, _, _| vec![now + 50 * MS], Some(cut));
     let answered = observed.answered[&ready.message("log_request")].len() as u64;
     assert_eq!(observed.joined, 2);
-    assert_eq!(observed.faults[&ClientFault::Ended(End::Dropped)], 1);
+    assert_eq!(observed.faults[&ClientFault::Ended(Disconnection::Dropped)], 1);
     // These requests have ids, so their answers are expected on the next connection, but the hub does not repeat them.
     let asked = observed.faults[&ClientFault::Timeout(ready.message("log_request"))];
     assert_eq!(asked, 5);
@@ -314,7 +319,7 @@ fn a_client_whose_connection_breaks_reconnects_and_continues() {
 
 #[test]
 fn requests_are_tracked_over_a_broken_connection() {
-    let ready = jobs();
+    let ready = job_plan();
     let observed = run_and_cut(&ready, MS, &mut |now, _, _| vec![now + MS], Some(6 * SECOND));
     let account = &observed.account;
     assert_eq!(observed.joined, 45 * 2);
@@ -328,8 +333,8 @@ fn requests_are_tracked_over_a_broken_connection() {
 }
 
 #[test]
-fn jobs_of_a_killed_hub_are_lost_and_no_others() {
-    let ready = jobs();
+fn only_jobs_of_a_killed_hub_are_lost() {
+    let ready = job_plan();
     let observed = run_and_kill(&ready, MS, &mut |now, _, _| vec![now + MS], 6 * SECOND);
     let account = &observed.account;
     assert_eq!(observed.joined, 45 * 2);
@@ -342,7 +347,7 @@ fn jobs_of_a_killed_hub_are_lost_and_no_others() {
     let others = [account.duplicated, account.unexpected, account.assigned_twice, account.wrong_worker];
     assert_eq!(others, [0; 4], "{account:?}");
     // The violations name the lost jobs.
-    assert!(account.violations.iter().all(|lost| lost.called().starts_with("job-")), "{account:?}");
+    assert!(account.violations.iter().all(|lost| lost.item_name().starts_with("job-")), "{account:?}");
 }
 
 /// An overloaded hub: every worker's claim times out, and the worker sends another one, before it is assigned a job.
@@ -350,9 +355,9 @@ fn jobs_of_a_killed_hub_are_lost_and_no_others() {
 #[case::between_two_claims(450)]
 #[case::behind_the_next_claim(700)]
 #[case::behind_several(2_300)]
-fn jobs_assigned_late_are_completed_all_the_same(#[case] late: u64) {
-    let ready = jobs();
-    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_assigned") {
+fn jobs_that_are_assigned_late_are_still_completed(#[case] late: u64) {
+    let ready = job_plan();
+    let observed = run(&ready, MS, &mut |now, _, text| match job_id(text, "job_assigned") {
         Some(_) => vec![now + late * MS],
         None => vec![now + MS],
     });
@@ -367,10 +372,10 @@ fn jobs_assigned_late_are_completed_all_the_same(#[case] late: u64) {
 #[case::a_little(500, true)]
 #[case::by_more_than_the_slack(4_000, true)]
 #[case::beyond_patience(12_000, false)]
-fn late_answers_are_no_violations(#[case] late: u64, #[case] answered: bool) {
-    let ready = jobs();
+fn late_answers_are_not_violations(#[case] late: u64, #[case] answered: bool) {
+    let ready = job_plan();
     let mut count = 0;
-    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_accepted") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job_id(text, "job_accepted") {
         Some(_) => {
             count += 1;
             vec![now + if count % 3 == 0 { late * MS } else { MS }]
@@ -389,13 +394,13 @@ fn late_answers_are_no_violations(#[case] late: u64, #[case] answered: bool) {
 #[case::before(Duration::from_secs(6), 0)]
 #[case::after(Duration::from_secs(60), 1)]
 fn a_job_waiting_for_its_retry_at_the_end_is_unfinished(#[case] drain: Duration, #[case] done: usize) {
-    let overrides = Overrides {
+    let overrides = PlanOverrides {
         warm_up: Some(Duration::ZERO),
         duration: Some(Duration::from_secs(8)),
         drain: Some(drain),
-        ..Overrides::default()
+        ..PlanOverrides::default()
     };
-    let ready = Ready::new("emprops", &Which::Named("retries"), &overrides);
+    let ready = CompiledTestPlan::new("emprops", &PlanSource::Named("retries"), &overrides);
     let observed = run(&ready, MS, &mut |now, _, _| vec![now + MS]);
     let account = &observed.account;
     assert_eq!(account.attempted, account.completed + account.unfinished, "{account:?}");
@@ -405,6 +410,6 @@ fn a_job_waiting_for_its_retry_at_the_end_is_unfinished(#[case] drain: Duration,
 
 /// Eighteen thousand of them have to fit in memory along with their connections.
 #[test]
-fn a_virtual_client_takes_little_memory() {
-    assert!(size_of::<Client>() <= 320, "{}", size_of::<Client>());
+fn a_virtual_client_uses_little_memory() {
+    assert!(size_of::<VirtualClient>() <= 320, "{}", size_of::<VirtualClient>());
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::hostile_servers::{Habit, HostileHub};
-use crate::support::process::{Serving, hubproof};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour};
+use crate::support::process::{ServeProcess, hubproof};
 
 /// The limit on a busy machine; on an idle one a run takes some seconds.
 const LONGEST: Duration = Duration::from_secs(110);
 /// MiB that a run may use: per shard (one per core) 250 for incomplete messages, 16 for queued validation, the tree of
 /// the longest message, and the allocator's overhead.
-fn most_memory() -> u64 {
+fn max_memory() -> u64 {
     300 * shards() + 300
 }
 
@@ -22,49 +22,49 @@ fn shards() -> u64 {
 
 /// `counted`: the metric that must be above 0.
 #[rstest]
-#[case::silent(Habit::Silent, "session.failed")]
-#[case::closes(Habit::Closes, "errors.lost")]
-#[case::resets(Habit::Resets, "errors.lost")]
-#[case::garbage_bytes(Habit::GarbageBytes, "errors.protocol")]
-#[case::no_utf8(Habit::NoUtf8, "errors.protocol")]
-#[case::garbage_text(Habit::GarbageText, "errors.invalid")]
-#[case::echo(Habit::Echo, "frames.undocumented")]
-#[case::deep(Habit::Deep, "errors.invalid")]
-#[case::shreds(Habit::Shreds, "session.failed")]
+#[case::silent(Misbehaviour::Silent, "session.failed")]
+#[case::closes(Misbehaviour::Closes, "errors.lost")]
+#[case::resets(Misbehaviour::Resets, "errors.lost")]
+#[case::garbage_bytes(Misbehaviour::GarbageBytes, "errors.protocol")]
+#[case::no_utf8(Misbehaviour::NoUtf8, "errors.protocol")]
+#[case::garbage_text(Misbehaviour::GarbageText, "errors.invalid")]
+#[case::echo(Misbehaviour::Echo, "frames.undocumented")]
+#[case::deep(Misbehaviour::Deep, "errors.invalid")]
+#[case::shreds(Misbehaviour::Shreds, "session.failed")]
 #[ignore = "thorough: waits for real time"]
-#[case::flood(Habit::Flood, "session.failed")]
+#[case::flood(Misbehaviour::Flood, "session.failed")]
 #[ignore = "thorough: waits for real time"]
-#[case::giants(Habit::Giants, "errors.invalid")]
+#[case::giants(Misbehaviour::Giants, "errors.invalid")]
 #[ignore = "thorough: waits for real time"]
-#[case::numerous(Habit::Numerous, "errors.invalid")]
+#[case::numerous(Misbehaviour::Numerous, "errors.invalid")]
 #[ignore = "thorough: waits for real time"]
-#[case::giant(Habit::Giant, "errors.protocol")]
+#[case::giant(Misbehaviour::Giant, "errors.protocol")]
 #[ignore = "thorough: waits for real time"]
-#[case::endless(Habit::Endless, "errors.protocol")]
+#[case::endless(Misbehaviour::Endless, "errors.protocol")]
 #[ignore = "thorough: waits for real time"]
-#[case::fragments(Habit::Fragments, "errors.protocol")]
-fn a_load_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
+#[case::fragments(Misbehaviour::Fragments, "errors.protocol")]
+fn a_load_run_survives_a_hostile_hub(#[case] habit: Misbehaviour, #[case] counted: &str) {
     let unrelated = r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#;
     let hub = HostileHub::start(habit, unrelated);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions"];
     let numbers = ["--rate", "40", "--warm-up", "0s", "--duration", "2s", "--drain", "2s", "--ramp", "100ms"];
     let outputs = ["--validate", "all", "--report", "json=-", "--seed", "7"];
-    let done = hubproof(arguments.into_iter().chain(numbers).chain(outputs)).ends_with(3);
+    let done = hubproof(arguments.into_iter().chain(numbers).chain(outputs)).assert_exit_code(3);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     assert!(report["counts"][counted]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
     assert!(done.took < LONGEST, "{:?}", done.took);
-    assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
+    assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < max_memory()), "{:?} MiB", done.peak);
 }
 
 /// The run ends when the first clients have failed to join, and reports why; `text` is in the example.
 #[rstest]
-#[case::refuses(Habit::NotFound, " tried to connect: the hub refused the upgrade with HTTP status 404")]
-#[case::wrong_key(Habit::WrongKey, " tried to connect: the answer to the upgrade request is not valid")]
-#[case::ends(Habit::TcpCloses, " tried to connect: no connection could be opened")]
-fn a_hub_that_no_client_can_join_ends_the_run(#[case] habit: Habit, #[case] text: &str) {
+#[case::refuses(Misbehaviour::NotFound, " tried to connect: the hub refused the upgrade with HTTP status 404")]
+#[case::wrong_key(Misbehaviour::WrongKey, " tried to connect: the answer to the upgrade request is not valid")]
+#[case::ends(Misbehaviour::TcpCloses, " tried to connect: no connection could be opened")]
+fn a_run_ends_if_no_client_can_join_the_hub(#[case] habit: Misbehaviour, #[case] text: &str) {
     let hub = HostileHub::start(habit, "");
     let plan = "title: t\nroles: { caller: { population: 100, ramp: 20s, steps: [ { sends: base_request } ] } }\n";
-    let (report, _) = loaded(&hub.url(), "qi", plan, 3);
+    let (report, _) = run_plan(&hub.url(), "qi", plan, 3);
     let reasons = report["validity"]["reasons"].as_array().unwrap();
     let unjoined: Vec<&str> =
         reasons.iter().filter(|one| one["code"] == "unjoined").map(|one| one["text"].as_str().unwrap()).collect();
@@ -77,11 +77,11 @@ fn a_hub_that_no_client_can_join_ends_the_run(#[case] habit: Habit, #[case] text
 
 /// A hub may send undocumented messages: they are counted, but are not errors.
 #[test]
-fn undocumented_messages_of_the_hub_are_no_error() {
-    let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"unrelated"}"#);
+fn undocumented_messages_from_the_hub_are_not_errors() {
+    let hub = HostileHub::start(Misbehaviour::Unrelated, r#"{"news":"unrelated"}"#);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--validate", "all"];
     let numbers = ["--warm-up", "0s", "--duration", "2s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
-    let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(3);
+    let done = hubproof(arguments.into_iter().chain(numbers)).assert_exit_code(3);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     let count = |name: &str| report["counts"][name]["whole_run"].as_u64().unwrap_or(0);
     assert!(count("frames.undocumented") > 0 && count("errors.invalid") == 0, "{}", report["counts"]);
@@ -113,8 +113,8 @@ roles:
 #[test]
 #[ignore = "thorough: waits for real time"]
 fn connections_to_a_hub_that_does_not_read_are_lost_and_memory_is_limited() {
-    let hub = HostileHub::start(Habit::Deaf, "");
-    let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
+    let hub = HostileHub::start(Misbehaviour::Deaf, "");
+    let (report, peak) = run_plan(&hub.url(), "qi", LONG_MESSAGES, 3);
     assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
     // 64 MiB may be unwritten per shard. Each session keeps its text until it ends: the unwritten messages, those in
     // the system's buffers (4 MiB per connection), and the next one of each client.
@@ -122,7 +122,7 @@ fn connections_to_a_hub_that_does_not_read_are_lost_and_memory_is_limited() {
 }
 
 /// More computation than any machine can do in time.
-const TOO_MUCH: &str = r#"
+const OVERLOADING_PLAN: &str = r#"
 title: Requests that take long to make
 phases: { warm_up: 0s, duration: 3s, drain: 1s }
 roles:
@@ -143,8 +143,8 @@ roles:
 /// The hub is then not the cause of the lateness, and the report marks the run.
 #[test]
 fn a_run_with_an_overloaded_generator_is_not_valid() {
-    let hub = Serving::start(["gator"], 1);
-    let (report, _) = loaded(hub.url("gator"), "gator", TOO_MUCH, 3);
+    let hub = ServeProcess::start(["gator"], 1);
+    let (report, _) = run_plan(hub.url("gator"), "gator", OVERLOADING_PLAN, 3);
     let reasons = report["validity"]["reasons"].as_array().unwrap();
     let reasons: Vec<&str> = reasons.iter().map(|reason| reason["code"].as_str().unwrap()).collect();
     assert_ne!(report["validity"]["verdict"], "valid");
@@ -152,12 +152,12 @@ fn a_run_with_an_overloaded_generator_is_not_valid() {
 }
 
 /// Runs a plan: returns its report, and its peak memory in MiB; 0 if the system does not report it.
-fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
+fn run_plan(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plan.yaml");
     std::fs::write(&file, plan).unwrap();
     let arguments = ["load", url, "--protocol", protocol, "--plan", file.to_str().unwrap()];
     let numbers = ["--ramp", "100ms", "--seed", "7", "--report", "json=-"];
-    let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(code);
+    let done = hubproof(arguments.into_iter().chain(numbers)).assert_exit_code(code);
     (serde_json::from_str(&done.out).unwrap(), done.peak.unwrap_or(0))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use hubproof::load::compile::lint::lint;
-use hubproof::load::plan::{self, Overrides};
+use hubproof::load::plan::{self, PlanOverrides};
 use hubproof::syntax::diagnostic::{Severity, render_all};
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
@@ -12,10 +12,10 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::disk::{self, CONCIERGE};
-use crate::support::sim_load::{Ready, Which, read, run};
+use crate::support::sim_load::{CompiledTestPlan, PlanSource, parse_test_plan, run};
 
 /// The diagnostics of a plan for the concierge: the messages, and all of them rendered.
-fn mistakes(text: &str) -> (Vec<String>, String) {
+fn plan_mistakes(text: &str) -> (Vec<String>, String) {
     let mut sources = CONCIERGE.sources.clone();
     let file = sources.add("plan.yaml", text);
     let diagnostics = match yaml::parse(&sources, file) {
@@ -25,7 +25,7 @@ fn mistakes(text: &str) -> (Vec<String>, String) {
                 "rows.csv" => Ok("name\nanna\n".to_owned()),
                 _ => Err("there is no such file".to_owned()),
             };
-            plan::read("plan", &root, &CONCIERGE.shared, &CONCIERGE.pack, &files).1
+            plan::parse_load_plan("plan", &root, &CONCIERGE.shared, &CONCIERGE.pack, &files).1
         }
     };
     let shown = render_all(&diagnostics, &sources, false);
@@ -33,7 +33,7 @@ fn mistakes(text: &str) -> (Vec<String>, String) {
 }
 
 /// A plan with one role.
-fn role(body: &str) -> String {
+fn plan_with_role(body: &str) -> String {
     let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
     format!("title: t\nroles:\n  client:\n{body}")
 }
@@ -53,34 +53,34 @@ fn role(body: &str) -> String {
     "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
     "a threshold has no `check`"
 )]
-#[case(&role("population: 1\nramp: 1s\nrate: 5"), "`ramp` or `rate`, not both")]
-#[case(&role("population: 1\narrivals: 5"), "has `arrivals` but no `steps`")]
-#[case(&role("population: 1\narrivals: fast"), "`arrivals` must be a rate")]
-#[case(&role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "`spacing` cannot be `wide`")]
-#[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage has no `for`")]
-#[case(&role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with `arrivals`, the schedule decides when journeys begin")]
-#[case(&role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
-#[case(&role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
-#[case(&role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
-#[case(&role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "no name `groop` is in scope")]
-#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "steps of a load plan cannot name an actor")]
-#[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "`check` is not allowed in a load plan")]
-#[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "a load plan cannot use this form of")]
-#[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "a load plan cannot use this form of")]
-#[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no distribution `unifrom`")]
-#[case(&role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
-#[case(&role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "must be a share from 0% to 100%")]
-#[case(&role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "`marks` cannot be `atempted`")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "a published message needs `to`, the number of receivers")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "is not an option of this step")]
-#[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client can connect only in its opening")]
-#[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"), "this activity has no steps")]
-#[case(&role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
-#[case(&role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction cannot wait")]
-fn a_mistake_is_found_before_anything_runs(#[case] text: &str, #[case] expected: &str) {
-    let (messages, shown) = mistakes(text);
+#[case(&plan_with_role("population: 1\nramp: 1s\nrate: 5"), "`ramp` or `rate`, not both")]
+#[case(&plan_with_role("population: 1\narrivals: 5"), "has `arrivals` but no `steps`")]
+#[case(&plan_with_role("population: 1\narrivals: fast"), "`arrivals` must be a rate")]
+#[case(&plan_with_role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "`spacing` cannot be `wide`")]
+#[case(&plan_with_role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage has no `for`")]
+#[case(&plan_with_role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with `arrivals`, the schedule decides when journeys begin")]
+#[case(&plan_with_role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
+#[case(&plan_with_role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "no name `groop` is in scope")]
+#[case(&plan_with_role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "steps of a load plan cannot name an actor")]
+#[case(&plan_with_role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "`check` is not allowed in a load plan")]
+#[case(&plan_with_role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "a load plan cannot use this form of")]
+#[case(&plan_with_role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "a load plan cannot use this form of")]
+#[case(&plan_with_role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no distribution `unifrom`")]
+#[case(&plan_with_role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "must be a share from 0% to 100%")]
+#[case(&plan_with_role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "`marks` cannot be `atempted`")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "a published message needs `to`, the number of receivers")]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "is not an option of this step")]
+#[case(&plan_with_role("population: 1\nsteps: [ { connects: } ]"), "a client can connect only in its opening")]
+#[case(&plan_with_role("population: 1\nmeanwhile: [ { every: 1s } ]"), "this activity has no steps")]
+#[case(&plan_with_role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
+#[case(&plan_with_role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction cannot wait")]
+fn plan_mistakes_are_found_before_the_run(#[case] text: &str, #[case] expected: &str) {
+    let (messages, shown) = plan_mistakes(text);
     if expected.is_empty() {
         // Unknown members are allowed, with a warning.
         return assert!(messages.is_empty() && shown.contains("warning"), "{shown}");
@@ -90,7 +90,8 @@ fn a_mistake_is_found_before_anything_runs(#[case] text: &str, #[case] expected:
 
 #[test]
 fn a_mistake_in_a_plan_is_shown_with_its_place_and_advice() {
-    let (_, shown) = mistakes("title: t\nroles:\n  client:\n    population: 1\n    steps:\n      - sends: self_fech\n");
+    let (_, shown) =
+        plan_mistakes("title: t\nroles:\n  client:\n    population: 1\n    steps:\n      - sends: self_fech\n");
     insta::assert_snapshot!(shown, @r"
     error: concierge has no message `self_fech`
      --> plan.yaml:6:16
@@ -102,7 +103,7 @@ fn a_mistake_in_a_plan_is_shown_with_its_place_and_advice() {
     ");
 }
 
-fn fits(text: &str) -> Vec<String> {
+fn schema_errors(text: &str) -> Vec<String> {
     let schema = |name: &str| -> Value {
         let text = fs::read_to_string(disk::root().join("schemas/hubproof").join(name)).unwrap();
         serde_json::from_str(&text).unwrap()
@@ -122,32 +123,32 @@ fn fits(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_plan_fits_the_published_schema() {
+fn every_plan_conforms_to_the_published_schema() {
     let mut count = 0;
     for protocol in disk::protocols() {
         for path in disk::files_under(&disk::root().join("scenarios").join(protocol).join("load")) {
-            assert_eq!(fits(&fs::read_to_string(&path).unwrap()), [""; 0], "{}", path.display());
+            assert_eq!(schema_errors(&fs::read_to_string(&path).unwrap()), [""; 0], "{}", path.display());
             count += 1;
         }
     }
     assert!(count >= 8, "{count}");
-    assert_eq!(fits(plan::IDLE), [""; 0]);
+    assert_eq!(schema_errors(plan::IDLE_PLAN), [""; 0]);
     for example in examples() {
-        assert_eq!(fits(&example), [""; 0], "{example}");
+        assert_eq!(schema_errors(&example), [""; 0], "{example}");
     }
 }
 
 #[rstest]
 #[case("title: t\nroles: { client: {} }")]
 #[case("title: t\nroles: { client: { population: 1, ramp: 5 } }")]
-#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"))]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"))]
-#[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
-#[case(&role("population: 1\nsteps: [ { check: x } ]"))]
-#[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
+#[case(&plan_with_role("population: 1\nsteps: [ { anna sends: self_fetch } ]"))]
+#[case(&plan_with_role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"))]
+#[case(&plan_with_role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
+#[case(&plan_with_role("population: 1\nsteps: [ { check: x } ]"))]
+#[case(&plan_with_role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
 fn the_schema_rejects_plans_that_the_parser_rejects(#[case] text: &str) {
-    assert!(!mistakes(text).0.is_empty());
-    assert!(!fits(text).is_empty(), "{text}");
+    assert!(!plan_mistakes(text).0.is_empty());
+    assert!(!schema_errors(text).is_empty(), "{text}");
 }
 
 /// The plans in the examples of the page.
@@ -158,12 +159,12 @@ fn examples() -> Vec<String> {
 }
 
 #[test]
-fn the_examples_of_the_page_about_load_plans_run() {
+fn the_examples_of_the_load_plans_page_run() {
     let examples = examples();
     assert!(!examples.is_empty());
     for example in examples {
         let protocol = example.split('/').nth(1).unwrap().to_owned();
-        let ready = Ready::new(&protocol, &Which::Text(&example), &Overrides::default());
+        let ready = CompiledTestPlan::new(&protocol, &PlanSource::Text(&example), &PlanOverrides::default());
         let observed = run(&ready, 1_000_000, &mut |now, _, _| vec![now + 1_000_000]);
         assert_eq!(observed.faults.len(), 0, "{:?}", observed.faults);
         assert_eq!(observed.account.cancelled, observed.account.attempted, "{:?}", observed.account);
@@ -174,7 +175,7 @@ fn the_examples_of_the_page_about_load_plans_run() {
 /// Which expressions are slots, and when the others are evaluated.
 #[test]
 fn expressions_evaluated_during_the_run_are_listed() {
-    let text = role(concat!(
+    let text = plan_with_role(concat!(
         "population: 1\n",
         "steps:\n",
         "  - sends: group_create\n",
@@ -186,8 +187,9 @@ fn expressions_evaluated_during_the_run_are_listed() {
         "  - sends: group_fetch\n",
         "    with: { name: \"${'x' ~ self.index}\" }\n",
     ));
-    let ready = Ready::new("concierge", &Which::Text(&text), &Overrides::default());
-    let (_, _, mut sources, _) = read("concierge", &Which::Text("title: t\nroles: { client: { population: 1 } }"));
+    let ready = CompiledTestPlan::new("concierge", &PlanSource::Text(&text), &PlanOverrides::default());
+    let (_, _, mut sources, _) =
+        parse_test_plan("concierge", &PlanSource::Text("title: t\nroles: { client: { population: 1 } }"));
     sources.add("plan.yaml", text);
     let observed: Vec<&str> = ready.prepared.remarks.iter().map(|remark| remark.text.as_str()).collect();
     assert_eq!(
@@ -205,11 +207,11 @@ fn expressions_evaluated_during_the_run_are_listed() {
 fn rows_of_a_feeder_are_taken_in_turn() {
     let text = format!(
         "{}feeders: {{ rows: rows.csv }}\n",
-        role(
+        plan_with_role(
             "population: 2\ntimes: 3\nsteps:\n  - sends: group_create\n    with: { name: \"${rows.name}-${self.index}-${self.turn}\" }\n    as: asked\n  - expects: status_group_created\n    where: { name: \"${asked.name}\" }"
         )
     );
-    let ready = Ready::new("concierge", &Which::Text(&text), &Overrides::default());
+    let ready = CompiledTestPlan::new("concierge", &PlanSource::Text(&text), &PlanOverrides::default());
     let mut names = Vec::new();
     let observed = run(&ready, 0, &mut |now, _, text| {
         let frame: Value = serde_json::from_str(text).unwrap();

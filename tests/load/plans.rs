@@ -3,26 +3,34 @@
 use std::time::Duration;
 
 use hubproof::load::client::io::ClientFault;
-use hubproof::load::compile::classifier::Classifier;
+use hubproof::load::compile::classifier::FrameClassifier;
 use hubproof::load::ids::MessageId;
 use hubproof::load::opening::FailedOpening;
-use hubproof::load::plan::Overrides;
-use hubproof::protocol::Way;
+use hubproof::load::plan::PlanOverrides;
+use hubproof::protocol::FrameDirection;
 use rstest::rstest;
 
 use crate::support::disk;
-use crate::support::sim_load::{Ready, RunResults, Which, run, run_with_fault};
+use crate::support::sim_load::{CompiledTestPlan, PlanSource, SimulationResults, run, run_with_fault};
 
 const TRAVEL: u64 = 1_000_000;
 
-fn play(protocol: &str, which: &Which<'_>, overrides: &Overrides) -> (Ready, RunResults) {
-    let ready = Ready::new(protocol, which, overrides);
+fn play_plan(
+    protocol: &str,
+    which: &PlanSource<'_>,
+    overrides: &PlanOverrides,
+) -> (CompiledTestPlan, SimulationResults) {
+    let ready = CompiledTestPlan::new(protocol, which, overrides);
     let observed = run(&ready, TRAVEL, &mut |now, _, _| vec![now + TRAVEL]);
     (ready, observed)
 }
 
-fn short() -> Overrides {
-    Overrides { warm_up: Some(Duration::from_secs(1)), duration: Some(Duration::from_secs(5)), ..Overrides::default() }
+fn short_overrides() -> PlanOverrides {
+    PlanOverrides {
+        warm_up: Some(Duration::from_secs(1)),
+        duration: Some(Duration::from_secs(5)),
+        ..PlanOverrides::default()
+    }
 }
 
 #[rstest]
@@ -35,7 +43,7 @@ fn short() -> Overrides {
 #[case("gator", "requests")]
 #[case("qi", "sessions")]
 fn every_plan_runs_without_errors_on_a_correct_hub(#[case] protocol: &str, #[case] plan: &str) {
-    let (ready, observed) = play(protocol, &Which::Named(plan), &short());
+    let (ready, observed) = play_plan(protocol, &PlanSource::Named(plan), &short_overrides());
     assert_eq!(observed.faults, std::collections::BTreeMap::new(), "{protocol}/{plan}");
     let clients: u32 = ready.plan.roles.iter().map(|role| role.population.number).sum();
     assert_eq!(observed.joined, u64::from(clients));
@@ -51,15 +59,15 @@ fn every_plan_runs_without_errors_on_a_correct_hub(#[case] protocol: &str, #[cas
 /// The clients' faults name the message and the step they waited for.
 #[test]
 fn a_client_that_does_not_join_reports_where_it_stopped() {
-    let overrides = Overrides { population: vec![("worker".to_owned(), 3)], ..short() };
-    let ready = Ready::new("emprops", &Which::Named("retries"), &overrides);
+    let overrides = PlanOverrides { population: vec![("worker".to_owned(), 3)], ..short_overrides() };
+    let ready = CompiledTestPlan::new("emprops", &PlanSource::Named("retries"), &overrides);
     let observed = run_with_fault(&ready, TRAVEL, "emprops-worker-unconfirmed");
     let registered = ready.message("worker_registered");
     // Each worker retries, so that it may fail several times.
     assert!(observed.not_joined.len() >= 3, "{:?}", observed.not_joined);
     for (at, fault) in &observed.not_joined {
         let failed = FailedOpening { role: 0, client: 2, at: *at, fault: *fault, cause: None, received: Vec::new() };
-        let text = failed.text(&ready.prepared, |_| "shared.yaml:58".to_owned());
+        let text = failed.describe(&ready.prepared, |_| "shared.yaml:58".to_owned());
         let expected =
             "worker 2 waited for worker_registered (shared.yaml:58): it did not arrive in time; nothing was received";
         assert_eq!(text, expected, "{fault:?} {registered:?}");
@@ -82,14 +90,14 @@ fn every_protocol_has_plans_and_these_tests_run_all_of_them() {
 
 /// The classifier finds the same message in a frame's text as the pack's matchers in its tree.
 #[test]
-fn the_load_engine_classifies_frames_as_the_pack_does() {
+fn the_load_engine_and_the_pack_classify_frames_alike() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let id = |name: &str| pack.messages.iter().position(|m| m.name == name).map(|n| MessageId(n as u16));
-        let classifier = Classifier::new(&pack, id).unwrap();
-        for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
-            let example = message.template();
-            let expected = pack.recognise(&example, Way::FromHub).and_then(|message| id(&message.name));
+        let classifier = FrameClassifier::new(&pack, id).unwrap();
+        for message in pack.messages.iter().filter(|message| message.can_go(FrameDirection::FromHub)) {
+            let example = message.starting_value();
+            let expected = pack.recognise(&example, FrameDirection::FromHub).and_then(|message| id(&message.name));
             for text in [example.to_string(), serde_json::to_string_pretty(&example).unwrap()] {
                 assert_eq!(classifier.classify(text.as_bytes()), Ok(expected), "{protocol}: {text}");
             }
@@ -100,22 +108,22 @@ fn the_load_engine_classifies_frames_as_the_pack_does() {
 #[rstest]
 #[case("emprops", "jobs")]
 #[case("concierge", "groups")]
-fn a_simulated_run_is_the_same_every_time(#[case] protocol: &str, #[case] plan: &str) {
+fn a_simulated_run_is_reproducible(#[case] protocol: &str, #[case] plan: &str) {
     let tell = || {
-        let (_, observed) = play(protocol, &Which::Named(plan), &short());
+        let (_, observed) = play_plan(protocol, &PlanSource::Named(plan), &short_overrides());
         (observed.sent, observed.answered, observed.journeys, observed.delivered, observed.entries.len())
     };
     assert_eq!(tell(), tell());
 }
 
 #[test]
-fn the_plan_without_a_protocol_connects_and_stays() {
-    let overrides = Overrides { population: vec![("guest".to_owned(), 50)], ..short() };
-    let (ready, observed) = play("emprops", &Which::Text(hubproof::load::plan::IDLE), &overrides);
+fn the_protocol_independent_plan_connects_and_stays_connected() {
+    let overrides = PlanOverrides { population: vec![("guest".to_owned(), 50)], ..short_overrides() };
+    let (ready, observed) = play_plan("emprops", &PlanSource::Text(hubproof::load::plan::IDLE_PLAN), &overrides);
     assert_eq!((observed.joined, observed.faults.len()), (50, 0));
     assert_eq!(ready.prepared.roles[0].population, 50);
     // The concierge refuses clients that do not identify themselves, and that is counted.
-    let (_, observed) = play("concierge", &Which::Text(hubproof::load::plan::IDLE), &overrides);
+    let (_, observed) = play_plan("concierge", &PlanSource::Text(hubproof::load::plan::IDLE_PLAN), &overrides);
     assert!(observed.faults.keys().all(|fault| matches!(fault, ClientFault::Ended(_))), "{:?}", observed.faults);
     assert!(observed.faults.values().sum::<u64>() >= 50);
 }

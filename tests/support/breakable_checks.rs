@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use hubproof::protocol::{MessageType, Pack, Way};
+use hubproof::protocol::{FrameDirection, MessageType, Pack};
 use serde_json::Value;
 
 /// Returns the schema checks that some frame breaks while it is still recognised as the message, each with its rule.
-pub fn breakable(pack: &Pack) -> BTreeSet<String> {
+pub fn breakable_checks(pack: &Pack) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
-        for mutant in mutants(message) {
-            if pack.recognise(&mutant, Way::FromHub).is_none_or(|found| found.name != message.name) {
+    for message in pack.messages.iter().filter(|message| message.can_go(FrameDirection::FromHub)) {
+        for mutant in frame_mutants(message) {
+            if pack.recognise(&mutant, FrameDirection::FromHub).is_none_or(|found| found.name != message.name) {
                 continue;
             }
-            for violation in message.schema.judge(&mutant) {
+            for violation in message.schema.violations(&mutant) {
                 let should = if violation.should { ":should" } else { "" };
                 found.extend(
                     violation.rules.iter().map(|rule| format!("schema:{}:{rule}{should} {rule}", message.name)),
@@ -28,8 +28,8 @@ pub fn breakable(pack: &Pack) -> BTreeSet<String> {
 const KINDS: [&str; 8] = ["null", "true", "-7", "1.5", "\"x\"", "\"\"", "[7]", "{}"];
 
 /// Returns frames that differ from a message's example in one member: removed, of another type, or added.
-fn mutants(message: &MessageType) -> Vec<Value> {
-    let example = message.template();
+fn frame_mutants(message: &MessageType) -> Vec<Value> {
+    let example = message.starting_value();
     let mut places = Vec::new();
     walk(&example, &mut Vec::new(), &mut |path| places.push(path.to_vec()));
     let kinds: Vec<Value> = KINDS.iter().map(|kind| serde_json::from_str(kind).unwrap()).collect();
@@ -37,7 +37,7 @@ fn mutants(message: &MessageType) -> Vec<Value> {
     for path in places {
         let names: Vec<&str> = path.iter().map(String::as_str).collect();
         let pointer: String = names.iter().map(|name| format!("/{name}")).collect();
-        for known in message.schema.members(&names) {
+        for known in message.schema.member_names(&names) {
             for value in kinds.iter().map(Some).chain([None]) {
                 let mut mutant = example.clone();
                 let Some(Value::Object(members)) = mutant.pointer_mut(&pointer) else { continue };

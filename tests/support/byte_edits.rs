@@ -144,59 +144,59 @@ const BYTES: &[&[u8]] = &[
 ];
 
 /// A position as a share of the length, so that it applies to any file.
-type Share = u16;
+type RelativePosition = u16;
 
 #[derive(Clone, Debug)]
-enum Edit {
-    Delete(Share, u8),
-    Double(Share, u8),
+enum ByteEdit {
+    Delete(RelativePosition, u8),
+    Double(RelativePosition, u8),
     /// Moves bytes.
-    Move(Share, u8, Share),
-    Insert(Share, u8),
-    InsertBytes(Share, u8),
-    Overwrite(Share, u8),
-    Flip(Share, u8),
+    Move(RelativePosition, u8, RelativePosition),
+    Insert(RelativePosition, u8),
+    InsertBytes(RelativePosition, u8),
+    Overwrite(RelativePosition, u8),
+    Flip(RelativePosition, u8),
     /// Inserts bytes of another file.
-    Splice(Share, u8, Share, u8),
-    DeleteLine(Share),
-    DoubleLine(Share),
-    MoveLine(Share, Share),
-    Indent(Share, i8),
+    Splice(RelativePosition, u8, RelativePosition, u8),
+    DeleteLine(RelativePosition),
+    DoubleLine(RelativePosition),
+    MoveLine(RelativePosition, RelativePosition),
+    Indent(RelativePosition, i8),
     /// Repeats a line many times.
-    RepeatLine(Share, u8),
-    Cut(Share),
+    RepeatLine(RelativePosition, u8),
+    Cut(RelativePosition),
     /// Nests a bracketed part within itself.
-    Nest(Share, u8),
+    Nest(RelativePosition, u8),
 }
 
-fn edit() -> impl Strategy<Value = Edit> {
-    let at = any::<Share>;
+fn byte_edit() -> impl Strategy<Value = ByteEdit> {
+    let at = any::<RelativePosition>;
     prop_oneof![
-        1 => (at(), any::<u8>()).prop_map(|(at, length)| Edit::Delete(at, length)),
-        1 => (at(), any::<u8>()).prop_map(|(at, length)| Edit::Double(at, length)),
-        1 => (at(), any::<u8>(), at()).prop_map(|(at, length, to)| Edit::Move(at, length, to)),
-        4 => (at(), any::<u8>()).prop_map(|(at, piece)| Edit::Insert(at, piece)),
-        1 => (at(), any::<u8>()).prop_map(|(at, piece)| Edit::InsertBytes(at, piece)),
-        2 => (at(), any::<u8>()).prop_map(|(at, piece)| Edit::Overwrite(at, piece)),
-        1 => (at(), any::<u8>()).prop_map(|(at, bit)| Edit::Flip(at, bit)),
-        2 => (at(), any::<u8>(), at(), any::<u8>()).prop_map(|(at, file, from, length)| Edit::Splice(at, file, from, length)),
-        2 => at().prop_map(Edit::DeleteLine),
-        1 => at().prop_map(Edit::DoubleLine),
-        1 => (at(), at()).prop_map(|(from, to)| Edit::MoveLine(from, to)),
-        1 => (at(), -4..5i8).prop_map(|(at, by)| Edit::Indent(at, by)),
-        1 => (at(), any::<u8>()).prop_map(|(at, times)| Edit::RepeatLine(at, times)),
-        1 => at().prop_map(Edit::Cut),
-        1 => (at(), any::<u8>()).prop_map(|(at, times)| Edit::Nest(at, times)),
+        1 => (at(), any::<u8>()).prop_map(|(at, length)| ByteEdit::Delete(at, length)),
+        1 => (at(), any::<u8>()).prop_map(|(at, length)| ByteEdit::Double(at, length)),
+        1 => (at(), any::<u8>(), at()).prop_map(|(at, length, to)| ByteEdit::Move(at, length, to)),
+        4 => (at(), any::<u8>()).prop_map(|(at, piece)| ByteEdit::Insert(at, piece)),
+        1 => (at(), any::<u8>()).prop_map(|(at, piece)| ByteEdit::InsertBytes(at, piece)),
+        2 => (at(), any::<u8>()).prop_map(|(at, piece)| ByteEdit::Overwrite(at, piece)),
+        1 => (at(), any::<u8>()).prop_map(|(at, bit)| ByteEdit::Flip(at, bit)),
+        2 => (at(), any::<u8>(), at(), any::<u8>()).prop_map(|(at, file, from, length)| ByteEdit::Splice(at, file, from, length)),
+        2 => at().prop_map(ByteEdit::DeleteLine),
+        1 => at().prop_map(ByteEdit::DoubleLine),
+        1 => (at(), at()).prop_map(|(from, to)| ByteEdit::MoveLine(from, to)),
+        1 => (at(), -4..5i8).prop_map(|(at, by)| ByteEdit::Indent(at, by)),
+        1 => (at(), any::<u8>()).prop_map(|(at, times)| ByteEdit::RepeatLine(at, times)),
+        1 => at().prop_map(ByteEdit::Cut),
+        1 => (at(), any::<u8>()).prop_map(|(at, times)| ByteEdit::Nest(at, times)),
     ]
 }
 
 /// Generates one of the `files` with a few edits, sometimes random bytes, and the index of the file.
-pub fn mangled(files: Vec<Vec<u8>>) -> impl Strategy<Value = (usize, Vec<u8>)> {
+pub fn mangled_file(files: Vec<Vec<u8>>) -> impl Strategy<Value = (usize, Vec<u8>)> {
     let count = files.len();
     prop_oneof![
-        20 => (0..count, vec(edit(), 1..6)).prop_map(move |(index, edits)| {
+        20 => (0..count, vec(byte_edit(), 1..6)).prop_map(move |(index, edits)| {
             let mut bytes = files[index].clone();
-            edits.iter().for_each(|edit| apply(edit, &mut bytes, &files));
+            edits.iter().for_each(|edit| apply_edit(edit, &mut bytes, &files));
             (index, bytes)
         }),
         1 => (0..count, vec(any::<u8>(), 0..400)),
@@ -209,78 +209,80 @@ pub fn mangled(files: Vec<Vec<u8>>) -> impl Strategy<Value = (usize, Vec<u8>)> {
 /// Most bytes after edits.
 const LONGEST: usize = 1 << 20;
 
-fn place(share: Share, length: usize) -> usize {
-    length * usize::from(share) / (usize::from(Share::MAX) + 1)
+fn byte_position(share: RelativePosition, length: usize) -> usize {
+    length * usize::from(share) / (usize::from(RelativePosition::MAX) + 1)
 }
 
-fn span(at: Share, length: u8, bytes: &[u8]) -> std::ops::Range<usize> {
-    let start = place(at, bytes.len());
+fn byte_span(at: RelativePosition, length: u8, bytes: &[u8]) -> std::ops::Range<usize> {
+    let start = byte_position(at, bytes.len());
     start..(start + usize::from(length)).min(bytes.len())
 }
 
-fn apply(edit: &Edit, bytes: &mut Vec<u8>, files: &[Vec<u8>]) {
+fn apply_edit(edit: &ByteEdit, bytes: &mut Vec<u8>, files: &[Vec<u8>]) {
     let insert = |bytes: &mut Vec<u8>, at: usize, piece: &[u8]| {
         if bytes.len() + piece.len() <= LONGEST {
             bytes.splice(at..at, piece.iter().copied());
         }
     };
     match *edit {
-        Edit::Delete(at, length) => drop(bytes.drain(span(at, length, bytes))),
-        Edit::Double(at, length) => {
-            let range = span(at, length, bytes);
+        ByteEdit::Delete(at, length) => drop(bytes.drain(byte_span(at, length, bytes))),
+        ByteEdit::Double(at, length) => {
+            let range = byte_span(at, length, bytes);
             let piece = bytes[range.clone()].to_vec();
             insert(bytes, range.end, &piece);
         }
-        Edit::Move(at, length, to) => {
-            let piece: Vec<u8> = bytes.drain(span(at, length, bytes)).collect();
-            let to = place(to, bytes.len());
+        ByteEdit::Move(at, length, to) => {
+            let piece: Vec<u8> = bytes.drain(byte_span(at, length, bytes)).collect();
+            let to = byte_position(to, bytes.len());
             insert(bytes, to, &piece);
         }
-        Edit::Insert(at, piece) => {
-            insert(bytes, place(at, bytes.len()), PIECES[usize::from(piece) % PIECES.len()].as_bytes())
+        ByteEdit::Insert(at, piece) => {
+            insert(bytes, byte_position(at, bytes.len()), PIECES[usize::from(piece) % PIECES.len()].as_bytes())
         }
-        Edit::InsertBytes(at, piece) => insert(bytes, place(at, bytes.len()), BYTES[usize::from(piece) % BYTES.len()]),
-        Edit::Overwrite(at, piece) => {
+        ByteEdit::InsertBytes(at, piece) => {
+            insert(bytes, byte_position(at, bytes.len()), BYTES[usize::from(piece) % BYTES.len()])
+        }
+        ByteEdit::Overwrite(at, piece) => {
             let piece = PIECES[usize::from(piece) % PIECES.len()].as_bytes();
-            let start = place(at, bytes.len());
+            let start = byte_position(at, bytes.len());
             let end = (start + piece.len()).min(bytes.len());
             bytes.splice(start..end, piece.iter().copied());
         }
-        Edit::Flip(at, bit) => {
-            let at = place(at, bytes.len());
+        ByteEdit::Flip(at, bit) => {
+            let at = byte_position(at, bytes.len());
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 1 << (bit % 8);
             }
         }
-        Edit::Splice(at, file, from, length) => {
+        ByteEdit::Splice(at, file, from, length) => {
             let other = &files[usize::from(file) % files.len()];
-            insert(bytes, place(at, bytes.len()), &other[span(from, length, other)]);
+            insert(bytes, byte_position(at, bytes.len()), &other[byte_span(from, length, other)]);
         }
-        Edit::Cut(at) => bytes.truncate(place(at, bytes.len())),
-        Edit::Nest(at, times) => {
-            let at = place(at, bytes.len());
+        ByteEdit::Cut(at) => bytes.truncate(byte_position(at, bytes.len())),
+        ByteEdit::Nest(at, times) => {
+            let at = byte_position(at, bytes.len());
             let piece = if times % 2 == 0 { ("[", "]") } else { ("{ a: ", " }") };
             let piece = format!("{}{}", piece.0.repeat(usize::from(times)), piece.1.repeat(usize::from(times)));
             insert(bytes, at, piece.as_bytes());
         }
-        Edit::DeleteLine(at) => drop(bytes.drain(line(at, bytes))),
-        Edit::DoubleLine(at) => {
-            let range = line(at, bytes);
+        ByteEdit::DeleteLine(at) => drop(bytes.drain(line_range(at, bytes))),
+        ByteEdit::DoubleLine(at) => {
+            let range = line_range(at, bytes);
             let piece = bytes[range.clone()].to_vec();
             insert(bytes, range.end, &piece);
         }
-        Edit::RepeatLine(at, times) => {
-            let range = line(at, bytes);
+        ByteEdit::RepeatLine(at, times) => {
+            let range = line_range(at, bytes);
             let piece = bytes[range.clone()].repeat(usize::from(times));
             insert(bytes, range.end, &piece);
         }
-        Edit::MoveLine(from, to) => {
-            let piece: Vec<u8> = bytes.drain(line(from, bytes)).collect();
-            let to = line(to, bytes).start;
+        ByteEdit::MoveLine(from, to) => {
+            let piece: Vec<u8> = bytes.drain(line_range(from, bytes)).collect();
+            let to = line_range(to, bytes).start;
             insert(bytes, to, &piece);
         }
-        Edit::Indent(at, by) => {
-            let start = line(at, bytes).start;
+        ByteEdit::Indent(at, by) => {
+            let start = line_range(at, bytes).start;
             let spaces = usize::from(by.unsigned_abs());
             match by {
                 0.. => insert(bytes, start, &b"    "[..spaces]),
@@ -294,8 +296,8 @@ fn apply(edit: &Edit, bytes: &mut Vec<u8>, files: &[Vec<u8>]) {
 }
 
 /// Returns the range of the line at a position, with its line end.
-fn line(at: Share, bytes: &[u8]) -> std::ops::Range<usize> {
-    let at = place(at, bytes.len());
+fn line_range(at: RelativePosition, bytes: &[u8]) -> std::ops::Range<usize> {
+    let at = byte_position(at, bytes.len());
     let start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let end = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end + 1);
     start..end

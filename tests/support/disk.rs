@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use hubproof::cli::protocol_files::folder_on_disk;
-use hubproof::protocol::{Folder, Pack};
-use hubproof::scenario::{SharedFile, shared};
+use hubproof::cli::protocol_files::read_folder;
+use hubproof::protocol::{Pack, PackFolder};
+use hubproof::scenario::{SharedFile, load_shared};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 
@@ -33,36 +33,36 @@ pub fn protocols_with_messages() -> Vec<String> {
 }
 
 /// Reads the files of a protocol, as `--pack schemas/NAME` does.
-pub fn folder(protocol: &str, sources: &mut Sources) -> Folder {
+pub fn protocol_folder(protocol: &str, sources: &mut Sources) -> PackFolder {
     assert!(std::env::current_dir().unwrap().ends_with(root()), "tests run in the folder of their package");
-    folder_on_disk(&Path::new("schemas").join(protocol), sources).unwrap()
+    read_folder(&Path::new("schemas").join(protocol), sources).unwrap()
 }
 
 /// Parses a pack that must be valid.
 pub fn pack(protocol: &str) -> Arc<Pack> {
     let mut sources = Sources::default();
-    let folder = folder(protocol, &mut sources);
+    let folder = protocol_folder(protocol, &mut sources);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     Arc::new(pack.unwrap())
 }
 
 /// The concierge pack, read once for the tests of the language.
-pub struct Concierge {
+pub struct ConciergePack {
     /// Returns a copy, to which a test adds its own file.
     pub sources: Sources,
     pub pack: Arc<Pack>,
     pub shared: SharedFile,
 }
 
-pub static CONCIERGE: LazyLock<Concierge> = LazyLock::new(|| {
+pub static CONCIERGE: LazyLock<ConciergePack> = LazyLock::new(|| {
     let mut sources = Sources::default();
-    let folder = folder("concierge", &mut sources);
+    let folder = protocol_folder("concierge", &mut sources);
     let pack = pack("concierge");
     let mut diagnostics = Vec::new();
-    let shared = shared(&folder, &sources, &pack, &mut diagnostics);
+    let shared = load_shared(&folder, &sources, &pack, &mut diagnostics);
     assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
-    Concierge { sources, pack, shared }
+    ConciergePack { sources, pack, shared }
 });
 
 /// Returns every file below a folder; none if the folder is missing.
@@ -90,7 +90,7 @@ pub fn protocol_name(path: &Path) -> String {
 /// Returns the cells of a protocol's row in the table of docs/src/evidence.md, which has results of tests: name,
 /// document, messages, scenarios, rules, not testable, proven, faults, killed, share of the computed changes that are
 /// detected.
-pub fn evidence(protocol: &str) -> Vec<String> {
+pub fn evidence_cells(protocol: &str) -> Vec<String> {
     let page = fs::read_to_string(root().join("docs/src/evidence.md")).unwrap();
     let row = page.lines().find(|line| line.starts_with(&format!("| {protocol} |")));
     let row = row.unwrap_or_else(|| panic!("docs/src/evidence.md has no row for {protocol}"));

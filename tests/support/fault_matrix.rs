@@ -7,34 +7,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hubproof::event::{CheckReport, ScenarioReport, Verdict};
-use hubproof::protocol::{Basis, Level};
-use hubproof_reference::fault::Effect;
-use hubproof_reference::fault::injector::Rehearsal;
+use hubproof::protocol::{RuleBasis, RuleLevel};
+use hubproof_reference::fault::FaultEffect;
+use hubproof_reference::fault::injector::RehearsalMachine;
 use hubproof_reference::{Fault, Machine, faults};
 
-use super::breakable_checks::breakable;
-use super::sim_connection::{Manner, Protocol};
+use super::breakable_checks::breakable_checks;
+use super::sim_connection::{SendingManner, SimulatedProtocol};
 
 /// The results of a protocol's scenarios against a correct hub and every faulty one.
-pub struct Matrix {
-    pub protocol: Protocol,
+pub struct FaultMatrix {
+    pub protocol: SimulatedProtocol,
     pub correct: Vec<ScenarioReport>,
-    pub cases: Vec<Case>,
+    pub cases: Vec<FaultResults>,
 }
 
 /// The results for a hub with one fault.
-pub struct Case {
+pub struct FaultResults {
     pub fault: &'static Fault,
     /// Findings under the rules that the fault breaks.
-    pub within: Vec<Seen>,
+    pub within: Vec<BrokenRule>,
     /// Findings under other rules: false positives.
-    pub outside: Vec<Seen>,
+    pub outside: Vec<BrokenRule>,
     /// Undecided scenarios, with the reason.
     pub undecided: Vec<String>,
 }
 
 /// A rule that a check found broken.
-pub struct Seen {
+pub struct BrokenRule {
     pub rule: String,
     pub verdict: Verdict,
     /// Whether it is at the rule's own level: a check at a lower level does not prove the rule.
@@ -45,30 +45,30 @@ pub struct Seen {
     pub message: String,
 }
 
-impl Case {
+impl FaultResults {
     pub fn is_killed(&self) -> bool {
         !self.within.is_empty()
     }
 }
 
-impl Matrix {
+impl FaultMatrix {
     /// Plays all scenarios against all faults that `wanted` selects.
     pub fn play(protocol: &str, wanted: &(dyn Fn(&Fault) -> bool + Sync)) -> Self {
-        let mut protocol = Protocol::load(protocol);
+        let mut protocol = SimulatedProtocol::load(protocol);
         if protocol.pack.name == "emprops" {
             // Ten megabytes, hundreds of times, would take too long.
             protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
             protocol.set(None, "chunks_above", 10_000);
         }
-        let correct = all(&protocol, None);
+        let correct = play_all(&protocol, None);
         for report in &correct {
             assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{} on a correct hub", report.id);
         }
-        let expected = Expected::of(&correct, &all(&protocol, None));
+        let expected = ExpectedVerdicts::from_two_runs(&correct, &play_all(&protocol, None));
         let chosen: Vec<&'static Fault> = faults()
             .filter(|fault| fault.protocol == protocol.pack.name && !fault.is_for_fuzzing() && wanted(fault))
             .collect();
-        let touched = touched(&protocol, &chosen);
+        let touched = scenarios_touched_by_faults(&protocol, &chosen);
         let next = AtomicUsize::new(0);
         let work = || {
             let mut cases = Vec::new();
@@ -81,11 +81,11 @@ impl Matrix {
                     .filter(|(_, touched)| touched.contains(&index))
                     .filter_map(|(program, _)| protocol.play(program, Some(fault.id)))
                     .collect();
-                cases.push(Case::judge(fault, &reports, &expected));
+                cases.push(FaultResults::judge(fault, &reports, &expected));
             }
         };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let mut cases: Vec<Case> = std::thread::scope(|scope| {
+        let mut cases: Vec<FaultResults> = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
@@ -94,7 +94,7 @@ impl Matrix {
     }
 
     /// Returns the rules that some check found broken, with the faults and the checks.
-    pub fn proofs(&self) -> BTreeMap<&str, Vec<(&'static Fault, &Seen)>> {
+    pub fn proofs(&self) -> BTreeMap<&str, Vec<(&'static Fault, &BrokenRule)>> {
         let mut proofs: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for case in &self.cases {
             for seen in case.within.iter().filter(|seen| seen.proves) {
@@ -118,38 +118,39 @@ impl Matrix {
             .cases
             .iter()
             .flat_map(|case| &case.within)
-            .map(|seen| self.place(&seen.scenario, &seen.check, &seen.rule))
+            .map(|seen| self.check_place(&seen.scenario, &seen.check, &seen.rule))
             .collect();
         let asked = self.correct.iter().flat_map(|report| {
-            report
-                .checks
-                .iter()
-                .flat_map(|check| check.rules.iter().map(|(rule, _)| self.place(&report.id, &check.name, &rule.id)))
+            report.checks.iter().flat_map(|check| {
+                check.rules.iter().map(|(rule, _)| self.check_place(&report.id, &check.name, &rule.id))
+            })
         });
-        let schemas = breakable(&self.protocol.pack);
+        let schemas = breakable_checks(&self.protocol.pack);
         asked
             .filter(|place| !broken.contains(place) && (!place.starts_with("schema:") || schemas.contains(place)))
             .collect()
     }
 
     /// Returns the place of a check, with one of its rules.
-    fn place(&self, scenario: &str, check: &str, rule: &str) -> String {
+    fn check_place(&self, scenario: &str, check: &str, rule: &str) -> String {
         let program = self.protocol.scenarios.programs.iter().find(|program| program.id == scenario).unwrap();
         match program.checks.iter().find(|known| known.name == check) {
             Some(known) => {
                 let shared = known.span.file != program.span.file;
                 let check = if shared { "" } else { check };
-                format!("{} {check} {rule}", self.protocol.sources.place(known.span))
+                format!("{} {check} {rule}", self.protocol.sources.path_and_line(known.span))
             }
             None => format!("{check} {rule}"),
         }
     }
 
     /// Formats rules, proven, faults and killed in one line.
-    pub fn numbers(&self) -> String {
+    pub fn summary_line(&self) -> String {
         let rules = &self.protocol.pack.rules;
         let hard = |id: &str| {
-            rules[id].out_of_scope.is_none() && rules[id].level == Level::Must && rules[id].basis == Basis::Stated
+            rules[id].out_of_scope.is_none()
+                && rules[id].level == RuleLevel::Must
+                && rules[id].basis == RuleBasis::Stated
         };
         let proofs = self.proofs();
         format!(
@@ -170,7 +171,7 @@ impl Matrix {
 
     /// Formats the output of `cargo run --example matrix`: rule, faults that break it, checks that detect it.
     pub fn markdown(&self) -> String {
-        let mut text = format!("## {}\n\n{}.\n\n", self.protocol.pack.name, self.numbers());
+        let mut text = format!("## {}\n\n{}.\n\n", self.protocol.pack.name, self.summary_line());
         text += "| rule | level | broken by the fault | seen by |\n|---|---|---|---|\n";
         let proofs = self.proofs();
         for rule in self.protocol.pack.rules.values() {
@@ -217,23 +218,23 @@ impl Matrix {
     }
 }
 
-impl std::fmt::Display for Seen {
+impl std::fmt::Display for BrokenRule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let message: String = self.message.chars().take(200).collect();
         write!(f, "[{}] {}: {}: {message}", self.verdict.name(), self.scenario, self.step)
     }
 }
 
-fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
+fn play_all(protocol: &SimulatedProtocol, fault: Option<&str>) -> Vec<ScenarioReport> {
     protocol.scenarios.programs.iter().filter_map(|program| protocol.play(program, fault)).collect()
 }
 
 /// Returns for each scenario the faults that may have an effect in it: those outside the machine whose changes apply to
 /// a correct hub's outputs, and all of those inside, whose effect cannot be known.
-fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
+fn scenarios_touched_by_faults(protocol: &SimulatedProtocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
     let changes = |fault: &&'static Fault| match fault.effect {
-        Effect::Outside(changes) => changes,
-        Effect::Inside | Effect::FuzzOnly(_) | Effect::FuzzOnlyInside => &[],
+        FaultEffect::Outside(changes) => changes,
+        FaultEffect::Inside | FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside => &[],
     };
     let lists: Vec<_> = faults.iter().map(changes).collect();
     let inside = || (0..faults.len()).filter(|index| lists[*index].is_empty());
@@ -242,8 +243,8 @@ fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize
         .map(|program| {
             let acted = Arc::new(Mutex::new(inside().collect::<BTreeSet<_>>()));
             let around =
-                |machine| -> Box<dyn Machine> { Box::new(Rehearsal::new(machine, &lists, Arc::clone(&acted))) };
-            protocol.play_on(program, None, &around, Manner::default());
+                |machine| -> Box<dyn Machine> { Box::new(RehearsalMachine::new(machine, &lists, Arc::clone(&acted))) };
+            protocol.play_on(program, None, &around, SendingManner::default());
             let acted = acted.lock().unwrap();
             acted.clone()
         })
@@ -251,11 +252,11 @@ fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize
 }
 
 /// The verdict of each check on a correct hub.
-struct Expected<'a>(BTreeMap<(&'a str, &'a str), (Verdict, Option<&'a str>)>);
+struct ExpectedVerdicts<'a>(BTreeMap<(&'a str, &'a str), (Verdict, Option<&'a str>)>);
 
-impl<'a> Expected<'a> {
+impl<'a> ExpectedVerdicts<'a> {
     /// Takes two runs, so that messages with random parts are not compared.
-    fn of(one: &'a [ScenarioReport], other: &[ScenarioReport]) -> Self {
+    fn from_two_runs(one: &'a [ScenarioReport], other: &[ScenarioReport]) -> Self {
         let mut expected = BTreeMap::new();
         for (first, second) in one.iter().zip(other) {
             for check in &first.checks {
@@ -281,8 +282,8 @@ impl<'a> Expected<'a> {
     }
 }
 
-impl Case {
-    fn judge(fault: &'static Fault, reports: &[ScenarioReport], expected: &Expected<'_>) -> Self {
+impl FaultResults {
+    fn judge(fault: &'static Fault, reports: &[ScenarioReport], expected: &ExpectedVerdicts<'_>) -> Self {
         let mut case = Self { fault, within: Vec::new(), outside: Vec::new(), undecided: Vec::new() };
         for report in reports {
             assert_eq!(report.mistake, None, "{} with {}", report.id, fault.id);
@@ -296,11 +297,11 @@ impl Case {
                     }
                     let proves = !rule.lowered
                         && match rule.level {
-                            Level::Must => *verdict == Verdict::Fail || rule.basis == Basis::Silent,
-                            Level::Should => *verdict == Verdict::Warn,
-                            Level::May => true,
+                            RuleLevel::Must => *verdict == Verdict::Fail || rule.basis == RuleBasis::Silent,
+                            RuleLevel::Should => *verdict == Verdict::Warn,
+                            RuleLevel::May => true,
                         };
-                    let seen = Seen {
+                    let seen = BrokenRule {
                         rule: rule.id.clone(),
                         verdict: *verdict,
                         proves,

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 /// How the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Habit {
+pub enum Misbehaviour {
     // Below HTTP.
     /// Accepts the TCP connection and never sends anything.
     TcpSilent,
@@ -96,7 +96,7 @@ pub enum Habit {
 
 pub struct HostileHub {
     address: SocketAddr,
-    habit: Habit,
+    habit: Misbehaviour,
     clients: tokio::sync::watch::Receiver<usize>,
     // Dropping it ends its tasks.
     runtime: Runtime,
@@ -104,7 +104,7 @@ pub struct HostileHub {
 
 impl HostileHub {
     /// `unrelated`: a message of the protocol that no step expects, for the variants that send one.
-    pub fn start(habit: Habit, unrelated: &str) -> Self {
+    pub fn start(habit: Misbehaviour, unrelated: &str) -> Self {
         let unrelated: Arc<str> = unrelated.into();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -124,7 +124,10 @@ impl HostileHub {
     }
 
     pub fn url(&self) -> String {
-        let tls = matches!(self.habit, Habit::TlsAlert | Habit::TlsGarbage | Habit::TlsCloses | Habit::TlsSilent);
+        let tls = matches!(
+            self.habit,
+            Misbehaviour::TlsAlert | Misbehaviour::TlsGarbage | Misbehaviour::TlsCloses | Misbehaviour::TlsSilent
+        );
         format!("{}://{}", if tls { "wss" } else { "ws" }, self.address)
     }
 
@@ -149,87 +152,89 @@ pub fn closed_port() -> String {
     format!("ws://{address}")
 }
 
-async fn behave(mut stream: TcpStream, habit: Habit, unrelated: &str) -> std::io::Result<()> {
+async fn behave(mut stream: TcpStream, habit: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
     match habit {
-        Habit::TcpSilent | Habit::TlsSilent => linger(&mut stream).await,
-        Habit::TcpCloses => head(&mut stream).await.map(drop),
-        Habit::TlsCloses => stream.read_u8().await.map(drop),
-        Habit::TlsAlert => say(stream, &[0x15, 3, 3, 0, 2, 2, 40]).await,
-        Habit::TlsGarbage => say(stream, b"220 mail.example ESMTP\r\n").await,
-        Habit::NotFound => respond(stream, "404 Not Found", "").await,
-        Habit::ServerError => respond(stream, "500 Internal Server Error", "").await,
-        Habit::Redirect => respond(stream, "302 Found", "Location: https://elsewhere.example/ws\r\n").await,
-        Habit::EndlessHead => {
-            head(&mut stream).await?;
+        Misbehaviour::TcpSilent | Misbehaviour::TlsSilent => read_to_end(&mut stream).await,
+        Misbehaviour::TcpCloses => read_head(&mut stream).await.map(drop),
+        Misbehaviour::TlsCloses => stream.read_u8().await.map(drop),
+        Misbehaviour::TlsAlert => send_once(stream, &[0x15, 3, 3, 0, 2, 2, 40]).await,
+        Misbehaviour::TlsGarbage => send_once(stream, b"220 mail.example ESMTP\r\n").await,
+        Misbehaviour::NotFound => respond(stream, "404 Not Found", "").await,
+        Misbehaviour::ServerError => respond(stream, "500 Internal Server Error", "").await,
+        Misbehaviour::Redirect => respond(stream, "302 Found", "Location: https://elsewhere.example/ws\r\n").await,
+        Misbehaviour::EndlessHead => {
+            read_head(&mut stream).await?;
             stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n").await?;
-            pour(stream, b"X-More: and more\r\n").await
+            send_endlessly(stream, b"X-More: and more\r\n").await
         }
-        Habit::SlowHead => {
-            head(&mut stream).await?;
-            trickle(stream, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n").await
+        Misbehaviour::SlowHead => {
+            read_head(&mut stream).await?;
+            send_slowly(stream, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n").await
         }
-        Habit::WrongKey => {
-            let head = head(&mut stream).await?;
-            say(stream, accepting(&head, "bm90IHlvdXIga2V5").as_bytes()).await
+        Misbehaviour::WrongKey => {
+            let head = read_head(&mut stream).await?;
+            send_once(stream, acceptance_head(&head, "bm90IHlvdXIga2V5").as_bytes()).await
         }
-        Habit::OwnSubprotocol => {
-            let head = head(&mut stream).await?;
-            let answer = accepting(&head, &accept_key(&head));
+        Misbehaviour::OwnSubprotocol => {
+            let head = read_head(&mut stream).await?;
+            let answer = acceptance_head(&head, &accept_key(&head));
             let own = "\r\nSec-WebSocket-Protocol: of-its-own\r\n\r\n";
             let lines =
                 answer.split("\r\n").filter(|line| !line.is_empty() && !line.starts_with("Sec-WebSocket-Protocol"));
-            say(stream, (lines.collect::<Vec<_>>().join("\r\n") + own).as_bytes()).await
+            send_once(stream, (lines.collect::<Vec<_>>().join("\r\n") + own).as_bytes()).await
         }
         _ => {
-            upgrade(&mut stream).await?;
+            accept_upgrade(&mut stream).await?;
             converse_badly(stream, habit, unrelated).await
         }
     }
 }
 
-async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) -> std::io::Result<()> {
+async fn converse_badly(mut stream: TcpStream, habit: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
     let text = |text: &str| frame(0x81, text.as_bytes());
     match habit {
-        Habit::Silent => linger(&mut stream).await,
-        Habit::Deaf => std::future::pending().await,
-        Habit::Closes => say(stream, &frame(0x88, b"\x03\xf3out of order")).await,
-        Habit::ClosesWith1006 => say(stream, &frame(0x88, b"\x03\xee")).await,
-        Habit::ClosesWithHalfACode => say(stream, &frame(0x88, b"\x03")).await,
-        Habit::ClosesWithLatin1 => say(stream, &frame(0x88, b"\x03\xf3caf\xe9")).await,
-        Habit::ClosesAndHangsUp => stream.write_all(&frame(0x88, b"\x03\xf3out of order")).await,
-        Habit::GarbageBytes => say(stream, &[0xff; 64]).await,
-        Habit::Flood => pour(stream, &text(unrelated).repeat(1 + 16_384 / unrelated.len())).await,
-        Habit::Giants => pour(stream, &text(&format!("\"{}\"", "x".repeat(11 << 20)))).await,
-        Habit::Numerous => pour(stream, &text(&format!("[{}0]", "0,".repeat(2 << 20)))).await,
-        Habit::Giant => {
+        Misbehaviour::Silent => read_to_end(&mut stream).await,
+        Misbehaviour::Deaf => std::future::pending().await,
+        Misbehaviour::Closes => send_once(stream, &frame(0x88, b"\x03\xf3out of order")).await,
+        Misbehaviour::ClosesWith1006 => send_once(stream, &frame(0x88, b"\x03\xee")).await,
+        Misbehaviour::ClosesWithHalfACode => send_once(stream, &frame(0x88, b"\x03")).await,
+        Misbehaviour::ClosesWithLatin1 => send_once(stream, &frame(0x88, b"\x03\xf3caf\xe9")).await,
+        Misbehaviour::ClosesAndHangsUp => stream.write_all(&frame(0x88, b"\x03\xf3out of order")).await,
+        Misbehaviour::GarbageBytes => send_once(stream, &[0xff; 64]).await,
+        Misbehaviour::Flood => send_endlessly(stream, &text(unrelated).repeat(1 + 16_384 / unrelated.len())).await,
+        Misbehaviour::Giants => send_endlessly(stream, &text(&format!("\"{}\"", "x".repeat(11 << 20)))).await,
+        Misbehaviour::Numerous => send_endlessly(stream, &text(&format!("[{}0]", "0,".repeat(2 << 20)))).await,
+        Misbehaviour::Giant => {
             let mut giant = vec![0x81, 127];
             giant.extend(100_000_000_u64.to_be_bytes());
             stream.write_all(&giant).await?;
-            pour(stream, &[b'"'; 16_384]).await
+            send_endlessly(stream, &[b'"'; 16_384]).await
         }
-        Habit::Endless => {
+        Misbehaviour::Endless => {
             // The header of a text of 2^62 bytes.
             stream.write_all(&[0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0]).await?;
-            pour(stream, &[b'"'; 16_384]).await
+            send_endlessly(stream, &[b'"'; 16_384]).await
         }
-        Habit::Fragments => {
+        Misbehaviour::Fragments => {
             stream.write_all(&frame(0x01, b"\"")).await?;
-            pour(stream, &frame(0x00, &[b'x'; 16_384])).await
+            send_endlessly(stream, &frame(0x00, &[b'x'; 16_384])).await
         }
-        Habit::Slow => trickle(stream, &text(unrelated)).await,
-        Habit::Deep => answer(stream, &text(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), true).await,
-        Habit::Digits => answer(stream, &text(&format!("{{\"n\":{}}}", "7".repeat(1000))), true).await,
-        Habit::Surrogate => answer(stream, &text(r#"{"text":"\ud800"}"#), true).await,
-        Habit::GarbageText => answer(stream, &text("huh?! \\o/"), false).await,
-        Habit::NoUtf8 => answer(stream, &frame(0x81, b"{\"text\":\"\xc3\x28\"}"), false).await,
-        Habit::Unrelated => answer(stream, &text(unrelated), false).await,
-        Habit::Shreds => answer(stream, &shreds(unrelated), false).await,
-        Habit::Resets => {
+        Misbehaviour::Slow => send_slowly(stream, &text(unrelated)).await,
+        Misbehaviour::Deep => {
+            answer(stream, &text(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), true).await
+        }
+        Misbehaviour::Digits => answer(stream, &text(&format!("{{\"n\":{}}}", "7".repeat(1000))), true).await,
+        Misbehaviour::Surrogate => answer(stream, &text(r#"{"text":"\ud800"}"#), true).await,
+        Misbehaviour::GarbageText => answer(stream, &text("huh?! \\o/"), false).await,
+        Misbehaviour::NoUtf8 => answer(stream, &frame(0x81, b"{\"text\":\"\xc3\x28\"}"), false).await,
+        Misbehaviour::Unrelated => answer(stream, &text(unrelated), false).await,
+        Misbehaviour::Shreds => answer(stream, &shredded_message(unrelated), false).await,
+        Misbehaviour::Resets => {
             read_frame(&mut stream).await?;
             stream.write_all(&text(unrelated)[..20]).await?;
             stream.set_zero_linger()
         }
-        Habit::Echo => loop {
+        Misbehaviour::Echo => loop {
             let (opcode, payload) = read_frame(&mut stream).await?;
             match opcode {
                 0x8 => return stream.write_all(&frame(0x88, &payload)).await,
@@ -240,7 +245,7 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
                 _ => {}
             }
         },
-        Habit::Hangs => Ok(()),
+        Misbehaviour::Hangs => Ok(()),
         other => unreachable!("{other:?} does not get so far"),
     }
 }
@@ -264,7 +269,7 @@ async fn answer(mut stream: TcpStream, bytes: &[u8], greets: bool) -> std::io::R
 }
 
 /// Returns a message in ten thousand frames, padded with blanks.
-fn shreds(text: &str) -> Vec<u8> {
+fn shredded_message(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (place, byte) in format!("{text:10000}").bytes().enumerate() {
         let first = u8::from(place == 0) | u8::from(place == 9999) << 7;
@@ -274,22 +279,22 @@ fn shreds(text: &str) -> Vec<u8> {
 }
 
 /// Sends this, then nothing more.
-async fn say(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn send_once(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
-    linger(&mut stream).await
+    read_to_end(&mut stream).await
 }
 
 /// Sends this repeatedly, as fast as possible, and reads nothing.
-async fn pour(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn send_endlessly(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     tokio::select! {
-        ended = linger(&mut reader) => ended,
+        ended = read_to_end(&mut reader) => ended,
         ended = async { loop { writer.write_all(bytes).await?; } } => ended,
     }
 }
 
 /// Sends this at one byte per second.
-async fn trickle(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+async fn send_slowly(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let slowly = async {
@@ -300,25 +305,25 @@ async fn trickle(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         std::future::pending().await
     };
     tokio::select! {
-        ended = linger(&mut reader) => ended,
+        ended = read_to_end(&mut reader) => ended,
         ended = slowly => ended,
     }
 }
 
 async fn respond(mut stream: TcpStream, status: &str, headers: &str) -> std::io::Result<()> {
-    head(&mut stream).await?;
+    read_head(&mut stream).await?;
     let answer = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 9\r\nConnection: close\r\n\r\nnot here\n");
-    say(stream, answer.as_bytes()).await
+    send_once(stream, answer.as_bytes()).await
 }
 
 /// Reads and drops everything until the client has disconnected.
-async fn linger(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
+async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
     let mut waste = [0; 4096];
     while stream.read(&mut waste).await? > 0 {}
     Ok(())
 }
 
-async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
+async fn read_head(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -327,38 +332,41 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
 }
 
 /// Accepts the upgrade, with the first subprotocol that was offered.
-pub async fn upgrade(stream: &mut TcpStream) -> std::io::Result<()> {
-    let head = head(stream).await?;
-    accept(stream, &head).await
+pub async fn accept_upgrade(stream: &mut TcpStream) -> std::io::Result<()> {
+    let head = read_head(stream).await?;
+    send_acceptance(stream, &head).await
 }
 
 /// Accepts the upgrade, or refuses it with 401.
-async fn admit(stream: &mut TcpStream, admits: &(dyn Fn(&str) -> bool + Send + Sync)) -> std::io::Result<bool> {
-    let head = head(stream).await?;
+async fn accept_or_refuse_upgrade(
+    stream: &mut TcpStream,
+    admits: &(dyn Fn(&str) -> bool + Send + Sync),
+) -> std::io::Result<bool> {
+    let head = read_head(stream).await?;
     let admitted = admits(&head);
     if admitted {
-        accept(stream, &head).await?;
+        send_acceptance(stream, &head).await?;
     } else {
         stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await?;
-        linger(stream).await?;
+        read_to_end(stream).await?;
     }
     Ok(admitted)
 }
 
-async fn accept(stream: &mut TcpStream, head: &str) -> std::io::Result<()> {
-    stream.write_all(accepting(head, &accept_key(head)).as_bytes()).await
+async fn send_acceptance(stream: &mut TcpStream, head: &str) -> std::io::Result<()> {
+    stream.write_all(acceptance_head(head, &accept_key(head)).as_bytes()).await
 }
 
 fn accept_key(head: &str) -> String {
     use base64::Engine as _;
     use sha1::Digest as _;
-    let key = header(head, "Sec-WebSocket-Key").unwrap_or_default();
+    let key = find_header(head, "Sec-WebSocket-Key").unwrap_or_default();
     let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
     base64::engine::general_purpose::STANDARD.encode(digest)
 }
 
-fn accepting(head: &str, accept: &str) -> String {
-    let subprotocol = header(head, "Sec-WebSocket-Protocol")
+fn acceptance_head(head: &str, accept: &str) -> String {
+    let subprotocol = find_header(head, "Sec-WebSocket-Protocol")
         .and_then(|offered| Some(format!("Sec-WebSocket-Protocol: {}\r\n", offered.split(',').next()?.trim())))
         .unwrap_or_default();
     format!(
@@ -366,7 +374,7 @@ fn accepting(head: &str, accept: &str) -> String {
     )
 }
 
-fn header(head: &str, wanted: &str) -> Option<String> {
+fn find_header(head: &str, wanted: &str) -> Option<String> {
     head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
@@ -410,12 +418,12 @@ pub async fn read_frame(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Re
 
 /// A scripted hub: `answer` gets the connection's number, the number of the text on it, and the text, and returns the
 /// texts to send back.
-pub struct SmallHub {
+pub struct ScriptedHub {
     address: SocketAddr,
     _runtime: Runtime,
 }
 
-impl SmallHub {
+impl ScriptedHub {
     pub fn start(answer: impl Fn(usize, usize, &str) -> Vec<String> + Send + Sync + 'static) -> Self {
         Self::guarded(|_| true, answer)
     }
@@ -435,7 +443,7 @@ impl SmallHub {
                 let behaviour = std::sync::Arc::clone(&behaviour);
                 tokio::spawn(async move {
                     let (admits, answer) = &*behaviour;
-                    if admit(&mut stream, admits).await.is_ok_and(|admitted| admitted) {
+                    if accept_or_refuse_upgrade(&mut stream, admits).await.is_ok_and(|admitted| admitted) {
                         let _ = converse(stream, connection, answer).await;
                     }
                 });
@@ -468,8 +476,8 @@ impl PathHub {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let (answer, send, mut receive) = (std::sync::Arc::clone(&answer), send.clone(), send.subscribe());
                 tokio::spawn(async move {
-                    let head = head(&mut stream).await?;
-                    accept(&mut stream, &head).await?;
+                    let head = read_head(&mut stream).await?;
+                    send_acceptance(&mut stream, &head).await?;
                     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                     let (mut from, mut to) = stream.into_split();
                     let here = path.clone();
@@ -514,7 +522,7 @@ async fn converse(
             0x8 => {
                 stream.write_all(&frame(0x88, &payload)).await?;
                 // Wait for the client to end the stream; ending it first could reset the client's side.
-                let _ = tokio::time::timeout(Duration::from_secs(1), linger(&mut stream)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), read_to_end(&mut stream)).await;
                 return Ok(());
             }
             0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,

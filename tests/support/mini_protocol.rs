@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::deviation::Deviations;
-use hubproof::deviation::proposal::{Missed, propose};
+use hubproof::deviation::proposal::{MissedExpectation, propose};
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::interpreter::{Config, Conversation, Input, Output};
-use hubproof::protocol::{Folder, Pack};
-use hubproof::scenario::{Program, Scenarios};
+use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
+use hubproof::protocol::{Pack, PackFolder};
+use hubproof::scenario::{Program, ScenarioSet};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
-use hubproof::websocket::frame::{Message, Received};
+use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
 use serde_json::Value;
 
-use super::sim_connection::config;
+use super::sim_connection::conversation_config;
 
 /// `ask` goes to the hub; `answer`, `notice` and `tick` come from it, with any members.
 const ASYNCAPI: &str = r##"asyncapi: 3.1.0
@@ -55,7 +55,7 @@ rules:
 ";
 
 /// Default addition to shared.yaml.
-pub const PLAIN: &str = "roles: { client: { opening: [ { connects: } ] } }\n";
+pub const PLAIN_ROLES: &str = "roles: { client: { opening: [ { connects: } ] } }\n";
 
 /// A text of a client or, without text, a new connection.
 pub struct HubInput<'a> {
@@ -64,20 +64,20 @@ pub struct HubInput<'a> {
 }
 
 /// Actions of a hub: the delay in milliseconds, the connection, the action.
-pub type HubActions = Vec<(u64, u32, Received)>;
+pub type HubActions = Vec<(u64, u32, ConnectionEvent)>;
 
-pub fn text(text: impl Into<String>) -> Received {
-    Received::Message(Message { binary: false, payload: text.into().into_bytes(), frames: 1 })
+pub fn text_received(text: impl Into<String>) -> ConnectionEvent {
+    ConnectionEvent::Message(AssembledMessage { binary: false, payload: text.into().into_bytes(), frames: 1 })
 }
 
 /// Answers every text with the same text.
-pub fn answers(with: &'static str) -> impl FnMut(&HubInput<'_>) -> HubActions {
-    move |heard| heard.text.map(|_| (0, heard.connection, text(with))).into_iter().collect()
+pub fn answering_hub(with: &'static str) -> impl FnMut(&HubInput<'_>) -> HubActions {
+    move |heard| heard.text.map(|_| (0, heard.connection, text_received(with))).into_iter().collect()
 }
 
-fn folder(pack: &str, shared: &str, scenario: &str) -> (Sources, Folder) {
+fn folder(pack: &str, shared: &str, scenario: &str) -> (Sources, PackFolder) {
     let mut sources = Sources::default();
-    let mut folder = Folder { name: "small".to_owned(), ..Folder::default() };
+    let mut folder = PackFolder { name: "small".to_owned(), ..PackFolder::default() };
     for (name, text) in [("asyncapi.yaml", pack), ("rules.yaml", RULES)] {
         folder.pack.insert(name.to_owned(), sources.add(name, text));
     }
@@ -87,23 +87,23 @@ fn folder(pack: &str, shared: &str, scenario: &str) -> (Sources, Folder) {
     (sources, folder)
 }
 
-fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenarios) {
+fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, ScenarioSet) {
     let (sources, folder) = folder(pack, shared, scenario);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     let pack = Arc::new(pack.unwrap());
-    let scenarios = Scenarios::load(&folder, &sources, &pack);
+    let scenarios = ScenarioSet::load(&folder, &sources, &pack);
     (sources, pack, scenarios)
 }
 
 /// Returns the diagnostics of an AsyncAPI document made from [`ASYNCAPI`].
-pub fn complaints_of_pack(change: impl FnOnce(&str) -> String) -> String {
-    let (sources, folder) = folder(&change(ASYNCAPI), PLAIN, "title: T\nsteps: []\n");
+pub fn mini_pack_diagnostics(change: impl FnOnce(&str) -> String) -> String {
+    let (sources, folder) = folder(&change(ASYNCAPI), PLAIN_ROLES, "title: T\nsteps: []\n");
     render_all(&Pack::load(&folder, &sources).1, &sources, false)
 }
 
 /// Returns the diagnostics of a scenario before it runs.
-pub fn complaints(shared: &str, scenario: &str) -> String {
+pub fn mini_scenario_diagnostics(shared: &str, scenario: &str) -> String {
     let (sources, _, scenarios) = load(ASYNCAPI, shared, scenario);
     render_all(&scenarios.diagnostics, &sources, false)
 }
@@ -130,11 +130,11 @@ pub fn play_deviating(
 }
 
 /// Returns the diagnostics of a YAML list of deviations.
-pub fn complaints_of_deviations(deviations: &str) -> String {
-    let (mut sources, pack, scenarios) = load(ASYNCAPI, PLAIN, "title: T\nsteps: []\n");
+pub fn deviation_diagnostics(deviations: &str) -> String {
+    let (mut sources, pack, scenarios) = load(ASYNCAPI, PLAIN_ROLES, "title: T\nsteps: []\n");
     let file = sources.add("hub.yaml", deviations);
     let nodes = yaml::parse(&sources, file).unwrap();
-    let read = Deviations::read(nodes.list().unwrap(), &pack, &scenarios.shared, false);
+    let read = Deviations::parse(nodes.list().unwrap(), &pack, &scenarios.shared, false);
     read.map_or_else(|found| render_all(&found, &sources, false), |_| String::new())
 }
 
@@ -159,15 +159,15 @@ pub fn play_changed(
 }
 
 /// Like [`play_changed`]; returns the deviations that are then proposed.
-pub fn proposals(
+pub fn proposed_deviations(
     change: impl FnOnce(&str) -> String,
     scenario: &str,
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> Vec<Value> {
     let document = change(ASYNCAPI);
-    let report = play_pack(&document, Duration::ZERO, "[]", PLAIN, scenario, hub);
-    let (_, pack, _) = load(&document, PLAIN, scenario);
-    let missed: Vec<&Missed> = report.missed.iter().collect();
+    let report = play_pack(&document, Duration::ZERO, "[]", PLAIN_ROLES, scenario, hub);
+    let (_, pack, _) = load(&document, PLAIN_ROLES, scenario);
+    let missed: Vec<&MissedExpectation> = report.missed.iter().collect();
     propose(&pack, &missed, &report.evidence, &Deviations::default())
         .into_iter()
         .map(|proposal| proposal.entry)
@@ -186,12 +186,12 @@ fn play_pack(
     let mut sources = Sources::default();
     let file = sources.add("hub.yaml", deviations);
     let nodes = yaml::parse(&sources, file).unwrap();
-    let deviations = Deviations::read(nodes.list().unwrap(), &program.pack, &program.shared, false);
+    let deviations = Deviations::parse(nodes.list().unwrap(), &program.pack, &program.shared, false);
     let deviations = deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false)));
-    let config = Config { deviations: Arc::new(deviations), ..config(BTreeMap::new()) };
+    let config = ConversationConfig { deviations: Arc::new(deviations), ..conversation_config(BTreeMap::new()) };
     let mut conversation = Conversation::new(program, config);
     let mut now = Duration::ZERO;
-    let mut due: BTreeMap<(Duration, usize), (u32, Received)> = BTreeMap::new();
+    let mut due: BTreeMap<(Duration, usize), (u32, ConnectionEvent)> = BTreeMap::new();
     let mut number = 0;
     let mut outputs = conversation.start(now);
     for _ in 0..100_000 {
@@ -204,23 +204,23 @@ fn play_pack(
         let mut opened = Vec::new();
         for output in std::mem::take(&mut outputs) {
             match output {
-                Output::Open { connection, .. } => {
+                ConversationOutput::Open { connection, .. } => {
                     opened.push(connection);
                     hears(&HubInput { connection, text: None }, now);
                 }
-                Output::Send { connection, frames } => {
+                ConversationOutput::Send { connection, frames } => {
                     for frame in frames.iter().filter(|frame| !frame.opcode.is_control()) {
                         let text = String::from_utf8_lossy(&frame.payload);
                         hears(&HubInput { connection, text: Some(&text) }, now);
                     }
                 }
-                Output::Hook { call, .. } => panic!("hook {call}: this protocol has none"),
+                ConversationOutput::Hook { call, .. } => panic!("hook {call}: this protocol has none"),
                 _ => {}
             }
         }
         for connection in opened {
-            let what = Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
-            outputs.extend(conversation.handle(now, Input::Received { connection, what }));
+            let what = ConnectionEvent::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
+            outputs.extend(conversation.handle(now, ConversationInput::Received { connection, what }));
         }
         if !outputs.is_empty() {
             continue;
@@ -234,11 +234,11 @@ fn play_pack(
             Some(at) if strikes.is_none_or(|strikes| at <= strikes) => {
                 let (_, (connection, what)) = due.pop_first().unwrap();
                 now = now.max(at);
-                outputs = conversation.handle(now, Input::Received { connection, what });
+                outputs = conversation.handle(now, ConversationInput::Received { connection, what });
             }
             _ => {
                 now = now.max(strikes.expect("an unfinished conversation has a deadline"));
-                outputs = conversation.handle(now, Input::Tick);
+                outputs = conversation.handle(now, ConversationInput::Tick);
             }
         }
     }
@@ -246,7 +246,7 @@ fn play_pack(
 }
 
 /// Returns the worst verdict of the checks of a rule.
-pub fn of(report: &ScenarioReport, rule: &str) -> Verdict {
+pub fn worst_verdict(report: &ScenarioReport, rule: &str) -> Verdict {
     assert!(report.mistake.is_none(), "{:?}", report.mistake);
     let checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));
     checks.map(|check| check.verdict).max().unwrap_or_else(|| panic!("no check of {rule}: {:#?}", report.checks))

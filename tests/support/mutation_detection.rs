@@ -10,30 +10,30 @@ use std::time::Duration;
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::reference::relay_facts;
 use hubproof_reference::fault::injector::{self, Injector};
-use hubproof_reference::machine::{EventError, Input, Machine, Output};
-use hubproof_reference::relay::mutation::{Kind, Message, Mutation, Property, changes};
+use hubproof_reference::machine::{EventError, Machine, MachineInput, MachineOutput};
+use hubproof_reference::relay::mutation::{HubMessage, MemberProperty, Mutation, MutationKind, possible_mutations};
 use serde_json::Value;
 
-use super::sim_connection::{Manner, Protocol};
+use super::sim_connection::{SendingManner, SimulatedProtocol};
 
 /// A correct state machine that records every text.
-struct Recorded {
+struct RecordingMachine {
     inner: Box<dyn Machine>,
     texts: Arc<Mutex<Vec<String>>>,
 }
 
-impl Recorded {
-    fn record(&self, out: &[Output]) {
+impl RecordingMachine {
+    fn record(&self, out: &[MachineOutput]) {
         let texts = out.iter().filter_map(|output| match output {
-            Output::Text { text, .. } => Some(text.to_string()),
+            MachineOutput::Text { text, .. } => Some(text.to_string()),
             _ => None,
         });
         self.texts.lock().unwrap().extend(texts);
     }
 }
 
-impl Machine for Recorded {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+impl Machine for RecordingMachine {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         let before = out.len();
         self.inner.handle(now, input, out);
         self.record(&out[before..]);
@@ -47,7 +47,7 @@ impl Machine for Recorded {
         self.inner.state()
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         let before = out.len();
         let answer = self.inner.event(now, event, out);
         self.record(&out[before..]);
@@ -57,32 +57,35 @@ impl Machine for Recorded {
 
 /// The number of frames per message that a correct hub sends in each scenario.
 pub struct SentFrames {
-    pub protocol: Protocol,
-    pub messages: Vec<Message>,
+    pub protocol: SimulatedProtocol,
+    pub messages: Vec<HubMessage>,
     /// Per scenario, in their order.
     pub counts: Vec<BTreeMap<String, u64>>,
 }
 
 impl SentFrames {
-    pub fn of(name: &str) -> Self {
-        let protocol = Protocol::load(name);
-        let known = relay_facts::of(&protocol.pack);
+    pub fn play_correct_hub(name: &str) -> Self {
+        let protocol = SimulatedProtocol::load(name);
+        let known = relay_facts::relay_facts(&protocol.pack);
         assert_eq!(known.strange, [""; 0], "{name}: the relay cannot tell these messages from others");
         let mut counts = Vec::new();
         for program in &protocol.scenarios.programs {
             let texts = Arc::new(Mutex::new(Vec::new()));
-            let around = |inner| Box::new(Recorded { inner, texts: Arc::clone(&texts) }) as Box<dyn Machine>;
-            protocol.play_on(program, None, &around, Manner::default());
+            let around = |inner| Box::new(RecordingMachine { inner, texts: Arc::clone(&texts) }) as Box<dyn Machine>;
+            protocol.play_on(program, None, &around, SendingManner::default());
             let mut count: BTreeMap<String, u64> = BTreeMap::new();
             for text in texts.lock().unwrap().iter() {
                 let Ok(frame) = serde_json::from_str::<Value>(text) else { continue };
                 let fitting: Vec<&str> = known
                     .messages
                     .iter()
-                    .filter(|message| injector::holds(message.when, Some(&frame)))
+                    .filter(|message| injector::conditions_hold(message.when, Some(&frame)))
                     .map(|message| message.name.as_str())
                     .collect();
-                let pack = protocol.pack.recognise(&frame, hubproof::protocol::Way::FromHub).map(|m| m.name.as_str());
+                let pack = protocol
+                    .pack
+                    .recognise(&frame, hubproof::protocol::FrameDirection::FromHub)
+                    .map(|m| m.name.as_str());
                 assert_eq!(fitting, pack.into_iter().collect::<Vec<_>>(), "{frame}");
                 *count.entry(fitting[0].to_owned()).or_default() += 1;
             }
@@ -93,27 +96,27 @@ impl SentFrames {
 
     /// Plays one scenario with a change; returns how often it was applied, and the report.
     fn play(&self, scenario: usize, change: &Mutation) -> (u64, ScenarioReport) {
-        let changes = vec![change.change()].leak();
+        let changes = vec![change.to_change()].leak();
         let applied = Arc::new(AtomicU64::new(0));
-        let around = |inner| Box::new(Injector::counting(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
+        let around = |inner| Box::new(Injector::with_counter(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
         let program = &self.protocol.scenarios.programs[scenario];
-        let report = self.protocol.play_on(program, None, &around, Manner::default()).unwrap();
+        let report = self.protocol.play_on(program, None, &around, SendingManner::default()).unwrap();
         assert_eq!(report.mistake, None, "{} with {change}", report.id);
         (applied.load(Ordering::Relaxed), report)
     }
 
     /// Plays the scenarios with the message until one of them detects the change.
-    fn outcome(&self, change: &Mutation) -> Outcome {
-        let mut outcome = Outcome::NeverApplied;
+    fn outcome(&self, change: &Mutation) -> ChangeOutcome {
+        let mut outcome = ChangeOutcome::NeverApplied;
         for (scenario, count) in self.counts.iter().enumerate() {
             if count.get(&change.message).copied().unwrap_or(0) < change.nth.unwrap_or(1) {
                 continue;
             }
             let (applied, report) = self.play(scenario, change);
-            if applied > 0 && notices(change, &report) {
-                return Outcome::Noticed;
+            if applied > 0 && is_detected_by(change, &report) {
+                return ChangeOutcome::Noticed;
             } else if applied > 0 {
-                outcome = Outcome::Survived;
+                outcome = ChangeOutcome::Survived;
             }
         }
         outcome
@@ -122,7 +125,7 @@ impl SentFrames {
 
 /// The outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum ChangeOutcome {
     Noticed,
     Survived,
     /// No scenario has such a frame, or no frame has the member.
@@ -130,13 +133,13 @@ pub enum Outcome {
 }
 
 /// Whether the change is detected: a change that breaks a must has to cause a failure. Inconclusive does not count.
-fn notices(change: &Mutation, report: &ScenarioReport) -> bool {
+fn is_detected_by(change: &Mutation, report: &ScenarioReport) -> bool {
     let enough = |verdict| verdict == Verdict::Fail || (verdict == Verdict::Warn && !change.must);
     report.checks.iter().any(|check| enough(check.verdict))
 }
 
 /// Calls `work` for every item on all processors and returns the results in order.
-fn on_all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+fn map_in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let some = || {
         let mut done = Vec::new();
@@ -180,21 +183,22 @@ fn exemptions(protocol: &str) -> Vec<Exemption> {
 }
 
 /// All changes of a protocol with their outcomes.
-pub struct Detection {
+pub struct ChangeDetection {
     pub sent: SentFrames,
-    pub results: Vec<(Mutation, Outcome)>,
+    pub results: Vec<(Mutation, ChangeOutcome)>,
     exempt: Vec<Exemption>,
 }
 
-impl Detection {
+impl ChangeDetection {
     pub fn measure(protocol: &str) -> Self {
-        let sent = SentFrames::of(protocol);
-        let all: Vec<Mutation> = changes(&sent.messages).into_iter().filter(|change| change.kind.corrupts()).collect();
-        let outcomes = on_all(&all, |change| sent.outcome(change));
+        let sent = SentFrames::play_correct_hub(protocol);
+        let all: Vec<Mutation> =
+            possible_mutations(&sent.messages).into_iter().filter(|change| change.kind.breaks_document()).collect();
+        let outcomes = map_in_parallel(&all, |change| sent.outcome(change));
         Self { sent, results: all.into_iter().zip(outcomes).collect(), exempt: exemptions(protocol) }
     }
 
-    fn count(&self, takes: impl Fn(&Mutation) -> bool, outcome: Outcome) -> usize {
+    fn count(&self, takes: impl Fn(&Mutation) -> bool, outcome: ChangeOutcome) -> usize {
         self.results.iter().filter(|(change, became)| takes(change) && *became == outcome).count()
     }
 
@@ -205,15 +209,17 @@ impl Detection {
 
     /// Returns undetected changes without exemption.
     pub fn gaps(&self) -> Vec<String> {
-        let open =
-            self.results.iter().filter(|(change, became)| *became == Outcome::Survived && !self.is_exempt(change));
+        let open = self
+            .results
+            .iter()
+            .filter(|(change, became)| *became == ChangeOutcome::Survived && !self.is_exempt(change));
         open.map(|(change, _)| change.to_string()).collect()
     }
 
     /// Returns stale exemptions: the change is detected, never applied or does not exist.
     pub fn stale(&self) -> Vec<&str> {
         let survives = |name: &str| {
-            self.results.iter().any(|(change, became)| *became == Outcome::Survived && change.to_string() == name)
+            self.results.iter().any(|(change, became)| *became == ChangeOutcome::Survived && change.to_string() == name)
         };
         self.exempt
             .iter()
@@ -224,13 +230,14 @@ impl Detection {
     }
 
     /// Returns the share of applied, non-exempt changes that was detected, in percent.
-    pub fn share(&self) -> f64 {
-        let noticed = self.count(|_| true, Outcome::Noticed);
+    pub fn detected_percent(&self) -> f64 {
+        let noticed = self.count(|_| true, ChangeOutcome::Noticed);
         percent(noticed, noticed + self.gaps().len())
     }
 
-    pub fn numbers(&self) -> String {
-        let (noticed, survived) = (self.count(|_| true, Outcome::Noticed), self.count(|_| true, Outcome::Survived));
+    pub fn summary_line(&self) -> String {
+        let (noticed, survived) =
+            (self.count(|_| true, ChangeOutcome::Noticed), self.count(|_| true, ChangeOutcome::Survived));
         let exempt = survived - self.gaps().len();
         format!(
             "{}: {} changes computed, {} applied, {noticed} noticed, {exempt} exempt, {} not noticed: {:.1} % \
@@ -239,25 +246,26 @@ impl Detection {
             self.results.len(),
             noticed + survived,
             survived - exempt,
-            self.share(),
+            self.detected_percent(),
             percent(noticed, noticed + survived),
         )
     }
 
     /// Formats the output of `cargo run --example detection` for this protocol.
     pub fn markdown(&self) -> String {
-        let mut text = format!("## {}\n\n{}.\n\n", self.sent.protocol.pack.name, self.numbers());
+        let mut text = format!("## {}\n\n{}.\n\n", self.sent.protocol.pack.name, self.summary_line());
         text +=
             "| change | computed | applied | noticed | exempt | not noticed | share |\n|---|---|---|---|---|---|---|\n";
-        for (title, kind, of) in ROWS {
+        for (title, kind, of) in TABLE_ROWS {
             let row = |change: &Mutation| change.kind == *kind && change.of == *of;
-            let (noticed, survived) = (self.count(row, Outcome::Noticed), self.count(row, Outcome::Survived));
+            let (noticed, survived) =
+                (self.count(row, ChangeOutcome::Noticed), self.count(row, ChangeOutcome::Survived));
             let exempt = self
                 .results
                 .iter()
-                .filter(|(change, became)| row(change) && *became == Outcome::Survived && self.is_exempt(change));
+                .filter(|(change, became)| row(change) && *became == ChangeOutcome::Survived && self.is_exempt(change));
             let exempt = exempt.count();
-            let never = self.count(row, Outcome::NeverApplied);
+            let never = self.count(row, ChangeOutcome::NeverApplied);
             if noticed + survived + never == 0 {
                 continue;
             }
@@ -271,47 +279,49 @@ impl Detection {
             );
         }
         for exempt in &self.exempt {
-            let _ = writeln!(text, "\nExempt: {} ({})", exempt.reason, quoted(&exempt.changes));
+            let _ = writeln!(text, "\nExempt: {} ({})", exempt.reason, quote_names(&exempt.changes));
         }
         let gaps = self.gaps();
         if !gaps.is_empty() {
-            let _ = writeln!(text, "\nNot noticed: {}.", quoted(&gaps));
+            let _ = writeln!(text, "\nNot noticed: {}.", quote_names(&gaps));
         }
         let sent = |name: &String| self.sent.counts.iter().any(|count| count.contains_key(name));
         let silent: Vec<String> =
             self.sent.messages.iter().map(|message| message.name.clone()).filter(|name| !sent(name)).collect();
         if !silent.is_empty() {
-            let _ = writeln!(text, "\nThe reference server says this in no scenario: {}.", quoted(&silent));
+            let _ = writeln!(text, "\nThe reference server says this in no scenario: {}.", quote_names(&silent));
         }
-        let never =
-            self.results.iter().filter(|(change, became)| *became == Outcome::NeverApplied && sent(&change.message));
+        let never = self
+            .results
+            .iter()
+            .filter(|(change, became)| *became == ChangeOutcome::NeverApplied && sent(&change.message));
         let never: Vec<String> = never.map(|(change, _)| change.to_string()).collect();
         if !never.is_empty() {
-            let _ = writeln!(text, "\nNo scenario has a frame for this: {}.", quoted(&never));
+            let _ = writeln!(text, "\nNo scenario has a frame for this: {}.", quote_names(&never));
         }
         text
     }
 }
 
 /// Rows of the table: the change, and the facts of the changed members.
-const ROWS: &[(&str, Kind, Option<Property>)] = &[
-    ("a frame is dropped", Kind::Drop, None),
-    ("a frame is doubled", Kind::Double, None),
-    ("a required member is removed", Kind::Remove, Some(Property::Required)),
-    ("a required constant is removed", Kind::Remove, Some(Property::Constant)),
-    ("a required member with few values is removed", Kind::Remove, Some(Property::Closed)),
-    ("an echoed id is removed", Kind::Remove, Some(Property::Echoed)),
-    ("a required member is retyped", Kind::Retype, Some(Property::Required)),
-    ("a constant is retyped", Kind::Retype, Some(Property::Constant)),
-    ("a member with few values is retyped", Kind::Retype, Some(Property::Closed)),
-    ("an echoed id is retyped", Kind::Retype, Some(Property::Echoed)),
-    ("a required member is altered", Kind::Alter, Some(Property::Required)),
-    ("a constant is altered", Kind::Alter, Some(Property::Constant)),
-    ("a member with few values is altered", Kind::Alter, Some(Property::Closed)),
-    ("an echoed id is altered", Kind::Alter, Some(Property::Echoed)),
+const TABLE_ROWS: &[(&str, MutationKind, Option<MemberProperty>)] = &[
+    ("a frame is dropped", MutationKind::Drop, None),
+    ("a frame is doubled", MutationKind::Double, None),
+    ("a required member is removed", MutationKind::Remove, Some(MemberProperty::Required)),
+    ("a required constant is removed", MutationKind::Remove, Some(MemberProperty::Constant)),
+    ("a required member with few values is removed", MutationKind::Remove, Some(MemberProperty::Closed)),
+    ("an echoed id is removed", MutationKind::Remove, Some(MemberProperty::Echoed)),
+    ("a required member is retyped", MutationKind::Retype, Some(MemberProperty::Required)),
+    ("a constant is retyped", MutationKind::Retype, Some(MemberProperty::Constant)),
+    ("a member with few values is retyped", MutationKind::Retype, Some(MemberProperty::Closed)),
+    ("an echoed id is retyped", MutationKind::Retype, Some(MemberProperty::Echoed)),
+    ("a required member is altered", MutationKind::Alter, Some(MemberProperty::Required)),
+    ("a constant is altered", MutationKind::Alter, Some(MemberProperty::Constant)),
+    ("a member with few values is altered", MutationKind::Alter, Some(MemberProperty::Closed)),
+    ("an echoed id is altered", MutationKind::Alter, Some(MemberProperty::Echoed)),
 ];
 
-fn quoted(names: &[String]) -> String {
+fn quote_names(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
@@ -320,27 +330,27 @@ fn percent(part: usize, whole: usize) -> f64 {
 }
 
 /// Measures changes of timing and of single frames, which are not part of the share.
-pub fn beside(sent: &SentFrames) -> String {
+pub fn other_change_outcomes(sent: &SentFrames) -> String {
     let mut text = String::new();
-    let all = changes(&sent.messages);
-    for kind in [Kind::Delay, Kind::Reorder] {
+    let all = possible_mutations(&sent.messages);
+    for kind in [MutationKind::Delay, MutationKind::Reorder] {
         let of_kind: Vec<&Mutation> = all.iter().filter(|change| change.kind == kind).collect();
-        let outcomes = on_all(&of_kind, |change| sent.outcome(change));
+        let outcomes = map_in_parallel(&of_kind, |change| sent.outcome(change));
         let count = |outcome| outcomes.iter().filter(|became| **became == outcome).count();
-        let (noticed, survived) = (count(Outcome::Noticed), count(Outcome::Survived));
+        let (noticed, survived) = (count(ChangeOutcome::Noticed), count(ChangeOutcome::Survived));
         let _ = writeln!(text, "* {}: noticed for {noticed} of {} messages", kind.name(), noticed + survived);
     }
-    for kind in [Kind::Drop, Kind::Double] {
+    for kind in [MutationKind::Drop, MutationKind::Double] {
         let mut single = Vec::new();
         for (scenario, count) in sent.counts.iter().enumerate() {
             for (message, times) in count {
                 let change = all.iter().find(|change| change.kind == kind && change.message == *message).unwrap();
-                single.extend((1..=*times).map(|nth| (scenario, change.only(nth))));
+                single.extend((1..=*times).map(|nth| (scenario, change.for_nth_frame(nth))));
             }
         }
-        let verdicts = on_all(&single, |(scenario, change)| {
+        let verdicts = map_in_parallel(&single, |(scenario, change)| {
             let (_, report) = sent.play(*scenario, change);
-            (notices(change, &report), report.verdict == Verdict::Inconclusive)
+            (is_detected_by(change, &report), report.verdict == Verdict::Inconclusive)
         });
         let noticed = verdicts.iter().filter(|(noticed, _)| *noticed).count();
         let undecided = verdicts.iter().filter(|(noticed, undecided)| !noticed && *undecided).count();
@@ -357,7 +367,7 @@ pub fn beside(sent: &SentFrames) -> String {
 }
 
 /// Returns the protocols with messages; for others no change can be computed.
-pub fn measurable() -> Vec<&'static str> {
+pub fn measurable_protocols() -> Vec<&'static str> {
     let names = hubproof_reference::protocols().iter().copied();
-    names.filter(|name| !Protocol::load(name).pack.messages.is_empty()).collect()
+    names.filter(|name| !SimulatedProtocol::load(name).pack.messages.is_empty()).collect()
 }

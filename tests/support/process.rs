@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Time limit; a process that hangs is killed and fails its test.
-const LONGEST: Duration = Duration::from_secs(120);
+const MAX_PROCESS_TIME: Duration = Duration::from_secs(120);
 
 /// The result of a process.
 #[derive(Debug)]
-pub struct Done {
+pub struct ProcessResult {
     /// `None` if a signal ended it.
     pub code: Option<i32>,
     pub out: String,
@@ -21,10 +21,10 @@ pub struct Done {
     pub peak: Option<u64>,
 }
 
-impl Done {
+impl ProcessResult {
     /// Fails the test, with all output, unless this is the exit code.
     #[track_caller]
-    pub fn ends_with(self, code: i32) -> Self {
+    pub fn assert_exit_code(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "after {:?}\n--- stdout\n{}\n--- stderr\n{}", self.took, self.out, self.err);
         self
     }
@@ -37,7 +37,7 @@ impl Done {
 }
 
 /// A running process of the binary; killed on drop.
-pub struct Running {
+pub struct RunningProcess {
     child: Child,
     started: Instant,
     out: Option<thread::JoinHandle<String>>,
@@ -48,28 +48,31 @@ pub struct Running {
 
 /// Runs the binary to its end.
 #[track_caller]
-pub fn hubproof<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Done {
-    start(arguments, &[]).done()
+pub fn hubproof<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> ProcessResult {
+    start(arguments, &[]).wait_for_end()
 }
 
 /// Starts the binary, with further environment variables.
 pub fn start<S: AsRef<std::ffi::OsStr>>(
     arguments: impl IntoIterator<Item = S>,
     environment: &[(&str, &str)],
-) -> Running {
+) -> RunningProcess {
     let mut child = command(arguments, environment).stdin(Stdio::null()).spawn().unwrap();
     let (out, _) = collect(child.stdout.take().unwrap());
     let (err, stderr) = collect(child.stderr.take().unwrap());
-    Running { child, started: Instant::now(), out: Some(out), err: Some(err), stderr }
+    RunningProcess { child, started: Instant::now(), out: Some(out), err: Some(err), stderr }
 }
 
 /// Runs the binary with this stdin.
-pub fn hubproof_reading<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, input: &str) -> Done {
+pub fn hubproof_reading<S: AsRef<std::ffi::OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+    input: &str,
+) -> ProcessResult {
     let mut child = command(arguments, &[]).stdin(Stdio::piped()).spawn().unwrap();
     let (out, _) = collect(child.stdout.take().unwrap());
     let (err, stderr) = collect(child.stderr.take().unwrap());
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    Running { child, started: Instant::now(), out: Some(out), err: Some(err), stderr }.done()
+    RunningProcess { child, started: Instant::now(), out: Some(out), err: Some(err), stderr }.wait_for_end()
 }
 
 fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, environment: &[(&str, &str)]) -> Command {
@@ -98,21 +101,21 @@ fn collect(mut pipe: impl Read + Send + 'static) -> (thread::JoinHandle<String>,
     (all, bytes)
 }
 
-impl Running {
+impl RunningProcess {
     /// Waits for its end.
     #[track_caller]
-    pub fn done(mut self) -> Done {
+    pub fn wait_for_end(mut self) -> ProcessResult {
         let mut peak = None;
         let status = loop {
             peak = peak.max(self.peak_memory());
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            if self.started.elapsed() > LONGEST {
+            if self.started.elapsed() > MAX_PROCESS_TIME {
                 self.child.kill().unwrap();
                 self.child.wait().unwrap();
                 panic!(
-                    "it did not end within {LONGEST:?}\n--- stdout\n{}\n--- stderr\n{}",
+                    "it did not end within {MAX_PROCESS_TIME:?}\n--- stdout\n{}\n--- stderr\n{}",
                     self.out.take().unwrap().join().unwrap(),
                     self.err.take().unwrap().join().unwrap()
                 );
@@ -120,7 +123,7 @@ impl Running {
             thread::sleep(Duration::from_millis(10));
         };
         let took = self.started.elapsed();
-        Done {
+        ProcessResult {
             code: status.code(),
             out: self.out.take().unwrap().join().unwrap(),
             err: self.err.take().unwrap().join().unwrap(),
@@ -138,7 +141,7 @@ impl Running {
             if stderr.contains(text) {
                 return stderr;
             }
-            assert!(self.started.elapsed() < LONGEST && !ended, "stderr does not have {text:?}\n{stderr}");
+            assert!(self.started.elapsed() < MAX_PROCESS_TIME && !ended, "stderr does not have {text:?}\n{stderr}");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -164,7 +167,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -177,14 +180,14 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// A running `hubproof serve`; killed on drop.
-pub struct Serving {
+pub struct ServeProcess {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
     /// Name and address of its first lines.
     pub addresses: Vec<(String, String)>,
 }
 
-impl Serving {
+impl ServeProcess {
     /// Waits for this many addresses on its stdout.
     #[track_caller]
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
@@ -216,7 +219,7 @@ impl Serving {
     }
 
     /// Ends it by a signal; returns its exit code and the rest of stdout.
-    pub fn end(mut self, name: &str) -> (Option<i32>, String) {
+    pub fn stop(mut self, name: &str) -> (Option<i32>, String) {
         signal(&self.child, name);
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).unwrap();
@@ -224,7 +227,7 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -5,16 +5,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use hubproof::load::client::Client;
-use hubproof::load::client::io::{ClientFault, ClientIo, End, Input};
-use hubproof::load::compile::program::Prepared;
-use hubproof::load::compile::{Target, prepare};
+use hubproof::load::client::VirtualClient;
+use hubproof::load::client::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
+use hubproof::load::compile::program::CompiledPlan;
+use hubproof::load::compile::{PlanTarget, compile_plan};
 use hubproof::load::ids::{HookId, JourneyId, MessageId};
-use hubproof::load::ledger::{self, Entry, Ledger, NameOf, NameTable, Totals};
-use hubproof::load::plan::schedule::Schedule;
-use hubproof::load::plan::{Overrides, Plan, Script};
+use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOwner, NameTable};
+use hubproof::load::plan::schedule::ArrivalSchedule;
+use hubproof::load::plan::{Plan, PlanOverrides, PlanScript};
 use hubproof::load::{Nanos, SECOND};
-use hubproof::protocol::{Folder, Pack};
+use hubproof::protocol::{Pack, PackFolder};
 use hubproof::syntax::source::Sources;
 use hubproof::websocket::handshake::Dial;
 use hubproof_reference as reference;
@@ -22,61 +22,66 @@ use reference::machine;
 use serde_json::Value;
 
 /// A parsed and compiled plan.
-pub struct Ready {
+pub struct CompiledTestPlan {
     pub plan: Plan,
-    pub prepared: Prepared,
+    pub prepared: CompiledPlan,
     pub protocol: String,
     hooks: BTreeMap<String, hubproof::config::HookSpec>,
 }
 
 /// A plan of a protocol's folder by its name, or a text.
-pub enum Which<'a> {
+pub enum PlanSource<'a> {
     Named(&'a str),
     Text(&'a str),
 }
 
 /// Parses a plan that must be valid.
-pub fn read(protocol: &str, which: &Which<'_>) -> (Plan, Script, Sources, Folder) {
+pub fn parse_test_plan(protocol: &str, which: &PlanSource<'_>) -> (Plan, PlanScript, Sources, PackFolder) {
     let mut sources = Sources::default();
-    let folder = super::disk::folder(protocol, &mut sources);
+    let folder = super::disk::protocol_folder(protocol, &mut sources);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty(), "{}", hubproof::syntax::diagnostic::render_all(&diagnostics, &sources, false));
     let pack = std::sync::Arc::new(pack.unwrap());
     let mut diagnostics = Vec::new();
-    let shared = hubproof::scenario::shared(&folder, &sources, &pack, &mut diagnostics);
+    let shared = hubproof::scenario::load_shared(&folder, &sources, &pack, &mut diagnostics);
     let file = match which {
-        Which::Named(name) => folder.scenarios[&format!("load/{name}.yaml")],
-        Which::Text(text) => sources.add("plan.yaml", *text),
+        PlanSource::Named(name) => folder.scenarios[&format!("load/{name}.yaml")],
+        PlanSource::Text(text) => sources.add("plan.yaml", *text),
     };
     let root = hubproof::syntax::yaml::parse(&sources, file).unwrap();
     let files = |path: &str| match path {
         "rows.csv" => Ok("name,weight\nfirst,1\nsecond,2\nthird,3\n".to_owned()),
         _ => Err("there is no such file".to_owned()),
     };
-    let (read, diagnostics) = hubproof::load::plan::read("test", &root, &shared, &pack, &files);
+    let (read, diagnostics) = hubproof::load::plan::parse_load_plan("test", &root, &shared, &pack, &files);
     assert!(diagnostics.is_empty(), "{}", hubproof::syntax::diagnostic::render_all(&diagnostics, &sources, false));
     let (plan, script) = read.unwrap();
     (plan, script, sources, folder)
 }
 
-impl Ready {
-    pub fn new(protocol: &str, which: &Which<'_>, overrides: &Overrides) -> Self {
-        let (plan, script, mut sources, folder) = read(protocol, which);
-        let plan = plan.with(overrides).unwrap();
-        let setups = hubproof::reference::setup::Setups::read(&folder, &sources).unwrap();
+impl CompiledTestPlan {
+    pub fn new(protocol: &str, which: &PlanSource<'_>, overrides: &PlanOverrides) -> Self {
+        let (plan, script, mut sources, folder) = parse_test_plan(protocol, which);
+        let plan = plan.with_overrides(overrides).unwrap();
+        let setups = hubproof::reference::setup::ReferenceSetups::from_folder(&folder, &sources).unwrap();
         let urls = setups.instances.iter().map(|_| "ws://virtual".to_owned()).collect();
         let addresses =
-            hubproof::reference::setup::Addresses { urls, admin: Some("http://virtual".to_owned()), ca: None };
-        let file = sources.add("target.toml", setups.target_file(protocol, &addresses));
+            hubproof::reference::setup::ReferenceAddresses { urls, admin: Some("http://virtual".to_owned()), ca: None };
+        let file = sources.add("target.toml", setups.render_target_file(protocol, &addresses));
         let target = hubproof::config::parse(&mut sources, file, &[], &|_| None, &|_| Ok(String::new())).unwrap();
         let defaults = script.shared.settings.iter();
         let mut settings: BTreeMap<String, Value> =
             defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
         let stated = target.instances[0].settings.iter();
         settings.extend(stated.map(|(name, setting)| (name.clone(), setting.value.clone())));
-        let wanted =
-            Target { settings, stamp: "test".to_owned(), epoch_ms: EPOCH_MS, seed: 1, keys: ledger::Keys::default() };
-        let prepared = prepare(&plan, &script, &wanted)
+        let wanted = PlanTarget {
+            settings,
+            stamp: "test".to_owned(),
+            epoch_ms: EPOCH_MS,
+            seed: 1,
+            keys: ledger::IdHasher::default(),
+        };
+        let prepared = compile_plan(&plan, &script, &wanted)
             .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
         Self { plan, prepared, protocol: protocol.to_owned(), hooks: target.hooks }
     }
@@ -89,11 +94,11 @@ impl Ready {
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
 /// The network from hub to client: returns the arrival time of each copy of a frame to a client of a role.
-pub type Way<'a> = &'a mut dyn FnMut(Nanos, &str, &str) -> Vec<Nanos>;
+pub type Downlink<'a> = &'a mut dyn FnMut(Nanos, &str, &str) -> Vec<Nanos>;
 
 /// The results of a run.
-pub struct RunResults {
-    pub account: Totals,
+pub struct SimulationResults {
+    pub account: LedgerTotals,
     /// Client faults, with their counts.
     pub faults: BTreeMap<ClientFault, u64>,
     pub sent: BTreeMap<MessageId, u64>,
@@ -108,14 +113,14 @@ pub struct RunResults {
     pub joined: u64,
     /// Failed openings: the operation, and the reason.
     pub not_joined: Vec<(usize, Option<ClientFault>)>,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LedgerEntry>,
     pub names: NameTable,
 }
 
-impl RunResults {
+impl SimulationResults {
     fn new() -> Self {
         Self {
-            account: Totals::default(),
+            account: LedgerTotals::default(),
             faults: BTreeMap::new(),
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
@@ -133,12 +138,12 @@ impl RunResults {
     }
 }
 
-enum Event {
+enum SimulatedEvent {
     Start(usize),
     Wake(usize),
     Arrivals,
-    ToHub(machine::Input),
-    ToClient(usize, What),
+    ToHub(machine::MachineInput),
+    ToClient(usize, ClientInput),
     Tick,
     /// All connections are cut without a close frame.
     Cut,
@@ -149,71 +154,81 @@ enum Event {
 }
 
 #[derive(Clone, Debug)]
-enum What {
+enum ClientInput {
     Opened,
     Text(Vec<u8>),
-    Closed(End),
+    Closed(Disconnection),
     Answer(Option<Vec<u8>>),
 }
 
 /// A simulated run: frames take `travel` from a client to the hub, and `way` is the network back.
-pub struct Virtual<'a> {
-    ready: &'a Ready,
+pub struct SimulatedRun<'a> {
+    ready: &'a CompiledTestPlan,
     machine: Box<dyn reference::Machine>,
     travel: Nanos,
-    way: Way<'a>,
+    way: Downlink<'a>,
     now: Nanos,
     /// The number orders events with equal times by creation.
     queue: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
-    events: Vec<Option<Event>>,
-    clients: Vec<(usize, Client)>,
-    lines: Vec<Option<machine::Conn>>,
-    owners: BTreeMap<machine::Conn, usize>,
+    events: Vec<Option<SimulatedEvent>>,
+    clients: Vec<(usize, VirtualClient)>,
+    lines: Vec<Option<machine::ConnectionId>>,
+    owners: BTreeMap<machine::ConnectionId, usize>,
     wakes: Vec<Nanos>,
     room: Vec<VecDeque<usize>>,
-    arrivals: Vec<(usize, std::iter::Peekable<Schedule>)>,
+    arrivals: Vec<(usize, std::iter::Peekable<ArrivalSchedule>)>,
     begin: Nanos,
-    conns: machine::Conn,
+    conns: machine::ConnectionId,
     ticked: Option<Duration>,
-    results: RunResults,
+    results: SimulationResults,
 }
 
 /// The latest time by which all clients have joined.
-const SETTLED: Nanos = 2 * SECOND;
+const MAX_JOIN_TIME: Nanos = 2 * SECOND;
 
-pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> RunResults {
+pub fn run(ready: &CompiledTestPlan, travel: Nanos, way: Downlink<'_>) -> SimulationResults {
     run_and_cut(ready, travel, way, None)
 }
 
 /// Like [`run`], but cuts all connections at a given time.
-pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos>) -> RunResults {
-    run_and(ready, travel, way, cut.map(|cut| (cut, Event::Cut)))
+pub fn run_and_cut(
+    ready: &CompiledTestPlan,
+    travel: Nanos,
+    way: Downlink<'_>,
+    cut: Option<Nanos>,
+) -> SimulationResults {
+    run_with_accident(ready, travel, way, cut.map(|cut| (cut, SimulatedEvent::Cut)))
 }
 
 /// Like [`run`], but kills the hub, with all its state, at a given time and starts it again.
-pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> RunResults {
-    run_and(ready, travel, way, Some((kill, Event::Kill)))
+pub fn run_and_kill(ready: &CompiledTestPlan, travel: Nanos, way: Downlink<'_>, kill: Nanos) -> SimulationResults {
+    run_with_accident(ready, travel, way, Some((kill, SimulatedEvent::Kill)))
 }
 
 /// Like [`run`], with a hub that has this fault.
-pub fn run_with_fault(ready: &Ready, travel: Nanos, fault: &str) -> RunResults {
+pub fn run_with_fault(ready: &CompiledTestPlan, travel: Nanos, fault: &str) -> SimulationResults {
     let machine = hub_of(&ready.protocol, 1, Some(fault));
-    run_on(ready, machine, travel, &mut |now, _, _| vec![now + travel], None)
+    run_on_machine(ready, machine, travel, &mut |now, _, _| vec![now + travel], None)
 }
 
-fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, Event)>) -> RunResults {
-    run_on(ready, hub_of(&ready.protocol, 1, None), travel, way, accident)
+fn run_with_accident(
+    ready: &CompiledTestPlan,
+    travel: Nanos,
+    way: Downlink<'_>,
+    accident: Option<(Nanos, SimulatedEvent)>,
+) -> SimulationResults {
+    run_on_machine(ready, hub_of(&ready.protocol, 1, None), travel, way, accident)
 }
 
-fn run_on(
-    ready: &Ready,
+fn run_on_machine(
+    ready: &CompiledTestPlan,
     machine: Box<dyn reference::Machine>,
     travel: Nanos,
-    way: Way<'_>,
-    accident: Option<(Nanos, Event)>,
-) -> RunResults {
+    way: Downlink<'_>,
+    accident: Option<(Nanos, SimulatedEvent)>,
+) -> SimulationResults {
     let roles = ready.plan.roles.len();
-    let mut this = Virtual {
+    let mut this = SimulatedRun {
         ready,
         machine,
         travel,
@@ -230,19 +245,19 @@ fn run_on(
         begin: 0,
         conns: 0,
         ticked: None,
-        results: RunResults::new(),
+        results: SimulationResults::new(),
     };
     if let Some((at, accident)) = accident {
-        this.at(at, accident);
+        this.schedule(at, accident);
     }
     this.play();
-    let mut ledger = Ledger::new(ledger::Config {
+    let mut ledger = ItemLedger::new(ledger::LedgerConfig {
         ordered: ready.plan.roles.iter().any(|r| r.name == "publisher"),
-        ..ledger::Config::default()
+        ..ledger::LedgerConfig::default()
     });
     this.results.entries.sort_by_key(|entry| entry.at);
     ledger.add_names(std::mem::take(&mut this.results.names));
-    ledger.add(&this.results.entries);
+    ledger.queue_entries(&this.results.entries);
     this.results.account = ledger.finish(this.now);
     this.results
 }
@@ -254,15 +269,15 @@ fn hub_of(protocol: &str, seed: u32, fault: Option<&str>) -> Box<dyn reference::
     for wanted in [&both[..], &both[1..], &both[..1], &[]] {
         let mut settings = reference::Settings::default();
         let set = wanted.iter().all(|(name, value)| settings.set(name, value).is_ok());
-        if let (true, Ok(machine)) = (set, reference::machine(protocol, &settings, fault)) {
+        if let (true, Ok(machine)) = (set, reference::build_machine(protocol, &settings, fault)) {
             return machine;
         }
     }
     panic!("there is no hub of {protocol}");
 }
 
-impl Virtual<'_> {
-    fn at(&mut self, at: Nanos, event: Event) {
+impl SimulatedRun<'_> {
+    fn schedule(&mut self, at: Nanos, event: SimulatedEvent) {
         let number = self.events.len();
         self.events.push(Some(event));
         self.queue.push(Reverse((at.max(self.now), number as u64, number)));
@@ -275,81 +290,84 @@ impl Virtual<'_> {
             let from = role.after.map_or(0, |after| starts[after]);
             let prepared = &self.ready.prepared.roles[place];
             for number in 0..role.population.number {
-                self.clients.push((place, Client::new(prepared, number)));
+                self.clients.push((place, VirtualClient::new(prepared, number)));
                 self.lines.push(None);
                 self.wakes.push(Nanos::MAX);
-                self.at(from + nanos(role.population.start(number)), Event::Start(self.clients.len() - 1));
+                self.schedule(
+                    from + nanos(role.population.connect_time(number)),
+                    SimulatedEvent::Start(self.clients.len() - 1),
+                );
             }
-            starts.push(from + nanos(role.population.ramp()) + SETTLED);
+            starts.push(from + nanos(role.population.ramp_time()) + MAX_JOIN_TIME);
         }
         self.begin = starts.iter().copied().max().unwrap();
         let phases = self.ready.plan.phases;
         let end = phases.warm_up + phases.duration;
         for (place, role) in self.ready.plan.roles.iter().enumerate() {
             if let Some(arrivals) = &role.arrivals {
-                self.arrivals.push((place, Schedule::new(arrivals, end, 7, 0, 1).peekable()));
+                self.arrivals.push((place, ArrivalSchedule::new(arrivals, end, 7, 0, 1).peekable()));
             }
         }
-        self.at(self.begin, Event::Arrivals);
-        self.at(self.begin + nanos(end), Event::Drain);
-        self.at(self.begin + nanos(end + phases.drain), Event::Finish);
+        self.schedule(self.begin, SimulatedEvent::Arrivals);
+        self.schedule(self.begin + nanos(end), SimulatedEvent::Drain);
+        self.schedule(self.begin + nanos(end + phases.drain), SimulatedEvent::Finish);
         while let Some(Reverse((at, _, number))) = self.queue.pop() {
             self.now = at;
             match self.events[number].take() {
-                Some(Event::Finish) => return self.each(Input::Finish),
-                Some(event) => self.happens(event),
+                Some(SimulatedEvent::Finish) => return self.drive_all(ClientEvent::Finish),
+                Some(event) => self.handle_event(event),
                 None => {}
             }
         }
     }
 
-    fn each(&mut self, input: Input<'_>) {
+    fn drive_all(&mut self, input: ClientEvent<'_>) {
         for client in 0..self.clients.len() {
             self.drive(client, input);
         }
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle_event(&mut self, event: SimulatedEvent) {
         match event {
-            Event::Start(client) => self.drive(client, Input::Start),
-            Event::Wake(client) => {
+            SimulatedEvent::Start(client) => self.drive(client, ClientEvent::Start),
+            SimulatedEvent::Wake(client) => {
                 if self.wakes[client] <= self.now {
                     self.wakes[client] = Nanos::MAX;
-                    self.drive(client, Input::Wake);
+                    self.drive(client, ClientEvent::Wake);
                 }
             }
-            Event::Arrivals => self.arrive(),
-            Event::ToHub(input) => self.ask(input),
-            Event::ToClient(client, what) => match what {
-                What::Opened => self.drive(client, Input::Opened),
-                What::Text(text) => self.drive(client, Input::Text(&text)),
-                What::Closed(end) => {
+            SimulatedEvent::Arrivals => self.assign_arrivals(),
+            SimulatedEvent::ToHub(input) => self.send_to_machine(input),
+            SimulatedEvent::ToClient(client, what) => match what {
+                ClientInput::Opened => self.drive(client, ClientEvent::Opened),
+                ClientInput::Text(text) => self.drive(client, ClientEvent::Text(&text)),
+                ClientInput::Closed(end) => {
                     self.lines[client] = None;
-                    self.drive(client, Input::Closed(end));
+                    self.drive(client, ClientEvent::Closed(end));
                 }
-                What::Answer(answer) => self.drive(client, Input::Answer(answer.as_deref())),
+                ClientInput::Answer(answer) => self.drive(client, ClientEvent::Answer(answer.as_deref())),
             },
-            Event::Tick => self.ask(machine::Input::Tick),
-            Event::Cut => {
+            SimulatedEvent::Tick => self.send_to_machine(machine::MachineInput::Tick),
+            SimulatedEvent::Cut => {
                 for client in 0..self.clients.len() {
                     if let Some(conn) = self.lines[client].take() {
-                        self.ask(machine::Input::Closed { conn });
-                        self.drive(client, Input::Closed(End::Dropped));
+                        self.send_to_machine(machine::MachineInput::Closed { conn });
+                        self.drive(client, ClientEvent::Closed(Disconnection::Dropped));
                     }
                 }
             }
-            Event::Kill => {
+            SimulatedEvent::Kill => {
                 // The hub's queued frames are lost, and the new hub generates other ids.
                 self.machine = hub_of(&self.ready.protocol, 2, None);
                 self.ticked = None;
-                self.happens(Event::Cut);
+                self.handle_event(SimulatedEvent::Cut);
             }
-            Event::Drain => self.each(Input::Drain),
-            Event::Finish => {}
+            SimulatedEvent::Drain => self.drive_all(ClientEvent::Drain),
+            SimulatedEvent::Finish => {}
         }
     }
 
-    fn arrive(&mut self) {
+    fn assign_arrivals(&mut self) {
         let mut next = Nanos::MAX;
         for place in 0..self.arrivals.len() {
             let role = self.arrivals[place].0;
@@ -363,7 +381,7 @@ impl Virtual<'_> {
                 };
                 match free {
                     Some(client) => {
-                        self.drive(client, Input::Arrival { due });
+                        self.drive(client, ClientEvent::Arrival { due });
                         if self.clients[client].1.has_room(&self.ready.prepared.roles[role]) {
                             self.room[role].push_back(client);
                         }
@@ -374,28 +392,28 @@ impl Virtual<'_> {
             next = next.min(self.arrivals[place].1.peek().map_or(Nanos::MAX, |due| self.begin + due));
         }
         if next < Nanos::MAX {
-            self.at(next, Event::Arrivals);
+            self.schedule(next, SimulatedEvent::Arrivals);
         }
     }
 
-    fn drive(&mut self, client: usize, input: Input<'_>) {
+    fn drive(&mut self, client: usize, input: ClientEvent<'_>) {
         let (place, mut machine) = (
             self.clients[client].0,
-            std::mem::replace(&mut self.clients[client].1, Client::new(&self.ready.prepared.roles[0], 0)),
+            std::mem::replace(&mut self.clients[client].1, VirtualClient::new(&self.ready.prepared.roles[0], 0)),
         );
-        let mut hands = Hands { now: self.now, results: &mut self.results, did: Vec::new() };
+        let mut hands = RecordingIo { now: self.now, results: &mut self.results, did: Vec::new() };
         machine.handle(&self.ready.prepared.roles[place], self.now, input, &mut hands);
         let did = hands.did;
         self.clients[client].1 = machine;
         for deed in did {
-            self.carry(client, place, deed);
+            self.carry_out(client, place, deed);
         }
     }
 
-    fn carry(&mut self, client: usize, place: usize, deed: Deed) {
+    fn carry_out(&mut self, client: usize, place: usize, deed: ClientAction) {
         let later = self.now + self.travel;
         match deed {
-            Deed::Open(dial) => {
+            ClientAction::Open(dial) => {
                 let conn = self.conns;
                 self.conns += 1;
                 self.owners.insert(conn, client);
@@ -407,42 +425,50 @@ impl Virtual<'_> {
                     subprotocols: dial.subprotocols,
                     ..machine::Handshake::default()
                 };
-                self.at(later, Event::ToHub(machine::Input::Open { conn, handshake }));
+                self.schedule(later, SimulatedEvent::ToHub(machine::MachineInput::Open { conn, handshake }));
             }
-            Deed::Send(text) => {
+            ClientAction::Send(text) => {
                 if let Some(conn) = self.lines[client] {
                     let text = String::from_utf8(text).unwrap();
                     let _: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
-                    self.at(later, Event::ToHub(machine::Input::Text { conn, text: text.into() }));
+                    self.schedule(
+                        later,
+                        SimulatedEvent::ToHub(machine::MachineInput::Text { conn, text: text.into() }),
+                    );
                 }
             }
-            Deed::Close => {
+            ClientAction::Close => {
                 if let Some(conn) = self.lines[client] {
-                    self.at(later, Event::ToHub(machine::Input::Closed { conn }));
-                    self.at(later + self.travel, Event::ToClient(client, What::Closed(End::Close(1000))));
+                    self.schedule(later, SimulatedEvent::ToHub(machine::MachineInput::Closed { conn }));
+                    self.schedule(
+                        later + self.travel,
+                        SimulatedEvent::ToClient(client, ClientInput::Closed(Disconnection::Close(1000))),
+                    );
                 }
             }
-            Deed::Wake(at) => {
+            ClientAction::Wake(at) => {
                 self.wakes[client] = at;
                 if at < Nanos::MAX {
-                    self.at(at, Event::Wake(client));
+                    self.schedule(at, SimulatedEvent::Wake(client));
                 }
             }
-            Deed::Room => self.room[place].push_back(client),
-            Deed::Hook(hook, call) => {
-                let answer = self.hook(hook, &call);
-                self.at(later + self.travel, Event::ToClient(client, What::Answer(answer)));
+            ClientAction::Room => self.room[place].push_back(client),
+            ClientAction::Hook(hook, call) => {
+                let answer = self.call_hook(hook, &call);
+                self.schedule(later + self.travel, SimulatedEvent::ToClient(client, ClientInput::Answer(answer)));
             }
         }
     }
 
-    fn hook(&mut self, hook: HookId, call: &[u8]) -> Option<Vec<u8>> {
+    fn call_hook(&mut self, hook: HookId, call: &[u8]) -> Option<Vec<u8>> {
         let name = &self.ready.prepared.hooks[usize::from(hook.0)];
         let hubproof::config::HookSpec::Http { body, .. } = self.ready.hooks.get(name)? else { return None };
         let call: Value = serde_json::from_slice(call).unwrap();
         let event = match body {
             None => call["message"].clone(),
-            Some(body) => serde_json::from_str(&hubproof::config::template::fill(body, &call).unwrap()).unwrap(),
+            Some(body) => {
+                serde_json::from_str(&hubproof::config::template::fill_template(body, &call).unwrap()).unwrap()
+            }
         };
         let mut out = Vec::new();
         let answer = self.machine.event(Duration::from_nanos(self.now), &event, &mut out).ok();
@@ -450,7 +476,7 @@ impl Virtual<'_> {
         answer.map(|answer| answer.to_string().into_bytes())
     }
 
-    fn ask(&mut self, input: machine::Input) {
+    fn send_to_machine(&mut self, input: machine::MachineInput) {
         let mut out = Vec::new();
         self.machine.handle(Duration::from_nanos(self.now), input, &mut out);
         self.handle_output(out);
@@ -460,36 +486,39 @@ impl Virtual<'_> {
             && self.ticked.is_none_or(|ticked| deadline < ticked || ticked.as_nanos() as Nanos <= self.now)
         {
             self.ticked = Some(deadline);
-            self.at(deadline.as_nanos() as Nanos, Event::Tick);
+            self.schedule(deadline.as_nanos() as Nanos, SimulatedEvent::Tick);
         }
     }
 
-    fn handle_output(&mut self, out: Vec<machine::Output>) {
+    fn handle_output(&mut self, out: Vec<machine::MachineOutput>) {
         for output in out {
             let Some(client) = self.owners.get(&output.conn()).copied() else { continue };
             if self.lines[client] != Some(output.conn()) {
                 continue;
             }
             let what = match output {
-                machine::Output::Accept { .. } => What::Opened,
-                machine::Output::Refuse { status, .. } => What::Closed(End::Refused(status)),
-                machine::Output::Text { text, .. } => {
+                machine::MachineOutput::Accept { .. } => ClientInput::Opened,
+                machine::MachineOutput::Refuse { status, .. } => ClientInput::Closed(Disconnection::Refused(status)),
+                machine::MachineOutput::Text { text, .. } => {
                     let role = &self.ready.plan.roles[self.clients[client].0].name;
                     for at in (self.way)(self.now, role, text.as_str()) {
-                        self.at(at, Event::ToClient(client, What::Text(text.as_bytes().to_vec())));
+                        self.schedule(
+                            at,
+                            SimulatedEvent::ToClient(client, ClientInput::Text(text.as_bytes().to_vec())),
+                        );
                     }
                     continue;
                 }
-                machine::Output::Close { code, .. } => What::Closed(End::Close(code)),
-                machine::Output::Drop { .. } => What::Closed(End::Dropped),
-                machine::Output::Binary { .. } | machine::Output::Connect { .. } => continue,
+                machine::MachineOutput::Close { code, .. } => ClientInput::Closed(Disconnection::Close(code)),
+                machine::MachineOutput::Drop { .. } => ClientInput::Closed(Disconnection::Dropped),
+                machine::MachineOutput::Binary { .. } | machine::MachineOutput::Connect { .. } => continue,
             };
-            self.at(self.now + self.travel, Event::ToClient(client, what));
+            self.schedule(self.now + self.travel, SimulatedEvent::ToClient(client, what));
         }
     }
 }
 
-enum Deed {
+enum ClientAction {
     Open(Dial),
     Send(Vec<u8>),
     Close,
@@ -498,37 +527,37 @@ enum Deed {
     Hook(HookId, Vec<u8>),
 }
 
-struct Hands<'a> {
+struct RecordingIo<'a> {
     now: Nanos,
-    results: &'a mut RunResults,
-    did: Vec<Deed>,
+    results: &'a mut SimulationResults,
+    did: Vec<ClientAction>,
 }
 
-impl ClientIo for Hands<'_> {
+impl ClientIo for RecordingIo<'_> {
     fn open(&mut self, dial: &Dial) {
-        self.did.push(Deed::Open(dial.clone()));
+        self.did.push(ClientAction::Open(dial.clone()));
     }
 
     fn close(&mut self, _code: u16) {
-        self.did.push(Deed::Close);
+        self.did.push(ClientAction::Close);
     }
 
     fn send(&mut self, message: MessageId, _due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
         *self.results.sent.entry(message).or_default() += 1;
         let mut text = Vec::new();
         write(&mut text);
-        self.did.push(Deed::Send(text));
+        self.did.push(ClientAction::Send(text));
         self.now
     }
 
-    fn wake(&mut self, at: Nanos) {
-        self.did.push(Deed::Wake(at));
+    fn wake_at(&mut self, at: Nanos) {
+        self.did.push(ClientAction::Wake(at));
     }
 
-    fn hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>)) {
+    fn call_hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>)) {
         let mut call = Vec::new();
         write(&mut call);
-        self.did.push(Deed::Hook(hook, call));
+        self.did.push(ClientAction::Hook(hook, call));
     }
 
     fn joined(&mut self) {
@@ -539,8 +568,8 @@ impl ClientIo for Hands<'_> {
         self.results.not_joined.push((at, fault));
     }
 
-    fn room(&mut self) {
-        self.did.push(Deed::Room);
+    fn capacity_freed(&mut self) {
+        self.did.push(ClientAction::Room);
     }
 
     fn received(&mut self, _message: Option<MessageId>, _at: Nanos, _bytes: usize) {}
@@ -562,19 +591,19 @@ impl ClientIo for Hands<'_> {
         self.results.published += u64::from(receivers);
     }
 
-    fn begun(&mut self, _journey: JourneyId, _at: Nanos) {}
+    fn journey_begun(&mut self, _journey: JourneyId, _at: Nanos) {}
 
-    fn idle(&mut self, _journey: JourneyId, _at: Nanos) {}
+    fn journey_ended_early(&mut self, _journey: JourneyId, _at: Nanos) {}
 
-    fn failed(&mut self, _journey: JourneyId, _at: Nanos) {
+    fn journey_failed(&mut self, _journey: JourneyId, _at: Nanos) {
         self.results.failed += 1;
     }
 
-    fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
+    fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
         self.results.journeys.entry(journey).or_default().push(at - due);
     }
 
-    fn missed(&mut self, _message: MessageId, times: u64, _at: Nanos) {
+    fn ticks_missed(&mut self, _message: MessageId, times: u64, _at: Nanos) {
         self.results.missed += times;
     }
 
@@ -582,11 +611,11 @@ impl ClientIo for Hands<'_> {
         *self.results.faults.entry(fault).or_default() += 1;
     }
 
-    fn note(&mut self, entry: Entry) {
+    fn record_entry(&mut self, entry: LedgerEntry) {
         self.results.entries.push(entry);
     }
 
-    fn name(&mut self, of: NameOf, name: &[u8]) {
+    fn report_name(&mut self, of: NameOwner, name: &[u8]) {
         self.results.names.push(of, name);
     }
 }

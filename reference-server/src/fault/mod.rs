@@ -1,9 +1,9 @@
 //! Faults: named, deliberate ways in which a hub breaks its protocol, so that a harness can show that it detects them.
 //!
 //! All faults are in `faults/<protocol>.yaml`; this module has the types of that format and [`mod@parse`] reads it.
-//! If possible, a fault is data: a list of [`Change`]s that [`crate::fault::injector`] makes to the outputs of a
+//! If possible, a fault is data: a list of [`OutputChange`]s that [`crate::fault::injector`] makes to the outputs of a
 //! correct machine. If order, limits or state must be wrong, the machine itself checks for the fault's id
-//! ([`Effect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients see.
+//! ([`FaultEffect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients see.
 
 pub mod fuzz_only;
 pub mod injector;
@@ -17,8 +17,8 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::parse::{Str, json, pointer, text, time};
-use crate::fault::fuzz_only::FuzzOnly;
+use self::parse::{StaticText, json, pointer, text, time};
+use crate::fault::fuzz_only::FuzzOnlyFault;
 
 /// A deliberate fault.
 #[derive(Debug)]
@@ -34,18 +34,18 @@ pub struct Fault {
     /// Whether only some conversations show the fault, such as those with a particular value or with many clients.
     pub occasional: bool,
     /// The implementation of the fault.
-    pub effect: Effect,
+    pub effect: FaultEffect,
 }
 
 /// The implementation of a fault.
 #[derive(Debug, Clone, Copy)]
-pub enum Effect {
+pub enum FaultEffect {
     /// The machine checks for the fault's id.
     Inside,
     /// Changes to the outputs of a correct machine; the first change that matches an output is made.
-    Outside(&'static [Change]),
+    Outside(&'static [OutputChange]),
     /// A reaction of a correct machine to input that no scenario sends; see [`crate::fault::fuzz_only`].
-    FuzzOnly(FuzzOnly),
+    FuzzOnly(FuzzOnlyFault),
     /// The machine checks for the fault's id, and only input that no scenario sends triggers it.
     FuzzOnlyInside,
 }
@@ -54,13 +54,13 @@ impl Fault {
     /// Whether only fuzzing triggers the fault: no scenario that follows the document, or violates it in the usual
     /// ways, does.
     pub fn is_for_fuzzing(&self) -> bool {
-        matches!(self.effect, Effect::FuzzOnly(_) | Effect::FuzzOnlyInside)
+        matches!(self.effect, FaultEffect::FuzzOnly(_) | FaultEffect::FuzzOnlyInside)
     }
 }
 
 /// A condition on a member of a frame. Members are named by JSON Pointers.
 #[derive(Debug, Clone, Copy)]
-pub enum Cond {
+pub enum FrameCondition {
     /// The member is this string.
     Is(&'static str, &'static str),
     /// The member is this JSON value.
@@ -70,7 +70,7 @@ pub enum Cond {
     /// The member is a string that contains a match.
     Matches(&'static str, &'static Regex),
     /// Not all of these conditions hold.
-    Not(&'static [Cond]),
+    Not(&'static [FrameCondition]),
     /// The member is present.
     Has(&'static str),
     /// The member is absent.
@@ -79,9 +79,9 @@ pub enum Cond {
 
 /// The outputs that a change applies to.
 #[derive(Debug, Clone, Copy)]
-pub enum Subject {
+pub enum ChangeSubject {
     /// Text frames that meet all of these conditions.
-    Frame(&'static [Cond]),
+    Frame(&'static [FrameCondition]),
     /// Outputs that close a connection with this code.
     Close(u16),
     /// Outputs that grant an upgrade.
@@ -90,11 +90,11 @@ pub enum Subject {
 
 /// The input that led to an output.
 #[derive(Debug, Clone, Copy)]
-pub enum Cause {
+pub enum OutputCause {
     /// Any input.
     Any,
     /// A text frame that meets all of these conditions.
-    Frame(&'static [Cond]),
+    Frame(&'static [FrameCondition]),
     /// The end of a connection.
     Leaving,
 }
@@ -102,7 +102,7 @@ pub enum Cause {
 /// The addressees of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum To {
+pub enum Addressees {
     /// Any connection.
     #[serde(skip)]
     Any,
@@ -114,7 +114,7 @@ pub enum To {
 
 /// Which of the matching outputs, counted from 1 over the life of the hub.
 #[derive(Debug, Clone, Copy)]
-pub enum Nth {
+pub enum Occurrence {
     /// All matching outputs.
     Each,
     /// The n-th matching output only.
@@ -126,7 +126,7 @@ pub enum Nth {
 /// A change of one matching output.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Act {
+pub enum ChangeAction {
     /// The output is not sent.
     Drop,
     /// The output is sent twice.
@@ -141,23 +141,23 @@ pub enum Act {
     /// The output is sent as a binary message.
     AsBinary,
     /// This text follows the output, to the same connection.
-    Also(#[serde(deserialize_with = "text")] Str),
+    Also(#[serde(deserialize_with = "text")] StaticText),
     /// This text precedes the output, to the same connection.
-    Before(#[serde(deserialize_with = "text")] Str),
+    Before(#[serde(deserialize_with = "text")] StaticText),
     /// The member becomes this JSON value. `*` in the pointer is every element.
-    Set(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "json")] Str),
+    Set(#[serde(deserialize_with = "pointer")] StaticText, #[serde(deserialize_with = "json")] StaticText),
     /// The member becomes a string of this length.
-    Fill(#[serde(deserialize_with = "pointer")] Str, usize),
+    Fill(#[serde(deserialize_with = "pointer")] StaticText, usize),
     /// The member is removed.
-    Remove(#[serde(deserialize_with = "pointer")] Str),
+    Remove(#[serde(deserialize_with = "pointer")] StaticText),
     /// The member changes its JSON type: a string becomes an array around it, any other value its JSON text as a
     /// string.
-    Retype(#[serde(deserialize_with = "pointer")] Str),
+    Retype(#[serde(deserialize_with = "pointer")] StaticText),
     /// The member changes its value, not its JSON type: a string gets one more letter in front, a number n becomes -n -
     /// 1, booleans are negated, arrays and objects are emptied. `null` stays as it is.
-    Alter(#[serde(deserialize_with = "pointer")] Str),
+    Alter(#[serde(deserialize_with = "pointer")] StaticText),
     /// The member is renamed, in the same object.
-    Rename(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "text")] Str),
+    Rename(#[serde(deserialize_with = "pointer")] StaticText, #[serde(deserialize_with = "text")] StaticText),
     /// A close gets this code instead.
     Code(u16),
     /// The connection is closed with this code instead of sending the output.
@@ -170,64 +170,70 @@ pub enum Act {
 
 /// One change to the outputs of a machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Change {
+pub struct OutputChange {
     /// The outputs that the change applies to.
-    pub subject: Subject,
+    pub subject: ChangeSubject,
     /// The input that led to the output.
-    pub cause: Cause,
+    pub cause: OutputCause,
     /// The addressees of the output.
-    pub to: To,
+    pub to: Addressees,
     /// Which of the matching outputs is changed.
-    pub nth: Nth,
+    pub nth: Occurrence,
     /// The change to the output.
-    pub act: Act,
+    pub act: ChangeAction,
 }
 
-/// The outputs that a [`Change`] applies to; [`Selector::does`] adds the act.
+/// The outputs that a [`OutputChange`] applies to; [`OutputSelector::with_action`] adds the act.
 #[derive(Debug, Clone, Copy)]
-pub struct Selector(Change);
+pub struct OutputSelector(OutputChange);
 
 /// Selects text frames that meet all of these conditions.
-pub const fn frame(conditions: &'static [Cond]) -> Selector {
-    let subject = Subject::Frame(conditions);
-    Selector(Change { subject, cause: Cause::Any, to: To::Any, nth: Nth::Each, act: Act::Drop })
+pub const fn select_frames(conditions: &'static [FrameCondition]) -> OutputSelector {
+    let subject = ChangeSubject::Frame(conditions);
+    OutputSelector(OutputChange {
+        subject,
+        cause: OutputCause::Any,
+        to: Addressees::Any,
+        nth: Occurrence::Each,
+        act: ChangeAction::Drop,
+    })
 }
 
-impl Selector {
+impl OutputSelector {
     /// Selects only the n-th matching output, counted from 1 over the life of the hub.
-    pub const fn only(mut self, n: u64) -> Selector {
-        self.0.nth = Nth::Only(n);
+    pub const fn nth_only(mut self, n: u64) -> OutputSelector {
+        self.0.nth = Occurrence::Only(n);
         self
     }
 
     /// Adds the act to make a change.
-    pub const fn does(mut self, act: Act) -> Change {
+    pub const fn with_action(mut self, act: ChangeAction) -> OutputChange {
         self.0.act = act;
         self.0
     }
 }
 
 /// The ids of all faults that machines implement, to detect misspelt ids.
-static INSIDE: LazyLock<HashSet<&str>> =
-    LazyLock::new(|| crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect());
+static MACHINE_FAULT_IDS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| crate::faults().filter(|fault| is_implemented_by_machine(fault)).map(|fault| fault.id).collect());
 
-fn is_inside(fault: &Fault) -> bool {
-    matches!(fault.effect, Effect::Inside | Effect::FuzzOnlyInside)
+fn is_implemented_by_machine(fault: &Fault) -> bool {
+    matches!(fault.effect, FaultEffect::Inside | FaultEffect::FuzzOnlyInside)
 }
 
 /// The fault that a machine was built with, if the machine itself implements it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Broken(Option<&'static Fault>);
+pub struct MachineFault(Option<&'static Fault>);
 
-impl Broken {
+impl MachineFault {
     /// Keeps the fault if the machine itself implements it.
-    pub fn with(fault: Option<&'static Fault>) -> Broken {
-        Broken(fault.filter(|fault| is_inside(fault)))
+    pub fn if_implemented_by_machine(fault: Option<&'static Fault>) -> MachineFault {
+        MachineFault(fault.filter(|fault| is_implemented_by_machine(fault)))
     }
 
     /// Whether the machine has the fault `id`.
     pub fn is(self, id: &'static str) -> bool {
-        debug_assert!(INSIDE.contains(id), "faults/ has no fault `{id}` with `by: code`");
+        debug_assert!(MACHINE_FAULT_IDS.contains(id), "faults/ has no fault `{id}` with `by: code`");
         self.0.is_some_and(|fault| fault.id == id)
     }
 }
@@ -262,10 +268,11 @@ mod tests {
                 assert!(number.is_some_and(named), "{}: {rule}", fault.id);
                 assert_eq!(prefix == "FUZZ", fault.is_for_fuzzing(), "{}", fault.id);
             }
-            if let Effect::Outside(changes) = fault.effect {
+            if let FaultEffect::Outside(changes) = fault.effect {
                 assert!(!changes.is_empty(), "{}", fault.id);
                 for change in changes {
-                    if let Act::Set(_, json) | Act::Also(json) | Act::Before(json) = change.act
+                    if let ChangeAction::Set(_, json) | ChangeAction::Also(json) | ChangeAction::Before(json) =
+                        change.act
                         && !fault.id.contains("not-json")
                     {
                         serde_json::from_str::<serde_json::Value>(json)
@@ -292,12 +299,13 @@ mod tests {
 
     /// Machines check for ids that are literals in their code.
     #[test]
-    fn machines_implement_exactly_the_faults_by_code() {
+    fn machines_implement_exactly_the_faults_declared_as_code() {
         let mut text = String::new();
         code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
         let ids = Regex::new(&format!(r#""((?:{})-[a-z0-9.-]+)""#, crate::protocols().join("|"))).unwrap();
         let asked: BTreeSet<&str> = ids.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
-        let done: BTreeSet<&str> = crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect();
+        let done: BTreeSet<&str> =
+            crate::faults().filter(|fault| is_implemented_by_machine(fault)).map(|fault| fault.id).collect();
         let unknown: Vec<_> = asked.difference(&done).collect();
         assert_eq!(unknown, [&""; 0], "machines check for ids that faults/ does not have with `by: code`");
         let unused: Vec<_> = done.difference(&asked).collect();

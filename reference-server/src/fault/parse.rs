@@ -13,17 +13,20 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::{Error, Options, Spanned};
 
-use super::{Act, Cause, Change, Cond, Effect, Fault, Nth, Selector, Subject, To};
-use crate::fault::fuzz_only::{FuzzOnly, Reaction, Received};
+use super::{
+    Addressees, ChangeAction, ChangeSubject, Fault, FaultEffect, FrameCondition, Occurrence, OutputCause, OutputChange,
+    OutputSelector,
+};
+use crate::fault::fuzz_only::{FaultReaction, FuzzOnlyFault, InputCondition};
 
 /// A text that lives as long as the process, as faults do. The alias keeps serde from borrowing it from the file.
-pub(crate) type Str = &'static str;
+pub(crate) type StaticText = &'static str;
 
 /// A mistake in a fault file.
 #[derive(Debug, thiserror::Error)]
 #[error("reference-server/faults/{protocol}.yaml:{line}: {problem}\n  help: {help}")]
 pub struct FaultFileError {
-    protocol: Str,
+    protocol: StaticText,
     line: u64,
     problem: String,
     help: String,
@@ -33,10 +36,10 @@ pub struct FaultFileError {
 ///
 /// # Errors
 /// [`FaultFileError`]: the first mistake.
-pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, FaultFileError> {
+pub fn parse_faults(protocol: StaticText, prefix: StaticText, yaml: &str) -> Result<Vec<Fault>, FaultFileError> {
     let mut options = Options::default();
     options.strict_booleans = true;
-    let Entries(entries) = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
+    let MapEntries(entries) = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
         let error = error.without_snippet();
         let line = error.location().map_or(0, |at| at.line());
         let (problem, help) = match error {
@@ -47,9 +50,9 @@ pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, Faul
         };
         FaultFileError { protocol, line, problem, help: help.to_owned() }
     })?;
-    let fault = |(id, entry): (Spanned<String>, Entry)| {
+    let fault = |(id, entry): (Spanned<String>, FaultEntry)| {
         let line = id.referenced.line();
-        entry.fault(protocol, prefix, id.value).map_err(|EntryError(problem, help)| FaultFileError {
+        entry.into_fault(protocol, prefix, id.value).map_err(|FaultEntryError(problem, help)| FaultFileError {
             protocol,
             line,
             problem,
@@ -60,45 +63,46 @@ pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, Faul
 }
 
 /// The mistake in one fault, and how to correct it.
-struct EntryError(String, String);
+struct FaultEntryError(String, String);
 
 /// The entries of a map, in its order, duplicate keys included.
-pub(crate) struct Entries<K, V>(pub Vec<(K, V)>);
+pub(crate) struct MapEntries<K, V>(pub Vec<(K, V)>);
 
 /// A fault as written in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct FaultEntry {
     text: String,
     breaks: Vec<String>,
     #[serde(default)]
     occasional: bool,
-    when: Option<Selector>,
-    act: Option<Act>,
-    changes: Option<Vec<Pair>>,
-    received: Option<Vec<Received>>,
-    then: Option<Reaction>,
-    by: Option<By>,
+    when: Option<OutputSelector>,
+    act: Option<ChangeAction>,
+    changes: Option<Vec<ChangeEntry>>,
+    received: Option<Vec<InputCondition>>,
+    then: Option<FaultReaction>,
+    by: Option<FaultImplementation>,
 }
 
 /// One of several changes of a fault: the outputs to change, and the act.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Pair {
-    when: Selector,
-    act: Act,
+struct ChangeEntry {
+    when: OutputSelector,
+    act: ChangeAction,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum By {
+enum FaultImplementation {
     Code,
 }
 
-impl Entry {
-    fn fault(self, protocol: Str, prefix: Str, id: String) -> Result<Fault, EntryError> {
-        let need =
-            |holds: bool, problem: String, help: String| if holds { Ok(()) } else { Err(EntryError(problem, help)) };
+impl FaultEntry {
+    fn into_fault(self, protocol: StaticText, prefix: StaticText, id: String) -> Result<Fault, FaultEntryError> {
+        let need = |holds: bool, problem: String, help: String| {
+            if holds { Ok(()) } else { Err(FaultEntryError(problem, help)) }
+        };
         let small = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
         need(
             id.starts_with(&format!("{protocol}-")) && id.chars().all(small),
@@ -132,17 +136,19 @@ impl Entry {
         }
         need(!seen.is_empty(), format!("`{id}` breaks no rule"), "name every rule that a client sees broken".into())?;
         let effect = match (self.when, self.act, self.changes, self.received, self.then, self.by) {
-            (Some(when), Some(act), None, None, None, None) => Effect::Outside(leak(vec![when.does(act)])),
-            (None, None, Some(all), None, None, None) if !all.is_empty() => {
-                Effect::Outside(leak(all.into_iter().map(|Pair { when, act }| when.does(act)).collect()))
+            (Some(when), Some(act), None, None, None, None) => {
+                FaultEffect::Outside(leak_slice(vec![when.with_action(act)]))
             }
+            (None, None, Some(all), None, None, None) if !all.is_empty() => FaultEffect::Outside(leak_slice(
+                all.into_iter().map(|ChangeEntry { when, act }| when.with_action(act)).collect(),
+            )),
             (None, None, None, Some(received), Some(then), None) if !received.is_empty() => {
-                Effect::FuzzOnly(FuzzOnly { received: leak(received), then })
+                FaultEffect::FuzzOnly(FuzzOnlyFault { received: leak_slice(received), then })
             }
-            (None, None, None, None, None, Some(By::Code)) if fuzz => Effect::FuzzOnlyInside,
-            (None, None, None, None, None, Some(By::Code)) => Effect::Inside,
+            (None, None, None, None, None, Some(FaultImplementation::Code)) if fuzz => FaultEffect::FuzzOnlyInside,
+            (None, None, None, None, None, Some(FaultImplementation::Code)) => FaultEffect::Inside,
             _ => {
-                return Err(EntryError(
+                return Err(FaultEntryError(
                     format!("the effect of `{id}` is not clear"),
                     "write `when` and `act`, or `changes`, or `received` and `then`, or `by: code`; use only one"
                         .into(),
@@ -150,35 +156,35 @@ impl Entry {
             }
         };
         need(
-            matches!(effect, Effect::Outside(_) | Effect::Inside) != fuzz,
+            matches!(effect, FaultEffect::Outside(_) | FaultEffect::Inside) != fuzz,
             format!("`{id}` breaks the wrong kind of rules for its effect"),
             "`received` goes with rules of the fuzzer (`FUZZ-`), `when` and `changes` with rules of the protocol"
                 .into(),
         )?;
-        if let Effect::Outside(changes) = effect {
-            for Change { act, .. } in changes {
-                if let Act::Also(json) | Act::Before(json) = act
+        if let FaultEffect::Outside(changes) = effect {
+            for OutputChange { act, .. } in changes {
+                if let ChangeAction::Also(json) | ChangeAction::Before(json) = act
                     && !id.contains("not-json")
                     && let Err(error) = serde_json::from_str::<IgnoredAny>(json)
                 {
-                    return Err(EntryError(
+                    return Err(FaultEntryError(
                         format!("`{id}` sends a text that is not JSON: {error}"),
                         "write JSON, or put `not-json` in the id if that is the fault".into(),
                     ));
                 }
             }
         }
-        let rules = leak(self.breaks.into_iter().map(|rule| &*rule.leak()).collect());
+        let rules = leak_slice(self.breaks.into_iter().map(|rule| &*rule.leak()).collect());
         Ok(Fault { id: id.leak(), protocol, text: self.text.leak(), rules, occasional: self.occasional, effect })
     }
 }
 
-fn leak<T>(all: Vec<T>) -> &'static [T] {
+fn leak_slice<T>(all: Vec<T>) -> &'static [T] {
     all.leak()
 }
 
-impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Entries<K, V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<K, V>, D::Error> {
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for MapEntries<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MapEntries<K, V>, D::Error> {
         deserializer.deserialize_map(EntriesVisitor(PhantomData))
     }
 }
@@ -186,49 +192,59 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Entries
 struct EntriesVisitor<K, V>(PhantomData<(K, V)>);
 
 impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for EntriesVisitor<K, V> {
-    type Value = Entries<K, V>;
+    type Value = MapEntries<K, V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<K, V>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MapEntries<K, V>, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Entries(entries))
+        Ok(MapEntries(entries))
     }
 }
 
 /// Conditions, all of which a frame has to meet.
-struct Conditions(Vec<Cond>);
+struct FrameConditions(Vec<FrameCondition>);
 
 /// The keys of conditions; a member is named by its pointer.
-const CONDITIONS: &[&str] = &["/member", "has", "lacks", "type", "matches", "not"];
+const CONDITION_KEYS: &[&str] = &["/member", "has", "lacks", "type", "matches", "not"];
 /// The keys of `when`, which selects outputs.
-const OUTPUTS: &[&str] =
+const SELECTOR_KEYS: &[&str] =
     &["/member", "has", "lacks", "type", "matches", "not", "close", "upgrade", "after", "to", "only", "every"];
 
 /// Reads the value of the condition `key` into `all`; returns whether there is a condition of that name.
-fn condition<'de, A: MapAccess<'de>>(key: &str, map: &mut A, all: &mut Vec<Cond>) -> Result<bool, A::Error> {
+fn parse_condition<'de, A: MapAccess<'de>>(
+    key: &str,
+    map: &mut A,
+    all: &mut Vec<FrameCondition>,
+) -> Result<bool, A::Error> {
     match key {
-        "has" => all.extend(map.next_value::<Vec<Pointer>>()?.into_iter().map(|Pointer(at)| Cond::Has(at))),
-        "lacks" => all.extend(map.next_value::<Vec<Pointer>>()?.into_iter().map(|Pointer(at)| Cond::Lacks(at))),
+        "has" => all.extend(
+            map.next_value::<Vec<MemberPointer>>()?.into_iter().map(|MemberPointer(at)| FrameCondition::Has(at)),
+        ),
+        "lacks" => all.extend(
+            map.next_value::<Vec<MemberPointer>>()?.into_iter().map(|MemberPointer(at)| FrameCondition::Lacks(at)),
+        ),
         "type" => {
-            let types = map.next_value::<IndexMap<Pointer, JsonType>>()?;
-            all.extend(types.into_iter().map(|(Pointer(at), JsonType(name))| Cond::Type(at, name)));
+            let types = map.next_value::<IndexMap<MemberPointer, JsonType>>()?;
+            all.extend(types.into_iter().map(|(MemberPointer(at), JsonType(name))| FrameCondition::Type(at, name)));
         }
         "matches" => {
-            let patterns = map.next_value::<IndexMap<Pointer, Pattern>>()?;
-            all.extend(patterns.into_iter().map(|(Pointer(at), Pattern(regex))| Cond::Matches(at, regex)));
+            let patterns = map.next_value::<IndexMap<MemberPointer, Pattern>>()?;
+            all.extend(
+                patterns.into_iter().map(|(MemberPointer(at), Pattern(regex))| FrameCondition::Matches(at, regex)),
+            );
         }
-        "not" => all.push(Cond::Not(map.next_value::<Conditions>()?.0.leak())),
+        "not" => all.push(FrameCondition::Not(map.next_value::<FrameConditions>()?.0.leak())),
         _ if key.starts_with('/') => {
             let at = key.to_owned().leak();
             all.push(match map.next_value()? {
-                Value::String(text) => Cond::Is(at, text.leak()),
-                other => Cond::Equals(at, Box::leak(Box::new(other))),
+                Value::String(text) => FrameCondition::Is(at, text.leak()),
+                other => FrameCondition::Equals(at, Box::leak(Box::new(other))),
             });
         }
         _ => return Ok(false),
@@ -236,8 +252,8 @@ fn condition<'de, A: MapAccess<'de>>(key: &str, map: &mut A, all: &mut Vec<Cond>
     Ok(true)
 }
 
-impl<'de> Deserialize<'de> for Conditions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Conditions, D::Error> {
+impl<'de> Deserialize<'de> for FrameConditions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FrameConditions, D::Error> {
         deserializer.deserialize_map(ConditionsVisitor)
     }
 }
@@ -245,78 +261,78 @@ impl<'de> Deserialize<'de> for Conditions {
 struct ConditionsVisitor;
 
 impl<'de> Visitor<'de> for ConditionsVisitor {
-    type Value = Conditions;
+    type Value = FrameConditions;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("conditions on a frame")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Conditions, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FrameConditions, A::Error> {
         let mut all = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            if !condition(&key, &mut map, &mut all)? {
-                return Err(A::Error::unknown_field(&key, CONDITIONS));
+            if !parse_condition(&key, &mut map, &mut all)? {
+                return Err(A::Error::unknown_field(&key, CONDITION_KEYS));
             }
         }
-        Ok(Conditions(all))
+        Ok(FrameConditions(all))
     }
 }
 
-impl<'de> Deserialize<'de> for Selector {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Selector, D::Error> {
+impl<'de> Deserialize<'de> for OutputSelector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OutputSelector, D::Error> {
         deserializer.deserialize_map(SelectorVisitor)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Upgrade {
+enum UpgradeOutcome {
     Granted,
 }
 
 struct SelectorVisitor;
 
 impl<'de> Visitor<'de> for SelectorVisitor {
-    type Value = Selector;
+    type Value = OutputSelector;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("conditions on what the hub sends")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Selector, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OutputSelector, A::Error> {
         let (mut conditions, mut other) = (Vec::new(), None);
-        let (mut cause, mut to, mut nth) = (Cause::Any, To::Any, Nth::Each);
+        let (mut cause, mut to, mut nth) = (OutputCause::Any, Addressees::Any, Occurrence::Each);
         while let Some(key) = map.next_key::<String>()? {
             match &*key {
-                "close" => other = Some(Subject::Close(map.next_value()?)),
+                "close" => other = Some(ChangeSubject::Close(map.next_value()?)),
                 "upgrade" => {
-                    let Upgrade::Granted = map.next_value()?;
-                    other = Some(Subject::Accept);
+                    let UpgradeOutcome::Granted = map.next_value()?;
+                    other = Some(ChangeSubject::Accept);
                 }
                 "after" => cause = map.next_value()?,
                 "to" => to = map.next_value()?,
-                "only" | "every" if !matches!(nth, Nth::Each) => {
+                "only" | "every" if !matches!(nth, Occurrence::Each) => {
                     return Err(A::Error::custom("`only` and `every` exclude each other: remove one"));
                 }
-                "only" => nth = Nth::Only(map.next_value::<Ordinal>()?.0),
-                "every" => nth = Nth::Every(map.next_value::<Ordinal>()?.0),
-                _ if condition(&key, &mut map, &mut conditions)? => {}
-                _ => return Err(A::Error::unknown_field(&key, OUTPUTS)),
+                "only" => nth = Occurrence::Only(map.next_value::<Ordinal>()?.0),
+                "every" => nth = Occurrence::Every(map.next_value::<Ordinal>()?.0),
+                _ if parse_condition(&key, &mut map, &mut conditions)? => {}
+                _ => return Err(A::Error::unknown_field(&key, SELECTOR_KEYS)),
             }
         }
         let subject = match other {
-            None => Subject::Frame(conditions.leak()),
+            None => ChangeSubject::Frame(conditions.leak()),
             Some(other) if conditions.is_empty() => other,
             Some(_) => {
                 return Err(A::Error::custom("a close or an upgrade has no members: remove the conditions on members"));
             }
         };
-        Ok(Selector(Change { subject, cause, to, nth, act: Act::Drop }))
+        Ok(OutputSelector(OutputChange { subject, cause, to, nth, act: ChangeAction::Drop }))
     }
 }
 
-impl<'de> Deserialize<'de> for Cause {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Error> {
+impl<'de> Deserialize<'de> for OutputCause {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OutputCause, D::Error> {
         deserializer.deserialize_any(CauseVisitor)
     }
 }
@@ -324,32 +340,32 @@ impl<'de> Deserialize<'de> for Cause {
 struct CauseVisitor;
 
 impl<'de> Visitor<'de> for CauseVisitor {
-    type Value = Cause;
+    type Value = OutputCause;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("conditions on the received frame, or `leaving`")
     }
 
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Cause, E> {
-        if name == "leaving" { Ok(Cause::Leaving) } else { Err(E::unknown_variant(name, &["leaving"])) }
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<OutputCause, E> {
+        if name == "leaving" { Ok(OutputCause::Leaving) } else { Err(E::unknown_variant(name, &["leaving"])) }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cause, A::Error> {
-        ConditionsVisitor.visit_map(map).map(|Conditions(all)| Cause::Frame(all.leak()))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OutputCause, A::Error> {
+        ConditionsVisitor.visit_map(map).map(|FrameConditions(all)| OutputCause::Frame(all.leak()))
     }
 }
 
 /// A JSON Pointer to a member.
 #[derive(PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Pointer(Str);
+pub(crate) struct MemberPointer(StaticText);
 
-impl TryFrom<String> for Pointer {
+impl TryFrom<String> for MemberPointer {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Pointer, String> {
+    fn try_from(text: String) -> Result<MemberPointer, String> {
         if text.starts_with('/') {
-            Ok(Pointer(text.leak()))
+            Ok(MemberPointer(text.leak()))
         } else {
             Err(format!("`{text}` names no member: write `/{text}`"))
         }
@@ -374,7 +390,7 @@ impl TryFrom<String> for Pattern {
 /// The name of a JSON type in JSON Schema.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-struct JsonType(Str);
+struct JsonType(StaticText);
 
 impl TryFrom<String> for JsonType {
     type Error = String;
@@ -399,28 +415,28 @@ impl TryFrom<u64> for Ordinal {
     }
 }
 
-pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
+pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
     String::deserialize(deserializer).map(|text| &*text.leak())
 }
 
-pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [Str], D::Error> {
-    Vec::<String>::deserialize(deserializer).map(|all| leak(all.into_iter().map(|text| &*text.leak()).collect()))
+pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [StaticText], D::Error> {
+    Vec::<String>::deserialize(deserializer).map(|all| leak_slice(all.into_iter().map(|text| &*text.leak()).collect()))
 }
 
-pub(crate) fn pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
-    Pointer::deserialize(deserializer).map(|Pointer(text)| text)
+pub(crate) fn pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
+    MemberPointer::deserialize(deserializer).map(|MemberPointer(text)| text)
 }
 
 pub(crate) fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Regex, D::Error> {
     Pattern::deserialize(deserializer).map(|Pattern(regex)| regex)
 }
 
-pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [Cond], D::Error> {
-    Conditions::deserialize(deserializer).map(|Conditions(all)| leak(all))
+pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [FrameCondition], D::Error> {
+    FrameConditions::deserialize(deserializer).map(|FrameConditions(all)| leak_slice(all))
 }
 
 /// Reads a JSON value as its text.
-pub(crate) fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
+pub(crate) fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StaticText, D::Error> {
     Value::deserialize(deserializer).map(|value| &*value.to_string().leak())
 }
 
@@ -455,8 +471,8 @@ qi-four:
 "#;
 
     #[test]
-    fn each_kind_of_fault_is_read() {
-        let all: Vec<String> = faults("qi", "QI", SAMPLE)
+    fn each_kind_of_fault_is_parsed() {
+        let all: Vec<String> = parse_faults("qi", "QI", SAMPLE)
             .unwrap()
             .iter()
             .map(|fault| {
@@ -464,27 +480,27 @@ qi-four:
             })
             .collect();
         let n = &Value::from(1);
-        let one = Change {
-            subject: Subject::Frame(&[Cond::Is("/status", "success"), Cond::Lacks("/id")]),
-            cause: Cause::Frame(leak(vec![Cond::Equals("/n", Box::leak(Box::new(n.clone())))])),
-            to: To::Any,
-            nth: Nth::Only(2),
-            act: Act::Set("/a/b", r#"{"c":null}"#),
+        let one = OutputChange {
+            subject: ChangeSubject::Frame(&[FrameCondition::Is("/status", "success"), FrameCondition::Lacks("/id")]),
+            cause: OutputCause::Frame(leak_slice(vec![FrameCondition::Equals("/n", Box::leak(Box::new(n.clone())))])),
+            to: Addressees::Any,
+            nth: Occurrence::Only(2),
+            act: ChangeAction::Set("/a/b", r#"{"c":null}"#),
         };
         let four = [
-            Change {
-                subject: Subject::Close(4000),
-                cause: Cause::Leaving,
-                to: To::Others,
-                nth: Nth::Each,
-                act: Act::Also(r#"{"a":1}"#),
+            OutputChange {
+                subject: ChangeSubject::Close(4000),
+                cause: OutputCause::Leaving,
+                to: Addressees::Others,
+                nth: Occurrence::Each,
+                act: ChangeAction::Also(r#"{"a":1}"#),
             },
-            Change {
-                subject: Subject::Accept,
-                cause: Cause::Any,
-                to: To::Any,
-                nth: Nth::Every(3),
-                act: Act::NoSubprotocol,
+            OutputChange {
+                subject: ChangeSubject::Accept,
+                cause: OutputCause::Any,
+                to: Addressees::Any,
+                nth: Occurrence::Every(3),
+                act: ChangeAction::NoSubprotocol,
             },
         ];
         assert_eq!(
@@ -500,11 +516,11 @@ qi-four:
     }
 
     #[test]
-    fn each_condition_and_each_act_is_read() {
+    fn each_condition_and_each_action_is_parsed() {
         let yaml = |when: &str, act: &str| {
             let yaml = format!("qi-x-not-json: {{ text: X., breaks: [QI-001], when: {when}, act: {act} }}\n");
-            let fault = faults("qi", "QI", &yaml).unwrap_or_else(|error| panic!("{yaml}{error}")).remove(0);
-            let Effect::Outside([change]) = fault.effect else { panic!("{fault:?}") };
+            let fault = parse_faults("qi", "QI", &yaml).unwrap_or_else(|error| panic!("{yaml}{error}")).remove(0);
+            let FaultEffect::Outside([change]) = fault.effect else { panic!("{fault:?}") };
             format!("{:?} {:?}", change.subject, change.act)
         };
         for (when, want) in [
@@ -581,7 +597,7 @@ qi-four:
         #[case] want: &str,
     ) {
         assert_eq!(SAMPLE.matches(from).count(), 1, "{from}");
-        let error = faults("qi", "QI", &SAMPLE.replace(from, to)).unwrap_err().to_string();
+        let error = parse_faults("qi", "QI", &SAMPLE.replace(from, to)).unwrap_err().to_string();
         assert!(error.starts_with(&format!("reference-server/faults/qi.yaml:{line}: ")), "{error}");
         assert!(error.contains(want) && error.contains("\n  help: "), "{error}");
     }
@@ -592,7 +608,7 @@ qi-four:
     fn the_example_of_the_readme_is_valid() {
         let (_, rest) = README.split_once("```yaml\n").unwrap();
         let (yaml, _) = rest.split_once("```").unwrap();
-        let all = faults("concierge", "CON", yaml).unwrap();
+        let all = parse_faults("concierge", "CON", yaml).unwrap();
         assert_eq!(all.iter().map(|fault| fault.id).collect::<Vec<_>>(), ["concierge-subscribed-seq-negative"]);
     }
 
@@ -606,7 +622,7 @@ qi-four:
     #[case::reaction("received: [ping], then: nothing")]
     fn the_readme_documents_every_key_of_a_fault_file(#[case] entry: &str) {
         let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {entry} }}\n");
-        let error = faults("qi", "QI", &yaml).unwrap_err().to_string();
+        let error = parse_faults("qi", "QI", &yaml).unwrap_err().to_string();
         let (_, names) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
         let (names, _) = names.split_once(" at line").unwrap();
         for name in names.split(", ").filter(|name| *name != "/member") {

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 /// The wall-clock time at which the hub started, in Unix milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(u64);
+pub struct HubClock(u64);
 
-impl Clock {
+impl HubClock {
     /// The clock of a hub that started at this time, or now if there is none.
-    pub fn new(epoch_ms: Option<u64>) -> Clock {
-        Clock(epoch_ms.unwrap_or_else(|| {
+    pub fn new(epoch_ms: Option<u64>) -> HubClock {
+        HubClock(epoch_ms.unwrap_or_else(|| {
             // A system clock before 1970 shows as 1970.
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
         }))
@@ -23,13 +23,13 @@ impl Clock {
     }
 
     /// Formats a time since the start as ISO 8601 in UTC.
-    pub fn iso(self, at: Duration) -> String {
-        iso(self.unix_ms(at))
+    pub fn iso_at(self, at: Duration) -> String {
+        format_iso(self.unix_ms(at))
     }
 }
 
 /// Formats Unix milliseconds as ISO 8601 in UTC.
-pub fn iso(unix_ms: u64) -> String {
+pub fn format_iso(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     time.unwrap_or(Timestamp::MAX).to_string()
 }
@@ -44,11 +44,11 @@ mod tests {
 
     #[test]
     fn the_clock_adds_elapsed_time_to_the_start_time() {
-        let clock = Clock::new(Some(1_705_312_345_000));
+        let clock = HubClock::new(Some(1_705_312_345_000));
         assert_eq!(clock.unix_ms(Duration::from_millis(1500)), 1_705_312_346_500);
-        assert_eq!(iso(clock.unix_ms(Duration::ZERO)), "2024-01-15T09:52:25Z");
-        assert_eq!(iso(clock.unix_ms(Duration::from_millis(1))), "2024-01-15T09:52:25.001Z");
-        assert!(iso(Clock::new(Some(u64::MAX)).unix_ms(Duration::MAX)).starts_with("9999-"));
-        assert!(Clock::new(None).unix_ms(Duration::ZERO) > 1_700_000_000_000);
+        assert_eq!(format_iso(clock.unix_ms(Duration::ZERO)), "2024-01-15T09:52:25Z");
+        assert_eq!(format_iso(clock.unix_ms(Duration::from_millis(1))), "2024-01-15T09:52:25.001Z");
+        assert!(format_iso(HubClock::new(Some(u64::MAX)).unix_ms(Duration::MAX)).starts_with("9999-"));
+        assert!(HubClock::new(None).unix_ms(Duration::ZERO) > 1_700_000_000_000);
     }
 }

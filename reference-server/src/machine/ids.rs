@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 /// A stream of version 4 UUIDs.
 #[derive(Debug)]
-pub struct Ids(StdRng);
+pub struct UuidStream(StdRng);
 
-impl Ids {
+impl UuidStream {
     /// A stream of ids, the same for the same seed; without a seed, the operating system's random numbers seed it.
-    pub fn new(seed: Option<u64>) -> Ids {
-        Ids(match seed {
+    pub fn new(seed: Option<u64>) -> UuidStream {
+        UuidStream(match seed {
             Some(seed) => StdRng::seed_from_u64(seed),
             None => {
                 let mut bytes = [0; 32];
@@ -35,8 +35,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_ids_and_no_seed_gives_other_ids() {
-        assert_eq!(Ids::new(Some(7)).next_uuid(), Ids::new(Some(7)).next_uuid());
-        assert_ne!(Ids::new(Some(7)).next_uuid(), Ids::new(Some(8)).next_uuid());
-        assert_ne!(Ids::new(None).next_uuid(), Ids::new(None).next_uuid());
+        assert_eq!(UuidStream::new(Some(7)).next_uuid(), UuidStream::new(Some(7)).next_uuid());
+        assert_ne!(UuidStream::new(Some(7)).next_uuid(), UuidStream::new(Some(8)).next_uuid());
+        assert_ne!(UuidStream::new(None).next_uuid(), UuidStream::new(None).next_uuid());
     }
 }

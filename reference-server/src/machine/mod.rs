@@ -1,7 +1,7 @@
 //! The interface of a protocol's state machine: its inputs and outputs.
 //!
 //! A [`Machine`] owns no socket, clock or thread. Its caller passes the time in and delivers the outputs:
-//! [`crate::serve()`] over sockets, a test over a queue. The same inputs at the same times give the same
+//! [`crate::start_server()`] over sockets, a test over a queue. The same inputs at the same times give the same
 //! outputs, ids included when a seed is set.
 
 pub(crate) mod clock;
@@ -19,10 +19,10 @@ use serde_json::Value;
 pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// A connection of a hub. Numbers rise in the order of arrival and are never reused.
-pub type Conn = u64;
+pub type ConnectionId = u64;
 
-/// The first number of outgoing connections, each of which the machine assigns once, with [`Output::Connect`].
-pub const OUTGOING: Conn = 1 << 63;
+/// The first number of outgoing connections, each of which the machine assigns once, with [`MachineOutput::Connect`].
+pub const FIRST_OUTGOING: ConnectionId = 1 << 63;
 
 /// The upgrade request of a connection, as far as protocols need it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,72 +54,72 @@ impl Default for Handshake {
 
 /// An input of a machine.
 #[derive(Debug, Clone)]
-pub enum Input {
-    /// A client requests an upgrade. The machine answers with [`Output::Accept`] or [`Output::Refuse`].
-    Open { conn: Conn, handshake: Handshake },
+pub enum MachineInput {
+    /// A client requests an upgrade. The machine answers with [`MachineOutput::Accept`] or [`MachineOutput::Refuse`].
+    Open { conn: ConnectionId, handshake: Handshake },
     /// A whole text message.
-    Text { conn: Conn, text: Utf8Bytes },
+    Text { conn: ConnectionId, text: Utf8Bytes },
     /// A whole binary message.
-    Binary { conn: Conn, data: Vec<u8> },
+    Binary { conn: ConnectionId, data: Vec<u8> },
     /// A WebSocket ping, already answered by the caller. A correct machine ignores it.
-    Ping { conn: Conn },
+    Ping { conn: ConnectionId },
     /// The peer has disconnected. Not sent for a connection that the machine itself refused, closed or dropped.
-    Closed { conn: Conn },
+    Closed { conn: ConnectionId },
     /// An outgoing connection is established.
-    Connected { conn: Conn },
+    Connected { conn: ConnectionId },
     /// An outgoing connection failed.
-    ConnectFailed { conn: Conn, reason: String },
+    ConnectFailed { conn: ConnectionId, reason: String },
     /// The machine's [`deadline`](Machine::deadline) has come.
     Tick,
 }
 
-impl Input {
+impl MachineInput {
     /// The connection that this input comes from, if any.
-    pub fn conn(&self) -> Option<Conn> {
+    pub fn conn(&self) -> Option<ConnectionId> {
         match *self {
-            Input::Open { conn, .. }
-            | Input::Text { conn, .. }
-            | Input::Binary { conn, .. }
-            | Input::Ping { conn }
-            | Input::Closed { conn }
-            | Input::Connected { conn }
-            | Input::ConnectFailed { conn, .. } => Some(conn),
-            Input::Tick => None,
+            MachineInput::Open { conn, .. }
+            | MachineInput::Text { conn, .. }
+            | MachineInput::Binary { conn, .. }
+            | MachineInput::Ping { conn }
+            | MachineInput::Closed { conn }
+            | MachineInput::Connected { conn }
+            | MachineInput::ConnectFailed { conn, .. } => Some(conn),
+            MachineInput::Tick => None,
         }
     }
 }
 
 /// An output of a machine. `Refuse`, `Close` and `Drop` end the connection for the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
+pub enum MachineOutput {
     /// Grant the upgrade, with the subprotocol selected from the offer.
-    Accept { conn: Conn, subprotocol: Option<String> },
+    Accept { conn: ConnectionId, subprotocol: Option<String> },
     /// Answer the upgrade request with an HTTP status (400 to 599) and a text.
-    Refuse { conn: Conn, status: u16, body: String },
+    Refuse { conn: ConnectionId, status: u16, body: String },
     /// Send a text message.
-    Text { conn: Conn, text: Utf8Bytes },
+    Text { conn: ConnectionId, text: Utf8Bytes },
     /// Send a binary message; only faults do.
-    Binary { conn: Conn, data: Vec<u8> },
+    Binary { conn: ConnectionId, data: Vec<u8> },
     /// Start the closing handshake with this code and reason.
-    Close { conn: Conn, code: u16, reason: String },
+    Close { conn: ConnectionId, code: u16, reason: String },
     /// Cut the connection without a closing handshake.
-    Drop { conn: Conn },
-    /// Connect to another hub, under a number from [`OUTGOING`] on. [`Input::Connected`] or
-    /// [`Input::ConnectFailed`] follows; once connected it is a connection like any other.
-    Connect { conn: Conn, url: String },
+    Drop { conn: ConnectionId },
+    /// Connect to another hub, under a number from [`FIRST_OUTGOING`] on. [`MachineInput::Connected`] or
+    /// [`MachineInput::ConnectFailed`] follows; once connected it is a connection like any other.
+    Connect { conn: ConnectionId, url: String },
 }
 
-impl Output {
+impl MachineOutput {
     /// The connection that this output is for.
-    pub fn conn(&self) -> Conn {
+    pub fn conn(&self) -> ConnectionId {
         match *self {
-            Output::Accept { conn, .. }
-            | Output::Refuse { conn, .. }
-            | Output::Text { conn, .. }
-            | Output::Binary { conn, .. }
-            | Output::Close { conn, .. }
-            | Output::Drop { conn }
-            | Output::Connect { conn, .. } => conn,
+            MachineOutput::Accept { conn, .. }
+            | MachineOutput::Refuse { conn, .. }
+            | MachineOutput::Text { conn, .. }
+            | MachineOutput::Binary { conn, .. }
+            | MachineOutput::Close { conn, .. }
+            | MachineOutput::Drop { conn }
+            | MachineOutput::Connect { conn, .. } => conn,
         }
     }
 }
@@ -142,9 +142,9 @@ pub enum EventError {
 /// not know, so a frame that crosses a close is harmless.
 pub trait Machine: Send {
     /// Handles one input at `now` (time since the hub started) and appends the resulting outputs to `out`.
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>);
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>);
 
-    /// Returns when the machine next needs an [`Input::Tick`], if ever.
+    /// Returns when the machine next needs an [`MachineInput::Tick`], if ever.
     fn deadline(&self) -> Option<Duration> {
         None
     }
@@ -156,10 +156,10 @@ pub trait Machine: Send {
     ///
     /// # Errors
     /// [`EventError::Unsupported`] where the protocol has none, [`EventError::Invalid`] for a wrong one.
-    fn event(&mut self, _now: Duration, _event: &Value, _out: &mut Vec<Output>) -> Result<Value, EventError> {
+    fn event(&mut self, _now: Duration, _event: &Value, _out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         Err(EventError::Unsupported)
     }
 
     /// Appends the protocol's messages for a shutdown of the hub. The caller then closes all connections with 1001.
-    fn shutdown(&mut self, _now: Duration, _out: &mut Vec<Output>) {}
+    fn shutdown(&mut self, _now: Duration, _out: &mut Vec<MachineOutput>) {}
 }

@@ -89,7 +89,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`SettingsError::Invalid`] for unknown keys and wrong values.
-    pub fn read<T: DeserializeOwned>(&self, protocol: &'static str) -> Result<T, SettingsError> {
+    pub fn deserialize<T: DeserializeOwned>(&self, protocol: &'static str) -> Result<T, SettingsError> {
         T::deserialize(Value::Table(self.0.clone()))
             .map_err(|error| SettingsError::Invalid { protocol, reason: error.to_string().trim_end().to_owned() })
     }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_value_where_a_table_is_needed() {
+    fn setting_a_key_below_a_value_is_an_error_that_names_the_value() {
         let mut settings = Settings::default();
         settings.set_pair("a=1").unwrap();
         assert!(settings.set_pair("a.b=1").unwrap_err().to_string().contains("\"a\" is a value"));
@@ -183,7 +183,7 @@ mod tests {
     fn the_error_for_a_wrong_setting_says_what_is_wrong(#[case] protocol: &str, #[case] pair: &str, #[case] why: &str) {
         let mut settings = Settings::default();
         settings.set_pair(pair).unwrap();
-        let error = crate::machine(protocol, &settings, None).map(drop).unwrap_err().to_string();
+        let error = crate::build_machine(protocol, &settings, None).map(drop).unwrap_err().to_string();
         assert!(error.starts_with(&format!("settings of {protocol}: ")) && error.contains(why), "{error}");
     }
 }

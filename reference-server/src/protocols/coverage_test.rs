@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::machine::test_player::TestPlayer;
-use crate::machine::{Handshake, Input};
+use crate::machine::{Handshake, MachineInput};
 
 /// Returns everything that a hub sends in the protocol's conversation.
 fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
@@ -17,7 +17,7 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
         "concierge" => [concierge(fault), secret(fault)].concat(),
         "airavata" => crate::protocols::airavata::tests::conversation(fault),
         "gator" => crate::protocols::gator::tests::conversation(fault),
-        "emprops" => crate::protocols::emprops::test_conversation::tell(fault),
+        "emprops" => crate::protocols::emprops::test_conversation::play_conversation(fault),
         "websocket" => crate::protocols::websocket::tests::conversation(fault),
         other => panic!("the conversation of {other} is not written"),
     }
@@ -69,12 +69,12 @@ fn secret(fault: Option<&str>) -> Vec<String> {
 fn concierge(fault: Option<&str>) -> Vec<String> {
     let mut hub = TestPlayer::new("concierge", &[], fault);
     let subprotocols = vec!["ert-concierge".to_owned()];
-    hub.input(Input::Open { conn: 1, handshake: Handshake { subprotocols, ..Handshake::default() } });
+    hub.input(MachineInput::Open { conn: 1, handshake: Handshake { subprotocols, ..Handshake::default() } });
     let identify = |name: &str, version: &str| {
         json!({ "type": "IDENTIFY", "name": name, "version": version, "tags": [name] }).to_string()
     };
     hub.send(1, &identify("a", "0.1.0"));
-    hub.pass(Duration::from_millis(10));
+    hub.advance(Duration::from_millis(10));
     for (conn, first) in [
         (2, identify("b", "0.1.0")),
         (3, identify("c", "0.1.0")),
@@ -90,12 +90,12 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         hub.send(conn, &first);
     }
     hub.open(19);
-    hub.input(Input::Open { conn: 21, handshake: Default::default() });
+    hub.input(MachineInput::Open { conn: 21, handshake: Default::default() });
     hub.open(22);
     hub.send(22, &json!({ "type": "IDENTIFY", "name": "s", "version": "0.1.0", "secret": "needless" }).to_string());
     let message = |target: Value, data: Value| json!({ "type": "MESSAGE", "target": target, "data": data }).to_string();
-    hub.input(Input::Binary { conn: 1, data: vec![1] });
-    hub.input(Input::Ping { conn: 2 });
+    hub.input(MachineInput::Binary { conn: 1, data: vec![1] });
+    hub.input(MachineInput::Ping { conn: 2 });
     let uuid = hub.state()["clients"]
         .as_array()
         .unwrap()
@@ -168,14 +168,14 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
     }
     hub.open(18);
     hub.send(18, &identify("a", "0.1.0"));
-    hub.input(Input::Closed { conn: 3 });
+    hub.input(MachineInput::Closed { conn: 3 });
     hub.send(2, r#"{"type":"CLIENT_FETCH_ALL"}"#);
     hub.send(2, r#"{"type":"GROUP_FETCH","name":"g"}"#);
     hub.open(20);
     hub.send(20, &identify("c", "0.1.0"));
-    hub.input(Input::Closed { conn: 1 });
+    hub.input(MachineInput::Closed { conn: 1 });
     hub.send(2, r#"{"type":"GROUP_FETCH_ALL"}"#);
-    hub.pass(Duration::from_secs(30));
+    hub.advance(Duration::from_secs(30));
     hub.send(2, r#"{"type":"SELF_FETCH"}"#);
     hub.sent
 }
@@ -207,7 +207,7 @@ fn every_fault_changes_what_the_hub_sends() {
 #[case("concierge-conflict-kicks-holder", "10 1 close 4005")]
 #[case("concierge-unidentified-ignored", "5010 11 close 4004")]
 #[case("concierge-messages-overtake", "160 3 ")]
-fn a_fault_sends_what_a_correct_hub_does_not(#[case] fault: &str, #[case] want: &str) {
+fn seven_faults_send_messages_a_correct_hub_never_sends(#[case] fault: &str, #[case] want: &str) {
     let sent = concierge(Some(fault));
     let correct = concierge(None);
     assert!(sent.iter().any(|line| line.starts_with(want)), "{fault}: {sent:#?}");
@@ -218,6 +218,6 @@ fn a_fault_sends_what_a_correct_hub_does_not(#[case] fault: &str, #[case] want: 
 #[case("qi", "concierge-hello-missing", "it belongs to concierge")]
 #[case("qi", "nothing", "--list-faults")]
 fn unknown_faults_are_refused(#[case] protocol: &str, #[case] id: &str, #[case] why: &str) {
-    let error = super::machine(protocol, &Default::default(), Some(id)).map(drop).unwrap_err().to_string();
+    let error = super::build_machine(protocol, &Default::default(), Some(id)).map(drop).unwrap_err().to_string();
     assert!(error.contains(why), "{error}");
 }

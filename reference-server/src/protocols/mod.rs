@@ -11,15 +11,15 @@ pub mod websocket;
 
 use std::sync::{LazyLock, OnceLock};
 
-use crate::fault::{Broken, Effect, Fault};
+use crate::fault::{Fault, FaultEffect, MachineFault};
 use crate::machine::Machine;
 use crate::machine::settings::{Settings, SettingsError};
 
-type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
+type MachineBuilder = fn(&Settings, MachineFault) -> Result<Box<dyn Machine>, SettingsError>;
 
 struct Protocol {
     name: &'static str,
-    build: Build,
+    build: MachineBuilder,
     /// The prefix of the ids of the protocol's rules.
     rules: &'static str,
     /// The text of the protocol's fault file.
@@ -40,15 +40,17 @@ static PROTOCOLS: LazyLock<Vec<Protocol>> = LazyLock::new(|| {
 });
 
 impl Protocol {
-    fn new(name: &'static str, build: Build, rules: &'static str, file: &'static str) -> Protocol {
+    fn new(name: &'static str, build: MachineBuilder, rules: &'static str, file: &'static str) -> Protocol {
         Protocol { name, build, rules, file, faults: OnceLock::new() }
     }
 
     /// Returns the protocol's faults, which are read once.
     fn faults(&'static self) -> &'static [Fault] {
         // The file is compiled in, so a mistake in it is a bug of the program.
-        let read =
-            || crate::fault::parse::faults(self.name, self.rules, self.file).unwrap_or_else(|error| panic!("{error}"));
+        let read = || {
+            crate::fault::parse::parse_faults(self.name, self.rules, self.file)
+                .unwrap_or_else(|error| panic!("{error}"))
+        };
         self.faults.get_or_init(read)
     }
 
@@ -61,16 +63,17 @@ impl Protocol {
 }
 
 /// Finds a protocol by its name.
-fn protocol(name: &str) -> Result<&'static Protocol, MachineError> {
+fn find_protocol(name: &str) -> Result<&'static Protocol, MachineError> {
     let known = PROTOCOLS.iter().find(|known| known.name == name);
     known.ok_or_else(|| MachineError::UnknownProtocol(name.to_owned()))
 }
 
-static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
+static PROTOCOL_NAMES: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
 
 /// Returns the names of the protocols.
 pub fn protocols() -> &'static [&'static str] {
-    &NAMES
+    &PROTOCOL_NAMES
 }
 
 /// Returns all faults, protocol by protocol.
@@ -83,13 +86,13 @@ pub fn faults() -> impl Iterator<Item = &'static Fault> {
 pub enum MachineError {
     #[error("there is no protocol {0:?}; the reference server speaks {names}", names = protocols().join(", "))]
     UnknownProtocol(String),
-    #[error("{protocol} has no fault {id:?}{hint}", hint = hint(protocol, id))]
+    #[error("{protocol} has no fault {id:?}{hint}", hint = unknown_fault_hint(protocol, id))]
     UnknownFault { protocol: &'static str, id: String },
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }
 
-fn hint(protocol: &str, id: &str) -> String {
+fn unknown_fault_hint(protocol: &str, id: &str) -> String {
     match faults().find(|fault| fault.id == id) {
         Some(fault) => format!(": it belongs to {}", fault.protocol),
         None => format!("; --list-faults lists all {} of them", faults().filter(|f| f.protocol == protocol).count()),
@@ -100,13 +103,17 @@ fn hint(protocol: &str, id: &str) -> String {
 ///
 /// # Errors
 /// [`MachineError`]: an unknown protocol or fault, or settings that the protocol refuses.
-pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Result<Box<dyn Machine>, MachineError> {
-    let known = self::protocol(protocol)?;
+pub fn build_machine(
+    protocol: &str,
+    settings: &Settings,
+    fault: Option<&str>,
+) -> Result<Box<dyn Machine>, MachineError> {
+    let known = self::find_protocol(protocol)?;
     let fault = known.fault(fault)?;
-    let correct = (known.build)(settings, Broken::with(fault))?;
+    let correct = (known.build)(settings, MachineFault::if_implemented_by_machine(fault))?;
     Ok(match fault.map(|fault| fault.effect) {
-        Some(Effect::Outside(changes)) => Box::new(crate::fault::injector::Injector::new(correct, changes)),
-        Some(Effect::FuzzOnly(fault)) => Box::new(crate::fault::fuzz_only::FuzzOnlyMachine::new(correct, fault)),
+        Some(FaultEffect::Outside(changes)) => Box::new(crate::fault::injector::Injector::new(correct, changes)),
+        Some(FaultEffect::FuzzOnly(fault)) => Box::new(crate::fault::fuzz_only::FuzzOnlyMachine::new(correct, fault)),
         _ => correct,
     })
 }

@@ -13,53 +13,53 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::frames::{Piece, Texts, frame};
-use super::{FrameMutator, Hub, Observer, upgrade};
-use crate::fault::Act;
-use crate::fault::injector::{SWAP_TIME, Trigger, edit};
-use crate::machine::Output;
+use super::frames::{StreamPiece, TextParser, text_frame};
+use super::{FrameMutator, RelayedHub, TextObserver, upgrade};
+use crate::fault::ChangeAction;
+use crate::fault::injector::{SWAP_TIME, Trigger, edit_frame};
+use crate::machine::MachineOutput;
 
 /// How long the hub may take to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How long one side may stay open after the other has ended.
-const GRACE: Duration = Duration::from_secs(5);
+const CLOSING_GRACE: Duration = Duration::from_secs(5);
 /// The size of a read in bytes.
-const READ: usize = 16 * 1024;
+const READ_BYTES: usize = 16 * 1024;
 /// The largest number of delayed frames of a connection, and of their bytes; further frames are sent at once.
 const MAX_LATE: (usize, usize) = (1024, 16 << 20);
 
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+trait RelayStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> RelayStream for T {}
 
 /// Relays a client's connection in both directions until both sides have ended or one is lost.
-pub(super) async fn pass(
+pub(super) async fn relay_connection(
     mut client: TcpStream,
     peer: SocketAddr,
-    hub: Arc<Hub>,
+    hub: Arc<RelayedHub>,
     mutator: Arc<FrameMutator>,
-    observer: Option<Observer>,
+    observer: Option<TextObserver>,
 ) {
     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
-    let Ok((request, rest)) = upgrade::request(&mut client).await else { return };
-    let connected = timeout(CONNECT_TIME, connect(&hub, peer)).await;
+    let Ok((request, rest)) = upgrade::read_request_head(&mut client).await else { return };
+    let connected = timeout(CONNECT_TIME, connect_to_hub(&hub, peer)).await;
     let mut server = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(server) => server,
         Err(error) => return refuse(client, &hub, &error).await,
     };
-    let mut first = upgrade::redirected(&request, &hub.authority, &hub.path);
+    let mut first = upgrade::redirect_request(&request, &hub.authority, &hub.path);
     first.extend(&rest);
-    let mut texts = Texts::of_client();
-    texts.arrive(&rest);
+    let mut texts = TextParser::for_client();
+    texts.push_bytes(&rest);
     let seen = observer.as_ref().map(|observer| (texts, observer));
-    if server.write_all(&first).await.is_ok() && converse(&mut client, server, &mutator, seen).await.is_err() {
+    if server.write_all(&first).await.is_ok() && relay_both_ways(&mut client, server, &mutator, seen).await.is_err() {
         // A reset on one side becomes a reset on the other.
         let _ = client.set_zero_linger();
     }
 }
 
 /// Connects to the hub; on the same machine, from the client's address, since hubs may limit connections per address.
-async fn connect(hub: &Hub, peer: SocketAddr) -> io::Result<Box<dyn Wire>> {
+async fn connect_to_hub(hub: &RelayedHub, peer: SocketAddr) -> io::Result<Box<dyn RelayStream>> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for addr in tokio::net::lookup_host((hub.host.as_str(), hub.port)).await? {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -80,7 +80,7 @@ async fn connect(hub: &Hub, peer: SocketAddr) -> io::Result<Box<dyn Wire>> {
     Err(last)
 }
 
-async fn refuse(mut client: TcpStream, hub: &Hub, error: &io::Error) {
+async fn refuse(mut client: TcpStream, hub: &RelayedHub, error: &io::Error) {
     let body = format!("the relay failed to reach the hub at {}: {error}\n", hub.authority);
     let head = format!(
         "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -92,79 +92,79 @@ async fn refuse(mut client: TcpStream, hub: &Hub, error: &io::Error) {
 }
 
 /// Relays both directions until they end.
-async fn converse(
+async fn relay_both_ways(
     client: &mut TcpStream,
-    server: Box<dyn Wire>,
+    server: Box<dyn RelayStream>,
     mutator: &FrameMutator,
-    seen: Option<(Texts, &Observer)>,
+    seen: Option<(TextParser, &TextObserver)>,
 ) -> io::Result<()> {
     let observer = seen.as_ref().map(|(_, observer)| *observer);
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);
-    let up = up(from_client, to_server, seen);
-    let down = down(from_server, to_client, mutator, observer);
+    let up = relay_to_hub(from_client, to_server, seen);
+    let down = relay_to_client(from_server, to_client, mutator, observer);
     tokio::pin!(up, down);
     tokio::select! {
-        done = &mut up => { done?; timeout(GRACE, down).await.unwrap_or(Ok(())) }
-        done = &mut down => { done?; timeout(GRACE, up).await.unwrap_or(Ok(())) }
+        done = &mut up => { done?; timeout(CLOSING_GRACE, down).await.unwrap_or(Ok(())) }
+        done = &mut down => { done?; timeout(CLOSING_GRACE, up).await.unwrap_or(Ok(())) }
     }
 }
 
-async fn up(
+async fn relay_to_hub(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    seen: Option<(Texts, &Observer)>,
+    seen: Option<(TextParser, &TextObserver)>,
 ) -> io::Result<()> {
     let Some((mut texts, observer)) = seen else {
         tokio::io::copy(&mut from, &mut to).await?;
         return to.shutdown().await;
     };
-    let mut bytes = Vec::with_capacity(READ);
+    let mut bytes = Vec::with_capacity(READ_BYTES);
     loop {
-        while let Some(piece) = texts.next() {
-            if let Piece::Text { text, .. } = piece {
-                observer.see(true, text).await;
+        while let Some(piece) = texts.next_piece() {
+            if let StreamPiece::Text { text, .. } = piece {
+                observer.report_text(true, text).await;
             }
         }
         bytes.clear();
         if from.read_buf(&mut bytes).await? == 0 {
             return to.shutdown().await;
         }
-        texts.arrive(&bytes);
+        texts.push_bytes(&bytes);
         to.write_all(&bytes).await?;
     }
 }
 
-async fn down(
+async fn relay_to_client(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mutator: &FrameMutator,
-    observer: Option<&Observer>,
+    observer: Option<&TextObserver>,
 ) -> io::Result<()> {
-    let (answer, rest) = upgrade::read(&mut from).await?;
+    let (answer, rest) = upgrade::read_head(&mut from).await?;
     to.write_all(&answer).await?;
-    if !upgrade::upgrades(&answer) {
+    if !upgrade::grants_upgrade(&answer) {
         to.write_all(&rest).await?;
         tokio::io::copy(&mut from, &mut to).await?;
         return to.shutdown().await;
     }
-    let mut texts = Texts::default();
-    let mut late = Late::default();
-    texts.arrive(&rest);
-    let mut bytes = Vec::with_capacity(READ);
+    let mut texts = TextParser::default();
+    let mut late = DelayedFrames::default();
+    texts.push_bytes(&rest);
+    let mut bytes = Vec::with_capacity(READ_BYTES);
     let mut out = Vec::new();
     loop {
-        while let Some(piece) = texts.next() {
+        while let Some(piece) = texts.next_piece() {
             match piece {
-                Piece::Raw(raw) => out.extend(raw),
-                Piece::Close(raw) => {
+                StreamPiece::Raw(raw) => out.extend(raw),
+                StreamPiece::Close(raw) => {
                     // No frame may follow a close.
-                    late.release(None, &mut out);
+                    late.release_due(None, &mut out);
                     out.extend(raw);
                 }
-                Piece::Text { text, raw } => {
+                StreamPiece::Text { text, raw } => {
                     if let Some(observer) = observer {
-                        observer.see(false, text.clone()).await;
+                        observer.report_text(false, text.clone()).await;
                     }
                     mutator.mutate(text, raw, &mut late, &mut out);
                 }
@@ -173,53 +173,53 @@ async fn down(
         to.write_all(&out).await?;
         out.clear();
         bytes.clear();
-        let due = late.due();
+        let due = late.next_due();
         tokio::select! {
             read = from.read_buf(&mut bytes) => match read? {
                 0 => break,
-                _ => texts.arrive(&bytes),
+                _ => texts.push_bytes(&bytes),
             },
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                late.release(due, &mut out);
+                late.release_due(due, &mut out);
             }
         }
     }
-    late.release(None, &mut out);
-    out.extend(texts.rest());
+    late.release_due(None, &mut out);
+    out.extend(texts.take_rest());
     to.write_all(&out).await?;
     to.shutdown().await
 }
 
 impl FrameMutator {
     /// Appends the changed text to `out`, or keeps it in `late` if it is delayed.
-    fn mutate(&self, text: String, raw: Vec<u8>, late: &mut Late, out: &mut Vec<u8>) {
-        let overtaken = late.swapped();
-        let output = Output::Text { conn: 0, text: text.into() };
+    fn mutate(&self, text: String, raw: Vec<u8>, late: &mut DelayedFrames, out: &mut Vec<u8>) {
+        let overtaken = late.take_swapped();
+        let output = MachineOutput::Text { conn: 0, text: text.into() };
         let act = {
             let mut choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
-            choice.act_on(&Trigger::Other(None), &output, &mut None)
+            choice.next_action(&Trigger::Other(None), &output, &mut None)
         };
-        let (Output::Text { text, .. }, Some(act)) = (output, act) else {
+        let (MachineOutput::Text { text, .. }, Some(act)) = (output, act) else {
             out.extend(raw);
             out.extend(overtaken.into_iter().flatten());
             return;
         };
         let mut applied = true;
         match act {
-            Act::Drop => {}
-            Act::Double => {
+            ChangeAction::Drop => {}
+            ChangeAction::Double => {
                 out.extend(&raw);
                 out.extend(raw);
             }
-            Act::Delay(by) => applied = late.keep(Instant::now() + by, false, raw, out),
+            ChangeAction::Delay(by) => applied = late.delay_frame(Instant::now() + by, false, raw, out),
             // The two have been swapped already.
-            Act::Swap if !overtaken.is_empty() => {
+            ChangeAction::Swap if !overtaken.is_empty() => {
                 applied = false;
                 out.extend(raw);
             }
-            Act::Swap => applied = late.keep(Instant::now() + SWAP_TIME, true, raw, out),
-            act => match edit(&text, act) {
-                Some(edited) => out.extend(frame(&edited)),
+            ChangeAction::Swap => applied = late.delay_frame(Instant::now() + SWAP_TIME, true, raw, out),
+            act => match edit_frame(&text, act) {
+                Some(edited) => out.extend(text_frame(&edited)),
                 None => {
                     applied = false;
                     out.extend(raw);
@@ -233,43 +233,43 @@ impl FrameMutator {
 
 /// Delayed frames of one connection, by due time and order.
 #[derive(Default)]
-struct Late {
-    frames: BTreeMap<(Instant, u64), Waiting>,
+struct DelayedFrames {
+    frames: BTreeMap<(Instant, u64), DelayedFrame>,
     order: u64,
     bytes: usize,
 }
 
-struct Waiting {
+struct DelayedFrame {
     raw: Vec<u8>,
     /// Whether the frame is sent after the next text (a swap).
     swapped: bool,
 }
 
-impl Late {
-    fn due(&self) -> Option<Instant> {
+impl DelayedFrames {
+    fn next_due(&self) -> Option<Instant> {
         self.frames.first_key_value().map(|((due, _), _)| *due)
     }
 
     /// Keeps a frame and returns `true`, unless too many are kept already; then the frame is sent at once.
-    fn keep(&mut self, due: Instant, swapped: bool, raw: Vec<u8>, out: &mut Vec<u8>) -> bool {
+    fn delay_frame(&mut self, due: Instant, swapped: bool, raw: Vec<u8>, out: &mut Vec<u8>) -> bool {
         if self.frames.len() >= MAX_LATE.0 || self.bytes + raw.len() > MAX_LATE.1 {
             out.extend(raw);
             return false;
         }
         self.order += 1;
         self.bytes += raw.len();
-        self.frames.insert((due, self.order), Waiting { raw, swapped });
+        self.frames.insert((due, self.order), DelayedFrame { raw, swapped });
         true
     }
 
     /// Takes the frames that are sent after the next text.
-    fn swapped(&mut self) -> Vec<Vec<u8>> {
+    fn take_swapped(&mut self) -> Vec<Vec<u8>> {
         let keys: Vec<_> = self.frames.iter().filter(|(_, waiting)| waiting.swapped).map(|(key, _)| *key).collect();
         keys.iter().filter_map(|key| self.take(key)).collect()
     }
 
     /// Appends the frames that are due by `by`, or all frames if there is no time.
-    fn release(&mut self, by: Option<Instant>, out: &mut Vec<u8>) {
+    fn release_due(&mut self, by: Option<Instant>, out: &mut Vec<u8>) {
         while let Some((due, order)) = self.frames.first_key_value().map(|(key, _)| *key) {
             if by.is_some_and(|by| by < due) {
                 break;

@@ -11,7 +11,7 @@ const MAX_TEXT: usize = crate::server::serve::MAX_MESSAGE;
 
 /// A piece of what one side sends.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum StreamPiece {
     /// Bytes to pass on unchanged.
     Raw(Vec<u8>),
     /// A close frame.
@@ -22,12 +22,12 @@ pub(super) enum Piece {
 
 /// A parser of incoming bytes.
 #[derive(Default)]
-pub(super) struct Texts {
+pub(super) struct TextParser {
     bytes: Vec<u8>,
     /// The number of bytes already returned.
     done: usize,
     /// The fragments of an incomplete text.
-    partial: Option<Partial>,
+    partial: Option<PartialText>,
     /// The number of bytes of the current frame that still pass unchanged.
     passing: u64,
     /// Whether the rest of the current message passes unchanged.
@@ -39,45 +39,45 @@ pub(super) struct Texts {
 }
 
 #[derive(Default)]
-struct Partial {
+struct PartialText {
     payload: Vec<u8>,
     raw: Vec<u8>,
 }
 
-impl Texts {
+impl TextParser {
     /// Creates a parser of a client's bytes.
-    pub fn of_client() -> Self {
+    pub fn for_client() -> Self {
         Self { masked: true, ..Self::default() }
     }
 
     /// Adds received bytes. The caller takes all pieces before it adds more.
-    pub fn arrive(&mut self, bytes: &[u8]) {
+    pub fn push_bytes(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.done);
         self.done = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Returns the bytes not returned yet; called at the end of the stream.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub fn take_rest(&mut self) -> Vec<u8> {
         let mut rest = self.partial.take().unwrap_or_default().raw;
-        rest.append(&mut self.take(self.bytes.len() - self.done));
+        rest.append(&mut self.take_bytes(self.bytes.len() - self.done));
         rest
     }
 
     /// Returns the next piece, if one is complete.
-    pub fn next(&mut self) -> Option<Piece> {
+    pub fn next_piece(&mut self) -> Option<StreamPiece> {
         loop {
             let bytes = &self.bytes[self.done..];
             if bytes.is_empty() {
                 return None;
             }
             if self.blind {
-                return Some(Piece::Raw(self.rest()));
+                return Some(StreamPiece::Raw(self.take_rest()));
             }
             if self.passing > 0 {
                 let now = usize::try_from(self.passing).unwrap_or(usize::MAX).min(bytes.len());
                 self.passing -= now as u64;
-                return Some(Piece::Raw(self.take(now)));
+                return Some(StreamPiece::Raw(self.take_bytes(now)));
             }
             let mut cursor = Cursor::new(bytes);
             let (header, length) = match FrameHeader::parse(&mut cursor) {
@@ -96,25 +96,25 @@ impl Texts {
                 // This frame passes unchanged, together with the kept fragments of its message.
                 self.passing = length;
                 let mut raw = self.partial.take().unwrap_or_default().raw;
-                raw.append(&mut self.take(head));
+                raw.append(&mut self.take_bytes(head));
                 if matches!(header.opcode, OpCode::Data(_)) {
                     self.unread = !header.is_final;
                 }
-                return Some(Piece::Raw(raw));
+                return Some(StreamPiece::Raw(raw));
             };
             if bytes.len() < head + length {
                 return None;
             }
             let mask = header.mask.unwrap_or_default();
-            let frame = self.take(head + length);
+            let frame = self.take_bytes(head + length);
             match header.opcode {
-                OpCode::Control(Control::Close) => return Some(Piece::Close(frame)),
+                OpCode::Control(Control::Close) => return Some(StreamPiece::Close(frame)),
                 OpCode::Data(Data::Continue) if self.unread => self.unread = !header.is_final,
                 OpCode::Data(data @ (Data::Text | Data::Continue))
                     if (data == Data::Text) == self.partial.is_none() =>
                 {
                     let partial = self.partial.take().unwrap_or_default();
-                    if let Some(piece) = self.keep(partial, frame, head, mask, header.is_final) {
+                    if let Some(piece) = self.keep_fragment(partial, frame, head, mask, header.is_final) {
                         return Some(piece);
                     }
                     continue;
@@ -128,18 +128,18 @@ impl Texts {
                 OpCode::Data(_) => self.unread = !header.is_final,
                 OpCode::Control(_) => {}
             }
-            return Some(Piece::Raw(frame));
+            return Some(StreamPiece::Raw(frame));
         }
     }
 
-    fn keep(
+    fn keep_fragment(
         &mut self,
-        mut partial: Partial,
+        mut partial: PartialText,
         mut frame: Vec<u8>,
         head: usize,
         mask: [u8; 4],
         is_final: bool,
-    ) -> Option<Piece> {
+    ) -> Option<StreamPiece> {
         // Without a mask it is zero.
         partial.payload.extend(frame[head..].iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
         partial.raw.append(&mut frame);
@@ -148,12 +148,12 @@ impl Texts {
             return None;
         }
         Some(match String::from_utf8(partial.payload) {
-            Ok(text) => Piece::Text { text, raw: partial.raw },
-            Err(_) => Piece::Raw(partial.raw),
+            Ok(text) => StreamPiece::Text { text, raw: partial.raw },
+            Err(_) => StreamPiece::Raw(partial.raw),
         })
     }
 
-    fn take(&mut self, length: usize) -> Vec<u8> {
+    fn take_bytes(&mut self, length: usize) -> Vec<u8> {
         let taken = self.bytes[self.done..self.done + length].to_vec();
         self.done += length;
         taken
@@ -161,7 +161,7 @@ impl Texts {
 }
 
 /// Builds the frame of a text message from a hub.
-pub(super) fn frame(text: &str) -> Vec<u8> {
+pub(super) fn text_frame(text: &str) -> Vec<u8> {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     let mut frame = Vec::with_capacity(text.len() + 10);
     // Writing to memory cannot fail.
@@ -176,56 +176,56 @@ mod tests {
 
     use super::*;
 
-    fn of(first: u8, payload: &[u8]) -> Vec<u8> {
+    fn frame_bytes(first: u8, payload: &[u8]) -> Vec<u8> {
         [&[first, u8::try_from(payload.len()).unwrap()], payload].concat()
     }
 
-    fn text(text: &str, raw: &[u8]) -> Piece {
-        Piece::Text { text: text.to_owned(), raw: raw.to_vec() }
+    fn text_piece(text: &str, raw: &[u8]) -> StreamPiece {
+        StreamPiece::Text { text: text.to_owned(), raw: raw.to_vec() }
     }
 
     /// The pieces are the same however the bytes are cut, and no byte is lost.
     #[rstest]
-    #[case::text(&[of(0x81, b"a"), of(0x81, b"b")], &[text("a", b"\x81\x01a"), text("b", b"\x81\x01b")])]
+    #[case::text(&[frame_bytes(0x81, b"a"), frame_bytes(0x81, b"b")], &[text_piece("a", b"\x81\x01a"), text_piece("b", b"\x81\x01b")])]
     #[case::fragments(
-        &[of(0x01, b"a"), of(0x89, b"p"), of(0x80, b"b")],
-        &[Piece::Raw(of(0x89, b"p")), text("ab", b"\x01\x01a\x80\x01b")]
+        &[frame_bytes(0x01, b"a"), frame_bytes(0x89, b"p"), frame_bytes(0x80, b"b")],
+        &[StreamPiece::Raw(frame_bytes(0x89, b"p")), text_piece("ab", b"\x01\x01a\x80\x01b")]
     )]
     #[case::binary(
-        &[of(0x02, b"a"), of(0x80, b"b"), of(0x81, b"c")],
-        &[Piece::Raw(of(0x02, b"a")), Piece::Raw(of(0x80, b"b")), text("c", b"\x81\x01c")]
+        &[frame_bytes(0x02, b"a"), frame_bytes(0x80, b"b"), frame_bytes(0x81, b"c")],
+        &[StreamPiece::Raw(frame_bytes(0x02, b"a")), StreamPiece::Raw(frame_bytes(0x80, b"b")), text_piece("c", b"\x81\x01c")]
     )]
-    #[case::no_utf8(&[of(0x81, b"\xff")], &[Piece::Raw(of(0x81, b"\xff"))])]
-    #[case::close(&[of(0x88, b"\x03\xe8")], &[Piece::Close(of(0x88, b"\x03\xe8"))])]
-    fn texts_are_found(
+    #[case::no_utf8(&[frame_bytes(0x81, b"\xff")], &[StreamPiece::Raw(frame_bytes(0x81, b"\xff"))])]
+    #[case::close(&[frame_bytes(0x88, b"\x03\xe8")], &[StreamPiece::Close(frame_bytes(0x88, b"\x03\xe8"))])]
+    fn text_messages_are_found_in_the_stream(
         #[case] frames: &[Vec<u8>],
-        #[case] expected: &[Piece],
+        #[case] expected: &[StreamPiece],
         #[values(1, 2, 3, 100)] at_a_time: usize,
     ) {
-        let mut texts = Texts::default();
+        let mut texts = TextParser::default();
         let mut found = Vec::new();
         for bytes in frames.concat().chunks(at_a_time) {
-            texts.arrive(bytes);
-            found.extend(std::iter::from_fn(|| texts.next()));
+            texts.push_bytes(bytes);
+            found.extend(std::iter::from_fn(|| texts.next_piece()));
         }
         assert_eq!(found, expected);
-        assert!(texts.rest().is_empty());
+        assert!(texts.take_rest().is_empty());
     }
 
     /// Every frame restarts the mask, and frames without one are not from a client.
     #[rstest]
     fn texts_of_clients_are_unmasked(#[values(1, 4, 100)] at_a_time: usize) {
         let bytes = b"\x01\x82\x01\x02\x03\x04`\x60\x80\x83\x01\x01\x01\x01bcd\x81\x01x";
-        let mut texts = Texts::of_client();
+        let mut texts = TextParser::for_client();
         let mut found = Vec::new();
         for some in bytes.chunks(at_a_time) {
-            texts.arrive(some);
-            found.extend(std::iter::from_fn(|| texts.next()));
+            texts.push_bytes(some);
+            found.extend(std::iter::from_fn(|| texts.next_piece()));
         }
         let read: Vec<&str> = found
             .iter()
             .filter_map(|piece| match piece {
-                Piece::Text { text, .. } => Some(text.as_str()),
+                StreamPiece::Text { text, .. } => Some(text.as_str()),
                 _ => None,
             })
             .collect();
@@ -233,38 +233,38 @@ mod tests {
     }
 
     #[rstest]
-    #[case::reserved_opcode(&[of(0x83, b"a"), of(0x81, b"b")].concat())]
-    #[case::compressed(&of(0xc1, b"abc"))]
+    #[case::reserved_opcode(&[frame_bytes(0x83, b"a"), frame_bytes(0x81, b"b")].concat())]
+    #[case::compressed(&frame_bytes(0xc1, b"abc"))]
     #[case::masked(b"\x81\x81aaaab")]
-    #[case::text_within_text(&[of(0x01, b"a"), of(0x81, b"b"), of(0x80, b"c")].concat())]
+    #[case::text_within_text(&[frame_bytes(0x01, b"a"), frame_bytes(0x81, b"b"), frame_bytes(0x80, b"c")].concat())]
     #[case::too_long(&[&b"\x81\x7f\0\0\0\0\x10\0\0\0"[..], &[b'x'; 5000]].concat())]
     #[case::endless(b"\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xffxxx")]
     fn invalid_and_long_frames_pass_the_relay_unchanged(
         #[case] bytes: &[u8],
         #[values(1, 7, 10_000)] at_a_time: usize,
     ) {
-        let mut texts = Texts::default();
+        let mut texts = TextParser::default();
         let mut passed = Vec::new();
         for some in bytes.chunks(at_a_time) {
-            texts.arrive(some);
-            while let Some(piece) = texts.next() {
+            texts.push_bytes(some);
+            while let Some(piece) = texts.next_piece() {
                 match piece {
-                    Piece::Raw(raw) => passed.extend(raw),
+                    StreamPiece::Raw(raw) => passed.extend(raw),
                     other => panic!("{other:?}"),
                 }
             }
         }
-        passed.extend(texts.rest());
+        passed.extend(texts.take_rest());
         assert_eq!(passed, bytes);
     }
 
     #[test]
-    fn a_written_text_frame_is_read_back_as_one_text() {
+    fn a_written_text_frame_is_parsed_as_one_text() {
         let long = "x".repeat(70_000);
         for one in ["", "a", &long] {
-            let mut texts = Texts::default();
-            texts.arrive(&frame(one));
-            assert_eq!(texts.next(), Some(text(one, &frame(one))));
+            let mut texts = TextParser::default();
+            texts.push_bytes(&text_frame(one));
+            assert_eq!(texts.next_piece(), Some(text_piece(one, &text_frame(one))));
         }
     }
 }

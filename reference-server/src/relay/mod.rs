@@ -22,22 +22,22 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use crate::fault::Change;
-use crate::fault::injector::Choice;
-use crate::server::serve::{Error, MAX_CONNECTIONS, listen};
+use crate::fault::OutputChange;
+use crate::fault::injector::ChangeMatcher;
+use crate::server::serve::{MAX_CONNECTIONS, ServeError, bind_listener};
 
 /// The delay after a failed accept, for example when no file descriptor is left.
-const EXHAUSTED: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The configuration of a relay.
 #[derive(Debug)]
 pub struct RelayConfig {
     /// The hub.
-    pub hub: Hub,
+    pub hub: RelayedHub,
     /// The address at which the relay listens; port 0 chooses a free one.
     pub listen: SocketAddr,
     /// The change to the hub's messages, if any.
-    pub change: Option<Change>,
+    pub change: Option<OutputChange>,
     /// Receives all text messages as they were sent. The relay waits if the channel is full, but not if it is closed.
     pub observer: Option<mpsc::Sender<PassedText>>,
 }
@@ -54,13 +54,13 @@ pub struct PassedText {
 
 /// Observes one connection.
 #[derive(Clone)]
-pub(crate) struct Observer {
+pub(crate) struct TextObserver {
     connection: u64,
     channel: mpsc::Sender<PassedText>,
 }
 
-impl Observer {
-    pub(crate) async fn see(&self, to_hub: bool, text: String) {
+impl TextObserver {
+    pub(crate) async fn report_text(&self, to_hub: bool, text: String) {
         let passed = PassedText { time: SystemTime::now(), connection: self.connection, to_hub, text };
         // An observer that has ended misses all further messages.
         let _ = self.channel.send(passed).await;
@@ -69,7 +69,7 @@ impl Observer {
 
 /// The hub behind a relay.
 #[derive(Debug, Clone)]
-pub struct Hub {
+pub struct RelayedHub {
     /// Host and port, as in a `Host` header.
     pub(crate) authority: String,
     pub(crate) host: String,
@@ -82,18 +82,18 @@ pub struct Hub {
 /// The address of a hub is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{url:?} is not the address of a hub: {why}; expected one like ws://127.0.0.1:4000")]
-pub struct AddressError {
+pub struct HubAddressError {
     url: String,
     why: String,
 }
 
-impl Hub {
+impl RelayedHub {
     /// The hub at a `ws://` or `wss://` address. `tls` returns the trusted certificates for the latter.
     ///
     /// # Errors
-    /// [`AddressError`] says what is wrong with the address.
-    pub fn at(url: &str, tls: impl FnOnce() -> Option<Arc<ClientConfig>>) -> Result<Hub, AddressError> {
-        let wrong = |why: String| AddressError { url: url.to_owned(), why };
+    /// [`HubAddressError`] says what is wrong with the address.
+    pub fn parse(url: &str, tls: impl FnOnce() -> Option<Arc<ClientConfig>>) -> Result<RelayedHub, HubAddressError> {
+        let wrong = |why: String| HubAddressError { url: url.to_owned(), why };
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
         let (port, tls) = match uri.scheme_str() {
             Some("ws") => (80, None),
@@ -107,7 +107,7 @@ impl Hub {
         if uri.query().is_some() {
             return Err(wrong("a query belongs to the client's request".to_owned()));
         }
-        Ok(Hub {
+        Ok(RelayedHub {
             authority: authority.as_str().to_owned(),
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(port),
@@ -119,7 +119,7 @@ impl Hub {
 
 /// The change to frames, shared by all connections, so that frames are counted over the life of the hub.
 pub(crate) struct FrameMutator {
-    choice: Mutex<Choice>,
+    choice: Mutex<ChangeMatcher>,
     /// The number of changed frames.
     applied: AtomicU64,
 }
@@ -135,7 +135,7 @@ pub struct Relay {
 
 impl Relay {
     /// Returns the number of frames changed so far.
-    pub fn applied(&self) -> u64 {
+    pub fn changed_frames(&self) -> u64 {
         self.mutator.applied.load(Ordering::Relaxed)
     }
 
@@ -150,20 +150,21 @@ impl Relay {
 /// Starts a relay; once this returns, clients can connect.
 ///
 /// # Errors
-/// [`Error::Listen`].
-pub async fn relay(config: RelayConfig) -> Result<Relay, Error> {
-    let (listener, addr) = listen(config.listen).await?;
+/// [`ServeError::Listen`].
+pub async fn start_relay(config: RelayConfig) -> Result<Relay, ServeError> {
+    let (listener, addr) = bind_listener(config.listen).await?;
     let (shutdown, down) = watch::channel(());
-    let changes: &'static [Change] = Vec::from_iter(config.change).leak();
-    let mutator = Arc::new(FrameMutator { choice: Mutex::new(Choice::new(changes)), applied: AtomicU64::new(0) });
+    let changes: &'static [OutputChange] = Vec::from_iter(config.change).leak();
+    let mutator =
+        Arc::new(FrameMutator { choice: Mutex::new(ChangeMatcher::new(changes)), applied: AtomicU64::new(0) });
     let mut task = JoinSet::new();
-    task.spawn(accept(listener, Arc::new(config.hub), mutator.clone(), config.observer, down));
+    task.spawn(accept_clients(listener, Arc::new(config.hub), mutator.clone(), config.observer, down));
     Ok(Relay { url: format!("ws://{addr}"), mutator, shutdown, task })
 }
 
-async fn accept(
+async fn accept_clients(
     listener: TcpListener,
-    hub: Arc<Hub>,
+    hub: Arc<RelayedHub>,
     mutator: Arc<FrameMutator>,
     observer: Option<mpsc::Sender<PassedText>>,
     mut down: watch::Receiver<()>,
@@ -180,10 +181,10 @@ async fn accept(
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => {}
                 Ok((stream, peer)) => {
                     number += 1;
-                    let observer = observer.clone().map(|channel| Observer { connection: number, channel });
-                    connections.spawn(connection::pass(stream, peer, hub.clone(), mutator.clone(), observer));
+                    let observer = observer.clone().map(|channel| TextObserver { connection: number, channel });
+                    connections.spawn(connection::relay_connection(stream, peer, hub.clone(), mutator.clone(), observer));
                 }
-                Err(_) => tokio::time::sleep(EXHAUSTED).await,
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY_DELAY).await,
             },
         }
     }
@@ -206,7 +207,7 @@ mod tests {
         #[case] port: u16,
         #[case] path: &str,
     ) {
-        let hub = Hub::at(url, || None).unwrap();
+        let hub = RelayedHub::parse(url, || None).unwrap();
         assert_eq!((&*hub.authority, &*hub.host, hub.port, &*hub.path), (authority, host, port, path));
     }
 
@@ -217,7 +218,7 @@ mod tests {
     #[case("ws://hub/?token=x", "a query belongs to")]
     #[case("wss://hub", "needs trusted certificates")]
     fn addresses_that_the_relay_cannot_use_are_refused(#[case] url: &str, #[case] why: &str) {
-        let error = Hub::at(url, || None).unwrap_err().to_string();
+        let error = RelayedHub::parse(url, || None).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
 }

@@ -5,36 +5,36 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::fault::{Act, Change, Cond, frame};
+use crate::fault::{ChangeAction, FrameCondition, OutputChange, select_frames};
 
 /// The delay of a delayed frame.
-pub const DELAY: Duration = Duration::from_secs(1);
+pub const FRAME_DELAY: Duration = Duration::from_secs(1);
 
 /// A message that hubs send.
 #[derive(Debug, Clone)]
-pub struct Message {
+pub struct HubMessage {
     /// The message's name.
     pub name: String,
     /// The conditions that only this message meets. They are constants, like those of faults: the caller leaks them.
-    pub when: &'static [Cond],
+    pub when: &'static [FrameCondition],
     /// The facts about the message's members.
-    pub facts: Vec<Fact>,
+    pub facts: Vec<MemberFact>,
 }
 
 /// One property of a member of a message, according to the document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fact {
+pub struct MemberFact {
     /// JSON Pointer of the member; `*` is every element of an array.
     pub member: String,
     /// The property of the member.
-    pub of: Property,
+    pub of: MemberProperty,
     /// Whether the document requires the property, rather than recommends it.
     pub must: bool,
 }
 
 /// A property of a member, the most specific first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Property {
+pub enum MemberProperty {
     /// The member repeats an id of a request.
     Echoed,
     /// The member always has the same value.
@@ -45,26 +45,26 @@ pub enum Property {
     Required,
 }
 
-impl Property {
+impl MemberProperty {
     /// Returns the property's name in listings.
     pub fn name(self) -> &'static str {
         match self {
-            Property::Echoed => "echoed id",
-            Property::Constant => "constant",
-            Property::Closed => "closed enum",
-            Property::Required => "required",
+            MemberProperty::Echoed => "echoed id",
+            MemberProperty::Constant => "constant",
+            MemberProperty::Closed => "closed enum",
+            MemberProperty::Required => "required",
         }
     }
 }
 
 /// A kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum MutationKind {
     /// A frame is not sent.
     Drop,
     /// A frame is sent twice.
     Double,
-    /// A frame is sent [`DELAY`] later.
+    /// A frame is sent [`FRAME_DELAY`] later.
     Delay,
     /// A frame and the next one to the same client are swapped.
     Reorder,
@@ -76,77 +76,87 @@ pub enum Kind {
     Alter,
 }
 
-impl Kind {
+impl MutationKind {
     /// All kinds of changes.
-    pub const ALL: [Kind; 7] =
-        [Kind::Drop, Kind::Double, Kind::Delay, Kind::Reorder, Kind::Remove, Kind::Retype, Kind::Alter];
+    pub const ALL: [MutationKind; 7] = [
+        MutationKind::Drop,
+        MutationKind::Double,
+        MutationKind::Delay,
+        MutationKind::Reorder,
+        MutationKind::Remove,
+        MutationKind::Retype,
+        MutationKind::Alter,
+    ];
 
     /// Returns the name of the kind on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Drop => "drop",
-            Kind::Double => "double",
-            Kind::Delay => "delay",
-            Kind::Reorder => "reorder",
-            Kind::Remove => "remove",
-            Kind::Retype => "retype",
-            Kind::Alter => "alter",
+            MutationKind::Drop => "drop",
+            MutationKind::Double => "double",
+            MutationKind::Delay => "delay",
+            MutationKind::Reorder => "reorder",
+            MutationKind::Remove => "remove",
+            MutationKind::Retype => "retype",
+            MutationKind::Alter => "alter",
         }
     }
 
     /// Whether such a change makes a hub violate its document. Delayed or reordered frames may still be right.
-    pub fn corrupts(self) -> bool {
-        !matches!(self, Kind::Delay | Kind::Reorder)
+    pub fn breaks_document(self) -> bool {
+        !matches!(self, MutationKind::Delay | MutationKind::Reorder)
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for MutationKind {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Kind, String> {
-        let names = || Kind::ALL.map(Kind::name).join(", ");
-        Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| format!("expected one of {}", names()))
+    fn from_str(text: &str) -> Result<MutationKind, String> {
+        let names = || MutationKind::ALL.map(MutationKind::name).join(", ");
+        MutationKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| format!("expected one of {}", names()))
     }
 }
 
 /// A change of one kind to one message, or to one of its members.
 #[derive(Debug, Clone)]
 pub struct Mutation {
-    pub kind: Kind,
+    pub kind: MutationKind,
     /// The message that the change applies to.
     pub message: String,
     /// The changed member, if the change is about a member.
     pub member: Option<String>,
     /// The property of the changed member.
-    pub of: Option<Property>,
+    pub of: Option<MemberProperty>,
     /// Whether the change violates a requirement of the document, in a frame that can still be recognised.
     pub must: bool,
     /// The only frame that is changed, counted from 1 over the life of the hub; without a number, all frames.
     pub nth: Option<u64>,
-    when: &'static [Cond],
+    when: &'static [FrameCondition],
 }
 
 impl Mutation {
     /// Returns the same mutation of the `nth` frame only, counted from 1.
-    pub fn only(&self, nth: u64) -> Mutation {
+    pub fn for_nth_frame(&self, nth: u64) -> Mutation {
         Mutation { nth: Some(nth), ..self.clone() }
     }
 
     /// Returns the change to make. It leaks a few bytes, as faults do.
-    pub fn change(&self) -> Change {
+    pub fn to_change(&self) -> OutputChange {
         let member = || &*self.member.clone().unwrap_or_default().leak();
         let act = match self.kind {
-            Kind::Drop => Act::Drop,
-            Kind::Double => Act::Double,
-            Kind::Delay => Act::Delay(DELAY),
-            Kind::Reorder => Act::Swap,
-            Kind::Remove => Act::Remove(member()),
-            Kind::Retype => Act::Retype(member()),
-            Kind::Alter => Act::Alter(member()),
+            MutationKind::Drop => ChangeAction::Drop,
+            MutationKind::Double => ChangeAction::Double,
+            MutationKind::Delay => ChangeAction::Delay(FRAME_DELAY),
+            MutationKind::Reorder => ChangeAction::Swap,
+            MutationKind::Remove => ChangeAction::Remove(member()),
+            MutationKind::Retype => ChangeAction::Retype(member()),
+            MutationKind::Alter => ChangeAction::Alter(member()),
         };
         match self.nth {
-            None => frame(self.when).does(act),
-            Some(nth) => frame(self.when).only(nth).does(act),
+            None => select_frames(self.when).with_action(act),
+            Some(nth) => select_frames(self.when).nth_only(nth).with_action(act),
         }
     }
 }
@@ -161,32 +171,32 @@ impl fmt::Display for Mutation {
 
 /// Computes every change that the facts allow, in the order of the messages. A frame is dropped or doubled each time,
 /// or only the first or the second time, since a hub may be wrong only once.
-pub fn changes(messages: &[Message]) -> Vec<Mutation> {
+pub fn possible_mutations(messages: &[HubMessage]) -> Vec<Mutation> {
     let mut all = Vec::new();
     for message in messages {
-        let one = |kind: Kind, fact: Option<(&Fact, bool)>| Mutation {
+        let one = |kind: MutationKind, fact: Option<(&MemberFact, bool)>| Mutation {
             kind,
             message: message.name.clone(),
             member: fact.map(|(fact, _)| fact.member.clone()),
             of: fact.map(|(fact, _)| fact.of),
-            must: fact.is_some_and(|(fact, must)| must && !recognises(message, &fact.member)),
+            must: fact.is_some_and(|(fact, must)| must && !is_recognised_by(message, &fact.member)),
             nth: None,
             when: message.when,
         };
-        for kind in [Kind::Drop, Kind::Double] {
+        for kind in [MutationKind::Drop, MutationKind::Double] {
             all.extend([None, Some(1), Some(2)].map(|nth| Mutation { nth, ..one(kind, None) }));
         }
-        all.extend([Kind::Delay, Kind::Reorder].map(|kind| one(kind, None)));
-        let mut facts: Vec<&Fact> = message.facts.iter().collect();
+        all.extend([MutationKind::Delay, MutationKind::Reorder].map(|kind| one(kind, None)));
+        let mut facts: Vec<&MemberFact> = message.facts.iter().collect();
         // The most specific fact of a member comes first.
         facts.sort_by_key(|fact| (&fact.member, fact.of, !fact.must));
         for of_member in facts.chunk_by(|one, other| one.member == other.member) {
-            let must = |of: &[Property]| of_member.iter().any(|fact| fact.must && of.contains(&fact.of));
-            if of_member.iter().any(|fact| matches!(fact.of, Property::Required | Property::Echoed)) {
-                all.push(one(Kind::Remove, Some((of_member[0], must(&[Property::Required])))));
+            let must = |of: &[MemberProperty]| of_member.iter().any(|fact| fact.must && of.contains(&fact.of));
+            if of_member.iter().any(|fact| matches!(fact.of, MemberProperty::Required | MemberProperty::Echoed)) {
+                all.push(one(MutationKind::Remove, Some((of_member[0], must(&[MemberProperty::Required])))));
             }
-            for kind in [Kind::Retype, Kind::Alter] {
-                all.push(one(kind, Some((of_member[0], must(&[Property::Constant, Property::Closed])))));
+            for kind in [MutationKind::Retype, MutationKind::Alter] {
+                all.push(one(kind, Some((of_member[0], must(&[MemberProperty::Constant, MemberProperty::Closed])))));
             }
         }
     }
@@ -194,8 +204,8 @@ pub fn changes(messages: &[Message]) -> Vec<Mutation> {
 }
 
 /// Whether a message is recognised by this member, so that changing the member makes it another message.
-fn recognises(message: &Message, member: &str) -> bool {
-    message.when.iter().any(|cond| matches!(cond, Cond::Equals(pointer, _) if *pointer == member))
+fn is_recognised_by(message: &HubMessage, member: &str) -> bool {
+    message.when.iter().any(|cond| matches!(cond, FrameCondition::Equals(pointer, _) if *pointer == member))
 }
 
 #[cfg(test)]
@@ -203,16 +213,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documented_properties_of_a_member_determine_its_possible_changes() {
-        let fact = |member: &str, of, must| Fact { member: member.to_owned(), of, must };
+    fn the_documented_properties_of_a_member_determine_its_mutations() {
+        let fact = |member: &str, of, must| MemberFact { member: member.to_owned(), of, must };
         let facts = vec![
-            fact("/type", Property::Required, true),
-            fact("/type", Property::Constant, true),
-            fact("/mode", Property::Closed, false),
-            fact("/id", Property::Echoed, false),
+            fact("/type", MemberProperty::Required, true),
+            fact("/type", MemberProperty::Constant, true),
+            fact("/mode", MemberProperty::Closed, false),
+            fact("/id", MemberProperty::Echoed, false),
         ];
-        let message = Message { name: "m".to_owned(), when: &[Cond::Has("/type")], facts };
-        let all = changes(&[message]);
+        let message = HubMessage { name: "m".to_owned(), when: &[FrameCondition::Has("/type")], facts };
+        let all = possible_mutations(&[message]);
         let lines: Vec<String> =
             all.iter().map(|one| format!("{one}{}", if one.must { " must" } else { "" })).collect();
         let expected = [
@@ -234,7 +244,7 @@ mod tests {
             "alter m /type must",
         ];
         assert_eq!(lines, expected);
-        assert_eq!(all.iter().filter(|one| one.of == Some(Property::Constant)).count(), 3);
-        assert!(Kind::ALL.into_iter().all(|kind| kind.name().parse() == Ok(kind)));
+        assert_eq!(all.iter().filter(|one| one.of == Some(MemberProperty::Constant)).count(), 3);
+        assert!(MutationKind::ALL.into_iter().all(|kind| kind.name().parse() == Ok(kind)));
     }
 }

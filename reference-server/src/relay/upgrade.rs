@@ -13,7 +13,7 @@ pub(super) const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// Reads up to the empty line, and returns the head and the bytes after it. If the stream ends earlier, or the head is
 /// too long, the head is empty and all bytes are the rest.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+pub(super) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_HEAD {
         if stream.read_buf(&mut bytes).await? == 0 {
@@ -27,13 +27,13 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(V
     Ok((Vec::new(), bytes))
 }
 
-/// Reads the head of a request like [`read`], within [`REQUEST_TIME`].
-pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    timeout(REQUEST_TIME, read(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
+/// Reads the head of a request like [`read_head`], within [`REQUEST_TIME`].
+pub(super) async fn read_request_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    timeout(REQUEST_TIME, read_head(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 /// Rewrites a request for another host and a path prefix, without the offer of compression.
-pub(super) fn redirected(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
+pub(super) fn redirect_request(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + path.len());
     for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
@@ -52,7 +52,7 @@ pub(super) fn redirected(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
 }
 
 /// Whether a hub grants the upgrade.
-pub(super) fn upgrades(head: &[u8]) -> bool {
+pub(super) fn grants_upgrade(head: &[u8]) -> bool {
     let status = head.split(|byte| *byte == b' ').nth(1);
     status == Some(b"101")
 }
@@ -64,20 +64,20 @@ mod tests {
     #[tokio::test]
     async fn the_head_of_a_request_ends_at_the_empty_line() {
         let mut stream: &[u8] = b"GET / HTTP/1.1\r\nA: b\r\n\r\nmore";
-        let (head, rest) = read(&mut stream).await.unwrap();
+        let (head, rest) = read_head(&mut stream).await.unwrap();
         assert_eq!((head.len(), rest.as_slice()), (24, &b"more"[..]));
         let mut endless = tokio::io::repeat(b'x');
-        let (head, rest) = read(&mut endless).await.unwrap();
+        let (head, rest) = read_head(&mut endless).await.unwrap();
         assert!(head.is_empty() && rest.len() >= MAX_HEAD && rest.len() < 2 * MAX_HEAD);
     }
 
     #[test]
     fn a_relayed_request_names_host_and_path_of_the_hub() {
         let head = b"GET /ws?a=b HTTP/1.1\r\nhost: relay\r\nSec-WebSocket-Extensions: x\r\nX-Odd:  kept\r\n\r\n";
-        let sent = redirected(head, "hub:4000", "/api");
+        let sent = redirect_request(head, "hub:4000", "/api");
         let expected = "GET /api/ws?a=b HTTP/1.1\r\nHost: hub:4000\r\nX-Odd:  kept\r\n\r\n";
         assert_eq!(String::from_utf8(sent).unwrap(), expected);
-        assert!(upgrades(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
-        assert!(!upgrades(b"HTTP/1.1 401 No\r\n\r\n") && !upgrades(b""));
+        assert!(grants_upgrade(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
+        assert!(!grants_upgrade(b"HTTP/1.1 401 No\r\n\r\n") && !grants_upgrade(b""));
     }
 }

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::machine::EventError;
-use crate::server::Shutdown;
+use crate::server::ShutdownSignal;
 use crate::server::hub::{Hub, ShutDownError};
 
 /// The largest event in bytes.
@@ -30,12 +30,12 @@ const MAX_CONNECTIONS: usize = 256;
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// The hubs by name.
-type Hubs = Vec<(String, Arc<Hub>)>;
+type NamedHubs = Vec<(String, Arc<Hub>)>;
 /// An answer: a status and a JSON body.
-type Answer = (StatusCode, Value);
+type AdminAnswer = (StatusCode, Value);
 
 /// Serves the admin side until shutdown.
-pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutdown) {
+pub(crate) async fn serve_admin(listener: TcpListener, hubs: NamedHubs, mut shutdown: ShutdownSignal) {
     let hubs = Arc::new(hubs);
     let mut connections = JoinSet::new();
     loop {
@@ -64,7 +64,7 @@ pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutd
     connections.shutdown().await;
 }
 
-async fn respond(request: Request<Incoming>, hubs: &Hubs) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, value) = match route(request, hubs).await {
         Ok(value) => (StatusCode::OK, value),
         Err(answer) => answer,
@@ -75,7 +75,7 @@ async fn respond(request: Request<Incoming>, hubs: &Hubs) -> Result<Response<Ful
     Ok(response)
 }
 
-async fn route(request: Request<Incoming>, hubs: &Hubs) -> Result<Value, Answer> {
+async fn route(request: Request<Incoming>, hubs: &NamedHubs) -> Result<Value, AdminAnswer> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match (request.method(), &*parts) {
@@ -83,61 +83,61 @@ async fn route(request: Request<Incoming>, hubs: &Hubs) -> Result<Value, Answer>
         (&Method::GET, ["state"]) => {
             let mut states = Map::new();
             for (name, hub) in hubs {
-                states.insert(name.clone(), hub.state().map_err(gone)?);
+                states.insert(name.clone(), hub.state().map_err(shut_down_answer)?);
             }
             Ok(Value::Object(states))
         }
-        (&Method::GET, ["state", name]) => find(hubs, name)?.state().map_err(gone),
+        (&Method::GET, ["state", name]) => find_hub(hubs, name)?.state().map_err(shut_down_answer),
         (&Method::POST, ["events", name]) => {
-            let hub = find(hubs, name)?;
-            event(hub, &body(request).await?)
+            let hub = find_hub(hubs, name)?;
+            pass_event(hub, &read_body(request).await?)
         }
-        (_, ["health"] | ["state"] | ["state", _]) => Err(wrong_method("GET")),
-        (_, ["events", _]) => Err(wrong_method("POST")),
-        _ => Err(refusal(
+        (_, ["health"] | ["state"] | ["state", _]) => Err(wrong_method_answer("GET")),
+        (_, ["events", _]) => Err(wrong_method_answer("POST")),
+        _ => Err(refusal_answer(
             StatusCode::NOT_FOUND,
             "unknown path; the paths are GET /health, GET /state, GET /state/NAME and POST /events/NAME",
         )),
     }
 }
 
-fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
+fn refusal_answer(status: StatusCode, text: impl Into<String>) -> AdminAnswer {
     (status, json!({ "error": text.into() }))
 }
 
-fn wrong_method(right: &str) -> Answer {
-    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this path requires {right}"))
+fn wrong_method_answer(right: &str) -> AdminAnswer {
+    refusal_answer(StatusCode::METHOD_NOT_ALLOWED, format!("this path requires {right}"))
 }
 
-fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a Hub, Answer> {
+fn find_hub<'a>(hubs: &'a NamedHubs, name: &str) -> Result<&'a Hub, AdminAnswer> {
     hubs.iter().find(|(known, _)| known == name).map(|(_, hub)| &**hub).ok_or_else(|| {
         let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
         let shown: String = name.chars().take(64).collect();
-        refusal(StatusCode::NOT_FOUND, format!("there is no hub {shown:?}; the hubs are {}", names.join(", ")))
+        refusal_answer(StatusCode::NOT_FOUND, format!("there is no hub {shown:?}; the hubs are {}", names.join(", ")))
     })
 }
 
-fn gone(_: ShutDownError) -> Answer {
-    refusal(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down")
+fn shut_down_answer(_: ShutDownError) -> AdminAnswer {
+    refusal_answer(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down")
 }
 
-fn event(hub: &Hub, event: &Value) -> Result<Value, Answer> {
-    hub.event(event).map_err(gone)?.map_err(|error| {
+fn pass_event(hub: &Hub, event: &Value) -> Result<Value, AdminAnswer> {
+    hub.event(event).map_err(shut_down_answer)?.map_err(|error| {
         let status = match error {
             EventError::Unsupported => StatusCode::NOT_FOUND,
             EventError::Invalid(_) => StatusCode::BAD_REQUEST,
         };
-        refusal(status, error.to_string())
+        refusal_answer(status, error.to_string())
     })
 }
 
-async fn body(request: Request<Incoming>) -> Result<Value, Answer> {
+async fn read_body(request: Request<Incoming>) -> Result<Value, AdminAnswer> {
     let body = timeout(REQUEST_TIME, Limited::new(request.into_body(), MAX_EVENT).collect())
         .await
-        .map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the event did not arrive in time"))?
+        .map_err(|_| refusal_answer(StatusCode::REQUEST_TIMEOUT, "the event did not arrive in time"))?
         .map_err(|error| {
-            refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {MAX_EVENT} bytes: {error}"))
+            refusal_answer(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {MAX_EVENT} bytes: {error}"))
         })?;
     serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}")))
+        .map_err(|error| refusal_answer(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}")))
 }

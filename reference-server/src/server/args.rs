@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::machine::settings::{SettingsError, SettingsFile, parse_file};
-use crate::server::serve::{Error, HubConfig, Running, ServeConfig, serve};
-use crate::{Fault, Tls, faults, protocols};
+use crate::server::serve::{HubConfig, RunningServer, ServeConfig, ServeError, start_server};
+use crate::{Fault, HubCertificate, faults, protocols};
 
 /// Serve hubs that follow their specifications
 #[derive(Debug, Clone, clap::Args)]
@@ -18,10 +18,10 @@ pub struct ServeArgs {
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Address to listen on; further hubs use the ports after it, or each a free port with port 0
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = parse_listen_address)]
     pub listen: SocketAddr,
     /// Address of the admin interface, which serves health, state and events
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen_address)]
     pub admin: Option<SocketAddr>,
     /// Settings file (TOML) with one table per protocol
     #[arg(long, value_name = "FILE")]
@@ -65,20 +65,22 @@ pub enum ListFormat {
 /// accepts connections.
 ///
 /// # Errors
-/// [`Error`], always before `on_ready` is called.
-pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+/// [`ServeError`], always before `on_ready` is called.
+pub async fn run_server(args: ServeArgs, on_ready: impl FnOnce(&RunningServer)) -> Result<(), ServeError> {
     if args.list_faults {
         let list = list_faults(&args.names, args.format)?;
-        return std::io::stdout().write_all(list.as_bytes()).map_err(|source| Error::System { what: "print", source });
+        return std::io::stdout()
+            .write_all(list.as_bytes())
+            .map_err(|source| ServeError::System { what: "print", source });
     }
     let ca_file = args.tls_self_signed.clone().flatten();
     let signals = Signals::listen()?;
-    let running = serve(config(args)?).await?;
+    let running = start_server(build_config(args)?).await?;
     if let (Some(path), Some(ca)) = (ca_file, &running.ca)
         && let Err(source) = std::fs::write(&path, ca)
     {
         running.shutdown().await;
-        return Err(Error::File { what: "write", path, source });
+        return Err(ServeError::File { what: "write", path, source });
     }
     on_ready(&running);
     signals.wait().await;
@@ -89,13 +91,13 @@ pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(),
 /// Builds the configuration from the arguments.
 ///
 /// # Errors
-/// [`Error`]: unknown names, settings or faults, a file that cannot be read.
-pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
-    let names = chosen(&args.names)?;
+/// [`ServeError`]: unknown names, settings or faults, a file that cannot be read.
+pub fn build_config(args: ServeArgs) -> Result<ServeConfig, ServeError> {
+    let names = selected_protocols(&args.names)?;
     let mut settings = match &args.config {
         None => SettingsFile::new(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+            let text = std::fs::read_to_string(path).map_err(|source| ServeError::File {
                 what: "read",
                 path: path.clone(),
                 source,
@@ -114,12 +116,12 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
     for id in &args.faults {
         let fault = faults()
             .find(|fault| fault.id == *id)
-            .ok_or_else(|| Error::Usage(format!("there is no fault {id:?}; --list-faults shows them all")))?;
+            .ok_or_else(|| ServeError::Usage(format!("there is no fault {id:?}; --list-faults shows them all")))?;
         if !names.contains(&fault.protocol) {
-            return Err(Error::Usage(format!("fault {id} belongs to {}, which is not served", fault.protocol)));
+            return Err(ServeError::Usage(format!("fault {id} belongs to {}, which is not served", fault.protocol)));
         }
         if broken.iter().any(|(protocol, _)| *protocol == fault.protocol) {
-            return Err(Error::Usage(format!(
+            return Err(ServeError::Usage(format!(
                 "{} cannot have two faults; give one --fault per protocol",
                 fault.protocol
             )));
@@ -127,8 +129,8 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
         broken.push((fault.protocol, fault.id));
     }
     let tls = match (args.tls_cert, args.tls_key, args.tls_self_signed) {
-        (Some(cert), Some(key), _) => Some(Tls::Files { cert, key }),
-        (_, _, Some(_)) => Some(Tls::SelfSigned),
+        (Some(cert), Some(key), _) => Some(HubCertificate::Files { cert, key }),
+        (_, _, Some(_)) => Some(HubCertificate::SelfSigned),
         _ => None,
     };
     let mut hubs = Vec::new();
@@ -136,7 +138,7 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
         let base = args.listen.port();
         let port = if base == 0 { Some(0) } else { base.checked_add(offset) };
         let port =
-            port.ok_or_else(|| Error::Usage("there are not enough ports after the port of --listen".to_owned()))?;
+            port.ok_or_else(|| ServeError::Usage("there are not enough ports after the port of --listen".to_owned()))?;
         hubs.push(HubConfig {
             listen: SocketAddr::new(args.listen.ip(), port),
             settings: settings.remove(name).unwrap_or_default(),
@@ -150,7 +152,7 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
 }
 
 /// Returns the named protocols, each once, or all if none is named.
-fn chosen(names: &[String]) -> Result<Vec<&'static str>, Error> {
+fn selected_protocols(names: &[String]) -> Result<Vec<&'static str>, ServeError> {
     if names.is_empty() {
         return Ok(protocols().to_vec());
     }
@@ -161,15 +163,15 @@ fn chosen(names: &[String]) -> Result<Vec<&'static str>, Error> {
             let known = protocols().iter().find(|known| *known == name);
             let known = known.ok_or_else(|| crate::MachineError::UnknownProtocol(name.clone()))?;
             if !seen.insert(*known) {
-                return Err(Error::Usage(format!("{name} is named twice")));
+                return Err(ServeError::Usage(format!("{name} is named twice")));
             }
             Ok(*known)
         })
         .collect()
 }
 
-fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
-    let names = chosen(names)?;
+fn list_faults(names: &[String], format: ListFormat) -> Result<String, ServeError> {
+    let names = selected_protocols(names)?;
     let chosen = faults().filter(|fault| names.contains(&fault.protocol));
     Ok(match format {
         ListFormat::Text => {
@@ -200,7 +202,7 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
 ///
 /// # Errors
 /// The text is none of these; the message names the expected form.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
+pub fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:") {
         let port = port.parse().map_err(|error| format!("port {port:?}: {error}"))?;
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -215,9 +217,9 @@ struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
 
 #[cfg(unix)]
 impl Signals {
-    fn listen() -> Result<Signals, Error> {
+    fn listen() -> Result<Signals, ServeError> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|source| Error::System { what: "wait for signals", source });
+        let listen = |kind| signal(kind).map_err(|source| ServeError::System { what: "wait for signals", source });
         Ok(Signals(listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
     }
 
@@ -234,7 +236,7 @@ struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn listen() -> Result<Signals, Error> {
+    fn listen() -> Result<Signals, ServeError> {
         Ok(Signals)
     }
 

@@ -32,11 +32,11 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
-use crate::machine::{Conn, Handshake, Input};
+use crate::machine::{ConnectionId, Handshake, MachineInput};
 use crate::protocols::websocket::Session;
-use crate::server::Shutdown;
+use crate::server::ShutdownSignal;
 use crate::server::hub::{Hub, ShutDownError};
-use crate::server::outbox::{CutError, Item, Outbox};
+use crate::server::outbox::{CutError, Outbox, OutboxItem};
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
@@ -60,11 +60,11 @@ pub struct ConnectionContext {
     /// For the `websocket` hub: the initial session of its connections.
     pub session: Option<Session>,
     /// Signals that the hub shuts down.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownSignal,
 }
 
 /// Serves one connection to its end.
-pub async fn serve<S>(stream: S, peer: SocketAddr, conn: Conn, context: ConnectionContext)
+pub async fn serve_connection<S>(stream: S, peer: SocketAddr, conn: ConnectionId, context: ConnectionContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -72,29 +72,34 @@ where
     let mut shutdown = context.shutdown.clone();
     let upgraded = tokio::select! {
         // Boxed, so that an open connection does not keep the memory of its upgrade.
-        upgraded = timeout(UPGRADE_TIME, Box::pin(upgrade(stream, peer, conn, &context, outbox.clone()))) => {
+        upgraded = timeout(UPGRADE_TIME, Box::pin(answer_upgrade_request(stream, peer, conn, &context, outbox.clone()))) => {
             upgraded.ok().flatten()
         }
         () = shutdown.wait() => None,
     };
     let Some(ws) = upgraded else {
-        return report_closed(&context, conn);
+        return report_end(&context, conn);
     };
-    attend(ws, conn, context, &outbox).await;
+    serve_established(ws, conn, context, &outbox).await;
 }
 
 /// Connects to another hub and serves that connection to its end.
-pub async fn call(url: String, conn: Conn, context: ConnectionContext, outbox: Arc<Outbox>) {
+pub async fn serve_outgoing_connection(
+    url: String,
+    conn: ConnectionId,
+    context: ConnectionContext,
+    outbox: Arc<Outbox>,
+) {
     let mut shutdown = context.shutdown.clone();
-    let connect = connect_async_with_config(url.as_str(), Some(frames(&context)), true);
+    let connect = connect_async_with_config(url.as_str(), Some(websocket_config(&context)), true);
     let connected = tokio::select! {
         connected = timeout(UPGRADE_TIME, Box::pin(connect)) => connected,
         () = shutdown.wait() => return,
     };
     let reason = match connected {
         Ok(Ok((ws, _))) => {
-            if context.hub.handle(Input::Connected { conn }).is_ok() {
-                attend(ws, conn, context, &outbox).await;
+            if context.hub.handle(MachineInput::Connected { conn }).is_ok() {
+                serve_established(ws, conn, context, &outbox).await;
             }
             return;
         }
@@ -102,31 +107,35 @@ pub async fn call(url: String, conn: Conn, context: ConnectionContext, outbox: A
         Err(_) => "there was no answer in time".to_owned(),
     };
     // A hub that shuts down needs no report.
-    let _ = context.hub.handle(Input::ConnectFailed { conn, reason });
+    let _ = context.hub.handle(MachineInput::ConnectFailed { conn, reason });
 }
 
 /// Serves an established connection to its end.
-async fn attend<S>(mut ws: WebSocketStream<S>, conn: Conn, context: ConnectionContext, outbox: &Outbox)
-where
+async fn serve_established<S>(
+    mut ws: WebSocketStream<S>,
+    conn: ConnectionId,
+    context: ConnectionContext,
+    outbox: &Outbox,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let end = converse(&mut ws, conn, &context, outbox).await;
     // The machine handles the end before the peer sees it.
-    report_closed(&context, conn);
-    finish(ws, end, outbox).await;
+    report_end(&context, conn);
+    finish_connection(ws, end, outbox).await;
 }
 
 /// Reports the end of a connection to the machine. The hub ignores repeated reports.
-fn report_closed(context: &ConnectionContext, conn: Conn) {
+fn report_end(context: &ConnectionContext, conn: ConnectionId) {
     // A hub that shuts down needs no report.
-    let _ = context.hub.handle(Input::Closed { conn });
+    let _ = context.hub.handle(MachineInput::Closed { conn });
 }
 
 /// Reads the upgrade request and answers as the machine decides; `None` if there is no upgrade.
-async fn upgrade<S>(
+async fn answer_upgrade_request<S>(
     stream: S,
     peer: SocketAddr,
-    conn: Conn,
+    conn: ConnectionId,
     context: &ConnectionContext,
     outbox: Arc<Outbox>,
 ) -> Option<WebSocketStream<S>>
@@ -137,7 +146,7 @@ where
     let service = service_fn(|request| {
         let (granted, outbox) = (&granted, outbox.clone());
         async move {
-            let (response, upgrade) = answer(request, peer, conn, context, outbox).await;
+            let (response, upgrade) = http_answer(request, peer, conn, context, outbox).await;
             *granted.lock().unwrap_or_else(PoisonError::into_inner) = upgrade;
             Ok::<_, Infallible>(response)
         }
@@ -153,11 +162,19 @@ where
     let upgrade = granted.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
     let read = parts.read_buf.to_vec();
-    Some(WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Server, Some(frames(context))).await)
+    Some(
+        WebSocketStream::from_partially_read(
+            parts.io.into_inner(),
+            read,
+            Role::Server,
+            Some(websocket_config(context)),
+        )
+        .await,
+    )
 }
 
 /// Returns the limits and buffer sizes for frames.
-fn frames(context: &ConnectionContext) -> WebSocketConfig {
+fn websocket_config(context: &ConnectionContext) -> WebSocketConfig {
     WebSocketConfig::default()
         // With the default size, every read would clear 128 KiB.
         .read_buffer_size(4096)
@@ -167,10 +184,10 @@ fn frames(context: &ConnectionContext) -> WebSocketConfig {
 }
 
 /// Returns the answer to an HTTP request, and the upgrade if it is granted.
-async fn answer(
+async fn http_answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    conn: Conn,
+    conn: ConnectionId,
     context: &ConnectionContext,
     outbox: Arc<Outbox>,
 ) -> (Response<Full<Bytes>>, Option<OnUpgrade>) {
@@ -181,34 +198,35 @@ async fn answer(
         Ok(response) => response,
         Err(error) => {
             let text = format!("this is the {} hub; it speaks WebSocket only: {error}\n", context.protocol);
-            let mut response = plain(StatusCode::UPGRADE_REQUIRED, text);
+            let mut response = plain_response(StatusCode::UPGRADE_REQUIRED, text);
             response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
             response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             return (response, None);
         }
     };
-    let handshake = handshake(&request, peer);
+    let handshake = parse_handshake(&request, peer);
     if context.hub.open(conn, handshake, outbox.clone()).is_err() {
-        return (plain(StatusCode::SERVICE_UNAVAILABLE, "the hub shuts down\n".to_owned()), None);
+        return (plain_response(StatusCode::SERVICE_UNAVAILABLE, "the hub shuts down\n".to_owned()), None);
     }
-    match outbox.first().await {
-        Item::Accept(subprotocol) => {
+    match outbox.take_first().await {
+        OutboxItem::Accept(subprotocol) => {
             if let Some(value) = subprotocol.and_then(|name| HeaderValue::from_str(&name).ok()) {
                 response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
             }
             (response, Some(hyper::upgrade::on(&mut request)))
         }
-        Item::Refuse(status, body) => {
+        OutboxItem::Refuse(status, body) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (plain(status, body), None)
+            (plain_response(status, body), None)
         }
-        Item::Text(_) | Item::Binary(_) | Item::Close(..) | Item::Drop => {
-            (plain(StatusCode::INTERNAL_SERVER_ERROR, "the hub sent a message before it answered\n".to_owned()), None)
-        }
+        OutboxItem::Text(_) | OutboxItem::Binary(_) | OutboxItem::Close(..) | OutboxItem::Drop => (
+            plain_response(StatusCode::INTERNAL_SERVER_ERROR, "the hub sent a message before it answered\n".to_owned()),
+            None,
+        ),
     }
 }
 
-fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+fn plain_response(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -218,7 +236,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     response
 }
 
-fn handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
+fn parse_handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
     let headers: Vec<(String, String)> = (request.headers().iter())
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
@@ -229,7 +247,7 @@ fn handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
         .collect();
     Handshake {
         path: request.uri().path().to_owned(),
-        query: query(request.uri().query().unwrap_or_default()),
+        query: parse_query(request.uri().query().unwrap_or_default()),
         headers,
         subprotocols,
         peer: peer.ip(),
@@ -237,22 +255,22 @@ fn handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
 }
 
 /// Decodes a query string.
-fn query(text: &str) -> Vec<(String, String)> {
+fn parse_query(text: &str) -> Vec<(String, String)> {
     (text.split('&').filter(|pair| !pair.is_empty()))
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
+            (percent_decode(name), percent_decode(value))
         })
         .collect()
 }
 
-fn decode(text: &str) -> String {
+fn percent_decode(text: &str) -> String {
     let text = text.replace('+', " ");
     percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
 /// The end of a conversation.
-enum End {
+enum ConversationEnd {
     /// The hub closes, with a code and a reason.
     Close(u16, String),
     /// The hub closes because of an invalid frame; later bytes cannot be read as frames.
@@ -263,7 +281,12 @@ enum End {
     Disconnected,
 }
 
-async fn converse<S>(ws: &mut WebSocketStream<S>, conn: Conn, context: &ConnectionContext, outbox: &Outbox) -> End
+async fn converse<S>(
+    ws: &mut WebSocketStream<S>,
+    conn: ConnectionId,
+    context: &ConnectionContext,
+    outbox: &Outbox,
+) -> ConversationEnd
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -276,29 +299,29 @@ where
             if reads < MAX_READS
                 && let Poll::Ready(message) = ws.poll_next_unpin(context)
             {
-                outbox.attend();
-                return Poll::Ready(Next::Received(message));
+                outbox.mark_running();
+                return Poll::Ready(ConnectionEvent::Received(message));
             }
             match outbox.poll_take(context, &mut batch) {
-                Poll::Ready(Ok(())) => Poll::Ready(Next::Send),
-                Poll::Ready(Err(CutError)) => Poll::Ready(Next::Cut),
+                Poll::Ready(Ok(())) => Poll::Ready(ConnectionEvent::Send),
+                Poll::Ready(Err(CutError)) => Poll::Ready(ConnectionEvent::Cut),
                 Poll::Pending if reads < MAX_READS => Poll::Pending,
                 // No answers are due: reading continues.
-                Poll::Pending => Poll::Ready(Next::Send),
+                Poll::Pending => Poll::Ready(ConnectionEvent::Send),
             }
         });
         match next.await {
-            Next::Cut => return End::Disconnected,
-            Next::Received(None) => return End::Disconnected,
-            Next::Received(Some(Err(error))) => return ending(error),
-            Next::Received(Some(Ok(Message::Close(_)))) => return End::PeerClosed,
-            Next::Received(Some(Ok(message))) => {
+            ConnectionEvent::Cut => return ConversationEnd::Disconnected,
+            ConnectionEvent::Received(None) => return ConversationEnd::Disconnected,
+            ConnectionEvent::Received(Some(Err(error))) => return end_from_error(error),
+            ConnectionEvent::Received(Some(Ok(Message::Close(_)))) => return ConversationEnd::PeerClosed,
+            ConnectionEvent::Received(Some(Ok(message))) => {
                 reads += 1;
-                if forward(message, conn, context).is_err() {
-                    return End::Close(1001, "the hub shuts down".to_owned());
+                if pass_message(message, conn, context).is_err() {
+                    return ConversationEnd::Close(1001, "the hub shuts down".to_owned());
                 }
             }
-            Next::Send => {
+            ConnectionEvent::Send => {
                 reads = 0;
                 if let Some(end) = send_batch(ws, &mut batch, outbox).await {
                     return end;
@@ -309,82 +332,87 @@ where
 }
 
 /// The next event of a connection.
-enum Next {
+enum ConnectionEvent {
     Received(Option<Result<Message, Error>>),
     Send,
     Cut,
 }
 
 /// Sends all of `batch`, unless the connection is cut meanwhile. Returns the end of the conversation, if it ends.
-async fn send_batch<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>, outbox: &Outbox) -> Option<End>
+async fn send_batch<S>(
+    ws: &mut WebSocketStream<S>,
+    batch: &mut VecDeque<OutboxItem>,
+    outbox: &Outbox,
+) -> Option<ConversationEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut writing = pin!(write(ws, batch));
+    let mut writing = pin!(send_and_flush(ws, batch));
     poll_fn(|context| match writing.as_mut().poll(context) {
-        Poll::Pending => outbox.poll_cut(context).map(|CutError| Some(End::Disconnected)),
+        Poll::Pending => outbox.poll_cut(context).map(|CutError| Some(ConversationEnd::Disconnected)),
         end => end,
     })
     .await
 }
 
 /// Sends all of `batch` with one flush. Returns the end of the conversation, if it ends.
-async fn write<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>) -> Option<End>
+async fn send_and_flush<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<OutboxItem>) -> Option<ConversationEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     for item in batch.drain(..) {
         let message = match item {
-            Item::Text(text) => Message::Text(text),
-            Item::Binary(data) => Message::Binary(data.into()),
-            Item::Close(code, reason) => return Some(End::Close(code, reason)),
-            Item::Drop => return Some(End::Disconnected),
+            OutboxItem::Text(text) => Message::Text(text),
+            OutboxItem::Binary(data) => Message::Binary(data.into()),
+            OutboxItem::Close(code, reason) => return Some(ConversationEnd::Close(code, reason)),
+            OutboxItem::Drop => return Some(ConversationEnd::Disconnected),
             // These only come first, before the conversation.
-            Item::Accept(_) | Item::Refuse(..) => continue,
+            OutboxItem::Accept(_) | OutboxItem::Refuse(..) => continue,
         };
         if ws.feed(message).await.is_err() {
-            return Some(End::Disconnected);
+            return Some(ConversationEnd::Disconnected);
         }
     }
-    ws.flush().await.is_err().then_some(End::Disconnected)
+    ws.flush().await.is_err().then_some(ConversationEnd::Disconnected)
 }
 
 /// Passes a message to the machine.
-fn forward(message: Message, conn: Conn, context: &ConnectionContext) -> Result<(), ShutDownError> {
+fn pass_message(message: Message, conn: ConnectionId, context: &ConnectionContext) -> Result<(), ShutDownError> {
     let input = match message {
-        Message::Text(text) => Input::Text { conn, text },
-        Message::Binary(data) => Input::Binary { conn, data: data.into() },
+        Message::Text(text) => MachineInput::Text { conn, text },
+        Message::Binary(data) => MachineInput::Binary { conn, data: data.into() },
         // tungstenite answers it with the next read or write.
-        Message::Ping(_) => Input::Ping { conn },
+        Message::Ping(_) => MachineInput::Ping { conn },
         Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return Ok(()),
     };
     context.hub.handle(input)
 }
 
-fn ending(error: Error) -> End {
+fn end_from_error(error: Error) -> ConversationEnd {
     match error {
-        Error::Capacity(error) => End::ProtocolError(1009, error.to_string()),
-        Error::Utf8(error) => End::ProtocolError(1007, error),
-        Error::Protocol(error) => End::ProtocolError(1002, error.to_string()),
-        _ => End::Disconnected,
+        Error::Capacity(error) => ConversationEnd::ProtocolError(1009, error.to_string()),
+        Error::Utf8(error) => ConversationEnd::ProtocolError(1007, error),
+        Error::Protocol(error) => ConversationEnd::ProtocolError(1002, error.to_string()),
+        _ => ConversationEnd::Disconnected,
     }
 }
 
 /// Ends the connection: does the closing handshake and reads the rest of the peer's bytes.
-async fn finish<S>(mut ws: WebSocketStream<S>, end: End, outbox: &Outbox)
+async fn finish_connection<S>(mut ws: WebSocketStream<S>, end: ConversationEnd, outbox: &Outbox)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let frame = |code: u16, reason: String| CloseFrame { code: CloseCode::from(code), reason: shorten(reason).into() };
+    let frame =
+        |code: u16, reason: String| CloseFrame { code: CloseCode::from(code), reason: shorten_reason(reason).into() };
     // A peer that takes longer may lose the close frame.
     let _ = timeout(CLOSING_TIME, async {
         match end {
-            End::Close(code, reason) => {
+            ConversationEnd::Close(code, reason) => {
                 if ws.close(Some(frame(code, reason))).await.is_ok() {
                     while let Some(Ok(_)) = ws.next().await {}
                 }
             }
-            End::ProtocolError(code, reason) => {
+            ConversationEnd::ProtocolError(code, reason) => {
                 if ws.close(Some(frame(code, reason))).await.is_ok() {
                     let mut stream = ws.into_inner();
                     let _ = stream.shutdown().await;
@@ -392,8 +420,8 @@ where
                     while let Ok(1..) = stream.read(&mut rest).await {}
                 }
             }
-            End::PeerClosed => while let Some(Ok(_)) = ws.next().await {},
-            End::Disconnected => {}
+            ConversationEnd::PeerClosed => while let Some(Ok(_)) = ws.next().await {},
+            ConversationEnd::Disconnected => {}
         }
     })
     .await;
@@ -401,7 +429,7 @@ where
 }
 
 /// Shortens a reason: a close frame has at most 125 bytes, two of them the code.
-fn shorten(mut reason: String) -> String {
+fn shorten_reason(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(123));
     reason
 }
@@ -417,7 +445,7 @@ mod tests {
     #[case("token=a%20b&x", &[("token", "a b"), ("x", "")])]
     #[case("a=1&a=2&&b=c=d+e", &[("a", "1"), ("a", "2"), ("b", "c=d e")])]
     fn query_parameters_are_percent_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
-        let got = query(text);
+        let got = parse_query(text);
         let got: Vec<(&str, &str)> = got.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(got, want);
     }

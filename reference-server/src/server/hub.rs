@@ -13,36 +13,36 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
-use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
-use crate::server::outbox::{Item, Outbox};
+use crate::machine::{ConnectionId, EventError, Handshake, Machine, MachineInput, MachineOutput};
+use crate::server::outbox::{Outbox, OutboxItem};
 
 /// The largest number of outgoing connections that wait to be made.
-const MOST_CALLS: usize = 256;
+const MAX_CALLS: usize = 256;
 
 /// The hub has shut down.
 #[derive(Debug)]
 pub struct ShutDownError;
 
 /// An outgoing connection of the machine.
-pub struct Call {
-    pub conn: Conn,
+pub struct OutgoingConnection {
+    pub conn: ConnectionId,
     pub url: String,
     pub outbox: Arc<Outbox>,
 }
 
 /// A machine with its connections.
 pub struct Hub {
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     start: Instant,
     /// Signals an earlier deadline of the machine.
     earlier: Notify,
 }
 
-struct State {
+struct HubState {
     machine: Box<dyn Machine>,
-    outboxes: HashMap<Conn, Arc<Outbox>>,
-    out: Vec<Output>,
-    calls: mpsc::Sender<Call>,
+    outboxes: HashMap<ConnectionId, Arc<Outbox>>,
+    out: Vec<MachineOutput>,
+    calls: mpsc::Sender<OutgoingConnection>,
     /// The tasks to wake once the lock is free.
     woken: Vec<Waker>,
     /// When the machine will be woken.
@@ -52,9 +52,9 @@ struct State {
 
 impl Hub {
     /// A hub without connections, and the channel of its outgoing ones.
-    pub fn new(machine: Box<dyn Machine>) -> (Arc<Hub>, mpsc::Receiver<Call>) {
-        let (calls, wanted) = mpsc::channel(MOST_CALLS);
-        let state = State {
+    pub fn new(machine: Box<dyn Machine>) -> (Arc<Hub>, mpsc::Receiver<OutgoingConnection>) {
+        let (calls, wanted) = mpsc::channel(MAX_CALLS);
+        let state = HubState {
             machine,
             outboxes: HashMap::new(),
             out: Vec::new(),
@@ -67,18 +67,20 @@ impl Hub {
     }
 
     /// Passes an upgrade request to the machine; answers go to the outbox.
-    pub fn open(&self, conn: Conn, handshake: Handshake, outbox: Arc<Outbox>) -> Result<(), ShutDownError> {
-        self.with(|state, now| {
+    pub fn open(&self, conn: ConnectionId, handshake: Handshake, outbox: Arc<Outbox>) -> Result<(), ShutDownError> {
+        self.step_machine(|state, now| {
             state.outboxes.insert(conn, outbox);
-            state.handle(now, Input::Open { conn, handshake });
+            state.handle(now, MachineInput::Open { conn, handshake });
         })
     }
 
     /// Passes an input to the machine, unless its connection has ended.
-    pub fn handle(&self, input: Input) -> Result<(), ShutDownError> {
-        self.with(|state, now| {
+    pub fn handle(&self, input: MachineInput) -> Result<(), ShutDownError> {
+        self.step_machine(|state, now| {
             let known = match &input {
-                Input::Closed { conn } | Input::ConnectFailed { conn, .. } => state.outboxes.remove(conn).is_some(),
+                MachineInput::Closed { conn } | MachineInput::ConnectFailed { conn, .. } => {
+                    state.outboxes.remove(conn).is_some()
+                }
                 other => other.conn().is_none_or(|conn| state.outboxes.contains_key(&conn)),
             };
             if known {
@@ -89,12 +91,12 @@ impl Hub {
 
     /// Returns the machine's state.
     pub fn state(&self) -> Result<Value, ShutDownError> {
-        self.with(|state, _| state.machine.state())
+        self.step_machine(|state, _| state.machine.state())
     }
 
     /// Passes an event of the admin side to the machine and returns its answer.
     pub fn event(&self, event: &Value) -> Result<Result<Value, EventError>, ShutDownError> {
-        self.with(|state, now| {
+        self.step_machine(|state, now| {
             let answer = state.machine.event(now, event, &mut state.out);
             state.deliver(now);
             answer
@@ -116,7 +118,7 @@ impl Hub {
                 }
             };
             tokio::select! {
-                () = tick => drop(self.handle(Input::Tick)),
+                () = tick => drop(self.handle(MachineInput::Tick)),
                 () = self.earlier.notified() => {}
             }
         }
@@ -125,13 +127,15 @@ impl Hub {
     /// Shuts the machine down and closes all connections. Returns their outboxes, to [cut](Outbox::cut) those that do
     /// not end in time.
     pub fn shut_down(&self) -> Vec<Arc<Outbox>> {
-        let open = self.with(|state, now| {
+        let open = self.step_machine(|state, now| {
             let listening: Vec<_> = state.outboxes.values().cloned().collect();
             state.machine.shutdown(now, &mut state.out);
             state.deliver(now);
             for (_, outbox) in state.outboxes.drain() {
                 // A close is never refused.
-                state.woken.extend(outbox.push(Item::Close(1001, "the hub shuts down".to_owned())).unwrap_or_default());
+                state
+                    .woken
+                    .extend(outbox.push(OutboxItem::Close(1001, "the hub shuts down".to_owned())).unwrap_or_default());
             }
             state.over = true;
             listening
@@ -139,13 +143,13 @@ impl Hub {
         open.unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, HubState> {
         // A panic of the machine only ends the connection that caused it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does one step of the machine, and wakes tasks once the lock is free.
-    fn with<T>(&self, step: impl FnOnce(&mut State, Duration) -> T) -> Result<T, ShutDownError> {
+    fn step_machine<T>(&self, step: impl FnOnce(&mut HubState, Duration) -> T) -> Result<T, ShutDownError> {
         let (result, woken, earlier) = {
             let mut state = self.lock();
             if state.over {
@@ -168,8 +172,8 @@ impl Hub {
     }
 }
 
-impl State {
-    fn handle(&mut self, now: Duration, input: Input) {
+impl HubState {
+    fn handle(&mut self, now: Duration, input: MachineInput) {
         self.machine.handle(now, input, &mut self.out);
         self.deliver(now);
     }
@@ -181,17 +185,17 @@ impl State {
             for output in self.out.drain(..) {
                 let conn = output.conn();
                 let (item, last) = match output {
-                    Output::Text { text, .. } => (Item::Text(text), false),
-                    Output::Binary { data, .. } => (Item::Binary(data), false),
-                    Output::Accept { subprotocol, .. } => (Item::Accept(subprotocol), false),
-                    Output::Refuse { status, body, .. } => (Item::Refuse(status, body), true),
-                    Output::Close { code, reason, .. } => (Item::Close(code, reason), true),
-                    Output::Drop { .. } => (Item::Drop, true),
-                    Output::Connect { url, .. } => {
+                    MachineOutput::Text { text, .. } => (OutboxItem::Text(text), false),
+                    MachineOutput::Binary { data, .. } => (OutboxItem::Binary(data), false),
+                    MachineOutput::Accept { subprotocol, .. } => (OutboxItem::Accept(subprotocol), false),
+                    MachineOutput::Refuse { status, body, .. } => (OutboxItem::Refuse(status, body), true),
+                    MachineOutput::Close { code, reason, .. } => (OutboxItem::Close(code, reason), true),
+                    MachineOutput::Drop { .. } => (OutboxItem::Drop, true),
+                    MachineOutput::Connect { url, .. } => {
                         let outbox = Arc::new(Outbox::default());
-                        match self.calls.try_send(Call { conn, url, outbox: outbox.clone() }) {
+                        match self.calls.try_send(OutgoingConnection { conn, url, outbox: outbox.clone() }) {
                             Ok(()) => drop(self.outboxes.insert(conn, outbox)),
-                            Err(_) => lost.push_back(Input::ConnectFailed {
+                            Err(_) => lost.push_back(MachineInput::ConnectFailed {
                                 conn,
                                 reason: "too many outgoing connections are pending".to_owned(),
                             }),
@@ -210,7 +214,7 @@ impl State {
                     Err(_) => {
                         self.woken.extend(outbox.cut());
                         self.outboxes.remove(&conn);
-                        lost.push_back(Input::Closed { conn });
+                        lost.push_back(MachineInput::Closed { conn });
                     }
                 }
             }

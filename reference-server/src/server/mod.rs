@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 /// A receiver of the signal to shut down, which is sent when `Running` is dropped.
 #[derive(Clone)]
-pub(crate) struct Shutdown(watch::Receiver<()>);
+pub(crate) struct ShutdownSignal(watch::Receiver<()>);
 
-impl Shutdown {
+impl ShutdownSignal {
     /// Waits for the signal to shut down.
     pub async fn wait(&mut self) {
         // Nothing is ever sent; the channel ends with its sender.

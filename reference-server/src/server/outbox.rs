@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// An output for a connection.
 #[derive(Debug)]
-pub enum Item {
+pub enum OutboxItem {
     /// Grant the upgrade.
     Accept(Option<String>),
     /// Refuse the upgrade, with a status and a text.
@@ -35,8 +35,8 @@ pub enum Item {
 pub struct OverflowError;
 
 #[derive(Default)]
-struct Waiting {
-    items: VecDeque<Item>,
+struct OutboxQueue {
+    items: VecDeque<OutboxItem>,
     bytes: usize,
     /// The task to wake when there is an item.
     waker: Option<Waker>,
@@ -49,20 +49,20 @@ pub struct CutError;
 
 /// The queue of one connection.
 #[derive(Default)]
-pub struct Outbox(Mutex<Waiting>);
+pub struct Outbox(Mutex<OutboxQueue>);
 
 impl Outbox {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn lock_queue(&self) -> MutexGuard<'_, OutboxQueue> {
         // No operation leaves the queue inconsistent, so poisoning is harmless.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an item and returns the task to wake, if one waits. If the queue is full, the item is dropped.
-    pub fn push(&self, item: Item) -> Result<Option<Waker>, OverflowError> {
-        let mut waiting = self.waiting();
+    pub fn push(&self, item: OutboxItem) -> Result<Option<Waker>, OverflowError> {
+        let mut waiting = self.lock_queue();
         let bytes = match &item {
-            Item::Text(text) => Some(text.len()),
-            Item::Binary(data) => Some(data.len()),
+            OutboxItem::Text(text) => Some(text.len()),
+            OutboxItem::Binary(data) => Some(data.len()),
             _ => None,
         };
         if let Some(bytes) = bytes {
@@ -76,13 +76,13 @@ impl Outbox {
     }
 
     /// Moves all items to `batch`, which must be empty; waits if there are none.
-    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut VecDeque<Item>) -> Poll<Result<(), CutError>> {
-        let mut waiting = self.waiting();
+    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut VecDeque<OutboxItem>) -> Poll<Result<(), CutError>> {
+        let mut waiting = self.lock_queue();
         if waiting.cut {
             return Poll::Ready(Err(CutError));
         }
         if waiting.items.is_empty() {
-            wait(&mut waiting, context);
+            register_waker(&mut waiting, context);
             return Poll::Pending;
         }
         std::mem::swap(&mut waiting.items, batch);
@@ -91,19 +91,19 @@ impl Outbox {
     }
 
     /// Notes that the task is running and need not be woken.
-    pub fn attend(&self) {
-        self.waiting().waker = None;
+    pub fn mark_running(&self) {
+        self.lock_queue().waker = None;
     }
 
     /// Waits for the first item, the answer to the upgrade request.
-    pub async fn first(&self) -> Item {
+    pub async fn take_first(&self) -> OutboxItem {
         poll_fn(|context| {
-            let mut waiting = self.waiting();
+            let mut waiting = self.lock_queue();
             match waiting.items.pop_front() {
                 Some(item) => Poll::Ready(item),
-                None if waiting.cut => Poll::Ready(Item::Drop),
+                None if waiting.cut => Poll::Ready(OutboxItem::Drop),
                 None => {
-                    wait(&mut waiting, context);
+                    register_waker(&mut waiting, context);
                     Poll::Pending
                 }
             }
@@ -113,21 +113,21 @@ impl Outbox {
 
     /// Cuts the connection and returns the task to wake, if one waits.
     pub fn cut(&self) -> Option<Waker> {
-        std::mem::replace(&mut *self.waiting(), Waiting { cut: true, ..Waiting::default() }).waker
+        std::mem::replace(&mut *self.lock_queue(), OutboxQueue { cut: true, ..OutboxQueue::default() }).waker
     }
 
     /// Waits until the connection is cut, or until there is an item.
     pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<CutError> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.lock_queue();
         if waiting.cut {
             return Poll::Ready(CutError);
         }
-        wait(&mut waiting, context);
+        register_waker(&mut waiting, context);
         Poll::Pending
     }
 }
 
-fn wait(waiting: &mut Waiting, context: &Context<'_>) {
+fn register_waker(waiting: &mut OutboxQueue, context: &Context<'_>) {
     match &mut waiting.waker {
         Some(waker) => waker.clone_from(context.waker()),
         none => *none = Some(context.waker().clone()),
@@ -142,35 +142,35 @@ mod tests {
     fn too_many_queued_items_overflow_the_outbox() {
         let outbox = Outbox::default();
         for _ in 0..MAX_ITEMS {
-            outbox.push(Item::Text("x".into())).unwrap();
+            outbox.push(OutboxItem::Text("x".into())).unwrap();
         }
-        assert!(outbox.push(Item::Text("x".into())).is_err());
-        assert!(outbox.push(Item::Close(1000, String::new())).is_ok(), "a close is never refused");
+        assert!(outbox.push(OutboxItem::Text("x".into())).is_err());
+        assert!(outbox.push(OutboxItem::Close(1000, String::new())).is_ok(), "a close is never refused");
     }
 
     #[test]
     fn too_many_bytes_overflow_the_outbox_but_one_long_message_is_taken() {
         let outbox = Outbox::default();
         let giant = Utf8Bytes::from("x".repeat(MAX_BYTES + 1));
-        assert!(outbox.push(Item::Text(giant.clone())).is_ok());
-        assert!(outbox.push(Item::Text("x".into())).is_err());
+        assert!(outbox.push(OutboxItem::Text(giant.clone())).is_ok());
+        assert!(outbox.push(OutboxItem::Text("x".into())).is_err());
     }
 
     #[tokio::test]
-    async fn the_first_item_is_taken_alone() {
+    async fn the_answer_to_the_upgrade_is_taken_alone() {
         let outbox = Outbox::default();
-        outbox.push(Item::Accept(None)).unwrap();
-        outbox.push(Item::Text("greeting".into())).unwrap();
-        assert!(matches!(outbox.first().await, Item::Accept(None)));
+        outbox.push(OutboxItem::Accept(None)).unwrap();
+        outbox.push(OutboxItem::Text("greeting".into())).unwrap();
+        assert!(matches!(outbox.take_first().await, OutboxItem::Accept(None)));
         let mut batch = VecDeque::new();
         poll_fn(|context| outbox.poll_take(context, &mut batch)).await.unwrap();
-        assert!(matches!(&batch[0], Item::Text(text) if text.as_str() == "greeting"));
+        assert!(matches!(&batch[0], OutboxItem::Text(text) if text.as_str() == "greeting"));
     }
 
     #[tokio::test]
     async fn a_cut_connection_takes_no_more_items() {
         let outbox = Outbox::default();
-        outbox.push(Item::Text("lost".into())).unwrap();
+        outbox.push(OutboxItem::Text("lost".into())).unwrap();
         outbox.cut();
         let mut batch = VecDeque::new();
         assert!(poll_fn(|context| outbox.poll_take(context, &mut batch)).await.is_err() && batch.is_empty());

@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::machine::Conn;
+use crate::machine::ConnectionId;
 use crate::machine::settings::SettingsError;
 use crate::protocols::websocket::{self, Session};
-use crate::server::Shutdown;
+use crate::server::ShutdownSignal;
 use crate::server::connection::{self, ConnectionContext};
-use crate::server::hub::{Call, Hub};
-use crate::server::tls::{SelfSigned, Tls, TlsError};
+use crate::server::hub::{Hub, OutgoingConnection};
+use crate::server::tls::{HubCertificate, SelfSignedCertificate, TlsError};
 use crate::server::{admin, websocket_io};
 use crate::{MachineError, Settings};
 
@@ -29,7 +29,7 @@ const TLS_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may take to send its last messages when the hub shuts down.
 const SHUTDOWN_TIME: Duration = Duration::from_millis(500);
 /// The delay after a failed accept, for example when no file descriptor is left.
-const EXHAUSTED: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_TIME: Duration = Duration::from_millis(50);
 /// The default limit of a message in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
 /// The default limit of connections of a hub.
@@ -46,7 +46,7 @@ pub struct HubConfig {
     /// The id of the hub's fault, if any.
     pub fault: Option<String>,
     /// The hub's certificate, if it uses TLS.
-    pub tls: Option<Tls>,
+    pub tls: Option<HubCertificate>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
     /// The largest number of connections; further ones are closed.
@@ -79,7 +79,7 @@ pub struct ServeConfig {
 
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ServeError {
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]
@@ -110,7 +110,7 @@ pub struct RunningHub {
 
 /// Running hubs. Dropping it ends them without waiting.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningServer {
     /// The hubs, in the order of the configuration.
     pub hubs: Vec<RunningHub>,
     /// The URL of the admin side: `http://` with address and port.
@@ -121,9 +121,9 @@ pub struct Running {
     tasks: JoinSet<()>,
 }
 
-impl Running {
+impl RunningServer {
     /// Returns one line per address: `concierge ws://127.0.0.1:41234`.
-    pub fn lines(&self) -> Vec<String> {
+    pub fn address_lines(&self) -> Vec<String> {
         let hubs = self.hubs.iter().map(|hub| format!("{} {}", hub.protocol, hub.url));
         hubs.chain(self.admin.iter().map(|url| format!("admin {url}"))).collect()
     }
@@ -141,27 +141,27 @@ impl Running {
 /// Uses no global state, so it can be called many times in one process.
 ///
 /// # Errors
-/// [`Error`]; nothing runs then.
-pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
+/// [`ServeError`]; nothing runs then.
+pub async fn start_server(config: ServeConfig) -> Result<RunningServer, ServeError> {
     let (shutdown, down) = watch::channel(());
-    let down = Shutdown(down);
+    let down = ShutdownSignal(down);
     let mut self_signed = None;
     let mut hubs: Vec<RunningHub> = Vec::new();
     let mut starts = Vec::new();
     let mut machines = Vec::new();
     for hub in config.hubs {
-        let machine = crate::machine(&hub.protocol, &hub.settings, hub.fault.as_deref())?;
+        let machine = crate::build_machine(&hub.protocol, &hub.settings, hub.fault.as_deref())?;
         let tls = match hub.tls.as_ref() {
             None => None,
-            Some(Tls::Files { cert, key }) => Some(crate::server::tls::from_files(cert, key)?),
-            Some(Tls::SelfSigned) => {
+            Some(HubCertificate::Files { cert, key }) => Some(crate::server::tls::acceptor_from_files(cert, key)?),
+            Some(HubCertificate::SelfSigned) => {
                 if self_signed.is_none() {
-                    self_signed = Some(SelfSigned::generate()?);
+                    self_signed = Some(SelfSignedCertificate::generate()?);
                 }
-                self_signed.as_ref().map(SelfSigned::acceptor)
+                self_signed.as_ref().map(SelfSignedCertificate::tls_acceptor)
             }
         };
-        let (listener, addr) = listen(hub.listen).await?;
+        let (listener, addr) = bind_listener(hub.listen).await?;
         let protocol = *crate::protocols().iter().find(|known| **known == hub.protocol).unwrap_or(&"hub");
         let earlier = hubs.iter().filter(|other| other.protocol == hub.protocol).count();
         let name = if earlier == 0 { hub.protocol.clone() } else { format!("{}-{}", hub.protocol, earlier + 1) };
@@ -178,22 +178,22 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
         starts.push((listener, tls, context, calls, hub.max_connections));
     }
     let admin = match config.admin {
-        Some(addr) => Some(listen(addr).await?),
+        Some(addr) => Some(bind_listener(addr).await?),
         None => None,
     };
     // From here on, nothing can fail.
     let mut tasks = JoinSet::new();
     for (listener, tls, context, calls, max_connections) in starts {
-        tasks.spawn(attend_all(listener, tls, context, calls, max_connections));
+        tasks.spawn(run_hub(listener, tls, context, calls, max_connections));
     }
     let admin = admin.map(|(listener, addr)| {
-        tasks.spawn(admin::serve(listener, machines, down));
+        tasks.spawn(admin::serve_admin(listener, machines, down));
         format!("http://{addr}")
     });
-    Ok(Running { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
+    Ok(RunningServer { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
 }
 
-pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+pub(crate) async fn bind_listener(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
     let bound = async {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // As in the standard library: on Windows this would let two hubs share a port.
@@ -204,21 +204,21 @@ pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr)
         let addr = listener.local_addr()?;
         Ok((listener, addr))
     };
-    bound.await.map_err(|source| Error::Listen { addr, source })
+    bound.await.map_err(|source| ServeError::Listen { addr, source })
 }
 
 /// Runs a hub until it shuts down.
-async fn attend_all(
+async fn run_hub(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     context: ConnectionContext,
-    mut calls: mpsc::Receiver<Call>,
+    mut calls: mpsc::Receiver<OutgoingConnection>,
     max_connections: usize,
 ) {
     let mut connections = JoinSet::new();
     tokio::select! {
         // Returns when the hub shuts down.
-        () = accept(listener, tls, &context, &mut calls, max_connections, &mut connections) => {}
+        () = accept_connections(listener, tls, &context, &mut calls, max_connections, &mut connections) => {}
         () = context.hub.keep_time() => {}
     }
     let listening = context.hub.shut_down();
@@ -233,22 +233,22 @@ async fn attend_all(
 }
 
 /// Accepts connections and makes outgoing ones until the hub shuts down.
-async fn accept(
+async fn accept_connections(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     context: &ConnectionContext,
-    calls: &mut mpsc::Receiver<Call>,
+    calls: &mut mpsc::Receiver<OutgoingConnection>,
     max_connections: usize,
     connections: &mut JoinSet<()>,
 ) {
     let mut shutdown = context.shutdown.clone();
-    let mut next: Conn = 1;
+    let mut next: ConnectionId = 1;
     loop {
         tokio::select! {
             () = shutdown.wait() => return,
             Some(_) = connections.join_next() => {}
-            Some(Call { conn, url, outbox }) = calls.recv() => {
-                connections.spawn(connection::call(url, conn, context.clone(), outbox));
+            Some(OutgoingConnection { conn, url, outbox }) = calls.recv() => {
+                connections.spawn(connection::serve_outgoing_connection(url, conn, context.clone(), outbox));
             }
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= max_connections => {}
@@ -256,35 +256,41 @@ async fn accept(
                     // Without Nagle's algorithm, small frames are sent at once; an error shows on the next write.
                     let _ = stream.set_nodelay(true);
                     match tls.clone() {
-                        None => connections.spawn(attend(stream, peer, next, context.clone())),
-                        Some(tls) => connections.spawn(secure(tls, stream, peer, next, context.clone())),
+                        None => connections.spawn(serve_stream(stream, peer, next, context.clone())),
+                        Some(tls) => connections.spawn(serve_tls_connection(tls, stream, peer, next, context.clone())),
                     };
                     next += 1;
                 }
-                Err(_) => tokio::time::sleep(EXHAUSTED).await,
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY_TIME).await,
             },
         }
     }
 }
 
-async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Conn, context: ConnectionContext) {
+async fn serve_tls_connection(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    conn: ConnectionId,
+    context: ConnectionContext,
+) {
     let mut shutdown = context.shutdown.clone();
     let stream = tokio::select! {
         stream = timeout(TLS_TIME, tls.accept(stream)) => stream,
         () = shutdown.wait() => return,
     };
     if let Ok(Ok(stream)) = stream {
-        attend(stream, peer, conn, context).await;
+        serve_stream(stream, peer, conn, context).await;
     }
 }
 
 /// Serves a connection over an established stream.
-async fn attend<S>(stream: S, peer: SocketAddr, conn: Conn, context: ConnectionContext)
+async fn serve_stream<S>(stream: S, peer: SocketAddr, conn: ConnectionId, context: ConnectionContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match context.session.clone() {
-        None => connection::serve(stream, peer, conn, context).await,
-        Some(session) => websocket_io::serve(stream, session, context.shutdown).await,
+        None => connection::serve_connection(stream, peer, conn, context).await,
+        Some(session) => websocket_io::serve_session(stream, session, context.shutdown).await,
     }
 }

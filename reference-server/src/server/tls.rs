@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 /// The certificate of a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tls {
+pub enum HubCertificate {
     /// PEM files: the certificate chain and its private key.
     Files {
         /// The chain, the hub's own certificate first.
@@ -38,7 +38,7 @@ pub enum TlsError {
 }
 
 /// Reads a certificate from files.
-pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+pub(crate) fn acceptor_from_files(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(|source| TlsError::Pem {
         what: "a certificate",
         path: cert.to_owned(),
@@ -49,19 +49,19 @@ pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsErro
         path: key.to_owned(),
         source,
     })?;
-    acceptor(chain, key)
+    build_acceptor(chain, key)
 }
 
 /// A certificate for the local machine and its CA.
-pub(crate) struct SelfSigned {
+pub(crate) struct SelfSignedCertificate {
     acceptor: TlsAcceptor,
     /// The CA certificate, PEM.
     pub ca_pem: String,
 }
 
-impl SelfSigned {
+impl SelfSignedCertificate {
     /// Generates a certificate and its CA.
-    pub fn generate() -> Result<SelfSigned, TlsError> {
+    pub fn generate() -> Result<SelfSignedCertificate, TlsError> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.distinguished_name.push(DnType::CommonName, "hubproof reference authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -80,15 +80,15 @@ impl SelfSigned {
         let key = KeyPair::generate()?;
         let cert = hub.signed_by(&key, &issuer)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Ok(SelfSigned { acceptor: acceptor(vec![cert.der().clone()], key)?, ca_pem })
+        Ok(SelfSignedCertificate { acceptor: build_acceptor(vec![cert.der().clone()], key)?, ca_pem })
     }
 
-    pub fn acceptor(&self) -> TlsAcceptor {
+    pub fn tls_acceptor(&self) -> TlsAcceptor {
         self.acceptor.clone()
     }
 }
 
-fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, TlsError> {
+fn build_acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, TlsError> {
     // The provider is explicit, so that the process needs no default one.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)

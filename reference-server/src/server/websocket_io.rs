@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::protocols::websocket::Session;
-use crate::server::Shutdown;
+use crate::server::ShutdownSignal;
 
 /// How long to read the peer's bytes after the end: unread bytes would make the kernel reset the connection, and the
 /// peer could lose the last frames.
@@ -15,7 +15,7 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
 
 /// Serves one connection to its end.
-pub async fn serve<S>(mut stream: S, mut session: Session, mut shutdown: Shutdown)
+pub async fn serve_session<S>(mut stream: S, mut session: Session, mut shutdown: ShutdownSignal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hubproof_reference::{Error, HubConfig, Running, RunningHub, ServeConfig, Tls, serve};
+use hubproof_reference::{HubCertificate, HubConfig, RunningHub, RunningServer, ServeConfig, ServeError, start_server};
 use rstest::rstest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,10 +24,10 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type WebSocketClient = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A hub with settings (`KEY=VALUE`), with the admin side.
-async fn hub(protocol: &str, sets: &[&str]) -> Running {
+async fn hub(protocol: &str, sets: &[&str]) -> RunningServer {
     let mut config = HubConfig::new(protocol);
     for set in sets {
         config.settings.set_pair(set).unwrap();
@@ -35,11 +35,11 @@ async fn hub(protocol: &str, sets: &[&str]) -> Running {
     start(vec![config]).await
 }
 
-async fn start(hubs: Vec<HubConfig>) -> Running {
-    serve(ServeConfig { hubs, admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))) }).await.unwrap()
+async fn start(hubs: Vec<HubConfig>) -> RunningServer {
+    start_server(ServeConfig { hubs, admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))) }).await.unwrap()
 }
 
-async fn connect(running: &Running, index: usize) -> Client {
+async fn connect(running: &RunningServer, index: usize) -> WebSocketClient {
     let mut request = running.hubs[index].url.as_str().into_client_request().unwrap();
     request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ert-concierge"));
     match running.hubs[index].protocol.as_str() {
@@ -60,7 +60,7 @@ async fn connect(running: &Running, index: usize) -> Client {
     }
 }
 
-async fn join(running: &Running, name: &str) -> Client {
+async fn join(running: &RunningServer, name: &str) -> WebSocketClient {
     let mut client = connect(running, 0).await;
     send(&mut client, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string()).await;
     assert_eq!(receive(&mut client).await["type"], "HELLO");
@@ -72,29 +72,31 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>
 }
 
 /// Waits for the next message, at most ten seconds.
-async fn next<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>) -> Option<Result<Message, WsError>> {
+async fn next_message<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut WebSocketStream<S>,
+) -> Option<Result<Message, WsError>> {
     timeout(Duration::from_secs(10), client.next()).await.expect("the hub sends nothing")
 }
 
 async fn receive<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>) -> Value {
-    match next(client).await {
+    match next_message(client).await {
         Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
         other => panic!("expected a text, got {other:?}"),
     }
 }
 
 /// Receives a close and the end of the stream, and returns the close code.
-async fn closed(client: &mut Client) -> u16 {
-    let code = match next(client).await {
+async fn receive_close(client: &mut WebSocketClient) -> u16 {
+    let code = match next_message(client).await {
         Some(Ok(Message::Close(Some(frame)))) => frame.code.into(),
         other => panic!("expected a close, got {other:?}"),
     };
-    assert!(matches!(next(client).await, None | Some(Err(_))));
+    assert!(matches!(next_message(client).await, None | Some(Err(_))));
     code
 }
 
 /// Makes an HTTP request and returns status and body.
-async fn http(url: &str, request: &str) -> (u16, String) {
+async fn http_exchange(url: &str, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(url.split("//").nth(1).unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -104,11 +106,11 @@ async fn http(url: &str, request: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-async fn admin(running: &Running, method: &str, path: &str, body: &str) -> (u16, Value) {
+async fn admin_request(running: &RunningServer, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let request =
         format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-    let (status, body) = http(running.admin.as_deref().unwrap(), &request).await;
+    let (status, body) = http_exchange(running.admin.as_deref().unwrap(), &request).await;
     (status, serde_json::from_str(&body).unwrap())
 }
 
@@ -122,10 +124,10 @@ async fn all_protocols_are_served_and_shut_down() {
     let mut clients = Vec::new();
     for index in 0..running.hubs.len() {
         let start = format!("{} ws://{}:", running.hubs[index].protocol, listen.ip());
-        assert!(running.lines()[index].starts_with(&start), "{:?}", running.lines());
+        assert!(running.address_lines()[index].starts_with(&start), "{:?}", running.address_lines());
         clients.push((connect(&running, index).await, running.hubs[index].protocol.clone()));
     }
-    assert!(running.lines().last().unwrap().starts_with("admin http://127.0.0.1:"));
+    assert!(running.address_lines().last().unwrap().starts_with("admin http://127.0.0.1:"));
     let addr = running.hubs[0].addr;
     let codes = tokio::spawn(async move {
         let mut codes = Vec::new();
@@ -133,7 +135,7 @@ async fn all_protocols_are_served_and_shut_down() {
             if *protocol == "emprops" {
                 assert_eq!(receive(client).await["type"], "server_disconnect");
             }
-            codes.push(closed(client).await);
+            codes.push(receive_close(client).await);
         }
         codes
     });
@@ -147,11 +149,11 @@ async fn all_protocols_are_served_and_shut_down() {
 }
 
 #[tokio::test]
-async fn dropping_ends_the_hubs() {
+async fn dropping_the_server_ends_its_hubs() {
     let running = hub("concierge", &[]).await;
     let mut client = join(&running, "a").await;
     drop(running);
-    assert!(matches!(next(&mut client).await, None | Some(Err(_)) | Some(Ok(Message::Close(_)))));
+    assert!(matches!(next_message(&mut client).await, None | Some(Err(_)) | Some(Ok(Message::Close(_)))));
 }
 
 #[tokio::test]
@@ -162,16 +164,16 @@ async fn the_admin_side_distinguishes_hubs() {
     let mut client = join(&running, "a").await;
     let names: Vec<&str> = running.hubs.iter().map(|hub| hub.name.as_str()).collect();
     assert_eq!(names, ["concierge", "concierge-2", "qi"]);
-    assert_eq!(admin(&running, "GET", "/health", "").await, (200, json!({ "status": "ok" })));
-    let (_, state) = admin(&running, "GET", "/state/concierge", "").await;
+    assert_eq!(admin_request(&running, "GET", "/health", "").await, (200, json!({ "status": "ok" })));
+    let (_, state) = admin_request(&running, "GET", "/state/concierge", "").await;
     assert_eq!(state["clients"][0]["name"], "a");
-    let (_, states) = admin(&running, "GET", "/state", "").await;
+    let (_, states) = admin_request(&running, "GET", "/state", "").await;
     assert_eq!(states["concierge"], state);
     assert_eq!(states["concierge-2"]["secret_required"], true);
     assert!(!states.to_string().contains("canary"));
     client.close(None).await.unwrap();
-    while let Some(Ok(_)) = next(&mut client).await {}
-    let (_, state) = admin(&running, "GET", "/state/concierge", "").await;
+    while let Some(Ok(_)) = next_message(&mut client).await {}
+    let (_, state) = admin_request(&running, "GET", "/state/concierge", "").await;
     assert_eq!(state["clients"], json!([]), "the machine handles the end before the client sees the close");
     running.shutdown().await;
 }
@@ -192,7 +194,7 @@ async fn wrong_admin_requests_are_explained(
     #[case] why: &str,
 ) {
     let running = hub("qi", &[]).await;
-    let (got, answer) = admin(&running, method, path, body).await;
+    let (got, answer) = admin_request(&running, method, path, body).await;
     assert_eq!(got, status);
     assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");
 }
@@ -205,9 +207,9 @@ async fn wrong_admin_requests_are_explained(
 )]
 #[case::garbage("garbage\r\n\r\n", 400)]
 #[tokio::test]
-async fn other_requests_are_refused_and_closed(#[case] request: &str, #[case] status: u16) {
+async fn requests_other_than_upgrades_are_refused(#[case] request: &str, #[case] status: u16) {
     let running = hub("qi", &[]).await;
-    assert_eq!(http(&running.hubs[0].url, request).await.0, status);
+    assert_eq!(http_exchange(&running.hubs[0].url, request).await.0, status);
 }
 
 #[rstest]
@@ -216,12 +218,12 @@ async fn other_requests_are_refused_and_closed(#[case] request: &str, #[case] st
 #[case::not_utf8(frame(0x1, b"\xff\xfe"), 1007)]
 #[case::reserved_opcode(frame(0x3, b"x"), 1002)]
 #[tokio::test]
-async fn invalid_messages_close(#[case] message: Message, #[case] code: u16) {
+async fn invalid_messages_close_the_connection(#[case] message: Message, #[case] code: u16) {
     let running = start(vec![HubConfig { max_message: 1000, ..HubConfig::new("concierge") }]).await;
     let mut other = join(&running, "other").await;
     let mut client = join(&running, "a").await;
     client.send(message).await.unwrap();
-    assert_eq!(closed(&mut client).await, code);
+    assert_eq!(receive_close(&mut client).await, code);
     send(&mut other, r#"{"type":"CLIENT_FETCH_ALL"}"#).await;
     assert_eq!(
         receive(&mut other).await["clients"].as_array().unwrap().len(),
@@ -246,29 +248,30 @@ fn frame(opcode: u8, payload: &'static [u8]) -> Message {
 #[case::event(true)]
 #[case::shutdown(false)]
 #[tokio::test]
-async fn a_hub_announces_its_end_before_it_closes(#[case] by_event: bool) {
+async fn a_hub_announces_its_shutdown_before_closing(#[case] by_event: bool) {
     let running = hub("emprops", &["epoch_ms=1705312345000"]).await;
     let mut client = connect(&running, 0).await;
     send(&mut client, &format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(11 << 20))).await;
     assert_eq!(receive(&mut client).await["error_code"], "MESSAGE_TOO_LARGE");
     let down = async {
         if by_event {
-            let (status, answer) = admin(&running, "POST", "/events/emprops", r#"{"type":"server_disconnect"}"#).await;
+            let (status, answer) =
+                admin_request(&running, "POST", "/events/emprops", r#"{"type":"server_disconnect"}"#).await;
             assert_eq!((status, answer), (200, json!({ "disconnected": 1 })));
         }
         running.shutdown().await;
     };
     let goodbye = async {
         assert_eq!(receive(&mut client).await["type"], "server_disconnect");
-        assert_eq!(closed(&mut client).await, 1001);
+        assert_eq!(receive_close(&mut client).await, 1001);
     };
     tokio::join!(down, goodbye);
 }
 
 #[tokio::test]
-async fn deadlines_need_no_input() {
+async fn deadlines_pass_without_any_input() {
     let running = hub("concierge", &["identify_timeout_ms=20"]).await;
-    assert_eq!(closed(&mut connect(&running, 0).await).await, 4004);
+    assert_eq!(receive_close(&mut connect(&running, 0).await).await, 4004);
 }
 
 #[tokio::test]
@@ -277,13 +280,13 @@ async fn pings_are_answered_and_forwarded() {
     let running = start(vec![config]).await;
     let mut client = join(&running, "a").await;
     client.send(Message::Ping("x".into())).await.unwrap();
-    assert!(matches!(next(&mut client).await, Some(Ok(Message::Pong(data))) if data == "x"));
+    assert!(matches!(next_message(&mut client).await, Some(Ok(Message::Pong(data))) if data == "x"));
     send(&mut client, r#"{"type":"SELF_FETCH"}"#).await;
     assert_eq!(receive(&mut client).await["seq"], 2);
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_cut_off_and_others_do_not_wait() {
+async fn a_client_that_does_not_read_is_cut_off_without_delaying_others() {
     let running = hub("concierge", &[]).await;
     let _deaf = join(&running, "deaf").await;
     let mut client = join(&running, "a").await;
@@ -336,8 +339,8 @@ async fn ask_securely(hub: &RunningHub, trusted: Option<CertificateDer<'static>>
 }
 
 #[tokio::test]
-async fn self_signed_hubs_have_one_ca() {
-    let config = HubConfig { tls: Some(Tls::SelfSigned), ..HubConfig::new("qi") };
+async fn self_signed_hubs_share_one_ca() {
+    let config = HubConfig { tls: Some(HubCertificate::SelfSigned), ..HubConfig::new("qi") };
     let running = start(vec![config.clone(), config]).await;
     let ca = CertificateDer::from_pem_slice(running.ca.as_deref().unwrap().as_bytes()).unwrap();
     assert!(ask_securely(&running.hubs[0], Some(ca.clone())).await);
@@ -347,23 +350,23 @@ async fn self_signed_hubs_have_one_ca() {
 }
 
 /// Returns a path for this test.
-fn scratch(name: &str) -> std::path::PathBuf {
+fn scratch_path(name: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()))
 }
 
 #[tokio::test]
-async fn certificates_come_from_files() {
+async fn certificates_are_read_from_files() {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let (cert, key) = (scratch("cert.pem"), scratch("key.pem"));
+    let (cert, key) = (scratch_path("cert.pem"), scratch_path("key.pem"));
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = Tls::Files { cert: cert.clone(), key: key.clone() };
+    let tls = HubCertificate::Files { cert: cert.clone(), key: key.clone() };
     let running = start(vec![HubConfig { tls: Some(tls), ..HubConfig::new("qi") }]).await;
     assert!(ask_securely(&running.hubs[0], Some(made.cert.der().clone())).await);
     assert!(running.ca.is_none());
-    let swapped = Tls::Files { cert: key.clone(), key: cert.clone() };
+    let swapped = HubCertificate::Files { cert: key.clone(), key: cert.clone() };
     let config = ServeConfig { hubs: vec![HubConfig { tls: Some(swapped), ..HubConfig::new("qi") }], admin: None };
-    assert!(serve(config).await.is_err(), "a key is not a certificate");
+    assert!(start_server(config).await.is_err(), "a key is not a certificate");
     for file in [cert, key] {
         std::fs::remove_file(file).unwrap();
     }
@@ -372,14 +375,15 @@ async fn certificates_come_from_files() {
 #[tokio::test]
 async fn startup_errors_are_explained() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let missing = Tls::Files { cert: "no/such/cert.pem".into(), key: "no/such/key.pem".into() };
+    let missing = HubCertificate::Files { cert: "no/such/cert.pem".into(), key: "no/such/key.pem".into() };
     for (config, why) in [
         (HubConfig { listen: taken.local_addr().unwrap(), ..HubConfig::new("qi") }, "failed to listen on"),
         (HubConfig::new("nothing"), "there is no protocol \"nothing\""),
         (HubConfig { fault: Some("x".to_owned()), ..HubConfig::new("qi") }, "qi has no fault \"x\""),
         (HubConfig { tls: Some(missing), ..HubConfig::new("qi") }, "no/such/cert.pem"),
     ] {
-        let error: Error = serve(ServeConfig { hubs: vec![config], admin: None }).await.map(drop).unwrap_err();
+        let error: ServeError =
+            start_server(ServeConfig { hubs: vec![config], admin: None }).await.map(drop).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }
 }
@@ -422,7 +426,7 @@ fn the_program_prints_addresses_and_ends_on_signals(#[case] signal: &str) {
 #[case(&["--listen", "nowhere"], "expected IP:PORT")]
 #[case(&["--tls-cert", "x"], "--tls-key")]
 #[case(&["--listen", "127.0.0.1:65535"], "not enough ports")]
-fn bad_usage_is_exit_2(#[case] arguments: &[&str], #[case] why: &str) {
+fn usage_errors_exit_with_code_2(#[case] arguments: &[&str], #[case] why: &str) {
     let output = program(arguments).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -431,7 +435,7 @@ fn bad_usage_is_exit_2(#[case] arguments: &[&str], #[case] why: &str) {
 }
 
 #[test]
-fn faults_are_listed_for_people_and_programs() {
+fn faults_are_listed_as_text_and_as_json() {
     let text = program(&["--list-faults"]).output().unwrap();
     assert!(text.status.success());
     let text = String::from_utf8(text.stdout).unwrap();
@@ -447,8 +451,8 @@ fn faults_are_listed_for_people_and_programs() {
 
 #[cfg(unix)]
 #[test]
-fn the_program_reads_settings_and_writes_its_authority() {
-    let (config, ca) = (scratch("hubs.toml"), scratch("ca.pem"));
+fn the_program_reads_settings_and_writes_its_ca_certificate() {
+    let (config, ca) = (scratch_path("hubs.toml"), scratch_path("ca.pem"));
     std::fs::write(&config, "[qi]\nversion = \"0.3.0\"\n[concierge]\nsecret = \"canary\"\n").unwrap();
     let tls = format!("--tls-self-signed={}", ca.display());
     let mut child =

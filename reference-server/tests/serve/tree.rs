@@ -6,27 +6,27 @@ use tokio_tungstenite::{accept_async, connect_async};
 
 use super::*;
 
-async fn hub(sets: &[&str]) -> Running {
+async fn hub(sets: &[&str]) -> RunningServer {
     super::hub("gator", sets).await
 }
 
-async fn connect(hub: &Running, path: &str) -> Client {
+async fn connect(hub: &RunningServer, path: &str) -> WebSocketClient {
     connect_async(format!("{}{path}", hub.hubs[0].url)).await.unwrap().0
 }
 
-async fn ask(client: &mut Client, request: Value) -> Value {
+async fn ask(client: &mut WebSocketClient, request: Value) -> Value {
     send(client, &request.to_string()).await;
     receive(client).await
 }
 
-async fn event(hub: &Running, event: Value) -> Value {
-    admin(hub, "POST", "/events/gator", &event.to_string()).await.1
+async fn event(hub: &RunningServer, event: Value) -> Value {
+    admin_request(hub, "POST", "/events/gator", &event.to_string()).await.1
 }
 
 /// Waits until the hub's state has this value.
-async fn until(hub: &Running, pointer: &str, want: Value) {
+async fn wait_for_state(hub: &RunningServer, pointer: &str, want: Value) {
     let wait = async {
-        while admin(hub, "GET", "/state/gator", "").await.1.pointer(pointer) != Some(&want) {
+        while admin_request(hub, "GET", "/state/gator", "").await.1.pointer(pointer) != Some(&want) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -34,27 +34,27 @@ async fn until(hub: &Running, pointer: &str, want: Value) {
 }
 
 #[tokio::test]
-async fn logs_climb_and_stops_descend_a_tree_of_hubs() {
+async fn logs_go_up_and_stops_go_down_a_tree_of_hubs() {
     let top = hub(&[]).await;
     let middle = hub(&[&format!("parent={}", top.hubs[0].url)]).await;
-    until(&middle, "/parents/0/there", json!(true)).await;
+    wait_for_state(&middle, "/parents/0/there", json!(true)).await;
     let bottom = hub(&[]).await;
     let place = event(&middle, json!({ "register_child": { "name": "bottom" } })).await["path"].clone();
     let url = format!("{}{}", middle.hubs[0].url, place.as_str().unwrap());
     event(&bottom, json!({ "connect_up": { "url": url } })).await;
-    until(&middle, "/children/bottom", json!(true)).await;
+    wait_for_state(&middle, "/children/bottom", json!(true)).await;
 
     let mut task = connect(&bottom, "/").await;
     let mut watcher = connect(&middle, "/").await;
     let log =
         json!({ "action": "log", "req_id": 1, "payload": { "timestamp": 5, "severity": "ERROR", "message": "x" } });
     assert_eq!(ask(&mut task, log).await["result"], "success");
-    until(&top, "/logged", json!(1)).await;
+    wait_for_state(&top, "/logged", json!(1)).await;
     let entries = event(&top, json!({ "log_entries": { "message": "x" } })).await;
     assert_eq!(entries, json!([{ "timestamp": 5, "severity": "ERROR", "message": "x" }]));
 
     assert_eq!(ask(&mut watcher, json!({ "action": "stop", "req_id": 2 })).await["rsp_id"], 2);
-    until(&bottom, "/stops", json!(1)).await;
+    wait_for_state(&bottom, "/stops", json!(1)).await;
     for hub in [bottom, middle, top] {
         timeout(Duration::from_secs(5), hub.shutdown()).await.expect("shutdown ends");
     }
@@ -74,7 +74,7 @@ async fn a_hub_connects_to_its_parent_as_a_client() {
     send(&mut parent, r#"{"action":"stop","req_id":1}"#).await;
     assert_eq!(receive(&mut parent).await["rsp_id"], 1);
     parent.close(None).await.unwrap();
-    until(&hub, "/parents", json!([])).await;
+    wait_for_state(&hub, "/parents", json!([])).await;
     hub.shutdown().await;
 }
 
@@ -84,7 +84,7 @@ async fn a_missing_parent_is_harmless() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hub = hub(&[]).await;
     event(&hub, json!({ "connect_up": { "url": format!("ws://{free}") } })).await;
-    until(&hub, "/parents", json!([])).await;
+    wait_for_state(&hub, "/parents", json!([])).await;
     // A parent that never answers must not keep the hub from shutting down.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     event(&hub, json!({ "connect_up": { "url": format!("ws://{}", silent.local_addr().unwrap()) } })).await;

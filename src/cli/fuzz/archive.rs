@@ -9,14 +9,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::session::Session;
-use crate::cli::{CliError, exit, print, protocol_files};
+use super::session::PlaySession;
+use crate::cli::{CliError, exit, print_to_stdout, protocol_files};
 use crate::config;
 use crate::event::ScenarioReport;
-use crate::fuzz::campaign::{Campaign, Stage, shrink_findings};
+use crate::fuzz::campaign::{Campaign, PlayEnvironment, shrink_findings};
 use crate::fuzz::case_scenario::CaseScenario;
-use crate::fuzz::regression::replay::{self, Replayed};
-use crate::report::text::count;
+use crate::fuzz::regression::replay::{self, ReplayResult};
+use crate::report::text::format_count;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -37,17 +37,17 @@ pub struct ArchiveArgs {
 }
 
 /// Saved findings, and the results of replaying them.
-pub struct Archive {
-    saved: Vec<Saved>,
+pub struct FindingArchive {
+    saved: Vec<SavedFinding>,
     plays: u32,
     pub(super) folder: Option<PathBuf>,
     pub(super) shrink_time: Duration,
     only: bool,
     /// Results, with the path of each finding.
-    replayed: Vec<(String, Replayed)>,
+    replayed: Vec<(String, ReplayResult)>,
 }
 
-struct Saved {
+struct SavedFinding {
     /// The path as the user gave it.
     path: String,
     protocol: String,
@@ -61,18 +61,18 @@ impl ArchiveArgs {
     /// # Errors
     ///
     /// A file or folder does not exist, or the protocol of a finding is not known.
-    pub fn read(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Archive, CliError> {
+    pub fn read_archive(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<FindingArchive, CliError> {
         if let Some(folder) = &self.regressions {
             std::fs::create_dir_all(folder)
                 .map_err(|error| CliError::new(format!("failed to create the folder {}: {error}", folder.display())))?;
         }
         let mut paths = Vec::new();
         for place in self.replay.iter().chain(&self.regressions) {
-            if place.is_dir() { paths.extend(within(place)?) } else { paths.push(place.clone()) }
+            if place.is_dir() { paths.extend(finding_files(place)?) } else { paths.push(place.clone()) }
         }
-        let saved: Result<Vec<Saved>, CliError> =
-            paths.into_iter().map(|path| read(&path, campaigns, sources)).collect();
-        Ok(Archive {
+        let saved: Result<Vec<SavedFinding>, CliError> =
+            paths.into_iter().map(|path| read_finding(&path, campaigns, sources)).collect();
+        Ok(FindingArchive {
             saved: saved?,
             plays: self.plays,
             folder: self.regressions.clone(),
@@ -84,7 +84,7 @@ impl ArchiveArgs {
 }
 
 /// Returns the scenario files in a folder, sorted by name.
-fn within(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+fn finding_files(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     let unreadable = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", folder.display()));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -97,10 +97,10 @@ fn within(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(paths)
 }
 
-fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Saved, CliError> {
+fn read_finding(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<SavedFinding, CliError> {
     let shown = path.display().to_string();
-    let file = protocol_files::read(path, sources)?;
-    let stem = stem(path);
+    let file = protocol_files::read_file(path, sources)?;
+    let stem = file_stem(path);
     let named = |campaign: &&Arc<Campaign>| stem.starts_with(&format!("{}-", campaign.pack().name));
     // With a single protocol, all files belong to it.
     let of = match campaigns {
@@ -115,17 +115,17 @@ fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Resu
         Ok(_) => Err("it is not a scenario".to_owned()),
         Err(diagnostic) => Err(diagnostic.message),
     };
-    Ok(Saved { path: shown, protocol: campaign.pack().name.clone(), scenario })
+    Ok(SavedFinding { path: shown, protocol: campaign.pack().name.clone(), scenario })
 }
 
 /// Returns the name of a file without its extension.
-pub fn stem(path: &Path) -> String {
+pub fn file_stem(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
-impl Archive {
+impl FindingArchive {
     /// Whether the run only replays saved findings.
-    pub fn is_all(&self) -> bool {
+    pub fn only_replays(&self) -> bool {
         self.only
     }
 
@@ -135,7 +135,7 @@ impl Archive {
     /// # Errors
     ///
     /// A defect of hubproof.
-    pub async fn replay(&mut self, campaign: &Arc<Campaign>, session: &mut Session<'_>) -> Result<usize, CliError> {
+    pub async fn replay(&mut self, campaign: &Arc<Campaign>, session: &mut PlaySession<'_>) -> Result<usize, CliError> {
         let begun = self.replayed.len();
         let mut asked_to_stop = 0;
         for saved in self.saved.iter().filter(|saved| saved.protocol == campaign.pack().name) {
@@ -143,16 +143,17 @@ impl Archive {
                 break;
             }
             let replayed = match &saved.scenario {
-                Err(why) => Replayed::NotReproducible(format!("it can no longer be read: {why}")),
+                Err(why) => ReplayResult::NotReproducible(format!("it can no longer be read: {why}")),
                 Ok(scenario) => {
-                    let id = format!("{}/{}", saved.protocol, stem(Path::new(&saved.path)));
+                    let id = format!("{}/{}", saved.protocol, file_stem(Path::new(&saved.path)));
                     let (campaign, scenario, plays) = (Arc::clone(campaign), scenario.clone(), self.plays);
                     let (numbers, what) = (Arc::clone(&session.numbers), format!("replaying {}", saved.path));
-                    let work =
-                        move |stage| async move { played(&campaign, &id, &scenario, plays, &stage, &numbers).await };
-                    let (asked, reports) = session.work(what, work).await?;
+                    let work = move |stage| async move {
+                        play_repeatedly(&campaign, &id, &scenario, plays, &stage, &numbers).await
+                    };
+                    let (asked, reports) = session.run_work(what, work).await?;
                     asked_to_stop = asked;
-                    replay::judge(&reports.unwrap_or_default())
+                    replay::judge_plays(&reports.unwrap_or_default())
                 }
             };
             self.replayed.push((saved.path.clone(), replayed));
@@ -164,15 +165,17 @@ impl Archive {
     /// Whether a saved finding was replayed and still fails.
     pub fn still_fails(&self, path: &Path) -> bool {
         let path = path.display().to_string();
-        self.replayed.iter().any(|(known, replayed)| *known == path && matches!(replayed, Replayed::StillFails { .. }))
+        self.replayed
+            .iter()
+            .any(|(known, replayed)| *known == path && matches!(replayed, ReplayResult::StillFails { .. }))
     }
 
     /// Returns the exit code for the saved findings alone.
-    pub fn code(&self) -> u8 {
-        let any = |is: &dyn Fn(&Replayed) -> bool| self.replayed.iter().any(|(_, replayed)| is(replayed));
-        if any(&|replayed| matches!(replayed, Replayed::StillFails { .. })) {
+    pub fn exit_code(&self) -> u8 {
+        let any = |is: &dyn Fn(&ReplayResult) -> bool| self.replayed.iter().any(|(_, replayed)| is(replayed));
+        if any(&|replayed| matches!(replayed, ReplayResult::StillFails { .. })) {
             1
-        } else if any(&|replayed| matches!(replayed, Replayed::NotReproducible(_))) {
+        } else if any(&|replayed| matches!(replayed, ReplayResult::NotReproducible(_))) {
             exit::INCONCLUSIVE
         } else {
             0
@@ -180,15 +183,16 @@ impl Archive {
     }
 }
 
-async fn played(
+async fn play_repeatedly(
     campaign: &Campaign,
     id: &str,
     scenario: &CaseScenario,
     plays: u32,
-    stage: &Stage,
+    stage: &PlayEnvironment,
     numbers: &AtomicU64,
 ) -> Vec<ScenarioReport> {
-    let scenario = if stage.hub.is_ours() { shrink_findings::alone(scenario) } else { scenario.clone() };
+    let scenario =
+        if stage.hub.can_start_hubs() { shrink_findings::with_exclusive_hub(scenario) } else { scenario.clone() };
     let mut reports = Vec::new();
     for _ in 0..plays {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
@@ -198,18 +202,18 @@ async fn played(
     reports
 }
 
-fn print_results(replayed: &[(String, Replayed)]) {
+fn print_results(replayed: &[(String, ReplayResult)]) {
     if replayed.is_empty() {
         return;
     }
-    let mut text = format!("{} replayed\n", count(replayed.len(), "saved finding"));
+    let mut text = format!("{} replayed\n", format_count(replayed.len(), "saved finding"));
     for (path, replayed) in replayed {
         let what = match replayed {
-            Replayed::StillFails { check, message } => format!("\n{:21}{check}: {message}", ""),
-            Replayed::Fixed => String::new(),
-            Replayed::NotReproducible(why) => format!("\n{:21}{why}", ""),
+            ReplayResult::StillFails { check, message } => format!("\n{:21}{check}: {message}", ""),
+            ReplayResult::Fixed => String::new(),
+            ReplayResult::NotReproducible(why) => format!("\n{:21}{why}", ""),
         };
         let _ = writeln!(text, "  {:18} {path}{what}", replayed.name());
     }
-    print(&(text + "\n"));
+    print_to_stdout(&(text + "\n"));
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{CASES, FuzzArgs};
-use crate::cli::{CliError, print};
+use super::{DEFAULT_CASES, FuzzArgs};
+use crate::cli::{CliError, print_to_stdout};
 use crate::fuzz::campaign::Campaign;
-use crate::fuzz::case::Cell;
-use crate::fuzz::feedback::Feedback;
+use crate::fuzz::case::FuzzCell;
+use crate::fuzz::feedback::CaseFeedback;
 use crate::syntax::diagnostic::suggest;
 
 /// The selection of the command line.
@@ -33,37 +33,37 @@ impl CaseSelection {
     /// No protocol has the selected message or mutation.
     pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
         let (messages, mutations) = (arguments.message.clone(), arguments.mutation.clone());
-        let cases = arguments.cases.or(arguments.time.is_none().then_some(CASES));
+        let cases = arguments.cases.or(arguments.time.is_none().then_some(DEFAULT_CASES));
         let (numbers, time) = (arguments.case.clone(), arguments.time);
         let (adaptive, most_findings) = (arguments.adaptive, arguments.max_findings);
         let selection = Self { numbers, cases, time, messages, mutations, adaptive, most_findings };
-        let known = |of: &dyn Fn(&Campaign, &Cell) -> String| -> BTreeSet<String> {
+        let known = |of: &dyn Fn(&Campaign, &FuzzCell) -> String| -> BTreeSet<String> {
             campaigns
                 .iter()
                 .flat_map(|campaign| campaign.scheduler.cells.iter().map(move |cell| of(campaign, cell)))
                 .collect()
         };
-        is_known(&selection.messages, &known(&message), "message")?;
-        is_known(&selection.mutations, &known(&|_, cell| cell.mutation.name().to_owned()), "mutation")?;
-        campaigns.retain(|campaign| campaign.scheduler.cells.iter().any(|cell| selection.takes(campaign, cell)));
+        check_known(&selection.messages, &known(&message_name), "message")?;
+        check_known(&selection.mutations, &known(&|_, cell| cell.mutation.name().to_owned()), "mutation")?;
+        campaigns.retain(|campaign| campaign.scheduler.cells.iter().any(|cell| selection.selects(campaign, cell)));
         if campaigns.is_empty() {
             return Err(CliError::new(
                 "no selected mutation applies to a selected message\n  help: --print-cases shows which do",
             ));
         }
         if selection.numbers.len() > 1 || !selection.numbers.is_empty() && campaigns.len() > 1 {
-            one_protocol(campaigns.len())?;
+            check_one_protocol(campaigns.len())?;
         }
         Ok(selection)
     }
 
-    fn takes(&self, campaign: &Campaign, cell: &Cell) -> bool {
+    fn selects(&self, campaign: &Campaign, cell: &FuzzCell) -> bool {
         let among = |names: &[String], name: &str| names.is_empty() || names.iter().any(|other| other == name);
-        among(&self.messages, &message(campaign, cell)) && among(&self.mutations, cell.mutation.name())
+        among(&self.messages, &message_name(campaign, cell)) && among(&self.mutations, cell.mutation.name())
     }
 
     /// Returns the number of cases of each protocol, if it is known.
-    pub fn count(&self) -> Option<usize> {
+    pub fn case_count(&self) -> Option<usize> {
         let count = if self.numbers.is_empty() { self.cases } else { Some(self.numbers.len() as u64) };
         count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
     }
@@ -74,43 +74,47 @@ impl CaseSelection {
     }
 
     /// Returns the feedback that orders the cases of a protocol, with `--adaptive`.
-    pub fn adaptive(&self) -> Option<Feedback> {
-        self.adaptive.then(Feedback::default)
+    pub fn adaptive_feedback(&self) -> Option<CaseFeedback> {
+        self.adaptive.then(CaseFeedback::default)
     }
 
     /// Returns when to stop starting cases. The time counts from now and is divided among the protocols.
-    pub fn end(&self, protocols: usize) -> Option<Instant> {
+    pub fn deadline(&self, protocols: usize) -> Option<Instant> {
         let share = u32::try_from(protocols).unwrap_or(u32::MAX).max(1);
         self.time.map(|time| Instant::now() + time / share)
     }
 
     /// Returns the numbers of the cases to play, in order.
-    pub fn numbers(&self, campaign: &Campaign, adaptive: Option<&Feedback>) -> Box<dyn Iterator<Item = u64> + Send> {
+    pub fn case_numbers(
+        &self,
+        campaign: &Campaign,
+        adaptive: Option<&CaseFeedback>,
+    ) -> Box<dyn Iterator<Item = u64> + Send> {
         if !self.numbers.is_empty() {
             return Box::new(self.numbers.clone().into_iter());
         }
-        let all = campaign.scheduler.numbers(&|cell| self.takes(campaign, &cell));
+        let all = campaign.scheduler.numbers(&|cell| self.selects(campaign, &cell));
         let all: Box<dyn Iterator<Item = u64> + Send> = match adaptive {
-            Some(adaptive) => Box::new(adaptive.numbers(all)),
+            Some(adaptive) => Box::new(adaptive.order_numbers(all)),
             None => Box::new(all),
         };
-        Box::new(all.take(self.count().unwrap_or(usize::MAX)))
+        Box::new(all.take(self.case_count().unwrap_or(usize::MAX)))
     }
 }
 
 /// Refuses a case number if there are several protocols, because each protocol has a different case with that number.
-fn one_protocol(protocols: usize) -> Result<(), CliError> {
+fn check_one_protocol(protocols: usize) -> Result<(), CliError> {
     match protocols {
         1 => Ok(()),
         _ => Err(CliError::new("the protocol of the case is not given\n  help: choose one with --protocol")),
     }
 }
 
-fn message(campaign: &Campaign, cell: &Cell) -> String {
+fn message_name(campaign: &Campaign, cell: &FuzzCell) -> String {
     campaign.pack().messages[cell.message].name.clone()
 }
 
-fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<(), CliError> {
+fn check_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<(), CliError> {
     let Some(name) = names.iter().find(|name| !known.contains(*name)) else { return Ok(()) };
     let all = known.iter().map(String::as_str).collect::<Vec<_>>();
     let help = suggest(name, all.iter().copied(), &format!("one of {}", all.join(", ")));
@@ -120,21 +124,22 @@ fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<()
 /// Prints the selected cases in order, each as soon as it is generated.
 pub fn print_cases(campaigns: &[Arc<Campaign>], selection: &CaseSelection) {
     for campaign in campaigns {
-        let end = selection.end(campaigns.len());
-        for number in selection.numbers(campaign, None).take_while(|_| end.is_none_or(|end| Instant::now() < end)) {
+        let end = selection.deadline(campaigns.len());
+        for number in selection.case_numbers(campaign, None).take_while(|_| end.is_none_or(|end| Instant::now() < end))
+        {
             let Some(case) = campaign.scheduler.case(&campaign.corpus, number) else { continue };
             let line = json!({
                 "protocol": campaign.pack().name,
                 "seed": campaign.scheduler.seed,
                 "case": number,
-                "message": message(campaign, &case.cell),
+                "message": message_name(campaign, &case.cell),
                 "mutation": case.cell.mutation.name(),
                 "placement": case.cell.placement.name(),
                 "class": case.class.name(),
                 "odd": case.description,
                 "scenario": case.scenario.to_map(),
             });
-            print(&format!("{line}\n"));
+            print_to_stdout(&format!("{line}\n"));
         }
     }
 }

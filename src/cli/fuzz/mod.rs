@@ -13,28 +13,28 @@ use clap::Args;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
-use self::archive::{Archive, ArchiveArgs};
+use self::archive::{ArchiveArgs, FindingArchive};
 use self::case_selection::{CaseSelection, print_cases};
-use self::save::About;
-use self::session::Session;
+use self::save::FindingFileContext;
+use self::session::PlaySession;
 use super::baseline::BaselineArgs;
-use super::hub::{self, HubArgs, Named, RunEvent, Started};
-use super::progress::Progress;
-use super::protocol_files::Protocol;
-use super::report_sink::{self, Sinks};
-use super::{CliError, runtime};
-use crate::baseline::Names;
-use crate::check::{self, Options};
+use super::hub::{self, HubArgs, ParsedHubArgs, RunEvent, StartedHubs};
+use super::progress::RunProgress;
+use super::protocol_files::ValidProtocol;
+use super::report_sink::{self, ReportSinks};
+use super::{CliError, build_runtime};
+use crate::baseline::FailureNames;
+use crate::check::{self, PlayOptions};
 use crate::config;
-use crate::event::Event;
-use crate::fuzz::campaign::results::Outcome;
-use crate::fuzz::campaign::{self, Campaign, Stage, second_hub, shrink_findings};
-use crate::fuzz::case::Cell;
-use crate::fuzz::feedback::Feedback;
+use crate::event::ScenarioEvent;
+use crate::fuzz::campaign::results::CampaignResults;
+use crate::fuzz::campaign::{self, Campaign, PlayEnvironment, second_hub, shrink_findings};
+use crate::fuzz::case::FuzzCell;
+use crate::fuzz::feedback::CaseFeedback;
 use crate::hub::prepare;
-use crate::hub::process::GRACE;
-use crate::interpreter::KEPT;
-use crate::report::text::count;
+use crate::hub::process::TERMINATION_GRACE;
+use crate::interpreter::KEPT_CHARS;
+use crate::report::text::format_count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport};
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
@@ -81,7 +81,7 @@ pub struct FuzzArgs {
     /// Fail the run on warnings
     #[arg(long)]
     strict: bool,
-    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::RUN_FORMATS))]
     reports: Vec<String>,
     /// Send the same cases to a second hub and warn where the answers differ; without a URL, to the reference server
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
@@ -99,28 +99,29 @@ pub struct FuzzArgs {
 }
 
 /// Cases of each protocol by default.
-const CASES: u64 = 1000;
+const DEFAULT_CASES: u64 = 1000;
 
-pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
+pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = Sinks::parse(&arguments.reports, report_sink::RUN)?;
-    let named = arguments.hub.read(&mut sources)?;
-    near_or_meant(&arguments, &named)?;
-    let mut protocols = arguments.hub.protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
-    arguments.hub.own_fault(&protocols)?;
-    let seed = arguments.seed.unwrap_or_else(fresh_seed);
-    let mut campaigns = campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::RUN_FORMATS)?;
+    let named = arguments.hub.read_target_and_overrides(&mut sources)?;
+    check_local_or_confirmed(&arguments, &named)?;
+    let mut protocols =
+        arguments.hub.load_protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
+    arguments.hub.check_fault(&protocols)?;
+    let seed = arguments.seed.unwrap_or_else(random_seed);
+    let mut campaigns = load_campaigns(&protocols, named.target.as_ref(), seed, &mut sources)?;
     let selection = CaseSelection::new(&arguments, &mut campaigns)?;
-    let chosen = |protocol: &Protocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
+    let chosen = |protocol: &ValidProtocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
     protocols.retain(chosen);
     if arguments.print_cases {
         print_cases(&campaigns, &selection);
         return Ok(0);
     }
-    let baselines = arguments.baseline.read_with(&mut sources, &|_, _| Ok(names(&campaigns)))?;
-    let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
-    let again_here = arguments.hub.again("fuzz", &protocols);
-    let options = Options {
+    let baselines = arguments.baseline.read_baselines_with(&mut sources, &|_, _| Ok(failure_names(&campaigns)))?;
+    let mut archive = arguments.archive.read_archive(&campaigns, &mut sources)?;
+    let again_here = arguments.hub.repeat_command("fuzz", &protocols);
+    let options = PlayOptions {
         // A case may influence later ones, so both hubs have to receive all cases in the same order.
         jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
         stretch: arguments.hub.patience,
@@ -128,7 +129,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: if arguments.against.is_some() { second_hub::KEPT } else { KEPT },
+        kept: if arguments.against.is_some() { second_hub::MAX_COMPARED_CHARS } else { KEPT_CHARS },
         persistent: false,
         destructive: false,
         stamp: check::stamp(),
@@ -137,24 +138,25 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut shown = RunOptions {
         strict: arguments.strict,
         stated_only: arguments.hub.stated_only,
-        command: again(&arguments, seed, &protocols),
-        target: arguments.hub.shown(&named),
+        command: repeat_command(&arguments, seed, &protocols),
+        target: arguments.hub.hub_name(&named),
         ..RunOptions::default()
     };
-    let runtime = runtime()?;
+    let runtime = build_runtime()?;
     let done = runtime.block_on(async {
-        let started = arguments.hub.start(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
+        let started = arguments.hub.start_hubs(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
         let mut started = match started {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
         if let Some(url) = &arguments.against {
-            started.beside(&arguments.hub, url, &protocols, &mut sources).await?;
+            started.add_second_hub(&arguments.hub, url, &protocols, &mut sources).await?;
         }
-        let known = |scenario: &str, check: &str| baselines.knows(scenario, check);
-        let kept = Kept { archive: &mut archive, command: &again_here, known: &known };
-        let report = go(&selection, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
-        started.end().await;
+        let known = |scenario: &str, check: &str| baselines.contains(scenario, check);
+        let kept = FindingStore { archive: &mut archive, command: &again_here, known: &known };
+        let report =
+            run_campaigns(&selection, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
+        started.stop().await;
         report.map(Ok)
     })?;
     // Aborts cases that still run; their results are not needed.
@@ -163,19 +165,19 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         Ok(done) => done,
         Err(code) => return Ok(code),
     };
-    if archive.is_all() {
-        return Ok(archive.code());
+    if archive.only_replays() {
+        return Ok(archive.exit_code());
     }
-    baselines.settle(&mut report, &sources)?;
+    baselines.apply_and_write(&mut report, &sources)?;
     let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
     eprint!("{saved}");
-    Ok(if code == 0 || archive.code() == 1 { archive.code() } else { code })
+    Ok(if code == 0 || archive.exit_code() == 1 { archive.exit_code() } else { code })
 }
 
 /// Loads all protocols before anything is played.
-fn campaigns(
-    protocols: &[Protocol],
+fn load_campaigns(
+    protocols: &[ValidProtocol],
     target: Option<&config::Target>,
     seed: u64,
     sources: &mut Sources,
@@ -198,18 +200,19 @@ fn campaigns(
 }
 
 /// Returns the names that a baseline may use: every mutation of every message.
-fn names(campaigns: &[Arc<Campaign>]) -> Names {
-    let mut names = Names::default();
+fn failure_names(campaigns: &[Arc<Campaign>]) -> FailureNames {
+    let mut names = FailureNames::default();
     for campaign in campaigns {
         let pack = campaign.pack();
-        let id = |cell: &Cell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.mutation.name());
+        let id =
+            |cell: &FuzzCell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.mutation.name());
         names.add_findings(pack, campaign.scheduler.cells.iter().map(id), &["websocket"]);
     }
     names
 }
 
 /// Refuses a hub on another machine unless `--yes` is given.
-fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
+fn check_local_or_confirmed(arguments: &FuzzArgs, named: &ParsedHubArgs) -> Result<(), CliError> {
     let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| instance.url.clone());
     let urls = arguments.hub.url.iter().chain(&arguments.against).filter_map(|url| url.parse().ok());
     let far = |endpoint: &Endpoint| !endpoint.is_loopback();
@@ -222,20 +225,20 @@ fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
 }
 
 /// The saved findings, and the data needed to save new ones.
-struct Kept<'a> {
-    archive: &'a mut Archive,
+struct FindingStore<'a> {
+    archive: &'a mut FindingArchive,
     /// The command line that replays the saved findings.
     command: &'a [String],
     known: &'a dyn Fn(&str, &str) -> bool,
 }
 
 /// Plays the cases of all protocols. Returns the report, and lines for the user about the saved findings.
-async fn go(
+async fn run_campaigns(
     selection: &CaseSelection,
     campaigns: &[Arc<Campaign>],
-    kept: Kept<'_>,
-    started: &mut Started,
-    options: Arc<Options>,
+    kept: FindingStore<'_>,
+    started: &mut StartedHubs,
+    options: Arc<PlayOptions>,
     shown: RunOptions,
     sources: &mut Sources,
 ) -> Result<(RunReport, String), CliError> {
@@ -243,49 +246,51 @@ async fn go(
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
     let others = std::mem::take(&mut started.others);
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut outcomes: Vec<CampaignResults> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
-    let numbers = shrink_findings::numbers();
+    let numbers = shrink_findings::play_numbers();
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
-        let prepare = |subject| prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()));
+        let prepare = |subject| prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()));
         let hub = prepare(subject)?;
         let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
         let mut session =
-            Session { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
+            PlaySession { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
         asked_to_stop = kept.archive.replay(campaign, &mut session).await?;
         if asked_to_stop > 0 {
             break;
         }
-        if kept.archive.is_all() {
+        if kept.archive.only_replays() {
             continue;
         }
-        let mut watched = Watched::new(campaign, selection, kept.known);
-        let cases = selection.numbers(campaign, watched.adaptive.as_ref());
-        let end = selection.end(campaigns.len());
+        let mut watched = CampaignProgress::new(campaign, selection, kept.known);
+        let cases = selection.case_numbers(campaign, watched.adaptive.as_ref());
+        let end = selection.deadline(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
-        let masker = prepare::masker(subject);
+        let masker = prepare::secret_masker(subject);
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
         let (against, options) = (against.clone(), Arc::clone(&options));
-        let stage = Stage { hub: Arc::clone(&hub), options, against, pulses: None, events, interrupt };
+        let stage = PlayEnvironment { hub: Arc::clone(&hub), options, against, pulses: None, events, interrupt };
         let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
         // Nothing panics while the lock is held.
         let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
         let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
-        let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
-        let followed = hub::follow(running, inbox, &stop, session.signals, |heard| watched.hear(heard)).await;
+        let running = tokio::spawn(async move { Ok(campaign::run_cases(playing, stage, numbers, over).await) });
+        let followed =
+            hub::follow_run(running, inbox, &stop, session.signals, |heard| watched.handle_event(heard)).await;
         let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
         asked_to_stop = signals;
         if let Some(left) = left {
             (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
             if let Some(gone) = left.gone {
-                watched.outcome.gone(campaign, gone);
+                watched.outcome.add_lost_hub(campaign, gone);
             }
         }
         watched.progress.finish();
         if asked_to_stop < 2 {
-            let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
-            let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut session).await?;
+            let about = FindingFileContext { hub: &shown.target, command: kept.command, masker, known: kept.known };
+            let (asked, text) =
+                save::save_findings(kept.archive, campaign, &watched.outcome, &about, &mut session).await?;
             asked_to_stop += asked;
             saved.push_str(&text);
         }
@@ -294,7 +299,7 @@ async fn go(
             break;
         }
     }
-    let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
+    let grace = if asked_to_stop < 2 { TERMINATION_GRACE } else { Duration::ZERO };
     let mut processes = started.end_processes(grace).await;
     let mut protocols: Vec<ProtocolReport> = Vec::new();
     for (outcome, campaign) in outcomes.into_iter().zip(campaigns) {
@@ -314,11 +319,11 @@ async fn go(
 }
 
 /// The run of one protocol: its results so far, and their display.
-struct Watched<'a> {
+struct CampaignProgress<'a> {
     campaign: &'a Campaign,
-    adaptive: Option<Feedback>,
-    outcome: Outcome,
-    progress: Progress,
+    adaptive: Option<CaseFeedback>,
+    outcome: CampaignResults,
+    progress: RunProgress,
     begun: Instant,
     noted: Instant,
     /// The number of findings after which no more cases are started.
@@ -332,66 +337,67 @@ struct Watched<'a> {
 }
 
 /// How often the progress display is updated.
-const NOTE_EVERY: Duration = Duration::from_millis(200);
+const NOTE_INTERVAL: Duration = Duration::from_millis(200);
 
-impl<'a> Watched<'a> {
+impl<'a> CampaignProgress<'a> {
     fn new(campaign: &'a Campaign, selection: &CaseSelection, known: &'a dyn Fn(&str, &str) -> bool) -> Self {
         let now = Instant::now();
-        let progress = Progress::new(selection.count(), "cases");
-        let (adaptive, outcome, most) = (selection.adaptive(), Outcome::default(), selection.most_findings());
+        let progress = RunProgress::new(selection.case_count(), "cases");
+        let (adaptive, outcome, most) =
+            (selection.adaptive_feedback(), CampaignResults::default(), selection.most_findings());
         let enough = Arc::default();
         Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, known, counted: (0, 0), enough }
     }
 
-    fn hear(&mut self, heard: RunEvent) {
+    fn handle_event(&mut self, heard: RunEvent) {
         match heard {
-            RunEvent::Event(Event::Finished(report)) => {
-                self.progress.count();
+            RunEvent::Event(ScenarioEvent::Finished(report)) => {
+                self.progress.count_finished();
                 if let Some(adaptive) = &self.adaptive {
-                    adaptive.see(self.campaign, &report);
+                    adaptive.record_answers(self.campaign, &report);
                 }
-                self.outcome.feed(self.campaign, *report);
+                self.outcome.add_report(self.campaign, *report);
                 if self.outcome.ended.is_some() {
                     self.enough.store(true, Ordering::Relaxed);
                 }
-                if self.counted.0 != self.outcome.fingerprints() {
-                    let findings = self.outcome.findings(&self.campaign.pack().name, self.known);
-                    self.counted = (self.outcome.fingerprints(), findings);
+                if self.counted.0 != self.outcome.fingerprint_count() {
+                    let findings = self.outcome.finding_count(&self.campaign.pack().name, self.known);
+                    self.counted = (self.outcome.fingerprint_count(), findings);
                 }
                 let enough = self.most.is_some_and(|most| self.counted.1 as u64 >= most);
                 if enough && !self.enough.swap(true, Ordering::Relaxed) {
-                    self.progress.line(
+                    self.progress.print_line(
                         "the limit of --max-findings is reached: waiting for running cases, starting no new ones",
                     );
                 }
-                if self.noted.elapsed() >= NOTE_EVERY {
+                if self.noted.elapsed() >= NOTE_INTERVAL {
                     self.noted = Instant::now();
-                    self.progress.note(self.so_far());
+                    self.progress.set_note(self.describe_progress());
                 }
             }
-            RunEvent::Event(Event::Started { .. }) => {}
-            RunEvent::Event(event) => self.progress.see(&event),
+            RunEvent::Event(ScenarioEvent::Started { .. }) => {}
+            RunEvent::Event(event) => self.progress.handle_event(&event),
             RunEvent::Stopping => {
-                self.progress.line("stopping: waiting for running cases; Ctrl-C again to stop at once");
+                self.progress.print_line("stopping: waiting for running cases; Ctrl-C again to stop at once");
             }
         }
     }
 
-    fn so_far(&self) -> String {
-        let rate = self.outcome.cases() as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
-        let findings = count(self.counted.1, "finding");
-        let (covered, cells) = (self.outcome.covered(), self.campaign.scheduler.cells.len());
+    fn describe_progress(&self) -> String {
+        let rate = self.outcome.case_count() as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let findings = format_count(self.counted.1, "finding");
+        let (covered, cells) = (self.outcome.covered_cell_count(), self.campaign.scheduler.cells.len());
         format!("{}: {rate:.0} cases/s, {findings}, {covered} of {cells} cells", self.campaign.pack().name)
     }
 }
 
 /// Returns the command line that repeats this run, without options that select cases.
-fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String> {
-    let mut words = arguments.hub.again("fuzz", protocols);
+fn repeat_command(arguments: &FuzzArgs, seed: u64, protocols: &[ValidProtocol]) -> Vec<String> {
+    let mut words = arguments.hub.repeat_command("fuzz", protocols);
     if arguments.strict {
         words.push("--strict".to_owned());
     }
-    words.extend(arguments.baseline.words());
+    words.extend(arguments.baseline.to_arguments());
     words.extend(["--seed".to_owned(), seed.to_string()]);
     if let Some(url) = &arguments.against {
         words.push("--against".to_owned());
@@ -401,6 +407,6 @@ fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String>
 }
 
 /// Returns a random seed that is short enough to type.
-fn fresh_seed() -> u64 {
+fn random_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 % 1_000_000
 }

@@ -8,49 +8,49 @@ use std::time::Instant;
 
 use tokio::sync::Mutex;
 
-use super::archive::{Archive, stem};
-use super::session::Session;
+use super::archive::{FindingArchive, file_stem};
+use super::session::PlaySession;
 use crate::check;
 use crate::cli::CliError;
 use crate::event::Verdict;
 use crate::fuzz::campaign::fingerprint::Fingerprint;
-use crate::fuzz::campaign::results::Outcome;
-use crate::fuzz::campaign::shrink_findings::{self, Bench, Finding, Smaller};
-use crate::fuzz::campaign::{Campaign, Stage};
-use crate::fuzz::case::{Case, Cell};
+use crate::fuzz::campaign::results::CampaignResults;
+use crate::fuzz::campaign::shrink_findings::{self, ShrinkJob, ShrinkResult, ShrinkableFinding};
+use crate::fuzz::campaign::{Campaign, PlayEnvironment};
+use crate::fuzz::case::{FuzzCase, FuzzCell};
 use crate::fuzz::case_scenario::CaseScenario;
-use crate::fuzz::regression::finding_file::{self, Found};
+use crate::fuzz::regression::finding_file::{self, FindingHeader};
 use crate::fuzz::shrink;
-use crate::redact::Masker;
-use crate::report::text::count;
+use crate::redact::SecretMasker;
+use crate::report::text::format_count;
 
 /// The data that the files of a run contain besides the findings.
-pub struct About<'a> {
+pub struct FindingFileContext<'a> {
     /// The name of the hub in reports.
     pub hub: &'a str,
     /// The command line that fuzzes the hub, without options that select cases.
     pub command: &'a [String],
-    pub masker: Masker,
+    pub masker: SecretMasker,
     /// Whether a baseline has a failure of this scenario and check, so that it needs no file.
     pub known: &'a dyn Fn(&str, &str) -> bool,
 }
 
 /// A new finding to be saved.
-struct New {
+struct NewFinding {
     cause: Fingerprint,
-    cell: Cell,
-    case: Case,
+    cell: FuzzCell,
+    case: FuzzCase,
     came: String,
     path: PathBuf,
 }
 
 /// Number of findings to shrink at a time if each has a hub of its own.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT_FINDINGS: usize = 4;
 /// The oracle that fails if the answer to one client reaches others. The cases of the others may then fail, too,
 /// although they did not cause it.
-const LEAK: &str = "FUZZ-ISOLATES";
+const LEAK_ORACLE: &str = "FUZZ-ISOLATES";
 /// Most findings of a run that are saved.
-const MOST: usize = 100;
+const MAX_SAVED_FINDINGS: usize = 100;
 
 /// Shrinks and saves the findings of a protocol's run, if there is a folder for them. Returns how often the user
 /// interrupted, and lines for the user about the saved findings.
@@ -58,32 +58,32 @@ const MOST: usize = 100;
 /// # Errors
 ///
 /// A file cannot be written.
-pub async fn save(
-    archive: &Archive,
+pub async fn save_findings(
+    archive: &FindingArchive,
     campaign: &Arc<Campaign>,
-    outcome: &Outcome,
-    about: &About<'_>,
-    session: &mut Session<'_>,
+    outcome: &CampaignResults,
+    about: &FindingFileContext<'_>,
+    session: &mut PlaySession<'_>,
 ) -> Result<(usize, String), CliError> {
     let Some(folder) = &archive.folder else { return Ok((0, String::new())) };
     let new = new(archive, campaign, outcome, folder, about);
     let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
     if !new.is_empty() && !archive.shrink_time.is_zero() {
-        let what = format!("shrinking {}", count(new.len(), "finding"));
+        let what = format!("shrinking {}", format_count(new.len(), "finding"));
         let until = Instant::now() + archive.shrink_time;
         let half = until - archive.shrink_time / 2;
-        let (asked, made) = session.work(what, made_small(campaign, &new, session, half, until)).await?;
+        let (asked, made) = session.run_work(what, shrink_all(campaign, &new, session, half, until)).await?;
         (asked_to_stop, small) = (asked, made.unwrap_or_default());
     }
     let mut text = String::new();
     let mut written: Vec<(CaseScenario, &Path)> = Vec::new();
     let by_itself =
-        |(index, small): (&usize, &Smaller)| (small.fails == Some(true)).then(|| new[*index].cause.oracle.clone());
+        |(index, small): (&usize, &ShrinkResult)| (small.fails == Some(true)).then(|| new[*index].cause.oracle.clone());
     let failing: BTreeSet<String> = small.iter().filter_map(by_itself).collect();
-    let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK));
+    let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK_ORACLE));
     let mut unsaved: BTreeMap<&String, usize> = BTreeMap::new();
     for (index, new) in new.iter().enumerate() {
-        let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, fails: None };
+        let as_found = || ShrinkResult { scenario: new.case.scenario.clone(), attempts: 0, fails: None };
         let small = small.remove(&index).unwrap_or_else(as_found);
         // Cases run concurrently, so one may have failed because it received frames that another caused.
         let others = match small.fails {
@@ -98,17 +98,17 @@ pub async fn save(
         let plain = CaseScenario { title: String::new(), ..small.scenario.clone() };
         // Two findings may shrink to the same scenario.
         if let Some((_, path)) = written.iter().find(|(known, _)| *known == plain) {
-            let _ = writeln!(text, "  {} is the same as {}", stem(&new.path), stem(path));
+            let _ = writeln!(text, "  {} is the same as {}", file_stem(&new.path), file_stem(path));
             continue;
         }
-        text.push_str(&write(campaign, new, &small, about)?);
+        text.push_str(&write_finding(campaign, new, &small, about)?);
         written.push((plain, &new.path));
     }
     for (oracle, more) in unsaved {
         let _ = writeln!(
             text,
             "  not saved: {} that failed only alongside other cases, unlike those saved under {oracle}",
-            count(more, "more finding")
+            format_count(more, "more finding")
         );
     }
     Ok((asked_to_stop, text))
@@ -117,34 +117,37 @@ pub async fn save(
 /// Returns a future that shrinks findings and returns the results by the index of the finding. Until `half`, it finds
 /// out which findings fail on their own. It spends the rest of the time on shrinking these, starting with one of each
 /// cause.
-fn made_small(
+fn shrink_all(
     campaign: &Arc<Campaign>,
-    new: &[New],
-    session: &Session<'_>,
+    new: &[NewFinding],
+    session: &PlaySession<'_>,
     half: Instant,
     until: Instant,
-) -> impl FnOnce(Stage) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, Smaller>> + Send>> + use<> {
+) -> impl FnOnce(PlayEnvironment) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, ShrinkResult>> + Send>> + use<>
+{
     let (campaign, numbers) = (Arc::clone(campaign), Arc::clone(&session.numbers));
-    let finding = |new: &New| {
-        let singles = campaign.scheduler.singles(&campaign.corpus, new.case.number).into_iter();
-        Finding {
-            scenario: shrink_findings::listening(&new.case.scenario, &new.cause.oracle),
-            simpler: singles.map(|single| shrink_findings::listening(&single.scenario, &new.cause.oracle)).collect(),
+    let finding = |new: &NewFinding| {
+        let singles = campaign.scheduler.single_message_cases(&campaign.corpus, new.case.number).into_iter();
+        ShrinkableFinding {
+            scenario: shrink_findings::with_wait_in_check(&new.case.scenario, &new.cause.oracle),
+            simpler: singles
+                .map(|single| shrink_findings::with_wait_in_check(&single.scenario, &new.cause.oracle))
+                .collect(),
             cell: new.cell,
             cause: new.cause.clone(),
-            id: format!("{}/{}", campaign.pack().name, stem(&new.path)),
+            id: format!("{}/{}", campaign.pack().name, file_stem(&new.path)),
         }
     };
-    let findings: Vec<Finding> = new.iter().map(finding).collect();
+    let findings: Vec<ShrinkableFinding> = new.iter().map(finding).collect();
     move |stage| {
         Box::pin(async move {
             let bench = |finding| {
                 let (campaign, stage, numbers) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&numbers));
-                Arc::new(Bench { campaign, stage, finding, numbers })
+                Arc::new(ShrinkJob { campaign, stage, finding, numbers })
             };
-            let mut all: Vec<(usize, Arc<Bench>)> = findings.into_iter().map(bench).enumerate().collect();
-            let look = |bench: Arc<Bench>| async move { bench.looked_at(half).await };
-            let mut small = of_each(&stage, all.clone(), look).await;
+            let mut all: Vec<(usize, Arc<ShrinkJob>)> = findings.into_iter().map(bench).enumerate().collect();
+            let look = |bench: Arc<ShrinkJob>| async move { bench.play_until_failure(half).await };
+            let mut small = play_each(&stage, all.clone(), look).await;
             all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
             // The first finding of each cause comes first, alternating between oracles; likely duplicates come last.
             let mut known: BTreeMap<(String, Option<String>), usize> = BTreeMap::new();
@@ -157,21 +160,21 @@ fn made_small(
                 let Fingerprint { oracle, shape, .. } = &bench.finding.cause;
                 (nth(oracle, Some(shape)), nth(oracle, None))
             });
-            let make = |bench: Arc<Bench>| async move { bench.smaller(until).await };
-            small.extend(of_each(&stage, all, make).await);
+            let make = |bench: Arc<ShrinkJob>| async move { bench.shrink(until).await };
+            small.extend(play_each(&stage, all, make).await);
             small
         })
     }
 }
 
 /// Plays findings, several at a time. Returns the results by index.
-async fn of_each<F: Future<Output = Smaller> + Send + 'static>(
-    stage: &Stage,
-    benches: Vec<(usize, Arc<Bench>)>,
-    play: impl Fn(Arc<Bench>) -> F,
-) -> BTreeMap<usize, Smaller> {
+async fn play_each<F: Future<Output = ShrinkResult> + Send + 'static>(
+    stage: &PlayEnvironment,
+    benches: Vec<(usize, Arc<ShrinkJob>)>,
+    play: impl Fn(Arc<ShrinkJob>) -> F,
+) -> BTreeMap<usize, ShrinkResult> {
     // On a hub that hubproof did not start, findings are played one at a time, because they might disturb each other.
-    let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
+    let at_once = if stage.hub.can_start_hubs() { stage.options.jobs.min(MAX_CONCURRENT_FINDINGS) } else { 1 };
     let became = Arc::new(Mutex::new(BTreeMap::new()));
     let one = |(index, bench)| {
         let (became, playing) = (Arc::clone(&became), play(bench));
@@ -180,25 +183,32 @@ async fn of_each<F: Future<Output = Smaller> + Send + 'static>(
             became.lock().await.insert(index, small);
         }
     };
-    check::in_turn(benches.into_iter(), at_once, &stage.interrupt, one).await;
+    check::play_in_order(benches.into_iter(), at_once, &stage.interrupt, one).await;
     std::mem::take(&mut *became.lock().await)
 }
 
 /// Returns the findings to save, each with an unused file name: failures that neither a baseline nor a saved finding
 /// covers.
-fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path, about: &About<'_>) -> Vec<New> {
+fn new(
+    archive: &FindingArchive,
+    campaign: &Campaign,
+    outcome: &CampaignResults,
+    folder: &Path,
+    about: &FindingFileContext<'_>,
+) -> Vec<NewFinding> {
     let protocol = &campaign.pack().name;
     let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
-    let mut all: Vec<New> = Vec::new();
-    for (cause, number, check) in outcome.found() {
+    let mut all: Vec<NewFinding> = Vec::new();
+    for (cause, number, check) in outcome.first_findings() {
         let name = finding_file::file_name(protocol, &cause.oracle, &cause.message, &cause.mutation);
         let path = folder.join(&name);
         let is_new = check.verdict == Verdict::Fail
-            && !(about.known)(&cause.scenario(protocol), &cause.oracle)
+            && !(about.known)(&cause.scenario_name(protocol), &cause.oracle)
             && !archive.still_fails(&path);
         let case = campaign.scheduler.cell(number).zip(campaign.scheduler.case(&campaign.corpus, number));
-        let Some((cell, case)) = case.filter(|_| is_new && all.len() < MOST) else { continue };
-        let others = (2..=MOST).map(|n| folder.join(format!("{}-{n}.yaml", name.trim_end_matches(".yaml"))));
+        let Some((cell, case)) = case.filter(|_| is_new && all.len() < MAX_SAVED_FINDINGS) else { continue };
+        let others =
+            (2..=MAX_SAVED_FINDINGS).map(|n| folder.join(format!("{}-{n}.yaml", name.trim_end_matches(".yaml"))));
         let free = std::iter::once(path).chain(others).find(|path| !taken.contains(path) && !path.exists());
         let Some(path) = free else { continue };
         taken.insert(path.clone());
@@ -206,17 +216,22 @@ fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path,
             Some(detail) if !detail.received.is_empty() => format!("{}: {}", check.message, detail.received),
             _ => check.message.clone(),
         };
-        all.push(New { cause: cause.clone(), cell, case, came, path });
+        all.push(NewFinding { cause: cause.clone(), cell, case, came, path });
     }
     all
 }
 
 /// Writes the file of a finding. Returns a line for the user about it.
-fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> Result<String, CliError> {
+fn write_finding(
+    campaign: &Campaign,
+    new: &NewFinding,
+    small: &ShrinkResult,
+    about: &FindingFileContext<'_>,
+) -> Result<String, CliError> {
     let pack = campaign.pack();
     let rule = new.cause.oracle.split(',').next().and_then(|id| pack.rules.get(id));
     let path = new.path.display().to_string();
-    let found = Found {
+    let found = FindingHeader {
         protocol: &pack.name,
         version: &pack.version,
         oracle: &new.cause.oracle,
@@ -231,15 +246,15 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
         command: about.command,
         attempts: small.attempts,
     };
-    std::fs::write(&new.path, finding_file::text(&found, &path, &small.scenario, &about.masker))
+    std::fs::write(&new.path, finding_file::render_finding(&found, &path, &small.scenario, &about.masker))
         .map_err(|error| CliError::new(format!("failed to write {path}: {error}")))?;
     let what = match small.fails {
         Some(false) => "not shrunk: it did not fail again on its own".to_owned(),
         _ if small.attempts == 0 => "not shrunk: no smaller scenario was tried".to_owned(),
         _ => format!(
             "{} after the opening, shrunk in {}",
-            count(shrink::beyond_opening(&small.scenario), "step"),
-            count(small.attempts, "attempt")
+            format_count(shrink::count_beyond_opening(&small.scenario), "step"),
+            format_count(small.attempts, "attempt")
         ),
     };
     Ok(format!("  saved {path}: {what}\n"))

@@ -12,19 +12,19 @@ use tokio::time::timeout;
 use super::super::CliError;
 
 /// The timeout for a request and its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest request that is read.
-const REQUEST: u64 = 8 << 10;
+const MAX_REQUEST_BYTES: u64 = 8 << 10;
 /// The most concurrent requests.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT_REQUESTS: usize = 8;
 
 /// A metrics page, served until this is dropped.
-pub struct Served {
+pub struct MetricsServer {
     page: Arc<Mutex<String>>,
     task: JoinHandle<()>,
 }
 
-impl Served {
+impl MetricsServer {
     /// Starts the server.
     ///
     /// # Errors
@@ -47,14 +47,14 @@ impl Served {
     }
 }
 
-impl Drop for Served {
+impl Drop for MetricsServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 async fn serve(listener: TcpListener, page: Arc<Mutex<String>>) {
-    let at_once = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    let at_once = Arc::new(tokio::sync::Semaphore::new(MAX_CONCURRENT_REQUESTS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -65,14 +65,14 @@ async fn serve(listener: TcpListener, page: Arc<Mutex<String>>) {
         tokio::spawn(async move {
             let _permit = permit;
             // A client that exceeds the timeout or disconnects is dropped.
-            let _ = timeout(PATIENCE, answer(stream, &page)).await;
+            let _ = timeout(REQUEST_TIMEOUT, answer_request(stream, &page)).await;
         });
     }
 }
 
-async fn answer(mut stream: TcpStream, page: &Mutex<String>) -> std::io::Result<()> {
+async fn answer_request(mut stream: TcpStream, page: &Mutex<String>) -> std::io::Result<()> {
     let mut request = Vec::new();
-    let mut reader = (&mut stream).take(REQUEST);
+    let mut reader = (&mut stream).take(MAX_REQUEST_BYTES);
     while !request.windows(4).any(|end| end == b"\r\n\r\n") && reader.read_buf(&mut request).await? > 0 {}
     let (status, body) = if request.starts_with(b"GET /metrics ") || request.starts_with(b"GET / ") {
         ("200 OK", page.lock().unwrap_or_else(PoisonError::into_inner).clone())

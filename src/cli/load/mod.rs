@@ -12,11 +12,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::hub::HubArgs;
-use super::report_sink::{self, Sinks};
-use super::{CliError, exit, runtime};
+use super::report_sink::{self, ReportSinks};
+use super::{CliError, build_runtime, exit};
 use crate::config;
-use crate::load::engine::{self, Validate};
-use crate::load::plan::Overrides;
+use crate::load::engine::{self, ValidationMode};
+use crate::load::plan::PlanOverrides;
 use crate::syntax::source::Sources;
 
 /// Load a hub with many virtual clients and measure it; without a URL, the built-in reference server
@@ -40,7 +40,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N")]
     clients: Option<u32>,
     /// Number of clients in any role of the plan
-    #[arg(long, value_name = "ROLE=N", value_parser = population)]
+    #[arg(long, value_name = "ROLE=N", value_parser = parse_population)]
     population: Vec<(String, u32)>,
     /// Journeys to start per second at the plan's highest stage; other stages scale with it
     #[arg(long, value_name = "R")]
@@ -58,24 +58,24 @@ pub struct LoadArgs {
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     drain: Option<Duration>,
     /// Local addresses to connect from in turn, such as 127.0.0.2-127.0.0.9
-    #[arg(long, value_name = "ADDRESSES", value_parser = Addresses::read)]
-    source: Option<Addresses>,
+    #[arg(long, value_name = "ADDRESSES", value_parser = SourceAddresses::parse)]
+    source: Option<SourceAddresses>,
     /// Number of threads that handle connections (default: one per core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Which of the hub's messages to validate: all, sample=0.01, none
-    #[arg(long, value_name = "WHICH", default_value = "sample=0.01", value_parser = validate)]
-    validate: Validate,
+    #[arg(long, value_name = "WHICH", default_value = "sample=0.01", value_parser = parse_validate)]
+    validate: ValidationMode,
     /// Add a threshold to those of the plan, such as 'submit_job.response.p99 < 50ms' or 'ledger.lost == 0'
     #[arg(long, value_name = "EXPR")]
     threshold: Vec<String>,
     /// Find the highest rate at which this threshold holds and completed journeys keep up with started ones
     #[arg(long, value_name = "EXPR")]
     find_max: Option<String>,
-    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::LOAD))]
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::report_help(report_sink::LOAD_FORMATS))]
     reports: Vec<String>,
     /// Serve Prometheus metrics at this address during the run
-    #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::address)]
+    #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::parse_listen_address)]
     metrics: Option<SocketAddr>,
     /// Seed of the random number generator; the same seed gives the same schedule
     #[arg(long, value_name = "N")]
@@ -87,25 +87,25 @@ pub struct LoadArgs {
 
 /// Source addresses as one argument.
 #[derive(Clone, Debug)]
-struct Addresses(Vec<IpAddr>);
+struct SourceAddresses(Vec<IpAddr>);
 
-impl Addresses {
-    fn read(text: &str) -> Result<Self, String> {
-        engine::read_sources(text).map(Self).map_err(|error| error.to_string())
+impl SourceAddresses {
+    fn parse(text: &str) -> Result<Self, String> {
+        engine::parse_sources(text).map(Self).map_err(|error| error.to_string())
     }
 }
 
-fn population(text: &str) -> Result<(String, u32), String> {
+fn parse_population(text: &str) -> Result<(String, u32), String> {
     let read = text.split_once('=').and_then(|(role, number)| Some((role.to_owned(), number.parse().ok()?)));
     read.ok_or_else(|| "write ROLE=N, such as monitor=20".to_owned())
 }
 
-fn validate(text: &str) -> Result<Validate, String> {
+fn parse_validate(text: &str) -> Result<ValidationMode, String> {
     match text.split_once('=') {
-        None if text == "all" => Ok(Validate::All),
-        None if text == "none" => Ok(Validate::None),
+        None if text == "all" => Ok(ValidationMode::All),
+        None if text == "none" => Ok(ValidationMode::None),
         Some(("sample", share)) => match share.parse::<f64>() {
-            Ok(share) if share > 0.0 && share <= 1.0 => Ok(Validate::Sample(share)),
+            Ok(share) if share > 0.0 && share <= 1.0 => Ok(ValidationMode::Sample(share)),
             _ => Err("the share must be above 0 and at most 1, such as sample=0.01".to_owned()),
         },
         _ => Err("write all, sample=0.01 or none".to_owned()),
@@ -113,10 +113,10 @@ fn validate(text: &str) -> Result<Validate, String> {
 }
 
 impl LoadArgs {
-    fn overrides(&self) -> Overrides {
+    fn overrides(&self) -> PlanOverrides {
         let named = [("worker", self.workers), ("client", self.clients)];
         let named = named.into_iter().filter_map(|(role, number)| Some((role.to_owned(), number?)));
-        Overrides {
+        PlanOverrides {
             population: named.chain(self.population.iter().cloned()).collect(),
             rate: self.rate,
             warm_up: self.warm_up,
@@ -127,8 +127,8 @@ impl LoadArgs {
     }
 
     /// Returns the command line that repeats this run, without secrets and report sinks.
-    fn repeat_command(&self, protocol: &super::protocol_files::Protocol, seed: u64) -> Vec<String> {
-        let mut words = self.hub.again("load", std::slice::from_ref(protocol));
+    fn repeat_command(&self, protocol: &super::protocol_files::ValidProtocol, seed: u64) -> Vec<String> {
+        let mut words = self.hub.repeat_command("load", std::slice::from_ref(protocol));
         let mut option = |name: &str, value: Option<String>| {
             words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
         };
@@ -146,15 +146,16 @@ impl LoadArgs {
         option("--ramp", time(self.ramp));
         option("--warm-up", time(self.warm_up));
         option("--drain", time(self.drain));
-        let addresses = |Addresses(list): &Addresses| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+        let addresses =
+            |SourceAddresses(list): &SourceAddresses| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
         option("--source", self.source.as_ref().map(addresses));
         option("--threads", self.threads.map(|number| number.to_string()));
         option(
             "--validate",
             match self.validate {
-                Validate::All => Some("all".to_owned()),
-                Validate::None => Some("none".to_owned()),
-                Validate::Sample(share) => (share != 0.01).then(|| format!("sample={share}")),
+                ValidationMode::All => Some("all".to_owned()),
+                ValidationMode::None => Some("none".to_owned()),
+                ValidationMode::Sample(share) => (share != 0.01).then(|| format!("sample={share}")),
             },
         );
         for threshold in &self.threshold {
@@ -168,11 +169,11 @@ impl LoadArgs {
 
 pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = Sinks::parse(&arguments.reports, report_sink::LOAD)?;
-    let named = arguments.hub.read(&mut sources)?;
-    let protocols = arguments.hub.protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
+    let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?;
+    let named = arguments.hub.read_target_and_overrides(&mut sources)?;
+    let protocols = arguments.hub.load_protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
     if arguments.list {
-        super::print(&plans::list(&protocols, &mut sources)?);
+        super::print_to_stdout(&plans::render_list(&protocols, &mut sources)?);
         return Ok(0);
     }
     let [protocol] = &protocols[..] else {
@@ -182,36 +183,36 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
             names.join(" | ")
         )));
     };
-    arguments.hub.own_fault(&protocols)?;
-    let chosen = plans::choose(arguments.plan.as_deref(), protocol, &mut sources)?;
+    arguments.hub.check_fault(&protocols)?;
+    let chosen = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
     let (plan, script) = chosen;
-    let plan = plan.with(&arguments.overrides()).map_err(|error| CliError::new(error.to_string()))?;
-    let thresholds = run::thresholds(&arguments.threshold, &plan, &script, &mut sources)?;
+    let plan = plan.with_overrides(&arguments.overrides()).map_err(|error| CliError::new(error.to_string()))?;
+    let thresholds = run::parse_thresholds(&arguments.threshold, &plan, &script, &mut sources)?;
     let find_max = arguments.find_max.as_ref();
-    let goal = find_max.map(|text| search::goal(text, &plan, &script, &mut sources)).transpose()?;
+    let goal = find_max.map(|text| search::parse_goal(text, &plan, &script, &mut sources)).transpose()?;
     let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
-    let runtime = runtime()?;
+    let runtime = build_runtime()?;
     let code = runtime.block_on(async {
         let mut shown = crate::report::RunOptions {
             command: arguments.repeat_command(protocol, seed),
-            target: arguments.hub.shown(&named),
+            target: arguments.hub.hub_name(&named),
             ..crate::report::RunOptions::default()
         };
-        let started = arguments.hub.start(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
+        let started = arguments.hub.start_hubs(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
         let mut started = match started {
             Ok(started) => started,
             Err(code) => return Ok(code),
         };
-        let place = run::Place { arguments: &arguments, plan, script, thresholds, seed, shown };
+        let place = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown };
         let done = match &goal {
-            _ if arguments.check => place.check(&started, &sources).map(|text| {
-                super::print(&text);
+            _ if arguments.check => place.describe_compiled(&started, &sources).map(|text| {
+                super::print_to_stdout(&text);
                 0
             }),
-            None => place.once(&mut started, &mut sources, &sinks).await,
-            Some(goal) => search::run(&place, goal, &mut started, &mut sources, &sinks).await,
+            None => place.run_once(&mut started, &mut sources, &sinks).await,
+            Some(goal) => search::find_max_rate(&place, goal, &mut started, &mut sources, &sinks).await,
         };
-        started.end().await;
+        started.stop().await;
         done
     });
     // Aborts running hooks.

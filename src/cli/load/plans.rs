@@ -3,22 +3,22 @@
 use std::path::Path;
 
 use super::super::CliError;
-use super::super::protocol_files::{self, Protocol};
-use crate::load::plan::{self, Plan, Script};
+use super::super::protocol_files::{self, ValidProtocol};
+use crate::load::plan::{self, Plan, PlanScript};
 use crate::scenario;
 use crate::syntax::diagnostic::{has_errors, render_all, suggest};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
 
 /// The plan that every protocol has.
-const IDLE: &str = "idle";
+const IDLE_PLAN: &str = "idle";
 
 /// Returns the names of the protocol's plans, with their files.
-fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, FileId)> {
+fn built_in_plans<'a>(protocol: &'a ValidProtocol, sources: &mut Sources) -> Vec<(&'a str, FileId)> {
     let name = |path: &'_ String| path.strip_prefix("load/")?.strip_suffix(".yaml").map(str::len);
     let files = protocol.folder.scenarios.iter();
     let own = files.filter_map(|(path, file)| name(path).map(|length| (&path[5..5 + length], *file)));
-    own.chain([(IDLE, sources.add("idle.yaml", plan::IDLE))]).collect()
+    own.chain([(IDLE_PLAN, sources.add("idle.yaml", plan::IDLE_PLAN))]).collect()
 }
 
 /// Reads the named plan, or the first one.
@@ -26,37 +26,46 @@ fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, Fil
 /// # Errors
 ///
 /// There is no such plan, or it has errors.
-pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -> Result<(Plan, Script), CliError> {
-    let ready = ready(protocol, sources);
+pub fn choose_plan(
+    named: Option<&str>,
+    protocol: &ValidProtocol,
+    sources: &mut Sources,
+) -> Result<(Plan, PlanScript), CliError> {
+    let ready = built_in_plans(protocol, sources);
     let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
     let known = format!("{} has the plans {}; to use your own: --plan FILE", protocol.pack.name, list.join(", "));
-    let named = named.or(list.first().copied()).unwrap_or(IDLE);
+    let named = named.or(list.first().copied()).unwrap_or(IDLE_PLAN);
     let (id, file) = match ready.iter().find(|(name, _)| *name == named) {
         Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
-        None if Path::new(named).is_file() => (named.to_owned(), protocol_files::read(Path::new(named), sources)?),
+        None if Path::new(named).is_file() => (named.to_owned(), protocol_files::read_file(Path::new(named), sources)?),
         None => {
             let help = suggest(named, list.iter().copied(), &known);
             return Err(CliError::new(format!("there is no plan or file `{named}`\n  help: {help}")));
         }
     };
-    read(&id, file, protocol, sources)
+    parse_plan(&id, file, protocol, sources)
 }
 
-fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Result<(Plan, Script), CliError> {
+fn parse_plan(
+    id: &str,
+    file: FileId,
+    protocol: &ValidProtocol,
+    sources: &Sources,
+) -> Result<(Plan, PlanScript), CliError> {
     let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
     let mut diagnostics = Vec::new();
-    let shared = scenario::shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
+    let shared = scenario::load_shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
     // Errors of shared.yaml were reported when the scenarios were loaded.
     let folder = Path::new(id).parent().map(Path::to_owned).unwrap_or_default();
     let open = |path: &str| {
         let path = folder.join(path);
         std::fs::read_to_string(&path).map_err(|error| format!("failed to read {}: {error}", path.display()))
     };
-    let (read, found) = plan::read(id, &root, &shared, &protocol.pack, &open);
+    let (read, found) = plan::parse_load_plan(id, &root, &shared, &protocol.pack, &open);
     match read {
         Some(read) if !has_errors(&found) => {
             if !found.is_empty() {
-                eprintln!("{}", render_all(&found, sources, super::super::colored()));
+                eprintln!("{}", render_all(&found, sources, super::super::uses_color()));
             }
             Ok(read)
         }
@@ -69,13 +78,13 @@ fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Resul
 /// # Errors
 ///
 /// One of the plans has errors.
-pub fn list(protocols: &[Protocol], sources: &mut Sources) -> Result<String, CliError> {
+pub fn render_list(protocols: &[ValidProtocol], sources: &mut Sources) -> Result<String, CliError> {
     use std::fmt::Write as _;
     let mut out = String::new();
     for protocol in protocols {
         let _ = writeln!(out, "{} {}", protocol.pack.name, protocol.pack.version);
-        for (name, file) in ready(protocol, sources) {
-            let (plan, _) = read(&format!("{}/load/{name}", protocol.pack.name), file, protocol, sources)?;
+        for (name, file) in built_in_plans(protocol, sources) {
+            let (plan, _) = parse_plan(&format!("{}/load/{name}", protocol.pack.name), file, protocol, sources)?;
             let _ = writeln!(out, "  {name:20} {}", plan.title);
             let roles: Vec<String> =
                 plan.roles.iter().map(|role| format!("{} {}", role.population.number, role.name)).collect();

@@ -8,31 +8,31 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::load::SECOND;
-use crate::load::engine::{Live, Order};
-use crate::load::metrics::Phase;
-use crate::load::metrics::selector::State;
+use crate::load::engine::{RunSnapshot, WatchDecision};
+use crate::load::metrics::RunPhase;
+use crate::load::metrics::selector::RunMeasurements;
 use crate::load::plan::Plan;
-use crate::load::plan::threshold::{Outcome, Threshold, Watch};
+use crate::load::plan::threshold::{MetricThreshold, ThresholdOutcome, ThresholdWatch};
 use crate::load::report::{live, prometheus};
 
 /// Handles every second of a run.
-pub struct Watcher {
-    watch: Watch,
+pub struct LoadProgress {
+    watch: ThresholdWatch,
     /// The threshold that ended the run.
     aborted: Option<String>,
     bar: ProgressBar,
     lines: bool,
     terminal: bool,
-    phase: Option<Phase>,
+    phase: Option<RunPhase>,
     /// The length of the measured time, as the maximum of the bar.
     duration: Duration,
     page: Option<Arc<Mutex<String>>>,
 }
 
-impl Watcher {
+impl LoadProgress {
     /// Creates a watcher. `lines` tells whether to show every second, and `page` is the page of `--metrics` to keep up
     /// to date.
-    pub fn new(plan: &Plan, thresholds: Vec<Threshold>, lines: bool, page: Option<Arc<Mutex<String>>>) -> Self {
+    pub fn new(plan: &Plan, thresholds: Vec<MetricThreshold>, lines: bool, page: Option<Arc<Mutex<String>>>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(plan.phases.duration.as_secs().max(1)), target);
@@ -40,12 +40,21 @@ impl Watcher {
             bar.set_style(style);
         }
         let duration = plan.phases.duration;
-        Self { watch: Watch::new(thresholds), aborted: None, bar, lines, terminal, phase: None, duration, page }
+        Self {
+            watch: ThresholdWatch::new(thresholds),
+            aborted: None,
+            bar,
+            lines,
+            terminal,
+            phase: None,
+            duration,
+            page,
+        }
     }
 
     /// Handles the next second. Returns whether the run continues.
-    pub fn see(&mut self, seen: &Live<'_>) -> Order {
-        let state = State {
+    pub fn handle_second(&mut self, seen: &RunSnapshot<'_>) -> WatchDecision {
+        let state = RunMeasurements {
             layout: &seen.series.layout,
             total: seen.series.total(),
             account: seen.account,
@@ -55,22 +64,22 @@ impl Watcher {
             // The page is replaced as a whole, so it is valid after a panic.
             *page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = prometheus::render(state);
         }
-        self.show(seen);
-        if seen.interval.phase != Phase::Measured || self.aborted.is_some() {
-            return Order::GoOn;
+        self.draw(seen);
+        if seen.interval.phase != RunPhase::Measured || self.aborted.is_some() {
+            return WatchDecision::GoOn;
         }
-        let Some(threshold) = self.watch.look(seen.interval.to, state) else { return Order::GoOn };
+        let Some(threshold) = self.watch.broken_threshold(seen.interval.to, state) else { return WatchDecision::GoOn };
         let text = threshold.text.clone();
-        self.line(&format!("threshold broken for too long: {text}; draining"));
+        self.print_line(&format!("threshold broken for too long: {text}; draining"));
         self.aborted = Some(text);
-        Order::Drain
+        WatchDecision::Drain
     }
 
-    fn show(&mut self, seen: &Live<'_>) {
+    fn draw(&mut self, seen: &RunSnapshot<'_>) {
         let phase = seen.interval.phase;
         if self.phase != Some(phase) {
             self.phase = Some(phase);
-            self.line(live::phase(phase));
+            self.print_line(live::phase_heading(phase));
         }
         if let Some(measured) = seen.measured {
             let done = seen.interval.to.saturating_sub(measured) / SECOND;
@@ -82,11 +91,11 @@ impl Watcher {
             self.bar.set_message("");
         }
         if self.lines {
-            self.line(&live::line(&seen.series.layout, seen.interval, seen.account));
+            self.print_line(&live::interval_line(&seen.series.layout, seen.interval, seen.account));
         }
     }
 
-    fn line(&self, text: &str) {
+    fn print_line(&self, text: &str) {
         if self.terminal { self.bar.println(text) } else { eprintln!("{text}") }
     }
 
@@ -95,7 +104,7 @@ impl Watcher {
     }
 
     /// Returns the final results of the thresholds.
-    pub fn outcomes(self, state: State<'_>) -> Vec<Outcome> {
+    pub fn outcomes(self, state: RunMeasurements<'_>) -> Vec<ThresholdOutcome> {
         self.watch.finish(state, self.aborted.as_deref())
     }
 }

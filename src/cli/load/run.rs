@@ -3,58 +3,58 @@
 use std::sync::Arc;
 
 use super::super::CliError;
-use super::super::hub::{Started, now_ms};
-use super::progress::Watcher;
+use super::super::hub::{StartedHubs, now_ms};
+use super::progress::LoadProgress;
 use super::{LoadArgs, metrics};
 use crate::check;
-use crate::cli::report_sink::Sinks;
-use crate::hub::prepare::{self, Site};
-use crate::load::compile::program::Prepared;
+use crate::cli::report_sink::ReportSinks;
+use crate::hub::prepare::{self, PreparedInstance};
+use crate::load::compile::program::CompiledPlan;
 use crate::load::compile::{self, lint};
-use crate::load::engine::{self, Clock, Ending, Setup, Validate};
+use crate::load::engine::{self, LoadRunSetup, RunClock, RunEnd, ValidationMode};
 use crate::load::ledger;
 use crate::load::metrics::MetricRegistry;
-use crate::load::opening::MOST_EXAMPLES;
-use crate::load::plan::threshold::{self, Threshold};
-use crate::load::plan::{self, Plan, Script};
-use crate::load::report::{About, LoadReport};
-use crate::load::validity::{self, Circumstances};
-use crate::report::{Deviating, RunOptions};
+use crate::load::opening::MAX_EXAMPLES;
+use crate::load::plan::threshold::{self, MetricThreshold};
+use crate::load::plan::{self, Plan, PlanScript};
+use crate::load::report::{LoadReport, LoadRunMetadata};
+use crate::load::validity::{self, RunCircumstances};
+use crate::report::{DeviationReport, RunOptions};
 use crate::syntax::source::{Sources, Span};
 
 /// A plan with its final numbers, and the hub it runs against.
-pub struct Place<'a> {
+pub struct LoadSession<'a> {
     pub arguments: &'a LoadArgs,
     pub plan: Plan,
-    pub script: Script,
+    pub script: PlanScript,
     /// The thresholds of the plan and of the command line.
-    pub thresholds: Vec<Threshold>,
+    pub thresholds: Vec<MetricThreshold>,
     pub seed: u64,
     pub shown: RunOptions,
 }
 
 /// The result of an attempt to run.
-pub enum Attempt {
-    Report(Box<LoadReport>, Ending),
+pub enum LoadAttempt {
+    Report(Box<LoadReport>, RunEnd),
     /// The run could not begin; the reason has been printed.
     NotStarted,
 }
 
-impl Place<'_> {
+impl LoadSession<'_> {
     /// Runs the plan and writes its reports. Returns the exit code.
     ///
     /// # Errors
     ///
     /// Mistakes that the user has to correct.
-    pub async fn once(
+    pub async fn run_once(
         &self,
-        started: &mut Started,
+        started: &mut StartedHubs,
         sources: &mut Sources,
-        sinks: &Sinks<LoadReport>,
+        sinks: &ReportSinks<LoadReport>,
     ) -> Result<u8, CliError> {
-        match self.play(&self.plan, started, sources, true).await? {
-            Attempt::NotStarted => Ok(super::NOT_STARTED),
-            Attempt::Report(report, _) => {
+        match self.run_plan(&self.plan, started, sources, true).await? {
+            LoadAttempt::NotStarted => Ok(super::NOT_STARTED),
+            LoadAttempt::Report(report, _) => {
                 sinks.write(&report, sources)?;
                 Ok(report.exit_code())
             }
@@ -67,10 +67,10 @@ impl Place<'_> {
     /// # Errors
     ///
     /// Mistakes that the user has to correct.
-    pub fn check(&self, started: &Started, sources: &Sources) -> Result<String, CliError> {
+    pub fn describe_compiled(&self, started: &StartedHubs, sources: &Sources) -> Result<String, CliError> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
-        let target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
-        let lines = lint::lint(&self.prepared(&self.plan, target.first(), now_ms(), sources)?, sources);
+        let target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
+        let lines = lint::lint(&self.prepare_plan(&self.plan, target.first_instance(), now_ms(), sources)?, sources);
         let head = match lines.len() {
             0 => "the plan is valid; no expression is evaluated during the run\n".to_owned(),
             _ => "the plan is valid; these expressions are evaluated during the run:\n".to_owned(),
@@ -78,10 +78,16 @@ impl Place<'_> {
         Ok(lines.iter().fold(head, |text, line| text + "  " + line + "\n"))
     }
 
-    fn prepared(&self, plan: &Plan, site: &Site, epoch_ms: i64, sources: &Sources) -> Result<Prepared, CliError> {
-        let (stamp, keys) = (check::stamp(), ledger::Keys::default());
-        let target = compile::Target { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
-        compile::prepare(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
+    fn prepare_plan(
+        &self,
+        plan: &Plan,
+        site: &PreparedInstance,
+        epoch_ms: i64,
+        sources: &Sources,
+    ) -> Result<CompiledPlan, CliError> {
+        let (stamp, keys) = (check::stamp(), ledger::IdHasher::default());
+        let target = compile::PlanTarget { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
+        compile::compile_plan(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
     }
 
     /// Runs a plan.
@@ -89,23 +95,23 @@ impl Place<'_> {
     /// # Errors
     ///
     /// Mistakes that the user has to correct.
-    pub async fn play(
+    pub async fn run_plan(
         &self,
         plan: &Plan,
-        started: &mut Started,
+        started: &mut StartedHubs,
         sources: &mut Sources,
         lines: bool,
-    ) -> Result<Attempt, CliError> {
+    ) -> Result<LoadAttempt, CliError> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
-        let prepared_target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
-        let site = Arc::clone(prepared_target.first());
-        let masker = prepare::masker(subject);
+        let prepared_target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
+        let site = Arc::clone(prepared_target.first_instance());
+        let masker = prepare::secret_masker(subject);
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let deviations = Arc::clone(&subject.deviations);
-        let clock = Clock::start();
+        let clock = RunClock::start();
         let epoch_ms = now_ms();
-        let prepared = Arc::new(self.prepared(plan, &site, epoch_ms, sources)?);
-        let setup = Setup {
+        let prepared = Arc::new(self.prepare_plan(plan, &site, epoch_ms, sources)?);
+        let setup = LoadRunSetup {
             plan: Arc::new(plan.clone()),
             prepared: Arc::clone(&prepared),
             clock,
@@ -114,27 +120,27 @@ impl Place<'_> {
             deviations: Arc::clone(&deviations),
             tls: site.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
-            shards: self.shards(),
+            shards: self.shard_count(),
             seed: self.seed,
             validate: self.arguments.validate,
             pack: Some(Arc::clone(&pack)),
-            ledger: ledger::Config { ordered: plan.ordered, ..ledger::Config::default() },
+            ledger: ledger::LedgerConfig { ordered: plan.ordered, ..ledger::LedgerConfig::default() },
         };
-        if self.lacks(&setup, embedded)? {
-            return Ok(Attempt::NotStarted);
+        if self.report_lacks(&setup, embedded)? {
+            return Ok(LoadAttempt::NotStarted);
         }
-        let (to, calls) = engine::hooks::queue();
+        let (to, calls) = engine::hooks::hook_call_queue();
         let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), site));
-        let run = engine::start(setup, to).map_err(|error| CliError::new(error.to_string()))?;
+        let run = engine::start_run(setup, to).map_err(|error| CliError::new(error.to_string()))?;
         let stopper = run.stopper();
         let served = match self.arguments.metrics {
-            Some(address) => Some(metrics::Served::start(address).await?),
+            Some(address) => Some(metrics::MetricsServer::start(address).await?),
             None => None,
         };
         let mut watcher =
-            Watcher::new(plan, self.thresholds.clone(), lines, served.as_ref().map(metrics::Served::page));
+            LoadProgress::new(plan, self.thresholds.clone(), lines, served.as_ref().map(metrics::MetricsServer::page));
         let mut folding = tokio::task::spawn_blocking(move || {
-            let outcome = run.aggregate(|live| watcher.see(live));
+            let outcome = run.aggregate(|live| watcher.handle_second(live));
             watcher.finish();
             (outcome, watcher)
         });
@@ -142,7 +148,7 @@ impl Place<'_> {
         let folded = loop {
             tokio::select! {
                 folded = &mut folding => break folded,
-                () = started.signals.next() => {
+                () = started.signals.wait_for_signal() => {
                     asked += 1;
                     if asked == 1 {
                         eprintln!("draining: no new journeys begin, running ones finish; press Ctrl-C again to stop at once");
@@ -159,10 +165,10 @@ impl Place<'_> {
         let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
         let mut failed = outcome.failed_openings.clone();
         failed.sort_by_key(|failed| (failed.role, failed.client));
-        failed.truncate(MOST_EXAMPLES);
-        let failed = failed.iter().map(|failed| failed.text(&prepared, |span| sources.place(span)));
+        failed.truncate(MAX_EXAMPLES);
+        let failed = failed.iter().map(|failed| failed.describe(&prepared, |span| sources.path_and_line(span)));
         let failed = failed.map(|text| masker.mask(&text).into_owned()).collect();
-        let circumstances = Circumstances {
+        let circumstances = RunCircumstances {
             changing_load: plan.changes_load(),
             undrained: outcome.undrained,
             unjoined: outcome.clients - outcome.joined,
@@ -170,7 +176,7 @@ impl Place<'_> {
             failed_openings: failed,
         };
         let ending = outcome.ending;
-        let about = About {
+        let about = LoadRunMetadata {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: self.script.pack.name.clone(),
             plan: plan.id.clone(),
@@ -180,27 +186,27 @@ impl Place<'_> {
             started: u64::try_from(epoch_ms).unwrap_or(0),
             seed: self.seed,
             duration: std::time::Duration::from_nanos(outcome.took),
-            interrupted: matches!(ending, Ending::Interrupted | Ending::Stopped),
-            facts: self.facts(plan, embedded, &outcome),
+            interrupted: matches!(ending, RunEnd::Interrupted | RunEnd::Stopped),
+            facts: self.run_facts(plan, embedded, &outcome),
         };
         let seen = outcome.deviations;
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
-        report.thresholds = watcher.outcomes(report.state());
-        report.judgement = validity::judge(report.state(), &report.thresholds, circumstances);
-        report.deviations = Deviating::all(&deviations, &pack, &seen);
-        Ok(Attempt::Report(Box::new(report), ending))
+        report.thresholds = watcher.outcomes(report.measurements());
+        report.judgement = validity::judge_run(report.measurements(), &report.thresholds, circumstances);
+        report.deviations = DeviationReport::list_all(&deviations, &pack, &seen);
+        Ok(LoadAttempt::Report(Box::new(report), ending))
     }
 
-    pub fn shards(&self) -> usize {
+    pub fn shard_count(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.arguments.threads.map_or(cores, usize::from)
     }
 
     /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not
     /// begin.
-    fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, CliError> {
-        let lacks = engine::lacks(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
-        if let Err(error) = engine::probe(setup) {
+    fn report_lacks(&self, setup: &LoadRunSetup, embedded: bool) -> Result<bool, CliError> {
+        let lacks = engine::machine_shortages(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
+        if let Err(error) = engine::probe_hub(setup) {
             eprintln!("error: {error}\n  help: is the hub running, and is this its address?");
             return Ok(true);
         }
@@ -213,7 +219,7 @@ impl Place<'_> {
         Ok(!lacks.is_empty() && !self.arguments.force)
     }
 
-    fn facts(&self, plan: &Plan, embedded: bool, outcome: &engine::Outcome) -> Vec<(String, String)> {
+    fn run_facts(&self, plan: &Plan, embedded: bool, outcome: &engine::LoadRunOutcome) -> Vec<(String, String)> {
         let roles: Vec<String> =
             plan.roles.iter().map(|role| format!("{} {}", role.population.number, role.name)).collect();
         let mut facts = vec![
@@ -226,14 +232,14 @@ impl Place<'_> {
                     outcome.clients
                 ),
             ),
-            ("threads".to_owned(), format!("{} with connections, one for aggregation", self.shards())),
+            ("threads".to_owned(), format!("{} with connections, one for aggregation", self.shard_count())),
         ];
         if embedded {
             facts.push(("hub".to_owned(), "runs in threads of this process".to_owned()));
         }
         if let Some(checked) = &outcome.checked {
             let share = match self.arguments.validate {
-                Validate::Sample(share) => format!("{} % of the received messages", share * 100.0),
+                ValidationMode::Sample(share) => format!("{} % of the received messages", share * 100.0),
                 _ => "all received messages".to_owned(),
             };
             let some = |number: u64, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };
@@ -261,17 +267,18 @@ impl Place<'_> {
 /// # Errors
 ///
 /// A metric, message or journey that does not exist, or one that the plan never counts.
-pub fn thresholds(
+pub fn parse_thresholds(
     texts: &[String],
     plan: &Plan,
-    script: &Script,
+    script: &PlanScript,
     sources: &mut Sources,
-) -> Result<Vec<Threshold>, CliError> {
+) -> Result<Vec<MetricThreshold>, CliError> {
     let on_command_line = texts.iter().map(|text| {
         let span = Span::new(sources.add("--threshold", text.clone()), 0..text.len());
-        plan::Threshold { text: text.clone(), span, abort_after: None }
+        plan::ThresholdText { text: text.clone(), span, abort_after: None }
     });
-    let written: Vec<plan::Threshold> = plan.thresholds.iter().cloned().chain(on_command_line).collect();
-    let layout = MetricRegistry::new(script.names());
-    threshold::read_all(&written, plan.ordered, &layout).map_err(|found| CliError::from_diagnostics(&found, sources))
+    let written: Vec<plan::ThresholdText> = plan.thresholds.iter().cloned().chain(on_command_line).collect();
+    let layout = MetricRegistry::new(script.metric_subjects());
+    threshold::parse_plan_thresholds(&written, plan.ordered, &layout)
+        .map_err(|found| CliError::from_diagnostics(&found, sources))
 }

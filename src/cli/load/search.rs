@@ -1,22 +1,22 @@
 //! `--find-max`: runs the plan repeatedly at different rates.
 
-use super::super::hub::Started;
-use super::super::{CliError, exit, print};
-use super::run::{Attempt, Place};
-use crate::cli::report_sink::Sinks;
-use crate::load::engine::Ending;
-use crate::load::max_rate::{Search, Try};
+use super::super::hub::StartedHubs;
+use super::super::{CliError, exit, print_to_stdout};
+use super::run::{LoadAttempt, LoadSession};
+use crate::cli::report_sink::ReportSinks;
+use crate::load::engine::RunEnd;
+use crate::load::max_rate::{RateSearch, RateTrial};
 use crate::load::metrics::MetricRegistry;
-use crate::load::plan::threshold::{self, Outcome, Threshold};
-use crate::load::plan::{self, Overrides, Plan, Script};
+use crate::load::plan::threshold::{self, MetricThreshold, ThresholdOutcome};
+use crate::load::plan::{self, Plan, PlanOverrides, PlanScript};
 use crate::load::report::LoadReport;
 use crate::syntax::source::{Sources, Span};
 
 /// The goal of a search.
-pub struct Goal {
+pub struct SearchGoal {
     /// The highest rate of the plan, at which the search begins.
     first: f64,
-    threshold: Threshold,
+    threshold: MetricThreshold,
 }
 
 /// Parses the argument of `--find-max`, before anything is started.
@@ -24,18 +24,19 @@ pub struct Goal {
 /// # Errors
 ///
 /// It is not a threshold, or the plan has no rate.
-pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> Result<Goal, CliError> {
-    let Some(first) = highest(plan) else {
+pub fn parse_goal(text: &str, plan: &Plan, script: &PlanScript, sources: &mut Sources) -> Result<SearchGoal, CliError> {
+    let Some(first) = highest_rate(plan) else {
         return Err(CliError::new(format!(
             "{} has no arrivals, so there is no rate to search for\n  help: each client starts its next journey when it finishes one",
             plan.id
         )));
     };
     let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
-    let written = plan::Threshold { text: text.to_owned(), span, abort_after: None };
-    let read = threshold::read_all(&[written], plan.ordered, &MetricRegistry::new(script.names()));
+    let written = plan::ThresholdText { text: text.to_owned(), span, abort_after: None };
+    let read =
+        threshold::parse_plan_thresholds(&[written], plan.ordered, &MetricRegistry::new(script.metric_subjects()));
     let mut read = read.map_err(|found| CliError::from_diagnostics(&found, sources))?;
-    Ok(Goal { first, threshold: read.remove(0) })
+    Ok(SearchGoal { first, threshold: read.remove(0) })
 }
 
 /// Searches for the highest rate, prints the search, and reports the best run. Returns the exit code.
@@ -43,55 +44,55 @@ pub fn goal(text: &str, plan: &Plan, script: &Script, sources: &mut Sources) -> 
 /// # Errors
 ///
 /// Mistakes that the user has to correct.
-pub async fn run(
-    place: &Place<'_>,
-    goal: &Goal,
-    started: &mut Started,
+pub async fn find_max_rate(
+    place: &LoadSession<'_>,
+    goal: &SearchGoal,
+    started: &mut StartedHubs,
     sources: &mut Sources,
-    sinks: &Sinks<LoadReport>,
+    sinks: &ReportSinks<LoadReport>,
 ) -> Result<u8, CliError> {
     let text = &goal.threshold.text;
     // Only roles with arrivals have an offered load.
     let roles = place.plan.roles.iter().zip(&place.script.parts).filter(|(role, _)| role.arrivals.is_some());
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
-    let mut search = Search::new(goal.first);
+    let mut search = RateSearch::new(goal.first);
     let mut best: Option<Box<LoadReport>> = None;
     let mut violated = false;
     while let Some(rate) = search.next_rate() {
-        let plan = place.plan.clone().with(&Overrides { rate: Some(rate), ..Overrides::default() });
+        let plan = place.plan.clone().with_overrides(&PlanOverrides { rate: Some(rate), ..PlanOverrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
         eprintln!("trying {rate:.1}/s");
-        let Attempt::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
+        let LoadAttempt::Report(report, ending) = place.run_plan(&plan, started, sources, false).await? else {
             return Ok(super::NOT_STARTED);
         };
-        if ending == Ending::NotJoined {
+        if ending == RunEnd::NotJoined {
             sinks.write(&report, sources)?;
             return Ok(report.exit_code());
         }
-        if ending != Ending::Complete {
+        if ending != RunEnd::Complete {
             eprintln!("the search was interrupted");
             break;
         }
-        violated |= report.thresholds.iter().any(Outcome::is_violated);
-        let done = Try::of(rate, &goal.threshold, &report, &plan, &scheduled);
+        violated |= report.thresholds.iter().any(ThresholdOutcome::is_violated);
+        let done = RateTrial::of(rate, &goal.threshold, &report, &plan, &scheduled);
         eprintln!("  {} ({})", done.failed.as_deref().unwrap_or("sustained"), done.observed);
         let sustained = done.failed.is_none();
         search.tries.push(done);
-        if sustained && search.found().is_some_and(|found| found.rate == rate) {
+        if sustained && search.highest_sustained().is_some_and(|found| found.rate == rate) {
             best = Some(report);
         }
     }
     let Some(mut best) = best else {
-        print(&search.shown(text));
+        print_to_stdout(&search.summary(text));
         return Ok(if violated { exit::FAILED } else { exit::INCONCLUSIVE });
     };
-    best.about.facts.push(("search".to_owned(), search.shown(text)));
+    best.about.facts.push(("search".to_owned(), search.summary(text)));
     sinks.write(&best, sources)?;
     Ok(best.exit_code())
 }
 
 /// Returns the highest rate of a plan.
-fn highest(plan: &Plan) -> Option<f64> {
+fn highest_rate(plan: &Plan) -> Option<f64> {
     let stages = plan.roles.iter().filter_map(|role| role.arrivals.as_ref()).flat_map(|arrivals| &arrivals.stages);
     stages.map(|stage| stage.from.max(stage.to)).reduce(f64::max).filter(|rate| *rate > 0.0)
 }

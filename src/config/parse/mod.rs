@@ -7,16 +7,16 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use self::settings::Level;
-use super::overrides::{Change, Override, insert};
-use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, Declared, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
+use self::settings::SettingLayer;
+use super::overrides::{Override, TargetEdit, insert_at_path};
+use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, DeviationEntry, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{Table, flag, integer, list, table, time_above_zero};
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// Keys of a target file; anything else that `--set` names is a setting.
-pub const TOP_LEVEL: [&str; 14] = [
+pub const TOP_LEVEL_KEYS: [&str; 14] = [
     "protocol",
     "url",
     "connections",
@@ -32,42 +32,44 @@ pub const TOP_LEVEL: [&str; 14] = [
     "hooks",
     "deviation",
 ];
-const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
-const TLS: [&str; 2] = ["ca", "insecure"];
+const INSTANCE_KEYS: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
+const TLS_KEYS: [&str; 2] = ["ca", "insecure"];
 
 /// Maximum value of `connections`.
-const MOST_CONNECTIONS: u64 = 1_000_000;
+const MAX_CONNECTIONS: u64 = 1_000_000;
 /// Maximum number of instances of a target.
-const MOST_INSTANCES: usize = 1000;
+const MAX_INSTANCES: usize = 1000;
 /// Maximum number of errors that are reported.
-const MOST_ERRORS: usize = 200;
+const MAX_ERRORS: usize = 200;
 
-pub(super) fn target(
+pub(super) fn parse_target_tree(
     sources: &mut Sources,
-    mut root: Node,
+    mut root: SyntaxNode,
     complete: bool,
     overrides: &[Override],
     environment: &dyn Fn(&str) -> Option<String>,
     read: &dyn Fn(&str) -> io::Result<String>,
     mut errors: Vec<Diagnostic>,
 ) -> Result<Target, Vec<Diagnostic>> {
-    errors.truncate(MOST_ERRORS);
+    errors.truncate(MAX_ERRORS);
     let home = root.span;
-    let changes: Vec<Change> =
-        overrides.iter().map(|o| o.change(sources, home.file, &TOP_LEVEL, &mut errors)).collect();
-    let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(line(sources, e.span?))).collect();
+    let changes: Vec<TargetEdit> =
+        overrides.iter().map(|o| o.to_edit(sources, home.file, &TOP_LEVEL_KEYS, &mut errors)).collect();
+    let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(file_and_line(sources, e.span?))).collect();
     let first = errors.len();
-    let own_settings = apply(&mut root, changes, &mut errors);
+    let own_settings = apply_overrides(&mut root, changes, &mut errors);
 
-    let mut reading = Reading { sources, environment, read, home, complete, errors };
-    let over = own_settings.into_iter().filter_map(|change| reading.overriding(change.path, change.value)).collect();
-    let target = reading.target(&root, over);
-    let Reading { mut errors, .. } = reading;
+    let mut reading = TargetParser { sources, environment, read, home, complete, errors };
+    let over =
+        own_settings.into_iter().filter_map(|change| reading.override_layer(change.path, change.value)).collect();
+    let target = reading.parse_target(&root, over);
+    let TargetParser { mut errors, .. } = reading;
     // Report a syntax error once, without further errors from the same line.
     let mut echoes = errors.split_off(first);
-    echoes.truncate(MOST_ERRORS);
-    errors
-        .extend(echoes.into_iter().filter(|e| e.span.is_none_or(|span| !broken_lines.contains(&line(sources, span)))));
+    echoes.truncate(MAX_ERRORS);
+    errors.extend(
+        echoes.into_iter().filter(|e| e.span.is_none_or(|span| !broken_lines.contains(&file_and_line(sources, span)))),
+    );
     errors.sort_by_cached_key(|e| (e.span.map(|span| (span.file != home.file, span.start)), e.message.clone()));
     errors.dedup();
     match target {
@@ -77,47 +79,50 @@ pub(super) fn target(
 }
 
 /// Applies overrides to the file's tree. Returns the overrides of settings, which apply to every instance.
-fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) -> Vec<Change> {
+fn apply_overrides(root: &mut SyntaxNode, changes: Vec<TargetEdit>, errors: &mut Vec<Diagnostic>) -> Vec<TargetEdit> {
     let mut own_settings = Vec::new();
     for change in changes {
         match change.path[0].name.as_str() {
             "settings" | "secrets" if change.path.len() > 1 => own_settings.push(change),
-            "instance" => match no_such_instance(root, &change.path) {
+            "instance" => match unknown_instance_error(root, &change.path) {
                 Some(error) => errors.push(error),
-                None => insert(root, &change.path, change.value),
+                None => insert_at_path(root, &change.path, change.value),
             },
             "url" => {
-                for path in urls_of_instances(root, &change.path[0]) {
-                    insert(root, &path, change.value.clone());
+                for path in instance_url_paths(root, &change.path[0]) {
+                    insert_at_path(root, &path, change.value.clone());
                 }
-                insert(root, &change.path, change.value);
+                insert_at_path(root, &change.path, change.value);
             }
-            key if TOP_LEVEL.contains(&key) => insert(root, &change.path, change.value),
-            _ => errors.push(no_such_path(&change.path)),
+            key if TOP_LEVEL_KEYS.contains(&key) => insert_at_path(root, &change.path, change.value),
+            _ => errors.push(unknown_path_error(&change.path)),
         }
     }
     own_settings
 }
 
 /// Returns the path of each instance's URL.
-fn urls_of_instances(root: &Node, url: &Key) -> Vec<[Key; 3]> {
-    let key = |name: &str| Key { name: name.to_owned(), span: url.span };
-    let instances = root.get("instance").and_then(Node::list).unwrap_or_default();
+fn instance_url_paths(root: &SyntaxNode, url: &NodeKey) -> Vec<[NodeKey; 3]> {
+    let key = |name: &str| NodeKey { name: name.to_owned(), span: url.span };
+    let instances = root.get("instance").and_then(SyntaxNode::list).unwrap_or_default();
     let names = instances.iter().filter_map(|i| i.get("name")?.text());
     names.map(|name| [key("instance"), key(name), key("url")]).collect()
 }
 
 /// Returns the error for an override with dots whose first part is not a key.
-fn no_such_path(path: &[Key]) -> Diagnostic {
+fn unknown_path_error(path: &[NodeKey]) -> Diagnostic {
     let names: Vec<&str> = path.iter().map(|key| key.name.as_str()).collect();
-    let help =
-        suggest(names[0], TOP_LEVEL, &format!("to set a part of a setting, write settings.{}=VALUE", names.join(".")));
+    let help = suggest(
+        names[0],
+        TOP_LEVEL_KEYS,
+        &format!("to set a part of a setting, write settings.{}=VALUE", names.join(".")),
+    );
     Diagnostic::error(path[0].span, format!("a target has no key `{}`", names[0])).help(help)
 }
 
 /// Returns an error if an override names an instance that does not exist, or a whole instance.
-fn no_such_instance(root: &Node, path: &[Key]) -> Option<Diagnostic> {
-    let items = root.get("instance").and_then(Node::list).unwrap_or_default();
+fn unknown_instance_error(root: &SyntaxNode, path: &[NodeKey]) -> Option<Diagnostic> {
+    let items = root.get("instance").and_then(SyntaxNode::list).unwrap_or_default();
     let names = items.iter().filter_map(|item| item.get("name")?.text());
     let key = path.get(1).filter(|_| path.len() > 2).unwrap_or(&path[0]);
     if path.len() < 3 {
@@ -131,11 +136,11 @@ fn no_such_instance(root: &Node, path: &[Key]) -> Option<Diagnostic> {
     Some(error.help(suggest(&key.name, names, "")))
 }
 
-fn line(sources: &Sources, span: Span) -> (FileId, usize) {
+fn file_and_line(sources: &Sources, span: Span) -> (FileId, usize) {
     (span.file, sources.line_column(span).0)
 }
 
-struct Reading<'a> {
+struct TargetParser<'a> {
     sources: &'a Sources,
     environment: &'a dyn Fn(&str) -> Option<String>,
     read: &'a dyn Fn(&str) -> io::Result<String>,
@@ -146,20 +151,20 @@ struct Reading<'a> {
     errors: Vec<Diagnostic>,
 }
 
-impl Reading<'_> {
-    fn target(&mut self, root: &Node, over: Vec<Level>) -> Option<Target> {
+impl TargetParser<'_> {
+    fn parse_target(&mut self, root: &SyntaxNode, over: Vec<SettingLayer>) -> Option<Target> {
         let before = self.errors.len();
-        let target = table(root, &TOP_LEVEL, "a target", &mut self.errors).at(self.home.part(0..0));
-        let protocol = root.get("protocol").and_then(|node| self.name(node, "a protocol"));
-        let connections = integer(root.get("connections"), "`connections`", 1..=MOST_CONNECTIONS, &mut self.errors);
+        let target = table(root, &TOP_LEVEL_KEYS, "a target", &mut self.errors).at(self.home.subspan(0..0));
+        let protocol = root.get("protocol").and_then(|node| self.parse_name(node, "a protocol"));
+        let connections = integer(root.get("connections"), "`connections`", 1..=MAX_CONNECTIONS, &mut self.errors);
         let patience = time_above_zero(root.get("patience"), "`patience`", &mut self.errors);
         let quiet = time_above_zero(root.get("quiet"), "`quiet`", &mut self.errors);
         let restartable = flag(root.get("restartable"), "`restartable`", &mut self.errors);
-        let exec = root.get("exec").and_then(|node| self.exec(node));
-        let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
-        let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
-        let instances = self.instances(&target, &over, &hooks);
-        let (deviations, deviation_secrets) = self.deviations(root);
+        let exec = root.get("exec").and_then(|node| self.parse_exec(node));
+        let tls = root.get("tls").map(|node| self.parse_tls(node)).unwrap_or_default();
+        let hooks = root.get("hooks").map(|node| self.parse_hooks(node)).unwrap_or_default();
+        let instances = self.parse_instances(&target, &over, &hooks);
+        let (deviations, deviation_secrets) = self.parse_deviations(root);
         (self.errors.len() == before).then(|| Target {
             protocol,
             instances,
@@ -176,54 +181,60 @@ impl Reading<'_> {
     }
 
     /// Returns the `[[deviation]]` entries, and the secrets that their upgrades send.
-    fn deviations(&mut self, root: &Node) -> (Vec<Declared>, Vec<String>) {
+    fn parse_deviations(&mut self, root: &SyntaxNode) -> (Vec<DeviationEntry>, Vec<String>) {
         let (mut declared, mut secrets) = (Vec::new(), Vec::new());
         for item in list(root.get("deviation"), "`deviation`", "[[deviation]]", &mut self.errors) {
             let mut item = item.clone();
             for part in ["headers", "query"] {
-                let Some(pairs) = item.get("upgrade").and_then(|upgrade| upgrade.get(part)).and_then(Node::map) else {
+                let Some(pairs) = item.get("upgrade").and_then(|upgrade| upgrade.get(part)).and_then(SyntaxNode::map)
+                else {
                     continue;
                 };
                 for (key, value) in pairs.to_vec().iter().filter(|(_, value)| value.map().is_some()) {
-                    let Some(value) = self.secret(key, value) else { continue };
+                    let Some(value) = self.resolve_secret(key, value) else { continue };
                     secrets.extend(value.text().map(str::to_owned));
-                    let named = |name: &str| Key { name: name.to_owned(), span: key.span };
-                    insert(&mut item, &[named("upgrade"), named(part), key.clone()], value);
+                    let named = |name: &str| NodeKey { name: name.to_owned(), span: key.span };
+                    insert_at_path(&mut item, &[named("upgrade"), named(part), key.clone()], value);
                 }
             }
-            declared.push(Declared(item));
+            declared.push(DeviationEntry(item));
         }
         (declared, secrets)
     }
 
-    fn instances(&mut self, target: &Table<'_>, over: &[Level], hooks: &BTreeMap<String, HookSpec>) -> Vec<Instance> {
+    fn parse_instances(
+        &mut self,
+        target: &Table<'_>,
+        over: &[SettingLayer],
+        hooks: &BTreeMap<String, HookSpec>,
+    ) -> Vec<Instance> {
         let root = target.node;
-        let url = root.get("url").and_then(|node| self.url(node));
+        let url = root.get("url").and_then(|node| self.parse_url(node));
         let provides = self.provides(root);
-        let levels = self.levels(root);
+        let levels = self.parse_setting_layers(root);
         let Some(listed) = root.get("instance") else {
             if self.complete {
                 let help = "write where the hub listens: url = \"ws://127.0.0.1:4000\"";
                 target.required("url", help, &mut self.errors);
             }
-            let settings = self.merged(&[&levels, over]);
+            let settings = self.merge_layers(&[&levels, over]);
             let (name, hooks) = (ONLY_INSTANCE.to_owned(), hooks.clone());
             return url.map(|url| Instance { name, url, provides, settings, exec: None, hooks }).into_iter().collect();
         };
         let items = list(Some(listed), "`instance`", "[[instance]]", &mut self.errors);
-        if !(1..=MOST_INSTANCES).contains(&items.len()) && listed.list().is_some() {
-            let message = format!("a target has 1 to {MOST_INSTANCES} instances, not {}", items.len());
-            self.wrong(listed, &message, "begin each with [[instance]], or leave them out");
+        if !(1..=MAX_INSTANCES).contains(&items.len()) && listed.list().is_some() {
+            let message = format!("a target has 1 to {MAX_INSTANCES} instances, not {}", items.len());
+            self.report_error(listed, &message, "begin each with [[instance]], or leave them out");
             return Vec::new();
         }
         let (mut instances, mut names) = (Vec::new(), BTreeSet::new());
         for item in items {
-            let instance = table(item, &INSTANCE, "an instance", &mut self.errors);
+            let instance = table(item, &INSTANCE_KEYS, "an instance", &mut self.errors);
             if item.map().is_none() {
                 continue;
             }
             let named = item.get("name");
-            let name = named.and_then(|node| self.name(node, "an instance"));
+            let name = named.and_then(|node| self.parse_name(node, "an instance"));
             if self.complete {
                 let help = "name the instance for reports: name = \"with-secret\"";
                 instance.required("name", help, &mut self.errors);
@@ -231,9 +242,13 @@ impl Reading<'_> {
             if let (Some(name), Some(node)) = (&name, named)
                 && !names.insert(name.clone())
             {
-                self.wrong(node, &format!("there are two instances named `{name}`"), "give each instance its own name");
+                self.report_error(
+                    node,
+                    &format!("there are two instances named `{name}`"),
+                    "give each instance its own name",
+                );
             }
-            let own_url = item.get("url").and_then(|node| self.url(node));
+            let own_url = item.get("url").and_then(|node| self.parse_url(node));
             if self.complete && root.get("url").is_none() {
                 let help =
                     "write a `url` for this instance, or one at the top level for all instances without their own";
@@ -241,11 +256,11 @@ impl Reading<'_> {
             }
             let mut provides = provides.clone();
             provides.extend(self.provides(item));
-            let own_levels = self.levels(item);
+            let own_levels = self.parse_setting_layers(item);
             let mut hooks = hooks.clone();
-            hooks.extend(item.get("hooks").map(|node| self.hooks(node)).unwrap_or_default());
-            let exec = item.get("exec").and_then(|node| self.exec(node));
-            let settings = self.merged(&[&levels, &own_levels, over]);
+            hooks.extend(item.get("hooks").map(|node| self.parse_hooks(node)).unwrap_or_default());
+            let exec = item.get("exec").and_then(|node| self.parse_exec(node));
+            let settings = self.merge_layers(&[&levels, &own_levels, over]);
             if let (Some(name), Some(url)) = (name, own_url.or_else(|| url.clone())) {
                 instances.push(Instance { name, url, provides, settings, hooks, exec });
             }
@@ -253,17 +268,17 @@ impl Reading<'_> {
         instances
     }
 
-    fn tls(&mut self, node: &Node) -> TlsOptions {
-        table(node, &TLS, "`tls`", &mut self.errors);
+    fn parse_tls(&mut self, node: &SyntaxNode) -> TlsOptions {
+        table(node, &TLS_KEYS, "`tls`", &mut self.errors);
         TlsOptions {
-            ca: node.get("ca").and_then(|node| self.path(node, "`ca`")),
+            ca: node.get("ca").and_then(|node| self.parse_path(node, "`ca`")),
             insecure: flag(node.get("insecure"), "`insecure`", &mut self.errors),
         }
     }
 
     /// Returns the capabilities that the target or an instance provides.
-    fn provides(&mut self, node: &Node) -> BTreeSet<String> {
+    fn provides(&mut self, node: &SyntaxNode) -> BTreeSet<String> {
         let items = list(node.get("provides"), "`provides`", "provides = [\"tls\"]", &mut self.errors);
-        items.iter().filter_map(|item| self.name(item, "a capability")).collect()
+        items.iter().filter_map(|item| self.parse_name(item, "a capability")).collect()
     }
 }

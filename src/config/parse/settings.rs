@@ -2,40 +2,45 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::Setting;
-use super::super::overrides::insert;
-use super::Reading;
+use super::super::SettingValue;
+use super::super::overrides::insert_at_path;
+use super::TargetParser;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::{mapping, table, text};
-use crate::syntax::yaml::{Key, Kind, Node, Text};
+use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 
-const SECRET: [&str; 2] = ["env", "file"];
+const SECRET_KEYS: [&str; 2] = ["env", "file"];
 /// The secret that is a table, with one text for each user.
-const BY_USER: &str = "tokens";
+const TOKENS_BY_USER: &str = "tokens";
 
 /// A setting of one level; from lowest to highest: target, instance, overrides.
-pub(super) struct Level {
+pub(super) struct SettingLayer {
     /// The name, and for an override the path into its value.
-    path: Vec<Key>,
-    value: Node,
+    path: Vec<NodeKey>,
+    value: SyntaxNode,
     secret: bool,
 }
 
 /// Whether a table stands for one secret: `{ env = "NAME" }`.
-fn is_one_secret(node: &Node) -> bool {
-    node.map().is_some_and(|entries| entries.len() == 1) && SECRET.iter().any(|name| node.get(name).is_some())
+fn is_secret_reference(node: &SyntaxNode) -> bool {
+    node.map().is_some_and(|entries| entries.len() == 1) && SECRET_KEYS.iter().any(|name| node.get(name).is_some())
 }
 
-impl Reading<'_> {
+impl TargetParser<'_> {
     /// Parses the settings and secrets of the target or of one instance.
-    pub(super) fn levels(&mut self, node: &Node) -> Vec<Level> {
-        let mut levels: Vec<Level> = Vec::new();
-        let plain: BTreeSet<&str> =
-            node.get("settings").and_then(Node::map).into_iter().flatten().map(|(k, _)| k.name.as_str()).collect();
+    pub(super) fn parse_setting_layers(&mut self, node: &SyntaxNode) -> Vec<SettingLayer> {
+        let mut levels: Vec<SettingLayer> = Vec::new();
+        let plain: BTreeSet<&str> = node
+            .get("settings")
+            .and_then(SyntaxNode::map)
+            .into_iter()
+            .flatten()
+            .map(|(k, _)| k.name.as_str())
+            .collect();
         for (table, secret) in [("settings", false), ("secrets", true)] {
             let (what, example) = (format!("`{table}`"), format!("{table} = {{ NAME = VALUE }}"));
             for (key, value) in mapping(node.get(table), &what, &example, &mut self.errors) {
-                self.identifier(key, "a setting");
+                self.check_identifier(key, "a setting");
                 if secret && plain.contains(key.name.as_str()) {
                     let error = Diagnostic::error(
                         key.span,
@@ -43,18 +48,18 @@ impl Reading<'_> {
                     );
                     self.errors.push(error.help("keep the one under secrets: it is never printed"));
                 }
-                let value = if secret { self.secret(key, value) } else { Some(value.clone()) };
-                levels.extend(value.map(|value| Level { path: vec![key.clone()], value, secret }));
+                let value = if secret { self.resolve_secret(key, value) } else { Some(value.clone()) };
+                levels.extend(value.map(|value| SettingLayer { path: vec![key.clone()], value, secret }));
             }
         }
         levels
     }
 
-    pub(super) fn overriding(&mut self, mut path: Vec<Key>, value: Node) -> Option<Level> {
+    pub(super) fn override_layer(&mut self, mut path: Vec<NodeKey>, value: SyntaxNode) -> Option<SettingLayer> {
         let table = path.remove(0);
-        self.identifier(&path[0], "a setting");
+        self.check_identifier(&path[0], "a setting");
         if table.name != "secrets" {
-            return Some(Level { path, value, secret: false });
+            return Some(SettingLayer { path, value, secret: false });
         }
         if path.len() > 1 {
             let key = path.remove(1);
@@ -62,78 +67,84 @@ impl Reading<'_> {
             self.errors.push(error.help(format!("write secrets.{}=VALUE", path[0].name)));
             return None;
         }
-        let value = self.secret(&path[0], &value)?;
-        Some(Level { path, value, secret: true })
+        let value = self.resolve_secret(&path[0], &value)?;
+        Some(SettingLayer { path, value, secret: true })
     }
 
     /// Merges levels: later ones win; a setting that is secret in one level stays secret.
-    pub(super) fn merged(&self, levels: &[&[Level]]) -> BTreeMap<String, Setting> {
-        let mut merged: BTreeMap<String, (Node, bool)> = BTreeMap::new();
+    pub(super) fn merge_layers(&self, levels: &[&[SettingLayer]]) -> BTreeMap<String, SettingValue> {
+        let mut merged: BTreeMap<String, (SyntaxNode, bool)> = BTreeMap::new();
         for level in levels.iter().copied().flatten() {
             let (name, rest) = (&level.path[0], &level.path[1..]);
-            let empty = || (Node { span: name.span, kind: Kind::Map(Vec::new()) }, false);
+            let empty = || (SyntaxNode { span: name.span, kind: NodeKind::Map(Vec::new()) }, false);
             let (node, secret) = merged.entry(name.name.clone()).or_insert_with(empty);
-            insert(node, rest, level.value.clone());
+            insert_at_path(node, rest, level.value.clone());
             *secret |= level.secret;
         }
-        let setting =
-            |(name, (node, secret)): (String, (Node, bool))| (name, Setting { value: node.to_json(), secret });
+        let setting = |(name, (node, secret)): (String, (SyntaxNode, bool))| {
+            (name, SettingValue { value: node.to_json(), secret })
+        };
         merged.into_iter().map(setting).collect()
     }
 
     /// Returns the secret's text, read from the environment or a file if necessary.
-    pub(super) fn secret(&mut self, key: &Key, node: &Node) -> Option<Node> {
+    pub(super) fn resolve_secret(&mut self, key: &NodeKey, node: &SyntaxNode) -> Option<SyntaxNode> {
         let text = match &node.kind {
-            Kind::Null => return None,
-            Kind::Text(text) => text.value.clone(),
-            Kind::Map(entries) if key.name == BY_USER && !is_one_secret(node) => {
-                let read = |(name, node): &(Key, Node)| Some((name.clone(), self.secret(name, node)?));
+            NodeKind::Null => return None,
+            NodeKind::Text(text) => text.value.clone(),
+            NodeKind::Map(entries) if key.name == TOKENS_BY_USER && !is_secret_reference(node) => {
+                let read =
+                    |(name, node): &(NodeKey, SyntaxNode)| Some((name.clone(), self.resolve_secret(name, node)?));
                 let entries = entries.iter().filter_map(read).collect();
-                return Some(Node { span: node.span, kind: Kind::Map(entries) });
+                return Some(SyntaxNode { span: node.span, kind: NodeKind::Map(entries) });
             }
-            Kind::Map(_) => {
-                let secret = table(node, &SECRET, &format!("the secret `{}`", key.name), &mut self.errors);
+            NodeKind::Map(_) => {
+                let secret = table(node, &SECRET_KEYS, &format!("the secret `{}`", key.name), &mut self.errors);
                 let help = "write { env = \"NAME\" } or { file = \"path\" }";
-                match secret.one_of(&SECRET, help, &mut self.errors)? {
-                    ("env", env) => self.environment_text(env)?,
-                    (_, file) => self.file_text(file)?,
+                match secret.one_of(&SECRET_KEYS, help, &mut self.errors)? {
+                    ("env", env) => self.read_environment(env)?,
+                    (_, file) => self.read_secret_file(file)?,
                 }
             }
             _ => {
                 let help = "put it in quotes, or write { env = \"NAME\" } or { file = \"path\" }";
-                self.wrong(node, &format!("the secret `{}` must be text, not {}", key.name, node.what()), help);
+                self.report_error(
+                    node,
+                    &format!("the secret `{}` must be text, not {}", key.name, node.describe_kind()),
+                    help,
+                );
                 return None;
             }
         };
         if text.is_empty() {
-            self.wrong(
+            self.report_error(
                 node,
                 &format!("the secret `{}` is empty", key.name),
                 "leave it out if the hub has no such secret",
             );
             return None;
         }
-        Some(Node { span: node.span, kind: Kind::Text(Text { value: text, inner: None }) })
+        Some(SyntaxNode { span: node.span, kind: NodeKind::Text(NodeText { value: text, inner: None }) })
     }
 
-    fn environment_text(&mut self, node: &Node) -> Option<String> {
+    fn read_environment(&mut self, node: &SyntaxNode) -> Option<String> {
         let name = text(Some(node), "`env`", &mut self.errors)?;
         let value = (self.environment)(name);
         if value.is_none() {
             let help = format!("set it: export {name}=...");
-            self.wrong(node, &format!("the environment variable `{name}` is not set"), &help);
+            self.report_error(node, &format!("the environment variable `{name}` is not set"), &help);
         }
         value
     }
 
-    fn file_text(&mut self, node: &Node) -> Option<String> {
-        let path = self.path(node, "`file`")?;
+    fn read_secret_file(&mut self, node: &SyntaxNode) -> Option<String> {
+        let path = self.parse_path(node, "`file`")?;
         match (self.read)(&path.to_string_lossy()) {
             // Editors add a newline at the end of a file.
             Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => {
                 let help = "paths are relative to the folder of the target file";
-                self.wrong(node, &format!("`{}` cannot be read: {error}", path.display()), help);
+                self.report_error(node, &format!("`{}` cannot be read: {error}", path.display()), help);
                 None
             }
         }

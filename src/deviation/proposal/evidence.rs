@@ -6,14 +6,14 @@ use serde_json::Value;
 
 /// Something that a conversation expected but did not get, although the hub was reachable.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Missed {
-    pub what: MissedKind,
+pub struct MissedExpectation {
+    pub what: MissedExpectationKind,
     /// The rules of the step that expected it.
     pub rules: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum MissedKind {
+pub enum MissedExpectationKind {
     /// A message, by its index in the pack.
     Message {
         message: usize,
@@ -32,7 +32,7 @@ pub enum MissedKind {
 
 /// Facts about the messages that a hub sent, expected or not.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Evidence {
+pub struct DeviationEvidence {
     /// Messages, by their indices in the pack.
     pub messages: BTreeSet<usize>,
     /// Names of top-level members, as the hub spells them.
@@ -40,12 +40,12 @@ pub struct Evidence {
     /// The first message of each kind that broke its schema.
     pub broken: BTreeMap<usize, Value>,
     /// Members that were absent or had another value than a check needed, by place.
-    pub unfit: BTreeMap<String, Unfit>,
+    pub unfit: BTreeMap<String, UnfitMessage>,
 }
 
 /// The first message in which a member was not as a check needed it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Unfit {
+pub struct UnfitMessage {
     /// The message's index in the pack.
     pub message: usize,
     pub json: Value,
@@ -54,17 +54,17 @@ pub struct Unfit {
 }
 
 /// The most bytes of a message that is kept; longer ones are ignored.
-pub const MOST_BYTES: usize = 10_000;
+pub const MAX_BYTES: usize = 10_000;
 
 /// The most member names that are kept: a hub may invent any number of them.
-const MOST_MEMBERS: usize = 500;
+const MAX_MEMBERS: usize = 500;
 
-impl Evidence {
+impl DeviationEvidence {
     /// Adds a message as the hub sent it, with its index in the pack.
     pub fn add_message(&mut self, message: Option<usize>, json: &Value) {
         self.messages.extend(message);
         for name in json.as_object().into_iter().flatten().map(|(name, _)| name) {
-            if self.members.len() < MOST_MEMBERS && name.len() < 100 && !self.members.contains(name) {
+            if self.members.len() < MAX_MEMBERS && name.len() < 100 && !self.members.contains(name) {
                 self.members.insert(name.clone());
             }
         }
@@ -77,23 +77,23 @@ impl Evidence {
 
     /// Adds a member that was not as a check of these rules needed it, with its message.
     pub fn add_unfit(&mut self, place: String, message: usize, json: &Value, rules: impl Iterator<Item = String>) {
-        let new = || Unfit { message, json: json.clone(), rules: BTreeSet::new() };
+        let new = || UnfitMessage { message, json: json.clone(), rules: BTreeSet::new() };
         self.unfit.entry(place).or_insert_with(new).rules.extend(rules);
     }
 
     /// Whether a message was not as documented, although no conversation ended because of it.
-    pub fn is_of_another_form(&self) -> bool {
+    pub fn shows_another_form(&self) -> bool {
         !self.broken.is_empty() || !self.unfit.is_empty()
     }
 
     /// Adds the evidence of another conversation.
-    pub fn add(&mut self, other: &Self) {
+    pub fn merge(&mut self, other: &Self) {
         self.messages.extend(&other.messages);
         self.members.extend(other.members.iter().cloned());
         for (message, json) in &other.broken {
             self.add_broken(*message, json);
         }
-        for (place, Unfit { message, json, rules }) in &other.unfit {
+        for (place, UnfitMessage { message, json, rules }) in &other.unfit {
             self.add_unfit(place.clone(), *message, json, rules.iter().cloned());
         }
     }

@@ -4,57 +4,59 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::evidence::Evidence;
-use super::members;
-use crate::deviation::place::{first, general};
-use crate::deviation::pointer;
-use crate::protocol::schema::{Violation, ViolationKind};
+use super::evidence::DeviationEvidence;
+use super::into_members;
+use crate::deviation::member_pointer;
+use crate::deviation::place::{first_item_pointer, general_pointer};
+use crate::protocol::schema::{SchemaViolation, SchemaViolationKind};
 use crate::protocol::{MessageType, Pack};
 use crate::syntax::matcher::unescape;
 
 /// Returns the entries for members of a message that are missing or have another name, type or value than documented;
 /// none if the difference is ambiguous. `missed`: whether a step did not find the expected content in the message, even
 /// if its schema allows the message.
-pub(super) fn different(
+pub(super) fn propose_member_changes(
     pack: &Pack,
     message: usize,
     frame: &Value,
     missed: bool,
-    evidence: &Evidence,
+    evidence: &DeviationEvidence,
 ) -> Vec<Map<String, Value>> {
     let expected = &pack.messages[message];
-    let example = expected.template();
+    let example = expected.starting_value();
     let mut objects = Vec::new();
     collect_objects(expected, "", &example, frame, &mut objects);
-    let violations = expected.schema.judge(frame);
-    let broken: Vec<(String, &Violation)> = violations.iter().map(|one| (general(frame, &one.path), one)).collect();
+    let violations = expected.schema.violations(frame);
+    let broken: Vec<(String, &SchemaViolation)> =
+        violations.iter().map(|one| (general_pointer(frame, &one.path), one)).collect();
     let lacks = |place: &str, name: &str| {
-        let absent = |kind: &ViolationKind| matches!(kind, ViolationKind::Absence { member } if member == name);
+        let absent =
+            |kind: &SchemaViolationKind| matches!(kind, SchemaViolationKind::Absence { member } if member == name);
         broken.iter().any(|(at, violation)| at == place && absent(&violation.kind))
     };
     let breaks = |place: &str| broken.iter().any(|(at, _)| at == place);
     // An absent optional member is unrelated to unknown members, unless only case or separators differ.
     let belongs = |place: &str, name: &str, likeness: f64, only: bool| {
         likeness == 1.0
-            || (likeness > ALIKE && (missed || lacks(place, name)))
+            || (likeness > MIN_NAME_SIMILARITY && (missed || lacks(place, name)))
             || (only && missed && lacks(place, name))
     };
-    let mut found: Vec<Value> = objects.iter().flat_map(|beside| renamed(beside, belongs)).collect();
-    found.extend(objects.iter().flat_map(|beside| retyped(expected, beside, breaks)));
+    let mut found: Vec<Value> = objects.iter().flat_map(|beside| rename_entries(beside, belongs)).collect();
+    found.extend(objects.iter().flat_map(|beside| conversion_entries(expected, beside, breaks)));
     if found.is_empty() && missed {
-        let first = objects
-            .iter()
-            .find_map(|beside| renamed(beside, |_, _, likeness, only| likeness > ALIKE || only).into_iter().next());
-        found.extend(
-            first.or_else(|| objects.iter().find_map(|beside| retyped(expected, beside, |_| true).into_iter().next())),
-        );
+        let first = objects.iter().find_map(|beside| {
+            rename_entries(beside, |_, _, likeness, only| likeness > MIN_NAME_SIMILARITY || only).into_iter().next()
+        });
+        found.extend(first.or_else(|| {
+            objects.iter().find_map(|beside| conversion_entries(expected, beside, |_| true).into_iter().next())
+        }));
     }
     if found.is_empty() {
-        found.extend(violations.iter().find_map(|violation| violated(expected, frame, violation)));
+        found.extend(violations.iter().find_map(|violation| violation_entry(expected, frame, violation)));
     }
     // Several items of one list lead to the same entry.
     let mut entries: Vec<Map<String, Value>> = Vec::new();
-    for entry in found.into_iter().map(|entry| about(expected, entry, evidence)) {
+    for entry in found.into_iter().map(|entry| limit_to_message(expected, entry, evidence)) {
         if !entries.contains(&entry) {
             entries.push(entry);
         }
@@ -63,48 +65,50 @@ pub(super) fn different(
 }
 
 /// Adds the message to an entry about a member, unless the entry holds for all messages.
-fn about(message: &MessageType, entry: Value, evidence: &Evidence) -> Map<String, Value> {
+fn limit_to_message(message: &MessageType, entry: Value, evidence: &DeviationEvidence) -> Map<String, Value> {
     // A hub that never uses the documented name has renamed the member in all messages, including those it reads.
     let name = entry["member"].as_str().and_then(|place| place.strip_prefix('/')).unwrap_or_default();
     let everywhere =
         entry.get("renamed").is_some() && !name.contains('/') && !evidence.members.contains(&unescape(name));
-    let mut all = if everywhere { Map::new() } else { members(json!({ "message": message.name })) };
-    all.extend(members(entry));
+    let mut all = if everywhere { Map::new() } else { into_members(json!({ "message": message.name })) };
+    all.extend(into_members(entry));
     all
 }
 
 /// Returns the entry that makes a member as a check needs it, if the message has the member with a similar undocumented
 /// name or with another type.
-pub(super) fn fitting(
+pub(super) fn propose_fitting_member(
     message: &MessageType,
     place: &str,
     json: &Value,
-    evidence: &Evidence,
+    evidence: &DeviationEvidence,
 ) -> Option<Map<String, Value>> {
     let (object, name) = place.rsplit_once('/')?;
     let received = json.pointer(object)?.as_object()?;
-    let member = general(json, place);
+    let member = general_pointer(json, place);
     let entry = if let Some(value) = json.pointer(place) {
-        let example = message.template();
-        let documented = example.pointer(&first(&member))?;
-        conversion(message, &member, documented, value)?
+        let example = message.starting_value();
+        let documented = example.pointer(&first_item_pointer(&member))?;
+        conversion_entry(message, &member, documented, value)?
     } else {
-        let documented = message.schema.members(&path(object));
+        let documented = message.schema.member_names(&member_path(object));
         let others = received.keys().filter(|other| !documented.contains(other));
-        let alike = others.map(|other| (strsim::jaro_winkler(&plain(&unescape(name)), &plain(other)), other));
+        let alike =
+            others.map(|other| (strsim::jaro_winkler(&normalise_name(&unescape(name)), &normalise_name(other)), other));
         let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
-        json!({ "member": member, "renamed": format!("{}{}", general(json, object), pointer(other)) })
+        json!({ "member": member, "renamed": format!("{}{}", general_pointer(json, object), member_pointer(other)) })
     };
-    Some(about(message, entry, evidence))
+    Some(limit_to_message(message, entry, evidence))
 }
 
 /// Returns an entry for each member that several messages must have and that this hub never sends, once per message.
-pub(super) fn lacking(pack: &Pack, evidence: &Evidence) -> Vec<(usize, Map<String, Value>)> {
+pub(super) fn propose_missing_members(pack: &Pack, evidence: &DeviationEvidence) -> Vec<(usize, Map<String, Value>)> {
     let mut messages_of: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for (message, frame) in &evidence.broken {
-        for violation in pack.messages[*message].schema.judge(frame).into_iter().filter(|one| one.path.is_empty()) {
+        for violation in pack.messages[*message].schema.violations(frame).into_iter().filter(|one| one.path.is_empty())
+        {
             match violation.kind {
-                ViolationKind::Absence { member } if !evidence.members.contains(&member) => {
+                SchemaViolationKind::Absence { member } if !evidence.members.contains(&member) => {
                     messages_of.entry(member).or_default().insert(*message);
                 }
                 _ => {}
@@ -113,14 +117,15 @@ pub(super) fn lacking(pack: &Pack, evidence: &Evidence) -> Vec<(usize, Map<Strin
     }
     let several = messages_of.into_iter().filter(|(_, messages)| messages.len() > 1);
     let entries = several.flat_map(|(member, messages)| {
-        let entry = members(json!({ "member": pointer(&member), "missing": true, "direction": "from-hub" }));
+        let entry =
+            into_members(json!({ "member": member_pointer(&member), "missing": true, "direction": "from-hub" }));
         messages.into_iter().map(move |message| (message, entry.clone()))
     });
     entries.collect()
 }
 
 /// An object of a received message, paired with the same object of the example.
-struct Beside<'a> {
+struct ComparedObject<'a> {
     /// A JSON pointer, with `*` for every item of a list.
     place: String,
     documented: &'a Map<String, Value>,
@@ -128,7 +133,7 @@ struct Beside<'a> {
 }
 
 /// The most items of a list that are compared with the example.
-const MOST_ITEMS: usize = 10;
+const MAX_ITEMS: usize = 10;
 
 /// Collects the object at a place and the objects inside it whose members the schema names; others may have any
 /// members.
@@ -137,23 +142,23 @@ fn collect_objects<'a>(
     place: &str,
     documented: &'a Value,
     received: &'a Value,
-    into: &mut Vec<Beside<'a>>,
+    into: &mut Vec<ComparedObject<'a>>,
 ) {
     match (documented, received) {
         (Value::Object(documented), Value::Object(received)) => {
-            if !place.is_empty() && expected.schema.members(&path(place)).is_empty() {
+            if !place.is_empty() && expected.schema.member_names(&member_path(place)).is_empty() {
                 return;
             }
-            into.push(Beside { place: place.to_owned(), documented, received });
+            into.push(ComparedObject { place: place.to_owned(), documented, received });
             for (name, value) in documented {
                 if let Some(received) = received.get(name) {
-                    collect_objects(expected, &format!("{place}{}", pointer(name)), value, received, into);
+                    collect_objects(expected, &format!("{place}{}", member_pointer(name)), value, received, into);
                 }
             }
         }
         (Value::Array(documented), Value::Array(received)) => {
             let Some(documented) = documented.first() else { return };
-            for received in received.iter().take(MOST_ITEMS) {
+            for received in received.iter().take(MAX_ITEMS) {
                 collect_objects(expected, &format!("{place}/*"), documented, received, into);
             }
         }
@@ -162,12 +167,12 @@ fn collect_objects<'a>(
 }
 
 /// Names may mean the same member if their similarity is above this.
-const ALIKE: f64 = 0.75;
+const MIN_NAME_SIMILARITY: f64 = 0.75;
 
 /// Returns the entries for members that have another name. `belongs` decides whether an unknown member is the
 /// documented one, given its place, its name, the similarity of the names, and whether there is only one candidate.
-fn renamed(
-    Beside { place, documented, received }: &Beside<'_>,
+fn rename_entries(
+    ComparedObject { place, documented, received }: &ComparedObject<'_>,
     belongs: impl Fn(&str, &str, f64, bool) -> bool,
 ) -> Vec<Value> {
     let absent: Vec<_> = documented.iter().filter(|(name, _)| !received.contains_key(*name)).collect();
@@ -178,7 +183,7 @@ fn renamed(
         .iter()
         .flat_map(|(name, value)| unknown.iter().map(move |(other, found)| (*name, *value, *other, *found)))
         .filter(|(_, value, _, found)| kind(value) == kind(found))
-        .map(|(name, _, other, _)| (strsim::jaro_winkler(&plain(name), &plain(other)), name, other))
+        .map(|(name, _, other, _)| (strsim::jaro_winkler(&normalise_name(name), &normalise_name(other)), name, other))
         .filter(|(likeness, name, _)| belongs(place, name, *likeness, absent.len() == 1 && unknown.len() == 1))
         .collect();
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -187,7 +192,7 @@ fn renamed(
     for (_, name, other) in pairs {
         if !used.contains(&name) && !used.contains(&other) {
             used.extend([name, other]);
-            let at = |name: &str| format!("{place}{}", pointer(name));
+            let at = |name: &str| format!("{place}{}", member_pointer(name));
             entries.push(json!({ "member": at(name), "renamed": at(other) }));
         }
     }
@@ -195,21 +200,25 @@ fn renamed(
 }
 
 /// Returns the entries for members that have another type, at places where `breaks` returns true.
-fn retyped(expected: &MessageType, beside: &Beside<'_>, breaks: impl Fn(&str) -> bool) -> Vec<Value> {
+fn conversion_entries(
+    expected: &MessageType,
+    beside: &ComparedObject<'_>,
+    breaks: impl Fn(&str) -> bool,
+) -> Vec<Value> {
     let entry = |(name, value): (&String, &Value)| {
-        let member = format!("{}{}", beside.place, pointer(name));
-        breaks(&member).then(|| conversion(expected, &member, value, beside.received.get(name)?)).flatten()
+        let member = format!("{}{}", beside.place, member_pointer(name));
+        breaks(&member).then(|| conversion_entry(expected, &member, value, beside.received.get(name)?)).flatten()
     };
     beside.documented.iter().filter_map(entry).collect()
 }
 
 /// Returns the entry for a member whose value has another type than in the example; `None` if no conversion is known.
-fn conversion(message: &MessageType, member: &str, documented: &Value, received: &Value) -> Option<Value> {
+fn conversion_entry(message: &MessageType, member: &str, documented: &Value, received: &Value) -> Option<Value> {
     let (from_hub, to_hub) = match (documented, received) {
         (Value::Number(example), Value::String(text)) if text.parse::<f64>().is_ok_and(f64::is_finite) => {
             // The number may have a fraction in other messages.
             let whole =
-                !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&path(member));
+                !example.is_f64() && text.parse::<i64>().is_ok() && !message.schema.is_any_number(&member_path(member));
             (if whole { "${value | int}" } else { "${value | float}" }, "${value | string}")
         }
         (Value::String(_), Value::Number(_)) => ("${value | string}", "${value | int}"),
@@ -219,16 +228,17 @@ fn conversion(message: &MessageType, member: &str, documented: &Value, received:
 }
 
 /// Returns the entry for a member that is missing or whose value is spelled differently.
-fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Option<Value> {
-    let place = general(frame, &violation.path);
+fn violation_entry(expected: &MessageType, frame: &Value, violation: &SchemaViolation) -> Option<Value> {
+    let place = general_pointer(frame, &violation.path);
     let mut entry = match &violation.kind {
-        ViolationKind::Absence { member } => {
-            json!({ "member": format!("{place}{}", pointer(member)), "missing": true })
+        SchemaViolationKind::Absence { member } => {
+            json!({ "member": format!("{place}{}", member_pointer(member)), "missing": true })
         }
-        ViolationKind::Value { allowed } => {
+        SchemaViolationKind::Value { allowed } => {
             let spelled = frame.pointer(&violation.path)?;
-            let likeness =
-                |value: &Value| Some(strsim::jaro_winkler(&plain(value.as_str()?), &plain(spelled.as_str()?)));
+            let likeness = |value: &Value| {
+                Some(strsim::jaro_winkler(&normalise_name(value.as_str()?), &normalise_name(spelled.as_str()?)))
+            };
             let (_, value) = allowed
                 .iter()
                 .filter_map(|value| Some((likeness(value)?, value)))
@@ -236,7 +246,7 @@ fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Opt
                 .filter(|(likeness, _)| *likeness > 0.7 || allowed.len() == 1)?;
             json!({ "member": place, "value": value, "spelled": spelled })
         }
-        ViolationKind::Other => return None,
+        SchemaViolationKind::Other => return None,
     };
     // A frame from the hub says nothing about the messages that the hub accepts.
     if expected.directions.to_hub {
@@ -246,11 +256,11 @@ fn violated(expected: &MessageType, frame: &Value, violation: &Violation) -> Opt
 }
 
 /// Returns the names on the path to a place, with the first item of each list.
-fn path(place: &str) -> Vec<String> {
-    first(place).split('/').skip(1).map(unescape).collect()
+fn member_path(place: &str) -> Vec<String> {
+    first_item_pointer(place).split('/').skip(1).map(unescape).collect()
 }
 
 /// Returns a name in lower case and without separators, so that `jobId` and `job_id` are equal.
-pub(super) fn plain(name: &str) -> String {
+pub(super) fn normalise_name(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }

@@ -13,16 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-pub use evidence::{Evidence, MOST_BYTES, Missed, MissedKind};
-use member::{different, fitting, lacking};
-use message::{absent, form};
+pub use evidence::{DeviationEvidence, MAX_BYTES, MissedExpectation, MissedExpectationKind};
+use member::{propose_fitting_member, propose_member_changes, propose_missing_members};
+use message::{absence_entry, best_form};
 
 use super::Deviations;
 use crate::protocol::Pack;
 
 /// An entry for a target file with which the run could have continued.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Proposal {
+pub struct DeviationProposal {
     /// The entry, with a reason to fill in.
     pub entry: Value,
     /// Whether a run can use the entry as it is: it needs no value that only the user knows.
@@ -32,12 +32,12 @@ pub struct Proposal {
 }
 
 /// The reason of a proposed entry, for its author to fill in.
-pub const REASON: &str = "TODO: why does the hub deviate here?";
+pub const REASON_PLACEHOLDER: &str = "TODO: why does the hub deviate here?";
 /// The placeholder for a header or query value that only the user knows.
-pub const UNKNOWN: &str = "TODO";
+pub const VALUE_PLACEHOLDER: &str = "TODO";
 
-/// An occasion on which an expected message did not come; the fields are those of [`MissedKind::Message`].
-struct Occasion<'a> {
+/// An occasion on which an expected message did not come; the fields are those of [`MissedExpectationKind::Message`].
+struct MissedOccasion<'a> {
     rules: &'a [String],
     after: Option<usize>,
     instead: &'a [Value],
@@ -47,60 +47,68 @@ struct Occasion<'a> {
 
 /// Returns proposals for messages that did not come or came in another form. `known` are the deviations that were
 /// declared or assumed.
-pub fn propose(pack: &Pack, missed: &[&Missed], evidence: &Evidence, known: &Deviations) -> Vec<Proposal> {
-    let mut by_message: BTreeMap<usize, Vec<Occasion<'_>>> = BTreeMap::new();
+pub fn propose(
+    pack: &Pack,
+    missed: &[&MissedExpectation],
+    evidence: &DeviationEvidence,
+    known: &Deviations,
+) -> Vec<DeviationProposal> {
+    let mut by_message: BTreeMap<usize, Vec<MissedOccasion<'_>>> = BTreeMap::new();
     let mut proposals = Vec::new();
-    for Missed { what, rules } in missed {
+    for MissedExpectation { what, rules } in missed {
         match what {
-            MissedKind::Message { message, after, instead, near, answered } => {
-                let occasion = Occasion { rules, after: *after, instead, near, answered: *answered };
+            MissedExpectationKind::Message { message, after, instead, near, answered } => {
+                let occasion = MissedOccasion { rules, after: *after, instead, near, answered: *answered };
                 by_message.entry(*message).or_default().push(occasion);
             }
-            MissedKind::Upgrade { status, answer } => {
-                proposals.extend(upgrade(*status, answer).filter(|proposal| !proposals.contains(proposal)));
+            MissedExpectationKind::Upgrade { status, answer } => {
+                proposals.extend(propose_upgrade(*status, answer).filter(|proposal| !proposals.contains(proposal)));
             }
         }
     }
-    let mut found = Found::default();
+    let mut found = ProposalCandidates::default();
     for (message, all) in by_message.iter().filter(|(message, _)| !evidence.messages.contains(message)) {
         let frames = all.iter().flat_map(|one| one.instead);
-        let best = frames.filter_map(|frame| form(pack, *message, frame, evidence)).max_by_key(|form| form.score);
+        let best = frames.filter_map(|frame| best_form(pack, *message, frame, evidence)).max_by_key(|form| form.score);
         let after = all.iter().filter(|one| !one.answered).map(|one| one.after);
-        let entry = best.map(|form| form.entry).or_else(|| absent(pack, *message, after, known));
+        let entry = best.map(|form| form.entry).or_else(|| absence_entry(pack, *message, after, known));
         found.add(*message, entry, []);
     }
     for (message, all) in &by_message {
         let near = all.iter().flat_map(|one| one.near);
-        let entries = near.map(|frame| different(pack, *message, frame, true, evidence)).find(|all| !all.is_empty());
+        let entries =
+            near.map(|frame| propose_member_changes(pack, *message, frame, true, evidence)).find(|all| !all.is_empty());
         entries.into_iter().flatten().for_each(|entry| found.add(*message, Some(entry), []));
     }
     // Another form of a message does not always end a conversation. A member that only one message lacks is more likely
     // a defect than a deviation.
     for (message, frame) in evidence.broken.iter().filter(|(message, _)| !by_message.contains_key(message)) {
-        let all = different(pack, *message, frame, false, evidence);
+        let all = propose_member_changes(pack, *message, frame, false, evidence);
         let formed = all.into_iter().filter(|entry| !entry.contains_key("missing"));
         formed.for_each(|entry| found.add(*message, Some(entry), []));
     }
-    for (message, entry) in lacking(pack, evidence) {
+    for (message, entry) in propose_missing_members(pack, evidence) {
         found.add(message, Some(entry), []);
     }
     for (place, unfit) in &evidence.unfit {
-        let entry = fitting(&pack.messages[unfit.message], place, &unfit.json, evidence);
+        let entry = propose_fitting_member(&pack.messages[unfit.message], place, &unfit.json, evidence);
         found.add(unfit.message, entry, &unfit.rules);
     }
-    let new = found.consistent().filter(|one| !known.entries().iter().any(|known| change(&known.entry) == one.entry));
-    proposals.extend(new.map(|Candidate { entry, messages, mut rules }| {
+    let new = found
+        .into_consistent()
+        .filter(|one| !known.entries().iter().any(|known| entry_change(&known.entry) == one.entry));
+    proposals.extend(new.map(|ProposalCandidate { entry, messages, mut rules }| {
         let is_about =
             |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
         let occasions = messages.iter().filter(is_about).filter_map(|message| by_message.get(message)).flatten();
         rules.extend(occasions.flat_map(|one| one.rules).cloned());
-        proposal(entry, messages, &rules)
+        complete_proposal(entry, messages, &rules)
     }));
     proposals
 }
 
 /// An entry that would explain these messages, and the rules of the checks that it concerns.
-struct Candidate {
+struct ProposalCandidate {
     entry: Map<String, Value>,
     messages: BTreeSet<usize>,
     rules: BTreeSet<String>,
@@ -108,11 +116,11 @@ struct Candidate {
 
 /// The entries found so far, each once.
 #[derive(Default)]
-struct Found {
-    all: Vec<Candidate>,
+struct ProposalCandidates {
+    all: Vec<ProposalCandidate>,
 }
 
-impl Found {
+impl ProposalCandidates {
     fn add<'r>(
         &mut self,
         message: usize,
@@ -121,7 +129,7 @@ impl Found {
     ) {
         let Some(entry) = entry else { return };
         let place = self.all.iter().position(|one| one.entry == entry).unwrap_or_else(|| {
-            self.all.push(Candidate { entry, messages: BTreeSet::new(), rules: BTreeSet::new() });
+            self.all.push(ProposalCandidate { entry, messages: BTreeSet::new(), rules: BTreeSet::new() });
             self.all.len() - 1
         });
         self.all[place].messages.insert(message);
@@ -130,8 +138,8 @@ impl Found {
 
     /// Drops entries that contradict others: a member that has another name, or that is missing in all messages, is not
     /// missing in just one.
-    fn consistent(self) -> impl Iterator<Item = Candidate> {
-        let about = |one: &Candidate| one.entry.get("member").cloned();
+    fn into_consistent(self) -> impl Iterator<Item = ProposalCandidate> {
+        let about = |one: &ProposalCandidate| one.entry.get("member").cloned();
         let renamed: Vec<_> = self.all.iter().filter(|one| one.entry.contains_key("renamed")).map(about).collect();
         let in_all: Vec<_> = self.all.iter().filter(|one| !one.entry.contains_key("message")).map(about).collect();
         self.all.into_iter().filter(move |one| {
@@ -143,23 +151,27 @@ impl Found {
 }
 
 /// Returns an entry without its reason and rules.
-fn change(entry: &Value) -> Map<String, Value> {
-    let mut entry = members(entry.clone());
+fn entry_change(entry: &Value) -> Map<String, Value> {
+    let mut entry = into_members(entry.clone());
     entry.retain(|name, _| name != "reason" && name != "rules");
     entry
 }
 
 /// Completes an entry; `rules` are those of the steps that expected the messages the entry is about.
-fn proposal(mut entry: Map<String, Value>, messages: BTreeSet<usize>, rules: &BTreeSet<String>) -> Proposal {
+fn complete_proposal(
+    mut entry: Map<String, Value>,
+    messages: BTreeSet<usize>,
+    rules: &BTreeSet<String>,
+) -> DeviationProposal {
     if !rules.is_empty() {
         entry.insert("rules".to_owned(), json!(rules));
     }
-    entry.insert("reason".to_owned(), Value::from(REASON));
-    Proposal { entry: Value::Object(entry), complete: true, messages }
+    entry.insert("reason".to_owned(), Value::from(REASON_PLACEHOLDER));
+    DeviationProposal { entry: Value::Object(entry), complete: true, messages }
 }
 
 /// Returns the entry that a refused upgrade may need; only the user knows its values.
-fn upgrade(status: u64, answer: &str) -> Option<Proposal> {
+fn propose_upgrade(status: u64, answer: &str) -> Option<DeviationProposal> {
     if !matches!(status, 400 | 401 | 403 | 426) {
         return None;
     }
@@ -171,12 +183,12 @@ fn upgrade(status: u64, answer: &str) -> Option<Proposal> {
     });
     let header = named.unwrap_or("Authorization");
     let mut headers = Map::new();
-    headers.insert(header.to_owned(), Value::from(UNKNOWN));
-    let entry = json!({ "upgrade": { "headers": headers }, "reason": REASON });
-    Some(Proposal { entry, complete: false, messages: BTreeSet::new() })
+    headers.insert(header.to_owned(), Value::from(VALUE_PLACEHOLDER));
+    let entry = json!({ "upgrade": { "headers": headers }, "reason": REASON_PLACEHOLDER });
+    Some(DeviationProposal { entry, complete: false, messages: BTreeSet::new() })
 }
 
-fn members(value: Value) -> Map<String, Value> {
+fn into_members(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(members) => members,
         _ => Map::new(),
@@ -188,7 +200,7 @@ pub fn to_toml(entries: &[&Value]) -> String {
     let mut text = String::new();
     for entry in entries {
         let table: toml::Table =
-            entry.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), toml(v)?))).collect();
+            entry.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), to_toml_value(v)?))).collect();
         text.push_str("[[deviation]]\n");
         // Tables are written inline, in braces, so that an entry can be moved as a whole.
         for (name, value) in &table {
@@ -199,7 +211,7 @@ pub fn to_toml(entries: &[&Value]) -> String {
     text
 }
 
-fn toml(value: &Value) -> Option<toml::Value> {
+fn to_toml_value(value: &Value) -> Option<toml::Value> {
     toml::Value::try_from(value).ok()
 }
 
@@ -210,7 +222,7 @@ mod tests {
     #[test]
     fn proposed_entries_are_read_back_equal() {
         let like = json!({ "kind": "HELLO \"x\"\n", "items": [1, 2.5, true], "deep": { "er": "\u{e9}" } });
-        let entry = json!({ "message": "hello", "like": like, "rules": ["A-1"], "reason": REASON });
+        let entry = json!({ "message": "hello", "like": like, "rules": ["A-1"], "reason": REASON_PLACEHOLDER });
         let file: toml::Table = to_toml(&[&entry, &entry]).parse().unwrap();
         assert_eq!(json!(file), json!({ "deviation": [entry, entry] }));
     }

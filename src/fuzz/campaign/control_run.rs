@@ -9,27 +9,27 @@ use crate::fuzz::shrink;
 use crate::report::scenario_verdict;
 
 /// Oracles that check whether a conversation continues.
-const GOING_ON: [&str; 2] = ["FUZZ-UNDISTURBED", "FUZZ-KEEPS"];
+const CONTINUATION_ORACLES: [&str; 2] = ["FUZZ-UNDISTURBED", "FUZZ-KEEPS"];
 
-fn is_of_going_on(check: &CheckReport) -> bool {
-    check.rules.iter().any(|(rule, _)| GOING_ON.contains(&rule.id.as_str()))
+fn is_continuation_check(check: &CheckReport) -> bool {
+    check.rules.iter().any(|(rule, _)| CONTINUATION_ORACLES.contains(&rule.id.as_str()))
 }
 
-/// Returns the case without its mutated message; `None` unless an oracle of [`GOING_ON`] has failed.
-pub fn of(scenario: &CaseScenario, report: &ScenarioReport) -> Option<CaseScenario> {
-    let is_found = |check: &&CheckReport| check.verdict == Verdict::Fail && is_of_going_on(check);
-    shrink::control(scenario, fingerprint::oracle(report.checks.iter().find(is_found)?))
+/// Returns the case without its mutated message; `None` unless an oracle of [`CONTINUATION_ORACLES`] has failed.
+pub fn control_scenario(scenario: &CaseScenario, report: &ScenarioReport) -> Option<CaseScenario> {
+    let is_found = |check: &&CheckReport| check.verdict == Verdict::Fail && is_continuation_check(check);
+    shrink::control_run(scenario, fingerprint::oracle_name(report.checks.iter().find(is_found)?))
 }
 
-/// Whether an oracle of [`GOING_ON`] is broken; `None` where the case did not get that far.
-pub fn is_stuck(report: &ScenarioReport) -> Option<bool> {
-    let is_stuck = fingerprint::broken(report).any(is_of_going_on);
+/// Whether an oracle of [`CONTINUATION_ORACLES`] is broken; `None` where the case did not get that far.
+pub fn continuation_is_broken(report: &ScenarioReport) -> Option<bool> {
+    let is_stuck = fingerprint::broken_checks(report).any(is_continuation_check);
     (is_stuck || scenario_verdict(report) != Verdict::Inconclusive).then_some(is_stuck)
 }
 
 /// What is to be played next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Play {
+pub enum TrialPlay {
     /// The case as it is.
     Case,
     /// The case without its mutated message.
@@ -38,30 +38,30 @@ pub enum Play {
 
 /// Rounds of control run and case after which a finding only warns. Other cases at the same time may disturb both, so
 /// there are none in the last round.
-const ROUNDS: usize = 3;
+const TRIAL_ROUNDS: usize = 3;
 
 /// Plays control run and case in turn. The mutation is the cause once the control run passes and the case fails right
 /// after.
 #[derive(Debug, Default)]
-pub struct Trial {
+pub struct ControlTrial {
     rounds: usize,
     /// Whether the control run has just passed.
     control_passed: bool,
     is_cause: bool,
-    doubt: Option<Doubt>,
+    doubt: Option<CauseDoubt>,
 }
 
 /// Why the mutation may not be the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum CauseDoubt {
     /// The control run fails, too.
     FailsAnyway,
     /// The case does not fail again.
     NotAgain,
 }
 
-impl Doubt {
-    fn words(self) -> &'static str {
+impl CauseDoubt {
+    fn describe(self) -> &'static str {
         match self {
             Self::FailsAnyway => "; it fails without the mutation, too (control run)",
             Self::NotAgain => "; it did not fail again when replayed",
@@ -69,18 +69,18 @@ impl Doubt {
     }
 }
 
-impl Trial {
+impl ControlTrial {
     /// Returns what to play now; `None` when the result is known.
-    pub fn next(&self) -> Option<Play> {
+    pub fn next_play(&self) -> Option<TrialPlay> {
         match self.control_passed {
-            true => Some(Play::Case),
-            false => (self.rounds < ROUNDS && !self.is_cause).then_some(Play::Control),
+            true => Some(TrialPlay::Case),
+            false => (self.rounds < TRIAL_ROUNDS && !self.is_cause).then_some(TrialPlay::Control),
         }
     }
 
     /// Whether what is played next must be alone on the hub.
-    pub fn is_last(&self) -> bool {
-        self.rounds + 1 == ROUNDS
+    pub fn is_last_round(&self) -> bool {
+        self.rounds + 1 == TRIAL_ROUNDS
     }
 
     /// Takes the result of what [`next`](Self::next) returned.
@@ -88,28 +88,29 @@ impl Trial {
         match (std::mem::take(&mut self.control_passed), is_stuck) {
             (false, false) => self.control_passed = true,
             (true, true) => self.is_cause = true,
-            (false, true) => self.doubted(Doubt::FailsAnyway),
-            (true, false) => self.doubted(Doubt::NotAgain),
+            (false, true) => self.with_doubt(CauseDoubt::FailsAnyway),
+            (true, false) => self.with_doubt(CauseDoubt::NotAgain),
         }
     }
 
-    fn doubted(&mut self, doubt: Doubt) {
+    fn with_doubt(&mut self, doubt: CauseDoubt) {
         self.rounds += 1;
         self.doubt = Some(doubt);
     }
 
     /// Returns the doubt after all rounds. Without them (the hub has died, or the run has ended) there is none.
-    pub fn doubt(&self) -> Option<Doubt> {
-        self.doubt.filter(|_| self.rounds == ROUNDS)
+    pub fn doubt(&self) -> Option<CauseDoubt> {
+        self.doubt.filter(|_| self.rounds == TRIAL_ROUNDS)
     }
 }
 
 /// Lowers a finding to a warning, and adds to its message why the mutation may not be the cause.
-pub fn doubt(report: &mut ScenarioReport, doubt: Doubt) {
-    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail && is_of_going_on(check)) {
+pub fn lower_to_warning(report: &mut ScenarioReport, doubt: CauseDoubt) {
+    for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail && is_continuation_check(check))
+    {
         check.verdict = Verdict::Warn;
         check.rules.iter_mut().for_each(|(_, verdict)| *verdict = (*verdict).min(Verdict::Warn));
-        check.message.push_str(doubt.words());
+        check.message.push_str(doubt.describe());
     }
     report.verdict = scenario_verdict(report);
 }
@@ -124,21 +125,21 @@ mod tests {
     #[rstest]
     #[case::mutation("+-", None)]
     #[case::mutation_beside_others("-+++-", None)]
-    #[case::anyway("---", Some(Doubt::FailsAnyway))]
-    #[case::once("++++++", Some(Doubt::NotAgain))]
-    #[case::once_beside_others("++-++", Some(Doubt::NotAgain))]
+    #[case::anyway("---", Some(CauseDoubt::FailsAnyway))]
+    #[case::once("++++++", Some(CauseDoubt::NotAgain))]
+    #[case::once_beside_others("++-++", Some(CauseDoubt::NotAgain))]
     #[case::ended("", None)]
     #[case::ended_later("-++", None)]
-    fn a_finding_counts_only_if_the_control_run_passes_and_the_case_fails_again(
+    fn a_finding_needs_a_passing_control_run_and_a_second_failure(
         #[case] plays: &str,
-        #[case] doubt: Option<Doubt>,
+        #[case] doubt: Option<CauseDoubt>,
     ) {
-        let mut trial = Trial::default();
+        let mut trial = ControlTrial::default();
         for play in plays.chars() {
-            assert!(trial.next().is_some(), "after {trial:?}");
+            assert!(trial.next_play().is_some(), "after {trial:?}");
             trial.record(play == '-');
         }
-        let is_over = trial.next().is_none();
+        let is_over = trial.next_play().is_none();
         assert_eq!(is_over, doubt.is_some() || plays.ends_with("+-"), "{trial:?}");
         assert_eq!(trial.doubt(), doubt);
     }

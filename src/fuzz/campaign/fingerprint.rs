@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::event::{CheckReport, ScenarioReport, Verdict};
-use crate::fuzz::case::Cell;
-use crate::protocol::{Pack, Way};
-use crate::report::text::plain;
+use crate::fuzz::case::FuzzCell;
+use crate::protocol::{FrameDirection, Pack};
+use crate::report::text::without_variable_parts;
 
 /// The key by which findings are grouped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,71 +25,71 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// `cell` is that of the case to which the check belongs.
-    pub fn of(pack: &Pack, cell: Cell, check: &CheckReport) -> Self {
+    pub fn of_check(pack: &Pack, cell: FuzzCell, check: &CheckReport) -> Self {
         Self {
-            oracle: oracle(check).to_owned(),
+            oracle: oracle_name(check).to_owned(),
             message: pack.messages.get(cell.message).map_or_else(String::new, |message| message.name.clone()),
             mutation: cell.mutation.name().to_owned(),
-            shape: answer(pack, check),
+            shape: answer_shape(pack, check),
         }
     }
 
     /// Returns the name for baselines and reports: `PROTOCOL/MESSAGE/MUTATION`.
-    pub fn scenario(&self, protocol: &str) -> String {
+    pub fn scenario_name(&self, protocol: &str) -> String {
         format!("{protocol}/{}/{}", self.message, self.mutation)
     }
 }
 
 /// Returns the checks of a case that failed or warned, in the order in which they were made.
-pub fn broken(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport> {
+pub fn broken_checks(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport> {
     report.checks.iter().filter(|check| matches!(check.verdict, Verdict::Fail | Verdict::Warn))
 }
 
 /// Returns the name of a check without its number.
-pub fn oracle(check: &CheckReport) -> &str {
+pub fn oracle_name(check: &CheckReport) -> &str {
     match check.name.split_once('#') {
         Some((name, _)) => name,
         None => &check.name,
     }
 }
 
-fn answer(pack: &Pack, check: &CheckReport) -> String {
+fn answer_shape(pack: &Pack, check: &CheckReport) -> String {
     let received = check.detail.as_ref().map_or("", |detail| detail.received.as_str());
     match serde_json::from_str::<Value>(received) {
-        Ok(payload) if payload.is_object() => match pack.recognise(&payload, Way::FromHub) {
-            Some(message) => format!("{}: {}", message.name, plain(&check.message)),
-            None => skeleton(&payload, 0),
+        Ok(payload) if payload.is_object() => match pack.recognise(&payload, FrameDirection::FromHub) {
+            Some(message) => format!("{}: {}", message.name, without_variable_parts(&check.message)),
+            None => value_shape(&payload, 0),
         },
-        _ => plain(if check.message.is_empty() { received } else { &check.message }),
+        _ => without_variable_parts(if check.message.is_empty() { received } else { &check.message }),
     }
 }
 
 /// Returns the shape of a received frame: names and types, without values.
-pub fn shape(pack: &Pack, received: &str) -> String {
+pub fn frame_shape(pack: &Pack, received: &str) -> String {
     match serde_json::from_str::<Value>(received) {
         Ok(payload) if payload.is_object() => {
-            let name = pack.recognise(&payload, Way::FromHub).map_or("", |message| &message.name);
-            format!("{name} {}", skeleton(&payload, 0))
+            let name = pack.recognise(&payload, FrameDirection::FromHub).map_or("", |message| &message.name);
+            format!("{name} {}", value_shape(&payload, 0))
         }
-        _ => plain(received),
+        _ => without_variable_parts(received),
     }
 }
 
 /// Deepest level of members in a shape.
-const LEVELS: usize = 2;
+const MAX_SHAPE_LEVELS: usize = 2;
 
 /// Returns names and types of a value.
-fn skeleton(value: &Value, level: usize) -> String {
+fn value_shape(value: &Value, level: usize) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) => "boolean".to_owned(),
         Value::Number(_) => "number".to_owned(),
         Value::String(_) => "text".to_owned(),
         Value::Array(_) => "list".to_owned(),
-        Value::Object(_) if level == LEVELS => "object".to_owned(),
+        Value::Object(_) if level == MAX_SHAPE_LEVELS => "object".to_owned(),
         Value::Object(members) => {
             let members: BTreeMap<&String, String> =
-                members.iter().map(|(name, member)| (name, skeleton(member, level + 1))).collect();
+                members.iter().map(|(name, member)| (name, value_shape(member, level + 1))).collect();
             let members: Vec<String> = members.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
             format!("{{{}}}", members.join(", "))
         }
@@ -103,8 +103,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_of_an_answer_has_names_and_types_but_no_values() {
-        let shape = |value| skeleton(&value, 0);
+    fn an_answer_shape_has_names_and_types_but_no_values() {
+        let shape = |value| value_shape(&value, 0);
         assert_eq!(shape(json!({"b": 1, "a": {"c": {"d": 1}}})), "{a: {c: object}, b: number}");
         assert_eq!(shape(json!({"a": "x"})), shape(json!({"a": "y"})));
         assert_ne!(shape(json!({"a": "x"})), shape(json!({"a": 1})));

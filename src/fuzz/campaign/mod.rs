@@ -17,35 +17,35 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::control_run::{Doubt, Play, Trial};
-use self::exclusive::Lanes;
-use self::latency_drift::LatencyDrift;
-use super::actors::{BATCH, MUTATED, ROUND};
-use super::case::Case;
+use self::control_run::{CauseDoubt, ControlTrial, TrialPlay};
+use self::exclusive::ResourceQueues;
+use self::latency_drift::LatencyProbe;
+use super::actors::{BATCH_VARIABLE, MUTATED_STEP, ROUND_VARIABLE};
+use super::case::FuzzCase;
 use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
 use super::oracle;
-use super::scheduler::Scheduler;
-use crate::check::hang::Pulse;
-use crate::check::{self, Job, Options};
-use crate::event::{CheckReport, Event, FrameReport, ScenarioReport, Verdict};
-use crate::hub::prepare::Prepared;
-use crate::protocol::{Folder, Pack, Place};
-use crate::report::fuzz::Slower;
-use crate::scenario::parse::verbs::Verb;
-use crate::scenario::parse::{SharedFile, read};
+use super::scheduler::CaseScheduler;
+use crate::check::hang::HubPulse;
+use crate::check::{self, PlayOptions, ScenarioJob};
+use crate::event::{CheckReport, FrameReport, ScenarioEvent, ScenarioReport, Verdict};
+use crate::hub::prepare::PreparedHub;
+use crate::protocol::{Pack, PackFolder, RulePlace};
+use crate::report::fuzz::NewClientLatency;
+use crate::scenario::parse::verbs::StepVerb;
+use crate::scenario::parse::{SharedFile, parse_scenario};
 use crate::scenario::template::Template;
 use crate::scenario::{self, Program};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{self, Node};
+use crate::syntax::yaml::{self, SyntaxNode};
 
 /// One protocol, with everything that its cases are made of.
 pub struct Campaign {
     pub corpus: Corpus,
-    pub scheduler: Scheduler,
+    pub scheduler: CaseScheduler,
     shared: SharedFile,
-    /// The file of spans in programs and reports of cases; see [`Campaign::placed`].
+    /// The file of spans in programs and reports of cases; see [`Campaign::place_report`].
     file: FileId,
     /// Programs, by the text that several cases share.
     programs: Mutex<HashMap<String, Arc<Program>>>,
@@ -54,19 +54,19 @@ pub struct Campaign {
 }
 
 /// Most cached programs; each takes some tens of kilobytes.
-const PROGRAMS: usize = 2000;
+const MAX_CACHED_PROGRAMS: usize = 2000;
 
 /// Where and how cases are played.
 #[derive(Clone)]
-pub struct Stage {
-    pub hub: Arc<Prepared>,
-    pub options: Arc<Options>,
+pub struct PlayEnvironment {
+    pub hub: Arc<PreparedHub>,
+    pub options: Arc<PlayOptions>,
     /// A second hub that receives the same input, and whose answers are compared.
-    pub against: Option<Arc<Prepared>>,
+    pub against: Option<Arc<PreparedHub>>,
     /// By instance, what finds out whether the hub still serves new clients.
-    pub pulses: Option<Arc<Vec<Pulse>>>,
+    pub pulses: Option<Arc<Vec<HubPulse>>>,
     /// Receives events of the run.
-    pub events: mpsc::Sender<Event>,
+    pub events: mpsc::Sender<ScenarioEvent>,
     /// True once the run has to end.
     pub interrupt: watch::Receiver<bool>,
 }
@@ -79,18 +79,18 @@ impl Campaign {
     ///
     /// The diagnostics of the pack.
     pub fn new(
-        folder: &Folder,
+        folder: &PackFolder,
         sources: &mut Sources,
         seed: u64,
         given: Map<String, Value>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (pack, diagnostics) = Pack::load(folder, sources);
         let Some(mut pack) = pack else { return Err(diagnostics) };
-        pack.rules.extend(oracle::rules(sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+        pack.rules.extend(oracle::oracle_rules(sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
-        let shared = scenario::shared(folder, sources, &pack, &mut Vec::new());
-        let corpus = Corpus::read(folder, sources, &pack, given);
-        let scheduler = Scheduler::new(&corpus, seed, &|_| true);
+        let shared = scenario::load_shared(folder, sources, &pack, &mut Vec::new());
+        let corpus = Corpus::from_folder(folder, sources, &pack, given);
+        let scheduler = CaseScheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
         Ok(Self { corpus, scheduler, shared, file, programs: Mutex::default(), left: Mutex::default() })
     }
@@ -106,30 +106,36 @@ impl Campaign {
 
     /// Whether a rule is an oracle, and not one of the document.
     pub fn is_oracle(&self, rule: &str) -> bool {
-        self.pack().rules.get(rule).is_some_and(|rule| rule.place == Place::Oracle)
+        self.pack().rules.get(rule).is_some_and(|rule| rule.place == RulePlace::Oracle)
     }
 
-    /// Compiles a scenario: a case, or one derived from a case. Its spans are in no file; see [`Campaign::placed`].
+    /// Compiles a scenario: a case, or one derived from a case. Its spans are in no file; see [`Campaign::place_report`].
     ///
     /// # Errors
     ///
     /// The messages of its diagnostics.
     pub fn program(&self, id: &str, scenario: &CaseScenario) -> Result<Program, String> {
-        let root = Node::of(&Value::Object(scenario.to_map()), Span::new(self.file, 0..0));
-        let (program, diagnostics) = read(id, &root, &self.shared, self.pack());
+        let root = SyntaxNode::from_json(&Value::Object(scenario.to_map()), Span::new(self.file, 0..0));
+        let (program, diagnostics) = parse_scenario(id, &root, &self.shared, self.pack());
         let words = |diagnostic: &Diagnostic| diagnostic.message.clone();
         program.ok_or_else(|| diagnostics.iter().map(words).collect::<Vec<_>>().join("; "))
     }
 
     /// Plays a scenario: a case, or one derived from a case. `number` must differ from all others of the run. Returns
     /// `None` if the run was interrupted before.
-    pub async fn play(&self, id: &str, scenario: &CaseScenario, number: u64, stage: &Stage) -> Option<ScenarioReport> {
+    pub async fn play(
+        &self,
+        id: &str,
+        scenario: &CaseScenario,
+        number: u64,
+        stage: &PlayEnvironment,
+    ) -> Option<ScenarioReport> {
         let job = self.job(id, scenario, stage);
         // Only has to be unique within a run, so that it may be smaller on 32-bit machines.
         let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
         let played = match job {
             Ok(job) => job.play(number, &stage.options, &stage.events, stage.interrupt.clone()).await,
-            Err(mistake) => Some(self.mistaken(id, mistake)),
+            Err(mistake) => Some(self.mistake_report(id, mistake)),
         };
         played.map(|mut report| {
             id.clone_into(&mut report.id);
@@ -139,11 +145,12 @@ impl Campaign {
             // Reports the exit of its process under an oracle.
             for check in report.checks.iter_mut().filter(|check| check.name == crate::hub::supervisor::PROCESS_CHECK) {
                 let received = check.detail.take().map(|detail| detail.received);
-                *check = results::lives(self, check.verdict, std::mem::take(&mut check.message), received);
+                *check = results::process_check(self, check.verdict, std::mem::take(&mut check.message), received);
             }
             // All other failures of a hub that has exited follow from that.
-            if report.checks.iter().any(|check| check.verdict == Verdict::Fail && check.name == results::LIVES) {
-                report.checks.retain(|check| check.verdict != Verdict::Fail || check.name == results::LIVES);
+            if report.checks.iter().any(|check| check.verdict == Verdict::Fail && check.name == results::PROCESS_ORACLE)
+            {
+                report.checks.retain(|check| check.verdict != Verdict::Fail || check.name == results::PROCESS_ORACLE);
             }
             report
         })
@@ -151,60 +158,60 @@ impl Campaign {
 
     /// Returns the program of a scenario, ready to be played. Cases that differ only in the mutated message share one,
     /// since parsing takes longer than playing.
-    fn job(&self, id: &str, scenario: &CaseScenario, stage: &Stage) -> Result<Job, String> {
+    fn job(&self, id: &str, scenario: &CaseScenario, stage: &PlayEnvironment) -> Result<ScenarioJob, String> {
         let job = |program: &Arc<Program>| {
-            let job = Job::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())?;
+            let job = ScenarioJob::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())?;
             Ok(match &stage.pulses {
-                Some(pulses) => job.watched(pulses),
+                Some(pulses) => job.with_pulses(pulses),
                 None => job,
             })
         };
         // A trace shows the id of the program, so that with one each case needs its own.
-        let shared = parted(scenario).filter(|_| !stage.options.trace);
+        let shared = split_shared_text(scenario).filter(|_| !stage.options.trace);
         let Some((mut key, name, sent)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
         let mut diagnostics = Vec::new();
-        let input = Template::read(&Node::of(&sent, Span::new(self.file, 0..0)), &mut diagnostics);
+        let input = Template::from_node(&SyntaxNode::from_json(&sent, Span::new(self.file, 0..0)), &mut diagnostics);
         if let Some(diagnostic) = diagnostics.first() {
             return Err(diagnostic.message.clone());
         }
         // A program needs the settings without default that its expressions use.
-        input.expressions(&mut |expression| {
+        input.visit_expressions(&mut |expression| {
             let uses = expression.uses.iter().filter_map(|used| used.strip_prefix("hub.")?.split('.').next());
             let settings = &self.shared.shared.settings;
             let given = uses.filter(|name| settings.get(*name).is_some_and(|setting| setting.default.is_none()));
             given.for_each(|name| key.push_str(&format!("needs {name}\n")));
         });
-        let known = self.programs().get(&key).cloned();
+        let known = self.lock_programs().get(&key).cloned();
         let program = match known {
             Some(program) => program,
             None => {
                 let program = Arc::new(self.program(id, scenario)?);
-                let mut programs = self.programs();
-                if programs.len() >= PROGRAMS {
+                let mut programs = self.lock_programs();
+                if programs.len() >= MAX_CACHED_PROGRAMS {
                     programs.clear();
                 }
                 Arc::clone(programs.entry(key).or_insert(program))
             }
         };
-        Ok(job(&program)?.saying(id, name, input))
+        Ok(job(&program)?.with_input(id, name, input))
     }
 
-    fn programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
+    fn lock_programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
         // Nothing panics while it holds the lock, and a program that is missing is read again.
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn left(&self) -> MutexGuard<'_, Vec<u64>> {
+    fn lock_waiting_cases(&self) -> MutexGuard<'_, Vec<u64>> {
         // Nothing panics while it holds the lock.
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Converts the spans of a report into ones of a file with its scenario, which is added to `sources`.
-    pub fn placed(&self, report: &mut ScenarioReport, scenario: &CaseScenario, sources: &mut Sources) {
+    pub fn place_report(&self, report: &mut ScenarioReport, scenario: &CaseScenario, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
         let file = sources.add(format!("{name}.yaml"), scenario.text());
         let written = yaml::parse(sources, file).ok();
-        let program = written.and_then(|root| read(&report.id, &root, &self.shared, self.pack()).0);
+        let program = written.and_then(|root| parse_scenario(&report.id, &root, &self.shared, self.pack()).0);
         let put = |span: &mut Option<Span>, name: &str| {
             if let Some(place) = span.filter(|span| span.file == self.file) {
                 let checks = program.iter().flat_map(|program| &program.checks);
@@ -222,7 +229,7 @@ impl Campaign {
     }
 
     /// Returns the report of a case that cannot be parsed, which is a defect of hubproof.
-    fn mistaken(&self, id: &str, mistake: String) -> ScenarioReport {
+    fn mistake_report(&self, id: &str, mistake: String) -> ScenarioReport {
         ScenarioReport {
             verdict: Verdict::Inconclusive,
             mistake: Some(mistake),
@@ -232,16 +239,16 @@ impl Campaign {
 }
 
 /// The state of the hub after a run.
-pub struct Left {
+pub struct FinalHubState {
     /// Set if the run ended early because the hub cannot be reached any more.
-    pub gone: Option<Gone>,
+    pub gone: Option<HubLost>,
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
-    pub slower: Option<Slower>,
+    pub slower: Option<NewClientLatency>,
 }
 
 /// A hub that no client reaches any more, or that serves none.
-pub struct Gone {
+pub struct HubLost {
     /// The report of the first case that could not connect, or was not served.
     pub report: ScenarioReport,
     /// Numbers of the cases that were being played then.
@@ -251,36 +258,37 @@ pub struct Gone {
 }
 
 /// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events like
-/// [`check::run`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be reached any
+/// [`check::run_scenarios`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be reached any
 /// more. Each case is made when its turn comes.
-pub async fn run(
+pub async fn run_cases(
     campaign: Arc<Campaign>,
-    mut stage: Stage,
+    mut stage: PlayEnvironment,
     numbers: impl Iterator<Item = u64>,
     over: impl Fn() -> bool + Send + Sync + 'static,
-) -> Left {
-    let (watch, lanes) = (Arc::new(Watch::default()), Arc::new(Lanes::default()));
-    let drift = LatencyDrift::at_the_start(&campaign, &stage).await;
+) -> FinalHubState {
+    let (watch, lanes) = (Arc::new(HubWatch::default()), Arc::new(ResourceQueues::default()));
+    let drift = LatencyProbe::measure_start(&campaign, &stage).await;
     if let Some(program) = drift.as_ref().and_then(|drift| drift.program(&campaign)) {
-        stage.pulses = Some(Arc::new(stage.hub.sites.iter().map(|_| Pulse::of(Arc::clone(&program))).collect()));
+        stage.pulses =
+            Some(Arc::new(stage.hub.sites.iter().map(|_| HubPulse::for_program(Arc::clone(&program))).collect()));
     }
     let is_there = {
         let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
-        Arc::new(move || watch.state().gone.is_none() && !hub.is_given_up() && !over())
+        Arc::new(move || watch.lock_state().gone.is_none() && !hub.is_given_up() && !over())
     };
     let play = |number: u64| {
         let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
         let (lanes, is_there) = (Arc::clone(&lanes), Arc::clone(&is_there));
         async move {
             let Some(mut case) = campaign.scheduler.case(&campaign.corpus, number) else { return };
-            let lane = lane(&case, &stage);
-            if lane.as_ref().is_some_and(|resource| !lanes.enter(resource, number)) {
+            let lane = exclusive_resource(&case, &stage);
+            if lane.as_ref().is_some_and(|resource| !lanes.take_or_queue(resource, number)) {
                 return;
             }
             loop {
-                play_one(&campaign, &stage, &watch, &case).await;
+                play_case(&campaign, &stage, &watch, &case).await;
                 let Some(resource) = lane.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else { return };
-                let next = std::iter::from_fn(|| lanes.next(resource));
+                let next = std::iter::from_fn(|| lanes.next_waiting(resource));
                 let Some(next) = { next }.find_map(|number| campaign.scheduler.case(&campaign.corpus, number)) else {
                     return;
                 };
@@ -288,126 +296,127 @@ pub async fn run(
             }
         }
     };
-    let left = std::mem::take(&mut *campaign.left());
+    let left = std::mem::take(&mut *campaign.lock_waiting_cases());
     let mut numbers = left.into_iter().chain(numbers);
     // A number must not be taken without being played.
     let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
-    check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
-    campaign.left().extend(lanes.left());
+    check::play_in_order(there, stage.options.jobs, &stage.interrupt, play).await;
+    campaign.lock_waiting_cases().extend(lanes.take_waiting());
     let (gone, stuck) = {
-        let mut watched = watch.state();
+        let mut watched = watch.lock_state();
         (watched.gone.take(), watched.stuck.take())
     };
     let stuck = match stuck {
         Some((number, control)) if gone.is_none() => {
             // Only a conversation that still fails now is reported.
-            let played = campaign.play(&campaign.id(number), &control, number + LAST, &stage).await;
-            let is_stuck = played.as_ref().and_then(control_run::is_stuck) == Some(true);
+            let played =
+                campaign.play(&campaign.id(number), &control, number + FINAL_REPLAY_NUMBER_OFFSET, &stage).await;
+            let is_stuck = played.as_ref().and_then(control_run::continuation_is_broken) == Some(true);
             is_stuck.then_some(number)
         }
         _ => None,
     };
     let slower = match drift {
-        Some(drift) if gone.is_none() => drift.at_the_end(&campaign, &stage).await,
+        Some(drift) if gone.is_none() => drift.measure_end(&campaign, &stage).await,
         _ => None,
     };
-    Left { gone, stuck, slower }
+    FinalHubState { gone, stuck, slower }
 }
 
 /// Returns the exclusive resource of a case that other cases may use, too. There is none where the case gets a hub
 /// started for it alone; and for the whole hub, the engine waits until all other cases have ended.
-fn lane(case: &Case, stage: &Stage) -> Option<String> {
+fn exclusive_resource(case: &FuzzCase, stage: &PlayEnvironment) -> Option<String> {
     case.scenario.exclusive.clone().filter(|resource| resource != "hub" && stage.hub.embedded.is_none())
 }
 
-async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case) {
+async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatch, case: &FuzzCase) {
     let number = case.number;
-    watch.state().under_way.insert(number);
+    watch.lock_state().under_way.insert(number);
     let played = match &stage.against {
-        Some(other) => second_hub::play(campaign, &case.scenario, number, stage, other).await,
+        Some(other) => second_hub::play_on_both(campaign, &case.scenario, number, stage, other).await,
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {
         if report.unserved.is_some() {
             // What a hub lacks that serves no client any more accuses it of nothing else.
-            report.checks.iter_mut().filter(|check| check.accuses()).for_each(CheckReport::withdraw);
-        } else if let Some(control) = control_run::of(&case.scenario, &report) {
+            report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);
+        } else if let Some(control) = control_run::control_scenario(&case.scenario, &report) {
             let id = campaign.id(number);
-            let (mut trial, mut replay) = (Trial::default(), number);
-            while let Some(sent) = trial.next() {
-                replay += REPLAY;
-                let mut scenario = if sent == Play::Case { &case.scenario } else { &control }.clone();
-                if trial.is_last() {
+            let (mut trial, mut replay) = (ControlTrial::default(), number);
+            while let Some(sent) = trial.next_play() {
+                replay += REPLAY_NUMBER_OFFSET;
+                let mut scenario = if sent == TrialPlay::Case { &case.scenario } else { &control }.clone();
+                if trial.is_last_round() {
                     scenario.exclusive = Some("hub".to_owned());
                 }
                 let played = campaign.play(&id, &scenario, replay, stage).await;
-                let Some(is_stuck) = played.as_ref().and_then(control_run::is_stuck) else { break };
+                let Some(is_stuck) = played.as_ref().and_then(control_run::continuation_is_broken) else { break };
                 trial.record(is_stuck);
             }
             if let Some(doubt) = trial.doubt() {
-                control_run::doubt(&mut report, doubt);
-                if doubt == Doubt::FailsAnyway {
-                    watch.state().stuck = Some((number, control));
+                control_run::lower_to_warning(&mut report, doubt);
+                if doubt == CauseDoubt::FailsAnyway {
+                    watch.lock_state().stuck = Some((number, control));
                 }
             }
         }
-        watch.look(number, &report, stage).await;
-        let _ = stage.events.send(Event::Finished(Box::new(report))).await;
+        watch.broken_threshold(number, &report, stage).await;
+        let _ = stage.events.send(ScenarioEvent::Finished(Box::new(report))).await;
     }
 }
 
 /// Offset of a replay's number from that of its case: ids made from it differ, so a hub that remembers them is not
 /// confused.
-const REPLAY: u64 = 1 << 41;
+const REPLAY_NUMBER_OFFSET: u64 = 1 << 41;
 /// Offset of the replay at the end of the run.
-const LAST: u64 = 1 << 45;
+const FINAL_REPLAY_NUMBER_OFFSET: u64 = 1 << 45;
 /// Consecutive cases without a connection after which the hub is given up.
-const ATTEMPTS: usize = 4;
+const MAX_UNREACHABLE_CASES: usize = 4;
 /// How long a hub that refuses all connections as if overloaded must have had none of ours before it is given up.
-const BUSY: Duration = Duration::from_secs(5);
+const MIN_TIME_UNOCCUPIED: Duration = Duration::from_secs(5);
 
 /// Watches whether the hub is still there.
 #[derive(Default)]
-struct Watch(Mutex<Watched>);
+struct HubWatch(Mutex<HubWatchState>);
 
 #[derive(Default)]
-struct Watched {
+struct HubWatchState {
     under_way: BTreeSet<u64>,
     /// Whether a server answered any case: one that was never there cannot be gone.
     met: bool,
     /// Consecutive cases that could not connect, and what was being played when the first of them ended.
     attempts: usize,
-    first: Option<(Gone, Instant)>,
-    gone: Option<Gone>,
+    first: Option<(HubLost, Instant)>,
+    gone: Option<HubLost>,
     /// The last case whose control run failed, too, and the scenario of that control run.
     stuck: Option<(u64, CaseScenario)>,
 }
 
-impl Watch {
-    fn state(&self) -> MutexGuard<'_, Watched> {
+impl HubWatch {
+    fn lock_state(&self) -> MutexGuard<'_, HubWatchState> {
         // Nothing in here panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look(&self, number: u64, report: &ScenarioReport, stage: &Stage) {
+    async fn broken_threshold(&self, number: u64, report: &ScenarioReport, stage: &PlayEnvironment) {
         let unreachable = report.cause.as_ref().is_some_and(|cause| cause.unreachable);
         let pause = {
-            let mut state = self.state();
+            let mut state = self.lock_state();
             let under_way = state.under_way.iter().copied().collect();
             state.under_way.remove(&number);
             if !report.unmet.is_empty() {
                 // The case was not played.
                 return;
             }
-            state.met |= is_met(report);
+            state.met |= hub_answered(report);
             if report.unserved.is_some() && state.gone.is_none() {
-                state.gone = Some(Gone { report: report.clone(), under_way, hangs: true });
+                state.gone = Some(HubLost { report: report.clone(), under_way, hangs: true });
                 return;
             }
             if !unreachable && !report.is_refused_by_proxy() {
                 // A refusal while other cases connect is a limit, not the end; but a case that was already being played
                 // at the first refusal may have connected before it.
-                let was_under_way = |(gone, _): &(Gone, Instant)| gone.under_way.contains(&number);
+                let was_under_way = |(gone, _): &(HubLost, Instant)| gone.under_way.contains(&number);
                 if !state.first.as_ref().is_some_and(was_under_way) {
                     state.attempts = 0;
                     state.first = None;
@@ -418,19 +427,19 @@ impl Watch {
                 return;
             }
             if state.first.is_none() {
-                state.first = Some((Gone { report: report.clone(), under_way, hangs: false }, Instant::now()));
+                state.first = Some((HubLost { report: report.clone(), under_way, hangs: false }, Instant::now()));
             }
             state.attempts += 1;
             // Cases that were being played at the first refusal do not count as attempts.
-            let enough = state.attempts > ATTEMPTS + stage.options.jobs;
-            let free = unreachable || state.is_free();
+            let enough = state.attempts > MAX_UNREACHABLE_CASES + stage.options.jobs;
+            let free = unreachable || state.is_unoccupied();
             if enough && free && state.gone.is_none() {
                 state.gone = state.first.take().map(|(gone, _)| gone);
             }
             match (state.gone.is_some(), enough) {
                 (true, _) => return,
-                (false, false) => PAUSE,
-                (false, true) => LONG_PAUSE,
+                (false, false) => REACH_PAUSE,
+                (false, true) => LONG_REACH_PAUSE,
             }
         };
         // Gives the hub time to exit, or to start.
@@ -440,17 +449,18 @@ impl Watch {
     }
 }
 
-impl Watched {
+impl HubWatchState {
     /// Whether no client of ours has been connected for so long that the hub cannot be busy with us.
-    fn is_free(&self) -> bool {
+    fn is_unoccupied(&self) -> bool {
         self.first.as_ref().is_some_and(|(gone, since)| {
-            since.elapsed() >= BUSY && !gone.under_way.iter().any(|number| self.under_way.contains(number))
+            since.elapsed() >= MIN_TIME_UNOCCUPIED
+                && !gone.under_way.iter().any(|number| self.under_way.contains(number))
         })
     }
 }
 
 /// Whether a server answered on a connection of the case, and not only a proxy in front of it.
-fn is_met(report: &ScenarioReport) -> bool {
+fn hub_answered(report: &ScenarioReport) -> bool {
     let met = |frame: &FrameReport| match frame.kind.as_str() {
         "open" | "no upgrade" => true,
         "refused" => !frame.is_server_error(),
@@ -460,17 +470,17 @@ fn is_met(report: &ScenarioReport) -> bool {
 }
 
 /// Pause between attempts to reach a hub that does not answer.
-const PAUSE: Duration = Duration::from_millis(250);
-/// Pause between further attempts to reach the hub, after the first [`ATTEMPTS`].
-const LONG_PAUSE: Duration = Duration::from_secs(2);
+const REACH_PAUSE: Duration = Duration::from_millis(250);
+/// Pause between further attempts to reach the hub, after the first [`MAX_UNREACHABLE_CASES`].
+const LONG_REACH_PAUSE: Duration = Duration::from_secs(2);
 
 /// Splits a case into the text that other cases share with it, the name of the step (or loop) that sends the mutated
 /// input, and that input. The title is left out. `None` where no other case can share its program.
-fn parted(scenario: &CaseScenario) -> Option<(String, &'static str, Value)> {
+fn split_shared_text(scenario: &CaseScenario) -> Option<(String, &'static str, Value)> {
     let mut input = None;
     let mut shared = CaseScenario { title: String::new(), ..scenario.clone() };
     for step in &mut shared.steps {
-        if let Some((name, sent)) = sending(step)
+        if let Some((name, sent)) = mutated_input_key(step)
             && input.replace((name, sent.take())).is_some()
         {
             return None;
@@ -481,12 +491,12 @@ fn parted(scenario: &CaseScenario) -> Option<(String, &'static str, Value)> {
 }
 
 /// Returns, for a step that sends mutated input, the name that it binds or loops over, and the input.
-fn sending(step: &mut CaseStep) -> Option<(&'static str, &mut Value)> {
+fn mutated_input_key(step: &mut CaseStep) -> Option<(&'static str, &mut Value)> {
     match (step.verb, step.argument.as_str()) {
-        (Verb::Each, Some(ROUND)) => Some((ROUND, step.option_mut("in")?)),
+        (StepVerb::Each, Some(ROUND_VARIABLE)) => Some((ROUND_VARIABLE, step.option_mut("in")?)),
         // The rounds are inside the batches.
-        (Verb::Each, Some(BATCH)) => Some((BATCH, step.option_mut("in")?)),
-        (Verb::SendsRaw, _) if step.name() == Some(MUTATED) => Some((MUTATED, &mut step.argument)),
+        (StepVerb::Each, Some(BATCH_VARIABLE)) => Some((BATCH_VARIABLE, step.option_mut("in")?)),
+        (StepVerb::SendsRaw, _) if step.name() == Some(MUTATED_STEP) => Some((MUTATED_STEP, &mut step.argument)),
         _ => None,
     }
 }

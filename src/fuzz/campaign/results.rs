@@ -3,42 +3,42 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::fingerprint::{Fingerprint, broken};
-use super::{Campaign, Gone};
-use crate::event::{CheckReport, Detail, Lack, ProcessReport, ScenarioReport, Verdict};
-use crate::fuzz::case::Cell;
+use super::fingerprint::{Fingerprint, broken_checks};
+use super::{Campaign, HubLost};
+use crate::event::{CheckReport, FindingDetail, Lack, ProcessReport, ScenarioReport, Verdict};
+use crate::fuzz::case::FuzzCell;
 use crate::fuzz::placement::Placement;
-use crate::hub::process::RESTART;
-use crate::report::fuzz::{self, Fuzzed, Oracle, Slower};
+use crate::hub::process::RESTART_HOOK;
+use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally};
 use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Sources;
 
 /// How many case numbers are kept of each fingerprint.
-const NUMBERS: usize = 8;
+const KEPT_CASE_NUMBERS: usize = 8;
 /// How many fingerprints are kept.
-const CAUSES: usize = 1000;
+const MAX_FINGERPRINTS: usize = 1000;
 /// Number of cases after which a run ends if none of them could be played.
-const HOPELESS: u64 = 500;
+const MAX_HOPELESS_CASES: u64 = 500;
 /// Steps with their errors that are kept of undecided cases.
-const OBSTACLES: usize = 200;
+const MAX_OBSTACLES: usize = 200;
 /// Oracles that only check whether the hub is alive and serves.
-const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", LIVES];
+const SURVIVAL_ORACLES: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", PROCESS_ORACLE];
 /// The check that the hub keeps to RFC 6455: one that ends closes connections in the middle of a handshake.
-const WEBSOCKET: &str = "websocket";
+const WEBSOCKET_CHECK: &str = "websocket";
 /// The oracle of a hub's own process.
-pub const LIVES: &str = "FUZZ-LIVES";
+pub const PROCESS_ORACLE: &str = "FUZZ-LIVES";
 
 /// The results of the cases so far.
 #[derive(Default)]
-pub struct Outcome {
+pub struct CampaignResults {
     cases: u64,
     decided: u64,
     after_opening: u64,
     judged: u64,
-    oracles: BTreeMap<String, Oracle>,
-    cells: HashMap<Cell, u64>,
-    causes: BTreeMap<Fingerprint, Group>,
+    oracles: BTreeMap<String, OracleTally>,
+    cells: HashMap<FuzzCell, u64>,
+    causes: BTreeMap<Fingerprint, CauseGroup>,
     obstacles: BTreeMap<(String, String, bool), u64>,
     /// Cases that need something that the target lacks.
     unmet: u64,
@@ -46,10 +46,10 @@ pub struct Outcome {
     pub ended: Option<String>,
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
-    pub slower: Option<Slower>,
+    pub slower: Option<NewClientLatency>,
 }
 
-struct Group {
+struct CauseGroup {
     /// The report with the lowest `order`: of a case with a single mutated message if there is one, and with the lowest
     /// number, so that it does not depend on which case ended first.
     first: ScenarioReport,
@@ -60,20 +60,20 @@ struct Group {
     together: bool,
 }
 
-impl Outcome {
+impl CampaignResults {
     /// Adds the report of a case.
-    pub fn feed(&mut self, campaign: &Campaign, report: ScenarioReport) {
-        let Some((number, cell)) = number(&report.id).and_then(|n| Some((n, campaign.scheduler.cell(n)?))) else {
+    pub fn add_report(&mut self, campaign: &Campaign, report: ScenarioReport) {
+        let Some((number, cell)) = case_number(&report.id).and_then(|n| Some((n, campaign.scheduler.cell(n)?))) else {
             return;
         };
         self.cases += 1;
         if report.mistake.is_some() {
-            return if self.mistakes.len() < NUMBERS {
+            return if self.mistakes.len() < KEPT_CASE_NUMBERS {
                 self.mistakes.push(report)
             };
         }
         self.unmet += u64::from(!report.unmet.is_empty());
-        if self.cases >= HOPELESS && self.unmet == self.cases {
+        if self.cases >= MAX_HOPELESS_CASES && self.unmet == self.cases {
             self.ended = Some("the target lacks what every case needs".to_owned());
         }
         let is_decided = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn);
@@ -87,30 +87,31 @@ impl Outcome {
         }
         seen.retain(|_, verdict| is_decided(verdict));
         for (rule, verdict) in &seen {
-            self.oracles.entry((*rule).to_owned()).or_default().see(*verdict);
+            self.oracles.entry((*rule).to_owned()).or_default().add_verdict(*verdict);
         }
         // A running process alone does not decide a case that was never played.
-        if seen.iter().any(|(rule, verdict)| *rule != LIVES || *verdict != Verdict::Pass) {
+        if seen.iter().any(|(rule, verdict)| *rule != PROCESS_ORACLE || *verdict != Verdict::Pass) {
             self.decided += 1;
             self.after_opening += u64::from(cell.placement != Placement::First);
-            self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL.contains(rule)));
+            self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL_ORACLES.contains(rule)));
             *self.cells.entry(cell).or_default() += 1;
-        } else if let Some(obstacle) = obstacle(&report)
-            && (self.obstacles.len() < OBSTACLES || self.obstacles.contains_key(&obstacle))
+        } else if let Some(obstacle) = case_obstacle(&report)
+            && (self.obstacles.len() < MAX_OBSTACLES || self.obstacles.contains_key(&obstacle))
         {
             *self.obstacles.entry(obstacle).or_default() += 1;
         }
-        let mut causes: Vec<(Fingerprint, String)> =
-            broken(&report).map(|check| (Fingerprint::of(campaign.pack(), cell, check), check.name.clone())).collect();
+        let mut causes: Vec<(Fingerprint, String)> = broken_checks(&report)
+            .map(|check| (Fingerprint::of_check(campaign.pack(), cell, check), check.name.clone()))
+            .collect();
         causes.sort();
         causes.dedup_by(|a, b| a.0 == b.0);
         for (cause, check) in causes {
-            self.group(cause, &check, (cell.placement.is_of_many(), number), &report);
+            self.add_to_group(cause, &check, (cell.placement.sends_many(), number), &report);
         }
     }
 
-    fn group(&mut self, cause: Fingerprint, check: &str, order: (bool, u64), report: &ScenarioReport) {
-        if self.causes.len() >= CAUSES && !self.causes.contains_key(&cause) {
+    fn add_to_group(&mut self, cause: Fingerprint, check: &str, order: (bool, u64), report: &ScenarioReport) {
+        if self.causes.len() >= MAX_FINGERPRINTS && !self.causes.contains_key(&cause) {
             return;
         }
         let alone = || {
@@ -120,7 +121,7 @@ impl Outcome {
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
-        let new = || Group { first: alone(), order, numbers: Vec::new(), cases: 0, together: false };
+        let new = || CauseGroup { first: alone(), order, numbers: Vec::new(), cases: 0, together: false };
         let group = self.causes.entry(cause.clone()).or_insert_with(new);
         group.cases += 1;
         if order < group.order {
@@ -128,25 +129,25 @@ impl Outcome {
         }
         let at = group.numbers.partition_point(|known| *known < order.1);
         group.numbers.insert(at, order.1);
-        group.numbers.truncate(NUMBERS);
+        group.numbers.truncate(KEPT_CASE_NUMBERS);
     }
 
     /// Returns the findings: fingerprint, number of the first case, and the check that failed.
-    pub fn found(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
+    pub fn first_findings(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
         let first = |(cause, group)| {
-            let Group { first, .. }: &Group = group;
-            Some((cause, number(&first.id)?, first.checks.first()?))
+            let CauseGroup { first, .. }: &CauseGroup = group;
+            Some((cause, case_number(&first.id)?, first.checks.first()?))
         };
         self.causes.iter().filter_map(first)
     }
 
     /// Adds the finding that the hub is gone, or hangs. Failed survival oracles of the cases that were being played then,
     /// and connections that ended, are the same finding.
-    pub fn gone(&mut self, campaign: &Campaign, gone: Gone) {
-        let Gone { mut report, under_way, hangs } = gone;
-        let Some(cell) = number(&report.id).and_then(|number| campaign.scheduler.cell(number)) else { return };
-        let of_these = |group: &Group| group.numbers.iter().all(|number| under_way.contains(number));
-        let follows = |oracle: &str| SURVIVAL.contains(&oracle) || oracle == WEBSOCKET;
+    pub fn add_lost_hub(&mut self, campaign: &Campaign, gone: HubLost) {
+        let HubLost { mut report, under_way, hangs } = gone;
+        let Some(cell) = case_number(&report.id).and_then(|number| campaign.scheduler.cell(number)) else { return };
+        let of_these = |group: &CauseGroup| group.numbers.iter().all(|number| under_way.contains(number));
+        let follows = |oracle: &str| SURVIVAL_ORACLES.contains(&oracle) || oracle == WEBSOCKET_CHECK;
         self.causes.retain(|cause, group| !(follows(&cause.oracle) && of_these(group)));
         let numbers: Vec<String> = under_way.iter().map(u64::to_string).collect();
         let (what, received) = match (hangs, report.cause.as_ref()) {
@@ -156,37 +157,37 @@ impl Outcome {
             (false, Some(cause)) => ("the hub is gone", cause.with_actor()),
             (false, None) => ("the hub is gone", "no client can connect any more".to_owned()),
         };
-        let check = lives(campaign, Verdict::Fail, what.to_owned(), Some(received));
-        let cause = Fingerprint::of(campaign.pack(), cell, &check);
+        let check = process_check(campaign, Verdict::Fail, what.to_owned(), Some(received));
+        let cause = Fingerprint::of_check(campaign.pack(), cell, &check);
         report.checks = vec![check];
         let cases = under_way.len() as u64;
-        let group = Group { first: report, order: (false, 0), numbers: under_way, cases, together: true };
+        let group = CauseGroup { first: report, order: (false, 0), numbers: under_way, cases, together: true };
         self.causes.insert(cause, group);
         self.ended = Some(format!(
-            "{what}; under way were the cases {}. With --exec, or a hook `{RESTART}` in the target file, it is started again \
+            "{what}; under way were the cases {}. With --exec, or a hook `{RESTART_HOOK}` in the target file, it is started again \
              and each of them is played alone",
             numbers.join(", ")
         ));
     }
 
     /// Returns the number of fingerprints found.
-    pub fn fingerprints(&self) -> usize {
+    pub fn fingerprint_count(&self) -> usize {
         self.causes.len()
     }
 
     /// Returns the number of causes found, as reports count them: findings of the same oracle with an answer of the same
     /// shape are one. Those of which `known` is true (scenario and check) do not count.
-    pub fn findings(&self, protocol: &str, known: &dyn Fn(&str, &str) -> bool) -> usize {
-        let new = self.causes.keys().filter(|cause| !known(&cause.scenario(protocol), &cause.oracle));
+    pub fn finding_count(&self, protocol: &str, known: &dyn Fn(&str, &str) -> bool) -> usize {
+        let new = self.causes.keys().filter(|cause| !known(&cause.scenario_name(protocol), &cause.oracle));
         new.map(|cause| (&cause.oracle, &cause.shape)).collect::<BTreeSet<_>>().len()
     }
 
-    pub fn cases(&self) -> u64 {
+    pub fn case_count(&self) -> u64 {
         self.cases
     }
 
     /// Returns the number of cells with at least one decided case.
-    pub fn covered(&self) -> usize {
+    pub fn covered_cell_count(&self) -> usize {
         self.cells.len()
     }
 
@@ -196,9 +197,9 @@ impl Outcome {
         let mut findings = Vec::new();
         let mut first = Vec::new();
         let mut add = |mut report: ScenarioReport, name: Option<String>, together: &[u64], sources: &mut Sources| {
-            let number = number(&report.id).unwrap_or_default();
+            let number = case_number(&report.id).unwrap_or_default();
             if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
-                campaign.placed(&mut report, &case.scenario, sources);
+                campaign.place_report(&mut report, &case.scenario, sources);
             }
             report.id = name.unwrap_or(report.id);
             let cases = if together.is_empty() { &[number] } else { together };
@@ -206,24 +207,28 @@ impl Outcome {
         };
         for (cause, group) in self.causes {
             let together = if group.together { group.numbers.as_slice() } else { &[] };
-            add(group.first, Some(cause.scenario(&pack.name)), together, sources);
-            findings.push(fuzz::Finding { shape: cause.shape, cases: group.cases, numbers: group.numbers });
+            add(group.first, Some(cause.scenario_name(&pack.name)), together, sources);
+            findings.push(fuzz::FindingTally { shape: cause.shape, cases: group.cases, numbers: group.numbers });
         }
         for report in self.mistakes {
-            let numbers = number(&report.id).into_iter().collect();
+            let numbers = case_number(&report.id).into_iter().collect();
             add(report, None, &[], sources);
-            findings.push(fuzz::Finding { shape: String::new(), cases: 1, numbers });
+            findings.push(fuzz::FindingTally { shape: String::new(), cases: 1, numbers });
         }
-        let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::Cell {
+        let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::CellTally {
             message: pack.messages[cell.message].name.clone(),
             oddity: cell.mutation.name(),
             placement: cell.placement.name(),
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
         let obstacles = self.obstacles.into_iter();
-        let obstacles =
-            obstacles.map(|((step, message, unreachable), cases)| fuzz::Obstacle { step, message, unreachable, cases });
-        let mut fuzzed = Fuzzed {
+        let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::CaseObstacle {
+            step,
+            message,
+            unreachable,
+            cases,
+        });
+        let mut fuzzed = FuzzReport {
             seed: campaign.scheduler.seed,
             cases: self.cases,
             decided: self.decided,
@@ -238,13 +243,13 @@ impl Outcome {
             slower: self.slower,
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
-        aggregator::fuzzed(pack, first, processes, fuzzed)
+        aggregator::fuzz_protocol_report(pack, first, processes, fuzzed)
     }
 }
 
 /// Returns the check that the hub's process keeps running, with this verdict.
-pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: Option<String>) -> CheckReport {
-    let used = campaign.pack().rules.get(LIVES).map(|rule| RuleUse {
+pub fn process_check(campaign: &Campaign, verdict: Verdict, message: String, received: Option<String>) -> CheckReport {
+    let used = campaign.pack().rules.get(PROCESS_ORACLE).map(|rule| RuleUse {
         id: rule.id.clone(),
         level: rule.level,
         basis: rule.basis,
@@ -254,22 +259,22 @@ pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: O
         rules: used.into_iter().map(|used| (used, verdict)).collect(),
         step: "the hub keeps running".to_owned(),
         message,
-        detail: received.map(|received| Detail {
+        detail: received.map(|received| FindingDetail {
             expected: "a hub that keeps running, whatever input it receives".to_owned(),
             received,
-            ..Detail::default()
+            ..FindingDetail::default()
         }),
-        ..CheckReport::new(LIVES, verdict)
+        ..CheckReport::new(PROCESS_ORACLE, verdict)
     }
 }
 
 /// Returns the number in an id made by [`Campaign::id`].
-pub fn number(id: &str) -> Option<u64> {
+pub fn case_number(id: &str) -> Option<u64> {
     id.rsplit_once("/case-")?.1.parse().ok()
 }
 
 /// Returns the step that failed and its error, or what the target lacks; and whether the hub could not be reached.
-fn obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
+fn case_obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
     match &report.cause {
         // The same of every client.
         Some(cause) if cause.unreachable => Some((cause.step.clone(), cause.message.clone(), true)),

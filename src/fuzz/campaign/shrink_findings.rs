@@ -8,26 +8,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::fingerprint::{Fingerprint, broken, oracle};
-use super::{Campaign, Stage};
+use super::fingerprint::{Fingerprint, broken_checks, oracle_name};
+use super::{Campaign, PlayEnvironment};
 use crate::event::ScenarioReport;
-use crate::fuzz::case::Cell;
+use crate::fuzz::case::FuzzCell;
 use crate::fuzz::case_scenario::CaseScenario;
-use crate::fuzz::shrink::constraints::Constraints;
-use crate::fuzz::shrink::{Answer, Limits, Shrink, control, is_check};
+use crate::fuzz::shrink::constraints::ShrinkConstraints;
+use crate::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, makes_check};
 
 /// Factor for the timeouts of a candidate.
-const PATIENCE: f64 = 0.2;
+const CANDIDATE_PATIENCE: f64 = 0.2;
 /// Plays of a finding before it counts as not failing on its own.
-const AGAIN: usize = 3;
+const MAX_PLAYS_TO_FAIL: usize = 3;
 /// Consecutive plays in which the smallest scenario has to fail.
-const SURE: usize = 3;
+const CONFIRMING_PLAYS: usize = 3;
 /// First number of plays, above those of all cases.
-const NUMBERS: u64 = 1 << 40;
+const FIRST_PLAY_NUMBER: u64 = 1 << 40;
 
 /// The result of shrinking.
 #[derive(Clone, Debug)]
-pub struct Smaller {
+pub struct ShrinkResult {
     pub scenario: CaseScenario,
     /// Candidates that were played.
     pub attempts: usize,
@@ -36,132 +36,140 @@ pub struct Smaller {
 }
 
 /// Returns the counter from which all plays of a run take their numbers.
-pub fn numbers() -> Arc<AtomicU64> {
-    Arc::new(AtomicU64::new(NUMBERS))
+pub fn play_numbers() -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(FIRST_PLAY_NUMBER))
 }
 
 /// A finding to shrink.
-pub struct Finding {
+pub struct ShrinkableFinding {
     pub scenario: CaseScenario,
     /// Scenarios with one mutated message each, if the finding sends many.
     pub simpler: Vec<CaseScenario>,
-    pub cell: Cell,
+    pub cell: FuzzCell,
     pub cause: Fingerprint,
     /// The id under which the finding is played.
     pub id: String,
 }
 
 /// A finding with the hub on which it is played.
-pub struct Bench {
+pub struct ShrinkJob {
     pub campaign: Arc<Campaign>,
-    pub stage: Stage,
-    pub finding: Finding,
+    pub stage: PlayEnvironment,
+    pub finding: ShrinkableFinding,
     pub numbers: Arc<AtomicU64>,
 }
 
-impl Bench {
+impl ShrinkJob {
     /// Plays the finding until it fails on its own once, which may be only sometimes.
-    pub async fn looked_at(&self, until: Instant) -> Smaller {
+    pub async fn play_until_failure(&self, until: Instant) -> ShrinkResult {
         let mut fails = Some(false);
-        for _ in 0..AGAIN {
+        for _ in 0..MAX_PLAYS_TO_FAIL {
             fails = match Instant::now() < until {
-                true => Some(self.fails(&self.finding.scenario, 1.0).await),
+                true => Some(self.reproduces(&self.finding.scenario, 1.0).await),
                 false => None,
             };
             if fails != Some(false) {
                 break;
             }
         }
-        Smaller { scenario: self.finding.scenario.clone(), attempts: 0, fails }
+        ShrinkResult { scenario: self.finding.scenario.clone(), attempts: 0, fails }
     }
 
     /// Returns the smallest scenario that fails like the finding, found before `until`. The finding must fail on its
     /// own.
-    pub async fn smaller(&self, until: Instant) -> Smaller {
-        let Finding { scenario, simpler, cell, cause, id } = &self.finding;
+    pub async fn shrink(&self, until: Instant) -> ShrinkResult {
+        let ShrinkableFinding { scenario, simpler, cell, cause, id } = &self.finding;
         let mut scenario = scenario;
         for form in simpler {
             // Short timeouts sort out most forms, full ones confirm the failure.
-            if Instant::now() < until && self.fails(form, PATIENCE).await && self.fails(form, 1.0).await {
+            if Instant::now() < until
+                && self.reproduces(form, CANDIDATE_PATIENCE).await
+                && self.reproduces(form, 1.0).await
+            {
                 scenario = form;
                 break;
             }
         }
-        let constraints = Constraints::of(&self.campaign.corpus, cell.placement, scenario, &cause.oracle);
-        let mut shrink = Shrink::new(scenario.clone(), &cause.oracle, Limits::default());
+        let constraints =
+            ShrinkConstraints::for_finding(&self.campaign.corpus, cell.placement, scenario, &cause.oracle);
+        let mut shrink = Shrinker::new(scenario.clone(), &cause.oracle, ShrinkLimits::default());
         while Instant::now() < until
             && !*self.stage.interrupt.borrow()
-            && let Some(candidate) = shrink.next()
+            && let Some(candidate) = shrink.next_candidate()
         {
-            let playable = constraints.is_kept(&candidate) && self.campaign.program(id, &candidate).is_ok();
-            shrink.record(match playable {
-                false => Answer::Unplayable,
-                true if self.fails(&candidate, PATIENCE).await && !self.is_idle(&candidate).await => Answer::StillFails,
-                true => Answer::Differs,
+            let playable = constraints.are_met_by(&candidate) && self.campaign.program(id, &candidate).is_ok();
+            shrink.record_result(match playable {
+                false => CandidateResult::Unplayable,
+                true if self.reproduces(&candidate, CANDIDATE_PATIENCE).await
+                    && !self.fails_without_mutation(&candidate).await =>
+                {
+                    CandidateResult::StillFails
+                }
+                true => CandidateResult::Differs,
             });
         }
         let attempts = shrink.attempts();
         // A scenario that fails only sometimes is not saved.
         let mut fails = attempts > 0;
-        for _ in 0..SURE {
-            fails = fails && self.fails(shrink.smallest(), 1.0).await;
+        for _ in 0..CONFIRMING_PLAYS {
+            fails = fails && self.reproduces(shrink.smallest(), 1.0).await;
         }
         let smallest = if fails { shrink.smallest() } else { scenario };
-        Smaller { scenario: smallest.clone(), attempts, fails: Some(true) }
+        ShrinkResult { scenario: smallest.clone(), attempts, fails: Some(true) }
     }
 
     /// Whether a check fails with the fingerprint of the finding.
-    async fn fails(&self, scenario: &CaseScenario, patience: f64) -> bool {
+    async fn reproduces(&self, scenario: &CaseScenario, patience: f64) -> bool {
         let pack = self.campaign.pack();
-        self.played(scenario, patience).await.is_some_and(|report| {
-            broken(&report).any(|check| {
-                oracle(check) == self.finding.cause.oracle
-                    && Fingerprint::of(pack, self.finding.cell, check) == self.finding.cause
+        self.play(scenario, patience).await.is_some_and(|report| {
+            broken_checks(&report).any(|check| {
+                oracle_name(check) == self.finding.cause.oracle
+                    && Fingerprint::of_check(pack, self.finding.cell, check) == self.finding.cause
             })
         })
     }
 
     /// Whether the same oracle fails without the mutated message.
-    async fn is_idle(&self, candidate: &CaseScenario) -> bool {
+    async fn fails_without_mutation(&self, candidate: &CaseScenario) -> bool {
         let ids = self.finding.cause.oracle.split(',');
-        let Some(control) = control(candidate, &self.finding.cause.oracle)
+        let Some(control) = control_run(candidate, &self.finding.cause.oracle)
             .filter(|_| ids.clone().any(|id| self.campaign.is_oracle(id)))
         else {
             return false;
         };
-        self.played(&control, PATIENCE)
+        self.play(&control, CANDIDATE_PATIENCE)
             .await
-            .is_some_and(|report| broken(&report).any(|check| oracle(check) == self.finding.cause.oracle))
+            .is_some_and(|report| broken_checks(&report).any(|check| oracle_name(check) == self.finding.cause.oracle))
     }
 
-    async fn played(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
+    async fn play(&self, scenario: &CaseScenario, patience: f64) -> Option<ScenarioReport> {
         let mut options = (*self.stage.options).clone();
         options.stretch *= patience;
-        let stage = Stage { options: Arc::new(options), ..self.stage.clone() };
+        let stage = PlayEnvironment { options: Arc::new(options), ..self.stage.clone() };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
-        match self.stage.hub.is_ours() {
-            true => self.campaign.play(&self.finding.id, &alone(scenario), number, &stage).await,
+        match self.stage.hub.can_start_hubs() {
+            true => self.campaign.play(&self.finding.id, &with_exclusive_hub(scenario), number, &stage).await,
             false => self.campaign.play(&self.finding.id, scenario, number, &stage).await,
         }
     }
 }
 
 /// Returns the scenario with `exclusive: hub`, so that it gets a hub of its own where hubproof starts hubs.
-pub fn alone(scenario: &CaseScenario) -> CaseScenario {
+pub fn with_exclusive_hub(scenario: &CaseScenario) -> CaseScenario {
     CaseScenario { exclusive: Some("hub".to_owned()), ..scenario.clone() }
 }
 
 /// How long a check waits that otherwise looks only at what has already been received.
-const LISTENING: &str = "100ms";
+const CHECK_WAIT: &str = "100ms";
 
 /// Returns the scenario with a wait in its check: among thousands of cases a leak is sometimes received in time, and a
 /// single play should see it, too.
-pub fn listening(scenario: &CaseScenario, check: &str) -> CaseScenario {
+pub fn with_wait_in_check(scenario: &CaseScenario, check: &str) -> CaseScenario {
     let mut listening = scenario.clone();
-    for step in listening.steps.iter_mut().filter(|step| is_check(step, check)) {
+    for step in listening.steps.iter_mut().filter(|step| makes_check(step, check)) {
         if let Some(time) = step.option_mut("for").filter(|time| **time == "0s") {
-            *time = LISTENING.into();
+            *time = CHECK_WAIT.into();
         }
     }
     listening
@@ -173,7 +181,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_the_check_that_failed_is_given_time_to_receive_frames() {
+    fn only_the_failed_check_waits_for_frames() {
         let nothing = |rule: &str, time: &str| json!({"expects nothing": "pong", "for": time, "rules": [rule]});
         let scenario = |times: [&str; 3]| {
             let steps = json!([
@@ -183,7 +191,7 @@ mod tests {
             ]);
             CaseScenario::of(&json!({ "steps": steps }))
         };
-        let heard = listening(&scenario(["0s", "0s", "2s"]), "FUZZ-ISOLATES");
-        assert_eq!(heard, scenario([LISTENING, "0s", "2s"]));
+        let heard = with_wait_in_check(&scenario(["0s", "0s", "2s"]), "FUZZ-ISOLATES");
+        assert_eq!(heard, scenario([CHECK_WAIT, "0s", "2s"]));
     }
 }

@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 
-use super::Cell;
+use super::FuzzCell;
 use crate::fuzz::case_scenario::CaseStep;
 use crate::fuzz::corpus::Corpus;
-use crate::fuzz::corpus::prefix::Prefix;
+use crate::fuzz::corpus::prefix::CasePrefix;
 use crate::fuzz::oracle;
 use crate::fuzz::placement::Placement;
-use crate::protocol::Level;
-use crate::scenario::parse::verbs::Verb;
+use crate::protocol::RuleLevel;
+use crate::scenario::parse::verbs::StepVerb;
 
 /// How each client of a case of connection churn leaves or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +26,7 @@ pub enum Churn {
 }
 
 /// Clients that connect and leave in one case.
-pub const CLIENTS: usize = 70;
+pub const CHURN_CLIENTS: usize = 70;
 
 impl Churn {
     pub const ALL: [Self; 4] = [Self::Broken, Self::OddClose, Self::NoPath, Self::NoUpgrade];
@@ -42,23 +42,31 @@ impl Churn {
 
     /// Returns the loop over the clients that connect and leave; `None` where there is no such case. Only `Broken`
     /// sends the message, so for the others the cell of one message is enough.
-    pub(crate) fn steps(self, corpus: &Corpus, cell: Cell, prefix: &Prefix, text: &Value) -> Option<CaseStep> {
+    pub(crate) fn client_loop(
+        self,
+        corpus: &Corpus,
+        cell: FuzzCell,
+        prefix: &CasePrefix,
+        text: &Value,
+    ) -> Option<CaseStep> {
         if cell.placement != Placement::Anew {
             return None;
         }
         let sender = &prefix.sender;
         let first = corpus.pack.messages.iter().position(|message| message.directions.to_hub && !message.abstract_);
         let is_first = first == Some(cell.message);
-        let tries = |path: Value| CaseStep::new(sender, Verb::TriesToConnect, path);
+        let tries = |path: Value| CaseStep::new(sender, StepVerb::TriesToConnect, path);
         let ends = json!([{ "refusal": "any" }, { "close": ["any", "drop"] }, { "nothing": null }]);
-        let refused = CaseStep::new(sender, Verb::ExpectsOneOf, ends).with("within", "0s");
+        let refused = CaseStep::new(sender, StepVerb::ExpectsOneOf, ends).with("within", "0s");
         let steps = match self {
             Self::Broken => vec![
-                oracle::connects(sender),
-                CaseStep::new(sender, Verb::SendsRaw, json!({ "text": "${attempt}" })),
-                CaseStep::new(sender, Verb::Drops, "reset"),
+                oracle::connect_step(sender),
+                CaseStep::new(sender, StepVerb::SendsRaw, json!({ "text": "${attempt}" })),
+                CaseStep::new(sender, StepVerb::Drops, "reset"),
             ],
-            Self::OddClose if is_first => vec![oracle::connects(sender), CaseStep::new(sender, Verb::Closes, 4000)],
+            Self::OddClose if is_first => {
+                vec![oracle::connect_step(sender), CaseStep::new(sender, StepVerb::Closes, 4000)]
+            }
             Self::NoPath if is_first => vec![tries(json!("/no/such/path")), refused],
             Self::NoUpgrade if is_first => {
                 let headers = ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"];
@@ -67,16 +75,16 @@ impl Churn {
             }
             _ => return None,
         };
-        let attempts = std::iter::repeat_n(text.clone(), CLIENTS).collect::<Value>();
-        Some(CaseStep::new("", Verb::Each, "attempt").with("in", attempts).doing(steps))
+        let attempts = std::iter::repeat_n(text.clone(), CHURN_CLIENTS).collect::<Value>();
+        Some(CaseStep::new("", StepVerb::Each, "attempt").with("in", attempts).doing(steps))
     }
 
     /// Returns the level at which a new client must be served afterwards: after many refused requests, a hub may block
     /// the address that sent so many.
-    pub(crate) fn serves_new(self) -> Level {
+    pub(crate) fn serves_new(self) -> RuleLevel {
         match self {
-            Self::NoPath | Self::NoUpgrade => Level::Should,
-            Self::Broken | Self::OddClose => Level::Must,
+            Self::NoPath | Self::NoUpgrade => RuleLevel::Should,
+            Self::Broken | Self::OddClose => RuleLevel::Must,
         }
     }
 }

@@ -2,26 +2,26 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Cell, MutationKind};
+use super::{FuzzCell, MutationKind};
 use crate::fuzz::actors::OBSERVER;
 use crate::fuzz::corpus::Corpus;
-use crate::fuzz::corpus::expected_answer::{Answer, Input};
-use crate::fuzz::corpus::prefix::Prefix;
+use crate::fuzz::corpus::expected_answer::{ExpectedAnswer, InputProperties};
+use crate::fuzz::corpus::prefix::CasePrefix;
 use crate::fuzz::expressions;
-use crate::fuzz::mutate::payload::{self, Change, Class, Edit};
-use crate::fuzz::mutate::schema::{self, Mutation, Site};
+use crate::fuzz::mutate::payload::{self, PayloadChange, PayloadClass, PayloadEdit};
+use crate::fuzz::mutate::schema::{self, MemberMutation, MutationSite};
 use crate::fuzz::placement::Placement;
-use crate::generate::rng::Dice;
-use crate::generate::schema_shape::{Branches, Shape};
+use crate::generate::rng::RandomSource;
+use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::generate::value;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
 
 /// Tries to find a valid `explored` message, or a site of the message that a mutation can work on.
-const ATTEMPTS: usize = 8;
+const MAX_ATTEMPTS: usize = 8;
 
 /// A valid message as it fits a prefix, and the mutation to apply to it.
-pub(crate) struct Draft<'a> {
+pub(crate) struct MessageDraft<'a> {
     corpus: &'a Corpus,
     pub(crate) message: &'a MessageType,
     mutation: MutationKind,
@@ -30,21 +30,21 @@ pub(crate) struct Draft<'a> {
     plain: Value,
     /// The correlation id in `base`, unless it is an expression.
     id: Option<Value>,
-    sites: Vec<&'a Site>,
+    sites: Vec<&'a MutationSite>,
     /// Members that `explored` does not change.
     fixed: Vec<String>,
     /// Whether the message must be answered, so that it may not be long: a hub may ignore or refuse a long one.
     short: bool,
 }
 
-impl<'a> Draft<'a> {
-    pub(crate) fn new(corpus: &'a Corpus, cell: Cell, prefix: &'a Prefix) -> Option<Self> {
+impl<'a> MessageDraft<'a> {
+    pub(crate) fn new(corpus: &'a Corpus, cell: FuzzCell, prefix: &'a CasePrefix) -> Option<Self> {
         let message = corpus.pack.messages.get(cell.message)?;
         let base = prefix.message.clone();
         let plain = corpus.settings.filled(message, &base);
         let id = message.correlation.as_ref().and_then(|pointer| base.pointer(pointer));
         let id = id.filter(|id| id.as_str().is_none_or(expressions::is_literal)).cloned();
-        let is_asked = |site: &&Site| cell.mutation == MutationKind::Mutated(site.mutation);
+        let is_asked = |site: &&MutationSite| cell.mutation == MutationKind::Mutated(site.mutation);
         let sites = prefix.sites.iter().filter(is_asked).collect();
         // On one connection no id may be used twice, so `renumbered` sets it.
         let short = cell.placement == Placement::Kept;
@@ -53,46 +53,47 @@ impl<'a> Draft<'a> {
         let fixed = fixed.into_iter().collect();
         let mut draft = Self { corpus, message, mutation: cell.mutation, base, plain, id, sites, fixed, short };
         if short && cell.mutation == MutationKind::Explored {
-            draft.lead_to_an_answer(&prefix.role);
+            draft.ensure_answer(&prefix.role);
         }
         Some(draft)
     }
 
     /// Adds the members by which some entry of `fuzz.answers` recognises the message, if it is not answered without
     /// them: the placement `kept` needs an answer to every message.
-    fn lead_to_an_answer(&mut self, role: &str) {
+    fn ensure_answer(&mut self, role: &str) {
         let is_answered = |payload: &Value| {
-            let (class, placement, taken_for) = (Class::Valid, Placement::Kept, Some(&*self.message.name));
-            let input = Input { class, placement, role, taken_for, payload: Some(payload) };
-            self.corpus.answer(&input).is_some_and(Answer::lasts)
+            let (class, placement, taken_for) = (PayloadClass::Valid, Placement::Kept, Some(&*self.message.name));
+            let input = InputProperties { class, placement, role, taken_for, payload: Some(payload) };
+            self.corpus.expected_answer(&input).is_some_and(ExpectedAnswer::is_message)
         };
         if is_answered(&self.plain) {
             return;
         }
-        let asked = self.corpus.answered_with().find(|members| is_answered(&with(&self.plain, members)));
+        let asked =
+            self.corpus.answered_input_members().find(|members| is_answered(&with_members(&self.plain, members)));
         for (name, value) in asked.into_iter().flatten() {
-            self.fix(&name, value.clone(), value);
+            self.fix_member(&name, value.clone(), value);
         }
     }
 
     /// Sets a member, to `value` in the message and to `plain` in its form without expressions, and keeps it unchanged.
-    fn fix(&mut self, name: &str, value: Value, plain: Value) {
+    fn fix_member(&mut self, name: &str, value: Value, plain: Value) {
         let pointer = format!("/{}", crate::syntax::matcher::escape(name));
-        compose::put(&mut self.base, &pointer, value);
-        compose::put(&mut self.plain, &pointer, plain);
+        compose::put_at_pointer(&mut self.base, &pointer, value);
+        compose::put_at_pointer(&mut self.plain, &pointer, plain);
         self.fixed.push(name.to_owned());
     }
 
     /// Gives the message a correlation id of its own, if it has one.
-    pub(crate) fn renumbered(&mut self, index: usize) -> &Self {
+    pub(crate) fn set_correlation_id(&mut self, index: usize) -> &Self {
         let id = match self.id.clone() {
             Some(Value::Number(number)) => {
                 Some(json!(number.as_u64().unwrap_or_default().saturating_add(index as u64)))
             }
             Some(Value::String(mut text)) => {
                 // Keeps the length and the beginning.
-                let kept = text.char_indices().nth_back(INDEX - 1).map_or(text.len(), |(at, _)| at);
-                text.replace_range(kept.., &format!("{index:0INDEX$x}"));
+                let kept = text.char_indices().nth_back(ID_INDEX_CHARS - 1).map_or(text.len(), |(at, _)| at);
+                text.replace_range(kept.., &format!("{index:0ID_INDEX_CHARS$x}"));
                 Some(Value::String(text))
             }
             _ => None,
@@ -106,54 +107,60 @@ impl<'a> Draft<'a> {
     }
 
     /// Draws a mutated message, and the site of the mutation if it concerns one.
-    pub(crate) fn mutated(&self, dice: &mut Dice) -> Option<(SentMessage, Option<&'a Site>)> {
+    pub(crate) fn draw_mutated(&self, dice: &mut RandomSource) -> Option<(SentMessage, Option<&'a MutationSite>)> {
         let Self { corpus, message, base, .. } = self;
         match self.mutation {
             MutationKind::Corrupted(corruption) => {
-                let text = corruption.text(&payload::text(base, &[]), dice);
+                let text = corruption.corrupt(&payload::payload_text(base, &[]), dice);
                 let value: Option<Value> =
-                    serde_json::from_str(&text).ok().filter(|_| corruption.class() != Class::Unspecified);
-                let class = match value.as_ref().map(|value| payload::class(&corpus.pack, message, Some(value))) {
+                    serde_json::from_str(&text).ok().filter(|_| corruption.class() != PayloadClass::Unspecified);
+                let class = match value.as_ref().map(|value| payload::classify(&corpus.pack, message, Some(value))) {
                     // A document may allow any JSON, and half a number is a number.
-                    Some(class @ (Class::Valid | Class::Unusual)) => class,
-                    Some(class) if corruption.class() == Class::Malformed => class,
+                    Some(class @ (PayloadClass::Valid | PayloadClass::Unusual)) => class,
+                    Some(class) if corruption.class() == PayloadClass::Malformed => class,
                     _ => corruption.class(),
                 };
-                let (raw, description) = (json!({ "text": text }), Description::Named(corruption.name()));
+                let (raw, description) = (json!({ "text": text }), MutationDescription::Named(corruption.name()));
                 Some((SentMessage { raw, class, plain: value.clone(), value, description }, None))
             }
             MutationKind::Framed(framing) => {
                 // A fragmented message has the same meaning as an unfragmented one.
-                let right = framing.class() == Class::Valid;
-                let whole = if right { self.with_wide_letters(dice) } else { self.edited(Vec::new()) };
+                let right = framing.class() == PayloadClass::Valid;
+                let whole = if right { self.append_wide_letters(dice) } else { self.apply_edits(Vec::new()) };
                 let text = whole.text();
-                let raw = framing.raw(text.as_ref().and_then(Value::as_str).unwrap_or_default(), dice);
+                let raw = framing.raw_argument(text.as_ref().and_then(Value::as_str).unwrap_or_default(), dice);
                 let class = if right { whole.class } else { framing.class() };
                 let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
-                Some((SentMessage { raw, class, plain, value, description: Description::Named(framing.name()) }, None))
+                Some((
+                    SentMessage { raw, class, plain, value, description: MutationDescription::Named(framing.name()) },
+                    None,
+                ))
             }
-            MutationKind::Churn(churn) => {
-                Some((SentMessage { description: Description::Named(churn.name()), ..self.edited(Vec::new()) }, None))
-            }
-            MutationKind::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
+            MutationKind::Churn(churn) => Some((
+                SentMessage { description: MutationDescription::Named(churn.name()), ..self.apply_edits(Vec::new()) },
+                None,
+            )),
+            MutationKind::Mutated(_) => (0..MAX_ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
                 let foreign = match site.mutation {
-                    Mutation::ForeignId => corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER),
+                    MemberMutation::ForeignId => {
+                        corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER)
+                    }
                     _ => Vec::new(),
                 };
-                let edits = schema::edits(&corpus.pack, message, site, &foreign, self.short, dice)?;
-                Some((self.edited(edits), Some(*site)))
+                let edits = schema::draw_edits(&corpus.pack, message, site, &foreign, self.short, dice)?;
+                Some((self.apply_edits(edits), Some(*site)))
             }),
-            MutationKind::Explored => (0..ATTEMPTS).find_map(|_| {
-                let sent = self.edited(explored(message, base, &self.fixed, dice));
-                (sent.class == Class::Valid).then_some((sent, None))
+            MutationKind::Explored => (0..MAX_ATTEMPTS).find_map(|_| {
+                let sent = self.apply_edits(draw_valid_edits(message, base, &self.fixed, dice));
+                (sent.class == PayloadClass::Valid).then_some((sent, None))
             }),
         }
     }
 
     /// Returns the valid message with multi-byte letters appended to some text, if the schema allows that anywhere.
-    fn with_wide_letters(&self, dice: &mut Dice) -> SentMessage {
-        let unchanged = self.edited(Vec::new());
+    fn append_wide_letters(&self, dice: &mut RandomSource) -> SentMessage {
+        let unchanged = self.apply_edits(Vec::new());
         let mut texts = Vec::new();
         let mut open = vec![(String::new(), &self.base)];
         while let Some((pointer, value)) = open.pop() {
@@ -166,11 +173,11 @@ impl<'a> Draft<'a> {
                 _ => {}
             }
         }
-        let widened = (0..ATTEMPTS).find_map(|_| {
+        let widened = (0..MAX_ATTEMPTS).find_map(|_| {
             let (pointer, text) = dice.pick(&texts)?;
-            let change = Change::Put(json!(format!("{text}ß😀")));
-            let sent = self.edited(vec![Edit { pointer: pointer.clone(), change }]);
-            let taken_for = sent.plain.as_ref().and_then(|plain| payload::taken_for(&self.corpus.pack, plain));
+            let change = PayloadChange::Put(json!(format!("{text}ß😀")));
+            let sent = self.apply_edits(vec![PayloadEdit { pointer: pointer.clone(), change }]);
+            let taken_for = sent.plain.as_ref().and_then(|plain| payload::recognised_as(&self.corpus.pack, plain));
             let is_alike =
                 sent.class == unchanged.class && taken_for.is_some_and(|found| found.name == self.message.name);
             is_alike.then_some(sent)
@@ -178,56 +185,56 @@ impl<'a> Draft<'a> {
         widened.unwrap_or(unchanged)
     }
 
-    fn edited(&self, edits: Vec<Edit>) -> SentMessage {
-        edited(self.corpus, self.message, &self.base, self.plain.clone(), edits)
+    fn apply_edits(&self, edits: Vec<PayloadEdit>) -> SentMessage {
+        edit_plain_message(self.corpus, self.message, &self.base, self.plain.clone(), edits)
     }
 
     /// Restricts further draws to what `all`, mutated at `sites`, have in common, so that the document answers them
     /// alike: the same sites, and for `explored` the same values of the members that are equal in all of them.
-    pub(crate) fn narrow(&mut self, all: &[SentMessage], sites: &[&Site]) {
+    pub(crate) fn restrict_to_common(&mut self, all: &[SentMessage], sites: &[&MutationSite]) {
         self.sites.retain(|site| sites.contains(site));
         let (MutationKind::Explored, Some(first)) = (self.mutation, all.first()) else { return };
         let (Some(Value::Object(members)), Some(plain)) = (&first.value, &first.plain) else { return };
         for (name, value) in members {
             let is_alike = |sent: &SentMessage| sent.value.as_ref().and_then(|sent| sent.get(name)) == Some(value);
             let Some(plain) = plain.get(name).filter(|_| all.iter().all(is_alike)) else { continue };
-            self.fix(name, value.clone(), plain.clone());
+            self.fix_member(name, value.clone(), plain.clone());
         }
     }
 }
 
 /// Returns the message with these members added.
-fn with(message: &Value, members: &Map<String, Value>) -> Value {
+fn with_members(message: &Value, members: &Map<String, Value>) -> Value {
     let mut message = message.clone();
     message.as_object_mut().into_iter().for_each(|message| message.extend(members.clone()));
     message
 }
 
 /// Characters of an id that hold the number of the message.
-const INDEX: usize = 4;
+const ID_INDEX_CHARS: usize = 4;
 
 pub(crate) struct SentMessage {
     /// The argument of `sends raw`.
     pub(crate) raw: Value,
-    pub(crate) class: Class,
+    pub(crate) class: PayloadClass,
     /// The payload with the values of its expressions; `None` where the text has no JSON value.
     pub(crate) plain: Option<Value>,
     /// The payload with its expressions.
     pub(crate) value: Option<Value>,
-    pub(crate) description: Description,
+    pub(crate) description: MutationDescription,
 }
 
 /// The description of a mutation for reports.
-pub(crate) enum Description {
+pub(crate) enum MutationDescription {
     Named(&'static str),
-    Edited(Vec<Edit>),
+    Edited(Vec<PayloadEdit>),
 }
 
-impl Description {
-    pub(crate) fn in_words(&self) -> String {
+impl MutationDescription {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Named(name) => (*name).to_owned(),
-            Self::Edited(edits) => edits.iter().map(in_words).collect::<Vec<_>>().join(", "),
+            Self::Edited(edits) => edits.iter().map(describe_edit).collect::<Vec<_>>().join(", "),
         }
     }
 
@@ -256,66 +263,91 @@ impl SentMessage {
 }
 
 /// Returns the message with these edits.
-pub(crate) fn with_edits(corpus: &Corpus, message: &MessageType, base: &Value, edits: Vec<Edit>) -> SentMessage {
-    edited(corpus, message, base, corpus.settings.filled(message, base), edits)
+pub(crate) fn edit_message(
+    corpus: &Corpus,
+    message: &MessageType,
+    base: &Value,
+    edits: Vec<PayloadEdit>,
+) -> SentMessage {
+    edit_plain_message(corpus, message, base, corpus.settings.filled(message, base), edits)
 }
 
 /// Returns the message with these edits; `plain` is `base` with the values of its expressions.
-fn edited(corpus: &Corpus, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> SentMessage {
-    let applied = payload::applied(plain, &edits);
-    let class = payload::class(&corpus.pack, message, applied.as_ref());
-    let (text, value) = payload::text_and_value(base, &edits);
-    SentMessage { raw: json!({ "text": text }), class, plain: applied, value, description: Description::Edited(edits) }
+fn edit_plain_message(
+    corpus: &Corpus,
+    message: &MessageType,
+    base: &Value,
+    plain: Value,
+    edits: Vec<PayloadEdit>,
+) -> SentMessage {
+    let applied = payload::apply_edits(plain, &edits);
+    let class = payload::classify(&corpus.pack, message, applied.as_ref());
+    let (text, value) = payload::payload_text_and_value(base, &edits);
+    SentMessage {
+        raw: json!({ "text": text }),
+        class,
+        plain: applied,
+        value,
+        description: MutationDescription::Edited(edits),
+    }
 }
 
 /// Draws valid values for some members, or for all. Members that identify the message, members with expressions (such
 /// as the identity of the sender), and `fixed` ones stay.
-pub(crate) fn explored(message: &MessageType, base: &Value, fixed: &[String], dice: &mut Dice) -> Vec<Edit> {
-    let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
-    let literals = message.matcher.literals();
-    let required = shape.required();
+pub(crate) fn draw_valid_edits(
+    message: &MessageType,
+    base: &Value,
+    fixed: &[String],
+    dice: &mut RandomSource,
+) -> Vec<PayloadEdit> {
+    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
+    let literals = message.matcher.literal_members();
+    let required = shape.required_members();
     let is_filled =
         |name: &str| base.get(name).and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
     let stays = |name: &str| literals.contains_key(name) || fixed.iter().any(|fixed| fixed == name) || is_filled(name);
-    let free: Vec<&str> = shape.members().into_iter().filter(|name| !stays(name)).collect();
-    let all = dice.once_in(3);
-    let few = 1 + dice.below(3);
+    let free: Vec<&str> = shape.member_names().into_iter().filter(|name| !stays(name)).collect();
+    let all = dice.one_in(3);
+    let few = 1 + dice.draw_below(3);
     let mut edits = Vec::new();
     for name in &free {
-        if !all && dice.below(free.len().max(1)) >= few {
+        if !all && dice.draw_below(free.len().max(1)) >= few {
             continue;
         }
         let pointer = format!("/{}", crate::syntax::matcher::escape(name));
         let present = base.get(*name).is_some();
-        if present && !required.contains(name) && dice.once_in(3) {
-            edits.push(Edit { pointer, change: Change::Remove });
+        if present && !required.contains(name) && dice.one_in(3) {
+            edits.push(PayloadEdit { pointer, change: PayloadChange::Remove });
             continue;
         }
-        let inner = shape.member(name, &mut Branches::One(dice));
-        edits.push(Edit { pointer, change: Change::Put(value::value(&inner, dice)) });
+        let inner = shape.member(name, &mut BranchChoice::One(dice));
+        edits.push(PayloadEdit { pointer, change: PayloadChange::Put(value::draw_value(&inner, dice)) });
     }
-    if !shape.is_closed() && (edits.is_empty() || dice.once_in(6)) {
-        let pointer = format!("/x_{}", value::name(dice));
+    if !shape.is_closed() && (edits.is_empty() || dice.one_in(6)) {
+        let pointer = format!("/x_{}", value::draw_word(dice));
         let names = base.as_object().into_iter().flat_map(Map::keys);
-        let value = if dice.once_in(2) { value::anything(dice, 0) } else { value::with(names, dice) };
-        edits.push(Edit { pointer, change: Change::Put(value) });
+        let value =
+            if dice.one_in(2) { value::draw_any_value(dice, 0) } else { value::object_with_members(names, dice) };
+        edits.push(PayloadEdit { pointer, change: PayloadChange::Put(value) });
     }
-    if dice.once_in(4) {
-        edits.push(Edit { pointer: String::new(), change: Change::Backwards });
+    if dice.one_in(4) {
+        edits.push(PayloadEdit { pointer: String::new(), change: PayloadChange::Backwards });
     }
     edits
 }
 
-fn in_words(edit: &Edit) -> String {
+fn describe_edit(edit: &PayloadEdit) -> String {
     let place = if edit.pointer.is_empty() { "the message" } else { &edit.pointer };
-    let short = |text: &str| crate::syntax::matcher::cut(text, 60);
+    let short = |text: &str| crate::syntax::matcher::shorten(text, 60);
     match &edit.change {
-        Change::Put(value) => format!("{place} is {}", short(&value.to_string())),
-        Change::Evaluate(expression) => format!("{place} is {}", short(&json!(expression).to_string())),
-        Change::Remove => format!("{place} is missing"),
-        Change::Text(text) => format!("{place} is {}", short(text)),
-        Change::Twice(value) => format!("{place} is there twice, the second time as {}", short(&value.to_string())),
-        Change::Rename(name) => format!("{place} is renamed to {name}"),
-        Change::Backwards => format!("{place} is written with its members in reverse order"),
+        PayloadChange::Put(value) => format!("{place} is {}", short(&value.to_string())),
+        PayloadChange::Evaluate(expression) => format!("{place} is {}", short(&json!(expression).to_string())),
+        PayloadChange::Remove => format!("{place} is missing"),
+        PayloadChange::Text(text) => format!("{place} is {}", short(text)),
+        PayloadChange::Twice(value) => {
+            format!("{place} is there twice, the second time as {}", short(&value.to_string()))
+        }
+        PayloadChange::Rename(name) => format!("{place} is renamed to {name}"),
+        PayloadChange::Backwards => format!("{place} is written with its members in reverse order"),
     }
 }

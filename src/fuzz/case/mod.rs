@@ -9,31 +9,31 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use self::churn::Churn;
-use self::message::{Draft, SentMessage};
-use super::actors::{MUTATED, NEW_CLIENT, OBSERVER};
+use self::message::{MessageDraft, SentMessage};
+use super::actors::{MUTATED_STEP, NEW_CLIENT, OBSERVER};
 use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
-use super::corpus::expected_answer::{Answer, Input};
-use super::corpus::prefix::Prefix;
+use super::corpus::expected_answer::{ExpectedAnswer, InputProperties};
+use super::corpus::prefix::CasePrefix;
 use super::expressions;
-use super::mutate::frames::Framing;
+use super::mutate::frames::FramingMutation;
 use super::mutate::json_text::JsonCorruption;
-use super::mutate::payload::{self, Class};
-use super::mutate::schema::{Mutation, Site};
+use super::mutate::payload::{self, PayloadClass};
+use super::mutate::schema::{MemberMutation, MutationSite};
 use super::oracle;
 use super::placement::Placement;
-use crate::generate::rng::Dice;
+use crate::generate::rng::RandomSource;
 use crate::protocol::MessageType;
-use crate::scenario::parse::verbs::Verb;
+use crate::scenario::parse::verbs::StepVerb;
 
 /// The mutation of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MutationKind {
     /// The message stays valid, with unusual values and undocumented members.
     Explored,
-    Mutated(Mutation),
+    Mutated(MemberMutation),
     Corrupted(JsonCorruption),
-    Framed(Framing),
+    Framed(FramingMutation),
     /// The message is sent, if at all, by many clients that connect and leave.
     Churn(Churn),
 }
@@ -52,7 +52,7 @@ impl MutationKind {
 
 /// Message, mutation and placement of cases; the random number generator of a case decides what exactly is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cell {
+pub struct FuzzCell {
     /// Index into the pack's messages.
     pub message: usize,
     pub mutation: MutationKind,
@@ -60,10 +60,10 @@ pub struct Cell {
 }
 
 /// A case, ready to be played.
-pub struct Case {
+pub struct FuzzCase {
     pub number: u64,
-    pub cell: Cell,
-    pub class: Class,
+    pub cell: FuzzCell,
+    pub class: PayloadClass,
     /// The mutation in words: `/priority is "high"`.
     pub description: String,
     /// JSON pointer to the mutated member; empty for the whole message.
@@ -72,164 +72,184 @@ pub struct Case {
 }
 
 /// Makes a case of a cell with one of `prefixes`; `None` where the draw gives none.
-pub fn make(corpus: &Corpus, cell: Cell, prefixes: &[Prefix], number: u64, dice: &mut Dice) -> Option<Case> {
+pub fn make_case(
+    corpus: &Corpus,
+    cell: FuzzCell,
+    prefixes: &[CasePrefix],
+    number: u64,
+    dice: &mut RandomSource,
+) -> Option<FuzzCase> {
     match cell.mutation {
-        MutationKind::Churn(churn) => churn_case(corpus, cell, churn, dice.pick(prefixes)?.clone(), number, dice),
-        _ if cell.placement.is_of_many() => {
-            many_somewhere(corpus, cell, prefixes, number, dice).map(|(_, case, _)| case)
+        MutationKind::Churn(churn) => make_churn_case(corpus, cell, churn, dice.pick(prefixes)?.clone(), number, dice),
+        _ if cell.placement.sends_many() => {
+            make_batch_case_with_some_prefix(corpus, cell, prefixes, number, dice).map(|(_, case, _)| case)
         }
-        _ => made(corpus, cell, dice.pick(prefixes)?.clone(), Vec::new(), number, dice),
+        _ => make_single_case(corpus, cell, dice.pick(prefixes)?.clone(), Vec::new(), number, dice),
     }
 }
 
 /// Makes a case of connection churn.
-fn churn_case(corpus: &Corpus, cell: Cell, churn: Churn, prefix: Prefix, number: u64, dice: &mut Dice) -> Option<Case> {
-    let draft = Draft::new(corpus, cell, &prefix)?;
-    let (sent, _) = draft.mutated(dice)?;
+fn make_churn_case(
+    corpus: &Corpus,
+    cell: FuzzCell,
+    churn: Churn,
+    prefix: CasePrefix,
+    number: u64,
+    dice: &mut RandomSource,
+) -> Option<FuzzCase> {
+    let draft = MessageDraft::new(corpus, cell, &prefix)?;
+    let (sent, _) = draft.draw_mutated(dice)?;
     let mut steps = prefix.steps.clone();
-    steps.push(churn.steps(corpus, cell, &prefix, &sent.text()?)?);
-    let input = as_input(corpus, draft.message, cell, &prefix, &sent);
+    steps.push(churn.client_loop(corpus, cell, &prefix, &sent.text()?)?);
+    let input = to_mutated_input(corpus, draft.message, cell, &prefix, &sent);
     steps.extend(oracle::behind_at(corpus, &input, Vec::new(), churn.serves_new()));
-    Some(case(corpus, cell, prefix, &sent, steps, number))
+    Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
 }
 
 /// Returns, for a case with many mutated messages, one case for each of them; empty for other cases.
-pub fn singles(corpus: &Corpus, cell: Cell, prefixes: &[Prefix], number: u64, dice: &mut Dice) -> Vec<Case> {
-    let is_of_many = cell.placement.is_of_many() && !matches!(cell.mutation, MutationKind::Churn(_));
-    let found = is_of_many.then(|| many_somewhere(corpus, cell, prefixes, number, dice));
+pub fn single_message_cases(
+    corpus: &Corpus,
+    cell: FuzzCell,
+    prefixes: &[CasePrefix],
+    number: u64,
+    dice: &mut RandomSource,
+) -> Vec<FuzzCase> {
+    let is_of_many = cell.placement.sends_many() && !matches!(cell.mutation, MutationKind::Churn(_));
+    let found = is_of_many.then(|| make_batch_case_with_some_prefix(corpus, cell, prefixes, number, dice));
     let Some((prefix, _, all)) = found.flatten() else { return Vec::new() };
-    let cell = Cell { placement: Placement::Joined, ..cell };
-    let case = |sent| single(corpus, cell, prefix.clone(), sent, Vec::new(), number);
+    let cell = FuzzCell { placement: Placement::Joined, ..cell };
+    let case = |sent| assemble_single_case(corpus, cell, prefix.clone(), sent, Vec::new(), number);
     all.into_iter().filter_map(case).collect()
 }
 
 /// Makes the case with many mutated messages, with the first of `prefixes`, from a random one on, whose sender gets
 /// answers.
-fn many_somewhere<'a>(
+fn make_batch_case_with_some_prefix<'a>(
     corpus: &Corpus,
-    cell: Cell,
-    prefixes: &'a [Prefix],
+    cell: FuzzCell,
+    prefixes: &'a [CasePrefix],
     number: u64,
-    dice: &mut Dice,
-) -> Option<(&'a Prefix, Case, Vec<SentMessage>)> {
-    let from = dice.below(prefixes.len().max(1));
+    dice: &mut RandomSource,
+) -> Option<(&'a CasePrefix, FuzzCase, Vec<SentMessage>)> {
+    let from = dice.draw_below(prefixes.len().max(1));
     let mut round = prefixes.iter().cycle().skip(from).take(prefixes.len());
     round.find_map(|prefix| {
-        let (case, all) = many(corpus, cell, prefix, number, dice)?;
+        let (case, all) = make_batch_case(corpus, cell, prefix, number, dice)?;
         Some((prefix, case, all))
     })
 }
 
 /// Makes a case with one mutated message, or its repetition. `behind` are steps of other actors before the oracles.
-pub(super) fn made(
+pub(super) fn make_single_case(
     corpus: &Corpus,
-    cell: Cell,
-    prefix: Prefix,
+    cell: FuzzCell,
+    prefix: CasePrefix,
     behind: Vec<CaseStep>,
     number: u64,
-    dice: &mut Dice,
-) -> Option<Case> {
-    let mut draft = Draft::new(corpus, cell, &prefix)?;
-    let sent = draft.mutated(dice)?.0;
+    dice: &mut RandomSource,
+) -> Option<FuzzCase> {
+    let mut draft = MessageDraft::new(corpus, cell, &prefix)?;
+    let sent = draft.draw_mutated(dice)?.0;
     if cell.placement != Placement::Repeated {
-        return single(corpus, cell, prefix, sent, behind, number);
+        return assemble_single_case(corpus, cell, prefix, sent, behind, number);
     }
     // Only texts that no hub can take for a message: ids would have to differ even in texts that are cut off.
-    let is_no_message = |sent: &SentMessage| matches!(sent.class, Class::Malformed | Class::Unknown);
+    let is_no_message = |sent: &SentMessage| matches!(sent.class, PayloadClass::Malformed | PayloadClass::Unknown);
     if !matches!(cell.mutation, MutationKind::Corrupted(_)) || !is_no_message(&sent) {
         return None;
     }
     // Different texts of the kind, since only some of them may trigger a defect.
-    let more = (1..oracle::ROUNDS).filter_map(|round| draft.renumbered(round).mutated(dice));
+    let more = (1..oracle::REPEATED_MESSAGES).filter_map(|round| draft.set_correlation_id(round).draw_mutated(dice));
     let more = more.filter_map(|(sent, _)| sent.text().filter(|_| is_no_message(&sent)));
     let texts: Vec<Value> = sent.text().into_iter().chain(more).collect();
-    let input = as_input(corpus, draft.message, cell, &prefix, &sent);
-    let sends = CaseStep::new(&prefix.sender, Verb::SendsRaw, json!({ "text": "${text}" }));
+    let input = to_mutated_input(corpus, draft.message, cell, &prefix, &sent);
+    let sends = CaseStep::new(&prefix.sender, StepVerb::SendsRaw, json!({ "text": "${text}" }));
     let mut steps = prefix.steps.clone();
-    steps.extend(oracle::before(corpus, &input));
-    steps.push(CaseStep::new("", Verb::Each, "text").with("in", texts).doing([sends]));
-    steps.extend(oracle::behind(corpus, &input, Vec::new()));
-    Some(case(corpus, cell, prefix, &sent, steps, number))
+    steps.extend(oracle::steps_before(corpus, &input));
+    steps.push(CaseStep::new("", StepVerb::Each, "text").with("in", texts).doing([sends]));
+    steps.extend(oracle::steps_after(corpus, &input, Vec::new()));
+    Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
 }
 
 /// Makes the case that sends this mutated message once.
-fn single(
+fn assemble_single_case(
     corpus: &Corpus,
-    cell: Cell,
-    mut prefix: Prefix,
+    cell: FuzzCell,
+    mut prefix: CasePrefix,
     sent: SentMessage,
     behind: Vec<CaseStep>,
     number: u64,
-) -> Option<Case> {
+) -> Option<FuzzCase> {
     let message = corpus.pack.messages.get(cell.message)?;
     let mut steps = std::mem::take(&mut prefix.steps);
     let rest = std::mem::take(&mut prefix.rest);
-    let input = as_input(corpus, message, cell, &prefix, &sent);
-    steps.extend(oracle::before(corpus, &input));
-    steps.push(CaseStep::new(&prefix.sender, Verb::SendsRaw, sent.raw.clone()).named(MUTATED));
+    let input = to_mutated_input(corpus, message, cell, &prefix, &sent);
+    steps.extend(oracle::steps_before(corpus, &input));
+    steps.push(CaseStep::new(&prefix.sender, StepVerb::SendsRaw, sent.raw.clone()).named(MUTATED_STEP));
     steps.extend(behind);
-    steps.extend(oracle::behind(corpus, &input, rest));
-    Some(case(corpus, cell, prefix, &sent, steps, number))
+    steps.extend(oracle::steps_after(corpus, &input, rest));
+    Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
 }
 
 /// Mutated messages that are drawn for one connection.
-const MANY: usize = 100;
+const BATCH_MESSAGES: usize = 100;
 /// Mutated messages that are drawn where each has a connection of its own.
-const MANY_CONNECTIONS: usize = 25;
+const BATCH_CONNECTIONS: usize = 25;
 /// Number of draws without a usable message after which the case is given up.
-const VAIN: usize = 16;
+const MAX_FAILED_DRAWS: usize = 16;
 /// Number of messages of one group after which only messages of that group are drawn for a shared connection.
-const ENOUGH: usize = 5;
+const GROUP_MESSAGES: usize = 5;
 
 /// Mutated messages of one class for which the document demands the same answer, with the same members of them in it.
-struct Alike<'a> {
-    class: Class,
+struct MutatedBatch<'a> {
+    class: PayloadClass,
     /// The answer that the document demands; `None` where it is silent.
-    answer: Option<&'a Answer>,
+    answer: Option<&'a ExpectedAnswer>,
     mentioned: Vec<String>,
     all: Vec<SentMessage>,
     rounds: Vec<Value>,
     ids: BTreeSet<String>,
     /// Where the messages are mutated.
-    sites: Vec<&'a Site>,
+    sites: Vec<&'a MutationSite>,
 }
 
-impl Alike<'_> {
-    fn is_of(&self, class: Class, answer: Option<&Answer>, about: &Map<String, Value>) -> bool {
-        let place = |answer: Option<&Answer>| answer.map(std::ptr::from_ref);
+impl MutatedBatch<'_> {
+    fn accepts(&self, class: PayloadClass, answer: Option<&ExpectedAnswer>, about: &Map<String, Value>) -> bool {
+        let place = |answer: Option<&ExpectedAnswer>| answer.map(std::ptr::from_ref);
         self.class == class && place(self.answer) == place(answer) && self.mentioned.iter().eq(about.keys())
     }
 }
 
 /// Makes the case with many mutated messages that the document answers alike; also returns these.
-fn many(
+fn make_batch_case(
     corpus: &Corpus,
-    cell: Cell,
-    prefix: &Prefix,
+    cell: FuzzCell,
+    prefix: &CasePrefix,
     number: u64,
-    dice: &mut Dice,
-) -> Option<(Case, Vec<SentMessage>)> {
-    let mut draft = Draft::new(corpus, cell, prefix)?;
+    dice: &mut RandomSource,
+) -> Option<(FuzzCase, Vec<SentMessage>)> {
+    let mut draft = MessageDraft::new(corpus, cell, prefix)?;
     let message = draft.message;
     let anew = cell.placement == Placement::Anew;
-    let mut kinds: Vec<Alike<'_>> = Vec::new();
+    let mut kinds: Vec<MutatedBatch<'_>> = Vec::new();
     let mut narrowed = anew;
-    for index in 0..if anew { MANY_CONNECTIONS } else { MANY } {
-        if index == VAIN && kinds.is_empty() {
+    for index in 0..if anew { BATCH_CONNECTIONS } else { BATCH_MESSAGES } {
+        if index == MAX_FAILED_DRAWS && kinds.is_empty() {
             return None;
         }
-        let Some((sent, site)) = draft.renumbered(index).mutated(dice) else { continue };
+        let Some((sent, site)) = draft.set_correlation_id(index).draw_mutated(dice) else { continue };
         // Invalid frames are left out: no message answers them, and the hub closes the connection.
         let text = sent.text()?;
-        let (answer, about) = oracle::promised(corpus, &as_input(corpus, message, cell, prefix, &sent));
+        let (answer, about) =
+            oracle::demanded_answer_and_members(corpus, &to_mutated_input(corpus, message, cell, prefix, &sent));
         // A shared connection needs an answer that comes for certain and does not close it.
-        if !anew && !answer.is_some_and(Answer::lasts) {
+        if !anew && !answer.is_some_and(ExpectedAnswer::is_message) {
             continue;
         }
-        let known = kinds.iter().position(|kind| kind.is_of(sent.class, answer, &about)).unwrap_or_else(|| {
+        let known = kinds.iter().position(|kind| kind.accepts(sent.class, answer, &about)).unwrap_or_else(|| {
             let (class, mentioned) = (sent.class, about.keys().cloned().collect());
             let (all, rounds, ids, sites) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
-            kinds.push(Alike { class, answer, mentioned, all, rounds, ids, sites });
+            kinds.push(MutatedBatch { class, answer, mentioned, all, rounds, ids, sites });
             kinds.len() - 1
         });
         let kind = kinds.get_mut(known)?;
@@ -242,8 +262,8 @@ fn many(
             kind.rounds.push(round);
             kind.sites.extend(site);
             kind.all.push(sent);
-            if kind.all.len() == ENOUGH && !narrowed {
-                draft.narrow(&kind.all, &kind.sites);
+            if kind.all.len() == GROUP_MESSAGES && !narrowed {
+                draft.restrict_to_common(&kind.all, &kind.sites);
                 narrowed = true;
             }
         }
@@ -255,28 +275,28 @@ fn many(
         Some(at) => Some(kinds.swap_remove(*at)),
         None => kinds.into_iter().rev().max_by_key(|kind| kind.all.len()),
     };
-    let Alike { all, rounds, .. } = chosen?;
+    let MutatedBatch { all, rounds, .. } = chosen?;
     let first = all.first().filter(|_| all.len() > 1)?;
-    let input = as_input(corpus, message, cell, prefix, first);
+    let input = to_mutated_input(corpus, message, cell, prefix, first);
     let mut prefix = prefix.clone();
     let mut steps = std::mem::take(&mut prefix.steps);
-    steps.push(oracle::each(corpus, &input, rounds));
-    steps.extend(oracle::behind(corpus, &input, Vec::new()));
-    Some((case(corpus, cell, prefix, first, steps, number), all))
+    steps.push(oracle::round_loop(corpus, &input, rounds));
+    steps.extend(oracle::steps_after(corpus, &input, Vec::new()));
+    Some((assemble_case(corpus, cell, prefix, first, steps, number), all))
 }
 
 /// Returns the mutated message as the oracles see it.
-fn as_input<'a>(
+fn to_mutated_input<'a>(
     corpus: &'a Corpus,
     message: &'a MessageType,
-    cell: Cell,
-    prefix: &'a Prefix,
+    cell: FuzzCell,
+    prefix: &'a CasePrefix,
     sent: &'a SentMessage,
 ) -> oracle::MutatedInput<'a> {
-    let taken_for = sent.plain.as_ref().and_then(|plain| payload::taken_for(&corpus.pack, plain));
+    let taken_for = sent.plain.as_ref().and_then(|plain| payload::recognised_as(&corpus.pack, plain));
     oracle::MutatedInput {
         message,
-        input: Input {
+        input: InputProperties {
             class: sent.class,
             placement: cell.placement,
             role: &prefix.role,
@@ -285,17 +305,24 @@ fn as_input<'a>(
         },
         sent: sent.value.as_ref(),
         sender: &prefix.sender,
-        size: length(&sent.raw),
-        names_another: cell.mutation == MutationKind::Mutated(Mutation::ForeignId),
-        is_unfinished: cell.mutation == MutationKind::Framed(Framing::UnfinishedMessage),
+        size: min_length(&sent.raw),
+        names_another: cell.mutation == MutationKind::Mutated(MemberMutation::ForeignId),
+        is_unfinished: cell.mutation == MutationKind::Framed(FramingMutation::UnfinishedMessage),
     }
 }
 
 /// Assembles the scenario.
-fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: Vec<CaseStep>, number: u64) -> Case {
+fn assemble_case(
+    corpus: &Corpus,
+    cell: FuzzCell,
+    prefix: CasePrefix,
+    sent: &SentMessage,
+    steps: Vec<CaseStep>,
+    number: u64,
+) -> FuzzCase {
     let name = corpus.pack.messages.get(cell.message).map_or("", |message| &message.name);
     let (mutation, placement) = (cell.mutation.name(), cell.placement.name());
-    let description = sent.description.in_words();
+    let description = sent.description.describe();
     let title = format!("Case {number}: {name}, mutation {mutation}, sent {placement}: {description}");
     // Other cases at the same time would slow the hub down, or hide that it becomes slower.
     let hub = (cell.placement == Placement::Repeated).then(|| "hub".to_owned());
@@ -311,16 +338,16 @@ fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: 
         steps,
         finally: Vec::new(),
     };
-    Case { number, cell, class: sent.class, description, pointer: sent.description.pointer(), scenario }
+    FuzzCase { number, cell, class: sent.class, description, pointer: sent.description.pointer(), scenario }
 }
 
 /// Returns the least number of bytes in all frames; what `repeat(...)` makes counts as long.
-fn length(raw: &Value) -> usize {
+fn min_length(raw: &Value) -> usize {
     match raw {
         Value::String(_) if expressions::any(raw, &|expression| expression.calls("repeat")) => usize::MAX,
         Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(length).fold(0, usize::saturating_add),
-        Value::Object(members) => members.values().map(length).fold(0, usize::saturating_add),
+        Value::Array(items) => items.iter().map(min_length).fold(0, usize::saturating_add),
+        Value::Object(members) => members.values().map(min_length).fold(0, usize::saturating_add),
         _ => 0,
     }
 }
@@ -335,7 +362,7 @@ mod tests {
     #[case::frames(json!({ "frames": [{ "opcode": "text", "data": "1234" }, { "data": "5678" }] }), 12)]
     #[case::repeated(json!({ "frames": [{ "data": "${repeat('x', 99999)}" }, { "data": "" }] }), usize::MAX)]
     #[case::bytes(json!({ "frames": [{ "rsv": 1, "hex": "ff" }] }), 2)]
-    fn the_length_of_input_counts_the_bytes_of_all_its_frames(#[case] raw: Value, #[case] expected: usize) {
-        assert_eq!(length(&raw), expected);
+    fn input_length_is_the_total_size_of_its_frames(#[case] raw: Value, #[case] expected: usize) {
+        assert_eq!(min_length(&raw), expected);
     }
 }

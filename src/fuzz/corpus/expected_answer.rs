@@ -4,13 +4,13 @@
 use serde_json::{Map, Value};
 
 use crate::fuzz::expressions;
-use crate::fuzz::mutate::payload::Class;
+use crate::fuzz::mutate::payload::PayloadClass;
 use crate::fuzz::placement::Placement;
 use crate::fuzz::step_rule::StepRule;
 use crate::syntax::matcher::Matcher;
 
 /// An entry of `fuzz.answers`: which input it fits, and how that is answered.
-pub struct Answer {
+pub struct ExpectedAnswer {
     classes: Vec<String>,
     placements: Vec<String>,
     roles: Vec<String>,
@@ -27,8 +27,8 @@ pub struct Answer {
 
 /// Properties of a mutated message on which its answer depends.
 #[derive(Clone, Copy)]
-pub struct Input<'a> {
-    pub class: Class,
+pub struct InputProperties<'a> {
+    pub class: PayloadClass,
     pub placement: Placement,
     /// The sender's role.
     pub role: &'a str,
@@ -40,19 +40,19 @@ pub struct Input<'a> {
 }
 
 /// Reads the entries of `fuzz.answers`; those that the scenario reader refuses are left out.
-pub fn read(shared: &Value) -> Vec<Answer> {
+pub fn parse_answers(shared: &Value) -> Vec<ExpectedAnswer> {
     let entries = shared.pointer("/fuzz/answers").and_then(Value::as_array);
-    entries.into_iter().flatten().filter_map(answer).collect()
+    entries.into_iter().flatten().filter_map(parse_answer).collect()
 }
 
-fn answer(entry: &Value) -> Option<Answer> {
+fn parse_answer(entry: &Value) -> Option<ExpectedAnswer> {
     let items = |key: &str| entry.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     let texts = |key: &str| items(key).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let matcher = match entry.get("where") {
         None => None,
         Some(source) => Some(Matcher::compile(source).ok()?),
     };
-    Some(Answer {
+    Some(ExpectedAnswer {
         classes: texts("class"),
         placements: texts("placement"),
         roles: texts("roles"),
@@ -65,18 +65,18 @@ fn answer(entry: &Value) -> Option<Answer> {
     })
 }
 
-impl Answer {
+impl ExpectedAnswer {
     /// Whether the answer is a message for certain, so that the connection stays usable.
-    pub fn lasts(&self) -> bool {
+    pub fn is_message(&self) -> bool {
         !self.one_of.is_empty() && self.one_of.iter().all(|alternative| alternative.get("close").is_none())
     }
 
     /// Returns the members that input must have, with exactly these values.
-    pub fn literals(&self) -> Map<String, Value> {
-        self.matcher.as_ref().map(Matcher::literals).unwrap_or_default()
+    pub fn literal_members(&self) -> Map<String, Value> {
+        self.matcher.as_ref().map(Matcher::literal_members).unwrap_or_default()
     }
 
-    pub fn fits(&self, input: &Input<'_>) -> bool {
+    pub fn fits(&self, input: &InputProperties<'_>) -> bool {
         let placed = match self.placements.is_empty() {
             true => input.placement != Placement::First,
             false => self.placements.iter().any(|name| name == input.placement.moment()),
@@ -92,13 +92,13 @@ impl Answer {
 }
 
 /// Replaces the expressions of an alternative on the input by the input's members; where it lacks one, nothing is expected.
-pub fn about(alternative: &Value, sent: Option<&Value>) -> Value {
+pub fn substitute_input(alternative: &Value, sent: Option<&Value>) -> Value {
     match alternative {
         Value::Object(members) => {
             let mut about_it = Map::new();
             for (name, member) in members {
-                match member.as_str().and_then(pointer) {
-                    None => drop(about_it.insert(name.clone(), about(member, sent))),
+                match member.as_str().and_then(input_pointer) {
+                    None => drop(about_it.insert(name.clone(), substitute_input(member, sent))),
                     Some(pointer) => {
                         if let Some(value) =
                             sent.and_then(|sent| sent.pointer(&pointer)).filter(|value| is_fixed(value))
@@ -110,13 +110,13 @@ pub fn about(alternative: &Value, sent: Option<&Value>) -> Value {
             }
             Value::Object(about_it)
         }
-        Value::Array(items) => items.iter().map(|item| about(item, sent)).collect(),
+        Value::Array(items) => items.iter().map(|item| substitute_input(item, sent)).collect(),
         other => other.clone(),
     }
 }
 
 /// Returns the members of the input that the answer mentions, as JSON pointers and values, in the order of the answer.
-pub fn mentioned(answer: &Answer, sent: Option<&Value>) -> Vec<(String, Value)> {
+pub fn mentioned_members(answer: &ExpectedAnswer, sent: Option<&Value>) -> Vec<(String, Value)> {
     let mut found: Vec<(String, Value)> = Vec::new();
     let mut open: Vec<&Value> = answer.one_of.iter().chain(&answer.never).rev().collect();
     while let Some(value) = open.pop() {
@@ -124,7 +124,7 @@ pub fn mentioned(answer: &Answer, sent: Option<&Value>) -> Vec<(String, Value)> 
             Value::Array(items) => open.extend(items.iter().rev()),
             Value::Object(members) => open.extend(members.values().rev()),
             Value::String(text) => {
-                let pointer = pointer(text).filter(|pointer| !found.iter().any(|(known, _)| known == pointer));
+                let pointer = input_pointer(text).filter(|pointer| !found.iter().any(|(known, _)| known == pointer));
                 let value = |pointer: &String| sent?.pointer(pointer).filter(|value| is_fixed(value)).cloned();
                 found.extend(pointer.and_then(|pointer| value(&pointer).map(|value| (pointer, value))));
             }
@@ -148,7 +148,7 @@ fn is_fixed(value: &Value) -> bool {
 const INPUT: &str = "said"; // style: quoted
 
 /// Returns the JSON pointer that an expression on the input stands for.
-fn pointer(text: &str) -> Option<String> {
+fn input_pointer(text: &str) -> Option<String> {
     let expression = expressions::only(text)?;
     expression.pointer().filter(|(root, _)| *root == INPUT).map(|(_, pointer)| pointer)
 }
@@ -160,22 +160,22 @@ mod tests {
     use serde_json::json;
 
     #[rstest]
-    #[case::it(json!({ "a": 1 }), Class::Invalid, Placement::Joined, Some("m"), true)]
-    #[case::another_class(json!({ "a": 1 }), Class::Valid, Placement::Joined, Some("m"), false)]
-    #[case::too_early(json!({ "a": 1 }), Class::Invalid, Placement::First, Some("m"), false)]
-    #[case::another_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, Some("other"), false)]
-    #[case::no_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, None, false)]
-    #[case::another_payload(json!({ "a": 2 }), Class::Invalid, Placement::Joined, Some("m"), false)]
-    fn an_entry_of_answers_applies_only_to_input_that_meets_its_conditions(
+    #[case::it(json!({ "a": 1 }), PayloadClass::Invalid, Placement::Joined, Some("m"), true)]
+    #[case::another_class(json!({ "a": 1 }), PayloadClass::Valid, Placement::Joined, Some("m"), false)]
+    #[case::too_early(json!({ "a": 1 }), PayloadClass::Invalid, Placement::First, Some("m"), false)]
+    #[case::another_message(json!({ "a": 1 }), PayloadClass::Invalid, Placement::Joined, Some("other"), false)]
+    #[case::no_message(json!({ "a": 1 }), PayloadClass::Invalid, Placement::Joined, None, false)]
+    #[case::another_payload(json!({ "a": 2 }), PayloadClass::Invalid, Placement::Joined, Some("m"), false)]
+    fn an_answers_entry_applies_only_to_input_that_meets_its_conditions(
         #[case] payload: Value,
-        #[case] class: Class,
+        #[case] class: PayloadClass,
         #[case] placement: Placement,
         #[case] taken_for: Option<&str>,
         #[case] fits: bool,
     ) {
         let entry = json!({ "class": ["invalid"], "messages": ["m"], "where": { "a": 1 }, "rules": [] });
-        let input = Input { class, placement, role: "client", taken_for, payload: Some(&payload) };
-        assert_eq!(answer(&entry).unwrap().fits(&input), fits);
+        let input = InputProperties { class, placement, role: "client", taken_for, payload: Some(&payload) };
+        assert_eq!(parse_answer(&entry).unwrap().fits(&input), fits);
     }
 
     #[test]
@@ -183,26 +183,36 @@ mod tests {
         let alternative =
             json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } }); // style: quoted
         let sent = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
-        assert_eq!(about(&alternative, Some(&sent)), json!({ "message": "any", "where": { "id": "${self.id}" } }));
+        assert_eq!(
+            substitute_input(&alternative, Some(&sent)),
+            json!({ "message": "any", "where": { "id": "${self.id}" } })
+        );
     }
 
     #[test]
-    fn members_that_the_answer_must_mention_are_found_before_the_run() {
+    fn members_the_answer_must_mention_are_found_before_the_run() {
         let entry = json!({
             "class": ["valid"], "rules": [],
             "answer": [{ "where": { "b": "${said.data.b}", "a": "${said.a}" } }, { "where": { "a": "${said.a}", "c": "${said.c}" } }], // style: quoted
         });
         let sent = json!({ "a": 1, "data": { "b": "${self.id}" }, "c": "${uuid()}" });
         let expected = [("/data/b".to_owned(), json!("${self.id}")), ("/a".to_owned(), json!(1))];
-        assert_eq!(mentioned(&answer(&entry).unwrap(), Some(&sent)), expected);
+        assert_eq!(mentioned_members(&parse_answer(&entry).unwrap(), Some(&sent)), expected);
     }
 
     #[test]
-    fn names_of_classes_and_placements_are_those_of_the_scenario_parser() {
+    fn class_and_placement_names_match_the_scenario_parser() {
         use crate::scenario::parse::fuzz::{CLASSES, PLACEMENTS};
         let moments: Vec<&str> = Placement::ALL.iter().map(|placement| placement.moment()).collect();
         assert!(PLACEMENTS.iter().all(|name| moments.contains(name)), "{moments:?}");
-        let classes = [Class::Valid, Class::Unusual, Class::Invalid, Class::Unknown, Class::Malformed, Class::Broken];
-        assert_eq!(CLASSES, classes.map(Class::name));
+        let classes = [
+            PayloadClass::Valid,
+            PayloadClass::Unusual,
+            PayloadClass::Invalid,
+            PayloadClass::Unknown,
+            PayloadClass::Malformed,
+            PayloadClass::Broken,
+        ];
+        assert_eq!(CLASSES, classes.map(PayloadClass::name));
     }
 }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use self::expected_answer::{Answer, Input};
+use self::expected_answer::{ExpectedAnswer, InputProperties};
 use super::case_scenario::CaseStep;
 use super::expressions::{self, Settings, with_self_as};
 use super::step_rule::StepRule;
-use crate::protocol::{Folder, Level, MessageType, Pack};
+use crate::protocol::{MessageType, Pack, PackFolder, RuleLevel};
 use crate::scenario::compose;
 use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
-use crate::scenario::parse::verbs::Verb;
+use crate::scenario::parse::verbs::StepVerb;
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
@@ -26,18 +26,18 @@ pub struct Corpus {
     pub pack: Arc<Pack>,
     /// The content of shared.yaml.
     pub shared: Value,
-    pub scenarios: Vec<Script>,
+    pub scenarios: Vec<ScenarioFile>,
     /// The steps of each scene, and of the opening of each role, in the order of shared.yaml.
     pub scenes: Vec<(String, Vec<CaseStep>)>,
     openings: Vec<(String, Vec<CaseStep>)>,
     /// The settings that are known before a run.
     pub settings: Settings,
-    answers: Vec<Answer>,
+    answers: Vec<ExpectedAnswer>,
     goes_on: Vec<StepRule>,
 }
 
 /// One scenario file.
-pub struct Script {
+pub struct ScenarioFile {
     /// `<protocol>/<name>`.
     pub id: String,
     pub root: Map<String, Value>,
@@ -46,7 +46,7 @@ pub struct Script {
 
 /// A step of a scenario at which an actor sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct SendPosition {
     /// Index into [`Corpus::scenarios`].
     pub script: usize,
     /// Index of the step in the scenario.
@@ -56,7 +56,7 @@ pub struct Moment {
 impl Corpus {
     /// Parses again the files that the pack was loaded from, which are known to be correct. `given` are settings of the
     /// target, by name.
-    pub fn read(folder: &Folder, sources: &Sources, pack: &Arc<Pack>, given: Map<String, Value>) -> Self {
+    pub fn from_folder(folder: &PackFolder, sources: &Sources, pack: &Arc<Pack>, given: Map<String, Value>) -> Self {
         let parsed = |file| yaml::parse(sources, file).map(|node| node.to_json()).unwrap_or_default();
         let shared = folder.scenarios.get("shared.yaml").map_or(Value::Null, |file| parsed(*file));
         let mut scenarios = Vec::new();
@@ -66,7 +66,7 @@ impl Corpus {
             };
             if let Value::Object(root) = parsed(*file) {
                 let steps = steps(root.get("steps"));
-                scenarios.push(Script { id: format!("{}/{name}", folder.name), root, steps });
+                scenarios.push(ScenarioFile { id: format!("{}/{name}", folder.name), root, steps });
             }
         }
         let within = |key: &str, part: &str| {
@@ -74,7 +74,7 @@ impl Corpus {
             all.map(|(name, value)| (name.clone(), steps(value.get(part)))).collect()
         };
         let (scenes, openings) = (within("scenes", "steps"), within("roles", "opening"));
-        let answers = expected_answer::read(&shared);
+        let answers = expected_answer::parse_answers(&shared);
         let goes_on = StepRule::read_all(shared.pointer("/fuzz/goes_on"));
         let declared = shared.get("hub").and_then(Value::as_object).into_iter().flatten();
         let defaults = declared.filter_map(|(name, setting)| Some((name.clone(), setting.get("default")?.clone())));
@@ -99,14 +99,14 @@ impl Corpus {
     pub fn senders(&self, message: &str) -> Vec<&str> {
         let mut found = BTreeSet::new();
         for role in self.roles() {
-            self.visit_sent(self.opening(role), &mut |_| Some(role), &mut |who, what| {
+            self.visit_sent_messages(self.opening(role), &mut |_| Some(role), &mut |who, what| {
                 if what == message {
                     found.insert(who.to_owned());
                 }
             });
         }
         for script in &self.scenarios {
-            self.visit_sent(&script.steps, &mut |who| Some(script.role(who)), &mut |who, what| {
+            self.visit_sent_messages(&script.steps, &mut |who| Some(script.role_of(who)), &mut |who, what| {
                 if what == message {
                     found.insert(who.to_owned());
                 }
@@ -118,13 +118,13 @@ impl Corpus {
     }
 
     /// Returns the top-level steps of scenarios at which an actor sends a message unconditionally.
-    pub fn moments(&self, message: &str) -> Vec<Moment> {
+    pub fn send_positions(&self, message: &str) -> Vec<SendPosition> {
         let mut moments = Vec::new();
         for (script, text) in self.scenarios.iter().enumerate() {
             for (step, value) in text.steps.iter().enumerate() {
-                let sends = value.message(Verb::Sends) == Some(message) && !value.actor.is_empty();
+                let sends = value.message(StepVerb::Sends) == Some(message) && !value.actor.is_empty();
                 if sends && value.condition().is_none() && value.option("breaks").is_none() {
-                    moments.push(Moment { script, step });
+                    moments.push(SendPosition { script, step });
                 }
             }
         }
@@ -140,19 +140,19 @@ impl Corpus {
     }
 
     /// Whether the opening of a role connects.
-    pub fn joins(&self, role: &str) -> bool {
-        self.opening(role).iter().any(|step| step.verb == Verb::Connects)
+    pub fn can_join(&self, role: &str) -> bool {
+        self.opening(role).iter().any(|step| step.verb == StepVerb::Connects)
     }
 
     /// Returns the example of a message as an actor of a role sends it: with the expressions of `fills`.
     pub fn example(&self, message: &MessageType, role: &str, actor: &str) -> Value {
-        let mut example = expressions::escaped(&message.template());
+        let mut example = expressions::escaped(&message.starting_value());
         let fills =
             [self.shared.get("fills"), self.shared.get("roles").and_then(|r| r.get(role)).and_then(|r| r.get("fills"))];
         for (place, value) in fills.into_iter().flatten().filter_map(Value::as_object).flatten() {
             let pointer = if place.starts_with('/') { place.clone() } else { format!("/{}", escape(place)) };
             if example.pointer(&pointer).is_some() {
-                compose::put(&mut example, &pointer, with_self_as(value, actor));
+                compose::put_at_pointer(&mut example, &pointer, with_self_as(value, actor));
             }
         }
         example
@@ -183,7 +183,7 @@ impl Corpus {
     }
 
     /// Calls `see` with role and message for every message that steps send, scenes and inner steps included.
-    fn visit_sent<'a>(
+    fn visit_sent_messages<'a>(
         &'a self,
         steps: &'a [CaseStep],
         role: &mut dyn FnMut(&str) -> Option<&'a str>,
@@ -191,35 +191,39 @@ impl Corpus {
     ) {
         for step in steps {
             match (step.verb, step.argument.as_str(), role(&step.actor)) {
-                (Verb::Sends, Some(message), Some(who)) => see(who, message),
-                (Verb::Plays, Some(scene), Some(who)) => self.visit_sent(self.scene(scene), &mut |_| Some(who), see),
+                (StepVerb::Sends, Some(message), Some(who)) => see(who, message),
+                (StepVerb::Plays, Some(scene), Some(who)) => {
+                    self.visit_sent_messages(self.scene(scene), &mut |_| Some(who), see)
+                }
                 _ => {}
             }
-            self.visit_sent(step.inner(), role, see);
+            self.visit_sent_messages(step.inner(), role, see);
         }
     }
 }
 
-impl Script {
+impl ScenarioFile {
     /// Returns the role of an actor; for a group of other actors, that of the first. An undeclared actor is named like
     /// its role.
-    pub fn role(&self, actor: &str) -> &str {
+    pub fn role_of(&self, actor: &str) -> &str {
         let name = actor.split('[').next().unwrap_or(actor);
         match self.root.get("actors").and_then(|actors| actors.get(name)) {
             Some(Value::String(role)) => role,
             Some(Value::Object(crowd)) => crowd.get("role").and_then(Value::as_str).unwrap_or_default(),
-            Some(Value::Array(members)) => members.first().and_then(Value::as_str).map_or("", |first| self.role(first)),
+            Some(Value::Array(members)) => {
+                members.first().and_then(Value::as_str).map_or("", |first| self.role_of(first))
+            }
             // Borrows the name from the steps, which outlive `actor`.
-            _ => self.named(name).unwrap_or_default(),
+            _ => self.actor_in_steps(name).unwrap_or_default(),
         }
     }
 
-    fn named(&self, name: &str) -> Option<&str> {
+    fn actor_in_steps(&self, name: &str) -> Option<&str> {
         self.steps.iter().map(|step| &*step.actor).find(|who| *who == name)
     }
 
     /// Returns the names of all actors.
-    pub fn names(&self) -> BTreeSet<&str> {
+    pub fn metric_subjects(&self) -> BTreeSet<&str> {
         let declared =
             self.root.get("actors").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
         declared.chain(self.steps.iter().map(|step| &*step.actor)).filter(|name| !name.is_empty()).collect()
@@ -233,34 +237,34 @@ fn steps(list: Option<&Value>) -> Vec<CaseStep> {
 
 /// The settings under `fuzz` in shared.yaml.
 impl Corpus {
-    fn fuzz(&self, key: &str) -> Option<&Value> {
+    fn fuzz_entry(&self, key: &str) -> Option<&Value> {
         self.shared.get("fuzz")?.get(key)
     }
 
     /// Returns the names of what may differ between hubs: messages that are never unexpected, and the messages and
     /// members (with a slash in front) under `open`.
-    pub fn open(&self) -> Vec<String> {
-        let lists = [self.shared.get("ignore"), self.fuzz("open")];
+    pub fn open_names(&self) -> Vec<String> {
+        let lists = [self.shared.get("ignore"), self.fuzz_entry("open")];
         let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
         names.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// Returns the name of the fence: the scene with a cheap request and its reply.
     pub fn fence(&self) -> Option<&str> {
-        self.fuzz("fence").and_then(Value::as_str)
+        self.fuzz_entry("fence").and_then(Value::as_str)
     }
 
     /// Returns the fence, with the names that it gives to the request and to the reply.
     pub fn timed_fence(&self) -> Option<(&str, &str, &str)> {
         let fence = self.fence()?;
-        let named = |verb: Verb| self.scene(fence).iter().find(|step| step.verb == verb)?.name();
-        Some((fence, named(Verb::Sends)?, named(Verb::Expects)?))
+        let named = |verb: StepVerb| self.scene(fence).iter().find(|step| step.verb == verb)?.name();
+        Some((fence, named(StepVerb::Sends)?, named(StepVerb::Expects)?))
     }
 
     /// Returns the steps of the fence, if they are one request and its reply.
-    pub fn question(&self) -> Option<[&CaseStep; 2]> {
+    pub fn fence_exchange(&self) -> Option<[&CaseStep; 2]> {
         match self.scene(self.fence()?) {
-            [asks, answer] if asks.verb == Verb::Sends && answer.verb == Verb::Expects => Some([asks, answer]),
+            [asks, answer] if asks.verb == StepVerb::Sends && answer.verb == StepVerb::Expects => Some([asks, answer]),
             _ => None,
         }
     }
@@ -268,46 +272,46 @@ impl Corpus {
     /// Returns the role of the observer client: `fuzz.bystander`, else the first that is greeted, else the first.
     pub fn observer_role(&self) -> Option<&str> {
         let roles = self.roles();
-        let greeted = |role: &&str| self.opening(role).iter().any(|step| step.verb == Verb::Expects);
+        let greeted = |role: &&str| self.opening(role).iter().any(|step| step.verb == StepVerb::Expects);
         let first = || roles.iter().copied().find(greeted).or(roles.first().copied());
-        self.fuzz("bystander").and_then(Value::as_str).or_else(first)
+        self.fuzz_entry("bystander").and_then(Value::as_str).or_else(first)
     }
 
     /// Returns the name of a value that is unique to an observer client: the first that its role makes.
-    pub fn mark(&self) -> Option<&str> {
+    pub fn observer_mark(&self) -> Option<&str> {
         let given = self.shared.get("roles")?.get(self.observer_role()?)?.get("given")?.as_object()?;
         let unique = |value: &Value| expressions::any(value, &|made| made.calls("unique") || made.calls(NEXT_USER));
         given.iter().find(|(_, value)| unique(value)).map(|(name, _)| name.as_str())
     }
 
     /// Returns the scene that queries what belongs to a client, and the expression to compare.
-    pub fn state(&self) -> Option<(&str, &str)> {
-        let state = self.fuzz("state")?;
+    pub fn state_query(&self) -> Option<(&str, &str)> {
+        let state = self.fuzz_entry("state")?;
         Some((state.get("scene")?.as_str()?, state.get("is")?.as_str()?))
     }
 
     /// Returns the rules by which a connection stays usable after an error.
-    pub fn goes_on(&self) -> &[StepRule] {
+    pub fn usable_after_error_rules(&self) -> &[StepRule] {
         &self.goes_on
     }
 
     /// Whether the document demands or recommends that a connection stays usable after an error.
-    pub fn serves_on(&self) -> bool {
-        self.goes_on.iter().filter_map(|rule| rule.level(&self.pack)).any(|level| level > Level::May)
+    pub fn is_usable_after_error(&self) -> bool {
+        self.goes_on.iter().filter_map(|rule| rule.level(&self.pack)).any(|level| level > RuleLevel::May)
     }
 
     /// Returns the messages by which a hub may refuse input, also where the document demands no refusal.
     pub fn refusals(&self) -> &[Value] {
-        self.fuzz("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+        self.fuzz_entry("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
     /// Returns, for each entry of `fuzz.answers`, the members that its input must have.
-    pub fn answered_with(&self) -> impl Iterator<Item = Map<String, Value>> {
-        self.answers.iter().map(Answer::literals)
+    pub fn answered_input_members(&self) -> impl Iterator<Item = Map<String, Value>> {
+        self.answers.iter().map(ExpectedAnswer::literal_members)
     }
 
     /// Returns the answer that the document demands for this input; `None` where it is silent.
-    pub fn answer(&self, input: &Input<'_>) -> Option<&Answer> {
+    pub fn expected_answer(&self, input: &InputProperties<'_>) -> Option<&ExpectedAnswer> {
         self.answers.iter().find(|answer| answer.fits(input))
     }
 }

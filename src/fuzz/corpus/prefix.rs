@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Corpus, Moment};
+use super::{Corpus, SendPosition};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER, PROBE, SENDER};
 use crate::fuzz::case_scenario::{CaseStep, StepOption};
 use crate::fuzz::expressions::with_self_as;
-use crate::fuzz::mutate::schema::{self, Site};
+use crate::fuzz::mutate::schema::{self, MutationSite};
 use crate::fuzz::placement::Placement;
 use crate::fuzz::step_rule::StepRule;
-use crate::protocol::{Level, MessageType, Pack};
+use crate::protocol::{MessageType, Pack, RuleLevel};
 use crate::scenario::compose;
-use crate::scenario::parse::verbs::Verb;
+use crate::scenario::parse::verbs::StepVerb;
 
 /// Actors and steps before the mutated message, and how the conversation continues.
 #[derive(Clone)]
-pub struct Prefix {
+pub struct CasePrefix {
     pub(crate) sender: String,
     pub(crate) role: String,
     /// The role of the observer client and of the new client.
@@ -28,54 +28,54 @@ pub struct Prefix {
     pub(crate) lets: Map<String, Value>,
     pub(crate) steps: Vec<CaseStep>,
     /// The steps after the mutated message, had it not been sent.
-    pub(crate) rest: Vec<Next>,
+    pub(crate) rest: Vec<RemainingStep>,
     /// The valid message that the mutation starts from.
     pub(crate) message: Value,
     /// Where the message can be mutated.
-    pub(crate) sites: Arc<[Site]>,
+    pub(crate) sites: Arc<[MutationSite]>,
 }
 
 /// A step after the mutated message, and the highest level of its rules, if it has any.
 #[derive(Clone)]
-pub struct Next {
+pub struct RemainingStep {
     pub step: CaseStep,
-    pub demand: Option<Level>,
+    pub demand: Option<RuleLevel>,
 }
 
 /// Returns the sites at which a message can be mutated; identities are those of the observer client's role.
-pub(crate) fn sites(corpus: &Corpus, message: &MessageType) -> Arc<[Site]> {
+pub(crate) fn mutation_sites(corpus: &Corpus, message: &MessageType) -> Arc<[MutationSite]> {
     let foreign = corpus.identities(corpus.observer_role().unwrap_or_default(), OBSERVER);
     let pointers: Vec<&str> = foreign.iter().map(|(pointer, _)| pointer.as_str()).collect();
-    schema::sites(message, &pointers).into()
+    schema::message_sites(message, &pointers).into()
 }
 
 /// Returns the valid message as a step of an actor sends it, with its overrides.
 fn valid(corpus: &Corpus, message: &MessageType, role: &str, actor: &str, overrides: Overrides) -> Value {
     let (with, without) = overrides;
     let mut valid = corpus.example(message, role, actor);
-    compose::merge(&mut valid, &with);
-    compose::remove(&mut valid, &without);
+    compose::merge_overrides(&mut valid, &with);
+    compose::remove_members(&mut valid, &without);
     corpus.without_optional(&mut valid);
     valid
 }
 
 /// Returns all prefixes with which a message can be sent at this placement.
-pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) -> Vec<Prefix> {
-    let sites = sites(corpus, message);
+pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) -> Vec<CasePrefix> {
+    let sites = mutation_sites(corpus, message);
     match placement {
         Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept | Placement::Anew => {
             let mut roles = corpus.senders(&message.name);
             // A role without an automatic opening cannot send anything after `joins`.
-            roles.retain(|role| placement == Placement::First || corpus.joins(role));
+            roles.retain(|role| placement == Placement::First || corpus.can_join(role));
             if roles.is_empty() {
                 roles.extend(corpus.observer_role());
             }
-            roles.into_iter().filter_map(|role| alone(corpus, message, placement, role, &sites)).collect()
+            roles.into_iter().filter_map(|role| opening_prefix(corpus, message, placement, role, &sites)).collect()
         }
         Placement::Within | Placement::Outside => corpus
-            .moments(&message.name)
+            .send_positions(&message.name)
             .into_iter()
-            .filter_map(|moment| within(corpus, message, moment, placement, &sites))
+            .filter_map(|moment| scenario_prefix(corpus, message, moment, placement, &sites))
             .collect(),
         // `random_walk` makes a new prefix for each case.
         Placement::Walk => Vec::new(),
@@ -83,31 +83,31 @@ pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) ->
 }
 
 /// Returns a prefix that only connects the sender (`first`), or plays its opening.
-fn alone(
+fn opening_prefix(
     corpus: &Corpus,
     message: &MessageType,
     placement: Placement,
     role: &str,
-    sites: &Arc<[Site]>,
-) -> Option<Prefix> {
+    sites: &Arc<[MutationSite]>,
+) -> Option<CasePrefix> {
     let role = role.to_owned();
-    let mut steps = vec![CaseStep::new(OBSERVER, Verb::Joins, ())];
+    let mut steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
     let opening = corpus.opening(&role);
-    let its_own = opening.iter().find(|step| step.message(Verb::Sends) == Some(&message.name));
-    let overrides = its_own.map_or((Value::Null, Vec::new()), |step| overrides(step, SENDER));
+    let its_own = opening.iter().find(|step| step.message(StepVerb::Sends) == Some(&message.name));
+    let overrides = its_own.map_or((Value::Null, Vec::new()), |step| step_overrides(step, SENDER));
     match placement {
-        Placement::First => match opening.iter().position(|step| step.verb == Verb::Connects) {
-            Some(last) => steps.extend(opening[..=last].iter().map(|step| by(step, SENDER))),
-            None => steps.push(CaseStep::new(SENDER, Verb::Connects, ())),
+        Placement::First => match opening.iter().position(|step| step.verb == StepVerb::Connects) {
+            Some(last) => steps.extend(opening[..=last].iter().map(|step| step_of_actor(step, SENDER))),
+            None => steps.push(CaseStep::new(SENDER, StepVerb::Connects, ())),
         },
-        Placement::Anew => steps.push(CaseStep::new(PROBE, Verb::Joins, ())),
-        _ => steps.push(CaseStep::new(SENDER, Verb::Joins, ())),
+        Placement::Anew => steps.push(CaseStep::new(PROBE, StepVerb::Joins, ())),
+        _ => steps.push(CaseStep::new(SENDER, StepVerb::Joins, ())),
     }
     let mut actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
     if placement == Placement::Anew {
         actors.insert(PROBE.to_owned(), json!(role));
     }
-    Some(Prefix {
+    Some(CasePrefix {
         sender: SENDER.to_owned(),
         observer_role: corpus.observer_role()?.to_owned(),
         message: valid(corpus, message, &role, SENDER, overrides),
@@ -123,37 +123,37 @@ fn alone(
 }
 
 /// Returns a prefix that plays a scenario up to a step, without its checks.
-fn within(
+fn scenario_prefix(
     corpus: &Corpus,
     message: &MessageType,
-    moment: Moment,
+    moment: SendPosition,
     placement: Placement,
-    sites: &Arc<[Site]>,
-) -> Option<Prefix> {
+    sites: &Arc<[MutationSite]>,
+) -> Option<CasePrefix> {
     let script = corpus.scenarios.get(moment.script)?;
     let spoken = script.steps.get(moment.step)?;
-    let names = script.names();
+    let names = script.metric_subjects();
     let taken = [OBSERVER, NEW_CLIENT, SENDER].iter().any(|name| names.contains(name));
     if taken || script.root.contains_key("destructive") || script.root.get("exclusive") == Some(&json!("hub")) {
         return None;
     }
-    let mut steps = vec![CaseStep::new(OBSERVER, Verb::Joins, ())];
+    let mut steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
     for step in &script.steps[..moment.step] {
         match step.verb {
             // Cases do not wait for time to pass.
-            Verb::Wait | Verb::Retry | Verb::Either => return None,
+            StepVerb::Wait | StepVerb::Retry | StepVerb::Either => return None,
             // The sender might have no connection any more, or not read from it.
-            _ if step.actor == spoken.actor && may_end(step) => return None,
-            _ => steps.extend(unjudged(step)),
+            _ if step.actor == spoken.actor && may_end_connection(step) => return None,
+            _ => steps.extend(without_rules(step)),
         }
     }
     let observer_role = corpus.observer_role()?.to_owned();
-    let role = match script.role(&spoken.actor) {
+    let role = match script.role_of(&spoken.actor) {
         // A role that cannot connect by itself is replaced by that of the observer client.
-        role if placement == Placement::Outside && !corpus.joins(role) => observer_role.clone(),
+        role if placement == Placement::Outside && !corpus.can_join(role) => observer_role.clone(),
         role => role.to_owned(),
     };
-    let overrides = overrides(spoken, &spoken.actor);
+    let overrides = step_overrides(spoken, &spoken.actor);
     let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
     for name in names.iter().filter(|name| !name.contains('[')) {
         if !actors.contains_key(*name) && corpus.roles().contains(name) {
@@ -164,14 +164,14 @@ fn within(
         Placement::Outside => {
             // Another client of the same role, which takes no part in the conversation.
             actors.insert(SENDER.to_owned(), json!(role));
-            steps.push(CaseStep::new(SENDER, Verb::Joins, ()));
+            steps.push(CaseStep::new(SENDER, StepVerb::Joins, ()));
             SENDER.to_owned()
         }
         // A group has no single id that one message could name.
         _ if actors.get(&spoken.actor).is_some_and(Value::is_array) => return None,
         _ => spoken.actor.clone(),
     };
-    Some(Prefix {
+    Some(CasePrefix {
         message: valid(corpus, message, &role, &sender, overrides),
         sender,
         observer_role,
@@ -181,44 +181,44 @@ fn within(
         exclusive: script.root.get("exclusive").and_then(Value::as_str).map(str::to_owned),
         lets: script.root.get("let").and_then(Value::as_object).cloned().unwrap_or_default(),
         steps,
-        rest: rest(&corpus.pack, &script.steps[moment.step..]),
+        rest: remaining_steps(&corpus.pack, &script.steps[moment.step..]),
         sites: Arc::clone(sites),
     })
 }
 
 /// Whether the actor of this step may have no connection afterwards, or does not read from it.
-fn may_end(step: &CaseStep) -> bool {
+fn may_end_connection(step: &CaseStep) -> bool {
     let ends = |alternative: &Value| alternative.get("close").is_some() || alternative.get("refusal").is_some();
     match step.verb {
-        Verb::Closes | Verb::Drops | Verb::StopsReading => true,
-        Verb::ExpectsClose | Verb::ExpectsEnd | Verb::ExpectsRefusal => true,
+        StepVerb::Closes | StepVerb::Drops | StepVerb::StopsReading => true,
+        StepVerb::ExpectsClose | StepVerb::ExpectsEnd | StepVerb::ExpectsRefusal => true,
         _ => step.alternatives().iter().any(ends),
     }
 }
 
 /// How long a prefix waits for an optional answer.
-const SILENCE: &str = "300ms";
+const OPTIONAL_ANSWER_WAIT: &str = "300ms";
 
 /// Most steps after the mutated message.
-const REST: usize = 8;
+const MAX_REMAINING_STEPS: usize = 8;
 
 /// Returns the steps after the mutated message up to the last with rules, as far as they do not wait for time to pass.
-fn rest(pack: &Pack, steps: &[CaseStep]) -> Vec<Next> {
+fn remaining_steps(pack: &Pack, steps: &[CaseStep]) -> Vec<RemainingStep> {
     let timeless = |step: &&CaseStep| {
-        !matches!(step.verb, Verb::Wait | Verb::Retry | Verb::Either) && step.option("for").is_none()
+        !matches!(step.verb, StepVerb::Wait | StepVerb::Retry | StepVerb::Either) && step.option("for").is_none()
     };
     let mut rest = Vec::new();
-    for step in steps.iter().take_while(timeless).take(REST) {
-        let Some(plain) = unjudged(step) else { continue };
-        let is_demand = matches!(step.verb, Verb::Expects | Verb::ExpectsOneOf) && !step.rules().is_empty();
-        let demand = match is_demand.then(|| demand(pack, step.rules())) {
+    for step in steps.iter().take_while(timeless).take(MAX_REMAINING_STEPS) {
+        let Some(plain) = without_rules(step) else { continue };
+        let is_demand = matches!(step.verb, StepVerb::Expects | StepVerb::ExpectsOneOf) && !step.rules().is_empty();
+        let demand = match is_demand.then(|| highest_level(pack, step.rules())) {
             // An answer that is only allowed may be absent without a disturbance.
-            Some(Level::May) if step.verb == Verb::ExpectsOneOf => None,
-            Some(Level::May) if step.name().is_none() => continue,
-            Some(Level::May) => break,
+            Some(RuleLevel::May) if step.verb == StepVerb::ExpectsOneOf => None,
+            Some(RuleLevel::May) if step.name().is_none() => continue,
+            Some(RuleLevel::May) => break,
             demanded => demanded,
         };
-        rest.push(Next { step: plain, demand });
+        rest.push(RemainingStep { step: plain, demand });
     }
     // Steps after the last one with rules check nothing.
     let judged = rest.iter().rposition(|next| next.demand.is_some()).map_or(0, |last| last + 1);
@@ -227,30 +227,32 @@ fn rest(pack: &Pack, steps: &[CaseStep]) -> Vec<Next> {
 }
 
 /// Returns the highest level of a step's rules.
-fn demand(pack: &Pack, rules: &[StepRule]) -> Level {
-    rules.iter().filter_map(|rule| rule.level(pack)).max().unwrap_or(Level::May)
+fn highest_level(pack: &Pack, rules: &[StepRule]) -> RuleLevel {
+    rules.iter().filter_map(|rule| rule.level(pack)).max().unwrap_or(RuleLevel::May)
 }
 
 /// Members that a step puts into an example, and members that it removes.
 pub type Overrides = (Value, Vec<String>);
 
-pub(crate) fn overrides(step: &CaseStep, actor: &str) -> Overrides {
-    let with = step.option("with").map_or(Value::Null, |with| deep(with, &|text| with_self_as(text, actor)));
+pub(crate) fn step_overrides(step: &CaseStep, actor: &str) -> Overrides {
+    let with = step.option("with").map_or(Value::Null, |with| map_texts(with, &|text| with_self_as(text, actor)));
     let without = step.option("without").and_then(Value::as_array).into_iter().flatten();
     (with, without.filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-fn deep(value: &Value, change: &dyn Fn(&Value) -> Value) -> Value {
+fn map_texts(value: &Value, change: &dyn Fn(&Value) -> Value) -> Value {
     match value {
-        Value::Array(items) => items.iter().map(|item| deep(item, change)).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), deep(member, change))).collect(),
+        Value::Array(items) => items.iter().map(|item| map_texts(item, change)).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(name, member)| (name.clone(), map_texts(member, change))).collect()
+        }
         other => change(other),
     }
 }
 
 /// Rewrites a step of an opening, which names no actor, as a step of `actor`.
-pub(crate) fn by(step: &CaseStep, actor: &str) -> CaseStep {
-    let change = |value: &Value| deep(value, &|text| with_self_as(text, actor));
+pub(crate) fn step_of_actor(step: &CaseStep, actor: &str) -> CaseStep {
+    let change = |value: &Value| map_texts(value, &|text| with_self_as(text, actor));
     let mut step = step.clone();
     if !step.verb.is_word() {
         actor.clone_into(&mut step.actor);
@@ -258,7 +260,7 @@ pub(crate) fn by(step: &CaseStep, actor: &str) -> CaseStep {
     step.argument = change(&step.argument);
     for option in &mut step.options {
         match option {
-            StepOption::Do(inner) => inner.iter_mut().for_each(|step| *step = by(step, actor)),
+            StepOption::Do(inner) => inner.iter_mut().for_each(|step| *step = step_of_actor(step, actor)),
             StepOption::Other(_, value) => *value = change(value),
             StepOption::As(_) | StepOption::After(_) | StepOption::If(_) | StepOption::Rules(_) => {}
         }
@@ -267,7 +269,7 @@ pub(crate) fn by(step: &CaseStep, actor: &str) -> CaseStep {
 }
 
 /// Removes the rules of a step, which `hubproof check` covers; `None` for a step that only checks.
-fn unjudged(step: &CaseStep) -> Option<CaseStep> {
+fn without_rules(step: &CaseStep) -> Option<CaseStep> {
     if step.verb.only_judges() {
         return None;
     }
@@ -281,10 +283,10 @@ fn unjudged(step: &CaseStep) -> Option<CaseStep> {
     if step.alternatives().iter().any(|alternative| alternative.get("nothing").is_some())
         && step.option("within").is_none()
     {
-        step = step.with("within", SILENCE);
+        step = step.with("within", OPTIONAL_ANSWER_WAIT);
     }
     if let Some(inner) = step.inner_mut() {
-        *inner = inner.iter().filter_map(unjudged).collect();
+        *inner = inner.iter().filter_map(without_rules).collect();
     }
     Some(step)
 }

@@ -21,18 +21,18 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::equivalence::{self, Found, One};
-use super::transcript::{self, Event, Names, Transcript, What};
-use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
-use crate::fuzz::mutate::payload::{self, Class};
+use super::equivalence::{self, ComparedMessage, MessageDifference};
+use super::transcript::{self, SentValueNames, Transcript, TranscriptEvent, TranscriptEventKind};
+use crate::event::{CheckReport, FindingDetail, ScenarioReport, Verdict};
+use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::RuleUse;
 
 /// Whether a document demands an answer to input of this class, message and payload.
-pub type Decided<'a> = &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool;
+pub type AnswerDemand<'a> = &'a dyn Fn(PayloadClass, Option<&MessageType>, Option<&Value>) -> bool;
 
 /// What the comparison of two hubs needs to know about their protocol.
-pub struct Reading<'a> {
+pub struct ComparisonContext<'a> {
     pub pack: &'a Pack,
     /// Messages that a hub may or may not send, and messages of clients that a hub is free to answer or to pass on to
     /// other clients.
@@ -40,16 +40,16 @@ pub struct Reading<'a> {
     /// The names of members in which hubs may differ.
     pub open_members: HashSet<String>,
     /// Whether the document demands an answer to input of some class, message and payload.
-    pub decided: Decided<'a>,
+    pub decided: AnswerDemand<'a>,
     /// The texts in documented examples.
     examples: HashSet<String>,
     /// The messages with which a hub may refuse any input.
     errors: HashSet<String>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> ComparisonContext<'a> {
     /// Reads a pack. `open` contains names of messages, and names of members with a leading slash.
-    pub fn of(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: Decided<'a>) -> Self {
+    pub fn for_pack(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: AnswerDemand<'a>) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
             open.into_iter().partition(|name| name.starts_with('/'));
         let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
@@ -58,7 +58,7 @@ impl<'a> Reading<'a> {
             open: messages,
             open_members: members.into_iter().map(|name| name.trim_start_matches('/').to_owned()).collect(),
             decided,
-            examples: transcript::examples(pack),
+            examples: transcript::example_texts(pack),
             errors: envelopes.flat_map(|envelope| envelope.replies.clone()).collect(),
         }
     }
@@ -66,11 +66,11 @@ impl<'a> Reading<'a> {
 
 /// One difference between two hubs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct HubDifference {
     pub actor: String,
     /// The message that was answered, or the last message that the actor sent; empty if there is none.
     pub after: String,
-    pub kind: Kind,
+    pub kind: HubDifferenceKind,
     /// JSON pointer to the differing member; empty if the difference does not concern a member.
     pub pointer: String,
     /// What each hub sent; empty if it sent nothing.
@@ -79,7 +79,7 @@ pub struct Difference {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum HubDifferenceKind {
     /// The hubs answer a message with different messages.
     Answer(Vec<String>, Vec<String>),
     /// Only the first hub sends an unsolicited message, or sends it more often.
@@ -94,8 +94,8 @@ pub enum Kind {
 
 /// The result of comparing two plays of a case.
 #[derive(Debug, Default)]
-pub struct Comparison {
-    pub differences: Vec<Difference>,
+pub struct HubComparison {
+    pub differences: Vec<HubDifference>,
     /// The number of messages of the first hub that were compared with one of the second.
     pub compared: usize,
     /// Why the comparison ended before the end of the case.
@@ -103,24 +103,27 @@ pub struct Comparison {
 }
 
 /// Compares two plays of one case.
-pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
-    let (left, right) = (Transcript::read(reading.pack, left), Transcript::read(reading.pack, right));
+pub fn compare_plays(reading: &ComparisonContext<'_>, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
+    let (left, right) = (Transcript::from_report(reading.pack, left), Transcript::from_report(reading.pack, right));
     if left.partial || right.partial {
-        return Comparison { ended: Some("more was sent than is kept"), ..Comparison::default() };
+        return HubComparison { ended: Some("more was sent than is kept"), ..HubComparison::default() };
     }
-    let (ends, ended) = common(reading, &left, &right);
-    let mut comparison = Comparison { ended, ..Comparison::default() };
+    let (ends, ended) = common_extent(reading, &left, &right);
+    let mut comparison = HubComparison { ended, ..HubComparison::default() };
     let (lefts, rights) = (&left.events[..ends.0], &right.events[..ends.1]);
-    let names = (Names::of(lefts), Names::of(rights));
+    let names = (SentValueNames::from_events(lefts), SentValueNames::from_events(rights));
     let mut actors: Vec<&str> = lefts.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
     let mut diverging = Vec::new();
     let mut left_open = false;
     for actor in &actors {
-        let sides = (Side::of(reading, &left, ends.0, actor), Side::of(reading, &right, ends.1, actor));
-        diverging.extend(answers(reading, actor, &sides, &names, &mut comparison));
-        diverging.extend(connection(actor, lefts, rights).filter(|_| !sides.0.left_open));
+        let sides = (
+            ActorMessages::from_transcript(reading, &left, ends.0, actor),
+            ActorMessages::from_transcript(reading, &right, ends.1, actor),
+        );
+        diverging.extend(compare_answers(reading, actor, &sides, &names, &mut comparison));
+        diverging.extend(compare_connections(actor, lefts, rights).filter(|_| !sides.0.left_open));
         left_open |= sides.0.left_open;
     }
     // After the first different answer the hubs are in different states, so only that difference is reported.
@@ -130,8 +133,11 @@ pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioRep
         None if left_open => {}
         None => {
             for actor in actors {
-                let sides = (Side::of(reading, &left, ends.0, actor), Side::of(reading, &right, ends.1, actor));
-                unsolicited(reading, actor, &sides, &names, &mut comparison);
+                let sides = (
+                    ActorMessages::from_transcript(reading, &left, ends.0, actor),
+                    ActorMessages::from_transcript(reading, &right, ends.1, actor),
+                );
+                compare_unsolicited(reading, actor, &sides, &names, &mut comparison);
             }
         }
     }
@@ -139,14 +145,14 @@ pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioRep
 }
 
 /// Returns how far the actors sent the same in both plays: the position after the last comparable event of each play.
-fn common(
-    reading: &Reading<'_>,
+fn common_extent(
+    reading: &ComparisonContext<'_>,
     left: &Transcript<'_>,
     right: &Transcript<'_>,
 ) -> ((usize, usize), Option<&'static str>) {
-    let (lefts, rights) = (left.sent(), right.sent());
-    let name = |event: &Event<'_>| match &event.what {
-        What::Sent(_, message) => message.map(|message| message.name.clone()),
+    let (lefts, rights) = (left.sent_positions(), right.sent_positions());
+    let name = |event: &TranscriptEvent<'_>| match &event.what {
+        TranscriptEventKind::Sent(_, message) => message.map(|message| message.name.clone()),
         _ => None,
     };
     for number in 0..lefts.len().max(rights.len()) {
@@ -159,15 +165,17 @@ fn common(
         if event.actor != counterpart.actor || name(event) != name(counterpart) {
             return ((*at, *other), Some("the hubs' answers led to different messages"));
         }
-        let (class, message, json) = input(reading.pack, event);
-        if matches!(class, Class::Valid | Class::Unusual) {
+        let (class, message, json) = classify_input(reading.pack, event);
+        if matches!(class, PayloadClass::Valid | PayloadClass::Unusual) {
             continue;
         }
         let kinds = |transcript: &Transcript<'_>, at: usize| {
-            let next = |event: &&Event<'_>| !(event.actor == counterpart.actor && matches!(event.what, What::Sent(..)));
+            let next = |event: &&TranscriptEvent<'_>| {
+                !(event.actor == counterpart.actor && matches!(event.what, TranscriptEventKind::Sent(..)))
+            };
             let behind =
                 transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == counterpart.actor);
-            behind.filter_map(kind).filter(|kind| !reading.open.contains(kind)).collect::<Vec<_>>()
+            behind.filter_map(event_kind).filter(|kind| !reading.open.contains(kind)).collect::<Vec<_>>()
         };
         if !(reading.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
             return ((*at, *other), Some("the document does not say how this input is answered"));
@@ -176,78 +184,86 @@ fn common(
     ((left.events.len(), right.events.len()), None)
 }
 
-fn kind(event: &Event<'_>) -> Option<String> {
+fn event_kind(event: &TranscriptEvent<'_>) -> Option<String> {
     match &event.what {
-        What::Received(_, message) => Some(message.name.clone()),
-        What::Unknown => Some("undocumented".to_owned()),
-        What::Closed => Some("closed".to_owned()),
-        What::Sent(..) | What::Refused => None,
+        TranscriptEventKind::Received(_, message) => Some(message.name.clone()),
+        TranscriptEventKind::Unknown => Some("undocumented".to_owned()),
+        TranscriptEventKind::Closed => Some("closed".to_owned()),
+        TranscriptEventKind::Sent(..) | TranscriptEventKind::Refused => None,
     }
 }
 
 /// Returns the class, message and payload of an event in which an actor sent something.
-fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageType>, Option<&'e Value>) {
-    let What::Sent(json, message) = &event.what else { return (Class::Valid, None, None) };
+fn classify_input<'e>(
+    pack: &Pack,
+    event: &'e TranscriptEvent<'_>,
+) -> (PayloadClass, Option<&'e MessageType>, Option<&'e Value>) {
+    let TranscriptEventKind::Sent(json, message) = &event.what else { return (PayloadClass::Valid, None, None) };
     // The parsed payload loses duplicate keys and unusual notations, so require that it gives the same text again.
     let written = json.as_ref().map(Value::to_string);
     let faithful = written.as_ref() == Some(&event.text);
     let class = match (json, message) {
-        (None, _) => Class::Malformed,
-        (Some(_), _) if !faithful => Class::Unspecified,
-        (Some(_), Some(message)) if message.abstract_ => Class::Unknown,
-        (Some(_), None) => Class::Unknown,
-        (Some(json), Some(message)) => payload::class(pack, message, Some(json)),
+        (None, _) => PayloadClass::Malformed,
+        (Some(_), _) if !faithful => PayloadClass::Unspecified,
+        (Some(_), Some(message)) if message.abstract_ => PayloadClass::Unknown,
+        (Some(_), None) => PayloadClass::Unknown,
+        (Some(json), Some(message)) => payload::classify(pack, message, Some(json)),
     };
     (class, *message, json.as_ref())
 }
 
 /// A message that an actor received.
-struct Received<'t> {
+struct ReceivedMessage<'t> {
     json: &'t Value,
     message: &'t MessageType,
     text: &'t str,
 }
 
 /// A message that an actor sent, and the answers to it.
-struct Exchange<'t> {
+struct MessageExchange<'t> {
     /// The position of the message among everything that was sent in the case.
     number: usize,
     sent: &'t str,
     replies: &'t [String],
-    received: Vec<Received<'t>>,
+    received: Vec<ReceivedMessage<'t>>,
 }
 
 /// The messages between one actor and one hub.
-struct Side<'t> {
-    exchanges: Vec<Exchange<'t>>,
+struct ActorMessages<'t> {
+    exchanges: Vec<MessageExchange<'t>>,
     /// Unsolicited messages, each with the last message that the actor had sent.
-    unsolicited: Vec<(&'t str, Received<'t>)>,
+    unsolicited: Vec<(&'t str, ReceivedMessage<'t>)>,
     /// The kinds of messages that were received after the end of the comparison, but may belong before it.
     late: Vec<&'t str>,
     /// Whether the actor sent a message that a hub is free to answer.
     left_open: bool,
 }
 
-impl<'t> Side<'t> {
-    fn of(reading: &Reading<'_>, transcript: &'t Transcript<'t>, end: usize, actor: &str) -> Self {
+impl<'t> ActorMessages<'t> {
+    fn from_transcript(
+        reading: &ComparisonContext<'_>,
+        transcript: &'t Transcript<'t>,
+        end: usize,
+        actor: &str,
+    ) -> Self {
         let mut side = Self { exchanges: Vec::new(), unsolicited: Vec::new(), late: Vec::new(), left_open: false };
         let mut number = 0;
         for (at, event) in transcript.events.iter().enumerate() {
-            number += usize::from(matches!(event.what, What::Sent(..)));
+            number += usize::from(matches!(event.what, TranscriptEventKind::Sent(..)));
             if event.actor != actor {
                 continue;
             }
             match &event.what {
-                What::Sent(_, message) if at < end => {
+                TranscriptEventKind::Sent(_, message) if at < end => {
                     let open = message.is_some_and(|message| reading.open.contains(&message.name));
                     side.left_open |= open;
                     let replies = message.filter(|_| !open).map_or(&[][..], |message| message.replies.as_slice());
                     let sent = message.map_or("", |message| &message.name);
-                    side.exchanges.push(Exchange { number, sent, replies, received: Vec::new() });
+                    side.exchanges.push(MessageExchange { number, sent, replies, received: Vec::new() });
                 }
-                What::Received(_, message) if at >= end => side.late.push(&message.name),
-                What::Received(json, message) if !reading.open.contains(&message.name) => {
-                    side.take(reading, Received { json, message, text: &event.text });
+                TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
+                TranscriptEventKind::Received(json, message) if !reading.open.contains(&message.name) => {
+                    side.assign(reading, ReceivedMessage { json, message, text: &event.text });
                 }
                 _ => {}
             }
@@ -257,9 +273,9 @@ impl<'t> Side<'t> {
 
     /// Assigns a message to the request that it answers: the oldest fitting request without an answer, or else the last
     /// one.
-    fn take(&mut self, reading: &Reading<'_>, received: Received<'t>) {
+    fn assign(&mut self, reading: &ComparisonContext<'_>, received: ReceivedMessage<'t>) {
         let name = &received.message.name;
-        let may = |exchange: &Exchange<'_>| exchange.replies.contains(name);
+        let may = |exchange: &MessageExchange<'_>| exchange.replies.contains(name);
         let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.received.is_empty());
         // A second refusal may be meant for another message.
         let again = || self.exchanges.iter().rposition(may).filter(|_| !reading.errors.contains(name));
@@ -275,9 +291,9 @@ impl<'t> Side<'t> {
     }
 }
 
-impl Side<'_> {
+impl ActorMessages<'_> {
     /// Whether a message is a documented unsolicited one, and neither a refusal nor a repetition.
-    fn is_unsolicited(&self, reading: &Reading<'_>, received: &Received<'_>) -> bool {
+    fn is_unsolicited(&self, reading: &ComparisonContext<'_>, received: &ReceivedMessage<'_>) -> bool {
         received.message.directions.unasked
             && !received.message.abstract_
             && !reading.errors.contains(&received.message.name)
@@ -287,68 +303,69 @@ impl Side<'_> {
 
 /// Compares the answers to an actor. Returns the first difference after which the hubs are in different states, with
 /// the position of the message that was answered.
-fn answers(
-    reading: &Reading<'_>,
+fn compare_answers(
+    reading: &ComparisonContext<'_>,
     actor: &str,
-    (left, right): &(Side<'_>, Side<'_>),
-    names: &(Names, Names),
-    comparison: &mut Comparison,
-) -> Option<(usize, Difference)> {
+    (left, right): &(ActorMessages<'_>, ActorMessages<'_>),
+    names: &(SentValueNames, SentValueNames),
+    comparison: &mut HubComparison,
+) -> Option<(usize, HubDifference)> {
     for (one, other) in left.exchanges.iter().zip(&right.exchanges) {
-        let kinds = |exchange: &Exchange<'_>| {
+        let kinds = |exchange: &MessageExchange<'_>| {
             let mut kinds: Vec<String> =
                 exchange.received.iter().map(|received| received.message.name.clone()).collect();
             kinds.sort();
             kinds
         };
-        let texts = |exchange: &Exchange<'_>| {
+        let texts = |exchange: &MessageExchange<'_>| {
             exchange.received.iter().map(|received| received.text).collect::<Vec<_>>().join(" ")
         };
         let (lefts, rights) = (kinds(one), kinds(other));
         if lefts != rights {
-            let late = |side: &Side<'_>| one.replies.iter().any(|reply| side.late.contains(&reply.as_str()));
+            let late = |side: &ActorMessages<'_>| one.replies.iter().any(|reply| side.late.contains(&reply.as_str()));
             if lefts.len() != rights.len() && (late(left) || late(right)) {
                 return None;
             }
             let (left, right) = (texts(one), texts(other));
-            let (after, kind) = (one.sent.to_owned(), Kind::Answer(lefts, rights));
+            let (after, kind) = (one.sent.to_owned(), HubDifferenceKind::Answer(lefts, rights));
             let actor = actor.to_owned();
-            return Some((one.number, Difference { actor, after, kind, pointer: String::new(), left, right }));
+            return Some((one.number, HubDifference { actor, after, kind, pointer: String::new(), left, right }));
         }
         comparison.compared += lefts.len();
-        let found = matched(
+        let found = pair_messages(
             reading,
             names,
             &one.received.iter().collect::<Vec<_>>(),
             &other.received.iter().collect::<Vec<_>>(),
         );
-        comparison.differences.extend(found.map(|(message, found)| member(actor, one.sent, message, found)));
+        comparison.differences.extend(found.map(|(message, found)| member_difference(actor, one.sent, message, found)));
     }
     None
 }
 
 /// Compares the unsolicited messages that an actor received.
-fn unsolicited(
-    reading: &Reading<'_>,
+fn compare_unsolicited(
+    reading: &ComparisonContext<'_>,
     actor: &str,
-    (left, right): &(Side<'_>, Side<'_>),
-    names: &(Names, Names),
-    comparison: &mut Comparison,
+    (left, right): &(ActorMessages<'_>, ActorMessages<'_>),
+    names: &(SentValueNames, SentValueNames),
+    comparison: &mut HubComparison,
 ) {
     let mut kinds: Vec<&str> =
         left.unsolicited.iter().chain(&right.unsolicited).map(|(_, received)| received.message.name.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     for name in kinds {
-        let of_kind =
-            |side: &'_ Side<'_>| side.unsolicited.iter().filter(|(_, received)| received.message.name == name).count();
+        let of_kind = |side: &'_ ActorMessages<'_>| {
+            side.unsolicited.iter().filter(|(_, received)| received.message.name == name).count()
+        };
         comparison.compared += of_kind(left).min(of_kind(right));
         let mut lefts: Vec<_> = left.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
         let mut rights: Vec<_> =
             right.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
         // Pair equal messages first; of the others, leave out those that name nothing of this case.
         lefts.retain(|(_, received)| {
-            match rights.iter().position(|(_, other)| differ(reading, names, received, other).is_none()) {
+            match rights.iter().position(|(_, other)| first_difference(reading, names, received, other).is_none()) {
                 Some(found) => {
                     rights.remove(found);
                     false
@@ -356,25 +373,25 @@ fn unsolicited(
                 None => true,
             }
         });
-        lefts.retain(|(_, received)| names.0.concerns(received.json, &reading.examples));
-        rights.retain(|(_, received)| names.1.concerns(received.json, &reading.examples));
-        let late = |side: &Side<'_>| side.late.contains(&name);
+        lefts.retain(|(_, received)| names.0.contains_sent_text(received.json, &reading.examples));
+        rights.retain(|(_, received)| names.1.contains_sent_text(received.json, &reading.examples));
+        let late = |side: &ActorMessages<'_>| side.late.contains(&name);
         let actor = actor.to_owned();
         let difference = match (lefts.first(), rights.first()) {
             (None, None) => continue,
-            (Some((after, one)), Some((_, other))) => match differ(reading, names, one, other) {
-                Some(found) => member(&actor, after, name.to_owned(), found),
+            (Some((after, one)), Some((_, other))) => match first_difference(reading, names, one, other) {
+                Some(found) => member_difference(&actor, after, name.to_owned(), found),
                 None => continue,
             },
             (Some((after, received)), None) if !late(right) => {
                 let (after, kind, left) =
-                    ((*after).to_owned(), Kind::OnlyLeft(name.to_owned()), received.text.to_owned());
-                Difference { actor, after, kind, pointer: String::new(), left, right: String::new() }
+                    ((*after).to_owned(), HubDifferenceKind::OnlyLeft(name.to_owned()), received.text.to_owned());
+                HubDifference { actor, after, kind, pointer: String::new(), left, right: String::new() }
             }
             (None, Some((after, received))) if !late(left) => {
                 let (after, kind, right) =
-                    ((*after).to_owned(), Kind::OnlyRight(name.to_owned()), received.text.to_owned());
-                Difference { actor, after, kind, pointer: String::new(), left: String::new(), right }
+                    ((*after).to_owned(), HubDifferenceKind::OnlyRight(name.to_owned()), received.text.to_owned());
+                HubDifference { actor, after, kind, pointer: String::new(), left: String::new(), right }
             }
             _ => continue,
         };
@@ -382,30 +399,42 @@ fn unsolicited(
     }
 }
 
-fn member(actor: &str, after: &str, message: String, found: Found) -> Difference {
-    let Found { pointer, left, right } = found;
-    Difference { actor: actor.to_owned(), after: after.to_owned(), kind: Kind::Member(message), pointer, left, right }
+fn member_difference(actor: &str, after: &str, message: String, found: MessageDifference) -> HubDifference {
+    let MessageDifference { pointer, left, right } = found;
+    HubDifference {
+        actor: actor.to_owned(),
+        after: after.to_owned(),
+        kind: HubDifferenceKind::Member(message),
+        pointer,
+        left,
+        right,
+    }
 }
 
 /// Returns the first difference between two messages of one kind.
-fn differ(reading: &Reading<'_>, names: &(Names, Names), one: &Received<'_>, other: &Received<'_>) -> Option<Found> {
-    let left = One { json: one.json, names: &names.0 };
-    let right = One { json: other.json, names: &names.1 };
-    equivalence::differ(one.message, &reading.open_members, left, right)
+fn first_difference(
+    reading: &ComparisonContext<'_>,
+    names: &(SentValueNames, SentValueNames),
+    one: &ReceivedMessage<'_>,
+    other: &ReceivedMessage<'_>,
+) -> Option<MessageDifference> {
+    let left = ComparedMessage { json: one.json, names: &names.0 };
+    let right = ComparedMessage { json: other.json, names: &names.1 };
+    equivalence::compare_messages(one.message, &reading.open_members, left, right)
 }
 
 /// Pairs equal messages. Returns the difference of the first message without an equal one.
-fn matched(
-    reading: &Reading<'_>,
-    names: &(Names, Names),
-    left: &[&Received<'_>],
-    right: &[&Received<'_>],
-) -> Option<(String, Found)> {
-    let differ = |one: &Received<'_>, other: &Received<'_>| differ(reading, names, one, other);
-    let mut free: Vec<&&Received<'_>> = right.iter().collect();
+fn pair_messages(
+    reading: &ComparisonContext<'_>,
+    names: &(SentValueNames, SentValueNames),
+    left: &[&ReceivedMessage<'_>],
+    right: &[&ReceivedMessage<'_>],
+) -> Option<(String, MessageDifference)> {
+    let differ = |one: &ReceivedMessage<'_>, other: &ReceivedMessage<'_>| first_difference(reading, names, one, other);
+    let mut free: Vec<&&ReceivedMessage<'_>> = right.iter().collect();
     let mut without = None;
     for received in left {
-        let same_kind = |other: &&Received<'_>| other.message.name == received.message.name;
+        let same_kind = |other: &&ReceivedMessage<'_>| other.message.name == received.message.name;
         match free.iter().position(|other| same_kind(other) && differ(received, other).is_none()) {
             Some(found) => drop(free.remove(found)),
             None => drop(without.get_or_insert(received)),
@@ -418,19 +447,23 @@ fn matched(
 
 /// Returns the difference, with the position of the last message, if only one hub closed or refused an actor's
 /// connection.
-fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(usize, Difference)> {
-    let ended = |events: &[Event<'_>]| {
+fn compare_connections(
+    actor: &str,
+    left: &[TranscriptEvent<'_>],
+    right: &[TranscriptEvent<'_>],
+) -> Option<(usize, HubDifference)> {
+    let ended = |events: &[TranscriptEvent<'_>]| {
         let mut sent = (0, String::new());
         for event in events {
             match &event.what {
-                What::Sent(_, message) => {
+                TranscriptEventKind::Sent(_, message) => {
                     sent.0 += 1;
                     if event.actor == actor {
                         sent.1 = message.map(|message| message.name.clone()).unwrap_or_default();
                     }
                 }
-                What::Closed | What::Refused if event.actor == actor => {
-                    let how = if matches!(event.what, What::Closed) { "closed" } else { "refused" };
+                TranscriptEventKind::Closed | TranscriptEventKind::Refused if event.actor == actor => {
+                    let how = if matches!(event.what, TranscriptEventKind::Closed) { "closed" } else { "refused" };
                     return Some((sent, format!("{how} {}", event.text)));
                 }
                 _ => {}
@@ -445,76 +478,78 @@ fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(u
     let ((number, after), _) = one.clone().or_else(|| other.clone())?;
     let how = |ended: Option<(_, String)>| ended.map_or_else(|| "open".to_owned(), |(_, how)| how);
     let (left, right) = (how(one), how(other));
-    let (actor, kind, pointer) = (actor.to_owned(), Kind::Connection, String::new());
-    Some((number, Difference { actor, after, kind, pointer, left, right }))
+    let (actor, kind, pointer) = (actor.to_owned(), HubDifferenceKind::Connection, String::new());
+    Some((number, HubDifference { actor, after, kind, pointer, left, right }))
 }
 
 /// The rule by which differences are reported.
-pub const RULE: &str = "FUZZ-DIFFERS";
+pub const DIFFERS_RULE: &str = "FUZZ-DIFFERS";
 
 /// Returns a comparison as a check of the case that shows the first difference in full, with both transcripts. `None`
 /// if nothing was compared.
-pub fn check(
-    comparison: &Comparison,
+pub fn comparison_check(
+    comparison: &HubComparison,
     pack: &Pack,
     left: &ScenarioReport,
     right: &ScenarioReport,
 ) -> Option<CheckReport> {
-    let rule = pack.rules.get(RULE)?;
+    let rule = pack.rules.get(DIFFERS_RULE)?;
     let first = comparison.differences.first();
     if first.is_none() && comparison.compared == 0 {
         return None;
     }
     let verdict = if first.is_some() { Verdict::Warn } else { Verdict::Pass };
-    let used = RuleUse { id: RULE.to_owned(), level: rule.level, basis: rule.basis, lowered: false };
-    let detail = first.map(|first| Detail {
+    let used = RuleUse { id: DIFFERS_RULE.to_owned(), level: rule.level, basis: rule.basis, lowered: false };
+    let detail = first.map(|first| FindingDetail {
         actor: first.actor.clone(),
         sent: None,
-        expected: format!("{} | what the other hub sent:\n{}", short(&first.right), lines(pack, right)),
-        received: format!("{} | what this hub sent:\n{}", short(&first.left), lines(pack, left)),
+        expected: format!("{} | what the other hub sent:\n{}", shorten(&first.right), transcript_lines(pack, right)),
+        received: format!("{} | what this hub sent:\n{}", shorten(&first.left), transcript_lines(pack, left)),
         waited: None,
     });
     Some(CheckReport {
         rules: vec![(used, verdict)],
         step: "the other hub receives the same input".to_owned(),
-        message: first.map(Difference::in_words).unwrap_or_default(),
+        message: first.map(HubDifference::describe).unwrap_or_default(),
         detail,
-        ..CheckReport::new(RULE, verdict)
+        ..CheckReport::new(DIFFERS_RULE, verdict)
     })
 }
 
-fn short(text: &str) -> String {
-    if text.is_empty() { "nothing".to_owned() } else { crate::syntax::matcher::cut(text, SHOWN) }
+fn shorten(text: &str) -> String {
+    if text.is_empty() { "nothing".to_owned() } else { crate::syntax::matcher::shorten(text, MAX_FRAME_CHARS) }
 }
 
-impl Difference {
+impl HubDifference {
     /// Describes the difference in one line. Differences with the same cause have the same line.
-    pub fn in_words(&self) -> String {
+    pub fn describe(&self) -> String {
         let Self { after, kind, pointer, .. } = self;
         let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
         let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
         match kind {
-            Kind::Answer(left, right) => format!("{after}: this hub answers {}, the other {}", list(left), list(right)),
-            Kind::OnlyLeft(message) => format!("{after}: only this hub sends {message}"),
-            Kind::OnlyRight(message) => format!("{after}: only the other hub sends {message}"),
-            Kind::Member(message) => {
+            HubDifferenceKind::Answer(left, right) => {
+                format!("{after}: this hub answers {}, the other {}", list(left), list(right))
+            }
+            HubDifferenceKind::OnlyLeft(message) => format!("{after}: only this hub sends {message}"),
+            HubDifferenceKind::OnlyRight(message) => format!("{after}: only the other hub sends {message}"),
+            HubDifferenceKind::Member(message) => {
                 format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
             }
-            Kind::Connection => format!("{after}: only one of the hubs keeps the connection open"),
+            HubDifferenceKind::Connection => format!("{after}: only one of the hubs keeps the connection open"),
         }
     }
 }
 
 /// The most characters of a frame, and the most frames, that are shown.
-const SHOWN: usize = 160;
-const MOST_LINES: usize = 24;
+const MAX_FRAME_CHARS: usize = 160;
+const MAX_LINES: usize = 24;
 
-fn lines(pack: &Pack, report: &ScenarioReport) -> String {
-    let transcript = Transcript::read(pack, report);
-    let skipped = transcript.events.len().saturating_sub(MOST_LINES);
-    let line = |event: &Event<'_>| {
-        let way = if matches!(event.what, What::Sent(..)) { "->" } else { "<-" };
-        format!("{} {way} {}", event.actor, crate::syntax::matcher::cut(&event.text, SHOWN))
+fn transcript_lines(pack: &Pack, report: &ScenarioReport) -> String {
+    let transcript = Transcript::from_report(pack, report);
+    let skipped = transcript.events.len().saturating_sub(MAX_LINES);
+    let line = |event: &TranscriptEvent<'_>| {
+        let way = if matches!(event.what, TranscriptEventKind::Sent(..)) { "->" } else { "<-" };
+        format!("{} {way} {}", event.actor, crate::syntax::matcher::shorten(&event.text, MAX_FRAME_CHARS))
     };
     transcript.events.iter().skip(skipped).map(line).collect::<Vec<_>>().join("\n")
 }

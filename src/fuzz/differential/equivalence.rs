@@ -4,19 +4,19 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::transcript::{Names, is_prose};
-use crate::generate::schema_shape::{Branches, Shape};
+use super::transcript::{SentValueNames, is_prose};
+use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::protocol::MessageType;
 
 /// A message and the values that clients had sent before it.
 #[derive(Clone, Copy)]
-pub struct One<'a> {
+pub struct ComparedMessage<'a> {
     pub json: &'a Value,
-    pub names: &'a Names,
+    pub names: &'a SentValueNames,
 }
 
 /// The first place at which two messages differ, and the values there.
-pub struct Found {
+pub struct MessageDifference {
     pub pointer: String,
     pub left: String,
     pub right: String,
@@ -24,40 +24,53 @@ pub struct Found {
 
 /// Returns the first difference between two messages of one kind. `open` are the names of members in which hubs may
 /// differ.
-pub fn differ(message: &MessageType, open: &HashSet<String>, left: One<'_>, right: One<'_>) -> Option<Found> {
-    let broken = |json: &Value| message.schema.judge(json).into_iter().find(|violation| !violation.should);
+pub fn compare_messages(
+    message: &MessageType,
+    open: &HashSet<String>,
+    left: ComparedMessage<'_>,
+    right: ComparedMessage<'_>,
+) -> Option<MessageDifference> {
+    let broken = |json: &Value| message.schema.violations(json).into_iter().find(|violation| !violation.should);
     let (one, other) = (broken(left.json), broken(right.json));
     if one.is_some() != other.is_some() {
         let pointer = one.or(other).map(|violation| violation.path).unwrap_or_default();
         let at = |json: &Value| json.pointer(&pointer).unwrap_or(json).to_string();
-        return Some(Found { left: at(left.json), right: at(right.json), pointer });
+        return Some(MessageDifference { left: at(left.json), right: at(right.json), pointer });
     }
-    let shape = Shape::of(&message.schema.source, &mut Branches::All);
-    let template = message.template();
-    let mut comparer = Comparer { left, right, open, template: &template };
-    comparer.differ(&shape, (left.json, right.json), "", "")
+    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
+    let template = message.starting_value();
+    let mut comparer = MessageComparer { left, right, open, template: &template };
+    comparer.compare_values(&shape, (left.json, right.json), "", "")
 }
 
 /// Numbers above this are times.
 const LARGEST_COUNT: f64 = 1e8;
 
-struct Comparer<'a> {
-    left: One<'a>,
-    right: One<'a>,
+struct MessageComparer<'a> {
+    left: ComparedMessage<'a>,
+    right: ComparedMessage<'a>,
     open: &'a HashSet<String>,
     /// The documented example. A hub that copies a value from it does not repeat a client's value.
     template: &'a Value,
 }
 
-impl Comparer<'_> {
-    fn differ(&mut self, shape: &Shape<'_>, both: (&Value, &Value), pointer: &str, member: &str) -> Option<Found> {
+impl MessageComparer<'_> {
+    fn compare_values(
+        &mut self,
+        shape: &SchemaShape<'_>,
+        both: (&Value, &Value),
+        pointer: &str,
+        member: &str,
+    ) -> Option<MessageDifference> {
         let (left, right) = both;
         if left == right {
             return None;
         }
-        let here = || Some(Found { pointer: pointer.to_owned(), left: left.to_string(), right: right.to_string() });
+        let here = || {
+            Some(MessageDifference { pointer: pointer.to_owned(), left: left.to_string(), right: right.to_string() })
+        };
         // Numbers of an `enum` are compared below, since one number can be written in several ways.
-        if shape.values().is_some() && left.is_string() && right.is_string() {
+        if shape.allowed_values().is_some() && left.is_string() && right.is_string() {
             return here();
         }
         let one = self.left.names.origin(left);
@@ -69,36 +82,37 @@ impl Comparer<'_> {
                 let own = |value: &Value| is_prose(value) || documented == Some(value);
                 if one.is_none() && other.is_none() || own(left) || own(right) { None } else { here() }
             }
-            (Value::Object(one), Value::Object(other)) if !shape.members().is_empty() => {
-                for name in shape.members().into_iter().filter(|name| !self.open.contains(*name)) {
+            (Value::Object(one), Value::Object(other)) if !shape.member_names().is_empty() => {
+                for name in shape.member_names().into_iter().filter(|name| !self.open.contains(*name)) {
                     // The schema covers missing members.
                     let (Some(left), Some(right)) = (one.get(name), other.get(name)) else { continue };
                     let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-                    let inner = shape.member(name, &mut Branches::All);
-                    let found = self.differ(&inner, (left, right), &pointer, name);
+                    let inner = shape.member(name, &mut BranchChoice::All);
+                    let found = self.compare_values(&inner, (left, right), &pointer, name);
                     if found.is_some() {
                         return found;
                     }
                 }
                 None
             }
-            (Value::Array(one), Value::Array(other)) if !shape.item(0, &mut Branches::All).is_free() => {
+            (Value::Array(one), Value::Array(other)) if !shape.item(0, &mut BranchChoice::All).is_unrestricted() => {
                 if one.len() != other.len() {
                     return here();
                 }
-                let inner = shape.item(0, &mut Branches::All);
+                let inner = shape.item(0, &mut BranchChoice::All);
                 let mut free: Vec<&Value> = other.iter().collect();
                 for item in one {
-                    let found = free
-                        .iter()
-                        .position(|counterpart| self.differ(&inner, (item, counterpart), "/-", member).is_none());
+                    let found = free.iter().position(|counterpart| {
+                        self.compare_values(&inner, (item, counterpart), "/-", member).is_none()
+                    });
                     let Some(found) = found else { return here() };
                     free.remove(found);
                 }
                 None
             }
             (Value::Number(_), Value::Number(_)) => {
-                let repeats = (self.left.names.repeats(member, left), self.right.names.repeats(member, right));
+                let repeats =
+                    (self.left.names.contains_number(member, left), self.right.names.contains_number(member, right));
                 let large = |number: &Value| number.as_f64().is_some_and(|number| number.abs() > LARGEST_COUNT);
                 let same = left.as_f64() == right.as_f64() || large(left) && large(right);
                 if same || repeats.0 == repeats.1 { None } else { here() }

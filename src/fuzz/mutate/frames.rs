@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::payload::Class;
-use crate::generate::rng::Dice;
+use super::payload::PayloadClass;
+use crate::generate::rng::RandomSource;
 use crate::scenario::template::{Piece, pieces};
 
 /// How a message is put into frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Framing {
+pub enum FramingMutation {
     Fragments,
     PingBetween,
     EmptyFragments,
@@ -25,7 +25,7 @@ pub enum Framing {
     StrayPong,
 }
 
-impl Framing {
+impl FramingMutation {
     pub const ALL: [Self; 14] = [
         Self::Fragments,
         Self::PingBetween,
@@ -63,34 +63,34 @@ impl Framing {
     }
 
     /// Returns the class by RFC 6455: fragmentation is valid; documents are silent about binary messages.
-    pub fn class(self) -> Class {
+    pub fn class(self) -> PayloadClass {
         match self {
-            Self::Fragments | Self::PingBetween | Self::EmptyFragments | Self::StrayPong => Class::Valid,
-            Self::Binary | Self::EmptyBinary | Self::Oversize | Self::UnfinishedMessage => Class::Unspecified,
+            Self::Fragments | Self::PingBetween | Self::EmptyFragments | Self::StrayPong => PayloadClass::Valid,
+            Self::Binary | Self::EmptyBinary | Self::Oversize | Self::UnfinishedMessage => PayloadClass::Unspecified,
             Self::InvalidUtf8
             | Self::Unmasked
             | Self::ReservedOpcode
             | Self::ReservedBit
             | Self::LongPing
-            | Self::StrayContinuation => Class::Broken,
+            | Self::StrayContinuation => PayloadClass::Broken,
         }
     }
 
     /// Returns the argument of `sends raw` for a message with the JSON text `json`, which may hold expressions.
-    pub fn raw(self, json: &str, dice: &mut Dice) -> Value {
+    pub fn raw_argument(self, json: &str, dice: &mut RandomSource) -> Value {
         let frame = |opcode: &str, fin: bool, data: &str| json!({ "opcode": opcode, "fin": fin, "data": data });
         // Splits behind a comma, so that no character and no expression is cut in two.
         let comma = literals(json).find_map(|(start, literal)| Some(start + literal.find(',')?));
         let cut = comma.map_or(json.len(), |at| at + 1);
         let (first, second) = json.split_at(cut);
         let frames = match self {
-            Self::Fragments => match torn(json) {
+            Self::Fragments => match split_last_wide_character(json) {
                 Some((before, letter, behind)) => {
                     let bytes = |opcode: &str, bytes: &[u8]| {
                         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                         json!({ "opcode": opcode, "fin": false, "hex": hex.join(" ") })
                     };
-                    let (one, other) = letter.split_at(1 + dice.below(letter.len() - 1));
+                    let (one, other) = letter.split_at(1 + dice.draw_below(letter.len() - 1));
                     vec![
                         frame("text", false, before),
                         bytes("continuation", one),
@@ -105,12 +105,12 @@ impl Framing {
             }
             Self::EmptyFragments => {
                 let mut frames = vec![frame("text", false, "")];
-                frames.extend((0..dice.below(20)).map(|_| frame("continuation", false, "")));
+                frames.extend((0..dice.draw_below(20)).map(|_| frame("continuation", false, "")));
                 frames.extend([frame("continuation", false, json), frame("continuation", true, "")]);
                 frames
             }
             // Bytes that are no UTF-8.
-            Self::Binary if dice.once_in(2) => vec![json!({ "opcode": "binary", "hex": "ff fe 00 80 c1" })],
+            Self::Binary if dice.one_in(2) => vec![json!({ "opcode": "binary", "hex": "ff fe 00 80 c1" })],
             Self::Binary => vec![frame("binary", true, json)],
             Self::EmptyBinary => vec![frame("binary", true, "")],
             Self::InvalidUtf8 => {
@@ -124,8 +124,8 @@ impl Framing {
                 let opcode = *dice.pick(&[3, 4, 5, 6, 7, 11, 12, 13, 14, 15]).unwrap_or(&3);
                 vec![json!({ "opcode": opcode, "data": json })]
             }
-            Self::ReservedBit => vec![json!({ "opcode": "text", "rsv": 1 + dice.below(7), "data": json })],
-            Self::LongPing => vec![frame("ping", true, &"p".repeat(126 + dice.below(100)))],
+            Self::ReservedBit => vec![json!({ "opcode": "text", "rsv": 1 + dice.draw_below(7), "data": json })],
+            Self::LongPing => vec![frame("ping", true, &"p".repeat(126 + dice.draw_below(100)))],
             Self::StrayContinuation => vec![frame("continuation", true, json)],
             Self::UnfinishedMessage => vec![frame("text", false, json)],
             Self::StrayPong => vec![frame("pong", true, "unsolicited"), frame("text", true, json)],
@@ -144,7 +144,7 @@ fn literals(text: &str) -> impl DoubleEndedIterator<Item = (usize, &str)> {
 }
 
 /// Splits a text around its last multi-byte character; the middle part is that character's bytes.
-fn torn(text: &str) -> Option<(&str, &[u8], &str)> {
+fn split_last_wide_character(text: &str) -> Option<(&str, &[u8], &str)> {
     let last = |literal: &str| literal.char_indices().rfind(|(_, letter)| !letter.is_ascii());
     let (at, letter) =
         literals(text).rev().find_map(|(start, literal)| last(literal).map(|(at, letter)| (start + at, letter)))?;
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn no_expression_is_torn_into_two_frames() {
-        for framing in [Framing::Fragments, Framing::PingBetween] {
-            let raw = framing.raw(r#"{"ä":${json([hub.a, 'ö'])}}"#, &mut Dice::of(1, 1));
+        for framing in [FramingMutation::Fragments, FramingMutation::PingBetween] {
+            let raw = framing.raw_argument(r#"{"ä":${json([hub.a, 'ö'])}}"#, &mut RandomSource::for_case(1, 1));
             for frame in raw["frames"].as_array().unwrap() {
                 assert!(frame["data"].as_str().is_none_or(|data| pieces(data).is_ok()), "{raw}");
             }

@@ -1,7 +1,7 @@
 //! Mutations of a message's text into one that is no JSON, or on which parsers disagree.
 
-use super::payload::Class;
-use crate::generate::rng::Dice;
+use super::payload::PayloadClass;
+use crate::generate::rng::RandomSource;
 use crate::scenario::template::{Piece, pieces};
 
 /// How the text of a message is corrupted.
@@ -65,9 +65,9 @@ impl JsonCorruption {
 
     /// Returns the class. Parsers may ignore a byte order mark (RFC 8259, section 8.1), accept more than JSON (section
     /// 9) and limit the nesting, and some leave what follows a value unread; documents are silent about all of these.
-    pub fn class(self) -> Class {
+    pub fn class(self) -> PayloadClass {
         match self {
-            Self::Truncated | Self::Nothing | Self::NoJson => Class::Malformed,
+            Self::Truncated | Self::Nothing | Self::NoJson => PayloadClass::Malformed,
             Self::TrailingComma
             | Self::SingleQuotes
             | Self::BareKeys
@@ -78,18 +78,18 @@ impl JsonCorruption {
             | Self::ByteOrderMark
             | Self::ControlCharacter
             | Self::LeadingZero
-            | Self::Nested => Class::Unspecified,
-            Self::OtherKind => Class::Unknown,
+            | Self::Nested => PayloadClass::Unspecified,
+            Self::OtherKind => PayloadClass::Unknown,
         }
     }
 
     /// Returns the corrupted text of a valid message, whose text `json` is a JSON object.
-    pub fn text(self, json: &str, dice: &mut Dice) -> String {
+    pub fn corrupt(self, json: &str, dice: &mut RandomSource) -> String {
         let open = json.strip_suffix('}').unwrap_or(json);
         let comma = if open.ends_with('{') { "" } else { "," };
         match self {
             Self::Truncated => {
-                let mut end = 1 + dice.below(json.len().saturating_sub(2));
+                let mut end = 1 + dice.draw_below(json.len().saturating_sub(2));
                 while !json.is_char_boundary(end) {
                     end -= 1;
                 }
@@ -104,7 +104,7 @@ impl JsonCorruption {
                 json[..end].trim_end_matches('$').to_owned()
             }
             Self::TrailingComma => format!("{open},}}"),
-            Self::Comment => format!("/* {} */{json}", dice.below(1000)),
+            Self::Comment => format!("/* {} */{json}", dice.draw_below(1000)),
             Self::Nan => {
                 let word = dice.pick(&["NaN", "Infinity", "-Infinity", "undefined"]).copied().unwrap_or("NaN");
                 format!("{open}{comma}\"x_n\":{word}}}")
@@ -120,7 +120,7 @@ impl JsonCorruption {
                 (*dice.pick(&["hello", "<xml/>", "GET / HTTP/1.1", "type=ping", "{", "]", "\u{0}"]).unwrap_or(&"hello"))
                     .to_owned()
             }
-            Self::LeadingZero => format!("{open}{comma}\"x_z\":0{}}}", 1 + dice.below(99)),
+            Self::LeadingZero => format!("{open}{comma}\"x_z\":0{}}}", 1 + dice.draw_below(99)),
             Self::Nested => {
                 let (left, right) = *dice.pick(&[("[", "]"), ("{\"a\":", "}")]).unwrap_or(&("[", "]"));
                 format!("{}1{}", left.repeat(10_000), right.repeat(10_000))
@@ -140,7 +140,7 @@ mod tests {
     fn no_expression_is_cut_in_two() {
         let json = r#"{"a":${json(hub['}']['x']) ~ "}"}}"#;
         for number in 0..200 {
-            let text = JsonCorruption::Truncated.text(json, &mut Dice::of(1, number));
+            let text = JsonCorruption::Truncated.corrupt(json, &mut RandomSource::for_case(1, number));
             assert!(pieces(&text).is_ok(), "{text}");
         }
     }
@@ -150,11 +150,11 @@ mod tests {
         let json = r#"{"type":"ping","n":1,"text":"ä"}"#;
         for corruption in JsonCorruption::ALL {
             for number in 0..50 {
-                let text = corruption.text(json, &mut Dice::of(1, number));
+                let text = corruption.corrupt(json, &mut RandomSource::for_case(1, number));
                 let parsed = serde_json::from_str::<serde_json::Value>(&text);
                 match corruption.class() {
-                    Class::Malformed => assert!(parsed.is_err(), "{}: {text}", corruption.name()),
-                    Class::Unknown => assert!(parsed.is_ok(), "{}: {text}", corruption.name()),
+                    PayloadClass::Malformed => assert!(parsed.is_err(), "{}: {text}", corruption.name()),
+                    PayloadClass::Unknown => assert!(parsed.is_ok(), "{}: {text}", corruption.name()),
                     _ => {}
                 }
             }

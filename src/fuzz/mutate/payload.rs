@@ -6,19 +6,19 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::fuzz::expressions;
-use crate::protocol::{MessageType, Pack, Way};
+use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::compose;
 
 /// One difference from the example.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Edit {
+pub struct PayloadEdit {
     /// JSON pointer; empty for the whole message.
     pub pointer: String,
-    pub change: Change,
+    pub change: PayloadChange,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum PayloadChange {
     Put(Value),
     /// Puts the value of an expression, `${...}`, which has the form of the value that it replaces.
     Evaluate(String),
@@ -35,7 +35,7 @@ pub enum Change {
 
 /// What the documents demand of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum PayloadClass {
     /// A message of the document that fits its schema.
     Valid,
     /// A valid message that breaks a recommendation of its schema (`x-should`).
@@ -52,7 +52,7 @@ pub enum Class {
     Broken,
 }
 
-impl Class {
+impl PayloadClass {
     pub fn name(self) -> &'static str {
         match self {
             Self::Valid => "valid",
@@ -67,94 +67,94 @@ impl Class {
 }
 
 /// Applies edits to an example; `None` where no value can represent the result.
-pub fn applied(mut example: Value, edits: &[Edit]) -> Option<Value> {
-    let new = |change: &Change| match change {
-        Change::Put(new) => Some(new.clone()),
+pub fn apply_edits(mut example: Value, edits: &[PayloadEdit]) -> Option<Value> {
+    let new = |change: &PayloadChange| match change {
+        PayloadChange::Put(new) => Some(new.clone()),
         _ => None,
     };
-    edits.iter().try_for_each(|edit| apply(&mut example, edit, &new))?;
+    edits.iter().try_for_each(|edit| apply_edit(&mut example, edit, &new))?;
     Some(example)
 }
 
 /// Applies one edit; `new` returns the value that it puts, if any. Returns `None`, and changes nothing, where no value
 /// can represent the result.
-fn apply(value: &mut Value, edit: &Edit, new: &dyn Fn(&Change) -> Option<Value>) -> Option<()> {
+fn apply_edit(value: &mut Value, edit: &PayloadEdit, new: &dyn Fn(&PayloadChange) -> Option<Value>) -> Option<()> {
     match &edit.change {
-        Change::Put(_) | Change::Evaluate(_) => {
+        PayloadChange::Put(_) | PayloadChange::Evaluate(_) => {
             if let Some(new) = new(&edit.change) {
-                compose::put(value, &edit.pointer, new);
+                compose::put_at_pointer(value, &edit.pointer, new);
             }
         }
-        Change::Remove => compose::remove(value, std::slice::from_ref(&edit.pointer)),
-        Change::Rename(name) => {
+        PayloadChange::Remove => compose::remove_members(value, std::slice::from_ref(&edit.pointer)),
+        PayloadChange::Rename(name) => {
             let (parent, _) = edit.pointer.rsplit_once('/')?;
             let old = value.pointer_mut(&edit.pointer)?.take();
-            compose::remove(value, std::slice::from_ref(&edit.pointer));
-            compose::put(value, &format!("{parent}/{}", crate::syntax::matcher::escape(name)), old);
+            compose::remove_members(value, std::slice::from_ref(&edit.pointer));
+            compose::put_at_pointer(value, &format!("{parent}/{}", crate::syntax::matcher::escape(name)), old);
         }
-        Change::Backwards => backwards(value.pointer_mut(&edit.pointer)?),
-        Change::Text(_) | Change::Twice(_) => return None,
+        PayloadChange::Backwards => reverse_members(value.pointer_mut(&edit.pointer)?),
+        PayloadChange::Text(_) | PayloadChange::Twice(_) => return None,
     }
     Some(())
 }
 
-fn backwards(value: &mut Value) {
+fn reverse_members(value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(backwards),
+        Value::Array(items) => items.iter_mut().for_each(reverse_members),
         Value::Object(members) => {
             *members = std::mem::take(members).into_iter().rev().collect();
-            members.values_mut().for_each(backwards);
+            members.values_mut().for_each(reverse_members);
         }
         _ => {}
     }
 }
 
 /// Classifies a payload that was made from an example of `message`.
-pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Class {
-    let Some(payload) = payload else { return Class::Unspecified };
-    if message.schema.example.as_ref().is_some_and(|example| is_respelt(payload, example)) {
-        return Class::Unspecified;
+pub fn classify(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> PayloadClass {
+    let Some(payload) = payload else { return PayloadClass::Unspecified };
+    if message.schema.example.as_ref().is_some_and(|example| has_respelt_member(payload, example)) {
+        return PayloadClass::Unspecified;
     }
-    let Some(found) = pack.recognise(payload, Way::ToHub) else { return Class::Unknown };
+    let Some(found) = pack.recognise(payload, FrameDirection::ToHub) else { return PayloadClass::Unknown };
     // A payload recognised only as the envelope was made from one of its special forms, and is none of them.
     if found.abstract_ && found.name != message.name {
-        return if found.schema.is_valid(payload) { Class::Unknown } else { Class::Invalid };
+        return if found.schema.is_valid(payload) { PayloadClass::Unknown } else { PayloadClass::Invalid };
     }
-    let violations = found.schema.judge(payload);
+    let violations = found.schema.violations(payload);
     match violations.iter().any(|violation| !violation.should) {
-        true => Class::Invalid,
-        false if violations.is_empty() => Class::Valid,
-        false => Class::Unusual,
+        true => PayloadClass::Invalid,
+        false if violations.is_empty() => PayloadClass::Valid,
+        false => PayloadClass::Unusual,
     }
 }
 
 /// Whether a member is named like one of the example except for case: many decoders accept it, and documents are
 /// silent.
-fn is_respelt(payload: &Value, example: &Value) -> bool {
+fn has_respelt_member(payload: &Value, example: &Value) -> bool {
     let (Value::Object(payload), Value::Object(example)) = (payload, example) else { return false };
     payload.iter().any(|(name, member)| match example.get(name) {
-        Some(known) => is_respelt(member, known),
+        Some(known) => has_respelt_member(member, known),
         None => example.keys().any(|known| known.eq_ignore_ascii_case(name)),
     })
 }
 
 /// Returns the message that the pack recognises a payload as.
-pub fn taken_for<'a>(pack: &'a Pack, payload: &Value) -> Option<&'a MessageType> {
-    pack.recognise(payload, Way::ToHub)
+pub fn recognised_as<'a>(pack: &'a Pack, payload: &Value) -> Option<&'a MessageType> {
+    pack.recognise(payload, FrameDirection::ToHub)
 }
 
 /// Returns the payload as the text of a `sends raw` step. `base` is the example with the scenario's overrides; its
 /// expressions stay expressions, and any other `${` is escaped.
-pub fn text(base: &Value, edits: &[Edit]) -> String {
-    text_and_value(base, edits).0
+pub fn payload_text(base: &Value, edits: &[PayloadEdit]) -> String {
+    payload_text_and_value(base, edits).0
 }
 
-/// Returns the text of a `sends raw` step, as [`text`] does, and the payload with its expressions; `None` where no
+/// Returns the text of a `sends raw` step, as [`payload_text`] does, and the payload with its expressions; `None` where no
 /// value can represent it.
-pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
-    let new = |change: &Change| match change {
-        Change::Put(new) => Some(expressions::escaped(new)),
-        Change::Evaluate(expression) => Some(Value::from(expression.as_str())),
+pub fn payload_text_and_value(base: &Value, edits: &[PayloadEdit]) -> (String, Option<Value>) {
+    let new = |change: &PayloadChange| match change {
+        PayloadChange::Put(new) => Some(expressions::escaped(new)),
+        PayloadChange::Evaluate(expression) => Some(Value::from(expression.as_str())),
         _ => None,
     };
     let mut value = base.clone();
@@ -162,37 +162,39 @@ pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
     let mut is_value = true;
     for edit in edits {
         match &edit.change {
-            Change::Text(_) if value.pointer(&edit.pointer).is_none() => {
-                compose::put(&mut value, &edit.pointer, Value::Null);
+            PayloadChange::Text(_) if value.pointer(&edit.pointer).is_none() => {
+                compose::put_at_pointer(&mut value, &edit.pointer, Value::Null);
                 later.push(edit);
             }
-            Change::Text(_) | Change::Twice(_) => later.push(edit),
+            PayloadChange::Text(_) | PayloadChange::Twice(_) => later.push(edit),
             // A rename that is not possible leaves the text unchanged.
-            _ => is_value &= apply(&mut value, edit, &new).is_some(),
+            _ => is_value &= apply_edit(&mut value, edit, &new).is_some(),
         }
     }
     let mut text = String::new();
-    write(&value, "", &later, &mut text);
+    write_value(&value, "", &later, &mut text);
     (text, Some(value).filter(|_| is_value && later.is_empty()))
 }
 
-fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
+fn write_value(value: &Value, pointer: &str, edits: &[&PayloadEdit], out: &mut String) {
     let here = || edits.iter().filter(|edit| edit.pointer == pointer);
-    if let Some(Change::Text(text)) = here().map(|edit| &edit.change).find(|change| matches!(change, Change::Text(_))) {
+    if let Some(PayloadChange::Text(text)) =
+        here().map(|edit| &edit.change).find(|change| matches!(change, PayloadChange::Text(_)))
+    {
         return out.push_str(text);
     }
     match value {
         Value::Object(members) => {
             out.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
-                let key = json(&expressions::escaped_text(name));
+                let key = to_json_text(&expressions::escaped_text(name));
                 out.extend([if index > 0 { "," } else { "" }, &key, ":"]);
-                let inner = place(pointer, edits, || crate::syntax::matcher::escape(name));
-                write(member, &inner, edits, out);
+                let inner = edited_pointer(pointer, edits, || crate::syntax::matcher::escape(name));
+                write_value(member, &inner, edits, out);
                 for edit in edits.iter().filter(|edit| edit.pointer == inner) {
-                    if let Change::Twice(again) = &edit.change {
+                    if let PayloadChange::Twice(again) = &edit.change {
                         out.extend([",", &key, ":"]);
-                        write(&expressions::escaped(again), "/", &[], out);
+                        write_value(&expressions::escaped(again), "/", &[], out);
                     }
                 }
             }
@@ -202,25 +204,25 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
-                write(item, &place(pointer, edits, || index.to_string()), edits, out);
+                write_value(item, &edited_pointer(pointer, edits, || index.to_string()), edits, out);
             }
             out.push(']');
         }
         Value::String(text) => match expressions::source(text) {
             Some(inside) => out.extend(["${json(", inside, ")}"]),
-            None => out.push_str(&json(text)),
+            None => out.push_str(&to_json_text(text)),
         },
-        other => out.push_str(&json(other)),
+        other => out.push_str(&to_json_text(other)),
     }
 }
 
 /// Serializes faster than `to_string` of a `Value` does.
-fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
+fn to_json_text(value: &(impl serde::Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Returns the pointer to a member, or an empty one if no edit will be compared with it.
-fn place<N: std::fmt::Display>(pointer: &str, edits: &[&Edit], name: impl FnOnce() -> N) -> String {
+fn edited_pointer<N: std::fmt::Display>(pointer: &str, edits: &[&PayloadEdit], name: impl FnOnce() -> N) -> String {
     if edits.is_empty() { String::new() } else { format!("{pointer}/{}", name()) }
 }
 
@@ -229,23 +231,23 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    fn edit(pointer: &str, change: Change) -> Edit {
-        Edit { pointer: pointer.to_owned(), change }
+    fn edit(pointer: &str, change: PayloadChange) -> PayloadEdit {
+        PayloadEdit { pointer: pointer.to_owned(), change }
     }
 
     #[rstest]
-    #[case::put(edit("/b/c", Change::Put(json!([1]))), r#"{"a":${json(self.id)},"b":{"c":[1]}}"#)]
-    #[case::remove(edit("/b", Change::Remove), r#"{"a":${json(self.id)}}"#)]
-    #[case::text(edit("/b/c", Change::Text("1e400".into())), r#"{"a":${json(self.id)},"b":{"c":1e400}}"#)]
-    #[case::new_text(edit("/n", Change::Text("[[]]".into())), r#"{"a":${json(self.id)},"b":{"c":1},"n":[[]]}"#)]
-    #[case::twice(edit("/b/c", Change::Twice(json!("x"))), r#"{"a":${json(self.id)},"b":{"c":1,"c":"x"}}"#)]
-    #[case::rename(edit("/b", Change::Rename("B".into())), r#"{"a":${json(self.id)},"B":{"c":1}}"#)]
-    #[case::backwards(edit("", Change::Backwards), r#"{"b":{"c":1},"a":${json(self.id)}}"#)]
-    #[case::escaped_name(edit("/${b", Change::Put(json!(2))), r#"{"a":${json(self.id)},"b":{"c":1},"${'${'}b":2}"#)]
-    #[case::escaped(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
-    #[case::evaluated(edit("/b", Change::Evaluate("${innocent.id}".into())), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
-    fn a_payload_is_written_as_json_text_with_its_edits(#[case] edit: Edit, #[case] expected: &str) {
-        assert_eq!(text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
+    #[case::put(edit("/b/c", PayloadChange::Put(json!([1]))), r#"{"a":${json(self.id)},"b":{"c":[1]}}"#)]
+    #[case::remove(edit("/b", PayloadChange::Remove), r#"{"a":${json(self.id)}}"#)]
+    #[case::text(edit("/b/c", PayloadChange::Text("1e400".into())), r#"{"a":${json(self.id)},"b":{"c":1e400}}"#)]
+    #[case::new_text(edit("/n", PayloadChange::Text("[[]]".into())), r#"{"a":${json(self.id)},"b":{"c":1},"n":[[]]}"#)]
+    #[case::twice(edit("/b/c", PayloadChange::Twice(json!("x"))), r#"{"a":${json(self.id)},"b":{"c":1,"c":"x"}}"#)]
+    #[case::rename(edit("/b", PayloadChange::Rename("B".into())), r#"{"a":${json(self.id)},"B":{"c":1}}"#)]
+    #[case::backwards(edit("", PayloadChange::Backwards), r#"{"b":{"c":1},"a":${json(self.id)}}"#)]
+    #[case::escaped_name(edit("/${b", PayloadChange::Put(json!(2))), r#"{"a":${json(self.id)},"b":{"c":1},"${'${'}b":2}"#)]
+    #[case::escaped(edit("/b", PayloadChange::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
+    #[case::evaluated(edit("/b", PayloadChange::Evaluate("${innocent.id}".into())), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
+    fn a_payload_is_written_as_json_text_with_its_edits(#[case] edit: PayloadEdit, #[case] expected: &str) {
+        assert_eq!(payload_text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
     }
 
     #[rstest]
@@ -256,6 +258,6 @@ mod tests {
     #[case::in_what_is_not_known(json!({ "x": { "A": 1 } }), false)]
     #[case::less(json!({ "b": 1 }), false)]
     fn a_member_name_that_differs_only_in_case_counts_as_respelt(#[case] payload: Value, #[case] respelt: bool) {
-        assert_eq!(is_respelt(&payload, &json!({ "a": 1, "b": { "c": 1 } })), respelt);
+        assert_eq!(has_respelt_member(&payload, &json!({ "a": 1, "b": { "c": 1 } })), respelt);
     }
 }

@@ -4,13 +4,13 @@
 use serde_json::Value;
 
 use crate::fuzz::case_scenario::CaseScenario;
-use crate::redact::Masker;
-use crate::report::text::{cut, printable, quoted};
+use crate::redact::SecretMasker;
+use crate::report::text::{escape_unprintable, quote_for_shell, shorten};
 use crate::scenario::writer;
 
 /// The content of a saved finding's header.
 #[derive(Clone, Debug)]
-pub struct Found<'a> {
+pub struct FindingHeader<'a> {
     pub protocol: &'a str,
     /// The protocol's version.
     pub version: &'a str,
@@ -37,7 +37,7 @@ pub struct Found<'a> {
 }
 
 /// The maximum length of a header line.
-const LINE: usize = 200;
+const MAX_HEADER_LINE: usize = 200;
 
 /// Returns the file name: `<protocol>-<oracle>-<message>-<mutation>.yaml`, in lower case. The same finding has the same
 /// name in every run.
@@ -56,8 +56,8 @@ pub fn file_name(protocol: &str, oracle: &str, message: &str, mutation: &str) ->
 
 /// Returns the content of the file. The commands that replay it name it by `path`. Secrets known to `masker` are masked
 /// in the header and the scenario.
-pub fn text(found: &Found<'_>, path: &str, scenario: &CaseScenario, masker: &Masker) -> String {
-    let Found { protocol, version, oracle, message, mutation, seed, case, hub, attempts, .. } = found;
+pub fn render_finding(found: &FindingHeader<'_>, path: &str, scenario: &CaseScenario, masker: &SecretMasker) -> String {
+    let FindingHeader { protocol, version, oracle, message, mutation, seed, case, hub, attempts, .. } = found;
     let tool = env!("CARGO_PKG_VERSION");
     let mut header = vec![
         format!("Found by hubproof {tool} on {hub}, as {protocol} {version}, with seed {seed} in case {case}."),
@@ -69,26 +69,26 @@ pub fn text(found: &Found<'_>, path: &str, scenario: &CaseScenario, masker: &Mas
         header.push(format!("Shrunk in {attempts} attempts; what is left is needed to make the hub fail."));
     }
     header.push("Replay it:".to_owned());
-    header.push(format!("  {}", command(found, "fuzz", &["--replay", path])));
-    header.push(format!("  {}", command(found, "check", &["--scenario", path])));
+    header.push(format!("  {}", replay_command(found, "fuzz", &["--replay", path])));
+    header.push(format!("  {}", replay_command(found, "check", &["--scenario", path])));
     let line = |line: &String| {
         let masked = masker.mask(line);
-        let shown = printable(&masked);
+        let shown = escape_unprintable(&masked);
         // A command must stay complete.
-        let short = if line.starts_with("  ") { shown } else { cut(&shown, LINE).into_owned().into() };
+        let short = if line.starts_with("  ") { shown } else { shorten(&shown, MAX_HEADER_LINE).into_owned().into() };
         format!("# {short}\n")
     };
     let mut text: String = header.iter().map(line).collect();
-    let mut scenario = Value::Object(CaseScenario { title: title(found), ..scenario.clone() }.to_map());
+    let mut scenario = Value::Object(CaseScenario { title: finding_title(found), ..scenario.clone() }.to_map());
     masker.mask_value(&mut scenario);
     if let Value::Object(scenario) = &scenario {
-        text.push_str(&writer::scenario(scenario));
+        text.push_str(&writer::write_scenario(scenario));
     }
     text
 }
 
 /// Returns the title, which states what holds once the defect is fixed.
-fn title(found: &Found<'_>) -> String {
+fn finding_title(found: &FindingHeader<'_>) -> String {
     let what = format!("{} ({})", found.message, found.mutation);
     match found.demands.trim_end_matches('.') {
         "" => format!("{what} is handled without breaking {}", found.oracle),
@@ -97,7 +97,7 @@ fn title(found: &Found<'_>) -> String {
 }
 
 /// Returns the command line that replays a saved finding on the same hub.
-fn command(found: &Found<'_>, name: &str, more: &[&str]) -> String {
+fn replay_command(found: &FindingHeader<'_>, name: &str, more: &[&str]) -> String {
     let mut words: Vec<&str> = found.command.iter().map(String::as_str).collect();
     if let Some(word) = words.get_mut(1) {
         *word = name;
@@ -106,7 +106,7 @@ fn command(found: &Found<'_>, name: &str, more: &[&str]) -> String {
         words.extend(["--protocol", found.protocol]);
     }
     words.extend(more);
-    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+    words.into_iter().map(quote_for_shell).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::fuzz::case_scenario::CaseStep;
-    use crate::scenario::parse::verbs::Verb;
+    use crate::scenario::parse::verbs::StepVerb;
     use crate::syntax::source::Sources;
     use crate::syntax::yaml;
 
@@ -124,7 +124,7 @@ mod tests {
     #[case("qi", "FUZZ-SERVES-OLD", "request", "deep", "qi-serves-old-request-deep.yaml")]
     #[case("emprops", "FUZZ-REJECTS", "submit_job", "out-of-range", "emprops-rejects-submit_job-out-of-range.yaml")]
     #[case("my api", "schema:a/../b", "x", "", "my-api-schema-a----b-x.yaml")]
-    fn the_file_name_has_protocol_oracle_message_and_mutation(
+    fn a_finding_file_is_named_after_protocol_oracle_message_and_mutation(
         #[case] protocol: &str,
         #[case] oracle: &str,
         #[case] message: &str,
@@ -134,12 +134,12 @@ mod tests {
         assert_eq!(file_name(protocol, oracle, message, mutation), expected);
     }
 
-    fn words(text: &str) -> Vec<String> {
+    fn to_words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
     }
 
-    fn saved(came: &str, said: &str, secret: &str) -> String {
-        let found = Found {
+    fn saved_text(came: &str, said: &str, secret: &str) -> String {
+        let found = FindingHeader {
             protocol: "qi",
             version: "1.0",
             oracle: "FUZZ-REJECTS",
@@ -151,13 +151,13 @@ mod tests {
             seed: 7,
             case: 19,
             hub: "ws://127.0.0.1:1/?token=hunter2",
-            command: &words("hubproof fuzz ws://127.0.0.1:1/?token=hunter2 --set secret=***"),
+            command: &to_words("hubproof fuzz ws://127.0.0.1:1/?token=hunter2 --set secret=***"),
             attempts: 12,
         };
-        let steps = vec![CaseStep::new("a", Verb::SendsRaw, json!({ "text": said }))];
+        let steps = vec![CaseStep::new("a", StepVerb::SendsRaw, json!({ "text": said }))];
         let scenario = CaseScenario { title: "Case 19".to_owned(), steps, ..CaseScenario::default() };
-        let masker = Masker::new([secret.to_owned()].into_iter());
-        text(&found, "findings/a b.yaml", &scenario, &masker)
+        let masker = SecretMasker::new([secret.to_owned()].into_iter());
+        render_finding(&found, "findings/a b.yaml", &scenario, &masker)
     }
 
     #[test]
@@ -175,7 +175,7 @@ title: 'request (null): Input that is no message is answered as the document dem
 steps:
   - a sends raw: { text: '{}' }
 ";
-        assert_eq!(saved("nothing", "{}", "hunter2"), expected.replace("0.1.0", env!("CARGO_PKG_VERSION")));
+        assert_eq!(saved_text("nothing", "{}", "hunter2"), expected.replace("0.1.0", env!("CARGO_PKG_VERSION")));
     }
 
     /// No text from a hub can end a comment line, and secrets are masked.
@@ -183,7 +183,7 @@ steps:
     fn the_header_of_a_saved_finding_is_a_comment(
         #[values("a\nsteps: []", "a\r\nb", "a\u{85}b: c", "a\u{2028}- x", "hunter2", "\u{1b}[31m")] came: &str,
     ) {
-        let text = saved(came, "{\"token\":\"hunter2\"}", "hunter2");
+        let text = saved_text(came, "{\"token\":\"hunter2\"}", "hunter2");
         assert!(!text.contains("hunter2"), "{text}");
         let mut sources = Sources::default();
         let file = sources.add("saved.yaml", text.clone());

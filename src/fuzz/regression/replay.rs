@@ -7,7 +7,7 @@ use crate::event::{CheckReport, ScenarioReport, Verdict};
 
 /// The result of replaying a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Replayed {
+pub enum ReplayResult {
     /// The finding fails in every play.
     StillFails {
         /// The first check that failed, and its message.
@@ -20,7 +20,7 @@ pub enum Replayed {
     NotReproducible(String),
 }
 
-impl Replayed {
+impl ReplayResult {
     /// Returns the name of the result for output.
     pub fn name(&self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Replayed {
     }
 }
 
-impl fmt::Display for Replayed {
+impl fmt::Display for ReplayResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StillFails { check, message } => write!(f, "{}: {check}: {message}", self.name()),
@@ -43,61 +43,61 @@ impl fmt::Display for Replayed {
 
 /// The result of one play.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Play {
+enum PlayResult {
     Fails { check: String, message: String },
     Holds,
     Undecided(String),
 }
 
 /// Returns the verdict on all plays of a finding.
-pub fn judge(plays: &[ScenarioReport]) -> Replayed {
-    let plays: Vec<Play> = plays.iter().map(play).collect();
+pub fn judge_plays(plays: &[ScenarioReport]) -> ReplayResult {
+    let plays: Vec<PlayResult> = plays.iter().map(judge_play).collect();
     let of = plays.len();
-    let failed = plays.iter().filter(|play| matches!(play, Play::Fails { .. })).count();
-    let held = plays.iter().filter(|play| **play == Play::Holds).count();
+    let failed = plays.iter().filter(|play| matches!(play, PlayResult::Fails { .. })).count();
+    let held = plays.iter().filter(|play| **play == PlayResult::Holds).count();
     let undecided = plays.iter().find_map(|play| match play {
-        Play::Undecided(why) => Some(why.as_str()),
+        PlayResult::Undecided(why) => Some(why.as_str()),
         _ => None,
     });
     match (plays.first(), undecided) {
-        (Some(Play::Fails { check, message }), None) if failed == of => {
-            Replayed::StillFails { check: check.clone(), message: message.clone() }
+        (Some(PlayResult::Fails { check, message }), None) if failed == of => {
+            ReplayResult::StillFails { check: check.clone(), message: message.clone() }
         }
-        (Some(_), None) if held == of => Replayed::Fixed,
-        (Some(_), None) => Replayed::NotReproducible(format!("it failed in {failed} of {of} plays")),
-        (Some(_), Some(why)) if failed + held == 0 => Replayed::NotReproducible(why.to_owned()),
+        (Some(_), None) if held == of => ReplayResult::Fixed,
+        (Some(_), None) => ReplayResult::NotReproducible(format!("it failed in {failed} of {of} plays")),
+        (Some(_), Some(why)) if failed + held == 0 => ReplayResult::NotReproducible(why.to_owned()),
         (Some(_), Some(why)) => {
             let not = of - failed - held;
             let sum = format!("it failed in {failed} of {of} plays, and was inconclusive in {not}: {why}");
-            Replayed::NotReproducible(sum)
+            ReplayResult::NotReproducible(sum)
         }
-        (None, _) => Replayed::NotReproducible("it was not played".to_owned()),
+        (None, _) => ReplayResult::NotReproducible("it was not played".to_owned()),
     }
 }
 
-fn play(report: &ScenarioReport) -> Play {
+fn judge_play(report: &ScenarioReport) -> PlayResult {
     if let Some(mistake) = &report.mistake {
-        return Play::Undecided(format!("it cannot be played any more: {mistake}"));
+        return PlayResult::Undecided(format!("it cannot be played any more: {mistake}"));
     }
     if !report.unmet.is_empty() {
         let needs: Vec<&str> = report.unmet.iter().map(|need| need.name.as_str()).collect();
-        return Play::Undecided(format!("the target lacks what it needs: {}", needs.join(", ")));
+        return PlayResult::Undecided(format!("the target lacks what it needs: {}", needs.join(", ")));
     }
     let is = |verdict: Verdict| move |check: &&CheckReport| check.verdict == verdict;
     if let Some(check) = report.checks.iter().find(is(Verdict::Fail)) {
-        return Play::Fails { check: check.name.clone(), message: check.message.clone() };
+        return PlayResult::Fails { check: check.name.clone(), message: check.message.clone() };
     }
     if let Some(cause) = &report.cause {
         let what = if cause.unreachable { "the hub cannot be reached" } else { "its checks were not reached" };
         let step = if cause.step.is_empty() { String::new() } else { format!("{}: ", cause.step) };
-        return Play::Undecided(format!("{what}: {step}{}", cause.message));
+        return PlayResult::Undecided(format!("{what}: {step}{}", cause.message));
     }
     if let Some(check) = report.checks.iter().find(is(Verdict::Inconclusive)) {
-        return Play::Undecided(format!("{}: {}", check.name, check.message));
+        return PlayResult::Undecided(format!("{}: {}", check.name, check.message));
     }
     match report.checks.iter().any(|check| is(Verdict::Pass)(&check)) {
-        true => Play::Holds,
-        false => Play::Undecided("none of its checks was reached".to_owned()),
+        true => PlayResult::Holds,
+        false => PlayResult::Undecided("none of its checks was reached".to_owned()),
     }
 }
 
@@ -106,17 +106,17 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::event::{Cause, Lack, UnmetNeed};
+    use crate::event::{Lack, PreconditionFailure, UnmetNeed};
     use crate::syntax::source::{Sources, Span};
 
     /// Returns the report of a play with these verdicts.
-    fn played(verdicts: &[Verdict], cause: Option<bool>, mistake: bool, unmet: bool) -> ScenarioReport {
+    fn report_with_verdicts(verdicts: &[Verdict], cause: Option<bool>, mistake: bool, unmet: bool) -> ScenarioReport {
         let span = Span::new(Sources::default().add("saved.yaml", ""), 0..0);
         let check = |verdict: &Verdict| CheckReport {
             message: "nothing came".to_owned(),
             ..CheckReport::new("FUZZ-REJECTS", *verdict)
         };
-        let cause = cause.map(|unreachable| Cause {
+        let cause = cause.map(|unreachable| PreconditionFailure {
             span: None,
             step: "a joins".to_owned(),
             message: "refused".to_owned(),
@@ -133,18 +133,18 @@ mod tests {
         }
     }
 
-    fn one(letter: char) -> ScenarioReport {
+    fn report_of_letter(letter: char) -> ScenarioReport {
         use Verdict::{Fail, Inconclusive, Info, NotTestable, Pass, Warn};
         match letter {
-            'f' => played(&[Pass, Fail], None, false, false),
-            'e' => played(&[Fail, Inconclusive], Some(false), false, false),
-            'h' => played(&[Pass, Warn, Info], None, false, false),
-            'u' => played(&[Inconclusive], Some(true), false, false),
-            's' => played(&[Inconclusive], Some(false), false, false),
-            'i' => played(&[Pass, Inconclusive], None, false, false),
-            'n' => played(&[NotTestable], None, false, false),
-            'm' => played(&[], None, true, false),
-            _ => played(&[], None, false, true),
+            'f' => report_with_verdicts(&[Pass, Fail], None, false, false),
+            'e' => report_with_verdicts(&[Fail, Inconclusive], Some(false), false, false),
+            'h' => report_with_verdicts(&[Pass, Warn, Info], None, false, false),
+            'u' => report_with_verdicts(&[Inconclusive], Some(true), false, false),
+            's' => report_with_verdicts(&[Inconclusive], Some(false), false, false),
+            'i' => report_with_verdicts(&[Pass, Inconclusive], None, false, false),
+            'n' => report_with_verdicts(&[NotTestable], None, false, false),
+            'm' => report_with_verdicts(&[], None, true, false),
+            _ => report_with_verdicts(&[], None, false, true),
         }
     }
 
@@ -165,8 +165,8 @@ mod tests {
     #[case("mmm", "not reproducible: it cannot be played any more: no such name")]
     #[case("ttt", "not reproducible: the target lacks what it needs: tls")]
     #[case("", "not reproducible: it was not played")]
-    fn only_equal_results_of_all_plays_count(#[case] plays: &str, #[case] expected: &str) {
-        let plays: Vec<ScenarioReport> = plays.chars().map(one).collect();
-        assert_eq!(judge(&plays).to_string(), expected);
+    fn a_replay_is_decided_only_if_all_plays_agree(#[case] plays: &str, #[case] expected: &str) {
+        let plays: Vec<ScenarioReport> = plays.chars().map(report_of_letter).collect();
+        assert_eq!(judge_plays(&plays).to_string(), expected);
     }
 }

@@ -6,21 +6,21 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::json_text::{self, Node};
+use super::json_text::{self, JsonTextNode};
 use super::{cleanup, steps};
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
 use crate::fuzz::expressions;
-use crate::scenario::parse::verbs::Verb;
+use crate::scenario::parse::verbs::StepVerb;
 
 /// A part to leave out or to shorten.
 #[derive(Debug)]
-pub enum Cut {
+pub enum ScenarioCut {
     Finally,
     /// Removes these steps within the step of this path, or these top-level steps.
     Steps(Vec<usize>, Vec<usize>),
     /// Removes the option `without` of a step.
     Without(Vec<usize>),
-    Part(Part, Change),
+    Part(Part, CutChange),
 }
 
 /// A JSON value of a scenario: a JSON pointer into its holder.
@@ -38,7 +38,7 @@ enum Holder {
 }
 
 #[derive(Debug)]
-pub enum Change {
+pub enum CutChange {
     /// Removes these items of an array.
     Items(Vec<usize>),
     Member(String),
@@ -47,9 +47,9 @@ pub enum Change {
     Text(Range<usize>, String),
 }
 
-impl Cut {
+impl ScenarioCut {
     /// Returns the scenario after the cut; `None` where the cut does not apply.
-    pub fn of(&self, scenario: &CaseScenario) -> Option<CaseScenario> {
+    pub fn apply(&self, scenario: &CaseScenario) -> Option<CaseScenario> {
         let mut smaller = scenario.clone();
         match self {
             Self::Finally => smaller.finally.clear(),
@@ -62,11 +62,11 @@ impl Cut {
             Self::Part(part, change) => {
                 let value = part.find(&mut smaller)?;
                 match change {
-                    Change::Items(gone) => remove(value.as_array_mut()?, gone),
-                    Change::Member(name) => drop(value.as_object_mut()?.shift_remove(name)),
-                    Change::Put(new) => *value = new.clone(),
-                    Change::Text(range, new) => {
-                        *value = json_text::replaced(value.as_str()?, range.clone(), new).into();
+                    CutChange::Items(gone) => remove(value.as_array_mut()?, gone),
+                    CutChange::Member(name) => drop(value.as_object_mut()?.shift_remove(name)),
+                    CutChange::Put(new) => *value = new.clone(),
+                    CutChange::Text(range, new) => {
+                        *value = json_text::replace_range(value.as_str()?, range.clone(), new).into();
                     }
                 }
             }
@@ -101,7 +101,7 @@ fn remove<T>(items: &mut Vec<T>, gone: &[usize]) {
 /// Returns ranges of neighbouring items to remove from `len` items. Large ranges come first, and ranges at the end come
 /// before those at the start, since later steps depend on earlier ones. Sizes that give more than `most` ranges are
 /// left out.
-fn chunks(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+fn removal_ranges(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let sizes = std::iter::successors(Some(len), |size| Some(size / 2)).take_while(|size| *size > 0);
     sizes.filter(move |size| len.div_ceil(*size) <= most).flat_map(move |size| {
         (0..len.div_ceil(size)).map(move |index| {
@@ -112,84 +112,87 @@ fn chunks(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The most cuts of one size in an array.
-const ITEMS: usize = 64;
+const MAX_ITEM_CUTS: usize = 64;
 /// The most cuts of one size in a text. A few rounds that each remove an eighth make the text short.
-const LETTERS: usize = 8;
+const MAX_TEXT_CUTS: usize = 8;
 
 // ---- steps
 
 /// Returns cuts that often succeed: removing all other checks, and removing everything but openings, mutated messages
 /// and the failed check.
-pub fn guesses(scenario: &CaseScenario, check: &str) -> Vec<Cut> {
-    let mutated: BTreeSet<usize> = steps::mutated(scenario, check).iter().map(steps::Place::top).collect();
+pub fn guess_cuts(scenario: &CaseScenario, check: &str) -> Vec<ScenarioCut> {
+    let mutated: BTreeSet<usize> = steps::mutated_sends(scenario, check).iter().map(steps::LocatedStep::top).collect();
     // A single one of several mutated messages may be enough.
-    let each = mutated.iter().rev().filter(|_| mutated.len() > 1).take(GUESSES).map(|index| BTreeSet::from([*index]));
-    let mut cuts: Vec<Cut> =
-        each.chain([mutated.clone()]).flat_map(|mutated| guess(scenario, check, &mutated)).collect();
-    cuts.extend(without(scenario, &|_, step| steps::is_check(step, check) || !steps::has_rules(step)));
+    let each =
+        mutated.iter().rev().filter(|_| mutated.len() > 1).take(MAX_GUESSES).map(|index| BTreeSet::from([*index]));
+    let mut cuts: Vec<ScenarioCut> =
+        each.chain([mutated.clone()]).flat_map(|mutated| keep_only_check(scenario, check, &mutated)).collect();
+    cuts.extend(keep_steps(scenario, &|_, step| steps::makes_check(step, check) || !steps::has_rules(step)));
     cuts
 }
 
 /// The most mutated messages that are tried alone.
-const GUESSES: usize = 12;
+const MAX_GUESSES: usize = 12;
 
 /// Keeps only the check, these steps, and the openings of the actors that take part in them.
-fn guess(scenario: &CaseScenario, check: &str, mutated: &BTreeSet<usize>) -> Option<Cut> {
-    let needed = |index: usize, step: &CaseStep| steps::is_check(step, check) || mutated.contains(&index);
+fn keep_only_check(scenario: &CaseScenario, check: &str, mutated: &BTreeSet<usize>) -> Option<ScenarioCut> {
+    let needed = |index: usize, step: &CaseStep| steps::makes_check(step, check) || mutated.contains(&index);
     let mut names = Vec::new();
     let kept = scenario.steps.iter().enumerate().filter(|(index, step)| needed(*index, step));
-    kept.for_each(|(_, step)| cleanup::words(&step.to_json(), &mut names));
+    kept.for_each(|(_, step)| cleanup::collect_words(&step.to_json(), &mut names));
     let mut named = names.clone();
     named.extend(names.iter().flat_map(|name| scenario.group(name)).map(str::to_owned));
     let is_named = |name: &str| named.iter().any(|known| known == name);
     let takes_part = |actor: &str| is_named(actor) || scenario.group(actor).any(is_named);
-    without(scenario, &|index, step| needed(index, step) || steps::opens(step) && takes_part(step.actor_or_group()))
+    keep_steps(scenario, &|index, step| {
+        needed(index, step) || steps::only_connects(step) && takes_part(step.actor_or_group())
+    })
 }
 
 /// Keeps only some top-level steps; `None` if nothing or everything would be removed.
-fn without(scenario: &CaseScenario, keeps: &dyn Fn(usize, &CaseStep) -> bool) -> Option<Cut> {
+fn keep_steps(scenario: &CaseScenario, keeps: &dyn Fn(usize, &CaseStep) -> bool) -> Option<ScenarioCut> {
     let all = scenario.steps.iter().enumerate();
     let gone: Vec<usize> = all.filter(|(index, step)| !keeps(*index, step)).map(|(index, _)| index).collect();
     let some = !gone.is_empty() && gone.len() < scenario.steps.len();
-    some.then(|| Cut::Steps(Vec::new(), gone))
+    some.then(|| ScenarioCut::Steps(Vec::new(), gone))
 }
 
 /// Returns cuts of steps, beginning with `finally`.
-pub fn whole_steps(scenario: &CaseScenario) -> Vec<Cut> {
-    let finally = (!scenario.finally.is_empty()).then_some(Cut::Finally);
-    let steps = some(scenario.steps.len()).map(|gone| Cut::Steps(Vec::new(), gone));
+pub fn step_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
+    let finally = (!scenario.finally.is_empty()).then_some(ScenarioCut::Finally);
+    let steps = add_item_cuts(scenario.steps.len()).map(|gone| ScenarioCut::Steps(Vec::new(), gone));
     finally.into_iter().chain(steps).collect()
 }
 
 // ---- parts of steps
 
 /// Returns cuts of rounds, inner steps, frames, overrides, members of groups, and counts of actors.
-pub fn parts(scenario: &CaseScenario) -> Vec<Cut> {
+pub fn part_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
     let mut cuts = Vec::new();
     for (name, actor) in &scenario.actors {
         let part = |pointer: &str| Part::new(Holder::Actor(name.clone()), pointer);
-        fewer(&part("/count"), actor.get("count"), &mut cuts);
+        add_count_cuts(&part("/count"), actor.get("count"), &mut cuts);
         fewer_items(&part(""), Some(actor), &mut cuts);
     }
-    for steps::Place { path, step } in steps::places(scenario) {
+    for steps::LocatedStep { path, step } in steps::shrinkable_steps(scenario) {
         // A check inside a loop does not depend on the number of rounds.
-        fewer(&Part::new(Holder::Option(path.clone(), "in"), ""), step.option("in"), &mut cuts);
+        add_count_cuts(&Part::new(Holder::Option(path.clone(), "in"), ""), step.option("in"), &mut cuts);
         if steps::has_rules(step) {
             continue;
         }
-        cuts.extend(some(step.inner().len()).map(|gone| Cut::Steps(path.clone(), gone)));
-        if step.verb == Verb::SendsRaw {
+        cuts.extend(add_item_cuts(step.inner().len()).map(|gone| ScenarioCut::Steps(path.clone(), gone)));
+        if step.verb == StepVerb::SendsRaw {
             let frames = Part::new(Holder::Argument(path.clone()), "/frames");
             fewer_items(&frames, step.argument.get("frames"), &mut cuts);
         }
         if step.option("without").is_some() {
-            cuts.push(Cut::Without(path.clone()));
+            cuts.push(ScenarioCut::Without(path.clone()));
         }
         // An override with an expression often separates this conversation from others, so it stays.
         for (name, value) in step.option("with").and_then(Value::as_object).into_iter().flatten() {
             if !expressions::any(value, &|_| true) {
                 let with = Part::new(Holder::Option(path.clone(), "with"), "");
-                cuts.push(Cut::Part(with, Change::Member(name.clone())));
+                cuts.push(ScenarioCut::Part(with, CutChange::Member(name.clone())));
             }
         }
     }
@@ -197,35 +200,35 @@ pub fn parts(scenario: &CaseScenario) -> Vec<Cut> {
 }
 
 /// Reduces a number of rounds or actors, or an array of them.
-fn fewer(part: &Part, value: Option<&Value>, cuts: &mut Vec<Cut>) {
+fn add_count_cuts(part: &Part, value: Option<&Value>, cuts: &mut Vec<ScenarioCut>) {
     match value.and_then(Value::as_u64) {
         Some(count) if count > 1 => {
             let less = if count > 3 { vec![1, count / 2, count - 1] } else { vec![1] };
-            cuts.extend(less.into_iter().map(|n| Cut::Part(part.clone(), Change::Put(json!(n)))));
+            cuts.extend(less.into_iter().map(|n| ScenarioCut::Part(part.clone(), CutChange::Put(json!(n)))));
         }
         _ => fewer_items(part, value, cuts),
     }
 }
 
 /// Removes some items of an array, but not all.
-fn fewer_items(part: &Part, value: Option<&Value>, cuts: &mut Vec<Cut>) {
+fn fewer_items(part: &Part, value: Option<&Value>, cuts: &mut Vec<ScenarioCut>) {
     let len = value.and_then(Value::as_array).map_or(0, Vec::len);
-    cuts.extend(some(len).map(|gone| Cut::Part(part.clone(), Change::Items(gone))));
+    cuts.extend(add_item_cuts(len).map(|gone| ScenarioCut::Part(part.clone(), CutChange::Items(gone))));
 }
 
 /// Returns the indices of some of `len` items, but not of all.
-fn some(len: usize) -> impl Iterator<Item = Vec<usize>> {
-    chunks(len, ITEMS).filter(move |gone| gone.len() < len).map(Range::collect)
+fn add_item_cuts(len: usize) -> impl Iterator<Item = Vec<usize>> {
+    removal_ranges(len, MAX_ITEM_CUTS).filter(move |gone| gone.len() < len).map(Range::collect)
 }
 
 // ---- parts of the sent input
 
 /// Returns cuts that shorten the texts of `sends raw` steps.
-pub fn texts(scenario: &CaseScenario) -> Vec<Cut> {
+pub fn text_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
     let mut cuts = Vec::new();
     for (part, text) in raw_texts(scenario) {
-        let here = |(range, new)| Cut::Part(part.clone(), Change::Text(range, new));
-        cuts.extend(shorter(text).into_iter().map(here));
+        let here = |(range, new)| ScenarioCut::Part(part.clone(), CutChange::Text(range, new));
+        cuts.extend(shorten_text(text).into_iter().map(here));
     }
     cuts
 }
@@ -233,7 +236,7 @@ pub fn texts(scenario: &CaseScenario) -> Vec<Cut> {
 /// Returns every text of `sends raw` steps, with its place.
 fn raw_texts(scenario: &CaseScenario) -> Vec<(Part, &str)> {
     let mut texts = Vec::new();
-    for steps::Place { path, step } in steps::raw(scenario) {
+    for steps::LocatedStep { path, step } in steps::raw_sends(scenario) {
         let part = |pointer: String| Part::new(Holder::Argument(path.clone()), pointer);
         // In a loop the text is an expression, and the loop's list contains its values.
         let text = step.argument.get("text").and_then(Value::as_str);
@@ -248,43 +251,44 @@ fn raw_texts(scenario: &CaseScenario) -> Vec<(Part, &str)> {
 }
 
 /// Returns how a text can be shortened: ranges and their replacements.
-fn shorter(text: &str) -> Vec<(Range<usize>, String)> {
-    let mut cuts = repeats(text);
-    match json_text::nodes(text) {
+fn shorten_text(text: &str) -> Vec<(Range<usize>, String)> {
+    let mut cuts = reduce_repetitions(text);
+    match json_text::parse_nodes(text) {
         Some(nodes) => {
-            cuts.extend(flatter(text, &nodes));
+            cuts.extend(flatten_nesting(text, &nodes));
             for node in &nodes {
                 match &node.kind {
-                    json_text::Kind::Object(_) | json_text::Kind::Array(_) => {
-                        let pieces = node.pieces();
-                        let gone = chunks(pieces.len(), ITEMS).filter_map(|gone| json_text::span(pieces, gone));
+                    json_text::JsonTextKind::Object(_) | json_text::JsonTextKind::Array(_) => {
+                        let pieces = node.elements();
+                        let gone = removal_ranges(pieces.len(), MAX_ITEM_CUTS)
+                            .filter_map(|gone| json_text::removal_range(pieces, gone));
                         cuts.extend(gone.map(|range| (range, String::new())));
                     }
-                    json_text::Kind::Text => {
+                    json_text::JsonTextKind::Text => {
                         let inner = node.range.start + 1..node.range.end - 1;
-                        cuts.extend(letters(text, inner, LETTERS));
+                        cuts.extend(remove_characters(text, inner, MAX_TEXT_CUTS));
                     }
-                    json_text::Kind::Other => cuts.extend(simpler(text, &node.range)),
+                    json_text::JsonTextKind::Other => cuts.extend(simplify_value(text, &node.range)),
                 }
             }
         }
-        None => cuts.extend(letters(text, 0..text.len(), 2 * LETTERS)),
+        None => cuts.extend(remove_characters(text, 0..text.len(), 2 * MAX_TEXT_CUTS)),
     }
     cuts
 }
 
 /// Removes some characters.
-fn letters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, String)> {
+fn remove_characters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, String)> {
     let atoms = json_text::atoms(&text[within.clone()]);
     let place = |gone: Range<usize>| {
         let (first, last) = (atoms.get(gone.start)?, atoms.get(gone.end.checked_sub(1)?)?);
         Some((within.start + first.start..within.start + last.end, String::new()))
     };
-    chunks(atoms.len(), most).filter_map(place).collect()
+    removal_ranges(atoms.len(), most).filter_map(place).collect()
 }
 
 /// Replaces a number by a shorter one, or an expression by a constant.
-fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
+fn simplify_value(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     let old = &text[range.clone()];
     if expressions::source(old).is_some() {
         // A constant may be enough instead of a value that another step provides.
@@ -302,23 +306,23 @@ fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
 }
 
 /// Removes levels of the deepest nesting in a text: half of them, a quarter of them, and so on down to one.
-fn flatter(text: &str, nodes: &[Node]) -> Vec<(Range<usize>, String)> {
+fn flatten_nesting(text: &str, nodes: &[JsonTextNode]) -> Vec<(Range<usize>, String)> {
     let mut heights = vec![1usize; nodes.len()];
     // Children follow their parents.
     for index in (0..nodes.len()).rev() {
-        heights[index] = 1 + nodes[index].pieces().iter().map(|piece| heights[piece.value]).max().unwrap_or(0);
+        heights[index] = 1 + nodes[index].elements().iter().map(|piece| heights[piece.value]).max().unwrap_or(0);
     }
     let tallest = |index: &usize| {
-        let pieces = nodes[*index].pieces().iter().map(|piece| piece.value);
+        let pieces = nodes[*index].elements().iter().map(|piece| piece.value);
         pieces.max_by_key(|value| (heights[*value], std::cmp::Reverse(*value)))
     };
     let path: Vec<usize> = std::iter::successors((!nodes.is_empty()).then_some(0), tallest).collect();
-    if path.len() <= TOPS {
+    if path.len() <= REMOVAL_LEVELS {
         return Vec::new();
     }
     let levels =
         std::iter::successors(Some(path.len() / 2), |levels| Some(levels / 2)).take_while(|levels| *levels > 0);
-    let from = |levels: usize| (0..path.len().saturating_sub(levels).min(TOPS)).map(move |top| (top, levels));
+    let from = |levels: usize| (0..path.len().saturating_sub(levels).min(REMOVAL_LEVELS)).map(move |top| (top, levels));
     levels
         .flat_map(from)
         .map(|(top, levels)| {
@@ -330,10 +334,10 @@ fn flatter(text: &str, nodes: &[Node]) -> Vec<(Range<usize>, String)> {
 
 /// The number of levels at which the removal may begin: the message, its members, their content. A text with fewer
 /// levels is not flattened.
-const TOPS: usize = 4;
+const REMOVAL_LEVELS: usize = 4;
 
 /// Reduces the count in `${repeat('x', 1048576)}`.
-fn repeats(text: &str) -> Vec<(Range<usize>, String)> {
+fn reduce_repetitions(text: &str) -> Vec<(Range<usize>, String)> {
     let mut cuts = Vec::new();
     for atom in json_text::atoms(text) {
         let Some(expression) = expressions::only(&text[atom.clone()]) else { continue };
@@ -361,7 +365,7 @@ mod tests {
         #[case] most: usize,
         #[case] expected: &[Range<usize>],
     ) {
-        assert_eq!(chunks(len, most).collect::<Vec<_>>(), expected);
+        assert_eq!(removal_ranges(len, most).collect::<Vec<_>>(), expected);
     }
 
     #[rstest]
@@ -372,9 +376,9 @@ mod tests {
     #[case::repeated("${repeat('x', 8)}", &["${repeat('x', 4)}", "${repeat('x', 6)}", "${repeat('x', 7)}", "\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""])]
     #[case::nested("[[[[1]]]]", &["[[1]]", "[[1]]", "[[1]]", "[[[1]]]", "[[[1]]]", "[[[1]]]", "[[[1]]]"])]
     #[case::no_json("{\\u00e4", &["", "{", "\\u00e4"])]
-    fn every_cut_of_a_text_makes_it_shorter(#[case] text: &str, #[case] expected: &[&str]) {
+    fn every_cut_shortens_the_text(#[case] text: &str, #[case] expected: &[&str]) {
         let mut found: Vec<_> =
-            shorter(text).into_iter().map(|(range, new)| json_text::replaced(text, range, &new)).collect();
+            shorten_text(text).into_iter().map(|(range, new)| json_text::replace_range(text, range, &new)).collect();
         found.retain(|new| text != "[[[[1]]]]" || new.contains('1'));
         assert_eq!(found, expected);
     }
@@ -382,11 +386,11 @@ mod tests {
     #[test]
     fn the_number_of_cuts_of_a_long_list_is_limited() {
         let text = serde_json::to_string(&vec![0; 10_000]).unwrap();
-        assert!(shorter(&text).len() < 200);
+        assert!(shorten_text(&text).len() < 200);
     }
 
     #[test]
-    fn a_guessed_cut_keeps_the_openings_of_actors_that_take_part() {
+    fn a_guessed_cut_keeps_the_openings_of_participating_actors() {
         let scenario = CaseScenario::of(&json!({
             "actors": { "innocent": "c", "a": "c", "b": "c", "both": ["a", "b"] },
             "steps": [
@@ -395,8 +399,8 @@ mod tests {
                 { "innocent expects": "z", "rules": ["S"] },
             ]
         }));
-        let left = guesses(&scenario, "R").remove(0).of(&scenario).unwrap();
+        let left = guess_cuts(&scenario, "R").remove(0).apply(&scenario).unwrap();
         let verbs: Vec<_> = left.steps.iter().map(|step| step.verb).collect();
-        assert_eq!(verbs, [Verb::Joins, Verb::SendsRaw, Verb::Expects]);
+        assert_eq!(verbs, [StepVerb::Joins, StepVerb::SendsRaw, StepVerb::Expects]);
     }
 }

@@ -8,17 +8,17 @@ use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
 
 /// Returns the scenario without the names that no step needs. A word counts as needed wherever it occurs in a step or a
 /// value, so too much may stay, but never too little.
-pub fn tidied(mut scenario: CaseScenario) -> CaseScenario {
+pub fn remove_unneeded(mut scenario: CaseScenario) -> CaseScenario {
     loop {
         let mut words = BTreeMap::new();
         let values = scenario.others.values().chain(scenario.actors.values()).chain(scenario.lets.values());
-        values.for_each(|value| count(value, &mut words));
-        scenario.exclusive.iter().for_each(|resource| count(&Value::from(&**resource), &mut words));
-        scenario.steps.iter().chain(&scenario.finally).for_each(|step| count(&step.to_json(), &mut words));
+        values.for_each(|value| add_word_counts(value, &mut words));
+        scenario.exclusive.iter().for_each(|resource| add_word_counts(&Value::from(&**resource), &mut words));
+        scenario.steps.iter().chain(&scenario.finally).for_each(|step| add_word_counts(&step.to_json(), &mut words));
         let before = scenario.clone();
         for members in [&mut scenario.actors, &mut scenario.lets] {
             // A value may contain a word equal to its own name: `unique('group')`.
-            members.retain(|name, value| words.get(name) > counted(value).get(name));
+            members.retain(|name, value| words.get(name) > word_counts(value).get(name));
         }
         let unused = |step: &CaseStep| step.name().is_some_and(|name| words.get(name) == Some(&1));
         for step in scenario.steps.iter_mut().filter(|step| unused(step)) {
@@ -30,30 +30,30 @@ pub fn tidied(mut scenario: CaseScenario) -> CaseScenario {
     }
 }
 
-fn counted(value: &Value) -> BTreeMap<String, usize> {
+fn word_counts(value: &Value) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
-    count(value, &mut found);
+    add_word_counts(value, &mut found);
     found
 }
 
-fn count(value: &Value, found: &mut BTreeMap<String, usize>) {
+fn add_word_counts(value: &Value, found: &mut BTreeMap<String, usize>) {
     let mut all = Vec::new();
-    words(value, &mut all);
+    collect_words(value, &mut all);
     all.into_iter().for_each(|word| *found.entry(word).or_default() += 1);
 }
 
 /// Collects all words in the names and texts of a value.
-pub fn words(value: &Value, found: &mut Vec<String>) {
+pub fn collect_words(value: &Value, found: &mut Vec<String>) {
     let mut split = |text: &str| {
         let pieces = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
         found.extend(pieces.map(str::to_owned));
     };
     match value {
         Value::String(text) => split(text),
-        Value::Array(items) => items.iter().for_each(|item| words(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| collect_words(item, found)),
         Value::Object(members) => {
             members.keys().for_each(|name| split(name));
-            members.values().for_each(|member| words(member, found));
+            members.values().for_each(|member| collect_words(member, found));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -86,6 +86,6 @@ mod tests {
                 { "both expect": "y", "after": "used" },
             ]
         });
-        assert_eq!(tidied(CaseScenario::of(&scenario)), CaseScenario::of(&expected));
+        assert_eq!(remove_unneeded(CaseScenario::of(&scenario)), CaseScenario::of(&expected));
     }
 }

@@ -6,26 +6,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::json_text::{self, Kind};
+use super::json_text::{self, JsonTextKind};
 use super::steps;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer;
 use crate::fuzz::expressions;
-use crate::fuzz::mutate::payload::{self, Class};
+use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::fuzz::placement::Placement;
-use crate::protocol::Way;
-use crate::scenario::parse::verbs::Verb;
+use crate::protocol::FrameDirection;
+use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::template::placeholder;
 
 /// The oracles that hold for any input.
-const INDEPENDENT_OF_INPUT: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
+const INPUT_INDEPENDENT_ORACLES: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
 
 /// An expression without a known value.
 const UNKNOWN: &str = "${_}";
 
 /// The properties of a finding that must not change while it shrinks.
-pub struct Constraints<'a> {
+pub struct ShrinkConstraints<'a> {
     corpus: &'a Corpus,
     /// When the mutated message is sent.
     placement: Placement,
@@ -33,50 +33,50 @@ pub struct Constraints<'a> {
     role: String,
     /// The messages sent in openings.
     openings: BTreeSet<String>,
-    kept: Option<Kept>,
+    kept: Option<OracleInputs>,
 }
 
 /// The input and the openings on which an oracle depends.
-struct Kept {
+struct OracleInputs {
     /// Each input, with the name that its step binds.
-    sent: Vec<(Option<String>, Input)>,
+    sent: Vec<(Option<String>, SentInput)>,
     /// The steps that connect each sender.
     opened: BTreeMap<String, Vec<CaseStep>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Input {
+enum SentInput {
     /// A text that is JSON: its message, class, schema violations, whether a key is duplicate, and the demanded answer.
-    Json { message: Option<String>, class: Class, wrong: BTreeSet<(String, String)>, twice: bool, answer: Value },
+    Json { message: Option<String>, class: PayloadClass, wrong: BTreeSet<(String, String)>, twice: bool, answer: Value },
     /// A text that is not JSON, and whether a lenient parser may accept it.
     NoJson { perhaps: bool },
     /// Frames, or anything else that is not text.
     Frames(Value),
 }
 
-impl<'a> Constraints<'a> {
+impl<'a> ShrinkConstraints<'a> {
     /// Returns the constraints of a finding. `check` is the failed check as reports name it; `placement` is the
     /// placement of the case.
-    pub fn of(corpus: &'a Corpus, placement: Placement, finding: &CaseScenario, check: &str) -> Self {
+    pub fn for_finding(corpus: &'a Corpus, placement: Placement, finding: &CaseScenario, check: &str) -> Self {
         let mut openings = BTreeSet::new();
         for role in corpus.roles() {
             openings.extend(corpus.opening(role).iter().filter_map(|step| step.argument.as_str()).map(str::to_owned));
         }
-        let mut constraints = Self { corpus, placement, role: role(finding), openings, kept: None };
+        let mut constraints = Self { corpus, placement, role: sender_role(finding), openings, kept: None };
         let oracle = check.split([',', '#']).next().unwrap_or(check);
-        if oracle.starts_with("FUZZ-") && !INDEPENDENT_OF_INPUT.contains(&oracle) {
-            constraints.kept = constraints.read(finding);
+        if oracle.starts_with("FUZZ-") && !INPUT_INDEPENDENT_ORACLES.contains(&oracle) {
+            constraints.kept = constraints.oracle_inputs(finding);
         }
         constraints
     }
 
     /// Whether the oracle still demands the same of a candidate.
-    pub fn is_kept(&self, candidate: &CaseScenario) -> bool {
+    pub fn are_met_by(&self, candidate: &CaseScenario) -> bool {
         let Some(kept) = &self.kept else { return true };
-        let Some(now) = self.read(candidate) else { return false };
+        let Some(now) = self.oracle_inputs(candidate) else { return false };
         let mut before = kept.sent.iter();
         // `cleanup` removes names that no step uses any more, so a name may be missing.
-        let is = |(name, sent): &(Option<String>, Input), (of, old): &(Option<String>, Input)| {
+        let is = |(name, sent): &(Option<String>, SentInput), (of, old): &(Option<String>, SentInput)| {
             (name.is_none() || name == of) && sent.is_within(old)
         };
         let sent = now.sent.iter().all(|sent| before.by_ref().any(|old| is(sent, old)));
@@ -86,43 +86,52 @@ impl<'a> Constraints<'a> {
         sent && now.opened.iter().all(opened)
     }
 
-    fn read(&self, scenario: &CaseScenario) -> Option<Kept> {
-        let raw: Vec<&CaseStep> = steps::raw(scenario).iter().map(|place| place.step).collect();
-        let of = |actor: &str| scenario.steps.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
+    fn oracle_inputs(&self, scenario: &CaseScenario) -> Option<OracleInputs> {
+        let raw: Vec<&CaseStep> = steps::raw_sends(scenario).iter().map(|place| place.step).collect();
+        let of = |actor: &str| {
+            scenario.steps.iter().filter(|step| self.is_opening_step(step, actor)).map(without_name).collect()
+        };
         let opened = raw.iter().map(|step| (step.actor.clone(), of(&step.actor))).collect();
-        let sent = |step: &CaseStep| (step.name().map(str::to_owned), self.sent(&step.argument));
+        let sent = |step: &CaseStep| (step.name().map(str::to_owned), self.classify_input(&step.argument));
         let sent: Vec<_> = raw.into_iter().map(sent).collect();
-        (!sent.is_empty()).then_some(Kept { sent, opened })
+        (!sent.is_empty()).then_some(OracleInputs { sent, opened })
     }
 
     /// Whether a step belongs to the opening of an actor, perhaps written out step by step.
-    fn opens(&self, step: &CaseStep, actor: &str) -> bool {
+    fn is_opening_step(&self, step: &CaseStep, actor: &str) -> bool {
         let is_of_opening = || step.argument.as_str().is_some_and(|message| self.openings.contains(message));
         step.actor == actor
-            && (steps::opens(step) || matches!(step.verb, Verb::Sends | Verb::Expects) && is_of_opening())
+            && (steps::only_connects(step)
+                || matches!(step.verb, StepVerb::Sends | StepVerb::Expects) && is_of_opening())
     }
 
-    fn sent(&self, what: &Value) -> Input {
-        let Some(text) = what.get("text").and_then(Value::as_str) else { return Input::Frames(what.clone()) };
-        let Some((sent, twice)) = self.value(text) else { return Input::NoJson { perhaps: is_nearly_json(text) } };
-        let Some(message) = self.corpus.pack.recognise(&sent, Way::ToHub) else {
-            let answer = self.answer(Class::Unknown, &sent, &sent);
-            return Input::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice, answer };
+    fn classify_input(&self, what: &Value) -> SentInput {
+        let Some(text) = what.get("text").and_then(Value::as_str) else { return SentInput::Frames(what.clone()) };
+        let Some((sent, twice)) = self.value(text) else { return SentInput::NoJson { perhaps: is_nearly_json(text) } };
+        let Some(message) = self.corpus.pack.recognise(&sent, FrameDirection::ToHub) else {
+            let answer = self.demanded_answer(PayloadClass::Unknown, &sent, &sent);
+            return SentInput::Json {
+                message: None,
+                class: PayloadClass::Unknown,
+                wrong: BTreeSet::new(),
+                twice,
+                answer,
+            };
         };
         let plain = self.corpus.settings.filled(message, &sent);
-        let class = payload::class(&self.corpus.pack, message, Some(&plain));
-        let wrong = message.schema.judge(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
-        let answer = self.answer(class, &plain, &sent);
-        Input::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
+        let class = payload::classify(&self.corpus.pack, message, Some(&plain));
+        let wrong = message.schema.violations(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
+        let answer = self.demanded_answer(class, &plain, &sent);
+        SentInput::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
     }
 
     /// Returns the value of a text as it is sent, and whether a key is duplicate; `None` if the text is not JSON. An
     /// expression whose value is unknown before the run stays an expression.
     fn value(&self, text: &str) -> Option<(Value, bool)> {
         let mut filled = String::with_capacity(text.len());
-        let nodes = json_text::nodes(text)?;
+        let nodes = json_text::parse_nodes(text)?;
         let alone: BTreeSet<usize> =
-            nodes.iter().filter(|node| matches!(node.kind, Kind::Other)).map(|node| node.range.start).collect();
+            nodes.iter().filter(|node| matches!(node.kind, JsonTextKind::Other)).map(|node| node.range.start).collect();
         for atom in json_text::atoms(text) {
             let letters = &text[atom.clone()];
             match placeholder(letters).map(|_| self.corpus.settings.evaluated(letters)) {
@@ -133,34 +142,37 @@ impl<'a> Constraints<'a> {
                 Some(_) => filled.push_str(UNKNOWN),
             }
         }
-        let twice = nodes.iter().filter(|node| matches!(node.kind, Kind::Object(_))).any(|node| {
-            let key = |piece: &json_text::Piece| &text[piece.range.start..nodes[piece.value].range.start];
+        let twice = nodes.iter().filter(|node| matches!(node.kind, JsonTextKind::Object(_))).any(|node| {
+            let key = |piece: &json_text::JsonTextElement| &text[piece.range.start..nodes[piece.value].range.start];
             let mut known = BTreeSet::new();
-            !node.pieces().iter().all(|piece| known.insert(key(piece).trim_end_matches([':', ' '])))
+            !node.elements().iter().all(|piece| known.insert(key(piece).trim_end_matches([':', ' '])))
         });
         Some((serde_json::from_str(&filled).ok()?, twice))
     }
 
     /// Returns the answer that the document demands, with the members of the input that it must mention.
-    fn answer(&self, class: Class, plain: &Value, sent: &Value) -> Value {
-        let taken_for = payload::taken_for(&self.corpus.pack, plain).map(|message| message.name.as_str());
-        let input = expected_answer::Input {
+    fn demanded_answer(&self, class: PayloadClass, plain: &Value, sent: &Value) -> Value {
+        let taken_for = payload::recognised_as(&self.corpus.pack, plain).map(|message| message.name.as_str());
+        let input = expected_answer::InputProperties {
             class,
             placement: self.placement,
             role: &self.role,
             taken_for,
             payload: Some(plain),
         };
-        self.corpus.answer(&input).map_or(Value::Null, |answer| {
+        self.corpus.expected_answer(&input).map_or(Value::Null, |answer| {
             let about = |alternatives: &[Value]| -> Value {
-                alternatives.iter().map(|alternative| expected_answer::about(alternative, Some(sent))).collect()
+                alternatives
+                    .iter()
+                    .map(|alternative| expected_answer::substitute_input(alternative, Some(sent)))
+                    .collect()
             };
             json!([about(&answer.one_of), about(&answer.never), answer.rules])
         })
     }
 }
 
-impl Input {
+impl SentInput {
     /// Whether this is the same input as the old one, without additional violations.
     fn is_within(&self, old: &Self) -> bool {
         match (self, old) {
@@ -175,8 +187,8 @@ impl Input {
 }
 
 /// Returns the role of the sender. An undeclared actor has the name of its role.
-fn role(finding: &CaseScenario) -> String {
-    let name = steps::raw(finding).last().map_or("", |mutated| mutated.step.actor_or_group());
+fn sender_role(finding: &CaseScenario) -> String {
+    let name = steps::raw_sends(finding).last().map_or("", |mutated| mutated.step.actor_or_group());
     let role = finding.actors.get(name).and_then(|role| role.as_str().or_else(|| role.get("role")?.as_str()));
     role.unwrap_or(name).to_owned()
 }
@@ -193,7 +205,7 @@ fn is_nearly_json(text: &str) -> bool {
 }
 
 /// Returns a step without the name that it binds.
-fn unnamed(step: &CaseStep) -> CaseStep {
+fn without_name(step: &CaseStep) -> CaseStep {
     let mut step = step.clone();
     step.options.retain(|option| !matches!(option, StepOption::As(_)));
     step

@@ -7,37 +7,37 @@ use std::ops::Range;
 use crate::scenario::template::placeholder;
 
 /// A value in a text, by its position.
-pub struct Node {
+pub struct JsonTextNode {
     pub range: Range<usize>,
-    pub kind: Kind,
+    pub kind: JsonTextKind,
 }
 
-pub enum Kind {
+pub enum JsonTextKind {
     /// An object and its members, each of which can be removed.
-    Object(Vec<Piece>),
-    Array(Vec<Piece>),
+    Object(Vec<JsonTextElement>),
+    Array(Vec<JsonTextElement>),
     Text,
     /// A number, a literal, or an expression.
     Other,
 }
 
 /// The position of an item, or of a member with its name, and the index of its value.
-pub struct Piece {
+pub struct JsonTextElement {
     pub range: Range<usize>,
     pub value: usize,
 }
 
-impl Node {
-    pub fn pieces(&self) -> &[Piece] {
+impl JsonTextNode {
+    pub fn elements(&self) -> &[JsonTextElement] {
         match &self.kind {
-            Kind::Object(pieces) | Kind::Array(pieces) => pieces,
-            Kind::Text | Kind::Other => &[],
+            JsonTextKind::Object(pieces) | JsonTextKind::Array(pieces) => pieces,
+            JsonTextKind::Text | JsonTextKind::Other => &[],
         }
     }
 }
 
 /// A container that is not closed yet.
-struct Open {
+struct OpenContainer {
     node: usize,
     /// The position at which the current member or item of the container begins.
     begun: usize,
@@ -45,20 +45,20 @@ struct Open {
 
 /// Returns all values of a text, beginning with the whole, and inner values after outer ones; `None` if the text does
 /// not have the structure of JSON.
-pub fn nodes(text: &str) -> Option<Vec<Node>> {
+pub fn parse_nodes(text: &str) -> Option<Vec<JsonTextNode>> {
     let bytes = text.as_bytes();
-    let mut nodes: Vec<Node> = Vec::new();
-    let mut open: Vec<Open> = Vec::new();
-    let mut at = blanks(bytes, 0);
+    let mut nodes: Vec<JsonTextNode> = Vec::new();
+    let mut open: Vec<OpenContainer> = Vec::new();
+    let mut at = skip_blanks(bytes, 0);
     loop {
         // A value begins here, after its name if it is a member.
         let begun = at;
-        if let Some(Open { node, .. }) = open.last()
-            && matches!(nodes[*node].kind, Kind::Object(_))
+        if let Some(OpenContainer { node, .. }) = open.last()
+            && matches!(nodes[*node].kind, JsonTextKind::Object(_))
         {
-            at = blanks(bytes, texts_end(text, at)?);
+            at = skip_blanks(bytes, text_end(text, at)?);
             (bytes.get(at) == Some(&b':')).then_some(())?;
-            at = blanks(bytes, at + 1);
+            at = skip_blanks(bytes, at + 1);
         }
         if let Some(last) = open.last_mut() {
             last.begun = begun;
@@ -68,51 +68,51 @@ pub fn nodes(text: &str) -> Option<Vec<Node>> {
         let mut done = true;
         let kind = match first {
             b'{' | b'[' => {
-                at = blanks(bytes, at + 1);
+                at = skip_blanks(bytes, at + 1);
                 let close = if first == b'{' { b'}' } else { b']' };
                 if bytes.get(at) == Some(&close) {
                     at += 1;
                 } else {
                     done = false;
                 }
-                if first == b'{' { Kind::Object(Vec::new()) } else { Kind::Array(Vec::new()) }
+                if first == b'{' { JsonTextKind::Object(Vec::new()) } else { JsonTextKind::Array(Vec::new()) }
             }
             b'"' => {
-                at = texts_end(text, at)?;
-                Kind::Text
+                at = text_end(text, at)?;
+                JsonTextKind::Text
             }
             _ => {
-                at = others_end(text, at)?;
-                Kind::Other
+                at = scalar_end(text, at)?;
+                JsonTextKind::Other
             }
         };
-        nodes.push(Node { range: start..at, kind });
+        nodes.push(JsonTextNode { range: start..at, kind });
         let mut value = nodes.len() - 1;
         if !done {
-            open.push(Open { node: value, begun: at });
+            open.push(OpenContainer { node: value, begun: at });
             continue;
         }
         // A value ends here, and perhaps some containers around it.
         loop {
-            let Some(Open { node, begun }) = open.last() else {
-                return (blanks(bytes, at) == bytes.len()).then_some(nodes);
+            let Some(OpenContainer { node, begun }) = open.last() else {
+                return (skip_blanks(bytes, at) == bytes.len()).then_some(nodes);
             };
-            let piece = Piece { range: *begun..at, value };
+            let piece = JsonTextElement { range: *begun..at, value };
             let close = match &mut nodes[*node].kind {
-                Kind::Object(pieces) => {
+                JsonTextKind::Object(pieces) => {
                     pieces.push(piece);
                     b'}'
                 }
-                Kind::Array(pieces) => {
+                JsonTextKind::Array(pieces) => {
                     pieces.push(piece);
                     b']'
                 }
-                Kind::Text | Kind::Other => return None,
+                JsonTextKind::Text | JsonTextKind::Other => return None,
             };
-            at = blanks(bytes, at);
+            at = skip_blanks(bytes, at);
             match *bytes.get(at)? {
                 b',' => {
-                    at = blanks(bytes, at + 1);
+                    at = skip_blanks(bytes, at + 1);
                     break;
                 }
                 end if end == close => {
@@ -127,18 +127,18 @@ pub fn nodes(text: &str) -> Option<Vec<Node>> {
     }
 }
 
-fn blanks(bytes: &[u8], at: usize) -> usize {
+fn skip_blanks(bytes: &[u8], at: usize) -> usize {
     at + bytes[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
 /// Returns the position after the closing quote of the text that begins at `at`.
-fn texts_end(text: &str, at: usize) -> Option<usize> {
+fn text_end(text: &str, at: usize) -> Option<usize> {
     if text.as_bytes().get(at) != Some(&b'"') {
         return None;
     }
     let mut end = at + 1;
     loop {
-        let atom = atom(text, end)?;
+        let atom = atom_at(text, end)?;
         if &text[atom.clone()] == "\"" {
             return Some(atom.end);
         }
@@ -147,9 +147,9 @@ fn texts_end(text: &str, at: usize) -> Option<usize> {
 }
 
 /// Returns the position after a number, a literal or an expression.
-fn others_end(text: &str, at: usize) -> Option<usize> {
+fn scalar_end(text: &str, at: usize) -> Option<usize> {
     let mut end = at;
-    while let Some(atom) = atom(text, end) {
+    while let Some(atom) = atom_at(text, end) {
         let letters = &text[atom.clone()];
         if matches!(letters, "," | "]" | "}" | ":" | "\"" | "{" | "[") || letters.trim().is_empty() {
             break;
@@ -160,7 +160,7 @@ fn others_end(text: &str, at: usize) -> Option<usize> {
 }
 
 /// Returns the smallest removable part of a text at `at`: a character, an escape, an expression. `None` at the end.
-pub fn atom(text: &str, at: usize) -> Option<Range<usize>> {
+pub fn atom_at(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = text.get(at..)?;
     if let Some(inside) = placeholder(rest) {
         return Some(at..at + inside.end + 1);
@@ -177,12 +177,12 @@ pub fn atom(text: &str, at: usize) -> Option<Range<usize>> {
 
 /// Returns all atoms of a text.
 pub fn atoms(text: &str) -> Vec<Range<usize>> {
-    std::iter::successors(atom(text, 0), |last| atom(text, last.end)).collect()
+    std::iter::successors(atom_at(text, 0), |last| atom_at(text, last.end)).collect()
 }
 
 /// Returns the range of a text to remove for neighbouring pieces of a container: including the comma after them or, at
 /// the end of the container, the comma before them.
-pub fn span(pieces: &[Piece], gone: Range<usize>) -> Option<Range<usize>> {
+pub fn removal_range(pieces: &[JsonTextElement], gone: Range<usize>) -> Option<Range<usize>> {
     let (first, last) = (pieces.get(gone.start)?, pieces.get(gone.end.checked_sub(1)?)?);
     let before = gone.start.checked_sub(1).and_then(|before| pieces.get(before));
     Some(match (pieces.get(gone.end), before) {
@@ -192,7 +192,7 @@ pub fn span(pieces: &[Piece], gone: Range<usize>) -> Option<Range<usize>> {
     })
 }
 
-pub fn replaced(text: &str, range: Range<usize>, new: &str) -> String {
+pub fn replace_range(text: &str, range: Range<usize>, new: &str) -> String {
     let mut out = String::with_capacity(text.len() - range.len() + new.len());
     out.push_str(&text[..range.start]);
     out.push_str(new);
@@ -214,7 +214,7 @@ mod tests {
     #[case::surrogate(r#"["\ud800","\""]"#, &[r#"["\ud800","\""]"#, r#""\ud800""#, r#""\"""#])]
     #[case::empty("[{},[]]", &["[{},[]]", "{}", "[]"])]
     fn a_json_text_is_split_into_its_values_and_expressions(#[case] text: &str, #[case] expected: &[&str]) {
-        let nodes = nodes(text).unwrap();
+        let nodes = parse_nodes(text).unwrap();
         assert_eq!(nodes.iter().map(|node| &text[node.range.clone()]).collect::<Vec<_>>(), expected);
     }
 
@@ -223,7 +223,7 @@ mod tests {
         #[values("", " ", "{", "[1,]", "{\"a\":1,}", "{a:1}", "[1]]", "{\"a\" 1}", "\"a", "{\"a\":1} {}", "[,]", "}")]
         text: &str,
     ) {
-        assert!(nodes(text).is_none());
+        assert!(parse_nodes(text).is_none());
     }
 
     #[rstest]
@@ -234,23 +234,23 @@ mod tests {
     #[case(0..3, "{}")]
     fn members_and_items_are_removed_with_their_commas(#[case] gone: Range<usize>, #[case] expected: &str) {
         let text = r#"{"a":1,"b":2,"c":3}"#;
-        let range = span(nodes(text).unwrap()[0].pieces(), gone).unwrap();
-        assert_eq!(replaced(text, range, ""), expected);
+        let range = removal_range(parse_nodes(text).unwrap()[0].elements(), gone).unwrap();
+        assert_eq!(replace_range(text, range, ""), expected);
     }
 
     #[test]
     fn deep_nesting_does_not_overflow_the_stack() {
         let text = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert_eq!(nodes(&text).unwrap().len(), 100_001);
+        assert_eq!(parse_nodes(&text).unwrap().len(), 100_001);
     }
 
     proptest! {
         #[test]
-        fn any_text_is_split_or_refused_without_panic(text in "[\\[\\]{}:,\"\\\\$a1 ä]{0,40}") {
-            for node in nodes(&text).unwrap_or_default() {
+        fn splitting_any_text_never_panics(text in "[\\[\\]{}:,\"\\\\$a1 ä]{0,40}") {
+            for node in parse_nodes(&text).unwrap_or_default() {
                 prop_assert!(text.get(node.range.clone()).is_some());
-                for count in 1..=node.pieces().len() {
-                    let range = span(node.pieces(), 0..count).unwrap();
+                for count in 1..=node.elements().len() {
+                    let range = removal_range(node.elements(), 0..count).unwrap();
                     prop_assert!(text.get(range).is_some());
                 }
             }

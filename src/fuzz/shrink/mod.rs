@@ -24,13 +24,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::Value;
 
-use self::candidates::Cut;
-pub use self::steps::{beyond_opening, control, is_check};
+use self::candidates::ScenarioCut;
+pub use self::steps::{control_run, count_beyond_opening, makes_check};
 use super::case_scenario::CaseScenario;
 
 /// The result of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum CandidateResult {
     /// The candidate fails with the fingerprint of the finding.
     StillFails,
     /// The candidate passes, or fails in another way.
@@ -42,26 +42,26 @@ pub enum Answer {
 
 /// Limits for shrinking one finding.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ShrinkLimits {
     /// The most candidates to play.
     pub attempts: usize,
     /// The most candidates in total, including those not played.
     pub candidates: usize,
 }
 
-impl Default for Limits {
+impl Default for ShrinkLimits {
     fn default() -> Self {
         Self { attempts: 400, candidates: 20_000 }
     }
 }
 
 /// A finding while it is being shrunk.
-pub struct Shrink {
+pub struct Shrinker {
     smallest: CaseScenario,
     check: String,
-    limits: Limits,
-    stage: Stage,
-    cuts: Vec<Cut>,
+    limits: ShrinkLimits,
+    stage: ShrinkStage,
+    cuts: Vec<ScenarioCut>,
     /// Index of the next cut.
     at: usize,
     /// The candidate that awaits its result.
@@ -75,7 +75,7 @@ pub struct Shrink {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ShrinkStage {
     Guesses,
     Steps,
     Parts,
@@ -83,16 +83,16 @@ enum Stage {
     Done,
 }
 
-impl Shrink {
+impl Shrinker {
     /// Starts to shrink a finding. `check` is the failed check as reports name it, without its number; the steps that
     /// make this check are not changed.
-    pub fn new(finding: CaseScenario, check: &str, limits: Limits) -> Self {
-        let cuts = candidates::guesses(&finding, check);
+    pub fn new(finding: CaseScenario, check: &str, limits: ShrinkLimits) -> Self {
+        let cuts = candidates::guess_cuts(&finding, check);
         Self {
             smallest: finding,
             check: check.to_owned(),
             limits,
-            stage: Stage::Guesses,
+            stage: ShrinkStage::Guesses,
             cuts,
             at: 0,
             asked: None,
@@ -106,19 +106,20 @@ impl Shrink {
     /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes the
     /// result to [`record`](Self::record); a candidate without a result counts as unplayable.
     #[expect(clippy::should_implement_trait, reason = "between two candidates, `record` is due")]
-    pub fn next(&mut self) -> Option<CaseScenario> {
+    pub fn next_candidate(&mut self) -> Option<CaseScenario> {
         self.asked = None;
-        while self.stage != Stage::Done {
+        while self.stage != ShrinkStage::Done {
             let spent = self.attempts >= self.limits.attempts || self.candidates >= self.limits.candidates;
             let Some(cut) = self.cuts.get(self.at).filter(|_| !spent) else {
-                self.turn(spent);
+                self.advance_stage(spent);
                 continue;
             };
-            let candidate = cut.of(&self.smallest).map(cleanup::tidied).filter(|candidate| self.is_sound(candidate));
+            let candidate =
+                cut.apply(&self.smallest).map(cleanup::remove_unneeded).filter(|candidate| self.is_sound(candidate));
             self.at += 1;
             if let Some(candidate) = candidate
                 && candidate != self.smallest
-                && self.seen.insert(hash(&candidate))
+                && self.seen.insert(scenario_hash(&candidate))
             {
                 self.candidates += 1;
                 self.asked = Some(candidate.clone());
@@ -129,13 +130,13 @@ impl Shrink {
     }
 
     /// Takes the result of the last candidate.
-    pub fn record(&mut self, answer: Answer) {
+    pub fn record_result(&mut self, answer: CandidateResult) {
         let Some(candidate) = self.asked.take() else { return };
-        self.attempts += usize::from(answer != Answer::Unplayable);
-        if answer == Answer::StillFails {
+        self.attempts += usize::from(answer != CandidateResult::Unplayable);
+        if answer == CandidateResult::StillFails {
             self.smallest = candidate;
             self.improved = true;
-            self.cuts = cuts_of(self.stage, &self.smallest, &self.check);
+            self.cuts = stage_cuts(self.stage, &self.smallest, &self.check);
             // The same index now refers to another cut. Skipped cuts come again in the next round.
             self.at -= 1;
         }
@@ -151,39 +152,39 @@ impl Shrink {
         self.attempts
     }
 
-    fn turn(&mut self, spent: bool) {
+    fn advance_stage(&mut self, spent: bool) {
         self.stage = match self.stage {
-            _ if spent => Stage::Done,
-            Stage::Guesses => Stage::Steps,
-            Stage::Steps => Stage::Parts,
-            Stage::Parts => Stage::Texts,
-            Stage::Texts if std::mem::take(&mut self.improved) => Stage::Steps,
-            Stage::Texts | Stage::Done => Stage::Done,
+            _ if spent => ShrinkStage::Done,
+            ShrinkStage::Guesses => ShrinkStage::Steps,
+            ShrinkStage::Steps => ShrinkStage::Parts,
+            ShrinkStage::Parts => ShrinkStage::Texts,
+            ShrinkStage::Texts if std::mem::take(&mut self.improved) => ShrinkStage::Steps,
+            ShrinkStage::Texts | ShrinkStage::Done => ShrinkStage::Done,
         };
-        self.cuts = cuts_of(self.stage, &self.smallest, &self.check);
+        self.cuts = stage_cuts(self.stage, &self.smallest, &self.check);
         self.at = 0;
     }
 
     /// Whether the candidate still makes the check, and every actor connects before it acts. Demands only what holds
     /// for the smallest scenario so far.
     fn is_sound(&self, candidate: &CaseScenario) -> bool {
-        let asks = |scenario: &CaseScenario| scenario.steps.iter().any(|step| steps::is_check(step, &self.check));
+        let asks = |scenario: &CaseScenario| scenario.steps.iter().any(|step| steps::makes_check(step, &self.check));
         (asks(candidate) || !asks(&self.smallest))
-            && (steps::connects_first(candidate) || !steps::connects_first(&self.smallest))
+            && (steps::actors_connect_first(candidate) || !steps::actors_connect_first(&self.smallest))
     }
 }
 
-fn cuts_of(stage: Stage, scenario: &CaseScenario, check: &str) -> Vec<Cut> {
+fn stage_cuts(stage: ShrinkStage, scenario: &CaseScenario, check: &str) -> Vec<ScenarioCut> {
     match stage {
-        Stage::Guesses => candidates::guesses(scenario, check),
-        Stage::Steps => candidates::whole_steps(scenario),
-        Stage::Parts => candidates::parts(scenario),
-        Stage::Texts => candidates::texts(scenario),
-        Stage::Done => Vec::new(),
+        ShrinkStage::Guesses => candidates::guess_cuts(scenario, check),
+        ShrinkStage::Steps => candidates::step_cuts(scenario),
+        ShrinkStage::Parts => candidates::part_cuts(scenario),
+        ShrinkStage::Texts => candidates::text_cuts(scenario),
+        ShrinkStage::Done => Vec::new(),
     }
 }
 
-fn hash(scenario: &CaseScenario) -> u64 {
+fn scenario_hash(scenario: &CaseScenario) -> u64 {
     let mut hasher = DefaultHasher::new();
     Value::Object(scenario.to_map()).to_string().hash(&mut hasher);
     hasher.finish()

@@ -9,16 +9,16 @@ use crate::fuzz::case_scenario::CaseStep;
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::{self, Overrides};
 use crate::fuzz::expressions;
-use crate::generate::schema_shape::{Branches, Shape};
+use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::protocol::MessageType;
-use crate::scenario::parse::verbs::Verb;
+use crate::scenario::parse::verbs::StepVerb;
 
-pub struct Model {
+pub struct WalkModel {
     /// Roles that take part in walks: clients with an opening.
-    pub roles: Vec<Role>,
+    pub roles: Vec<WalkRole>,
     /// Messages by which a hub may refuse any input.
     pub errors: Vec<String>,
-    leaves: BTreeMap<String, Vec<Leaf>>,
+    leaves: BTreeMap<String, Vec<TextLeaf>>,
     variants: BTreeMap<String, Vec<Overrides>>,
     asks: BTreeMap<String, String>,
     /// Indices of the messages that create an object (their reply names it, they do not), by the name of the object in
@@ -26,14 +26,14 @@ pub struct Model {
     makers: BTreeMap<String, Vec<usize>>,
 }
 
-pub struct Role {
+pub struct WalkRole {
     pub name: String,
     /// Indices of the messages that the role sends.
     pub sends: Vec<usize>,
 }
 
 /// A text member without a fixed set of values: perhaps the name of an object.
-pub struct Leaf {
+pub struct TextLeaf {
     /// JSON pointer of the member.
     pub pointer: String,
     /// Names of the members that lead to it.
@@ -50,8 +50,8 @@ pub struct Leaf {
     pub formed: bool,
 }
 
-impl Model {
-    pub fn of(corpus: &Corpus) -> Self {
+impl WalkModel {
+    pub fn from_corpus(corpus: &Corpus) -> Self {
         let pack = &corpus.pack;
         let senders: Vec<(usize, Vec<&str>)> = pack
             .messages
@@ -62,22 +62,22 @@ impl Model {
             .collect();
         let sends = |role| senders.iter().filter(move |(_, roles)| roles.contains(&role)).map(|(index, _)| *index);
         let roles = corpus.roles().into_iter().filter(|role| !corpus.opening(role).is_empty());
-        let roles = roles.map(|role| Role { name: role.to_owned(), sends: sends(role).collect() });
-        let mut leaves: BTreeMap<String, Vec<Leaf>> =
-            pack.messages.iter().map(|message| (message.name.clone(), leaves(message))).collect();
-        share(&mut leaves);
+        let roles = roles.map(|role| WalkRole { name: role.to_owned(), sends: sends(role).collect() });
+        let mut leaves: BTreeMap<String, Vec<TextLeaf>> =
+            pack.messages.iter().map(|message| (message.name.clone(), find_leaves(message))).collect();
+        mark_shared(&mut leaves);
         let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
         let mut errors: Vec<String> = envelopes.flat_map(|envelope| envelope.replies.clone()).collect();
         errors.sort();
         errors.dedup();
         let is_reply = |name: &str| pack.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name));
         let asks = pack.messages.iter().filter(|message| !is_reply(&message.name));
-        let asks = asks.filter_map(|message| Some((message.name.clone(), number(message)?))).collect();
-        let makers = makers(corpus, &leaves);
-        Self { roles: roles.collect(), errors, leaves, variants: variants(corpus), asks, makers }
+        let asks = asks.filter_map(|message| Some((message.name.clone(), numeric_id_pointer(message)?))).collect();
+        let makers = find_creating_messages(corpus, &leaves);
+        Self { roles: roles.collect(), errors, leaves, variants: find_variants(corpus), asks, makers }
     }
 
-    pub fn leaves(&self, message: &MessageType) -> &[Leaf] {
+    pub fn leaves(&self, message: &MessageType) -> &[TextLeaf] {
         self.leaves.get(&message.name).map_or(&[], Vec::as_slice)
     }
 
@@ -86,23 +86,23 @@ impl Model {
     }
 
     /// Returns the messages whose reply may name the object that this member names.
-    pub fn makers(&self, leaf: &Leaf) -> &[usize] {
+    pub fn creating_messages(&self, leaf: &TextLeaf) -> &[usize] {
         self.makers.get(&leaf.example).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the pointer to the numeric correlation id of a request. (A text may be the name of an object, which
     /// several messages in turn may contain.)
-    pub fn asks(&self, message: &MessageType) -> Option<&str> {
+    pub fn request_id_pointer(&self, message: &MessageType) -> Option<&str> {
         self.asks.get(&message.name).map(String::as_str)
     }
 }
 
-fn number(message: &MessageType) -> Option<String> {
+fn numeric_id_pointer(message: &MessageType) -> Option<String> {
     let pointer = message.correlation.clone()?;
-    message.template().pointer(&pointer).is_some_and(Value::is_number).then_some(pointer)
+    message.starting_value().pointer(&pointer).is_some_and(Value::is_number).then_some(pointer)
 }
 
-fn makers(corpus: &Corpus, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<String, Vec<usize>> {
+fn find_creating_messages(corpus: &Corpus, leaves: &BTreeMap<String, Vec<TextLeaf>>) -> BTreeMap<String, Vec<usize>> {
     let mut makers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let of = |name: &str| leaves.get(name).map_or(&[][..], Vec::as_slice);
     for (index, message) in corpus.pack.messages.iter().enumerate() {
@@ -117,34 +117,40 @@ fn makers(corpus: &Corpus, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<Str
     makers
 }
 
-fn leaves(message: &MessageType) -> Vec<Leaf> {
+fn find_leaves(message: &MessageType) -> Vec<TextLeaf> {
     let mut found = Vec::new();
-    let shape = Shape::of(&message.schema.source, &mut Branches::All);
-    visit(&message.template(), &shape, &mut Vec::new(), true, &mut found);
-    let fixed = message.matcher.literals();
+    let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
+    collect_leaves(&message.starting_value(), &shape, &mut Vec::new(), true, &mut found);
+    let fixed = message.matcher.literal_members();
     found.retain(|leaf| !fixed.keys().any(|name| leaf.pointer == format!("/{}", crate::syntax::matcher::escape(name))));
     found
 }
 
-fn visit(example: &Value, shape: &Shape<'_>, path: &mut Vec<String>, required: bool, found: &mut Vec<Leaf>) {
+fn collect_leaves(
+    example: &Value,
+    shape: &SchemaShape<'_>,
+    path: &mut Vec<String>,
+    required: bool,
+    found: &mut Vec<TextLeaf>,
+) {
     match example {
-        Value::String(text) if shape.values().is_none() => {
-            found.push(Leaf {
+        Value::String(text) if shape.allowed_values().is_none() => {
+            found.push(TextLeaf {
                 pointer: expressions::pointer(path),
                 path: path.clone(),
                 name: path.last().cloned().unwrap_or_default(),
                 example: text.clone(),
                 required,
                 shared: false,
-                formed: ["pattern", "format"].iter().any(|word| shape.text(word).is_some()),
+                formed: ["pattern", "format"].iter().any(|word| shape.keyword_text(word).is_some()),
             });
         }
         Value::Object(members) => {
-            let needed = shape.required();
+            let needed = shape.required_members();
             for (name, member) in members {
                 path.push(name.clone());
-                let inner = shape.member(name, &mut Branches::All);
-                visit(member, &inner, path, required && needed.contains(name.as_str()), found);
+                let inner = shape.member(name, &mut BranchChoice::All);
+                collect_leaves(member, &inner, path, required && needed.contains(name.as_str()), found);
                 path.pop();
             }
         }
@@ -153,7 +159,7 @@ fn visit(example: &Value, shape: &Shape<'_>, path: &mut Vec<String>, required: b
 }
 
 /// Marks the members that messages have in common: by name, or by the value in the example.
-fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
+fn mark_shared(leaves: &mut BTreeMap<String, Vec<TextLeaf>>) {
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (message, leaves) in leaves.iter() {
         for word in leaves.iter().flat_map(|leaf| [leaf.name.as_str(), leaf.example.as_str()]) {
@@ -172,12 +178,12 @@ fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
 
 /// Returns the overrides of scenarios, scenes and openings, as far as their expressions use only settings with a
 /// default.
-fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
+fn find_variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
     let mut found: BTreeMap<String, Vec<Overrides>> = BTreeMap::new();
     let mut take = |step: &CaseStep| {
-        let Some(message) = step.message(Verb::Sends) else { return };
-        let (with, without) = prefix::overrides(step, "");
-        let plain = step.option("breaks").is_none() && closed(corpus, &with);
+        let Some(message) = step.message(StepVerb::Sends) else { return };
+        let (with, without) = prefix::step_overrides(step, "");
+        let plain = step.option("breaks").is_none() && uses_only_default_settings(corpus, &with);
         if plain && (!with.is_null() || !without.is_empty()) {
             let variants = found.entry(message.to_owned()).or_default();
             if !variants.contains(&(with.clone(), without.clone())) {
@@ -186,26 +192,26 @@ fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
         }
     };
     let scenes = corpus.scenes.iter().map(|(_, steps)| steps);
-    scenes.chain(corpus.scenarios.iter().map(|script| &script.steps)).for_each(|steps| each(steps, &mut take));
+    scenes.chain(corpus.scenarios.iter().map(|script| &script.steps)).for_each(|steps| visit_steps(steps, &mut take));
     found
 }
 
-fn each(steps: &[CaseStep], take: &mut dyn FnMut(&CaseStep)) {
+fn visit_steps(steps: &[CaseStep], take: &mut dyn FnMut(&CaseStep)) {
     for step in steps {
         take(step);
-        each(step.inner(), take);
+        visit_steps(step.inner(), take);
     }
 }
 
 /// Whether all expressions are settings that every target has.
-fn closed(corpus: &Corpus, value: &Value) -> bool {
+fn uses_only_default_settings(corpus: &Corpus, value: &Value) -> bool {
     match value {
         Value::String(text) if !expressions::is_literal(text) => {
             let known = |name: &str| corpus.shared.get("hub")?.get(name)?.get("default");
             expressions::only(text).is_some_and(|only| only.setting().is_some_and(|name| known(name).is_some()))
         }
-        Value::Array(items) => items.iter().all(|item| closed(corpus, item)),
-        Value::Object(members) => members.values().all(|member| closed(corpus, member)),
+        Value::Array(items) => items.iter().all(|item| uses_only_default_settings(corpus, item)),
+        Value::Object(members) => members.values().all(|member| uses_only_default_settings(corpus, member)),
         _ => true,
     }
 }

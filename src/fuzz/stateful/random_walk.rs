@@ -7,56 +7,62 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Leaf, Model};
+use super::model::{TextLeaf, WalkModel};
 use crate::fuzz::actors::OBSERVER;
-use crate::fuzz::case::{self, Case, Cell, MutationKind, message};
+use crate::fuzz::case::{self, FuzzCase, FuzzCell, MutationKind, message};
 use crate::fuzz::case_scenario::CaseStep;
 use crate::fuzz::corpus::Corpus;
-use crate::fuzz::corpus::prefix::{self, Prefix};
+use crate::fuzz::corpus::prefix::{self, CasePrefix};
 use crate::fuzz::expressions;
-use crate::fuzz::mutate::payload::Class;
-use crate::generate::rng::Dice;
+use crate::fuzz::mutate::payload::PayloadClass;
+use crate::generate::rng::RandomSource;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
 use crate::scenario::parse::names::is_identifier;
-use crate::scenario::parse::verbs::Verb;
+use crate::scenario::parse::verbs::StepVerb;
 
 /// The actors of a walk. Four at most: no protocol here involves more parties.
-const NAMES: [&str; 4] = ["anna", "ben", "carl", "dora"];
+const ACTOR_NAMES: [&str; 4] = ["anna", "ben", "carl", "dora"];
 /// Most messages before the mutated one, and after it.
-const BEFORE: usize = 8;
-const BEHIND: usize = 3;
+const MAX_MESSAGES_BEFORE: usize = 8;
+const MAX_MESSAGES_AFTER: usize = 3;
 /// How long a walk waits for an answer if no pong shows that the message has been processed.
-const SILENCE: &str = "300ms";
+const ANSWER_WAIT: &str = "300ms";
 /// How long a walk still waits after the pong to a ping that followed a message: a hub may answer pings before it has
 /// processed earlier messages.
-const BEHIND_PONG: &str = "20ms";
+const WAIT_AFTER_PONG: &str = "20ms";
 
 /// Makes the case of a cell; `None` where no role with an opening sends the message.
-pub fn make(corpus: &Corpus, model: &Model, cell: Cell, number: u64, dice: &mut Dice) -> Option<Case> {
+pub fn make_walk_case(
+    corpus: &Corpus,
+    model: &WalkModel,
+    cell: FuzzCell,
+    number: u64,
+    dice: &mut RandomSource,
+) -> Option<FuzzCase> {
     if !matches!(cell.mutation, MutationKind::Explored | MutationKind::Mutated(_)) {
         // Other mutations leave no state behind; the other placements cover them.
         return None;
     }
     let message = corpus.pack.messages.get(cell.message)?;
-    let mut walk = Walk::of(corpus, model, message, dice)?;
-    for _ in 0..=dice.below(BEFORE) {
-        walk.step(None, dice);
+    let mut walk = RandomWalk::with_sender_of(corpus, model, message, dice)?;
+    for _ in 0..=dice.draw_below(MAX_MESSAGES_BEFORE) {
+        walk.add_step(None, dice);
     }
-    walk.join(0);
-    if !dice.once_in(3) {
-        walk.supply(message, dice);
+    walk.add_join(0);
+    if !dice.one_in(3) {
+        walk.create_object(message, dice);
     }
-    let mut base = walk.base(message, 0, dice);
-    walk.about(message, &mut base, dice);
+    let mut base = walk.base_message(message, 0, dice);
+    walk.name_objects(message, &mut base, dice);
     let before = std::mem::take(&mut walk.steps);
-    for _ in 0..dice.below(BEHIND + 1) {
+    for _ in 0..dice.draw_below(MAX_MESSAGES_AFTER + 1) {
         // The sender sends nothing more, so that the next answer belongs to the mutated message.
-        walk.step(Some(0), dice);
+        walk.add_step(Some(0), dice);
     }
     let sender = &walk.actors[0];
-    let joined = walk.actors.iter().filter(|actor| actor.state != State::Away);
-    let prefix = Prefix {
+    let joined = walk.actors.iter().filter(|actor| actor.state != ActorPresence::Away);
+    let prefix = CasePrefix {
         sender: sender.name.to_owned(),
         role: sender.role.to_owned(),
         observer_role: corpus.observer_role()?.to_owned(),
@@ -67,14 +73,14 @@ pub fn make(corpus: &Corpus, model: &Model, cell: Cell, number: u64, dice: &mut 
         steps: before,
         rest: Vec::new(),
         message: base,
-        sites: prefix::sites(corpus, message),
+        sites: prefix::mutation_sites(corpus, message),
     };
-    case::made(corpus, cell, prefix, walk.steps, number, dice)
+    case::make_single_case(corpus, cell, prefix, walk.steps, number, dice)
 }
 
 /// Whether an actor is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ActorPresence {
     /// Not yet connected.
     Away,
     Here,
@@ -82,14 +88,14 @@ enum State {
     Gone,
 }
 
-struct Actor<'a> {
+struct WalkActor<'a> {
     name: &'static str,
     role: &'a str,
-    state: State,
+    state: ActorPresence,
 }
 
 /// The name of an object that later messages may use.
-struct Known {
+struct ObjectName {
     /// The name of the member from which the object's name is known.
     name: String,
     /// The value of that member in the documented example.
@@ -100,20 +106,25 @@ struct Known {
     received: bool,
 }
 
-struct Walk<'a> {
+struct RandomWalk<'a> {
     corpus: &'a Corpus,
-    model: &'a Model,
-    actors: Vec<Actor<'a>>,
-    known: Vec<Known>,
+    model: &'a WalkModel,
+    actors: Vec<WalkActor<'a>>,
+    known: Vec<ObjectName>,
     lets: Map<String, Value>,
     steps: Vec<CaseStep>,
     /// Number of messages sent.
     sent: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> RandomWalk<'a> {
     /// Creates the actors: first the sender of `message`, then one to three others.
-    fn of(corpus: &'a Corpus, model: &'a Model, message: &MessageType, dice: &mut Dice) -> Option<Self> {
+    fn with_sender_of(
+        corpus: &'a Corpus,
+        model: &'a WalkModel,
+        message: &MessageType,
+        dice: &mut RandomSource,
+    ) -> Option<Self> {
         let roles: Vec<&str> = model.roles.iter().map(|role| role.name.as_str()).collect();
         let senders: Vec<&str> = model
             .roles
@@ -122,79 +133,79 @@ impl<'a> Walk<'a> {
             .map(|role| role.name.as_str())
             .collect();
         let first = *dice.pick(if senders.is_empty() { &roles } else { &senders })?;
-        let mut actors = vec![Actor { name: NAMES[0], role: first, state: State::Away }];
-        for name in &NAMES[1..2 + dice.below(NAMES.len() - 1)] {
-            actors.push(Actor { name, role: dice.pick(&roles)?, state: State::Away });
+        let mut actors = vec![WalkActor { name: ACTOR_NAMES[0], role: first, state: ActorPresence::Away }];
+        for name in &ACTOR_NAMES[1..2 + dice.draw_below(ACTOR_NAMES.len() - 1)] {
+            actors.push(WalkActor { name, role: dice.pick(&roles)?, state: ActorPresence::Away });
         }
-        let steps = vec![CaseStep::new(OBSERVER, Verb::Joins, ())];
+        let steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
         Some(Self { corpus, model, actors, known: Vec::new(), lets: Map::new(), steps, sent: 0 })
     }
 
     /// Adds one message, or lets an actor close. The actor `but` does nothing.
-    fn step(&mut self, but: Option<usize>, dice: &mut Dice) {
+    fn add_step(&mut self, but: Option<usize>, dice: &mut RandomSource) {
         let may: Vec<usize> = (0..self.actors.len())
-            .filter(|index| Some(*index) != but && self.actors[*index].state != State::Gone)
+            .filter(|index| Some(*index) != but && self.actors[*index].state != ActorPresence::Gone)
             .collect();
         let Some(index) = dice.pick(&may).copied() else { return };
-        if index > 0 && self.actors[index].state == State::Here && dice.once_in(12) {
-            self.actors[index].state = State::Gone;
-            let code = if dice.once_in(4) { 1001 } else { 1000 };
-            return self.steps.push(CaseStep::new(self.actors[index].name, Verb::Closes, code));
+        if index > 0 && self.actors[index].state == ActorPresence::Here && dice.one_in(12) {
+            self.actors[index].state = ActorPresence::Gone;
+            let code = if dice.one_in(4) { 1001 } else { 1000 };
+            return self.steps.push(CaseStep::new(self.actors[index].name, StepVerb::Closes, code));
         }
-        let Some(message) = dice.pick(self.sends(index)).copied() else { return };
-        let supplied = dice.once_in(2) && but.is_none() && self.supply(&self.corpus.pack.messages[message], dice);
+        let Some(message) = dice.pick(self.sendable_messages(index)).copied() else { return };
+        let supplied = dice.one_in(2) && but.is_none() && self.create_object(&self.corpus.pack.messages[message], dice);
         if !supplied {
-            self.join(index);
-            self.send(index, message, dice);
+            self.add_join(index);
+            self.add_send(index, message, dice);
         }
     }
 
-    fn sends(&self, actor: usize) -> &'a [usize] {
+    fn sendable_messages(&self, actor: usize) -> &'a [usize] {
         let role = self.model.roles.iter().find(|role| role.name == self.actors[actor].role);
         role.map_or(&[], |role| &role.sends)
     }
 
     /// Sends a message that creates an object which `message` can name, if none is known yet.
-    fn supply(&mut self, message: &MessageType, dice: &mut Dice) -> bool {
+    fn create_object(&mut self, message: &MessageType, dice: &mut RandomSource) -> bool {
         for leaf in self.model.leaves(message) {
-            let makers = self.model.makers(leaf);
+            let makers = self.model.creating_messages(leaf);
             if makers.is_empty() || self.known.iter().any(|known| known.received && known.example == leaf.example) {
                 continue;
             }
-            let here = (0..self.actors.len()).filter(|actor| self.actors[*actor].state != State::Gone);
+            let here = (0..self.actors.len()).filter(|actor| self.actors[*actor].state != ActorPresence::Gone);
             let can: Vec<(usize, usize)> = here
                 .flat_map(|actor| makers.iter().map(move |maker| (actor, *maker)))
-                .filter(|(actor, maker)| self.sends(*actor).contains(maker))
+                .filter(|(actor, maker)| self.sendable_messages(*actor).contains(maker))
                 .collect();
             if let Some((actor, maker)) = dice.pick(&can).copied() {
-                self.join(actor);
-                self.send(actor, maker, dice);
+                self.add_join(actor);
+                self.add_send(actor, maker, dice);
                 return true;
             }
         }
         false
     }
 
-    fn join(&mut self, index: usize) {
-        let Actor { name, role, state } = &mut self.actors[index];
-        if *state != State::Away {
+    fn add_join(&mut self, index: usize) {
+        let WalkActor { name, role, state } = &mut self.actors[index];
+        if *state != ActorPresence::Away {
             return;
         }
-        *state = State::Here;
-        self.steps.push(CaseStep::new(name, Verb::Joins, ()));
+        *state = ActorPresence::Here;
+        self.steps.push(CaseStep::new(name, StepVerb::Joins, ()));
         // Its opening makes names known: those that it sends, and those in the replies.
         for step in self.corpus.opening(role) {
             let message = step.argument.as_str().and_then(|name| self.corpus.pack.message(name));
             let Some(message) = message else { continue };
             match (step.verb, step.name()) {
-                (Verb::Sends, _) => {
+                (StepVerb::Sends, _) => {
                     let mut base = self.corpus.example(message, role, name);
-                    let (with, without) = prefix::overrides(step, name);
-                    compose::merge(&mut base, &with);
-                    compose::remove(&mut base, &without);
+                    let (with, without) = prefix::step_overrides(step, name);
+                    compose::merge_overrides(&mut base, &with);
+                    compose::remove_members(&mut base, &without);
                     self.known.extend(sent_names(self.model.leaves(message), &base));
                 }
-                (Verb::Expects, Some(bound)) => {
+                (StepVerb::Expects, Some(bound)) => {
                     self.known.extend(received_names(self.model.leaves(message), &format!("{name}.{bound}")));
                 }
                 _ => {}
@@ -203,18 +214,18 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the valid message before `about` changes it: the example, or a scenario's variant of it.
-    fn base(&self, message: &MessageType, actor: usize, dice: &mut Dice) -> Value {
-        let Actor { name, role, .. } = &self.actors[actor];
+    fn base_message(&self, message: &MessageType, actor: usize, dice: &mut RandomSource) -> Value {
+        let WalkActor { name, role, .. } = &self.actors[actor];
         let mut base = self.corpus.example(message, role, name);
         let variants = self.model.variants(message);
         if let Some((with, without)) =
-            Some(variants).filter(|_| dice.once_in(2)).and_then(|variants| dice.pick(variants))
+            Some(variants).filter(|_| dice.one_in(2)).and_then(|variants| dice.pick(variants))
         {
             let mut changed = base.clone();
-            compose::merge(&mut changed, with);
-            compose::remove(&mut changed, without);
-            let sent = message::with_edits(self.corpus, message, &changed, Vec::new());
-            if sent.class == Class::Valid {
+            compose::merge_overrides(&mut changed, with);
+            compose::remove_members(&mut changed, without);
+            let sent = message::edit_message(self.corpus, message, &changed, Vec::new());
+            if sent.class == PayloadClass::Valid {
                 base = changed;
             }
         }
@@ -223,63 +234,68 @@ impl<'a> Walk<'a> {
     }
 
     /// Puts known or new names of objects into a message.
-    fn about(&mut self, message: &MessageType, base: &mut Value, dice: &mut Dice) {
+    fn name_objects(&mut self, message: &MessageType, base: &mut Value, dice: &mut RandomSource) {
         for leaf in self.model.leaves(message) {
             let Some(now) = base.pointer(&leaf.pointer).and_then(Value::as_str) else { continue };
             let is_literal = expressions::is_literal(now);
             // A generated value identifies this message alone: a repetition would make the hub's answers ambiguous.
             // The sender's identity stays; in one of twelve cases it is replaced by another name.
-            if !is_literal && (is_generated(now) || !dice.once_in(12)) {
+            if !is_literal && (is_generated(now) || !dice.one_in(12)) {
                 continue;
             }
-            let fitting: Vec<&Known> = self.known.iter().filter(|known| known.written != now).collect();
-            let same: Vec<&Known> = fitting.iter().copied().filter(|known| known.example == leaf.example).collect();
-            let alike: Vec<&Known> = fitting.into_iter().filter(|known| known.name == leaf.name).collect();
-            let choice = if same.is_empty() || dice.once_in(5) { &alike } else { &same };
-            let written = match dice.below(8) {
+            let fitting: Vec<&ObjectName> = self.known.iter().filter(|known| known.written != now).collect();
+            let same: Vec<&ObjectName> =
+                fitting.iter().copied().filter(|known| known.example == leaf.example).collect();
+            let alike: Vec<&ObjectName> = fitting.into_iter().filter(|known| known.name == leaf.name).collect();
+            let choice = if same.is_empty() || dice.one_in(5) { &alike } else { &same };
+            let written = match dice.draw_below(8) {
                 0..=5 if !choice.is_empty() => dice.pick(choice).map(|known| known.written.clone()),
-                6 if leaf.shared && !leaf.formed && is_literal => Some(self.fresh(leaf)),
+                6 if leaf.shared && !leaf.formed && is_literal => Some(self.new_object_name(leaf)),
                 _ => None,
             };
             if let Some(written) = written {
-                compose::put(base, &leaf.pointer, json!(written));
+                compose::put_at_pointer(base, &leaf.pointer, json!(written));
             }
         }
         // A correlation id is used once per connection.
-        if let Some(pointer) = self.model.asks(message)
+        if let Some(pointer) = self.model.request_id_pointer(message)
             && base.pointer(pointer).is_some()
         {
-            compose::put(base, pointer, json!(format!("${{{}}}", 1000 + self.sent)));
+            compose::put_at_pointer(base, pointer, json!(format!("${{{}}}", 1000 + self.sent)));
         }
     }
 
     /// Makes a name that no other object has.
-    fn fresh(&mut self, leaf: &Leaf) -> String {
+    fn new_object_name(&mut self, leaf: &TextLeaf) -> String {
         let name = format!("fresh_{}", self.lets.len() + 1);
         self.lets.insert(name.clone(), json!("${unique('walk')}"));
         let written = format!("${{{name}}}");
-        let known =
-            Known { name: leaf.name.clone(), example: leaf.example.clone(), written: written.clone(), received: false };
+        let known = ObjectName {
+            name: leaf.name.clone(),
+            example: leaf.example.clone(),
+            written: written.clone(),
+            received: false,
+        };
         self.known.push(known);
         written
     }
 
-    fn send(&mut self, actor: usize, message: usize, dice: &mut Dice) {
+    fn add_send(&mut self, actor: usize, message: usize, dice: &mut RandomSource) {
         let corpus = self.corpus;
         let Some(message) = corpus.pack.messages.get(message) else { return };
-        let mut base = self.base(message, actor, dice);
-        self.about(message, &mut base, dice);
-        let plain = message::with_edits(corpus, message, &base, Vec::new());
-        let explored = dice.once_in(4).then(|| message::explored(message, &base, &[], dice));
-        let explored = explored.map(|edits| message::with_edits(corpus, message, &base, edits));
-        let mut right = explored.into_iter().chain([plain]).filter(|sent| sent.class == Class::Valid);
+        let mut base = self.base_message(message, actor, dice);
+        self.name_objects(message, &mut base, dice);
+        let plain = message::edit_message(corpus, message, &base, Vec::new());
+        let explored = dice.one_in(4).then(|| message::draw_valid_edits(message, &base, &[], dice));
+        let explored = explored.map(|edits| message::edit_message(corpus, message, &base, edits));
+        let mut right = explored.into_iter().chain([plain]).filter(|sent| sent.class == PayloadClass::Valid);
         let Some(sent) = right.next() else { return };
         self.sent += 1;
         let (name, number) = (self.actors[actor].name, self.sent);
         let ping = json!({ "frames": [{ "opcode": "ping", "data": number.to_string() }] });
-        self.steps.push(CaseStep::new(name, Verb::SendsRaw, sent.raw).named(format!("sent_{number}")));
-        self.steps.push(CaseStep::new(name, Verb::SendsRaw, ping));
-        self.steps.push(self.waits(name, number, message));
+        self.steps.push(CaseStep::new(name, StepVerb::SendsRaw, sent.raw).named(format!("sent_{number}")));
+        self.steps.push(CaseStep::new(name, StepVerb::SendsRaw, ping));
+        self.steps.push(self.wait_steps(name, number, message));
         self.known.extend(sent_names(self.model.leaves(message), &base));
         for reply in &message.replies {
             let leaves = corpus.pack.message(reply).map(|reply| self.model.leaves(reply)).unwrap_or_default();
@@ -288,7 +304,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns the step that waits for the replies, if there may be any, until a pong shows that none will come.
-    fn waits(&self, name: &str, number: usize, message: &MessageType) -> CaseStep {
+    fn wait_steps(&self, name: &str, number: usize, message: &MessageType) -> CaseStep {
         let pong = |fail: Option<&str>| {
             let mut pong = json!({ "frame": "pong", "where": { "data": number.to_string() } });
             if let Some(fail) = fail {
@@ -297,10 +313,11 @@ impl<'a> Walk<'a> {
             pong
         };
         let ends = [json!({ "close": ["any", "drop"] }), json!({ "nothing": null })];
-        let expects = |all: Vec<Value>| CaseStep::new(name, Verb::ExpectsOneOf, all).after(format!("sent_{number}"));
+        let expects =
+            |all: Vec<Value>| CaseStep::new(name, StepVerb::ExpectsOneOf, all).after(format!("sent_{number}"));
         if message.replies.is_empty() {
             let all: Vec<Value> = std::iter::once(pong(None)).chain(ends).collect();
-            return expects(all).with("within", SILENCE);
+            return expects(all).with("within", ANSWER_WAIT);
         }
         let replies = message.replies.iter().map(|reply| json!({ "message": reply, "as": reply_name(reply, number) }));
         let errors = self.model.errors.iter().filter(|error| !message.replies.contains(error));
@@ -309,16 +326,16 @@ impl<'a> Walk<'a> {
             replies.chain(errors).chain([pong(Some("the answer has not come before the pong"))]).chain(ends).collect();
         let pause = format!("pause_{number}");
         let expects = expects(all).with("within", format!("${{{pause}}}"));
-        CaseStep::new("", Verb::Either, pause).with("in", json!([SILENCE, BEHIND_PONG])).doing([expects])
+        CaseStep::new("", StepVerb::Either, pause).with("in", json!([ANSWER_WAIT, WAIT_AFTER_PONG])).doing([expects])
     }
 }
 
 /// Returns the names that a message of an actor makes known.
-fn sent_names(leaves: &[Leaf], sent: &Value) -> Vec<Known> {
-    let known = |leaf: &Leaf| {
+fn sent_names(leaves: &[TextLeaf], sent: &Value) -> Vec<ObjectName> {
+    let known = |leaf: &TextLeaf| {
         let written = sent.pointer(&leaf.pointer)?.as_str()?.to_owned();
         // Each evaluation of `unique` gives another value.
-        (!is_generated(&written)).then(|| Known {
+        (!is_generated(&written)).then(|| ObjectName {
             name: leaf.name.clone(),
             example: leaf.example.clone(),
             written,
@@ -329,10 +346,15 @@ fn sent_names(leaves: &[Leaf], sent: &Value) -> Vec<Known> {
 }
 
 /// Returns the names that a received message makes known, once it is bound to `bound`: its required members.
-fn received_names(leaves: &[Leaf], bound: &str) -> Vec<Known> {
-    let known = |leaf: &Leaf| {
+fn received_names(leaves: &[TextLeaf], bound: &str) -> Vec<ObjectName> {
+    let known = |leaf: &TextLeaf| {
         let written = expressions::member(bound, &leaf.path);
-        leaf.required.then(|| Known { name: leaf.name.clone(), example: leaf.example.clone(), written, received: true })
+        leaf.required.then(|| ObjectName {
+            name: leaf.name.clone(),
+            example: leaf.example.clone(),
+            written,
+            received: true,
+        })
     };
     leaves.iter().filter_map(known).collect()
 }

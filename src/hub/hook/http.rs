@@ -11,15 +11,15 @@ use ureq::http::header::CONTENT_TYPE;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
+use super::{HookCall, HookError, MAX_ANSWER, TemplateFiller, parse_answer};
 use crate::config::TlsOptions;
 use crate::transport::tls::{self, TlsError};
 
 /// The certificates that hooks trust for `https://`: the same as for `wss://`. Shared, because creating it reads files.
 #[derive(Clone, Debug)]
-pub struct Trust(TlsConfig);
+pub struct TrustedCertificates(TlsConfig);
 
-impl Trust {
+impl TrustedCertificates {
     /// # Errors
     /// A certificate file is not readable or not valid.
     pub fn new(options: &TlsOptions) -> Result<Self, TlsError> {
@@ -27,21 +27,21 @@ impl Trust {
         if options.insecure {
             return Ok(Self(builder.build()));
         }
-        let roots = tls::trusted(options.ca.as_deref())?;
+        let roots = tls::trusted_roots(options.ca.as_deref())?;
         let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
         Ok(Self(builder.root_certs(RootCerts::Specific(Arc::new(roots))).build()))
     }
 }
 
 /// A request with its templates filled in.
-pub(super) struct Request {
-    trust: Option<Trust>,
+pub(super) struct HookRequest {
+    trust: Option<TrustedCertificates>,
     hook: String,
     url: String,
     request: ureq::http::Request<Vec<u8>>,
 }
 
-impl Request {
+impl HookRequest {
     pub(super) fn new(
         call: &HookCall<'_>,
         method: &str,
@@ -49,7 +49,7 @@ impl Request {
         headers: &BTreeMap<String, String>,
         body: Option<&str>,
     ) -> Result<Self, HookError> {
-        let filler = Filler::new(call);
+        let filler = TemplateFiller::new(call);
         let refuse = |reason: String| HookError::Request { hook: call.name.to_owned(), reason };
         let url = filler.fill("url", url)?;
         let method: Method = method.parse().map_err(|_| refuse(format!("`{method}` is not an HTTP method")))?;
@@ -92,7 +92,7 @@ impl Request {
     fn send_blocking(self, timeout: Duration) -> Result<Value, HookError> {
         let Self { trust, hook, url, request } = self;
         let method = request.method().to_string();
-        let failed = |error| failure(&hook, &url, timeout, error);
+        let failed = |error| to_hook_error(&hook, &url, timeout, error);
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -101,7 +101,7 @@ impl Request {
             .timeout_global(Some(timeout))
             .user_agent(concat!("hubproof/", env!("CARGO_PKG_VERSION")));
         let agent: Agent = match trust {
-            Some(Trust(config_of_tls)) => config.tls_config(config_of_tls),
+            Some(TrustedCertificates(config_of_tls)) => config.tls_config(config_of_tls),
             None => config,
         }
         .build()
@@ -116,18 +116,18 @@ impl Request {
         let read = response.into_body().into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut body);
         if !status.is_success() {
             // As much of the body as could be read.
-            let body = String::from_utf8_lossy(&body).chars().take(super::SHOWN + 1).collect();
+            let body = String::from_utf8_lossy(&body).chars().take(super::MAX_SHOWN_CHARS + 1).collect();
             return Err(HookError::Status { hook, method, url, status: status.as_u16(), body });
         }
         read.map_err(|error| failed(ureq::Error::from(error)))?;
         if body.len() > MAX_ANSWER {
             return Err(HookError::TooLong { hook });
         }
-        Ok(answer(&body))
+        Ok(parse_answer(&body))
     }
 }
 
-fn failure(hook: &str, url: &str, timeout: Duration, error: ureq::Error) -> HookError {
+fn to_hook_error(hook: &str, url: &str, timeout: Duration, error: ureq::Error) -> HookError {
     let hook = hook.to_owned();
     match error {
         ureq::Error::Timeout(_) => HookError::TimedOut { hook, after: timeout },

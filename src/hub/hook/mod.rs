@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 pub use crate::config::HookSpec;
-use crate::config::template::{TemplateError, fill};
-pub use http::Trust;
+use crate::config::template::{TemplateError, fill_template};
+pub use http::TrustedCertificates;
 
 /// The most bytes of an answer.
 pub const MAX_ANSWER: usize = 1 << 20;
 /// The most characters of a refusal that an error shows.
-const SHOWN: usize = 200;
+const MAX_SHOWN_CHARS: usize = 200;
 
 /// A call of a hook by a scenario.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub struct HookCall<'a> {
     /// The settings of the instance, `hub` in templates.
     pub settings: &'a Map<String, Value>,
     /// The certificates to trust for `https://`; `None` means the built-in roots.
-    pub trust: Option<&'a Trust>,
+    pub trust: Option<&'a TrustedCertificates>,
 }
 
 /// A failed hook: the harness could not act, which says nothing about the hub.
@@ -38,7 +38,7 @@ pub enum HookError {
     Template { hook: String, part: &'static str, source: TemplateError },
     #[error("the request of the hook `{hook}` cannot be sent: {reason}")]
     Request { hook: String, reason: String },
-    #[error("the hook `{hook}` was answered with status {status} to {method} {url}{}", shown(.body))]
+    #[error("the hook `{hook}` was answered with status {status} to {method} {url}{}", answer_excerpt(.body))]
     Status { hook: String, method: String, url: String, status: u16, body: String },
     #[error("the hook `{hook}` cannot reach {url}: {reason}")]
     Unreachable { hook: String, url: String, reason: String },
@@ -50,7 +50,7 @@ pub enum HookError {
     Start { hook: String, program: String, source: io::Error },
     #[error("the hook `{hook}` cannot read or write its program's pipes: {source}")]
     Pipe { hook: String, source: io::Error },
-    #[error("the hook `{hook}` ended with {status}{}", shown(.stderr))]
+    #[error("the hook `{hook}` ended with {status}{}", answer_excerpt(.stderr))]
     Exit { hook: String, status: std::process::ExitStatus, stderr: String },
 }
 
@@ -63,33 +63,37 @@ pub enum HookError {
 ///
 /// [`HookError`]: a template, the connection or the start failed, the hook refused (a status other than 2xx, an exit
 /// code other than 0), timed out, or gave too long an answer. The text may contain secrets: mask it.
-pub async fn run(spec: &HookSpec, call: &HookCall<'_>, timeout: Duration) -> Result<Value, HookError> {
+pub async fn run_hook(spec: &HookSpec, call: &HookCall<'_>, timeout: Duration) -> Result<Value, HookError> {
     match spec {
         HookSpec::Http { method, url, headers, body, timeout: own } => {
-            let request = http::Request::new(call, method, url, headers, body.as_deref())?;
+            let request = http::HookRequest::new(call, method, url, headers, body.as_deref())?;
             request.send(own.unwrap_or(timeout)).await
         }
-        HookSpec::Command { words, timeout: own } => command::run(call, words, own.unwrap_or(timeout)).await,
+        HookSpec::Command { words, timeout: own } => command::run_command(call, words, own.unwrap_or(timeout)).await,
     }
 }
 
 /// Fills the templates of one call.
-struct Filler<'a> {
+struct TemplateFiller<'a> {
     hook: &'a str,
     context: Value,
 }
 
-impl<'a> Filler<'a> {
+impl<'a> TemplateFiller<'a> {
     fn new(call: &HookCall<'a>) -> Self {
         Self { hook: call.name, context: json!({ "args": call.args, "message": call.message, "hub": call.settings }) }
     }
 
     fn fill(&self, part: &'static str, text: &str) -> Result<String, HookError> {
-        fill(text, &self.context).map_err(|source| HookError::Template { hook: self.hook.to_owned(), part, source })
+        fill_template(text, &self.context).map_err(|source| HookError::Template {
+            hook: self.hook.to_owned(),
+            part,
+            source,
+        })
     }
 }
 
-fn answer(bytes: &[u8]) -> Value {
+fn parse_answer(bytes: &[u8]) -> Value {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_end_matches(['\n', '\r']);
     if text.trim().is_empty() {
@@ -99,12 +103,12 @@ fn answer(bytes: &[u8]) -> Value {
 }
 
 /// Returns the beginning of a refusal's text, after a colon.
-fn shown(text: &str) -> String {
+fn answer_excerpt(text: &str) -> String {
     let text = text.trim();
     if text.is_empty() {
         return String::new();
     }
-    let beginning: String = text.chars().take(SHOWN).collect();
+    let beginning: String = text.chars().take(MAX_SHOWN_CHARS).collect();
     let more = if beginning.len() < text.len() { "…" } else { "" };
     format!(": {beginning}{more}")
 }

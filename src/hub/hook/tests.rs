@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::{HookCall, HookError, HookSpec, MAX_ANSWER, Trust, run};
+use super::{HookCall, HookError, HookSpec, MAX_ANSWER, TrustedCertificates, run_hook};
 use crate::config::TlsOptions;
 
 /// Long enough for a busy machine; no test waits that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers one request with `response` and returns the request. With `None` it never answers.
-async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<String>) {
+async fn start_server(response: Option<String>) -> (String, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     let asked = tokio::spawn(async move {
@@ -51,7 +51,7 @@ fn response(status: &str, body: &str) -> Option<String> {
     Some(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()))
 }
 
-fn http(method: &str, url: String, headers: &[(&str, &str)], body: Option<&str>) -> HookSpec {
+fn http_hook(method: &str, url: String, headers: &[(&str, &str)], body: Option<&str>) -> HookSpec {
     HookSpec::Http {
         method: method.to_owned(),
         url,
@@ -61,7 +61,7 @@ fn http(method: &str, url: String, headers: &[(&str, &str)], body: Option<&str>)
     }
 }
 
-fn command(words: &[&str]) -> HookSpec {
+fn command_hook(words: &[&str]) -> HookSpec {
     HookSpec::Command { words: words.iter().map(|word| (*word).to_owned()).collect(), timeout: None }
 }
 
@@ -69,9 +69,14 @@ fn settings() -> Map<String, Value> {
     BTreeMap::from([("key".to_owned(), json!("k-1"))]).into_iter().collect()
 }
 
-async fn call(spec: &HookSpec, args: Value, message: Option<Value>, timeout: Duration) -> Result<Value, HookError> {
+async fn call_hook(
+    spec: &HookSpec,
+    args: Value,
+    message: Option<Value>,
+    timeout: Duration,
+) -> Result<Value, HookError> {
     let settings = settings();
-    run(
+    run_hook(
         spec,
         &HookCall { name: "emit", args: &args, message: message.as_ref(), settings: &settings, trust: None },
         timeout,
@@ -93,10 +98,10 @@ async fn an_http_hook_sends_the_request_with_its_templates_filled_in(
     #[case] message: Option<Value>,
     #[case] expected: &str,
 ) {
-    let (address, asked) = server(response("200 OK", "")).await;
+    let (address, asked) = start_server(response("200 OK", "")).await;
     let spec =
-        http(method, format!("{address}/to/${{args.project | urlencode}}?a=b"), &[("x-key", "${hub.key}")], body);
-    call(&spec, json!({ "project": "p 1" }), message, PATIENCE).await.expect("an answer");
+        http_hook(method, format!("{address}/to/${{args.project | urlencode}}?a=b"), &[("x-key", "${hub.key}")], body);
+    call_hook(&spec, json!({ "project": "p 1" }), message, PATIENCE).await.expect("an answer");
     let asked = asked.await.expect("asked");
     let (head, body) = asked.split_once("\r\n\r\n").expect("a head");
     assert!(head.starts_with(&format!("{method} /to/p%201?a=b HTTP/1.1\r\n")), "{head}");
@@ -112,8 +117,8 @@ async fn an_http_hook_sends_the_request_with_its_templates_filled_in(
 #[case("", Value::Null)]
 #[tokio::test]
 async fn an_http_answer_is_parsed_as_json_or_else_taken_as_text(#[case] body: &str, #[case] expected: Value) {
-    let (address, _asked) = server(response("201 Created", body)).await;
-    let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await;
+    let (address, _asked) = start_server(response("201 Created", body)).await;
+    let answer = call_hook(&http_hook("POST", address, &[], None), json!({}), None, PATIENCE).await;
     assert_eq!(answer.expect("an answer"), expected);
 }
 
@@ -127,30 +132,33 @@ async fn the_error_of_a_refused_http_hook_shows_status_and_body(
     #[case] body: String,
     #[case] shown: &str,
 ) {
-    let (address, _asked) = server(response(status, &body)).await;
-    let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("refused");
+    let (address, _asked) = start_server(response(status, &body)).await;
+    let error = call_hook(&http_hook("POST", address.clone(), &[], None), json!({}), None, PATIENCE)
+        .await
+        .expect_err("refused");
     let code = &status[..3];
     assert_eq!(error.to_string(), format!("the hook `emit` was answered with status {code} to POST {address}{shown}"));
 }
 
 #[tokio::test]
 async fn http_answers_to_hooks_are_limited_in_length() {
-    let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
-    let error = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
+    let (address, _asked) = start_server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
+    let error =
+        call_hook(&http_hook("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
     assert_eq!(error.to_string(), "the answer of the hook `emit` is longer than 1024 KiB");
-    let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER))).await;
-    let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect("just fits");
+    let (address, _asked) = start_server(response("200 OK", &"x".repeat(MAX_ANSWER))).await;
+    let answer = call_hook(&http_hook("POST", address, &[], None), json!({}), None, PATIENCE).await.expect("just fits");
     assert_eq!(answer.as_str().map(str::len), Some(MAX_ANSWER));
 }
 
 #[tokio::test]
 async fn an_http_hook_times_out_and_its_own_timeout_takes_precedence() {
-    let (address, _asked) = server(None).await;
-    let mut spec = http("POST", address, &[], None);
+    let (address, _asked) = start_server(None).await;
+    let mut spec = http_hook("POST", address, &[], None);
     if let HookSpec::Http { timeout, .. } = &mut spec {
         *timeout = Some(Duration::from_millis(50));
     }
-    let error = call(&spec, json!({}), None, PATIENCE).await.expect_err("silence");
+    let error = call_hook(&spec, json!({}), None, PATIENCE).await.expect_err("silence");
     assert_eq!(error.to_string(), "the hook `emit` did not answer within 50ms");
 }
 
@@ -164,7 +172,7 @@ async fn an_http_hook_times_out_in_the_middle_of_an_answer() {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.ok();
     });
-    let error = call(&http("POST", address, &[], None), json!({}), None, Duration::from_millis(300)).await;
+    let error = call_hook(&http_hook("POST", address, &[], None), json!({}), None, Duration::from_millis(300)).await;
     assert_eq!(error.expect_err("half an answer").to_string(), "the hook `emit` did not answer within 300ms");
     hub.await.expect("the connection was given up");
 }
@@ -175,7 +183,8 @@ async fn an_http_hook_reports_a_refused_connection() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
     let address = format!("http://{}", socket.local_addr().expect("bound"));
-    let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("closed");
+    let error =
+        call_hook(&http_hook("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("closed");
     assert!(error.to_string().starts_with(&format!("the hook `emit` cannot reach {address}: ")), "{error}");
 }
 
@@ -190,7 +199,8 @@ async fn an_http_hook_that_cannot_be_sent_is_an_error(
     #[case] headers: &[(&str, &str)],
     #[case] message: &str,
 ) {
-    let error = call(&http("POST", url.to_owned(), headers, None), json!({ "line": "a\nb" }), None, PATIENCE).await;
+    let error =
+        call_hook(&http_hook("POST", url.to_owned(), headers, None), json!({ "line": "a\nb" }), None, PATIENCE).await;
     let error = error.expect_err("not sent").to_string();
     assert!(error.contains(message), "{error}");
 }
@@ -201,15 +211,16 @@ mod unix {
 
     #[tokio::test]
     async fn a_command_hook_gets_args_and_message_and_answers_in_json() {
-        let answer = call(&command(&["cat"]), json!({"project": "p"}), Some(json!({"z": 1, "a": 2})), PATIENCE).await;
+        let answer =
+            call_hook(&command_hook(&["cat"]), json!({"project": "p"}), Some(json!({"z": 1, "a": 2})), PATIENCE).await;
         let answer = answer.expect("an answer");
         assert_eq!(answer.to_string(), r#"{"args":{"project":"p"},"message":{"z":1,"a":2}}"#);
     }
 
     #[tokio::test]
-    async fn words_of_a_command_hook_are_templates_that_no_shell_reads() {
-        let spec = command(&["printf", "%s|", "${args.name}", "$HOME", "${hub.key} *"]);
-        let answer = call(&spec, json!({ "name": "a; b" }), None, PATIENCE).await.expect("an answer");
+    async fn command_hook_words_are_templates_and_bypass_the_shell() {
+        let spec = command_hook(&["printf", "%s|", "${args.name}", "$HOME", "${hub.key} *"]);
+        let answer = call_hook(&spec, json!({ "name": "a; b" }), None, PATIENCE).await.expect("an answer");
         assert_eq!(answer, json!("a; b|$HOME|k-1 *|"));
     }
 
@@ -222,14 +233,15 @@ mod unix {
     #[tokio::test]
     async fn the_output_of_a_command_hook_is_its_answer(#[case] script: &str, #[case] expected: Result<Value, &str>) {
         let message = Value::from("x".repeat(200_000));
-        let answer = call(&command(&["sh", "-c", script]), json!({}), Some(message), PATIENCE).await;
+        let answer = call_hook(&command_hook(&["sh", "-c", script]), json!({}), Some(message), PATIENCE).await;
         assert_eq!(answer.map_err(|e| e.to_string()), expected.map_err(str::to_owned));
     }
 
     #[tokio::test]
     async fn a_command_hook_may_leave_a_server_running() {
         let begun = Instant::now();
-        let answer = call(&command(&["sh", "-c", "sleep 20 & echo started $!"]), json!({}), None, PATIENCE).await;
+        let answer =
+            call_hook(&command_hook(&["sh", "-c", "sleep 20 & echo started $!"]), json!({}), None, PATIENCE).await;
         let answer = answer.expect("an answer");
         let pid = answer.as_str().and_then(|text| text.strip_prefix("started ")).expect("the pid").to_owned();
         std::process::Command::new("kill").arg(pid).status().expect("what was left is ended");
@@ -238,8 +250,8 @@ mod unix {
 
     #[tokio::test]
     async fn a_command_hook_times_out() {
-        let spec = command(&["sleep", "60"]);
-        let error = call(&spec, json!({}), None, Duration::from_millis(50)).await;
+        let spec = command_hook(&["sleep", "60"]);
+        let error = call_hook(&spec, json!({}), None, Duration::from_millis(50)).await;
         assert_eq!(error.expect_err("too slow").to_string(), "the hook `emit` did not answer within 50ms");
     }
 
@@ -248,7 +260,7 @@ mod unix {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 60", file.display());
-        let spec = command(&["sh", "-c", &script]);
+        let spec = command_hook(&["sh", "-c", &script]);
         let begun = async {
             loop {
                 match std::fs::read_to_string(&file) {
@@ -258,18 +270,18 @@ mod unix {
             }
         };
         let pid = tokio::select! {
-            answer = call(&spec, json!({}), None, PATIENCE) => panic!("answered {answer:?}"),
+            answer = call_hook(&spec, json!({}), None, PATIENCE) => panic!("answered {answer:?}"),
             pid = begun => pid,
         };
         let deadline = Instant::now() + PATIENCE;
-        while alive(pid.trim()) {
+        while is_running(pid.trim()) {
             assert!(Instant::now() < deadline, "still running");
             tokio::task::yield_now().await;
         }
     }
 
     /// Whether the process runs; a zombie, killed and not yet reaped, does not.
-    fn alive(pid: &str) -> bool {
+    fn is_running(pid: &str) -> bool {
         let output = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid]).output().expect("ps");
         let state = String::from_utf8_lossy(&output.stdout);
         !state.trim().is_empty() && !state.trim().starts_with('Z')
@@ -277,13 +289,14 @@ mod unix {
 
     #[tokio::test]
     async fn a_command_hook_whose_program_does_not_exist_is_an_error() {
-        let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
+        let error =
+            call_hook(&command_hook(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
         assert!(error.to_string().starts_with("the hook `emit` cannot start `./no-such-program`: "), "{error}");
     }
 }
 
 /// Starts a web server with a self-signed certificate; returns its address, and a file with that certificate.
-async fn tls_server() -> (String, tempfile::NamedTempFile) {
+async fn start_tls_server() -> (String, tempfile::NamedTempFile) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let ca = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(ca.path(), own.cert.pem()).expect("written");
@@ -317,12 +330,13 @@ async fn hooks_trust_the_certificates_of_the_target(
     #[case] insecure: bool,
     #[case] expected: Result<Value, &str>,
 ) {
-    let (address, ca) = tls_server().await;
+    let (address, ca) = start_tls_server().await;
     let options = TlsOptions { ca: with_ca.then(|| ca.path().to_owned()), insecure };
-    let trust = Trust::new(&options).expect("certificates");
+    let trust = TrustedCertificates::new(&options).expect("certificates");
     let (args, settings) = (json!({}), settings());
     let asked = HookCall { name: "emit", args: &args, message: None, settings: &settings, trust: Some(&trust) };
-    let answer = run(&http("GET", address, &[], None), &asked, PATIENCE).await.map_err(|error| error.to_string());
+    let answer =
+        run_hook(&http_hook("GET", address, &[], None), &asked, PATIENCE).await.map_err(|error| error.to_string());
     match expected {
         Ok(expected) => assert_eq!(answer, Ok(expected)),
         Err(why) => assert!(answer.as_ref().is_err_and(|error| error.contains(why)), "{answer:?}"),

@@ -2,19 +2,19 @@
 
 use std::collections::VecDeque;
 
-use crate::event::Excerpt;
+use crate::event::LogExcerpt;
 
 /// The most bytes kept of the first lines, and of the last lines.
-const FIRST: usize = 16 << 10;
-const LAST: usize = 48 << 10;
+const MAX_FIRST_BYTES: usize = 16 << 10;
+const MAX_LAST_BYTES: usize = 48 << 10;
 /// The most bytes kept of one line.
-const LINE: usize = 4 << 10;
+const MAX_LINE_BYTES: usize = 4 << 10;
 /// The most bytes of a line that are masked before it is cut: only a whole secret can be masked.
-const LOOKED_AT: usize = 2 * LINE;
+const MAX_MASKED_BYTES: usize = 2 * MAX_LINE_BYTES;
 
 /// Lines of stdout and stderr, in the order of their arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Log {
+pub struct ProcessLog {
     first: Vec<String>,
     last: VecDeque<String>,
     /// The number of bytes of the first lines, and of the last lines.
@@ -22,17 +22,17 @@ pub struct Log {
     dropped: usize,
 }
 
-impl Log {
+impl ProcessLog {
     pub fn push(&mut self, line: String) {
         let size = line.len() + 1;
-        if self.last.is_empty() && self.kept.0 + size <= FIRST {
+        if self.last.is_empty() && self.kept.0 + size <= MAX_FIRST_BYTES {
             self.kept.0 += size;
             self.first.push(line);
             return;
         }
         self.kept.1 += size;
         self.last.push_back(line);
-        while self.kept.1 > LAST
+        while self.kept.1 > MAX_LAST_BYTES
             && let Some(line) = self.last.pop_front()
         {
             self.kept.1 -= line.len() + 1;
@@ -41,55 +41,55 @@ impl Log {
     }
 
     /// Returns the last lines, at most `most`.
-    pub fn tail(&self, most: usize) -> Excerpt {
+    pub fn last_lines(&self, most: usize) -> LogExcerpt {
         let held = self.first.len() + self.last.len();
         if held <= most && self.dropped > 0 {
             // Show the gap between the first and the last lines.
             let gap = format!("... {} lines are left out here ...", self.dropped);
             let lines = self.first.iter().chain(std::iter::once(&gap)).chain(&self.last).cloned().collect();
-            return Excerpt { lines, left_out: self.dropped };
+            return LogExcerpt { lines, left_out: self.dropped };
         }
         let skipped = held.saturating_sub(most);
         let lines = self.first.iter().chain(&self.last).skip(skipped).cloned().collect();
-        Excerpt { lines, left_out: self.dropped + skipped }
+        LogExcerpt { lines, left_out: self.dropped + skipped }
     }
 }
 
 /// Splits output into lines; even an endless line takes bounded memory.
 #[derive(Default)]
-pub struct Lines {
+pub struct LineSplitter {
     begun: Vec<u8>,
 }
 
-impl Lines {
+impl LineSplitter {
     /// Adds bytes and returns the lines that they complete, without their line ends.
-    pub fn take(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub fn take_lines(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut complete = Vec::new();
         let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
         while let Some(part) = parts.next() {
-            let room = LOOKED_AT.saturating_sub(self.begun.len());
+            let room = MAX_MASKED_BYTES.saturating_sub(self.begun.len());
             self.begun.extend_from_slice(&part[..part.len().min(room)]);
             if parts.peek().is_some() {
-                complete.push(text(&std::mem::take(&mut self.begun)));
+                complete.push(line_text(&std::mem::take(&mut self.begun)));
             }
         }
         complete
     }
 
     /// Returns the text after the last line end.
-    pub fn rest(&mut self) -> Option<String> {
-        (!self.begun.is_empty()).then(|| text(&std::mem::take(&mut self.begun)))
+    pub fn take_rest(&mut self) -> Option<String> {
+        (!self.begun.is_empty()).then(|| line_text(&std::mem::take(&mut self.begun)))
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+fn line_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(bytes)).into_owned()
 }
 
 /// Cuts a line to the length that is kept.
-pub fn cut(mut line: String) -> String {
-    if line.len() > LINE {
-        line.truncate(line.floor_char_boundary(LINE));
+pub fn cut_line(mut line: String) -> String {
+    if line.len() > MAX_LINE_BYTES {
+        line.truncate(line.floor_char_boundary(MAX_LINE_BYTES));
         line.push('…');
     }
     line
@@ -107,44 +107,44 @@ mod tests {
     #[case(&["\n\n"], &["", ""])]
     #[case(&[""], &[])]
     fn output_is_cut_into_lines(#[case] chunks: &[&str], #[case] expected: &[&str]) {
-        let mut lines = Lines::default();
-        let mut all: Vec<String> = chunks.iter().flat_map(|chunk| lines.take(chunk.as_bytes())).collect();
-        all.extend(lines.rest());
+        let mut lines = LineSplitter::default();
+        let mut all: Vec<String> = chunks.iter().flat_map(|chunk| lines.take_lines(chunk.as_bytes())).collect();
+        all.extend(lines.take_rest());
         assert_eq!(all, expected);
     }
 
     #[test]
-    fn a_line_without_end_is_cut() {
-        let mut lines = Lines::default();
+    fn an_endless_line_is_cut() {
+        let mut lines = LineSplitter::default();
         for _ in 0..100 {
-            assert!(lines.take(&[b'x'; 8 << 10]).is_empty());
-            assert!(lines.begun.len() <= LOOKED_AT);
+            assert!(lines.take_lines(&[b'x'; 8 << 10]).is_empty());
+            assert!(lines.begun.len() <= MAX_MASKED_BYTES);
         }
-        let line = cut(lines.rest().unwrap());
-        assert_eq!((line.len(), line.chars().last()), (LINE + '…'.len_utf8(), Some('…')));
+        let line = cut_line(lines.take_rest().unwrap());
+        assert_eq!((line.len(), line.chars().last()), (MAX_LINE_BYTES + '…'.len_utf8(), Some('…')));
     }
 
     #[test]
-    fn a_long_log_keeps_its_first_and_its_last_lines() {
-        let mut log = Log::default();
+    fn a_long_log_keeps_its_first_and_last_lines() {
+        let mut log = ProcessLog::default();
         let many = 100_000;
         (0..many).for_each(|n| log.push(format!("line {n}")));
-        assert!(log.kept.0 <= FIRST && log.kept.1 <= LAST);
-        let whole = log.tail(usize::MAX);
+        assert!(log.kept.0 <= MAX_FIRST_BYTES && log.kept.1 <= MAX_LAST_BYTES);
+        let whole = log.last_lines(usize::MAX);
         assert_eq!(whole.lines.first().unwrap(), "line 0");
         assert_eq!(whole.lines.last().unwrap(), "line 99999");
         // One line reports the number of dropped lines.
         assert_eq!(whole.lines.len() - 1 + whole.left_out, many);
-        let tail = log.tail(2);
+        let tail = log.last_lines(2);
         assert_eq!((tail.lines, tail.left_out), (vec!["line 99998".to_owned(), "line 99999".to_owned()], many - 2));
     }
 
     #[test]
     fn a_short_log_is_kept_whole() {
-        let mut log = Log::default();
+        let mut log = ProcessLog::default();
         log.push("one".to_owned());
         log.push("two".to_owned());
-        assert_eq!(log.tail(2), Excerpt { lines: vec!["one".to_owned(), "two".to_owned()], left_out: 0 });
-        assert_eq!(log.tail(1), Excerpt { lines: vec!["two".to_owned()], left_out: 1 });
+        assert_eq!(log.last_lines(2), LogExcerpt { lines: vec!["one".to_owned(), "two".to_owned()], left_out: 0 });
+        assert_eq!(log.last_lines(1), LogExcerpt { lines: vec!["two".to_owned()], left_out: 1 });
     }
 }

@@ -6,26 +6,26 @@ use tokio::process::Child;
 
 /// How long children of the hub may take to end after the hub has ended.
 #[cfg(unix)]
-const ORPHANS: Duration = Duration::from_secs(2);
+const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 
 /// The group of a started process; dropping the last clone kills all processes left in the group.
 #[derive(Clone)]
-pub struct Group(std::sync::Arc<Inner>);
+pub struct ProcessGroup(std::sync::Arc<ProcessGroupState>);
 
-struct Inner {
+struct ProcessGroupState {
     #[cfg(unix)]
     id: Option<rustix::process::Pid>,
     over: std::sync::atomic::AtomicBool,
 }
 
-impl Group {
+impl ProcessGroup {
     /// Returns the group of `child`, which must have been started in its own group.
-    pub fn of(child: &Child) -> Self {
+    pub fn of_child(child: &Child) -> Self {
         #[cfg(unix)]
         let id = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
         #[cfg(not(unix))]
         let _ = child;
-        Self(std::sync::Arc::new(Inner {
+        Self(std::sync::Arc::new(ProcessGroupState {
             #[cfg(unix)]
             id,
             over: std::sync::atomic::AtomicBool::new(false),
@@ -33,8 +33,8 @@ impl Group {
     }
 
     /// Returns a group without processes.
-    pub fn none() -> Self {
-        Self(std::sync::Arc::new(Inner {
+    pub fn without_processes() -> Self {
+        Self(std::sync::Arc::new(ProcessGroupState {
             #[cfg(unix)]
             id: None,
             over: std::sync::atomic::AtomicBool::new(true),
@@ -42,7 +42,7 @@ impl Group {
     }
 
     /// Sends SIGTERM to the group.
-    pub fn ask(&self) {
+    pub fn terminate(&self) {
         #[cfg(unix)]
         self.0.signal(rustix::process::Signal::TERM);
     }
@@ -54,27 +54,27 @@ impl Group {
     }
 
     /// Records that the group is gone: its id may be reused, so it must no longer be signalled.
-    pub fn over(&self) {
+    pub fn mark_gone(&self) {
         self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Ends the processes that the leader has left running: SIGTERM, then SIGKILL a moment later.
-    pub async fn orphaned(&self) {
+    pub async fn end_orphans(&self) {
         #[cfg(unix)]
         {
-            self.ask();
-            let end = tokio::time::Instant::now() + ORPHANS;
-            while self.0.lives() && tokio::time::Instant::now() < end {
+            self.terminate();
+            let end = tokio::time::Instant::now() + ORPHAN_GRACE;
+            while self.0.is_alive() && tokio::time::Instant::now() < end {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             self.kill();
         }
-        self.over();
+        self.mark_gone();
     }
 }
 
 #[cfg(unix)]
-impl Inner {
+impl ProcessGroupState {
     /// Sends a signal to the group; an error means that the group is gone.
     fn signal(&self, signal: rustix::process::Signal) {
         if let (Some(id), false) = (self.id, self.over.load(std::sync::atomic::Ordering::SeqCst)) {
@@ -82,12 +82,12 @@ impl Inner {
         }
     }
 
-    fn lives(&self) -> bool {
+    fn is_alive(&self) -> bool {
         self.id.is_some_and(|id| rustix::process::test_kill_process_group(id).is_ok())
     }
 }
 
-impl Drop for Inner {
+impl Drop for ProcessGroupState {
     fn drop(&mut self) {
         #[cfg(unix)]
         self.signal(rustix::process::Signal::KILL);

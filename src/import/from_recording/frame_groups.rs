@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::super::document::word;
-use super::{Frame, leaves};
+use super::super::document::to_word;
+use super::{RecordedFrame, scalar_members};
 
 /// The most values of a discriminator.
 const MAX_VALUES: usize = 60;
 /// The most characters of a discriminator's value.
-const MAX_VALUE: usize = 40;
+const MAX_VALUE_LENGTH: usize = 40;
 /// The depth to which members are considered.
-const LEVELS: usize = 2;
+const MAX_LEVELS: usize = 2;
 
 /// The frames of one message.
-pub struct Group<'a> {
+pub struct FrameGroup<'a> {
     pub name: String,
     pub to_hub: bool,
     /// The member that distinguishes the message: its JSON pointer and value.
@@ -26,46 +26,46 @@ pub struct Group<'a> {
 }
 
 /// Returns the messages of a recording: first those of clients, then those of the hub.
-pub fn of(frames: &[Frame]) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
+pub fn group_frames(frames: &[RecordedFrame]) -> Vec<FrameGroup<'_>> {
+    let mut groups: Vec<FrameGroup<'_>> = Vec::new();
     for to_hub in [true, false] {
         let mut left: Vec<&Value> =
             frames.iter().filter(|frame| frame.to_hub == to_hub).map(|frame| &frame.value).collect();
-        while let Some(pointer) = discriminator(&left, &groups) {
+        while let Some(pointer) = best_discriminator(&left, &groups) {
             let (with, without): (Vec<&Value>, Vec<&Value>) =
-                left.into_iter().partition(|value| value.pointer(&pointer).is_some_and(is_kind));
-            for (value, samples) in by(&with, |sample| sample.pointer(&pointer).map(Value::to_string)) {
+                left.into_iter().partition(|value| value.pointer(&pointer).is_some_and(is_discriminator_value));
+            for (value, samples) in split_by_key(&with, |sample| sample.pointer(&pointer).map(Value::to_string)) {
                 let value: Value = serde_json::from_str(&value.unwrap_or_default()).unwrap_or_default();
                 let named = value.as_str().map_or_else(|| format!("message_{value}"), str::to_owned);
-                add(&mut groups, &named, to_hub, Some((pointer.clone(), value)), samples);
+                add_group(&mut groups, &named, to_hub, Some((pointer.clone(), value)), samples);
             }
             left = without;
         }
-        for (keys, samples) in by(&left, keys) {
-            add(&mut groups, &keys, to_hub, None, samples);
+        for (keys, samples) in split_by_key(&left, member_names) {
+            add_group(&mut groups, &keys, to_hub, None, samples);
         }
     }
     groups
 }
 
-fn add<'a>(
-    groups: &mut Vec<Group<'a>>,
+fn add_group<'a>(
+    groups: &mut Vec<FrameGroup<'a>>,
     named: &str,
     to_hub: bool,
     key: Option<(String, Value)>,
     samples: Vec<&'a Value>,
 ) {
-    let mut name = Some(word(named)).filter(|name| !name.is_empty()).unwrap_or_else(|| "message".to_owned());
+    let mut name = Some(to_word(named)).filter(|name| !name.is_empty()).unwrap_or_else(|| "message".to_owned());
     if !to_hub && groups.iter().any(|group| group.name == name && group.to_hub) {
         name.push_str("_from_hub");
     }
     let numbered = (2..).map(|number| format!("{name}_{number}"));
     let free = std::iter::once(name.clone()).chain(numbered).find(|name| !groups.iter().any(|one| one.name == *name));
-    groups.push(Group { name: free.unwrap_or(name), to_hub, key, samples });
+    groups.push(FrameGroup { name: free.unwrap_or(name), to_hub, key, samples });
 }
 
 /// Groups samples by a key, in the order of the first occurrence of each key.
-fn by<'a, K: Ord + Clone>(samples: &[&'a Value], key: impl Fn(&'a Value) -> K) -> Vec<(K, Vec<&'a Value>)> {
+fn split_by_key<'a, K: Ord + Clone>(samples: &[&'a Value], key: impl Fn(&'a Value) -> K) -> Vec<(K, Vec<&'a Value>)> {
     let mut split: Vec<(K, Vec<&Value>)> = Vec::new();
     let mut index: BTreeMap<K, usize> = BTreeMap::new();
     for &sample in samples {
@@ -80,7 +80,7 @@ fn by<'a, K: Ord + Clone>(samples: &[&'a Value], key: impl Fn(&'a Value) -> K) -
 }
 
 /// Returns a name composed of the members of a message.
-fn keys(sample: &Value) -> String {
+fn member_names(sample: &Value) -> String {
     match sample {
         Value::Object(members) => {
             let names: BTreeSet<&str> = members.keys().map(String::as_str).collect();
@@ -92,11 +92,11 @@ fn keys(sample: &Value) -> String {
 }
 
 /// Whether a value can be the value of a discriminator: a word, or a small number.
-fn is_kind(value: &Value) -> bool {
+fn is_discriminator_value(value: &Value) -> bool {
     match value {
         Value::String(text) => {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/');
-            !text.is_empty() && text.len() <= MAX_VALUE && text.chars().all(plain)
+            !text.is_empty() && text.len() <= MAX_VALUE_LENGTH && text.chars().all(plain)
         }
         Value::Number(number) => number.as_u64().is_some_and(|number| number < 256),
         _ => false,
@@ -109,12 +109,15 @@ fn is_word(value: &str) -> bool {
 }
 
 /// Returns the member that distinguishes the samples best; prefers one that already distinguishes other groups.
-fn discriminator(samples: &[&Value], groups: &[Group<'_>]) -> Option<String> {
+fn best_discriminator(samples: &[&Value], groups: &[FrameGroup<'_>]) -> Option<String> {
     let objects: Vec<&Value> = samples.iter().copied().filter(|sample| sample.is_object()).collect();
     let mut pointers: Vec<String> = Vec::new();
     for sample in &objects {
-        for (pointer, value) in leaves(sample) {
-            if pointer.matches('/').count() <= LEVELS && is_kind(value) && !pointers.contains(&pointer) {
+        for (pointer, value) in scalar_members(sample) {
+            if pointer.matches('/').count() <= MAX_LEVELS
+                && is_discriminator_value(value)
+                && !pointers.contains(&pointer)
+            {
                 pointers.push(pointer);
             }
         }
@@ -125,7 +128,7 @@ fn discriminator(samples: &[&Value], groups: &[Group<'_>]) -> Option<String> {
     let known = |pointer: &String| groups.iter().any(|group| group.key.as_ref().is_some_and(|(key, _)| key == pointer));
     let mut best: Option<(f64, String)> = None;
     for pointer in pointers {
-        let Some(score) = score(&objects, &pointer) else { continue };
+        let Some(score) = discriminator_score(&objects, &pointer) else { continue };
         let score = if known(&pointer) { 2.0 * score } else { score };
         // Among equally good members, the first in the message wins.
         if best.as_ref().is_none_or(|(best, _)| score > *best) {
@@ -135,13 +138,13 @@ fn discriminator(samples: &[&Value], groups: &[Group<'_>]) -> Option<String> {
     best.map(|(_, pointer)| pointer)
 }
 
-fn score(samples: &[&Value], pointer: &str) -> Option<f64> {
+fn discriminator_score(samples: &[&Value], pointer: &str) -> Option<f64> {
     let mut pairs: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut words = 0;
     for sample in samples {
-        let Some(value) = sample.pointer(pointer).filter(|value| is_kind(value)) else { continue };
+        let Some(value) = sample.pointer(pointer).filter(|value| is_discriminator_value(value)) else { continue };
         words += usize::from(value.as_str().is_some_and(is_word));
-        *pairs.entry((value.to_string(), shape(sample))).or_default() += 1;
+        *pairs.entry((value.to_string(), member_shape(sample))).or_default() += 1;
     }
     let covered: usize = pairs.values().sum();
     let mut values: BTreeMap<&str, usize> = BTreeMap::new();
@@ -168,7 +171,7 @@ fn score(samples: &[&Value], pointer: &str) -> Option<f64> {
 }
 
 /// Returns the names of a message's members, on two levels.
-fn shape(sample: &Value) -> String {
+fn member_shape(sample: &Value) -> String {
     let mut names: Vec<String> = Vec::new();
     for (name, member) in sample.as_object().into_iter().flatten() {
         names.push(name.clone());

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Library, Perspective};
-use crate::protocol::{Folder, Pack};
-use crate::scenario::writer::{flow, scenario};
+use super::{DocumentLibrary, Perspective};
+use crate::protocol::{Pack, PackFolder};
+use crate::scenario::writer::{flow_text, write_scenario};
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::source::{FileId, Sources, Span};
 
@@ -26,7 +26,7 @@ use crate::syntax::source::{FileId, Sources, Span};
 const MAX_FRAMES: usize = 20_000;
 
 /// A recorded frame.
-struct Frame {
+struct RecordedFrame {
     /// Unix time in milliseconds.
     time: i64,
     connection: u64,
@@ -35,9 +35,13 @@ struct Frame {
 }
 
 /// Drafts the files of a pack, by path, from a recording of `hubproof record`; returns no files if there is an error.
-pub fn pack(name: &str, file: FileId, sources: &mut Sources) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
+pub fn pack_from_recording(
+    name: &str,
+    file: FileId,
+    sources: &mut Sources,
+) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
-    let frames = read(file, sources, &mut diagnostics);
+    let frames = read_frames(file, sources, &mut diagnostics);
     if frames.is_empty() && !has_errors(&diagnostics) {
         let start = Span::new(file, 0..0);
         diagnostics.push(
@@ -48,37 +52,43 @@ pub fn pack(name: &str, file: FileId, sources: &mut Sources) -> (BTreeMap<String
     if has_errors(&diagnostics) {
         return (BTreeMap::new(), diagnostics);
     }
-    let draft = format!("{:#}\n", document(name, &frames));
+    let draft = format!("{:#}\n", draft_document(name, &frames));
     let draft = sources.add("asyncapi.yaml", draft);
-    let library = match Library::read("asyncapi.yaml", draft, sources, &mut |_, _| Err("it has one file".to_owned())) {
-        Ok(library) => library,
-        Err(diagnostic) => return (BTreeMap::new(), vec![diagnostic]),
-    };
-    let (mut files, more) = super::pack(&library, Perspective::Hub, sources);
+    let library =
+        match DocumentLibrary::read_files(
+            "asyncapi.yaml",
+            draft,
+            sources,
+            &mut |_, _| Err("it has one file".to_owned()),
+        ) {
+            Ok(library) => library,
+            Err(diagnostic) => return (BTreeMap::new(), vec![diagnostic]),
+        };
+    let (mut files, more) = super::import_pack(&library, Perspective::Hub, sources);
     diagnostics.extend(more);
     let made: Vec<(String, FileId)> =
         files.iter().map(|(path, text)| (path.clone(), sources.add(path.clone(), text.clone()))).collect();
-    let (pack, more) = Pack::load(&Folder::of(name, made), sources);
+    let (pack, more) = Pack::load(&PackFolder::from_files(name, made), sources);
     diagnostics.extend(more);
     let Some(pack) = pack.map(Arc::new) else { return (BTreeMap::new(), diagnostics) };
-    let replayed = replayed_scenario::scenario(&pack, &frames, RULE);
+    let replayed = replayed_scenario::replay_scenario(&pack, &frames, RECORDED_RULE);
     let head = "# The recorded conversation. Ids and times are new in each run; ids of clients that the hub repeats must be equal.\n";
-    files.insert("scenarios/recorded.yaml".to_owned(), format!("{head}{}", scenario(&replayed)));
+    files.insert("scenarios/recorded.yaml".to_owned(), format!("{head}{}", write_scenario(&replayed)));
     let rule = json!({
         "level": "should", "basis": "implied", "line": 1, "from": "the recording",
         "text": "The hub answers as it did when it was recorded.", "sees": "the recorded conversation, replayed"
     });
     if let Some(rules) = files.get_mut("rules.yaml") {
-        rules.push_str(&format!("  {RULE}: {}\n", flow(&rule)));
+        rules.push_str(&format!("  {RECORDED_RULE}: {}\n", flow_text(&rule)));
     }
     (files, diagnostics)
 }
 
 /// The rule of the replayed conversation.
-const RULE: &str = "RECORDED";
+const RECORDED_RULE: &str = "RECORDED";
 
 /// Reads a recording; leaves out frames that are not JSON.
-fn read(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Vec<Frame> {
+fn read_frames(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> Vec<RecordedFrame> {
     let mut frames = Vec::new();
     let mut other = 0;
     let mut start = 0;
@@ -88,14 +98,14 @@ fn read(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> V
         if line.trim().is_empty() {
             continue;
         }
-        let Some((frame, text)) = serde_json::from_str::<Value>(line).ok().and_then(|line| frame(&line)) else {
+        let Some((frame, text)) = serde_json::from_str::<Value>(line).ok().and_then(|line| parse_frame(&line)) else {
             diagnostics.push(Diagnostic::error(span, "this line is not a recorded frame").help(
                 "each line is `{\"time\": ..., \"connection\": 1, \"direction\": \"to-hub\", \"text\": \"...\"}`",
             ));
             return frames;
         };
         match serde_json::from_str(&text) {
-            Ok(value) if frames.len() < MAX_FRAMES => frames.push(Frame { value, ..frame }),
+            Ok(value) if frames.len() < MAX_FRAMES => frames.push(RecordedFrame { value, ..frame }),
             Ok(_) => {}
             Err(_) => other += 1,
         }
@@ -107,7 +117,7 @@ fn read(file: FileId, sources: &Sources, diagnostics: &mut Vec<Diagnostic>) -> V
     frames
 }
 
-fn frame(line: &Value) -> Option<(Frame, String)> {
+fn parse_frame(line: &Value) -> Option<(RecordedFrame, String)> {
     let time: jiff::Timestamp = line.get("time")?.as_str()?.parse().ok()?;
     let to_hub = match line.get("direction")?.as_str()? {
         "to-hub" => true,
@@ -115,22 +125,22 @@ fn frame(line: &Value) -> Option<(Frame, String)> {
         _ => return None,
     };
     let connection = line.get("connection")?.as_u64()?;
-    let frame = Frame { time: time.as_millisecond(), connection, to_hub, value: Value::Null };
+    let frame = RecordedFrame { time: time.as_millisecond(), connection, to_hub, value: Value::Null };
     Some((frame, line.get("text")?.as_str()?.to_owned()))
 }
 
 /// Returns the draft as an AsyncAPI document, from the hub's point of view.
-fn document(name: &str, frames: &[Frame]) -> Value {
+fn draft_document(name: &str, frames: &[RecordedFrame]) -> Value {
     let mut messages = Map::new();
     let mut listed = Map::new();
     let mut operations = Map::new();
     let channel = json!({ "$ref": "#/channels/hub" });
     let mut unasked: Vec<Value> = Vec::new();
-    for group in frame_groups::of(frames) {
+    for group in frame_groups::group_frames(frames) {
         let name = group.name;
-        let mut schema = sample_schema::schema(&group.samples);
+        let mut schema = sample_schema::schema_of_samples(&group.samples);
         if let Some((pointer, value)) = &group.key {
-            sample_schema::fix(&mut schema, pointer, value);
+            sample_schema::make_constant(&mut schema, pointer, value);
         }
         let reference = json!({ "$ref": format!("#/channels/hub/messages/{name}") });
         listed.insert(name.clone(), json!({ "$ref": format!("#/components/messages/{name}") }));
@@ -166,7 +176,7 @@ fn is_time(text: &str) -> bool {
 }
 
 /// Returns all values in a message that are neither objects nor lists, in order, with their JSON pointers.
-fn leaves(value: &Value) -> Vec<(String, &Value)> {
+fn scalar_members(value: &Value) -> Vec<(String, &Value)> {
     let mut found = Vec::new();
     let mut open = vec![(String::new(), value)];
     while let Some((pointer, value)) = open.pop() {
@@ -192,8 +202,8 @@ fn leaves(value: &Value) -> Vec<(String, &Value)> {
 mod tests {
     use super::*;
 
-    fn recorded(frames: &[(u64, bool, Value)]) -> Vec<Frame> {
-        let frames = frames.iter().enumerate().map(|(index, (connection, to_hub, value))| Frame {
+    fn recorded_frames(frames: &[(u64, bool, Value)]) -> Vec<RecordedFrame> {
+        let frames = frames.iter().enumerate().map(|(index, (connection, to_hub, value))| RecordedFrame {
             time: 1_700_000_000_000 + 100 * index as i64,
             connection: *connection,
             to_hub: *to_hub,
@@ -202,13 +212,13 @@ mod tests {
         frames.collect()
     }
 
-    fn names(frames: &[Frame]) -> Vec<String> {
-        frame_groups::of(frames).into_iter().map(|group| group.name).collect()
+    fn group_names(frames: &[RecordedFrame]) -> Vec<String> {
+        frame_groups::group_frames(frames).into_iter().map(|group| group.name).collect()
     }
 
     #[test]
     fn frames_are_grouped_by_the_member_that_explains_their_shape() {
-        let chat = recorded(&[
+        let chat = recorded_frames(&[
             (1, true, json!({ "user": "anna", "kind": "join", "room": "a" })),
             (1, true, json!({ "user": "anna", "kind": "text", "text": "hello" })),
             (2, true, json!({ "user": "ben", "kind": "join", "room": "a" })),
@@ -216,21 +226,21 @@ mod tests {
             (1, false, json!({ "kind": "text", "by": "ben", "text": "hi" })),
             (1, false, json!({ "error": "no such room", "code": 4 })),
         ]);
-        assert_eq!(names(&chat), ["join", "text", "text_from_hub", "code_error"]);
+        assert_eq!(group_names(&chat), ["join", "text", "text_from_hub", "code_error"]);
         // An id is not a discriminator, even if every frame has one.
-        let calls = recorded(&[
+        let calls = recorded_frames(&[
             (1, true, json!({ "id": "1a", "method": "add", "params": [1, 2] })),
             (1, true, json!({ "id": "2b", "method": "close", "params": [] })),
             (1, true, json!({ "id": "3c", "method": "add", "params": [3] })),
             (1, false, json!({ "id": "1a", "result": 3 })),
             (1, false, json!({ "id": "2b", "result": 0 })),
         ]);
-        assert_eq!(names(&calls), ["add", "close", "id_result"]);
+        assert_eq!(group_names(&calls), ["add", "close", "id_result"]);
     }
 
     #[test]
-    fn a_schema_fits_all_samples_and_demands_what_all_have() {
-        let of = |samples: &[Value]| sample_schema::schema(&samples.iter().collect::<Vec<_>>());
+    fn a_sampled_schema_accepts_all_samples_and_requires_common_members() {
+        let of = |samples: &[Value]| sample_schema::schema_of_samples(&samples.iter().collect::<Vec<_>>());
         let found = of(&[
             json!({ "id": "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "at": "2026-01-02T03:04:05Z", "n": 1, "list": [{ "a": 1 }] }),
             json!({ "id": "c2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b", "at": "2026-01-02T03:04:06.5Z", "n": 1.5, "list": [], "extra": null }),

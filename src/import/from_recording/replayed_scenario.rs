@@ -5,29 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::super::scenarios::{escaped, expression, pointer_to, titled};
-use super::{Frame, is_time, is_uuid, leaves};
-use crate::protocol::{Pack, Way};
+use super::super::scenarios::{escape_texts, member_pointer, path_expression, titled_scenario};
+use super::{RecordedFrame, is_time, is_uuid, scalar_members};
+use crate::protocol::{FrameDirection, Pack};
 
 /// The most frames that are replayed, and the most connections.
 const MAX_FRAMES: usize = 200;
 const MAX_CONNECTIONS: usize = 8;
 /// The scenario does not wait for frames of the hub that came this long after the client's last frame, in milliseconds.
-const LONGEST_WAIT: i64 = 4_000;
+const MAX_WAIT_MS: i64 = 4_000;
 /// A number is taken for a time if it is this close to the time of its frame, in milliseconds.
-const NEAR: i64 = 86_400_000;
+const MAX_TIME_DIFFERENCE_MS: i64 = 86_400_000;
 /// The least length in bytes at which equal texts of hub and client are not a coincidence.
-const LEAST_TEXT: usize = 6;
+const MIN_TEXT_LENGTH: usize = 6;
 
 /// A step of the scenario, before it is written.
-struct Planned<'a> {
-    frame: &'a Frame,
+struct PlannedStep<'a> {
+    frame: &'a RecordedFrame,
     who: String,
     message: Option<&'a str>,
 }
 
 /// Returns the scenario, whose expectations prove `rule`.
-pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value> {
+pub fn replay_scenario(pack: &Pack, frames: &[RecordedFrame], rule: &str) -> Map<String, Value> {
     let mut connections: Vec<u64> = Vec::new();
     for frame in frames {
         if connections.len() < MAX_CONNECTIONS && !connections.contains(&frame.connection) {
@@ -38,16 +38,20 @@ pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value>
         let index = connections.iter().position(|known| *known == connection)?;
         Some(if connections.len() == 1 { "client".to_owned() } else { format!("client_{}", index + 1) })
     };
-    let planned: Vec<Planned<'_>> = frames
+    let planned: Vec<PlannedStep<'_>> = frames
         .iter()
         .filter_map(|frame| {
-            let way = if frame.to_hub { Way::ToHub } else { Way::FromHub };
+            let way = if frame.to_hub { FrameDirection::ToHub } else { FrameDirection::FromHub };
             let message = pack.recognise(&frame.value, way).filter(|message| !message.abstract_);
-            Some(Planned { frame, who: who(frame.connection)?, message: message.map(|message| message.name.as_str()) })
+            Some(PlannedStep {
+                frame,
+                who: who(frame.connection)?,
+                message: message.map(|message| message.name.as_str()),
+            })
         })
         .take(MAX_FRAMES)
         .collect();
-    let origins = Origins::of(&planned);
+    let origins = ValueOrigins::from_steps(&planned);
     let mut steps: Vec<Value> = Vec::new();
     let mut joined: BTreeSet<&str> = BTreeSet::new();
     let mut waiting: BTreeMap<&str, i64> = BTreeMap::new();
@@ -63,11 +67,11 @@ pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value>
         if one.frame.to_hub {
             waiting.insert(&one.who, time);
             last = None;
-            step = sends(pack, one, index, &origins);
+            step = send_step(pack, one, index, &origins);
         } else {
-            let late = waiting.get(one.who.as_str()).is_some_and(|since| time - since > LONGEST_WAIT);
+            let late = waiting.get(one.who.as_str()).is_some_and(|since| time - since > MAX_WAIT_MS);
             let Some(message) = one.message else { continue };
-            let place = origins.repeated(&planned, index);
+            let place = origins.repeated_values(&planned, index);
             let again = place.is_empty() && last == Some((&one.who, message));
             if !named && (late || again) {
                 continue;
@@ -80,11 +84,11 @@ pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value>
             step.insert("rules".to_owned(), json!([rule]));
         }
         if named {
-            step.insert("as".to_owned(), json!(name(one.frame, index)));
+            step.insert("as".to_owned(), json!(frame_name(one.frame, index)));
         }
         steps.push(Value::Object(step));
     }
-    let mut root = titled("The hub answers as it did when it was recorded".to_owned(), steps);
+    let mut root = titled_scenario("The hub answers as it did when it was recorded".to_owned(), steps);
     if connections.len() > 1 {
         let actors = (1..=connections.len()).map(|number| (format!("client_{number}"), json!("client")));
         root.shift_insert(1, "actors".to_owned(), Value::Object(actors.collect()));
@@ -92,12 +96,12 @@ pub fn scenario(pack: &Pack, frames: &[Frame], rule: &str) -> Map<String, Value>
     root
 }
 
-fn name(frame: &Frame, index: usize) -> String {
+fn frame_name(frame: &RecordedFrame, index: usize) -> String {
     format!("{}_{}", if frame.to_hub { "sent" } else { "received" }, index + 1)
 }
 
 /// The origins of the values of frames.
-struct Origins {
+struct ValueOrigins {
     /// The expression for a value of a frame to the hub, by the index of the frame and the pointer.
     values: BTreeMap<(usize, String), String>,
     /// Texts that a client creates, with the frame and the pointer of their first use.
@@ -106,16 +110,16 @@ struct Origins {
     used: BTreeSet<usize>,
 }
 
-impl Origins {
-    fn of(planned: &[Planned<'_>]) -> Self {
+impl ValueOrigins {
+    fn from_steps(planned: &[PlannedStep<'_>]) -> Self {
         let mut origins = Self { values: BTreeMap::new(), made: BTreeMap::new(), used: BTreeSet::new() };
         let mut received: BTreeMap<String, (usize, String)> = BTreeMap::new();
         let mut sent: BTreeSet<String> = BTreeSet::new();
         for (index, one) in planned.iter().enumerate() {
-            for (pointer, value) in leaves(&one.frame.value) {
+            for (pointer, value) in scalar_members(&one.frame.value) {
                 let key = value.to_string();
                 if !one.frame.to_hub {
-                    let distinct = value.as_str().is_some_and(|text| text.len() >= LEAST_TEXT)
+                    let distinct = value.as_str().is_some_and(|text| text.len() >= MIN_TEXT_LENGTH)
                         || value.as_u64().is_some_and(|number| number >= 1000);
                     if distinct && one.message.is_some() && !sent.contains(&key) {
                         received.entry(key).or_insert((index, pointer));
@@ -123,10 +127,10 @@ impl Origins {
                     continue;
                 }
                 let from = received.get(&key).or_else(|| origins.made.get(&key)).cloned();
-                let written = match (from, fresh(value, one.frame.time)) {
+                let written = match (from, generating_function(value, one.frame.time)) {
                     (Some((from, place)), _) => {
                         origins.used.insert(from);
-                        Some(expression(&name(planned[from].frame, from), &place))
+                        Some(path_expression(&frame_name(planned[from].frame, from), &place))
                     }
                     (None, Some(call)) => {
                         if call == "uuid()" {
@@ -143,7 +147,7 @@ impl Origins {
             }
         }
         for (index, one) in planned.iter().enumerate().filter(|(_, one)| !one.frame.to_hub && one.message.is_some()) {
-            for (_, value) in leaves(&one.frame.value) {
+            for (_, value) in scalar_members(&one.frame.value) {
                 if let Some((from, _)) = origins.made.get(&value.to_string()).filter(|(from, _)| *from < index) {
                     origins.used.insert(*from);
                 }
@@ -154,26 +158,26 @@ impl Origins {
 
     /// Returns the condition on values that the hub repeats: ids that a client creates anew, or ids as the client sent
     /// them.
-    fn repeated(&self, planned: &[Planned<'_>], index: usize) -> Map<String, Value> {
+    fn repeated_values(&self, planned: &[PlannedStep<'_>], index: usize) -> Map<String, Value> {
         let frame = planned[index].frame;
         let mut conditions = Map::new();
-        for (pointer, value) in leaves(&frame.value) {
+        for (pointer, value) in scalar_members(&frame.value) {
             let equal = match self.made.get(&value.to_string()).filter(|(from, _)| *from < index) {
                 Some((from, place)) => {
-                    Some(json!(format!("${{{}}}", expression(&name(planned[*from].frame, *from), place))))
+                    Some(json!(format!("${{{}}}", path_expression(&frame_name(planned[*from].frame, *from), place))))
                 }
                 None => {
                     let member = pointer.rsplit('/').next().unwrap_or_default();
                     let earlier = planned[..index].iter().map(|one| one.frame);
                     let mut earlier = earlier.filter(|one| one.to_hub && one.connection == frame.connection);
-                    let sent = is_id(member)
+                    let sent = is_id_name(member)
                         && matches!(value, Value::String(_) | Value::Number(_))
                         && earlier.any(|one| {
-                            leaves(&one.value)
+                            scalar_members(&one.value)
                                 .iter()
                                 .any(|(place, sent)| *sent == value && place.rsplit('/').next() == Some(member))
                         });
-                    sent.then(|| escaped(value))
+                    sent.then(|| escape_texts(value))
                 }
             };
             if let Some(equal) = equal {
@@ -185,22 +189,22 @@ impl Origins {
 }
 
 /// Whether the name of a member suggests an id.
-fn is_id(member: &str) -> bool {
+fn is_id_name(member: &str) -> bool {
     let member = member.to_ascii_lowercase();
     member.ends_with("id") || matches!(member.as_str(), "ref" | "nonce" | "correlation")
 }
 
 /// Returns the function that creates a value that changes from run to run; `None` for other values.
-fn fresh(value: &Value, time: i64) -> Option<&'static str> {
+fn generating_function(value: &Value, time: i64) -> Option<&'static str> {
     match value {
         Value::String(text) if is_uuid(text) => Some("uuid()"),
         Value::String(text) if is_time(text) => Some("now_iso()"),
         Value::Number(number) => {
             let number = number.as_i64()?;
-            if number.checked_sub(time)?.abs() < NEAR {
+            if number.checked_sub(time)?.abs() < MAX_TIME_DIFFERENCE_MS {
                 Some("now_ms()")
             } else {
-                (number.checked_mul(1000)?.checked_sub(time)?.abs() < NEAR).then_some("now_s()")
+                (number.checked_mul(1000)?.checked_sub(time)?.abs() < MAX_TIME_DIFFERENCE_MS).then_some("now_s()")
             }
         }
         _ => None,
@@ -208,10 +212,10 @@ fn fresh(value: &Value, time: i64) -> Option<&'static str> {
 }
 
 /// Returns the step that sends a recorded frame, as changes to the example of its message.
-fn sends(pack: &Pack, one: &Planned<'_>, index: usize, origins: &Origins) -> Map<String, Value> {
-    let mut target = escaped(&one.frame.value);
+fn send_step(pack: &Pack, one: &PlannedStep<'_>, index: usize, origins: &ValueOrigins) -> Map<String, Value> {
+    let mut target = escape_texts(&one.frame.value);
     let mut changed: BTreeSet<String> = BTreeSet::new();
-    for (pointer, _) in leaves(&one.frame.value) {
+    for (pointer, _) in scalar_members(&one.frame.value) {
         if let Some(written) = origins.values.get(&(index, pointer.clone()))
             && let Some(place) = target.pointer_mut(&pointer)
         {
@@ -219,22 +223,22 @@ fn sends(pack: &Pack, one: &Planned<'_>, index: usize, origins: &Origins) -> Map
             changed.insert(pointer.split('/').nth(1).unwrap_or_default().to_owned());
         }
     }
-    let template = one.message.and_then(|name| pack.message(name)).map(|message| message.template());
+    let template = one.message.and_then(|name| pack.message(name)).map(|message| message.starting_value());
     let mut step = Map::new();
     match (one.message, template, &target) {
         (Some(message), Some(Value::Object(template)), Value::Object(members)) => {
             step.insert(format!("{} sends", one.who), json!(message));
             let differs = |name: &String, value: &Value| {
-                template.get(name).map(escaped).as_ref() != Some(value)
+                template.get(name).map(escape_texts).as_ref() != Some(value)
                     || changed.contains(&crate::syntax::matcher::escape(name))
             };
             let with: Map<String, Value> = members
                 .iter()
                 .filter(|(name, value)| differs(name, value))
-                .map(|(name, value)| (pointer_to(name), value.clone()))
+                .map(|(name, value)| (member_pointer(name), value.clone()))
                 .collect();
             let without: Vec<String> =
-                template.keys().filter(|name| !members.contains_key(*name)).map(|name| pointer_to(name)).collect();
+                template.keys().filter(|name| !members.contains_key(*name)).map(|name| member_pointer(name)).collect();
             if !with.is_empty() {
                 step.insert("with".to_owned(), Value::Object(with));
             }
@@ -243,7 +247,7 @@ fn sends(pack: &Pack, one: &Planned<'_>, index: usize, origins: &Origins) -> Map
             }
         }
         _ => {
-            let text = escaped(&json!(one.frame.value.to_string()));
+            let text = escape_texts(&json!(one.frame.value.to_string()));
             step.insert(format!("{} sends raw", one.who), json!({ "text": text }));
         }
     }

@@ -5,12 +5,12 @@
 
 use crate::load::Nanos;
 use crate::load::ids::{HookId, JourneyId, MessageId};
-use crate::load::ledger::{Entry, NameOf};
+use crate::load::ledger::{LedgerEntry, NameOwner};
 use crate::websocket::handshake::Dial;
 
 /// An event that a client handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input<'a> {
+pub enum ClientEvent<'a> {
     /// The client is due to connect, by the ramp of its population.
     Start,
     /// The upgrade requested by [`ClientIo::open`] succeeded.
@@ -18,8 +18,8 @@ pub enum Input<'a> {
     /// A whole text or binary message as received.
     Text(&'a [u8]),
     /// The connection ended or could not be opened.
-    Closed(End),
-    /// The time requested by [`ClientIo::wake`] has come.
+    Closed(Disconnection),
+    /// The time requested by [`ClientIo::wake_at`] has come.
     Wake,
     /// A journey begins; it was due at this time, which may be earlier than now. Sent only to a client that [has
     /// room](super::Client::has_room); otherwise it is counted as [`ClientFault::NoFreeClient`].
@@ -34,7 +34,7 @@ pub enum Input<'a> {
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum End {
+pub enum Disconnection {
     /// The hub answered the upgrade request with this status instead of 101.
     Refused(u16),
     /// No connection could be opened: refused, no free port, TLS failure or timeout.
@@ -55,7 +55,7 @@ pub enum ClientFault {
     /// This documented answer came instead of the one that the plan expects.
     Refused(MessageId),
     /// A connection ended unexpectedly.
-    Ended(End),
+    Ended(Disconnection),
     /// A received frame is neither a JSON object nor a message of the pack.
     NoObject,
     /// A received object matches no message of the pack; a hub may send more than is documented.
@@ -76,23 +76,23 @@ pub enum ClientFault {
 
 /// The actions of a client.
 pub trait ClientIo {
-    /// Opens the connection; [`Input::Opened`] or [`Input::Closed`] follows.
+    /// Opens the connection; [`ClientEvent::Opened`] or [`ClientEvent::Closed`] follows.
     fn open(&mut self, dial: &Dial);
 
-    /// Closes the connection with a close frame; [`Input::Closed`] follows.
+    /// Closes the connection with a close frame; [`ClientEvent::Closed`] follows.
     fn close(&mut self, code: u16);
 
     /// Sends a text message that was due at this time. `write` is called once and must only append its payload to the
     /// buffer. Returns the time at which it was sent.
     fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos;
 
-    /// Requests [`Input::Wake`] at this time, or at once if it has passed; replaces an earlier request. [`Nanos::MAX`]
+    /// Requests [`ClientEvent::Wake`] at this time, or at once if it has passed; replaces an earlier request. [`Nanos::MAX`]
     /// cancels it.
-    fn wake(&mut self, at: Nanos);
+    fn wake_at(&mut self, at: Nanos);
 
-    /// Calls a hook; `write` appends JSON with `args` and, for hooks that take one, `message`. [`Input::Answer`]
+    /// Calls a hook; `write` appends JSON with `args` and, for hooks that take one, `message`. [`ClientEvent::Answer`]
     /// follows, in the order of the client's calls.
-    fn hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>));
+    fn call_hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>));
 
     /// Reports that the opening succeeded, for the first time or after a reconnect.
     fn joined(&mut self);
@@ -102,7 +102,7 @@ pub trait ClientIo {
     fn not_joined(&mut self, at: usize, fault: Option<ClientFault>);
 
     /// Reports that the client can take another journey.
-    fn room(&mut self);
+    fn capacity_freed(&mut self);
 
     /// Reports a received frame; `message` is `None` if it matches no message of the protocol, or none that the plan
     /// uses.
@@ -121,26 +121,26 @@ pub trait ClientIo {
     fn published(&mut self, message: MessageId, receivers: u32, at: Nanos);
 
     /// Reports the beginning of a journey.
-    fn begun(&mut self, journey: JourneyId, at: Nanos);
+    fn journey_begun(&mut self, journey: JourneyId, at: Nanos);
 
     /// Reports a journey that ended early because a request stayed unanswered, which its plan allows.
-    fn idle(&mut self, journey: JourneyId, at: Nanos);
+    fn journey_ended_early(&mut self, journey: JourneyId, at: Nanos);
 
     /// Reports a failed journey.
-    fn failed(&mut self, journey: JourneyId, at: Nanos);
+    fn journey_failed(&mut self, journey: JourneyId, at: Nanos);
 
     /// Reports a completed journey.
-    fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos);
+    fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos);
 
     /// Reports that a periodic message was skipped `times` times because the client was too late.
-    fn missed(&mut self, message: MessageId, times: u64, at: Nanos);
+    fn ticks_missed(&mut self, message: MessageId, times: u64, at: Nanos);
 
     /// Reports a fault.
     fn fault(&mut self, fault: ClientFault, at: Nanos);
 
     /// Records an entry for the ledger.
-    fn note(&mut self, entry: Entry);
+    fn record_entry(&mut self, entry: LedgerEntry);
 
     /// Reports the name of an item or party before, or with, entries about it; may be repeated.
-    fn name(&mut self, of: NameOf, name: &[u8]);
+    fn report_name(&mut self, of: NameOwner, name: &[u8]);
 }

@@ -1,8 +1,8 @@
-//! The state machine of one virtual client, sans-IO: [`Input`]s go in, actions come out through its [`ClientIo`].
+//! The state machine of one virtual client, sans-IO: [`ClientEvent`]s go in, actions come out through its [`ClientIo`].
 //!
 //! A client does several things concurrently: its opening, journeys, heartbeats, reactions. Each is a task that runs a
 //! program until it has to wait. There are thousands of clients, so a client holds little; data common to a role is in
-//! its [`Role`]. All times are absolute: a late message keeps its due time, and its response time counts from it.
+//! its [`CompiledRole`]. All times are absolute: a late message keeps its due time, and its response time counts from it.
 //!
 //! A frame goes to the task that has waited for it longest: replies without an id belong to requests in order. A frame
 //! with a value that only one task knows may come before that task waits for it; it is kept for that task.
@@ -16,20 +16,20 @@ mod task;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use self::io::{ClientFault, ClientIo, End, Input};
-use self::task::{State, Task};
+use self::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
+use self::task::{ClientTask, TaskState};
 use super::Nanos;
-use super::compile::message_template::{EmptySlotError, SlotValues, Texts};
-use super::compile::program::{Fill, Op, Role};
-use super::plan::Reconnect;
-use super::plan::script::Pace;
+use super::compile::message_template::{EmptySlotError, SlotTexts, SlotValues};
+use super::compile::program::{CompiledRole, ProgramOperation, SlotFill};
+use super::plan::ReconnectPolicy;
+use super::plan::script::JourneyPace;
 
 /// One client of a population.
 #[derive(Debug)]
-pub struct Client {
+pub struct VirtualClient {
     /// The client's number among all clients of the run.
     party: u32,
-    life: Life,
+    life: ClientState,
     draining: bool,
     finished: bool,
     /// Consecutive failed connections.
@@ -42,9 +42,9 @@ pub struct Client {
     /// The number of unanswered requests whose late answers may still come.
     owed: u32,
     random: SmallRng,
-    own: Texts,
-    tasks: Vec<Task>,
-    periodic: Box<[Tick]>,
+    own: SlotTexts,
+    tasks: Vec<ClientTask>,
+    periodic: Box<[PeriodicTimer]>,
     /// When the client reconnects.
     retry: Nanos,
     /// The time at which the client has asked to be woken.
@@ -52,7 +52,7 @@ pub struct Client {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum ClientState {
     /// Not yet due to connect.
     Pending,
     /// Not connected, or waiting to reconnect.
@@ -66,20 +66,20 @@ enum Life {
 
 /// A periodic task: its due time on the grid, and with jitter.
 #[derive(Clone, Copy, Debug)]
-struct Tick {
+struct PeriodicTimer {
     grid: Nanos,
     due: Nanos,
 }
 
-impl Client {
+impl VirtualClient {
     /// Creates the client with this number in its role, from 0.
-    pub fn new(role: &Role, number: u32) -> Self {
+    pub fn new(role: &CompiledRole, number: u32) -> Self {
         let party = role.first + number;
         // Neighbouring seeds would give correlated random numbers.
         let seed = (role.common.seed ^ u64::from(party)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             party,
-            life: Life::Pending,
+            life: ClientState::Pending,
             draining: false,
             finished: false,
             attempts: 0,
@@ -89,9 +89,9 @@ impl Client {
             waits: 0,
             owed: 0,
             random: SmallRng::seed_from_u64(seed),
-            own: Texts::new(0),
+            own: SlotTexts::new(0),
             tasks: Vec::new(),
-            periodic: vec![Tick { grid: Nanos::MAX, due: Nanos::MAX }; role.periodic.len()].into(),
+            periodic: vec![PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX }; role.periodic.len()].into(),
             retry: Nanos::MAX,
             asked: Nanos::MAX,
         }
@@ -102,76 +102,79 @@ impl Client {
     }
 
     /// Whether the client can take another scheduled journey.
-    pub fn has_room(&self, role: &Role) -> bool {
-        self.life == Life::Joined && role.arrivals && !self.finished && self.under_way(role) < role.at_a_time
+    pub fn has_room(&self, role: &CompiledRole) -> bool {
+        self.life == ClientState::Joined
+            && role.arrivals
+            && !self.finished
+            && self.running_journeys(role) < role.at_a_time
     }
 
     /// Returns the number of the client's running journeys.
-    pub fn under_way(&self, role: &Role) -> usize {
+    pub fn running_journeys(&self, role: &CompiledRole) -> usize {
         self.tasks.iter().filter(|task| Some(task.program) == role.journey && task.is_active()).count()
     }
 
     /// Handles one event.
-    pub fn handle(&mut self, role: &Role, now: Nanos, input: Input<'_>, io: &mut impl ClientIo) {
+    pub fn handle(&mut self, role: &CompiledRole, now: Nanos, input: ClientEvent<'_>, io: &mut impl ClientIo) {
         match input {
-            Input::Start if self.life == Life::Pending => self.begin(role, now, io),
-            Input::Opened => self.opened(role, now, io),
-            Input::Text(bytes) => {
+            ClientEvent::Start if self.life == ClientState::Pending => self.begin_opening(role, now, io),
+            ClientEvent::Opened => self.handle_opened(role, now, io),
+            ClientEvent::Text(bytes) => {
                 self.receive(role, now, bytes, io);
-                self.go_on_at_once(role, now, io);
+                self.begin_unpaced_journey(role, now, io);
             }
-            Input::Closed(end) => self.closed(role, now, end, io),
-            Input::Wake => {
+            ClientEvent::Closed(end) => self.handle_closed(role, now, end, io),
+            ClientEvent::Wake => {
                 self.asked = Nanos::MAX;
-                self.wake(role, now, io);
+                self.run_due_tasks(role, now, io);
             }
-            Input::Arrival { due } => self.arrival(role, now, due, io),
-            Input::Answer(answer) => self.answered(role, now, answer, io),
-            Input::Drain => self.drain(role),
-            Input::Finish => self.finish(role, now, io),
-            Input::Start => {}
+            ClientEvent::Arrival { due } => self.handle_arrival(role, now, due, io),
+            ClientEvent::Answer(answer) => self.handle_hook_answer(role, now, answer, io),
+            ClientEvent::Drain => self.begin_drain(role),
+            ClientEvent::Finish => self.finish(role, now, io),
+            ClientEvent::Start => {}
         }
-        self.ask(io);
+        self.update_wake(io);
     }
 
     /// Updates the wake-up time if it has changed.
-    fn ask(&mut self, io: &mut impl ClientIo) {
+    fn update_wake(&mut self, io: &mut impl ClientIo) {
         let tasks = self.tasks.iter().map(|task| task.wake);
         let ticks = self.periodic.iter().map(|tick| tick.due);
         let wake = tasks.chain(ticks).min().unwrap_or(Nanos::MAX).min(self.retry);
         if wake != self.asked {
             self.asked = wake;
-            io.wake(wake);
+            io.wake_at(wake);
         }
     }
 
-    fn begin(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
-        if self.life == Life::Pending {
-            self.own = Texts::new(role.own);
+    fn begin_opening(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        if self.life == ClientState::Pending {
+            self.own = SlotTexts::new(role.own);
             for (slot, fill) in &role.identity {
                 let mut text = Vec::new();
-                if self.fill(role, fill, None, now, &mut text).is_ok() {
+                if self.append_fill(role, fill, None, now, &mut text).is_ok() {
                     self.own.set(*slot, &text);
                 }
             }
         }
-        self.life = Life::Opening;
+        self.life = ClientState::Opening;
         self.retry = Nanos::MAX;
-        let task = self.spare(role, role.opening);
+        let task = self.idle_task(role, role.opening);
         self.prepare(role, task, now);
         self.start(role, task, now, now, io);
     }
 
     /// Appends a value that is computed before the journey is due.
-    fn fill(
+    fn append_fill(
         &mut self,
-        role: &Role,
-        fill: &Fill,
+        role: &CompiledRole,
+        fill: &SlotFill,
         task: Option<usize>,
         now: Nanos,
         out: &mut Vec<u8>,
     ) -> Result<(), EmptySlotError> {
-        let empty = Texts::new(0);
+        let empty = SlotTexts::new(0);
         let mut slot_values = SlotValues {
             own: &self.own,
             texts: task.map_or(&empty, |task| &self.tasks[task].texts),
@@ -185,13 +188,13 @@ impl Client {
             uniques: &mut self.uniques,
         };
         match fill {
-            Fill::Template(template) => template.write(&mut slot_values, out),
-            Fill::Computed(computed) => {
+            SlotFill::Template(template) => template.write(&mut slot_values, out),
+            SlotFill::Computed(computed) => {
                 let value = computed.eval(&mut slot_values)?;
                 out.extend_from_slice(value.to_string().as_bytes());
                 Ok(())
             }
-            Fill::Column { feeder, column } => {
+            SlotFill::Column { feeder, column } => {
                 let count = feeder.rows.len();
                 // Rows are assigned in turn over all clients of the role, independent of shards.
                 let before = slot_values.turn.saturating_sub(1) as usize;
@@ -204,60 +207,60 @@ impl Client {
     }
 
     /// Handles the end of the opening.
-    fn joined(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
-        self.life = Life::Joined;
+    fn handle_joined(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        self.life = ClientState::Joined;
         self.attempts = 0;
         io.joined();
         self.report_name(role, io);
         for (place, periodic) in role.periodic.iter().enumerate() {
             // A random phase, so that the heartbeats of a population are spread over the interval.
             let grid = now + (periodic.every as f64 * self.random.random::<f64>()) as Nanos;
-            self.periodic[place] = Tick { grid, due: grid };
+            self.periodic[place] = PeriodicTimer { grid, due: grid };
         }
         for task in 0..self.tasks.len() {
             self.resume(role, task, now, io);
         }
         let Some(journey) = role.journey else { return };
         if role.arrivals {
-            io.room();
-            if self.under_way(role) == 0 {
-                let task = self.spare(role, journey);
+            io.capacity_freed();
+            if self.running_journeys(role) == 0 {
+                let task = self.idle_task(role, journey);
                 self.prepare(role, task, now);
             }
             return;
         }
         while self.tasks.iter().filter(|task| task.program == journey && task.is_taken()).count() < role.at_a_time {
-            let task = self.spare(role, journey);
+            let task = self.idle_task(role, journey);
             self.tasks[task].base = match role.pace {
-                Pace::Again => now,
-                Pace::Every { interval, .. } => {
+                JourneyPace::Again => now,
+                JourneyPace::Every { interval, .. } => {
                     now + (interval.as_nanos() as f64 * self.random.random::<f64>()) as Nanos
                 }
             };
             self.next_journey(role, task, now, io);
-            if self.tasks[task].state == State::Idle {
+            if self.tasks[task].state == TaskState::Idle {
                 break;
             }
         }
     }
 
     /// Starts or schedules the next journey of a client that paces itself.
-    fn next_journey(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
+    fn next_journey(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let over = role.times.is_some_and(|times| self.journeys >= times);
-        if over || self.life != Life::Joined || (self.draining && !role.drains) {
-            self.tasks[task].rest();
+        if over || self.life != ClientState::Joined || (self.draining && !role.drains) {
+            self.tasks[task].become_idle();
             return;
         }
         self.prepare(role, task, now);
-        let waits = matches!(role.programs[self.tasks[task].program].ops.first(), Some(Op::Expect(_)));
-        if role.pace == Pace::Again && waits {
+        let waits = matches!(role.programs[self.tasks[task].program].ops.first(), Some(ProgramOperation::Expect(_)));
+        if role.pace == JourneyPace::Again && waits {
             // A journey whose first step waits starts at once: its message may come at any time, and the journey cannot
             // proceed without it.
             return self.start(role, task, now, now, io);
         }
         let wake = match role.pace {
-            Pace::Again => now,
-            Pace::Every { interval, jitter } => {
+            JourneyPace::Again => now,
+            JourneyPace::Every { interval, jitter } => {
                 let interval = interval.as_nanos() as Nanos;
                 let base = self.tasks[task].base;
                 // The next tick on a fixed grid.
@@ -270,15 +273,15 @@ impl Client {
             }
         };
         let task = &mut self.tasks[task];
-        task.state = State::Between;
+        task.state = TaskState::Between;
         task.wake = wake;
     }
 
-    fn arrival(&mut self, role: &Role, now: Nanos, due: Nanos, io: &mut impl ClientIo) {
+    fn handle_arrival(&mut self, role: &CompiledRole, now: Nanos, due: Nanos, io: &mut impl ClientIo) {
         let Some(journey) = role.journey.filter(|_| self.has_room(role)) else {
             return io.fault(ClientFault::NoFreeClient, now);
         };
-        let task = self.spare(role, journey);
+        let task = self.idle_task(role, journey);
         if !self.tasks[task].prepared {
             self.prepare(role, task, now);
         }
@@ -286,36 +289,36 @@ impl Client {
     }
 
     /// Runs everything that is due.
-    fn wake(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
-        if self.life == Life::Disconnected && self.retry <= now {
-            self.begin(role, now, io);
+    fn run_due_tasks(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        if self.life == ClientState::Disconnected && self.retry <= now {
+            self.begin_opening(role, now, io);
         }
         for place in 0..self.periodic.len() {
-            self.tick(role, place, now, io);
+            self.run_periodic(role, place, now, io);
         }
         // Tasks added in this loop have just begun.
         for task in 0..self.tasks.len() {
             if self.tasks[task].wake <= now {
-                self.expired(role, task, now, io);
+                self.handle_wake(role, task, now, io);
             }
         }
     }
 
     /// Begins the next journey of an unpaced client without a timer; only one per turn, so that other clients get
     /// theirs.
-    fn go_on_at_once(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
-        if role.arrivals || role.pace != Pace::Again {
+    fn begin_unpaced_journey(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        if role.arrivals || role.pace != JourneyPace::Again {
             return;
         }
         for task in 0..self.tasks.len() {
-            if self.tasks[task].state == State::Between && self.tasks[task].wake <= now {
-                self.expired(role, task, now, io);
+            if self.tasks[task].state == TaskState::Between && self.tasks[task].wake <= now {
+                self.handle_wake(role, task, now, io);
             }
         }
     }
 
-    fn tick(&mut self, role: &Role, place: usize, now: Nanos, io: &mut impl ClientIo) {
-        let Tick { grid, due } = self.periodic[place];
+    fn run_periodic(&mut self, role: &CompiledRole, place: usize, now: Nanos, io: &mut impl ClientIo) {
+        let PeriodicTimer { grid, due } = self.periodic[place];
         if due > now {
             return;
         }
@@ -325,51 +328,51 @@ impl Client {
         let busy = self.tasks.iter().any(|task| task.program == periodic.program && task.is_active());
         let missed = skipped + u64::from(busy);
         if missed > 0 {
-            io.missed(periodic.message, missed, now);
+            io.ticks_missed(periodic.message, missed, now);
         }
         let next = grid + (skipped + 1) * periodic.every;
         let offset = (self.random.random::<f64>() * 2.0 - 1.0) * periodic.jitter * periodic.every as f64;
-        self.periodic[place] = Tick { grid: next, due: (next as f64 + offset).max(now as f64 + 1.0) as Nanos };
+        self.periodic[place] = PeriodicTimer { grid: next, due: (next as f64 + offset).max(now as f64 + 1.0) as Nanos };
         if !busy {
-            let task = self.spare(role, periodic.program);
+            let task = self.idle_task(role, periodic.program);
             self.prepare(role, task, now);
             self.start(role, task, due + skipped * periodic.every, now, io);
         }
     }
 
-    fn opened(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
-        if self.life != Life::Opening {
+    fn handle_opened(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
+        if self.life != ClientState::Opening {
             return;
         }
-        if let Some(task) = self.tasks.iter().position(|task| task.state == State::Connecting) {
+        if let Some(task) = self.tasks.iter().position(|task| task.state == TaskState::Connecting) {
             self.tasks[task].due = now;
-            self.tasks[task].go_on();
+            self.tasks[task].advance();
             self.run(role, task, now, io);
         }
     }
 
-    fn closed(&mut self, role: &Role, now: Nanos, end: End, io: &mut impl ClientIo) {
-        let meant = self.life == Life::Leaving || self.finished;
+    fn handle_closed(&mut self, role: &CompiledRole, now: Nanos, end: Disconnection, io: &mut impl ClientIo) {
+        let meant = self.life == ClientState::Leaving || self.finished;
         if !meant {
-            let opens = |task: &&Task| task.program == role.opening && task.is_active();
-            if let Some(opening) = self.tasks.iter().find(opens).filter(|_| self.life == Life::Opening) {
+            let opens = |task: &&ClientTask| task.program == role.opening && task.is_active();
+            if let Some(opening) = self.tasks.iter().find(opens).filter(|_| self.life == ClientState::Opening) {
                 io.not_joined(opening.at, Some(ClientFault::Ended(end)));
             }
             io.fault(ClientFault::Ended(end), now);
         }
-        self.life = Life::Disconnected;
+        self.life = ClientState::Disconnected;
         self.owed = 0;
-        self.periodic.fill(Tick { grid: Nanos::MAX, due: Nanos::MAX });
+        self.periodic.fill(PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX });
         for task in 0..self.tasks.len() {
-            self.disconnected(role, task, now, io);
+            self.handle_disconnect(role, task, now, io);
         }
         self.retry = match role.reconnect {
             _ if self.finished => Nanos::MAX,
             // The client has made all its journeys.
             _ if meant && role.times.is_some_and(|times| self.journeys >= times) => Nanos::MAX,
-            Reconnect::Never => Nanos::MAX,
-            Reconnect::After { .. } if meant => now,
-            Reconnect::After { first, most } => {
+            ReconnectPolicy::Never => Nanos::MAX,
+            ReconnectPolicy::After { .. } if meant => now,
+            ReconnectPolicy::After { first, most } => {
                 let time = first.saturating_mul(1 << self.attempts.min(16)).min(most).as_nanos() as f64;
                 self.attempts = self.attempts.saturating_add(1);
                 now + (time * (0.5 + 0.5 * self.random.random::<f64>())) as Nanos
@@ -378,22 +381,22 @@ impl Client {
     }
 
     /// Stops new journeys.
-    fn drain(&mut self, role: &Role) {
+    fn begin_drain(&mut self, role: &CompiledRole) {
         self.draining = true;
         if !role.drains {
-            self.tasks.iter_mut().filter(|task| task.state == State::Between).for_each(Task::rest);
+            self.tasks.iter_mut().filter(|task| task.state == TaskState::Between).for_each(ClientTask::become_idle);
         }
     }
 
-    fn finish(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
+    fn finish(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
         self.finished = true;
         self.retry = Nanos::MAX;
-        self.periodic.fill(Tick { grid: Nanos::MAX, due: Nanos::MAX });
+        self.periodic.fill(PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX });
         for task in 0..self.tasks.len() {
             self.abort(role, task, now, io);
         }
-        if matches!(self.life, Life::Opening | Life::Joined) {
-            self.life = Life::Leaving;
+        if matches!(self.life, ClientState::Opening | ClientState::Joined) {
+            self.life = ClientState::Leaving;
             io.close(1000);
         }
     }

@@ -2,24 +2,26 @@
 
 use rand::RngExt;
 
-use super::{Client, Life};
+use super::{ClientState, VirtualClient};
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo};
-use crate::load::compile::message_template::{EmptySlotError, SlotValues, Texts, scratch};
-use crate::load::compile::program::{Captures, Connect, Op, Role, Send, Slot};
+use crate::load::compile::message_template::{EmptySlotError, SlotTexts, SlotValues, with_scratch_buffer};
+use crate::load::compile::program::{
+    CaptureSlot, CompiledRole, ConnectOperation, MemberCaptures, ProgramOperation, SendOperation,
+};
 use crate::load::plan::schedule::{exponential, normal};
-use crate::load::plan::script::Think;
+use crate::load::plan::script::ThinkTime;
 use crate::websocket::handshake::Dial;
 
 /// The most late answers that a client handles in extra tasks at a time.
-const MOST_OWED: u32 = 64;
+const MAX_OWED: u32 = 64;
 
 #[derive(Debug)]
-pub struct Task {
+pub struct ClientTask {
     pub program: usize,
     /// The index of the current operation.
     pub at: usize,
-    pub state: State,
+    pub state: TaskState,
     /// When the task continues by itself: a timeout, the end of a pause, the next journey.
     pub wake: Nanos,
     /// The due times of the next step and of the whole journey.
@@ -45,13 +47,13 @@ pub struct Task {
     pub prepared: bool,
     /// The number of the task's journey among those of its client, from 1.
     pub turn: u32,
-    pub texts: Texts,
+    pub texts: SlotTexts,
     /// Due and send times of messages whose answers are timed.
     pub times: Box<[(Nanos, Nanos)]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TaskState {
     Idle,
     /// Waits for the start of the next journey.
     Between,
@@ -62,13 +64,13 @@ pub enum State {
     Hooking,
 }
 
-impl Task {
-    pub fn new(role: &Role, program: usize) -> Self {
+impl ClientTask {
+    pub fn new(role: &CompiledRole, program: usize) -> Self {
         let code = &role.programs[program];
         Self {
             program,
             at: 0,
-            state: State::Idle,
+            state: TaskState::Idle,
             wake: Nanos::MAX,
             due: 0,
             begun: 0,
@@ -83,68 +85,68 @@ impl Task {
             noted: 0,
             prepared: false,
             turn: 0,
-            texts: Texts::new(code.texts),
+            texts: SlotTexts::new(code.texts),
             times: vec![(0, 0); code.times].into(),
         }
     }
 
     /// Whether the task's program is running.
     pub fn is_active(&self) -> bool {
-        !matches!(self.state, State::Idle | State::Between)
+        !matches!(self.state, TaskState::Idle | TaskState::Between)
     }
 
     /// Whether the task runs or is scheduled.
     pub fn is_taken(&self) -> bool {
-        self.state != State::Idle
+        self.state != TaskState::Idle
     }
 
-    pub fn rest(&mut self) {
-        self.state = State::Idle;
+    pub fn become_idle(&mut self) {
+        self.state = TaskState::Idle;
         (self.back, self.extra) = (None, false);
         self.wake = Nanos::MAX;
         self.late = None;
     }
 
     /// Returns the task's position in the journey, also while it runs the steps of `resumes`.
-    pub fn reached(&self) -> usize {
+    pub fn journey_position(&self) -> usize {
         self.back.unwrap_or(self.at)
     }
 
     /// Continues the task after the operation at which it waited.
-    pub fn go_on(&mut self) {
+    pub fn advance(&mut self) {
         self.at += 1;
-        self.state = State::Running;
+        self.state = TaskState::Running;
         self.wake = Nanos::MAX;
     }
 }
 
-impl Client {
+impl VirtualClient {
     /// Returns an idle task for a program: one that ran it before, any idle one, or a new one.
-    pub(super) fn spare(&mut self, role: &Role, program: usize) -> usize {
-        let idle = |task: &Task| task.state == State::Idle;
+    pub(super) fn idle_task(&mut self, role: &CompiledRole, program: usize) -> usize {
+        let idle = |task: &ClientTask| task.state == TaskState::Idle;
         if let Some(task) = self.tasks.iter().position(|task| idle(task) && task.program == program) {
             return task;
         }
         if let Some(task) = self.tasks.iter().position(|task| idle(task) && task.program == role.opening) {
-            self.tasks[task] = Task::new(role, program);
+            self.tasks[task] = ClientTask::new(role, program);
             return task;
         }
         // Reserves exactly one more: most clients have two or three tasks.
         self.tasks.reserve_exact(1);
-        self.tasks.push(Task::new(role, program));
+        self.tasks.push(ClientTask::new(role, program));
         self.tasks.len() - 1
     }
 
     /// Computes the values of a program that can be computed before it is due.
-    pub(super) fn prepare(&mut self, role: &Role, task: usize, now: Nanos) {
+    pub(super) fn prepare(&mut self, role: &CompiledRole, task: usize, now: Nanos) {
         if Some(self.tasks[task].program) == role.journey {
             self.journeys += 1;
             self.tasks[task].turn = self.journeys;
         }
         self.tasks[task].texts.clear();
         for (slot, fill) in &role.programs[self.tasks[task].program].ahead {
-            scratch(|text| {
-                if self.fill(role, fill, Some(task), now, text).is_ok() {
+            with_scratch_buffer(|text| {
+                if self.append_fill(role, fill, Some(task), now, text).is_ok() {
                     self.tasks[task].texts.set(*slot, text);
                 }
             });
@@ -153,16 +155,16 @@ impl Client {
     }
 
     /// Starts a program that was due at this time.
-    pub(super) fn start(&mut self, role: &Role, task: usize, due: Nanos, now: Nanos, io: &mut impl ClientIo) {
+    pub(super) fn start(&mut self, role: &CompiledRole, task: usize, due: Nanos, now: Nanos, io: &mut impl ClientIo) {
         let journey = role.programs[self.tasks[task].program].journey;
         if let Some(journey) = journey {
-            io.begun(journey, now);
+            io.journey_begun(journey, now);
         }
         self.begin_at(role, task, due);
         self.run(role, task, now, io);
     }
 
-    pub(super) fn begin_at(&mut self, role: &Role, task: usize, due: Nanos) {
+    pub(super) fn begin_at(&mut self, role: &CompiledRole, task: usize, due: Nanos) {
         let item = self.unnamed_item(role);
         let task = &mut self.tasks[task];
         task.at = 0;
@@ -171,79 +173,81 @@ impl Client {
         (task.early, task.late, task.noted, task.item) = (0, None, 0, item);
         task.prepared = false;
         task.wake = Nanos::MAX;
-        task.state = State::Running;
+        task.state = TaskState::Running;
     }
 
     /// Runs operations until one has to wait.
-    pub(super) fn run(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
-        while self.tasks[task].state == State::Running {
+    pub(super) fn run(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
+        while self.tasks[task].state == TaskState::Running {
             let program = &role.programs[self.tasks[task].program];
-            let Some(op) = program.ops.get(self.tasks[task].at) else { return self.done(role, task, now, io) };
+            let Some(op) = program.ops.get(self.tasks[task].at) else {
+                return self.finish_program(role, task, now, io);
+            };
             match op {
-                Op::Connect(connect) => return self.connect(role, task, connect, now, io),
-                Op::Send(send) => {
+                ProgramOperation::Connect(connect) => return self.connect(role, task, connect, now, io),
+                ProgramOperation::Send(send) => {
                     if self.send(role, task, send, now, io).is_err() {
-                        return self.fail(role, task, Some(ClientFault::Unusable(send.message)), now, io);
+                        return self.fail_program(role, task, Some(ClientFault::Unusable(send.message)), now, io);
                     }
                 }
-                Op::Expect(expect) => {
+                ProgramOperation::Expect(expect) => {
                     let waits = self.waits;
                     let one = &mut self.tasks[task];
                     if expect.early.is_some_and(|bit| one.early & (1 << bit) != 0) {
                         one.at += 1;
                         continue;
                     }
-                    one.state = State::Waiting;
+                    one.state = TaskState::Waiting;
                     one.wake = now.saturating_add(expect.within);
                     one.order = waits;
                     self.waits = waits.wrapping_add(1);
                 }
-                Op::Evaluate { text, fill } => {
-                    let made = scratch(|made| {
-                        self.fill(role, fill, Some(task), now, made)?;
+                ProgramOperation::Evaluate { text, fill } => {
+                    let made = with_scratch_buffer(|made| {
+                        self.append_fill(role, fill, Some(task), now, made)?;
                         self.tasks[task].texts.set(*text, made);
                         Ok::<_, EmptySlotError>(())
                     });
                     if made.is_err() {
-                        return self.fail(role, task, Some(ClientFault::Internal), now, io);
+                        return self.fail_program(role, task, Some(ClientFault::Internal), now, io);
                     }
                     self.tasks[task].at += 1;
                 }
-                Op::Think(think) => {
-                    let time = self.time(*think);
+                ProgramOperation::Think(think) => {
+                    let time = self.draw_think_time(*think);
                     let one = &mut self.tasks[task];
                     one.wake = one.due.saturating_add(time);
-                    one.state = State::Thinking;
+                    one.state = TaskState::Thinking;
                     if one.wake <= now {
                         one.due = one.wake;
-                        one.go_on();
+                        one.advance();
                     }
                 }
-                Op::Chance { share, otherwise } => {
+                ProgramOperation::Chance { share, otherwise } => {
                     let hit = self.random.random::<f64>() < *share;
                     self.tasks[task].at = if hit { self.tasks[task].at + 1 } else { *otherwise };
                 }
-                Op::Jump(at) => self.tasks[task].at = *at,
-                Op::Back => {
+                ProgramOperation::Jump(at) => self.tasks[task].at = *at,
+                ProgramOperation::Back => {
                     let one = &mut self.tasks[task];
                     one.at = one.back.take().unwrap_or(one.at + 1);
                 }
-                Op::Hook(hook) => {
+                ProgramOperation::Hook(hook) => {
                     let mut call = Vec::new();
                     let mut slot_values = self.slot_values(role, task, now);
                     if hook.template.write(&mut slot_values, &mut call).is_err() {
-                        return self.fail(role, task, Some(ClientFault::Hook), now, io);
+                        return self.fail_program(role, task, Some(ClientFault::Hook), now, io);
                     }
-                    io.hook(hook.hook, |out| out.extend_from_slice(&call));
+                    io.call_hook(hook.hook, |out| out.extend_from_slice(&call));
                     if let Some(marking) = &hook.marking {
-                        self.mark(role, task, marking, None, now, io);
+                        self.record_mark(role, task, marking, None, now, io);
                     }
                     let one = &mut self.tasks[task];
-                    one.state = State::Hooking;
+                    one.state = TaskState::Hooking;
                     one.wake = now.saturating_add(hook.within);
                 }
-                Op::Close(code) => {
-                    self.life = Life::Leaving;
+                ProgramOperation::Close(code) => {
+                    self.life = ClientState::Leaving;
                     io.close(*code);
                     self.tasks[task].at += 1;
                 }
@@ -251,7 +255,7 @@ impl Client {
         }
     }
 
-    fn slot_values<'a>(&'a mut self, role: &'a Role, task: usize, now: Nanos) -> SlotValues<'a> {
+    fn slot_values<'a>(&'a mut self, role: &'a CompiledRole, task: usize, now: Nanos) -> SlotValues<'a> {
         let task = &self.tasks[task];
         SlotValues {
             own: &self.own,
@@ -267,17 +271,24 @@ impl Client {
         }
     }
 
-    fn connect(&mut self, role: &Role, task: usize, connect: &Connect, now: Nanos, io: &mut impl ClientIo) {
-        self.tasks[task].state = State::Connecting;
+    fn connect(
+        &mut self,
+        role: &CompiledRole,
+        task: usize,
+        connect: &ConnectOperation,
+        now: Nanos,
+        io: &mut impl ClientIo,
+    ) {
+        self.tasks[task].state = TaskState::Connecting;
         match connect {
-            Connect::Ready(dial) => io.open(dial),
-            Connect::Filled(template) => {
+            ConnectOperation::Ready(dial) => io.open(dial),
+            ConnectOperation::Filled(template) => {
                 let mut text = Vec::new();
                 let written = template.write(&mut self.slot_values(role, task, now), &mut text);
                 let members = written.ok().and_then(|()| serde_json::from_slice(&text).ok());
                 match members.map(|members| Dial::from_json(&members)) {
                     Some(Ok(dial)) => io.open(&dial),
-                    _ => self.fail(role, task, Some(ClientFault::Internal), now, io),
+                    _ => self.fail_program(role, task, Some(ClientFault::Internal), now, io),
                 }
             }
         }
@@ -285,13 +296,13 @@ impl Client {
 
     fn send(
         &mut self,
-        role: &Role,
+        role: &CompiledRole,
         task: usize,
-        send: &Send,
+        send: &SendOperation,
         now: Nanos,
         io: &mut impl ClientIo,
     ) -> Result<(), EmptySlotError> {
-        let connected = matches!(self.life, Life::Opening | Life::Joined);
+        let connected = matches!(self.life, ClientState::Opening | ClientState::Joined);
         if !connected || !send.template.is_ready(&self.own, &self.tasks[task].texts) {
             return Err(EmptySlotError);
         }
@@ -304,7 +315,7 @@ impl Client {
                     let _ = send.template.write(&mut slot_values, out);
                 })
             }
-            Some(captures) => scratch(|text| {
+            Some(captures) => with_scratch_buffer(|text| {
                 send.template.write(&mut self.slot_values(role, task, now), text)?;
                 self.capture(task, captures, text);
                 Ok::<_, EmptySlotError>(io.send(send.message, due, |out| out.extend_from_slice(text)))
@@ -314,107 +325,109 @@ impl Client {
             self.tasks[task].times[times] = (due, sent);
         }
         if let Some(marking) = &send.marking {
-            self.mark(role, task, marking, Some(send.message), sent, io);
+            self.record_mark(role, task, marking, Some(send.message), sent, io);
         }
         self.tasks[task].at += 1;
         Ok(())
     }
 
     /// Captures members of a frame.
-    pub(super) fn capture(&mut self, task: usize, captures: &Captures, text: &[u8]) {
+    pub(super) fn capture(&mut self, task: usize, captures: &MemberCaptures, text: &[u8]) {
         let Ok(found) = captures.paths.find(text) else { return };
         for (number, slot) in &captures.slots {
             if let Some(member) = found[*number] {
-                self.keep(task, *slot, member);
+                self.set_slot(task, *slot, member);
             }
         }
     }
 
     /// Empties a slot, so that a value of an earlier frame is not used.
-    pub(super) fn lack(&mut self, task: usize, slot: Slot) {
+    pub(super) fn clear_slot(&mut self, task: usize, slot: CaptureSlot) {
         match slot {
-            Slot::Text(slot) => self.tasks[task].texts.unset(slot),
-            Slot::Own(slot) => self.own.unset(slot),
+            CaptureSlot::Text(slot) => self.tasks[task].texts.unset(slot),
+            CaptureSlot::Own(slot) => self.own.unset(slot),
         }
     }
 
-    pub(super) fn keep(&mut self, task: usize, slot: Slot, text: &[u8]) {
+    pub(super) fn set_slot(&mut self, task: usize, slot: CaptureSlot, text: &[u8]) {
         match slot {
-            Slot::Text(slot) => self.tasks[task].texts.set(slot, text),
-            Slot::Own(slot) => self.own.set(slot, text),
+            CaptureSlot::Text(slot) => self.tasks[task].texts.set(slot, text),
+            CaptureSlot::Own(slot) => self.own.set(slot, text),
         }
     }
 
-    fn time(&mut self, think: Think) -> Nanos {
+    fn draw_think_time(&mut self, think: ThinkTime) -> Nanos {
         let random = &mut self.random;
         let seconds = match think {
-            Think::Constant(time) => return time.as_nanos() as Nanos,
-            Think::Uniform(least, most) => least.as_secs_f64() + random.random::<f64>() * (most - least).as_secs_f64(),
-            Think::Exponential(mean) => mean.as_secs_f64() * exponential(random),
-            Think::LogNormal { median, sigma } => median.as_secs_f64() * (sigma * normal(random)).exp(),
+            ThinkTime::Constant(time) => return time.as_nanos() as Nanos,
+            ThinkTime::Uniform(least, most) => {
+                least.as_secs_f64() + random.random::<f64>() * (most - least).as_secs_f64()
+            }
+            ThinkTime::Exponential(mean) => mean.as_secs_f64() * exponential(random),
+            ThinkTime::LogNormal { median, sigma } => median.as_secs_f64() * (sigma * normal(random)).exp(),
         };
         // The cast saturates.
         (seconds * 1e9) as Nanos
     }
 
     /// Handles the wake-up time of a task.
-    pub(super) fn expired(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
+    pub(super) fn handle_wake(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let one = &mut self.tasks[task];
         match one.state {
-            State::Between => {
+            TaskState::Between => {
                 let due = one.wake;
                 self.start(role, task, due, now, io);
             }
-            State::Thinking => {
+            TaskState::Thinking => {
                 one.due = one.wake;
-                one.go_on();
+                one.advance();
                 self.run(role, task, now, io);
             }
-            State::Waiting => self.unanswered(role, task, now, io),
-            State::Hooking => self.fail(role, task, Some(ClientFault::Hook), now, io),
-            State::Idle | State::Running | State::Connecting => one.wake = Nanos::MAX,
+            TaskState::Waiting => self.handle_timeout(role, task, now, io),
+            TaskState::Hooking => self.fail_program(role, task, Some(ClientFault::Hook), now, io),
+            TaskState::Idle | TaskState::Running | TaskState::Connecting => one.wake = Nanos::MAX,
         }
     }
 
     /// Handles a timeout.
-    fn unanswered(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
+    fn handle_timeout(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
-        let Some(Op::Expect(expect)) = role.programs[program].ops.get(at) else { return };
+        let Some(ProgramOperation::Expect(expect)) = role.programs[program].ops.get(at) else { return };
         let asked = expect.answers.map(|(asked, _)| asked);
         if !expect.may_stay_unanswered {
             let fault = asked.map(ClientFault::Timeout).or(expect.message.map(ClientFault::Missing));
-            return self.fail(role, task, fault, now, io);
+            return self.fail_program(role, task, fault, now, io);
         }
         if let Some(asked) = asked {
             io.unanswered(asked, now);
         }
         if let Some(journey) = role.programs[program].journey {
-            io.idle(journey, now);
+            io.journey_ended_early(journey, now);
         }
-        self.over(role, task, now, io);
-        self.owed = (self.owed + 1).min(MOST_OWED);
-        if self.tasks[task].state == State::Between {
+        self.schedule_after_journey(role, task, now, io);
+        self.owed = (self.owed + 1).min(MAX_OWED);
+        if self.tasks[task].state == TaskState::Between {
             self.tasks[task].late = Some(at);
         }
     }
 
     /// Handles the end of a program.
-    fn done(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
+    fn finish_program(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let program = self.tasks[task].program;
         if program == role.opening {
-            self.tasks[task].rest();
-            return self.joined(role, now, io);
+            self.tasks[task].become_idle();
+            return self.handle_joined(role, now, io);
         }
         if let Some(journey) = role.programs[program].journey {
-            io.journey(journey, self.tasks[task].begun, now);
+            io.journey_completed(journey, self.tasks[task].begun, now);
         }
-        self.over(role, task, now, io);
+        self.schedule_after_journey(role, task, now, io);
     }
 
     /// Handles the failure of a program.
-    pub(super) fn fail(
+    pub(super) fn fail_program(
         &mut self,
-        role: &Role,
+        role: &CompiledRole,
         task: usize,
         fault: Option<ClientFault>,
         now: Nanos,
@@ -425,36 +438,36 @@ impl Client {
         }
         let program = self.tasks[task].program;
         if let Some(journey) = role.programs[program].journey {
-            io.failed(journey, now);
+            io.journey_failed(journey, now);
         }
         if program == role.opening {
             let at = self.tasks[task].at;
-            self.tasks[task].rest();
-            if self.life == Life::Opening {
+            self.tasks[task].become_idle();
+            if self.life == ClientState::Opening {
                 io.not_joined(at, fault);
                 // The client tries again after a reconnect with backoff.
                 io.close(1000);
             }
             return;
         }
-        self.over(role, task, now, io);
+        self.schedule_after_journey(role, task, now, io);
     }
 
     /// Schedules the next journey after one has ended.
-    fn over(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
+    fn schedule_after_journey(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         if Some(self.tasks[task].program) != role.journey {
-            return self.tasks[task].rest();
+            return self.tasks[task].become_idle();
         }
         if !role.arrivals && !self.tasks[task].extra {
             return self.next_journey(role, task, now, io);
         }
         if !role.arrivals {
-            return self.tasks[task].rest();
+            return self.tasks[task].become_idle();
         }
-        self.tasks[task].rest();
-        if self.life == Life::Joined && !self.draining {
+        self.tasks[task].become_idle();
+        if self.life == ClientState::Joined && !self.draining {
             self.prepare(role, task, now);
-            io.room();
+            io.capacity_freed();
         }
     }
 }

@@ -4,29 +4,29 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::LEAST_INTERVALS;
-use crate::load::metrics::Phase;
-use crate::load::report::json::{Document, ReadError, decoded};
+use super::MIN_INTERVALS;
+use crate::load::metrics::RunPhase;
+use crate::load::report::json::{LoadReportDocument, LoadReportError, decode_histogram};
 
 /// Draws per comparison: the 95 % bounds are the 13th and the 13th last of them.
-const DRAWS: usize = 500;
-const TAIL: f64 = 0.025;
+const DRAW_COUNT: usize = 500;
+const TAIL_SHARE: f64 = 0.025;
 
 /// The times of one interval: values and their counts, in order of value.
-pub type Sample = Vec<(u64, u64)>;
+pub type IntervalSamples = Vec<(u64, u64)>;
 
 /// Returns the samples of a timing per measured interval.
 ///
 /// # Errors
 ///
-/// [`ReadError::Histogram`].
-pub fn intervals_of(document: &Document, name: &str) -> Result<Vec<Sample>, ReadError> {
-    let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured);
+/// [`LoadReportError::Histogram`].
+pub fn interval_samples(document: &LoadReportDocument, name: &str) -> Result<Vec<IntervalSamples>, LoadReportError> {
+    let measured = document.intervals.iter().filter(|interval| interval.phase == RunPhase::Measured);
     measured
         .map(|interval| {
-            let Some(times) = interval.times.get(name) else { return Ok(Sample::new()) };
-            let histogram = decoded(name, &times.histogram)?.histogram();
-            Ok(histogram.map_or_else(Sample::new, |histogram| {
+            let Some(times) = interval.times.get(name) else { return Ok(IntervalSamples::new()) };
+            let histogram = decode_histogram(name, &times.histogram)?.histogram();
+            Ok(histogram.map_or_else(IntervalSamples::new, |histogram| {
                 histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
             }))
         })
@@ -34,10 +34,15 @@ pub fn intervals_of(document: &Document, name: &str) -> Result<Vec<Sample>, Read
 }
 
 /// Returns the bounds of the relative change of each quantile; `None` if there are too few intervals.
-pub fn quantile_changes(a: &[Sample], b: &[Sample], quantiles: &[f64], seed: u64) -> Option<Vec<(f64, f64)>> {
-    let (mut a, mut b) = (Draws::new(a, seed)?, Draws::new(b, seed.wrapping_add(1))?);
-    let mut changes: Vec<Vec<f64>> = vec![Vec::with_capacity(DRAWS); quantiles.len()];
-    for _ in 0..DRAWS {
+pub fn quantile_changes(
+    a: &[IntervalSamples],
+    b: &[IntervalSamples],
+    quantiles: &[f64],
+    seed: u64,
+) -> Option<Vec<(f64, f64)>> {
+    let (mut a, mut b) = (Resampler::new(a, seed)?, Resampler::new(b, seed.wrapping_add(1))?);
+    let mut changes: Vec<Vec<f64>> = vec![Vec::with_capacity(DRAW_COUNT); quantiles.len()];
+    for _ in 0..DRAW_COUNT {
         a.draw();
         b.draw();
         for (changes, quantile) in changes.iter_mut().zip(quantiles) {
@@ -46,30 +51,30 @@ pub fn quantile_changes(a: &[Sample], b: &[Sample], quantiles: &[f64], seed: u64
             }
         }
     }
-    Some(changes.into_iter().map(bounds).collect())
+    Some(changes.into_iter().map(confidence_bounds).collect())
 }
 
 /// Returns the bounds of the relative change of a mean.
 pub fn mean_change(a: &[f64], b: &[f64], seed: u64) -> Option<(f64, f64)> {
-    if a.len() < LEAST_INTERVALS || b.len() < LEAST_INTERVALS {
+    if a.len() < MIN_INTERVALS || b.len() < MIN_INTERVALS {
         return None;
     }
     let (mut dice_a, mut dice_b) = (StdRng::seed_from_u64(seed), StdRng::seed_from_u64(seed.wrapping_add(1)));
     let mean = |values: &[f64], dice: &mut StdRng| {
-        let drawn = indexes(values.len(), dice);
+        let drawn = draw_indexes(values.len(), dice);
         drawn.iter().map(|at| values[*at]).sum::<f64>() / values.len() as f64
     };
-    let changes = (0..DRAWS)
+    let changes = (0..DRAW_COUNT)
         .map(|_| (mean(a, &mut dice_a), mean(b, &mut dice_b)))
         .filter(|(before, _)| *before > 0.0)
         .map(|(before, after)| (after - before) / before);
     let changes: Vec<f64> = changes.collect();
-    (!changes.is_empty()).then(|| bounds(changes))
+    (!changes.is_empty()).then(|| confidence_bounds(changes))
 }
 
 /// The intervals of a run, and the histogram of a draw.
-struct Draws<'a> {
-    intervals: &'a [Sample],
+struct Resampler<'a> {
+    intervals: &'a [IntervalSamples],
     dice: StdRng,
     /// Every value of any interval, in order, and its count in the draw.
     values: Vec<u64>,
@@ -78,9 +83,9 @@ struct Draws<'a> {
     places: Vec<Vec<u32>>,
 }
 
-impl<'a> Draws<'a> {
-    fn new(intervals: &'a [Sample], seed: u64) -> Option<Self> {
-        if intervals.len() < LEAST_INTERVALS {
+impl<'a> Resampler<'a> {
+    fn new(intervals: &'a [IntervalSamples], seed: u64) -> Option<Self> {
+        if intervals.len() < MIN_INTERVALS {
             return None;
         }
         let mut values: Vec<u64> = intervals.iter().flatten().map(|(value, _)| *value).collect();
@@ -94,7 +99,7 @@ impl<'a> Draws<'a> {
 
     fn draw(&mut self) {
         self.counts.fill(0);
-        for at in indexes(self.intervals.len(), &mut self.dice) {
+        for at in draw_indexes(self.intervals.len(), &mut self.dice) {
             for (place, (_, count)) in self.places[at].iter().zip(&self.intervals[at]) {
                 let drawn = &mut self.counts[*place as usize];
                 *drawn = drawn.saturating_add(*count);
@@ -117,7 +122,7 @@ impl<'a> Draws<'a> {
 
 /// Draws as many indexes as there are intervals, in circular blocks of neighbours. The block length is the cube root of
 /// their number, the usual choice when the correlation of neighbours is unknown.
-fn indexes(all: usize, dice: &mut StdRng) -> Vec<usize> {
+fn draw_indexes(all: usize, dice: &mut StdRng) -> Vec<usize> {
     let block = (all as f64).cbrt().ceil() as usize;
     let mut drawn = Vec::with_capacity(all + block);
     while drawn.len() < all {
@@ -128,16 +133,16 @@ fn indexes(all: usize, dice: &mut StdRng) -> Vec<usize> {
     drawn
 }
 
-fn bounds(mut changes: Vec<f64>) -> (f64, f64) {
+fn confidence_bounds(mut changes: Vec<f64>) -> (f64, f64) {
     changes.sort_by(f64::total_cmp);
     let at = |share: f64| changes.get((share * changes.len() as f64) as usize).copied().unwrap_or(0.0);
-    (at(TAIL), at(1.0 - TAIL))
+    (at(TAIL_SHARE), at(1.0 - TAIL_SHARE))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::metrics::dense;
+    use crate::load::metrics::new_dense_histogram;
 
     /// For independent intervals with the same mean, the confidence interval of the change should seldom miss 0.
     #[test]
@@ -154,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_of_drawn_intervals_is_that_of_their_histogram() {
-        let intervals: Vec<Sample> = (0..10).map(|n| vec![(1_000 * (n + 1), 3), (2_000_000, 1)]).collect();
-        let mut draws = Draws::new(&intervals, 1).unwrap();
+    fn the_quantile_of_a_draw_equals_that_of_its_histogram() {
+        let intervals: Vec<IntervalSamples> = (0..10).map(|n| vec![(1_000 * (n + 1), 3), (2_000_000, 1)]).collect();
+        let mut draws = Resampler::new(&intervals, 1).unwrap();
         draws.draw();
-        let mut histogram = dense::<u64>();
+        let mut histogram = new_dense_histogram::<u64>();
         for (value, count) in draws.values.iter().zip(&draws.counts) {
             histogram.record_n(*value, *count).unwrap();
         }

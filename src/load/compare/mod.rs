@@ -10,17 +10,17 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use super::metrics::Phase;
-use super::report::json::{Document, ReadError, decoded, is_violation};
-use super::validity::Validity;
-use crate::report::Standing;
-use bootstrap::intervals_of;
+use super::metrics::RunPhase;
+use super::report::json::{LoadReportDocument, LoadReportError, decode_histogram, is_violation};
+use super::validity::RunValidity;
+use crate::report::EntryStanding;
+use bootstrap::interval_samples;
 
 pub use text::render;
 
 /// Options of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
+pub struct CompareOptions {
     /// The seed of the draws: the same seed gives the same confidence intervals.
     pub seed: u64,
     /// A metric that is significantly worse, and by more than this share, is a regression.
@@ -29,7 +29,7 @@ pub struct Options {
 
 /// Whether larger values of a metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Better {
+pub enum BetterDirection {
     Lower,
     Higher,
     /// A metric of the generator, not of the hub.
@@ -37,7 +37,7 @@ pub enum Better {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// A time in milliseconds.
     Time,
     PerSecond,
@@ -47,10 +47,10 @@ pub enum Kind {
 
 /// One metric of both runs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
+pub struct MetricDifference {
     pub metric: String,
-    pub kind: Kind,
-    pub better: Better,
+    pub kind: MetricKind,
+    pub better: BetterDirection,
     pub a: f64,
     pub b: f64,
     /// (b - a) / a; `None` if a is 0.
@@ -60,7 +60,7 @@ pub struct Difference {
     pub regression: bool,
 }
 
-impl Difference {
+impl MetricDifference {
     /// Whether the difference is unlikely to be chance.
     pub fn is_significant(&self) -> bool {
         self.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
@@ -68,80 +68,92 @@ impl Difference {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
-    pub differences: Vec<Difference>,
+pub struct LoadComparison {
+    pub differences: Vec<MetricDifference>,
     /// Caveats for the reader.
     pub notes: Vec<String>,
 }
 
-impl Comparison {
+impl LoadComparison {
     pub fn has_regression(&self) -> bool {
         self.differences.iter().any(|difference| difference.regression)
     }
 }
 
 /// Percentiles that are compared if both runs have enough samples.
-const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
+const COMPARED_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 /// Counts whose rates are compared.
-const RATES: [(&str, Better); 6] = [
-    ("sent", Better::Neither),
-    ("answered", Better::Higher),
-    ("received", Better::Neither),
-    ("delivered", Better::Higher),
-    ("completed", Better::Higher),
-    ("started", Better::Neither),
+const COMPARED_RATES: [(&str, BetterDirection); 6] = [
+    ("sent", BetterDirection::Neither),
+    ("answered", BetterDirection::Higher),
+    ("received", BetterDirection::Neither),
+    ("delivered", BetterDirection::Higher),
+    ("completed", BetterDirection::Higher),
+    ("started", BetterDirection::Neither),
 ];
 /// The fewest measured intervals that give a confidence interval.
-pub const LEAST_INTERVALS: usize = 8;
+pub const MIN_INTERVALS: usize = 8;
 
 /// Compares run `b` with the earlier run `a`.
 ///
 /// # Errors
 ///
-/// [`ReadError::Histogram`] if a report is corrupted.
-pub fn compare(a: &Document, b: &Document, options: Options) -> Result<Comparison, ReadError> {
-    let mut differences = times(a, b, options)?;
-    differences.extend(rates(a, b, options));
-    differences.extend(counts(a, b, options));
-    Ok(Comparison { differences, notes: notes(a, b) })
+/// [`LoadReportError::Histogram`] if a report is corrupted.
+pub fn compare(
+    a: &LoadReportDocument,
+    b: &LoadReportDocument,
+    options: CompareOptions,
+) -> Result<LoadComparison, LoadReportError> {
+    let mut differences = compare_times(a, b, options)?;
+    differences.extend(compare_rates(a, b, options));
+    differences.extend(compare_counts(a, b, options));
+    Ok(LoadComparison { differences, notes: comparison_notes(a, b) })
 }
 
-fn times(a: &Document, b: &Document, options: Options) -> Result<Vec<Difference>, ReadError> {
+fn compare_times(
+    a: &LoadReportDocument,
+    b: &LoadReportDocument,
+    options: CompareOptions,
+) -> Result<Vec<MetricDifference>, LoadReportError> {
     let mut differences = Vec::new();
     for (name, before) in &a.times {
         let Some(after) = b.times.get(name) else { continue };
         let kind = name.rsplit('.').next().unwrap_or_default();
         // Decodes all intervals, so that a corrupted report is an error even if these samples are not compared.
-        let samples = (intervals_of(a, name)?, intervals_of(b, name)?);
-        let whole = (decoded(name, &before.histogram)?.histogram(), decoded(name, &after.histogram)?.histogram());
+        let samples = (interval_samples(a, name)?, interval_samples(b, name)?);
+        let whole = (
+            decode_histogram(name, &before.histogram)?.histogram(),
+            decode_histogram(name, &after.histogram)?.histogram(),
+        );
         let (Some(before), Some(after)) = whole else { continue };
-        let supported = |q: f64| super::metrics::selector::supports(before.len().min(after.len()), q);
-        let quantiles: Vec<_> = QUANTILES.iter().filter(|(_, q)| supported(*q)).collect();
+        let supported = |q: f64| super::metrics::selector::is_sample_sufficient(before.len().min(after.len()), q);
+        let quantiles: Vec<_> = COMPARED_QUANTILES.iter().filter(|(_, q)| supported(*q)).collect();
         let quantile_values: Vec<f64> = quantiles.iter().map(|(_, q)| *q).collect();
         let intervals = bootstrap::quantile_changes(&samples.0, &samples.1, &quantile_values, options.seed);
         for (at, (word, quantile)) in quantiles.iter().enumerate() {
             let better = match kind {
-                "send_delay" | "lag" | "stall" => Better::Neither,
-                _ => Better::Lower,
+                "send_delay" | "lag" | "stall" => BetterDirection::Neither,
+                _ => BetterDirection::Lower,
             };
-            let value = |histogram: &super::metrics::Dense| histogram.value_at_quantile(*quantile) as f64 / 1e6;
+            let value =
+                |histogram: &super::metrics::DenseHistogram| histogram.value_at_quantile(*quantile) as f64 / 1e6;
             let interval = intervals.as_ref().and_then(|intervals| intervals.get(at).copied());
             let metric = format!("{name}.{word}");
             let (a, b) = (value(&before), value(&after));
-            differences.push(difference(metric, Kind::Time, better, (a, b), interval, options));
+            differences.push(time_difference(metric, MetricKind::Time, better, (a, b), interval, options));
         }
     }
     Ok(differences)
 }
 
-fn rates(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
+fn compare_rates(a: &LoadReportDocument, b: &LoadReportDocument, options: CompareOptions) -> Vec<MetricDifference> {
     let mut differences = Vec::new();
     for (name, before) in &a.counts {
         let kind = name.rsplit('.').next().unwrap_or_default();
-        let Some((_, better)) = RATES.iter().find(|(rate, _)| *rate == kind) else { continue };
+        let Some((_, better)) = COMPARED_RATES.iter().find(|(rate, _)| *rate == kind) else { continue };
         let after = b.counts.get(name).map_or(0.0, |count| count.per_second);
-        let per_second = |document: &Document| -> Vec<f64> {
-            let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured);
+        let per_second = |document: &LoadReportDocument| -> Vec<f64> {
+            let measured = document.intervals.iter().filter(|interval| interval.phase == RunPhase::Measured);
             measured
                 .map(|i| i.counts.get(name).copied().unwrap_or(0) as f64 / (i.to_s - i.from_s).max(f64::MIN_POSITIVE))
                 .collect()
@@ -149,44 +161,44 @@ fn rates(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
         let interval = bootstrap::mean_change(&per_second(a), &per_second(b), options.seed);
         let metric = format!("{name}.rate");
         let values = (before.per_second, after);
-        differences.push(difference(metric, Kind::PerSecond, *better, values, interval, options));
+        differences.push(time_difference(metric, MetricKind::PerSecond, *better, values, interval, options));
     }
     differences
 }
 
 /// Compares errors and ledger violations. They are not random: the first one after a run without any is a regression.
-fn counts(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
+fn compare_counts(a: &LoadReportDocument, b: &LoadReportDocument, options: CompareOptions) -> Vec<MetricDifference> {
     let mut differences = Vec::new();
     let errors = ("errors.total".to_owned(), a.errors, b.errors);
     let names: BTreeSet<&String> = a.ledger.counts.keys().chain(b.ledger.counts.keys()).collect();
-    let of = |document: &Document, name: &str| document.ledger.counts.get(name).copied().unwrap_or(0);
+    let of = |document: &LoadReportDocument, name: &str| document.ledger.counts.get(name).copied().unwrap_or(0);
     let ledger = names
         .into_iter()
         .filter(|name| is_violation(name))
         .map(|name| (format!("ledger.{name}"), of(a, name), of(b, name)));
     for (metric, before, after) in std::iter::once(errors).chain(ledger).filter(|(_, a, b)| a + b > 0) {
         let values = (before as f64, after as f64);
-        let mut found = difference(metric, Kind::Count, Better::Lower, values, None, options);
+        let mut found = time_difference(metric, MetricKind::Count, BetterDirection::Lower, values, None, options);
         found.regression = options.fail_on_regression.is_some() && before == 0 && after > 0;
         differences.push(found);
     }
     differences
 }
 
-fn difference(
+fn time_difference(
     metric: String,
-    kind: Kind,
-    better: Better,
+    kind: MetricKind,
+    better: BetterDirection,
     (a, b): (f64, f64),
     interval: Option<(f64, f64)>,
-    options: Options,
-) -> Difference {
+    options: CompareOptions,
+) -> MetricDifference {
     let change = (a > 0.0).then(|| (b - a) / a);
-    let mut difference = Difference { metric, kind, better, a, b, change, interval, regression: false };
+    let mut difference = MetricDifference { metric, kind, better, a, b, change, interval, regression: false };
     let worse = match better {
-        Better::Lower => change,
-        Better::Higher => change.map(|change| -change),
-        Better::Neither => None,
+        BetterDirection::Lower => change,
+        BetterDirection::Higher => change.map(|change| -change),
+        BetterDirection::Neither => None,
     };
     if let (Some(most), Some(worse)) = (options.fail_on_regression, worse) {
         difference.regression = worse > most && difference.is_significant();
@@ -194,7 +206,7 @@ fn difference(
     difference
 }
 
-fn notes(a: &Document, b: &Document) -> Vec<String> {
+fn comparison_notes(a: &LoadReportDocument, b: &LoadReportDocument) -> Vec<String> {
     let mut notes = Vec::new();
     for (name, of) in [("plan", (&a.run.plan, &b.run.plan)), ("protocol", (&a.run.protocol, &b.run.protocol))] {
         if of.0 != of.1 {
@@ -203,29 +215,29 @@ fn notes(a: &Document, b: &Document) -> Vec<String> {
     }
     for (which, document) in [("A", a), ("B", b)] {
         let validity = document.validity.verdict;
-        if validity != Validity::Valid {
+        if validity != RunValidity::Valid {
             let reasons: Vec<&str> = document.validity.reasons.iter().map(|reason| reason.text.as_str()).collect();
             notes.push(format!("{which} is {}: {}", validity.name(), reasons.join("; ")));
         }
-        let measured = document.intervals.iter().filter(|interval| interval.phase == Phase::Measured).count();
-        if measured < LEAST_INTERVALS {
+        let measured = document.intervals.iter().filter(|interval| interval.phase == RunPhase::Measured).count();
+        if measured < MIN_INTERVALS {
             notes.push(format!(
-                "run {which} has {measured} measured intervals; confidence intervals need at least {LEAST_INTERVALS}"
+                "run {which} has {measured} measured intervals; confidence intervals need at least {MIN_INTERVALS}"
             ));
         }
     }
-    notes.extend(deviations(a, b));
+    notes.extend(deviation_notes(a, b));
     notes
 }
 
 /// Returns a note for each declared deviation: how often each run observed it.
-fn deviations(a: &Document, b: &Document) -> Vec<String> {
+fn deviation_notes(a: &LoadReportDocument, b: &LoadReportDocument) -> Vec<String> {
     let known: BTreeSet<&String> = a.deviations.iter().chain(&b.deviations).map(|one| &one.text).collect();
-    let seen = |document: &Document, text: &String| {
+    let seen = |document: &LoadReportDocument, text: &String| {
         document.deviations.iter().find(|one| one.text == *text).map_or_else(
             || "not declared".to_owned(),
             |one| match one.standing {
-                Standing::Stale => "stale".to_owned(),
+                EntryStanding::Stale => "stale".to_owned(),
                 _ => format!("{} times", one.observed),
             },
         )

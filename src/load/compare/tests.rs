@@ -1,21 +1,21 @@
 use rstest::rstest;
 
 use super::*;
-use crate::load::report::fixture::{MS, Run};
-use crate::load::report::json::document;
+use crate::load::report::fixture::{MS, SyntheticRun};
+use crate::load::report::json::build_document;
 
-fn compared(a: &Run, b: &Run, percent: Option<f64>) -> Comparison {
-    let options = Options { seed: 1, fail_on_regression: percent.map(|percent| percent / 100.0) };
-    compare(&document(&a.report()), &document(&b.report()), options).unwrap()
+fn compared(a: &SyntheticRun, b: &SyntheticRun, percent: Option<f64>) -> LoadComparison {
+    let options = CompareOptions { seed: 1, fail_on_regression: percent.map(|percent| percent / 100.0) };
+    compare(&build_document(&a.report()), &build_document(&b.report()), options).unwrap()
 }
 
-fn find<'a>(comparison: &'a Comparison, metric: &str) -> &'a Difference {
+fn find<'a>(comparison: &'a LoadComparison, metric: &str) -> &'a MetricDifference {
     comparison.differences.iter().find(|difference| difference.metric == metric).unwrap()
 }
 
 #[test]
 fn a_run_compared_with_itself_shows_no_difference() {
-    let comparison = compared(&Run::calm(), &Run::calm(), Some(0.0));
+    let comparison = compared(&SyntheticRun::calm(), &SyntheticRun::calm(), Some(0.0));
     assert!(!comparison.has_regression());
     assert!(comparison.differences.len() > 10);
     for difference in &comparison.differences {
@@ -30,8 +30,8 @@ fn a_run_compared_with_itself_shows_no_difference() {
 #[case::as_much_as_is_allowed(Some(30.0), false)]
 #[case::not_asked(None, false)]
 fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Option<f64>, #[case] expected: bool) {
-    let slower = Run { delay: MS / 50 + MS / 4, ..Run::calm() };
-    let comparison = compared(&Run::calm(), &slower, percent);
+    let slower = SyntheticRun { delay: MS / 50 + MS / 4, ..SyntheticRun::calm() };
+    let comparison = compared(&SyntheticRun::calm(), &slower, percent);
     let p50 = find(&comparison, "submit_job.response.p50");
     assert!(p50.is_significant());
     let (low, high) = p50.interval.unwrap();
@@ -39,44 +39,44 @@ fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Op
     assert_eq!(p50.regression, expected);
     assert_eq!(comparison.has_regression(), expected);
     assert!(!find(&comparison, "submit_job.send_delay.p50").regression, "a metric of the generator");
-    assert!(!compared(&slower, &Run::calm(), percent).has_regression(), "faster is not a regression");
+    assert!(!compared(&slower, &SyntheticRun::calm(), percent).has_regression(), "faster is not a regression");
 }
 
 #[test]
 fn a_ledger_violation_in_the_later_run_only_is_a_regression() {
-    let faulty = Run { faulty: true, ..Run::calm() };
-    let comparison = compared(&Run::calm(), &faulty, Some(50.0));
+    let faulty = SyntheticRun { faulty: true, ..SyntheticRun::calm() };
+    let comparison = compared(&SyntheticRun::calm(), &faulty, Some(50.0));
     assert!(find(&comparison, "ledger.lost").regression);
     assert!(comparison.has_regression());
-    assert!(!compared(&faulty, &Run::calm(), Some(50.0)).has_regression());
+    assert!(!compared(&faulty, &SyntheticRun::calm(), Some(50.0)).has_regression());
 }
 
 #[test]
 fn the_same_seed_gives_the_same_confidence_intervals() {
-    let slower = Run { slower: MS / 30, ..Run::calm() };
-    assert_eq!(compared(&Run::calm(), &slower, None), compared(&Run::calm(), &slower, None));
+    let slower = SyntheticRun { slower: MS / 30, ..SyntheticRun::calm() };
+    assert_eq!(compared(&SyntheticRun::calm(), &slower, None), compared(&SyntheticRun::calm(), &slower, None));
 }
 
 #[test]
-fn the_text_of_a_comparison_is_as_in_the_snapshot() {
-    let other = Run { delay: MS / 50 + MS / 4, faulty: true, missed: 2, ..Run::calm() };
-    insta::assert_snapshot!("comparison", render(&compared(&Run::calm(), &other, Some(2.0))));
+fn the_comparison_text_matches_the_snapshot() {
+    let other = SyntheticRun { delay: MS / 50 + MS / 4, faulty: true, missed: 2, ..SyntheticRun::calm() };
+    insta::assert_snapshot!("comparison", render(&compared(&SyntheticRun::calm(), &other, Some(2.0))));
 }
 
 #[test]
-fn deviations_of_both_runs_are_noted() {
-    let [a, b] = [vec![(5, 0)], vec![(0, 2)]].map(|deviations| Run { deviations, ..Run::calm() });
+fn the_notes_list_deviations_of_both_runs() {
+    let [a, b] = [vec![(5, 0)], vec![(0, 2)]].map(|deviations| SyntheticRun { deviations, ..SyntheticRun::calm() });
     let notes = compared(&a, &b, None).notes;
     assert_eq!(notes, ["deviation: `welcome` is recognised by {\"say\":\"hi\"}: A 5 times, B stale"]);
-    let notes = compared(&Run::calm(), &a, None).notes;
+    let notes = compared(&SyntheticRun::calm(), &a, None).notes;
     assert_eq!(notes, ["deviation: `welcome` is recognised by {\"say\":\"hi\"}: A not declared, B 5 times"]);
 }
 
 #[test]
 fn a_report_with_a_corrupted_histogram_is_an_error() {
-    let a = document(&Run::calm().report());
-    let mut b = document(&Run::calm().report());
+    let a = build_document(&SyntheticRun::calm().report());
+    let mut b = build_document(&SyntheticRun::calm().report());
     b.times.get_mut("submit_job.response").unwrap().histogram = "AAAA".to_owned();
-    let error = compare(&a, &b, Options { seed: 1, fail_on_regression: None }).unwrap_err().to_string();
+    let error = compare(&a, &b, CompareOptions { seed: 1, fail_on_regression: None }).unwrap_err().to_string();
     assert!(error.contains("the histogram of submit_job.response is invalid"), "{error}");
 }

@@ -2,16 +2,16 @@
 
 use std::fmt::Write;
 
-use super::{Better, Comparison, Difference, Kind};
-use crate::load::format::{grouped, nanos, rate};
-use crate::report::text::printable;
+use super::{BetterDirection, LoadComparison, MetricDifference, MetricKind};
+use crate::load::format::{format_grouped, format_nanos, format_rate};
+use crate::report::text::escape_unprintable;
 
 /// Renders one line per metric, regressions marked; ends with a newline.
-pub fn render(comparison: &Comparison) -> String {
+pub fn render(comparison: &LoadComparison) -> String {
     let mut out = String::new();
     for note in &comparison.notes {
         // Writing into a String cannot fail.
-        let _ = writeln!(out, "note: {}", printable(note));
+        let _ = writeln!(out, "note: {}", escape_unprintable(note));
     }
     if comparison.differences.is_empty() {
         out.push_str("the runs have no metric in common\n");
@@ -21,41 +21,41 @@ pub fn render(comparison: &Comparison) -> String {
     let _ = writeln!(out, "{:widest$} {:>10} {:>10} {:>9}  95 % interval", "metric", "A", "B", "change");
     for difference in &comparison.differences {
         let interval = match difference.interval {
-            Some((low, high)) => format!("{} to {}", signed(low), signed(high)),
-            None if difference.kind == Kind::Count => String::new(),
+            Some((low, high)) => format!("{} to {}", format_signed_share(low), format_signed_share(high)),
+            None if difference.kind == MetricKind::Count => String::new(),
             None => "unknown".to_owned(),
         };
         let _ = writeln!(
             out,
             "{:widest$} {:>10} {:>10} {:>9}  {interval:<22}{}",
-            printable(&difference.metric),
-            value(difference, difference.a),
-            value(difference, difference.b),
-            difference.change.map_or_else(|| "new".to_owned(), signed),
-            remark(difference)
+            escape_unprintable(&difference.metric),
+            format_value(difference, difference.a),
+            format_value(difference, difference.b),
+            difference.change.map_or_else(|| "new".to_owned(), format_signed_share),
+            difference_remark(difference)
         );
     }
     // Removes trailing spaces.
     out.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-fn value(difference: &Difference, value: f64) -> String {
+fn format_value(difference: &MetricDifference, value: f64) -> String {
     match difference.kind {
-        Kind::Time => nanos(value * 1e6),
-        Kind::PerSecond => rate(value),
-        Kind::Count => grouped(value as u64),
+        MetricKind::Time => format_nanos(value * 1e6),
+        MetricKind::PerSecond => format_rate(value),
+        MetricKind::Count => format_grouped(value as u64),
     }
 }
 
-fn signed(share: f64) -> String {
+fn format_signed_share(share: f64) -> String {
     format!("{:+.1} %", share * 100.0)
 }
 
-fn remark(difference: &Difference) -> &'static str {
+fn difference_remark(difference: &MetricDifference) -> &'static str {
     let worse = match (difference.better, difference.b > difference.a) {
-        (Better::Neither, _) => None,
-        (Better::Lower, up) => Some(up),
-        (Better::Higher, up) => Some(!up),
+        (BetterDirection::Neither, _) => None,
+        (BetterDirection::Lower, up) => Some(up),
+        (BetterDirection::Higher, up) => Some(!up),
     };
     match worse {
         _ if difference.regression => "REGRESSION",

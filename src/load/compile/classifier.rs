@@ -7,14 +7,14 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::json_scan::{Found, NotJsonError, Paths, same};
+use super::json_scan::{FoundMembers, MemberPaths, NotJsonError, have_equal_values};
 use crate::load::ids::MessageId;
-use crate::protocol::{Pack, Way};
-use crate::syntax::matcher::{Condition, Matcher};
+use crate::protocol::{FrameDirection, Pack};
+use crate::syntax::matcher::{MatchCondition, Matcher};
 
 /// A condition on one member.
 #[derive(Debug)]
-pub enum Test {
+pub enum RawMemberTest {
     Is(Box<[u8]>),
     Absent,
     Present,
@@ -25,73 +25,73 @@ pub enum Test {
     },
 }
 
-impl Test {
+impl RawMemberTest {
     pub fn holds(&self, found: Option<&[u8]>) -> bool {
         match (self, found) {
             (Self::Absent, found) => found.is_none(),
             (Self::Fits { optional, .. }, None) => *optional,
             (_, None) => false,
             (Self::Present, Some(_)) => true,
-            (Self::Is(want), Some(raw)) => same(want, raw),
+            (Self::Is(want), Some(raw)) => have_equal_values(want, raw),
             (Self::Fits { matcher, .. }, Some(raw)) => {
                 serde_json::from_slice::<Value>(raw).is_ok_and(|value| matcher.fits(&json!({ "v": value })))
             }
         }
     }
 
-    fn of(condition: &Condition<'_>) -> (String, Self) {
+    fn from_condition(condition: &MatchCondition<'_>) -> (String, Self) {
         match condition {
-            Condition::Is(pointer, want @ (Value::Array(_) | Value::Object(_))) => {
-                (pointer.clone(), Self::fits(json!({ "like": want }), false))
+            MatchCondition::Is(pointer, want @ (Value::Array(_) | Value::Object(_))) => {
+                (pointer.clone(), Self::from_schema(json!({ "like": want }), false))
             }
-            Condition::Is(pointer, want) => (pointer.clone(), Self::Is(want.to_string().into_bytes().into())),
-            Condition::Absent(pointer) => ((*pointer).to_owned(), Self::Absent),
-            Condition::Present(pointer) => ((*pointer).to_owned(), Self::Present),
-            Condition::Fits { pointer, optional, schema } => {
+            MatchCondition::Is(pointer, want) => (pointer.clone(), Self::Is(want.to_string().into_bytes().into())),
+            MatchCondition::Absent(pointer) => ((*pointer).to_owned(), Self::Absent),
+            MatchCondition::Present(pointer) => ((*pointer).to_owned(), Self::Present),
+            MatchCondition::Fits { pointer, optional, schema } => {
                 let only = schema.as_object().filter(|members| members.len() == 1);
                 match only.and_then(|members| members.get("const")) {
                     Some(want) if !optional && !want.is_array() && !want.is_object() => {
                         ((*pointer).to_owned(), Self::Is(want.to_string().into_bytes().into()))
                     }
-                    _ => ((*pointer).to_owned(), Self::fits((*schema).clone(), *optional)),
+                    _ => ((*pointer).to_owned(), Self::from_schema((*schema).clone(), *optional)),
                 }
             }
         }
     }
 
-    fn fits(schema: Value, optional: bool) -> Self {
+    fn from_schema(schema: Value, optional: bool) -> Self {
         // The schema was compiled when the pack or plan was read, so this cannot fail.
         let matcher = Matcher::compile(&json!({ "/v": schema })).unwrap_or_default();
         Self::Fits { optional, matcher }
     }
 }
 
-/// Conditions on members, which are indexes into some [`Paths`].
-pub type Tests = Vec<(usize, Test)>;
+/// Conditions on members, which are indexes into some [`MemberPaths`].
+pub type RawMemberTests = Vec<(usize, RawMemberTest)>;
 
 /// Compiles a matcher and adds its members to `paths`; `None` if there are too many.
-pub fn tests(matcher: &Matcher, paths: &mut Paths) -> Option<Tests> {
+pub fn compile_tests(matcher: &Matcher, paths: &mut MemberPaths) -> Option<RawMemberTests> {
     matcher
-        .conditions_at()
+        .member_conditions()
         .iter()
         .map(|condition| {
-            let (pointer, test) = Test::of(condition);
+            let (pointer, test) = RawMemberTest::from_condition(condition);
             Some((paths.add(&pointer)?, test))
         })
         .collect()
 }
 
 /// Whether all conditions hold.
-pub fn hold(tests: &Tests, found: &Found<'_>) -> bool {
+pub fn all_tests_hold(tests: &RawMemberTests, found: &FoundMembers<'_>) -> bool {
     tests.iter().all(|(number, test)| test.holds(found[*number]))
 }
 
 /// Determines the message of a frame from the hub.
 #[derive(Debug)]
-pub struct Classifier {
-    paths: Paths,
+pub struct FrameClassifier {
+    paths: MemberPaths,
     /// The messages with their conditions, the most specific first.
-    kinds: Vec<(MessageId, Tests)>,
+    kinds: Vec<(MessageId, RawMemberTests)>,
     /// The member that most messages use, and for each of its values the candidate messages.
     main: usize,
     by_value: HashMap<Box<[u8]>, Vec<u16>>,
@@ -99,22 +99,23 @@ pub struct Classifier {
     others: Vec<u16>,
 }
 
-impl Classifier {
+impl FrameClassifier {
     /// Returns `None` if the pack uses more members than a scan can find. `id` numbers the pack's messages.
     pub fn new(pack: &Pack, id: impl Fn(&str) -> Option<MessageId>) -> Option<Self> {
-        let mut messages: Vec<_> = pack.messages.iter().filter(|message| message.goes(Way::FromHub)).collect();
+        let mut messages: Vec<_> =
+            pack.messages.iter().filter(|message| message.can_go(FrameDirection::FromHub)).collect();
         // A stable sort: among equals the first in the document wins, as in the pack.
-        messages.sort_by_key(|message| std::cmp::Reverse((!message.abstract_, message.matcher.conditions())));
-        let mut paths = Paths::default();
+        messages.sort_by_key(|message| std::cmp::Reverse((!message.abstract_, message.matcher.condition_count())));
+        let mut paths = MemberPaths::default();
         let mut kinds = Vec::new();
         for message in messages {
             if let Some(id) = id(&message.name) {
-                kinds.push((id, tests(&message.matcher, &mut paths)?));
+                kinds.push((id, compile_tests(&message.matcher, &mut paths)?));
             }
         }
         let mut asked: HashMap<usize, usize> = HashMap::new();
         for (number, test) in kinds.iter().flat_map(|(_, tests)| tests) {
-            *asked.entry(*number).or_default() += usize::from(matches!(test, Test::Is(_)));
+            *asked.entry(*number).or_default() += usize::from(matches!(test, RawMemberTest::Is(_)));
         }
         let main =
             asked.into_iter().max_by_key(|(number, count)| (*count, std::cmp::Reverse(*number))).map_or(0, |(n, _)| n);
@@ -123,7 +124,7 @@ impl Classifier {
         for (place, (_, tests)) in kinds.iter().enumerate() {
             let place = place as u16;
             let value = tests.iter().find_map(|(number, test)| match test {
-                Test::Is(want) if *number == main => Some(want),
+                RawMemberTest::Is(want) if *number == main => Some(want),
                 _ => None,
             });
             match value {
@@ -137,12 +138,12 @@ impl Classifier {
     /// Returns the message of a frame; `None` if it matches none.
     pub fn classify(&self, text: &[u8]) -> Result<Option<MessageId>, NotJsonError> {
         let found = self.paths.find(text)?;
-        let fits = |place: &&u16| hold(&self.kinds[usize::from(**place)].1, &found);
+        let fits = |place: &&u16| all_tests_hold(&self.kinds[usize::from(**place)].1, &found);
         let value = found[self.main].unwrap_or_default();
         let listed = match self.by_value.get(value) {
             // An escaped value may equal a known one.
             None if value.contains(&b'\\') => {
-                let known = self.by_value.iter().find(|(known, _)| same(known, value));
+                let known = self.by_value.iter().find(|(known, _)| have_equal_values(known, value));
                 known.map(|(_, places)| places)
             }
             listed => listed,

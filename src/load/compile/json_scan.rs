@@ -14,42 +14,42 @@ use crate::syntax::matcher::unescape;
 
 /// The wanted members as a tree of names, each with a number.
 #[derive(Debug, Default)]
-pub struct Paths {
-    nodes: Vec<Node>,
+pub struct MemberPaths {
+    nodes: Vec<PathNode>,
     count: usize,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct PathNode {
     /// The number of the member at this node.
     found: Option<usize>,
     children: Vec<(String, usize)>,
 }
 
 /// The most members that can be looked up in one frame.
-pub const MOST: usize = 32;
+pub const MAX_MEMBERS: usize = 32;
 
 /// The raw JSON text of each found member, by the number of its pointer.
-pub type Found<'a> = [Option<&'a [u8]>; MOST];
+pub type FoundMembers<'a> = [Option<&'a [u8]>; MAX_MEMBERS];
 
 /// The scanned part of the text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON")]
 pub struct NotJsonError;
 
-impl Paths {
+impl MemberPaths {
     /// Returns the number of the member at this pointer, the same for equal pointers; `None` if there are [too
     /// many](MOST).
     pub fn add(&mut self, pointer: &str) -> Option<usize> {
         if self.nodes.is_empty() {
-            self.nodes.push(Node::default());
+            self.nodes.push(PathNode::default());
         }
         let mut place = 0;
         for token in pointer.split('/').skip(1) {
             let token = unescape(token);
             let known = self.nodes[place].children.iter().find(|(name, _)| *name == token).map(|(_, at)| *at);
             place = known.unwrap_or_else(|| {
-                self.nodes.push(Node::default());
+                self.nodes.push(PathNode::default());
                 let at = self.nodes.len() - 1;
                 self.nodes[place].children.push((token, at));
                 at
@@ -58,7 +58,7 @@ impl Paths {
         if let Some(number) = self.nodes[place].found {
             return Some(number);
         }
-        (self.count < MOST).then(|| {
+        (self.count < MAX_MEMBERS).then(|| {
             self.nodes[place].found = Some(self.count);
             self.count += 1;
             self.count - 1
@@ -70,10 +70,10 @@ impl Paths {
     }
 
     /// Finds the members that are present.
-    pub fn find<'a>(&self, text: &'a [u8]) -> Result<Found<'a>, NotJsonError> {
-        let mut found = [None; MOST];
-        let mut scan = Scan { text, at: 0, nodes: &self.nodes, left: self.count, found: &mut found };
-        match if self.count == 0 { Ok(()) } else { scan.value(Some(0)) } {
+    pub fn find<'a>(&self, text: &'a [u8]) -> Result<FoundMembers<'a>, NotJsonError> {
+        let mut found = [None; MAX_MEMBERS];
+        let mut scan = JsonScanner { text, at: 0, nodes: &self.nodes, left: self.count, found: &mut found };
+        match if self.count == 0 { Ok(()) } else { scan.scan_value(Some(0)) } {
             Ok(()) | Err(ScanError::Done) => Ok(found),
             Err(ScanError::NotJson) => Err(NotJsonError),
         }
@@ -87,15 +87,15 @@ enum ScanError {
     NotJson,
 }
 
-struct Scan<'a, 'p> {
+struct JsonScanner<'a, 'p> {
     text: &'a [u8],
     at: usize,
-    nodes: &'p [Node],
+    nodes: &'p [PathNode],
     left: usize,
-    found: &'p mut Found<'a>,
+    found: &'p mut FoundMembers<'a>,
 }
 
-impl<'a> Scan<'a, '_> {
+impl<'a> JsonScanner<'a, '_> {
     fn peek(&mut self) -> Result<u8, ScanError> {
         while let Some(byte) = self.text.get(self.at) {
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
@@ -106,7 +106,7 @@ impl<'a> Scan<'a, '_> {
         Err(ScanError::NotJson)
     }
 
-    fn take(&mut self, byte: u8) -> Result<(), ScanError> {
+    fn expect_byte(&mut self, byte: u8) -> Result<(), ScanError> {
         if self.peek()? != byte {
             return Err(ScanError::NotJson);
         }
@@ -116,15 +116,15 @@ impl<'a> Scan<'a, '_> {
 
     /// Scans a value, which may be at a node of the tree. Recursion is limited by the depth of the tree, not of the
     /// text.
-    fn value(&mut self, place: Option<usize>) -> Result<(), ScanError> {
+    fn scan_value(&mut self, place: Option<usize>) -> Result<(), ScanError> {
         let first = self.peek()?;
         let start = self.at;
         let nodes = self.nodes;
-        let Some(node) = place.map(|place| &nodes[place]) else { return self.pass(first) };
+        let Some(node) = place.map(|place| &nodes[place]) else { return self.skip_value(first) };
         match first {
-            b'{' if !node.children.is_empty() => self.object(node)?,
-            b'[' if !node.children.is_empty() => self.array(node)?,
-            _ => self.pass(first)?,
+            b'{' if !node.children.is_empty() => self.scan_object(node)?,
+            b'[' if !node.children.is_empty() => self.scan_array(node)?,
+            _ => self.skip_value(first)?,
         }
         if let Some(number) = node.found.filter(|number| self.found[*number].is_none()) {
             self.found[number] = Some(&self.text[start..self.at]);
@@ -136,7 +136,7 @@ impl<'a> Scan<'a, '_> {
         Ok(())
     }
 
-    fn object(&mut self, node: &Node) -> Result<(), ScanError> {
+    fn scan_object(&mut self, node: &PathNode) -> Result<(), ScanError> {
         self.at += 1;
         if self.peek()? == b'}' {
             self.at += 1;
@@ -147,12 +147,12 @@ impl<'a> Scan<'a, '_> {
                 return Err(ScanError::NotJson);
             }
             let start = self.at;
-            let escaped = self.string()?;
+            let escaped = self.skip_string()?;
             let raw = &self.text[start..self.at];
-            let key = if escaped { text_of(raw) } else { Cow::Borrowed(inside(raw)) };
+            let key = if escaped { unquoted_text(raw) } else { Cow::Borrowed(quoted_content(raw)) };
             let place = node.children.iter().find(|(name, _)| name.as_bytes() == &*key).map(|(_, place)| *place);
-            self.take(b':')?;
-            self.value(place)?;
+            self.expect_byte(b':')?;
+            self.scan_value(place)?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b'}' => {
@@ -164,7 +164,7 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    fn array(&mut self, node: &Node) -> Result<(), ScanError> {
+    fn scan_array(&mut self, node: &PathNode) -> Result<(), ScanError> {
         self.at += 1;
         if self.peek()? == b']' {
             self.at += 1;
@@ -172,7 +172,7 @@ impl<'a> Scan<'a, '_> {
         }
         for index in 0usize.. {
             let place = node.children.iter().find(|(name, _)| name.parse() == Ok(index)).map(|(_, place)| *place);
-            self.value(place)?;
+            self.scan_value(place)?;
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => break,
@@ -184,15 +184,15 @@ impl<'a> Scan<'a, '_> {
     }
 
     /// Skips a value without wanted members.
-    fn pass(&mut self, first: u8) -> Result<(), ScanError> {
+    fn skip_value(&mut self, first: u8) -> Result<(), ScanError> {
         match first {
-            b'"' => self.string().map(drop),
+            b'"' => self.skip_string().map(drop),
             b'{' | b'[' => {
                 let mut depth = 0usize;
                 while let Some(byte) = self.text.get(self.at) {
                     match byte {
                         b'"' => {
-                            self.string()?;
+                            self.skip_string()?;
                             continue;
                         }
                         b'{' | b'[' => depth += 1,
@@ -221,7 +221,7 @@ impl<'a> Scan<'a, '_> {
     }
 
     /// Skips a string up to and including its closing quote; returns whether it contains escapes.
-    fn string(&mut self) -> Result<bool, ScanError> {
+    fn skip_string(&mut self) -> Result<bool, ScanError> {
         self.at += 1;
         let mut escaped = false;
         while let Some(found) = memchr2(b'"', b'\\', &self.text[self.at..]) {
@@ -240,7 +240,7 @@ impl<'a> Scan<'a, '_> {
 }
 
 /// Returns the content of a JSON string without escapes; any other value as it is.
-pub fn text_of(raw: &[u8]) -> Cow<'_, [u8]> {
+pub fn unquoted_text(raw: &[u8]) -> Cow<'_, [u8]> {
     match raw {
         [b'"', inside @ .., b'"'] if !inside.contains(&b'\\') => Cow::Borrowed(inside),
         [b'"', ..] => match serde_json::from_slice::<String>(raw) {
@@ -252,7 +252,7 @@ pub fn text_of(raw: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns the text between the quotes of a JSON string, escapes included; any other value as it is.
-pub fn inside(raw: &[u8]) -> &[u8] {
+pub fn quoted_content(raw: &[u8]) -> &[u8] {
     match raw {
         [b'"', inside @ .., b'"'] => inside,
         _ => raw,
@@ -260,7 +260,7 @@ pub fn inside(raw: &[u8]) -> &[u8] {
 }
 
 /// Whether two JSON texts have the same value, however they are written.
-pub fn same(a: &[u8], b: &[u8]) -> bool {
+pub fn have_equal_values(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
     }
@@ -269,16 +269,16 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
         return false;
     }
     match (serde_json::from_slice::<serde_json::Value>(a), serde_json::from_slice::<serde_json::Value>(b)) {
-        (Ok(a), Ok(b)) => crate::syntax::matcher::same(&a, &b),
+        (Ok(a), Ok(b)) => crate::syntax::matcher::are_equal(&a, &b),
         _ => false,
     }
 }
 
 /// Returns the number of an item by its key: equal texts or numbers have equal item numbers, even if their escapes
 /// differ.
-pub fn item(raw: &[u8]) -> u64 {
+pub fn item_number(raw: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    text_of(raw).hash(&mut hasher);
+    unquoted_text(raw).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -290,7 +290,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn find(text: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, NotJsonError> {
-        let mut paths = Paths::default();
+        let mut paths = MemberPaths::default();
         let numbers: Vec<usize> = pointers.iter().map(|pointer| paths.add(pointer).expect("room")).collect();
         let found = paths.find(text.as_bytes())?;
         Ok(numbers.iter().map(|n| found[*n].map(|raw| String::from_utf8_lossy(raw).into_owned())).collect())
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_and_a_part_of_it_are_both_found() {
+    fn a_member_and_its_nested_member_are_both_found() {
         let found = find(r#"{"type":"t","a":{"b":1,"c":2}}"#, &["/a", "/a/c", "/type", "/none"]);
         let expected = [Some(r#"{"b":1,"c":2}"#), Some("2"), Some(r#""t""#), None];
         assert_eq!(found, Ok(expected.map(|text| text.map(str::to_owned)).to_vec()));
@@ -349,18 +349,18 @@ mod tests {
     #[case("1", r#""1""#, false)]
     #[case(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, true)]
     #[case("", r#""""#, false)]
-    fn json_texts_with_equal_values_are_the_same_however_they_are_written(
+    fn json_texts_with_equal_values_compare_equal_in_any_spelling(
         #[case] a: &str,
         #[case] b: &str,
         #[case] expected: bool,
     ) {
-        assert_eq!(same(a.as_bytes(), b.as_bytes()), expected);
+        assert_eq!(have_equal_values(a.as_bytes(), b.as_bytes()), expected);
     }
 
     #[test]
-    fn an_item_id_has_the_same_number_whatever_escapes_it_is_written_with() {
-        assert_eq!(item(br#""a\u002db""#), item(br#""a-b""#));
-        assert_ne!(item(br#""a-b""#), item(br#""a-c""#));
+    fn escapes_do_not_change_the_number_of_an_item_id() {
+        assert_eq!(item_number(br#""a\u002db""#), item_number(br#""a-b""#));
+        assert_ne!(item_number(br#""a-b""#), item_number(br#""a-c""#));
     }
 
     /// Generates JSON with names and texts that need escapes.
@@ -394,8 +394,8 @@ mod tests {
         }
 
         #[test]
-        fn a_scan_of_any_bytes_ends(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\a1 ".to_vec()), 0..60)) {
-            let mut paths = Paths::default();
+        fn scanning_arbitrary_bytes_terminates(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\a1 ".to_vec()), 0..60)) {
+            let mut paths = MemberPaths::default();
             for pointer in ["/a", "/a/0/a", "/1"] {
                 paths.add(pointer);
             }
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_found_without_surrounding_space() {
+    fn the_root_is_found_without_surrounding_whitespace() {
         assert_eq!(find(" {\"a\": 1} ", &[""]), Ok(vec![Some("{\"a\": 1}".to_owned())]));
         assert_eq!(json!({"a": 1}).to_string(), "{\"a\":1}");
     }

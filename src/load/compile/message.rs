@@ -3,28 +3,28 @@
 
 use serde_json::Value;
 
-use super::Compiler;
-use super::scope::Resolved;
-use crate::load::compile::message_template::{Piece, Source, Template};
+use super::RoleCompiler;
+use super::scope::ResolvedExpression;
+use crate::load::compile::message_template::{MessageTemplate, SlotSource, TemplatePiece};
 use crate::scenario::compose;
-use crate::scenario::model::{Compose, MessageName};
-use crate::scenario::template::{Part, Template as Written};
+use crate::scenario::model::{MessageComposition, MessageName};
+use crate::scenario::template::{Template as Written, TemplatePart};
 
 /// Marks around the number of a slot: for a whole value, and within a text. No file of a pack contains them; if a
 /// user's plan contained one around a number, it would be taken for a slot.
-const WHOLE: char = '\u{0}';
-const INSIDE: char = '\u{1}';
+const WHOLE_VALUE_MARK: char = '\u{0}';
+const WITHIN_TEXT_MARK: char = '\u{1}';
 
-pub fn bytes(text: impl Into<Vec<u8>>) -> Piece {
-    Piece::Bytes(text.into().into())
+pub fn bytes_piece(text: impl Into<Vec<u8>>) -> TemplatePiece {
+    TemplatePiece::Bytes(text.into().into())
 }
 
-impl Compiler<'_> {
+impl RoleCompiler<'_> {
     /// Composes a message to be sent, or to be passed to a hook.
-    pub fn message(&mut self, compose: &Compose, sources: &mut Vec<Source>) -> (String, Value) {
+    pub fn compile_message(&mut self, compose: &MessageComposition, sources: &mut Vec<SlotSource>) -> (String, Value) {
         let MessageName::Named(name) = &compose.message else { return (String::new(), Value::Null) };
         let Some(message) = self.script.pack.message(name) else { return (String::new(), Value::Null) };
-        let mut value = message.template();
+        let mut value = message.starting_value();
         let fills = &self.script.shared_parts.roles[&self.part.plays].fills;
         for (place, template) in fills {
             let pointer = if place.starts_with('/') {
@@ -33,8 +33,8 @@ impl Compiler<'_> {
                 format!("/{}", crate::syntax::matcher::escape(place))
             };
             if value.pointer(&pointer).is_some() {
-                let fill = self.marked(template, sources);
-                compose::put(&mut value, &pointer, fill);
+                let fill = self.with_slot_marks(template, sources);
+                compose::put_at_pointer(&mut value, &pointer, fill);
             }
         }
         if let Some(with) = &compose.with {
@@ -42,46 +42,50 @@ impl Compiler<'_> {
                 let help = "write `with: { member: value }`";
                 self.error(expr.span, "the changed members must be known before the run", help);
             }
-            let with = self.marked(with, sources);
-            compose::merge(&mut value, &with);
+            let with = self.with_slot_marks(with, sources);
+            compose::merge_overrides(&mut value, &with);
         }
-        compose::remove(&mut value, &compose.without);
+        compose::remove_members(&mut value, &compose.without);
         (name.clone(), value)
     }
 
     /// Converts a template value, with marks for the values that are not known yet.
-    pub fn marked(&mut self, written: &Written, sources: &mut Vec<Source>) -> Value {
+    pub fn with_slot_marks(&mut self, written: &Written, sources: &mut Vec<SlotSource>) -> Value {
         match written {
             Written::Constant(value) => value.clone(),
             Written::Expression(expr) => match self.resolve(expr) {
-                Resolved::Value(value) => value,
-                Resolved::Source(source) => Value::String(mark(WHOLE, source, sources)),
+                ResolvedExpression::Value(value) => value,
+                ResolvedExpression::Source(source) => Value::String(slot_mark(WHOLE_VALUE_MARK, source, sources)),
             },
             Written::Text(parts) => {
                 let mut text = String::new();
                 for part in parts {
                     match part {
-                        Part::Literal(literal) => text.push_str(literal),
-                        Part::Expression(expr) => match self.resolve(expr) {
-                            Resolved::Value(Value::String(value)) => text.push_str(&value),
-                            Resolved::Value(value) => text.push_str(&value.to_string()),
-                            Resolved::Source(source) => text.push_str(&mark(INSIDE, source, sources)),
+                        TemplatePart::Literal(literal) => text.push_str(literal),
+                        TemplatePart::Expression(expr) => match self.resolve(expr) {
+                            ResolvedExpression::Value(Value::String(value)) => text.push_str(&value),
+                            ResolvedExpression::Value(value) => text.push_str(&value.to_string()),
+                            ResolvedExpression::Source(source) => {
+                                text.push_str(&slot_mark(WITHIN_TEXT_MARK, source, sources))
+                            }
                         },
                     }
                 }
                 Value::String(text)
             }
-            Written::List(items) => items.iter().map(|item| self.marked(item, sources)).collect(),
+            Written::List(items) => items.iter().map(|item| self.with_slot_marks(item, sources)).collect(),
             Written::Map(members) => {
-                let kept = members.iter().filter(|(_, member)| !self.omits(member));
+                let kept = members.iter().filter(|(_, member)| !self.omits_member(member));
                 let kept: Vec<_> = kept.map(|(name, member)| (name.clone(), member)).collect();
-                Value::Object(kept.into_iter().map(|(name, member)| (name, self.marked(member, sources))).collect())
+                Value::Object(
+                    kept.into_iter().map(|(name, member)| (name, self.with_slot_marks(member, sources))).collect(),
+                )
             }
         }
     }
 
     /// Whether an optional setting without a value omits its member.
-    fn omits(&self, member: &Written) -> bool {
+    fn omits_member(&self, member: &Written) -> bool {
         let Written::Expression(expr) = member else { return false };
         expr.setting().is_some_and(|name| {
             self.script.shared.settings.get(name).is_some_and(|setting| setting.optional)
@@ -90,13 +94,13 @@ impl Compiler<'_> {
     }
 }
 
-fn mark(kind: char, source: Source, sources: &mut Vec<Source>) -> String {
+fn slot_mark(kind: char, source: SlotSource, sources: &mut Vec<SlotSource>) -> String {
     sources.push(source);
     format!("{kind}{}{kind}", sources.len() - 1)
 }
 
 /// Cuts the JSON text of a value at its marks.
-pub fn cut(value: &Value, sources: &[Source]) -> Template {
+pub fn cut_at_marks(value: &Value, sources: &[SlotSource]) -> MessageTemplate {
     let text = value.to_string();
     let mut pieces = Vec::new();
     let mut rest = text.as_str();
@@ -109,27 +113,27 @@ pub fn cut(value: &Value, sources: &[Source]) -> Template {
         let slot = behind.find(close).and_then(|end| Some((end, sources.get(behind[..end].parse::<usize>().ok()?)?)));
         match slot {
             Some((end, source)) => {
-                pieces.push(bytes(&rest[..at]));
-                pieces.push(Piece::Slot { source: source.clone(), inside: *inside });
+                pieces.push(bytes_piece(&rest[..at]));
+                pieces.push(TemplatePiece::Slot { source: source.clone(), inside: *inside });
                 rest = &behind[end + close.len()..];
             }
             None => {
-                pieces.push(bytes(&rest[..at + open.len()]));
+                pieces.push(bytes_piece(&rest[..at + open.len()]));
                 rest = behind;
             }
         }
     }
-    pieces.push(bytes(rest));
+    pieces.push(bytes_piece(rest));
     // Joins neighbouring byte pieces, so that a message without slots is one piece.
-    let mut joined: Vec<Piece> = Vec::new();
+    let mut joined: Vec<TemplatePiece> = Vec::new();
     for piece in pieces {
         match (joined.last_mut(), piece) {
-            (_, Piece::Bytes(new)) if new.is_empty() => {}
-            (Some(Piece::Bytes(old)), Piece::Bytes(new)) => *old = [&**old, &*new].concat().into(),
+            (_, TemplatePiece::Bytes(new)) if new.is_empty() => {}
+            (Some(TemplatePiece::Bytes(old)), TemplatePiece::Bytes(new)) => *old = [&**old, &*new].concat().into(),
             (_, piece) => joined.push(piece),
         }
     }
-    Template { pieces: joined }
+    MessageTemplate { pieces: joined }
 }
 
 #[cfg(test)]
@@ -145,15 +149,15 @@ mod tests {
     #[case(json!("\u{0}0\u{0}"), "<0>")]
     #[case(json!({"a": "\u{0}7\u{0}"}), r#"{"a":"\u00007\u0000"}"#)]
     #[case(json!({"a": "x\u{1}"}), r#"{"a":"x\u0001"}"#)]
-    fn a_message_is_cut_into_bytes_and_slots_at_its_marks(#[case] value: Value, #[case] expected: &str) {
-        let template = cut(&value, &[Source::Own(0), Source::Own(1)]);
+    fn a_message_is_split_at_its_marks_into_bytes_and_slots(#[case] value: Value, #[case] expected: &str) {
+        let template = cut_at_marks(&value, &[SlotSource::Own(0), SlotSource::Own(1)]);
         let shown: String = template
             .pieces
             .iter()
             .map(|piece| match piece {
-                Piece::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-                Piece::Slot { source: Source::Own(n), inside: false } => format!("<{n}>"),
-                Piece::Slot { source: Source::Own(n), inside: true } => format!("<{n} inside>"),
+                TemplatePiece::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                TemplatePiece::Slot { source: SlotSource::Own(n), inside: false } => format!("<{n}>"),
+                TemplatePiece::Slot { source: SlotSource::Own(n), inside: true } => format!("<{n} inside>"),
                 other => panic!("{other:?}"),
             })
             .collect();

@@ -15,21 +15,21 @@ use serde_json::Value;
 use super::json_scan;
 use crate::load::Nanos;
 use crate::scenario::compose;
-use crate::scenario::functions::World;
-use crate::scenario::template::{Expr, Names};
-use crate::scenario::value::Bound;
+use crate::scenario::functions::FunctionContext;
+use crate::scenario::template::{EvalContext, TemplateExpression};
+use crate::scenario::value::BoundValue;
 
 /// Bytes and slots in order.
 #[derive(Debug, Default)]
-pub struct Template {
-    pub pieces: Vec<Piece>,
+pub struct MessageTemplate {
+    pub pieces: Vec<TemplatePiece>,
 }
 
 #[derive(Debug)]
-pub enum Piece {
+pub enum TemplatePiece {
     Bytes(Box<[u8]>),
     Slot {
-        source: Source,
+        source: SlotSource,
         /// Whether the slot is within a string, so that its text is written without quotes.
         inside: bool,
     },
@@ -37,7 +37,7 @@ pub enum Piece {
 
 /// The source of a slot's text.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum SlotSource {
     /// A text of the journey: captured or computed.
     Text(u16),
     /// A text of the client: part of its identity, or captured in its opening.
@@ -57,29 +57,29 @@ pub enum Source {
 
 /// An expression that is evaluated at run time.
 #[derive(Debug)]
-pub struct Computed {
-    pub expr: Expr,
+pub struct RuntimeExpression {
+    pub expr: TemplateExpression,
     /// Names that are constant throughout the run.
     pub constants: Vec<(String, Value)>,
     /// Names, the members of them that are used, and their sources.
-    pub members: Vec<(String, String, Source)>,
+    pub members: Vec<(String, String, SlotSource)>,
 }
 
 /// Texts by slot number in one buffer.
 #[derive(Clone, Debug, Default)]
-pub struct Texts {
+pub struct SlotTexts {
     bytes: Vec<u8>,
     spans: Box<[(u32, u32)]>,
 }
 
 /// Bytes of replaced texts beyond which compaction pays off.
-const DEAD: usize = 512;
+const COMPACTION_BYTES: usize = 512;
 /// The span of a slot without text.
-const EMPTY: (u32, u32) = (u32::MAX, 0);
+const EMPTY_SPAN: (u32, u32) = (u32::MAX, 0);
 
-impl Texts {
+impl SlotTexts {
     pub fn new(slots: usize) -> Self {
-        Self { bytes: Vec::new(), spans: vec![EMPTY; slots].into() }
+        Self { bytes: Vec::new(), spans: vec![EMPTY_SPAN; slots].into() }
     }
 
     pub fn get(&self, slot: u16) -> Option<&[u8]> {
@@ -101,16 +101,16 @@ impl Texts {
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.spans[slot] = (start as u32, (self.bytes.len() - start) as u32);
-        if start > DEAD {
+        if start > COMPACTION_BYTES {
             self.compact();
         }
     }
 
     /// Drops replaced texts once they take more space than the live ones.
     fn compact(&mut self) {
-        let live = |span: &&mut (u32, u32)| **span != EMPTY;
+        let live = |span: &&mut (u32, u32)| **span != EMPTY_SPAN;
         let used: usize = self.spans.iter_mut().filter(live).map(|span| span.1 as usize).sum();
-        if self.bytes.len() < 2 * used + DEAD {
+        if self.bytes.len() < 2 * used + COMPACTION_BYTES {
             return;
         }
         let mut bytes = Vec::with_capacity(used);
@@ -123,13 +123,13 @@ impl Texts {
     }
 
     pub fn unset(&mut self, slot: u16) {
-        self.spans[usize::from(slot)] = EMPTY;
+        self.spans[usize::from(slot)] = EMPTY_SPAN;
     }
 
     /// Drops all texts but keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.spans.fill(EMPTY);
+        self.spans.fill(EMPTY_SPAN);
     }
 }
 
@@ -139,7 +139,7 @@ thread_local! {
 
 /// Lends an empty reusable buffer, so that computing the text of a slot allocates nothing. A nested call gets a new
 /// one.
-pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+pub fn with_scratch_buffer<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut buffer = SCRATCH.take();
     buffer.clear();
     let made = make(&mut buffer);
@@ -149,14 +149,14 @@ pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
 
 /// The values that fill the slots of one client at one time.
 pub struct SlotValues<'a> {
-    pub own: &'a Texts,
-    pub texts: &'a Texts,
+    pub own: &'a SlotTexts,
+    pub texts: &'a SlotTexts,
     pub index: u32,
     pub turn: u32,
     pub party: u32,
     pub due: Nanos,
     pub now: Nanos,
-    pub run: &'a Run,
+    pub run: &'a RunConstants,
     pub random: &'a mut SmallRng,
     /// The number of unique texts that this client has generated.
     pub uniques: &'a mut u32,
@@ -164,20 +164,20 @@ pub struct SlotValues<'a> {
 
 /// Data shared by all clients of a run.
 #[derive(Debug)]
-pub struct Run {
+pub struct RunConstants {
     /// Distinguishes this run from all others; letters and digits.
     pub stamp: String,
     /// Unix time of the origin of the run, in milliseconds.
     pub epoch_ms: i64,
-    pub world: Arc<World>,
+    pub world: Arc<FunctionContext>,
 }
 
-impl Run {
+impl RunConstants {
     pub fn new(stamp: &str, epoch_ms: i64) -> Self {
-        Self { stamp: stamp.to_owned(), epoch_ms, world: Arc::new(World::new(stamp)) }
+        Self { stamp: stamp.to_owned(), epoch_ms, world: Arc::new(FunctionContext::new(stamp)) }
     }
 
-    fn unix_ms(&self, now: Nanos) -> i64 {
+    fn unix_ms_at(&self, now: Nanos) -> i64 {
         self.epoch_ms + (now / 1_000_000) as i64
     }
 }
@@ -187,13 +187,13 @@ impl Run {
 #[error("a slot is empty")]
 pub struct EmptySlotError;
 
-impl Template {
+impl MessageTemplate {
     /// Appends the message. On an error the caller must discard what was appended.
     pub fn write(&self, slot_values: &mut SlotValues<'_>, out: &mut Vec<u8>) -> Result<(), EmptySlotError> {
         for piece in &self.pieces {
             match piece {
-                Piece::Bytes(bytes) => out.extend_from_slice(bytes),
-                Piece::Slot { source, inside } => source.write(*inside, slot_values, out)?,
+                TemplatePiece::Bytes(bytes) => out.extend_from_slice(bytes),
+                TemplatePiece::Slot { source, inside } => source.write(*inside, slot_values, out)?,
             }
         }
         Ok(())
@@ -203,22 +203,22 @@ impl Template {
     pub fn constant(&self) -> Option<&[u8]> {
         match self.pieces.as_slice() {
             [] => Some(b""),
-            [Piece::Bytes(bytes)] => Some(bytes),
+            [TemplatePiece::Bytes(bytes)] => Some(bytes),
             _ => None,
         }
     }
 
     /// Whether all slots of the message can be filled.
-    pub fn is_ready(&self, own: &Texts, texts: &Texts) -> bool {
+    pub fn is_ready(&self, own: &SlotTexts, texts: &SlotTexts) -> bool {
         self.pieces.iter().all(|piece| match piece {
-            Piece::Slot { source: Source::Text(slot), .. } => texts.get(*slot).is_some(),
-            Piece::Slot { source: Source::Own(slot), .. } => own.get(*slot).is_some(),
+            TemplatePiece::Slot { source: SlotSource::Text(slot), .. } => texts.get(*slot).is_some(),
+            TemplatePiece::Slot { source: SlotSource::Own(slot), .. } => own.get(*slot).is_some(),
             _ => true,
         })
     }
 }
 
-impl Source {
+impl SlotSource {
     /// Appends the JSON text; `inside` a string, without quotes.
     pub fn write(
         &self,
@@ -232,7 +232,7 @@ impl Source {
             _ => None,
         };
         if let Some(text) = copied {
-            out.extend_from_slice(if inside { json_scan::inside(text) } else { text });
+            out.extend_from_slice(if inside { json_scan::quoted_content(text) } else { text });
             return Ok(());
         }
         let quoted = matches!(self, Self::Unique(_) | Self::Uuid | Self::NowIso) && !inside;
@@ -241,29 +241,29 @@ impl Source {
         }
         match self {
             Self::Text(_) | Self::Own(_) => {}
-            Self::Index => digits(slot_values.index.into(), out),
-            Self::Turn => digits(slot_values.turn.into(), out),
+            Self::Index => write_digits(slot_values.index.into(), out),
+            Self::Turn => write_digits(slot_values.turn.into(), out),
             Self::Unique(prefix) => {
                 *slot_values.uniques += 1;
                 for text in [prefix, &*slot_values.run.stamp, "x"] {
                     out.extend_from_slice(text.as_bytes());
                 }
-                digits(slot_values.party.into(), out);
+                write_digits(slot_values.party.into(), out);
                 out.push(b'x');
-                digits((*slot_values.uniques).into(), out);
+                write_digits((*slot_values.uniques).into(), out);
             }
             Self::Uuid => {
                 let uuid = uuid::Builder::from_random_bytes(slot_values.random.random()).into_uuid();
                 out.extend_from_slice(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
             }
-            Self::NowMs => signed(slot_values.run.unix_ms(slot_values.now), out),
-            Self::NowS => signed(slot_values.run.unix_ms(slot_values.now) / 1000, out),
-            Self::NowIso => match jiff::Timestamp::from_millisecond(slot_values.run.unix_ms(slot_values.now)) {
+            Self::NowMs => write_signed(slot_values.run.unix_ms_at(slot_values.now), out),
+            Self::NowS => write_signed(slot_values.run.unix_ms_at(slot_values.now) / 1000, out),
+            Self::NowIso => match jiff::Timestamp::from_millisecond(slot_values.run.unix_ms_at(slot_values.now)) {
                 // Writing to memory cannot fail.
                 Ok(time) => drop(write!(out, "{time}")),
                 Err(_) => return Err(EmptySlotError),
             },
-            Self::DueNs => digits(slot_values.due, out),
+            Self::DueNs => write_digits(slot_values.due, out),
         }
         if quoted {
             out.push(b'"');
@@ -273,7 +273,7 @@ impl Source {
 }
 
 /// Appends a number; `write!` would take longer than the rest of a message.
-fn digits(mut number: u64, out: &mut Vec<u8>) {
+fn write_digits(mut number: u64, out: &mut Vec<u8>) {
     let mut text = [0; 20];
     let mut start = text.len();
     loop {
@@ -286,14 +286,14 @@ fn digits(mut number: u64, out: &mut Vec<u8>) {
     }
 }
 
-fn signed(number: i64, out: &mut Vec<u8>) {
+fn write_signed(number: i64, out: &mut Vec<u8>) {
     if number < 0 {
         out.push(b'-');
     }
-    digits(number.unsigned_abs(), out);
+    write_digits(number.unsigned_abs(), out);
 }
 
-impl Computed {
+impl RuntimeExpression {
     /// Evaluates the expression, which takes microseconds.
     pub fn eval(&self, slot_values: &mut SlotValues<'_>) -> Result<Value, EmptySlotError> {
         let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
@@ -305,25 +305,25 @@ impl Computed {
                 names.push((name, Value::Null));
                 names.len() - 1
             });
-            compose::put(&mut names[place].1, pointer, value);
+            compose::put_at_pointer(&mut names[place].1, pointer, value);
         }
-        slot_values.run.world.set_now_ms(slot_values.run.unix_ms(slot_values.now));
-        let names = names.into_iter().map(|(name, value)| (name, Bound::plain(value))).collect();
+        slot_values.run.world.set_now_ms(slot_values.run.unix_ms_at(slot_values.now));
+        let names = names.into_iter().map(|(name, value)| (name, BoundValue::from_value(value))).collect();
         self.expr.eval(&RunNames { names, world: &slot_values.run.world }).map_err(|_| EmptySlotError)
     }
 }
 
 struct RunNames<'a> {
-    names: Vec<(&'a str, Bound)>,
-    world: &'a Arc<World>,
+    names: Vec<(&'a str, BoundValue)>,
+    world: &'a Arc<FunctionContext>,
 }
 
-impl Names for RunNames<'_> {
-    fn lookup(&self, name: &str) -> Option<Bound> {
+impl EvalContext for RunNames<'_> {
+    fn lookup(&self, name: &str) -> Option<BoundValue> {
         self.names.iter().find(|(known, _)| *known == name).map(|(_, bound)| bound.clone())
     }
 
-    fn world(&self) -> &Arc<World> {
+    fn function_context(&self) -> &Arc<FunctionContext> {
         self.world
     }
 }
@@ -334,11 +334,11 @@ mod tests {
     use rand::SeedableRng;
     use rstest::rstest;
 
-    fn written(source: Source, inside: bool) -> Result<String, EmptySlotError> {
-        let (mut own, mut texts) = (Texts::new(1), Texts::new(3));
+    fn written(source: SlotSource, inside: bool) -> Result<String, EmptySlotError> {
+        let (mut own, mut texts) = (SlotTexts::new(1), SlotTexts::new(3));
         own.set(0, br#""me \"myself\"""#);
         texts.set(1, b"[1, 2]");
-        let run = Run::new("run", 1_700_000_000_000);
+        let run = RunConstants::new("run", 1_700_000_000_000);
         let mut slot_values = SlotValues {
             own: &own,
             texts: &texts,
@@ -357,19 +357,19 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Source::Own(0), false, Ok(r#""me \"myself\"""#))]
-    #[case(Source::Own(0), true, Ok(r#"me \"myself\""#))]
-    #[case(Source::Text(1), false, Ok("[1, 2]"))]
-    #[case(Source::Text(0), false, Err(EmptySlotError))]
-    #[case(Source::Index, false, Ok("3"))]
-    #[case(Source::Unique("job".into()), false, Ok(r#""jobrunx17x1""#))]
-    #[case(Source::Unique("job".into()), true, Ok("jobrunx17x1"))]
-    #[case(Source::NowMs, false, Ok("1700000002000"))]
-    #[case(Source::NowS, false, Ok("1700000002"))]
-    #[case(Source::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
-    #[case(Source::DueNs, false, Ok("5"))]
+    #[case(SlotSource::Own(0), false, Ok(r#""me \"myself\"""#))]
+    #[case(SlotSource::Own(0), true, Ok(r#"me \"myself\""#))]
+    #[case(SlotSource::Text(1), false, Ok("[1, 2]"))]
+    #[case(SlotSource::Text(0), false, Err(EmptySlotError))]
+    #[case(SlotSource::Index, false, Ok("3"))]
+    #[case(SlotSource::Unique("job".into()), false, Ok(r#""jobrunx17x1""#))]
+    #[case(SlotSource::Unique("job".into()), true, Ok("jobrunx17x1"))]
+    #[case(SlotSource::NowMs, false, Ok("1700000002000"))]
+    #[case(SlotSource::NowS, false, Ok("1700000002"))]
+    #[case(SlotSource::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
+    #[case(SlotSource::DueNs, false, Ok("5"))]
     fn slots_of_a_message_are_filled_with_json_text(
-        #[case] source: Source,
+        #[case] source: SlotSource,
         #[case] inside: bool,
         #[case] expected: Result<&str, EmptySlotError>,
     ) {
@@ -383,15 +383,15 @@ mod tests {
     #[case(-1_234_567)]
     #[case(i64::MAX)]
     #[case(i64::MIN)]
-    fn numbers_in_a_message_are_written_with_all_digits(#[case] number: i64) {
+    fn numbers_are_written_with_all_their_digits(#[case] number: i64) {
         let mut out = b"n".to_vec();
-        signed(number, &mut out);
+        write_signed(number, &mut out);
         assert_eq!(String::from_utf8(out), Ok(format!("n{number}")));
     }
 
     #[test]
-    fn a_replaced_text_takes_no_memory() {
-        let mut texts = Texts::new(2);
+    fn replaced_texts_do_not_accumulate_memory() {
+        let mut texts = SlotTexts::new(2);
         texts.set(0, b"first");
         for n in 0..100 {
             texts.set(1, format!("\"{n}\"").as_bytes());
@@ -402,7 +402,7 @@ mod tests {
             texts.set(n % 2, format!("\"text {n}\"").as_bytes());
         }
         assert_eq!((texts.get(0), texts.get(1)), (Some(&b"\"text 9998\""[..]), Some(&b"\"text 9999\""[..])));
-        assert!(texts.bytes.len() < 2 * DEAD, "{}", texts.bytes.len());
+        assert!(texts.bytes.len() < 2 * COMPACTION_BYTES, "{}", texts.bytes.len());
         texts.clear();
         assert_eq!(texts.get(0), None);
     }

@@ -3,76 +3,76 @@
 
 use std::sync::Arc;
 
-use super::classifier::{Classifier, Test};
-use super::json_scan::Paths;
-use super::message_template::{Computed, Run, Source, Template};
+use super::classifier::{FrameClassifier, RawMemberTest};
+use super::json_scan::MemberPaths;
+use super::message_template::{MessageTemplate, RunConstants, RuntimeExpression, SlotSource};
 use crate::load::Nanos;
 use crate::load::ids::{HookId, JourneyId, MessageId};
-use crate::load::ledger::Keys;
-use crate::load::plan::script::{Pace, Think};
-use crate::load::plan::{MarkName, Reconnect};
+use crate::load::ledger::IdHasher;
+use crate::load::plan::script::{JourneyPace, ThinkTime};
+use crate::load::plan::{MarkName, ReconnectPolicy};
 use crate::syntax::source::Span;
 use crate::websocket::handshake::Dial;
 
 /// A compiled plan.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct CompiledPlan {
     /// Names of all messages of the protocol, in its order.
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
     pub hooks: Vec<String>,
     /// The roles, in the order of the plan.
-    pub roles: Vec<Role>,
+    pub roles: Vec<CompiledRole>,
     /// Expressions that are evaluated during the run.
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<ExpressionRemark>,
 }
 
 /// A remark on an expression that is evaluated during the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remark {
+pub struct ExpressionRemark {
     pub span: Span,
     pub text: String,
 }
 
 /// Data shared by all clients of a run.
 #[derive(Debug)]
-pub struct Common {
-    pub classifier: Classifier,
-    pub run: Run,
-    pub keys: Keys,
+pub struct RunContext {
+    pub classifier: FrameClassifier,
+    pub run: RunConstants,
+    pub keys: IdHasher,
     pub seed: u64,
 }
 
 /// Data shared by all clients of a role.
 #[derive(Debug)]
-pub struct Role {
+pub struct CompiledRole {
     pub name: String,
     /// The number of the role's first client among all clients of the run.
     pub first: u32,
     pub population: u32,
-    pub common: Arc<Common>,
+    pub common: Arc<RunContext>,
     /// The number of texts per client; the texts of its identity come first, in the order of evaluation.
     pub own: usize,
-    pub identity: Vec<(u16, Fill)>,
-    pub programs: Vec<Program>,
+    pub identity: Vec<(u16, SlotFill)>,
+    pub programs: Vec<ClientProgram>,
     pub opening: usize,
     pub journey: Option<usize>,
     /// Whether journeys are scheduled.
     pub arrivals: bool,
     pub at_a_time: usize,
-    pub pace: Pace,
+    pub pace: JourneyPace,
     pub times: Option<u32>,
     pub drains: bool,
-    pub reconnect: Reconnect,
-    pub periodic: Vec<Periodic>,
+    pub reconnect: ReconnectPolicy,
+    pub periodic: Vec<CompiledPeriodic>,
     /// The members to look up in a frame, by its message.
-    pub lookups: Vec<Lookup>,
+    pub lookups: Vec<MessageLookup>,
     /// The source of a client's party id, where the protocol has one.
-    pub party: Option<Source>,
+    pub party: Option<SlotSource>,
 }
 
 #[derive(Debug)]
-pub struct Periodic {
+pub struct CompiledPeriodic {
     pub program: usize,
     pub every: Nanos,
     pub jitter: f64,
@@ -82,46 +82,46 @@ pub struct Periodic {
 
 /// An activity of a client: its opening, a journey, a heartbeat, a reaction.
 #[derive(Debug, Default)]
-pub struct Program {
-    pub ops: Vec<Op>,
+pub struct ClientProgram {
+    pub ops: Vec<ProgramOperation>,
     /// The number of the program's texts; those computed in advance come first.
     pub texts: usize,
-    pub ahead: Vec<(u16, Fill)>,
+    pub ahead: Vec<(u16, SlotFill)>,
     /// The number of the program's messages whose answers are timed.
     pub times: usize,
     pub journey: Option<JourneyId>,
     /// The operation at which the program continues after a reconnect.
     pub resumes: Option<usize>,
     /// The source of the key of the program's item.
-    pub item: Option<Source>,
+    pub item: Option<SlotSource>,
 }
 
 /// How a text is computed in advance.
 #[derive(Debug)]
-pub enum Fill {
-    Template(Template),
-    Computed(Arc<Computed>),
-    Column { feeder: Arc<Rows>, column: usize },
+pub enum SlotFill {
+    Template(MessageTemplate),
+    Computed(Arc<RuntimeExpression>),
+    Column { feeder: Arc<FeederRows>, column: usize },
 }
 
 /// The rows of a feeder as JSON texts.
 #[derive(Debug)]
-pub struct Rows {
+pub struct FeederRows {
     pub rows: Vec<Box<[Box<[u8]>]>>,
     pub random: bool,
 }
 
 #[derive(Debug)]
-pub enum Op {
-    Connect(Box<Connect>),
-    Send(Box<Send>),
-    Expect(Box<Expect>),
+pub enum ProgramOperation {
+    Connect(Box<ConnectOperation>),
+    Send(Box<SendOperation>),
+    Expect(Box<ExpectOperation>),
     /// Evaluates an expression over received values.
     Evaluate {
         text: u16,
-        fill: Fill,
+        fill: SlotFill,
     },
-    Think(Think),
+    Think(ThinkTime),
     /// Continues with the next operation for this share of the journeys, and jumps to `otherwise` for the rest.
     Chance {
         share: f64,
@@ -130,44 +130,44 @@ pub enum Op {
     Jump(usize),
     /// Returns a resumed journey to the operation where it waited.
     Back,
-    Hook(Box<Hook>),
+    Hook(Box<HookOperation>),
     Close(u16),
 }
 
 #[derive(Debug)]
-pub enum Connect {
+pub enum ConnectOperation {
     Ready(Dial),
     /// JSON with the members of a [`Dial`].
-    Filled(Template),
+    Filled(MessageTemplate),
 }
 
 #[derive(Debug)]
-pub struct Send {
+pub struct SendOperation {
     pub message: MessageId,
-    pub template: Template,
+    pub template: MessageTemplate,
     /// The index of the message's times, if an answer is timed.
     pub times: Option<usize>,
     /// Members of the sent message that later steps use.
-    pub captures: Option<Captures>,
-    pub marking: Option<Marking>,
+    pub captures: Option<MemberCaptures>,
+    pub marking: Option<LedgerMarking>,
 }
 
 /// Members of a text, and the slots they go to.
 #[derive(Debug, Default)]
-pub struct Captures {
-    pub paths: Paths,
-    pub slots: Vec<(usize, Slot)>,
+pub struct MemberCaptures {
+    pub paths: MemberPaths,
+    pub slots: Vec<(usize, CaptureSlot)>,
 }
 
 /// The slot of a captured text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slot {
+pub enum CaptureSlot {
     Text(u16),
     Own(u16),
 }
 
 #[derive(Debug)]
-pub struct Expect {
+pub struct ExpectOperation {
     /// The location of the step in its file.
     pub span: Span,
     /// The expected message; `None` for any.
@@ -180,68 +180,68 @@ pub struct Expect {
     pub refusals: Vec<MessageId>,
     /// The step's bit in `Task::early`, if its frame is identified by a value and may come before the step.
     pub early: Option<u8>,
-    pub measured: Measured,
+    pub measured: FrameMeasurement,
 }
 
 /// The measurements and ledger marks that follow from a matched frame.
 #[derive(Debug, Default)]
-pub struct Measured {
-    pub marking: Option<Marking>,
+pub struct FrameMeasurement {
+    pub marking: Option<LedgerMarking>,
     /// The message of another client that the frame delivers, and the source of that message's due time.
-    pub delivers: Option<(MessageId, Source)>,
+    pub delivers: Option<(MessageId, SlotSource)>,
 }
 
 #[derive(Debug)]
-pub struct Marking {
+pub struct LedgerMarking {
     pub mark: MarkName,
-    pub item: Option<Source>,
-    pub by: Option<Source>,
+    pub item: Option<SlotSource>,
+    pub by: Option<SlotSource>,
     /// For released items: how long the hub may keep the item, in milliseconds.
     pub back_ms: u32,
     /// For published items: how many clients should receive them.
-    pub receivers: Option<Receivers>,
+    pub receivers: Option<ReceiverCount>,
 }
 
 #[derive(Debug)]
-pub enum Receivers {
+pub enum ReceiverCount {
     Always(u32),
-    Filled(Source),
+    Filled(SlotSource),
 }
 
 #[derive(Debug)]
-pub struct Hook {
+pub struct HookOperation {
     pub hook: HookId,
     /// The arguments of the call as JSON: `{ "args": {...}, "message": {...} }`.
-    pub template: Template,
-    pub captures: Captures,
+    pub template: MessageTemplate,
+    pub captures: MemberCaptures,
     pub within: Nanos,
-    pub marking: Option<Marking>,
+    pub marking: Option<LedgerMarking>,
 }
 
 /// The members to look up in frames of one message, and the steps that use them.
 #[derive(Debug, Default)]
-pub struct Lookup {
-    pub paths: Paths,
-    pub entries: Vec<Wanted>,
-    pub reactions: Vec<Reaction>,
+pub struct MessageLookup {
+    pub paths: MemberPaths,
+    pub entries: Vec<AwaitedFrame>,
+    pub reactions: Vec<CompiledReaction>,
 }
 
 /// A step that waits for such a frame.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct AwaitedFrame {
     pub program: usize,
     pub op: usize,
-    pub tests: Vec<(usize, Test)>,
+    pub tests: Vec<(usize, RawMemberTest)>,
     /// Members that must equal a text.
-    pub equal: Vec<(usize, Source)>,
-    pub captures: Vec<(usize, Slot)>,
-    pub stray: Option<Stray>,
+    pub equal: Vec<(usize, SlotSource)>,
+    pub captures: Vec<(usize, CaptureSlot)>,
+    pub stray: Option<StrayMark>,
 }
 
 /// The mark of an expected frame when no task waits for it. Such a frame names its item, so the ledger can tell whether
 /// the frame was repeated, came late, or went to a busy or wrong client.
 #[derive(Debug)]
-pub struct Stray {
+pub struct StrayMark {
     pub mark: MarkName,
     /// The indexes of the members that hold the key of the item and the party.
     pub item: usize,
@@ -249,11 +249,11 @@ pub struct Stray {
 }
 
 #[derive(Debug)]
-pub struct Reaction {
+pub struct CompiledReaction {
     pub program: usize,
-    pub measured: Arc<Measured>,
-    pub tests: Vec<(usize, Test)>,
+    pub measured: Arc<FrameMeasurement>,
+    pub tests: Vec<(usize, RawMemberTest)>,
     /// Members that must equal a text.
-    pub equal: Vec<(usize, Source)>,
-    pub captures: Vec<(usize, Slot)>,
+    pub equal: Vec<(usize, SlotSource)>,
+    pub captures: Vec<(usize, CaptureSlot)>,
 }

@@ -6,50 +6,50 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Compiler;
-use crate::load::compile::message_template::{Computed, Source, Template};
-use crate::load::compile::program::{Fill, Op, Remark, Slot};
+use super::RoleCompiler;
+use crate::load::compile::message_template::{MessageTemplate, RuntimeExpression, SlotSource};
+use crate::load::compile::program::{CaptureSlot, ExpressionRemark, ProgramOperation, SlotFill};
 use crate::scenario::expression::Call;
 use crate::scenario::functions::{self, NEXT_USER};
-use crate::scenario::template::{BUILTIN, Expr};
+use crate::scenario::template::{ENGINE_FUNCTIONS, TemplateExpression};
 
 /// The value or frame that a name stands for.
 #[derive(Clone, Debug)]
-pub enum Named {
+pub enum NameMeaning {
     Value(Value),
     /// A text that is known before anything is sent.
-    Source(Source),
+    Source(SlotSource),
     /// A sent or received frame, by its index among the bindings.
     Frame(usize),
     /// Names bound in a scene or an opening.
-    Scene(BTreeMap<String, Named>),
+    Scene(BTreeMap<String, NameMeaning>),
     Feeder(usize),
 }
 
 /// A frame that a name is bound to, and the members of the frame that are used.
 #[derive(Debug, Default)]
-pub struct Binding {
+pub struct FrameBinding {
     /// Whether the client keeps the frame, not the journey.
     pub own: bool,
-    pub members: Vec<(String, Slot)>,
+    pub members: Vec<(String, CaptureSlot)>,
 }
 
 #[derive(Debug, Default)]
-pub struct Scope {
-    pub names: BTreeMap<String, Named>,
+pub struct NameScope {
+    pub names: BTreeMap<String, NameMeaning>,
     /// Whether outer scopes are invisible.
     pub isolated: bool,
 }
 
 /// The result of resolving an expression.
-pub enum Resolved {
+pub enum ResolvedExpression {
     Value(Value),
-    Source(Source),
+    Source(SlotSource),
 }
 
 /// When an expression can be evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum When {
+enum EvaluationTime {
     /// Before the run.
     Constant,
     /// When a client starts.
@@ -60,8 +60,8 @@ enum When {
     Late,
 }
 
-impl Compiler<'_> {
-    pub fn lookup(&self, name: &str) -> Option<Named> {
+impl RoleCompiler<'_> {
+    pub fn lookup(&self, name: &str) -> Option<NameMeaning> {
         for scope in self.scopes.iter().rev() {
             if let Some(named) = scope.names.get(name) {
                 return Some(named.clone());
@@ -71,117 +71,124 @@ impl Compiler<'_> {
             }
         }
         match name {
-            "hub" => Some(Named::Value(self.carried.hub.clone())),
-            "self" => Some(Named::Scene(self.myself.clone())),
+            "hub" => Some(NameMeaning::Value(self.carried.hub.clone())),
+            "self" => Some(NameMeaning::Scene(self.myself.clone())),
             _ => self.carried.globals.get(name).cloned(),
         }
     }
 
-    pub fn bind(&mut self, name: &str, named: Named) {
+    pub fn bind_name(&mut self, name: &str, named: NameMeaning) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.names.insert(name.to_owned(), named);
         }
     }
 
     /// Adds a frame binding.
-    pub fn binding(&mut self) -> usize {
-        self.bindings.push(Binding { own: self.in_opening, members: Vec::new() });
+    pub fn add_binding(&mut self) -> usize {
+        self.bindings.push(FrameBinding { own: self.in_opening, members: Vec::new() });
         self.bindings.len() - 1
     }
 
     /// Returns the slot for a member of a frame.
-    fn member(&mut self, binding: usize, pointer: &str) -> Source {
+    fn member_slot(&mut self, binding: usize, pointer: &str) -> SlotSource {
         let found = self.bindings[binding].members.iter().find(|(known, _)| known == pointer).map(|(_, slot)| *slot);
         let slot = found.unwrap_or_else(|| {
-            let slot =
-                if self.bindings[binding].own { Slot::Own(self.own_slot()) } else { Slot::Text(self.text_slot()) };
+            let slot = if self.bindings[binding].own {
+                CaptureSlot::Own(self.add_own_slot())
+            } else {
+                CaptureSlot::Text(self.add_text_slot())
+            };
             self.bindings[binding].members.push((pointer.to_owned(), slot));
             slot
         });
         match slot {
-            Slot::Text(slot) => Source::Text(slot),
-            Slot::Own(slot) => Source::Own(slot),
+            CaptureSlot::Text(slot) => SlotSource::Text(slot),
+            CaptureSlot::Own(slot) => SlotSource::Own(slot),
         }
     }
 
-    pub fn own_slot(&mut self) -> u16 {
+    pub fn add_own_slot(&mut self) -> u16 {
         self.own += 1;
         (self.own - 1) as u16
     }
 
-    pub fn text_slot(&mut self) -> u16 {
+    pub fn add_text_slot(&mut self) -> u16 {
         self.program.texts += 1;
         (self.program.texts - 1) as u16
     }
 
     /// Resolves an expression; an error is reported and gives null.
-    pub fn resolve(&mut self, expr: &Expr) -> Resolved {
-        if let Some(source) = expr.call().and_then(native) {
-            return Resolved::Source(source);
+    pub fn resolve(&mut self, expr: &TemplateExpression) -> ResolvedExpression {
+        if let Some(source) = expr.call().and_then(native_source) {
+            return ResolvedExpression::Source(source);
         }
         if let Some((root, pointer)) = expr.pointer() {
             let root = root.to_owned();
-            return match self.lookup(&root).and_then(|named| self.at(named, &pointer)) {
+            return match self.lookup(&root).and_then(|named| self.resolve_pointer(named, &pointer)) {
                 Some(resolved) => resolved,
-                None => self.evaluate(expr),
+                None => self.compile_evaluation(expr),
             };
         }
-        self.evaluate(expr)
+        self.compile_evaluation(expr)
     }
 
     /// Follows a pointer into the value of a name, as far as the value is known.
-    fn at(&mut self, named: Named, pointer: &str) -> Option<Resolved> {
+    fn resolve_pointer(&mut self, named: NameMeaning, pointer: &str) -> Option<ResolvedExpression> {
         Some(match named {
-            Named::Value(value) => Resolved::Value(value.pointer(pointer)?.clone()),
-            Named::Source(source) if pointer.is_empty() => Resolved::Source(source),
-            Named::Source(_) => return None,
-            Named::Frame(binding) => Resolved::Source(self.member(binding, pointer)),
-            Named::Scene(names) => {
-                let (name, rest) = first(pointer)?;
-                return names.get(name).cloned().and_then(|named| self.at(named, rest));
+            NameMeaning::Value(value) => ResolvedExpression::Value(value.pointer(pointer)?.clone()),
+            NameMeaning::Source(source) if pointer.is_empty() => ResolvedExpression::Source(source),
+            NameMeaning::Source(_) => return None,
+            NameMeaning::Frame(binding) => ResolvedExpression::Source(self.member_slot(binding, pointer)),
+            NameMeaning::Scene(names) => {
+                let (name, rest) = split_first_name(pointer)?;
+                return names.get(name).cloned().and_then(|named| self.resolve_pointer(named, rest));
             }
-            Named::Feeder(feeder) => {
-                let (name, rest) = first(pointer)?;
+            NameMeaning::Feeder(feeder) => {
+                let (name, rest) = split_first_name(pointer)?;
                 let column = self.script.feeders[feeder].columns.iter().position(|column| column == name)?;
-                return if rest.is_empty() { Some(Resolved::Source(self.column(feeder, column))) } else { None };
+                return if rest.is_empty() {
+                    Some(ResolvedExpression::Source(self.column_source(feeder, column)))
+                } else {
+                    None
+                };
             }
         })
     }
 
     /// Returns the text of a column in the row of this journey.
-    fn column(&mut self, feeder: usize, column: usize) -> Source {
+    fn column_source(&mut self, feeder: usize, column: usize) -> SlotSource {
         let rows = Arc::clone(&self.carried.rows[feeder]);
-        let same = |fill: &Fill| matches!(fill, Fill::Column { feeder, column: c } if Arc::ptr_eq(feeder, &rows) && *c == column);
+        let same = |fill: &SlotFill| matches!(fill, SlotFill::Column { feeder, column: c } if Arc::ptr_eq(feeder, &rows) && *c == column);
         if let Some((slot, _)) = self.program.ahead.iter().find(|(_, fill)| same(fill)) {
-            return Source::Text(*slot);
+            return SlotSource::Text(*slot);
         }
-        let slot = self.text_slot();
-        self.program.ahead.push((slot, Fill::Column { feeder: rows, column }));
-        Source::Text(slot)
+        let slot = self.add_text_slot();
+        self.program.ahead.push((slot, SlotFill::Column { feeder: rows, column }));
+        SlotSource::Text(slot)
     }
 
-    fn evaluate(&mut self, expr: &Expr) -> Resolved {
-        let mut when = When::Constant;
+    fn compile_evaluation(&mut self, expr: &TemplateExpression) -> ResolvedExpression {
+        let mut when = EvaluationTime::Constant;
         let (mut constants, mut members) = (Vec::new(), Vec::new());
         for used in &expr.uses {
             let root = used.split('.').next().unwrap_or(used);
             let pointer: String =
                 used.split('.').skip(1).map(|piece| format!("/{}", crate::syntax::matcher::escape(piece))).collect();
             match self.lookup(root) {
-                Some(Named::Value(value)) => {
+                Some(NameMeaning::Value(value)) => {
                     if !constants.iter().any(|(name, _)| name == root) {
                         constants.push((root.to_owned(), value));
                     }
                 }
-                Some(named) => match self.part(named, &pointer) {
-                    Some((Resolved::Value(value), at)) => {
+                Some(named) => match self.resolve_prefix(named, &pointer) {
+                    Some((ResolvedExpression::Value(value), at)) => {
                         // Keeps a constant under its name, next to other members of the same root.
                         let text = self.constant_text(&value);
                         members.push((root.to_owned(), at, text));
-                        when = when.max(When::Client);
+                        when = when.max(EvaluationTime::Client);
                     }
-                    Some((Resolved::Source(source), at)) => {
-                        when = when.max(self.when(&source));
+                    Some((ResolvedExpression::Source(source), at)) => {
+                        when = when.max(self.evaluation_time(&source));
                         members.push((root.to_owned(), at, source));
                     }
                     None => {
@@ -190,106 +197,110 @@ impl Compiler<'_> {
                             format!("`{used}` as a whole is not known in a load run"),
                             "name one of its members",
                         );
-                        return Resolved::Value(Value::Null);
+                        return ResolvedExpression::Value(Value::Null);
                     }
                 },
-                None if functions::NAMES.contains(&root) => {
+                None if functions::FUNCTION_NAMES.contains(&root) => {
                     if matches!(root, "unique" | NEXT_USER | "uuid" | "now_ms" | "now_s" | "now_iso") {
-                        when = when.max(When::Ahead);
+                        when = when.max(EvaluationTime::Ahead);
                     }
                 }
-                None if BUILTIN.contains(&root) || expr.asks_root(root) => {}
+                None if ENGINE_FUNCTIONS.contains(&root) || expr.asks_root(root) => {}
                 None => {
                     self.error(expr.span, format!("no name `{root}` is in scope"), "");
-                    return Resolved::Value(Value::Null);
+                    return ResolvedExpression::Value(Value::Null);
                 }
             }
         }
         // The identity of a client is evaluated when it starts.
-        if self.in_identity && when != When::Constant {
-            when = When::Client;
+        if self.in_identity && when != EvaluationTime::Constant {
+            when = EvaluationTime::Client;
         }
-        let copy = match Expr::compile(&expr.source, expr.span, None) {
+        let copy = match TemplateExpression::compile(&expr.source, expr.span, None) {
             Ok(copy) => copy,
             Err(diagnostic) => {
                 self.diagnostics.push(diagnostic);
-                return Resolved::Value(Value::Null);
+                return ResolvedExpression::Value(Value::Null);
             }
         };
-        let computed = Arc::new(Computed { expr: copy, constants, members });
-        if when == When::Constant {
-            return Resolved::Value(self.evaluate_constant(&computed, expr));
+        let computed = Arc::new(RuntimeExpression { expr: copy, constants, members });
+        if when == EvaluationTime::Constant {
+            return ResolvedExpression::Value(self.evaluate_constant(&computed, expr));
         }
         let text = match when {
-            When::Constant | When::Client => format!("`{}` is evaluated once for each client", expr.source),
-            When::Ahead => format!("`{}` is evaluated before each journey is due", expr.source),
-            When::Late => {
+            EvaluationTime::Constant | EvaluationTime::Client => {
+                format!("`{}` is evaluated once for each client", expr.source)
+            }
+            EvaluationTime::Ahead => format!("`{}` is evaluated before each journey is due", expr.source),
+            EvaluationTime::Late => {
                 format!(
                     "`{}` is evaluated when the frame it uses has been received, and delays the next message",
                     expr.source
                 )
             }
         };
-        self.carried.remarks.push(Remark { span: expr.span, text });
-        Resolved::Source(match when {
-            When::Constant | When::Client => {
-                let slot = self.own_slot();
-                self.identity.push((slot, Fill::Computed(computed)));
-                Source::Own(slot)
+        self.carried.remarks.push(ExpressionRemark { span: expr.span, text });
+        ResolvedExpression::Source(match when {
+            EvaluationTime::Constant | EvaluationTime::Client => {
+                let slot = self.add_own_slot();
+                self.identity.push((slot, SlotFill::Computed(computed)));
+                SlotSource::Own(slot)
             }
-            When::Ahead => {
-                let text = self.text_slot();
-                self.program.ahead.push((text, Fill::Computed(computed)));
-                Source::Text(text)
+            EvaluationTime::Ahead => {
+                let text = self.add_text_slot();
+                self.program.ahead.push((text, SlotFill::Computed(computed)));
+                SlotSource::Text(text)
             }
-            When::Late => {
-                let text = self.text_slot();
-                self.program.ops.push(Op::Evaluate { text, fill: Fill::Computed(computed) });
-                Source::Text(text)
+            EvaluationTime::Late => {
+                let text = self.add_text_slot();
+                self.program.ops.push(ProgramOperation::Evaluate { text, fill: SlotFill::Computed(computed) });
+                SlotSource::Text(text)
             }
         })
     }
 
     /// Returns the longest prefix of a pointer that can be resolved, and its value.
-    fn part(&mut self, named: Named, pointer: &str) -> Option<(Resolved, String)> {
+    fn resolve_prefix(&mut self, named: NameMeaning, pointer: &str) -> Option<(ResolvedExpression, String)> {
         let mut pointer = pointer;
         loop {
-            if let Some(resolved) = self.at(named.clone(), pointer) {
+            if let Some(resolved) = self.resolve_pointer(named.clone(), pointer) {
                 return Some((resolved, pointer.to_owned()));
             }
             pointer = pointer.rsplit_once('/').map(|(parent, _)| parent)?;
         }
     }
 
-    fn when(&self, source: &Source) -> When {
+    fn evaluation_time(&self, source: &SlotSource) -> EvaluationTime {
         match source {
-            Source::Index => When::Client,
-            Source::Turn => When::Ahead,
-            Source::Own(slot) => {
+            SlotSource::Index => EvaluationTime::Client,
+            SlotSource::Turn => EvaluationTime::Ahead,
+            SlotSource::Own(slot) => {
                 let given = self.identity.iter().any(|(known, _)| known == slot);
                 match (given, self.in_opening) {
-                    (true, _) => When::Client,
-                    (false, true) => When::Late,
-                    (false, false) => When::Ahead,
+                    (true, _) => EvaluationTime::Client,
+                    (false, true) => EvaluationTime::Late,
+                    (false, false) => EvaluationTime::Ahead,
                 }
             }
-            Source::Text(slot) if self.program.ahead.iter().any(|(known, _)| known == slot) => When::Ahead,
-            Source::Text(_) => When::Late,
-            _ => When::Ahead,
+            SlotSource::Text(slot) if self.program.ahead.iter().any(|(known, _)| known == slot) => {
+                EvaluationTime::Ahead
+            }
+            SlotSource::Text(_) => EvaluationTime::Late,
+            _ => EvaluationTime::Ahead,
         }
     }
 
     /// Stores a constant as a text of the client.
-    pub fn constant_text(&mut self, value: &Value) -> Source {
-        let slot = self.own_slot();
-        let template = Template { pieces: vec![super::message::bytes(value.to_string())] };
-        self.identity.push((slot, Fill::Template(template)));
-        Source::Own(slot)
+    pub fn constant_text(&mut self, value: &Value) -> SlotSource {
+        let slot = self.add_own_slot();
+        let template = MessageTemplate { pieces: vec![super::message::bytes_piece(value.to_string())] };
+        self.identity.push((slot, SlotFill::Template(template)));
+        SlotSource::Own(slot)
     }
 }
 
 /// Splits off the first name of a pointer.
-fn first(pointer: &str) -> Option<(&str, &str)> {
+fn split_first_name(pointer: &str) -> Option<(&str, &str)> {
     let inside = pointer.strip_prefix('/')?;
     Some(match inside.find('/') {
         Some(at) => (&inside[..at], &inside[at..]),
@@ -298,17 +309,17 @@ fn first(pointer: &str) -> Option<(&str, &str)> {
 }
 
 /// Returns the source for a function that needs no evaluation of an expression, such as `uuid()`.
-fn native(call: &Call) -> Option<Source> {
+fn native_source(call: &Call) -> Option<SlotSource> {
     Some(match (call.function.as_str(), call.constants()?.as_slice()) {
-        ("uuid", []) => Source::Uuid,
-        ("now_ms", []) => Source::NowMs,
-        ("now_s", []) => Source::NowS,
-        ("now_iso", []) => Source::NowIso,
-        ("due_ns", []) => Source::DueNs,
-        (NEXT_USER, []) => Source::Unique("user".into()),
+        ("uuid", []) => SlotSource::Uuid,
+        ("now_ms", []) => SlotSource::NowMs,
+        ("now_s", []) => SlotSource::NowS,
+        ("now_iso", []) => SlotSource::NowIso,
+        ("due_ns", []) => SlotSource::DueNs,
+        (NEXT_USER, []) => SlotSource::Unique("user".into()),
         ("unique", [Value::String(prefix)]) => {
             let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ');
-            Source::Unique(Some(prefix.as_str()).filter(|prefix| prefix.chars().all(is_plain))?.into())
+            SlotSource::Unique(Some(prefix.as_str()).filter(|prefix| prefix.chars().all(is_plain))?.into())
         }
         _ => return None,
     })

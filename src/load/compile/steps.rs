@@ -4,30 +4,33 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::message::cut;
-use super::scope::{Named, Resolved, Scope};
-use super::wanted::{Wait, conditions as conditions_of};
-use super::{Compiler, nanos};
+use super::message::cut_at_marks;
+use super::scope::{NameMeaning, NameScope, ResolvedExpression};
+use super::wanted::{PendingWait, compile_conditions as conditions_of};
+use super::{RoleCompiler, nanos};
 use crate::load::Nanos;
-use crate::load::compile::message_template::Source;
-use crate::load::compile::program::{Captures, Connect, Expect, Fill, Hook, Marking, Measured, Op, Receivers, Send};
+use crate::load::compile::message_template::SlotSource;
+use crate::load::compile::program::{
+    ConnectOperation, ExpectOperation, FrameMeasurement, HookOperation, LedgerMarking, MemberCaptures,
+    ProgramOperation, ReceiverCount, SendOperation, SlotFill,
+};
 use crate::load::ids::{HookId, MessageId};
 use crate::load::plan::MarkName;
-use crate::load::plan::script::{Line, Options};
-use crate::scenario::model::{self, Act, MessageName, Step, Want};
+use crate::load::plan::script::{MeasurementOptions, PlanLine};
+use crate::scenario::model::{self, ExpectedEvent, MessageName, Step, StepAction};
 use crate::scenario::template::Template as Written;
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
 use crate::websocket::handshake::Dial;
 
 /// The most operations of one program.
-const MOST_OPS: usize = 20_000;
+const MAX_OPS: usize = 20_000;
 /// The most steps of a program whose frame may come early.
-const MOST_EARLY: u8 = 64;
+const MAX_EARLY: u8 = 64;
 
 /// A message sent in the current program that may still be answered.
 #[derive(Debug)]
-pub struct Sent {
+pub struct SentRequest {
     name: Option<String>,
     message: MessageId,
     op: usize,
@@ -35,109 +38,115 @@ pub struct Sent {
 }
 
 /// Returns the values that the step `joins` passes to the role's opening; `None` for other lines.
-pub fn joins(line: &Line) -> Option<&[(String, Written)]> {
+pub fn join_values(line: &PlanLine) -> Option<&[(String, Written)]> {
     match line {
-        Line::Step { step, .. } => match &step.act {
-            Act::Join { with } => Some(with),
+        PlanLine::Step { step, .. } => match &step.act {
+            StepAction::Join { with } => Some(with),
             _ => None,
         },
         _ => None,
     }
 }
 
-impl<'a> Compiler<'a> {
-    pub fn lines(&mut self, lines: &'a [Line]) {
+impl<'a> RoleCompiler<'a> {
+    pub fn compile_lines(&mut self, lines: &'a [PlanLine]) {
         for line in lines {
-            self.line(line);
+            self.compile_line(line);
         }
     }
 
-    fn line(&mut self, line: &'a Line) {
+    fn compile_line(&mut self, line: &'a PlanLine) {
         match line {
-            Line::Step { step, options } => {
-                if self.program.ops.len() >= MOST_OPS {
-                    return self.error(step.span, format!("a journey has at most {MOST_OPS} steps"), "");
+            PlanLine::Step { step, options } => {
+                if self.program.ops.len() >= MAX_OPS {
+                    return self.error(step.span, format!("a journey has at most {MAX_OPS} steps"), "");
                 }
-                self.step(step, options);
+                self.compile_step(step, options);
             }
-            Line::Think { think, .. } => self.program.ops.push(Op::Think(*think)),
-            Line::Repeat { times, steps, .. } => {
+            PlanLine::Think { think, .. } => self.program.ops.push(ProgramOperation::Think(*think)),
+            PlanLine::Repeat { times, steps, .. } => {
                 for _ in 0..*times {
-                    self.block(steps);
+                    self.compile_block(steps);
                 }
             }
-            Line::Sometimes { share, steps, otherwise, .. } => {
+            PlanLine::Sometimes { share, steps, otherwise, .. } => {
                 let chance = self.program.ops.len();
-                self.program.ops.push(Op::Chance { share: *share, otherwise: 0 });
-                self.block(steps);
+                self.program.ops.push(ProgramOperation::Chance { share: *share, otherwise: 0 });
+                self.compile_block(steps);
                 let jump = self.program.ops.len();
-                self.program.ops.push(Op::Jump(0));
+                self.program.ops.push(ProgramOperation::Jump(0));
                 let behind = self.program.ops.len();
-                self.block(otherwise);
+                self.compile_block(otherwise);
                 let end = self.program.ops.len();
-                self.program.ops[chance] = Op::Chance { share: *share, otherwise: behind };
-                self.program.ops[jump] = Op::Jump(end);
+                self.program.ops[chance] = ProgramOperation::Chance { share: *share, otherwise: behind };
+                self.program.ops[jump] = ProgramOperation::Jump(end);
             }
         }
     }
 
     /// Compiles steps whose names go out of scope at the end.
-    fn block(&mut self, lines: &'a [Line]) {
-        self.scopes.push(Scope::default());
-        self.lines(lines);
+    fn compile_block(&mut self, lines: &'a [PlanLine]) {
+        self.scopes.push(NameScope::default());
+        self.compile_lines(lines);
         self.scopes.pop();
     }
 
     /// Compiles steps of shared.yaml, which see no names of the plan.
-    fn shared_block(&mut self, block: usize) {
+    fn compile_shared_block(&mut self, block: usize) {
         let script = self.script;
         for step in script.shared_parts.blocks.get(block).into_iter().flatten() {
-            self.step(step, &Options::default());
+            self.compile_step(step, &MeasurementOptions::default());
         }
     }
 
-    pub fn step(&mut self, step: &'a Step, options: &Options) {
+    pub fn compile_step(&mut self, step: &'a Step, options: &MeasurementOptions) {
         match &step.act {
-            Act::Join { .. } => {
+            StepAction::Join { .. } => {
                 let opening = self.script.shared_parts.roles[&self.part.plays].opening;
-                self.scopes.push(Scope { isolated: true, ..Scope::default() });
-                self.shared_block(opening);
+                self.scopes.push(NameScope { isolated: true, ..NameScope::default() });
+                self.compile_shared_block(opening);
                 let names = self.scopes.pop().map(|scope| scope.names).unwrap_or_default();
                 self.myself.extend(names);
             }
-            Act::Connect(connect) => self.connect(connect, step.span),
-            Act::Send(compose) => {
+            StepAction::Connect(connect) => self.compile_connect(connect, step.span),
+            StepAction::Send(compose) => {
                 let mut sources = Vec::new();
-                let (name, value) = self.message(compose, &mut sources);
-                let message = self.id(&name);
-                let marking = self.marking(options);
+                let (name, value) = self.compile_message(compose, &mut sources);
+                let message = self.message_id(&name);
+                let marking = self.compile_marking(options);
                 let op = self.program.ops.len();
-                self.sent.push(Sent { name: step.as_.clone(), message, op, answered: false });
-                let send = Send { message, template: cut(&value, &sources), times: None, captures: None, marking };
-                self.program.ops.push(Op::Send(Box::new(send)));
-                self.bind_kept(step, op);
+                self.sent.push(SentRequest { name: step.as_.clone(), message, op, answered: false });
+                let send = SendOperation {
+                    message,
+                    template: cut_at_marks(&value, &sources),
+                    times: None,
+                    captures: None,
+                    marking,
+                };
+                self.program.ops.push(ProgramOperation::Send(Box::new(send)));
+                self.bind_step_frame(step, op);
             }
-            Act::Expect(expect) => self.expect(step, expect, options),
-            Act::Play { scene, given, with } => {
+            StepAction::Expect(expect) => self.compile_expect(step, expect, options),
+            StepAction::Play { scene, given, with } => {
                 let mut names = std::collections::BTreeMap::new();
                 for (name, written) in given {
                     let over = with.iter().find(|(over, _)| over == name).map(|(_, written)| written);
-                    names.insert(name.clone(), self.kept_text(over.unwrap_or(written)));
+                    names.insert(name.clone(), self.capture_value(over.unwrap_or(written)));
                 }
-                self.scopes.push(Scope { names, isolated: true });
-                self.shared_block(*scene);
+                self.scopes.push(NameScope { names, isolated: true });
+                self.compile_shared_block(*scene);
                 let names = self.scopes.pop().map(|scope| scope.names).unwrap_or_default();
                 if let Some(name) = &step.as_ {
-                    self.bind(name, Named::Scene(names));
+                    self.bind_name(name, NameMeaning::Scene(names));
                 }
             }
-            Act::Hook(hook) => self.hook(step, hook, options),
-            Act::Close { code, .. } => {
+            StepAction::Hook(hook) => self.compile_hook(step, hook, options),
+            StepAction::Close { code, .. } => {
                 let code = code.constant().and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
                 if code.is_none() {
                     self.error(step.span, "in a load plan the code must be a number", "write `closes: 1000`");
                 }
-                self.program.ops.push(Op::Close(code.unwrap_or(1000)));
+                self.program.ops.push(ProgramOperation::Close(code.unwrap_or(1000)));
             }
             // A scene or an opening of shared.yaml may use steps that a plan cannot.
             _ => self.error(
@@ -149,42 +158,42 @@ impl<'a> Compiler<'a> {
     }
 
     /// Captures a value at this step, so that later uses see the same one.
-    pub fn kept_text(&mut self, written: &Written) -> Named {
+    pub fn capture_value(&mut self, written: &Written) -> NameMeaning {
         let mut sources = Vec::new();
-        let value = self.marked(written, &mut sources);
-        self.settled(written, &value, &sources).unwrap_or_else(|| {
-            let text = self.text_slot();
-            let fill = Fill::Template(cut(&value, &sources));
+        let value = self.with_slot_marks(written, &mut sources);
+        self.existing_value(written, &value, &sources).unwrap_or_else(|| {
+            let text = self.add_text_slot();
+            let fill = SlotFill::Template(cut_at_marks(&value, &sources));
             let late = sources.iter().any(|source| match source {
-                Source::Text(slot) => !self.program.ahead.iter().any(|(known, _)| known == slot),
-                Source::Own(_) => self.in_opening,
+                SlotSource::Text(slot) => !self.program.ahead.iter().any(|(known, _)| known == slot),
+                SlotSource::Own(_) => self.in_opening,
                 _ => false,
             });
             if late {
-                self.program.ops.push(Op::Evaluate { text, fill })
+                self.program.ops.push(ProgramOperation::Evaluate { text, fill })
             } else {
                 self.program.ahead.push((text, fill))
             }
-            Named::Source(Source::Text(text))
+            NameMeaning::Source(SlotSource::Text(text))
         })
     }
 
     /// Binds the name of a step to the frame it sends or receives, or to the answer of its hook.
-    fn bind_kept(&mut self, step: &Step, op: usize) {
+    fn bind_step_frame(&mut self, step: &Step, op: usize) {
         if let Some(name) = &step.as_ {
-            let binding = self.binding();
-            self.bind(name, Named::Frame(binding));
+            let binding = self.add_binding();
+            self.bind_name(name, NameMeaning::Frame(binding));
             self.kept.push((self.programs.len(), op, binding));
         }
     }
 
-    fn connect(&mut self, connect: &model::Connect, span: Span) {
+    fn compile_connect(&mut self, connect: &model::ConnectStep, span: Span) {
         if connect.tries || connect.method.is_some() || connect.http.is_some() {
             self.error(span, "a load plan cannot send a malformed upgrade request", "write `connects:`");
         }
         let mut sources = Vec::new();
         let mut member = |written: &Option<Written>| {
-            written.as_ref().map_or(Value::Null, |written| self.marked(written, &mut sources))
+            written.as_ref().map_or(Value::Null, |written| self.with_slot_marks(written, &mut sources))
         };
         let value = json!({
             "path": member(&connect.path),
@@ -193,20 +202,20 @@ impl<'a> Compiler<'a> {
             "subprotocols": member(&connect.subprotocols),
             "from": member(&connect.from),
         });
-        let template = cut(&value, &sources);
+        let template = cut_at_marks(&value, &sources);
         let connect = match template.constant() {
             Some(text) => match serde_json::from_slice(text).map(|members| Dial::from_json(&members)) {
-                Ok(Ok(dial)) => Connect::Ready(dial),
+                Ok(Ok(dial)) => ConnectOperation::Ready(dial),
                 Ok(Err(why)) => return self.error(span, why, ""),
-                Err(_) => Connect::Filled(template),
+                Err(_) => ConnectOperation::Filled(template),
             },
-            None => Connect::Filled(template),
+            None => ConnectOperation::Filled(template),
         };
-        self.program.ops.push(Op::Connect(Box::new(connect)));
+        self.program.ops.push(ProgramOperation::Connect(Box::new(connect)));
     }
 
-    fn expect(&mut self, step: &'a Step, expect: &'a model::Expect, options: &Options) {
-        let Want::Message { message, pattern } = &expect.want else {
+    fn compile_expect(&mut self, step: &'a Step, expect: &'a model::Expectation, options: &MeasurementOptions) {
+        let ExpectedEvent::Message { message, pattern } = &expect.want else {
             return self.error(
                 step.span,
                 format!("`{}` cannot be used in a load plan", step.text),
@@ -221,44 +230,50 @@ impl<'a> Compiler<'a> {
             );
         }
         let message = match message {
-            MessageName::Named(name) => Some(self.id(name)),
+            MessageName::Named(name) => Some(self.message_id(name)),
             _ => None,
         };
         let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
-        let correlated = conditions.iter().any(super::wanted::Condition::is_of_a_journey);
-        let bits = self.program.ops.iter().filter(|op| matches!(op, Op::Expect(e) if e.early.is_some())).count() as u8;
-        let answers = self.answered(message, options);
-        let refusals = answers.map(|(asked, _)| self.refusals(asked, message)).unwrap_or_default();
-        let within = self.time(expect.within.as_ref());
+        let correlated = conditions.iter().any(super::wanted::WhereCondition::depends_on_journey);
+        let bits =
+            self.program.ops.iter().filter(|op| matches!(op, ProgramOperation::Expect(e) if e.early.is_some())).count()
+                as u8;
+        let answers = self.answered_request(message, options);
+        let refusals = answers.map(|(asked, _)| self.other_replies(asked, message)).unwrap_or_default();
+        let within = self.compile_timeout(expect.within.as_ref());
         let op = self.program.ops.len();
         let binding = step.as_.as_ref().map(|name| {
-            let binding = self.binding();
-            self.bind(name, Named::Frame(binding));
+            let binding = self.add_binding();
+            self.bind_name(name, NameMeaning::Frame(binding));
             binding
         });
         // Follows the binding, since the measured values are in the received frame.
-        let measured = self.measured(options);
-        self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
+        let measured = self.compile_measurement(options);
+        self.waits.push(PendingWait { program: self.programs.len(), op, message, conditions, binding });
         if let Some((other, pattern)) = &options.or {
             let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
-            let message = Some(self.id(other));
-            self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
+            let message = Some(self.message_id(other));
+            self.waits.push(PendingWait { program: self.programs.len(), op, message, conditions, binding });
         }
-        self.program.ops.push(Op::Expect(Box::new(Expect {
+        self.program.ops.push(ProgramOperation::Expect(Box::new(ExpectOperation {
             span: step.span,
             message,
             within,
             answers,
             may_stay_unanswered: options.may_stay_unanswered,
             refusals,
-            early: (correlated && bits < MOST_EARLY).then_some(bits),
+            early: (correlated && bits < MAX_EARLY).then_some(bits),
             measured,
         })));
     }
 
     /// Returns the request that a message answers: the one that `answers` names, or the latest one with this documented
     /// reply.
-    fn answered(&mut self, message: Option<MessageId>, options: &Options) -> Option<(MessageId, usize)> {
+    fn answered_request(
+        &mut self,
+        message: Option<MessageId>,
+        options: &MeasurementOptions,
+    ) -> Option<(MessageId, usize)> {
         let place = match &options.answers {
             Some((name, span)) => {
                 let place = self.sent.iter().rposition(|sent| sent.name.as_ref() == Some(name));
@@ -279,7 +294,7 @@ impl<'a> Compiler<'a> {
         let slot = self.program.times;
         self.program.times += 1;
         match &mut self.program.ops[op] {
-            Op::Send(send) => {
+            ProgramOperation::Send(send) => {
                 // The first answer has allocated the index.
                 let times = *send.times.get_or_insert(slot);
                 Some((asked, times))
@@ -294,23 +309,24 @@ impl<'a> Compiler<'a> {
         match message {
             None => true,
             Some(message) => replies.iter().any(|reply| {
-                let reply = self.id(reply);
+                let reply = self.message_id(reply);
                 reply == message || self.covers(message, reply)
             }),
         }
     }
 
     /// Returns the documented replies to the request other than the expected one.
-    fn refusals(&self, asked: MessageId, expected: Option<MessageId>) -> Vec<MessageId> {
+    fn other_replies(&self, asked: MessageId, expected: Option<MessageId>) -> Vec<MessageId> {
         let Some(expected) = expected else { return Vec::new() };
-        let replies = self.script.pack.messages[usize::from(asked.0)].replies.iter().map(|reply| self.id(reply));
+        let replies =
+            self.script.pack.messages[usize::from(asked.0)].replies.iter().map(|reply| self.message_id(reply));
         replies.filter(|reply| *reply != expected && !self.covers(expected, *reply)).collect()
     }
 
-    fn time(&mut self, written: Option<&Written>) -> Nanos {
+    fn compile_timeout(&mut self, written: Option<&Written>) -> Nanos {
         let Some(written) = written else { return nanos(self.script.patience) };
         let mut sources = Vec::new();
-        let value = self.marked(written, &mut sources);
+        let value = self.with_slot_marks(written, &mut sources);
         let time = match &value {
             _ if !sources.is_empty() => None,
             Value::String(text) => parse_duration(text).ok(),
@@ -319,7 +335,7 @@ impl<'a> Compiler<'a> {
         };
         if time.is_none() {
             let mut span = None;
-            written.expressions(&mut |expr| span = span.or(Some(expr.span)));
+            written.visit_expressions(&mut |expr| span = span.or(Some(expr.span)));
             if let Some(span) = span {
                 self.error(span, "this time is not known before the run", "write 300ms, 5s or 2m");
             }
@@ -328,38 +344,39 @@ impl<'a> Compiler<'a> {
     }
 
     /// Compiles the measurements of a received frame.
-    pub fn measured(&mut self, options: &Options) -> Measured {
+    pub fn compile_measurement(&mut self, options: &MeasurementOptions) -> FrameMeasurement {
         let delivers = options.delivers.as_ref().zip(options.sent_at.as_ref());
-        let delivers = delivers.and_then(|((name, _), written)| Some((self.id(name), self.source(written)?)));
-        Measured { marking: self.marking(options), delivers }
+        let delivers =
+            delivers.and_then(|((name, _), written)| Some((self.message_id(name), self.single_source(written)?)));
+        FrameMeasurement { marking: self.compile_marking(options), delivers }
     }
 
-    fn marking(&mut self, options: &Options) -> Option<Marking> {
+    fn compile_marking(&mut self, options: &MeasurementOptions) -> Option<LedgerMarking> {
         let (mark, _) = options.marks?;
-        let item = options.item.as_ref().and_then(|written| self.source(written));
-        let by = options.by.as_ref().and_then(|written| self.source(written));
+        let item = options.item.as_ref().and_then(|written| self.single_source(written));
+        let by = options.by.as_ref().and_then(|written| self.single_source(written));
         let receivers = match (&options.to, mark) {
             (Some(Written::Constant(Value::Number(n))), _) => {
-                Some(Receivers::Always(n.as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX)))
+                Some(ReceiverCount::Always(n.as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX)))
             }
             (Some(Written::Expression(expr)), MarkName::Published) => match self.resolve(expr) {
-                Resolved::Value(value) => {
+                ResolvedExpression::Value(value) => {
                     let number = value.as_f64().filter(|n| (0.0..4e9).contains(n)).map(|n| n as u32);
                     if number.is_none() {
                         self.error(expr.span, format!("`to` must be a number of receivers, not {value}"), "");
                     }
-                    number.map(Receivers::Always)
+                    number.map(ReceiverCount::Always)
                 }
-                Resolved::Source(source) => Some(Receivers::Filled(source)),
+                ResolvedExpression::Source(source) => Some(ReceiverCount::Filled(source)),
             },
             _ => None,
         };
-        let back = options.back_within.as_ref().map_or(0, |written| self.time(Some(written)) / 1_000_000);
+        let back = options.back_within.as_ref().map_or(0, |written| self.compile_timeout(Some(written)) / 1_000_000);
         let back_ms = u32::try_from(back).unwrap_or(u32::MAX);
-        Some(Marking { mark, item, by, back_ms, receivers })
+        Some(LedgerMarking { mark, item, by, back_ms, receivers })
     }
 
-    fn hook(&mut self, step: &Step, hook: &model::Hook, options: &Options) {
+    fn compile_hook(&mut self, step: &Step, hook: &model::HookStep, options: &MeasurementOptions) {
         if let Some(pattern) = &hook.pattern {
             self.error(
                 pattern.span,
@@ -372,22 +389,22 @@ impl<'a> Compiler<'a> {
             self.carried.hooks.len() - 1
         });
         let mut sources = Vec::new();
-        let args = hook.args.as_ref().map_or_else(|| json!({}), |args| self.marked(args, &mut sources));
+        let args = hook.args.as_ref().map_or_else(|| json!({}), |args| self.with_slot_marks(args, &mut sources));
         let mut call = json!({ "args": args });
         if let Some(compose) = &hook.message {
-            call["message"] = self.message(compose, &mut sources).1;
+            call["message"] = self.compile_message(compose, &mut sources).1;
         }
-        let within = self.time(hook.within.as_ref());
-        let marking = self.marking(options);
+        let within = self.compile_timeout(hook.within.as_ref());
+        let marking = self.compile_marking(options);
         let op = self.program.ops.len();
-        let template = cut(&call, &sources);
-        self.program.ops.push(Op::Hook(Box::new(Hook {
+        let template = cut_at_marks(&call, &sources);
+        self.program.ops.push(ProgramOperation::Hook(Box::new(HookOperation {
             hook: HookId(place as u16),
             template,
-            captures: Captures::default(),
+            captures: MemberCaptures::default(),
             within,
             marking,
         })));
-        self.bind_kept(step, op);
+        self.bind_step_frame(step, op);
     }
 }

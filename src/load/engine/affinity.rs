@@ -3,12 +3,12 @@
 
 /// The `nice` increment of the other threads; each step costs about a tenth of the core.
 #[cfg(target_os = "linux")]
-const BEHIND: i32 = 10;
+const NICE_INCREMENT: i32 = 10;
 
 /// Pins the calling thread, number `own` of `all`, to a core of its own. Otherwise the system would sometimes run two
 /// of them on one core while another is idle. With fewer cores than threads the system decides.
 #[cfg(target_os = "linux")]
-pub fn take(own: usize, all: usize) {
+pub fn pin_to_core(own: usize, all: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
@@ -22,21 +22,21 @@ pub fn take(own: usize, all: usize) {
 
 /// Lowers the priority of the calling thread below the shards.
 #[cfg(target_os = "linux")]
-pub fn give_way() {
+pub fn lower_priority() {
     use rustix::process::{getpriority_process, setpriority_process};
     // On Linux every thread has its own nice value.
     if let Ok(rank) = getpriority_process(None) {
-        let _ = setpriority_process(None, rank + BEHIND);
+        let _ = setpriority_process(None, rank + NICE_INCREMENT);
     }
 }
 
 /// Left to the system on other platforms.
 #[cfg(not(target_os = "linux"))]
-pub fn take(_own: usize, _all: usize) {}
+pub fn pin_to_core(_own: usize, _all: usize) {}
 
 /// Left to the system on other platforms.
 #[cfg(not(target_os = "linux"))]
-pub fn give_way() {}
+pub fn lower_priority() {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -49,7 +49,7 @@ mod tests {
         let all = sched_getaffinity(None).expect("known").count() as usize;
         let taken = |own| {
             let thread = std::thread::spawn(move || {
-                take(own, all);
+                pin_to_core(own, all);
                 (sched_getaffinity(None).expect("known"), getpriority_process(None).expect("known"))
             });
             thread.join().expect("no panic")
@@ -63,10 +63,10 @@ mod tests {
         }
         assert!((1..all).all(|own| sets[own] != sets[own - 1]));
         let other = std::thread::spawn(|| {
-            give_way();
+            lower_priority();
             getpriority_process(None).expect("known")
         });
-        assert_eq!(other.join().expect("no panic"), (rank + BEHIND).min(19));
+        assert_eq!(other.join().expect("no panic"), (rank + NICE_INCREMENT).min(19));
         assert_eq!(getpriority_process(None).expect("known"), rank, "only the thread's priority changes");
     }
 }

@@ -4,32 +4,32 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::shard::outbox::ShardReport;
-use super::validator::Checked;
-use super::{EngineError, Run, Stopper};
-use crate::deviation::{Seen, add_seen};
-use crate::load::ledger::Totals;
-use crate::load::metrics::{Interval, Series};
+use super::validator::ValidationSummary;
+use super::{EngineError, LoadRun, RunStopper};
+use crate::deviation::{SightingsByEntry, add_seen};
+use crate::load::ledger::LedgerTotals;
+use crate::load::metrics::{MetricInterval, MetricSeries};
 use crate::load::opening::{FailedOpening, HopelessRole, is_hopeless};
 use crate::load::plan::Plan;
 use crate::load::{Nanos, SECOND};
 
 /// How often phases are checked.
-const LOOK: Duration = Duration::from_millis(20);
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The ledger processes at least this much time at once, so that its data stays in the cache.
-const STEP: Nanos = SECOND / 10;
+const LEDGER_STEP: Nanos = SECOND / 10;
 /// How long populations may take to join after their ramps before the run begins without the remaining clients.
-const JOINING: Nanos = 60 * SECOND;
+const MAX_JOINING_TIME: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
-const LEAVING: Nanos = 5 * SECOND;
+const MAX_LEAVING_TIME: Nanos = 5 * SECOND;
 /// How long the run waits for unexpected messages at its end when no journey is running.
-const QUIET: Nanos = 2 * SECOND;
+const QUIET_TIME: Nanos = 2 * SECOND;
 
 /// The state of a run, passed to the watcher every second.
-pub struct Live<'a> {
+pub struct RunSnapshot<'a> {
     /// The latest complete interval.
-    pub interval: &'a Interval,
-    pub series: &'a Series,
-    pub account: &'a Totals,
+    pub interval: &'a MetricInterval,
+    pub series: &'a MetricSeries,
+    pub account: &'a LedgerTotals,
     /// The number of clients that have joined, out of `clients`.
     pub joined: u64,
     pub clients: u64,
@@ -41,7 +41,7 @@ pub struct Live<'a> {
 
 /// The reaction of the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum WatchDecision {
     GoOn,
     /// Begin the drain.
     Drain,
@@ -49,7 +49,7 @@ pub enum Order {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum RunEnd {
     /// The run ended as planned.
     Complete,
     /// An interruption brought the drain of the run forward.
@@ -61,11 +61,11 @@ pub enum Ending {
 }
 
 /// The result of a run.
-pub struct Outcome {
-    pub series: Series,
-    pub account: Totals,
-    pub checked: Option<Checked>,
-    pub ending: Ending,
+pub struct LoadRunOutcome {
+    pub series: MetricSeries,
+    pub account: LedgerTotals,
+    pub checked: Option<ValidationSummary>,
+    pub ending: RunEnd,
     /// The number of clients that had joined when the measured time began, out of `clients`.
     pub joined: u64,
     pub clients: u64,
@@ -76,14 +76,14 @@ pub struct Outcome {
     /// Examples of clients that did not join at their first attempt.
     pub failed_openings: Vec<FailedOpening>,
     /// How often each deviation of the hub was observed.
-    pub deviations: Seen,
+    pub deviations: SightingsByEntry,
     /// The time from the origin to the end of the last connection.
     pub took: Nanos,
 }
 
 /// The stages of a run as the aggregator controls them.
 #[derive(Clone, Copy)]
-enum Part {
+enum AggregatorStage {
     Joining,
     /// The time until the drain, which an interruption may bring forward.
     Running {
@@ -99,9 +99,9 @@ enum Part {
     },
 }
 
-impl Run {
-    pub fn stopper(&self) -> Stopper {
-        Stopper(self.threads.timeline.clone())
+impl LoadRun {
+    pub fn stopper(&self) -> RunStopper {
+        RunStopper(self.threads.timeline.clone())
     }
 
     /// Aggregates until the run is over; calls `watch` once per second. Lowers the priority of the calling thread below
@@ -110,28 +110,31 @@ impl Run {
     /// # Errors
     ///
     /// [`EngineError::Thread`], [`EngineError::System`]: a shard failed.
-    pub fn aggregate(mut self, mut watch: impl FnMut(&Live<'_>) -> Order) -> Result<Outcome, EngineError> {
-        super::affinity::give_way();
+    pub fn aggregate(
+        mut self,
+        mut watch: impl FnMut(&RunSnapshot<'_>) -> WatchDecision,
+    ) -> Result<LoadRunOutcome, EngineError> {
+        super::affinity::lower_priority();
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
-        let mut part = Part::Joining;
+        let mut part = AggregatorStage::Joining;
         let mut under_way = vec![0; self.threads.shards.len()];
         let mut reported = vec![0; self.threads.shards.len()];
         let mut reached: Nanos = 0;
         let mut running = self.threads.shards.len();
-        let mut ending = Ending::Complete;
+        let mut ending = RunEnd::Complete;
         let mut joined = 0;
         let mut undrained = 0;
         let mut failed_openings = Vec::new();
-        let mut deviations = Seen::new();
+        let mut deviations = SightingsByEntry::new();
         while running > 0 {
-            match self.threads.reports.recv_timeout(LOOK) {
+            match self.threads.reports.recv_timeout(CHECK_INTERVAL) {
                 Ok(ShardReport::Entries { shard, entries, names, upto }) => {
                     self.ledger.add_names(names);
-                    self.ledger.add(&entries);
+                    self.ledger.queue_entries(&entries);
                     reported[shard] = upto;
                     let least = reported.iter().copied().min().unwrap_or_default();
-                    if least >= reached.saturating_add(STEP) {
-                        self.ledger.reach(least);
+                    if least >= reached.saturating_add(LEDGER_STEP) {
+                        self.ledger.process_until(least);
                         reached = least;
                     }
                 }
@@ -142,16 +145,16 @@ impl Run {
                         }
                         let Some(interval) = self.series.intervals().last() else { continue };
                         let measured = Some(self.threads.timeline.measured()).filter(|at| *at != Nanos::MAX);
-                        let live = Live {
+                        let live = RunSnapshot {
                             interval,
                             series: &self.series,
-                            account: self.ledger.account(),
-                            joined: self.joined(),
+                            account: self.ledger.totals(),
+                            joined: self.joined_clients(),
                             clients,
                             ledger_bytes: self.ledger.bytes(),
                             measured,
                         };
-                        if watch(&live) == Order::Drain {
+                        if watch(&live) == WatchDecision::Drain {
                             self.threads.timeline.set_drain(self.threads.timeline.clock.now());
                         }
                     }
@@ -166,46 +169,46 @@ impl Run {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let now = self.threads.timeline.clock.now();
-            if self.threads.timeline.stopped() && !matches!(part, Part::Leaving { .. }) {
-                ending = Ending::Stopped;
+            if self.threads.timeline.stopped() && !matches!(part, AggregatorStage::Leaving { .. }) {
+                ending = RunEnd::Stopped;
             }
             part = match part {
-                Part::Joining => {
-                    let ready = self.joined() >= clients || now >= ramps(&self.plan) + JOINING;
+                AggregatorStage::Joining => {
+                    let ready = self.joined_clients() >= clients || now >= longest_ramp(&self.plan) + MAX_JOINING_TIME;
                     let interrupted = self.threads.timeline.drain() != Nanos::MAX;
                     if ready || interrupted {
-                        joined = self.joined();
-                        let (begin, measured, drain) = times(&self.plan, now);
+                        joined = self.joined_clients();
+                        let (begin, measured, drain) = phase_starts(&self.plan, now);
                         self.threads.timeline.set_begin(begin, measured, drain);
-                        Part::Running { planned_drain: drain }
-                    } else if !self.hopeless().is_empty() {
-                        joined = self.joined();
-                        ending = Ending::NotJoined;
+                        AggregatorStage::Running { planned_drain: drain }
+                    } else if !self.hopeless_roles().is_empty() {
+                        joined = self.joined_clients();
+                        ending = RunEnd::NotJoined;
                         self.threads.timeline.set_finish(now);
-                        Part::Leaving { until: now + LEAVING }
+                        AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
                     } else {
                         part
                     }
                 }
-                Part::Running { planned_drain } if now >= self.threads.timeline.drain() => {
-                    if self.threads.timeline.drain() < planned_drain && ending == Ending::Complete {
-                        ending = Ending::Interrupted;
+                AggregatorStage::Running { planned_drain } if now >= self.threads.timeline.drain() => {
+                    if self.threads.timeline.drain() < planned_drain && ending == RunEnd::Complete {
+                        ending = RunEnd::Interrupted;
                     }
                     let until = self.threads.timeline.drain().saturating_add(nanos(self.plan.phases.drain));
-                    Part::Draining { until, quiet_since: None }
+                    AggregatorStage::Draining { until, quiet_since: None }
                 }
-                Part::Draining { until, quiet_since } => {
+                AggregatorStage::Draining { until, quiet_since } => {
                     undrained = under_way.iter().sum();
-                    let quiet = undrained == 0 && self.ledger.account().open == 0;
+                    let quiet = undrained == 0 && self.ledger.totals().open == 0;
                     let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };
-                    if now >= until || quiet_since.is_some_and(|since| now >= since + QUIET) {
+                    if now >= until || quiet_since.is_some_and(|since| now >= since + QUIET_TIME) {
                         self.threads.timeline.set_finish(now);
-                        Part::Leaving { until: now + LEAVING }
+                        AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
                     } else {
-                        Part::Draining { until, quiet_since }
+                        AggregatorStage::Draining { until, quiet_since }
                     }
                 }
-                Part::Leaving { until } if now >= until => {
+                AggregatorStage::Leaving { until } if now >= until => {
                     self.threads.timeline.stop();
                     part
                 }
@@ -215,14 +218,14 @@ impl Run {
         for shard in self.threads.shards.drain(..) {
             shard.join().map_err(|_| EngineError::Thread)??;
         }
-        let checked = self.judge.take().map(super::validator::Validator::finish);
+        let checked = self.judge.take().map(super::validator::ValidatorThread::finish);
         let now = self.threads.timeline.clock.now();
-        if ending == Ending::Stopped {
-            self.ledger.cut_short();
+        if ending == RunEnd::Stopped {
+            self.ledger.mark_cut_short();
         }
         self.series.finish();
-        let hopeless = if ending == Ending::NotJoined { self.hopeless() } else { Vec::new() };
-        Ok(Outcome {
+        let hopeless = if ending == RunEnd::NotJoined { self.hopeless_roles() } else { Vec::new() };
+        Ok(LoadRunOutcome {
             series: self.series,
             account: self.ledger.finish(now),
             checked,
@@ -238,7 +241,7 @@ impl Run {
     }
 
     /// Returns the roles whose clients cannot be expected to join.
-    fn hopeless(&self) -> Vec<HopelessRole> {
+    fn hopeless_roles(&self) -> Vec<HopelessRole> {
         let timeline = &self.threads.timeline;
         let roles = self.plan.roles.iter().enumerate().map(|(place, role)| {
             let (joined, failed) = (timeline.joined(place), timeline.failed(place));
@@ -250,19 +253,19 @@ impl Run {
             .collect()
     }
 
-    fn joined(&self) -> u64 {
+    fn joined_clients(&self) -> u64 {
         (0..self.plan.roles.len()).map(|role| u64::from(self.threads.timeline.joined(role))).sum()
     }
 }
 
 /// Returns the time until the last client is due to connect, at most.
-fn ramps(plan: &Plan) -> Nanos {
+fn longest_ramp(plan: &Plan) -> Nanos {
     // Roles with `after` connect one after another, so that the sum is an upper bound.
-    plan.roles.iter().map(|role| nanos(role.population.ramp())).fold(0, Nanos::saturating_add)
+    plan.roles.iter().map(|role| nanos(role.population.ramp_time())).fold(0, Nanos::saturating_add)
 }
 
 /// Returns when the warm-up, the measured time and the drain begin; the measured time begins with a whole interval.
-fn times(plan: &Plan, now: Nanos) -> (Nanos, Nanos, Nanos) {
+fn phase_starts(plan: &Plan, now: Nanos) -> (Nanos, Nanos, Nanos) {
     let warm_up = nanos(plan.phases.warm_up);
     // A margin, so that every shard learns of it in time.
     let soon = now + SECOND / 10;

@@ -11,7 +11,7 @@ pub const PORTS_PER_SOURCE: usize = 25_000;
 
 /// Linux tries even ports first. Once most of them are taken, finding one takes hundreds of microseconds per
 /// connection, so on loopback, where addresses are free, a source address is used for fewer than half of its ports.
-const QUICK_SHARE: f64 = 0.4;
+const FAST_PORT_SHARE: f64 = 0.4;
 /// The number of ports where the system does not report it.
 const USUAL_PORTS: u64 = 28_232;
 
@@ -24,7 +24,7 @@ pub enum DialError {
     NoAddress(String),
     #[error("`{0}` is not a list of source addresses; write 127.0.0.2-127.0.0.9, or addresses separated by commas")]
     Sources(String),
-    #[error("{from} to {to} are more than {MOST_SOURCES} addresses")]
+    #[error("{from} to {to} are more than {MAX_SOURCES} addresses")]
     TooMany { from: IpAddr, to: IpAddr },
     #[error("failed to connect to {address}: {source}")]
     Unreachable { address: SocketAddr, source: io::Error },
@@ -33,15 +33,15 @@ pub enum DialError {
 }
 
 /// The timeout of the probing connection.
-const PROBE: std::time::Duration = std::time::Duration::from_secs(5);
+const PROBE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// The most source addresses.
-const MOST_SOURCES: u32 = 4096;
+const MAX_SOURCES: u32 = 4096;
 
 /// Parses `127.0.0.2-127.0.0.9,10.0.0.1`.
 ///
 /// # Errors
 /// [`DialError::Sources`], [`DialError::TooMany`].
-pub fn read_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
+pub fn parse_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
     let wrong = || DialError::Sources(text.to_owned());
     let mut sources = Vec::new();
     for part in text.split(',').map(str::trim) {
@@ -54,7 +54,7 @@ pub fn read_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
                 if first > last {
                     return Err(wrong());
                 }
-                if last - first >= MOST_SOURCES {
+                if last - first >= MAX_SOURCES {
                     return Err(DialError::TooMany { from: from.into(), to: to.into() });
                 }
                 sources.extend((first..=last).map(|number| IpAddr::V4(number.into())));
@@ -90,7 +90,7 @@ impl Dialer {
         let to = heard.or(found.first()).copied().ok_or_else(|| DialError::NoAddress(host.to_owned()))?;
         let mut sources = given.to_vec();
         let ports = super::preflight::ports().unwrap_or(USUAL_PORTS).min(PORTS_PER_SOURCE as u64 * 2);
-        let quick = ((ports as f64 * QUICK_SHARE) as usize).max(1);
+        let quick = ((ports as f64 * FAST_PORT_SHARE) as usize).max(1);
         if sources.is_empty() && to.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) && connections > quick {
             let wanted = connections.div_ceil(quick).min(200) as u8;
             sources.extend((1..=wanted).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))));
@@ -103,7 +103,7 @@ impl Dialer {
     }
 
     /// Returns the hub's address.
-    pub fn to(&self) -> SocketAddr {
+    pub fn hub_address(&self) -> SocketAddr {
         self.to
     }
 
@@ -112,7 +112,7 @@ impl Dialer {
     /// # Errors
     /// [`DialError::Unreachable`].
     pub fn probe(&self) -> Result<(), DialError> {
-        let tried = std::net::TcpStream::connect_timeout(&self.to, PROBE);
+        let tried = std::net::TcpStream::connect_timeout(&self.to, PROBE_TIMEOUT);
         tried.map(drop).map_err(|source| DialError::Unreachable { address: self.to, source })
     }
 
@@ -140,7 +140,7 @@ impl Dialer {
             self.sources.get(self.next % self.sources.len().max(1)).copied()
         });
         if let Some(source) = source {
-            late_port(&socket);
+            defer_port_choice(&socket);
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         match socket.connect(&self.to.into()) {
@@ -164,12 +164,12 @@ fn is_under_way(error: &io::Error) -> bool {
 /// Defers the choice of the port until the destination is known, so that ports are counted per destination. If this
 /// fails, ports only run out earlier.
 #[cfg(target_os = "linux")]
-fn late_port(socket: &Socket) {
+fn defer_port_choice(socket: &Socket) {
     let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn late_port(_socket: &Socket) {}
+fn defer_port_choice(_socket: &Socket) {}
 
 #[cfg(test)]
 mod tests {
@@ -182,7 +182,7 @@ mod tests {
     #[case("127.0.0.2 - 127.0.0.3, ::1", &["127.0.0.2", "127.0.0.3", "::1"])]
     fn lists_and_ranges_of_source_addresses_are_parsed(#[case] text: &str, #[case] expected: &[&str]) {
         let expected: Vec<IpAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
-        assert_eq!(read_sources(text).unwrap(), expected);
+        assert_eq!(parse_sources(text).unwrap(), expected);
     }
 
     #[rstest]
@@ -191,7 +191,7 @@ mod tests {
     #[case("127.0.0.2-", "is not a list of source addresses")]
     #[case("10.0.0.0-11.0.0.0", "more than 4096")]
     fn invalid_source_addresses_are_rejected(#[case] text: &str, #[case] about: &str) {
-        let error = read_sources(text).unwrap_err().to_string();
+        let error = parse_sources(text).unwrap_err().to_string();
         assert!(error.contains(about), "{error}");
     }
 
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_as_many_source_addresses_are_used_as_connections_need() {
+    fn loopback_runs_use_enough_source_addresses_for_their_connections() {
         let sources = |connections| Dialer::new("127.0.0.1", 1, &[], connections).unwrap().sources().len();
         let ports = crate::load::engine::preflight::ports().unwrap_or(USUAL_PORTS) as usize;
         assert_eq!(sources(ports / 4), 0);

@@ -11,30 +11,30 @@ use tokio::sync::{Semaphore, mpsc as bounded};
 
 use crate::config::DEFAULT_PATIENCE;
 use crate::hub::hook::{self, HookCall};
-use crate::hub::prepare::Site;
-use crate::load::compile::program::Prepared;
+use crate::hub::prepare::PreparedInstance;
+use crate::load::compile::program::CompiledPlan;
 use crate::load::ids::HookId;
 
 /// The most queued calls; further ones fail at once.
-const WAITING: usize = 4096;
+const MAX_QUEUED_CALLS: usize = 4096;
 
 /// The most concurrent hooks.
 const AT_ONCE: usize = 64;
 
 /// An answer: the slot of the client, and JSON or `None` if the hook failed.
-pub type Answer = (u32, Option<Vec<u8>>);
+pub type HookAnswer = (u32, Option<Vec<u8>>);
 
 /// A call with the channel for its answer.
-pub struct Call {
+pub struct QueuedHookCall {
     pub hook: HookId,
     /// The arguments of the call, as JSON text.
     pub arguments: Vec<u8>,
     slot: u32,
-    answers: Sender<Answer>,
+    answers: Sender<HookAnswer>,
     waker: Arc<Waker>,
 }
 
-impl Call {
+impl QueuedHookCall {
     /// Sends the answer.
     pub fn answer(self, answer: Option<Vec<u8>>) {
         // The shard may have ended.
@@ -44,40 +44,40 @@ impl Call {
 }
 
 /// A shard's end of the channel of hook calls.
-pub struct Calls {
-    to: bounded::Sender<Call>,
-    answers: Receiver<Answer>,
-    back: Sender<Answer>,
+pub struct HookCallChannel {
+    to: bounded::Sender<QueuedHookCall>,
+    answers: Receiver<HookAnswer>,
+    back: Sender<HookAnswer>,
     waker: Arc<Waker>,
     /// Calls that wait for the answer to an earlier call of the same slot, so that a client's calls are made in order.
     waiting: HashMap<u32, VecDeque<(HookId, Vec<u8>)>>,
 }
 
 /// Creates the queue of calls; the receiver's owner carries them out.
-pub fn queue() -> (bounded::Sender<Call>, bounded::Receiver<Call>) {
-    bounded::channel(WAITING)
+pub fn hook_call_queue() -> (bounded::Sender<QueuedHookCall>, bounded::Receiver<QueuedHookCall>) {
+    bounded::channel(MAX_QUEUED_CALLS)
 }
 
-impl Calls {
-    pub fn new(to: bounded::Sender<Call>, waker: Arc<Waker>) -> Self {
+impl HookCallChannel {
+    pub fn new(to: bounded::Sender<QueuedHookCall>, waker: Arc<Waker>) -> Self {
         // Bounded by the number of calls under way.
         let (back, answers) = channel();
         Self { to, answers, back, waker, waiting: HashMap::new() }
     }
 
     /// Makes a call as soon as the earlier ones of the same slot have been answered.
-    pub fn make(&mut self, slot: u32, hook: HookId, arguments: Vec<u8>) {
+    pub fn make_call(&mut self, slot: u32, hook: HookId, arguments: Vec<u8>) {
         match self.waiting.entry(slot) {
             Entry::Occupied(mut busy) => busy.get_mut().push_back((hook, arguments)),
             Entry::Vacant(idle) => {
                 idle.insert(VecDeque::new());
-                self.pass_on(slot, hook, arguments);
+                self.queue_call(slot, hook, arguments);
             }
         }
     }
 
-    fn pass_on(&self, slot: u32, hook: HookId, arguments: Vec<u8>) {
-        let call = Call { hook, arguments, slot, answers: self.back.clone(), waker: Arc::clone(&self.waker) };
+    fn queue_call(&self, slot: u32, hook: HookId, arguments: Vec<u8>) {
+        let call = QueuedHookCall { hook, arguments, slot, answers: self.back.clone(), waker: Arc::clone(&self.waker) };
         if let Err(bounded::error::TrySendError::Full(call) | bounded::error::TrySendError::Closed(call)) =
             self.to.try_send(call)
         {
@@ -86,10 +86,10 @@ impl Calls {
     }
 
     /// Returns the next answer.
-    pub fn answered(&mut self) -> Option<Answer> {
+    pub fn next_answer(&mut self) -> Option<HookAnswer> {
         let (slot, answer) = self.answers.try_recv().ok()?;
         match self.waiting.get_mut(&slot).and_then(VecDeque::pop_front) {
-            Some((hook, arguments)) => self.pass_on(slot, hook, arguments),
+            Some((hook, arguments)) => self.queue_call(slot, hook, arguments),
             None => drop(self.waiting.remove(&slot)),
         }
         Some((slot, answer))
@@ -97,7 +97,11 @@ impl Calls {
 }
 
 /// Carries out the hook calls of clients, those of each client in order.
-pub async fn carry_out(mut calls: bounded::Receiver<Call>, prepared: Arc<Prepared>, site: Arc<Site>) {
+pub async fn carry_out(
+    mut calls: bounded::Receiver<QueuedHookCall>,
+    prepared: Arc<CompiledPlan>,
+    site: Arc<PreparedInstance>,
+) {
     let settings = site.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
     let settings: Arc<Map<String, Value>> = Arc::new(settings.collect());
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
@@ -113,7 +117,12 @@ pub async fn carry_out(mut calls: bounded::Receiver<Call>, prepared: Arc<Prepare
 }
 
 /// Returns the answer of a hook as JSON text; `None` if it failed.
-async fn run_hook(call: &Call, prepared: &Prepared, site: &Site, settings: &Map<String, Value>) -> Option<Vec<u8>> {
+async fn run_hook(
+    call: &QueuedHookCall,
+    prepared: &CompiledPlan,
+    site: &PreparedInstance,
+    settings: &Map<String, Value>,
+) -> Option<Vec<u8>> {
     let name = prepared.hooks.get(usize::from(call.hook.0))?;
     let spec = site.hooks.get(name)?;
     let arguments: Value = serde_json::from_slice(&call.arguments).ok()?;
@@ -124,6 +133,6 @@ async fn run_hook(call: &Call, prepared: &Prepared, site: &Site, settings: &Map<
         settings,
         trust: site.trust.as_ref(),
     };
-    let answer = hook::run(spec, &hook_call, DEFAULT_PATIENCE).await.ok()?;
+    let answer = hook::run_hook(spec, &hook_call, DEFAULT_PATIENCE).await.ok()?;
     serde_json::to_vec(&answer).ok()
 }

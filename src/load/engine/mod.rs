@@ -40,26 +40,26 @@ use std::thread::JoinHandle;
 use mio::Poll;
 use rustls::pki_types::ServerName;
 
-pub use aggregator::{Ending, Live, Order, Outcome};
-pub use dialer::{DialError, read_sources};
-pub use phases::Clock;
-pub use self_monitor::resident;
-pub use validator::{Checked, Validate};
+pub use aggregator::{LoadRunOutcome, RunEnd, RunSnapshot, WatchDecision};
+pub use dialer::{DialError, parse_sources};
+pub use phases::RunClock;
+pub use self_monitor::resident_memory;
+pub use validator::{ValidationMode, ValidationSummary};
 
 use crate::deviation::Deviations;
-use crate::load::compile::program::Prepared;
-use crate::load::metrics::{MetricRegistry, Names, Phases, Recorder, Series};
+use crate::load::compile::program::CompiledPlan;
+use crate::load::metrics::{MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases};
 use crate::load::plan::Plan;
 use crate::load::{SECOND, ledger};
 use crate::protocol::Pack;
 use crate::transport::Endpoint;
 
 /// The settings of one load run.
-pub struct Setup {
+pub struct LoadRunSetup {
     pub plan: Arc<Plan>,
-    pub prepared: Arc<Prepared>,
+    pub prepared: Arc<CompiledPlan>,
     /// Started at the origin of the run, so that compiled programs can know its wall-clock time.
-    pub clock: Clock,
+    pub clock: RunClock,
     /// Unix time in milliseconds at the origin.
     pub epoch_ms: i64,
     pub endpoint: Endpoint,
@@ -72,10 +72,10 @@ pub struct Setup {
     /// The number of shards, at least one.
     pub shards: usize,
     pub seed: u64,
-    pub validate: Validate,
+    pub validate: ValidationMode,
     /// The pack, required for validation.
     pub pack: Option<Arc<Pack>>,
-    pub ledger: ledger::Config,
+    pub ledger: ledger::LedgerConfig,
 }
 
 /// An error that prevents or ends a run.
@@ -94,17 +94,17 @@ pub enum EngineError {
 }
 
 /// A running load run; dropping it ends the run.
-pub struct Run {
-    threads: Threads,
-    judge: Option<validator::Validator>,
+pub struct LoadRun {
+    threads: ShardThreads,
+    judge: Option<validator::ValidatorThread>,
     plan: Arc<Plan>,
-    series: Series,
-    ledger: ledger::Ledger,
+    series: MetricSeries,
+    ledger: ledger::ItemLedger,
 }
 
 /// The threads of the shards, which end when this is dropped.
-struct Threads {
-    timeline: Arc<phases::Timeline>,
+struct ShardThreads {
+    timeline: Arc<phases::PhaseTimeline>,
     wakers: Vec<Arc<mio::Waker>>,
     shards: Vec<JoinHandle<io::Result<()>>>,
     reports: Receiver<shard::outbox::ShardReport>,
@@ -112,9 +112,9 @@ struct Threads {
 
 /// A handle to end a run from another thread.
 #[derive(Clone)]
-pub struct Stopper(Arc<phases::Timeline>);
+pub struct RunStopper(Arc<phases::PhaseTimeline>);
 
-impl Stopper {
+impl RunStopper {
     /// Begins the drain: no new journey is due, running ones finish.
     pub fn drain(&self) {
         self.0.set_drain(self.0.clock.now());
@@ -131,7 +131,7 @@ impl Stopper {
 /// # Errors
 ///
 /// [`EngineError::Dial`]: the hub does not accept them, or its address or the source addresses are unusable.
-pub fn probe(setup: &Setup) -> Result<(), EngineError> {
+pub fn probe_hub(setup: &LoadRunSetup) -> Result<(), EngineError> {
     Ok(setup.dialer()?.probe()?)
 }
 
@@ -140,19 +140,22 @@ pub fn probe(setup: &Setup) -> Result<(), EngineError> {
 /// # Errors
 ///
 /// [`EngineError::Dial`]: the address of the hub or the source addresses are unusable.
-pub fn lacks(setup: &Setup, embedded: bool) -> Result<Vec<preflight::Lack>, EngineError> {
+pub fn machine_shortages(
+    setup: &LoadRunSetup,
+    embedded: bool,
+) -> Result<Vec<preflight::ResourceShortage>, EngineError> {
     let dialer = setup.dialer()?;
-    let need = preflight::Need {
+    let need = preflight::ResourceNeeds {
         connections: setup.connections() as u64,
         sources: dialer.sources().len() as u64,
         tls: setup.endpoint.tls,
         embedded,
-        loopback: dialer.to().ip().is_loopback(),
+        loopback: dialer.hub_address().ip().is_loopback(),
     };
-    Ok(preflight::lacks(&need, &preflight::look()))
+    Ok(preflight::resource_shortages(&need, &preflight::machine_resources()))
 }
 
-impl Setup {
+impl LoadRunSetup {
     fn connections(&self) -> usize {
         self.plan.roles.iter().map(|role| role.population.number as usize).sum()
     }
@@ -168,10 +171,25 @@ impl Setup {
 /// # Errors
 ///
 /// [`EngineError`]; then nothing runs.
-pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Result<Run, EngineError> {
+pub fn start_run(
+    setup: LoadRunSetup,
+    calls: tokio::sync::mpsc::Sender<hooks::QueuedHookCall>,
+) -> Result<LoadRun, EngineError> {
     let dialer = setup.dialer()?;
-    let Setup {
-        plan, prepared, clock, epoch_ms, endpoint, deviations, tls, shards, seed, validate, pack, ledger, ..
+    let LoadRunSetup {
+        plan,
+        prepared,
+        clock,
+        epoch_ms,
+        endpoint,
+        deviations,
+        tls,
+        shards,
+        seed,
+        validate,
+        pack,
+        ledger,
+        ..
     } = setup;
     let shards = shards.max(1);
     let tls = match (endpoint.tls, tls) {
@@ -179,38 +197,40 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
         (true, None) => return Err(EngineError::NoTls(endpoint)),
         (true, Some(config)) => {
             let name = ServerName::try_from(endpoint.host.clone());
-            Some(stream::Tls { config, name: name.map_err(|_| EngineError::Name(endpoint.host.clone()))? })
+            Some(stream::ClientTls { config, name: name.map_err(|_| EngineError::Name(endpoint.host.clone()))? })
         }
     };
-    let names = Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
+    let names = MetricSubjects { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
     let layout = MetricRegistry::new(names);
     let translation =
-        |shard| pack.as_ref().and_then(|pack| translation::Translation::new(&deviations, pack, shard, epoch_ms));
+        |shard| pack.as_ref().and_then(|pack| translation::ShardTranslator::new(&deviations, pack, shard, epoch_ms));
     let mut translations: Vec<_> = (0..shards).rev().map(translation).collect();
     let judge = match pack {
-        Some(pack) if validate != Validate::None => Some(validator::Validator::start(pack, &prepared.messages)?),
+        Some(pack) if validate != ValidationMode::None => {
+            Some(validator::ValidatorThread::start(pack, &prepared.messages)?)
+        }
         _ => None,
     };
-    let timeline = Arc::new(phases::Timeline::new(clock, plan.roles.len()));
-    let (to, reports) = sync_channel(shard::outbox::MOST_REPORTS);
+    let timeline = Arc::new(phases::PhaseTimeline::new(clock, plan.roles.len()));
+    let (to, reports) = sync_channel(shard::outbox::MAX_REPORTS);
     let endpoint = Arc::new(endpoint);
     let mut polls = Vec::new();
     for _ in 0..shards {
         let poll = Poll::new()?;
         let watch = poller::Poller::new(&poll)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), poller::WAKER)?);
+        let waker = Arc::new(mio::Waker::new(poll.registry(), poller::WAKER_TOKEN)?);
         polls.push((poll, watch, waker));
     }
     let wakers = polls.iter().map(|(.., waker)| Arc::clone(waker)).collect();
-    let mut threads = Threads { timeline: Arc::clone(&timeline), wakers, shards: Vec::new(), reports };
+    let mut threads = ShardThreads { timeline: Arc::clone(&timeline), wakers, shards: Vec::new(), reports };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
         let context = shard::context::ShardContext {
-            recorder: Recorder::new(layout.clone(), Phases { interval: SECOND, measured: u64::MAX..u64::MAX }),
-            timers: shard::timers::Timers::default(),
-            masks: frames::Masks::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            recorder: MetricRecorder::new(layout.clone(), RunPhases { interval: SECOND, measured: u64::MAX..u64::MAX }),
+            timers: shard::timers::ShardTimers::default(),
+            masks: frames::MaskKeys::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             timeline: Arc::clone(&timeline),
-            outbox: shard::outbox::Outbox::new(number, to.clone()),
-            calls: hooks::Calls::new(calls.clone(), waker),
+            outbox: shard::outbox::ReportOutbox::new(number, to.clone()),
+            calls: hooks::HookCallChannel::new(calls.clone(), waker),
             free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
             dials: std::collections::VecDeque::new(),
             classified: None,
@@ -220,7 +240,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             assumed: std::collections::VecDeque::new(),
             examples: vec![0; plan.roles.len()],
         };
-        let parts = shard::Parts {
+        let parts = shard::ShardParts {
             number,
             shards,
             plan: Arc::clone(&plan),
@@ -230,21 +250,27 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             dialer: dialer.for_shard(number),
             seed,
             context,
-            sampler: judge.as_ref().map_or_else(validator::Sampler::blind, |judge| judge.sampler(validate)),
+            sampler: judge.as_ref().map_or_else(validator::MessageSampler::disabled, |judge| judge.sampler(validate)),
             poll,
             watch,
         };
         let thread = std::thread::Builder::new().name(format!("shard-{number}"));
         let run = move || {
-            affinity::take(number, shards);
+            affinity::pin_to_core(number, shards);
             shard::Shard::new(parts).run()
         };
         threads.shards.push(thread.spawn(run)?);
     }
-    Ok(Run { threads, judge, plan, series: Series::new(layout, shards), ledger: ledger::Ledger::new(ledger) })
+    Ok(LoadRun {
+        threads,
+        judge,
+        plan,
+        series: MetricSeries::new(layout, shards),
+        ledger: ledger::ItemLedger::new(ledger),
+    })
 }
 
-impl Drop for Threads {
+impl Drop for ShardThreads {
     fn drop(&mut self) {
         self.timeline.stop();
         for waker in &self.wakers {

@@ -8,9 +8,9 @@ use crate::load::Nanos;
 
 /// The clock of a run.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct RunClock(Instant);
 
-impl Clock {
+impl RunClock {
     pub fn start() -> Self {
         Self(Instant::now())
     }
@@ -25,8 +25,8 @@ impl Clock {
 ///
 /// Ordering is relaxed: the values are independent, and a shard may learn of one a turn later.
 #[derive(Debug)]
-pub struct Timeline {
-    pub clock: Clock,
+pub struct PhaseTimeline {
+    pub clock: RunClock,
     /// The beginning of arrivals and of the warm-up.
     begin: AtomicU64,
     /// The beginning of the measured time.
@@ -43,8 +43,8 @@ pub struct Timeline {
     failed: Vec<AtomicU32>,
 }
 
-impl Timeline {
-    pub fn new(clock: Clock, roles: usize) -> Self {
+impl PhaseTimeline {
+    pub fn new(clock: RunClock, roles: usize) -> Self {
         let never = || AtomicU64::new(Nanos::MAX);
         let none = || (0..roles).map(|_| AtomicU32::new(0)).collect();
         Self {
@@ -104,7 +104,7 @@ impl Timeline {
         self.joined[role].load(Relaxed)
     }
 
-    pub fn joins(&self, role: usize) {
+    pub fn count_joined(&self, role: usize) {
         self.joined[role].fetch_add(1, Relaxed);
     }
 
@@ -112,7 +112,7 @@ impl Timeline {
         self.failed[role].load(Relaxed)
     }
 
-    pub fn fails(&self, role: usize) {
+    pub fn count_failed(&self, role: usize) {
         self.failed[role].fetch_add(1, Relaxed);
     }
 }

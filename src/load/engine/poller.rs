@@ -8,9 +8,9 @@ use mio::{Events, Poll};
 use crate::load::{Nanos, SECOND};
 
 /// The token of the timer; no slot has it.
-pub const ALARM: mio::Token = mio::Token(usize::MAX);
+pub const TIMER_TOKEN: mio::Token = mio::Token(usize::MAX);
 /// The token with which other threads wake a shard.
-pub const WAKER: mio::Token = mio::Token(usize::MAX - 1);
+pub const WAKER_TOKEN: mio::Token = mio::Token(usize::MAX - 1);
 /// The resolution of epoll's timeout.
 const MILLISECOND: Nanos = SECOND / 1000;
 
@@ -32,7 +32,7 @@ impl Poller {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         let mut source = mio::unix::SourceFd(&timer.as_raw_fd());
-        poll.registry().register(&mut source, ALARM, mio::Interest::READABLE)?;
+        poll.registry().register(&mut source, TIMER_TOKEN, mio::Interest::READABLE)?;
         Ok(Self { timer, armed: 0 })
     }
 
@@ -54,7 +54,7 @@ impl Poller {
         let timer = wait > 0 && whole < 4 && (self.armed == until || self.arm(wait, until));
         let timeout = (!timer).then(|| Duration::from_millis(whole));
         let polled = poll.poll(events, timeout);
-        if events.iter().any(|event| event.token() == ALARM) {
+        if events.iter().any(|event| event.token() == TIMER_TOKEN) {
             self.armed = 0;
         }
         match polled {

@@ -1,18 +1,18 @@
 //! Checks before a run whether the machine has the resources that it needs, with advice if not.
 
 use super::dialer::PORTS_PER_SOURCE;
-use crate::load::metrics::ErrorKind;
+use crate::load::metrics::LoadErrorKind;
 
 /// Bytes of memory per plain connection, buffers included: a measured figure with a margin.
-const CONNECTION: u64 = 4 << 10;
+const CONNECTION_BYTES: u64 = 4 << 10;
 /// Bytes of memory per TLS connection.
-const TLS_CONNECTION: u64 = 32 << 10;
+const TLS_CONNECTION_BYTES: u64 = 32 << 10;
 /// File descriptors for everything but connections: files, pipes, the runtime.
-const SPARE: u64 = 100;
+const SPARE_DESCRIPTORS: u64 = 100;
 
 /// The resources that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct ResourceNeeds {
     pub connections: u64,
     pub sources: u64,
     pub tls: bool,
@@ -24,7 +24,7 @@ pub struct Need {
 
 /// The resources of the machine; `None` where the system does not report them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Have {
+pub struct MachineResources {
     pub descriptors: Option<u64>,
     pub ports: Option<u64>,
     pub memory: Option<u64>,
@@ -32,21 +32,21 @@ pub struct Have {
 
 /// A lacking resource, with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
-    pub kind: ErrorKind,
+pub struct ResourceShortage {
+    pub kind: LoadErrorKind,
     pub text: String,
 }
 
 /// Reads the machine's resources after raising the limit of descriptors to the maximum for this process.
-pub fn look() -> Have {
-    Have { descriptors: descriptors(), ports: ports(), memory: memory() }
+pub fn machine_resources() -> MachineResources {
+    MachineResources { descriptors: descriptors(), ports: ports(), memory: memory() }
 }
 
 /// Returns the resources that the machine lacks.
-pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
+pub fn resource_shortages(need: &ResourceNeeds, have: &MachineResources) -> Vec<ResourceShortage> {
     let mut lacks = Vec::new();
-    let mut lack = |text: String| lacks.push(Lack { kind: ErrorKind::Resources, text });
-    let descriptors = need.connections * if need.embedded { 2 } else { 1 } + SPARE;
+    let mut lack = |text: String| lacks.push(ResourceShortage { kind: LoadErrorKind::Resources, text });
+    let descriptors = need.connections * if need.embedded { 2 } else { 1 } + SPARE_DESCRIPTORS;
     if let Some(limit) = have.descriptors.filter(|limit| *limit < descriptors) {
         let beside = if need.embedded { ", or run the hub in a separate process (`hubproof serve`)" } else { "" };
         lack(format!(
@@ -74,7 +74,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
             ));
         }
     }
-    let memory = need.connections * if need.tls { TLS_CONNECTION } else { CONNECTION };
+    let memory = need.connections * if need.tls { TLS_CONNECTION_BYTES } else { CONNECTION_BYTES };
     if let Some(free) = have.memory.filter(|free| *free < memory) {
         lack(format!(
             "{} connections need about {} MiB of memory, but {} MiB are free: use fewer connections",
@@ -123,19 +123,25 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    const NEED: Need = Need { connections: 18_000, sources: 0, tls: false, embedded: false, loopback: true };
-    const HAVE: Have = Have { descriptors: Some(20_000), ports: Some(28_232), memory: Some(1 << 30) };
+    const NEED: ResourceNeeds =
+        ResourceNeeds { connections: 18_000, sources: 0, tls: false, embedded: false, loopback: true };
+    const HAVE: MachineResources =
+        MachineResources { descriptors: Some(20_000), ports: Some(28_232), memory: Some(1 << 30) };
 
     #[rstest]
     #[case(NEED, HAVE, &[])]
-    #[case(Need { connections: 30_000, ..NEED }, HAVE, &["ulimit -n 30100", "--source 127.0.0.1-127.0.0.2"])]
-    #[case(Need { connections: 30_000, sources: 2, ..NEED }, HAVE, &["ulimit -n 30100"])]
-    #[case(Need { connections: 30_000, loopback: false, ..NEED }, HAVE, &["ulimit -n 30100", "ip_local_port_range"])]
-    #[case(Need { embedded: true, ..NEED }, HAVE, &["hubproof serve"])]
-    #[case(Need { tls: true, ..NEED }, Have { memory: Some(100 << 20), ..HAVE }, &["100 MiB are free"])]
-    #[case(Need { connections: 1_000_000, ..NEED }, Have::default(), &[])]
-    fn a_lacking_resource_is_reported_with_advice(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
-        let lacks = lacks(&need, &have);
+    #[case(ResourceNeeds { connections: 30_000, ..NEED }, HAVE, &["ulimit -n 30100", "--source 127.0.0.1-127.0.0.2"])]
+    #[case(ResourceNeeds { connections: 30_000, sources: 2, ..NEED }, HAVE, &["ulimit -n 30100"])]
+    #[case(ResourceNeeds { connections: 30_000, loopback: false, ..NEED }, HAVE, &["ulimit -n 30100", "ip_local_port_range"])]
+    #[case(ResourceNeeds { embedded: true, ..NEED }, HAVE, &["hubproof serve"])]
+    #[case(ResourceNeeds { tls: true, ..NEED }, MachineResources { memory: Some(100 << 20), ..HAVE }, &["100 MiB are free"])]
+    #[case(ResourceNeeds { connections: 1_000_000, ..NEED }, MachineResources::default(), &[])]
+    fn a_resource_shortage_is_reported_with_advice(
+        #[case] need: ResourceNeeds,
+        #[case] have: MachineResources,
+        #[case] about: &[&str],
+    ) {
+        let lacks = resource_shortages(&need, &have);
         assert_eq!(lacks.len(), about.len(), "{lacks:?}");
         for (lack, about) in lacks.iter().zip(about) {
             assert!(lack.text.contains(about), "{}", lack.text);
@@ -145,8 +151,8 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn the_resources_of_the_machine_are_read() {
-        let have = look();
-        assert!(have.descriptors.is_none_or(|limit| limit > SPARE), "{have:?}");
+        let have = machine_resources();
+        assert!(have.descriptors.is_none_or(|limit| limit > SPARE_DESCRIPTORS), "{have:?}");
         assert!(have.ports.is_some_and(|ports| ports > 100) && have.memory.is_some(), "{have:?}");
     }
 }

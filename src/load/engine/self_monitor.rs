@@ -1,11 +1,11 @@
 //! Measures the generator itself: CPU of its threads, memory, unread bytes.
 
 use super::shard::slot::ClientSlot;
-use crate::load::metrics::{Gauge, Recorder};
+use crate::load::metrics::{Gauge, MetricRecorder};
 use crate::load::{Nanos, SECOND};
 
 /// Connections sampled at a time for the estimate of unread bytes.
-const ASKED: usize = 256;
+const SAMPLED_CONNECTIONS: usize = 256;
 
 pub struct SelfMonitor {
     shard: usize,
@@ -32,22 +32,22 @@ impl SelfMonitor {
     }
 
     /// Estimates the received and unread bytes from a sample of the connections.
-    pub fn unread(&mut self, slots: &[ClientSlot]) -> u64 {
+    pub fn estimate_unread(&mut self, slots: &[ClientSlot]) -> u64 {
         if slots.is_empty() {
             return 0;
         }
-        let asked = slots.len().min(ASKED);
+        let asked = slots.len().min(SAMPLED_CONNECTIONS);
         let some = (0..asked).map(|step| &slots[(self.from + step) % slots.len()]);
         let waiting: u64 = some
             .filter_map(|slot| slot.connection.as_ref())
-            .map(|connection| unread(connection) + connection.held() as u64)
+            .map(|connection| unread(connection) + connection.buffered_bytes() as u64)
             .sum();
         self.from = (self.from + asked) % slots.len();
         waiting * slots.len() as u64 / asked as u64
     }
 
     /// Records CPU and memory.
-    pub fn outbox(&mut self, recorder: &mut Recorder, now: Nanos) {
+    pub fn record_resources(&mut self, recorder: &mut MetricRecorder, now: Nanos) {
         let spent = cpu_of_thread();
         if now > self.last {
             let busy = (spent - self.spent) as f64 / (now - self.last) as f64;
@@ -55,19 +55,19 @@ impl SelfMonitor {
         }
         (self.spent, self.last) = (spent, now);
         if self.shard == 0 {
-            recorder.gauge(Gauge::Memory, resident(), now);
+            recorder.gauge(Gauge::Memory, resident_memory(), now);
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn unread(connection: &super::connection::Connection) -> u64 {
+fn unread(connection: &super::connection::LoadConnection) -> u64 {
     rustix::io::ioctl_fionread(connection.stream.tcp()).unwrap_or(0)
 }
 
 /// Not available on other platforms.
 #[cfg(not(target_os = "linux"))]
-fn unread(_connection: &super::connection::Connection) -> u64 {
+fn unread(_connection: &super::connection::LoadConnection) -> u64 {
     0
 }
 
@@ -86,7 +86,7 @@ fn cpu_of_thread() -> Nanos {
 }
 
 /// Returns the resident memory of this process in bytes; 0 if the system does not report it.
-pub fn resident() -> u64 {
+pub fn resident_memory() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * page_size()

@@ -10,32 +10,32 @@ use rustls::{ClientConfig, ClientConnection};
 
 /// The TLS settings of a run.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct ClientTls {
     pub config: Arc<ClientConfig>,
     pub name: ServerName<'static>,
 }
 
-pub enum Stream {
+pub enum ClientStream {
     Plain(TcpStream),
-    Secure(Box<Secure>),
+    Secure(Box<TlsSession>),
 }
 
 /// A TLS session over a stream.
-pub struct Secure {
+pub struct TlsSession {
     tcp: TcpStream,
     tls: ClientConnection,
 }
 
-impl Stream {
+impl ClientStream {
     /// # Errors
     ///
     /// The TLS session cannot be created.
-    pub fn new(tcp: TcpStream, tls: Option<&Tls>) -> io::Result<Self> {
+    pub fn new(tcp: TcpStream, tls: Option<&ClientTls>) -> io::Result<Self> {
         Ok(match tls {
             None => Self::Plain(tcp),
-            Some(Tls { config, name }) => {
+            Some(ClientTls { config, name }) => {
                 let tls = ClientConnection::new(Arc::clone(config), name.clone()).map_err(io::Error::other)?;
-                Self::Secure(Box::new(Secure { tcp, tls }))
+                Self::Secure(Box::new(TlsSession { tcp, tls }))
             }
         })
     }
@@ -115,7 +115,7 @@ impl Stream {
     }
 }
 
-impl Secure {
+impl TlsSession {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buffer) {

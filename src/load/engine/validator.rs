@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::load::buffer_pool::PooledVec;
 use crate::load::ids::MessageId;
-use crate::protocol::{MessageType, Pack, Way};
+use crate::protocol::{FrameDirection, MessageType, Pack};
 
 /// Which received messages are validated.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Validate {
+pub enum ValidationMode {
     All,
     /// This share, from 0 to 1, evenly spaced.
     Sample(f64),
@@ -21,17 +21,17 @@ pub enum Validate {
 }
 
 /// Bytes per batch: still in the cache when they are validated.
-const BATCH: usize = 32 << 10;
+const BATCH_BYTES: usize = 32 << 10;
 /// Limits of queued batches and of their bytes, since one message may be long; what exceeds them is skipped and
 /// counted.
-const BATCHES: usize = 1024;
-const WAITING: usize = 16 << 20;
+const MAX_QUEUED_BATCHES: usize = 1024;
+const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// The most distinct complaints that are kept.
-const COMPLAINTS: usize = 20;
+const MAX_COMPLAINTS: usize = 20;
 
 /// Messages to validate, concatenated.
 #[derive(Default)]
-struct Batch {
+struct ValidationBatch {
     bytes: PooledVec<u8>,
     /// Of each message, the kind it was classified as, and its length in bytes.
     messages: PooledVec<(Option<MessageId>, usize)>,
@@ -40,76 +40,76 @@ struct Batch {
 }
 
 /// A shard's end: selects and copies messages.
-pub struct Sampler {
+pub struct MessageSampler {
     share: f64,
     owed: f64,
-    batch: Batch,
-    to: Option<SyncSender<Batch>>,
+    batch: ValidationBatch,
+    to: Option<SyncSender<ValidationBatch>>,
     /// Queued bytes of all shards.
     waiting: Arc<AtomicUsize>,
 }
 
 /// The result of validation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
+pub struct ValidationSummary {
     pub checked: u64,
     pub invalid: u64,
     /// Messages of no type in the pack, which cannot be validated.
     pub undocumented: u64,
     /// Messages that were selected, but not validated because the queue was full.
     pub skipped: u64,
-    /// Counts of violations by message and place; the first [`COMPLAINTS`] kinds.
+    /// Counts of violations by message and place; the first [`MAX_COMPLAINTS`] kinds.
     pub complaints: BTreeMap<String, u64>,
 }
 
 /// The validating thread.
-pub struct Validator {
-    to: SyncSender<Batch>,
+pub struct ValidatorThread {
+    to: SyncSender<ValidationBatch>,
     waiting: Arc<AtomicUsize>,
-    thread: std::thread::JoinHandle<Checked>,
+    thread: std::thread::JoinHandle<ValidationSummary>,
 }
 
-impl Validator {
+impl ValidatorThread {
     /// # Errors
     /// The thread cannot be started.
     pub fn start(pack: Arc<Pack>, names: &[String]) -> std::io::Result<Self> {
-        let (to, work) = sync_channel(BATCHES);
+        let (to, work) = sync_channel(MAX_QUEUED_BATCHES);
         let names = names.to_vec();
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("judge".to_owned());
         let thread = thread.spawn(move || {
-            super::affinity::give_way();
-            judge(&pack, &names, &work, &left)
+            super::affinity::lower_priority();
+            validate_batches(&pack, &names, &work, &left)
         })?;
         Ok(Self { to, waiting, thread })
     }
 
-    pub fn sampler(&self, validate: Validate) -> Sampler {
+    pub fn sampler(&self, validate: ValidationMode) -> MessageSampler {
         let share = match validate {
-            Validate::All => 1.0,
-            Validate::Sample(share) => share,
-            Validate::None => 0.0,
+            ValidationMode::All => 1.0,
+            ValidationMode::Sample(share) => share,
+            ValidationMode::None => 0.0,
         };
         let to = (share > 0.0).then(|| self.to.clone());
-        Sampler { share, owed: 0.0, batch: Batch::default(), to, waiting: Arc::clone(&self.waiting) }
+        MessageSampler { share, owed: 0.0, batch: ValidationBatch::default(), to, waiting: Arc::clone(&self.waiting) }
     }
 
     /// Waits until everything queued is validated; the samplers must have been dropped.
-    pub fn finish(self) -> Checked {
+    pub fn finish(self) -> ValidationSummary {
         drop(self.to);
         self.thread.join().unwrap_or_default()
     }
 }
 
-impl Sampler {
+impl MessageSampler {
     /// Returns a sampler that selects nothing.
-    pub fn blind() -> Self {
-        Self { share: 0.0, owed: 0.0, batch: Batch::default(), to: None, waiting: Arc::default() }
+    pub fn disabled() -> Self {
+        Self { share: 0.0, owed: 0.0, batch: ValidationBatch::default(), to: None, waiting: Arc::default() }
     }
 
     /// Passes on a received message.
-    pub fn see(&mut self, message: Option<MessageId>, bytes: &[u8]) {
+    pub fn offer(&mut self, message: Option<MessageId>, bytes: &[u8]) {
         if self.to.is_none() {
             return;
         }
@@ -118,26 +118,27 @@ impl Sampler {
             return;
         }
         self.owed -= 1.0;
-        if self.batch.bytes.len() + bytes.len() > BATCH {
-            self.hand_over();
+        if self.batch.bytes.len() + bytes.len() > BATCH_BYTES {
+            self.queue_batch();
         }
         if self.batch.bytes.capacity() == 0 {
-            self.batch.bytes.reserve(BATCH);
+            self.batch.bytes.reserve(BATCH_BYTES);
         }
         self.batch.bytes.extend_from_slice(bytes);
         self.batch.messages.push((message, bytes.len()));
     }
 
     /// Queues the selected messages if there is room, without waiting.
-    pub fn hand_over(&mut self) {
+    pub fn queue_batch(&mut self) {
         let Some(to) = &self.to else { return };
         if self.batch.messages.is_empty() {
             return;
         }
-        let Batch { bytes, messages, skipped } = &mut self.batch;
-        let batch = Batch { bytes: bytes.take(), messages: messages.take(), skipped: std::mem::take(skipped) };
+        let ValidationBatch { bytes, messages, skipped } = &mut self.batch;
+        let batch =
+            ValidationBatch { bytes: bytes.take(), messages: messages.take(), skipped: std::mem::take(skipped) };
         let (skipped, length) = (batch.skipped + batch.messages.len() as u64, batch.bytes.len());
-        let fits = self.waiting.fetch_add(length, Relaxed) + length <= WAITING;
+        let fits = self.waiting.fetch_add(length, Relaxed) + length <= MAX_QUEUED_BYTES;
         if !fits || to.try_send(batch).is_err() {
             self.waiting.fetch_sub(length, Relaxed);
             self.batch.skipped = skipped;
@@ -154,9 +155,14 @@ impl Sampler {
     }
 }
 
-fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &AtomicUsize) -> Checked {
+fn validate_batches(
+    pack: &Pack,
+    names: &[String],
+    work: &Receiver<ValidationBatch>,
+    waiting: &AtomicUsize,
+) -> ValidationSummary {
     let known: Vec<Option<&MessageType>> = names.iter().map(|name| pack.message(name)).collect();
-    let mut checked = Checked::default();
+    let mut checked = ValidationSummary::default();
     while let Ok(batch) = work.recv() {
         checked.skipped += batch.skipped;
         waiting.fetch_sub(batch.bytes.len(), Relaxed);
@@ -166,12 +172,12 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
             rest = later;
             checked.checked += 1;
             let message = message.and_then(|id| known.get(usize::from(id.0)).copied().flatten());
-            match look(pack, message, bytes) {
-                Validated::Valid => {}
-                Validated::Undocumented => checked.undocumented += 1,
-                Validated::Invalid(complaint) => {
+            match validate_message(pack, message, bytes) {
+                MessageValidity::Valid => {}
+                MessageValidity::Undocumented => checked.undocumented += 1,
+                MessageValidity::Invalid(complaint) => {
                     checked.invalid += 1;
-                    if checked.complaints.len() < COMPLAINTS || checked.complaints.contains_key(&complaint) {
+                    if checked.complaints.len() < MAX_COMPLAINTS || checked.complaints.contains_key(&complaint) {
                         *checked.complaints.entry(complaint).or_default() += 1;
                     }
                 }
@@ -181,31 +187,31 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
     checked
 }
 
-enum Validated {
+enum MessageValidity {
     Valid,
     Undocumented,
     /// The message is invalid: the violation.
     Invalid(String),
 }
 
-fn look(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) -> Validated {
+fn validate_message(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) -> MessageValidity {
     let Ok(tree) = serde_json::from_slice::<Value>(bytes) else {
-        return Validated::Invalid("a frame that is not JSON".to_owned());
+        return MessageValidity::Invalid("a frame that is not JSON".to_owned());
     };
-    let Some(message) = message.or_else(|| pack.recognise(&tree, Way::FromHub)) else {
+    let Some(message) = message.or_else(|| pack.recognise(&tree, FrameDirection::FromHub)) else {
         return if tree.is_object() {
-            Validated::Undocumented
+            MessageValidity::Undocumented
         } else {
-            Validated::Invalid("a frame that is not a JSON object".to_owned())
+            MessageValidity::Invalid("a frame that is not a JSON object".to_owned())
         };
     };
     if message.schema.is_valid(&tree) {
-        return Validated::Valid;
+        return MessageValidity::Valid;
     }
-    let violations = message.schema.judge(&tree);
+    let violations = message.schema.violations(&tree);
     let first = violations.iter().find(|violation| !violation.should);
     let place = first.map_or_else(String::new, |violation| {
-        format!(": {}: {}, not {}", violation.place(), violation.expected, violation.found)
+        format!(": {}: {}, not {}", violation.describe_place(), violation.expected, violation.found)
     });
-    Validated::Invalid(format!("{}{place}", message.name))
+    MessageValidity::Invalid(format!("{}{place}", message.name))
 }

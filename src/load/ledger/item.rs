@@ -1,11 +1,11 @@
 //! The state of one item, kept small: a million of them may be open at a time.
 
-use super::history::Chain;
+use super::history::StepChain;
 use crate::load::Nanos;
 
 /// How far an item has come; all but the first two are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ItemStage {
     /// Some connection reported it, but no client has requested it yet.
     Unrequested,
     Open,
@@ -18,8 +18,8 @@ pub(super) enum Stage {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Item {
-    pub stage: Stage,
+pub(super) struct LedgerItem {
+    pub stage: ItemStage,
     pub asked: bool,
     pub acknowledged: bool,
     /// Whether the item is a published message: the hub owes its deliveries without an acknowledgement.
@@ -44,13 +44,13 @@ pub(super) struct Item {
     pub delivered: u32,
     /// When the job was cancelled or assigned again, in milliseconds.
     since: u32,
-    pub history: Chain,
+    pub history: StepChain,
 }
 
 pub(super) const MILLISECOND: Nanos = 1_000_000;
 
-impl Item {
-    pub fn new(stage: Stage) -> Self {
+impl LedgerItem {
+    pub fn new(stage: ItemStage) -> Self {
         Self {
             stage,
             asked: false,
@@ -67,17 +67,17 @@ impl Item {
             receivers: 0,
             delivered: 0,
             since: 0,
-            history: Chain::default(),
+            history: StepChain::default(),
         }
     }
 
     /// Returns a fresh open item that keeps the history of this one, which has now been requested.
-    pub fn as_asked(&self) -> Self {
-        Self { history: self.history, ..Self::new(Stage::Open) }
+    pub fn as_requested(&self) -> Self {
+        Self { history: self.history, ..Self::new(ItemStage::Open) }
     }
 
     pub fn is_closed(&self) -> bool {
-        !matches!(self.stage, Stage::Open | Stage::Unrequested)
+        !matches!(self.stage, ItemStage::Open | ItemStage::Unrequested)
     }
 
     pub fn since(&self) -> Nanos {
@@ -99,11 +99,11 @@ impl Item {
     }
 
     /// Returns the time until which the hub may wait before it reassigns a released job.
-    pub fn back(&self) -> Nanos {
+    pub fn reassign_by(&self) -> Nanos {
         if self.published { 0 } else { Nanos::from(self.number) * MILLISECOND }
     }
 
-    pub fn set_back(&mut self, at: Nanos) {
+    pub fn set_reassign_by(&mut self, at: Nanos) {
         if !self.published {
             self.number = millis(at);
         }

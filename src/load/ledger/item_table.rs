@@ -8,124 +8,124 @@ use std::ops::{Index, IndexMut};
 
 use hashbrown::HashTable;
 
-use super::item::Item;
-use super::recent_set::Mixed;
+use super::item::LedgerItem;
+use super::recent_set::KeyHasher;
 
 /// The number of parts of the table.
-const PARTS: usize = 32;
+const TABLE_PARTS: usize = 32;
 /// Slots per chunk.
-const CHUNK: usize = 1 << 12;
+const SLOTS_PER_CHUNK: usize = 1 << 12;
 
 #[derive(Default)]
 pub(super) struct ItemTable {
-    places: [HashTable<Place>; PARTS],
-    chunks: Chunks,
-    free: Vec<Place>,
+    places: [HashTable<SlotIndex>; TABLE_PARTS],
+    chunks: SlotChunks,
+    free: Vec<SlotIndex>,
 }
 
 #[derive(Default)]
-struct Chunks(Vec<Vec<Slot>>);
+struct SlotChunks(Vec<Vec<ItemSlot>>);
 
 /// An item with its key; one cache line.
 #[repr(align(64))]
-struct Slot {
+struct ItemSlot {
     key: u64,
-    item: Item,
+    item: LedgerItem,
 }
 
 /// The slot of an item, valid until the item is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(super) struct SlotIndex(u32);
 
 /// Spreads keys: they are hashes in a run, but small numbers in tests.
 fn hash(key: u64) -> u64 {
-    let mut hash = Mixed::default();
+    let mut hash = KeyHasher::default();
     hash.write_u64(key);
     hash.finish()
 }
 
 /// Returns the part for a hash, from its middle bits: the hash table uses the lowest and the highest.
-fn part(hash: u64) -> usize {
-    (hash >> 40) as usize % PARTS
+fn part_index(hash: u64) -> usize {
+    (hash >> 40) as usize % TABLE_PARTS
 }
 
 impl ItemTable {
-    pub fn find(&self, key: u64) -> Option<Place> {
+    pub fn find(&self, key: u64) -> Option<SlotIndex> {
         let hash = hash(key);
-        self.places[part(hash)].find(hash, |place| self.chunks.at(*place).key == key).copied()
+        self.places[part_index(hash)].find(hash, |place| self.chunks.slot_at(*place).key == key).copied()
     }
 
-    pub fn get(&self, key: u64) -> Option<Item> {
+    pub fn get(&self, key: u64) -> Option<LedgerItem> {
         self.find(key).map(|place| self[place])
     }
 
     /// Inserts an item whose key is not in the table.
-    pub fn insert(&mut self, key: u64, item: Item) -> Place {
+    pub fn insert(&mut self, key: u64, item: LedgerItem) -> SlotIndex {
         let place = match self.free.pop() {
             Some(place) => {
-                *self.chunks.at_mut(place) = Slot { key, item };
+                *self.chunks.slot_at_mut(place) = ItemSlot { key, item };
                 place
             }
-            None => self.chunks.append(Slot { key, item }),
+            None => self.chunks.append(ItemSlot { key, item }),
         };
         let (hashed, chunks) = (hash(key), &self.chunks);
-        self.places[part(hashed)].insert_unique(hashed, place, |place| hash(chunks.at(*place).key));
+        self.places[part_index(hashed)].insert_unique(hashed, place, |place| hash(chunks.slot_at(*place).key));
         place
     }
 
     pub fn remove(&mut self, key: u64) {
         let (hash, chunks) = (hash(key), &self.chunks);
-        if let Ok(found) = self.places[part(hash)].find_entry(hash, |place| chunks.at(*place).key == key) {
+        if let Ok(found) = self.places[part_index(hash)].find_entry(hash, |place| chunks.slot_at(*place).key == key) {
             self.free.push(found.remove().0);
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Item)> {
-        self.places.iter().flatten().map(|place| self.chunks.at(*place)).map(|slot| (slot.key, &slot.item))
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &LedgerItem)> {
+        self.places.iter().flatten().map(|place| self.chunks.slot_at(*place)).map(|slot| (slot.key, &slot.item))
     }
 
     pub fn bytes(&self) -> usize {
         self.places.iter().map(HashTable::allocation_size).sum::<usize>()
-            + self.chunks.0.len() * CHUNK * size_of::<Slot>()
-            + self.free.capacity() * size_of::<Place>()
+            + self.chunks.0.len() * SLOTS_PER_CHUNK * size_of::<ItemSlot>()
+            + self.free.capacity() * size_of::<SlotIndex>()
     }
 }
 
-impl Index<Place> for ItemTable {
-    type Output = Item;
+impl Index<SlotIndex> for ItemTable {
+    type Output = LedgerItem;
 
-    fn index(&self, place: Place) -> &Item {
-        &self.chunks.at(place).item
+    fn index(&self, place: SlotIndex) -> &LedgerItem {
+        &self.chunks.slot_at(place).item
     }
 }
 
-impl IndexMut<Place> for ItemTable {
-    fn index_mut(&mut self, place: Place) -> &mut Item {
-        &mut self.chunks.at_mut(place).item
+impl IndexMut<SlotIndex> for ItemTable {
+    fn index_mut(&mut self, place: SlotIndex) -> &mut LedgerItem {
+        &mut self.chunks.slot_at_mut(place).item
     }
 }
 
-impl Chunks {
-    fn at(&self, Place(place): Place) -> &Slot {
-        &self.0[place as usize / CHUNK][place as usize % CHUNK]
+impl SlotChunks {
+    fn slot_at(&self, SlotIndex(place): SlotIndex) -> &ItemSlot {
+        &self.0[place as usize / SLOTS_PER_CHUNK][place as usize % SLOTS_PER_CHUNK]
     }
 
-    fn at_mut(&mut self, Place(place): Place) -> &mut Slot {
-        &mut self.0[place as usize / CHUNK][place as usize % CHUNK]
+    fn slot_at_mut(&mut self, SlotIndex(place): SlotIndex) -> &mut ItemSlot {
+        &mut self.0[place as usize / SLOTS_PER_CHUNK][place as usize % SLOTS_PER_CHUNK]
     }
 
-    fn append(&mut self, slot: Slot) -> Place {
+    fn append(&mut self, slot: ItemSlot) -> SlotIndex {
         let last = match self.0.pop() {
-            Some(last) if last.len() < CHUNK => last,
+            Some(last) if last.len() < SLOTS_PER_CHUNK => last,
             full => {
                 self.0.extend(full);
-                Vec::with_capacity(CHUNK)
+                Vec::with_capacity(SLOTS_PER_CHUNK)
             }
         };
-        // MOST_OPEN + CLOSED_KEPT is far below 2^32.
-        let place = Place((self.0.len() * CHUNK + last.len()) as u32);
+        // MAX_OPEN + CLOSED_KEPT is far below 2^32.
+        let place = SlotIndex((self.0.len() * SLOTS_PER_CHUNK + last.len()) as u32);
         self.0.push(last);
-        self.0[place.0 as usize / CHUNK].push(slot);
+        self.0[place.0 as usize / SLOTS_PER_CHUNK].push(slot);
         place
     }
 }

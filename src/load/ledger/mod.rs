@@ -1,7 +1,7 @@
 //! Tracks every job, message and subscription of a load run.
 //!
-//! Clients record [`Entry`]s: which party did what to an item, and when. A [`Ledger`] reduces them, item by item, to
-//! [`Totals`]: counts, and the first violations of each kind with the item's history. The terms are those of Jepsen and
+//! Clients record [`LedgerEntry`]s: which party did what to an item, and when. A [`ItemLedger`] reduces them, item by item, to
+//! [`LedgerTotals`]: counts, and the first violations of each kind with the item's history. The terms are those of Jepsen and
 //! Maelstrom: a *lost* item was acknowledged and never completed, a *recovered* one completed without an
 //! acknowledgement, an *unexpected* one was never requested.
 //!
@@ -15,14 +15,14 @@
 //! batch, entries of equal time keep their order.
 //!
 //! **Order across connections is not proof.** Frames on two connections may overtake each other, so anything that a
-//! time difference of [`Config::slack`] can explain does not count against the hub.
+//! time difference of [`LedgerConfig::slack`] can explain does not count against the hub.
 //!
-//! **Items are 64-bit hashes** of their ids ([`Keys`]). Two ids with the same hash would be one item and look like a
+//! **Items are 64-bit hashes** of their ids ([`IdHasher`]). Two ids with the same hash would be one item and look like a
 //! duplicate; with a million items remembered, that happens to about one in 18 trillion new ids.
 //!
-//! **Bounds.** An open item with three steps takes about 160 bytes, see [`Ledger::bytes`]. The latest [`CLOSED_KEPT`]
+//! **Bounds.** An open item with three steps takes about 160 bytes, see [`ItemLedger::bytes`]. The latest [`CLOSED_KEPT`]
 //! closed items are remembered, so that a repetition counts as duplicated; later it counts as `unexpected`, which is a
-//! violation too. Beyond [`MOST_OPEN`] open items, new ones are counted as `unfollowed`.
+//! violation too. Beyond [`MAX_OPEN`] open items, new ones are counted as `unfollowed`.
 
 mod history;
 mod item;
@@ -40,34 +40,34 @@ use ahash::RandomState;
 
 use crate::load::{Nanos, SECOND};
 
-pub use name_table::{NameOf, NameTable};
-pub use reducer::Ledger;
-pub use totals::{Step, Totals, Violation, ViolationKind};
+pub use name_table::{NameOwner, NameTable};
+pub use reducer::ItemLedger;
+pub use totals::{HistoryStep, LedgerTotals, LedgerViolation, LedgerViolationKind};
 
 /// The number of closed items remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;
 /// The most open items that are tracked.
-pub const MOST_OPEN: usize = 1 << 22;
+pub const MAX_OPEN: usize = 1 << 22;
 
 /// No particular party, or one that the message does not name.
 pub const NO_PARTY: u32 = 0;
 
 /// A record of one event of one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// When the frame was sent or received.
     pub at: Nanos,
-    /// The item's key, see [`Keys`].
+    /// The item's key, see [`IdHasher`].
     pub item: u64,
     /// The sender, worker or receiver, or [`NO_PARTY`] where the message does not name it: any number that stands for
-    /// the same party throughout the run, such as [`Keys::party`] of a worker's id.
+    /// the same party throughout the run, such as [`IdHasher::party_number`] of a worker's id.
     pub party: u32,
-    pub what: Mark,
+    pub what: LedgerMark,
 }
 
-/// The kind of event that an [`Entry`] records.
+/// The kind of event that an [`LedgerEntry`] records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum LedgerMark {
     /// `party` requested a job or a subscription, which the hub has to acknowledge and complete.
     Attempted,
     /// As `Attempted`, but the hub has yet to assign the id: until then the item has a key that only its client knows.
@@ -104,16 +104,16 @@ pub enum Mark {
     Failed,
 }
 
-impl Mark {
+impl LedgerMark {
     /// Whether the hub owes an answer or deliveries after this mark.
-    pub(crate) fn asks(self) -> bool {
+    pub(crate) fn expects_answer(self) -> bool {
         matches!(self, Self::Attempted | Self::Requested | Self::Published { .. })
     }
 }
 
 /// The settings of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub struct LedgerConfig {
     /// The largest time difference between reports of one event on two connections.
     pub slack: Nanos,
     /// If no item has progressed for this time when the run ends, open items are lost; otherwise they are only
@@ -125,7 +125,7 @@ pub struct Config {
     pub kept: usize,
 }
 
-impl Default for Config {
+impl Default for LedgerConfig {
     fn default() -> Self {
         Self { slack: SECOND, quiet: 2 * SECOND, ordered: false, kept: 10 }
     }
@@ -134,17 +134,17 @@ impl Default for Config {
 /// Derives keys from ids. The hash is randomly keyed, so that a hub cannot choose colliding ids; shards clone one
 /// instance.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(RandomState);
+pub struct IdHasher(RandomState);
 
-impl Keys {
+impl IdHasher {
     /// Returns the key of an item with this id.
-    pub fn item(&self, id: &[u8]) -> u64 {
+    pub fn item_key(&self, id: &[u8]) -> u64 {
         self.0.hash_one(id)
     }
 
     /// Returns the number of the party with this id; never [`NO_PARTY`]. With a thousand parties, two of them share a
     /// number in about one run of ten thousand; only a violation between those two would be missed.
-    pub fn party(&self, id: &[u8]) -> u32 {
+    pub fn party_number(&self, id: &[u8]) -> u32 {
         (self.0.hash_one(id) as u32).max(1)
     }
 }

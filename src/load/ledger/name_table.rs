@@ -3,19 +3,19 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::recent_set::Mixing;
+use super::recent_set::BuildKeyHasher;
 use crate::load::buffer_pool::PooledVec;
 
 /// Bytes of item names that are kept.
-const KEPT: usize = 8 << 20;
+const MAX_NAME_BYTES: usize = 8 << 20;
 /// Parties whose names are kept.
-const MOST_PARTIES: usize = 1 << 17;
+const MAX_PARTIES: usize = 1 << 17;
 /// The longest name, in bytes.
-const LONGEST: usize = 200;
+const MAX_NAME_LENGTH: usize = 200;
 
 /// The item or party that a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameOf {
+pub enum NameOwner {
     /// The item with this key.
     Item(u64),
     /// The party with this number.
@@ -29,7 +29,7 @@ pub struct NameTable {
     parties: Vec<(u32, Box<[u8]>)>,
 }
 
-const HEAD: usize = 9;
+const NAME_HEADER_BYTES: usize = 9;
 
 impl NameTable {
     /// Takes the names collected so far and leaves the table empty.
@@ -37,15 +37,15 @@ impl NameTable {
         Self { items: self.items.take(), parties: std::mem::take(&mut self.parties) }
     }
 
-    pub fn push(&mut self, of: NameOf, name: &[u8]) {
-        let name = &name[..name.len().min(LONGEST)];
+    pub fn push(&mut self, of: NameOwner, name: &[u8]) {
+        let name = &name[..name.len().min(MAX_NAME_LENGTH)];
         match of {
-            NameOf::Item(key) => {
+            NameOwner::Item(key) => {
                 self.items.extend_from_slice(&key.to_le_bytes());
                 self.items.push(name.len() as u8);
                 self.items.extend_from_slice(name);
             }
-            NameOf::Party(number) => self.parties.push((number, name.into())),
+            NameOwner::Party(number) => self.parties.push((number, name.into())),
         }
     }
 
@@ -54,11 +54,11 @@ impl NameTable {
     }
 
     /// Finds the name of an item in concatenated names.
-    fn item(items: &[u8], key: u64) -> Option<&[u8]> {
+    fn find_item_name(items: &[u8], key: u64) -> Option<&[u8]> {
         let mut rest = items;
-        while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
-            let (name, later) = behind.split_at_checked(head[HEAD - 1].into())?;
-            if head[..HEAD - 1] == key.to_le_bytes() {
+        while let Some((head, behind)) = rest.split_first_chunk::<NAME_HEADER_BYTES>() {
+            let (name, later) = behind.split_at_checked(head[NAME_HEADER_BYTES - 1].into())?;
+            if head[..NAME_HEADER_BYTES - 1] == key.to_le_bytes() {
                 return Some(name);
             }
             rest = later;
@@ -69,18 +69,18 @@ impl NameTable {
 
 /// The names that the ledger remembers.
 #[derive(Default)]
-pub(super) struct KnownNames {
+pub(super) struct RememberedNames {
     /// Batches of item names in order of arrival, the latest last.
     items: VecDeque<PooledVec<u8>>,
     /// The size of `items` in bytes.
     size: usize,
-    parties: HashMap<u32, Box<str>, Mixing>,
+    parties: HashMap<u32, Box<str>, BuildKeyHasher>,
 }
 
-impl KnownNames {
+impl RememberedNames {
     pub fn add_names(&mut self, names: NameTable) {
         for (number, name) in names.parties {
-            if self.parties.len() < MOST_PARTIES {
+            if self.parties.len() < MAX_PARTIES {
                 self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(&name).into());
             }
         }
@@ -89,7 +89,7 @@ impl KnownNames {
             self.items.push_back(names.items);
         }
         while let Some(oldest) =
-            self.items.front().map(|items| items.capacity()).filter(|oldest| self.size - oldest >= KEPT)
+            self.items.front().map(|items| items.capacity()).filter(|oldest| self.size - oldest >= MAX_NAME_BYTES)
         {
             self.size -= oldest;
             self.items.pop_front();
@@ -97,12 +97,12 @@ impl KnownNames {
     }
 
     /// Returns the name of an item if it is still known.
-    pub fn item(&self, key: u64) -> Option<String> {
-        let name = self.items.iter().rev().find_map(|names| NameTable::item(names, key))?;
+    pub fn item_name(&self, key: u64) -> Option<String> {
+        let name = self.items.iter().rev().find_map(|names| NameTable::find_item_name(names, key))?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
-    pub fn party(&self, number: u32) -> Option<&str> {
+    pub fn party_name(&self, number: u32) -> Option<&str> {
         self.parties.get(&number).map(AsRef::as_ref)
     }
 
@@ -119,20 +119,20 @@ mod tests {
 
     #[test]
     fn the_oldest_names_are_forgotten_when_the_table_is_full() {
-        let mut known = KnownNames::default();
+        let mut known = RememberedNames::default();
         let mut names = NameTable::default();
-        names.push(NameOf::Item(7), b"job-7");
-        names.push(NameOf::Party(3), b"worker-3");
-        names.push(NameOf::Item(8), &[b'x'; 1000]);
+        names.push(NameOwner::Item(7), b"job-7");
+        names.push(NameOwner::Party(3), b"worker-3");
+        names.push(NameOwner::Item(8), &[b'x'; 1000]);
         known.add_names(names);
-        assert_eq!((known.item(7).as_deref(), known.party(3)), (Some("job-7"), Some("worker-3")));
-        assert_eq!(known.item(8).map(|name| name.len()), Some(LONGEST));
-        assert_eq!((known.item(3), known.party(7)), (None, None));
+        assert_eq!((known.item_name(7).as_deref(), known.party_name(3)), (Some("job-7"), Some("worker-3")));
+        assert_eq!(known.item_name(8).map(|name| name.len()), Some(MAX_NAME_LENGTH));
+        assert_eq!((known.item_name(3), known.party_name(7)), (None, None));
         let mut learn = |from: u64| {
             let mut many = NameTable::default();
-            (from..from + KEPT as u64 / 200).for_each(|n| many.push(NameOf::Item(n), &[b'y'; 100]));
+            (from..from + MAX_NAME_BYTES as u64 / 200).for_each(|n| many.push(NameOwner::Item(n), &[b'y'; 100]));
             known.add_names(many);
-            (known.item(7).is_some(), known.item(from).is_some(), known.bytes() < 3 * KEPT)
+            (known.item_name(7).is_some(), known.item_name(from).is_some(), known.bytes() < 3 * MAX_NAME_BYTES)
         };
         assert_eq!(learn(1_000), (true, true, true));
         assert_eq!(learn(1_000_000), (false, true, true));

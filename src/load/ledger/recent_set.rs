@@ -5,9 +5,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// A hasher for keys that are hashes already.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Mixed(u64);
+pub(super) struct KeyHasher(u64);
 
-impl Hasher for Mixed {
+impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -28,11 +28,11 @@ impl Hasher for Mixed {
     }
 }
 
-pub(super) type Mixing = BuildHasherDefault<Mixed>;
+pub(super) type BuildKeyHasher = BuildHasherDefault<KeyHasher>;
 
 /// Combines an item's key and a party into one key.
-pub(super) fn mixed(key: u64, party: u32) -> u64 {
-    let mut both = Mixed(key);
+pub(super) fn delivery_key(key: u64, party: u32) -> u64 {
+    let mut both = KeyHasher(key);
     both.write_u32(party);
     both.finish()
 }
@@ -45,7 +45,7 @@ pub(super) fn table_bytes(capacity: usize, entry: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct RecentSet {
     most: usize,
-    members: HashSet<u64, Mixing>,
+    members: HashSet<u64, BuildKeyHasher>,
     order: VecDeque<u64>,
 }
 

@@ -2,26 +2,26 @@
 
 use std::collections::VecDeque;
 
-use super::item::{Item, Stage};
-use super::item_table::{ItemTable, Place};
+use super::item::{ItemStage, LedgerItem};
+use super::item_table::{ItemTable, SlotIndex};
 use super::name_table::NameTable;
-use super::state::State;
-use super::totals::{Step, Totals, ViolationKind};
-use super::{CLOSED_KEPT, Config, Entry, MOST_OPEN, Mark, NO_PARTY};
+use super::state::LedgerState;
+use super::totals::{HistoryStep, LedgerTotals, LedgerViolationKind};
+use super::{CLOSED_KEPT, LedgerConfig, LedgerEntry, LedgerMark, MAX_OPEN, NO_PARTY};
 use crate::load::Nanos;
 
 /// The most named requests that may remain queued behind an unnamed one.
 const REQUESTS_KEPT: usize = 1 << 12;
 /// The most entries queued until older ones can no longer arrive; beyond this, the older half is processed at once.
-const MOST_PENDING: usize = 1 << 19;
+const MAX_PENDING: usize = 1 << 19;
 /// Entries whose items are prefetched together.
-const AHEAD: usize = 32;
+const PREFETCHED_ENTRIES: usize = 32;
 
 /// Tracks every item from its request to its end.
-pub struct Ledger {
-    state: State,
+pub struct ItemLedger {
+    state: LedgerState,
     /// Entries that are not processed yet.
-    pending: Vec<Entry>,
+    pending: Vec<LedgerEntry>,
     /// Everything before this time has been processed.
     settled: Nanos,
     items: ItemTable,
@@ -33,10 +33,10 @@ pub struct Ledger {
     unrequested_count: usize,
 }
 
-impl Ledger {
-    pub fn new(config: Config) -> Self {
+impl ItemLedger {
+    pub fn new(config: LedgerConfig) -> Self {
         Self {
-            state: State::new(config),
+            state: LedgerState::new(config),
             pending: Vec::new(),
             settled: 0,
             items: ItemTable::default(),
@@ -46,21 +46,21 @@ impl Ledger {
         }
     }
 
-    /// Queues a batch of one shard, in its recorded order. It is processed once [`Ledger::reach`] rules out older
+    /// Queues a batch of one shard, in its recorded order. It is processed once [`ItemLedger::process_until`] rules out older
     /// entries.
-    pub fn add(&mut self, entries: &[Entry]) {
+    pub fn queue_entries(&mut self, entries: &[LedgerEntry]) {
         self.pending.extend_from_slice(entries);
-        if self.pending.len() > MOST_PENDING {
+        if self.pending.len() > MAX_PENDING {
             self.sort();
-            self.settle(self.pending.len() / 2);
+            self.process_oldest(self.pending.len() / 2);
         }
     }
 
     /// Processes entries before `upto`; every shard must have reported everything older.
-    pub fn reach(&mut self, upto: Nanos) {
+    pub fn process_until(&mut self, upto: Nanos) {
         if upto >= self.settled {
             self.sort();
-            self.settle(self.pending.partition_point(|entry| entry.at < upto));
+            self.process_oldest(self.pending.partition_point(|entry| entry.at < upto));
             self.settled = upto;
             self.report_unrequested(upto);
         }
@@ -72,42 +72,42 @@ impl Ledger {
     }
 
     /// Returns the totals so far, excluding queued entries.
-    pub fn account(&self) -> &Totals {
+    pub fn totals(&self) -> &LedgerTotals {
         &self.state.account
     }
 
     /// Records that the run was stopped before its drain was over: open items are unfinished, not lost.
-    pub fn cut_short(&mut self) {
+    pub fn mark_cut_short(&mut self) {
         self.state.moved = Nanos::MAX;
     }
 
     /// Ends the run at `now`: open items become lost, unfinished or unanswered.
-    pub fn finish(mut self, now: Nanos) -> Totals {
-        self.reach(Nanos::MAX);
+    pub fn finish(mut self, now: Nanos) -> LedgerTotals {
+        self.process_until(Nanos::MAX);
         let rested = now.saturating_sub(self.state.moved) >= self.state.config.quiet;
         let mut open: Vec<u64> = self.items.iter().filter(|(_, item)| !item.is_closed()).map(|(key, _)| key).collect();
         open.sort_unstable();
         for key in open {
             let Some(item) = self.items.get(key) else { continue };
             self.state.account.open -= 1;
-            if item.stage == Stage::Unrequested {
+            if item.stage == ItemStage::Unrequested {
                 // The item belongs to one of the unanswered requests.
                 continue;
             }
             let owed = item.acknowledged || item.published && !item.unsure;
             // The hub announced a retry at a later time, or a worker still had the job.
-            let waits = item.holder == NO_PARTY && item.back() > now;
+            let waits = item.holder == NO_PARTY && item.reassign_by() > now;
             match (owed, rested && !waits) {
                 (false, _) => self.state.account.unanswered += 1,
                 (true, false) => self.state.account.unfinished += 1,
                 (true, true) if item.not_taken => {}
-                (true, true) => self.state.violation(ViolationKind::Lost, key, &item, now),
+                (true, true) => self.state.record_violation(LedgerViolationKind::Lost, key, &item, now),
             }
         }
         self.state.account.violations.sort_by_key(|violation| violation.kind);
         let parties =
             self.state.account.violations.iter().flat_map(|violation| &violation.history).map(|step| step.party);
-        let named = |party: u32| Some((party, self.state.names.party(party)?.to_owned()));
+        let named = |party: u32| Some((party, self.state.names.party_name(party)?.to_owned()));
         self.state.account.parties = parties.filter_map(named).collect();
         self.state.account
     }
@@ -118,7 +118,7 @@ impl Ledger {
             + self.items.bytes()
             + self.closed.capacity() * size_of::<u64>()
             + self.unrequested.capacity() * size_of::<(Nanos, u64)>()
-            + self.pending.capacity() * size_of::<Entry>()
+            + self.pending.capacity() * size_of::<LedgerEntry>()
     }
 
     /// Sorts stably, so that entries of equal time keep their order within a batch.
@@ -127,16 +127,16 @@ impl Ledger {
     }
 
     /// Processes the first `ripe` queued entries, which are sorted.
-    fn settle(&mut self, ripe: usize) {
+    fn process_oldest(&mut self, ripe: usize) {
         let mut pending = std::mem::take(&mut self.pending);
         for (number, entry) in pending[..ripe].iter().enumerate() {
-            if number % AHEAD == 0 {
-                self.look_ahead(&pending[number..ripe.min(number + AHEAD)]);
+            if number % PREFETCHED_ENTRIES == 0 {
+                self.prefetch_items(&pending[number..ripe.min(number + PREFETCHED_ENTRIES)]);
             }
             self.state.account.late += u64::from(entry.at < self.settled);
             self.settled = self.settled.max(entry.at);
             self.report_unrequested(entry.at);
-            self.take(*entry);
+            self.process_entry(*entry);
         }
         pending.drain(..ripe);
         self.pending = pending;
@@ -144,7 +144,7 @@ impl Ledger {
 
     /// Prefetches the items of the next entries and those about to be forgotten: looking all of them up together
     /// overlaps their cache misses.
-    fn look_ahead(&self, entries: &[Entry]) {
+    fn prefetch_items(&self, entries: &[LedgerEntry]) {
         let full = self.closed.len() + entries.len() > CLOSED_KEPT;
         let forgotten = self.closed.iter().take(if full { entries.len() } else { 0 });
         for key in entries.iter().map(|entry| entry.item).chain(forgotten.copied()) {
@@ -159,7 +159,7 @@ impl Ledger {
             if since.saturating_add(self.state.config.slack) >= now {
                 break;
             }
-            let Some(place) = self.items.find(key).filter(|place| self.items[*place].stage == Stage::Unrequested)
+            let Some(place) = self.items.find(key).filter(|place| self.items[*place].stage == ItemStage::Unrequested)
             else {
                 self.unrequested.pop_front();
                 continue;
@@ -170,59 +170,59 @@ impl Ledger {
             }
             self.unrequested.pop_front();
             self.unrequested_count -= 1;
-            self.items[place].stage = Stage::Unexpected;
+            self.items[place].stage = ItemStage::Unexpected;
             let item = self.items[place];
             self.state.account.open -= 1;
             if self.state.account.unfollowed == 0 {
-                self.state.violation(ViolationKind::Unexpected, key, &item, since);
+                self.state.record_violation(LedgerViolationKind::Unexpected, key, &item, since);
             }
-            self.close(key);
+            self.queue_closed(key);
         }
     }
 
-    fn take(&mut self, entry: Entry) {
-        let Entry { at, item: key, party, what } = entry;
-        if let Mark::Named(name) = what {
-            return self.name(entry, name);
+    fn process_entry(&mut self, entry: LedgerEntry) {
+        let LedgerEntry { at, item: key, party, what } = entry;
+        if let LedgerMark::Named(name) = what {
+            return self.rename_item(entry, name);
         }
-        let Some(place) = self.items.find(key).or_else(|| self.enter(key, at, what.asks())) else {
+        let Some(place) = self.items.find(key).or_else(|| self.insert_item(key, at, what.expects_answer())) else {
             self.state.account.unfollowed += 1;
             return;
         };
         // Updated in place: copying the item would wait for all its cache lines.
         let (state, item) = (&mut self.state, &mut self.items[place]);
         let was_closed = item.is_closed();
-        state.histories.push(&mut item.history, Step { at, party, what });
-        if item.stage == Stage::Unrequested && what.asks() {
+        state.histories.push(&mut item.history, HistoryStep { at, party, what });
+        if item.stage == ItemStage::Unrequested && what.expects_answer() {
             // Earlier entries of the item count from now on.
             let heard = state.histories.steps(&item.history);
-            *item = item.as_asked();
+            *item = item.as_requested();
             self.unrequested_count -= 1;
-            state.apply(key, item, at, party, what);
-            for step in heard.iter().filter(|step| !step.what.asks()) {
-                state.apply(key, item, step.at, step.party, step.what);
+            state.apply_mark(key, item, at, party, what);
+            for step in heard.iter().filter(|step| !step.what.expects_answer()) {
+                state.apply_mark(key, item, step.at, step.party, step.what);
             }
-        } else if item.stage != Stage::Unrequested {
-            state.apply(key, item, at, party, what);
+        } else if item.stage != ItemStage::Unrequested {
+            state.apply_mark(key, item, at, party, what);
         }
         if item.is_closed() && !was_closed {
             state.account.open -= 1;
-            self.close(key);
+            self.queue_closed(key);
         }
     }
 
     /// Inserts an unknown item if there is room.
-    fn enter(&mut self, key: u64, at: Nanos, asked: bool) -> Option<Place> {
-        if self.state.account.open >= MOST_OPEN as u64 {
+    fn insert_item(&mut self, key: u64, at: Nanos, asked: bool) -> Option<SlotIndex> {
+        if self.state.account.open >= MAX_OPEN as u64 {
             return None;
         }
         self.state.account.open += 1;
         if asked {
-            return Some(self.items.insert(key, Item::new(Stage::Open)));
+            return Some(self.items.insert(key, LedgerItem::new(ItemStage::Open)));
         }
         self.unrequested.push_back((at, key));
         self.unrequested_count += 1;
-        Some(self.items.insert(key, Item::new(Stage::Unrequested)))
+        Some(self.items.insert(key, LedgerItem::new(ItemStage::Unrequested)))
     }
 
     /// Returns the time of the oldest request that is still unnamed.
@@ -243,17 +243,17 @@ impl Ledger {
     }
 
     /// Moves a requested item to the key of the id that the hub assigned.
-    fn name(&mut self, entry: Entry, name: u64) {
-        let Entry { at, item: key, party, what } = entry;
+    fn rename_item(&mut self, entry: LedgerEntry, name: u64) {
+        let LedgerEntry { at, item: key, party, what } = entry;
         let Some(place) = self.items.find(key) else {
             self.state.account.unfollowed += 1;
             return;
         };
         let mut item = self.items[place];
-        self.state.is_named(&mut item);
+        self.state.end_naming(&mut item);
         let heard = match self.items.get(name) {
             None => Vec::new(),
-            Some(mut early) if early.stage == Stage::Unrequested => {
+            Some(mut early) if early.stage == ItemStage::Unrequested => {
                 let heard = self.state.histories.steps(&early.history);
                 self.state.histories.forget(&mut early.history);
                 self.items.remove(name);
@@ -262,31 +262,31 @@ impl Ledger {
                 heard
             }
             // The id only arrived late.
-            Some(mut late) if late.stage == Stage::Unexpected => {
+            Some(mut late) if late.stage == ItemStage::Unexpected => {
                 let heard = self.state.histories.steps(&late.history);
                 self.state.histories.forget(&mut late.history);
                 self.items.remove(name);
                 self.state.account.unexpected = self.state.account.unexpected.saturating_sub(1);
-                self.state.take_back(ViolationKind::Unexpected, name);
+                self.state.withdraw_violation(LedgerViolationKind::Unexpected, name);
                 heard
             }
             Some(other) => {
                 // The hub gave two items one id; the first keeps it.
-                self.state.histories.push(&mut item.history, Step { at, party, what });
+                self.state.histories.push(&mut item.history, HistoryStep { at, party, what });
                 self.items[place] = item;
-                return self.state.violation(ViolationKind::Unexpected, name, &other, at);
+                return self.state.record_violation(LedgerViolationKind::Unexpected, name, &other, at);
             }
         };
         self.items.remove(key);
-        self.state.histories.push(&mut item.history, Step { at, party, what });
+        self.state.histories.push(&mut item.history, HistoryStep { at, party, what });
         self.items.insert(name, item);
         for step in heard {
-            self.take(Entry { at: step.at, item: name, party: step.party, what: step.what });
+            self.process_entry(LedgerEntry { at: step.at, item: name, party: step.party, what: step.what });
         }
     }
 
     /// Queues a closed item to be forgotten later.
-    fn close(&mut self, key: u64) {
+    fn queue_closed(&mut self, key: u64) {
         self.closed.push_back(key);
         if self.closed.len() > CLOSED_KEPT
             && let Some(oldest) = self.closed.pop_front()

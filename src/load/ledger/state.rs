@@ -2,25 +2,25 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::history::Histories;
-use super::item::{Item, MILLISECOND, Stage};
-use super::name_table::KnownNames;
-use super::recent_set::{self, Mixing, RecentSet};
-use super::totals::{Totals, Violation, ViolationKind};
-use super::{Config, Mark, NO_PARTY};
+use super::history::ItemHistories;
+use super::item::{ItemStage, LedgerItem, MILLISECOND};
+use super::name_table::RememberedNames;
+use super::recent_set::{self, BuildKeyHasher, RecentSet};
+use super::totals::{LedgerTotals, LedgerViolation, LedgerViolationKind};
+use super::{LedgerConfig, LedgerMark, NO_PARTY};
 use crate::load::Nanos;
 
 /// Deliveries remembered to detect a second one to the same receiver.
 const DELIVERIES_KEPT: usize = 1 << 20;
 /// Pairs of sender and receiver whose order is checked.
-const MOST_PAIRS: usize = 1 << 20;
+const MAX_PAIRS: usize = 1 << 20;
 
 /// The ledger's state apart from the items.
-pub(super) struct State {
-    pub config: Config,
-    pub account: Totals,
-    pub names: KnownNames,
-    pub histories: Histories,
+pub(super) struct LedgerState {
+    pub config: LedgerConfig,
+    pub account: LedgerTotals,
+    pub names: RememberedNames,
+    pub histories: ItemHistories,
     /// When an item last progressed.
     pub moved: Nanos,
     /// Requests in order of time; some may have been given an id since.
@@ -28,18 +28,18 @@ pub(super) struct State {
     pub nameless: usize,
     deliveries: RecentSet,
     /// The number of messages published per sender.
-    published: HashMap<u32, u32, Mixing>,
+    published: HashMap<u32, u32, BuildKeyHasher>,
     /// The latest message of each sender that has reached each receiver.
-    order: HashMap<(u32, u32), u32, Mixing>,
+    order: HashMap<(u32, u32), u32, BuildKeyHasher>,
 }
 
-impl State {
-    pub fn new(config: Config) -> Self {
+impl LedgerState {
+    pub fn new(config: LedgerConfig) -> Self {
         Self {
             config,
-            account: Totals::default(),
-            names: KnownNames::default(),
-            histories: Histories::default(),
+            account: LedgerTotals::default(),
+            names: RememberedNames::default(),
+            histories: ItemHistories::default(),
             moved: 0,
             requests: VecDeque::new(),
             nameless: 0,
@@ -61,22 +61,22 @@ impl State {
     }
 
     /// Applies one mark to a known item.
-    pub fn apply(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, what: Mark) {
-        use ViolationKind as Kind;
+    pub fn apply_mark(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32, what: LedgerMark) {
+        use LedgerViolationKind as Kind;
         match what {
-            Mark::Named(_) => {}
+            LedgerMark::Named(_) => {}
             // Requested again, perhaps after a reconnect: it is the same item.
-            _ if what.asks() && item.asked => {}
-            Mark::Attempted | Mark::Requested => {
+            _ if what.expects_answer() && item.asked => {}
+            LedgerMark::Attempted | LedgerMark::Requested => {
                 self.account.attempted += 1;
                 (item.asked, item.sender) = (true, party);
-                if what == Mark::Requested {
+                if what == LedgerMark::Requested {
                     item.nameless = true;
                     self.nameless += 1;
                     self.requests.push_back((at, key));
                 }
             }
-            Mark::Published { receivers } => {
+            LedgerMark::Published { receivers } => {
                 self.account.attempted += 1;
                 self.account.deliveries_due += u64::from(receivers);
                 let number = self.published.entry(party).or_default();
@@ -84,86 +84,92 @@ impl State {
                 item.publish(*number);
                 (item.asked, item.sender, item.receivers) = (true, party, receivers);
                 if receivers == 0 {
-                    self.end(item, at, Stage::Completed);
+                    self.end_item(item, at, ItemStage::Completed);
                 }
             }
             // One violation per item is enough.
-            _ if item.stage == Stage::Unexpected => {}
-            Mark::Acknowledged if item.acknowledged => self.violation(Kind::Duplicated, key, item, at),
-            Mark::Acknowledged => {
+            _ if item.stage == ItemStage::Unexpected => {}
+            LedgerMark::Acknowledged if item.acknowledged => {
+                self.record_violation(LedgerViolationKind::Duplicated, key, item, at)
+            }
+            LedgerMark::Acknowledged => {
                 item.acknowledged = true;
                 self.account.acknowledged += 1;
                 // The completion arrived first, on another connection.
-                if item.stage == Stage::Completed && !item.published {
+                if item.stage == ItemStage::Completed && !item.published {
                     self.account.recovered -= 1;
                 }
             }
-            Mark::Unsure => item.unsure = true,
-            Mark::Refused => self.finish_as(key, item, at, Stage::Refused),
-            Mark::Failed => self.finish_as(key, item, at, Stage::Failed),
-            Mark::Cancelled => {
+            LedgerMark::Unsure => item.unsure = true,
+            LedgerMark::Refused => self.finish_item(key, item, at, ItemStage::Refused),
+            LedgerMark::Failed => self.finish_item(key, item, at, ItemStage::Failed),
+            LedgerMark::Cancelled => {
                 if !item.is_closed() {
                     item.set_since(at);
-                    self.end(item, at, Stage::Cancelled);
+                    self.end_item(item, at, ItemStage::Cancelled);
                 }
             }
-            Mark::Assigned => self.assigned(key, item, at, party),
-            Mark::NotTaken => self.not_taken(key, item, at, party),
-            Mark::Released { back_ms } => self.released(key, item, at, party, back_ms),
-            Mark::Held if item.holder == party => {
+            LedgerMark::Assigned => self.apply_assignment(key, item, at, party),
+            LedgerMark::NotTaken => self.apply_not_taken(key, item, at, party),
+            LedgerMark::Released { back_ms } => self.apply_release(key, item, at, party, back_ms),
+            LedgerMark::Held if item.holder == party => {
                 item.holder = NO_PARTY;
-                item.set_back(Nanos::MAX);
+                item.set_reassign_by(Nanos::MAX);
             }
-            Mark::Held => {}
-            Mark::Delivered => self.delivered(key, item, at, party),
-            Mark::Completed => {
+            LedgerMark::Held => {}
+            LedgerMark::Delivered => self.apply_delivery(key, item, at, party),
+            LedgerMark::Completed => {
                 let wrong = party != NO_PARTY && item.holder != NO_PARTY && party != item.holder;
                 if wrong && !item.is_closed() {
-                    self.violation(Kind::WrongWorker, key, item, at);
+                    self.record_violation(LedgerViolationKind::WrongWorker, key, item, at);
                 }
-                self.finish_as(key, item, at, Stage::Completed);
+                self.finish_item(key, item, at, ItemStage::Completed);
             }
         }
     }
 
     /// Ends an item, or reports a second end.
-    fn finish_as(&mut self, key: u64, item: &mut Item, at: Nanos, stage: Stage) {
+    fn finish_item(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, stage: ItemStage) {
         match item.stage {
-            Stage::Open => self.end(item, at, stage),
-            Stage::Completed | Stage::Failed => self.violation(ViolationKind::Duplicated, key, item, at),
-            Stage::Refused if stage == Stage::Refused => self.violation(ViolationKind::Duplicated, key, item, at),
-            Stage::Refused => self.violation(ViolationKind::Unexpected, key, item, at),
+            ItemStage::Open => self.end_item(item, at, stage),
+            ItemStage::Completed | ItemStage::Failed => {
+                self.record_violation(LedgerViolationKind::Duplicated, key, item, at)
+            }
+            ItemStage::Refused if stage == ItemStage::Refused => {
+                self.record_violation(LedgerViolationKind::Duplicated, key, item, at)
+            }
+            ItemStage::Refused => self.record_violation(LedgerViolationKind::Unexpected, key, item, at),
             // The end may have crossed the confirmation of the cancellation.
-            Stage::Cancelled | Stage::Unexpected | Stage::Unrequested => {}
+            ItemStage::Cancelled | ItemStage::Unexpected | ItemStage::Unrequested => {}
         }
     }
 
-    fn end(&mut self, item: &mut Item, at: Nanos, stage: Stage) {
+    fn end_item(&mut self, item: &mut LedgerItem, at: Nanos, stage: ItemStage) {
         item.stage = stage;
-        self.is_named(item);
+        self.end_naming(item);
         self.moved = self.moved.max(at);
         match stage {
-            Stage::Completed => {
+            ItemStage::Completed => {
                 self.account.completed += 1;
                 self.account.recovered += u64::from(!item.acknowledged && !item.published);
             }
-            Stage::Failed => self.account.failed += 1,
-            Stage::Refused => self.account.refused += 1,
-            Stage::Cancelled => self.account.cancelled += 1,
-            Stage::Open | Stage::Unrequested | Stage::Unexpected => {}
+            ItemStage::Failed => self.account.failed += 1,
+            ItemStage::Refused => self.account.refused += 1,
+            ItemStage::Cancelled => self.account.cancelled += 1,
+            ItemStage::Open | ItemStage::Unrequested | ItemStage::Unexpected => {}
         }
     }
 
-    fn assigned(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
+    fn apply_assignment(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32) {
         self.moved = self.moved.max(at);
         match item.stage {
-            Stage::Cancelled if at > item.since().saturating_add(self.config.slack) => {
-                self.violation(ViolationKind::AssignedAfterCancellation, key, item, at);
+            ItemStage::Cancelled if at > item.since().saturating_add(self.config.slack) => {
+                self.record_violation(LedgerViolationKind::AssignedAfterCancellation, key, item, at);
             }
             // Assigned again after its completion.
-            Stage::Completed => self.violation(ViolationKind::AssignedTwice, key, item, at),
-            Stage::Open if item.holder != NO_PARTY => {
-                self.violation(ViolationKind::AssignedTwice, key, item, at);
+            ItemStage::Completed => self.record_violation(LedgerViolationKind::AssignedTwice, key, item, at),
+            ItemStage::Open if item.holder != NO_PARTY => {
+                self.record_violation(LedgerViolationKind::AssignedTwice, key, item, at);
                 (item.doubled, item.before) = (true, item.holder);
                 item.set_since(at);
             }
@@ -174,90 +180,92 @@ impl State {
     }
 
     /// Applies an assignment that its worker could not take.
-    fn not_taken(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
+    fn apply_not_taken(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32) {
         let holder = item.holder;
         if item.is_closed() || holder != NO_PARTY {
             // The assignment came twice, or after the end of the item; the item remains with the worker that took it.
-            self.assigned(key, item, at, party);
+            self.apply_assignment(key, item, at, party);
             item.holder = holder;
             return;
         }
         self.moved = self.moved.max(at);
         item.not_taken = true;
-        self.violation(ViolationKind::NotTaken, key, item, at);
+        self.record_violation(LedgerViolationKind::NotTaken, key, item, at);
     }
 
     /// Applies a release. The previous worker may have released the job before its reassignment, reported later.
-    fn released(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, back_ms: u32) {
+    fn apply_release(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32, back_ms: u32) {
         if item.doubled && item.before == party && at <= item.since().saturating_add(self.config.slack) {
             item.doubled = false;
             self.account.assigned_twice -= 1;
-            self.take_back(ViolationKind::AssignedTwice, key);
+            self.withdraw_violation(LedgerViolationKind::AssignedTwice, key);
         } else if item.holder == party {
             item.holder = NO_PARTY;
-            item.set_back(at.saturating_add(Nanos::from(back_ms) * MILLISECOND).saturating_add(self.config.slack));
+            item.set_reassign_by(
+                at.saturating_add(Nanos::from(back_ms) * MILLISECOND).saturating_add(self.config.slack),
+            );
         }
     }
 
     /// Withdraws a violation that a later entry has explained.
-    pub fn take_back(&mut self, kind: ViolationKind, key: u64) {
-        let matches = |v: &Violation| v.kind == kind && v.item == key;
+    pub fn withdraw_violation(&mut self, kind: LedgerViolationKind, key: u64) {
+        let matches = |v: &LedgerViolation| v.kind == kind && v.item == key;
         if let Some(last) = self.account.violations.iter().rposition(matches) {
             self.account.violations.remove(last);
         }
     }
 
     /// Ends the wait for a request's id.
-    pub fn is_named(&mut self, item: &mut Item) {
+    pub fn end_naming(&mut self, item: &mut LedgerItem) {
         self.nameless -= usize::from(std::mem::take(&mut item.nameless));
     }
 
-    fn delivered(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
-        if item.stage == Stage::Refused {
-            return self.finish_as(key, item, at, Stage::Completed);
+    fn apply_delivery(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32) {
+        if item.stage == ItemStage::Refused {
+            return self.finish_item(key, item, at, ItemStage::Completed);
         }
-        if !self.deliveries.insert(recent_set::mixed(key, party)) || item.delivered >= item.receivers {
-            return self.violation(ViolationKind::Duplicated, key, item, at);
+        if !self.deliveries.insert(recent_set::delivery_key(key, party)) || item.delivered >= item.receivers {
+            return self.record_violation(LedgerViolationKind::Duplicated, key, item, at);
         }
         item.delivered += 1;
         self.account.delivered += 1;
         self.moved = self.moved.max(at);
         if self.config.ordered {
-            self.ordered(key, item, at, party);
+            self.check_order(key, item, at, party);
         }
-        if item.delivered == item.receivers && item.stage == Stage::Open {
-            self.end(item, at, Stage::Completed);
+        if item.delivered == item.receivers && item.stage == ItemStage::Open {
+            self.end_item(item, at, ItemStage::Completed);
         }
     }
 
-    fn ordered(&mut self, key: u64, item: &Item, at: Nanos, receiver: u32) {
+    fn check_order(&mut self, key: u64, item: &LedgerItem, at: Nanos, receiver: u32) {
         let pair = (item.sender, receiver);
-        if self.order.len() >= MOST_PAIRS && !self.order.contains_key(&pair) {
+        if self.order.len() >= MAX_PAIRS && !self.order.contains_key(&pair) {
             self.account.unfollowed += 1;
             return;
         }
         let latest = self.order.entry(pair).or_default();
         if *latest > item.number() {
-            self.violation(ViolationKind::Reordered, key, item, at);
+            self.record_violation(LedgerViolationKind::Reordered, key, item, at);
         } else {
             *latest = item.number();
         }
     }
 
-    pub fn violation(&mut self, kind: ViolationKind, key: u64, item: &Item, at: Nanos) {
-        *self.account.of_mut(kind) += 1;
+    pub fn record_violation(&mut self, kind: LedgerViolationKind, key: u64, item: &LedgerItem, at: Nanos) {
+        *self.account.violations_of_kind_mut(kind) += 1;
         let kept = self.account.violations.iter().filter(|violation| violation.kind == kind).count();
         if kept >= self.config.kept {
             return;
         }
         let mut history = self.histories.steps(&item.history);
         for step in &mut history {
-            if matches!(step.what, Mark::Published { .. }) {
+            if matches!(step.what, LedgerMark::Published { .. }) {
                 step.party = item.sender;
             }
         }
-        let omitted = Histories::omitted(&item.history);
-        let name = self.names.item(key);
-        self.account.violations.push(Violation { kind, at, item: key, name, history, omitted });
+        let omitted = ItemHistories::omitted(&item.history);
+        let name = self.names.item_name(key);
+        self.account.violations.push(LedgerViolation { kind, at, item: key, name, history, omitted });
     }
 }

@@ -7,25 +7,25 @@ const MS: Nanos = 1_000_000;
 const CLIENT: u32 = 900;
 
 /// A time in milliseconds, a party, and a mark.
-type Line = (u64, u32, Mark);
+type MarkLine = (u64, u32, LedgerMark);
 
-fn entries(item: u64, lines: &[Line]) -> Vec<Entry> {
-    lines.iter().map(|(at, party, what)| Entry { at: at * MS, item, party: *party, what: *what }).collect()
+fn entries(item: u64, lines: &[MarkLine]) -> Vec<LedgerEntry> {
+    lines.iter().map(|(at, party, what)| LedgerEntry { at: at * MS, item, party: *party, what: *what }).collect()
 }
 
-fn finished(config: Config, entries: &[Entry]) -> Totals {
-    let mut ledger = Ledger::new(config);
-    ledger.add(entries);
+fn finished(config: LedgerConfig, entries: &[LedgerEntry]) -> LedgerTotals {
+    let mut ledger = ItemLedger::new(config);
+    ledger.queue_entries(entries);
     ledger.finish(entries.iter().map(|entry| entry.at).max().unwrap_or(0) + 60 * SECOND)
 }
 
-use Mark::{
+use LedgerMark::{
     Acknowledged, Assigned, Attempted, Cancelled, Completed, Delivered, Failed, Held, Named, NotTaken, Published,
     Refused, Requested, Unsure,
 };
 
 /// Released, to be assigned again at once.
-const RELEASED: Mark = Mark::Released { back_ms: 0 };
+const RELEASED: LedgerMark = LedgerMark::Released { back_ms: 0 };
 
 #[rstest]
 #[case::done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
@@ -63,8 +63,8 @@ const RELEASED: Mark = Mark::Released { back_ms: 0 };
 #[case::still_held_at_the_end(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Held)], &["attempted", "acknowledged", "unfinished"])]
 #[case::held_by_another(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Held)], &["attempted", "acknowledged", "lost"])]
 #[case::wrong_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "wrong_worker", "completed"])]
-fn the_marks_of_one_job_give_the_totals(#[case] marks: &[Line], #[case] expected: &[&str]) {
-    let account = finished(Config::default(), &entries(7, marks));
+fn the_marks_of_a_job_determine_the_totals(#[case] marks: &[MarkLine], #[case] expected: &[&str]) {
+    let account = finished(LedgerConfig::default(), &entries(7, marks));
     for (name, count) in account.counts() {
         assert_eq!(count, u64::from(expected.contains(&name)), "{name}");
     }
@@ -75,23 +75,23 @@ fn a_violation_has_the_history_of_its_item() {
     let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)];
     let mut all = entries(7, &marks);
     all.extend(entries(8, &marks[..3]));
-    let account = finished(Config { kept: 1, ..Config::default() }, &all);
-    let kinds: Vec<(ViolationKind, u64)> = account.violations.iter().map(|v| (v.kind, v.item)).collect();
-    assert_eq!(kinds, [(ViolationKind::Lost, 8), (ViolationKind::WrongWorker, 7)]);
-    let history: Vec<Line> = account.violations[1].history.iter().map(|s| (s.at / MS, s.party, s.what)).collect();
+    let account = finished(LedgerConfig { kept: 1, ..LedgerConfig::default() }, &all);
+    let kinds: Vec<(LedgerViolationKind, u64)> = account.violations.iter().map(|v| (v.kind, v.item)).collect();
+    assert_eq!(kinds, [(LedgerViolationKind::Lost, 8), (LedgerViolationKind::WrongWorker, 7)]);
+    let history: Vec<MarkLine> = account.violations[1].history.iter().map(|s| (s.at / MS, s.party, s.what)).collect();
     assert_eq!(history, marks);
 }
 
 #[test]
-fn a_long_history_keeps_its_beginning_and_its_end() {
+fn a_long_history_keeps_its_first_and_last_steps() {
     let mut marks = vec![(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)];
     for n in 0..50u64 {
         marks.extend([(2 + 2 * n, 1, Assigned), (3 + 2 * n, 1, RELEASED)]);
     }
     marks.extend([(200, 3, Assigned), (201, 4, Completed)]);
-    let account = finished(Config::default(), &entries(7, &marks));
+    let account = finished(LedgerConfig::default(), &entries(7, &marks));
     let [violation] = &account.violations[..] else { panic!("{:?}", account.violations) };
-    assert_eq!(violation.kind, ViolationKind::WrongWorker);
+    assert_eq!(violation.kind, LedgerViolationKind::WrongWorker);
     assert_eq!(violation.history.len() as u64 + violation.omitted, marks.len() as u64);
     assert_eq!(violation.history[0].what, Attempted);
     assert_eq!(violation.history.last().map(|step| step.what), Some(Completed));
@@ -101,7 +101,7 @@ fn a_long_history_keeps_its_beginning_and_its_end() {
 fn an_item_is_tracked_under_the_id_that_the_hub_assigns() {
     let mut all = entries(1, &[(0, CLIENT, Attempted), (5, CLIENT, Named(77))]);
     all.extend(entries(77, &[(3, 1, Assigned), (5, CLIENT, Acknowledged), (9, 2, Completed)]));
-    let account = finished(Config::default(), &all);
+    let account = finished(LedgerConfig::default(), &all);
     assert_eq!((account.attempted, account.acknowledged, account.completed, account.unexpected), (1, 1, 1, 0));
     assert_eq!(account.wrong_worker, 1, "the assignment that arrived first is included");
     assert_eq!(account.open, 0);
@@ -116,7 +116,7 @@ fn an_item_is_tracked_under_the_id_that_the_hub_assigns() {
 #[case::one_more_and_the_name_is_late(1, &[10, 11], Some(5_000), 1, 0)]
 #[case::as_many_as_requested(3, &[10, 11], None, 0, 3)]
 #[case::requested_much_later(1, &[0], None, 1, 1)]
-fn an_item_answered_late_is_not_unexpected(
+fn a_late_answer_does_not_make_an_item_unexpected(
     #[case] requests: u64,
     #[case] heard: &[u64],
     #[case] named: Option<u64>,
@@ -136,11 +136,11 @@ fn an_item_answered_late_is_not_unexpected(
         all.extend(entries(70, &[(at, CLIENT, Acknowledged), (at + 1, 1, Completed)]));
     }
     // Time passes between them, and the entries are processed.
-    let mut ledger = Ledger::new(Config::default());
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
     all.sort_by_key(|entry| entry.at);
     for entry in &all {
-        ledger.reach(entry.at);
-        ledger.add(&[*entry]);
+        ledger.process_until(entry.at);
+        ledger.queue_entries(&[*entry]);
     }
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.unexpected, account.unanswered), (unexpected, unanswered));
@@ -153,10 +153,10 @@ fn an_item_answered_late_is_not_unexpected(
 #[case::before_the_retry(20_000, 0, 1)]
 #[case::long_after_the_retry(27_000, 1, 0)]
 fn a_job_that_waits_for_its_retry_is_not_lost(#[case] end: u64, #[case] lost: u64, #[case] unfinished: u64) {
-    let back = Mark::Released { back_ms: 15_000 };
+    let back = LedgerMark::Released { back_ms: 15_000 };
     let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (10_000, 1, back)];
-    let mut ledger = Ledger::new(Config::default());
-    ledger.add(&entries(7, &marks));
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
+    ledger.queue_entries(&entries(7, &marks));
     let account = ledger.finish(end * MS);
     assert_eq!((account.lost, account.unfinished), (lost, unfinished));
 }
@@ -164,21 +164,21 @@ fn a_job_that_waits_for_its_retry_is_not_lost(#[case] end: u64, #[case] lost: u6
 #[test]
 fn a_violation_names_its_item_and_its_parties() {
     let mut names = NameTable::default();
-    names.push(NameOf::Item(7), b"job-7");
-    names.push(NameOf::Party(CLIENT), b"client 0");
-    let mut ledger = Ledger::new(Config::default());
+    names.push(NameOwner::Item(7), b"job-7");
+    names.push(NameOwner::Party(CLIENT), b"client 0");
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
     ledger.add_names(names);
-    ledger.add(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)]));
+    ledger.queue_entries(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)]));
     let account = ledger.finish(60 * SECOND);
-    assert_eq!(account.violations[0].called(), "job-7");
-    assert_eq!((account.party(CLIENT).as_str(), account.party(1).as_str()), ("client 0", "1"));
+    assert_eq!(account.violations[0].item_name(), "job-7");
+    assert_eq!((account.party_name(CLIENT).as_str(), account.party_name(1).as_str()), ("client 0", "1"));
 }
 
 #[test]
 fn an_id_assigned_twice_is_unexpected() {
     let mut all = entries(1, &[(0, CLIENT, Attempted), (5, CLIENT, Named(77))]);
     all.extend(entries(2, &[(0, CLIENT, Attempted), (6, CLIENT, Named(77))]));
-    let account = finished(Config::default(), &all);
+    let account = finished(LedgerConfig::default(), &all);
     assert_eq!((account.attempted, account.unexpected), (2, 1));
 }
 
@@ -190,36 +190,36 @@ fn an_open_item_counts_as_lost_only_if_the_hub_is_idle_at_the_end(
     #[case] lost: u64,
     #[case] unfinished: u64,
 ) {
-    let mut ledger = Ledger::new(Config::default());
-    ledger.add(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
-    ledger.add(&entries(2, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (90, 1, Completed)]));
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
+    ledger.queue_entries(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
+    ledger.queue_entries(&entries(2, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (90, 1, Completed)]));
     let account = ledger.finish(90 * MS + later);
     assert_eq!((account.lost, account.unfinished), (lost, unfinished));
 }
 
 /// A run that is stopped before its drain is over cannot tell which items the hub would have completed.
 #[test]
-fn nothing_is_lost_in_a_run_that_was_cut_short() {
-    let mut ledger = Ledger::new(Config::default());
-    ledger.add(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
-    ledger.cut_short();
+fn a_run_that_was_cut_short_reports_no_lost_items() {
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
+    ledger.queue_entries(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
+    ledger.mark_cut_short();
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.lost, account.unfinished), (0, 1), "{account:?}");
 }
 
 #[test]
-fn entries_after_later_ones_were_processed_count_as_late() {
-    let mut ledger = Ledger::new(Config::default());
-    ledger.add(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
-    ledger.add(&entries(2, &[(10_000, CLIENT, Attempted), (10_001, CLIENT, Acknowledged)]));
-    ledger.reach(10_001 * MS);
+fn entries_older_than_processed_ones_count_as_late() {
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
+    ledger.queue_entries(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
+    ledger.queue_entries(&entries(2, &[(10_000, CLIENT, Attempted), (10_001, CLIENT, Acknowledged)]));
+    ledger.process_until(10_001 * MS);
     assert_eq!(
-        (ledger.account().attempted, ledger.account().acknowledged),
+        (ledger.totals().attempted, ledger.totals().acknowledged),
         (2, 1),
         "the last entry waits for older ones"
     );
-    ledger.add(&entries(1, &[(5, 1, Completed)]));
-    ledger.add(&entries(2, &[(20_000, 1, Completed)]));
+    ledger.queue_entries(&entries(1, &[(5, 1, Completed)]));
+    ledger.queue_entries(&entries(2, &[(20_000, 1, Completed)]));
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.late, account.completed), (1, 2));
 }
@@ -229,25 +229,25 @@ fn entries_after_later_ones_were_processed_count_as_late() {
 #[case::one_after_the_other(MS / 100)]
 #[case::all_at_once(0)]
 fn the_queue_of_unprocessed_entries_is_limited(#[case] apart: Nanos) {
-    let mut ledger = Ledger::new(Config::default());
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
     for n in 0..1_000_000u64 {
-        ledger.add(&[Entry { at: MS + n * apart, item: n, party: CLIENT, what: Attempted }]);
+        ledger.queue_entries(&[LedgerEntry { at: MS + n * apart, item: n, party: CLIENT, what: Attempted }]);
     }
-    let attempted = ledger.account().attempted;
+    let attempted = ledger.totals().attempted;
     assert!((400_000..1_000_000).contains(&attempted), "{attempted}");
-    ledger.add(&[Entry { at: 1, item: 5, party: 1, what: Completed }]);
+    ledger.queue_entries(&[LedgerEntry { at: 1, item: 5, party: 1, what: Completed }]);
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.attempted, account.late, account.completed), (1_000_000, 1, 1));
 }
 
 #[test]
 fn an_unrequested_item_is_reported_after_the_slack() {
-    let mut ledger = Ledger::new(Config::default());
-    ledger.add(&entries(1, &[(0, 1, Assigned)]));
-    ledger.reach(SECOND);
-    assert_eq!((ledger.account().unexpected, ledger.account().open), (0, 1));
-    ledger.reach(SECOND + MS);
-    assert_eq!((ledger.account().unexpected, ledger.account().open), (1, 0));
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
+    ledger.queue_entries(&entries(1, &[(0, 1, Assigned)]));
+    ledger.process_until(SECOND);
+    assert_eq!((ledger.totals().unexpected, ledger.totals().open), (0, 1));
+    ledger.process_until(SECOND + MS);
+    assert_eq!((ledger.totals().unexpected, ledger.totals().open), (1, 0));
 }
 
 /// A message that reaches all receivers, one that misses a receiver, one that reaches a receiver twice, and one out of
@@ -258,23 +258,23 @@ fn published_messages_are_tracked_to_every_receiver() {
     all.extend(entries(2, &[(1, CLIENT, Published { receivers: 2 }), (5, 1, Delivered)]));
     all.extend(entries(3, &[(2, CLIENT, Published { receivers: 1 }), (9, 2, Delivered), (10, 2, Delivered)]));
     all.extend(entries(4, &[(3, CLIENT, Published { receivers: 1 }), (8, 2, Delivered)]));
-    let account = finished(Config { ordered: true, ..Config::default() }, &all);
+    let account = finished(LedgerConfig { ordered: true, ..LedgerConfig::default() }, &all);
     assert_eq!((account.attempted, account.completed, account.lost), (4, 3, 1));
     assert_eq!((account.delivered, account.deliveries_due), (5, 6));
     assert_eq!((account.duplicated, account.reordered, account.unexpected), (1, 1, 0));
-    let unordered = finished(Config::default(), &all);
+    let unordered = finished(LedgerConfig::default(), &all);
     assert_eq!(unordered.reordered, 0);
 }
 
 /// A million open items with three steps each, and all remembered closed ones, at ten thousand per second.
 #[test]
 fn a_million_open_items_take_less_than_200_megabytes() {
-    let mut ledger = Ledger::new(Config::default());
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
     let batch = 1_000u64;
     let highest = std::cell::Cell::new(0);
-    let mut fold = |entries: &[Entry]| {
-        ledger.add(entries);
-        ledger.reach(entries.iter().map(|entry| entry.at).max().unwrap_or_default());
+    let mut fold = |entries: &[LedgerEntry]| {
+        ledger.queue_entries(entries);
+        ledger.process_until(entries.iter().map(|entry| entry.at).max().unwrap_or_default());
         highest.set(highest.get().max(ledger.bytes()));
     };
     let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, Completed)];
@@ -282,7 +282,7 @@ fn a_million_open_items_take_less_than_200_megabytes() {
         let steps = if start < 300_000 { 4 } else { 3 };
         let mut all = Vec::new();
         for item in start..start + batch {
-            all.extend(marks[..steps].iter().map(|(at, party, what)| Entry {
+            all.extend(marks[..steps].iter().map(|(at, party, what)| LedgerEntry {
                 at: (item * 4 + at) * MS / 40,
                 item: item.wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 party: *party,
@@ -299,26 +299,26 @@ fn a_million_open_items_take_less_than_200_megabytes() {
 
 #[test]
 fn only_the_latest_closed_items_are_remembered() {
-    let mut ledger = Ledger::new(Config::default());
+    let mut ledger = ItemLedger::new(LedgerConfig::default());
     let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Completed)];
     let jobs = CLOSED_KEPT as u64 + 50_000;
     for item in 0..jobs {
         let at = |ms: u64| (item + ms) * MS / 10;
-        let lines = marks.map(|(ms, party, what)| Entry { at: at(ms), item, party, what });
-        ledger.add(&lines);
-        ledger.reach(at(0));
+        let lines = marks.map(|(ms, party, what)| LedgerEntry { at: at(ms), item, party, what });
+        ledger.queue_entries(&lines);
+        ledger.process_until(at(0));
     }
     let end = jobs / 10 + 60_000;
-    ledger.reach(end * MS);
-    ledger.add(&entries(jobs - 1, &[(end, 1, Completed)]));
-    ledger.add(&entries(5, &[(end, 1, Completed)]));
+    ledger.process_until(end * MS);
+    ledger.queue_entries(&entries(jobs - 1, &[(end, 1, Completed)]));
+    ledger.queue_entries(&entries(5, &[(end, 1, Completed)]));
     let account = ledger.finish(end * MS + 60 * SECOND);
     assert_eq!((account.completed, account.duplicated, account.unexpected), (jobs, 1, 1));
 }
 
 /// The course of a generated job, and its contribution to the totals.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum JobFate {
     Done,
     Doubled,
     Lost,
@@ -334,30 +334,30 @@ enum Fate {
     NamedLate,
 }
 
-const FATES: [Fate; 13] = [
-    Fate::Done,
-    Fate::Doubled,
-    Fate::Lost,
-    Fate::Unanswered,
-    Fate::Recovered,
-    Fate::Unrequested,
-    Fate::Refused,
-    Fate::Failed,
-    Fate::CancelledAndAssigned,
-    Fate::AssignedTwice,
-    Fate::Returned,
-    Fate::WrongWorker,
-    Fate::NamedLate,
+const FATES: [JobFate; 13] = [
+    JobFate::Done,
+    JobFate::Doubled,
+    JobFate::Lost,
+    JobFate::Unanswered,
+    JobFate::Recovered,
+    JobFate::Unrequested,
+    JobFate::Refused,
+    JobFate::Failed,
+    JobFate::CancelledAndAssigned,
+    JobFate::AssignedTwice,
+    JobFate::Returned,
+    JobFate::WrongWorker,
+    JobFate::NamedLate,
 ];
 
-fn job(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
+fn job_entries(number: u64, start: u64, fate: JobFate, truth: &mut LedgerTotals) -> Vec<LedgerEntry> {
     let item = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let line = |at: u64, party: u32, what: Mark| Entry { at: (start + at) * MS, item, party, what };
+    let line = |at: u64, party: u32, what: LedgerMark| LedgerEntry { at: (start + at) * MS, item, party, what };
     let asked = [line(0, CLIENT, Attempted), line(1, CLIENT, Acknowledged)];
     let (done, assigned) = (line(50, 1, Completed), line(10, 1, Assigned));
-    let known = !matches!(fate, Fate::Unrequested);
+    let known = !matches!(fate, JobFate::Unrequested);
     truth.attempted += u64::from(known);
-    let acknowledged = known && !matches!(fate, Fate::Unanswered | Fate::Recovered | Fate::Refused);
+    let acknowledged = known && !matches!(fate, JobFate::Unanswered | JobFate::Recovered | JobFate::Refused);
     truth.acknowledged += u64::from(acknowledged);
     let mut entries = if acknowledged {
         asked.to_vec()
@@ -368,31 +368,36 @@ fn job(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
     };
     truth.completed += u64::from(!matches!(
         fate,
-        Fate::Lost | Fate::Unanswered | Fate::Unrequested | Fate::Refused | Fate::Failed | Fate::CancelledAndAssigned
+        JobFate::Lost
+            | JobFate::Unanswered
+            | JobFate::Unrequested
+            | JobFate::Refused
+            | JobFate::Failed
+            | JobFate::CancelledAndAssigned
     ));
-    let (rest, count): (Vec<Entry>, &mut u64) = match fate {
-        Fate::Done => (vec![assigned, done], &mut truth.open),
-        Fate::Doubled => (vec![assigned, done, line(51, 1, Completed)], &mut truth.duplicated),
-        Fate::Lost => (vec![assigned], &mut truth.lost),
-        Fate::Unanswered => (Vec::new(), &mut truth.unanswered),
-        Fate::Recovered => (vec![line(5, CLIENT, Unsure), assigned, done], &mut truth.recovered),
-        Fate::Unrequested => (vec![assigned, done], &mut truth.unexpected),
-        Fate::Refused => (vec![line(1, CLIENT, Refused)], &mut truth.refused),
-        Fate::Failed => (vec![assigned, line(50, 1, Failed)], &mut truth.failed),
-        Fate::CancelledAndAssigned => {
+    let (rest, count): (Vec<LedgerEntry>, &mut u64) = match fate {
+        JobFate::Done => (vec![assigned, done], &mut truth.open),
+        JobFate::Doubled => (vec![assigned, done, line(51, 1, Completed)], &mut truth.duplicated),
+        JobFate::Lost => (vec![assigned], &mut truth.lost),
+        JobFate::Unanswered => (Vec::new(), &mut truth.unanswered),
+        JobFate::Recovered => (vec![line(5, CLIENT, Unsure), assigned, done], &mut truth.recovered),
+        JobFate::Unrequested => (vec![assigned, done], &mut truth.unexpected),
+        JobFate::Refused => (vec![line(1, CLIENT, Refused)], &mut truth.refused),
+        JobFate::Failed => (vec![assigned, line(50, 1, Failed)], &mut truth.failed),
+        JobFate::CancelledAndAssigned => {
             truth.cancelled += 1;
             (vec![line(5, CLIENT, Cancelled), line(2_000, 1, Assigned)], &mut truth.assigned_after_cancellation)
         }
-        Fate::AssignedTwice => {
+        JobFate::AssignedTwice => {
             (vec![assigned, line(20, 2, Assigned), line(50, 2, Completed)], &mut truth.assigned_twice)
         }
-        Fate::Returned => {
+        JobFate::Returned => {
             (vec![assigned, line(20, 1, RELEASED), line(30, 2, Assigned), line(50, 2, Completed)], &mut truth.open)
         }
-        Fate::WrongWorker => (vec![assigned, line(50, 2, Completed)], &mut truth.wrong_worker),
-        Fate::NamedLate => {
+        JobFate::WrongWorker => (vec![assigned, line(50, 2, Completed)], &mut truth.wrong_worker),
+        JobFate::NamedLate => {
             let named = item ^ 0xffff;
-            let under = |mut entry: Entry| {
+            let under = |mut entry: LedgerEntry| {
                 entry.item = named;
                 entry
             };
@@ -408,19 +413,19 @@ fn job(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
 
 /// Distributes entries to three shards by party, and passes their batches on as a run does: every 100 ms, each shard up
 /// to `behind` turns late.
-fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Totals {
+fn play_in_shards(config: LedgerConfig, mut all: Vec<LedgerEntry>, behind: [u64; 3]) -> LedgerTotals {
     all.sort_by_key(|entry| entry.at);
     let end = all.last().map_or(0, |entry| entry.at);
-    let mut ledger = Ledger::new(config);
+    let mut ledger = ItemLedger::new(config);
     let turn = 100 * MS;
     for now in 0..=(end / turn + 20) {
         for (shard, behind) in behind.iter().enumerate() {
-            let reported = |entry: &&Entry| entry.party as usize % 3 == shard && entry.at / turn + behind == now;
-            let batch: Vec<Entry> = all.iter().filter(reported).copied().collect();
-            ledger.add(&batch);
+            let reported = |entry: &&LedgerEntry| entry.party as usize % 3 == shard && entry.at / turn + behind == now;
+            let batch: Vec<LedgerEntry> = all.iter().filter(reported).copied().collect();
+            ledger.queue_entries(&batch);
         }
         let upto = behind.iter().map(|behind| (now + 1).saturating_sub(*behind) * turn).min();
-        ledger.reach(upto.unwrap_or_default());
+        ledger.process_until(upto.unwrap_or_default());
     }
     ledger.finish(end + 60 * SECOND)
 }
@@ -433,15 +438,15 @@ proptest! {
         jobs in prop::collection::vec((0..8_000u64, prop::sample::select(&FATES[..])), 0..150),
         behind in [0..15u64, 0..15u64, 0..15u64],
     ) {
-        let mut truth = Totals::default();
+        let mut truth = LedgerTotals::default();
         let mut all = Vec::new();
         for (number, (start, fate)) in jobs.iter().enumerate() {
-            all.extend(job(number as u64 + 1, *start, *fate, &mut truth));
+            all.extend(job_entries(number as u64 + 1, *start, *fate, &mut truth));
         }
         // These jobs are counted as `open` while they add nothing else.
         truth.open = 0;
-        let account = play(Config::default(), all, behind);
-        prop_assert_eq!(Totals { violations: Vec::new(), ..account }, truth);
+        let account = play_in_shards(LedgerConfig::default(), all, behind);
+        prop_assert_eq!(LedgerTotals { violations: Vec::new(), ..account }, truth);
     }
 
     /// Senders publish in order; every receiver gets the undropped messages in an order of its own.
@@ -455,11 +460,11 @@ proptest! {
     ) {
         let key = |sender: u32, message: u64| (u64::from(sender) << 32 | message).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut all = Vec::new();
-        let mut truth = Totals { deliveries_due: u64::from(senders * receivers) * messages, ..Totals::default() };
+        let mut truth = LedgerTotals { deliveries_due: u64::from(senders * receivers) * messages, ..LedgerTotals::default() };
         for sender in 0..senders {
             for message in 0..messages {
                 let what = Published { receivers };
-                all.push(Entry { at: message * 20 * MS, item: key(sender, message), party: 100 + sender, what });
+                all.push(LedgerEntry { at: message * 20 * MS, item: key(sender, message), party: 100 + sender, what });
                 truth.attempted += 1;
             }
         }
@@ -486,7 +491,7 @@ proptest! {
                 let mut seen = std::collections::BTreeSet::new();
                 for (at, message) in got {
                     let item = key(sender, message);
-                    all.push(Entry { at, item, party: 1 + receiver, what: Delivered });
+                    all.push(LedgerEntry { at, item, party: 1 + receiver, what: Delivered });
                     if seen.insert(message) {
                         truth.delivered += 1;
                         truth.reordered += u64::from(message < latest);
@@ -497,7 +502,7 @@ proptest! {
         }
         truth.lost = missed.len() as u64;
         truth.completed = truth.attempted - truth.lost;
-        let account = play(Config { ordered: true, ..Config::default() }, all, behind);
-        prop_assert_eq!(Totals { violations: Vec::new(), ..account }, truth);
+        let account = play_in_shards(LedgerConfig { ordered: true, ..LedgerConfig::default() }, all, behind);
+        prop_assert_eq!(LedgerTotals { violations: Vec::new(), ..account }, truth);
     }
 }

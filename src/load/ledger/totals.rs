@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Mark;
+use super::LedgerMark;
 use crate::load::Nanos;
 
 /// The kinds of violations that a hub can commit on an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ViolationKind {
+pub enum LedgerViolationKind {
     Lost,
     Duplicated,
     Unexpected,
@@ -18,7 +18,7 @@ pub enum ViolationKind {
     NotTaken,
 }
 
-impl ViolationKind {
+impl LedgerViolationKind {
     pub const ALL: [Self; 8] = [
         Self::Lost,
         Self::Duplicated,
@@ -47,29 +47,29 @@ impl ViolationKind {
 
 /// One entry of an item's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct HistoryStep {
     /// When the step happened, with microsecond precision.
     pub at: Nanos,
     pub party: u32,
-    pub what: Mark,
+    pub what: LedgerMark,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub kind: ViolationKind,
+pub struct LedgerViolation {
+    pub kind: LedgerViolationKind,
     pub at: Nanos,
     pub item: u64,
     /// The item's id, if it is still known.
     pub name: Option<String>,
     /// The item's history until the violation: its first and its last steps.
-    pub history: Vec<Step>,
+    pub history: Vec<HistoryStep>,
     /// The number of steps between the first and the last ones that were not kept.
     pub omitted: u64,
 }
 
 /// Counts of items, unless noted otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct LedgerTotals {
     pub attempted: u64,
     pub acknowledged: u64,
     pub refused: u64,
@@ -110,48 +110,48 @@ pub struct Totals {
     pub late: u64,
     /// Entries dropped because the ledger was full: the totals are incomplete.
     pub unfollowed: u64,
-    /// The violations by kind, then in order of detection; at most [`super::Config::kept`] of each kind.
-    pub violations: Vec<Violation>,
+    /// The violations by kind, then in order of detection; at most [`super::LedgerConfig::kept`] of each kind.
+    pub violations: Vec<LedgerViolation>,
     /// The names of the parties in the histories of violations, by number.
     pub parties: BTreeMap<u32, String>,
 }
 
-impl Violation {
+impl LedgerViolation {
     /// Returns the item's id, or its hash if the id is no longer known.
-    pub fn called(&self) -> String {
+    pub fn item_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| format!("{:016x}", self.item))
     }
 }
 
-impl Totals {
+impl LedgerTotals {
     /// Returns the name of a party, or its number.
-    pub fn party(&self, number: u32) -> String {
+    pub fn party_name(&self, number: u32) -> String {
         self.parties.get(&number).cloned().unwrap_or_else(|| number.to_string())
     }
 
-    pub fn of(&self, kind: ViolationKind) -> u64 {
+    pub fn violations_of_kind(&self, kind: LedgerViolationKind) -> u64 {
         match kind {
-            ViolationKind::Lost => self.lost,
-            ViolationKind::Duplicated => self.duplicated,
-            ViolationKind::Unexpected => self.unexpected,
-            ViolationKind::Reordered => self.reordered,
-            ViolationKind::AssignedTwice => self.assigned_twice,
-            ViolationKind::AssignedAfterCancellation => self.assigned_after_cancellation,
-            ViolationKind::WrongWorker => self.wrong_worker,
-            ViolationKind::NotTaken => self.not_taken,
+            LedgerViolationKind::Lost => self.lost,
+            LedgerViolationKind::Duplicated => self.duplicated,
+            LedgerViolationKind::Unexpected => self.unexpected,
+            LedgerViolationKind::Reordered => self.reordered,
+            LedgerViolationKind::AssignedTwice => self.assigned_twice,
+            LedgerViolationKind::AssignedAfterCancellation => self.assigned_after_cancellation,
+            LedgerViolationKind::WrongWorker => self.wrong_worker,
+            LedgerViolationKind::NotTaken => self.not_taken,
         }
     }
 
-    pub(super) fn of_mut(&mut self, kind: ViolationKind) -> &mut u64 {
+    pub(super) fn violations_of_kind_mut(&mut self, kind: LedgerViolationKind) -> &mut u64 {
         match kind {
-            ViolationKind::Lost => &mut self.lost,
-            ViolationKind::Duplicated => &mut self.duplicated,
-            ViolationKind::Unexpected => &mut self.unexpected,
-            ViolationKind::Reordered => &mut self.reordered,
-            ViolationKind::AssignedTwice => &mut self.assigned_twice,
-            ViolationKind::AssignedAfterCancellation => &mut self.assigned_after_cancellation,
-            ViolationKind::WrongWorker => &mut self.wrong_worker,
-            ViolationKind::NotTaken => &mut self.not_taken,
+            LedgerViolationKind::Lost => &mut self.lost,
+            LedgerViolationKind::Duplicated => &mut self.duplicated,
+            LedgerViolationKind::Unexpected => &mut self.unexpected,
+            LedgerViolationKind::Reordered => &mut self.reordered,
+            LedgerViolationKind::AssignedTwice => &mut self.assigned_twice,
+            LedgerViolationKind::AssignedAfterCancellation => &mut self.assigned_after_cancellation,
+            LedgerViolationKind::WrongWorker => &mut self.wrong_worker,
+            LedgerViolationKind::NotTaken => &mut self.not_taken,
         }
     }
 
@@ -185,6 +185,6 @@ impl Totals {
 
     /// Whether there are no violations.
     pub fn is_clean(&self) -> bool {
-        ViolationKind::ALL.iter().all(|kind| self.of(*kind) == 0)
+        LedgerViolationKind::ALL.iter().all(|kind| self.violations_of_kind(*kind) == 0)
     }
 }

@@ -6,28 +6,28 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use crate::load::{Nanos, SECOND};
 
 /// The lower bound. The resolution is at most half of this; above 1 ms it is a thousandth of the time.
-pub const LOWEST: Nanos = 1_000;
+pub const LOWEST_TIME: Nanos = 1_000;
 /// The upper bound: longer times are recorded as this and counted as clamped.
-pub const HIGHEST: Nanos = 3_600 * SECOND;
+pub const HIGHEST_TIME: Nanos = 3_600 * SECOND;
 pub const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// A histogram of a whole run.
-pub type Dense = Histogram<u64>;
+pub type DenseHistogram = Histogram<u64>;
 
-/// Creates an empty histogram with the bounds [`LOWEST`] and [`HIGHEST`].
-pub fn dense<C: hdrhistogram::Counter>() -> Histogram<C> {
+/// Creates an empty histogram with the bounds [`LOWEST_TIME`] and [`HIGHEST_TIME`].
+pub fn new_dense_histogram<C: hdrhistogram::Counter>() -> Histogram<C> {
     // These constant bounds are valid: low >= 1, high >= 2 * low, at most five digits.
     #[allow(clippy::unwrap_used)]
-    Histogram::new_with_bounds(LOWEST, HIGHEST, SIGNIFICANT_DIGITS).unwrap()
+    Histogram::new_with_bounds(LOWEST_TIME, HIGHEST_TIME, SIGNIFICANT_DIGITS).unwrap()
 }
 
 /// A histogram in HdrHistogram's V2 encoding: about two bytes per distinct time; empty if it has no samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compact(Box<[u8]>);
+pub struct CompactHistogram(Box<[u8]>);
 
-/// An error of [`Compact::decode`].
+/// An error of [`CompactHistogram::decode`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum DecodeError {
+pub enum HistogramDecodeError {
     #[error("the bytes are not in HdrHistogram's V2 encoding")]
     Encoding,
     #[error("the histogram's bounds or precision differ from hubproof's")]
@@ -35,7 +35,7 @@ pub enum DecodeError {
 }
 
 /// Bytes of the encoding before the counts.
-const HEADER: usize = 40;
+const HEADER_BYTES: usize = 40;
 
 /// Encodes histograms, reusing one buffer.
 pub struct HistogramEncoder(V2Serializer);
@@ -47,49 +47,51 @@ impl Default for HistogramEncoder {
 }
 
 impl HistogramEncoder {
-    pub fn compact<C: hdrhistogram::Counter>(&mut self, histogram: &Histogram<C>) -> Compact {
+    pub fn encode<C: hdrhistogram::Counter>(&mut self, histogram: &Histogram<C>) -> CompactHistogram {
         if histogram.is_empty() {
-            return Compact::default();
+            return CompactHistogram::default();
         }
         let mut bytes = Vec::new();
         match self.0.serialize(histogram, &mut bytes) {
-            Ok(_) => Compact(bytes.into_boxed_slice()),
+            Ok(_) => CompactHistogram(bytes.into_boxed_slice()),
             // Only writing can fail, and a vector accepts everything.
-            Err(_) => Compact::default(),
+            Err(_) => CompactHistogram::default(),
         }
     }
 }
 
-impl Compact {
+impl CompactHistogram {
     pub fn new<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Self {
-        HistogramEncoder::default().compact(histogram)
+        HistogramEncoder::default().encode(histogram)
     }
 
-    /// Decodes the output of [`Compact::bytes`], which may come from a file: the bounds are checked before anything is
+    /// Decodes the output of [`CompactHistogram::bytes`], which may come from a file: the bounds are checked before anything is
     /// allocated.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the bytes are not a histogram with these bounds.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// [`HistogramDecodeError`] if the bytes are not a histogram with these bounds.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HistogramDecodeError> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
         // The length of the counts follows the cookie; the library would allocate that much unchecked.
-        if bytes.len() < HEADER || bytes[4..8] != u32::try_from(bytes.len() - HEADER).unwrap_or(0).to_be_bytes() {
-            return Err(DecodeError::Encoding);
+        if bytes.len() < HEADER_BYTES
+            || bytes[4..8] != u32::try_from(bytes.len() - HEADER_BYTES).unwrap_or(0).to_be_bytes()
+        {
+            return Err(HistogramDecodeError::Encoding);
         }
         let ours = Self::new(&{
-            let mut one = dense::<u64>();
+            let mut one = new_dense_histogram::<u64>();
             one.saturating_record(0);
             one
         });
         // Significant digits, lowest and highest time.
         if bytes[12..32] != ours.0[12..32] {
-            return Err(DecodeError::Bounds);
+            return Err(HistogramDecodeError::Bounds);
         }
-        let read: Result<Dense, _> = Deserializer::new().deserialize(&mut &bytes[..]);
-        read.map(|histogram| Self::new(&histogram)).map_err(|_| DecodeError::Encoding)
+        let read: Result<DenseHistogram, _> = Deserializer::new().deserialize(&mut &bytes[..]);
+        read.map(|histogram| Self::new(&histogram)).map_err(|_| HistogramDecodeError::Encoding)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -101,12 +103,12 @@ impl Compact {
     }
 
     /// Decodes the histogram; `None` if it has no samples.
-    pub fn histogram(&self) -> Option<Dense> {
+    pub fn histogram(&self) -> Option<DenseHistogram> {
         // `new` or `decode` has made sure that it can be decoded.
         if self.is_empty() { None } else { Deserializer::new().deserialize(&mut &self.0[..]).ok() }
     }
 
-    pub fn add_to(&self, total: &mut Dense) {
+    pub fn add_to(&self, total: &mut DenseHistogram) {
         if let Some(histogram) = self.histogram() {
             // The bounds are the same.
             let _ = total.add(histogram);

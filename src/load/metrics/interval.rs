@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::histogram::{Compact, HIGHEST};
+use super::histogram::{CompactHistogram, HIGHEST_TIME};
 use super::registry::Gauge;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
@@ -13,7 +13,7 @@ use crate::load::buffer_pool::PooledVec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Phase {
+pub enum RunPhase {
     /// Populations connect; not part of any total.
     Warmup,
     /// The time that the report covers.
@@ -22,7 +22,7 @@ pub enum Phase {
     Drain,
 }
 
-impl Phase {
+impl RunPhase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Warmup => "warmup",
@@ -34,14 +34,14 @@ impl Phase {
 
 /// The division of a run into intervals and phases.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Phases {
+pub struct RunPhases {
     /// The length of an interval.
     pub interval: Nanos,
     /// Samples due in this range are measured.
     pub measured: Range<Nanos>,
 }
 
-impl Phases {
+impl RunPhases {
     /// Rounds the warm-up up to whole intervals. `duration` is `None` until it is known.
     pub fn new(interval: Nanos, warmup: Nanos, duration: Option<Nanos>) -> Self {
         let interval = interval.max(1);
@@ -51,80 +51,80 @@ impl Phases {
 
     /// Returns the phase of an interval: one cut by the end of the measured time belongs to the drain, since it is
     /// incomplete.
-    pub fn of(&self, from: Nanos, to: Nanos) -> Phase {
+    pub fn phase_of_interval(&self, from: Nanos, to: Nanos) -> RunPhase {
         match () {
-            () if from < self.measured.start => Phase::Warmup,
-            () if to <= self.measured.end => Phase::Measured,
-            () => Phase::Drain,
+            () if from < self.measured.start => RunPhase::Warmup,
+            () if to <= self.measured.end => RunPhase::Measured,
+            () => RunPhase::Drain,
         }
     }
 }
 
 /// A gauge: its last and its highest value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Level {
+pub struct GaugeLevel {
     pub last: u64,
     pub highest: u64,
 }
 
 /// The utilisation of one CPU core, from 0 (idle) to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Core {
+pub struct CoreUtilisation {
     pub core: usize,
     pub busy: f64,
 }
 
 /// A duration and the histogram it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample(u64);
+pub struct TimingSample(u64);
 
-/// Bits of a sample for its nanoseconds: enough for [`HIGHEST`].
-const TIME: u32 = 48;
+/// Bits of a sample for its nanoseconds: enough for [`HIGHEST_TIME`].
+const TIME_BITS: u32 = 48;
 
-impl Sample {
-    /// Makes a sample for a place in the [`super::MetricRegistry`]; times above [`HIGHEST`] are capped.
+impl TimingSample {
+    /// Makes a sample for a place in the [`super::MetricRegistry`]; times above [`HIGHEST_TIME`] are capped.
     pub fn new(timing: usize, took: Nanos) -> Self {
-        Self((timing as u64) << TIME | took.min(HIGHEST))
+        Self((timing as u64) << TIME_BITS | took.min(HIGHEST_TIME))
     }
 
     pub fn timing(self) -> usize {
-        (self.0 >> TIME) as usize
+        (self.0 >> TIME_BITS) as usize
     }
 
     pub fn took(self) -> Nanos {
-        self.0 & ((1 << TIME) - 1)
+        self.0 & ((1 << TIME_BITS) - 1)
     }
 }
 
 /// The measurements from `from` (included) to `to` (excluded). [`super::MetricRegistry`] defines the places of
 /// histograms and counts.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Interval<T = Vec<Compact>> {
+pub struct MetricInterval<T = Vec<CompactHistogram>> {
     pub from: Nanos,
     pub to: Nanos,
-    pub phase: Phase,
+    pub phase: RunPhase,
     pub timings: T,
     pub counts: Vec<u64>,
-    pub gauges: [Level; Gauge::ALL.len()],
-    pub cores: Vec<Core>,
+    pub gauges: [GaugeLevel; Gauge::ALL.len()],
+    pub cores: Vec<CoreUtilisation>,
 }
 
 /// The records of one shard in an interval; samples become histograms when all shards have reported theirs.
-pub type Tally = Interval<PooledVec<Sample>>;
+pub type ShardInterval = MetricInterval<PooledVec<TimingSample>>;
 
-impl<T> Interval<T> {
+impl<T> MetricInterval<T> {
     /// Returns the length in seconds.
     pub fn seconds(&self) -> f64 {
         (self.to - self.from) as f64 / crate::load::SECOND as f64
     }
 
     /// Replaces the times and returns the old ones.
-    pub fn with<U>(self, timings: U) -> (Interval<U>, T) {
+    pub fn replace_timings<U>(self, timings: U) -> (MetricInterval<U>, T) {
         let Self { from, to, phase, timings: own, counts, gauges, cores } = self;
-        (Interval { from, to, phase, timings, counts, gauges, cores }, own)
+        (MetricInterval { from, to, phase, timings, counts, gauges, cores }, own)
     }
 
-    fn sum<U>(&mut self, other: &Interval<U>) {
+    fn extend_by<U>(&mut self, other: &MetricInterval<U>) {
         self.from = self.from.min(other.from);
         self.to = self.to.max(other.to);
         self.phase = self.phase.max(other.phase);
@@ -140,11 +140,11 @@ impl<T> Interval<T> {
     }
 }
 
-impl Interval<Vec<PooledVec<Sample>>> {
+impl MetricInterval<Vec<PooledVec<TimingSample>>> {
     /// Merges the tally of another shard for the same interval: gauges add up, and the higher utilisation of each core
     /// counts.
-    pub fn add_shard(&mut self, other: Tally) {
-        self.sum(&other);
+    pub fn add_shard(&mut self, other: ShardInterval) {
+        self.extend_by(&other);
         for (level, other) in self.gauges.iter_mut().zip(&other.gauges) {
             level.last += other.last;
             level.highest += other.highest;
@@ -153,10 +153,10 @@ impl Interval<Vec<PooledVec<Sample>>> {
     }
 }
 
-impl Interval {
+impl MetricInterval {
     /// Merges the interval that follows.
     pub fn add_next(&mut self, next: &Self) {
-        self.sum(next);
+        self.extend_by(next);
         for (timing, next) in self.timings.iter_mut().zip(&next.timings) {
             if !next.is_empty() {
                 *timing = timing.merged(next);

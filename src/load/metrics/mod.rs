@@ -1,8 +1,8 @@
 //! The measurements of a run, from single samples to the series of intervals.
 //!
-//! A [`Recorder`] belongs to one shard and takes nanoseconds per sample. It divides time into intervals of a second,
-//! each a [`Tally`]; a [`Series`] turns them into histograms, merges those of all shards into [`Interval`]s, and these
-//! into the run's [`Total`]. Percentiles come from merged histograms only, never from an average of percentiles.
+//! A [`MetricRecorder`] belongs to one shard and takes nanoseconds per sample. It divides time into intervals of a second,
+//! each a [`ShardInterval`]; a [`MetricSeries`] turns them into histograms, merges those of all shards into [`MetricInterval`]s, and these
+//! into the run's [`MetricTotals`]. Percentiles come from merged histograms only, never from an average of percentiles.
 //!
 //! Three times are distinguished, all in nanoseconds: *send delay* (due to sent: the generator's), *service time* (sent
 //! to answer: the hub's) and *response time* (due to answer: what a user waits). A sample belongs to its due time, so a
@@ -19,10 +19,13 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-pub use histogram::{Compact, Dense, HIGHEST, LOWEST, SIGNIFICANT_DIGITS, dense};
-pub use interval::{Core, Interval, Level, Phase, Phases, Sample, Tally};
-pub use recorder::Recorder;
-pub use registry::{
-    Count, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, MetricRegistry, Names, RunCount, RunTime, Timing,
+pub use histogram::{
+    CompactHistogram, DenseHistogram, HIGHEST_TIME, LOWEST_TIME, SIGNIFICANT_DIGITS, new_dense_histogram,
 };
-pub use series::{MOST_INTERVALS, Series, Total};
+pub use interval::{CoreUtilisation, GaugeLevel, MetricInterval, RunPhase, RunPhases, ShardInterval, TimingSample};
+pub use recorder::MetricRecorder;
+pub use registry::{
+    CounterId, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount, MessageTime,
+    MetricRegistry, MetricSubjects, TimingId,
+};
+pub use series::{MAX_INTERVALS, MetricSeries, MetricTotals};

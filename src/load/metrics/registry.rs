@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// The messages and journeys of a plan; an index into these lists identifies one everywhere else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct MetricSubjects {
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
 }
@@ -53,7 +53,7 @@ pub enum JourneyCount {
 
 /// The lateness of the generator itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunTime {
+pub enum GeneratorTime {
     /// How late a timer fired.
     Lag,
     /// How long one turn of the event loop took.
@@ -61,7 +61,7 @@ pub enum RunTime {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunCount {
+pub enum GeneratorCount {
     /// Arrivals and ticks that were skipped.
     Missed,
     /// Arrivals that found no free client.
@@ -74,7 +74,7 @@ pub enum RunCount {
 
 /// The kinds of errors in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ErrorKind {
+pub enum LoadErrorKind {
     /// No connection could be opened.
     Connect,
     /// The upgrade was refused or malformed.
@@ -113,20 +113,20 @@ pub enum Gauge {
 
 /// The identifier of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timing {
+pub enum TimingId {
     Message(usize, MessageTime),
     /// From the due time of the first message to the journey's end.
     Journey(usize),
-    Run(RunTime),
+    Run(GeneratorTime),
 }
 
 /// The identifier of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+pub enum CounterId {
     Message(usize, MessageCount),
     Journey(usize, JourneyCount),
-    Error(ErrorKind),
-    Run(RunCount),
+    Error(LoadErrorKind),
+    Run(GeneratorCount),
     /// Objects that match no message of the pack. Not an error: a hub may send more than is documented.
     Undocumented,
 }
@@ -134,7 +134,7 @@ pub enum Count {
 /// The names of a plan's metrics and their places in arrays; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricRegistry {
-    pub names: Arc<Names>,
+    pub names: Arc<MetricSubjects>,
 }
 
 macro_rules! listed {
@@ -153,86 +153,88 @@ macro_rules! listed {
 listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery", LastDelivery = "last_delivery");
 listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", Received = "received", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken");
 listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed");
-listed!(RunTime: Lag = "lag", Stall = "stall");
-listed!(RunCount: Missed = "missed", NoClient = "no_client", Clamped = "clamped", Outside = "outside");
-listed!(ErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lost = "lost", Timeout = "timeout", Refused = "refused", Protocol = "protocol", Invalid = "invalid", Resources = "resources", Internal = "internal");
+listed!(GeneratorTime: Lag = "lag", Stall = "stall");
+listed!(GeneratorCount: Missed = "missed", NoClient = "no_client", Clamped = "clamped", Outside = "outside");
+listed!(LoadErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lost = "lost", Timeout = "timeout", Refused = "refused", Protocol = "protocol", Invalid = "invalid", Resources = "resources", Internal = "internal");
 listed!(Gauge: Connections = "connections", Unread = "unread", Unwritten = "unwritten", Journeys = "journeys", Memory = "memory");
 
-impl ErrorKind {
+impl LoadErrorKind {
     /// Whether the generator failed, not the hub.
-    pub fn is_ours(self) -> bool {
+    pub fn is_generator_error(self) -> bool {
         matches!(self, Self::Resources | Self::Internal)
     }
 }
 
 impl MetricRegistry {
-    pub fn new(names: Names) -> Self {
+    pub fn new(names: MetricSubjects) -> Self {
         Self { names: Arc::new(names) }
     }
 
     /// Returns every histogram, in the order of [`MetricRegistry::timing`].
-    pub fn timings(&self) -> Vec<Timing> {
+    pub fn timings(&self) -> Vec<TimingId> {
         let messages = 0..self.names.messages.len();
-        let of_messages = messages.flat_map(|m| MessageTime::ALL.iter().map(move |time| Timing::Message(m, *time)));
-        let of_journeys = (0..self.names.journeys.len()).map(Timing::Journey);
-        of_messages.chain(of_journeys).chain(RunTime::ALL.iter().map(|time| Timing::Run(*time))).collect()
+        let of_messages = messages.flat_map(|m| MessageTime::ALL.iter().map(move |time| TimingId::Message(m, *time)));
+        let of_journeys = (0..self.names.journeys.len()).map(TimingId::Journey);
+        of_messages.chain(of_journeys).chain(GeneratorTime::ALL.iter().map(|time| TimingId::Run(*time))).collect()
     }
 
     /// Returns every counter, in the order of [`MetricRegistry::count`].
-    pub fn counts(&self) -> Vec<Count> {
+    pub fn counts(&self) -> Vec<CounterId> {
         let messages = 0..self.names.messages.len();
-        let of_messages = messages.flat_map(|m| MessageCount::ALL.iter().map(move |count| Count::Message(m, *count)));
+        let of_messages =
+            messages.flat_map(|m| MessageCount::ALL.iter().map(move |count| CounterId::Message(m, *count)));
         let journeys = 0..self.names.journeys.len();
-        let of_journeys = journeys.flat_map(|j| JourneyCount::ALL.iter().map(move |count| Count::Journey(j, *count)));
-        let errors = ErrorKind::ALL.iter().map(|kind| Count::Error(*kind));
+        let of_journeys =
+            journeys.flat_map(|j| JourneyCount::ALL.iter().map(move |count| CounterId::Journey(j, *count)));
+        let errors = LoadErrorKind::ALL.iter().map(|kind| CounterId::Error(*kind));
         of_messages
             .chain(of_journeys)
             .chain(errors)
-            .chain(RunCount::ALL.iter().map(|count| Count::Run(*count)))
-            .chain([Count::Undocumented])
+            .chain(GeneratorCount::ALL.iter().map(|count| CounterId::Run(*count)))
+            .chain([CounterId::Undocumented])
             .collect()
     }
 
     /// Returns the index of a histogram.
-    pub fn timing(&self, timing: Timing) -> usize {
+    pub fn timing(&self, timing: TimingId) -> usize {
         let messages = self.names.messages.len() * MessageTime::ALL.len();
         match timing {
-            Timing::Message(message, time) => message * MessageTime::ALL.len() + time as usize,
-            Timing::Journey(journey) => messages + journey,
-            Timing::Run(time) => messages + self.names.journeys.len() + time as usize,
+            TimingId::Message(message, time) => message * MessageTime::ALL.len() + time as usize,
+            TimingId::Journey(journey) => messages + journey,
+            TimingId::Run(time) => messages + self.names.journeys.len() + time as usize,
         }
     }
 
     /// Returns the index of a counter.
-    pub fn count(&self, count: Count) -> usize {
+    pub fn count(&self, count: CounterId) -> usize {
         let messages = self.names.messages.len() * MessageCount::ALL.len();
         let journeys = messages + self.names.journeys.len() * JourneyCount::ALL.len();
         match count {
-            Count::Message(message, count) => message * MessageCount::ALL.len() + count as usize,
-            Count::Journey(journey, count) => messages + journey * JourneyCount::ALL.len() + count as usize,
-            Count::Error(kind) => journeys + kind as usize,
-            Count::Run(count) => journeys + ErrorKind::ALL.len() + count as usize,
-            Count::Undocumented => journeys + ErrorKind::ALL.len() + RunCount::ALL.len(),
+            CounterId::Message(message, count) => message * MessageCount::ALL.len() + count as usize,
+            CounterId::Journey(journey, count) => messages + journey * JourneyCount::ALL.len() + count as usize,
+            CounterId::Error(kind) => journeys + kind as usize,
+            CounterId::Run(count) => journeys + LoadErrorKind::ALL.len() + count as usize,
+            CounterId::Undocumented => journeys + LoadErrorKind::ALL.len() + GeneratorCount::ALL.len(),
         }
     }
 
     /// Returns the name of a histogram, such as `submit_job.response`, `jobs.duration`, `schedule.lag`.
-    pub fn timing_name(&self, timing: Timing) -> String {
+    pub fn timing_name(&self, timing: TimingId) -> String {
         match timing {
-            Timing::Message(message, time) => format!("{}.{}", self.names.messages[message], time.name()),
-            Timing::Journey(journey) => format!("{}.duration", self.names.journeys[journey]),
-            Timing::Run(time) => format!("schedule.{}", time.name()),
+            TimingId::Message(message, time) => format!("{}.{}", self.names.messages[message], time.name()),
+            TimingId::Journey(journey) => format!("{}.duration", self.names.journeys[journey]),
+            TimingId::Run(time) => format!("schedule.{}", time.name()),
         }
     }
 
     /// Returns the name of a counter, such as `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.missed`.
-    pub fn count_name(&self, count: Count) -> String {
+    pub fn count_name(&self, count: CounterId) -> String {
         match count {
-            Count::Message(message, count) => format!("{}.{}", self.names.messages[message], count.name()),
-            Count::Journey(journey, count) => format!("{}.{}", self.names.journeys[journey], count.name()),
-            Count::Error(kind) => format!("errors.{}", kind.name()),
-            Count::Run(count) => format!("schedule.{}", count.name()),
-            Count::Undocumented => "frames.undocumented".to_owned(),
+            CounterId::Message(message, count) => format!("{}.{}", self.names.messages[message], count.name()),
+            CounterId::Journey(journey, count) => format!("{}.{}", self.names.journeys[journey], count.name()),
+            CounterId::Error(kind) => format!("errors.{}", kind.name()),
+            CounterId::Run(count) => format!("schedule.{}", count.name()),
+            CounterId::Undocumented => "frames.undocumented".to_owned(),
         }
     }
 }

@@ -4,27 +4,27 @@
 use std::ops::Range;
 
 use super::{
-    Count, Dense, ErrorKind, Gauge, Interval, JourneyCount, MessageCount, MessageTime, MetricRegistry, RunCount,
-    RunTime, Timing, Total,
+    CounterId, DenseHistogram, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount,
+    MessageTime, MetricInterval, MetricRegistry, MetricTotals, TimingId,
 };
-use crate::load::ledger::{Totals, ViolationKind};
+use crate::load::ledger::{LedgerTotals, LedgerViolationKind};
 use crate::syntax::diagnostic::nearest;
 
 /// The measurements of a run, finished or running.
 #[derive(Clone, Copy)]
-pub struct State<'a> {
+pub struct RunMeasurements<'a> {
     pub layout: &'a MetricRegistry,
-    pub total: &'a Total,
-    pub account: &'a Totals,
+    pub total: &'a MetricTotals,
+    pub account: &'a LedgerTotals,
     /// Complete intervals only.
-    pub intervals: &'a [Interval],
+    pub intervals: &'a [MetricInterval],
 }
 
-impl State<'_> {
+impl RunMeasurements<'_> {
     /// Whether no message was sent and no client was connected.
     pub fn is_idle(&self) -> bool {
         let mut messages = 0..self.layout.names.messages.len();
-        let sent = |message| self.total.count(self.layout, Count::Message(message, MessageCount::Sent)) > 0;
+        let sent = |message| self.total.count(self.layout, CounterId::Message(message, MessageCount::Sent)) > 0;
         !messages.any(sent) && !self.intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
     }
 }
@@ -32,16 +32,16 @@ impl State<'_> {
 /// One number of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Metric {
-    Time(Timing, Stat),
+    Time(TimingId, Statistic),
     /// A count in the whole run.
-    Count(Count),
+    Count(CounterId),
     /// A count per second of the measured time.
-    Rate(Count),
+    Rate(CounterId),
     /// Deliveries of a message as a share of those due.
     DeliveryRatio(usize),
     /// Errors of all kinds, in the whole run.
     Errors,
-    /// A count of the ledger, by its index in [`Totals::counts`].
+    /// A count of the ledger, by its index in [`LedgerTotals::counts`].
     Ledger(usize),
     /// The highest value of a gauge in the run.
     Level(Gauge),
@@ -49,7 +49,7 @@ pub enum Metric {
 
 /// One number of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Stat {
+pub enum Statistic {
     Count,
     Min,
     Mean,
@@ -60,7 +60,7 @@ pub enum Stat {
 
 /// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum MetricUnit {
     /// Nanoseconds.
     Time,
     Number,
@@ -70,53 +70,55 @@ pub enum Unit {
 
 /// An unknown metric name: the location of the error, and the valid names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownNameError {
+pub struct UnknownMetricError {
     pub at: Range<usize>,
     pub message: String,
     pub help: String,
 }
 
 /// The subjects apart from messages and journeys.
-const SUBJECTS: [&str; 5] = ["schedule", "frames", "errors", "ledger", "levels"];
-const STATS: &str = "p50, p90, p99, p99.9 (any percentile), min, mean, max, count";
+const OTHER_SUBJECTS: [&str; 5] = ["schedule", "frames", "errors", "ledger", "levels"];
+const STATISTIC_NAMES: &str = "p50, p90, p99, p99.9 (any percentile), min, mean, max, count";
 
 impl Metric {
     /// # Errors
     ///
-    /// [`UnknownNameError`], with a list of the valid names.
-    pub fn read(name: &str, layout: &MetricRegistry) -> Result<Self, UnknownNameError> {
+    /// [`UnknownMetricError`], with a list of the valid names.
+    pub fn parse(name: &str, layout: &MetricRegistry) -> Result<Self, UnknownMetricError> {
         let subjects = || {
             let names = layout.names.messages.iter().chain(&layout.names.journeys).map(String::as_str);
-            names.chain(SUBJECTS)
+            names.chain(OTHER_SUBJECTS)
         };
         // The longest, in case one name is a prefix of another.
         let fits = |subject: &&str| name.strip_prefix(subject).is_some_and(|rest| rest.starts_with('.'));
         let Some(subject) = subjects().filter(fits).max_by_key(|subject| subject.len()) else {
             let end = name.find('.').unwrap_or(name.len());
             if subjects().any(|subject| subject == name) {
-                let help = list(&kinds(name, layout));
+                let help = list_metrics(&subject_metrics(name, layout));
                 let message = format!("`{name}` alone is not a metric");
-                return Err(UnknownNameError { at: 0..name.len(), message, help: format!("{name} has {help}") });
+                return Err(UnknownMetricError { at: 0..name.len(), message, help: format!("{name} has {help}") });
             }
-            return Err(unknown("the plan measures no", &name[..end], 0, subjects().collect()));
+            return Err(unknown_metric("the plan measures no", &name[..end], 0, subjects().collect()));
         };
         let rest = &name[subject.len() + 1..];
         let at = subject.len() + 1;
         let (kind, stat) = rest.split_once('.').unwrap_or((rest, ""));
-        let kinds = kinds(subject, layout);
+        let kinds = subject_metrics(subject, layout);
         let Some((_, found)) = kinds.iter().find(|(known, _)| *known == kind) else {
             let known = kinds.iter().map(|(known, _)| *known).collect();
-            return Err(unknown(&format!("`{subject}` has no"), kind, at, known));
+            return Err(unknown_metric(&format!("`{subject}` has no"), kind, at, known));
         };
         let wrong = |message: String, help: &str| {
             let from = if stat.is_empty() { 0 } else { at + kind.len() + 1 };
-            Err(UnknownNameError { at: from..name.len(), message, help: help.to_owned() })
+            Err(UnknownMetricError { at: from..name.len(), message, help: help.to_owned() })
         };
         match (*found, stat) {
-            (Self::Time(timing, _), stat) => match Stat::read(stat) {
+            (Self::Time(timing, _), stat) => match Statistic::parse(stat) {
                 Some(stat) => Ok(Self::Time(timing, stat)),
-                None if stat.is_empty() => wrong(format!("`{name}` is a histogram"), &format!("add one of {STATS}")),
-                None => wrong(format!("a histogram has no `{stat}`"), &format!("it has {STATS}")),
+                None if stat.is_empty() => {
+                    wrong(format!("`{name}` is a histogram"), &format!("add one of {STATISTIC_NAMES}"))
+                }
+                None => wrong(format!("a histogram has no `{stat}`"), &format!("it has {STATISTIC_NAMES}")),
             },
             (Self::Count(count), "rate") => Ok(Self::Rate(count)),
             (metric, "") => Ok(metric),
@@ -125,25 +127,27 @@ impl Metric {
         }
     }
 
-    pub fn unit(&self) -> Unit {
+    pub fn unit(&self) -> MetricUnit {
         match self {
-            Self::Time(_, Stat::Count) | Self::Count(_) | Self::Rate(_) => Unit::Number,
-            Self::Errors | Self::Ledger(_) | Self::Level(_) => Unit::Number,
-            Self::Time(..) => Unit::Time,
-            Self::DeliveryRatio(_) => Unit::Share,
+            Self::Time(_, Statistic::Count) | Self::Count(_) | Self::Rate(_) => MetricUnit::Number,
+            Self::Errors | Self::Ledger(_) | Self::Level(_) => MetricUnit::Number,
+            Self::Time(..) => MetricUnit::Time,
+            Self::DeliveryRatio(_) => MetricUnit::Share,
         }
     }
 
     /// Returns the value of the metric; `None` if there are no samples.
-    pub fn of(&self, state: State<'_>) -> Option<f64> {
-        let State { layout, total, account, intervals } = state;
+    pub fn value(&self, state: RunMeasurements<'_>) -> Option<f64> {
+        let RunMeasurements { layout, total, account, intervals } = state;
         match *self {
-            Self::Time(timing, Stat::Count) => Some(total.timing(layout, timing).map_or(0, Dense::len) as f64),
-            Self::Time(timing, stat) => total.timing(layout, timing).map(|histogram| stat.of(histogram)),
+            Self::Time(timing, Statistic::Count) => {
+                Some(total.timing(layout, timing).map_or(0, DenseHistogram::len) as f64)
+            }
+            Self::Time(timing, stat) => total.timing(layout, timing).map(|histogram| stat.value(histogram)),
             Self::Count(count) => Some(total.count(layout, count) as f64),
             Self::Rate(count) => (total.time > 0).then(|| total.rate(layout, count)),
             Self::DeliveryRatio(message) => delivery_ratio(layout, total, message),
-            Self::Errors => Some(errors(layout, total) as f64),
+            Self::Errors => Some(error_count(layout, total) as f64),
             Self::Ledger(place) => account.counts().get(place).map(|(_, count)| *count as f64),
             Self::Level(gauge) => intervals.iter().map(|i| i.gauges[gauge as usize].highest as f64).reduce(f64::max),
         }
@@ -151,32 +155,32 @@ impl Metric {
 
     /// Returns the reason why a value of 0, or no value, says nothing about the hub: the run gave no occasion for what
     /// the metric counts. `None` if the metric was observed.
-    pub fn unobserved(&self, state: State<'_>) -> Option<String> {
-        let value = self.of(state);
+    pub fn unobserved(&self, state: RunMeasurements<'_>) -> Option<String> {
+        let value = self.value(state);
         if value.is_some_and(|value| value != 0.0) {
             return None;
         }
-        let State { layout, total, account, .. } = state;
+        let RunMeasurements { layout, total, account, .. } = state;
         let (messages, journeys) = (&layout.names.messages, &layout.names.journeys);
         let none = |number: u64, text: String| (number == 0).then_some(text);
-        let sent = |message| total.count(layout, Count::Message(message, MessageCount::Sent));
+        let sent = |message| total.count(layout, CounterId::Message(message, MessageCount::Sent));
         let impossible = match *self {
-            Self::Time(Timing::Message(message, MessageTime::Response | MessageTime::Service), _)
-            | Self::Count(Count::Message(message, MessageCount::Answered | MessageCount::Unanswered))
-            | Self::Rate(Count::Message(message, MessageCount::Answered | MessageCount::Unanswered)) => {
+            Self::Time(TimingId::Message(message, MessageTime::Response | MessageTime::Service), _)
+            | Self::Count(CounterId::Message(message, MessageCount::Answered | MessageCount::Unanswered))
+            | Self::Rate(CounterId::Message(message, MessageCount::Answered | MessageCount::Unanswered)) => {
                 none(sent(message), format!("no {} was sent", messages[message]))
             }
-            Self::Time(Timing::Message(message, MessageTime::Delivery | MessageTime::LastDelivery), _)
+            Self::Time(TimingId::Message(message, MessageTime::Delivery | MessageTime::LastDelivery), _)
             | Self::DeliveryRatio(message)
-            | Self::Count(Count::Message(message, MessageCount::Delivered))
-            | Self::Rate(Count::Message(message, MessageCount::Delivered)) => none(
-                total.count(layout, Count::Message(message, MessageCount::Due)),
+            | Self::Count(CounterId::Message(message, MessageCount::Delivered))
+            | Self::Rate(CounterId::Message(message, MessageCount::Delivered)) => none(
+                total.count(layout, CounterId::Message(message, MessageCount::Due)),
                 format!("no {} was published", messages[message]),
             ),
-            Self::Time(Timing::Journey(journey), _)
-            | Self::Count(Count::Journey(journey, JourneyCount::Completed | JourneyCount::Failed))
-            | Self::Rate(Count::Journey(journey, JourneyCount::Completed | JourneyCount::Failed)) => none(
-                total.count(layout, Count::Journey(journey, JourneyCount::Started)),
+            Self::Time(TimingId::Journey(journey), _)
+            | Self::Count(CounterId::Journey(journey, JourneyCount::Completed | JourneyCount::Failed))
+            | Self::Rate(CounterId::Journey(journey, JourneyCount::Completed | JourneyCount::Failed)) => none(
+                total.count(layout, CounterId::Journey(journey, JourneyCount::Started)),
                 format!("no journey {} began", journeys[journey]),
             ),
             Self::Ledger(_) => none(account.attempted, "the ledger had no items".to_owned()),
@@ -186,33 +190,34 @@ impl Metric {
     }
 
     /// Returns how much of a time may be the generator's own delay, see [`own_delay`].
-    pub fn own_delay(&self, state: State<'_>) -> Option<f64> {
+    pub fn own_delay(&self, state: RunMeasurements<'_>) -> Option<f64> {
         match *self {
-            Self::Time(_, Stat::Count) => None,
+            Self::Time(_, Statistic::Count) => None,
             Self::Time(timing, stat) => own_delay(state.layout, state.total, timing, stat),
             _ => None,
         }
     }
 
     /// Returns the kind of violation that the metric counts, if it counts one.
-    pub fn violation(&self) -> Option<ViolationKind> {
+    pub fn violation(&self) -> Option<LedgerViolationKind> {
         let Self::Ledger(place) = self else { return None };
-        let (name, _) = *Totals::default().counts().get(*place)?;
-        ViolationKind::ALL.into_iter().find(|kind| kind.name() == name)
+        let (name, _) = *LedgerTotals::default().counts().get(*place)?;
+        LedgerViolationKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// Returns the metric that counts violations of this kind.
-    pub fn of_violations(kind: ViolationKind) -> Option<Self> {
-        let place = Totals::default().counts().iter().position(|(name, _)| *name == kind.name())?;
+    pub fn for_violations(kind: LedgerViolationKind) -> Option<Self> {
+        let place = LedgerTotals::default().counts().iter().position(|(name, _)| *name == kind.name())?;
         Some(Self::Ledger(place))
     }
 
     /// Whether there are enough samples: ten must lie beyond a percentile.
-    pub fn is_supported(&self, state: State<'_>) -> bool {
+    pub fn is_supported(&self, state: RunMeasurements<'_>) -> bool {
         match self {
-            Self::Time(timing, Stat::Quantile(quantile)) => {
-                supports(state.total.timing(state.layout, *timing).map_or(0, Dense::len), *quantile)
-            }
+            Self::Time(timing, Statistic::Quantile(quantile)) => is_sample_sufficient(
+                state.total.timing(state.layout, *timing).map_or(0, DenseHistogram::len),
+                *quantile,
+            ),
             _ => true,
         }
     }
@@ -220,9 +225,9 @@ impl Metric {
 
 /// Returns how much of a time may be the generator's own delay, so that the hub's part may be that much smaller. `None`
 /// for a time that does not count from when a message was due.
-pub fn own_delay(layout: &MetricRegistry, total: &Total, timing: Timing, stat: Stat) -> Option<f64> {
-    let Timing::Message(message, kind) = timing else { return None };
-    let of = |kind| total.timing(layout, Timing::Message(message, kind)).map(|histogram| stat.of(histogram));
+pub fn own_delay(layout: &MetricRegistry, total: &MetricTotals, timing: TimingId, stat: Statistic) -> Option<f64> {
+    let TimingId::Message(message, kind) = timing else { return None };
+    let of = |kind| total.timing(layout, TimingId::Message(message, kind)).map(|histogram| stat.value(histogram));
     if matches!(kind, MessageTime::SendDelay | MessageTime::Service) {
         return None;
     }
@@ -235,26 +240,26 @@ pub fn own_delay(layout: &MetricRegistry, total: &Total, timing: Timing, stat: S
 }
 
 /// Whether this number of samples suffices for a percentile: ten of them must lie beyond it.
-pub fn supports(samples: u64, quantile: f64) -> bool {
+pub fn is_sample_sufficient(samples: u64, quantile: f64) -> bool {
     // A little less than ten, because a p99 is not exactly 0.99 in floating point and 1000 samples must suffice.
     samples as f64 * (1.0 - quantile) >= 10.0 - 1e-6
 }
 
 /// Returns the deliveries made as a share of those due; `None` if none were due.
-pub fn delivery_ratio(layout: &MetricRegistry, total: &Total, message: usize) -> Option<f64> {
-    let count = |count| total.count(layout, Count::Message(message, count)) as f64;
+pub fn delivery_ratio(layout: &MetricRegistry, total: &MetricTotals, message: usize) -> Option<f64> {
+    let count = |count| total.count(layout, CounterId::Message(message, count)) as f64;
     let due = count(MessageCount::Due);
     (due > 0.0).then(|| count(MessageCount::Delivered) / due)
 }
 
 /// Returns the number of errors of all kinds in the whole run.
-pub fn errors(layout: &MetricRegistry, total: &Total) -> u64 {
-    ErrorKind::ALL.iter().map(|kind| total.count(layout, Count::Error(*kind))).sum()
+pub fn error_count(layout: &MetricRegistry, total: &MetricTotals) -> u64 {
+    LoadErrorKind::ALL.iter().map(|kind| total.count(layout, CounterId::Error(*kind))).sum()
 }
 
-impl Stat {
+impl Statistic {
     /// Parses `p50`, `p99.9` and also `p999`.
-    pub fn read(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         match text {
             "count" => return Some(Self::Count),
             "min" => return Some(Self::Min),
@@ -274,7 +279,7 @@ impl Stat {
         (percent > 0.0 && percent <= 100.0).then_some(Self::Quantile(percent / 100.0))
     }
 
-    pub fn of(self, histogram: &Dense) -> f64 {
+    pub fn value(self, histogram: &DenseHistogram) -> f64 {
         match self {
             Self::Count => histogram.len() as f64,
             Self::Min => histogram.min() as f64,
@@ -286,32 +291,32 @@ impl Stat {
 }
 
 /// Returns the metrics of a subject, in the order in which help lists them.
-fn kinds(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str, Metric)> {
-    let time = |timing| Metric::Time(timing, Stat::Count);
+fn subject_metrics(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str, Metric)> {
+    let time = |timing| Metric::Time(timing, Statistic::Count);
     let mut kinds = Vec::new();
     if let Some(message) = layout.names.messages.iter().position(|name| name == subject) {
-        kinds.extend(MessageTime::ALL.iter().map(|kind| (kind.name(), time(Timing::Message(message, *kind)))));
+        kinds.extend(MessageTime::ALL.iter().map(|kind| (kind.name(), time(TimingId::Message(message, *kind)))));
         let counts = MessageCount::ALL.iter();
-        kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(Count::Message(message, *kind)))));
+        kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(CounterId::Message(message, *kind)))));
         kinds.push(("delivery_ratio", Metric::DeliveryRatio(message)));
     }
     if let Some(journey) = layout.names.journeys.iter().position(|name| name == subject) {
-        kinds.push(("duration", time(Timing::Journey(journey))));
+        kinds.push(("duration", time(TimingId::Journey(journey))));
         let counts = JourneyCount::ALL.iter();
-        kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(Count::Journey(journey, *kind)))));
+        kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(CounterId::Journey(journey, *kind)))));
     }
     match subject {
         "schedule" => {
-            kinds.extend(RunTime::ALL.iter().map(|kind| (kind.name(), time(Timing::Run(*kind)))));
-            kinds.extend(RunCount::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Run(*kind)))));
+            kinds.extend(GeneratorTime::ALL.iter().map(|kind| (kind.name(), time(TimingId::Run(*kind)))));
+            kinds.extend(GeneratorCount::ALL.iter().map(|kind| (kind.name(), Metric::Count(CounterId::Run(*kind)))));
         }
-        "frames" => kinds.push(("undocumented", Metric::Count(Count::Undocumented))),
+        "frames" => kinds.push(("undocumented", Metric::Count(CounterId::Undocumented))),
         "errors" => {
             kinds.push(("total", Metric::Errors));
-            kinds.extend(ErrorKind::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Error(*kind)))));
+            kinds.extend(LoadErrorKind::ALL.iter().map(|kind| (kind.name(), Metric::Count(CounterId::Error(*kind)))));
         }
         "ledger" => {
-            let counts = Totals::default().counts();
+            let counts = LedgerTotals::default().counts();
             kinds.extend(counts.iter().enumerate().map(|(place, (name, _))| (*name, Metric::Ledger(place))));
         }
         "levels" => kinds.extend(Gauge::ALL.iter().map(|gauge| (gauge.name(), Metric::Level(*gauge)))),
@@ -320,13 +325,13 @@ fn kinds(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str, Metric)> 
     kinds
 }
 
-fn list(kinds: &[(&str, Metric)]) -> String {
+fn list_metrics(kinds: &[(&str, Metric)]) -> String {
     kinds.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-fn unknown(what: &str, name: &str, at: usize, known: Vec<&str>) -> UnknownNameError {
+fn unknown_metric(what: &str, name: &str, at: usize, known: Vec<&str>) -> UnknownMetricError {
     let meant = nearest(name, known.iter().copied()).map(|name| format!("did you mean `{name}`? "));
-    UnknownNameError {
+    UnknownMetricError {
         at: at..at + name.len(),
         message: format!("{what} `{name}`"),
         help: format!("{}the names are {}", meant.unwrap_or_default(), known.join(", ")),

@@ -2,34 +2,34 @@
 
 use std::collections::VecDeque;
 
-use super::histogram::{Compact, Dense, HistogramEncoder, dense};
-use super::interval::{Interval, Phase, Sample, Tally};
-use super::registry::{Count, MetricRegistry, Timing};
+use super::histogram::{CompactHistogram, DenseHistogram, HistogramEncoder, new_dense_histogram};
+use super::interval::{MetricInterval, RunPhase, ShardInterval, TimingSample};
+use super::registry::{CounterId, MetricRegistry, TimingId};
 use crate::load::buffer_pool::PooledVec;
 use crate::load::{Nanos, SECOND};
 
 /// The most intervals kept: beyond this, each pair is merged into one of twice the length, so that a long run has a
 /// coarser series instead of an unbounded one.
-pub const MOST_INTERVALS: usize = 1_200;
+pub const MAX_INTERVALS: usize = 1_200;
 
 /// The measurements of a run so far.
-pub struct Series {
+pub struct MetricSeries {
     pub layout: MetricRegistry,
     shards: usize,
     /// Intervals that some shard has not reported yet, with the samples received so far.
-    awaited: VecDeque<Interval<Vec<PooledVec<Sample>>>>,
-    intervals: Vec<Interval>,
-    total: Total,
+    awaited: VecDeque<MetricInterval<Vec<PooledVec<TimingSample>>>>,
+    intervals: Vec<MetricInterval>,
+    total: MetricTotals,
     /// Scratch histograms in which the samples of one interval are collected.
-    timings: Vec<Option<Box<Dense>>>,
+    timings: Vec<Option<Box<DenseHistogram>>>,
     press: HistogramEncoder,
 }
 
 /// The sum of all intervals.
 #[derive(Clone)]
-pub struct Total {
+pub struct MetricTotals {
     /// Samples due in the measured time; `None` if there are none.
-    timings: Vec<Option<Box<Dense>>>,
+    timings: Vec<Option<Box<DenseHistogram>>>,
     /// Counts of the measured intervals: for rates.
     measured: Vec<u64>,
     /// Counts of the whole run.
@@ -38,10 +38,11 @@ pub struct Total {
     pub time: Nanos,
 }
 
-impl Series {
+impl MetricSeries {
     pub fn new(layout: MetricRegistry, shards: usize) -> Self {
         let (timings, counts) = (layout.timings().len(), layout.counts().len());
-        let total = Total { timings: vec![None; timings], measured: vec![0; counts], counts: vec![0; counts], time: 0 };
+        let total =
+            MetricTotals { timings: vec![None; timings], measured: vec![0; counts], counts: vec![0; counts], time: 0 };
         Self {
             layout,
             shards: shards.max(1),
@@ -55,11 +56,11 @@ impl Series {
 
     /// Adds an interval of one shard and returns the merged interval that it completes. Every shard must add all of its
     /// intervals in order.
-    pub fn add(&mut self, tally: Tally) -> Option<&Interval> {
+    pub fn add(&mut self, tally: ShardInterval) -> Option<&MetricInterval> {
         match self.awaited.iter_mut().find(|awaited| awaited.from == tally.from) {
             Some(awaited) => awaited.add_shard(tally),
             None => {
-                let (mut awaited, samples) = tally.with(Vec::new());
+                let (mut awaited, samples) = tally.replace_timings(Vec::new());
                 awaited.timings.push(samples);
                 self.awaited.push_back(awaited);
             }
@@ -67,7 +68,7 @@ impl Series {
         if self.awaited.front()?.timings.len() < self.shards {
             return None;
         }
-        self.shift();
+        self.complete_oldest();
         self.intervals.last()
     }
 
@@ -75,49 +76,49 @@ impl Series {
     pub fn finish(&mut self) {
         self.awaited.make_contiguous().sort_by_key(|awaited| awaited.from);
         while !self.awaited.is_empty() {
-            self.shift();
+            self.complete_oldest();
         }
     }
 
-    /// Returns the intervals in order; their lengths may differ, see [`MOST_INTERVALS`].
-    pub fn intervals(&self) -> &[Interval] {
+    /// Returns the intervals in order; their lengths may differ, see [`MAX_INTERVALS`].
+    pub fn intervals(&self) -> &[MetricInterval] {
         &self.intervals
     }
 
-    pub fn total(&self) -> &Total {
+    pub fn total(&self) -> &MetricTotals {
         &self.total
     }
 
     /// Splits a finished series.
-    pub fn into_parts(self) -> (MetricRegistry, Vec<Interval>, Total) {
+    pub fn into_parts(self) -> (MetricRegistry, Vec<MetricInterval>, MetricTotals) {
         (self.layout, self.intervals, self.total)
     }
 
-    fn shift(&mut self) {
+    fn complete_oldest(&mut self) {
         let Some(awaited) = self.awaited.pop_front() else { return };
-        let (mut interval, samples) = awaited.with(Vec::new());
+        let (mut interval, samples) = awaited.replace_timings(Vec::new());
         for sample in samples.iter().flat_map(|samples| samples.iter()) {
-            let histogram = self.timings[sample.timing()].get_or_insert_with(|| Box::new(dense()));
+            let histogram = self.timings[sample.timing()].get_or_insert_with(|| Box::new(new_dense_histogram()));
             histogram.saturating_record(sample.took());
         }
-        self.total.take(&interval, &self.timings);
+        self.total.add_interval(&interval, &self.timings);
         for timing in &mut self.timings {
             let timed = timing.as_deref_mut().filter(|histogram| !histogram.is_empty());
-            interval.timings.push(timed.as_deref().map(|histogram| self.press.compact(histogram)).unwrap_or_default());
+            interval.timings.push(timed.as_deref().map(|histogram| self.press.encode(histogram)).unwrap_or_default());
             if let Some(histogram) = timed {
                 histogram.reset();
             }
         }
-        if self.intervals.len() >= MOST_INTERVALS {
-            self.halve();
+        if self.intervals.len() >= MAX_INTERVALS {
+            self.merge_pairs();
         }
         self.intervals.push(interval);
     }
 
     /// Merges neighbours of the same phase in pairs.
-    fn halve(&mut self) {
-        let mut joined: Vec<Interval> = Vec::with_capacity(MOST_INTERVALS);
-        let mut pending: Option<Interval> = None;
+    fn merge_pairs(&mut self) {
+        let mut joined: Vec<MetricInterval> = Vec::with_capacity(MAX_INTERVALS);
+        let mut pending: Option<MetricInterval> = None;
         for interval in self.intervals.drain(..) {
             pending = match pending.take() {
                 Some(mut first) if first.phase == interval.phase => {
@@ -137,21 +138,21 @@ impl Series {
     }
 }
 
-impl Total {
-    fn take(&mut self, interval: &Interval, timings: &[Option<Box<Dense>>]) {
+impl MetricTotals {
+    fn add_interval(&mut self, interval: &MetricInterval, timings: &[Option<Box<DenseHistogram>>]) {
         for (total, more) in self.counts.iter_mut().zip(&interval.counts) {
             *total += more;
         }
-        if interval.phase == Phase::Warmup {
+        if interval.phase == RunPhase::Warmup {
             return;
         }
         for (total, more) in self.timings.iter_mut().zip(timings) {
             if let Some(more) = more.as_deref().filter(|more| !more.is_empty()) {
                 // The bounds are the same.
-                let _ = total.get_or_insert_with(|| Box::new(dense())).add(more);
+                let _ = total.get_or_insert_with(|| Box::new(new_dense_histogram())).add(more);
             }
         }
-        if interval.phase == Phase::Measured {
+        if interval.phase == RunPhase::Measured {
             self.time += interval.to - interval.from;
             for (total, more) in self.measured.iter_mut().zip(&interval.counts) {
                 *total += more;
@@ -160,27 +161,27 @@ impl Total {
     }
 
     /// Returns all samples due in the measured time; `None` if there are none.
-    pub fn timing(&self, layout: &MetricRegistry, timing: Timing) -> Option<&Dense> {
+    pub fn timing(&self, layout: &MetricRegistry, timing: TimingId) -> Option<&DenseHistogram> {
         self.timings[layout.timing(timing)].as_deref()
     }
 
     /// Returns the count of the whole run, warm-up and drain included.
-    pub fn count(&self, layout: &MetricRegistry, count: Count) -> u64 {
+    pub fn count(&self, layout: &MetricRegistry, count: CounterId) -> u64 {
         self.counts[layout.count(count)]
     }
 
     /// Returns the count of the measured intervals.
-    pub fn measured(&self, layout: &MetricRegistry, count: Count) -> u64 {
+    pub fn measured(&self, layout: &MetricRegistry, count: CounterId) -> u64 {
         self.measured[layout.count(count)]
     }
 
     /// Returns a count per second of the measured time; 0 before it begins.
-    pub fn rate(&self, layout: &MetricRegistry, count: Count) -> f64 {
+    pub fn rate(&self, layout: &MetricRegistry, count: CounterId) -> f64 {
         if self.time == 0 { 0.0 } else { self.measured(layout, count) as f64 * SECOND as f64 / self.time as f64 }
     }
 
     /// Returns the same histogram in compact form.
-    pub fn compact(&self, layout: &MetricRegistry, timing: Timing) -> Compact {
-        self.timing(layout, timing).map(Compact::new).unwrap_or_default()
+    pub fn compact(&self, layout: &MetricRegistry, timing: TimingId) -> CompactHistogram {
+        self.timing(layout, timing).map(CompactHistogram::new).unwrap_or_default()
     }
 }

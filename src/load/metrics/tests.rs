@@ -2,25 +2,25 @@ use hdrhistogram::Histogram;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::histogram::DecodeError;
+use super::histogram::HistogramDecodeError;
 use super::*;
 use crate::load::{Nanos, SECOND};
 
 const MS: Nanos = 1_000_000;
 
 fn layout() -> MetricRegistry {
-    MetricRegistry::new(Names {
+    MetricRegistry::new(MetricSubjects {
         messages: vec!["submit".to_owned(), "claim".to_owned()],
         journeys: vec!["jobs".to_owned()],
     })
 }
 
-fn recorder(warmup: Nanos, duration: Option<Nanos>) -> Recorder {
-    Recorder::new(layout(), Phases::new(SECOND, warmup, duration))
+fn recorder(warmup: Nanos, duration: Option<Nanos>) -> MetricRecorder {
+    MetricRecorder::new(layout(), RunPhases::new(SECOND, warmup, duration))
 }
 
-const RESPONSE: Timing = Timing::Message(0, MessageTime::Response);
-const SENT: Count = Count::Message(0, MessageCount::Sent);
+const RESPONSE: TimingId = TimingId::Message(0, MessageTime::Response);
+const SENT: CounterId = CounterId::Message(0, MessageCount::Sent);
 
 #[test]
 fn every_timing_and_count_has_a_unique_index_and_name() {
@@ -46,7 +46,7 @@ fn a_threshold_can_name_every_registered_metric() {
     let counts = layout.counts().into_iter().map(|count| layout.count_name(count));
     let levels = Gauge::ALL.iter().map(|gauge| format!("levels.{}", gauge.name()));
     for name in times.chain(counts).chain(levels) {
-        assert!(selector::Metric::read(&name, &layout).is_ok(), "{name}");
+        assert!(selector::Metric::parse(&name, &layout).is_ok(), "{name}");
     }
 }
 
@@ -56,12 +56,12 @@ fn intervals_end_on_time_and_empty_ones_are_included() {
     recorder.sent(0, 0, 10);
     recorder.sent(0, 2 * SECOND, 3 * SECOND - 1);
     recorder.sent(0, 3 * SECOND, 3 * SECOND);
-    let intervals = recorder.intervals(4 * SECOND);
+    let intervals = recorder.take_intervals(4 * SECOND);
     let ends: Vec<(Nanos, Nanos)> = intervals.iter().map(|interval| (interval.from, interval.to)).collect();
     assert_eq!(ends, (0..4).map(|n| (n * SECOND, (n + 1) * SECOND)).collect::<Vec<_>>());
     let sent: Vec<u64> = intervals.iter().map(|interval| interval.counts[layout().count(SENT)]).collect();
     assert_eq!(sent, [1, 0, 1, 1], "counted when it was sent");
-    assert!(recorder.intervals(4 * SECOND).is_empty());
+    assert!(recorder.take_intervals(4 * SECOND).is_empty());
     let last = recorder.finish(4 * SECOND + 5);
     assert_eq!(
         last.iter().map(|interval| (interval.from, interval.to)).collect::<Vec<_>>(),
@@ -76,17 +76,20 @@ fn intervals_end_on_time_and_empty_ones_are_included() {
 #[case::first(2_000 * MS, 1)]
 #[case::answered_in_the_drain(3_900 * MS, 1)]
 #[case::drain(4_000 * MS, 0)]
-fn the_total_has_all_messages_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
+fn the_total_includes_every_message_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
     let mut recorder = recorder(2 * SECOND, Some(2 * SECOND));
     recorder.answered(0, due, due, due + 300 * MS);
-    let mut series = Series::new(layout(), 1);
+    let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(6 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
     });
     assert_eq!(series.total().timing(&layout(), RESPONSE).map_or(0, |histogram| histogram.len()), counted);
     assert_eq!(series.total().time, 2 * SECOND);
-    let phases: Vec<Phase> = series.intervals().iter().map(|interval| interval.phase).collect();
-    assert_eq!(phases, [Phase::Warmup, Phase::Warmup, Phase::Measured, Phase::Measured, Phase::Drain, Phase::Drain]);
+    let phases: Vec<RunPhase> = series.intervals().iter().map(|interval| interval.phase).collect();
+    assert_eq!(
+        phases,
+        [RunPhase::Warmup, RunPhase::Warmup, RunPhase::Measured, RunPhase::Measured, RunPhase::Drain, RunPhase::Drain]
+    );
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
     }
     recorder.drain_from(2_500 * MS);
     recorder.answered(0, 2_400 * MS, 2_400 * MS, 3_000 * MS);
-    let mut series = Series::new(layout(), 1);
+    let mut series = MetricSeries::new(layout(), 1);
     recorder.finish(4 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
     });
@@ -110,14 +113,14 @@ fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
 #[test]
 fn times_above_the_upper_bound_are_counted_as_clamped() {
     let mut recorder = recorder(0, None);
-    recorder.answered(0, 0, 10, HIGHEST + SECOND);
-    let mut series = Series::new(layout(), 1);
-    recorder.finish(HIGHEST + 2 * SECOND).into_iter().for_each(|interval| {
+    recorder.answered(0, 0, 10, HIGHEST_TIME + SECOND);
+    let mut series = MetricSeries::new(layout(), 1);
+    recorder.finish(HIGHEST_TIME + 2 * SECOND).into_iter().for_each(|interval| {
         series.add(interval);
     });
-    assert_eq!(series.total().count(&layout(), Count::Run(RunCount::Clamped)), 2, "response and service");
+    assert_eq!(series.total().count(&layout(), CounterId::Run(GeneratorCount::Clamped)), 2, "response and service");
     let response = series.total().timing(&layout(), RESPONSE).unwrap();
-    assert!(response.equivalent(response.max(), HIGHEST));
+    assert!(response.equivalent(response.max(), HIGHEST_TIME));
 }
 
 #[test]
@@ -126,49 +129,49 @@ fn a_gauge_keeps_its_value_until_it_is_set_again_and_shards_add_up() {
         let mut recorder = recorder(0, None);
         levels.iter().for_each(|(at, level)| recorder.gauge(Gauge::Connections, *level, *at));
         recorder.core(0, 0.5, 1_500 * MS);
-        recorder.intervals(2 * SECOND)
+        recorder.take_intervals(2 * SECOND)
     };
-    let mut series = Series::new(layout(), 2);
+    let mut series = MetricSeries::new(layout(), 2);
     for interval in shard(&[(0, 5), (1, 3)]).into_iter().chain(shard(&[(SECOND, 10)])) {
         series.add(interval);
     }
-    let levels: Vec<Level> =
+    let levels: Vec<GaugeLevel> =
         series.intervals().iter().map(|interval| interval.gauges[Gauge::Connections as usize]).collect();
-    assert_eq!(levels, [Level { last: 3, highest: 5 }, Level { last: 13, highest: 13 }]);
-    assert_eq!(series.intervals()[1].cores, [Core { core: 0, busy: 0.5 }]);
+    assert_eq!(levels, [GaugeLevel { last: 3, highest: 5 }, GaugeLevel { last: 13, highest: 13 }]);
+    assert_eq!(series.intervals()[1].cores, [CoreUtilisation { core: 0, busy: 0.5 }]);
 }
 
 #[test]
 fn an_interval_is_complete_when_every_shard_has_reported_it() {
-    let mut series = Series::new(layout(), 2);
+    let mut series = MetricSeries::new(layout(), 2);
     let (mut one, mut other) = (recorder(0, None), recorder(0, None));
-    let ahead = one.intervals(3 * SECOND);
+    let ahead = one.take_intervals(3 * SECOND);
     assert!(ahead.into_iter().all(|interval| series.add(interval).is_none()));
-    let behind: Vec<bool> = other.intervals(2 * SECOND).into_iter().map(|i| series.add(i).is_some()).collect();
+    let behind: Vec<bool> = other.take_intervals(2 * SECOND).into_iter().map(|i| series.add(i).is_some()).collect();
     assert_eq!(behind, [true, true]);
     series.finish();
     assert_eq!(series.intervals().len(), 3, "the series does not wait for a shard that has died");
 }
 
 #[test]
-fn a_long_run_has_longer_intervals_and_the_same_total() {
+fn a_long_run_has_longer_intervals_but_the_same_total() {
     let mut recorder = recorder(SECOND, None);
-    let seconds = 3 * MOST_INTERVALS as u64;
-    let mut series = Series::new(layout(), 1);
+    let seconds = 3 * MAX_INTERVALS as u64;
+    let mut series = MetricSeries::new(layout(), 1);
     for second in 0..seconds {
         let at = second * SECOND;
         if second % 10 == 1 {
             recorder.answered(0, at, at, at + (second % 7) * MS);
         }
-        recorder.intervals(at + SECOND).into_iter().for_each(|interval| {
+        recorder.take_intervals(at + SECOND).into_iter().for_each(|interval| {
             series.add(interval);
         });
     }
-    assert!(series.intervals().len() <= MOST_INTERVALS);
+    assert!(series.intervals().len() <= MAX_INTERVALS);
     let covered: Nanos = series.intervals().iter().map(|interval| interval.to - interval.from).sum();
     assert_eq!(covered, seconds * SECOND);
     let index = layout().timing(RESPONSE);
-    let mut merged = dense::<u64>();
+    let mut merged = new_dense_histogram::<u64>();
     series.intervals()[1..].iter().for_each(|interval| interval.timings[index].add_to(&mut merged));
     assert_eq!(merged.len(), seconds / 10);
     assert_eq!(Some(&merged), series.total().timing(&layout(), RESPONSE));
@@ -180,17 +183,17 @@ proptest! {
     /// The merged intervals of all shards are the histogram of all samples: its percentiles equal those of the samples
     /// to within one step of the histogram.
     #[test]
-    fn percentiles_are_those_of_the_samples(
+    fn histogram_percentiles_match_the_samples(
         samples in prop::collection::vec((0..3_000u64, prop_oneof![0..3 * SECOND, 0..20 * MS], 0..2usize), 1..300),
         quantile in 0.0..=1.0f64,
     ) {
-        let mut shards: Vec<Recorder> = (0..2).map(|_| recorder(0, None)).collect();
+        let mut shards: Vec<MetricRecorder> = (0..2).map(|_| recorder(0, None)).collect();
         let mut by_end = samples.clone();
         by_end.sort_by_key(|(due, took, _)| due * MS + took);
         for (due, took, shard) in by_end {
             shards[shard].answered(0, due * MS, due * MS, due * MS + took);
         }
-        let mut series = Series::new(layout(), 2);
+        let mut series = MetricSeries::new(layout(), 2);
         let end = 7 * SECOND;
         for interval in shards.into_iter().flat_map(|shard| shard.finish(end)) {
             series.add(interval);
@@ -207,15 +210,15 @@ proptest! {
 
     #[test]
     fn bytes_that_are_not_an_encoded_histogram_are_rejected(bytes in prop::collection::vec(any::<u8>(), 1..200), flip in 0usize..200) {
-        prop_assert!(Compact::decode(&bytes).is_err());
-        let mut one = dense::<u64>();
+        prop_assert!(CompactHistogram::decode(&bytes).is_err());
+        let mut one = new_dense_histogram::<u64>();
         one.record_n(5 * MS, 7).unwrap();
         one.record_n(9 * MS, 3).unwrap();
-        let mut spoilt = Compact::new(&one).bytes().to_vec();
+        let mut spoilt = CompactHistogram::new(&one).bytes().to_vec();
         let at = flip % spoilt.len();
         spoilt[at] ^= 0x55;
         // Whatever the bytes encode now, decoding returns, and a decoded histogram is usable.
-        if let Ok(read) = Compact::decode(&spoilt) {
+        if let Ok(read) = CompactHistogram::decode(&spoilt) {
             read.histogram().map(|histogram| histogram.max());
         }
     }
@@ -225,5 +228,5 @@ proptest! {
 fn a_histogram_with_other_bounds_is_refused_before_its_counts_are_read() {
     let mut other = Histogram::<u64>::new_with_bounds(1, u64::MAX / 2, 5).unwrap();
     other.record(3).unwrap();
-    assert_eq!(Compact::decode(Compact::new(&other).bytes()), Err(DecodeError::Bounds));
+    assert_eq!(CompactHistogram::decode(CompactHistogram::new(&other).bytes()), Err(HistogramDecodeError::Bounds));
 }

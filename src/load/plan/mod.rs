@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use crate::syntax::source::Span;
 
-pub use overrides::{OverrideError, Overrides};
-pub use parse::{Files, read};
-pub use script::Script;
+pub use overrides::{PlanOverrideError, PlanOverrides};
+pub use parse::{PlanFileReader, parse_load_plan};
+pub use script::PlanScript;
 
 /// A plan for any protocol: clients that connect and stay connected.
-pub const IDLE: &str = include_str!("idle.yaml");
+pub const IDLE_PLAN: &str = include_str!("idle.yaml");
 
 /// A plan as read from its file, with overrides from flags.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,11 +23,11 @@ pub struct Plan {
     /// `<protocol>/load/<name>`, or the file's path.
     pub id: String,
     pub title: String,
-    pub phases: Phases,
-    pub roles: Vec<Role>,
+    pub phases: PhaseDurations,
+    pub roles: Vec<PlanRole>,
     /// Whether messages of one sender must reach each receiver in the order of publication.
     pub ordered: bool,
-    pub thresholds: Vec<Threshold>,
+    pub thresholds: Vec<ThresholdText>,
 }
 
 impl Plan {
@@ -43,7 +43,7 @@ impl Plan {
 
 /// The phases of a run, after the ramps of its populations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Phases {
+pub struct PhaseDurations {
     /// Runs the full load without measuring.
     pub warm_up: Duration,
     /// The measured time.
@@ -54,7 +54,7 @@ pub struct Phases {
 
 /// A population of clients that all do the same.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Role {
+pub struct PlanRole {
     pub name: String,
     pub population: Population,
     /// Connects only after every client of this role, an index into [`Plan::roles`], has joined.
@@ -65,7 +65,7 @@ pub struct Role {
     pub at_a_time: u32,
     /// Whether the role's own journeys continue in the drain, because other roles depend on them.
     pub drains: bool,
-    pub reconnect: Reconnect,
+    pub reconnect: ReconnectPolicy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +85,7 @@ pub enum Ramp {
 
 impl Population {
     /// Returns how long after the first client this one is due to connect.
-    pub fn start(&self, client: u32) -> Duration {
+    pub fn connect_time(&self, client: u32) -> Duration {
         let client = f64::from(client.min(self.number));
         match self.ramp {
             Ramp::Over(time) => time.mul_f64(client / f64::from(self.number.max(1))),
@@ -94,23 +94,23 @@ impl Population {
     }
 
     /// Returns how long after the first client the last one is due to connect.
-    pub fn ramp(&self) -> Duration {
-        self.start(self.number.saturating_sub(1))
+    pub fn ramp_time(&self) -> Duration {
+        self.connect_time(self.number.saturating_sub(1))
     }
 }
 
 /// An open-model schedule: journeys are due whether clients are free or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrivals {
-    pub spacing: Spacing,
+    pub spacing: ArrivalSpacing,
     /// Stages in order, from the beginning of the warm-up; the last one continues until the drain.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<RateStage>,
     /// Temporary rates, added to those of the stages.
-    pub spikes: Vec<Spike>,
+    pub spikes: Vec<RateSpike>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spacing {
+pub enum ArrivalSpacing {
     /// Equal times between arrivals at one rate.
     Constant,
     /// Independent arrivals, with exponentially distributed times between them.
@@ -119,7 +119,7 @@ pub enum Spacing {
 
 /// A rate per second that changes linearly.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stage {
+pub struct RateStage {
     pub from: f64,
     pub to: f64,
     pub time: Duration,
@@ -127,7 +127,7 @@ pub struct Stage {
 
 /// A temporary additional rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spike {
+pub struct RateSpike {
     pub at: Duration,
     pub time: Duration,
     pub rate: f64,
@@ -135,7 +135,7 @@ pub struct Spike {
 
 /// The reaction of a client to an unexpected end of its connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reconnect {
+pub enum ReconnectPolicy {
     Never,
     /// Reconnects after this time, doubled after every failure up to `most`, half of it random.
     After {
@@ -176,7 +176,7 @@ impl MarkName {
 
 /// A condition on a metric as text; [`threshold`] parses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Threshold {
+pub struct ThresholdText {
     pub text: String,
     pub span: Span,
     /// Ends the run when the threshold has been broken for this time.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Plan, Ramp, Stage};
+use super::{Plan, Ramp, RateStage};
 use crate::syntax::diagnostic::suggest;
 
 /// Values given by flags; where one is absent, the plan's value stays.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
+pub struct PlanOverrides {
     /// Clients per role; the plural of a role's name is accepted: `workers`.
     pub population: Vec<(String, u32)>,
     /// Journeys per second for every role with arrivals. The shape of the schedule stays: it is scaled so that its
@@ -22,7 +22,7 @@ pub struct Overrides {
 
 /// A flag that does not fit the plan.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum OverrideError {
+pub enum PlanOverrideError {
     #[error("the plan has no role `{name}`: {advice}")]
     NoRole { name: String, advice: String },
     #[error(
@@ -35,18 +35,18 @@ pub enum OverrideError {
 
 impl Plan {
     /// Returns the plan with the overrides applied.
-    pub fn with(mut self, overrides: &Overrides) -> Result<Self, OverrideError> {
+    pub fn with_overrides(mut self, overrides: &PlanOverrides) -> Result<Self, PlanOverrideError> {
         for (name, number) in &overrides.population {
             let place = self.roles.iter().position(|role| role.name == *name || plural(&role.name) == *name);
             let Some(place) = place else {
                 let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
                 let list = format!("its roles are {}", names.join(", "));
-                return Err(OverrideError::NoRole { name: name.clone(), advice: suggest(name, names, &list) });
+                return Err(PlanOverrideError::NoRole { name: name.clone(), advice: suggest(name, names, &list) });
             };
             self.roles[place].population.number = *number;
         }
         if let Some(rate) = overrides.rate {
-            self.offer(rate)?;
+            self.set_arrival_rate(rate)?;
         }
         if let Some(ramp) = overrides.ramp {
             self.roles.iter_mut().for_each(|role| role.population.ramp = Ramp::Over(ramp));
@@ -57,9 +57,9 @@ impl Plan {
         Ok(self)
     }
 
-    fn offer(&mut self, rate: f64) -> Result<(), OverrideError> {
+    fn set_arrival_rate(&mut self, rate: f64) -> Result<(), PlanOverrideError> {
         if !(rate.is_finite() && rate > 0.0) {
-            return Err(OverrideError::BadRate(rate.to_string()));
+            return Err(PlanOverrideError::BadRate(rate.to_string()));
         }
         let mut some = false;
         for arrivals in self.roles.iter_mut().filter_map(|role| role.arrivals.as_mut()) {
@@ -67,14 +67,14 @@ impl Plan {
             let highest = arrivals.stages.iter().map(|stage| stage.from.max(stage.to)).fold(0.0, f64::max);
             if highest > 0.0 {
                 let factor = rate / highest;
-                let stretch = |stage: &mut Stage| (stage.from, stage.to) = (stage.from * factor, stage.to * factor);
+                let stretch = |stage: &mut RateStage| (stage.from, stage.to) = (stage.from * factor, stage.to * factor);
                 arrivals.stages.iter_mut().for_each(stretch);
                 arrivals.spikes.iter_mut().for_each(|spike| spike.rate *= factor);
             } else {
-                arrivals.stages = vec![Stage { from: rate, to: rate, time: Duration::ZERO }];
+                arrivals.stages = vec![RateStage { from: rate, to: rate, time: Duration::ZERO }];
             }
         }
-        if some { Ok(()) } else { Err(OverrideError::NoArrivals) }
+        if some { Ok(()) } else { Err(PlanOverrideError::NoArrivals) }
     }
 }
 
@@ -84,30 +84,30 @@ fn plural(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arrivals, Phases, Population, Reconnect, Role, Spacing, Spike};
+    use super::super::{ArrivalSpacing, Arrivals, PhaseDurations, PlanRole, Population, RateSpike, ReconnectPolicy};
     use super::*;
     use rstest::rstest;
 
     fn plan() -> Plan {
-        let role = |name: &str, arrivals| Role {
+        let role = |name: &str, arrivals| PlanRole {
             name: name.to_owned(),
             population: Population { number: 10, ramp: Ramp::Rate(5.0) },
             after: None,
             arrivals,
             at_a_time: 1,
             drains: false,
-            reconnect: Reconnect::Never,
+            reconnect: ReconnectPolicy::Never,
         };
-        let stages = vec![Stage { from: 0.0, to: 100.0, time: Duration::from_secs(1) }];
-        let spikes = vec![Spike { at: Duration::ZERO, time: Duration::from_secs(1), rate: 50.0 }];
+        let stages = vec![RateStage { from: 0.0, to: 100.0, time: Duration::from_secs(1) }];
+        let spikes = vec![RateSpike { at: Duration::ZERO, time: Duration::from_secs(1), rate: 50.0 }];
         let seconds = Duration::from_secs;
         Plan {
             id: "t".to_owned(),
             title: "t".to_owned(),
-            phases: Phases { warm_up: seconds(1), duration: seconds(10), drain: seconds(5) },
+            phases: PhaseDurations { warm_up: seconds(1), duration: seconds(10), drain: seconds(5) },
             roles: vec![
                 role("worker", None),
-                role("client", Some(Arrivals { spacing: Spacing::Constant, stages, spikes })),
+                role("client", Some(Arrivals { spacing: ArrivalSpacing::Constant, stages, spikes })),
             ],
             ordered: false,
             thresholds: Vec::new(),
@@ -116,27 +116,27 @@ mod tests {
 
     #[test]
     fn command_line_flags_change_numbers_of_a_plan_and_nothing_else() {
-        let overrides = Overrides {
+        let overrides = PlanOverrides {
             population: vec![("workers".to_owned(), 5000), ("client".to_owned(), 7)],
             rate: Some(2000.0),
             duration: Some(Duration::from_secs(60)),
             ramp: Some(Duration::from_secs(2)),
-            ..Overrides::default()
+            ..PlanOverrides::default()
         };
-        let changed = plan().with(&overrides).expect("fits");
+        let changed = plan().with_overrides(&overrides).expect("fits");
         assert_eq!(changed.roles.iter().map(|role| role.population.number).collect::<Vec<_>>(), [5000, 7]);
-        assert!(changed.roles.iter().all(|role| role.population.ramp() < Duration::from_secs(2)));
+        assert!(changed.roles.iter().all(|role| role.population.ramp_time() < Duration::from_secs(2)));
         let arrivals = changed.roles[1].arrivals.as_ref().expect("arrivals");
         assert_eq!((arrivals.stages[0].to, arrivals.spikes[0].rate), (2000.0, 1000.0));
         assert_eq!((changed.phases.duration, changed.phases.drain), (Duration::from_secs(60), Duration::from_secs(5)));
-        assert_eq!(plan().with(&Overrides::default()), Ok(plan()));
+        assert_eq!(plan().with_overrides(&PlanOverrides::default()), Ok(plan()));
     }
 
     #[rstest]
-    #[case(Overrides { population: vec![("wroker".to_owned(), 1)], ..Overrides::default() }, "did you mean `worker`")]
-    #[case(Overrides { rate: Some(0.0), ..Overrides::default() }, "above 0")]
-    fn flags_that_do_not_fit_the_plan_are_errors(#[case] overrides: Overrides, #[case] expected: &str) {
-        let error = plan().with(&overrides).expect_err("does not fit").to_string();
+    #[case(PlanOverrides { population: vec![("wroker".to_owned(), 1)], ..PlanOverrides::default() }, "did you mean `worker`")]
+    #[case(PlanOverrides { rate: Some(0.0), ..PlanOverrides::default() }, "above 0")]
+    fn flags_that_do_not_fit_the_plan_are_errors(#[case] overrides: PlanOverrides, #[case] expected: &str) {
+        let error = plan().with_overrides(&overrides).expect_err("does not fit").to_string();
         assert!(error.contains(expected), "{error}");
     }
 
@@ -144,6 +144,9 @@ mod tests {
     fn the_rate_flag_needs_a_plan_with_arrivals() {
         let mut plan = plan();
         plan.roles.pop();
-        assert_eq!(plan.with(&Overrides { rate: Some(5.0), ..Overrides::default() }), Err(OverrideError::NoArrivals));
+        assert_eq!(
+            plan.with_overrides(&PlanOverrides { rate: Some(5.0), ..PlanOverrides::default() }),
+            Err(PlanOverrideError::NoArrivals)
+        );
     }
 }

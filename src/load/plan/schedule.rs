@@ -6,16 +6,16 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{Arrivals, Spacing};
+use super::{ArrivalSpacing, Arrivals};
 use crate::load::Nanos;
 
 /// The due times of journeys, from the beginning of the warm-up to the beginning of the drain.
 ///
 /// Every shard iterates over the whole schedule and takes its share of the arrivals, so that the schedule does not
 /// depend on the number of shards.
-pub struct Schedule {
-    segments: Vec<Segment>,
-    spacing: Spacing,
+pub struct ArrivalSchedule {
+    segments: Vec<RateSegment>,
+    spacing: ArrivalSpacing,
     random: SmallRng,
     /// The expected number of arrivals so far, the next one included.
     expected: f64,
@@ -30,14 +30,14 @@ pub struct Schedule {
 
 /// A time over which the rate changes linearly.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Segment {
+struct RateSegment {
     start: f64,
     length: f64,
     from: f64,
     to: f64,
 }
 
-impl Segment {
+impl RateSegment {
     fn arrivals(&self) -> f64 {
         (self.from + self.to) / 2.0 * self.length
     }
@@ -53,7 +53,7 @@ impl Segment {
     }
 }
 
-impl Schedule {
+impl ArrivalSchedule {
     /// Creates the schedule of one of several shards, from the beginning of the warm-up until `end` after it.
     pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, shard: u32, shards: u32) -> Self {
         let mut schedule = Self {
@@ -67,19 +67,19 @@ impl Schedule {
             shard: u64::from(shard),
             shards: u64::from(shards.max(1)),
         };
-        if arrivals.spacing == Spacing::Poisson {
+        if arrivals.spacing == ArrivalSpacing::Poisson {
             schedule.expected = exponential(&mut schedule.random);
         }
         schedule
     }
 
     /// Returns the expected number of arrivals of all shards.
-    pub fn offered(arrivals: &Arrivals, end: Duration) -> f64 {
-        segments(arrivals, end.as_secs_f64()).iter().map(Segment::arrivals).sum()
+    pub fn expected_arrivals(arrivals: &Arrivals, end: Duration) -> f64 {
+        segments(arrivals, end.as_secs_f64()).iter().map(RateSegment::arrivals).sum()
     }
 
     /// Returns the next arrival of any shard.
-    fn step(&mut self) -> Option<Nanos> {
+    fn next_arrival(&mut self) -> Option<Nanos> {
         loop {
             let segment = self.segments.get(self.segment)?;
             let arrivals = segment.arrivals();
@@ -92,8 +92,8 @@ impl Schedule {
             }
             let due = segment.start + segment.time_of(self.expected - self.before);
             self.expected += match self.spacing {
-                Spacing::Constant => 1.0,
-                Spacing::Poisson => exponential(&mut self.random),
+                ArrivalSpacing::Constant => 1.0,
+                ArrivalSpacing::Poisson => exponential(&mut self.random),
             };
             self.count += 1;
             return Some((due * 1e9).round() as Nanos);
@@ -101,13 +101,13 @@ impl Schedule {
     }
 }
 
-impl Iterator for Schedule {
+impl Iterator for ArrivalSchedule {
     type Item = Nanos;
 
     fn next(&mut self) -> Option<Nanos> {
         loop {
             let number = self.count;
-            let due = self.step()?;
+            let due = self.next_arrival()?;
             if number % self.shards == self.shard {
                 return Some(due);
             }
@@ -116,17 +116,17 @@ impl Iterator for Schedule {
 }
 
 /// Splits the rate over time into linear segments.
-fn segments(arrivals: &Arrivals, end: f64) -> Vec<Segment> {
-    let mut stages: Vec<Segment> = Vec::new();
+fn segments(arrivals: &Arrivals, end: f64) -> Vec<RateSegment> {
+    let mut stages: Vec<RateSegment> = Vec::new();
     let mut start = 0.0;
     for stage in &arrivals.stages {
         let length = stage.time.as_secs_f64();
-        stages.push(Segment { start, length, from: stage.from, to: stage.to });
+        stages.push(RateSegment { start, length, from: stage.from, to: stage.to });
         start += length;
     }
     // The last stage continues at its final rate.
     let last = arrivals.stages.last().map_or(0.0, |stage| stage.to);
-    stages.push(Segment { start, length: (end - start).max(0.0), from: last, to: last });
+    stages.push(RateSegment { start, length: (end - start).max(0.0), from: last, to: last });
     let spikes = arrivals.spikes.iter().map(|spike| (spike.at.as_secs_f64(), spike.time.as_secs_f64(), spike.rate));
     let spikes: Vec<(f64, f64, f64)> = spikes.map(|(at, time, rate)| (at, at + time, rate)).collect();
     let mut bends: Vec<f64> = stages.iter().flat_map(|stage| [stage.start, stage.start + stage.length]).collect();
@@ -144,7 +144,7 @@ fn segments(arrivals: &Arrivals, end: f64) -> Vec<Segment> {
         let extra: f64 =
             spikes.iter().filter(|(first, last, _)| (*first..*last).contains(&middle)).map(|(.., rate)| rate).sum();
         let rate = |at: f64| stage.from + slope * (at - stage.start) + extra;
-        Some(Segment { start: from, length: to - from, from: rate(from), to: rate(to) })
+        Some(RateSegment { start: from, length: to - from, from: rate(from), to: rate(to) })
     });
     pieces.filter(|piece| piece.arrivals() > 0.0).collect()
 }
@@ -163,22 +163,22 @@ pub fn normal(random: &mut SmallRng) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::plan::{Spike, Stage};
+    use crate::load::plan::{RateSpike, RateStage};
     use rstest::rstest;
 
     const END: Duration = Duration::from_secs(10);
 
-    fn at(rate: f64) -> Stage {
-        Stage { from: rate, to: rate, time: Duration::ZERO }
+    fn at(rate: f64) -> RateStage {
+        RateStage { from: rate, to: rate, time: Duration::ZERO }
     }
 
-    fn arrivals(spacing: Spacing, stages: &[Stage], spikes: &[Spike]) -> Arrivals {
+    fn arrivals(spacing: ArrivalSpacing, stages: &[RateStage], spikes: &[RateSpike]) -> Arrivals {
         Arrivals { spacing, stages: stages.to_vec(), spikes: spikes.to_vec() }
     }
 
     fn all(arrivals: &Arrivals, shards: u32) -> Vec<Nanos> {
         let mut all: Vec<Nanos> =
-            (0..shards).flat_map(|shard| Schedule::new(arrivals, END, 7, shard, shards)).collect();
+            (0..shards).flat_map(|shard| ArrivalSchedule::new(arrivals, END, 7, shard, shards)).collect();
         all.sort_unstable();
         all
     }
@@ -190,17 +190,17 @@ mod tests {
 
     #[test]
     fn arrivals_at_a_constant_rate_are_evenly_spaced() {
-        let dues = all(&arrivals(Spacing::Constant, &[at(1000.0)], &[]), 1);
+        let dues = all(&arrivals(ArrivalSpacing::Constant, &[at(1000.0)], &[]), 1);
         assert_eq!(dues.len(), 10_000);
         assert!(dues.iter().enumerate().all(|(n, due)| *due == n as u64 * 1_000_000), "{:?}", &dues[..3]);
     }
 
     #[rstest]
-    #[case(arrivals(Spacing::Constant, &[Stage { from: 0.0, to: 1000.0, time: Duration::from_secs(10) }], &[]), &[(0.0, 5.0, 1250), (5.0, 10.0, 3750)])]
-    #[case(arrivals(Spacing::Constant, &[Stage { from: 100.0, to: 100.0, time: Duration::from_secs(4) }, at(300.0)], &[]), &[(0.0, 4.0, 400), (4.0, 10.0, 1800)])]
-    #[case(arrivals(Spacing::Constant, &[at(100.0)], &[Spike { at: Duration::from_secs(2), time: Duration::from_secs(1), rate: 900.0 }]), &[(0.0, 2.0, 200), (2.0, 3.0, 1000), (3.0, 10.0, 700)])]
-    #[case(arrivals(Spacing::Constant, &[Stage { from: 50.0, to: 50.0, time: Duration::from_secs(60) }], &[]), &[(0.0, 10.0, 500), (10.0, 100.0, 0)])]
-    #[case(arrivals(Spacing::Constant, &[at(0.0)], &[]), &[(0.0, 10.0, 0)])]
+    #[case(arrivals(ArrivalSpacing::Constant, &[RateStage { from: 0.0, to: 1000.0, time: Duration::from_secs(10) }], &[]), &[(0.0, 5.0, 1250), (5.0, 10.0, 3750)])]
+    #[case(arrivals(ArrivalSpacing::Constant, &[RateStage { from: 100.0, to: 100.0, time: Duration::from_secs(4) }, at(300.0)], &[]), &[(0.0, 4.0, 400), (4.0, 10.0, 1800)])]
+    #[case(arrivals(ArrivalSpacing::Constant, &[at(100.0)], &[RateSpike { at: Duration::from_secs(2), time: Duration::from_secs(1), rate: 900.0 }]), &[(0.0, 2.0, 200), (2.0, 3.0, 1000), (3.0, 10.0, 700)])]
+    #[case(arrivals(ArrivalSpacing::Constant, &[RateStage { from: 50.0, to: 50.0, time: Duration::from_secs(60) }], &[]), &[(0.0, 10.0, 500), (10.0, 100.0, 0)])]
+    #[case(arrivals(ArrivalSpacing::Constant, &[at(0.0)], &[]), &[(0.0, 10.0, 0)])]
     fn stages_and_spikes_give_the_expected_numbers_of_arrivals(
         #[case] arrivals: Arrivals,
         #[case] expected: &[(f64, f64, usize)],
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn times_between_poisson_arrivals_are_exponentially_distributed() {
-        let dues = all(&arrivals(Spacing::Poisson, &[at(5000.0)], &[]), 1);
+        let dues = all(&arrivals(ArrivalSpacing::Poisson, &[at(5000.0)], &[]), 1);
         let gaps: Vec<f64> = dues.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
@@ -223,15 +223,15 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Spacing::Constant)]
-    #[case(Spacing::Poisson)]
-    fn the_schedule_is_the_same_over_any_number_of_shards(#[case] spacing: Spacing) {
-        let stages = [Stage { from: 10.0, to: 500.0, time: Duration::from_secs(3) }, at(200.0)];
+    #[case(ArrivalSpacing::Constant)]
+    #[case(ArrivalSpacing::Poisson)]
+    fn the_schedule_does_not_depend_on_the_number_of_shards(#[case] spacing: ArrivalSpacing) {
+        let stages = [RateStage { from: 10.0, to: 500.0, time: Duration::from_secs(3) }, at(200.0)];
         let arrivals = arrivals(spacing, &stages, &[]);
         let alone = all(&arrivals, 1);
         assert_eq!(all(&arrivals, 2), alone);
         assert_eq!(all(&arrivals, 7), alone);
-        let expected = Schedule::offered(&arrivals, END);
+        let expected = ArrivalSchedule::expected_arrivals(&arrivals, END);
         assert!((alone.len() as f64 / expected - 1.0).abs() < 0.1, "{} of {expected}", alone.len());
     }
 }

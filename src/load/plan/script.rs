@@ -4,33 +4,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MarkName;
-use crate::load::metrics::Names;
+use crate::load::metrics::MetricSubjects;
 use crate::protocol::Pack;
-use crate::scenario::model::{Pattern, Shared, Step};
-use crate::scenario::parse::journeys::Parts;
+use crate::scenario::model::{MatchPattern, SharedDefinitions, Step};
+use crate::scenario::parse::journeys::JourneyParts;
 use crate::scenario::template::Template;
 use crate::syntax::source::Span;
 
 /// The parsed steps of a plan, by role.
-pub struct Script {
+pub struct PlanScript {
     pub pack: Arc<Pack>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SharedDefinitions>,
     /// Values of the whole run.
     pub lets: Vec<(String, Template)>,
     pub feeders: Vec<Feeder>,
     /// The default timeout for answers.
     pub patience: Duration,
-    pub parts: Vec<Part>,
+    pub parts: Vec<RoleScript>,
     /// The scenes, roles and reactions of shared.yaml that steps refer to.
-    pub shared_parts: Parts,
+    pub shared_parts: JourneyParts,
 }
 
-impl Script {
+impl PlanScript {
     /// Returns the names of the messages and journeys that a run measures: all messages of the protocol, and the
     /// journeys of roles with steps.
-    pub fn names(&self) -> Names {
+    pub fn metric_subjects(&self) -> MetricSubjects {
         let journeys = self.parts.iter().filter(|part| !part.journey.is_empty());
-        Names {
+        MetricSubjects {
             messages: self.pack.messages.iter().map(|message| message.name.clone()).collect(),
             journeys: journeys.map(|part| part.journey_name.clone()).collect(),
         }
@@ -50,31 +50,31 @@ pub struct Feeder {
 }
 
 /// The parsed steps of one role.
-pub struct Part {
-    /// The role of shared.yaml that clients of this role play, by its name in [`Parts::roles`].
+pub struct RoleScript {
+    /// The role of shared.yaml that clients of this role play, by its name in [`JourneyParts::roles`].
     pub plays: String,
     pub with: Vec<(String, Template)>,
-    pub opening: Vec<Line>,
+    pub opening: Vec<PlanLine>,
     /// Values of each journey, evaluated once per journey.
     pub lets: Vec<(String, Template)>,
-    pub journey: Vec<Line>,
+    pub journey: Vec<PlanLine>,
     /// Steps that a waiting journey runs after its client has reconnected, before it waits again.
-    pub resumes: Vec<Line>,
+    pub resumes: Vec<PlanLine>,
     pub journey_name: String,
     /// The key of the journey's item.
     pub item: Option<Template>,
     /// The id of a client as a party of the ledger, if messages name it; otherwise the ledger uses its number.
     pub party: Option<Template>,
     /// When a client begins its journeys; ignored with arrivals.
-    pub pace: Pace,
+    pub pace: JourneyPace,
     /// The number of journeys per client; `None` for no limit.
     pub times: Option<u32>,
-    pub periodic: Vec<Periodic>,
-    pub reactions: Vec<Whenever>,
+    pub periodic: Vec<PeriodicActivity>,
+    pub reactions: Vec<PlanReaction>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pace {
+pub enum JourneyPace {
     /// A client begins its next journey when the last one has finished.
     Again,
     /// A client begins journeys on ticks this far apart, each moved at random by up to `jitter` of the interval.
@@ -82,51 +82,51 @@ pub enum Pace {
 }
 
 /// A periodic activity alongside the journeys.
-pub struct Periodic {
+pub struct PeriodicActivity {
     pub span: Span,
     pub every: Duration,
     pub jitter: f64,
-    pub steps: Vec<Line>,
+    pub steps: Vec<PlanLine>,
 }
 
 /// A reaction to a message that no step waits for.
-pub struct Whenever {
+pub struct PlanReaction {
     pub span: Span,
     pub message: String,
-    pub pattern: Option<Pattern>,
+    pub pattern: Option<MatchPattern>,
     pub as_: Option<String>,
     /// Measurements of the message.
-    pub options: Box<Options>,
-    pub steps: Vec<Line>,
+    pub options: Box<MeasurementOptions>,
+    pub steps: Vec<PlanLine>,
 }
 
 /// One step of a journey.
-pub enum Line {
+pub enum PlanLine {
     Step {
         step: Box<Step>,
-        options: Box<Options>,
+        options: Box<MeasurementOptions>,
     },
     Think {
-        think: Think,
+        think: ThinkTime,
         span: Span,
     },
     Repeat {
         times: u32,
-        steps: Vec<Line>,
+        steps: Vec<PlanLine>,
         span: Span,
     },
     /// Steps for a random share of the journeys, and others for the rest.
     Sometimes {
         share: f64,
-        steps: Vec<Line>,
-        otherwise: Vec<Line>,
+        steps: Vec<PlanLine>,
+        otherwise: Vec<PlanLine>,
         span: Span,
     },
 }
 
 /// A pause before the next step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Think {
+pub enum ThinkTime {
     Constant(Duration),
     Uniform(Duration, Duration),
     /// A random pause with an exponential distribution, by its mean.
@@ -140,7 +140,7 @@ pub enum Think {
 
 /// Options of a step that concern measurement and the ledger.
 #[derive(Default)]
-pub struct Options {
+pub struct MeasurementOptions {
     pub marks: Option<(MarkName, Span)>,
     pub item: Option<Template>,
     pub to: Option<Template>,
@@ -150,7 +150,7 @@ pub struct Options {
     /// The name, bound by `as`, of the request that this answers.
     pub answers: Option<(String, Span)>,
     /// An alternative message.
-    pub or: Option<(String, Option<Pattern>)>,
+    pub or: Option<(String, Option<MatchPattern>)>,
     /// The message of another client that this frame delivers.
     pub delivers: Option<(String, Span)>,
     pub sent_at: Option<Template>,

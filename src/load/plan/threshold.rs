@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::load::ledger::ViolationKind;
+use crate::load::ledger::LedgerViolationKind;
 use crate::load::metrics::MetricRegistry;
-use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownNameError};
+use crate::load::metrics::selector::{Metric, MetricUnit, RunMeasurements, Statistic, UnknownMetricError};
 use crate::load::{Nanos, plan};
 use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Threshold {
+pub struct MetricThreshold {
     /// The source text.
     pub text: String,
     pub metric: Metric,
-    pub comparison: Comparison,
+    pub comparison: ComparisonOperator,
     /// The value to compare with; in nanoseconds if the metric is a time.
     pub bound: f64,
     /// Ends the run when the threshold has been broken for this time.
@@ -31,7 +31,7 @@ pub struct Threshold {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
+pub enum ComparisonOperator {
     Less,
     LessOrEqual,
     Greater,
@@ -41,16 +41,16 @@ pub enum Comparison {
 }
 
 /// The comparison operators, longer ones first, since shorter ones are prefixes of them.
-const COMPARISONS: [(&str, Comparison); 6] = [
-    ("<=", Comparison::LessOrEqual),
-    (">=", Comparison::GreaterOrEqual),
-    ("==", Comparison::Equal),
-    ("!=", Comparison::Unequal),
-    ("<", Comparison::Less),
-    (">", Comparison::Greater),
+const COMPARISON_OPERATORS: [(&str, ComparisonOperator); 6] = [
+    ("<=", ComparisonOperator::LessOrEqual),
+    (">=", ComparisonOperator::GreaterOrEqual),
+    ("==", ComparisonOperator::Equal),
+    ("!=", ComparisonOperator::Unequal),
+    ("<", ComparisonOperator::Less),
+    (">", ComparisonOperator::Greater),
 ];
 
-impl Comparison {
+impl ComparisonOperator {
     pub fn holds(self, value: f64, bound: f64) -> bool {
         match self {
             Self::Less => value < bound,
@@ -67,7 +67,7 @@ impl Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
-pub enum Standing {
+pub enum ThresholdStanding {
     Holds,
     Broken,
     /// There were no samples, or nothing that could be counted.
@@ -76,11 +76,11 @@ pub enum Standing {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    pub threshold: Threshold,
+pub struct ThresholdOutcome {
+    pub threshold: MetricThreshold,
     /// The observed value, in the unit of the metric.
     pub observed: Option<f64>,
-    pub standing: Standing,
+    pub standing: ThresholdStanding,
     /// Why nothing was observed.
     pub unobserved: Option<String>,
     /// How much of `observed` may be the generator's own delay.
@@ -98,22 +98,22 @@ pub struct Outcome {
 /// # Errors
 ///
 /// A diagnostic that points at the error and lists the valid names.
-pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold, Diagnostic> {
+pub fn parse_threshold(text: &str, span: Span, layout: &MetricRegistry) -> Result<MetricThreshold, Diagnostic> {
     let exact = span.range().len() == text.len();
-    let place = |range: Range<usize>| if exact { span.part(range) } else { span };
-    let Some((at, sign, comparison)) = comparison(text) else {
+    let place = |range: Range<usize>| if exact { span.subspan(range) } else { span };
+    let Some((at, sign, comparison)) = find_comparison(text) else {
         return Err(Diagnostic::error(span, "a threshold needs a comparison").label("no comparison found").help(
             "write `METRIC < VALUE`, as in `submit_job.response.p99 < 50ms`; valid are <, <=, >, >=, == and !=",
         ));
     };
-    let left = trimmed(text, 0..at);
-    let right = trimmed(text, at + sign.len()..text.len());
-    let metric = Metric::read(&text[left.clone()], layout).map_err(|unknown| {
-        let UnknownNameError { at, message, help } = unknown;
+    let left = trim_range(text, 0..at);
+    let right = trim_range(text, at + sign.len()..text.len());
+    let metric = Metric::parse(&text[left.clone()], layout).map_err(|unknown| {
+        let UnknownMetricError { at, message, help } = unknown;
         Diagnostic::error(place(left.start + at.start..left.start + at.end), message).help(help)
     })?;
-    let bound = bound(&text[right.clone()], metric).map_err(|error| error.at(place(right)))?;
-    Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
+    let bound = parse_bound(&text[right.clone()], metric).map_err(|error| error.at(place(right)))?;
+    Ok(MetricThreshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None, default: false })
 }
 
 /// Parses the thresholds of a plan. `ordered` says whether the plan checks the order of messages.
@@ -121,20 +121,20 @@ pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold
 /// # Errors
 ///
 /// A diagnostic for each invalid threshold.
-pub fn read_all(
-    thresholds: &[plan::Threshold],
+pub fn parse_plan_thresholds(
+    thresholds: &[plan::ThresholdText],
     ordered: bool,
     layout: &MetricRegistry,
-) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
+) -> Result<Vec<MetricThreshold>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut read_ones = Vec::new();
-    for plan::Threshold { text, span, abort_after } in thresholds {
-        match read(text, *span, layout) {
-            Ok(threshold) if threshold.metric.violation() == Some(ViolationKind::Reordered) && !ordered => {
+    for plan::ThresholdText { text, span, abort_after } in thresholds {
+        match parse_threshold(text, *span, layout) {
+            Ok(threshold) if threshold.metric.violation() == Some(LedgerViolationKind::Reordered) && !ordered => {
                 let error = Diagnostic::error(*span, "the plan does not check the order of messages");
                 diagnostics.push(error.help("add `ordered: true` to the plan, or remove this threshold"));
             }
-            Ok(threshold) => read_ones.push(Threshold { abort_after: *abort_after, ..threshold }),
+            Ok(threshold) => read_ones.push(MetricThreshold { abort_after: *abort_after, ..threshold }),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
     }
@@ -142,83 +142,93 @@ pub fn read_all(
 }
 
 /// Finds the first comparison: its offset, its text, and its kind.
-fn comparison(text: &str) -> Option<(usize, &'static str, Comparison)> {
-    let found = COMPARISONS.iter().filter_map(|(sign, comparison)| Some((text.find(sign)?, *sign, *comparison)));
+fn find_comparison(text: &str) -> Option<(usize, &'static str, ComparisonOperator)> {
+    let found =
+        COMPARISON_OPERATORS.iter().filter_map(|(sign, comparison)| Some((text.find(sign)?, *sign, *comparison)));
     // Of two comparisons at the same offset, takes the longer one.
     found.min_by_key(|(at, sign, _)| (*at, std::cmp::Reverse(sign.len())))
 }
 
-fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+fn trim_range(text: &str, range: Range<usize>) -> Range<usize> {
     let inside = &text[range.clone()];
     let start = range.start + (inside.len() - inside.trim_start().len());
     start..start + inside.trim().len()
 }
 
-fn bound(text: &str, metric: Metric) -> Result<f64, ValueError> {
+fn parse_bound(text: &str, metric: Metric) -> Result<f64, ValueError> {
     match metric.unit() {
-        Unit::Time => parse_duration(text).map(|time| time.as_nanos() as f64),
-        Unit::Share if text.ends_with('%') => Ok(number(text.trim_end_matches('%').trim_end())? / 100.0),
-        Unit::Number | Unit::Share => number(text),
+        MetricUnit::Time => parse_duration(text).map(|time| time.as_nanos() as f64),
+        MetricUnit::Share if text.ends_with('%') => {
+            Ok(parse_bound_number(text.trim_end_matches('%').trim_end())? / 100.0)
+        }
+        MetricUnit::Number | MetricUnit::Share => parse_bound_number(text),
     }
 }
 
-fn number(text: &str) -> Result<f64, ValueError> {
+fn parse_bound_number(text: &str) -> Result<f64, ValueError> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_')) && !text.is_empty();
     let number = text.replace('_', "").parse().ok().filter(|_| plain);
     number.ok_or_else(|| ValueError::new(format!("`{text}` is not a number"), "the metric is a number, without a unit"))
 }
 
-impl Threshold {
+impl MetricThreshold {
     /// Evaluates the threshold for a finished or running run.
-    pub fn check(&self, state: State<'_>) -> Outcome {
-        let observed = self.metric.of(state);
+    pub fn evaluate(&self, state: RunMeasurements<'_>) -> ThresholdOutcome {
+        let observed = self.metric.value(state);
         let unobserved = self.metric.unobserved(state);
         let standing = match observed {
-            Some(value) if unobserved.is_none() && self.comparison.holds(value, self.bound) => Standing::Holds,
-            Some(_) if unobserved.is_none() => Standing::Broken,
-            _ => Standing::NotObserved,
+            Some(value) if unobserved.is_none() && self.comparison.holds(value, self.bound) => ThresholdStanding::Holds,
+            Some(_) if unobserved.is_none() => ThresholdStanding::Broken,
+            _ => ThresholdStanding::NotObserved,
         };
         let supported = self.metric.is_supported(state);
         let own_delay = self.metric.own_delay(state);
         let holds = |value| self.comparison.holds(value, self.bound);
         let uncertain = observed.zip(own_delay).is_some_and(|(value, own)| holds(value) != holds(value - own));
         let threshold = self.clone();
-        Outcome { threshold, observed, standing, unobserved, own_delay, uncertain, supported, aborted: false }
+        ThresholdOutcome { threshold, observed, standing, unobserved, own_delay, uncertain, supported, aborted: false }
     }
 }
 
 /// Returns a threshold of 0 for each kind of violation that has none.
-fn defaults(stated: &[Threshold]) -> Vec<Threshold> {
-    let missing = ViolationKind::ALL.into_iter().filter(|kind| {
-        let states = |threshold: &Threshold| threshold.metric.violation() == Some(*kind);
+fn default_thresholds(stated: &[MetricThreshold]) -> Vec<MetricThreshold> {
+    let missing = LedgerViolationKind::ALL.into_iter().filter(|kind| {
+        let states = |threshold: &MetricThreshold| threshold.metric.violation() == Some(*kind);
         !stated.iter().any(states)
     });
-    let default = |kind: ViolationKind| {
+    let default = |kind: LedgerViolationKind| {
         let text = format!("ledger.{} == 0", kind.name());
-        let metric = Metric::of_violations(kind)?;
-        Some(Threshold { text, metric, comparison: Comparison::Equal, bound: 0.0, abort_after: None, default: true })
+        let metric = Metric::for_violations(kind)?;
+        Some(MetricThreshold {
+            text,
+            metric,
+            comparison: ComparisonOperator::Equal,
+            bound: 0.0,
+            abort_after: None,
+            default: true,
+        })
     };
     missing.filter_map(default).collect()
 }
 
 /// The thresholds of a run in progress, each with the time since which it has been broken.
-pub struct Watch {
-    thresholds: Vec<(Threshold, Option<Nanos>)>,
+pub struct ThresholdWatch {
+    thresholds: Vec<(MetricThreshold, Option<Nanos>)>,
 }
 
-impl Watch {
+impl ThresholdWatch {
     /// Watches these thresholds, and one of 0 for each kind of violation that has none among them.
-    pub fn new(mut thresholds: Vec<Threshold>) -> Self {
-        thresholds.extend(defaults(&thresholds));
+    pub fn new(mut thresholds: Vec<MetricThreshold>) -> Self {
+        thresholds.extend(default_thresholds(&thresholds));
         Self { thresholds: thresholds.into_iter().map(|threshold| (threshold, None)).collect() }
     }
 
     /// Returns the first threshold that has been broken for longer than it allows, which ends the run.
-    pub fn look(&mut self, now: Nanos, state: State<'_>) -> Option<&Threshold> {
+    pub fn broken_threshold(&mut self, now: Nanos, state: RunMeasurements<'_>) -> Option<&MetricThreshold> {
         for (threshold, since) in &mut self.thresholds {
-            *since = if threshold.check(state).is_broken() { since.or(Some(now)) } else { None };
+            *since = if threshold.evaluate(state).is_broken() { since.or(Some(now)) } else { None };
         }
-        let over = |(threshold, since): &&(Threshold, Option<Nanos>)| match (threshold.abort_after, since) {
+        let over = |(threshold, since): &&(MetricThreshold, Option<Nanos>)| match (threshold.abort_after, since) {
             (Some(delay), Some(since)) => u128::from(now - since) >= delay.as_nanos(),
             _ => false,
         };
@@ -227,47 +237,51 @@ impl Watch {
 
     /// Returns the final results; default thresholds are included only if they are broken. `aborted_by` is the text of
     /// the threshold that ended the run.
-    pub fn finish(self, state: State<'_>, aborted_by: Option<&str>) -> Vec<Outcome> {
-        let outcome = |(threshold, _): (Threshold, _)| {
+    pub fn finish(self, state: RunMeasurements<'_>, aborted_by: Option<&str>) -> Vec<ThresholdOutcome> {
+        let outcome = |(threshold, _): (MetricThreshold, _)| {
             let aborted = aborted_by == Some(threshold.text.as_str());
-            Outcome { aborted, ..threshold.check(state) }
+            ThresholdOutcome { aborted, ..threshold.evaluate(state) }
         };
         let outcomes = self.thresholds.into_iter().map(outcome);
         outcomes.filter(|outcome| !outcome.threshold.default || outcome.is_broken()).collect()
     }
 }
 
-impl Outcome {
+impl ThresholdOutcome {
     /// Formats the observed value: `12.3 ms`, `1042`, `99.9 %`.
-    pub fn shown(&self) -> String {
+    pub fn format_observed(&self) -> String {
         if let Some(why) = &self.unobserved {
             return why.clone();
         }
         match (self.observed, self.threshold.metric.unit()) {
             (None, _) => "no samples".to_owned(),
-            (Some(value), Unit::Time) => crate::load::format::nanos(value),
-            (Some(value), Unit::Share) => format!("{:.2} %", value * 100.0),
-            (Some(value), Unit::Number) if matches!(self.threshold.metric, Metric::Rate(_)) => format!("{value:.1}/s"),
-            (Some(value), Unit::Number) => crate::load::format::grouped(value as u64),
+            (Some(value), MetricUnit::Time) => crate::load::format::format_nanos(value),
+            (Some(value), MetricUnit::Share) => format!("{:.2} %", value * 100.0),
+            (Some(value), MetricUnit::Number) if matches!(self.threshold.metric, Metric::Rate(_)) => {
+                format!("{value:.1}/s")
+            }
+            (Some(value), MetricUnit::Number) => crate::load::format::format_grouped(value as u64),
         }
     }
 
     /// Formats the observed value with the part of it that may be the generator's: `313 µs (up to 82 µs of it is ours)`.
-    pub fn explained(&self) -> String {
+    pub fn format_observed_with_uncertainty(&self) -> String {
         match self.own_delay {
-            Some(own) => format!("{} (up to {} of it is ours)", self.shown(), crate::load::format::nanos(own)),
-            None => self.shown(),
+            Some(own) => {
+                format!("{} (up to {} of it is ours)", self.format_observed(), crate::load::format::format_nanos(own))
+            }
+            None => self.format_observed(),
         }
     }
 
     /// Whether the threshold is broken, however much of the observed value is the generator's own delay.
     pub fn is_broken(&self) -> bool {
-        self.standing == Standing::Broken && !self.uncertain
+        self.standing == ThresholdStanding::Broken && !self.uncertain
     }
 
     /// Whether the threshold holds, however much of the observed value is the generator's own delay.
     pub fn is_met(&self) -> bool {
-        self.standing == Standing::Holds && !self.uncertain
+        self.standing == ThresholdStanding::Holds && !self.uncertain
     }
 
     /// Whether violations in the ledger break the threshold.
@@ -276,8 +290,8 @@ impl Outcome {
     }
 
     /// Whether the threshold's percentile has too few samples.
-    pub fn is_thin(&self) -> bool {
-        matches!(self.threshold.metric, Metric::Time(_, Stat::Quantile(_))) && !self.supported
+    pub fn has_too_few_samples(&self) -> bool {
+        matches!(self.threshold.metric, Metric::Time(_, Statistic::Quantile(_))) && !self.supported
     }
 }
 
@@ -287,50 +301,50 @@ mod tests {
 
     use super::*;
     use crate::load::SECOND;
-    use crate::load::ledger::Totals;
-    use crate::load::metrics::Series;
-    use crate::load::report::fixture::{self, Run, layout};
+    use crate::load::ledger::LedgerTotals;
+    use crate::load::metrics::MetricSeries;
+    use crate::load::report::fixture::{self, SyntheticRun, layout};
     use crate::syntax::source::Sources;
 
     fn rendered(text: &str) -> String {
         let mut sources = Sources::default();
         let file = sources.add("plan.yaml", format!("  - {text}\n"));
         let span = Span::new(file, 4..4 + text.len());
-        read(text, span, &layout()).unwrap_err().render(&sources, false)
+        parse_threshold(text, span, &layout()).unwrap_err().render(&sources, false)
     }
 
     /// Against the calm run: 20 000 measured samples, evenly from 1.02 ms to 10.02 ms.
     #[rstest]
-    #[case("submit_job.response.p99 < 50ms", Standing::Holds)]
-    #[case("submit_job.response.p50 > 5ms", Standing::Holds)]
-    #[case("submit_job.response.p50 > 6ms", Standing::Broken)]
-    #[case("submit_job.response.p99.9 <= 10.1ms", Standing::Holds)]
-    #[case("submit_job.response.p999<=10.1ms", Standing::Holds)]
-    #[case("submit_job.response.count == 20_000", Standing::Holds)]
-    #[case("submit_job.sent == 22000", Standing::Holds)]
-    #[case("submit_job.sent.rate >= 1000", Standing::Holds)]
-    #[case("jobs.completed.rate > 1000", Standing::Broken)]
-    #[case("jobs.duration.max < 31ms", Standing::Holds)]
-    #[case("announce.delivery_ratio >= 100%", Standing::Holds)]
-    #[case("announce.delivery_ratio < 1", Standing::Broken)]
-    #[case("errors.total != 0", Standing::Broken)]
-    #[case("errors.timeout == 0", Standing::Holds)]
-    #[case("schedule.lag.p99 < 1ms", Standing::Holds)]
-    #[case("schedule.missed == 0", Standing::Holds)]
-    #[case("ledger.lost == 0", Standing::Holds)]
-    #[case("levels.connections == 2200", Standing::Holds)]
-    #[case("claim_job.response.p99 < 50ms", Standing::NotObserved)]
-    #[case("claim_job.response.count == 0", Standing::NotObserved)]
-    #[case("claim_job.answered == 0", Standing::NotObserved)]
-    #[case("claim_job.answered.rate > 5", Standing::NotObserved)]
-    #[case("claim_job.delivered == 0", Standing::NotObserved)]
-    #[case("claim_job.delivery_ratio >= 100%", Standing::NotObserved)]
-    #[case("jobs.failed == 0", Standing::NotObserved)]
-    #[case("claim_job.received == 0", Standing::Holds)]
-    #[case("claim_job.sent == 0", Standing::Holds)]
-    fn thresholds_are_evaluated_for_a_run(#[case] text: &str, #[case] expected: Standing) {
-        let report = Run::default().report();
-        assert_eq!(fixture::read(text).check(report.state()).standing, expected);
+    #[case("submit_job.response.p99 < 50ms", ThresholdStanding::Holds)]
+    #[case("submit_job.response.p50 > 5ms", ThresholdStanding::Holds)]
+    #[case("submit_job.response.p50 > 6ms", ThresholdStanding::Broken)]
+    #[case("submit_job.response.p99.9 <= 10.1ms", ThresholdStanding::Holds)]
+    #[case("submit_job.response.p999<=10.1ms", ThresholdStanding::Holds)]
+    #[case("submit_job.response.count == 20_000", ThresholdStanding::Holds)]
+    #[case("submit_job.sent == 22000", ThresholdStanding::Holds)]
+    #[case("submit_job.sent.rate >= 1000", ThresholdStanding::Holds)]
+    #[case("jobs.completed.rate > 1000", ThresholdStanding::Broken)]
+    #[case("jobs.duration.max < 31ms", ThresholdStanding::Holds)]
+    #[case("announce.delivery_ratio >= 100%", ThresholdStanding::Holds)]
+    #[case("announce.delivery_ratio < 1", ThresholdStanding::Broken)]
+    #[case("errors.total != 0", ThresholdStanding::Broken)]
+    #[case("errors.timeout == 0", ThresholdStanding::Holds)]
+    #[case("schedule.lag.p99 < 1ms", ThresholdStanding::Holds)]
+    #[case("schedule.missed == 0", ThresholdStanding::Holds)]
+    #[case("ledger.lost == 0", ThresholdStanding::Holds)]
+    #[case("levels.connections == 2200", ThresholdStanding::Holds)]
+    #[case("claim_job.response.p99 < 50ms", ThresholdStanding::NotObserved)]
+    #[case("claim_job.response.count == 0", ThresholdStanding::NotObserved)]
+    #[case("claim_job.answered == 0", ThresholdStanding::NotObserved)]
+    #[case("claim_job.answered.rate > 5", ThresholdStanding::NotObserved)]
+    #[case("claim_job.delivered == 0", ThresholdStanding::NotObserved)]
+    #[case("claim_job.delivery_ratio >= 100%", ThresholdStanding::NotObserved)]
+    #[case("jobs.failed == 0", ThresholdStanding::NotObserved)]
+    #[case("claim_job.received == 0", ThresholdStanding::Holds)]
+    #[case("claim_job.sent == 0", ThresholdStanding::Holds)]
+    fn thresholds_are_evaluated_for_a_run(#[case] text: &str, #[case] expected: ThresholdStanding) {
+        let report = SyntheticRun::default().report();
+        assert_eq!(fixture::parse_fixture_threshold(text).evaluate(report.measurements()).standing, expected);
     }
 
     #[rstest]
@@ -359,7 +373,7 @@ mod tests {
     #[case::no_comparison("ledger.lost", "ledger.lost", "write `METRIC < VALUE`")]
     #[case::assignment("ledger.lost = 0", "ledger.lost = 0", "valid are <, <=, >, >=, == and !=")]
     #[case::empty("", "", "write `METRIC < VALUE`")]
-    fn an_invalid_threshold_is_an_error_with_place_and_list(
+    fn an_invalid_threshold_is_reported_with_its_place_and_the_valid_names(
         #[case] text: &str,
         #[case] under: &str,
         #[case] help: &str,
@@ -380,27 +394,28 @@ mod tests {
     #[case("submit_job.response.p50 < 1s", "no submit_job was sent")]
     #[case("jobs.completed.rate == 0", "no journey jobs began")]
     #[case("levels.connections == 0", "no client was connected")]
-    fn a_threshold_on_what_was_never_observed_does_not_hold(#[case] text: &str, #[case] why: &str) {
-        let (series, account) = (Series::new(layout(), 1), Totals::default());
-        let state = State { layout: &series.layout, total: series.total(), account: &account, intervals: &[] };
-        let outcome = fixture::read(text).check(state);
-        assert_eq!((outcome.standing, outcome.shown().as_str()), (Standing::NotObserved, why));
+    fn a_threshold_on_an_unobserved_metric_does_not_hold(#[case] text: &str, #[case] why: &str) {
+        let (series, account) = (MetricSeries::new(layout(), 1), LedgerTotals::default());
+        let state =
+            RunMeasurements { layout: &series.layout, total: series.total(), account: &account, intervals: &[] };
+        let outcome = fixture::parse_fixture_threshold(text).evaluate(state);
+        assert_eq!((outcome.standing, outcome.format_observed().as_str()), (ThresholdStanding::NotObserved, why));
         // Default thresholds are not reported for a ledger without items.
-        assert_eq!(Watch::new(Vec::new()).finish(state, None), []);
+        assert_eq!(ThresholdWatch::new(Vec::new()).finish(state, None), []);
     }
 
     #[test]
-    fn a_threshold_ends_the_run_when_it_has_been_broken_for_long_enough() {
-        let report = Run::default().report();
+    fn a_threshold_that_stays_broken_ends_the_run() {
+        let report = SyntheticRun::default().report();
         let abort_after = Some(Duration::from_secs(3));
-        let broken = Threshold { abort_after, ..fixture::read("ledger.attempted < 5") };
-        let patient = fixture::read("ledger.attempted < 6");
-        let mut watch = Watch::new(vec![patient, broken.clone()]);
-        assert_eq!(watch.look(10 * SECOND, report.state()), None);
-        assert_eq!(watch.look(12 * SECOND, report.state()), None);
-        assert_eq!(watch.look(13 * SECOND, report.state()), Some(&broken));
+        let broken = MetricThreshold { abort_after, ..fixture::parse_fixture_threshold("ledger.attempted < 5") };
+        let patient = fixture::parse_fixture_threshold("ledger.attempted < 6");
+        let mut watch = ThresholdWatch::new(vec![patient, broken.clone()]);
+        assert_eq!(watch.broken_threshold(10 * SECOND, report.measurements()), None);
+        assert_eq!(watch.broken_threshold(12 * SECOND, report.measurements()), None);
+        assert_eq!(watch.broken_threshold(13 * SECOND, report.measurements()), Some(&broken));
         let aborted: Vec<bool> =
-            watch.finish(report.state(), Some(&broken.text)).iter().map(|outcome| outcome.aborted).collect();
+            watch.finish(report.measurements(), Some(&broken.text)).iter().map(|outcome| outcome.aborted).collect();
         assert_eq!(aborted, [false, true]);
     }
 }

@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
-use super::{About, LoadReport, terminal};
-use crate::deviation::{Deviations, Sightings};
-use crate::load::ledger::{Config, Entry, Ledger, Mark};
-use crate::load::metrics::selector::State;
-use crate::load::metrics::{ErrorKind, Gauge, MetricRegistry, Names, Phases, Recorder, Series};
-use crate::load::plan::threshold::{self, Watch};
-use crate::load::validity::{Circumstances, judge};
+use super::{LoadReport, LoadRunMetadata, terminal};
+use crate::deviation::{DeviationSightings, Deviations};
+use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark};
+use crate::load::metrics::selector::RunMeasurements;
+use crate::load::metrics::{
+    Gauge, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
+};
+use crate::load::plan::threshold::{self, ThresholdWatch};
+use crate::load::validity::{RunCircumstances, judge_run};
 use crate::load::{Nanos, SECOND};
-use crate::report::Deviating;
+use crate::report::DeviationReport;
 use crate::report::terminal_page::Style;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml;
@@ -21,7 +23,7 @@ pub const JOBS: u64 = 22_000;
 
 /// The properties of a synthetic run.
 #[derive(Clone)]
-pub struct Run {
+pub struct SyntheticRun {
     /// The send delay of every message.
     pub delay: Nanos,
     /// Growth of the service time per second.
@@ -31,7 +33,7 @@ pub struct Run {
     pub no_client: u64,
     pub internal: u64,
     pub unread: u64,
-    pub circumstances: Circumstances,
+    pub circumstances: RunCircumstances,
     /// Whether every hundredth job is not completed and every thousandth is completed twice.
     pub faulty: bool,
     pub thresholds: Vec<&'static str>,
@@ -40,7 +42,7 @@ pub struct Run {
     pub deviations: Vec<(usize, usize)>,
 }
 
-impl Default for Run {
+impl Default for SyntheticRun {
     fn default() -> Self {
         Self {
             delay: MS / 50,
@@ -50,7 +52,7 @@ impl Default for Run {
             no_client: 0,
             internal: 0,
             unread: 0,
-            circumstances: Circumstances::default(),
+            circumstances: RunCircumstances::default(),
             faulty: false,
             thresholds: Vec::new(),
             interrupted: false,
@@ -60,7 +62,7 @@ impl Default for Run {
 }
 
 pub fn layout() -> MetricRegistry {
-    MetricRegistry::new(Names {
+    MetricRegistry::new(MetricSubjects {
         messages: ["submit_job", "claim_job", "announce"].map(str::to_owned).to_vec(),
         journeys: vec!["jobs".to_owned()],
     })
@@ -69,14 +71,14 @@ pub fn layout() -> MetricRegistry {
 const SUBMIT: usize = 0;
 const ANNOUNCE: usize = 2;
 
-enum Event {
+enum SyntheticEvent {
     Sent,
     Answered { sent: Nanos },
     Completed,
     Announced,
 }
 
-impl Run {
+impl SyntheticRun {
     /// A run without problems, with thresholds that hold.
     pub fn calm() -> Self {
         Self { thresholds: vec!["submit_job.response.p99 < 50ms", "ledger.lost == 0"], ..Self::default() }
@@ -103,12 +105,16 @@ impl Run {
 
     pub fn report(&self) -> LoadReport {
         let series = self.series();
-        let account = self.account();
-        let state =
-            State { layout: &series.layout, total: series.total(), account: &account, intervals: series.intervals() };
-        let thresholds = self.thresholds.iter().map(|text| read(text)).collect();
-        let outcomes = Watch::new(thresholds).finish(state, None);
-        let judgement = judge(state, &outcomes, self.circumstances.clone());
+        let account = self.ledger_totals();
+        let state = RunMeasurements {
+            layout: &series.layout,
+            total: series.total(),
+            account: &account,
+            intervals: series.intervals(),
+        };
+        let thresholds = self.thresholds.iter().map(|text| parse_fixture_threshold(text)).collect();
+        let outcomes = ThresholdWatch::new(thresholds).finish(state, None);
+        let judgement = judge_run(state, &outcomes, self.circumstances.clone());
         let mut report = LoadReport::new(self.about(), series, account, outcomes, judgement);
         (report.deviations, _) = self.deviations();
         report
@@ -120,22 +126,23 @@ impl Run {
     }
 
     /// Returns the deviations, and the files in which they are declared.
-    fn deviations(&self) -> (Vec<Deviating>, Sources) {
-        let crate::report::fixture::Run { mut sources, pack, programs, .. } = crate::report::fixture::Run::all_pass();
+    fn deviations(&self) -> (Vec<DeviationReport>, Sources) {
+        let crate::report::fixture::RunFixture { mut sources, pack, programs, .. } =
+            crate::report::fixture::RunFixture::all_pass();
         let entry = |_| "{ reason: as it is, rules: [GRE-001], message: welcome, instead: { say: hi } }";
         let entries: Vec<&str> = self.deviations.iter().map(entry).collect();
         let file = sources.add("hub.yaml", format!("[{}]", entries.join(", ")));
         let nodes = yaml::parse(&sources, file).unwrap();
-        let read = Deviations::read(nodes.list().unwrap(), &pack, &programs[0].shared, false).unwrap();
+        let read = Deviations::parse(nodes.list().unwrap(), &pack, &programs[0].shared, false).unwrap();
         let seen = self
             .deviations
             .iter()
-            .map(|(observed, contradicted)| Sightings { observed: *observed, contradicted: *contradicted });
-        (Deviating::all(&read, &pack, &seen.enumerate().collect()), sources)
+            .map(|(observed, contradicted)| DeviationSightings { observed: *observed, contradicted: *contradicted });
+        (DeviationReport::list_all(&read, &pack, &seen.enumerate().collect()), sources)
     }
 
-    fn about(&self) -> About {
-        About {
+    fn about(&self) -> LoadRunMetadata {
+        LoadRunMetadata {
             tool_version: "0.0.0".to_owned(),
             protocol: "emprops".to_owned(),
             plan: "emprops/load/queue".to_owned(),
@@ -150,32 +157,32 @@ impl Run {
         }
     }
 
-    fn series(&self) -> Series {
-        let mut recorder = Recorder::new(layout(), Phases::new(SECOND, 2 * SECOND, Some(20 * SECOND)));
-        let mut events: Vec<(Nanos, Nanos, Event)> = Vec::new();
+    fn series(&self) -> MetricSeries {
+        let mut recorder = MetricRecorder::new(layout(), RunPhases::new(SECOND, 2 * SECOND, Some(20 * SECOND)));
+        let mut events: Vec<(Nanos, Nanos, SyntheticEvent)> = Vec::new();
         for n in 0..JOBS {
             let due = n * MS;
             let sent = due + self.delay;
             let answered = sent + (1 + n % 10) * MS + self.slower * (n / 1_000);
-            events.push((sent, due, Event::Sent));
-            events.push((answered, due, Event::Answered { sent }));
+            events.push((sent, due, SyntheticEvent::Sent));
+            events.push((answered, due, SyntheticEvent::Answered { sent }));
             if !(self.faulty && n % 100 == 0) {
-                events.push((answered + 20 * MS, due, Event::Completed));
+                events.push((answered + 20 * MS, due, SyntheticEvent::Completed));
             }
             if n % 10 == 0 {
-                events.push((answered + MS, due, Event::Announced));
+                events.push((answered + MS, due, SyntheticEvent::Announced));
             }
         }
         events.sort_by_key(|(at, ..)| *at);
         for (at, due, event) in events {
             match event {
-                Event::Sent => {
+                SyntheticEvent::Sent => {
                     recorder.sent(SUBMIT, due, at);
                     recorder.lag(self.delay, at);
                 }
-                Event::Answered { sent } => recorder.answered(SUBMIT, due, sent, at),
-                Event::Completed => recorder.journey(0, due, at),
-                Event::Announced => {
+                SyntheticEvent::Answered { sent } => recorder.answered(SUBMIT, due, sent, at),
+                SyntheticEvent::Completed => recorder.journey_completed(0, due, at),
+                SyntheticEvent::Announced => {
                     recorder.published(ANNOUNCE, 3, at);
                     (1..4).for_each(|n| recorder.delivered(ANNOUNCE, at, at + n * MS / 2));
                     recorder.delivered_to_all(ANNOUNCE, at, at + 2 * MS);
@@ -191,38 +198,38 @@ impl Run {
         recorder.gauge(Gauge::Unread, self.unread, end);
         recorder.missed(self.missed, end);
         (0..self.no_client).for_each(|_| recorder.no_client(end));
-        (0..self.internal).for_each(|_| recorder.error(ErrorKind::Internal, end));
-        let mut series = Series::new(layout(), 1);
+        (0..self.internal).for_each(|_| recorder.error(LoadErrorKind::Internal, end));
+        let mut series = MetricSeries::new(layout(), 1);
         for interval in recorder.finish(25 * SECOND) {
             series.add(interval);
         }
         series
     }
 
-    fn account(&self) -> crate::load::ledger::Totals {
-        let mut ledger = Ledger::new(Config { kept: 2, ..Config::default() });
+    fn ledger_totals(&self) -> crate::load::ledger::LedgerTotals {
+        let mut ledger = ItemLedger::new(LedgerConfig { kept: 2, ..LedgerConfig::default() });
         for n in 0..JOBS {
-            let entry = |after: Nanos, party, what| Entry { at: n * MS + after, item: n + 1, party, what };
+            let entry = |after: Nanos, party, what| LedgerEntry { at: n * MS + after, item: n + 1, party, what };
             let mut story = vec![
-                entry(0, 900, Mark::Attempted),
-                entry(MS, 900, Mark::Acknowledged),
-                entry(5 * MS, 1 + n as u32 % 7, Mark::Assigned),
+                entry(0, 900, LedgerMark::Attempted),
+                entry(MS, 900, LedgerMark::Acknowledged),
+                entry(5 * MS, 1 + n as u32 % 7, LedgerMark::Assigned),
             ];
             if !(self.faulty && n % 100 == 0) {
-                story.push(entry(20 * MS, 1 + n as u32 % 7, Mark::Completed));
+                story.push(entry(20 * MS, 1 + n as u32 % 7, LedgerMark::Completed));
             }
             if self.faulty && n % 1_000 == 1 {
-                story.push(entry(21 * MS, 1 + n as u32 % 7, Mark::Completed));
+                story.push(entry(21 * MS, 1 + n as u32 % 7, LedgerMark::Completed));
             }
-            ledger.add(&story);
+            ledger.queue_entries(&story);
         }
         ledger.finish(25 * SECOND)
     }
 }
 
 /// Parses a threshold for the fixture's plan.
-pub fn read(text: &str) -> threshold::Threshold {
+pub fn parse_fixture_threshold(text: &str) -> threshold::MetricThreshold {
     let mut sources = Sources::default();
     let file = sources.add("--threshold", text);
-    threshold::read(text, Span::new(file, 0..text.len()), &layout()).unwrap()
+    threshold::parse_threshold(text, Span::new(file, 0..text.len()), &layout()).unwrap()
 }

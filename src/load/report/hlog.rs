@@ -26,7 +26,7 @@ fn write(report: &LoadReport, out: &mut Vec<u8>) -> std::io::Result<()> {
         .with_max_value_divisor(1e6)
         .begin_log_with(out, &mut serializer)?;
     let names: Vec<String> =
-        report.layout.timings().into_iter().map(|timing| tag(&report.layout.timing_name(timing))).collect();
+        report.layout.timings().into_iter().map(|timing| tag_name(&report.layout.timing_name(timing))).collect();
     for interval in &report.intervals {
         let (from, length) = (Duration::from_nanos(interval.from), Duration::from_nanos(interval.to - interval.from));
         for (name, compact) in names.iter().zip(&interval.timings) {
@@ -39,6 +39,6 @@ fn write(report: &LoadReport, out: &mut Vec<u8>) -> std::io::Result<()> {
 }
 
 /// Replaces commas, spaces and line ends, which a tag must not contain.
-fn tag(name: &str) -> String {
+fn tag_name(name: &str) -> String {
     name.replace(|c: char| c == ',' || c.is_whitespace() || c.is_control(), "_")
 }

@@ -9,14 +9,16 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 use super::LoadReport;
-use super::terminal::word;
-use crate::load::ledger::{NO_PARTY, ViolationKind};
-use crate::load::metrics::selector::{Stat, Unit, delivery_ratio, errors, own_delay, supports};
-use crate::load::metrics::{Compact, Dense, Gauge, Phase, Timing};
-use crate::load::plan::threshold::Standing;
-use crate::load::validity::Validity as RunValidity;
-use crate::report::text::timestamp;
-use crate::report::{self, Deviating};
+use super::terminal::mark_word;
+use crate::load::ledger::{LedgerViolationKind, NO_PARTY};
+use crate::load::metrics::selector::{
+    MetricUnit, Statistic, delivery_ratio, error_count, is_sample_sufficient, own_delay,
+};
+use crate::load::metrics::{CompactHistogram, DenseHistogram, Gauge, RunPhase, TimingId};
+use crate::load::plan::threshold::ThresholdStanding;
+use crate::load::validity::RunValidity;
+use crate::report::text::format_timestamp;
+use crate::report::{self, DeviationReport};
 
 pub const FORMAT: &str = "hubproof-load-report";
 /// Incremented when a member is removed, renamed or changes its meaning; new members may be added without notice.
@@ -25,7 +27,7 @@ pub const FORMAT_VERSION: u32 = 1;
 /// What one run of `hubproof load` measured.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "hubproof load report"))]
-pub struct Document {
+pub struct LoadReportDocument {
     /// Always `hubproof-load-report`.
     #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
     pub format: String,
@@ -103,7 +105,7 @@ pub struct Reason {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Threshold {
     pub text: String,
-    pub standing: Standing,
+    pub standing: ThresholdStanding,
     /// Milliseconds if the metric is a time; null if there were no samples.
     pub observed: Option<f64>,
     /// The value that the threshold compares with, in the unit of `observed`.
@@ -138,7 +140,7 @@ pub struct Deviation {
     pub reason: String,
     /// The rules that its entry names, if it was observed.
     pub rules: Vec<String>,
-    pub standing: report::Standing,
+    pub standing: report::EntryStanding,
     /// How often the deviation applied.
     pub observed: usize,
     /// How often the documented form was seen instead.
@@ -224,7 +226,7 @@ pub struct Step {
 pub struct Interval {
     pub from_s: f64,
     pub to_s: f64,
-    pub phase: Phase,
+    pub phase: RunPhase,
     pub times: BTreeMap<String, IntervalTimes>,
     /// Counts in the interval by name; only those above 0.
     pub counts: BTreeMap<String, u64>,
@@ -248,23 +250,23 @@ pub struct IntervalTimes {
 /// Renders the report in one line, since most of it is histograms; ends with a newline.
 pub fn render(report: &LoadReport) -> String {
     // Only strings, finite numbers and maps with text keys, which serde_json always accepts.
-    let mut text = serde_json::to_string(&document(report)).unwrap_or_default();
+    let mut text = serde_json::to_string(&build_document(report)).unwrap_or_default();
     text.push('\n');
     text
 }
 
 /// Builds the JSON document of a report.
-pub fn document(report: &LoadReport) -> Document {
+pub fn build_document(report: &LoadReport) -> LoadReportDocument {
     let about = &report.about;
     let (layout, total) = (&report.layout, &report.total);
-    Document {
+    LoadReportDocument {
         format: FORMAT.to_owned(),
         format_version: FORMAT_VERSION,
         tool: Tool { name: "hubproof".to_owned(), version: about.tool_version.clone() },
         run: Run {
-            started: timestamp(about.started),
+            started: format_timestamp(about.started),
             duration_s: about.duration.as_secs_f64(),
-            measured_s: seconds(total.time),
+            measured_s: to_seconds(total.time),
             protocol: about.protocol.clone(),
             plan: about.plan.clone(),
             title: about.title.clone(),
@@ -295,17 +297,17 @@ pub fn document(report: &LoadReport) -> Document {
         delivery_ratios: (0..layout.names.messages.len())
             .filter_map(|m| Some((layout.names.messages[m].clone(), delivery_ratio(layout, total, m)?)))
             .collect(),
-        errors: errors(layout, total),
+        errors: error_count(layout, total),
         ledger: ledger(report),
         intervals: intervals(report),
     }
 }
 
-fn seconds(nanos: u64) -> f64 {
+fn to_seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
-fn ms(nanos: u64) -> f64 {
+fn to_milliseconds(nanos: u64) -> f64 {
     nanos as f64 / 1e6
 }
 
@@ -319,8 +321,8 @@ fn validity(report: &LoadReport) -> Validity {
 }
 
 fn thresholds(report: &LoadReport) -> Vec<Threshold> {
-    let threshold = |outcome: &crate::load::plan::threshold::Outcome| {
-        let unit = if outcome.threshold.metric.unit() == Unit::Time { 1e6 } else { 1.0 };
+    let threshold = |outcome: &crate::load::plan::threshold::ThresholdOutcome| {
+        let unit = if outcome.threshold.metric.unit() == MetricUnit::Time { 1e6 } else { 1.0 };
         Threshold {
             text: outcome.threshold.text.clone(),
             standing: outcome.standing,
@@ -332,13 +334,13 @@ fn thresholds(report: &LoadReport) -> Vec<Threshold> {
             unobserved: outcome.unobserved.clone(),
             uncertainty: outcome.own_delay.map(|own| own / unit),
             uncertain: outcome.uncertain,
-            items: report.examples(outcome),
+            items: report.example_items(outcome),
         }
     };
     report.thresholds.iter().map(threshold).collect()
 }
 
-fn deviation(one: &Deviating) -> Deviation {
+fn deviation(one: &DeviationReport) -> Deviation {
     Deviation {
         name: one.name.clone(),
         text: one.text.clone(),
@@ -350,55 +352,57 @@ fn deviation(one: &Deviating) -> Deviation {
     }
 }
 
-fn times(report: &LoadReport, timing: Timing) -> Option<Times> {
+fn times(report: &LoadReport, timing: TimingId) -> Option<Times> {
     let histogram = report.total.timing(&report.layout, timing)?;
-    let quantile = |quantile| ms(histogram.value_at_quantile(quantile));
-    let supported = |q| supports(histogram.len(), q).then(|| quantile(q));
+    let quantile = |quantile| to_milliseconds(histogram.value_at_quantile(quantile));
+    let supported = |q| is_sample_sufficient(histogram.len(), q).then(|| quantile(q));
     Some(Times {
         count: histogram.len(),
-        min_ms: ms(histogram.min()),
+        min_ms: to_milliseconds(histogram.min()),
         mean_ms: histogram.mean() / 1e6,
         p50_ms: quantile(0.5),
         p90_ms: quantile(0.9),
         p95_ms: quantile(0.95),
         p99_ms: supported(0.99),
         p999_ms: supported(0.999),
-        max_ms: ms(histogram.max()),
+        max_ms: to_milliseconds(histogram.max()),
         uncertainty: uncertainty(report, timing, histogram.len()),
-        histogram: encoded(&Compact::new(histogram)),
+        histogram: encode_histogram(&CompactHistogram::new(histogram)),
     })
 }
 
-fn uncertainty(report: &LoadReport, timing: Timing, samples: u64) -> Option<Uncertainty> {
+fn uncertainty(report: &LoadReport, timing: TimingId, samples: u64) -> Option<Uncertainty> {
     let own = |stat| Some(own_delay(&report.layout, &report.total, timing, stat)? / 1e6);
-    let supported = |q| own(Stat::Quantile(q)).filter(|_| supports(samples, q));
+    let supported = |q| own(Statistic::Quantile(q)).filter(|_| is_sample_sufficient(samples, q));
     Some(Uncertainty {
-        mean_ms: own(Stat::Mean)?,
-        p50_ms: own(Stat::Quantile(0.5))?,
-        p90_ms: own(Stat::Quantile(0.9))?,
-        p95_ms: own(Stat::Quantile(0.95))?,
+        mean_ms: own(Statistic::Mean)?,
+        p50_ms: own(Statistic::Quantile(0.5))?,
+        p90_ms: own(Statistic::Quantile(0.9))?,
+        p95_ms: own(Statistic::Quantile(0.95))?,
         p99_ms: supported(0.99),
         p999_ms: supported(0.999),
-        max_ms: own(Stat::Max)?,
+        max_ms: own(Statistic::Max)?,
     })
 }
 
-fn encoded(histogram: &Compact) -> String {
+fn encode_histogram(histogram: &CompactHistogram) -> String {
     BASE64.encode(histogram.bytes())
 }
 
 fn ledger(report: &LoadReport) -> Ledger {
     let violations = report.account.violations.iter().map(|violation| Violation {
         kind: violation.kind.name().to_owned(),
-        at_s: seconds(violation.at),
-        item: violation.called(),
+        at_s: to_seconds(violation.at),
+        item: violation.item_name(),
         history: violation
             .history
             .iter()
             .map(|step| Step {
-                at_s: seconds(step.at),
-                what: word(step.what).to_owned(),
-                party: Some(step.party).filter(|party| *party != NO_PARTY).map(|party| report.account.party(party)),
+                at_s: to_seconds(step.at),
+                what: mark_word(step.what).to_owned(),
+                party: Some(step.party)
+                    .filter(|party| *party != NO_PARTY)
+                    .map(|party| report.account.party_name(party)),
             })
             .collect(),
         omitted: violation.omitted,
@@ -411,9 +415,9 @@ fn intervals(report: &LoadReport) -> Vec<Interval> {
     let layout = &report.layout;
     let timings: Vec<String> = layout.timings().into_iter().map(|timing| layout.timing_name(timing)).collect();
     let counts: Vec<String> = layout.counts().into_iter().map(|count| layout.count_name(count)).collect();
-    let interval = |interval: &crate::load::metrics::Interval| Interval {
-        from_s: seconds(interval.from),
-        to_s: seconds(interval.to),
+    let interval = |interval: &crate::load::metrics::MetricInterval| Interval {
+        from_s: to_seconds(interval.from),
+        to_s: to_seconds(interval.to),
         phase: interval.phase,
         times: timings
             .iter()
@@ -435,19 +439,19 @@ fn intervals(report: &LoadReport) -> Vec<Interval> {
     report.intervals.iter().map(interval).collect()
 }
 
-fn interval_times(histogram: &Dense, compact: &Compact) -> IntervalTimes {
+fn interval_times(histogram: &DenseHistogram, compact: &CompactHistogram) -> IntervalTimes {
     IntervalTimes {
         count: histogram.len(),
-        p50_ms: ms(histogram.value_at_quantile(0.5)),
-        p99_ms: ms(histogram.value_at_quantile(0.99)),
-        max_ms: ms(histogram.max()),
-        histogram: encoded(compact),
+        p50_ms: to_milliseconds(histogram.value_at_quantile(0.5)),
+        p99_ms: to_milliseconds(histogram.value_at_quantile(0.99)),
+        max_ms: to_milliseconds(histogram.max()),
+        histogram: encode_histogram(compact),
     }
 }
 
-/// An error of [`read`].
+/// An error of [`parse_load_report`].
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum LoadReportError {
     #[error("it is not JSON: {0}")]
     Syntax(serde_json::Error),
     #[error("it is a report of `hubproof check`; only reports of `hubproof load` can be compared")]
@@ -466,26 +470,26 @@ pub enum ReadError {
 ///
 /// # Errors
 ///
-/// [`ReadError`], worded to follow "failed to read FILE: ".
-pub fn read(text: &str) -> Result<Document, ReadError> {
-    let head: Head = serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ReadError::OtherFormat,
-        _ => ReadError::Syntax(error),
+/// [`LoadReportError`], worded to follow "failed to read FILE: ".
+pub fn parse_load_report(text: &str) -> Result<LoadReportDocument, LoadReportError> {
+    let head: ReportHead = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => LoadReportError::OtherFormat,
+        _ => LoadReportError::Syntax(error),
     })?;
     match head.format.as_str() {
         FORMAT => {}
-        crate::report::json::FORMAT => return Err(ReadError::CheckReport),
-        _ => return Err(ReadError::OtherFormat),
+        crate::report::json::FORMAT => return Err(LoadReportError::CheckReport),
+        _ => return Err(LoadReportError::OtherFormat),
     }
     if head.format_version != FORMAT_VERSION {
-        return Err(ReadError::OtherVersion(head.format_version.to_string()));
+        return Err(LoadReportError::OtherVersion(head.format_version.to_string()));
     }
-    serde_json::from_str(text).map_err(ReadError::Shape)
+    serde_json::from_str(text).map_err(LoadReportError::Shape)
 }
 
 /// The first members of any hubproof report.
 #[derive(Deserialize)]
-struct Head {
+struct ReportHead {
     format: String,
     format_version: serde_json::Value,
 }
@@ -494,14 +498,14 @@ struct Head {
 ///
 /// # Errors
 ///
-/// [`ReadError::Histogram`].
-pub fn decoded(name: &str, histogram: &str) -> Result<Compact, ReadError> {
-    let broken = |reason: String| ReadError::Histogram { name: name.to_owned(), reason };
+/// [`LoadReportError::Histogram`].
+pub fn decode_histogram(name: &str, histogram: &str) -> Result<CompactHistogram, LoadReportError> {
+    let broken = |reason: String| LoadReportError::Histogram { name: name.to_owned(), reason };
     let bytes = BASE64.decode(histogram).map_err(|error| broken(error.to_string()))?;
-    Compact::decode(&bytes).map_err(|error| broken(error.to_string()))
+    CompactHistogram::decode(&bytes).map_err(|error| broken(error.to_string()))
 }
 
 /// Whether a ledger count with this name counts violations.
 pub fn is_violation(name: &str) -> bool {
-    ViolationKind::ALL.iter().any(|kind| kind.name() == name)
+    LedgerViolationKind::ALL.iter().any(|kind| kind.name() == name)
 }

@@ -3,19 +3,19 @@
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::LoadReport;
-use crate::load::plan::threshold::{Outcome, Standing};
-use crate::load::validity::Validity;
-use crate::report::Deviating;
-use crate::report::text::{printable, timestamp};
+use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
+use crate::load::validity::RunValidity;
+use crate::report::DeviationReport;
+use crate::report::text::{escape_unprintable, format_timestamp};
 
 /// Renders XML 1.0 in UTF-8.
 pub fn render(report: &LoadReport) -> String {
     let about = &report.about;
-    let mut suite = TestSuite::new(printable(&about.plan).into_owned());
+    let mut suite = TestSuite::new(escape_unprintable(&about.plan).into_owned());
     for (name, value) in [
         ("tool.version", about.tool_version.clone()),
-        ("started", timestamp(about.started)),
-        ("target", printable(&about.target).into_owned()),
+        ("started", format_timestamp(about.started)),
+        ("target", escape_unprintable(&about.target).into_owned()),
         ("validity", report.validity().name().to_owned()),
     ] {
         suite.add_property(Property::new(name, value));
@@ -36,30 +36,30 @@ pub fn render(report: &LoadReport) -> String {
 }
 
 fn case(report: &LoadReport, name: &str, status: TestCaseStatus) -> TestCase {
-    let mut case = TestCase::new(printable(name), status);
-    case.set_classname(printable(&report.about.protocol));
+    let mut case = TestCase::new(escape_unprintable(name), status);
+    case.set_classname(escape_unprintable(&report.about.protocol));
     case
 }
 
-fn threshold(report: &LoadReport, outcome: &Outcome) -> TestCaseStatus {
+fn threshold(report: &LoadReport, outcome: &ThresholdOutcome) -> TestCaseStatus {
     let (kind, word) = match outcome.standing {
         _ if outcome.uncertain => (NonSuccessKind::Error, "uncertain"),
-        Standing::Holds => return TestCaseStatus::success(),
-        Standing::Broken => (NonSuccessKind::Failure, "broken"),
-        Standing::NotObserved => (NonSuccessKind::Error, "not-observed"),
+        ThresholdStanding::Holds => return TestCaseStatus::success(),
+        ThresholdStanding::Broken => (NonSuccessKind::Failure, "broken"),
+        ThresholdStanding::NotObserved => (NonSuccessKind::Error, "not-observed"),
     };
     let mut status = TestCaseStatus::non_success(kind);
     let ended = if outcome.aborted { "; it ended the run" } else { "" };
-    let items = report.examples(outcome);
+    let items = report.example_items(outcome);
     if !items.is_empty() {
-        status.set_description(format!("the first items: {}", printable(&items.join(", "))));
+        status.set_description(format!("the first items: {}", escape_unprintable(&items.join(", "))));
     }
     let prefix = if outcome.unobserved.is_some() { "not observed" } else { "observed" };
-    status.set_message(format!("{prefix}: {}{ended}", outcome.explained())).set_type(word);
+    status.set_message(format!("{prefix}: {}{ended}", outcome.format_observed_with_uncertainty())).set_type(word);
     status
 }
 
-fn deviation(one: &Deviating) -> TestCaseStatus {
+fn deviation(one: &DeviationReport) -> TestCaseStatus {
     if !one.is_stale() {
         return TestCaseStatus::success();
     }
@@ -67,16 +67,16 @@ fn deviation(one: &Deviating) -> TestCaseStatus {
     status
         .set_message("the hub behaves as documented: delete this entry from the target file")
         .set_type("stale")
-        .set_description(format!("seen: {}", one.shown()));
+        .set_description(format!("seen: {}", one.describe_sightings()));
     status
 }
 
 fn validity_case(report: &LoadReport) -> TestCaseStatus {
-    if report.validity() == Validity::Valid {
+    if report.validity() == RunValidity::Valid {
         return TestCaseStatus::success();
     }
     let reasons: Vec<String> =
-        report.judgement.reasons.iter().map(|reason| printable(&reason.text).into_owned()).collect();
+        report.judgement.reasons.iter().map(|reason| escape_unprintable(&reason.text).into_owned()).collect();
     let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
     status.set_message(format!("the run is {}", report.validity().name())).set_type(report.validity().name());
     status.set_description(reasons.join("\n"));

@@ -16,19 +16,19 @@ mod tests;
 
 use std::time::Duration;
 
-use super::ledger::{Totals, Violation};
-use super::metrics::selector::State;
-use super::metrics::{Interval, MetricRegistry, Series, Total};
-use super::plan::threshold::Outcome;
-use super::validity::{Judgement, Validity};
-use crate::report::Deviating;
+use super::ledger::{LedgerTotals, LedgerViolation};
+use super::metrics::selector::RunMeasurements;
+use super::metrics::{MetricInterval, MetricRegistry, MetricSeries, MetricTotals};
+use super::plan::threshold::ThresholdOutcome;
+use super::validity::{RunValidity, ValidityJudgement};
+use crate::report::DeviationReport;
 
 /// The number of item ids shown per kind of violation.
-const EXAMPLES: usize = 3;
+const MAX_EXAMPLE_ITEMS: usize = 3;
 
 /// Where and how a run was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct About {
+pub struct LoadRunMetadata {
     pub tool_version: String,
     pub protocol: String,
     /// The plan's id, followed by its title.
@@ -51,30 +51,36 @@ pub struct About {
 
 /// The results of one load run.
 pub struct LoadReport {
-    pub about: About,
+    pub about: LoadRunMetadata,
     pub layout: MetricRegistry,
-    pub total: Total,
+    pub total: MetricTotals,
     /// The intervals in order, warm-up and drain included.
-    pub intervals: Vec<Interval>,
-    pub account: Totals,
-    pub thresholds: Vec<Outcome>,
-    pub judgement: Judgement,
+    pub intervals: Vec<MetricInterval>,
+    pub account: LedgerTotals,
+    pub thresholds: Vec<ThresholdOutcome>,
+    pub judgement: ValidityJudgement,
     /// The deviations that the target declares.
-    pub deviations: Vec<Deviating>,
+    pub deviations: Vec<DeviationReport>,
 }
 
 impl LoadReport {
     /// Builds the report from a finished series, the ledger's totals and the judgement.
-    pub fn new(about: About, series: Series, account: Totals, thresholds: Vec<Outcome>, judgement: Judgement) -> Self {
+    pub fn new(
+        about: LoadRunMetadata,
+        series: MetricSeries,
+        account: LedgerTotals,
+        thresholds: Vec<ThresholdOutcome>,
+        judgement: ValidityJudgement,
+    ) -> Self {
         let (layout, intervals, total) = series.into_parts();
         Self { about, layout, total, intervals, account, thresholds, judgement, deviations: Vec::new() }
     }
 
-    pub fn state(&self) -> State<'_> {
-        State { layout: &self.layout, total: &self.total, account: &self.account, intervals: &self.intervals }
+    pub fn measurements(&self) -> RunMeasurements<'_> {
+        RunMeasurements { layout: &self.layout, total: &self.total, account: &self.account, intervals: &self.intervals }
     }
 
-    pub fn validity(&self) -> Validity {
+    pub fn validity(&self) -> RunValidity {
         self.judgement.validity()
     }
 
@@ -83,22 +89,22 @@ impl LoadReport {
     /// threshold, since they do not describe the hub; violations in the ledger and stale deviations do not depend on
     /// times.
     pub fn exit_code(&self) -> u8 {
-        let any = |is: fn(&Outcome) -> bool| self.thresholds.iter().any(is);
+        let any = |is: fn(&ThresholdOutcome) -> bool| self.thresholds.iter().any(is);
         match self.validity() {
-            _ if any(Outcome::is_violated) || self.deviations.iter().any(Deviating::is_stale) => 1,
-            Validity::Invalid => 3,
-            _ if any(Outcome::is_broken) => 1,
-            Validity::Valid if self.thresholds.iter().all(Outcome::is_met) => 0,
-            Validity::Valid | Validity::Suspect => 3,
+            _ if any(ThresholdOutcome::is_violated) || self.deviations.iter().any(DeviationReport::is_stale) => 1,
+            RunValidity::Invalid => 3,
+            _ if any(ThresholdOutcome::is_broken) => 1,
+            RunValidity::Valid if self.thresholds.iter().all(ThresholdOutcome::is_met) => 0,
+            RunValidity::Valid | RunValidity::Suspect => 3,
         }
     }
 
     /// Returns the ids of the first items whose violations break a threshold.
-    pub fn examples(&self, outcome: &Outcome) -> Vec<String> {
+    pub fn example_items(&self, outcome: &ThresholdOutcome) -> Vec<String> {
         let Some(kind) = outcome.threshold.metric.violation().filter(|_| outcome.is_violated()) else {
             return Vec::new();
         };
         let violations = self.account.violations.iter().filter(|violation| violation.kind == kind);
-        violations.map(Violation::called).take(EXAMPLES).collect()
+        violations.map(LedgerViolation::item_name).take(MAX_EXAMPLE_ITEMS).collect()
     }
 }

@@ -3,16 +3,17 @@
 use std::fmt::Write;
 
 use super::LoadReport;
-use crate::load::format::{grouped, nanos, percent, rate};
-use crate::load::ledger::{Mark, NO_PARTY, Totals, Violation, ViolationKind};
-use crate::load::metrics::selector::{Stat, delivery_ratio, own_delay, supports};
+use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
+use crate::load::ledger::{LedgerMark, LedgerTotals, LedgerViolation, LedgerViolationKind, NO_PARTY};
+use crate::load::metrics::selector::{Statistic, delivery_ratio, is_sample_sufficient, own_delay};
 use crate::load::metrics::{
-    Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
+    CounterId, DenseHistogram, Gauge, GeneratorCount, GeneratorTime, JourneyCount, LoadErrorKind, MessageCount,
+    MessageTime, TimingId,
 };
-use crate::load::plan::threshold::{Outcome, Standing};
-use crate::load::validity::Validity;
+use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
+use crate::load::validity::RunValidity;
 use crate::report::terminal_page::{self, BOLD, Page, Style};
-use crate::report::text::{printable, time};
+use crate::report::text::{escape_unprintable, format_time};
 use crate::syntax::source::Sources;
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
@@ -23,7 +24,7 @@ const SHOWN_HISTORIES: usize = 3;
 pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
     let mut page = Page::new(&report.about.tool_version, &report.about.target, report, sources, style);
     page.gap();
-    page.head();
+    page.add_header();
     page.times();
     page.journeys();
     page.fanout();
@@ -34,21 +35,21 @@ pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
     page.deviations(&report.deviations);
     page.gap();
     for reason in &report.judgement.reasons {
-        page.line(&format!("{}: {}", reason.validity.name(), printable(&reason.text)));
+        page.line(&format!("{}: {}", reason.validity.name(), escape_unprintable(&reason.text)));
     }
-    page.verdict(report.exit_code(), &printable(&report.about.plan), &verdict_parts(report));
+    page.verdict(report.exit_code(), &escape_unprintable(&report.about.plan), &verdict_parts(report));
     page.out
 }
 
 /// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`.
 fn verdict_parts(report: &LoadReport) -> Vec<String> {
     let mut parts = Vec::new();
-    if report.validity() != Validity::Valid {
+    if report.validity() != RunValidity::Valid {
         parts.push(format!("the run is {}", report.validity().name()));
     }
-    let of = |is: fn(&Outcome) -> bool| report.thresholds.iter().filter(move |outcome| is(outcome));
-    let broken: Vec<String> = of(Outcome::is_broken).map(|outcome| outcome.threshold.text.clone()).collect();
-    let (met, all) = (of(Outcome::is_met).count(), report.thresholds.len());
+    let of = |is: fn(&ThresholdOutcome) -> bool| report.thresholds.iter().filter(move |outcome| is(outcome));
+    let broken: Vec<String> = of(ThresholdOutcome::is_broken).map(|outcome| outcome.threshold.text.clone()).collect();
+    let (met, all) = (of(ThresholdOutcome::is_met).count(), report.thresholds.len());
     if !broken.is_empty() {
         parts.push(terminal_page::broken(&broken, all, "threshold", 1));
     } else if met > 0 {
@@ -57,9 +58,9 @@ fn verdict_parts(report: &LoadReport) -> Vec<String> {
     if met + broken.len() < all {
         parts.push(format!("{} undecided", all - met - broken.len()));
     }
-    let violations: u64 = ViolationKind::ALL.iter().map(|kind| report.account.of(*kind)).sum();
+    let violations: u64 = LedgerViolationKind::ALL.iter().map(|kind| report.account.violations_of_kind(*kind)).sum();
     if violations > 0 {
-        parts.push(format!("{} violations in the ledger", grouped(violations)));
+        parts.push(format!("{} violations in the ledger", format_grouped(violations)));
     } else if report.account.attempted > 0 {
         parts.push("ledger clean".to_owned());
     }
@@ -71,24 +72,27 @@ fn verdict_parts(report: &LoadReport) -> Vec<String> {
 }
 
 impl Page<'_, LoadReport> {
-    fn count(&self, count: Count) -> u64 {
+    fn count(&self, count: CounterId) -> u64 {
         self.report.total.count(&self.report.layout, count)
     }
 
-    fn timing(&self, timing: Timing) -> Option<&Dense> {
+    fn timing(&self, timing: TimingId) -> Option<&DenseHistogram> {
         self.report.total.timing(&self.report.layout, timing)
     }
 
-    fn head(&mut self) {
+    fn add_header(&mut self) {
         let about = &self.report.about;
-        let (plan, title) = (self.paint(BOLD, &printable(&about.plan)), printable(&about.title));
+        let (plan, title) = (self.paint(BOLD, &escape_unprintable(&about.plan)), escape_unprintable(&about.title));
         self.line(&format!("{plan}   {title}"));
         let measured = std::time::Duration::from_nanos(self.report.total.time);
-        self.field("duration", &format!("{}, of which {} measured", time(about.duration), time(measured)));
+        self.field(
+            "duration",
+            &format!("{}, of which {} measured", format_time(about.duration), format_time(measured)),
+        );
         for (name, fact) in &about.facts {
-            let mut name = printable(name);
+            let mut name = escape_unprintable(name);
             for line in fact.lines() {
-                self.field(&name, &printable(line));
+                self.field(&name, &escape_unprintable(line));
                 name = "".into();
             }
         }
@@ -98,30 +102,30 @@ impl Page<'_, LoadReport> {
     }
 
     /// Adds a row of the table; percentiles with fewer than ten samples beyond them are a dash.
-    fn row(&mut self, name: &str, kind: &str, rate: &str, histogram: &Dense) {
-        let mut row = format!("  {name:<24} {kind:<10} {:>9} {rate:>9}", grouped(histogram.len()));
+    fn row(&mut self, name: &str, kind: &str, rate: &str, histogram: &DenseHistogram) {
+        let mut row = format!("  {name:<24} {kind:<10} {:>9} {rate:>9}", format_grouped(histogram.len()));
         for (_, quantile) in QUANTILES {
-            let known = supports(histogram.len(), quantile);
-            let shown = if known { nanos(histogram.value_at_quantile(quantile) as f64) } else { "-".to_owned() };
+            let known = is_sample_sufficient(histogram.len(), quantile);
+            let shown = if known { format_nanos(histogram.value_at_quantile(quantile) as f64) } else { "-".to_owned() };
             let _ = write!(row, " {shown:>8}");
         }
-        let _ = write!(row, " {:>8}", nanos(histogram.max() as f64));
+        let _ = write!(row, " {:>8}", format_nanos(histogram.max() as f64));
         self.line(&row);
     }
 
     /// Adds a row with the part of the times above that may be the generator's own delay.
-    fn own_delays(&mut self, timing: Timing) {
+    fn own_delays(&mut self, timing: TimingId) {
         let (layout, total) = (&self.report.layout, &self.report.total);
-        let samples = self.timing(timing).map_or(0, Dense::len);
+        let samples = self.timing(timing).map_or(0, DenseHistogram::len);
         let mut row = format!("  {:<24} {:<10} {:>9} {:>9}", "", "ours up to", "", "");
         for (_, quantile) in QUANTILES {
-            let own = own_delay(layout, total, timing, Stat::Quantile(quantile));
+            let own = own_delay(layout, total, timing, Statistic::Quantile(quantile));
             let Some(own) = own else { return };
-            let shown = if supports(samples, quantile) { nanos(own) } else { "-".to_owned() };
+            let shown = if is_sample_sufficient(samples, quantile) { format_nanos(own) } else { "-".to_owned() };
             let _ = write!(row, " {shown:>8}");
         }
-        if let Some(own) = own_delay(layout, total, timing, Stat::Max) {
-            let _ = write!(row, " {:>8}", nanos(own));
+        if let Some(own) = own_delay(layout, total, timing, Statistic::Max) {
+            let _ = write!(row, " {:>8}", format_nanos(own));
         }
         self.line(&row);
     }
@@ -145,15 +149,15 @@ impl Page<'_, LoadReport> {
         ];
         let mut headed = false;
         for (message, name) in names.iter().enumerate() {
-            let mut shown = printable(name).into_owned();
+            let mut shown = escape_unprintable(name).into_owned();
             for (kind, word, count) in kinds {
-                let Some(histogram) = self.timing(Timing::Message(message, kind)).cloned() else { continue };
+                let Some(histogram) = self.timing(TimingId::Message(message, kind)).cloned() else { continue };
                 if !std::mem::replace(&mut headed, true) {
                     self.heading("message", "");
                 }
-                let per_second = self.report.total.rate(&self.report.layout, Count::Message(message, count));
-                self.row(&std::mem::take(&mut shown), word, &rate(per_second), &histogram);
-                self.own_delays(Timing::Message(message, kind));
+                let per_second = self.report.total.rate(&self.report.layout, CounterId::Message(message, count));
+                self.row(&std::mem::take(&mut shown), word, &format_rate(per_second), &histogram);
+                self.own_delays(TimingId::Message(message, kind));
             }
         }
     }
@@ -161,14 +165,14 @@ impl Page<'_, LoadReport> {
     fn journeys(&mut self) {
         let names = self.report.layout.names.journeys.clone();
         for (journey, name) in names.iter().enumerate() {
-            let Some(histogram) = self.timing(Timing::Journey(journey)).cloned() else { continue };
-            let count = Count::Journey(journey, JourneyCount::Completed);
-            let per_second = rate(self.report.total.rate(&self.report.layout, count));
+            let Some(histogram) = self.timing(TimingId::Journey(journey)).cloned() else { continue };
+            let count = CounterId::Journey(journey, JourneyCount::Completed);
+            let per_second = format_rate(self.report.total.rate(&self.report.layout, count));
             self.heading("journey", "");
-            self.row(&printable(name), "", &per_second, &histogram);
-            let failed = self.count(Count::Journey(journey, JourneyCount::Failed));
+            self.row(&escape_unprintable(name), "", &per_second, &histogram);
+            let failed = self.count(CounterId::Journey(journey, JourneyCount::Failed));
             if failed > 0 {
-                self.line(&format!("    {} failed", grouped(failed)));
+                self.line(&format!("    {} failed", format_grouped(failed)));
             }
         }
     }
@@ -176,22 +180,22 @@ impl Page<'_, LoadReport> {
     fn fanout(&mut self) {
         let names = self.report.layout.names.messages.clone();
         for (message, name) in names.iter().enumerate() {
-            let Some(each) = self.timing(Timing::Message(message, MessageTime::Delivery)).cloned() else { continue };
-            let delivered = Count::Message(message, MessageCount::Delivered);
-            let per_second = rate(self.report.total.rate(&self.report.layout, delivered));
+            let Some(each) = self.timing(TimingId::Message(message, MessageTime::Delivery)).cloned() else { continue };
+            let delivered = CounterId::Message(message, MessageCount::Delivered);
+            let per_second = format_rate(self.report.total.rate(&self.report.layout, delivered));
             self.heading("fan-out", "");
-            self.row(&printable(name), "each", &per_second, &each);
-            self.own_delays(Timing::Message(message, MessageTime::Delivery));
-            if let Some(last) = self.timing(Timing::Message(message, MessageTime::LastDelivery)).cloned() {
+            self.row(&escape_unprintable(name), "each", &per_second, &each);
+            self.own_delays(TimingId::Message(message, MessageTime::Delivery));
+            if let Some(last) = self.timing(TimingId::Message(message, MessageTime::LastDelivery)).cloned() {
                 self.row("", "last", "", &last);
-                self.own_delays(Timing::Message(message, MessageTime::LastDelivery));
+                self.own_delays(TimingId::Message(message, MessageTime::LastDelivery));
             }
             if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
-                let due = self.count(Count::Message(message, MessageCount::Due));
+                let due = self.count(CounterId::Message(message, MessageCount::Due));
                 self.line(&format!(
                     "    {} of {} deliveries, {:.3} %",
-                    grouped(self.count(delivered)),
-                    grouped(due),
+                    format_grouped(self.count(delivered)),
+                    format_grouped(due),
                     ratio * 100.0
                 ));
             }
@@ -199,18 +203,21 @@ impl Page<'_, LoadReport> {
     }
 
     fn errors(&mut self) {
-        let counted = |kind: &ErrorKind| (kind.name(), self.count(Count::Error(*kind)));
-        let errors: Vec<String> = ErrorKind::ALL
+        let counted = |kind: &LoadErrorKind| (kind.name(), self.count(CounterId::Error(*kind)));
+        let errors: Vec<String> = LoadErrorKind::ALL
             .iter()
             .map(counted)
             .filter(|(_, count)| *count > 0)
-            .map(|(name, count)| format!("{} {name}", grouped(count)))
+            .map(|(name, count)| format!("{} {name}", format_grouped(count)))
             .collect();
         self.gap();
         self.field("errors", &if errors.is_empty() { "none".to_owned() } else { errors.join(", ") });
-        let undocumented = self.count(Count::Undocumented);
+        let undocumented = self.count(CounterId::Undocumented);
         if undocumented > 0 {
-            self.field("beside", &format!("{} frames that match no message of the protocol", grouped(undocumented)));
+            self.field(
+                "beside",
+                &format!("{} frames that match no message of the protocol", format_grouped(undocumented)),
+            );
         }
         let unanswered = self.messages(MessageCount::Unanswered);
         if !unanswered.is_empty() {
@@ -226,9 +233,9 @@ impl Page<'_, LoadReport> {
     fn messages(&self, kind: MessageCount) -> Vec<String> {
         let names = self.report.layout.names.messages.iter().enumerate();
         names
-            .map(|(message, name)| (self.count(Count::Message(message, kind)), name))
+            .map(|(message, name)| (self.count(CounterId::Message(message, kind)), name))
             .filter(|(count, _)| *count > 0)
-            .map(|(count, name)| format!("{} {name}", grouped(count)))
+            .map(|(count, name)| format!("{} {name}", format_grouped(count)))
             .collect()
     }
 
@@ -237,8 +244,8 @@ impl Page<'_, LoadReport> {
         let counts: Vec<String> = account
             .counts()
             .iter()
-            .filter(|(name, count)| *count > 0 && !ViolationKind::ALL.iter().any(|kind| kind.name() == *name))
-            .map(|(name, count)| format!("{} {}", grouped(*count), name.replace('_', " ")))
+            .filter(|(name, count)| *count > 0 && !LedgerViolationKind::ALL.iter().any(|kind| kind.name() == *name))
+            .map(|(name, count)| format!("{} {}", format_grouped(*count), name.replace('_', " ")))
             .collect();
         if counts.is_empty() && account.is_clean() {
             return;
@@ -247,9 +254,9 @@ impl Page<'_, LoadReport> {
         if account.is_clean() {
             self.field("", "clean: nothing lost, duplicated, unexpected or out of order");
         }
-        for kind in ViolationKind::ALL.into_iter().filter(|kind| account.of(*kind) > 0) {
+        for kind in LedgerViolationKind::ALL.into_iter().filter(|kind| account.violations_of_kind(*kind) > 0) {
             let name = kind.name().to_uppercase().replace('_', " ");
-            self.field("", &format!("{} {name}", grouped(account.of(kind))));
+            self.field("", &format!("{} {name}", format_grouped(account.violations_of_kind(kind))));
             for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(SHOWN_HISTORIES)
             {
                 self.line(&format!("                {}", item_history(violation, &account)));
@@ -259,10 +266,10 @@ impl Page<'_, LoadReport> {
 
     fn generator(&mut self) {
         let mut parts = Vec::new();
-        for (kind, name) in [(RunTime::Lag, "lag"), (RunTime::Stall, "stalls")] {
-            if let Some(histogram) = self.timing(Timing::Run(kind)) {
+        for (kind, name) in [(GeneratorTime::Lag, "lag"), (GeneratorTime::Stall, "stalls")] {
+            if let Some(histogram) = self.timing(TimingId::Run(kind)) {
                 let (p99, max) = (histogram.value_at_quantile(0.99) as f64, histogram.max() as f64);
-                parts.push(format!("{name} p99 {} max {}", nanos(p99), nanos(max)));
+                parts.push(format!("{name} p99 {} max {}", format_nanos(p99), format_nanos(max)));
             }
         }
         let mut busiest: Vec<(usize, f64)> = Vec::new();
@@ -272,18 +279,18 @@ impl Page<'_, LoadReport> {
                 None => busiest.push((core.core, core.busy)),
             }
         }
-        parts.extend(busiest.iter().map(|(core, busy)| format!("core {core} up to {}", percent(*busy))));
+        parts.extend(busiest.iter().map(|(core, busy)| format!("core {core} up to {}", format_percent(*busy))));
         let level =
             |gauge: Gauge| self.report.intervals.iter().map(|i| i.gauges[gauge as usize].highest).max().unwrap_or(0);
         if level(Gauge::Memory) > 0 {
             parts.push(format!("memory {} MB", level(Gauge::Memory) / 1_000_000));
         }
         for (count, name) in
-            [(RunCount::Missed, "missed ticks"), (RunCount::NoClient, "arrivals without a free client")]
+            [(GeneratorCount::Missed, "missed ticks"), (GeneratorCount::NoClient, "arrivals without a free client")]
         {
-            let number = self.count(Count::Run(count));
+            let number = self.count(CounterId::Run(count));
             if number > 0 {
-                parts.push(format!("{} {name}", grouped(number)));
+                parts.push(format!("{} {name}", format_grouped(number)));
             }
         }
         if !parts.is_empty() {
@@ -296,15 +303,19 @@ impl Page<'_, LoadReport> {
         for outcome in &self.report.thresholds {
             let word = match outcome.standing {
                 _ if outcome.uncertain => "uncertain",
-                Standing::Holds => "holds",
-                Standing::Broken => "BROKEN",
-                Standing::NotObserved => "unobserved",
+                ThresholdStanding::Holds => "holds",
+                ThresholdStanding::Broken => "BROKEN",
+                ThresholdStanding::NotObserved => "unobserved",
             };
             let ended = if outcome.aborted { "; it ended the run" } else { "" };
             let text = &outcome.threshold.text;
             let observed = match &outcome.unobserved {
                 Some(why) => why.clone(),
-                None => format!("observed: {}{}", outcome.explained(), self.examples(outcome)),
+                None => format!(
+                    "observed: {}{}",
+                    outcome.format_observed_with_uncertainty(),
+                    self.example_items_text(outcome)
+                ),
             };
             // Not wrapped, so that ids can be found in it.
             self.line(&format!("  {word:<11} {text}   {observed}{ended}"));
@@ -312,47 +323,49 @@ impl Page<'_, LoadReport> {
     }
 
     /// Formats the first items that break a threshold on violations: `; first job-7, job-9`.
-    fn examples(&self, outcome: &Outcome) -> String {
-        let items = self.report.examples(outcome);
-        if items.is_empty() { String::new() } else { format!("; first {}", printable(&items.join(", "))) }
+    fn example_items_text(&self, outcome: &ThresholdOutcome) -> String {
+        let items = self.report.example_items(outcome);
+        if items.is_empty() { String::new() } else { format!("; first {}", escape_unprintable(&items.join(", "))) }
     }
 }
 
 /// Renders an item and its history: `job-7c1: 1.204 s attempted by client 9, 1.205 s acknowledged`.
-fn item_history(violation: &Violation, account: &Totals) -> String {
+fn item_history(violation: &LedgerViolation, account: &LedgerTotals) -> String {
     let steps: Vec<String> = violation
         .history
         .iter()
         .map(|step| {
             let who = match step.what {
                 _ if step.party == NO_PARTY => String::new(),
-                Mark::Assigned | Mark::Delivered => format!(" to {}", printable(&account.party(step.party))),
-                Mark::Acknowledged | Mark::Refused | Mark::Named(_) => String::new(),
-                _ => format!(" by {}", printable(&account.party(step.party))),
+                LedgerMark::Assigned | LedgerMark::Delivered => {
+                    format!(" to {}", escape_unprintable(&account.party_name(step.party)))
+                }
+                LedgerMark::Acknowledged | LedgerMark::Refused | LedgerMark::Named(_) => String::new(),
+                _ => format!(" by {}", escape_unprintable(&account.party_name(step.party))),
             };
-            format!("{:.3} s {}{who}", step.at as f64 / 1e9, word(step.what))
+            format!("{:.3} s {}{who}", step.at as f64 / 1e9, mark_word(step.what))
         })
         .collect();
     let omitted = if violation.omitted > 0 { format!(" ({} more)", violation.omitted) } else { String::new() };
-    format!("{}: {}{omitted}", printable(&violation.called()), steps.join(", "))
+    format!("{}: {}{omitted}", escape_unprintable(&violation.item_name()), steps.join(", "))
 }
 
 /// Returns the word for a mark.
-pub fn word(mark: Mark) -> &'static str {
+pub fn mark_word(mark: LedgerMark) -> &'static str {
     match mark {
-        Mark::Attempted | Mark::Requested => "attempted",
-        Mark::Published { .. } => "published",
-        Mark::Named(_) => "named",
-        Mark::Acknowledged => "acknowledged",
-        Mark::Refused => "refused",
-        Mark::Unsure => "unsure",
-        Mark::Assigned => "assigned",
-        Mark::Released { .. } => "released",
-        Mark::Held => "still held",
-        Mark::NotTaken => "not taken",
-        Mark::Cancelled => "cancelled",
-        Mark::Delivered => "delivered",
-        Mark::Completed => "completed",
-        Mark::Failed => "failed",
+        LedgerMark::Attempted | LedgerMark::Requested => "attempted",
+        LedgerMark::Published { .. } => "published",
+        LedgerMark::Named(_) => "named",
+        LedgerMark::Acknowledged => "acknowledged",
+        LedgerMark::Refused => "refused",
+        LedgerMark::Unsure => "unsure",
+        LedgerMark::Assigned => "assigned",
+        LedgerMark::Released { .. } => "released",
+        LedgerMark::Held => "still held",
+        LedgerMark::NotTaken => "not taken",
+        LedgerMark::Cancelled => "cancelled",
+        LedgerMark::Delivered => "delivered",
+        LedgerMark::Completed => "completed",
+        LedgerMark::Failed => "failed",
     }
 }

@@ -6,10 +6,12 @@ use openmetrics_parser::{MetricNumber, PrometheusValue};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::fixture::{self, Run};
+use super::fixture::{self, SyntheticRun};
 use super::*;
-use crate::load::metrics::{Count, Dense, MessageCount, MessageTime, Phase, Timing, dense};
-use crate::load::plan::threshold::Standing;
+use crate::load::metrics::{
+    CounterId, DenseHistogram, MessageCount, MessageTime, RunPhase, TimingId, new_dense_histogram,
+};
+use crate::load::plan::threshold::ThresholdStanding;
 
 const SCHEMA: &str = include_str!("../../../schemas/hubproof/load-report.schema.json");
 
@@ -21,7 +23,7 @@ fn schema() -> Value {
 #[test]
 fn the_published_schema_is_derived_from_the_types_of_the_report() {
     let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-    let derived = settings.into_generator().into_root_schema_for::<json::Document>();
+    let derived = settings.into_generator().into_root_schema_for::<json::LoadReportDocument>();
     let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
     if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/load-report.schema.json");
@@ -35,31 +37,31 @@ fn the_published_schema_is_derived_from_the_types_of_the_report() {
 }
 
 #[rstest]
-#[case(Run::calm())]
-#[case(Run::troubled())]
-fn every_load_report_fits_the_published_schema_and_can_be_read_back(#[case] run: Run) {
+#[case(SyntheticRun::calm())]
+#[case(SyntheticRun::troubled())]
+fn every_load_report_conforms_to_the_schema_and_round_trips(#[case] run: SyntheticRun) {
     let text = json::render(&run.report());
     let value: Value = serde_json::from_str(&text).unwrap();
     let validator = jsonschema::draft202012::new(&schema()).unwrap();
     let errors: Vec<String> =
         validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    let again = json::read(&text).unwrap();
+    let again = json::parse_load_report(&text).unwrap();
     assert_eq!(serde_json::to_value(&again).unwrap(), value);
 }
 
 /// The totals of a run are the merge of its intervals.
 #[test]
 fn the_intervals_of_a_json_report_add_up_to_its_totals() {
-    let document = json::document(&Run::calm().report());
-    let mut merged = dense::<u64>();
-    for interval in document.intervals.iter().filter(|interval| interval.phase != Phase::Warmup) {
+    let document = json::build_document(&SyntheticRun::calm().report());
+    let mut merged = new_dense_histogram::<u64>();
+    for interval in document.intervals.iter().filter(|interval| interval.phase != RunPhase::Warmup) {
         if let Some(times) = interval.times.get("submit_job.response") {
-            json::decoded("it", &times.histogram).unwrap().add_to(&mut merged);
+            json::decode_histogram("it", &times.histogram).unwrap().add_to(&mut merged);
         }
     }
     let times = &document.times["submit_job.response"];
-    assert_eq!(json::decoded("it", &times.histogram).unwrap().histogram(), Some(merged.clone()));
+    assert_eq!(json::decode_histogram("it", &times.histogram).unwrap().histogram(), Some(merged.clone()));
     assert_eq!((times.count, merged.len()), (20_000, 20_000));
     assert_eq!(times.p99_ms, Some(merged.value_at_quantile(0.99) as f64 / 1e6));
     assert_eq!(document.counts["submit_job.sent"].whole_run, fixture::JOBS);
@@ -75,8 +77,8 @@ fn the_intervals_of_a_json_report_add_up_to_its_totals() {
     "format version 2, but this hubproof reads version 1"
 )]
 #[case(r#"{"format": "hubproof-load-report", "format_version": 1}"#, "hubproof did not write it: missing field `tool`")]
-fn other_files_are_errors_with_a_reason(#[case] text: &str, #[case] expected: &str) {
-    let error = json::read(text).err().unwrap().to_string();
+fn files_that_are_not_load_reports_are_rejected_with_a_reason(#[case] text: &str, #[case] expected: &str) {
+    let error = json::parse_load_report(text).err().unwrap().to_string();
     assert!(error.contains(expected), "{error}");
 }
 
@@ -87,45 +89,45 @@ fn other_files_are_errors_with_a_reason(#[case] text: &str, #[case] expected: &s
 #[case("/intervals/0/phase", json!("ramp"))]
 #[case("/times/submit_job.response/count", json!(-1))]
 fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &str, #[case] wrong: Value) {
-    let mut value = serde_json::to_value(json::document(&Run::calm().report())).unwrap();
+    let mut value = serde_json::to_value(json::build_document(&SyntheticRun::calm().report())).unwrap();
     *value.pointer_mut(pointer).unwrap() = wrong;
     assert!(!jsonschema::draft202012::new(&schema()).unwrap().is_valid(&value));
 }
 
 #[rstest]
-#[case::calm(Run::calm(), 0)]
-#[case::broken(Run { thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 1)]
-#[case::broken_and_suspect(Run { missed: 1, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 1)]
-#[case::suspect(Run { missed: 1, ..Run::calm() }, 3)]
-#[case::invalid_breaks_nothing(Run { internal: 9_000, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 3)]
-#[case::not_observed(Run { thresholds: vec!["claim_job.response.p50 < 1s"], ..Run::calm() }, 3)]
-#[case::nothing_to_count(Run { thresholds: vec!["claim_job.unanswered == 0"], ..Run::calm() }, 3)]
-#[case::broken_and_not_observed(Run { thresholds: vec!["ledger.attempted < 5", "claim_job.answered > 5"], ..Run::calm() }, 1)]
-#[case::broken_by_the_generator(Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::calm() }, 3)]
-#[case::broken_by_the_hub(Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 9ms"], ..Run::calm() }, 1)]
-#[case::holds_though_late(Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..Run::calm() }, 0)]
-#[case::violations(Run { faulty: true, ..Run::default() }, 1)]
-#[case::violations_of_an_invalid_run(Run { faulty: true, internal: 9_000, ..Run::default() }, 1)]
-#[case::violations_of_a_suspect_run(Run { faulty: true, missed: 1, ..Run::default() }, 1)]
-#[case::one_class_of_two_is_permitted(Run { faulty: true, thresholds: vec!["ledger.lost < 500"], ..Run::default() }, 1)]
-#[case::both_classes_are_permitted(Run { faulty: true, thresholds: vec!["ledger.lost < 500", "ledger.duplicated <= 22"], ..Run::default() }, 0)]
-#[case::deviates_as_declared(Run { deviations: vec![(5, 0), (4, 1), (0, 0)], ..Run::calm() }, 0)]
-#[case::stale_deviation(Run { deviations: vec![(5, 0), (0, 1)], ..Run::calm() }, 1)]
-#[case::stale_deviation_of_an_invalid_run(Run { internal: 9_000, deviations: vec![(0, 1)], ..Run::calm() }, 1)]
-fn thresholds_and_validity_determine_the_exit_code(#[case] run: Run, #[case] expected: u8) {
+#[case::calm(SyntheticRun::calm(), 0)]
+#[case::broken(SyntheticRun { thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 1)]
+#[case::broken_and_suspect(SyntheticRun { missed: 1, thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 1)]
+#[case::suspect(SyntheticRun { missed: 1, ..SyntheticRun::calm() }, 3)]
+#[case::invalid_breaks_nothing(SyntheticRun { internal: 9_000, thresholds: vec!["ledger.attempted < 5"], ..SyntheticRun::calm() }, 3)]
+#[case::not_observed(SyntheticRun { thresholds: vec!["claim_job.response.p50 < 1s"], ..SyntheticRun::calm() }, 3)]
+#[case::nothing_to_count(SyntheticRun { thresholds: vec!["claim_job.unanswered == 0"], ..SyntheticRun::calm() }, 3)]
+#[case::broken_and_not_observed(SyntheticRun { thresholds: vec!["ledger.attempted < 5", "claim_job.answered > 5"], ..SyntheticRun::calm() }, 1)]
+#[case::broken_by_the_generator(SyntheticRun { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..SyntheticRun::calm() }, 3)]
+#[case::broken_by_the_hub(SyntheticRun { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 9ms"], ..SyntheticRun::calm() }, 1)]
+#[case::holds_though_late(SyntheticRun { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 13ms"], ..SyntheticRun::calm() }, 0)]
+#[case::violations(SyntheticRun { faulty: true, ..SyntheticRun::default() }, 1)]
+#[case::violations_of_an_invalid_run(SyntheticRun { faulty: true, internal: 9_000, ..SyntheticRun::default() }, 1)]
+#[case::violations_of_a_suspect_run(SyntheticRun { faulty: true, missed: 1, ..SyntheticRun::default() }, 1)]
+#[case::one_class_of_two_is_permitted(SyntheticRun { faulty: true, thresholds: vec!["ledger.lost < 500"], ..SyntheticRun::default() }, 1)]
+#[case::both_classes_are_permitted(SyntheticRun { faulty: true, thresholds: vec!["ledger.lost < 500", "ledger.duplicated <= 22"], ..SyntheticRun::default() }, 0)]
+#[case::deviates_as_declared(SyntheticRun { deviations: vec![(5, 0), (4, 1), (0, 0)], ..SyntheticRun::calm() }, 0)]
+#[case::stale_deviation(SyntheticRun { deviations: vec![(5, 0), (0, 1)], ..SyntheticRun::calm() }, 1)]
+#[case::stale_deviation_of_an_invalid_run(SyntheticRun { internal: 9_000, deviations: vec![(0, 1)], ..SyntheticRun::calm() }, 1)]
+fn thresholds_and_validity_determine_the_exit_code(#[case] run: SyntheticRun, #[case] expected: u8) {
     assert_eq!(run.report().exit_code(), expected);
 }
 
 /// Every class of the ledger has the threshold 0 unless the plan states one.
 #[test]
-fn a_default_threshold_names_its_class_and_the_first_items() {
-    let run = Run { faulty: true, thresholds: vec!["ledger.lost < 500"], ..Run::default() };
+fn a_broken_default_threshold_names_its_class_and_first_items() {
+    let run = SyntheticRun { faulty: true, thresholds: vec!["ledger.lost < 500"], ..SyntheticRun::default() };
     let report = run.report();
     let text = run.page();
     let line = "  BROKEN      ledger.duplicated == 0   observed: 22; first 0000000000000002, 00000000000003ea\n";
     assert!(text.contains(line), "{text}");
     assert!(text.contains("  holds       ledger.lost < 500   observed: 220\n"), "{text}");
-    let document = serde_json::to_value(json::document(&report)).unwrap();
+    let document = serde_json::to_value(json::build_document(&report)).unwrap();
     let broken = &document["thresholds"][1];
     assert_eq!((&broken["text"], &broken["standing"]), (&json!("ledger.duplicated == 0"), &json!("broken")));
     assert_eq!((&broken["default"], &document["thresholds"][0]["default"]), (&json!(true), &json!(false)));
@@ -137,8 +139,8 @@ fn a_default_threshold_names_its_class_and_the_first_items() {
 }
 
 #[test]
-fn declared_deviations_are_listed_with_how_often_they_were_observed() {
-    let run = Run { deviations: vec![(5, 0), (0, 3), (0, 0)], ..Run::calm() };
+fn declared_deviations_are_listed_with_their_observation_counts() {
+    let run = SyntheticRun { deviations: vec![(5, 0), (0, 3), (0, 0)], ..SyntheticRun::calm() };
     let (report, text) = (run.report(), run.page());
     for line in [
         "known[deviation:1]: `welcome` is recognised by {\"say\":\"hi\"} (hub.yaml:1)\n  reason      as it is\n",
@@ -151,7 +153,7 @@ fn declared_deviations_are_listed_with_how_often_they_were_observed() {
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
-    let document = serde_json::to_value(json::document(&report)).unwrap();
+    let document = serde_json::to_value(json::build_document(&report)).unwrap();
     let known = &document["deviations"][0];
     assert_eq!((&known["name"], &known["standing"]), (&json!("deviation:1"), &json!("expected")), "{known}");
     assert_eq!((&known["observed"], &known["rules"]), (&json!(5), &json!(["GRE-001"])), "{known}");
@@ -162,18 +164,22 @@ fn declared_deviations_are_listed_with_how_often_they_were_observed() {
     // Reports of earlier versions have no deviations.
     let mut earlier = document;
     earlier.as_object_mut().unwrap().remove("deviations");
-    assert!(json::read(&earlier.to_string()).unwrap().deviations.is_empty());
+    assert!(json::parse_load_report(&earlier.to_string()).unwrap().deviations.is_empty());
 }
 
 /// The hub's own p99 is 10 ms, and every message is sent 2 ms late.
 #[test]
-fn the_generators_part_is_an_uncertainty_of_each_figure() {
-    let run = Run { delay: 2 * fixture::MS, thresholds: vec!["submit_job.response.p99 < 11ms"], ..Run::default() };
+fn generator_delay_is_reported_as_the_uncertainty_of_each_figure() {
+    let run = SyntheticRun {
+        delay: 2 * fixture::MS,
+        thresholds: vec!["submit_job.response.p99 < 11ms"],
+        ..SyntheticRun::default()
+    };
     let report = run.report();
     let text = run.page();
     assert!(text.contains("ours up to                      2.00 ms  2.00 ms  2.0"), "{text}");
     assert!(text.contains("  uncertain   submit_job.response.p99 < 11ms   observed: 12.0 ms (up to 2.0"), "{text}");
-    let document = json::document(&report);
+    let document = json::build_document(&report);
     let uncertainty = |name: &str| document.times[name].uncertainty;
     let own = uncertainty("submit_job.response").unwrap();
     for (figure, name) in
@@ -183,77 +189,77 @@ fn the_generators_part_is_an_uncertainty_of_each_figure() {
     }
     assert_eq!((uncertainty("submit_job.service"), uncertainty("submit_job.send_delay")), (None, None));
     let [threshold] = &document.thresholds[..] else { panic!("{text}") };
-    assert!(threshold.uncertain && threshold.standing == Standing::Broken);
+    assert!(threshold.uncertain && threshold.standing == ThresholdStanding::Broken);
     assert!((2.0..2.02).contains(&threshold.uncertainty.unwrap()), "{:?}", threshold.uncertainty);
     assert!(junit::render(&report).contains("type=\"uncertain\""));
 }
 
 #[test]
-fn the_summary_of_a_run_without_problems_is_as_in_the_snapshot() {
-    insta::assert_snapshot!("calm", Run::calm().page());
+fn the_summary_of_a_run_without_problems_matches_the_snapshot() {
+    insta::assert_snapshot!("calm", SyntheticRun::calm().page());
 }
 
 #[test]
-fn the_summary_of_a_run_with_every_problem_is_as_in_the_snapshot() {
-    insta::assert_snapshot!("troubled", Run::troubled().page());
+fn the_summary_of_a_run_with_every_problem_matches_the_snapshot() {
+    insta::assert_snapshot!("troubled", SyntheticRun::troubled().page());
 }
 
 #[test]
-fn thresholds_are_test_cases_in_junit() {
-    let xml = junit::render(&Run::troubled().report());
+fn junit_has_a_test_case_per_threshold() {
+    let xml = junit::render(&SyntheticRun::troubled().report());
     insta::assert_snapshot!("junit", xml);
 }
 
 #[test]
-fn the_live_line_of_an_interval_is_as_in_the_snapshot() {
-    let report = Run::troubled().report();
+fn the_live_line_of_an_interval_matches_the_snapshot() {
+    let report = SyntheticRun::troubled().report();
     let lines: Vec<String> = [3, 12, 22]
-        .map(|second: usize| live::line(&report.layout, &report.intervals[second], &report.account))
+        .map(|second: usize| live::interval_line(&report.layout, &report.intervals[second], &report.account))
         .to_vec();
     insta::assert_snapshot!("live", lines.join("\n"));
 }
 
 #[test]
 fn the_intervals_of_a_csv_report_add_up_to_its_totals() {
-    let report = Run::calm().report();
+    let report = SyntheticRun::calm().report();
     let table = csv::render(&report);
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
     assert!(table.starts_with("from_s,to_s,phase,metric,value\r\n"));
     for line in ::csv::Reader::from_reader(table.as_bytes()).into_deserialize() {
         let (_, _, phase, metric, value): (f64, f64, String, String, f64) = line.unwrap();
-        if phase != Phase::Warmup.name() {
+        if phase != RunPhase::Warmup.name() {
             *sums.entry(metric).or_default() += value;
         }
     }
     assert_eq!(sums["submit_job.response.count"], 20_000.0);
-    let sent = Count::Message(0, MessageCount::Sent);
+    let sent = CounterId::Message(0, MessageCount::Sent);
     assert_eq!(sums["submit_job.sent"], report.total.measured(&report.layout, sent) as f64);
 }
 
 /// Read by the library's own reader, tag by tag, and merged.
 #[test]
-fn the_interval_log_holds_every_histogram() {
-    let report = Run::calm().report();
+fn the_interval_log_contains_every_histogram() {
+    let report = SyntheticRun::calm().report();
     let log = hlog::render(&report);
-    let mut merged: BTreeMap<String, Dense> = BTreeMap::new();
+    let mut merged: BTreeMap<String, DenseHistogram> = BTreeMap::new();
     let mut starts = Vec::new();
     for entry in IntervalLogIterator::new(log.as_bytes()) {
         let LogEntry::Interval(interval) = entry.unwrap() else { continue };
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, interval.encoded_histogram());
-        let histogram: Dense = Deserializer::new().deserialize(&mut &bytes.unwrap()[..]).unwrap();
+        let histogram: DenseHistogram = Deserializer::new().deserialize(&mut &bytes.unwrap()[..]).unwrap();
         starts.push(interval.start_timestamp());
         // The warm-up is in the log, but in no total.
         if interval.start_timestamp().as_secs() >= 2 {
             let tag = interval.tag().unwrap().as_str().to_owned();
-            merged.entry(tag).or_insert_with(dense).add(histogram).unwrap();
+            merged.entry(tag).or_insert_with(new_dense_histogram).add(histogram).unwrap();
         }
     }
     assert!(starts.is_sorted());
     for (timing, name) in [
-        (Timing::Message(0, MessageTime::Response), "submit_job.response"),
-        (Timing::Message(0, MessageTime::SendDelay), "submit_job.send_delay"),
-        (Timing::Message(2, MessageTime::LastDelivery), "announce.last_delivery"),
-        (Timing::Journey(0), "jobs.duration"),
+        (TimingId::Message(0, MessageTime::Response), "submit_job.response"),
+        (TimingId::Message(0, MessageTime::SendDelay), "submit_job.send_delay"),
+        (TimingId::Message(2, MessageTime::LastDelivery), "announce.last_delivery"),
+        (TimingId::Journey(0), "jobs.duration"),
     ] {
         assert_eq!(report.total.timing(&report.layout, timing), merged.get(name), "{name}");
     }
@@ -262,8 +268,8 @@ fn the_interval_log_holds_every_histogram() {
 /// Read by a strict parser: contiguous families, types, escapes, buckets that increase up to the count.
 #[test]
 fn the_prometheus_exposition_is_well_formed() {
-    let report = Run::troubled().report();
-    let text = prometheus::render(report.state());
+    let report = SyntheticRun::troubled().report();
+    let text = prometheus::render(report.measurements());
     let read =
         openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let value = |family: &str, labels: &[(&str, &str)]| {
@@ -275,11 +281,11 @@ fn the_prometheus_exposition_is_well_formed() {
         sample.unwrap_or_else(|| panic!("{labels:?} in {text}")).value.clone()
     };
     assert_eq!(value("hubproof_ledger", &[("what", "lost")]), PrometheusValue::Gauge(MetricNumber::Int(220)));
-    let sent = report.total.count(&report.layout, Count::Message(0, MessageCount::Sent));
+    let sent = report.total.count(&report.layout, CounterId::Message(0, MessageCount::Sent));
     let labels = [("message", "submit_job"), ("what", "sent")];
     let PrometheusValue::Counter(counted) = value("hubproof_messages_total", &labels) else { panic!("{text}") };
     assert_eq!(counted.value.as_f64(), sent as f64);
-    let response = report.total.timing(&report.layout, Timing::Message(0, MessageTime::Response)).unwrap();
+    let response = report.total.timing(&report.layout, TimingId::Message(0, MessageTime::Response)).unwrap();
     let labels = [("message", "submit_job"), ("kind", "response")];
     let PrometheusValue::Histogram(histogram) = value("hubproof_message_seconds", &labels) else { panic!("{text}") };
     assert_eq!(histogram.count, Some(response.len()));

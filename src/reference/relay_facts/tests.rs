@@ -35,21 +35,23 @@ components:
     odd: { payload: { examples: [ { type: odd } ] }, x-hubproof: { match: { /type: { minLength: 3, maxLength: 3 } } } }
 "#;
 
-fn known(asyncapi: &str) -> Known {
+fn facts_of_document(asyncapi: &str) -> RelayFacts {
     let mut sources = Sources::default();
     let file = sources.add("asyncapi.yaml", asyncapi);
-    let folder = crate::protocol::Folder {
+    let folder = crate::protocol::PackFolder {
         name: "t".to_owned(),
         pack: [("asyncapi.yaml".to_owned(), file)].into(),
         ..Default::default()
     };
     let (pack, diagnostics) = Pack::load(&folder, &sources);
-    of(&pack.unwrap_or_else(|| panic!("{}", crate::syntax::diagnostic::render_all(&diagnostics, &sources, false))))
+    relay_facts(
+        &pack.unwrap_or_else(|| panic!("{}", crate::syntax::diagnostic::render_all(&diagnostics, &sources, false))),
+    )
 }
 
 #[test]
 fn properties_of_members_are_derived_from_the_document() {
-    let known = known(ASYNCAPI);
+    let known = facts_of_document(ASYNCAPI);
     let answer = known.messages.iter().find(|message| message.name == "answer").unwrap();
     let facts: Vec<String> =
         answer.facts.iter().map(|fact| format!("{} {:?} {}", fact.member, fact.of, fact.must)).collect();
@@ -70,10 +72,12 @@ fn properties_of_members_are_derived_from_the_document() {
 #[case(json!({"type": "answer", "gone": null}), &["answer"])]
 #[case(json!({"type": "answer", "gone": 1}), &["any"])]
 #[case(json!({"type": "else"}), &["any"])]
-fn the_conditions_of_the_messages_recognise_a_frame_as_one_message(#[case] frame: Value, #[case] expected: &[&str]) {
-    let known = known(&ASYNCAPI.replace("{ minLength: 3, maxLength: 3 }", "{ const: odd }"));
+fn message_conditions_match_a_frame_to_exactly_one_message(#[case] frame: Value, #[case] expected: &[&str]) {
+    let known = facts_of_document(&ASYNCAPI.replace("{ minLength: 3, maxLength: 3 }", "{ const: odd }"));
     assert_eq!(known.strange, [""; 0]);
-    let fitting =
-        known.messages.iter().filter(|message| hubproof_reference::fault::injector::holds(message.when, Some(&frame)));
+    let fitting = known
+        .messages
+        .iter()
+        .filter(|message| hubproof_reference::fault::injector::conditions_hold(message.when, Some(&frame)));
     assert_eq!(fitting.map(|message| message.name.as_str()).collect::<Vec<_>>(), expected);
 }

@@ -21,28 +21,28 @@ pub(super) struct Fuzzed<'a> {
     /// Percent of decided cases that were decided by an oracle that demands more than survival.
     judged_percent: f64,
     /// Number of cases in which each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
-    oracles: &'a BTreeMap<String, fuzz::Oracle>,
+    oracles: &'a BTreeMap<String, fuzz::OracleTally>,
     /// Every cell: a combination of message, mutation and moment.
-    cells: &'a [fuzz::Cell],
+    cells: &'a [fuzz::CellTally],
     /// One for each scenario, in the same order.
-    causes: &'a [fuzz::Finding],
+    causes: &'a [fuzz::FindingTally],
     /// Why cases were not decided, the most frequent first.
-    obstacles: &'a [fuzz::Obstacle],
+    obstacles: &'a [fuzz::CaseObstacle],
     /// Why the run ended early.
     ended: Option<&'a str>,
     /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     stuck: Option<u64>,
     /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
-    slower: Option<fuzz::Slower>,
+    slower: Option<fuzz::NewClientLatency>,
 }
 
-pub(super) fn written(of: &fuzz::Fuzzed) -> Fuzzed<'_> {
+pub(super) fn to_json(of: &fuzz::FuzzReport) -> Fuzzed<'_> {
     Fuzzed {
         seed: of.seed,
         cases: of.cases,
         decided: of.decided,
-        after_opening_percent: of.rate(of.after_opening),
-        judged_percent: of.rate(of.judged),
+        after_opening_percent: of.percent_of_decided(of.after_opening),
+        judged_percent: of.percent_of_decided(of.judged),
         oracles: &of.oracles,
         cells: &of.cells,
         causes: &of.findings,

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, causes, exit_code, reproduce};
+use super::{
+    CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, VerdictTally, causes, exit_code,
+    reproduce_command,
+};
 use crate::event::{self, ScenarioReport, Verdict, ms};
 use crate::protocol;
 use crate::syntax::source::{Sources, Span};
@@ -28,7 +31,7 @@ pub fn render(report: &RunReport, sources: &Sources) -> String {
 /// The report of a run of `hubproof check` or `hubproof fuzz`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "hubproof report"))]
-struct Document<'a> {
+struct ReportDocument<'a> {
     /// Always `hubproof-report`.
     #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
     format: &'static str,
@@ -151,7 +154,7 @@ struct RootCause<'a> {
     scenarios: Vec<String>,
     /// The rules that the hub breaks.
     rules: Vec<&'a str>,
-    blocks: causes::Blocks,
+    blocks: causes::BlockedChecks,
     /// Whether the baseline expects the failure: for a check in the first scenario, for a precondition in all.
     expected: bool,
 }
@@ -164,7 +167,7 @@ struct SharedCause<'a> {
     /// Whether no connection could be made.
     unreachable: bool,
     place: Place<'a>,
-    detail: Option<&'a event::Detail>,
+    detail: Option<&'a event::FindingDetail>,
     /// The scenarios that could not start or continue.
     scenarios: &'a [String],
 }
@@ -182,10 +185,10 @@ struct Process<'a> {
     /// Number of starts after the first: the hub had ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
     /// Each time the hub ended by itself or hung.
-    crashes: &'a [event::Crash],
+    crashes: &'a [event::HubCrash],
     /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
-    log: &'a event::Excerpt,
+    log: &'a event::LogExcerpt,
 }
 
 /// An entry of the baseline.
@@ -195,7 +198,7 @@ struct Entry<'a> {
     /// `scenario`, or `scenario:check`.
     failure: &'a str,
     reason: &'a str,
-    standing: super::Standing,
+    standing: super::EntryStanding,
     file: &'a str,
     /// The first line of the entry, from 1.
     first_line: usize,
@@ -224,7 +227,7 @@ struct Deviating<'a> {
     /// The rules that the hub breaks.
     rules: Vec<&'a str>,
     /// `stale`: the hub behaves as documented. Delete the entry; until then the run fails.
-    standing: super::Standing,
+    standing: super::EntryStanding,
     /// How often the deviation applied.
     observed: usize,
     /// How often the documented form was seen instead.
@@ -299,7 +302,7 @@ struct Check<'a> {
     asked: usize,
     /// What was wrong; empty if the check passed.
     message: &'a str,
-    flaky: Option<super::Flaky>,
+    flaky: Option<super::FlakyTally>,
     /// Whether the check fails or warns as the baseline expects, and so does not fail the run.
     expected: bool,
 }
@@ -431,23 +434,23 @@ struct Finding<'a> {
     place: Place<'a>,
     step: &'a str,
     repetition: usize,
-    flaky: Option<super::Flaky>,
+    flaky: Option<super::FlakyTally>,
     /// Whether the baseline expects the finding, so that it does not fail the run.
     expected: bool,
     /// The reason that the baseline gives for an expected finding.
     reason: Option<&'a str>,
-    detail: Option<&'a event::Detail>,
+    detail: Option<&'a event::FindingDetail>,
     /// A command line that plays this scenario alone.
     reproduce: String,
 }
 
-fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
-    Document {
+fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> ReportDocument<'a> {
+    ReportDocument {
         format: FORMAT,
         format_version: FORMAT_VERSION,
         tool: Tool { name: "hubproof", version: &report.tool_version },
         run: Run {
-            started: super::text::timestamp(report.started),
+            started: super::text::format_timestamp(report.started),
             duration_ms: ms(report.duration),
             target: &report.options.target,
             command: &report.options.command,
@@ -456,19 +459,23 @@ fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
             min_judged: report.options.min_judged,
             interrupted: report.interrupted,
             exit_code: exit_code(report),
-            slimmest: report.slimmest().map(|(scenario, of)| RunMargin { scenario, margin: margin(of) }),
+            slimmest: report.slimmest_margin().map(|(scenario, of)| RunMargin { scenario, margin: margin(of) }),
         },
-        protocols: report.protocols.iter().map(|protocol| Writer { report, protocol, sources }.protocol()).collect(),
+        protocols: report
+            .protocols
+            .iter()
+            .map(|protocol| JsonReportWriter { report, protocol, sources }.protocol())
+            .collect(),
     }
 }
 
-struct Writer<'a> {
+struct JsonReportWriter<'a> {
     report: &'a RunReport,
     protocol: &'a ProtocolReport,
     sources: &'a Sources,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> JsonReportWriter<'a> {
     fn protocol(&self) -> Protocol<'a> {
         let protocol = self.protocol;
         let options = &self.report.options;
@@ -477,7 +484,7 @@ impl<'a> Writer<'a> {
             pack: Pack { version: &protocol.pack_version, hash: &protocol.pack_hash, document: &protocol.document },
             exit_code: protocol.exit_code(options),
             summary: super::terminal::verdict_line(protocol, protocol.exit_code(options)),
-            doubt: protocol.doubt.map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
+            doubt: protocol.doubt.map(|doubt| super::terminal::describe_doubt(&protocol.name, doubt)),
             root_causes: protocol.root_causes().iter().map(|cause| self.root_cause(cause)).collect(),
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
             processes: protocol.processes.iter().map(process).collect(),
@@ -487,23 +494,23 @@ impl<'a> Writer<'a> {
             scenarios: Scenarios {
                 totals: totals(&protocol.scenario_tally()),
                 unplayed: &protocol.unplayed,
-                list: protocol.scenarios.iter().map(|scenario| self.scenario(scenario)).collect(),
+                list: protocol.scenarios.iter().map(|scenario| self.add_scenario(scenario)).collect(),
             },
             checks: totals(&protocol.check_tally()),
-            expected: protocol.known(),
+            expected: protocol.expected_count(),
             rules: self.rules(),
             reach: self.reach(),
-            fuzzed: protocol.fuzzed.as_ref().map(fuzz::written),
+            fuzzed: protocol.fuzzed.as_ref().map(fuzz::to_json),
             findings: self.findings(),
         }
     }
 
     fn root_cause(&self, cause: &causes::RootCause<'a>) -> RootCause<'a> {
-        let rules = cause.breaks();
-        let blocks = cause.blocks().clone();
+        let rules = cause.broken_rules();
+        let blocks = cause.blocked_checks().clone();
         match cause {
             causes::RootCause::Check(one) => {
-                let report = one.scenario.report(one.check);
+                let report = one.scenario.check_report(one.check);
                 RootCause {
                     check: Some(&one.check.name),
                     step: &report.step,
@@ -525,12 +532,12 @@ impl<'a> Writer<'a> {
                 scenarios: precondition.scenarios.clone(),
                 rules,
                 blocks,
-                expected: self.protocol.expects(precondition),
+                expected: self.protocol.is_expected_cause(precondition),
             },
         }
     }
 
-    fn shared_cause(&self, cause: &'a super::SharedCause) -> SharedCause<'a> {
+    fn shared_cause(&self, cause: &'a super::SharedPreconditionFailure) -> SharedCause<'a> {
         SharedCause {
             step: &cause.step,
             message: &cause.message,
@@ -541,8 +548,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn scenario(&self, scenario: &'a ScenarioResult) -> Scenario<'a> {
-        let run: &ScenarioReport = scenario.telling();
+    fn add_scenario(&self, scenario: &'a ScenarioResult) -> Scenario<'a> {
+        let run: &ScenarioReport = scenario.deciding_run();
         let mut leftovers = BTreeMap::new();
         for (message, n) in &run.leftovers {
             *leftovers.entry(message.as_str()).or_default() += n;
@@ -552,7 +559,7 @@ impl<'a> Writer<'a> {
             title: &scenario.title,
             place: self.place(Some(scenario.span)),
             verdict: scenario.verdict,
-            needs: scenario.unmet().into_iter().map(|need| need.name.as_str()).collect(),
+            needs: scenario.unmet_needs().into_iter().map(|need| need.name.as_str()).collect(),
             mistake: scenario.mistake(),
             repetitions: scenario.runs.len(),
             checks: scenario.checks.iter().map(|check| self.check(scenario, check)).collect(),
@@ -573,7 +580,7 @@ impl<'a> Writer<'a> {
     }
 
     fn check(&self, scenario: &'a ScenarioResult, check: &'a CheckResult) -> Check<'a> {
-        let report = scenario.report(check);
+        let report = scenario.check_report(check);
         let used = |(used, verdict): &'a (crate::scenario::model::RuleUse, Verdict)| UsedRule {
             id: &used.id,
             level: used.level.name(),
@@ -593,7 +600,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn deviating(&self, one: &'a super::Deviating) -> Deviating<'a> {
+    fn deviating(&self, one: &'a super::DeviationReport) -> Deviating<'a> {
         Deviating {
             name: &one.name,
             text: &one.text,
@@ -608,7 +615,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn entry(&self, entry: &'a super::Entry) -> Entry<'a> {
+    fn entry(&self, entry: &'a super::BaselineMatch) -> Entry<'a> {
         let (first_line, last_line) = self.sources.lines(entry.span);
         Entry {
             failure: &entry.failure,
@@ -626,8 +633,8 @@ impl<'a> Writer<'a> {
         Reach {
             musts: reach.musts,
             judged: reach.judged,
-            enough: self.protocol.too_little(&self.report.options).is_none(),
-            not_judged: gaps.map(|(gap, musts)| NotJudged { musts: *musts, why: gap.words() }).collect(),
+            enough: self.protocol.reach_shortfall(&self.report.options).is_none(),
+            not_judged: gaps.map(|(gap, musts)| NotJudged { musts: *musts, why: gap.describe() }).collect(),
         }
     }
 
@@ -660,9 +667,9 @@ impl<'a> Writer<'a> {
                 RuleStatus::NoCheck => Status::NoCheck,
             };
             let (line, section) = match &rule.place {
-                protocol::Place::Line(line) => (Some(*line), None),
-                protocol::Place::Section(section) => (None, Some(section.as_str())),
-                protocol::Place::Oracle => (None, None),
+                protocol::RulePlace::Line(line) => (Some(*line), None),
+                protocol::RulePlace::Section(section) => (None, Some(section.as_str())),
+                protocol::RulePlace::Oracle => (None, None),
             };
             Rule {
                 level: rule.level.name(),
@@ -695,7 +702,7 @@ impl<'a> Writer<'a> {
         checks
             .filter(|(_, check)| !matches!(check.verdict, Verdict::Pass | Verdict::NotTestable))
             .map(|(scenario, check)| {
-                let report = scenario.report(check);
+                let report = scenario.check_report(check);
                 let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
                 Finding {
                     scenario: &scenario.id,
@@ -707,16 +714,16 @@ impl<'a> Writer<'a> {
                         .rules_of_verdict()
                         .map(|used| used.basis)
                         .min_by_key(|basis| *basis as u8)
-                        .map(crate::protocol::Basis::name),
+                        .map(crate::protocol::RuleBasis::name),
                     message: &report.message,
                     place: self.place(report.span),
                     step: &report.step,
-                    repetition: scenario.run_of(check).repetition,
+                    repetition: scenario.run_of_check(check).repetition,
                     flaky: check.flaky,
                     expected: check.known.is_some(),
                     reason: check.known.as_ref().map(|known| known.reason.as_str()),
                     detail: report.detail.as_ref(),
-                    reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.again, repeat),
+                    reproduce: reproduce_command(&self.report.options, &self.protocol.name, &scenario.again, repeat),
                 }
             })
             .collect()
@@ -742,12 +749,12 @@ fn process(process: &event::ProcessReport) -> Process<'_> {
     }
 }
 
-fn margin(margin: &event::Margin) -> Margin<'_> {
-    let event::Margin { step, waited, bound } = margin;
-    Margin { step, waited_ms: ms(*waited), bound_ms: ms(*bound), left_ms: ms(margin.left()) }
+fn margin(margin: &event::TimingMargin) -> Margin<'_> {
+    let event::TimingMargin { step, waited, bound } = margin;
+    Margin { step, waited_ms: ms(*waited), bound_ms: ms(*bound), left_ms: ms(margin.remaining()) }
 }
 
-fn totals(tally: &Tally) -> Totals {
+fn totals(tally: &VerdictTally) -> Totals {
     Totals {
         total: tally.total(),
         verdicts: Verdicts {
@@ -761,7 +768,7 @@ fn totals(tally: &Tally) -> Totals {
     }
 }
 
-fn proposed(proposed: &super::Proposed) -> Proposed<'_> {
+fn proposed(proposed: &super::ProposalReport) -> Proposed<'_> {
     Proposed {
         entry: &proposed.proposal.entry,
         complete: proposed.proposal.complete,
@@ -784,7 +791,7 @@ mod tests {
         serde_json::from_str(SCHEMA).unwrap()
     }
 
-    fn rendered(run: &fixture::Run) -> Value {
+    fn render_run(run: &fixture::RunFixture) -> Value {
         serde_json::from_str(&render(&run.report(options()), &run.sources)).unwrap()
     }
 
@@ -792,7 +799,7 @@ mod tests {
     #[test]
     fn the_published_schema_is_derived_from_the_types_of_the_report() {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-        let derived = settings.into_generator().into_root_schema_for::<Document<'_>>();
+        let derived = settings.into_generator().into_root_schema_for::<ReportDocument<'_>>();
         let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
         if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
             std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/report.schema.json"), &text).unwrap();
@@ -805,33 +812,35 @@ mod tests {
     }
 
     #[rstest]
-    #[case(fixture::Run::all_pass())]
-    #[case(fixture::Run::one_failure())]
-    #[case(fixture::Run::warning())]
-    #[case(fixture::Run::flaky())]
-    #[case(fixture::Run::greeting_broken())]
-    #[case(fixture::Run::unreachable())]
-    #[case(fixture::Run::not_testable())]
-    #[case(fixture::Run::other_protocol())]
-    #[case(fixture::Run::interrupted())]
-    #[case(fixture::Run::mistake())]
-    #[case(fixture::Run::nothing_selected())]
-    #[case(fixture::Run::hostile())]
-    #[case(fixture::Run::fallen(Some("greeter/bye")))]
-    fn every_report_fits_the_published_schema(#[case] run: fixture::Run) {
+    #[case(fixture::RunFixture::all_pass())]
+    #[case(fixture::RunFixture::one_failure())]
+    #[case(fixture::RunFixture::warning())]
+    #[case(fixture::RunFixture::flaky())]
+    #[case(fixture::RunFixture::greeting_broken())]
+    #[case(fixture::RunFixture::unreachable())]
+    #[case(fixture::RunFixture::not_testable())]
+    #[case(fixture::RunFixture::other_protocol())]
+    #[case(fixture::RunFixture::interrupted())]
+    #[case(fixture::RunFixture::mistake())]
+    #[case(fixture::RunFixture::nothing_selected())]
+    #[case(fixture::RunFixture::hostile())]
+    #[case(fixture::RunFixture::hub_ended(Some("greeter/bye")))]
+    fn every_report_conforms_to_the_published_schema(#[case] run: fixture::RunFixture) {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
-        let errors: Vec<String> =
-            validator.iter_errors(&rendered(&run)).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let errors: Vec<String> = validator
+            .iter_errors(&render_run(&run))
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
         assert!(errors.is_empty(), "{errors:#?}");
     }
 
     /// All members are required, except those of maps with free keys.
     #[test]
-    fn a_report_that_lacks_any_member_violates_the_published_schema() {
+    fn removing_any_member_violates_the_published_schema() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
-        let whole = rendered(&fixture::Run::flaky());
+        let whole = render_run(&fixture::RunFixture::flaky());
         let mut pointers = Vec::new();
-        members(&whole, String::new(), &mut pointers);
+        collect_members(&whole, String::new(), &mut pointers);
         let mut removed = 0;
         for (parent, name) in pointers {
             if parent.ends_with("/by_id") || parent.ends_with("/leftovers") {
@@ -845,16 +854,16 @@ mod tests {
         assert!(removed > 200, "{removed}");
     }
 
-    fn members(value: &Value, at: String, into: &mut Vec<(String, String)>) {
+    fn collect_members(value: &Value, at: String, into: &mut Vec<(String, String)>) {
         match value {
             Value::Object(map) => {
                 for (name, child) in map {
                     into.push((at.clone(), name.clone()));
-                    members(child, format!("{at}/{name}"), into);
+                    collect_members(child, format!("{at}/{name}"), into);
                 }
             }
             Value::Array(list) => {
-                list.iter().enumerate().for_each(|(i, child)| members(child, format!("{at}/{i}"), into))
+                list.iter().enumerate().for_each(|(i, child)| collect_members(child, format!("{at}/{i}"), into))
             }
             _ => {}
         }
@@ -867,14 +876,14 @@ mod tests {
     #[case("/protocols/0/rules/by_id/GRE-001/status", json!("fine"))]
     fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &str, #[case] wrong: Value) {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
-        let mut mutant = rendered(&fixture::Run::all_pass());
+        let mut mutant = render_run(&fixture::RunFixture::all_pass());
         *mutant.pointer_mut(pointer).unwrap() = wrong;
         assert!(!validator.is_valid(&mutant));
     }
 
     #[test]
-    fn the_json_report_of_one_failure_is_as_in_the_snapshot() {
-        let run = fixture::Run::one_failure();
+    fn the_json_report_of_one_failure_matches_the_snapshot() {
+        let run = fixture::RunFixture::one_failure();
         insta::assert_snapshot!(
             "one_failure",
             render(&run.report(RunOptions { strict: true, ..options() }), &run.sources)

@@ -2,33 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::causes::{Alike, Blocks};
-use super::super::fuzz::{Cell, Finding, Fuzzed};
-use super::super::text::{count, printable};
+use super::super::causes::{BlockedChecks, FailureGroup};
+use super::super::fuzz::{CellTally, FindingTally, FuzzReport};
+use super::super::text::{escape_unprintable, format_count};
 use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page};
 use crate::event::Verdict;
 
 /// Most findings that are shown in full; each further one takes one line.
-const IN_FULL: usize = 10;
+const FULL_CAUSES: usize = 10;
 /// Most obstacles that are listed.
-const OBSTACLES: usize = 5;
+const SHOWN_OBSTACLES: usize = 5;
 
 /// Returns the parts of the verdict line: `2 findings in 40 cases (seed 1)`, `1 warning`.
-pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &Fuzzed) -> Vec<String> {
-    let alike = alike(protocol, fuzzed);
+pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &FuzzReport) -> Vec<String> {
+    let alike = group_findings(protocol, fuzzed);
     let of = |verdict| alike.iter().filter(|(one, _)| one.check.verdict == verdict).count();
     let findings = match of(Verdict::Fail) {
         0 => "no finding".to_owned(),
-        n => count(n, "finding"),
+        n => format_count(n, "finding"),
     };
-    let cases = count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case");
+    let cases = format_count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case");
     let mut parts = vec![format!("{findings} in {cases} (seed {})", fuzzed.seed)];
     if of(Verdict::Warn) > 0 {
-        parts.push(count(of(Verdict::Warn), "warning"));
+        parts.push(format_count(of(Verdict::Warn), "warning"));
     }
-    if protocol.known() > 0 {
-        parts.push(count(protocol.known(), "known failure"));
+    if protocol.expected_count() > 0 {
+        parts.push(format_count(protocol.expected_count(), "known failure"));
     }
     let undecided = fuzzed.cases - fuzzed.decided;
     if undecided > 0 {
@@ -38,24 +38,24 @@ pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &Fuzzed) -> Vec<S
 }
 
 impl Page<'_, RunReport> {
-    pub(super) fn fuzzed(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
+    pub(super) fn write_fuzz_report(&mut self, protocol: &ProtocolReport, fuzzed: &FuzzReport) {
         if fuzzed.decided == 0
             && let Some(obstacle) = fuzzed.obstacles.iter().find(|obstacle| obstacle.unreachable)
         {
             let cases = fuzzed.obstacles.iter().filter(|obstacle| obstacle.unreachable).map(|obstacle| obstacle.cases);
             self.gap();
-            self.unreachable(&obstacle.message, &count(cases.sum::<u64>() as usize, "case"), true);
+            self.write_unreachable(&obstacle.message, &format_count(cases.sum::<u64>() as usize, "case"), true);
         }
-        self.crashes(protocol);
+        self.write_crashes(protocol);
         for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
             self.gap();
-            self.mistake(scenario);
+            self.write_mistake(scenario);
         }
         let (found, warned): (Vec<_>, Vec<_>) =
-            alike(protocol, fuzzed).into_iter().partition(|(one, _)| one.check.verdict == Verdict::Fail);
-        let in_full = if self.style.verbose { usize::MAX } else { IN_FULL };
+            group_findings(protocol, fuzzed).into_iter().partition(|(one, _)| one.check.verdict == Verdict::Fail);
+        let in_full = if self.style.verbose { usize::MAX } else { FULL_CAUSES };
         for (one, finding) in found.iter().take(in_full) {
-            self.failures(protocol, std::slice::from_ref(one));
+            self.write_failures(protocol, std::slice::from_ref(one));
             if finding.cases > 1 {
                 let numbers: Vec<String> = finding.numbers.iter().map(u64::to_string).collect();
                 let dots = if finding.cases as usize > numbers.len() { ", ..." } else { "" };
@@ -65,7 +65,7 @@ impl Page<'_, RunReport> {
         if found.len() > in_full {
             self.gap();
             for (one, _) in found.iter().take(self.most().saturating_add(in_full)).skip(in_full) {
-                self.brief(one.check.verdict.name(), one);
+                self.write_brief(one.check.verdict.name(), one);
             }
             self.more(found.len().saturating_sub(in_full), "finding");
         }
@@ -73,14 +73,14 @@ impl Page<'_, RunReport> {
             self.gap();
         }
         for (one, _) in warned.iter().take(self.most()) {
-            self.brief("warn", one);
+            self.write_brief("warn", one);
         }
         self.more(warned.len(), "warning");
-        self.known(protocol);
-        self.log(protocol);
+        self.write_known_failures(protocol);
+        self.write_log(protocol);
         if let Some(why) = &fuzzed.ended {
             self.gap();
-            self.wrapped("", &format!("The run ended early: {}.", printable(why)));
+            self.wrapped("", &format!("The run ended early: {}.", escape_unprintable(why)));
         }
         if let Some(number) = fuzzed.stuck {
             self.gap();
@@ -107,33 +107,34 @@ impl Page<'_, RunReport> {
             );
         }
         self.gap();
-        self.tried(protocol, fuzzed);
+        self.write_tried_cases(protocol, fuzzed);
     }
 
-    fn tried(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
+    fn write_tried_cases(&mut self, protocol: &ProtocolReport, fuzzed: &FuzzReport) {
         for (rule, oracle) in &fuzzed.oracles {
             let broken = if oracle.broken > 0 { format!(", broken in {}", oracle.broken) } else { String::new() };
             self.field("oracle", &format!("{rule} held in {}{broken}", oracle.held));
         }
         for process in &protocol.processes {
-            self.field("hub", &super::process::starts(process));
+            self.field("hub", &super::process::describe_starts(process));
         }
         let undecided = fuzzed.cases - fuzzed.decided;
         if undecided > 0 {
             self.field("undecided", &format!("{undecided} cases whose prefix could not be played:"));
-            for obstacle in fuzzed.obstacles.iter().take(if self.style.verbose { usize::MAX } else { OBSTACLES }) {
-                let (step, message) = (printable(&obstacle.step), printable(&obstacle.message));
+            for obstacle in fuzzed.obstacles.iter().take(if self.style.verbose { usize::MAX } else { SHOWN_OBSTACLES })
+            {
+                let (step, message) = (escape_unprintable(&obstacle.step), escape_unprintable(&obstacle.message));
                 self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
             }
         }
         if fuzzed.decided > 0 {
-            self.table(fuzzed);
+            self.write_cell_table(fuzzed);
         }
     }
 
     /// Shows how many cases were decided, and how many of these tested more than the opening and survival.
-    pub(super) fn cases(&mut self, fuzzed: &Fuzzed) {
-        let share = |part| format!("{:.1} %", fuzzed.rate(part));
+    pub(super) fn cases(&mut self, fuzzed: &FuzzReport) {
+        let share = |part| format!("{:.1} %", fuzzed.percent_of_decided(part));
         self.field(
             "cases",
             &format!(
@@ -147,9 +148,9 @@ impl Page<'_, RunReport> {
     }
 
     /// Shows a table of messages and mutations that marks at how many moments each combination was played.
-    fn table(&mut self, fuzzed: &Fuzzed) {
+    fn write_cell_table(&mut self, fuzzed: &FuzzReport) {
         let mut rows: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
-        for Cell { message, oddity, cases, .. } in &fuzzed.cells {
+        for CellTally { message, oddity, cases, .. } in &fuzzed.cells {
             let (seen, of) = rows.entry(message).or_default().entry(oddity).or_default();
             *seen += usize::from(*cases > 0);
             *of += 1;
@@ -186,8 +187,11 @@ impl Page<'_, RunReport> {
 
 /// Groups the unexpected findings with the same oracle and the same structure of the answer. Returns the first of each
 /// group, which lists the others.
-fn alike<'a>(protocol: &'a ProtocolReport, fuzzed: &'a Fuzzed) -> Vec<(Alike<'a>, &'a Finding)> {
-    let mut all: Vec<(Alike<'a>, &'a Finding)> = Vec::new();
+fn group_findings<'a>(
+    protocol: &'a ProtocolReport,
+    fuzzed: &'a FuzzReport,
+) -> Vec<(FailureGroup<'a>, &'a FindingTally)> {
+    let mut all: Vec<(FailureGroup<'a>, &'a FindingTally)> = Vec::new();
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for (scenario, finding) in protocol.scenarios.iter().zip(&fuzzed.findings) {
         for check in scenario.checks.iter().filter(|check| check.known.is_none()) {
@@ -195,7 +199,10 @@ fn alike<'a>(protocol: &'a ProtocolReport, fuzzed: &'a Fuzzed) -> Vec<(Alike<'a>
                 Some((first, _)) => first.also.push(scenario.id.clone()),
                 None => {
                     places.insert((&check.name, &finding.shape), all.len());
-                    all.push((Alike { scenario, check, also: Vec::new(), blocks: Blocks::default() }, finding));
+                    all.push((
+                        FailureGroup { scenario, check, also: Vec::new(), blocks: BlockedChecks::default() },
+                        finding,
+                    ));
                 }
             }
         }

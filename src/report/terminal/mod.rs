@@ -10,39 +10,39 @@ use std::collections::{BTreeMap, BTreeSet};
 use annotate_snippets::Level as Title;
 use anstyle::AnsiColor;
 
-use super::causes::{Alike, Blocks, RootCause, alike, checks_with, symptom};
+use super::causes::{BlockedChecks, FailureGroup, RootCause, checks_with_verdict, common_symptom, group_failures};
 use super::terminal_page::{self, BOLD, DIM, Page, Style, list};
-use super::text::{count, cut, printable, quoted, time};
+use super::text::{escape_unprintable, format_count, format_time, quote_for_shell, shorten};
 use super::{
-    CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunReport, ScenarioResult, SharedCause, Tally, chosen,
-    reach, reproduce,
+    CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunReport, ScenarioResult,
+    SharedPreconditionFailure, VerdictTally, reach, reproduce_command, selection_arguments,
 };
-use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
-use crate::protocol::{Basis, Place};
+use crate::event::{CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, Verdict};
+use crate::protocol::{RuleBasis, RulePlace};
 use crate::syntax::source::Sources;
 
 /// How many of the last frames of a failed scenario are shown.
-const LAST_FRAMES: usize = 8;
+const SHOWN_FRAMES: usize = 8;
 /// How many failed scenarios are shown in full if they all seem to have the same cause.
-const ALIKE_IN_FULL: usize = 2;
+const FULL_SIMILAR_FAILURES: usize = 2;
 /// The machine may be too slow if a successful wait had less time left than this.
-const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
+const SLIM_MARGIN: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice for a hub that cannot be reached.
 const UNREACHABLE_HELP: &str =
     "Is it running, and is this its address? Try the address with any other WebSocket client.";
 /// Most rules in the line of a cause and in the verdict line.
-const FEW_RULES: usize = 3;
+const MAX_CAUSE_RULES: usize = 3;
 /// Most characters of a message in the line of a cause.
-const CAUSE_LINE: usize = 160;
+const MAX_CAUSE_CHARS: usize = 160;
 /// Most characters of a frame or another long text.
-const LONG: usize = 400;
+const MAX_TEXT_CHARS: usize = 400;
 
 /// Returns the whole summary; ends with a newline. `sources` has the files of the report's spans.
 pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
     let mut page = Page::new(&report.tool_version, &report.options.target, report, sources, style);
     for protocol in &report.protocols {
         page.gap();
-        page.protocol(protocol);
+        page.write_protocol(protocol);
     }
     page.gap();
     if report.protocols.is_empty() {
@@ -51,7 +51,7 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
     if report.interrupted {
         page.line(&format!(
             "Interrupted after {}: the results cover only what was played until then.",
-            time(report.duration)
+            format_time(report.duration)
         ));
     }
     for protocol in &report.protocols {
@@ -76,13 +76,14 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     let mut parts = Vec::new();
     let mistakes = protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()).count();
     if mistakes > 0 {
-        parts.push(format!("{} with a mistake", count(mistakes, "scenario")));
+        parts.push(format!("{} with a mistake", format_count(mistakes, "scenario")));
     }
     let (mut broken, mut without_rule) = (BTreeSet::new(), BTreeSet::new());
-    let failed = unknown(protocol, Verdict::Fail);
+    let failed = unexpected_checks(protocol, Verdict::Fail);
     for (scenario, check) in &failed {
         // A scenario file outside the pack may name a rule that the pack does not have.
-        let of_pack = scenario.report(check).rules_of_verdict().filter(|used| protocol.rules.contains_key(&used.id));
+        let of_pack =
+            scenario.check_report(check).rules_of_verdict().filter(|used| protocol.rules.contains_key(&used.id));
         let rules: Vec<String> = of_pack.map(|used| used.id.clone()).collect();
         if rules.is_empty() {
             without_rule.insert(check.name.clone());
@@ -92,13 +93,17 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     let names = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
     if !without_rule.is_empty() {
         let names = names(without_rule);
-        parts.push(format!("{} without a rule failed ({})", count(names.len(), "check"), list(&names, names.len())));
+        parts.push(format!(
+            "{} without a rule failed ({})",
+            format_count(names.len(), "check"),
+            list(&names, names.len())
+        ));
     }
     let open = rules.testable - rules.proven;
     let holds = rules.holding > 0 && failed.is_empty();
-    let of_rules = if holds || !broken.is_empty() { open.to_string() } else { count(open, "rule") };
+    let of_rules = if holds || !broken.is_empty() { open.to_string() } else { format_count(open, "rule") };
     if !broken.is_empty() {
-        parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", FEW_RULES));
+        parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", MAX_CAUSE_RULES));
     } else if holds {
         parts.push(if rules.holding == 1 {
             "1 rule holds".to_owned()
@@ -111,36 +116,36 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     } else if open > 0 {
         parts.push(format!("{of_rules} not judged"));
     }
-    if protocol.known() > 0 {
-        parts.push(count(protocol.known(), "known failure"));
+    if protocol.expected_count() > 0 {
+        parts.push(format_count(protocol.expected_count(), "known failure"));
     }
-    parts.extend(process::verdict(protocol));
-    if protocol.stale().next().is_some() {
-        parts.push(format!("{} in the baseline", count(protocol.stale().count(), "stale line")));
+    parts.extend(process::describe_unreported_crashes(protocol));
+    if protocol.stale_entries().next().is_some() {
+        parts.push(format!("{} in the baseline", format_count(protocol.stale_entries().count(), "stale line")));
     }
     parts.extend(terminal_page::stale_deviations(&protocol.deviations));
-    if protocol.unknown(Verdict::Warn) > 0 {
-        parts.push(count(protocol.unknown(Verdict::Warn), "warning"));
+    if protocol.unexpected_count(Verdict::Warn) > 0 {
+        parts.push(format_count(protocol.unexpected_count(Verdict::Warn), "warning"));
     }
     if !protocol.unplayed.is_empty() {
-        parts.push(format!("{} not played", count(protocol.unplayed.len(), "scenario")));
+        parts.push(format!("{} not played", format_count(protocol.unplayed.len(), "scenario")));
     }
     if parts.is_empty() {
-        parts.push(format!("{} without a rule passed", count(checks.decided(), "check")));
+        parts.push(format!("{} without a rule passed", format_count(checks.decided(), "check")));
     }
     parts
 }
 
 /// Returns why the hub may implement another protocol, in one line.
-pub fn doubt(protocol: &str, doubt: Doubt) -> String {
+pub fn describe_doubt(protocol: &str, doubt: ProtocolDoubt) -> String {
     let why = match doubt {
-        Doubt::Unrecognised { unknown, received } => {
+        ProtocolDoubt::Unrecognised { unknown, received } => {
             let kinds = if received == 1 { "1 kind".to_owned() } else { format!("{received} kinds") };
             let matches = if unknown == 1 { "matches" } else { "match" };
             format!("Of {kinds} of messages received, {unknown} {matches} no message of {protocol}")
         }
-        Doubt::NothingWorks { broken, played } => {
-            format!("In {broken} of {} no check passed", count(played, "scenario"))
+        ProtocolDoubt::NothingWorks { broken, played } => {
+            format!("In {broken} of {} no check passed", format_count(played, "scenario"))
         }
     };
     format!(
@@ -149,92 +154,93 @@ pub fn doubt(protocol: &str, doubt: Doubt) -> String {
 }
 
 impl Page<'_, RunReport> {
-    fn protocol(&mut self, protocol: &ProtocolReport) {
+    fn write_protocol(&mut self, protocol: &ProtocolReport) {
         let head = format!("{} {}", protocol.name, protocol.pack_version);
         let document = if protocol.document.is_empty() { String::new() } else { format!("   {}", protocol.document) };
         self.line(&format!("{}{}", self.paint(BOLD, &head), self.paint(DIM, &document)));
         if let Some(fuzzed) = &protocol.fuzzed {
-            return self.fuzzed(protocol, fuzzed);
+            return self.write_fuzz_report(protocol, fuzzed);
         }
         if protocol.doubt.is_none() {
-            self.root_causes(protocol);
+            self.write_root_causes(protocol);
         }
         // The cause that explains most comes first.
         let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
         let causes_first = match protocol.doubt {
-            Some(Doubt::NothingWorks { broken, .. }) => stopped * 2 > broken,
-            Some(Doubt::Unrecognised { .. }) | None => false,
+            Some(ProtocolDoubt::NothingWorks { broken, .. }) => stopped * 2 > broken,
+            Some(ProtocolDoubt::Unrecognised { .. }) | None => false,
         };
         if causes_first {
-            self.causes(protocol);
+            self.write_causes(protocol);
         }
         if let Some(doubt) = protocol.doubt {
             self.gap();
-            self.doubt(protocol, doubt);
+            self.write_doubt(protocol, doubt);
         }
         if !causes_first {
-            self.causes(protocol);
+            self.write_causes(protocol);
         }
         self.deviations(&protocol.deviations);
-        self.crashes(protocol);
-        let mut failures = alike(unknown(protocol, Verdict::Fail));
+        self.write_crashes(protocol);
+        let mut failures = group_failures(unexpected_checks(protocol, Verdict::Fail));
         let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
-        let symptom = symptom(&failures, played).map(|(message, failed)| (message.to_owned(), failed));
+        let symptom = common_symptom(&failures, played).map(|(message, failed)| (message.to_owned(), failed));
         if let Some((message, failed)) = &symptom
             && protocol.doubt.is_none()
         {
             self.gap();
-            let failed = format!("{failed} of {} failed in the same way", count(played, "scenario"));
-            self.wrapped("", &format!("{failed}: {}.", printable(message).trim_end_matches('.')));
+            let failed = format!("{failed} of {} failed in the same way", format_count(played, "scenario"));
+            self.wrapped("", &format!("{failed}: {}.", escape_unprintable(message).trim_end_matches('.')));
         }
         for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
             self.gap();
-            self.mistake(scenario);
+            self.write_mistake(scenario);
         }
         // What blocks most comes first.
         let mut weights = BTreeMap::<&str, usize>::new();
         failures.iter().for_each(|one| *weights.entry(&one.scenario.id).or_default() += one.blocks.checks);
         failures.sort_by_key(|one| std::cmp::Reverse(weights.get(one.scenario.id.as_str()).copied()));
-        let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
+        let by_scenario: Vec<&[FailureGroup<'_>]> =
+            failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
         let one_reason = protocol.doubt.is_some() || symptom.is_some();
         let in_full =
-            if one_reason { if self.style.verbose { usize::MAX } else { ALIKE_IN_FULL } } else { self.most() };
+            if one_reason { if self.style.verbose { usize::MAX } else { FULL_SIMILAR_FAILURES } } else { self.most() };
         for failures in by_scenario.iter().take(in_full) {
-            self.failures(protocol, failures);
+            self.write_failures(protocol, failures);
         }
         if in_full < self.most() && by_scenario.len() > in_full {
             self.gap();
             for one in by_scenario.iter().take(self.most()).skip(in_full).flat_map(|failures| failures.iter()) {
-                self.brief("fail", one);
+                self.write_brief("fail", one);
             }
         }
         self.more(by_scenario.len(), "failed scenario");
-        self.warnings(protocol);
-        self.undecided(protocol);
-        self.known(protocol);
-        self.proposals(protocol);
+        self.write_warnings(protocol);
+        self.write_undecided(protocol);
+        self.write_known_failures(protocol);
+        self.write_proposals(protocol);
         if self.style.verbose {
-            self.infos(protocol);
+            self.write_infos(protocol);
         }
-        self.log(protocol);
-        if let Some(too_little) = protocol.too_little(&self.report.options)
+        self.write_log(protocol);
+        if let Some(too_little) = protocol.reach_shortfall(&self.report.options)
             && protocol.check_tally().decided() > 0
             && protocol.exit_code(&self.report.options) == 3
             && protocol.unplayed.is_empty()
         {
             self.gap();
-            self.wrapped("", &reach::explained(protocol, too_little));
+            self.wrapped("", &reach::explain_shortfall(protocol, too_little));
         }
         self.gap();
-        self.numbers(protocol);
+        self.write_totals(protocol);
     }
 
     /// Lists the root causes if there are several, one per line, each with the rules that it breaks and the checks that
     /// it blocks.
-    fn root_causes(&mut self, protocol: &ProtocolReport) {
+    fn write_root_causes(&mut self, protocol: &ProtocolReport) {
         let expected = |cause: &RootCause<'_>| match cause {
             RootCause::Check(one) => one.check.known.is_some(),
-            RootCause::Precondition(cause) => protocol.expects(cause),
+            RootCause::Precondition(cause) => protocol.is_expected_cause(cause),
         };
         let mut causes = protocol.root_causes();
         causes.retain(|cause| !expected(cause));
@@ -242,27 +248,33 @@ impl Page<'_, RunReport> {
             return;
         }
         self.gap();
-        self.line(&format!("{}, most blocking first:", count(causes.len(), "cause")));
+        self.line(&format!("{}, most blocking first:", format_count(causes.len(), "cause")));
         for cause in causes.iter().take(self.most()) {
             let what = match cause {
                 RootCause::Check(one) => {
-                    format!("{}: {}", one.check.name, printable(one.scenario.report(one.check).message_or_step()))
+                    format!(
+                        "{}: {}",
+                        one.check.name,
+                        escape_unprintable(one.scenario.check_report(one.check).message_or_step())
+                    )
                 }
                 RootCause::Precondition(cause) if cause.unreachable => "the hub could not be reached".to_owned(),
-                RootCause::Precondition(cause) if cause.step.is_empty() => printable(&cause.message).into_owned(),
+                RootCause::Precondition(cause) if cause.step.is_empty() => {
+                    escape_unprintable(&cause.message).into_owned()
+                }
                 RootCause::Precondition(cause) => {
-                    format!("`{}`: {}", printable(&cause.step), printable(&cause.message))
+                    format!("`{}`: {}", escape_unprintable(&cause.step), escape_unprintable(&cause.message))
                 }
             };
             let mut facts = Vec::new();
-            if !cause.breaks().is_empty() {
-                facts.push(format!("breaks {}", cause.breaks().join(", ")));
+            if !cause.broken_rules().is_empty() {
+                facts.push(format!("breaks {}", cause.broken_rules().join(", ")));
             }
-            if cause.blocks().checks > 0 {
-                facts.push(format!("blocks {}", blocked(cause.blocks(), FEW_RULES)));
+            if cause.blocked_checks().checks > 0 {
+                facts.push(format!("blocks {}", describe_blocked(cause.blocked_checks(), MAX_CAUSE_RULES)));
             }
-            facts.push(format!("in {}", count(cause.found_in(), "scenario")));
-            let what = cut(what.trim_end_matches('.'), CAUSE_LINE).into_owned();
+            facts.push(format!("in {}", format_count(cause.scenario_count(), "scenario")));
+            let what = shorten(what.trim_end_matches('.'), MAX_CAUSE_CHARS).into_owned();
             self.wrapped("  - ", &format!("{what}; {}", facts.join(", ")));
         }
         self.more(causes.len(), "cause");
@@ -270,52 +282,62 @@ impl Page<'_, RunReport> {
 
     // Failed preconditions.
 
-    fn causes(&mut self, protocol: &ProtocolReport) {
-        let causes: Vec<&SharedCause> = protocol.causes.iter().filter(|cause| !protocol.expects(cause)).collect();
+    fn write_causes(&mut self, protocol: &ProtocolReport) {
+        let causes: Vec<&SharedPreconditionFailure> =
+            protocol.causes.iter().filter(|cause| !protocol.is_expected_cause(cause)).collect();
         for cause in causes.iter().take(self.most()) {
             self.gap();
-            self.cause(protocol, cause);
+            self.write_cause(protocol, cause);
         }
         self.more(causes.len(), "cause");
     }
 
-    fn cause(&mut self, protocol: &ProtocolReport, cause: &SharedCause) {
-        let scenarios = count(cause.scenarios.len(), "scenario");
+    fn write_cause(&mut self, protocol: &ProtocolReport, cause: &SharedPreconditionFailure) {
+        let scenarios = format_count(cause.scenarios.len(), "scenario");
         if cause.unreachable {
             let never = protocol.check_tally().decided() == 0;
-            return self.unreachable(&cause.message, &scenarios, never);
+            return self.write_unreachable(&cause.message, &scenarios, never);
         }
-        let (message, end) = sentence(&cause.message);
+        let (message, end) = sentence_end(&cause.message);
         let what = if cause.at_once { "could not start" } else { "could not continue" };
-        let place = cause.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
-        let step = if cause.step.is_empty() { String::new() } else { format!("`{}`{place}: ", printable(&cause.step)) };
+        let place = cause.span.map(|span| format!(" ({})", self.sources.path_and_line(span))).unwrap_or_default();
+        let step = if cause.step.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`{place}: ", escape_unprintable(&cause.step))
+        };
         self.wrapped("", &format!("{scenarios} {what}: {step}{message}{end}"));
         if let Some(detail) = &cause.detail {
-            self.detail(detail);
+            self.write_detail(detail);
         }
         self.field("stopped", &list(&cause.scenarios, self.names()));
-        self.blocks(&cause.blocks);
+        self.write_blocked(&cause.blocks);
         if let Some(first) = cause.scenarios.first() {
-            self.command(&reproduce(&self.report.options, &protocol.name, &chosen(first), 1));
+            self.write_command(&reproduce_command(
+                &self.report.options,
+                &protocol.name,
+                &selection_arguments(first),
+                1,
+            ));
         }
     }
 
     /// Shows that no connection could be made, and what to try. `needed` says what needed one, such as `3 scenarios`.
-    fn unreachable(&mut self, message: &str, needed: &str, never: bool) {
-        let (message, end) = sentence(message);
+    fn write_unreachable(&mut self, message: &str, needed: &str, never: bool) {
+        let (message, end) = sentence_end(message);
         let nothing = if never { "nothing was checked" } else { "it was reachable before" };
-        let target = printable(&self.report.options.target);
+        let target = escape_unprintable(&self.report.options.target);
         let what = format!("The hub at {target} could not be reached: {message}{end}");
         self.wrapped("", &format!("{what} {needed} needed a connection; {nothing}."));
         self.wrapped("  ", UNREACHABLE_HELP);
     }
 
-    fn doubt(&mut self, protocol: &ProtocolReport, doubt: Doubt) {
-        self.wrapped("", &self::doubt(&protocol.name, doubt));
+    fn write_doubt(&mut self, protocol: &ProtocolReport, doubt: ProtocolDoubt) {
+        self.wrapped("", &self::describe_doubt(&protocol.name, doubt));
     }
 
-    fn mistake(&mut self, scenario: &ScenarioResult) {
-        let mistake = printable(scenario.mistake().unwrap_or_default()).into_owned();
+    fn write_mistake(&mut self, scenario: &ScenarioResult) {
+        let mistake = escape_unprintable(scenario.mistake().unwrap_or_default()).into_owned();
         self.snippet(
             Title::ERROR,
             None,
@@ -328,48 +350,51 @@ impl Page<'_, RunReport> {
     // Failures of the hub.
 
     /// Shows the failures of one scenario; there is at least one.
-    fn failures(&mut self, protocol: &ProtocolReport, failures: &[Alike<'_>]) {
+    fn write_failures(&mut self, protocol: &ProtocolReport, failures: &[FailureGroup<'_>]) {
         let scenario = failures[0].scenario;
         let mut shown: Option<&ScenarioReport> = None;
-        for Alike { check, also, blocks, .. } in failures {
+        for FailureGroup { check, also, blocks, .. } in failures {
             self.gap();
-            let report = scenario.report(check);
-            let title = format!("{}: {}", scenario.id, printable(report.message_or_step()));
+            let report = scenario.check_report(check);
+            let title = format!("{}: {}", scenario.id, escape_unprintable(report.message_or_step()));
             self.snippet(Title::ERROR.with_name("fail"), Some(&check.name), &title, report.span);
             if let Some(flaky) = check.flaky {
                 self.field("flaky", &format!("failed {}", flaky.shown()));
             }
-            self.rules(protocol, report);
+            self.write_rules(protocol, report);
             if let Some(detail) = &report.detail {
-                self.detail(detail);
+                self.write_detail(detail);
             }
-            self.also(also);
-            self.blocks(blocks);
-            let run = scenario.run_of(check);
+            self.write_other_scenarios(also);
+            self.write_blocked(blocks);
+            let run = scenario.run_of_check(check);
             if shown.is_none_or(|shown| shown.history.is_empty() && !run.history.is_empty()) {
                 shown = Some(run);
             }
         }
         let Some(run) = shown else { return };
-        self.frames(scenario, run);
+        self.write_frames(scenario, run);
         self.gap();
         let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
-        self.command(&reproduce(&self.report.options, &protocol.name, &scenario.again, repeat));
+        self.write_command(&reproduce_command(&self.report.options, &protocol.name, &scenario.again, repeat));
     }
 
-    fn rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
+    fn write_rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
         for used in check.rules_of_verdict() {
             let Some(rule) = protocol.rules.get(&used.id) else {
                 self.field("rule", &format!("{} ({})", used.id, used.level.name()));
                 continue;
             };
-            self.field("rule", &format!("{} {}", used.id, printable(&rule.text)));
-            self.field("", &carried(rule, used.lowered.then_some(used.level.name()), &protocol.document));
+            self.field("rule", &format!("{} {}", used.id, escape_unprintable(&rule.text)));
+            self.field("", &describe_rule_basis(rule, used.lowered.then_some(used.level.name()), &protocol.document));
         }
     }
 
-    fn detail(&mut self, detail: &Detail) {
-        let short = |text: &str| cut(&printable(text), if self.style.verbose { usize::MAX } else { LONG }).into_owned();
+    fn write_detail(&mut self, detail: &FindingDetail) {
+        let short = |text: &str| {
+            shorten(&escape_unprintable(text), if self.style.verbose { usize::MAX } else { MAX_TEXT_CHARS })
+                .into_owned()
+        };
         let (sent, expected, received) =
             (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
         if let Some(sent) = sent {
@@ -384,119 +409,124 @@ impl Page<'_, RunReport> {
             self.field("received", &received);
         }
         if let Some(waited) = detail.waited {
-            self.field("waited", &time(waited));
+            self.field("waited", &format_time(waited));
         }
     }
 
-    fn frames(&mut self, scenario: &ScenarioResult, run: &ScenarioReport) {
+    fn write_frames(&mut self, scenario: &ScenarioResult, run: &ScenarioReport) {
         if run.history.is_empty() {
             return;
         }
         self.gap();
         let all = run.history.len() + run.history_dropped;
-        let first = run.history.len().saturating_sub(if self.style.verbose { usize::MAX } else { LAST_FRAMES });
+        let first = run.history.len().saturating_sub(if self.style.verbose { usize::MAX } else { SHOWN_FRAMES });
         let shown = run.history.len() - first;
-        let of = if shown < all { format!("last {shown} of {}", count(all, "event")) } else { "all events".to_owned() };
+        let of = if shown < all {
+            format!("last {shown} of {}", format_count(all, "event"))
+        } else {
+            "all events".to_owned()
+        };
         let repetition =
             if scenario.runs.len() > 1 { format!(", repetition {}", run.repetition) } else { String::new() };
         self.line(&format!("  {}{repetition}, {of}:", scenario.id));
         let actors = run.history[first..].iter().map(|frame| frame.actor.chars().count()).max().unwrap_or(0);
         for frame in &run.history[first..] {
             let line = frame_line(frame, actors);
-            let line = cut(line.trim_end(), self.style.width.max(40)).into_owned();
+            let line = shorten(line.trim_end(), self.style.width.max(40)).into_owned();
             self.line(&self.paint(DIM, &line));
         }
     }
 
-    fn warnings(&mut self, protocol: &ProtocolReport) {
-        let warned = alike(unknown(protocol, Verdict::Warn));
-        for Alike { scenario, check, also, blocks } in warned.iter().take(self.most()) {
+    fn write_warnings(&mut self, protocol: &ProtocolReport) {
+        let warned = group_failures(unexpected_checks(protocol, Verdict::Warn));
+        for FailureGroup { scenario, check, also, blocks } in warned.iter().take(self.most()) {
             self.gap();
-            let report = scenario.report(check);
+            let report = scenario.check_report(check);
             let flaky = check.flaky.map(|flaky| format!(" ({})", flaky.shown())).unwrap_or_default();
             let yellow = BOLD.fg_color(Some(AnsiColor::Yellow.into()));
             let head = self.paint(yellow, &format!("warn[{}]", check.name));
-            let place = self.sources.place(report.span.unwrap_or(scenario.span));
+            let place = self.sources.path_and_line(report.span.unwrap_or(scenario.span));
             self.wrapped(
                 "",
-                &format!("{head}: {}: {}{flaky} ({place})", scenario.id, printable(report.message_or_step())),
+                &format!("{head}: {}: {}{flaky} ({place})", scenario.id, escape_unprintable(report.message_or_step())),
             );
-            self.rules(protocol, report);
+            self.write_rules(protocol, report);
             if let Some(detail) = &report.detail {
-                let brief = Detail { sent: None, waited: None, ..detail.clone() };
-                self.detail(&brief);
+                let brief = FindingDetail { sent: None, waited: None, ..detail.clone() };
+                self.write_detail(&brief);
             }
-            self.also(also);
-            self.blocks(blocks);
+            self.write_other_scenarios(also);
+            self.write_blocked(blocks);
         }
         self.more(warned.len(), "warning");
     }
 
     /// Shows one line for each inconclusive check that was evaluated, or that no cause above explains.
-    fn undecided(&mut self, protocol: &ProtocolReport) {
+    fn write_undecided(&mut self, protocol: &ProtocolReport) {
         let explained = |scenario: &ScenarioResult| {
             scenario.mistake().is_some()
                 || scenario.checks.iter().any(|check| check.verdict == Verdict::Fail)
                 || protocol.causes.iter().any(|cause| cause.scenarios.contains(&scenario.id))
         };
-        let mut undecided = checks_with(protocol, Verdict::Inconclusive);
+        let mut undecided = checks_with_verdict(protocol, Verdict::Inconclusive);
         // A check that was never evaluated has no step.
         undecided.retain(|(scenario, check)| {
-            let report = scenario.report(check);
+            let report = scenario.check_report(check);
             // A cause above shows this step already.
-            let shown = scenario.run_of(check).cause.as_ref().is_some_and(|cause| {
+            let shown = scenario.run_of_check(check).cause.as_ref().is_some_and(|cause| {
                 report.step == cause.step || (report.detail.is_some() && report.detail == cause.detail)
             });
             !explained(scenario) || !(report.step.is_empty() || shown)
         });
-        let undecided = alike(undecided);
+        let undecided = group_failures(undecided);
         if !undecided.is_empty() {
             self.gap();
         }
         for one in undecided.iter().take(self.most()) {
-            self.brief("inconclusive", one);
+            self.write_brief("inconclusive", one);
         }
         self.more(undecided.len(), "undecided check");
     }
 
-    fn infos(&mut self, protocol: &ProtocolReport) {
-        let infos = alike(checks_with(protocol, Verdict::Info));
+    fn write_infos(&mut self, protocol: &ProtocolReport) {
+        let infos = group_failures(checks_with_verdict(protocol, Verdict::Info));
         if !infos.is_empty() {
             self.gap();
         }
         for one in &infos {
-            self.brief("info", one);
+            self.write_brief("info", one);
         }
     }
 
     /// Shows the checks that could not be evaluated because of a failure.
-    fn blocks(&mut self, blocks: &Blocks) {
+    fn write_blocked(&mut self, blocks: &BlockedChecks) {
         if blocks.checks > 0 {
-            self.field("blocks", &blocked(blocks, self.names()));
+            self.field("blocks", &describe_blocked(blocks, self.names()));
         }
     }
 
     /// Shows other scenarios with the same failure.
-    fn also(&mut self, scenarios: &[String]) {
+    fn write_other_scenarios(&mut self, scenarios: &[String]) {
         if !scenarios.is_empty() {
             self.field("also in", &list(scenarios, self.names()));
         }
     }
 
-    fn brief(&mut self, word: &str, one: &Alike<'_>) {
-        let Alike { scenario, check, also, .. } = one;
-        let report = scenario.report(check);
-        let place = self.sources.place(report.span.unwrap_or(scenario.span));
-        let also = if also.is_empty() { String::new() } else { format!(", also in {}", count(also.len(), "scenario")) };
-        let what = printable(report.message_or_step());
+    fn write_brief(&mut self, word: &str, one: &FailureGroup<'_>) {
+        let FailureGroup { scenario, check, also, .. } = one;
+        let report = scenario.check_report(check);
+        let place = self.sources.path_and_line(report.span.unwrap_or(scenario.span));
+        let also =
+            if also.is_empty() { String::new() } else { format!(", also in {}", format_count(also.len(), "scenario")) };
+        let what = escape_unprintable(report.message_or_step());
         self.wrapped("", &format!("{word}[{}]: {}: {what} ({place}){also}", check.name, scenario.id));
     }
 
     // Totals.
 
-    fn numbers(&mut self, protocol: &ProtocolReport) {
+    fn write_totals(&mut self, protocol: &ProtocolReport) {
         let rules = protocol.rule_totals();
-        self.field("scenarios", &tally(&protocol.scenario_tally()));
+        self.field("scenarios", &describe_tally(&protocol.scenario_tally()));
         self.field(
             "rules",
             &format!(
@@ -509,20 +539,21 @@ impl Page<'_, RunReport> {
         );
         for (need, waiting) in protocol.unmet_needs() {
             let what = [(waiting.scenarios, "scenario"), (waiting.checks, "check"), (waiting.rules, "rule")];
-            let what: Vec<String> = what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
-            self.field("not tested", &format!("{}: unmet need `{}`", what.join(", "), printable(&need.name)));
+            let what: Vec<String> =
+                what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format_count(*n, what)).collect();
+            self.field("not tested", &format!("{}: unmet need `{}`", what.join(", "), escape_unprintable(&need.name)));
         }
         if !protocol.unmet_needs().is_empty() {
             let words =
                 self.report.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
-            let command = words.map(quoted).collect::<Vec<_>>().join(" ");
+            let command = words.map(quote_for_shell).collect::<Vec<_>>().join(" ");
             self.field("", "To list the settings and hooks this protocol can use:");
             self.field("", &self.paint(BOLD, &command));
         }
         let not_reached = protocol
             .scenarios
             .iter()
-            .filter(|scenario| scenario.unmet().is_empty())
+            .filter(|scenario| scenario.unmet_needs().is_empty())
             .flat_map(|scenario| &scenario.checks);
         let not_reached = not_reached.filter(|check| check.verdict == Verdict::NotTestable).count();
         if not_reached > 0 {
@@ -530,24 +561,25 @@ impl Page<'_, RunReport> {
                 "not reached",
                 &format!(
                     "{}: the situation they test did not occur, as the document allows",
-                    count(not_reached, "check")
+                    format_count(not_reached, "check")
                 ),
             );
         }
         for process in &protocol.processes {
-            self.field("hub", &process::starts(process));
+            self.field("hub", &process::describe_starts(process));
         }
         if !protocol.unplayed.is_empty() {
             self.field("not played", &list(&protocol.unplayed, self.names()));
         }
         if self.style.verbose || protocol.exit_code(&self.report.options) != 0 {
-            self.leftovers(protocol);
+            self.write_leftovers(protocol);
         }
-        if let Some((scenario, margin)) = protocol.slimmest() {
-            let slim = margin.left() < SLIM && margin.share() > 0.5;
+        if let Some((scenario, margin)) = protocol.slimmest_margin() {
+            let slim = margin.remaining() < SLIM_MARGIN && margin.used_share() > 0.5;
             if slim || self.style.verbose {
                 let advice = if slim { "; on a slow machine use a longer `--patience`" } else { "" };
-                let (step, waited, bound) = (printable(&margin.step), time(margin.waited), time(margin.bound));
+                let (step, waited, bound) =
+                    (escape_unprintable(&margin.step), format_time(margin.waited), format_time(margin.bound));
                 self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));
             }
         }
@@ -565,18 +597,18 @@ impl Page<'_, RunReport> {
         if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) }
     }
 
-    fn leftovers(&mut self, protocol: &ProtocolReport) {
+    fn write_leftovers(&mut self, protocol: &ProtocolReport) {
         let mut by_message = BTreeMap::<&str, usize>::new();
-        for (message, n) in protocol.scenarios.iter().flat_map(|scenario| &scenario.telling().leftovers) {
+        for (message, n) in protocol.scenarios.iter().flat_map(|scenario| &scenario.deciding_run().leftovers) {
             *by_message.entry(message).or_default() += n;
         }
         if !by_message.is_empty() {
             let total = by_message.values().sum();
             let each: Vec<String> =
-                by_message.iter().map(|(message, n)| format!("{n} {}", printable(message))).collect();
+                by_message.iter().map(|(message, n)| format!("{n} {}", escape_unprintable(message))).collect();
             self.field(
                 "unmatched",
-                &format!("{} that no step expected: {}", count(total, "frame"), list(&each, self.names())),
+                &format!("{} that no step expected: {}", format_count(total, "frame"), list(&each, self.names())),
             );
         }
     }
@@ -591,8 +623,8 @@ impl Page<'_, RunReport> {
             0 => String::new(),
             flaky => format!("; {flaky} flaky"),
         };
-        self.field("checks", &format!("{}{flaky}", tally(&protocol.check_tally())));
-        if let Some(reach) = protocol.reach().words() {
+        self.field("checks", &format!("{}{flaky}", describe_tally(&protocol.check_tally())));
+        if let Some(reach) = protocol.reach().describe() {
             self.field("musts", &reach);
         }
     }
@@ -600,37 +632,37 @@ impl Page<'_, RunReport> {
     // Output.
 
     /// Writes a command on one line, so that it can be copied.
-    fn command(&mut self, command: &str) {
+    fn write_command(&mut self, command: &str) {
         self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
     }
 }
 
 /// Formats `must, stated in line 43 of "the document"`.
-fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
+fn describe_rule_basis(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
     let of = if document.is_empty() { String::new() } else { format!(" of \"{document}\"") };
     let level = match lowered {
         Some(lowered) => format!("{}, here only {lowered}", rule.level.name()),
         None => rule.level.name().to_owned(),
     };
-    if rule.place == Place::Oracle {
+    if rule.place == RulePlace::Oracle {
         return format!("{level}, a hubproof oracle that applies to any hub");
     }
     match (rule.basis, &rule.from) {
-        (Basis::Stated, _) => format!("{level}, stated in {}{of}", rule.place),
-        (Basis::Implied, from) => {
-            let from = from.as_ref().map(|from| format!(", from: {}", printable(from))).unwrap_or_default();
+        (RuleBasis::Stated, _) => format!("{level}, stated in {}{of}", rule.place),
+        (RuleBasis::Implied, from) => {
+            let from = from.as_ref().map(|from| format!(", from: {}", escape_unprintable(from))).unwrap_or_default();
             format!("{level}, implied by {}{of}{from}", rule.place)
         }
-        (Basis::Silent, _) => format!("{level}; the document{of} is silent here, see {}", rule.place),
+        (RuleBasis::Silent, _) => format!("{level}; the document{of} is silent here, see {}", rule.place),
     }
 }
 
 /// Formats `  0.003 s  anna  <- text   {"say":...`
 fn frame_line(frame: &FrameReport, actors: usize) -> String {
     let arrow = match frame.direction {
-        Direction::Sent => "->",
-        Direction::Received => "<-",
-        Direction::Neither => "--",
+        HistoryDirection::Sent => "->",
+        HistoryDirection::Received => "<-",
+        HistoryDirection::Neither => "--",
     };
     let whole = if frame.hash.is_some() { format!("[{} bytes] ", frame.size) } else { String::new() };
     format!(
@@ -638,11 +670,11 @@ fn frame_line(frame: &FrameReport, actors: usize) -> String {
         frame.at.as_secs_f64(),
         frame.actor,
         frame.kind,
-        printable(&frame.text)
+        escape_unprintable(&frame.text)
     )
 }
 
-fn tally(tally: &Tally) -> String {
+fn describe_tally(tally: &VerdictTally) -> String {
     let parts: Vec<String> = Verdict::ALL
         .into_iter()
         .filter(|verdict| tally.count(*verdict) > 0)
@@ -657,22 +689,22 @@ fn tally(tally: &Tally) -> String {
 }
 
 /// Formats `4 checks of CON-001, CON-002 and 2 more`.
-fn blocked(blocks: &Blocks, most: usize) -> String {
+fn describe_blocked(blocks: &BlockedChecks, most: usize) -> String {
     let rules: Vec<String> = blocks.rules.iter().cloned().collect();
     let of = if rules.is_empty() { String::new() } else { format!(" of {}", list(&rules, most)) };
-    format!("{}{of}", count(blocks.checks, "check"))
+    format!("{}{of}", format_count(blocks.checks, "check"))
 }
 
 /// Returns a message without its full stop, and the full stop that ends it in a sentence: none after a question.
-fn sentence(message: &str) -> (String, &'static str) {
-    let message = printable(message).trim_end_matches('.').to_owned();
+fn sentence_end(message: &str) -> (String, &'static str) {
+    let message = escape_unprintable(message).trim_end_matches('.').to_owned();
     let end = if message.ends_with(['?', '!']) { "" } else { "." };
     (message, end)
 }
 
 /// Returns checks of this verdict that no baseline expects.
-fn unknown(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
-    let mut checks = checks_with(protocol, verdict);
+fn unexpected_checks(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+    let mut checks = checks_with_verdict(protocol, verdict);
     checks.retain(|(_, check)| check.known.is_none());
     checks
 }
@@ -681,35 +713,35 @@ fn unknown(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult,
 mod tests {
     use rstest::rstest;
 
-    use super::super::fixture::{Run, options};
+    use super::super::fixture::{RunFixture, options};
     use super::*;
 
     #[rstest]
-    #[case("all_pass", Run::all_pass())]
-    #[case("one_failure", Run::one_failure())]
-    #[case("warning", Run::warning())]
-    #[case("flaky", Run::flaky())]
-    #[case("greeting_broken", Run::greeting_broken())]
-    #[case("inconclusive", Run::inconclusive())]
-    #[case("unreachable", Run::unreachable())]
-    #[case("not_testable", Run::not_testable())]
-    #[case("nothing_testable", Run::nothing_testable())]
-    #[case("other_protocol", Run::other_protocol())]
-    #[case("interrupted", Run::interrupted())]
-    #[case("mistake", Run::mistake())]
-    #[case("selection", Run::selection())]
-    #[case("hostile", Run::hostile())]
-    #[case("schema_broken", Run::schema_broken())]
-    #[case("fallen", Run::fallen(None))]
-    #[case("fallen_blamed", Run::fallen(Some("greeter/hello")))]
-    fn the_summary_of_each_fixture_run_is_as_in_the_snapshot(#[case] name: &str, #[case] run: Run) {
+    #[case("all_pass", RunFixture::all_pass())]
+    #[case("one_failure", RunFixture::one_failure())]
+    #[case("warning", RunFixture::warning())]
+    #[case("flaky", RunFixture::flaky())]
+    #[case("greeting_broken", RunFixture::greeting_broken())]
+    #[case("inconclusive", RunFixture::inconclusive())]
+    #[case("unreachable", RunFixture::unreachable())]
+    #[case("not_testable", RunFixture::not_testable())]
+    #[case("nothing_testable", RunFixture::nothing_testable())]
+    #[case("other_protocol", RunFixture::other_protocol())]
+    #[case("interrupted", RunFixture::interrupted())]
+    #[case("mistake", RunFixture::mistake())]
+    #[case("selection", RunFixture::selection())]
+    #[case("hostile", RunFixture::hostile())]
+    #[case("schema_broken", RunFixture::schema_broken())]
+    #[case("fallen", RunFixture::hub_ended(None))]
+    #[case("fallen_blamed", RunFixture::hub_ended(Some("greeter/hello")))]
+    fn the_summary_of_each_fixture_run_matches_the_snapshot(#[case] name: &str, #[case] run: RunFixture) {
         let text = summary(&run.report(options()), &run.sources, Style::default());
         insta::assert_snapshot!(name, text);
     }
 
     #[test]
-    fn verbose_output_also_lists_what_is_only_recorded() {
-        let run = Run::warning();
+    fn verbose_output_also_lists_rules_that_are_only_recorded() {
+        let run = RunFixture::warning();
         let report = run.report(options());
         let verbose = summary(&report, &run.sources, Style { verbose: true, ..Style::default() });
         assert!(verbose.contains("info[GRE-001]: greeter/hello: answered late"), "{verbose}");
@@ -717,11 +749,11 @@ mod tests {
     }
 
     #[rstest]
-    #[case(Run::greeting_broken())]
-    #[case(Run::warning())]
-    #[case(Run::flaky())]
-    #[case(Run::mistake())]
-    fn colored_output_has_the_same_text(#[case] run: Run) {
+    #[case(RunFixture::greeting_broken())]
+    #[case(RunFixture::warning())]
+    #[case(RunFixture::flaky())]
+    #[case(RunFixture::mistake())]
+    fn colors_do_not_change_the_text(#[case] run: RunFixture) {
         let report = run.report(options());
         let colored = summary(&report, &run.sources, Style { color: true, ..Style::default() });
         let mut parts = colored.split('\u{1b}');
@@ -733,7 +765,7 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_or_a_span_past_the_end_does_not_panic() {
-        let mut run = Run::hostile();
+        let mut run = RunFixture::hostile();
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
         let end = "  musts       5 of 6 judged; 1 checked\n              only at a lower level\n";

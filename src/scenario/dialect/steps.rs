@@ -2,25 +2,30 @@
 
 use std::collections::BTreeMap;
 
-use super::Stale;
-use super::overrides::members;
+use super::StaleOverrides;
+use super::overrides::merge_members;
 use crate::syntax::diagnostic::{Diagnostic, nearest};
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 /// In a list of new steps, stands for the step that the list replaces.
-const ORIGINAL: &str = "original";
+const ORIGINAL_STEP: &str = "original";
 
 /// The steps that replace a step, possibly none. `None` stands for the original step.
-type Replacement = Vec<Option<Node>>;
+type StepReplacement = Vec<Option<SyntaxNode>>;
 
 /// Returns `base` with the steps that `over` changes; `None` if `over` does not change single steps but replaces `base`
 /// as a whole. Messages call `base`, a file or an entry, by the name `what`.
-pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Option<Node> {
+pub fn change_steps(
+    what: &str,
+    base: &SyntaxNode,
+    over: &SyntaxNode,
+    stale: &StaleOverrides<'_>,
+) -> Option<SyntaxNode> {
     let changes = over.get("steps")?.map()?;
     let mut tree = base.clone();
     let mut known = Vec::new();
-    visit(base, &mut |step| known.push((text(step), step)));
-    let mut replacements: BTreeMap<usize, Replacement> = BTreeMap::new();
+    visit_steps(base, &mut |step| known.push((first_line(step), step)));
+    let mut replacements: BTreeMap<usize, StepReplacement> = BTreeMap::new();
     for (key, node) in changes {
         let wrong = |message: String, help: String| stale.report(Diagnostic::error(key.span, message).help(help));
         let (wanted, which) = match key.name.rsplit_once(" #").map(|(text, number)| (text, number.parse::<usize>())) {
@@ -35,25 +40,27 @@ pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Optio
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "name a step by the text of its first line, without the options below it".to_owned(),
                 };
-                wrong(format!("{} of `{}` has no step `{wanted}`", super::shown(what), stale.base), help);
+                wrong(format!("{} of `{}` has no step `{wanted}`", super::describe_overridden(what), stale.base), help);
                 continue;
             }
             ([place], None) => *place,
             (places, None) => {
-                let message = format!("{} has the step `{wanted}` {} times", super::shown(what), places.len());
+                let message =
+                    format!("{} has the step `{wanted}` {} times", super::describe_overridden(what), places.len());
                 wrong(message, format!("write which one: `{wanted} #1` to `{wanted} #{}`", places.len()));
                 continue;
             }
             (places, Some(number)) => match number.checked_sub(1).and_then(|at| places.get(at)) {
                 Some(place) => *place,
                 None => {
-                    let message = format!("{} of `{}` has no step `{}`", super::shown(what), stale.base, key.name);
+                    let message =
+                        format!("{} of `{}` has no step `{}`", super::describe_overridden(what), stale.base, key.name);
                     wrong(message, format!("it has `{wanted} #1` to `{wanted} #{}`", places.len()));
                     continue;
                 }
             },
         };
-        match replacement(node) {
+        match parse_replacement(node) {
             Some(steps) => {
                 let same = match steps.as_slice() {
                     [None] => true,
@@ -62,32 +69,32 @@ pub fn changed(what: &str, base: &Node, over: &Node, stale: &Stale<'_>) -> Optio
                 };
                 if same {
                     let message = format!("step `{wanted}` is the same in `{}`", stale.base);
-                    wrong(message, super::SAME.to_owned());
+                    wrong(message, super::UNCHANGED_HELP.to_owned());
                 }
                 if replacements.insert(place, steps).is_some() {
                     wrong(format!("the step `{wanted}` is changed twice"), "keep one of the two".to_owned());
                 }
             }
             None => stale
-                .report(Diagnostic::error(node.span, format!("a step must be a mapping, not {}", node.what())).help(
+                .report(Diagnostic::error(node.span, format!("a step must be a mapping, not {}", node.describe_kind())).help(
                 "write the new step, a list of steps in which `original` stands for the old one, or null to remove it",
             )),
         }
     }
     let mut next = 0;
-    replace(&mut tree, &mut next, &mut replacements);
+    replace_steps(&mut tree, &mut next, &mut replacements);
     let others = over.map().unwrap_or_default().iter().filter(|(key, _)| key.name != "steps").cloned().collect();
-    Some(members(what, &tree, &Node { span: over.span, kind: Kind::Map(others) }, stale))
+    Some(merge_members(what, &tree, &SyntaxNode { span: over.span, kind: NodeKind::Map(others) }, stale))
 }
 
-fn replacement(node: &Node) -> Option<Replacement> {
+fn parse_replacement(node: &SyntaxNode) -> Option<StepReplacement> {
     match &node.kind {
-        Kind::Null => Some(Vec::new()),
-        Kind::Map(_) => Some(vec![Some(node.clone())]),
-        Kind::List(items) => items
+        NodeKind::Null => Some(Vec::new()),
+        NodeKind::Map(_) => Some(vec![Some(node.clone())]),
+        NodeKind::List(items) => items
             .iter()
             .map(|item| match item.text() {
-                Some(ORIGINAL) => Some(None),
+                Some(ORIGINAL_STEP) => Some(None),
                 _ => item.map().map(|_| Some(item.clone())),
             })
             .collect(),
@@ -96,40 +103,40 @@ fn replacement(node: &Node) -> Option<Replacement> {
 }
 
 /// Returns the text of a step's first line.
-fn text(step: &Node) -> String {
+fn first_line(step: &SyntaxNode) -> String {
     let Some((key, value)) = step.map().and_then(<[_]>::first) else { return String::new() };
     match &value.kind {
-        Kind::Text(text) => format!("{}: {}", key.name, text.value),
-        Kind::Bool(_) | Kind::Number(_) => format!("{}: {}", key.name, value.to_json()),
+        NodeKind::Text(text) => format!("{}: {}", key.name, text.value),
+        NodeKind::Bool(_) | NodeKind::Number(_) => format!("{}: {}", key.name, value.to_json()),
         _ => key.name.clone(),
     }
 }
 
 /// Calls `each` with every mapping in a list, in the order of the file. All steps are such mappings.
-fn visit<'n>(node: &'n Node, each: &mut impl FnMut(&'n Node)) {
+fn visit_steps<'n>(node: &'n SyntaxNode, each: &mut impl FnMut(&'n SyntaxNode)) {
     match &node.kind {
-        Kind::List(items) => {
+        NodeKind::List(items) => {
             for item in items {
                 if item.map().is_some() {
                     each(item);
                 }
-                visit(item, each);
+                visit_steps(item, each);
             }
         }
-        Kind::Map(members) => members.iter().for_each(|(_, member)| visit(member, each)),
+        NodeKind::Map(members) => members.iter().for_each(|(_, member)| visit_steps(member, each)),
         _ => {}
     }
 }
 
-/// Replaces mappings in lists, identified by their position in the order of [`visit`].
-fn replace(node: &mut Node, next: &mut usize, replacements: &mut BTreeMap<usize, Replacement>) {
+/// Replaces mappings in lists, identified by their position in the order of [`visit_steps`].
+fn replace_steps(node: &mut SyntaxNode, next: &mut usize, replacements: &mut BTreeMap<usize, StepReplacement>) {
     match &mut node.kind {
-        Kind::List(items) => {
+        NodeKind::List(items) => {
             let mut kept = Vec::with_capacity(items.len());
             for mut item in std::mem::take(items) {
                 let here = item.map().is_some().then_some(*next);
                 *next += usize::from(here.is_some());
-                replace(&mut item, next, replacements);
+                replace_steps(&mut item, next, replacements);
                 match here.and_then(|here| replacements.remove(&here)) {
                     Some(steps) => kept.extend(steps.into_iter().map(|step| step.unwrap_or_else(|| item.clone()))),
                     None => kept.push(item),
@@ -137,7 +144,7 @@ fn replace(node: &mut Node, next: &mut usize, replacements: &mut BTreeMap<usize,
             }
             *items = kept;
         }
-        Kind::Map(members) => members.iter_mut().for_each(|(_, member)| replace(member, next, replacements)),
+        NodeKind::Map(members) => members.iter_mut().for_each(|(_, member)| replace_steps(member, next, replacements)),
         _ => {}
     }
 }

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::{Dialect, FILE};
-use crate::protocol::Folder;
+use super::{DIALECT_FILE, Dialect};
+use crate::protocol::PackFolder;
 use crate::syntax::diagnostic::render_all;
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
@@ -49,26 +49,26 @@ steps:
 ];
 
 /// The result of applying a dialect to [`PACK`]: a folder, with its diagnostics.
-struct Merged {
+struct MergedDialect {
     sources: Sources,
-    folder: Folder,
+    folder: PackFolder,
 }
 
-impl Merged {
+impl MergedDialect {
     /// Applies a dialect with these files; `add` is its list of additions.
-    fn of(add: &str, files: &[(&str, &str)]) -> Self {
+    fn merge(add: &str, files: &[(&str, &str)]) -> Self {
         let mut sources = Sources::default();
-        let base = Folder::of("small", PACK.map(|(path, text)| (path.to_owned(), sources.add(path, text))));
+        let base = PackFolder::from_files("small", PACK.map(|(path, text)| (path.to_owned(), sources.add(path, text))));
         let file = sources.add("ours/dialect.yaml", format!("extends: small\nadd: [{add}]\n"));
-        let mut read: BTreeMap<String, FileId> = BTreeMap::from([(FILE.to_owned(), file)]);
+        let mut read: BTreeMap<String, FileId> = BTreeMap::from([(DIALECT_FILE.to_owned(), file)]);
         read.extend(files.iter().map(|(path, text)| ((*path).to_owned(), sources.add(format!("ours/{path}"), *text))));
-        let dialect = Dialect::read(file, &sources).unwrap();
+        let dialect = Dialect::parse(file, &sources).unwrap();
         let folder = dialect.apply("ours", &base, &read, &mut sources);
         Self { sources, folder }
     }
 
     /// Returns the diagnostics as text.
-    fn shown(&self) -> String {
+    fn diagnostics_text(&self) -> String {
         render_all(&self.folder.diagnostics, &self.sources, false)
     }
 
@@ -79,14 +79,14 @@ impl Merged {
             Some(inner) => self.folder.scenarios.get(inner),
             None => self.folder.pack.get(path),
         };
-        assert_eq!(self.shown(), "");
+        assert_eq!(self.diagnostics_text(), "");
         file.map(|file| yaml::parse(&self.sources, *file).unwrap().to_json()).unwrap_or_default()
     }
 }
 
 #[test]
 fn members_of_rules_messages_and_roles_are_overridden_one_by_one() {
-    let merged = Merged::of(
+    let merged = MergedDialect::merge(
         "",
         &[
             ("asyncapi.yaml", "components: { messages: { hello: { x-hubproof: { match: { type: WELCOME } } } } }"),
@@ -117,10 +117,10 @@ fn members_of_rules_messages_and_roles_are_overridden_one_by_one() {
 }
 
 #[test]
-fn places_are_those_of_the_file_in_which_a_part_stands() {
-    let merged = Merged::of("", &[("rules.yaml", "rules:\n  A-1: { level: should }\n")]);
+fn places_point_to_the_file_that_defines_each_part() {
+    let merged = MergedDialect::merge("", &[("rules.yaml", "rules:\n  A-1: { level: should }\n")]);
     let tree = yaml::parse(&merged.sources, merged.folder.pack["rules.yaml"]).unwrap();
-    let place = |pointer: &str| merged.sources.place(tree.at_pointer(pointer).span);
+    let place = |pointer: &str| merged.sources.path_and_line(tree.at_pointer(pointer).span);
     assert_eq!(place("/rules/A-1/level").to_string(), "ours/rules.yaml:2");
     assert_eq!(place("/rules/A-1/text").to_string(), "rules.yaml:2");
 }
@@ -129,9 +129,9 @@ fn places_are_those_of_the_file_in_which_a_part_stands() {
 #[case::replaced("anna expects nothing: any", "{ anna expects: hello }", &["anna joins", "each", "anna sends", "anna expects"])]
 #[case::with_steps_around("anna joins", "[{ wait: 1s }, original]", &["wait", "anna joins", "each", "anna sends", "anna expects nothing"])]
 #[case::removed("anna sends: bye #2", "null", &["anna joins", "each", "anna expects nothing"])]
-fn a_step_is_overridden_by_its_text(#[case] step: &str, #[case] with: &str, #[case] expected: &[&str]) {
+fn a_step_override_is_keyed_by_the_steps_text(#[case] step: &str, #[case] with: &str, #[case] expected: &[&str]) {
     let text = format!("title: Ours\nsteps:\n  '{step}': {with}\n");
-    let scenario = Merged::of("", &[("scenarios/greeting.yaml", &text)]).file("scenarios/greeting.yaml");
+    let scenario = MergedDialect::merge("", &[("scenarios/greeting.yaml", &text)]).file("scenarios/greeting.yaml");
     let heads: Vec<&str> = scenario["steps"]
         .as_array()
         .unwrap()
@@ -144,17 +144,18 @@ fn a_step_is_overridden_by_its_text(#[case] step: &str, #[case] with: &str, #[ca
 }
 
 #[test]
-fn a_file_without_entries_is_overridden_as_a_whole() {
+fn a_file_without_entries_is_replaced_as_a_whole() {
     let schema = r#"{ "properties": { "type": { "const": "WELCOME" } } }"#;
     let scenario = "title: Ours\nactors: { ben: guest }\nsteps: [{ ben connects: }]\n";
-    let merged = Merged::of("", &[("messages/hello.schema.json", schema), ("scenarios/greeting.yaml", scenario)]);
+    let merged =
+        MergedDialect::merge("", &[("messages/hello.schema.json", schema), ("scenarios/greeting.yaml", scenario)]);
     assert_eq!(merged.file("messages/hello.schema.json")["properties"]["type"]["const"], "WELCOME");
     assert_eq!(merged.file("scenarios/greeting.yaml")["actors"], json!({ "ben": "guest" }));
 }
 
 #[test]
-fn a_removed_message_leaves_with_its_references_and_its_schema() {
-    let merged = Merged::of("", &[("asyncapi.yaml", "components: { messages: { bye: null } }")]);
+fn removing_a_message_removes_its_references_and_schema() {
+    let merged = MergedDialect::merge("", &[("asyncapi.yaml", "components: { messages: { bye: null } }")]);
     let document = merged.file("asyncapi.yaml");
     assert!(!document.to_string().contains("bye"), "{document:#}");
     assert!(document["operations"].get("greets").is_some() && document["operations"].get("leaves").is_none());
@@ -162,8 +163,8 @@ fn a_removed_message_leaves_with_its_references_and_its_schema() {
 }
 
 #[test]
-fn a_removed_rule_leaves_with_what_only_it_demands() {
-    let merged = Merged::of("", &[("rules.yaml", "rules: { A-1: null, A-2: null }")]);
+fn removing_a_rule_removes_requirements_of_that_rule_only() {
+    let merged = MergedDialect::merge("", &[("rules.yaml", "rules: { A-1: null, A-2: null }")]);
     assert_eq!(merged.file("rules.yaml")["rules"], json!({}));
     assert_eq!(merged.file("messages/hello.schema.json"), json!({ "properties": { "type": { "const": "HELLO" } } }));
     let steps = merged.file("scenarios/greeting.yaml")["steps"].clone();
@@ -173,17 +174,20 @@ fn a_removed_rule_leaves_with_what_only_it_demands() {
 }
 
 #[test]
-fn an_empty_scenario_removes_that_of_the_pack() {
-    assert_eq!(Merged::of("", &[("scenarios/greeting.yaml", "# no\n")]).file("scenarios/greeting.yaml"), Value::Null);
+fn an_empty_scenario_file_removes_the_scenario() {
+    assert_eq!(
+        MergedDialect::merge("", &[("scenarios/greeting.yaml", "# no\n")]).file("scenarios/greeting.yaml"),
+        Value::Null
+    );
 }
 
 #[test]
-fn what_the_pack_has_not_is_added_when_it_is_declared() {
+fn declared_additions_are_merged_into_the_pack() {
     let files = [
         ("rules.yaml", "rules: { A-3: { level: may, line: 3, text: Three. } }"),
         ("scenarios/more.yaml", "title: More\nactors: {}\nsteps: []\n"),
     ];
-    let merged = Merged::of("rule A-3, scenarios/more.yaml", &files);
+    let merged = MergedDialect::merge("rule A-3, scenarios/more.yaml", &files);
     assert_eq!(merged.file("rules.yaml")["rules"]["A-3"]["text"], "Three.");
     assert_eq!(merged.file("scenarios/more.yaml")["title"], "More");
 }
@@ -231,13 +235,13 @@ fn what_the_pack_has_not_is_added_when_it_is_declared() {
     "steps: { anna joins: { anna joins: , rules: [A-1] } }\ntitle: Ours",
     "step `anna joins` is the same in `small`"
 )]
-fn an_override_that_does_not_apply_is_an_error_at_its_place(
+fn an_override_without_a_target_is_an_error_at_its_place(
     #[case] path: &str,
     #[case] text: &str,
     #[case] expected: &str,
 ) {
-    let merged = Merged::of("", &[(path, text)]);
-    let shown = merged.shown();
+    let merged = MergedDialect::merge("", &[(path, text)]);
+    let shown = merged.diagnostics_text();
     assert_eq!(merged.folder.diagnostics.len(), 1, "{shown}");
     assert_eq!(merged.folder.diagnostics[0].message, expected);
     assert!(shown.contains(&format!("ours/{path}:")) && shown.contains("help:"), "{shown}");
@@ -247,9 +251,9 @@ fn an_override_that_does_not_apply_is_an_error_at_its_place(
 #[case("rule A-1", &[("rules.yaml", "rules: { A-1: { level: may } }")], "`small` already has rule `A-1`, so it is not an addition")]
 #[case("rule A-3", &[], "the dialect adds no rule `A-3`")]
 #[case("scenarios/more.yaml", &[], "the dialect adds no file scenarios/more.yaml")]
-fn a_wrong_entry_of_add_is_an_error(#[case] add: &str, #[case] files: &[(&str, &str)], #[case] expected: &str) {
-    let merged = Merged::of(add, files);
-    assert_eq!(merged.folder.diagnostics.len(), 1, "{}", merged.shown());
+fn an_invalid_entry_in_add_is_an_error(#[case] add: &str, #[case] files: &[(&str, &str)], #[case] expected: &str) {
+    let merged = MergedDialect::merge(add, files);
+    assert_eq!(merged.folder.diagnostics.len(), 1, "{}", merged.diagnostics_text());
     assert_eq!(merged.folder.diagnostics[0].message, expected);
 }
 
@@ -262,6 +266,6 @@ fn a_wrong_entry_of_add_is_an_error(#[case] add: &str, #[case] files: &[(&str, &
 fn a_mistake_in_dialect_yaml_is_an_error(#[case] text: &str, #[case] expected: &str) {
     let mut sources = Sources::default();
     let file = sources.add("dialect.yaml", text);
-    let found = Dialect::read(file, &sources).err().unwrap();
+    let found = Dialect::parse(file, &sources).err().unwrap();
     assert_eq!(found.iter().map(|found| found.message.as_str()).collect::<Vec<_>>(), [expected]);
 }

@@ -1,24 +1,24 @@
 //! Parses the actors of a scenario and their groups, and resolves the actors of a step.
 
-use super::verbs::{self, Head};
-use super::{Place, Reader};
-use crate::scenario::model::{Actor, ActorId, Who};
+use super::verbs::{self, StepHead};
+use super::{ScenarioParser, StepPlace};
+use crate::scenario::model::{Actor, ActorId, StepActors};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{entries, integer, mapping, table, wrong_kind};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// Maximum number of members of a group.
-const MOST_MEMBERS: u64 = 10_000;
+const MAX_MEMBERS: u64 = 10_000;
 
-impl Reader<'_> {
-    pub(super) fn read_actors(&mut self, node: Option<&Node>) {
+impl ScenarioParser<'_> {
+    pub(super) fn parse_actors(&mut self, node: Option<&SyntaxNode>) {
         for (key, node) in mapping(node, "`actors`", "actors: { anna: client }", &mut self.diagnostics) {
-            self.actor_name(key);
+            self.check_actor_name(key);
             match &node.kind {
-                Kind::Text(role) => self.actor(&key.name, &role.value, node.span),
-                Kind::Map(_) => self.crowd(key, node),
-                Kind::List(items) => self.group(key, node, items),
+                NodeKind::Text(role) => self.declare_actor(&key.name, &role.value, node.span),
+                NodeKind::Map(_) => self.parse_crowd(key, node),
+                NodeKind::List(items) => self.parse_group(key, node, items),
                 _ => {
                     let help = "write the name of a role, `{ role: client, count: 10 }`, or a list of actors";
                     self.diagnostics.push(wrong_kind(node, "an actor", "given a role", help));
@@ -27,29 +27,29 @@ impl Reader<'_> {
         }
     }
 
-    fn crowd(&mut self, key: &Key, node: &Node) {
+    fn parse_crowd(&mut self, key: &NodeKey, node: &SyntaxNode) {
         table(node, &["role", "count"], "an actor", &mut self.diagnostics);
         let (role, at) = match node.get("role") {
             None => (key.name.clone(), key.span),
             Some(role) => (role.text().unwrap_or_default().to_owned(), role.span),
         };
-        let count = integer(node.get("count"), "`count`", 1..=MOST_MEMBERS, &mut self.diagnostics).unwrap_or(1);
+        let count = integer(node.get("count"), "`count`", 1..=MAX_MEMBERS, &mut self.diagnostics).unwrap_or(1);
         let mut members = Vec::new();
         for index in 0..count {
             members.push(self.actors.len());
-            self.actor(&format!("{}[{index}]", key.name), &role, at);
+            self.declare_actor(&format!("{}[{index}]", key.name), &role, at);
         }
         self.groups.insert(key.name.clone(), members);
     }
 
-    fn group(&mut self, key: &Key, node: &Node, items: &[Node]) {
+    fn parse_group(&mut self, key: &NodeKey, node: &SyntaxNode, items: &[SyntaxNode]) {
         let mut members = Vec::new();
         for item in items {
-            match item.text().and_then(|name| self.members(name)) {
+            match item.text().and_then(|name| self.find_actors(name)) {
                 Some(found) => members.extend(found),
                 None => {
                     let name = item.text().unwrap_or_default();
-                    let known = self.known_actors();
+                    let known = self.known_actor_names();
                     let help = suggest(
                         name,
                         known.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -65,13 +65,13 @@ impl Reader<'_> {
         self.groups.insert(key.name.clone(), members);
     }
 
-    fn actor(&mut self, name: &str, role: &str, role_span: Span) {
-        self.role(role, role_span);
+    fn declare_actor(&mut self, name: &str, role: &str, role_span: Span) {
+        self.parse_role(role, role_span);
         self.actors.push(Actor { name: name.to_owned(), role: role.to_owned() });
     }
 
     /// Returns the actors of a name: one actor, or the members of a group.
-    pub(super) fn members(&self, name: &str) -> Option<Vec<ActorId>> {
+    pub(super) fn find_actors(&self, name: &str) -> Option<Vec<ActorId>> {
         match self.groups.get(name) {
             Some(members) => Some(members.clone()),
             None => self.actors.iter().position(|actor| actor.name == name).map(|id| vec![id]),
@@ -79,34 +79,34 @@ impl Reader<'_> {
     }
 
     /// Returns the actors of a name. An actor named like its role needs no line under `actors` and is declared here.
-    pub(super) fn actors_named(&mut self, name: &str, span: Span) -> Option<Vec<ActorId>> {
-        if self.members(name).is_none()
+    pub(super) fn resolve_actors(&mut self, name: &str, span: Span) -> Option<Vec<ActorId>> {
+        if self.find_actors(name).is_none()
             && entries(self.file.root.get("roles")).iter().any(|(role, _)| role.name == name)
         {
-            if let Some(at) = self.bound(name).and_then(|bound| bound.at) {
+            if let Some(at) = self.find_binding(name).and_then(|bound| bound.at) {
                 self.diagnostics.push(
                     Diagnostic::error(span, format!("`{name}` is both a bound name and an actor"))
                         .also(at, "it is bound here")
                         .help("choose another name, or declare an actor with another name under `actors`"),
                 );
             }
-            self.actor(name, name, span);
+            self.declare_actor(name, name, span);
         }
-        if self.any_actor && self.members(name).is_none() {
+        if self.any_actor && self.find_actors(name).is_none() {
             self.actors.push(Actor { name: name.to_owned(), role: String::new() });
         }
-        self.members(name)
+        self.find_actors(name)
     }
 
-    fn known_actors(&self) -> Vec<String> {
+    fn known_actor_names(&self) -> Vec<String> {
         let roles = entries(self.file.root.get("roles")).iter().map(|(role, _)| role.name.clone());
         self.actors.iter().map(|actor| actor.name.clone()).chain(self.groups.keys().cloned()).chain(roles).collect()
     }
 
     /// Returns the actors of a step; `None` after an error.
-    pub(super) fn who(&mut self, head: &Head<'_>, key: &Key) -> Option<Who> {
+    pub(super) fn resolve_step_actors(&mut self, head: &StepHead<'_>, key: &NodeKey) -> Option<StepActors> {
         if head.verb.is_word() {
-            return Some(Who::NoActor);
+            return Some(StepActors::NoActor);
         }
         if head.actor.is_empty() {
             if !self.place.omits_actor() {
@@ -120,10 +120,10 @@ impl Reader<'_> {
                 );
                 return None;
             }
-            return Some(Who::Myself);
+            return Some(StepActors::Myself);
         }
-        let span = part_of(key, head.actor);
-        if matches!(self.place, Place::Opening | Place::Reaction | Place::Journey) {
+        let span = key_part_span(key, head.actor);
+        if matches!(self.place, StepPlace::Opening | StepPlace::Reaction | StepPlace::Journey) {
             let verb = key.name.rsplit_once(head.actor).map_or("", |(_, verb)| verb.trim());
             self.error(
                 span,
@@ -132,8 +132,8 @@ impl Reader<'_> {
             );
             return None;
         }
-        let Some(members) = self.actors_named(head.actor, span) else {
-            let known = self.known_actors();
+        let Some(members) = self.resolve_actors(head.actor, span) else {
+            let known = self.known_actor_names();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             let help =
                 suggest(head.actor, known, "actors are declared under `actors`, unless they are named like their role");
@@ -145,19 +145,19 @@ impl Reader<'_> {
             self.error(key.span, "this step cannot count actors", help);
         }
         if self.groups.contains_key(head.actor) {
-            return Some(Who::Group { members, quantity: head.quantity });
+            return Some(StepActors::Group { members, quantity: head.quantity });
         }
         if head.quantity.is_some() && head.verb.can_be_counted() {
             self.error(span, format!("`{}` is one actor, not a group", head.actor), "leave the number out");
         }
-        members.first().map(|id| Who::One(*id))
+        members.first().map(|id| StepActors::One(*id))
     }
 
     /// Records that actors connect here, for `each` and for the connection budget.
-    pub(super) fn connects(&mut self, who: &Who) {
+    pub(super) fn record_connect(&mut self, who: &StepActors) {
         let members: Vec<ActorId> = match who {
-            Who::One(id) => vec![*id],
-            Who::Group { members, .. } => members.clone(),
+            StepActors::One(id) => vec![*id],
+            StepActors::Group { members, .. } => members.clone(),
             _ => Vec::new(),
         };
         for id in members {
@@ -172,23 +172,23 @@ impl Reader<'_> {
 
 /// The actors that steps name, and the first step that names none.
 #[derive(Default)]
-pub struct ActorsOfSteps {
+pub struct StepActorNames {
     pub named: Vec<String>,
     pub without_actor: Option<Span>,
 }
 
-impl ActorsOfSteps {
-    pub fn of(steps: Option<&Node>) -> Self {
+impl StepActorNames {
+    pub fn from_steps(steps: Option<&SyntaxNode>) -> Self {
         let mut actors = Self::default();
-        actors.add(steps);
+        actors.add_steps(steps);
         actors
     }
 
-    fn add(&mut self, steps: Option<&Node>) {
-        for step in steps.and_then(Node::list).unwrap_or_default() {
+    fn add_steps(&mut self, steps: Option<&SyntaxNode>) {
+        for step in steps.and_then(SyntaxNode::list).unwrap_or_default() {
             for (key, value) in entries(Some(step)) {
-                match verbs::head(&key.name) {
-                    _ if key.name == "do" => self.add(Some(value)),
+                match verbs::parse_head(&key.name) {
+                    _ if key.name == "do" => self.add_steps(Some(value)),
                     Some(head) if head.verb.is_word() => {}
                     Some(head) if head.actor.is_empty() => self.without_actor = self.without_actor.or(Some(key.span)),
                     Some(head) if !self.named.iter().any(|name| name == head.actor) => {
@@ -202,11 +202,11 @@ impl ActorsOfSteps {
 }
 
 /// Returns the span of a part of a key.
-pub fn part_of(key: &Key, part: &str) -> Span {
+pub fn key_part_span(key: &NodeKey, part: &str) -> Span {
     let quote = match key.span.range().len().checked_sub(key.name.len()) {
         Some(0) => 0,
         Some(2) => 1,
         _ => return key.span,
     };
-    key.name.find(part).map_or(key.span, |at| key.span.part(quote + at..quote + at + part.len()))
+    key.name.find(part).map_or(key.span, |at| key.span.subspan(quote + at..quote + at + part.len()))
 }

@@ -2,24 +2,32 @@
 
 use std::collections::BTreeSet;
 
-use super::Reader;
-use super::names::Origin;
-use super::rules::Subject;
-use super::shared::unknown_message;
-use super::steps::Options;
-use crate::protocol::Way;
-use crate::scenario::model::{Act, Alternative, Codes, Count, Expect, ExpectNothing, MessageName, Want, Who};
+use super::ScenarioParser;
+use super::names::NameOrigin;
+use super::rules::MatcherSubject;
+use super::shared::unknown_message_error;
+use super::steps::StepOptions;
+use crate::protocol::FrameDirection;
+use crate::scenario::model::{
+    CountRange, Expectation, ExpectedAlternative, ExpectedCodes, ExpectedEvent, MessageName, SilenceExpectation,
+    StepAction, StepActors,
+};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::fields::{choice, integer, list, table, text, wrong_kind};
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
-impl Reader<'_> {
-    pub(super) fn expect_message<'n>(&mut self, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
-        let message = self.message_name(value, Some(Way::FromHub));
-        let subject = Subject::of(&message);
-        let pattern = options.get("where").map(|node| self.pattern(node, &subject));
-        let expect = self.expect(Want::Message { message, pattern }, options, &subject);
-        let counted = options.get("count").is_some() || matches!(who, Who::Group { quantity: Some(_), .. });
+impl ScenarioParser<'_> {
+    pub(super) fn parse_expect_message<'n>(
+        &mut self,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        who: &StepActors,
+    ) -> StepAction {
+        let message = self.parse_message_name(value, Some(FrameDirection::FromHub));
+        let subject = MatcherSubject::from_message_name(&message);
+        let pattern = options.get("where").map(|node| self.parse_pattern(node, &subject));
+        let expect = self.parse_expectation(ExpectedEvent::Message { message, pattern }, options, &subject);
+        let counted = options.get("count").is_some() || matches!(who, StepActors::Group { quantity: Some(_), .. });
         if let Some(key) = options.key("for").filter(|_| !counted) {
             self.error(
                 key.span,
@@ -27,73 +35,91 @@ impl Reader<'_> {
                 "add `count: { min: 1 }`, or write `within` to say how long to wait",
             );
         }
-        Act::Expect(Box::new(expect))
+        StepAction::Expect(Box::new(expect))
     }
 
-    pub(super) fn expect_control<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let want = self.control(value, "`expects frame`", options.get("where"));
-        Act::Expect(Box::new(self.expect(want, options, &Subject::CONTROL)))
+    pub(super) fn parse_expect_control<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
+        let want = self.parse_control(value, "`expects frame`", options.get("where"));
+        StepAction::Expect(Box::new(self.parse_expectation(want, options, &MatcherSubject::CONTROL)))
     }
 
-    fn control(&mut self, value: &Node, what: &str, place: Option<&Node>) -> Want {
+    fn parse_control(&mut self, value: &SyntaxNode, what: &str, place: Option<&SyntaxNode>) -> ExpectedEvent {
         let words = [("ping", false), ("pong", true)];
         let pong = choice(Some(value), what, &words, &mut self.diagnostics).unwrap_or(true);
-        Want::Control { pong, pattern: place.map(|node| self.pattern(node, &Subject::CONTROL)) }
+        ExpectedEvent::Control { pong, pattern: place.map(|node| self.parse_pattern(node, &MatcherSubject::CONTROL)) }
     }
 
-    pub(super) fn expect_close<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let codes = self.codes(value, "expects close: [4004, drop]");
-        Act::Expect(Box::new(self.expect(Want::Close(codes), options, &Subject::CLOSE)))
+    pub(super) fn parse_expect_close<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
+        let codes = self.parse_codes(value, "expects close: [4004, drop]");
+        StepAction::Expect(Box::new(self.parse_expectation(
+            ExpectedEvent::Close(codes),
+            options,
+            &MatcherSubject::CLOSE,
+        )))
     }
 
-    pub(super) fn expect_refusal<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let codes = self.codes(value, "expects refusal: [401, 403]");
-        Act::Expect(Box::new(self.expect(Want::Refusal(codes), options, &Subject::REFUSAL)))
+    pub(super) fn parse_expect_refusal<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
+        let codes = self.parse_codes(value, "expects refusal: [401, 403]");
+        StepAction::Expect(Box::new(self.parse_expectation(
+            ExpectedEvent::Refusal(codes),
+            options,
+            &MatcherSubject::REFUSAL,
+        )))
     }
 
-    pub(super) fn expect_end<'n>(&mut self, options: &Options<'n>) -> Act {
+    pub(super) fn parse_expect_end<'n>(&mut self, options: &StepOptions<'n>) -> StepAction {
         let within = self.time_option(options, "within");
-        Act::ExpectEnd { within, has: self.has(options.get("has"), &Subject::END) }
+        StepAction::ExpectEnd { within, has: self.parse_has(options.get("has"), &MatcherSubject::END) }
     }
 
-    pub(super) fn expect_nothing<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let message = self.message_name(value, Some(Way::FromHub));
-        let subject = Subject::of(&message);
-        let pattern = options.get("where").map(|node| self.pattern(node, &subject));
-        let after = options.get("after").and_then(|node| self.after(node));
+    pub(super) fn parse_expect_nothing<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
+        let message = self.parse_message_name(value, Some(FrameDirection::FromHub));
+        let subject = MatcherSubject::from_message_name(&message);
+        let pattern = options.get("where").map(|node| self.parse_pattern(node, &subject));
+        let after = options.get("after").and_then(|node| self.parse_after(node));
         let for_ = self.time_option(options, "for");
-        Act::ExpectNothing(Box::new(ExpectNothing { message, pattern, after, for_ }))
+        StepAction::ExpectNothing(Box::new(SilenceExpectation { message, pattern, after, for_ }))
     }
 
-    pub(super) fn expect_one_of<'n>(&mut self, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
-        Act::ExpectOneOf {
-            alternatives: self.alternatives(value, Origin::of(who)),
-            after: options.get("after").and_then(|node| self.after(node)),
+    pub(super) fn parse_expect_one_of<'n>(
+        &mut self,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        who: &StepActors,
+    ) -> StepAction {
+        StepAction::ExpectOneOf {
+            alternatives: self.parse_alternatives(value, NameOrigin::of_actors(who)),
+            after: options.get("after").and_then(|node| self.parse_after(node)),
             within: self.time_option(options, "within"),
         }
     }
 
-    fn expect<'n>(&mut self, want: Want, options: &Options<'n>, subject: &Subject) -> Expect {
-        Expect {
+    fn parse_expectation<'n>(
+        &mut self,
+        want: ExpectedEvent,
+        options: &StepOptions<'n>,
+        subject: &MatcherSubject,
+    ) -> Expectation {
+        Expectation {
             want,
-            after: options.get("after").and_then(|node| self.after(node)),
+            after: options.get("after").and_then(|node| self.parse_after(node)),
             within: self.time_option(options, "within"),
-            count: options.get("count").and_then(|node| self.count(node, options)),
+            count: options.get("count").and_then(|node| self.parse_count(node, options)),
             for_: self.time_option(options, "for"),
-            has: self.has(options.get("has"), subject),
+            has: self.parse_has(options.get("has"), subject),
         }
     }
 
     /// Parses the name of a frame after which another is expected.
-    fn after(&mut self, node: &Node) -> Option<String> {
-        let name = self.bound_name(node, "after")?;
-        self.must_have_wire(&name, node);
+    fn parse_after(&mut self, node: &SyntaxNode) -> Option<String> {
+        let name = self.parse_bound_name(node, "after")?;
+        self.require_wire(&name, node);
         Some(name)
     }
 
     /// Reports a name whose value is neither sent nor received and therefore has no place in an order.
-    pub(super) fn must_have_wire(&mut self, name: &str, node: &Node) {
-        if let Some(bound) = self.bound(name).filter(|bound| bound.origin == Origin::Computed) {
+    pub(super) fn require_wire(&mut self, name: &str, node: &SyntaxNode) {
+        if let Some(bound) = self.find_binding(name).filter(|bound| bound.origin == NameOrigin::Computed) {
             let error = crate::syntax::diagnostic::Diagnostic::error(
                 node.span,
                 format!("`{name}` is neither sent nor received, so nothing can come before or after it"),
@@ -106,21 +132,21 @@ impl Reader<'_> {
         }
     }
 
-    fn codes(&mut self, node: &Node, example: &str) -> Codes {
-        let mut codes = Codes::default();
+    fn parse_codes(&mut self, node: &SyntaxNode, example: &str) -> ExpectedCodes {
+        let mut codes = ExpectedCodes::default();
         let single = std::slice::from_ref(node);
         let items = node.list().unwrap_or(single);
         for item in items {
             match &item.kind {
-                Kind::Number(n) if n.as_u64().is_some_and(|n| n <= 4999) => {
+                NodeKind::Number(n) if n.as_u64().is_some_and(|n| n <= 4999) => {
                     codes.codes.push(n.as_u64().unwrap_or_default() as u16)
                 }
-                Kind::Text(text) if text.value == "any" => codes.any = true,
-                Kind::Text(text) if text.value == "drop" => codes.drop = true,
-                Kind::Text(text) if range(&text.value).is_some() => {
-                    codes.codes.extend(range(&text.value).into_iter().flatten())
+                NodeKind::Text(text) if text.value == "any" => codes.any = true,
+                NodeKind::Text(text) if text.value == "drop" => codes.drop = true,
+                NodeKind::Text(text) if parse_code_range(&text.value).is_some() => {
+                    codes.codes.extend(parse_code_range(&text.value).into_iter().flatten())
                 }
-                Kind::Null => self.error(item.span, "a code is missing", format!("write `{example}`, or `any`")),
+                NodeKind::Null => self.error(item.span, "a code is missing", format!("write `{example}`, or `any`")),
                 _ => self.error(
                     item.span,
                     "a code must be a number up to 4999, a range such as 3000-3999, `any` or `drop`",
@@ -134,14 +160,14 @@ impl Reader<'_> {
         codes
     }
 
-    fn count(&mut self, node: &Node, options: &Options<'_>) -> Option<Count> {
+    fn parse_count(&mut self, node: &SyntaxNode, options: &StepOptions<'_>) -> Option<CountRange> {
         let example = "write `count: 3`, or `count: { min: 2, max: 4 }` and `for: 3s`";
-        let bound = |node: &Node| node.integer().and_then(|n| usize::try_from(n).ok());
+        let bound = |node: &SyntaxNode| node.integer().and_then(|n| usize::try_from(n).ok());
         if let Some(n) = bound(node) {
             if n == 0 {
                 self.error(node.span, "a count of 0 is written `expects nothing`", "write `expects nothing: MESSAGE`");
             }
-            return Some(Count { min: n, max: Some(n) });
+            return Some(CountRange { min: n, max: Some(n) });
         }
         if node.map().is_none() {
             self.diagnostics.push(wrong_kind(node, "`count`", "a number or a range", example));
@@ -179,20 +205,25 @@ impl Reader<'_> {
                 "add `for: 3s`, the time during which to count",
             );
         }
-        Some(Count { min: min.unwrap_or(0), max })
+        Some(CountRange { min: min.unwrap_or(0), max })
     }
 
-    pub(super) fn alternatives(&mut self, node: &Node, origin: Origin) -> Vec<Alternative> {
+    pub(super) fn parse_alternatives(&mut self, node: &SyntaxNode, origin: NameOrigin) -> Vec<ExpectedAlternative> {
         let example = "expects one of: [ { message: hello }, { close: any } ]";
         let items = list(Some(node), "`expects one of`", example, &mut self.diagnostics);
         if node.is_null() || node.list().is_some_and(<[_]>::is_empty) {
             self.error(node.span, "`expects one of` has no alternatives", format!("write `{example}`"));
         }
         let mut names = BTreeSet::new();
-        items.iter().filter_map(|item| self.alternative(item, origin, &mut names)).collect()
+        items.iter().filter_map(|item| self.parse_alternative(item, origin, &mut names)).collect()
     }
 
-    fn alternative(&mut self, item: &Node, origin: Origin, names: &mut BTreeSet<String>) -> Option<Alternative> {
+    fn parse_alternative(
+        &mut self,
+        item: &SyntaxNode,
+        origin: NameOrigin,
+        names: &mut BTreeSet<String>,
+    ) -> Option<ExpectedAlternative> {
         const KINDS: [&str; 5] = ["message", "frame", "close", "refusal", "nothing"];
         let help = "write `- message: MESSAGE`, `- frame: pong`, `- close: CODE`, `- refusal: STATUS` or `- nothing:`";
         let known = ["message", "frame", "close", "refusal", "nothing", "where", "as", "warn", "info", "fail"];
@@ -208,21 +239,26 @@ impl Reader<'_> {
         }
         let (want, text_) = match kind {
             "message" => {
-                let message = self.message_name(value, Some(Way::FromHub));
-                let subject = Subject::of(&message);
-                let pattern = item.get("where").map(|n| self.pattern(n, &subject));
-                (Some(Want::Message { message, pattern }), format!("message {}", value.text().unwrap_or_default()))
+                let message = self.parse_message_name(value, Some(FrameDirection::FromHub));
+                let subject = MatcherSubject::from_message_name(&message);
+                let pattern = item.get("where").map(|n| self.parse_pattern(n, &subject));
+                (
+                    Some(ExpectedEvent::Message { message, pattern }),
+                    format!("message {}", value.text().unwrap_or_default()),
+                )
             }
             "frame" => {
-                let want = self.control(value, "`frame`", item.get("where"));
+                let want = self.parse_control(value, "`frame`", item.get("where"));
                 (Some(want), format!("frame {}", value.text().unwrap_or_default()))
             }
-            "close" => {
-                (Some(Want::Close(self.codes(value, "close: [1009, drop]"))), format!("close {}", value.to_json()))
-            }
-            "refusal" => {
-                (Some(Want::Refusal(self.codes(value, "refusal: [401, 403]"))), format!("refusal {}", value.to_json()))
-            }
+            "close" => (
+                Some(ExpectedEvent::Close(self.parse_codes(value, "close: [1009, drop]"))),
+                format!("close {}", value.to_json()),
+            ),
+            "refusal" => (
+                Some(ExpectedEvent::Refusal(self.parse_codes(value, "refusal: [401, 403]"))),
+                format!("refusal {}", value.to_json()),
+            ),
             _ => {
                 if !value.is_null() {
                     self.error(
@@ -238,8 +274,8 @@ impl Reader<'_> {
             // Only one alternative happens, so several may share a name.
             Some(name) if names.contains(name) => Some(name.to_owned()),
             _ => {
-                let name = self.free_name(node)?;
-                self.bind_name(&name, Some(node.span), if kind == "nothing" { Origin::Unknown } else { origin });
+                let name = self.parse_free_name(node)?;
+                self.bind_name(&name, Some(node.span), if kind == "nothing" { NameOrigin::Unknown } else { origin });
                 names.insert(name.clone());
                 Some(name)
             }
@@ -253,24 +289,24 @@ impl Reader<'_> {
         let warn = text(item.get("warn"), "`warn`", &mut self.diagnostics).map(str::to_owned);
         let info = text(item.get("info"), "`info`", &mut self.diagnostics).map(str::to_owned);
         let fail = text(item.get("fail"), "`fail`", &mut self.diagnostics).map(str::to_owned);
-        Some(Alternative { want, as_, warn, info, fail, text: text_ })
+        Some(ExpectedAlternative { want, as_, warn, info, fail, text: text_ })
     }
 
     /// Parses the name of a message of the pack, or `any` where frames are received.
-    pub(super) fn message_name(&mut self, node: &Node, way: Option<Way>) -> MessageName {
+    pub(super) fn parse_message_name(&mut self, node: &SyntaxNode, way: Option<FrameDirection>) -> MessageName {
         match node.text() {
-            Some(name) if name.contains("${") => return MessageName::Computed(self.template(node)),
+            Some(name) if name.contains("${") => return MessageName::Computed(self.parse_template(node)),
             Some("any") if way.is_some() => return MessageName::Any,
             _ => {}
         }
         let pack = self.pack;
         let Some(message) = node.text().and_then(|name| pack.message(name)) else {
-            self.diagnostics.push(unknown_message(node, pack));
+            self.diagnostics.push(unknown_message_error(node, pack));
             return MessageName::Any;
         };
         let name = &message.name;
         let server = self.myself.as_ref().and_then(|role| self.roles.get(role)).is_some_and(|role| role.server);
-        if way == Some(Way::FromHub) && !message.directions.from_hub && !server && !self.any_actor {
+        if way == Some(FrameDirection::FromHub) && !message.directions.from_hub && !server && !self.any_actor {
             let others: Vec<&str> =
                 pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();
             let shown = format!("`hubproof packs show {}` lists who sends what", pack.name);
@@ -281,7 +317,7 @@ impl Reader<'_> {
 }
 
 /// Parses a range of close codes: `3000-4999`.
-fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+fn parse_code_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
     let (first, last) = text.split_once('-')?;
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     (first <= last && last <= 4999).then_some(first..=last)

@@ -4,19 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::names::{Origin, Scope};
-use super::rules::Subject;
-use super::{Place, Reader, SharedFile};
-use crate::protocol::{Pack, Way};
-use crate::scenario::model::{MessageName, Need, Pattern, Reaction, Role, Step};
+use super::names::{BlockScope, NameOrigin};
+use super::rules::MatcherSubject;
+use super::{ScenarioParser, SharedFile, StepPlace};
+use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::model::{MatchPattern, MessageName, Need, Reaction, Role, Step};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::fields::entries;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// Options of a step that only a load plan has. The plan parses them.
-pub const OPTIONS: [&str; 11] = [
+pub const JOURNEY_STEP_KEYS: [&str; 11] = [
     "marks",
     "item",
     "to",
@@ -31,10 +31,10 @@ pub const OPTIONS: [&str; 11] = [
 ];
 
 /// A parser for the parts of one load plan.
-pub struct Journeys<'a>(Reader<'a>);
+pub struct JourneyParser<'a>(ScenarioParser<'a>);
 
 /// The parts that the steps of a plan refer to.
-pub struct Parts {
+pub struct JourneyParts {
     pub blocks: Vec<Vec<Step>>,
     pub roles: BTreeMap<String, Role>,
     pub reactions: BTreeMap<String, Reaction>,
@@ -42,16 +42,22 @@ pub struct Parts {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-impl<'a> Journeys<'a> {
+impl<'a> JourneyParser<'a> {
     pub fn new(file: &'a SharedFile, pack: &'a Arc<Pack>) -> Self {
-        let mut reader = Reader::new(file, pack);
-        reader.place = Place::Journey;
+        let mut reader = ScenarioParser::new(file, pack);
+        reader.place = StepPlace::Journey;
         Self(reader)
     }
 
-    pub fn finish(self) -> Parts {
-        let Reader { blocks, roles, reactions, needs, diagnostics, .. } = self.0;
-        Parts { blocks, roles, reactions, needs, diagnostics: crate::syntax::diagnostic::distinct(diagnostics) }
+    pub fn finish(self) -> JourneyParts {
+        let ScenarioParser { blocks, roles, reactions, needs, diagnostics, .. } = self.0;
+        JourneyParts {
+            blocks,
+            roles,
+            reactions,
+            needs,
+            diagnostics: crate::syntax::diagnostic::without_duplicates(diagnostics),
+        }
     }
 
     pub fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
@@ -73,11 +79,11 @@ impl<'a> Journeys<'a> {
 
     /// Calls `read` for clients of this role of shared.yaml or, without a role, for clients without `given` values.
     /// `self.index` and `self.turn` are always in scope.
-    pub fn of_role<T>(&mut self, role: Option<(&str, Span)>, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub fn parse_as_role<T>(&mut self, role: Option<(&str, Span)>, read: impl FnOnce(&mut Self) -> T) -> T {
         // No role of shared.yaml can have this name.
         let name = role.map_or(" none", |(name, _)| name);
         match role {
-            Some((name, span)) => self.0.role(name, span),
+            Some((name, span)) => self.0.parse_role(name, span),
             None => {
                 self.0.roles.entry(name.to_owned()).or_insert_with(|| Role {
                     server: false,
@@ -97,14 +103,14 @@ impl<'a> Journeys<'a> {
             }
         }
         let outer = self.0.myself.replace(name.to_owned());
-        let value = self.inside(read);
+        let value = self.parse_in_scope(read);
         self.0.myself = outer;
         value
     }
 
     /// Calls `read` with its own scope, whose names are dropped afterwards.
-    pub fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.0.scopes.push(Scope::default());
+    pub fn parse_in_scope<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.0.scopes.push(BlockScope::default());
         let value = read(self);
         self.0.scopes.pop();
         value
@@ -112,38 +118,38 @@ impl<'a> Journeys<'a> {
 
     /// Declares a name to which a plan gives a value.
     pub fn bind_name(&mut self, name: &str, at: Option<Span>) {
-        self.0.bind_name(name, at, Origin::Unknown);
+        self.0.bind_name(name, at, NameOrigin::Unknown);
     }
 
-    pub fn free_name(&mut self, node: &Node) -> Option<String> {
-        self.0.free_name(node)
+    pub fn parse_free_name(&mut self, node: &SyntaxNode) -> Option<String> {
+        self.0.parse_free_name(node)
     }
 
     /// Parses the values of `let`, which are evaluated from top to bottom.
-    pub fn values(&mut self, entries: &[(Key, Node)]) -> Vec<(String, Template)> {
-        self.0.values(entries)
+    pub fn parse_values(&mut self, entries: &[(NodeKey, SyntaxNode)]) -> Vec<(String, Template)> {
+        self.0.parse_values(entries)
     }
 
     /// Parses overrides of the `given` values of the current role.
-    pub fn overrides(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {
+    pub fn parse_overrides(&mut self, node: Option<&SyntaxNode>) -> Vec<(String, Template)> {
         let role = self.0.myself.as_ref().and_then(|role| self.0.roles.get(role));
         let given: Vec<String> =
             role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
-        self.0.overrides(node, &given, "the role")
+        self.0.parse_overrides(node, &given, "the role")
     }
 
     /// Parses a step of the scenario language.
-    pub fn step(&mut self, node: &Node) -> Option<Step> {
-        self.0.step(node)
+    pub fn parse_step(&mut self, node: &SyntaxNode) -> Option<Step> {
+        self.0.parse_step(node)
     }
 
-    pub fn template(&mut self, node: &Node) -> Template {
-        self.0.template(node)
+    pub fn parse_template(&mut self, node: &SyntaxNode) -> Template {
+        self.0.parse_template(node)
     }
 
     /// Parses the name of a message that is documented in this direction.
-    pub fn message(&mut self, node: &Node, way: Way) -> Option<String> {
-        match self.0.message_name(node, Some(way).filter(|way| *way == Way::FromHub)) {
+    pub fn parse_message_name(&mut self, node: &SyntaxNode, way: FrameDirection) -> Option<String> {
+        match self.0.parse_message_name(node, Some(way).filter(|way| *way == FrameDirection::FromHub)) {
             MessageName::Named(name) => Some(name),
             _ => {
                 if node.text().is_some_and(|name| name == "any" || name.contains("${")) {
@@ -159,7 +165,7 @@ impl<'a> Journeys<'a> {
     }
 
     /// Parses a `where` for this message.
-    pub fn pattern(&mut self, node: &Node, message: &str) -> Pattern {
-        self.0.pattern(node, &Subject::Message(message.to_owned()))
+    pub fn parse_pattern(&mut self, node: &SyntaxNode, message: &str) -> MatchPattern {
+        self.0.parse_pattern(node, &MatcherSubject::Message(message.to_owned()))
     }
 }

@@ -20,31 +20,36 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use self::names::{Scope, Use, bound_within};
+use self::names::{BlockScope, NameUse, collect_bound_names};
 use super::model::{Actor, ActorId, BlockId, Check, Isolation, Need, Program, Reaction, Role, Step};
-use super::template::{Expr, Template};
+use super::template::{Template, TemplateExpression};
 use crate::protocol::Pack;
-use crate::syntax::diagnostic::{Diagnostic, distinct, has_errors};
+use crate::syntax::diagnostic::{Diagnostic, has_errors, without_duplicates};
 use crate::syntax::fields::{flag, list, mapping, table, text, wrong_kind};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 pub use shared::SharedFile;
 
 /// Parses one scenario. Returns no program if there are errors.
-pub fn read(id: &str, root: &Node, shared: &SharedFile, pack: &Arc<Pack>) -> (Option<Program>, Vec<Diagnostic>) {
-    let mut reader = Reader::new(shared, pack);
-    let program = reader.scenario(id, root);
-    let diagnostics = distinct(reader.diagnostics);
+pub fn parse_scenario(
+    id: &str,
+    root: &SyntaxNode,
+    shared: &SharedFile,
+    pack: &Arc<Pack>,
+) -> (Option<Program>, Vec<Diagnostic>) {
+    let mut reader = ScenarioParser::new(shared, pack);
+    let program = reader.parse_program(id, root);
+    let diagnostics = without_duplicates(reader.diagnostics);
     (program.filter(|_| !has_errors(&diagnostics)), diagnostics)
 }
 
-const KEYS: [&str; 9] =
+const SCENARIO_KEYS: [&str; 9] =
     ["title", "needs", "exclusive", "destructive", "actors", "let", "steps", "finally", "description"];
 
 /// The place of a list of steps. It decides whether the steps name an actor and whether they may have rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum StepPlace {
     Scenario,
     Finally,
     Opening,
@@ -55,7 +60,7 @@ enum Place {
     Journey,
 }
 
-impl Place {
+impl StepPlace {
     fn name(self) -> &'static str {
         match self {
             Self::Scenario => "a scenario",
@@ -89,7 +94,7 @@ fn may_be(template: &Template, is: impl Fn(&Value) -> bool) -> bool {
     }
 }
 
-struct Reader<'a> {
+struct ScenarioParser<'a> {
     file: &'a SharedFile,
     pack: &'a Arc<Pack>,
     diagnostics: Vec<Diagnostic>,
@@ -104,7 +109,7 @@ struct Reader<'a> {
     playing: Vec<String>,
     reactions: BTreeMap<String, Reaction>,
     needs: Vec<Need>,
-    scopes: Vec<Scope>,
+    scopes: Vec<BlockScope>,
     /// Where the scenario binds its names, including those not yet in scope.
     later: BTreeMap<String, Span>,
     /// Literal rows of the enclosing `each` blocks, for rule ids in rows.
@@ -112,14 +117,14 @@ struct Reader<'a> {
     connected: BTreeSet<ActorId>,
     /// Actors first connected in each of the enclosing `each` blocks.
     fresh: Vec<BTreeSet<ActorId>>,
-    place: Place,
+    place: StepPlace,
     /// The role of the actor that plays the steps, if known.
     myself: Option<String>,
     /// Whether a scene is checked on its own. Any actor that it names then counts as existing, with any role.
     any_actor: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ScenarioParser<'a> {
     fn new(file: &'a SharedFile, pack: &'a Arc<Pack>) -> Self {
         Self {
             file,
@@ -135,12 +140,12 @@ impl<'a> Reader<'a> {
             playing: Vec::new(),
             reactions: BTreeMap::new(),
             needs: Vec::new(),
-            scopes: vec![Scope::default()],
+            scopes: vec![BlockScope::default()],
             later: BTreeMap::new(),
             rows: Vec::new(),
             connected: BTreeSet::new(),
             fresh: Vec::new(),
-            place: Place::Scenario,
+            place: StepPlace::Scenario,
             myself: None,
             any_actor: false,
         }
@@ -150,28 +155,28 @@ impl<'a> Reader<'a> {
         self.diagnostics.push(Diagnostic::error(span, message).help(help));
     }
 
-    fn scenario(&mut self, id: &str, root: &Node) -> Option<Program> {
-        let scenario = table(root, &KEYS, "a scenario", &mut self.diagnostics);
+    fn parse_program(&mut self, id: &str, root: &SyntaxNode) -> Option<Program> {
+        let scenario = table(root, &SCENARIO_KEYS, "a scenario", &mut self.diagnostics);
         let help = "write one sentence that is true of the hub if every check passes";
         let title = scenario.required("title", help, &mut self.diagnostics);
         let title = text(title, "`title`", &mut self.diagnostics).unwrap_or_default().to_owned();
         for part in ["steps", "finally"].into_iter().filter_map(|name| root.get(name)) {
-            bound_within(part, &mut self.later);
+            collect_bound_names(part, &mut self.later);
         }
         let entries = mapping(root.get("let"), "`let`", "let: { NAME: VALUE }", &mut self.diagnostics);
         self.later.extend(entries.iter().map(|(key, _)| (key.name.clone(), key.span)));
-        self.read_actors(root.get("actors"));
-        self.read_needs(root.get("needs"));
-        let isolation = self.isolation(root);
-        let lets = self.values(entries);
-        let always = self.always();
+        self.parse_actors(root.get("actors"));
+        self.parse_needs(root.get("needs"));
+        let isolation = self.parse_isolation(root);
+        let lets = self.parse_values(entries);
+        let always = self.parse_always();
         let help = "list the steps under `steps:`, each as `- ACTOR VERB: VALUE`";
         let steps = scenario.required("steps", help, &mut self.diagnostics)?;
-        let main = self.block(steps);
+        let main = self.parse_block(steps);
         let finally = match root.get("finally") {
             Some(steps) => {
-                self.place = Place::Finally;
-                self.block(steps)
+                self.place = StepPlace::Finally;
+                self.parse_block(steps)
             }
             None => self.push_block(Vec::new()),
         };
@@ -197,7 +202,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn isolation(&mut self, root: &Node) -> Isolation {
+    fn parse_isolation(&mut self, root: &SyntaxNode) -> Isolation {
         let destructive = flag(root.get("destructive"), "`destructive`", &mut self.diagnostics);
         let exclusive = text(root.get("exclusive"), "`exclusive`", &mut self.diagnostics);
         match exclusive {
@@ -207,17 +212,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read_needs(&mut self, node: Option<&Node>) {
-        let example = format!("needs: [\"{}\"]", node.and_then(Node::text).unwrap_or("tls"));
+    fn parse_needs(&mut self, node: Option<&SyntaxNode>) {
+        let example = format!("needs: [\"{}\"]", node.and_then(SyntaxNode::text).unwrap_or("tls"));
         for item in list(node, "`needs`", &example, &mut self.diagnostics) {
             match &item.kind {
-                Kind::Text(text) if text.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') => {
-                    self.word(&text.value, item.span);
+                NodeKind::Text(text)
+                    if text.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') =>
+                {
+                    self.check_need_word(&text.value, item.span);
                     self.needs.push(Need::Word(text.value.clone()));
                 }
-                Kind::Text(text) => match Expr::compile(&text.value, item.span, text.inner) {
+                NodeKind::Text(text) => match TemplateExpression::compile(&text.value, item.span, text.inner) {
                     Ok(expr) => {
-                        self.only_settings(&expr);
+                        self.check_only_settings(&expr);
                         self.needs.push(Need::Expression { text: text.value.clone(), expr });
                     }
                     Err(diagnostic) => self.diagnostics.push(diagnostic),
@@ -231,8 +238,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Parses a value for which `is` holds. An expression is accepted, since its value is not known yet.
-    fn template_of(&mut self, node: &Node, is: fn(&Value) -> bool, what: &str, kind: &str, example: &str) -> Template {
-        let template = self.template(node);
+    fn template_of(
+        &mut self,
+        node: &SyntaxNode,
+        is: fn(&Value) -> bool,
+        what: &str,
+        kind: &str,
+        example: &str,
+    ) -> Template {
+        let template = self.parse_template(node);
         if !may_be(&template, is) {
             self.diagnostics.push(wrong_kind(node, what, kind, &format!("write `{example}`")));
         }
@@ -240,7 +254,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Warns about a word that resembles a setting. Targets may declare any other word.
-    fn word(&mut self, word: &str, span: Span) {
+    fn check_need_word(&mut self, word: &str, span: Span) {
         let settings = &self.file.shared.settings;
         let like = crate::syntax::diagnostic::nearest(word, settings.keys().map(String::as_str));
         if let Some(name) = like.filter(|_| !settings.contains_key(word)) {
@@ -250,13 +264,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports names in a need that are not settings.
-    fn only_settings(&mut self, expr: &Expr) {
+    fn check_only_settings(&mut self, expr: &TemplateExpression) {
         for used in &expr.uses {
             let root = used.split('.').next().unwrap_or_default();
-            let used = Use::of(used, expr);
+            let used = NameUse::in_expression(used, expr);
             if root == "hub" {
-                self.setting(&used);
-            } else if !super::functions::NAMES.contains(&root) && !super::template::BUILTIN.contains(&root) {
+                self.find_setting(&used);
+            } else if !super::functions::FUNCTION_NAMES.contains(&root)
+                && !super::template::ENGINE_FUNCTIONS.contains(&root)
+            {
                 self.error(
                     used.root,
                     format!("`{root}` is not a setting"),

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::verbs::is_verb_word;
-use super::{Place, Reader};
+use super::{ScenarioParser, StepPlace};
 use crate::scenario::functions::{self, JWT_SECRET};
-use crate::scenario::model::{ActorId, Need, Setting, Who};
-use crate::scenario::template::{BUILTIN, Expr, Template};
+use crate::scenario::model::{ActorId, Need, SettingDeclaration, StepActors};
+use crate::scenario::template::{ENGINE_FUNCTIONS, Template, TemplateExpression};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::wrong_kind;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// The connections on which the frames of a name are sent or received, as far as known before the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum NameOrigin {
     Unknown,
     /// No connection: a value of `let`, `given` or `each`.
     Computed,
@@ -23,35 +23,35 @@ pub enum Origin {
     Several,
 }
 
-impl Origin {
-    pub fn of(who: &Who) -> Self {
+impl NameOrigin {
+    pub fn of_actors(who: &StepActors) -> Self {
         match who {
-            Who::One(id) => Self::One(*id),
-            Who::Group { members, .. } => match members.as_slice() {
+            StepActors::One(id) => Self::One(*id),
+            StepActors::Group { members, .. } => match members.as_slice() {
                 [id] => Self::One(*id),
                 _ => Self::Several,
             },
-            Who::NoActor | Who::Myself => Self::Unknown,
+            StepActors::NoActor | StepActors::Myself => Self::Unknown,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
+pub struct NameBinding {
     /// Where the name is bound; `None` for a name without a line, such as `index`.
     pub at: Option<Span>,
-    pub origin: Origin,
+    pub origin: NameOrigin,
 }
 
 /// The names of a block.
 #[derive(Default)]
-pub struct Scope {
-    pub names: BTreeMap<String, Bound>,
+pub struct BlockScope {
+    pub names: BTreeMap<String, NameBinding>,
     /// Whether names of outer scopes are hidden, as in a scene or an opening.
     pub isolated: bool,
 }
 
-impl Scope {
+impl BlockScope {
     pub fn isolated() -> Self {
         Self { isolated: true, ..Self::default() }
     }
@@ -59,10 +59,12 @@ impl Scope {
 
 /// Whether a name is reserved.
 fn is_reserved(name: &str) -> bool {
-    matches!(name, "hub" | "self" | "index") || functions::NAMES.contains(&name) || BUILTIN.contains(&name)
+    matches!(name, "hub" | "self" | "index")
+        || functions::FUNCTION_NAMES.contains(&name)
+        || ENGINE_FUNCTIONS.contains(&name)
 }
 
-const IDENTIFIER: &str = "a name consists of letters, digits and `_`, and starts with a letter";
+const IDENTIFIER_HELP: &str = "a name consists of letters, digits and `_`, and starts with a letter";
 
 pub fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -70,27 +72,27 @@ pub fn is_identifier(name: &str) -> bool {
 }
 
 /// Collects the names that these steps bind, and where. Names bound in scenes of shared.yaml are left out.
-pub fn bound_within(node: &Node, found: &mut BTreeMap<String, Span>) {
+pub fn collect_bound_names(node: &SyntaxNode, found: &mut BTreeMap<String, Span>) {
     for item in node.list().unwrap_or_default() {
         for (key, value) in item.map().unwrap_or_default() {
             match (key.name.as_str(), value.text()) {
                 ("as" | "either", Some(name)) => drop(found.entry(name.to_owned()).or_insert(value.span)),
-                ("do", _) => bound_within(value, found),
-                (name, _) if name.ends_with(" one of") => bound_within(value, found),
+                ("do", _) => collect_bound_names(value, found),
+                (name, _) if name.ends_with(" one of") => collect_bound_names(value, found),
                 _ => {}
             }
         }
     }
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn bind_name(&mut self, name: &str, at: Option<Span>, origin: Origin) {
+impl<'a> ScenarioParser<'a> {
+    pub(super) fn bind_name(&mut self, name: &str, at: Option<Span>, origin: NameOrigin) {
         if let Some(scope) = self.scopes.last_mut() {
-            scope.names.insert(name.to_owned(), Bound { at, origin });
+            scope.names.insert(name.to_owned(), NameBinding { at, origin });
         }
     }
 
-    pub(super) fn bound(&self, name: &str) -> Option<Bound> {
+    pub(super) fn find_binding(&self, name: &str) -> Option<NameBinding> {
         for scope in self.scopes.iter().rev() {
             if let Some(bound) = scope.names.get(name) {
                 return Some(*bound);
@@ -102,22 +104,22 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(super) fn in_scope(&self, name: &str) -> bool {
-        self.bound(name).is_some()
+    pub(super) fn is_in_scope(&self, name: &str) -> bool {
+        self.find_binding(name).is_some()
     }
 
     /// Parses a name to be bound; `None` after an error.
-    pub(super) fn free_name(&mut self, node: &Node) -> Option<String> {
+    pub(super) fn parse_free_name(&mut self, node: &SyntaxNode) -> Option<String> {
         let Some(name) = node.text().filter(|name| is_identifier(name)) else {
-            self.error(node.span, "this is not a name", IDENTIFIER);
+            self.error(node.span, "this is not a name", IDENTIFIER_HELP);
             return None;
         };
-        self.must_be_free(name, node.span);
+        self.check_name_is_free(name, node.span);
         Some(name.to_owned())
     }
 
-    pub(super) fn must_be_free(&mut self, name: &str, span: Span) {
-        if let Some(bound) = self.bound(name) {
+    pub(super) fn check_name_is_free(&mut self, name: &str, span: Span) {
+        if let Some(bound) = self.find_binding(name) {
             let error = Diagnostic::error(span, format!("`{name}` is already bound"))
                 .help("a name can be bound only once; choose another");
             self.diagnostics.push(match bound.at {
@@ -126,13 +128,13 @@ impl<'a> Reader<'a> {
             });
         } else if is_reserved(name) {
             self.error(span, format!("`{name}` is a reserved name"), "choose another name");
-        } else if !self.scopes.iter().any(|scope| scope.isolated) && self.members(name).is_some() {
+        } else if !self.scopes.iter().any(|scope| scope.isolated) && self.find_actors(name).is_some() {
             self.error(span, format!("`{name}` is already an actor"), "choose another name");
         }
     }
 
     /// Checks the name of an actor, which is used in heads and in expressions.
-    pub(super) fn actor_name(&mut self, key: &Key) {
+    pub(super) fn check_actor_name(&mut self, key: &NodeKey) {
         let name = key.name.as_str();
         if is_reserved(name) || is_verb_word(name) {
             self.error(
@@ -141,48 +143,48 @@ impl<'a> Reader<'a> {
                 "that word is reserved; choose another name",
             );
         } else if !is_identifier(name) {
-            self.error(key.span, format!("an actor cannot be called `{name}`"), IDENTIFIER);
+            self.error(key.span, format!("an actor cannot be called `{name}`"), IDENTIFIER_HELP);
         }
     }
 
     /// Parses a mapping of values that are evaluated from top to bottom: `let`, `given`.
-    pub(super) fn values(&mut self, entries: &[(Key, Node)]) -> Vec<(String, Template)> {
+    pub(super) fn parse_values(&mut self, entries: &[(NodeKey, SyntaxNode)]) -> Vec<(String, Template)> {
         let mut values = Vec::new();
         for (key, node) in entries {
-            let template = self.template(node);
+            let template = self.parse_template(node);
             if is_identifier(&key.name) {
-                self.must_be_free(&key.name, key.span);
+                self.check_name_is_free(&key.name, key.span);
             } else {
-                self.error(key.span, "this is not a name", IDENTIFIER);
+                self.error(key.span, "this is not a name", IDENTIFIER_HELP);
             }
-            self.bind_name(&key.name, Some(key.span), Origin::Computed);
+            self.bind_name(&key.name, Some(key.span), NameOrigin::Computed);
             values.push((key.name.clone(), template));
         }
         values
     }
 
     /// Parses a reference to a name bound by `as`.
-    pub(super) fn bound_name(&mut self, node: &Node, option: &str) -> Option<String> {
+    pub(super) fn parse_bound_name(&mut self, node: &SyntaxNode, option: &str) -> Option<String> {
         let Some(name) = node.text() else {
             let help = format!("write `{option}: NAME` with a name bound by `as`");
             self.diagnostics.push(wrong_kind(node, &format!("`{option}`"), "a name", &help));
             return None;
         };
-        if self.in_scope(name) {
+        if self.is_in_scope(name) {
             return Some(name.to_owned());
         }
         let help = format!("`{option}` takes a name bound by `as`");
-        if self.members(name).is_some() {
+        if self.find_actors(name).is_some() {
             self.error(node.span, format!("`{name}` is an actor"), help);
         } else {
-            self.unknown_name(name, node.span, Vec::new(), &help);
+            self.report_unknown_name(name, node.span, Vec::new(), &help);
         }
         None
     }
 
     /// Reports a name that is not in scope. `others` are names to suggest besides those in scope.
-    fn unknown_name(&mut self, name: &str, span: Span, others: Vec<String>, help: &str) {
-        let outside = matches!(self.place, Place::Scenario | Place::Finally);
+    fn report_unknown_name(&mut self, name: &str, span: Span, others: Vec<String>, help: &str) {
+        let outside = matches!(self.place, StepPlace::Scenario | StepPlace::Finally);
         if let Some(at) = self.later.get(name).filter(|_| outside).copied() {
             self.diagnostics.push(
                 Diagnostic::error(span, format!("`{name}` is not bound yet"))
@@ -203,13 +205,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Parses a value of a file, and checks its names.
-    pub(super) fn template(&mut self, node: &Node) -> Template {
+    pub(super) fn parse_template(&mut self, node: &SyntaxNode) -> Template {
         let mut diagnostics = Vec::new();
-        let template = Template::read(node, &mut diagnostics);
+        let template = Template::from_node(node, &mut diagnostics);
         self.diagnostics.append(&mut diagnostics);
         let mut used = Vec::new();
-        template.expressions(&mut |expression| {
-            used.extend(expression.uses.iter().map(|name| Use::of(name, expression)));
+        template.visit_expressions(&mut |expression| {
+            used.extend(expression.uses.iter().map(|name| NameUse::in_expression(name, expression)));
         });
         for name in used {
             self.check_name(&name);
@@ -217,14 +219,14 @@ impl<'a> Reader<'a> {
         template
     }
 
-    fn check_name(&mut self, used: &Use) {
+    fn check_name(&mut self, used: &NameUse) {
         let mut pieces = used.dotted.split('.');
         let root = pieces.next().unwrap_or_default();
         let member = pieces.next();
-        if self.in_scope(root) {
+        if self.is_in_scope(root) {
             return;
         }
-        if functions::NAMES.contains(&root) || BUILTIN.contains(&root) {
+        if functions::FUNCTION_NAMES.contains(&root) || ENGINE_FUNCTIONS.contains(&root) {
             if used.bare {
                 self.error(used.root, format!("`{root}` is a function"), format!("call it: write `${{{root}(...)}}`"));
             }
@@ -237,7 +239,7 @@ impl<'a> Reader<'a> {
                 if used.implied && member.is_some_and(|name| name != JWT_SECRET && !declared(name)) {
                     return;
                 }
-                if let Some(setting) = self.setting(used)
+                if let Some(setting) = self.find_setting(used)
                     && !setting.optional
                     && setting.default.is_none()
                     && !used.asks
@@ -257,7 +259,7 @@ impl<'a> Reader<'a> {
             }
             _ => {}
         }
-        if let Some(members) = self.members(root) {
+        if let Some(members) = self.find_actors(root) {
             let role = self.actors.get(members.first().copied().unwrap_or_default()).map(|actor| actor.role.clone());
             if let (Some(role), Some(member)) = (role, member)
                 && !self.groups.contains_key(root)
@@ -271,12 +273,12 @@ impl<'a> Reader<'a> {
             return;
         }
         let actors = self.actors.iter().map(|actor| actor.name.clone());
-        let others = actors.chain(functions::NAMES.iter().map(|name| (*name).to_owned())).collect();
-        self.unknown_name(root, used.root, others, "names come from `let`, `as`, `each`, actors and `hub`");
+        let others = actors.chain(functions::FUNCTION_NAMES.iter().map(|name| (*name).to_owned())).collect();
+        self.report_unknown_name(root, used.root, others, "names come from `let`, `as`, `each`, actors and `hub`");
     }
 
     /// Returns the setting that `hub.NAME` refers to.
-    pub(super) fn setting(&mut self, used: &Use) -> Option<&'a Setting> {
+    pub(super) fn find_setting(&mut self, used: &NameUse) -> Option<&'a SettingDeclaration> {
         let file = self.file;
         let known: Vec<&str> = file.shared.settings.keys().map(String::as_str).collect();
         let Some(name) = used.dotted.split('.').nth(1) else {
@@ -291,13 +293,13 @@ impl<'a> Reader<'a> {
         setting
     }
 
-    fn check_member(&mut self, role: &str, member: &str, used: &Use) {
+    fn check_member(&mut self, role: &str, member: &str, used: &NameUse) {
         let Some(role) = self.roles.get(role) else { return };
         let mut known: Vec<String> =
             role.given.iter().map(|(name, _)| name.clone()).chain(role.binds.iter().cloned()).collect();
         known.push("url".to_owned());
         // While the role's own opening is parsed, the names that it binds are in scope instead.
-        if known.iter().any(|name| name == member) || self.in_scope(member) {
+        if known.iter().any(|name| name == member) || self.is_in_scope(member) {
             return;
         }
         let help = suggest(member, known.iter().map(String::as_str).collect::<Vec<_>>(), "");
@@ -310,7 +312,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A name that an expression uses.
-pub struct Use {
+pub struct NameUse {
     pub dotted: String,
     /// The span of the first piece of the name.
     pub root: Span,
@@ -324,8 +326,8 @@ pub struct Use {
     implied: bool,
 }
 
-impl Use {
-    pub fn of(dotted: &str, expression: &Expr) -> Self {
+impl NameUse {
+    pub fn in_expression(dotted: &str, expression: &TemplateExpression) -> Self {
         let implied = expression.implies(dotted);
         // An expression that tests for the key need not test for the other settings that `jwt()` uses.
         let asked = if implied { &format!("hub.{JWT_SECRET}") } else { dotted };

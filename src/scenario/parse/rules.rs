@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use super::Reader;
-use crate::protocol::{Basis, Level};
-use crate::scenario::model::{Check, CheckId, Has, MessageName, Pattern, Ready, RuleUse, Test};
+use super::ScenarioParser;
+use crate::protocol::{RuleBasis, RuleLevel};
+use crate::scenario::model::{
+    Check, CheckId, CompiledPattern, HasCheck, MatchPattern, MessageName, RuleUse, ValueTest,
+};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{entries, list, mapping, text};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{self, Matcher};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// The subject of a matcher, as far as its members are known.
-pub enum Subject {
+pub enum MatcherSubject {
     Anything,
     /// A message, in any of its forms.
     Message(String),
@@ -22,7 +24,7 @@ pub enum Subject {
     Members(&'static str, &'static [&'static str]),
 }
 
-impl Subject {
+impl MatcherSubject {
     pub const CLOSE: Self = Self::Members("a close", &["code", "reason", "clean", "after"]);
     pub const REFUSAL: Self = Self::Members("a refusal", &["status", "headers", "body"]);
     pub const END: Self = Self::Members("an end", &["reset", "reason", "after"]);
@@ -30,7 +32,7 @@ impl Subject {
     pub const WIRE: Self = Self::Members("a received frame", &["kind", "size", "section", "wrong"]);
     pub const CONTROL: Self = Self::Members("a control frame", &["opcode", "data", "hex", "size"]);
 
-    pub fn of(message: &MessageName) -> Self {
+    pub fn from_message_name(message: &MessageName) -> Self {
         match message {
             MessageName::Named(name) => Self::Message(name.clone()),
             MessageName::Any | MessageName::Computed(_) => Self::Anything,
@@ -38,18 +40,18 @@ impl Subject {
     }
 }
 
-impl Reader<'_> {
+impl ScenarioParser<'_> {
     /// Reports rules in a place that has no checks.
-    fn must_take_rules(&mut self, key: &str, span: Span) {
+    fn check_rules_allowed(&mut self, key: &str, span: Span) {
         if !self.place.takes_rules() {
             let what = format!("{} cannot have checks, so `{key}` does not belong here", self.place.name());
             self.error(span, what, format!("move `{key}` to the steps of a scenario"));
         }
     }
 
-    pub(super) fn rules(&mut self, node: Option<&Node>) -> Vec<RuleUse> {
+    pub(super) fn parse_rules(&mut self, node: Option<&SyntaxNode>) -> Vec<RuleUse> {
         let Some(node) = node else { return Vec::new() };
-        self.must_take_rules("rules", node.span);
+        self.check_rules_allowed("rules", node.span);
         let id = node.text().filter(|id| !id.contains(' ')).unwrap_or("ABC-001");
         let items = list(Some(node), "`rules`", &format!("rules: [{id}]"), &mut self.diagnostics);
         if node.is_null() || node.list().is_some_and(<[_]>::is_empty) {
@@ -61,14 +63,14 @@ impl Reader<'_> {
         }
         let mut rules: Vec<RuleUse> = Vec::new();
         for item in items {
-            if let Some(rule) = self.rule_text(item) {
-                self.another_rule(&mut rules, rule, item.span);
+            if let Some(rule) = self.parse_rule_entry(item) {
+                self.add_rule(&mut rules, rule, item.span);
             }
         }
         rules
     }
 
-    fn another_rule(&mut self, rules: &mut Vec<RuleUse>, rule: RuleUse, span: Span) {
+    fn add_rule(&mut self, rules: &mut Vec<RuleUse>, rule: RuleUse, span: Span) {
         if rules.iter().any(|known| known.id == rule.id) {
             self.error(span, format!("{} is listed twice", rule.id), "keep one of the two");
         } else {
@@ -76,12 +78,12 @@ impl Reader<'_> {
         }
     }
 
-    fn rule_text(&mut self, node: &Node) -> Option<RuleUse> {
+    fn parse_rule_entry(&mut self, node: &SyntaxNode) -> Option<RuleUse> {
         let text = text(Some(node), "a rule", &mut self.diagnostics)?;
         if !text.contains("${") {
-            return self.rule(text, node.span);
+            return self.parse_rule_use(text, node.span);
         }
-        let row = text.strip_prefix("${").and_then(|t| t.strip_suffix('}')).and_then(|path| self.row(path));
+        let row = text.strip_prefix("${").and_then(|t| t.strip_suffix('}')).and_then(|path| self.row_text(path));
         if row.is_none() {
             self.error(
                 node.span,
@@ -89,11 +91,11 @@ impl Reader<'_> {
                 "the rules that a scenario proves must be known before the run",
             );
         }
-        self.rule(&row?, node.span)
+        self.parse_rule_use(&row?, node.span)
     }
 
     /// Returns the text at a path in the enclosing literal rows.
-    fn row(&self, path: &str) -> Option<String> {
+    fn row_text(&self, path: &str) -> Option<String> {
         let mut pieces = path.trim().split('.');
         let root = pieces.next()?;
         let (_, row) = self.rows.iter().rev().find(|(name, _)| name == root)?;
@@ -101,9 +103,9 @@ impl Reader<'_> {
         value.as_str().map(str::to_owned)
     }
 
-    fn rule(&mut self, text: &str, span: Span) -> Option<RuleUse> {
+    fn parse_rule_use(&mut self, text: &str, span: Span) -> Option<RuleUse> {
         let (id, lowered) = match text.split_once(" as ") {
-            Some((id, level)) => match Level::from_name(level.trim()) {
+            Some((id, level)) => match RuleLevel::from_name(level.trim()) {
                 Some(level) => (id.trim(), Some(level)),
                 None => {
                     let help = "write `as should` or `as may` to lower the rule for this check";
@@ -114,8 +116,8 @@ impl Reader<'_> {
             None => (text.trim(), None),
         };
         if self.pack.rules.is_empty() {
-            let level = lowered.unwrap_or(Level::Must);
-            return Some(RuleUse { id: id.to_owned(), level, basis: Basis::Stated, lowered: lowered.is_some() });
+            let level = lowered.unwrap_or(RuleLevel::Must);
+            return Some(RuleUse { id: id.to_owned(), level, basis: RuleBasis::Stated, lowered: lowered.is_some() });
         }
         let Some(rule) = self.pack.rules.get(id) else {
             let help = suggest(
@@ -145,7 +147,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn declare(&mut self, rules: Vec<RuleUse>, span: Span) -> CheckId {
+    pub(super) fn declare_check(&mut self, rules: Vec<RuleUse>, span: Span) -> CheckId {
         let mut name = rules.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>().join(",");
         let count = self.check_counts.entry(name.clone()).or_insert(0);
         *count += 1;
@@ -156,18 +158,18 @@ impl Reader<'_> {
         self.checks.len() - 1
     }
 
-    pub(super) fn has(&mut self, node: Option<&Node>, subject: &Subject) -> Vec<Has> {
+    pub(super) fn parse_has(&mut self, node: Option<&SyntaxNode>, subject: &MatcherSubject) -> Vec<HasCheck> {
         let Some(node) = node else { return Vec::new() };
-        self.must_take_rules("has", node.span);
+        self.check_rules_allowed("has", node.span);
         let example = "write `has: { ABC-001: { priority: 90 } }`";
         let entries = mapping(Some(node), "`has`", "has: { ABC-001: { priority: 90 } }", &mut self.diagnostics);
         if node.is_null() || node.map().is_some_and(<[_]>::is_empty) {
             self.error(node.span, "`has` is empty, so it checks nothing", example);
         }
-        entries.iter().filter_map(|(key, node)| self.line_of_has(key, node, subject)).collect()
+        entries.iter().filter_map(|(key, node)| self.parse_has_line(key, node, subject)).collect()
     }
 
-    fn line_of_has(&mut self, key: &Key, node: &Node, subject: &Subject) -> Option<Has> {
+    fn parse_has_line(&mut self, key: &NodeKey, node: &SyntaxNode, subject: &MatcherSubject) -> Option<HasCheck> {
         if key.name.contains("${") {
             self.error(
                 key.span,
@@ -179,8 +181,8 @@ impl Reader<'_> {
         // Several rules may share one line: "ABC-001, ABC-002".
         let mut rules = Vec::new();
         for text in key.name.split(',') {
-            if let Some(rule) = self.rule(text, super::actors::part_of(key, text.trim())) {
-                self.another_rule(&mut rules, rule, key.span);
+            if let Some(rule) = self.parse_rule_use(text, super::actors::key_part_span(key, text.trim())) {
+                self.add_rule(&mut rules, rule, key.span);
             }
         }
         if node.map().is_some_and(<[_]>::is_empty) || node.is_null() {
@@ -191,43 +193,45 @@ impl Reader<'_> {
             );
             return None;
         }
-        let pattern = self.pattern(node, subject);
-        let check = self.declare(rules, key.span);
-        Some(Has { check, pattern })
+        let pattern = self.parse_pattern(node, subject);
+        let check = self.declare_check(rules, key.span);
+        Some(HasCheck { check, pattern })
     }
 
     /// Parses a matcher, and warns about undocumented members.
-    pub(super) fn pattern(&mut self, node: &Node, subject: &Subject) -> Pattern {
-        let template = self.template(node);
+    pub(super) fn parse_pattern(&mut self, node: &SyntaxNode, subject: &MatcherSubject) -> MatchPattern {
+        let template = self.parse_template(node);
         let ready = template.constant().and_then(|value| Matcher::compile(value).ok());
         // Looking for mistakes compiles regular expressions again, and a compiled matcher has none.
-        let mistakes = if ready.is_some() { Vec::new() } else { matcher::mistakes(&node.to_json()) };
+        let mistakes = if ready.is_some() { Vec::new() } else { matcher::find_matcher_mistakes(&node.to_json()) };
         if mistakes.is_empty() {
             self.warn_undocumented(node, subject);
         }
-        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(node)));
-        let ready = ready.map(|matcher| Ready::Matcher(Arc::new(matcher)));
-        Pattern { template, ready, schema: false, span: node.span }
+        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(node)));
+        let ready = ready.map(|matcher| CompiledPattern::Matcher(Arc::new(matcher)));
+        MatchPattern { template, ready, schema: false, span: node.span }
     }
 
     /// Parses `equals`, `fits`, or neither.
-    pub(super) fn test(&mut self, equals: Option<&Node>, fits: Option<&Node>) -> Test {
-        let Some(fits) = fits else { return equals.map_or(Test::True, |equals| Test::Equals(self.template(equals))) };
+    pub(super) fn parse_test(&mut self, equals: Option<&SyntaxNode>, fits: Option<&SyntaxNode>) -> ValueTest {
+        let Some(fits) = fits else {
+            return equals.map_or(ValueTest::True, |equals| ValueTest::Equals(self.parse_template(equals)));
+        };
         if equals.is_some() {
             self.error(fits.span, "`equals` or `fits`, not both", "write a second `check` for the other one");
-            return Test::True;
+            return ValueTest::True;
         }
-        let template = self.template(fits);
-        let mistakes = json_schema::mistakes(&fits.to_json(), &["like"]);
-        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(fits)));
-        let ready = template.constant().and_then(|schema| json_schema::validator(schema).ok());
-        let ready = ready.map(|validator| Ready::Schema(Box::new(validator)));
-        Test::Fits(Pattern { template, ready, schema: true, span: fits.span })
+        let template = self.parse_template(fits);
+        let mistakes = json_schema::find_schema_mistakes(&fits.to_json(), &["like"]);
+        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(fits)));
+        let ready = template.constant().and_then(|schema| json_schema::build_validator(schema).ok());
+        let ready = ready.map(|validator| CompiledPattern::Schema(Box::new(validator)));
+        ValueTest::Fits(MatchPattern { template, ready, schema: true, span: fits.span })
     }
 
     /// Parses the value of a `check`, which must not be constant.
-    pub(super) fn checked_value(&mut self, node: &Node) -> Template {
-        let template = self.template(node);
+    pub(super) fn parse_checked_value(&mut self, node: &SyntaxNode) -> Template {
+        let template = self.parse_template(node);
         if let Some(constant) = template.constant()
             && !constant.as_str().is_some_and(|text| text.contains("${"))
         {
@@ -242,14 +246,14 @@ impl Reader<'_> {
 
     // ---- undocumented members
 
-    fn warn_undocumented(&mut self, matcher: &Node, subject: &Subject) {
-        for (path, span) in matched_members(matcher) {
+    fn warn_undocumented(&mut self, matcher: &SyntaxNode, subject: &MatcherSubject) {
+        for (path, span) in matched_member_paths(matcher) {
             if path.iter().any(|name| name.contains("${")) {
                 continue;
             }
             match subject {
-                Subject::Anything => {}
-                Subject::Members(what, known) => {
+                MatcherSubject::Anything => {}
+                MatcherSubject::Members(what, known) => {
                     let first = path.first().map_or("", String::as_str);
                     if !known.contains(&first) {
                         self.diagnostics.push(
@@ -261,7 +265,7 @@ impl Reader<'_> {
                         );
                     }
                 }
-                Subject::Message(name) => self.warn_unless_documented(name, &path, span, true),
+                MatcherSubject::Message(name) => self.warn_unless_documented(name, &path, span, true),
             }
         }
     }
@@ -273,11 +277,11 @@ impl Reader<'_> {
         let forms: Vec<_> =
             pack.messages.iter().filter(|m| m.name == name || message.abstract_ || received && m.abstract_).collect();
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        if forms.iter().any(|form| form.schema.documents(&path)) {
+        if forms.iter().any(|form| form.schema.documents_path(&path)) {
             return;
         }
         let (last, parent) = path.split_last().map_or(("", &path[..]), |(last, parent)| (*last, parent));
-        let members: Vec<String> = forms.iter().flat_map(|form| form.schema.members(parent)).collect();
+        let members: Vec<String> = forms.iter().flat_map(|form| form.schema.member_names(parent)).collect();
         let shown = format!("`hubproof packs show {}` lists the messages", pack.name);
         self.diagnostics.push(
             Diagnostic::warning(span, format!("no form of `{name}` documents a member `{}`", path.join("/")))
@@ -287,8 +291,8 @@ impl Reader<'_> {
 }
 
 /// Returns the member paths of a `with` or a matcher, with their spans.
-pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
-    fn walk(node: &Node, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
+pub fn member_paths(node: &SyntaxNode) -> Vec<(Vec<String>, Span)> {
+    fn walk(node: &SyntaxNode, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
         for (key, value) in entries(Some(node)) {
             let mut path = path.to_vec();
             // The empty pointer stands for the whole value, not for a member.
@@ -314,10 +318,10 @@ pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
 }
 
 /// Returns the paths of a matcher, without members that must be absent.
-fn matched_members(matcher: &Node) -> Vec<(Vec<String>, Span)> {
+fn matched_member_paths(matcher: &SyntaxNode) -> Vec<(Vec<String>, Span)> {
     let denied = |span: Span| {
         entries(Some(matcher)).iter().any(|(key, value)| {
-            key.span == span && matches!(value.kind, Kind::Bool(false)) && key.name.starts_with('/')
+            key.span == span && matches!(value.kind, NodeKind::Bool(false)) && key.name.starts_with('/')
         })
     };
     member_paths(matcher).into_iter().filter(|(_, span)| !denied(*span)).collect()

@@ -3,78 +3,86 @@
 use serde_json::Value;
 
 use super::rules::member_paths;
-use super::steps::Options;
-use super::{Reader, may_be};
-use crate::protocol::Violation;
+use super::steps::StepOptions;
+use super::{ScenarioParser, may_be};
+use crate::protocol::SchemaViolation;
 use crate::scenario::compose;
-use crate::scenario::model::{Act, Compose, Connect, MessageName};
+use crate::scenario::model::{ConnectStep, MessageComposition, MessageName, StepAction};
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::fields::{entries, flag, integer, list, mapping, table, text, text_or_blank, wrong_kind};
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// Maximum number of frames that a message is split into.
-const MOST_FRAGMENTS: u64 = 10_000;
+const MAX_FRAGMENTS: u64 = 10_000;
 
 /// The sender of a message. The document must list the message in that direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
+pub enum MessageSender {
     Client,
     Server,
     /// The sender is not known here, or the message is an event that a hook injects.
     Unknown,
 }
 
-impl Reader<'_> {
-    fn sender(&self) -> Sender {
+impl ScenarioParser<'_> {
+    fn message_sender(&self) -> MessageSender {
         match self.myself.as_ref().and_then(|role| self.roles.get(role)) {
-            None => Sender::Unknown,
-            Some(role) if role.server => Sender::Server,
-            Some(_) => Sender::Client,
+            None => MessageSender::Unknown,
+            Some(role) if role.server => MessageSender::Server,
+            Some(_) => MessageSender::Client,
         }
     }
 
-    pub(super) fn compose<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Compose {
-        let message = self.message_name(value, None);
+    pub(super) fn parse_composition<'n>(
+        &mut self,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+    ) -> MessageComposition {
+        let message = self.parse_message_name(value, None);
         let breaks = options.get("breaks").map(|node| {
             text(Some(node), "the reason under `breaks`", &mut self.diagnostics).unwrap_or_default().to_owned()
         });
-        let fragments = integer(options.get("fragments"), "`fragments`", 1..=MOST_FRAGMENTS, &mut self.diagnostics);
-        let compose = Compose {
+        let fragments = integer(options.get("fragments"), "`fragments`", 1..=MAX_FRAGMENTS, &mut self.diagnostics);
+        let compose = MessageComposition {
             message,
-            with: self.with(options.get("with")),
-            without: self.without(options.get("without")),
+            with: self.parse_with(options.get("with")),
+            without: self.parse_without(options.get("without")),
             fragments: fragments.map_or(1, |number| number as usize),
             breaks,
         };
         // A composed message is sent raw later: by a client, unless the protocol has servers.
         let servers = self.roles.values().any(|role| role.server);
-        let sender = if options.acts() || servers { self.sender() } else { Sender::Client };
+        let sender = if options.acts() || servers { self.message_sender() } else { MessageSender::Client };
         self.check_composed(&compose, value, options, sender);
         compose
     }
 
     /// Parses the message of a hook.
-    pub(super) fn event<'n>(&mut self, name: &'n Node, options: &Options<'n>) -> Compose {
-        let compose = Compose {
-            message: self.message_name(name, None),
-            with: self.with(options.get("with")),
-            without: self.without(options.get("without")),
+    pub(super) fn parse_hook_message<'n>(
+        &mut self,
+        name: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+    ) -> MessageComposition {
+        let compose = MessageComposition {
+            message: self.parse_message_name(name, None),
+            with: self.parse_with(options.get("with")),
+            without: self.parse_without(options.get("without")),
             fragments: 1,
             breaks: None,
         };
-        self.check_composed(&compose, name, options, Sender::Unknown);
+        self.check_composed(&compose, name, options, MessageSender::Unknown);
         compose
     }
 
-    fn with(&mut self, node: Option<&Node>) -> Option<Template> {
+    fn parse_with(&mut self, node: Option<&SyntaxNode>) -> Option<Template> {
         let is = |value: &Value| value.is_object() || value.is_null();
         Some(self.template_of(node?, is, "`with`", "a mapping", "with: { member: value }"))
     }
 
-    fn without(&mut self, node: Option<&Node>) -> Vec<String> {
+    fn parse_without(&mut self, node: Option<&SyntaxNode>) -> Vec<String> {
         let mut pointers = Vec::new();
         for node in list(node, "`without`", "without: [/member]", &mut self.diagnostics) {
             match node.text() {
@@ -89,19 +97,25 @@ impl Reader<'_> {
     }
 
     /// Checks a message as far as it is known before the run.
-    fn check_composed(&mut self, compose: &Compose, name_node: &Node, options: &Options<'_>, sender: Sender) {
+    fn check_composed(
+        &mut self,
+        compose: &MessageComposition,
+        name_node: &SyntaxNode,
+        options: &StepOptions<'_>,
+        sender: MessageSender,
+    ) {
         let MessageName::Named(name) = &compose.message else { return };
         let pack = self.pack;
         let Some(message) = pack.message(name) else { return };
         let wrong_way = match sender {
-            Sender::Client => !message.directions.to_hub,
-            Sender::Server => !message.directions.from_hub,
-            Sender::Unknown => false,
+            MessageSender::Client => !message.directions.to_hub,
+            MessageSender::Server => !message.directions.from_hub,
+            MessageSender::Unknown => false,
         };
         let on_purpose = "add `breaks: REASON` if that is intended";
         if compose.breaks.is_none() {
             if wrong_way {
-                let who = if sender == Sender::Server { "a client" } else { "a hub" };
+                let who = if sender == MessageSender::Server { "a client" } else { "a hub" };
                 self.error(name_node.span, format!("only {who} sends `{name}`"), on_purpose);
             }
             for (path, span) in options.get("with").map(member_paths).unwrap_or_default() {
@@ -112,19 +126,19 @@ impl Reader<'_> {
         let Some(overrides) = compose.with.as_ref().map_or(Some(Value::Null), |with| with.constant().cloned()) else {
             return;
         };
-        let mut built = message.template();
-        compose::merge(&mut built, &overrides);
-        compose::remove(&mut built, &compose.without);
-        let broken = message.schema.judge(&built).into_iter().find(|v| !v.should);
+        let mut built = message.starting_value();
+        compose::merge_overrides(&mut built, &overrides);
+        compose::remove_members(&mut built, &compose.without);
+        let broken = message.schema.violations(&built).into_iter().find(|v| !v.should);
         match (&compose.breaks, broken) {
             (None, Some(violation)) => {
-                let at = culprit(&violation, options).unwrap_or(name_node.span);
-                let Violation { expected, found, .. } = &violation;
-                let place = violation.place();
+                let at = offending_entry(&violation, options).unwrap_or(name_node.span);
+                let SchemaViolation { expected, found, .. } = &violation;
+                let place = violation.describe_place();
                 let what = format!("this `{name}` breaks its schema at {place}: expected {expected}, found {found}");
                 self.error(at, what, on_purpose);
             }
-            (Some(_), None) if sender != Sender::Unknown && !wrong_way => {
+            (Some(_), None) if sender != MessageSender::Unknown && !wrong_way => {
                 let at = options.key("breaks").map_or(name_node.span, |key| key.span);
                 self.error(
                     at,
@@ -136,24 +150,24 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn raw(&mut self, value: &Node) -> Act {
-        let template = self.template(value);
+    pub(super) fn parse_raw(&mut self, value: &SyntaxNode) -> StepAction {
+        let template = self.parse_template(value);
         let example = "write `sends raw: { text: '{' }`";
         match (&template, value.map()) {
             (Template::Expression(_), _) => {}
-            (_, Some([(kind, content)])) => self.raw_content(kind, content),
+            (_, Some([(kind, content)])) => self.check_raw_content(kind, content),
             (_, Some(_)) => {
                 self.error(value.span, "`sends raw` takes exactly one of text, binary, frames and bytes", example);
             }
             (_, None) => self.diagnostics.push(wrong_kind(value, "`sends raw`", "a mapping", example)),
         }
-        Act::SendRaw(template)
+        StepAction::SendRaw(template)
     }
 
-    fn raw_content(&mut self, kind: &Key, content: &Node) {
+    fn check_raw_content(&mut self, kind: &NodeKey, content: &SyntaxNode) {
         match kind.name.as_str() {
             "text" => drop(text_or_blank(Some(content), "`text`", &mut self.diagnostics)),
-            "binary" | "bytes" => self.hexadecimal(content),
+            "binary" | "bytes" => self.check_hexadecimal(content),
             "frames" if content.text().is_some_and(|text| text.contains("${")) => {}
             "frames" => {
                 let example = "frames: [ { opcode: ping } ]";
@@ -161,7 +175,7 @@ impl Reader<'_> {
                     self.error(content.span, "the list of frames is empty", format!("write `{example}`"));
                 }
                 for frame in list(Some(content), "`frames`", example, &mut self.diagnostics) {
-                    self.frame(frame);
+                    self.check_frame(frame);
                 }
             }
             _ => {
@@ -175,7 +189,7 @@ impl Reader<'_> {
         }
     }
 
-    fn frame(&mut self, frame: &Node) {
+    fn check_frame(&mut self, frame: &SyntaxNode) {
         if frame.text().is_some_and(|text| text.contains("${")) {
             return;
         }
@@ -184,7 +198,7 @@ impl Reader<'_> {
         const OPCODES: [&str; 6] = ["text", "binary", "continuation", "close", "ping", "pong"];
         let opcodes = format!("{}, or a number from 0 to 15", OPCODES.join(", "));
         match members.required("opcode", &format!("write {opcodes}"), &mut self.diagnostics) {
-            Some(node) if node.integer().is_some_and(|n| n <= 15) || computed(node) => {}
+            Some(node) if node.integer().is_some_and(|n| n <= 15) || is_computed(node) => {}
             Some(node) if !node.text().is_some_and(|name| OPCODES.contains(&name)) => {
                 let name = node.text().unwrap_or_default();
                 let help = suggest(name, OPCODES, &format!("write {opcodes}"));
@@ -192,7 +206,7 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        let constant = |name: &str| frame.get(name).filter(|node| !computed(node));
+        let constant = |name: &str| frame.get(name).filter(|node| !is_computed(node));
         for name in ["fin", "mask"] {
             flag(constant(name), &format!("`{name}`"), &mut self.diagnostics);
         }
@@ -200,12 +214,12 @@ impl Reader<'_> {
         match (frame.get("data"), frame.get("hex")) {
             (Some(_), Some(hex)) => self.error(hex.span, "`data` or `hex`, not both", "`data` is text, `hex` is bytes"),
             (Some(data), None) => drop(text_or_blank(Some(data), "`data`", &mut self.diagnostics)),
-            (None, Some(hex)) => self.hexadecimal(hex),
+            (None, Some(hex)) => self.check_hexadecimal(hex),
             _ => {}
         }
     }
 
-    fn hexadecimal(&mut self, node: &Node) {
+    fn check_hexadecimal(&mut self, node: &SyntaxNode) {
         let right = node.text().is_some_and(|text| {
             let digits = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
             text.contains("${") || digits.clone().all(|byte| byte.is_ascii_hexdigit()) && digits.count() % 2 == 0
@@ -219,8 +233,8 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn close<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let code = self.template(value);
+    pub(super) fn parse_close<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
+        let code = self.parse_template(value);
         if !may_be(&code, |code| code.as_u64().is_some_and(|code| code <= 65535)) {
             let found = if value.is_null() { "a close code is missing" } else { "this is not a close code" };
             self.error(
@@ -232,17 +246,22 @@ impl Reader<'_> {
         let reason = options
             .get("reason")
             .map(|node| self.template_of(node, Value::is_string, "`reason`", "text", "reason: \"...\""));
-        Act::Close { code, reason }
+        StepAction::Close { code, reason }
     }
 
-    pub(super) fn connect<'n>(&mut self, value: &'n Node, options: &Options<'n>, tries: bool) -> Act {
+    pub(super) fn parse_connect<'n>(
+        &mut self,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        tries: bool,
+    ) -> StepAction {
         let path =
             (!value.is_null()).then(|| self.template_of(value, Value::is_string, "a path", "text", "connects: /path"));
         let mut option = |name: &str, is: fn(&Value) -> bool, kind: &str, example: &str| {
             let (what, example) = (format!("`{name}`"), format!("{name}: {example}"));
             options.get(name).map(|node| self.template_of(node, is, &what, kind, &example))
         };
-        Act::Connect(Box::new(Connect {
+        StepAction::Connect(Box::new(ConnectStep {
             path,
             query: option("query", Value::is_object, "a mapping", "{ token: x }"),
             headers: option("headers", Value::is_object, "a mapping", "{ Authorization: x }"),
@@ -255,7 +274,12 @@ impl Reader<'_> {
     }
 
     /// Parses overrides of the `given` values of a role or a scene.
-    pub(super) fn overrides(&mut self, node: Option<&Node>, given: &[String], whose: &str) -> Vec<(String, Template)> {
+    pub(super) fn parse_overrides(
+        &mut self,
+        node: Option<&SyntaxNode>,
+        given: &[String],
+        whose: &str,
+    ) -> Vec<(String, Template)> {
         let mut overrides = Vec::new();
         for (key, node) in mapping(node, "`with`", "with: { name: value }", &mut self.diagnostics) {
             if !given.contains(&key.name) {
@@ -264,20 +288,20 @@ impl Reader<'_> {
                 let help = suggest(&key.name, known, none);
                 self.error(key.span, format!("{whose} has no `given` value `{}`", key.name), help);
             }
-            overrides.push((key.name.clone(), self.template(node)));
+            overrides.push((key.name.clone(), self.parse_template(node)));
         }
         overrides
     }
 }
 
-fn computed(node: &Node) -> bool {
+fn is_computed(node: &SyntaxNode) -> bool {
     node.text().is_some_and(|text| text.contains("${"))
 }
 
 /// Returns the entry of `with` or `without` that makes a message break its schema, if one does.
-fn culprit(violation: &Violation, options: &Options<'_>) -> Option<Span> {
+fn offending_entry(violation: &SchemaViolation, options: &StepOptions<'_>) -> Option<Span> {
     let taken = list(options.get("without"), "", "", &mut Vec::new());
-    let away = |node: &&Node| {
+    let away = |node: &&SyntaxNode| {
         let pointer = node.text().unwrap_or_default();
         pointer.rsplit_once('/').is_some_and(|(parent, _)| parent == violation.path)
     };
@@ -286,7 +310,7 @@ fn culprit(violation: &Violation, options: &Options<'_>) -> Option<Span> {
     {
         return Some(node.span);
     }
-    changed(options.get("with")?, "")
+    changed_values(options.get("with")?, "")
         .into_iter()
         .filter(|(pointer, ..)| violation.path == *pointer || violation.path.starts_with(&format!("{pointer}/")))
         .max_by_key(|(pointer, ..)| pointer.len())
@@ -294,7 +318,7 @@ fn culprit(violation: &Violation, options: &Options<'_>) -> Option<Span> {
 }
 
 /// Returns the values of a `with` by their pointers in the message.
-fn changed<'n>(with: &'n Node, below: &str) -> Vec<(String, &'n Node)> {
+fn changed_values<'n>(with: &'n SyntaxNode, below: &str) -> Vec<(String, &'n SyntaxNode)> {
     let mut found = Vec::new();
     for (key, value) in entries(Some(with)) {
         let pointer = match key.name.strip_prefix('/') {
@@ -302,7 +326,7 @@ fn changed<'n>(with: &'n Node, below: &str) -> Vec<(String, &'n Node)> {
             None => format!("{below}/{}", escape(&key.name)),
         };
         if !key.name.starts_with('/') {
-            found.extend(changed(value, &pointer));
+            found.extend(changed_values(value, &pointer));
         }
         found.push((pointer, value));
     }

@@ -5,87 +5,88 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::actors::ActorsOfSteps;
-use super::names::{Origin, Scope};
-use super::rules::Subject;
-use super::{Place, Reader};
+use super::actors::StepActorNames;
+use super::names::{BlockScope, NameOrigin};
+use super::rules::MatcherSubject;
+use super::{ScenarioParser, StepPlace};
 use crate::protocol::Pack;
 use crate::scenario::model::{
-    Act, Always, BlockId, HookDeclaration, MessageName, Reaction, Role, Setting, Shared, duration,
+    AlwaysEntry, BlockId, HookDeclaration, MessageName, Reaction, Role, SettingDeclaration, SharedDefinitions,
+    StepAction, duration,
 };
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// shared.yaml: the parts that are parsed once, and the tree of the parts that each scenario compiles.
 pub struct SharedFile {
-    pub shared: Arc<Shared>,
-    pub(super) root: Node,
+    pub shared: Arc<SharedDefinitions>,
+    pub(super) root: SyntaxNode,
 }
 
 const GIVEN: &str = "given: { NAME: VALUE }";
-const KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
+const SHARED_KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
 
 impl SharedFile {
     /// Parses settings, hooks and `ignore`, and checks only the shape of the rest.
-    pub fn read(root: Node, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let mut shared = Shared::default();
-        table(&root, &KEYS, "shared.yaml", diagnostics);
+    pub fn parse(root: SyntaxNode, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        let mut shared = SharedDefinitions::default();
+        table(&root, &SHARED_KEYS, "shared.yaml", diagnostics);
         for (key, node) in mapping(root.get("hub"), "`hub`", "hub: { NAME: { about: ... } }", diagnostics) {
-            shared.settings.insert(key.name.clone(), setting(key, node, diagnostics));
+            shared.settings.insert(key.name.clone(), parse_setting(key, node, diagnostics));
         }
         for (key, node) in mapping(root.get("hooks"), "`hooks`", "hooks: { NAME: { about: ... } }", diagnostics) {
-            shared.hooks.insert(key.name.clone(), hook(node, diagnostics));
+            shared.hooks.insert(key.name.clone(), parse_hook_declaration(node, diagnostics));
         }
         for node in list(root.get("ignore"), "`ignore`", "ignore: [MESSAGE]", diagnostics) {
             match node.text() {
                 Some(name) if pack.message(name).is_some() => shared.ignore.push(name.to_owned()),
-                _ => diagnostics.push(unknown_message(node, pack)),
+                _ => diagnostics.push(unknown_message_error(node, pack)),
             }
         }
         for name in ["reactions", "roles", "scenes"] {
             mapping(root.get(name), &format!("`{name}`"), &format!("{name}: {{ NAME: {{ ... }} }}"), diagnostics);
         }
-        fills_somewhere(root.get("fills"), pack, diagnostics);
+        check_fills_used(root.get("fills"), pack, diagnostics);
         for (_, role) in entries(root.get("roles")) {
-            fills_somewhere(role.get("fills"), pack, diagnostics);
+            check_fills_used(role.get("fills"), pack, diagnostics);
         }
         Self { shared: Arc::new(shared), root }
     }
 
     /// Returns the diagnostics of roles, scenes, reactions and `always`, whether or not a scenario uses them.
     pub fn check(&self, pack: &Arc<Pack>) -> Vec<Diagnostic> {
-        let mut reader = Reader::new(self, pack);
+        let mut reader = ScenarioParser::new(self, pack);
         for (key, _) in entries(self.root.get("roles")) {
-            reader.role(&key.name, key.span);
+            reader.parse_role(&key.name, key.span);
         }
         for (key, _) in entries(self.root.get("reactions")) {
-            reader.reaction(&key.name, key.span);
+            reader.parse_reaction(&key.name, key.span);
         }
-        reader.always();
+        reader.parse_always();
         // The actors of a scene are not known here.
         reader.any_actor = true;
         for (key, _) in entries(self.root.get("scenes")) {
-            reader.scene(&key.name, key.span);
+            reader.parse_scene(&key.name, key.span);
         }
-        reader.fuzz();
-        crate::syntax::diagnostic::distinct(reader.diagnostics)
+        reader.check_fuzz();
+        crate::syntax::diagnostic::without_duplicates(reader.diagnostics)
     }
 }
 
-fn setting(key: &Key, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Setting {
+fn parse_setting(key: &NodeKey, node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> SettingDeclaration {
     let before = diagnostics.len();
     table(node, &["default", "secret", "optional", "about", "line"], "a setting", diagnostics);
     if let Some(default) = node.get("default")
-        && let Some(error) = default.text().and_then(wrong_time)
+        && let Some(error) = default.text().and_then(time_error)
     {
         diagnostics.push(error.at(default.span));
     }
-    let setting = Setting {
-        default: node.get("default").map(Node::to_json),
+    let setting = SettingDeclaration {
+        default: node.get("default").map(SyntaxNode::to_json),
         secret: flag(node.get("secret"), "`secret`", diagnostics),
         optional: flag(node.get("optional"), "`optional`", diagnostics),
         about: text(node.get("about"), "`about`", diagnostics).unwrap_or_default().to_owned(),
@@ -102,7 +103,7 @@ fn setting(key: &Key, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Setting
 }
 
 /// Returns the error for a text that can only be meant as a time: `5 h`, `10 seconds`.
-fn wrong_time(text: &str) -> Option<ValueError> {
+fn time_error(text: &str) -> Option<ValueError> {
     let at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (amount, unit) = text.split_at(at);
     let unit = unit.trim_end_matches('s');
@@ -113,7 +114,7 @@ fn wrong_time(text: &str) -> Option<ValueError> {
     (meant && amount.trim().parse::<f64>().is_ok()).then(|| duration(text).err()).flatten()
 }
 
-fn hook(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
+fn parse_hook_declaration(node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
     table(node, &["message", "args", "about"], "a hook", diagnostics);
     let args = list(node.get("args"), "`args`", "args: [name]", diagnostics);
     HookDeclaration {
@@ -123,13 +124,13 @@ fn hook(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> HookDeclaration {
     }
 }
 
-pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
+pub fn unknown_message_error(node: &SyntaxNode, pack: &Pack) -> Diagnostic {
     let lists = format!("`hubproof packs show {}` lists all {} messages", pack.name, pack.messages.len());
     let Some(name) = node.text() else {
         let found = if node.is_null() {
             "a message is missing".to_owned()
         } else {
-            format!("expected the name of a message, found {}", node.what())
+            format!("expected the name of a message, found {}", node.describe_kind())
         };
         return Diagnostic::error(node.span, found).help(lists);
     };
@@ -138,10 +139,10 @@ pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
 }
 
 /// Warns about a member under `fills` that no example has.
-fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) {
+fn check_fills_used(fills: Option<&SyntaxNode>, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) {
     for (key, _) in mapping(fills, "`fills`", "fills: { MEMBER: VALUE }", diagnostics) {
         let pointer = if key.name.starts_with('/') { key.name.clone() } else { format!("/{}", escape(&key.name)) };
-        let templates: Vec<Value> = pack.messages.iter().map(|message| message.template()).collect();
+        let templates: Vec<Value> = pack.messages.iter().map(|message| message.starting_value()).collect();
         if templates.iter().any(|template| template.pointer(&pointer).is_some()) {
             continue;
         }
@@ -157,8 +158,8 @@ fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diag
     }
 }
 
-impl Reader<'_> {
-    pub(super) fn role(&mut self, name: &str, span: Span) {
+impl ScenarioParser<'_> {
+    pub(super) fn parse_role(&mut self, name: &str, span: Span) {
         if self.roles.contains_key(name) {
             return;
         }
@@ -176,25 +177,25 @@ impl Reader<'_> {
         table(node, &["side", "given", "fills", "opening", "reacts"], "a role", &mut self.diagnostics);
         let sides = [("client", false), ("server", true)];
         let server = choice(node.get("side"), "`side`", &sides, &mut self.diagnostics).unwrap_or(false);
-        let place = std::mem::replace(&mut self.place, Place::Opening);
+        let place = std::mem::replace(&mut self.place, StepPlace::Opening);
         let myself = self.myself.replace(name.to_owned());
         // Declared before its opening is parsed, so that `self.name` is known there.
         self.roles.insert(
             name.to_owned(),
             Role { server, given: Vec::new(), fills: Vec::new(), opening: 0, binds: Vec::new(), reacts: Vec::new() },
         );
-        self.scopes.push(Scope::isolated());
+        self.scopes.push(BlockScope::isolated());
         let mut given = Vec::new();
         for (key, node) in mapping(node.get("given"), "`given`", GIVEN, &mut self.diagnostics) {
-            let template = self.template(node);
+            let template = self.parse_template(node);
             given.push((key.name.clone(), template));
             if let Some(role) = self.roles.get_mut(name) {
                 role.given.push((key.name.clone(), Template::Constant(Value::Null)));
             }
         }
-        let fills = self.fills(node.get("fills"));
+        let fills = self.parse_fills(node.get("fills"));
         let opening = match node.get("opening") {
-            Some(steps) => self.block(steps),
+            Some(steps) => self.parse_block(steps),
             None => self.push_block(Vec::new()),
         };
         let binds = self.scopes.pop().map(|scope| scope.names.into_keys().collect()).unwrap_or_default();
@@ -203,7 +204,7 @@ impl Reader<'_> {
         let mut reacts = Vec::new();
         for node in list(node.get("reacts"), "`reacts`", "reacts: [REACTION]", &mut self.diagnostics) {
             if let Some(reaction) = text(Some(node), "a reaction", &mut self.diagnostics) {
-                self.reaction(reaction, node.span);
+                self.parse_reaction(reaction, node.span);
                 reacts.push(reaction.to_owned());
             }
         }
@@ -212,17 +213,17 @@ impl Reader<'_> {
     }
 
     /// Parses the protocol's `fills`, then the role's.
-    fn fills(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {
+    fn parse_fills(&mut self, node: Option<&SyntaxNode>) -> Vec<(String, Template)> {
         let file = self.file;
         let mut fills = Vec::new();
         for (key, node) in entries(file.root.get("fills")).iter().chain(entries(node)) {
-            let template = self.template(node);
+            let template = self.parse_template(node);
             fills.push((key.name.clone(), template));
         }
         fills
     }
 
-    pub(super) fn reaction(&mut self, name: &str, span: Span) {
+    pub(super) fn parse_reaction(&mut self, name: &str, span: Span) {
         if self.reactions.contains_key(name) {
             return;
         }
@@ -242,28 +243,30 @@ impl Reader<'_> {
         let members = table(node, &known, &what, &mut self.diagnostics).at(key.span);
         let whenever = members.required("whenever", "write `whenever: MESSAGE`", &mut self.diagnostics);
         let Some(whenever) = whenever else { return };
-        let message = self.message_name(whenever, None);
+        let message = self.parse_message_name(whenever, None);
         let MessageName::Named(message_name) = &message else {
             self.error(whenever.span, "`whenever` must name one message", "write `whenever: MESSAGE`");
             return;
         };
-        self.scopes.push(Scope::isolated());
-        let place = std::mem::replace(&mut self.place, Place::Reaction);
-        let as_ = node.get("as").and_then(|node| self.free_name(node).map(|name| (name, node.span)));
+        self.scopes.push(BlockScope::isolated());
+        let place = std::mem::replace(&mut self.place, StepPlace::Reaction);
+        let as_ = node.get("as").and_then(|node| self.parse_free_name(node).map(|name| (name, node.span)));
         if let Some((name, at)) = &as_ {
-            self.bind_name(name, Some(*at), Origin::Unknown);
+            self.bind_name(name, Some(*at), NameOrigin::Unknown);
         }
-        let pattern = node.get("where").map(|n| self.pattern(n, &Subject::of(&message)));
+        let pattern = node.get("where").map(|n| self.parse_pattern(n, &MatcherSubject::from_message_name(&message)));
         let block = match node.get("do") {
-            Some(steps) => self.block(steps),
+            Some(steps) => self.parse_block(steps),
             None => self.push_block(Vec::new()),
         };
         self.place = place;
         self.scopes.pop();
-        if let Some(step) = self.blocks[block]
-            .iter()
-            .find(|s| !matches!(s.act, Act::Send(_) | Act::SendRaw(_) | Act::Close { .. } | Act::Drop { .. }))
-        {
+        if let Some(step) = self.blocks[block].iter().find(|s| {
+            !matches!(
+                s.act,
+                StepAction::Send(_) | StepAction::SendRaw(_) | StepAction::Close { .. } | StepAction::Drop { .. }
+            )
+        }) {
             let at = step.span;
             self.error(at, "a reaction cannot have this step", "write only `sends`, `sends raw`, `closes` and `drops`");
         }
@@ -274,7 +277,7 @@ impl Reader<'_> {
     }
 
     /// Parses a scene that is played at `span`. Returns its steps, which are parsed only once, and its `given` values.
-    pub(super) fn scene(&mut self, name: &str, span: Span) -> Option<(BlockId, Vec<(String, Template)>)> {
+    pub(super) fn parse_scene(&mut self, name: &str, span: Span) -> Option<(BlockId, Vec<(String, Template)>)> {
         let file = self.file;
         let scenes = entries(file.root.get("scenes"));
         let Some((_, node)) = scenes.iter().find(|(key, _)| key.name == name) else {
@@ -291,8 +294,8 @@ impl Reader<'_> {
             return None;
         }
         table(node, &["given", "steps"], "a scene", &mut self.diagnostics);
-        for actor in ActorsOfSteps::of(node.get("steps")).named {
-            if self.actors_named(&actor, span).is_none() {
+        for actor in StepActorNames::from_steps(node.get("steps")).named {
+            if self.resolve_actors(&actor, span).is_none() {
                 self.error(
                     span,
                     format!("the scene `{name}` needs an actor `{actor}`, which the scenario does not have"),
@@ -301,14 +304,14 @@ impl Reader<'_> {
                 return None;
             }
         }
-        self.scopes.push(Scope::isolated());
-        let place = std::mem::replace(&mut self.place, Place::Scene);
+        self.scopes.push(BlockScope::isolated());
+        let place = std::mem::replace(&mut self.place, StepPlace::Scene);
         self.playing.push(name.to_owned());
         let given = mapping(node.get("given"), "`given`", GIVEN, &mut self.diagnostics);
-        let given = self.values(given);
+        let given = self.parse_values(given);
         let block = match (self.scenes.get(name), node.get("steps")) {
             (Some(block), _) => *block,
-            (None, Some(steps)) => self.block(steps),
+            (None, Some(steps)) => self.parse_block(steps),
             (None, None) => self.push_block(Vec::new()),
         };
         self.playing.pop();
@@ -318,9 +321,9 @@ impl Reader<'_> {
         Some((block, given))
     }
 
-    pub(super) fn always(&mut self) -> Vec<Always> {
+    pub(super) fn parse_always(&mut self) -> Vec<AlwaysEntry> {
         let file = self.file;
-        let place = std::mem::replace(&mut self.place, Place::Always);
+        let place = std::mem::replace(&mut self.place, StepPlace::Always);
         let mut always = Vec::new();
         for node in list(file.root.get("always"), "`always`", "- every: MESSAGE", &mut self.diagnostics) {
             let what = "an entry of `always`";
@@ -328,8 +331,8 @@ impl Reader<'_> {
             let members = table(node, &known, what, &mut self.diagnostics);
             let help = "write `every: MESSAGE`, `every: frame` or `every: close`, or `check: \"${...}\"`";
             match members.one_of(&["every", "check"], help, &mut self.diagnostics) {
-                Some(("every", every)) => self.every(every, node, &mut always),
-                Some((_, check)) => self.always_check(check, node, &mut always),
+                Some(("every", every)) => self.parse_every(every, node, &mut always),
+                Some((_, check)) => self.parse_always_check(check, node, &mut always),
                 None => {}
             }
         }
@@ -337,7 +340,7 @@ impl Reader<'_> {
         always
     }
 
-    fn every(&mut self, every: &Node, entry: &Node, always: &mut Vec<Always>) {
+    fn parse_every(&mut self, every: &SyntaxNode, entry: &SyntaxNode, always: &mut Vec<AlwaysEntry>) {
         for key in ["equals", "fits", "rules"] {
             if entry.get(key).is_some() {
                 let at = entry.key_at_pointer(&format!("/{key}"));
@@ -356,29 +359,29 @@ impl Reader<'_> {
             );
         }
         let subject = match every.text() {
-            Some("frame") => Subject::Members("a frame", &["opcode", "size", "text", "json"]),
-            Some("close") => Subject::CLOSE,
-            Some("upgrade") => Subject::UPGRADE,
-            Some("wire") => Subject::WIRE,
-            Some(name) if self.pack.message(name).is_some() => Subject::Message(name.to_owned()),
+            Some("frame") => MatcherSubject::Members("a frame", &["opcode", "size", "text", "json"]),
+            Some("close") => MatcherSubject::CLOSE,
+            Some("upgrade") => MatcherSubject::UPGRADE,
+            Some("wire") => MatcherSubject::WIRE,
+            Some(name) if self.pack.message(name).is_some() => MatcherSubject::Message(name.to_owned()),
             _ => {
-                let error = unknown_message(every, self.pack);
+                let error = unknown_message_error(every, self.pack);
                 self.diagnostics.push(error);
-                Subject::Anything
+                MatcherSubject::Anything
             }
         };
-        for has in self.has(entry.get("has"), &subject) {
+        for has in self.parse_has(entry.get("has"), &subject) {
             always.push(match every.text().unwrap_or_default() {
-                "frame" => Always::Frame { check: has.check, pattern: has.pattern },
-                "close" => Always::Close { check: has.check, pattern: has.pattern },
-                "upgrade" => Always::Upgrade { check: has.check, pattern: has.pattern },
-                "wire" => Always::Wire { check: has.check, pattern: has.pattern },
-                name => Always::Message { message: name.to_owned(), check: has.check, pattern: has.pattern },
+                "frame" => AlwaysEntry::Frame { check: has.check, pattern: has.pattern },
+                "close" => AlwaysEntry::Close { check: has.check, pattern: has.pattern },
+                "upgrade" => AlwaysEntry::Upgrade { check: has.check, pattern: has.pattern },
+                "wire" => AlwaysEntry::Wire { check: has.check, pattern: has.pattern },
+                name => AlwaysEntry::Message { message: name.to_owned(), check: has.check, pattern: has.pattern },
             });
         }
     }
 
-    fn always_check(&mut self, value: &Node, entry: &Node, always: &mut Vec<Always>) {
+    fn parse_always_check(&mut self, value: &SyntaxNode, entry: &SyntaxNode, always: &mut Vec<AlwaysEntry>) {
         if entry.get("has").is_some() {
             let at = entry.key_at_pointer("/has");
             self.error(at, "`has` belongs to `every`, not to `check`", "write `equals: VALUE` or `fits: { ... }`");
@@ -391,10 +394,10 @@ impl Reader<'_> {
             );
         }
         let span = value.span;
-        let value = self.checked_value(value);
-        let test = self.test(entry.get("equals"), entry.get("fits"));
-        let rules = self.rules(entry.get("rules"));
-        let check = self.declare(rules, span);
-        always.push(Always::Check { check, value, test, span });
+        let value = self.parse_checked_value(value);
+        let test = self.parse_test(entry.get("equals"), entry.get("fits"));
+        let rules = self.parse_rules(entry.get("rules"));
+        let check = self.declare_check(rules, span);
+        always.push(AlwaysEntry::Check { check, value, test, span });
     }
 }

@@ -4,32 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::actors::{ActorsOfSteps, part_of};
-use super::names::{Bound, Origin, Scope};
-use super::rules::Subject;
-use super::verbs::{self, Head, Verb};
-use super::{Place, Reader, may_be};
-use crate::protocol::{Basis, Level};
-use crate::scenario::model::{Act, ActorId, BlockId, Hook, Need, Order, RuleUse, Step, Who, duration};
+use super::actors::{StepActorNames, key_part_span};
+use super::names::{BlockScope, NameBinding, NameOrigin};
+use super::rules::MatcherSubject;
+use super::verbs::{self, StepHead, StepVerb};
+use super::{ScenarioParser, StepPlace, may_be};
+use crate::protocol::{RuleBasis, RuleLevel};
+use crate::scenario::model::{
+    ActorId, BlockId, HookStep, Need, OrderCheck, RuleUse, Step, StepAction, StepActors, duration,
+};
 use crate::scenario::template::Template;
-use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_one};
+use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_or_list};
 use crate::syntax::fields::{self, choice, entries, wrong_kind};
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// The keys of a step other than its head.
-pub struct Options<'n> {
-    verb: Verb,
-    entries: Vec<(&'n Key, &'n Node)>,
+pub struct StepOptions<'n> {
+    verb: StepVerb,
+    entries: Vec<(&'n NodeKey, &'n SyntaxNode)>,
     /// Whether an actor performs the step, unlike `check` or `wait`.
     acts: bool,
 }
 
-impl<'n> Options<'n> {
-    pub fn get(&self, name: &str) -> Option<&'n Node> {
+impl<'n> StepOptions<'n> {
+    pub fn get(&self, name: &str) -> Option<&'n SyntaxNode> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| *node)
     }
 
-    pub fn key(&self, name: &str) -> Option<&'n Key> {
+    pub fn key(&self, name: &str) -> Option<&'n NodeKey> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| *key)
     }
 
@@ -39,25 +41,25 @@ impl<'n> Options<'n> {
 }
 
 /// Maximum number of values that `each` and `either` iterate over.
-const MOST_VALUES: u64 = 100_000;
+const MAX_VALUES: u64 = 100_000;
 
-impl Reader<'_> {
+impl ScenarioParser<'_> {
     pub(super) fn push_block(&mut self, steps: Vec<Step>) -> BlockId {
         self.blocks.push(steps);
         self.blocks.len() - 1
     }
 
-    pub(super) fn block(&mut self, node: &Node) -> BlockId {
+    pub(super) fn parse_block(&mut self, node: &SyntaxNode) -> BlockId {
         let items = fields::list(Some(node), "`steps`", "- anna sends: MESSAGE", &mut self.diagnostics);
-        let steps = items.iter().filter_map(|item| self.step(item)).collect();
+        let steps = items.iter().filter_map(|item| self.parse_step(item)).collect();
         self.push_block(steps)
     }
 
     /// Parses a block with its own `names`. The names that its steps bind stay in scope.
-    fn inner(&mut self, node: &Node, names: &[&str]) -> BlockId {
-        let own = |name: &&str| ((*name).to_owned(), Bound { at: None, origin: Origin::Computed });
-        self.scopes.push(Scope { names: names.iter().map(own).collect(), isolated: false });
-        let block = self.block(node);
+    fn parse_inner_block(&mut self, node: &SyntaxNode, names: &[&str]) -> BlockId {
+        let own = |name: &&str| ((*name).to_owned(), NameBinding { at: None, origin: NameOrigin::Computed });
+        self.scopes.push(BlockScope { names: names.iter().map(own).collect(), isolated: false });
+        let block = self.parse_block(node);
         if let Some(scope) = self.scopes.pop() {
             for (name, bound) in scope.names {
                 if !names.contains(&name.as_str()) {
@@ -68,19 +70,19 @@ impl Reader<'_> {
         block
     }
 
-    pub(super) fn step(&mut self, node: &Node) -> Option<Step> {
+    pub(super) fn parse_step(&mut self, node: &SyntaxNode) -> Option<Step> {
         let Some(all) = node.map().filter(|entries| !entries.is_empty()) else {
             let help = match node.text() {
-                Some(text) if verbs::head(text).is_some() => format!("a colon is missing: write `- {text}:`"),
+                Some(text) if verbs::parse_head(text).is_some() => format!("a colon is missing: write `- {text}:`"),
                 _ => "write `- anna sends: MESSAGE`".to_owned(),
             };
             self.diagnostics.push(wrong_kind(node, "a step", "a mapping that begins with `ACTOR VERB:`", &help));
             return None;
         };
         let Some((position, head)) =
-            all.iter().enumerate().find_map(|(i, (key, _))| verbs::head(&key.name).map(|head| (i, head)))
+            all.iter().enumerate().find_map(|(i, (key, _))| verbs::parse_head(&key.name).map(|head| (i, head)))
         else {
-            self.no_step(&all[0].0);
+            self.report_unknown_head(&all[0].0);
             return None;
         };
         let (key, value) = &all[position];
@@ -92,29 +94,29 @@ impl Reader<'_> {
             );
         }
         let others = all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node));
-        let options = Options { verb: head.verb, entries: others.collect(), acts: !head.verb.is_word() };
+        let options = StepOptions { verb: head.verb, entries: others.collect(), acts: !head.verb.is_word() };
         self.check_options(&head, key, &options);
-        let who = self.who(&head, key)?;
-        let if_ = options.get("if").and_then(|node| self.bound_name(node, "if"));
+        let who = self.resolve_step_actors(&head, key)?;
+        let if_ = options.get("if").and_then(|node| self.parse_bound_name(node, "if"));
         let text = match value.text() {
-            Some(value) => format!("{}: {}", key.name, crate::syntax::matcher::cut(value, 80)),
+            Some(value) => format!("{}: {}", key.name, crate::syntax::matcher::shorten(value, 80)),
             None => key.name.clone(),
         };
-        let mut rules = self.rules(options.get("rules"));
+        let mut rules = self.parse_rules(options.get("rules"));
         if rules.is_empty() && self.pack.rules.is_empty() && self.place.takes_rules() && head.verb.expects() {
             // Without rules.yaml every expectation is a must, named by its text.
-            rules.push(RuleUse { id: text.clone(), level: Level::Must, basis: Basis::Stated, lowered: false });
+            rules.push(RuleUse { id: text.clone(), level: RuleLevel::Must, basis: RuleBasis::Stated, lowered: false });
         }
-        let act = self.act(key, value, &options, &who);
+        let act = self.parse_action(key, value, &options, &who);
         if head.verb.only_judges() && rules.is_empty() {
-            self.must_judge(key, &options);
+            self.check_has_rules(key, &options);
         }
-        let check = (!rules.is_empty() && head.verb.takes_rules()).then(|| self.declare(rules, key.span));
+        let check = (!rules.is_empty() && head.verb.takes_rules()).then(|| self.declare_check(rules, key.span));
         let as_ = options.get("as").and_then(|node| {
-            let name = self.free_name(node)?;
+            let name = self.parse_free_name(node)?;
             let origin = match head.verb {
-                Verb::Compose | Verb::Check | Verb::Wait => Origin::Computed,
-                _ => Origin::of(&who),
+                StepVerb::Compose | StepVerb::Check | StepVerb::Wait => NameOrigin::Computed,
+                _ => NameOrigin::of_actors(&who),
             };
             self.bind_name(&name, Some(node.span), origin);
             Some(name)
@@ -123,45 +125,45 @@ impl Reader<'_> {
     }
 
     /// Reports a first key that is not a head.
-    fn no_step(&mut self, key: &Key) {
+    fn report_unknown_head(&mut self, key: &NodeKey) {
         let (first, rest) = key.name.split_once(' ').unwrap_or(("", &key.name));
         let roles = entries(self.file.root.get("roles"));
-        let actor =
-            !first.is_empty() && (self.members(first).is_some() || roles.iter().any(|(role, _)| role.name == first));
-        let (wrong, span) = if actor { (rest, part_of(key, rest)) } else { (key.name.as_str(), key.span) };
+        let actor = !first.is_empty()
+            && (self.find_actors(first).is_some() || roles.iter().any(|(role, _)| role.name == first));
+        let (wrong, span) = if actor { (rest, key_part_span(key, rest)) } else { (key.name.as_str(), key.span) };
         let help = if verbs::begins_with_quantity(&key.name) {
             "write `exactly 1 of crowd expect: MESSAGE`; `at least` and `at most` work the same way".to_owned()
         } else {
             let lists = "a step begins with `ACTOR VERB`; docs/src/scenario-language.md lists the verbs";
-            suggest(if first.is_empty() { &key.name } else { rest }, verbs::all(), lists)
+            suggest(if first.is_empty() { &key.name } else { rest }, verbs::all_words(), lists)
         };
         let what = if actor { "is not a verb" } else { "is not a step" };
         self.error(span, format!("`{wrong}` {what}"), help);
     }
 
-    fn check_options(&mut self, head: &Head<'_>, key: &Key, options: &Options<'_>) {
+    fn check_options(&mut self, head: &StepHead<'_>, key: &NodeKey, options: &StepOptions<'_>) {
         for (option, _) in &options.entries {
             let name = option.name.as_str();
             if matches!(name, "as" | "if") || head.verb.options().contains(&name) {
                 continue;
             }
-            if self.place == Place::Journey && super::journeys::OPTIONS.contains(&name) {
+            if self.place == StepPlace::Journey && super::journeys::JOURNEY_STEP_KEYS.contains(&name) {
                 continue;
             }
             let verb = key.name.rsplit_once(head.actor).map_or(key.name.as_str(), |(_, verb)| verb).trim();
             let verb = if head.actor.is_empty() { key.name.as_str() } else { verb };
-            let help = if verbs::head(name).is_some() {
+            let help = if verbs::parse_head(name).is_some() {
                 "begin a new step with `- `".to_owned()
             } else {
                 let known: Vec<&str> = head.verb.options().iter().copied().chain(["as", "if"]).collect();
-                suggest_one(name, known, "its options are")
+                suggest_or_list(name, known, "its options are")
             };
             self.error(option.span, format!("`{verb}` has no option `{name}`"), help);
         }
     }
 
     /// Reports a step that only checks but has no rules, or is in a place that cannot have checks.
-    fn must_judge(&mut self, key: &Key, options: &Options<'_>) {
+    fn check_has_rules(&mut self, key: &NodeKey, options: &StepOptions<'_>) {
         if !self.place.takes_rules() {
             if options.get("rules").is_none() {
                 let what = format!("`{}` is not allowed in {}, which cannot have checks", key.name, self.place.name());
@@ -173,81 +175,93 @@ impl Reader<'_> {
         }
     }
 
-    fn act<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Option<Act> {
+    fn parse_action<'n>(
+        &mut self,
+        key: &NodeKey,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        who: &StepActors,
+    ) -> Option<StepAction> {
         let role = match who {
-            Who::One(id) => self.actors.get(*id).map(|actor| actor.role.clone()),
-            Who::Group { members, .. } => {
+            StepActors::One(id) => self.actors.get(*id).map(|actor| actor.role.clone()),
+            StepActors::Group { members, .. } => {
                 members.first().and_then(|id| self.actors.get(*id)).map(|actor| actor.role.clone())
             }
-            Who::Myself => self.myself.clone(),
-            Who::NoActor => None,
+            StepActors::Myself => self.myself.clone(),
+            StepActors::NoActor => None,
         };
         let outer = std::mem::replace(&mut self.myself, role);
-        let act = self.act_of(key, value, options, who);
+        let act = self.parse_verb_action(key, value, options, who);
         self.myself = outer;
         act
     }
 
-    fn act_of<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Option<Act> {
+    fn parse_verb_action<'n>(
+        &mut self,
+        key: &NodeKey,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        who: &StepActors,
+    ) -> Option<StepAction> {
         Some(match options.verb {
-            Verb::Joins => self.join(key, value, options, who),
-            Verb::Connects | Verb::TriesToConnect => {
-                self.connects(who);
-                self.connect(value, options, options.verb == Verb::TriesToConnect)
+            StepVerb::Joins => self.parse_join(key, value, options, who),
+            StepVerb::Connects | StepVerb::TriesToConnect => {
+                self.record_connect(who);
+                self.parse_connect(value, options, options.verb == StepVerb::TriesToConnect)
             }
-            Verb::Accepts => self.accept(key, value, options, who),
-            Verb::Sends => Act::Send(Box::new(self.compose(value, options))),
-            Verb::Compose => Act::Compose(Box::new(self.compose(value, options))),
-            Verb::SendsRaw => self.raw(value),
-            Verb::Closes => self.close(value, options),
-            Verb::Drops => Act::Drop { reset: self.drops_by_reset(value) },
-            Verb::StopsReading => {
-                self.empty(value, key);
-                Act::StopReading
+            StepVerb::Accepts => self.parse_accept(key, value, options, who),
+            StepVerb::Sends => StepAction::Send(Box::new(self.parse_composition(value, options))),
+            StepVerb::Compose => StepAction::Compose(Box::new(self.parse_composition(value, options))),
+            StepVerb::SendsRaw => self.parse_raw(value),
+            StepVerb::Closes => self.parse_close(value, options),
+            StepVerb::Drops => StepAction::Drop { reset: self.parse_drop(value) },
+            StepVerb::StopsReading => {
+                self.check_empty(value, key);
+                StepAction::StopReading
             }
-            Verb::ReadsAgain => {
-                self.empty(value, key);
-                Act::ReadAgain
+            StepVerb::ReadsAgain => {
+                self.check_empty(value, key);
+                StepAction::ReadAgain
             }
-            Verb::Expects => self.expect_message(value, options, who),
-            Verb::ExpectsClose => self.expect_close(value, options),
-            Verb::ExpectsRefusal => self.expect_refusal(value, options),
-            Verb::ExpectsFrame => self.expect_control(value, options),
-            Verb::ExpectsEnd => {
-                self.empty(value, key);
-                self.expect_end(options)
+            StepVerb::Expects => self.parse_expect_message(value, options, who),
+            StepVerb::ExpectsClose => self.parse_expect_close(value, options),
+            StepVerb::ExpectsRefusal => self.parse_expect_refusal(value, options),
+            StepVerb::ExpectsFrame => self.parse_expect_control(value, options),
+            StepVerb::ExpectsEnd => {
+                self.check_empty(value, key);
+                self.parse_expect_end(options)
             }
-            Verb::ExpectsNothing => self.expect_nothing(value, options),
-            Verb::ExpectsOneOf => self.expect_one_of(value, options, who),
-            Verb::Plays | Verb::Play => self.play(value, options)?,
-            Verb::Hook => self.hook(value, options)?,
-            Verb::Wait => {
-                if options.get("because").and_then(Node::text).is_none() {
+            StepVerb::ExpectsNothing => self.parse_expect_nothing(value, options),
+            StepVerb::ExpectsOneOf => self.parse_expect_one_of(value, options, who),
+            StepVerb::Plays | StepVerb::Play => self.parse_play(value, options)?,
+            StepVerb::Hook => self.parse_hook(value, options)?,
+            StepVerb::Wait => {
+                if options.get("because").and_then(SyntaxNode::text).is_none() {
                     self.error(
                         key.span,
                         "`wait` needs a reason",
                         "add `because: REASON`, such as what the hub needs the time for",
                     );
                 }
-                Act::Wait { time: self.time(value, "`wait`") }
+                StepAction::Wait { time: self.parse_time(value, "`wait`") }
             }
-            Verb::Check => Act::Check {
-                value: self.checked_value(value),
-                test: self.test(options.get("equals"), options.get("fits")),
+            StepVerb::Check => StepAction::Check {
+                value: self.parse_checked_value(value),
+                test: self.parse_test(options.get("equals"), options.get("fits")),
             },
-            Verb::Order => self.order(value, options),
-            Verb::Each => self.each(key, value, options)?,
-            Verb::Either => {
-                let name = self.free_name(value)?;
-                let values = self.needed(key, "in", "write `in: [a, b]`", options)?;
-                let values = self.several(values);
-                let steps = self.needed(key, "do", "write the steps under `do`", options)?;
-                let body = self.inner(steps, &[&name]);
-                self.bind_name(&name, Some(value.span), Origin::Computed);
-                Act::Either { name, values, body }
+            StepVerb::Order => self.parse_order(value, options),
+            StepVerb::Each => self.parse_each(key, value, options)?,
+            StepVerb::Either => {
+                let name = self.parse_free_name(value)?;
+                let values = self.required_option(key, "in", "write `in: [a, b]`", options)?;
+                let values = self.parse_loop_values(values);
+                let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
+                let body = self.parse_inner_block(steps, &[&name]);
+                self.bind_name(&name, Some(value.span), NameOrigin::Computed);
+                StepAction::Either { name, values, body }
             }
-            Verb::Retry => {
-                let time = self.time(value, "`retry`");
+            StepVerb::Retry => {
+                let time = self.parse_time(value, "`retry`");
                 if time.constant().and_then(Value::as_str).is_some_and(|time| duration(time).is_ok_and(|t| t.is_zero()))
                 {
                     self.error(
@@ -256,7 +270,7 @@ impl Reader<'_> {
                         "write how long to repeat the steps, such as `retry: 5s`",
                     );
                 }
-                let steps = self.needed(key, "do", "write the steps under `do`", options)?;
+                let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
                 if steps.list().is_some_and(<[_]>::is_empty) {
                     self.error(
                         steps.span,
@@ -264,21 +278,27 @@ impl Reader<'_> {
                         "write steps that succeed once the condition is true",
                     );
                 }
-                Act::Retry { time, body: self.inner(steps, &[]) }
+                StepAction::Retry { time, body: self.parse_inner_block(steps, &[]) }
             }
         })
     }
 
-    fn join<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
-        self.empty(value, key);
-        if self.place == Place::Opening {
+    fn parse_join<'n>(
+        &mut self,
+        key: &NodeKey,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        who: &StepActors,
+    ) -> StepAction {
+        self.check_empty(value, key);
+        if self.place == StepPlace::Opening {
             self.error(
                 key.span,
                 "`joins` plays an opening, so an opening cannot contain it",
                 "write `connects:` instead",
             );
         }
-        self.connects(who);
+        self.record_connect(who);
         let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
         let idle = role.is_some_and(|role| self.blocks.get(role.opening).is_some_and(Vec::is_empty));
         if let Some(rules) = options.key("rules").filter(|_| idle) {
@@ -288,31 +308,37 @@ impl Reader<'_> {
         let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
         let given: Vec<String> =
             role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
-        Act::Join { with: self.overrides(options.get("with"), &given, "the role") }
+        StepAction::Join { with: self.parse_overrides(options.get("with"), &given, "the role") }
     }
 
-    fn accept<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
-        self.empty(value, key);
-        self.connects(who);
+    fn parse_accept<'n>(
+        &mut self,
+        key: &NodeKey,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+        who: &StepActors,
+    ) -> StepAction {
+        self.check_empty(value, key);
+        self.record_connect(who);
         if let Some(name) = self.myself.clone()
             && self.roles.get(&name).is_some_and(|role| !role.server)
         {
             let what = format!("`{name}` is a client, but only a server accepts connections");
             self.error(key.span, what, "write `connects:`, or give the role `side: server`");
         }
-        Act::Accept { within: self.time_option(options, "within") }
+        StepAction::Accept { within: self.time_option(options, "within") }
     }
 
-    fn drops_by_reset(&mut self, value: &Node) -> bool {
+    fn parse_drop(&mut self, value: &SyntaxNode) -> bool {
         let value = Some(value).filter(|value| !value.is_null());
         choice(value, "`drops`", &[("reset", true), ("fin", false)], &mut self.diagnostics).unwrap_or(false)
     }
 
-    fn play<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Option<Act> {
+    fn parse_play<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> Option<StepAction> {
         let name = fields::text(Some(value), "the name of a scene", &mut self.diagnostics)?;
         let node = self.file.root.get("scenes").and_then(|scenes| scenes.get(name));
-        let actors = ActorsOfSteps::of(node.and_then(|scene| scene.get("steps")));
-        if let (Verb::Play, Some(at)) = (options.verb, actors.without_actor) {
+        let actors = StepActorNames::from_steps(node.and_then(|scene| scene.get("steps")));
+        if let (StepVerb::Play, Some(at)) = (options.verb, actors.without_actor) {
             self.diagnostics.push(
                 Diagnostic::error(value.span, format!("the scene `{name}` must be played by an actor"))
                     .also(at, "this step names no actor")
@@ -320,13 +346,13 @@ impl Reader<'_> {
             );
             return None;
         }
-        let (scene, given) = self.scene(name, value.span)?;
+        let (scene, given) = self.parse_scene(name, value.span)?;
         let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
-        let with = self.overrides(options.get("with"), &names, &format!("the scene `{name}`"));
-        Some(Act::Play { scene, given, with })
+        let with = self.parse_overrides(options.get("with"), &names, &format!("the scene `{name}`"));
+        Some(StepAction::Play { scene, given, with })
     }
 
-    fn order<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+    fn parse_order<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
         let example = "order: [first, second]";
         let slack = self.time_option(options, "slack");
         let items = fields::list(Some(value), "`order`", example, &mut self.diagnostics);
@@ -335,18 +361,18 @@ impl Reader<'_> {
         }
         let mut names: Vec<String> = Vec::new();
         for node in items {
-            let Some(name) = self.bound_name(node, "order") else { continue };
+            let Some(name) = self.parse_bound_name(node, "order") else { continue };
             if names.contains(&name) {
                 self.error(node.span, format!("`{name}` cannot come before itself"), "keep one of the two");
             }
-            self.must_have_wire(&name, node);
+            self.require_wire(&name, node);
             names.push(name);
         }
         if slack.is_none() {
-            let origins = |pair: &[String]| (self.origin(&pair[0]), self.origin(&pair[1]));
+            let origins = |pair: &[String]| (self.name_origin(&pair[0]), self.name_origin(&pair[1]));
             let apart = names.windows(2).map(origins).any(|pair| match pair {
-                (Origin::One(a), Origin::One(b)) => a != b,
-                pair => pair.0 == Origin::Several || pair.1 == Origin::Several,
+                (NameOrigin::One(a), NameOrigin::One(b)) => a != b,
+                pair => pair.0 == NameOrigin::Several || pair.1 == NameOrigin::Several,
             });
             if apart {
                 self.error(
@@ -356,14 +382,20 @@ impl Reader<'_> {
                 );
             }
         }
-        Act::Order(Order { names, slack })
+        StepAction::Order(OrderCheck { names, slack })
     }
 
-    fn origin(&self, name: &str) -> Origin {
-        self.bound(name).map_or(Origin::Unknown, |bound| bound.origin)
+    fn name_origin(&self, name: &str) -> NameOrigin {
+        self.find_binding(name).map_or(NameOrigin::Unknown, |bound| bound.origin)
     }
 
-    fn needed<'n>(&mut self, key: &Key, option: &str, help: &str, options: &Options<'n>) -> Option<&'n Node> {
+    fn required_option<'n>(
+        &mut self,
+        key: &NodeKey,
+        option: &str,
+        help: &str,
+        options: &StepOptions<'n>,
+    ) -> Option<&'n SyntaxNode> {
         let node = options.get(option);
         if node.is_none() {
             self.error(key.span, format!("`{}` has no `{option}`", key.name), help);
@@ -371,7 +403,7 @@ impl Reader<'_> {
         node
     }
 
-    fn empty(&mut self, value: &Node, key: &Key) {
+    fn check_empty(&mut self, value: &SyntaxNode, key: &NodeKey) {
         if !value.is_null() {
             self.error(
                 value.span,
@@ -382,12 +414,12 @@ impl Reader<'_> {
     }
 
     /// Parses an option that is a time.
-    pub(super) fn time_option(&mut self, options: &Options<'_>, name: &str) -> Option<Template> {
-        options.get(name).map(|node| self.time(node, &format!("`{name}`")))
+    pub(super) fn time_option(&mut self, options: &StepOptions<'_>, name: &str) -> Option<Template> {
+        options.get(name).map(|node| self.parse_time(node, &format!("`{name}`")))
     }
 
-    fn time(&mut self, node: &Node, what: &str) -> Template {
-        let template = self.template(node);
+    fn parse_time(&mut self, node: &SyntaxNode, what: &str) -> Template {
+        let template = self.parse_template(node);
         if template.is_constant() {
             fields::time(Some(node), what, &mut self.diagnostics);
         }
@@ -395,25 +427,25 @@ impl Reader<'_> {
     }
 
     /// Parses the values of an `each` or `either`.
-    fn several(&mut self, node: &Node) -> Template {
-        let template = self.template(node);
+    fn parse_loop_values(&mut self, node: &SyntaxNode) -> Template {
+        let template = self.parse_template(node);
         let right = may_be(&template, |value| match value {
             Value::Array(values) => !values.is_empty() || !template.is_constant(),
-            Value::Number(n) => n.as_u64().is_some_and(|n| (1..=MOST_VALUES).contains(&n)),
+            Value::Number(n) => n.as_u64().is_some_and(|n| (1..=MAX_VALUES).contains(&n)),
             _ => false,
         });
         if !right {
             let help = "write `in: [a, b]`, `in: 3` or `in: \"${...}\"`";
             let error = match &node.kind {
-                Kind::List(_) | Kind::Null => Diagnostic::error(node.span, "`in` has no values").help(help),
-                _ => wrong_kind(node, "`in`", &format!("a list, or a number from 1 to {MOST_VALUES}"), help),
+                NodeKind::List(_) | NodeKind::Null => Diagnostic::error(node.span, "`in` has no values").help(help),
+                _ => wrong_kind(node, "`in`", &format!("a list, or a number from 1 to {MAX_VALUES}"), help),
             };
             self.diagnostics.push(error);
         }
         template
     }
 
-    fn hook<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Option<Act> {
+    fn parse_hook<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> Option<StepAction> {
         let name = value.text().unwrap_or_default().to_owned();
         let file = self.file;
         let Some(declaration) = file.shared.hooks.get(&name) else {
@@ -455,7 +487,7 @@ impl Reader<'_> {
                     "leave `message` out, or declare the hook with `message: true` in shared.yaml",
                 );
             }
-            self.event(node, options)
+            self.parse_hook_message(node, options)
         });
         for option in ["with", "without"] {
             if let Some(key) = options.key(option).filter(|_| message.is_none()) {
@@ -466,42 +498,53 @@ impl Reader<'_> {
                 );
             }
         }
-        let pattern = options.get("where").map(|node| self.pattern(node, &Subject::Anything));
-        Some(Act::Hook(Box::new(Hook {
+        let pattern = options.get("where").map(|node| self.parse_pattern(node, &MatcherSubject::Anything));
+        Some(StepAction::Hook(Box::new(HookStep {
             name,
             args,
             message,
             pattern,
             within: self.time_option(options, "within"),
-            has: self.has(options.get("has"), &Subject::Anything),
+            has: self.parse_has(options.get("has"), &MatcherSubject::Anything),
         })))
     }
 
-    fn each<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>) -> Option<Act> {
-        let name = self.free_name(value)?;
-        let list = self.needed(key, "in", "write `in: [a, b]`, or `in: 3` for 0, 1, 2", options)?;
-        let values = self.several(list);
-        let steps = self.needed(key, "do", "write the steps under `do`", options)?;
+    fn parse_each<'n>(
+        &mut self,
+        key: &NodeKey,
+        value: &'n SyntaxNode,
+        options: &StepOptions<'n>,
+    ) -> Option<StepAction> {
+        let name = self.parse_free_name(value)?;
+        let list = self.required_option(key, "in", "write `in: [a, b]`, or `in: 3` for 0, 1, 2", options)?;
+        let values = self.parse_loop_values(list);
+        let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
         self.fresh.push(BTreeSet::new());
         let names = [name.as_str(), "index"];
         let bodies = if uses_rows(steps) {
-            self.unrolled(&name, list, steps, &names)
+            self.parse_row_bodies(&name, list, steps, &names)
         } else {
-            Some(vec![self.inner(steps, &names)])
+            Some(vec![self.parse_inner_block(steps, &names)])
         };
         let fresh: Vec<ActorId> = self.fresh.pop().unwrap_or_default().into_iter().collect();
         self.connected.extend(fresh.iter().copied());
         // Each round uses another connection.
         for bound in self.scopes.last_mut().into_iter().flat_map(|scope| scope.names.values_mut()) {
-            if matches!(bound.origin, Origin::One(id) if fresh.contains(&id)) {
-                bound.origin = Origin::Several;
+            if matches!(bound.origin, NameOrigin::One(id) if fresh.contains(&id)) {
+                bound.origin = NameOrigin::Several;
             }
         }
-        Some(Act::Each { name, values, bodies: bodies?, fresh })
+        Some(StepAction::Each { name, values, bodies: bodies?, fresh })
     }
 
     /// Parses one body for each literal row, because the rows name rules.
-    fn unrolled(&mut self, name: &str, list: &Node, steps: &Node, names: &[&str]) -> Option<Vec<BlockId>> {
+    fn parse_row_bodies(
+        &mut self,
+        name: &str,
+        list: &SyntaxNode,
+        steps: &SyntaxNode,
+        names: &[&str],
+    ) -> Option<Vec<BlockId>> {
         let Some(rows) = list.list() else {
             self.error(
                 list.span,
@@ -512,13 +555,14 @@ impl Reader<'_> {
         };
         let mut bodies = Vec::new();
         // Names bound inside become lists once, however many bodies there are.
-        let seen: BTreeMap<String, Bound> = self.scopes.last().map(|scope| scope.names.clone()).unwrap_or_default();
+        let seen: BTreeMap<String, NameBinding> =
+            self.scopes.last().map(|scope| scope.names.clone()).unwrap_or_default();
         for row in rows {
             if let Some(scope) = self.scopes.last_mut() {
                 scope.names.clone_from(&seen);
             }
             self.rows.push((name.to_owned(), row.to_json()));
-            bodies.push(self.inner(steps, names));
+            bodies.push(self.parse_inner_block(steps, names));
             self.rows.pop();
             // The same actors are fresh in every row.
             if let Some(fresh) = self.fresh.last() {
@@ -532,8 +576,8 @@ impl Reader<'_> {
 }
 
 /// Whether any step inside takes its rules from a row.
-fn uses_rows(steps: &Node) -> bool {
-    let computed = |item: &Node| item.text().is_some_and(|text| text.contains("${"));
+fn uses_rows(steps: &SyntaxNode) -> bool {
+    let computed = |item: &SyntaxNode| item.text().is_some_and(|text| text.contains("${"));
     steps.list().unwrap_or_default().iter().flat_map(|step| entries(Some(step))).any(|(key, value)| {
         match key.name.as_str() {
             "rules" => value.list().unwrap_or_default().iter().any(computed),

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::scenario::model::Quantity;
+use crate::scenario::model::GroupQuantity;
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum StepVerb {
     Joins,
     Connects,
     TriesToConnect,
@@ -37,44 +37,44 @@ pub enum Verb {
 }
 
 /// Verbs in both forms: for one actor and for a group.
-const VERBS: [(&str, &str, Verb); 18] = [
-    ("joins", "join", Verb::Joins),
-    ("connects", "connect", Verb::Connects),
-    ("tries to connect", "try to connect", Verb::TriesToConnect),
-    ("accepts", "accept", Verb::Accepts),
-    ("sends", "send", Verb::Sends),
-    ("sends raw", "send raw", Verb::SendsRaw),
-    ("closes", "close", Verb::Closes),
-    ("drops", "drop", Verb::Drops),
-    ("stops reading", "stop reading", Verb::StopsReading),
-    ("reads again", "read again", Verb::ReadsAgain),
-    ("expects", "expect", Verb::Expects),
-    ("expects nothing", "expect nothing", Verb::ExpectsNothing),
-    ("expects one of", "expect one of", Verb::ExpectsOneOf),
-    ("expects close", "expect close", Verb::ExpectsClose),
-    ("expects refusal", "expect refusal", Verb::ExpectsRefusal),
-    ("expects frame", "expect frame", Verb::ExpectsFrame),
-    ("expects end", "expect end", Verb::ExpectsEnd),
-    ("plays", "play", Verb::Plays),
+const VERBS: [(&str, &str, StepVerb); 18] = [
+    ("joins", "join", StepVerb::Joins),
+    ("connects", "connect", StepVerb::Connects),
+    ("tries to connect", "try to connect", StepVerb::TriesToConnect),
+    ("accepts", "accept", StepVerb::Accepts),
+    ("sends", "send", StepVerb::Sends),
+    ("sends raw", "send raw", StepVerb::SendsRaw),
+    ("closes", "close", StepVerb::Closes),
+    ("drops", "drop", StepVerb::Drops),
+    ("stops reading", "stop reading", StepVerb::StopsReading),
+    ("reads again", "read again", StepVerb::ReadsAgain),
+    ("expects", "expect", StepVerb::Expects),
+    ("expects nothing", "expect nothing", StepVerb::ExpectsNothing),
+    ("expects one of", "expect one of", StepVerb::ExpectsOneOf),
+    ("expects close", "expect close", StepVerb::ExpectsClose),
+    ("expects refusal", "expect refusal", StepVerb::ExpectsRefusal),
+    ("expects frame", "expect frame", StepVerb::ExpectsFrame),
+    ("expects end", "expect end", StepVerb::ExpectsEnd),
+    ("plays", "play", StepVerb::Plays),
 ];
 
 /// Heads without an actor.
-const WORDS: [(&str, Verb); 9] = [
-    ("play", Verb::Play),
-    ("compose", Verb::Compose),
-    ("hook", Verb::Hook),
-    ("wait", Verb::Wait),
-    ("check", Verb::Check),
-    ("order", Verb::Order),
-    ("each", Verb::Each),
-    ("either", Verb::Either),
-    ("retry", Verb::Retry),
+const ACTORLESS_HEADS: [(&str, StepVerb); 9] = [
+    ("play", StepVerb::Play),
+    ("compose", StepVerb::Compose),
+    ("hook", StepVerb::Hook),
+    ("wait", StepVerb::Wait),
+    ("check", StepVerb::Check),
+    ("order", StepVerb::Order),
+    ("each", StepVerb::Each),
+    ("either", StepVerb::Either),
+    ("retry", StepVerb::Retry),
 ];
 
-const QUANTITIES: [(&str, Quantity); 3] =
-    [("exactly ", Quantity::Exactly), ("at least ", Quantity::AtLeast), ("at most ", Quantity::AtMost)];
+const QUANTITIES: [(&str, GroupQuantity); 3] =
+    [("exactly ", GroupQuantity::Exactly), ("at least ", GroupQuantity::AtLeast), ("at most ", GroupQuantity::AtMost)];
 
-impl Verb {
+impl StepVerb {
     /// Returns the options of such a step, besides `as` and `if`.
     pub fn options(self) -> &'static [&'static str] {
         match self {
@@ -127,7 +127,7 @@ impl Verb {
 
     /// Whether the head of the step has no actor at all, such as `check`.
     pub fn is_word(self) -> bool {
-        WORDS.iter().any(|(_, verb)| *verb == self)
+        ACTORLESS_HEADS.iter().any(|(_, verb)| *verb == self)
     }
 
     /// Whether the members of a group that receive something are counted.
@@ -137,19 +137,19 @@ impl Verb {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub struct Head<'a> {
-    pub verb: Verb,
+pub struct StepHead<'a> {
+    pub verb: StepVerb,
     /// The actor's name; empty if it is left out, and for heads without an actor.
     pub actor: &'a str,
     /// Whether the verb has the form for a group.
     pub plural: bool,
-    pub quantity: Option<(Quantity, usize)>,
+    pub quantity: Option<(GroupQuantity, usize)>,
 }
 
 /// Parses a key as the head of a step; `None` if it is not one.
-pub fn head(key: &str) -> Option<Head<'_>> {
-    if let Some((_, verb)) = WORDS.iter().find(|(word, _)| *word == key) {
-        return Some(Head { verb: *verb, actor: "", plural: false, quantity: None });
+pub fn parse_head(key: &str) -> Option<StepHead<'_>> {
+    if let Some((_, verb)) = ACTORLESS_HEADS.iter().find(|(word, _)| *word == key) {
+        return Some(StepHead { verb: *verb, actor: "", plural: false, quantity: None });
     }
     // The longest verb wins: `expects close` is not the verb `close` of an actor called `expects`.
     let forms = VERBS.iter().flat_map(|(one, many, verb)| [(*one, false, *verb), (*many, true, *verb)]);
@@ -160,23 +160,23 @@ pub fn head(key: &str) -> Option<Head<'_>> {
     for (words, quantity) in QUANTITIES {
         if let Some((number, actor)) = subject.strip_prefix(words).and_then(|rest| rest.split_once(" of ")) {
             let number = number.trim().parse().ok()?;
-            return Some(Head { verb, actor: actor.trim(), plural, quantity: Some((quantity, number)) });
+            return Some(StepHead { verb, actor: actor.trim(), plural, quantity: Some((quantity, number)) });
         }
     }
     if subject.contains(' ') || is_verb_word(subject) {
         return None;
     }
-    Some(Head { verb, actor: subject, plural, quantity: None })
+    Some(StepHead { verb, actor: subject, plural, quantity: None })
 }
 
-impl fmt::Display for Head<'_> {
+impl fmt::Display for StepHead<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = QUANTITIES.iter().find_map(|(words, of)| {
             self.quantity.filter(|(quantity, _)| quantity == of).map(|(_, number)| format!("{words}{number} of "))
         });
         let space = if self.actor.is_empty() { "" } else { " " };
         let forms = VERBS.iter().map(|(one, many, verb)| (if self.plural { *many } else { *one }, *verb));
-        let form = forms.chain(WORDS).find(|(_, verb)| *verb == self.verb).map_or("", |(form, _)| form);
+        let form = forms.chain(ACTORLESS_HEADS).find(|(_, verb)| *verb == self.verb).map_or("", |(form, _)| form);
         write!(f, "{}{}{space}{form}", words.unwrap_or_default(), self.actor)
     }
 }
@@ -187,15 +187,15 @@ pub fn begins_with_quantity(key: &str) -> bool {
 }
 
 /// Returns all verbs and words, for "did you mean".
-pub fn all() -> Vec<&'static str> {
-    VERBS.iter().map(|verb| verb.0).chain(WORDS.iter().map(|word| word.0)).collect()
+pub fn all_words() -> Vec<&'static str> {
+    VERBS.iter().map(|verb| verb.0).chain(ACTORLESS_HEADS.iter().map(|word| word.0)).collect()
 }
 
 /// Whether a verb or a head without an actor begins with this word, so that no actor can have it as its name.
 pub fn is_verb_word(name: &str) -> bool {
     let first = |form: &str| form.split(' ').next() == Some(name);
     VERBS.iter().any(|(singular, plural, _)| first(singular) || first(plural))
-        || WORDS.iter().any(|(word, _)| *word == name)
+        || ACTORLESS_HEADS.iter().any(|(word, _)| *word == name)
 }
 
 #[cfg(test)]
@@ -204,24 +204,24 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    #[case("check", Some((Verb::Check, "")))]
-    #[case("anna sends", Some((Verb::Sends, "anna")))]
-    #[case("crowd send raw", Some((Verb::SendsRaw, "crowd")))]
-    #[case("expects close", Some((Verb::ExpectsClose, "")))]
-    #[case("expect close", Some((Verb::ExpectsClose, "")))]
-    #[case("anna expects close", Some((Verb::ExpectsClose, "anna")))]
-    #[case("closes", Some((Verb::Closes, "")))]
-    #[case("tries to connect", Some((Verb::TriesToConnect, "")))]
-    #[case("anna tries to connect", Some((Verb::TriesToConnect, "anna")))]
-    #[case("at least 2 of crowd expect nothing", Some((Verb::ExpectsNothing, "crowd")))]
-    #[case("crowd[0] plays", Some((Verb::Plays, "crowd[0]")))]
+    #[case("check", Some((StepVerb::Check, "")))]
+    #[case("anna sends", Some((StepVerb::Sends, "anna")))]
+    #[case("crowd send raw", Some((StepVerb::SendsRaw, "crowd")))]
+    #[case("expects close", Some((StepVerb::ExpectsClose, "")))]
+    #[case("expect close", Some((StepVerb::ExpectsClose, "")))]
+    #[case("anna expects close", Some((StepVerb::ExpectsClose, "anna")))]
+    #[case("closes", Some((StepVerb::Closes, "")))]
+    #[case("tries to connect", Some((StepVerb::TriesToConnect, "")))]
+    #[case("anna tries to connect", Some((StepVerb::TriesToConnect, "anna")))]
+    #[case("at least 2 of crowd expect nothing", Some((StepVerb::ExpectsNothing, "crowd")))]
+    #[case("crowd[0] plays", Some((StepVerb::Plays, "crowd[0]")))]
     #[case("sends expects", None)]
     #[case("anna", None)]
     #[case("anna and ben send", None)]
     #[case("exactly three of crowd expect", None)]
     #[case("resends", None)]
-    fn the_head_of_a_step_is_split_into_actor_and_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
-        assert!(head(key).is_none_or(|head| head.to_string() == key));
-        assert_eq!(head(key).map(|head| (head.verb, head.actor)), expected);
+    fn the_head_of_a_step_is_split_into_actor_and_verb(#[case] key: &str, #[case] expected: Option<(StepVerb, &str)>) {
+        assert!(parse_head(key).is_none_or(|head| head.to_string() == key));
+        assert_eq!(parse_head(key).map(|head| (head.verb, head.actor)), expected);
     }
 }

@@ -13,10 +13,10 @@ use indexmap::IndexMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::fault::{Act, Cause, Change, Cond, Nth, Subject, To};
-use crate::machine::{Conn, EventError, Input, Machine, Output, json};
+use crate::fault::{Addressees, ChangeAction, ChangeSubject, FrameCondition, Occurrence, OutputCause, OutputChange};
+use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput, json};
 
-pub use self::rehearsal::Rehearsal;
+pub use self::rehearsal::RehearsalMachine;
 
 /// How long a text waits for the next one, with which it is swapped.
 pub(crate) const SWAP_TIME: Duration = Duration::from_millis(200);
@@ -24,47 +24,51 @@ pub(crate) const SWAP_TIME: Duration = Duration::from_millis(200);
 /// A machine whose outputs are changed on their way out.
 pub struct Injector {
     inner: Box<dyn Machine>,
-    choice: Choice,
+    choice: ChangeMatcher,
     applied: Arc<AtomicU64>,
     /// Delayed outputs by due time, then order.
-    delayed: BTreeMap<(Duration, u64), Late>,
+    delayed: BTreeMap<(Duration, u64), DelayedOutput>,
     order: u64,
     /// Open connections that have been sent a frame.
-    greeted: BTreeSet<Conn>,
+    greeted: BTreeSet<ConnectionId>,
 }
 
 /// A delayed output.
-struct Late {
-    output: Output,
+struct DelayedOutput {
+    output: MachineOutput,
     /// Whether the output is sent after the next text to its connection (a swap).
     swapped: bool,
 }
 
 /// Selects the outputs to change.
-pub(crate) struct Choice {
-    changes: &'static [Change],
+pub(crate) struct ChangeMatcher {
+    changes: &'static [OutputChange],
     /// The number of outputs that each change has matched.
     matched: Vec<u64>,
 }
 
 /// The input that led to an output, as far as conditions need it.
 pub(crate) enum Trigger {
-    Frame(Conn, Option<Value>),
+    Frame(ConnectionId, Option<Value>),
     Leaving,
-    Other(Option<Conn>),
+    Other(Option<ConnectionId>),
 }
 
 impl Injector {
     /// `inner` with `changes` made to its outputs.
-    pub fn new(inner: Box<dyn Machine>, changes: &'static [Change]) -> Injector {
-        Injector::counting(inner, changes, Arc::default())
+    pub fn new(inner: Box<dyn Machine>, changes: &'static [OutputChange]) -> Injector {
+        Injector::with_counter(inner, changes, Arc::default())
     }
 
     /// `inner` with `changes` made to its outputs; `applied` counts the outputs that were in fact changed.
-    pub fn counting(inner: Box<dyn Machine>, changes: &'static [Change], applied: Arc<AtomicU64>) -> Injector {
+    pub fn with_counter(
+        inner: Box<dyn Machine>,
+        changes: &'static [OutputChange],
+        applied: Arc<AtomicU64>,
+    ) -> Injector {
         Injector {
             inner,
-            choice: Choice::new(changes),
+            choice: ChangeMatcher::new(changes),
             applied,
             delayed: BTreeMap::new(),
             order: 0,
@@ -72,7 +76,7 @@ impl Injector {
         }
     }
 
-    fn release(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn release_delayed(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         while let Some(entry) = self.delayed.first_entry() {
             if entry.key().0 > now {
                 break;
@@ -82,7 +86,13 @@ impl Injector {
     }
 
     /// Changes the outputs of the inner machine, and its outputs for closes that a change has added.
-    fn pass(&mut self, now: Duration, cause: &Trigger, mut outputs: Vec<Output>, out: &mut Vec<Output>) {
+    fn change_outputs(
+        &mut self,
+        now: Duration,
+        cause: &Trigger,
+        mut outputs: Vec<MachineOutput>,
+        out: &mut Vec<MachineOutput>,
+    ) {
         let mut closed = Vec::new();
         for output in outputs.drain(..) {
             self.inject(now, cause, output, out, &mut closed);
@@ -90,7 +100,7 @@ impl Injector {
         // The inner machine sees a connection closed by the fault as a client that left.
         while let Some(conn) = closed.pop() {
             self.greeted.remove(&conn);
-            self.inner.handle(now, Input::Closed { conn }, &mut outputs);
+            self.inner.handle(now, MachineInput::Closed { conn }, &mut outputs);
             for output in outputs.drain(..) {
                 self.inject(now, &Trigger::Leaving, output, out, &mut closed);
             }
@@ -101,126 +111,136 @@ impl Injector {
         &mut self,
         now: Duration,
         cause: &Trigger,
-        output: Output,
-        out: &mut Vec<Output>,
-        closed: &mut Vec<Conn>,
+        output: MachineOutput,
+        out: &mut Vec<MachineOutput>,
+        closed: &mut Vec<ConnectionId>,
     ) {
         let conn = output.conn();
         match output {
-            Output::Text { .. } | Output::Binary { .. } => {
+            MachineOutput::Text { .. } | MachineOutput::Binary { .. } => {
                 self.greeted.insert(conn);
             }
-            Output::Close { .. } | Output::Drop { .. } | Output::Refuse { .. } => {
+            MachineOutput::Close { .. } | MachineOutput::Drop { .. } | MachineOutput::Refuse { .. } => {
                 self.greeted.remove(&conn);
             }
-            Output::Accept { .. } | Output::Connect { .. } => {}
+            MachineOutput::Accept { .. } | MachineOutput::Connect { .. } => {}
         }
-        let overtaken = if matches!(output, Output::Text { .. }) { self.swapped(conn) } else { Vec::new() };
-        match self.choice.act_on(cause, &output, &mut None) {
+        let overtaken = if matches!(output, MachineOutput::Text { .. }) { self.take_swapped(conn) } else { Vec::new() };
+        match self.choice.next_action(cause, &output, &mut None) {
             None => out.push(output),
             // The two have been swapped already.
-            Some(Act::Swap) if !overtaken.is_empty() => out.push(output),
-            Some(act) => self.act(now, cause, act, output, out, closed),
+            Some(ChangeAction::Swap) if !overtaken.is_empty() => out.push(output),
+            Some(act) => self.apply_action(now, cause, act, output, out, closed),
         }
         out.extend(overtaken);
     }
 
     /// Takes the delayed outputs that follow the next text to this connection.
-    fn swapped(&mut self, conn: Conn) -> Vec<Output> {
-        let waits = |late: &Late| late.swapped && late.output.conn() == conn;
+    fn take_swapped(&mut self, conn: ConnectionId) -> Vec<MachineOutput> {
+        let waits = |late: &DelayedOutput| late.swapped && late.output.conn() == conn;
         let keys: Vec<_> = self.delayed.iter().filter(|(_, late)| waits(late)).map(|(key, _)| *key).collect();
         keys.iter().filter_map(|key| self.delayed.remove(key)).map(|late| late.output).collect()
     }
 
-    fn act(
+    fn apply_action(
         &mut self,
         now: Duration,
         cause: &Trigger,
-        act: Act,
-        output: Output,
-        out: &mut Vec<Output>,
-        closed: &mut Vec<Conn>,
+        act: ChangeAction,
+        output: MachineOutput,
+        out: &mut Vec<MachineOutput>,
+        closed: &mut Vec<ConnectionId>,
     ) {
         let conn = output.conn();
         let mut applied = true;
         match act {
-            Act::Drop => {}
-            Act::Double => out.extend([output.clone(), output]),
-            Act::Delay(by) => self.keep(now + by, Late { output, swapped: false }),
-            Act::Swap => self.keep(now + SWAP_TIME, Late { output, swapped: true }),
-            Act::Misroute => {
+            ChangeAction::Drop => {}
+            ChangeAction::Double => out.extend([output.clone(), output]),
+            ChangeAction::Delay(by) => self.delay_output(now + by, DelayedOutput { output, swapped: false }),
+            ChangeAction::Swap => self.delay_output(now + SWAP_TIME, DelayedOutput { output, swapped: true }),
+            ChangeAction::Misroute => {
                 let initiator = cause.conn();
                 let other = self.greeted.iter().find(|other| **other != conn && Some(**other) != initiator);
-                if let (Some(other), Output::Text { text, .. }) = (other, output) {
-                    out.push(Output::Text { conn: *other, text });
+                if let (Some(other), MachineOutput::Text { text, .. }) = (other, output) {
+                    out.push(MachineOutput::Text { conn: *other, text });
                 }
             }
-            Act::AsBinary => out.push(match output {
-                Output::Text { conn, text } => Output::Binary { conn, data: text.as_bytes().to_vec() },
+            ChangeAction::AsBinary => out.push(match output {
+                MachineOutput::Text { conn, text } => MachineOutput::Binary { conn, data: text.as_bytes().to_vec() },
                 other => other,
             }),
-            Act::Also(text) => out.extend([output, Output::Text { conn, text: text.into() }]),
-            Act::Before(text) => out.extend([Output::Text { conn, text: text.into() }, output]),
-            Act::Set(..) | Act::Fill(..) | Act::Remove(_) | Act::Retype(_) | Act::Alter(_) | Act::Rename(..) => {
-                let edited = if let Output::Text { text, .. } = &output { edit(text, act) } else { None };
+            ChangeAction::Also(text) => out.extend([output, MachineOutput::Text { conn, text: text.into() }]),
+            ChangeAction::Before(text) => out.extend([MachineOutput::Text { conn, text: text.into() }, output]),
+            ChangeAction::Set(..)
+            | ChangeAction::Fill(..)
+            | ChangeAction::Remove(_)
+            | ChangeAction::Retype(_)
+            | ChangeAction::Alter(_)
+            | ChangeAction::Rename(..) => {
+                let edited = if let MachineOutput::Text { text, .. } = &output { edit_frame(text, act) } else { None };
                 applied = edited.is_some();
-                out.push(edited.map_or(output, |text| Output::Text { conn, text: text.into() }));
+                out.push(edited.map_or(output, |text| MachineOutput::Text { conn, text: text.into() }));
             }
-            Act::Code(code) => out.push(match output {
-                Output::Close { conn, reason, .. } => Output::Close { conn, code, reason },
+            ChangeAction::Code(code) => out.push(match output {
+                MachineOutput::Close { conn, reason, .. } => MachineOutput::Close { conn, code, reason },
                 other => other,
             }),
-            Act::CloseInstead(code) => {
-                out.push(Output::Close { conn, code, reason: String::new() });
+            ChangeAction::CloseInstead(code) => {
+                out.push(MachineOutput::Close { conn, code, reason: String::new() });
                 closed.push(conn);
             }
-            Act::ThenClose(code) => {
-                out.extend([output, Output::Close { conn, code, reason: String::new() }]);
+            ChangeAction::ThenClose(code) => {
+                out.extend([output, MachineOutput::Close { conn, code, reason: String::new() }]);
                 closed.push(conn);
             }
-            Act::NoSubprotocol => out.push(Output::Accept { conn, subprotocol: None }),
+            ChangeAction::NoSubprotocol => out.push(MachineOutput::Accept { conn, subprotocol: None }),
         }
         self.applied.fetch_add(u64::from(applied), Ordering::Relaxed);
     }
 
-    fn keep(&mut self, due: Duration, late: Late) {
+    fn delay_output(&mut self, due: Duration, late: DelayedOutput) {
         self.order += 1;
         self.delayed.insert((due, self.order), late);
     }
 }
 
-impl Choice {
+impl ChangeMatcher {
     /// A choice that has matched no output yet.
-    pub fn new(changes: &'static [Change]) -> Choice {
-        Choice { changes, matched: vec![0; changes.len()] }
+    pub fn new(changes: &'static [OutputChange]) -> ChangeMatcher {
+        ChangeMatcher { changes, matched: vec![0; changes.len()] }
     }
 
     /// Returns the act for an output that `cause` has led to, if any.
     /// `parsed` is the frame, parsed once and only if a condition needs it.
-    pub fn act_on(&mut self, cause: &Trigger, output: &Output, parsed: &mut Option<Option<Value>>) -> Option<Act> {
+    pub fn next_action(
+        &mut self,
+        cause: &Trigger,
+        output: &MachineOutput,
+        parsed: &mut Option<Option<Value>>,
+    ) -> Option<ChangeAction> {
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {
             let subject = match (change.subject, output) {
-                (Subject::Frame(conditions), Output::Text { text, .. }) => {
+                (ChangeSubject::Frame(conditions), MachineOutput::Text { text, .. }) => {
                     let value = parsed.get_or_insert_with(|| serde_json::from_str(text).ok());
-                    holds(conditions, value.as_ref())
+                    conditions_hold(conditions, value.as_ref())
                 }
-                (Subject::Close(code), Output::Close { code: actual, .. }) => code == *actual,
-                (Subject::Accept, Output::Accept { .. }) => true,
+                (ChangeSubject::Close(code), MachineOutput::Close { code: actual, .. }) => code == *actual,
+                (ChangeSubject::Accept, MachineOutput::Accept { .. }) => true,
                 _ => false,
             };
             let to = match change.to {
-                To::Any => true,
-                To::Initiator => cause.conn() == Some(output.conn()),
-                To::Others => cause.conn() != Some(output.conn()),
+                Addressees::Any => true,
+                Addressees::Initiator => cause.conn() == Some(output.conn()),
+                Addressees::Others => cause.conn() != Some(output.conn()),
             };
-            if !(subject && to && cause.fits(change.cause)) {
+            if !(subject && to && cause.matches_cause(change.cause)) {
                 continue;
             }
             *matched += 1;
             let turn = match change.nth {
-                Nth::Each => true,
-                Nth::Only(n) => *matched == n,
-                Nth::Every(n) => matched.is_multiple_of(n),
+                Occurrence::Each => true,
+                Occurrence::Only(n) => *matched == n,
+                Occurrence::Every(n) => matched.is_multiple_of(n),
             };
             if turn {
                 return Some(change.act);
@@ -231,16 +251,16 @@ impl Choice {
 }
 
 impl Machine for Injector {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        self.release(now, out);
-        let parse = self.choice.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
-        let cause = Trigger::of(&input, parse);
-        if let Input::Closed { conn } = &input {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
+        self.release_delayed(now, out);
+        let parse = self.choice.changes.iter().any(|change| matches!(change.cause, OutputCause::Frame(_)));
+        let cause = Trigger::from_input(&input, parse);
+        if let MachineInput::Closed { conn } = &input {
             self.greeted.remove(conn);
         }
         let mut outputs = Vec::new();
         self.inner.handle(now, input, &mut outputs);
-        self.pass(now, &cause, outputs, out);
+        self.change_outputs(now, &cause, outputs, out);
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -252,33 +272,33 @@ impl Machine for Injector {
         self.inner.state()
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.release(now, out);
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
+        self.release_delayed(now, out);
         let mut outputs = Vec::new();
         let answer = self.inner.event(now, event, &mut outputs)?;
-        self.pass(now, &Trigger::Other(None), outputs, out);
+        self.change_outputs(now, &Trigger::Other(None), outputs, out);
         Ok(answer)
     }
 
-    fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn shutdown(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         let mut outputs = Vec::new();
         self.inner.shutdown(now, &mut outputs);
-        self.pass(now, &Trigger::Other(None), outputs, out);
+        self.change_outputs(now, &Trigger::Other(None), outputs, out);
     }
 }
 
 impl Trigger {
-    fn of(input: &Input, parse: bool) -> Trigger {
+    fn from_input(input: &MachineInput, parse: bool) -> Trigger {
         match input {
-            Input::Text { conn, text } => {
+            MachineInput::Text { conn, text } => {
                 Trigger::Frame(*conn, if parse { serde_json::from_str(text).ok() } else { None })
             }
-            Input::Closed { .. } => Trigger::Leaving,
+            MachineInput::Closed { .. } => Trigger::Leaving,
             other => Trigger::Other(other.conn()),
         }
     }
 
-    fn conn(&self) -> Option<Conn> {
+    fn conn(&self) -> Option<ConnectionId> {
         match self {
             Trigger::Frame(conn, _) => Some(*conn),
             Trigger::Leaving => None,
@@ -286,28 +306,28 @@ impl Trigger {
         }
     }
 
-    fn fits(&self, cause: Cause) -> bool {
+    fn matches_cause(&self, cause: OutputCause) -> bool {
         match (cause, self) {
-            (Cause::Any, _) | (Cause::Leaving, Trigger::Leaving) => true,
-            (Cause::Frame(conditions), Trigger::Frame(_, value)) => holds(conditions, value.as_ref()),
+            (OutputCause::Any, _) | (OutputCause::Leaving, Trigger::Leaving) => true,
+            (OutputCause::Frame(conditions), Trigger::Frame(_, value)) => conditions_hold(conditions, value.as_ref()),
             _ => false,
         }
     }
 }
 
 /// Whether a frame meets all conditions; one that is not JSON meets only the empty list.
-pub fn holds(conditions: &[Cond], frame: Option<&Value>) -> bool {
+pub fn conditions_hold(conditions: &[FrameCondition], frame: Option<&Value>) -> bool {
     conditions.iter().all(|condition| {
         frame.is_some_and(|frame| match *condition {
-            Cond::Is(pointer, text) => frame.pointer(pointer).and_then(Value::as_str) == Some(text),
-            Cond::Equals(pointer, value) => frame.pointer(pointer) == Some(value),
-            Cond::Type(pointer, name) => frame.pointer(pointer).is_some_and(|value| has_type(value, name)),
-            Cond::Matches(pointer, regex) => {
+            FrameCondition::Is(pointer, text) => frame.pointer(pointer).and_then(Value::as_str) == Some(text),
+            FrameCondition::Equals(pointer, value) => frame.pointer(pointer) == Some(value),
+            FrameCondition::Type(pointer, name) => frame.pointer(pointer).is_some_and(|value| has_type(value, name)),
+            FrameCondition::Matches(pointer, regex) => {
                 frame.pointer(pointer).and_then(Value::as_str).is_some_and(|text| regex.is_match(text))
             }
-            Cond::Not(conditions) => !holds(conditions, Some(frame)),
-            Cond::Has(pointer) => frame.pointer(pointer).is_some(),
-            Cond::Lacks(pointer) => frame.pointer(pointer).is_none(),
+            FrameCondition::Not(conditions) => !conditions_hold(conditions, Some(frame)),
+            FrameCondition::Has(pointer) => frame.pointer(pointer).is_some(),
+            FrameCondition::Lacks(pointer) => frame.pointer(pointer).is_none(),
         })
     })
 }
@@ -324,28 +344,28 @@ fn has_type(value: &Value, name: &str) -> bool {
 }
 
 /// Returns the edited frame, or `None` if there is nothing to edit.
-pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
-    let (Act::Set(pointer, _)
-    | Act::Fill(pointer, _)
-    | Act::Remove(pointer)
-    | Act::Retype(pointer)
-    | Act::Alter(pointer)
-    | Act::Rename(pointer, _)) = act
+pub(crate) fn edit_frame(text: &str, act: ChangeAction) -> Option<String> {
+    let (ChangeAction::Set(pointer, _)
+    | ChangeAction::Fill(pointer, _)
+    | ChangeAction::Remove(pointer)
+    | ChangeAction::Retype(pointer)
+    | ChangeAction::Alter(pointer)
+    | ChangeAction::Rename(pointer, _)) = act
     else {
         return None;
     };
     let names: Vec<String> =
         pointer.strip_prefix('/')?.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
     let path: Vec<&str> = names.iter().map(String::as_str).collect();
-    if let ([name], Act::Rename(_, new)) = (&*path, act) {
-        let members = json::members(text).ok()?;
+    if let ([name], ChangeAction::Rename(_, new)) = (&*path, act) {
+        let members = json::split_members(text).ok()?;
         let renamed: IndexMap<_, _> =
             members.iter().map(|(key, value)| (if key == name { new } else { key }, *value)).collect();
         return serde_json::to_string(&renamed).ok();
     }
     let mut members: IndexMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
     let (first, rest) = path.split_first()?;
-    if let ([], Act::Remove(_)) = (rest, act) {
+    if let ([], ChangeAction::Remove(_)) = (rest, act) {
         members.shift_remove(*first)?;
         return serde_json::to_string(&members).ok();
     }
@@ -354,44 +374,44 @@ pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
         Some(raw) => serde_json::from_str(raw.get()).ok()?,
         None => Value::Null,
     };
-    change(&mut value, rest, act, members.contains_key(*first))?;
+    edit_value(&mut value, rest, act, members.contains_key(*first))?;
     members.insert((*first).to_owned(), serde_json::value::to_raw_value(&value).ok()?);
     serde_json::to_string(&members).ok()
 }
 
 /// Edits `value` at `path`; `None` if there is nothing to edit.
-fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<()> {
+fn edit_value(value: &mut Value, path: &[&str], act: ChangeAction, present: bool) -> Option<()> {
     let Some((name, rest)) = path.split_first() else {
         *value = match act {
-            Act::Set(_, json) => serde_json::from_str(json).ok()?,
-            Act::Fill(_, length) => Value::String("A".repeat(length)),
-            Act::Retype(_) if present => match value.take() {
+            ChangeAction::Set(_, json) => serde_json::from_str(json).ok()?,
+            ChangeAction::Fill(_, length) => Value::String("A".repeat(length)),
+            ChangeAction::Retype(_) if present => match value.take() {
                 Value::String(text) => Value::Array(vec![Value::String(text)]),
                 other => Value::String(other.to_string()),
             },
-            Act::Alter(_) if present => another(value.take())?,
+            ChangeAction::Alter(_) if present => different_value(value.take())?,
             _ => return None,
         };
         return Some(());
     };
     match value {
         Value::Array(elements) if *name == "*" => {
-            let edited = elements.iter_mut().filter_map(|element| change(element, rest, act, true)).count();
+            let edited = elements.iter_mut().filter_map(|element| edit_value(element, rest, act, true)).count();
             (edited > 0).then_some(())
         }
         Value::Object(members) => match (rest, act) {
-            ([], Act::Remove(_)) => members.shift_remove(*name).map(drop),
-            ([], Act::Rename(_, new)) => {
+            ([], ChangeAction::Remove(_)) => members.shift_remove(*name).map(drop),
+            ([], ChangeAction::Rename(_, new)) => {
                 let value = members.shift_remove(*name)?;
                 members.insert(new.to_owned(), value);
                 Some(())
             }
             _ => {
                 let present = members.contains_key(*name);
-                if !present && !matches!(act, Act::Set(..) | Act::Fill(..)) {
+                if !present && !matches!(act, ChangeAction::Set(..) | ChangeAction::Fill(..)) {
                     return None;
                 }
-                change(members.entry(*name).or_insert(Value::Null), rest, act, present)
+                edit_value(members.entry(*name).or_insert(Value::Null), rest, act, present)
             }
         },
         _ => None,
@@ -399,7 +419,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
 }
 
 /// Returns a different value of the same JSON type, if there is one.
-fn another(value: Value) -> Option<Value> {
+fn different_value(value: Value) -> Option<Value> {
     Some(match value {
         Value::Bool(value) => Value::Bool(!value),
         Value::String(text) => Value::String(format!("x{text}")),

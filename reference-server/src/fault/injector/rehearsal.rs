@@ -6,30 +6,34 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Choice, Trigger};
-use crate::fault::Change;
-use crate::machine::{EventError, Input, Machine, Output};
+use super::{ChangeMatcher, Trigger};
+use crate::fault::OutputChange;
+use crate::machine::{EventError, Machine, MachineInput, MachineOutput};
 
 /// A correct machine that records which lists of changes would have changed one of its outputs. A list that is not
 /// recorded would have left the whole conversation as it is.
-pub struct Rehearsal {
+pub struct RehearsalMachine {
     inner: Box<dyn Machine>,
-    parts: Vec<Choice>,
+    parts: Vec<ChangeMatcher>,
     acted: Arc<Mutex<BTreeSet<usize>>>,
 }
 
-impl Rehearsal {
+impl RehearsalMachine {
     /// `acted` receives the indices into `lists`.
-    pub fn new(inner: Box<dyn Machine>, lists: &[&'static [Change]], acted: Arc<Mutex<BTreeSet<usize>>>) -> Rehearsal {
-        Rehearsal { inner, parts: lists.iter().map(|changes| Choice::new(changes)).collect(), acted }
+    pub fn new(
+        inner: Box<dyn Machine>,
+        lists: &[&'static [OutputChange]],
+        acted: Arc<Mutex<BTreeSet<usize>>>,
+    ) -> RehearsalMachine {
+        RehearsalMachine { inner, parts: lists.iter().map(|changes| ChangeMatcher::new(changes)).collect(), acted }
     }
 
-    fn record(&mut self, cause: &Trigger, outputs: &[Output]) {
+    fn record(&mut self, cause: &Trigger, outputs: &[MachineOutput]) {
         let mut acted = self.acted.lock().unwrap_or_else(PoisonError::into_inner);
         for output in outputs {
             let mut parsed = None;
             for (index, part) in self.parts.iter_mut().enumerate() {
-                if part.act_on(cause, output, &mut parsed).is_some() {
+                if part.next_action(cause, output, &mut parsed).is_some() {
                     acted.insert(index);
                 }
             }
@@ -37,9 +41,9 @@ impl Rehearsal {
     }
 }
 
-impl Machine for Rehearsal {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        let cause = Trigger::of(&input, true);
+impl Machine for RehearsalMachine {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
+        let cause = Trigger::from_input(&input, true);
         let before = out.len();
         self.inner.handle(now, input, out);
         self.record(&cause, &out[before..]);
@@ -53,14 +57,14 @@ impl Machine for Rehearsal {
         self.inner.state()
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         let before = out.len();
         let answer = self.inner.event(now, event, out)?;
         self.record(&Trigger::Other(None), &out[before..]);
         Ok(answer)
     }
 
-    fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn shutdown(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         let before = out.len();
         self.inner.shutdown(now, out);
         self.record(&Trigger::Other(None), &out[before..]);

@@ -2,59 +2,62 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::fault::{Effect, parse};
+use crate::fault::{FaultEffect, parse};
 
 #[rstest]
-#[case(Act::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
-#[case(Act::Set("/new", "[]"), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#)]
-#[case(Act::Fill("/a", 3), r#"{"a":"AAA","big":9007199254740993.5}"#)]
-#[case(Act::Fill("/new", 1), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":"A"}"#)]
-#[case(Act::Set("/a/c", "null"), r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#)]
-#[case(Act::Remove("/a"), r#"{"big":9007199254740993.5}"#)]
-#[case(Act::Remove("/a/b"), r#"{"a":{},"big":9007199254740993.5}"#)]
-#[case(Act::Remove("/nothing"), "same")]
-#[case(Act::Retype("/a/b"), r#"{"a":{"b":["x"]},"big":9007199254740993.5}"#)]
-#[case(Act::Retype("/a"), r#"{"a":"{\"b\":\"x\"}","big":9007199254740993.5}"#)]
-#[case(Act::Alter("/a/b"), r#"{"a":{"b":"xx"},"big":9007199254740993.5}"#)]
-#[case(Act::Alter("/a"), r#"{"a":{},"big":9007199254740993.5}"#)]
-#[case(Act::Rename("/a", "z"), r#"{"z":{"b":"x"},"big":9007199254740993.5}"#)]
-#[case(Act::Rename("/a/b", "z"), r#"{"a":{"z":"x"},"big":9007199254740993.5}"#)]
-fn an_edit_changes_only_the_named_member(#[case] act: Act, #[case] want: &str) {
+#[case(ChangeAction::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Set("/new", "[]"), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#)]
+#[case(ChangeAction::Fill("/a", 3), r#"{"a":"AAA","big":9007199254740993.5}"#)]
+#[case(ChangeAction::Fill("/new", 1), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":"A"}"#)]
+#[case(ChangeAction::Set("/a/c", "null"), r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Remove("/a"), r#"{"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Remove("/a/b"), r#"{"a":{},"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Remove("/nothing"), "same")]
+#[case(ChangeAction::Retype("/a/b"), r#"{"a":{"b":["x"]},"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Retype("/a"), r#"{"a":"{\"b\":\"x\"}","big":9007199254740993.5}"#)]
+#[case(ChangeAction::Alter("/a/b"), r#"{"a":{"b":"xx"},"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Alter("/a"), r#"{"a":{},"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Rename("/a", "z"), r#"{"z":{"b":"x"},"big":9007199254740993.5}"#)]
+#[case(ChangeAction::Rename("/a/b", "z"), r#"{"a":{"z":"x"},"big":9007199254740993.5}"#)]
+fn an_edit_changes_only_the_named_member(#[case] act: ChangeAction, #[case] want: &str) {
     let text = r#"{"a":{"b":"x"},"big":9007199254740993.5}"#;
-    assert_eq!(edit(text, act).unwrap_or_else(|| "same".to_owned()), want);
+    assert_eq!(edit_frame(text, act).unwrap_or_else(|| "same".to_owned()), want);
 }
 
 #[test]
 fn a_star_in_a_pointer_stands_for_every_array_element() {
-    let edited = edit(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, Act::Remove("/l/*/a")).unwrap();
+    let edited = edit_frame(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, ChangeAction::Remove("/l/*/a")).unwrap();
     assert_eq!(edited, r#"{"l":[{"b":2},{"b":3},{}]}"#);
 }
 
 /// Accepts every connection, sends each text to all, closes with 4000 on a binary message.
 #[derive(Default)]
-struct Echo(BTreeSet<Conn>);
+struct EchoMachine(BTreeSet<ConnectionId>);
 
-impl Machine for Echo {
-    fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
+impl Machine for EchoMachine {
+    fn handle(&mut self, _: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         match input {
-            Input::Open { conn, .. } => {
+            MachineInput::Open { conn, .. } => {
                 self.0.insert(conn);
-                out.push(Output::Accept { conn, subprotocol: Some("echo".to_owned()) });
+                out.push(MachineOutput::Accept { conn, subprotocol: Some("echo".to_owned()) });
             }
-            Input::Text { text, .. } => {
-                out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+            MachineInput::Text { text, .. } => {
+                out.extend(self.0.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
             }
-            Input::Binary { conn, .. } => {
+            MachineInput::Binary { conn, .. } => {
                 self.0.remove(&conn);
-                out.push(Output::Close { conn, code: 4000, reason: String::new() });
+                out.push(MachineOutput::Close { conn, code: 4000, reason: String::new() });
             }
-            Input::Closed { conn } => {
+            MachineInput::Closed { conn } => {
                 if self.0.remove(&conn) {
                     let text = Utf8Bytes::from(format!("{{\"left\":{conn}}}"));
-                    out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+                    out.extend(self.0.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
                 }
             }
-            Input::Ping { .. } | Input::Connected { .. } | Input::ConnectFailed { .. } | Input::Tick => {}
+            MachineInput::Ping { .. }
+            | MachineInput::Connected { .. }
+            | MachineInput::ConnectFailed { .. }
+            | MachineInput::Tick => {}
         }
     }
     fn state(&self) -> Value {
@@ -65,31 +68,31 @@ impl Machine for Echo {
 use crate::machine::Utf8Bytes;
 
 /// Returns what connections 1, 2 and 3 receive when 1 sends `{"t":"x"}` at time 0 and one second passes.
-fn received(changes: &'static [Change]) -> Vec<String> {
-    let mut machine = Injector::new(Box::new(Echo::default()), changes);
+fn received(changes: &'static [OutputChange]) -> Vec<String> {
+    let mut machine = Injector::new(Box::new(EchoMachine::default()), changes);
     let mut out = Vec::new();
     for conn in 1..=3 {
-        machine.handle(Duration::ZERO, Input::Open { conn, handshake: Default::default() }, &mut out);
+        machine.handle(Duration::ZERO, MachineInput::Open { conn, handshake: Default::default() }, &mut out);
     }
     out.clear();
-    machine.handle(Duration::ZERO, Input::Text { conn: 1, text: r#"{"t":"x"}"#.into() }, &mut out);
+    machine.handle(Duration::ZERO, MachineInput::Text { conn: 1, text: r#"{"t":"x"}"#.into() }, &mut out);
     if machine.deadline().is_some_and(|due| due <= Duration::from_secs(1)) {
-        machine.handle(Duration::from_secs(1), Input::Tick, &mut out);
+        machine.handle(Duration::from_secs(1), MachineInput::Tick, &mut out);
     }
     out.into_iter()
         .map(|output| match output {
-            Output::Text { conn, text } => format!("{conn} {text}"),
-            Output::Close { conn, code, .. } => format!("{conn} close {code}"),
+            MachineOutput::Text { conn, text } => format!("{conn} {text}"),
+            MachineOutput::Close { conn, code, .. } => format!("{conn} close {code}"),
             other => format!("{other:?}"),
         })
         .collect()
 }
 
 /// Parses changes as a file of faults has them.
-fn changes(yaml: &str) -> &'static [Change] {
+fn changes(yaml: &str) -> &'static [OutputChange] {
     let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {yaml} }}");
-    let fault = parse::faults("qi", "QI", &yaml).unwrap().remove(0);
-    let Effect::Outside(changes) = fault.effect else { panic!("{fault:?}") };
+    let fault = parse::parse_faults("qi", "QI", &yaml).unwrap().remove(0);
+    let FaultEffect::Outside(changes) = fault.effect else { panic!("{fault:?}") };
     changes
 }
 
@@ -112,42 +115,45 @@ fn a_change_applies_only_to_the_outputs_that_it_selects(#[case] yaml: &str, #[ca
 #[case::each("when: {}, act: swap")]
 fn a_swapped_text_is_sent_after_the_next_one(#[case] yaml: &str) {
     let applied = Arc::default();
-    let mut machine = Injector::counting(Box::new(Echo::default()), changes(yaml), Arc::clone(&applied));
+    let mut machine = Injector::with_counter(Box::new(EchoMachine::default()), changes(yaml), Arc::clone(&applied));
     let mut out = Vec::new();
-    machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
+    machine.handle(Duration::ZERO, MachineInput::Open { conn: 1, handshake: Default::default() }, &mut out);
     out.clear();
     for text in [r#"{"first":1}"#, r#"{"second":1}"#] {
-        machine.handle(Duration::ZERO, Input::Text { conn: 1, text: text.into() }, &mut out);
+        machine.handle(Duration::ZERO, MachineInput::Text { conn: 1, text: text.into() }, &mut out);
     }
     let texts = [r#"{"second":1}"#, r#"{"first":1}"#];
-    assert_eq!(out, texts.map(|text| Output::Text { conn: 1, text: text.into() }));
+    assert_eq!(out, texts.map(|text| MachineOutput::Text { conn: 1, text: text.into() }));
     assert_eq!((machine.deadline(), applied.load(Ordering::Relaxed)), (None, 1));
 }
 
 const PING: &Value = &Value::Bool(true);
 
 #[rstest]
-#[case(&[Cond::Equals("/t", PING)], true)]
-#[case(&[Cond::Type("/n", "null")], true)]
-#[case(&[Cond::Type("/i", "number"), Cond::Type("/i", "integer")], true)]
-#[case(&[Cond::Type("/absent", "null")], false)]
-#[case(&[Cond::Not(&[Cond::Has("/n"), Cond::Has("/absent")])], true)]
-#[case(&[Cond::Not(&[Cond::Has("/n")])], false)]
-fn conditions_test_values_and_types_of_members(#[case] conditions: &[Cond], #[case] want: bool) {
-    assert_eq!(holds(conditions, Some(&json!({ "t": true, "n": null, "i": 3 }))), want);
+#[case(&[FrameCondition::Equals("/t", PING)], true)]
+#[case(&[FrameCondition::Type("/n", "null")], true)]
+#[case(&[FrameCondition::Type("/i", "number"), FrameCondition::Type("/i", "integer")], true)]
+#[case(&[FrameCondition::Type("/absent", "null")], false)]
+#[case(&[FrameCondition::Not(&[FrameCondition::Has("/n"), FrameCondition::Has("/absent")])], true)]
+#[case(&[FrameCondition::Not(&[FrameCondition::Has("/n")])], false)]
+fn conditions_test_values_and_types_of_members(#[case] conditions: &[FrameCondition], #[case] want: bool) {
+    assert_eq!(conditions_hold(conditions, Some(&json!({ "t": true, "n": null, "i": 3 }))), want);
 }
 
 #[test]
-fn changes_apply_to_closes_and_upgrades_too() {
+fn changes_also_apply_to_closes_and_upgrades() {
     let changes = changes(
         "changes: [{ when: { upgrade: granted }, act: no-subprotocol }, { when: { close: 4000 }, act: { code: 1000 } }]",
     );
-    let mut machine = Injector::new(Box::new(Echo::default()), changes);
+    let mut machine = Injector::new(Box::new(EchoMachine::default()), changes);
     let mut out = Vec::new();
-    machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
-    machine.handle(Duration::ZERO, Input::Binary { conn: 1, data: Vec::new() }, &mut out);
+    machine.handle(Duration::ZERO, MachineInput::Open { conn: 1, handshake: Default::default() }, &mut out);
+    machine.handle(Duration::ZERO, MachineInput::Binary { conn: 1, data: Vec::new() }, &mut out);
     assert_eq!(
         out,
-        [Output::Accept { conn: 1, subprotocol: None }, Output::Close { conn: 1, code: 1000, reason: String::new() }]
+        [
+            MachineOutput::Accept { conn: 1, subprotocol: None },
+            MachineOutput::Close { conn: 1, code: 1000, reason: String::new() }
+        ]
     );
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::topic::Kind;
+use super::topic::ResourceKind;
 use crate::machine::Utf8Bytes;
 use crate::machine::json::{self, Members};
 
@@ -21,25 +21,25 @@ pub mod text {
 
 /// A message from a client.
 #[derive(Debug)]
-pub enum Request {
+pub enum AiravataRequest {
     Ping,
     /// The answer to a ping of the hub.
     Pong,
     /// `subscribe`, or `unsubscribe`.
     Subscription {
         subscribe: bool,
-        resource: Resource,
+        resource: RequestedResource,
         has_id: bool,
     },
 }
 
 /// The resource of a subscription.
 #[derive(Debug)]
-pub struct Resource {
+pub struct RequestedResource {
     /// The kind of the resource, as the client wrote it.
     pub kind_name: String,
     /// The kind of the resource; `None` for an unknown one.
-    pub kind: Option<Kind>,
+    pub kind: Option<ResourceKind>,
     /// The id of the resource, as the client wrote it.
     pub id: Option<String>,
 }
@@ -56,45 +56,45 @@ pub enum MessageError {
 }
 
 /// Reads a message. `id` and `timestamp` may be missing, as in the documented subscription (lines 519 to 526).
-pub fn read(text: &str) -> Result<Request, MessageError> {
-    let members = json::members(text).map_err(|_| MessageError::Undecodable)?;
-    read_members(&members).map_err(|_| MessageError::Malformed)?.ok_or(MessageError::UnknownType)
+pub fn parse_request(text: &str) -> Result<AiravataRequest, MessageError> {
+    let members = json::split_members(text).map_err(|_| MessageError::Undecodable)?;
+    parse_request_members(&members).map_err(|_| MessageError::Malformed)?.ok_or(MessageError::UnknownType)
 }
 
 /// Reads a message; `None` for an unknown type.
-fn read_members(members: &Members<'_>) -> Result<Option<Request>, String> {
-    let kind: String = json::required(members, "type")?;
-    let id: Option<String> = json::optional(members, "id")?;
-    json::optional::<String>(members, "timestamp")?;
-    let data = members.get("data").map(|data| json::members(data.get())).transpose()?;
+fn parse_request_members(members: &Members<'_>) -> Result<Option<AiravataRequest>, String> {
+    let kind: String = json::required_member(members, "type")?;
+    let id: Option<String> = json::optional_member(members, "id")?;
+    json::optional_member::<String>(members, "timestamp")?;
+    let data = members.get("data").map(|data| json::split_members(data.get())).transpose()?;
     Ok(Some(match kind.as_str() {
-        "ping" => Request::Ping,
-        "pong" => Request::Pong,
+        "ping" => AiravataRequest::Ping,
+        "pong" => AiravataRequest::Pong,
         "system_status" => {
             let data = data.ok_or("member \"data\" is missing")?;
-            let subscribe = match json::required::<String>(&data, "action")?.as_str() {
+            let subscribe = match json::required_member::<String>(&data, "action")?.as_str() {
                 "subscribe" => true,
                 "unsubscribe" => false,
                 other => return Err(format!("there is no action {other:?}")),
             };
-            Request::Subscription { subscribe, resource: resource(&data)?, has_id: id.is_some() }
+            AiravataRequest::Subscription { subscribe, resource: parse_resource(&data)?, has_id: id.is_some() }
         }
         _ => return Ok(None),
     }))
 }
 
-fn resource(data: &Members<'_>) -> Result<Resource, String> {
-    let kind_name: String = json::required(data, "resourceType")?;
-    let id: Option<String> = json::optional(data, "resourceId")?;
+fn parse_resource(data: &Members<'_>) -> Result<RequestedResource, String> {
+    let kind_name: String = json::required_member(data, "resourceType")?;
+    let id: Option<String> = json::optional_member(data, "resourceId")?;
     if id.as_ref().is_some_and(|id| id.len() > MAX_ID) || kind_name.len() > MAX_ID {
         return Err(format!("a resource has at most {MAX_ID} bytes"));
     }
-    Ok(Resource { kind: Kind::named(&kind_name), kind_name, id })
+    Ok(RequestedResource { kind: ResourceKind::from_name(&kind_name), kind_name, id })
 }
 
 /// A message from the hub.
 #[derive(Serialize)]
-pub struct Message<'a> {
+pub struct AiravataMessage<'a> {
     pub r#type: &'a str,
     pub id: &'a str,
     /// The timestamp in ISO 8601.
@@ -105,9 +105,9 @@ pub struct Message<'a> {
     pub error: Option<&'a str>,
 }
 
-impl Message<'_> {
+impl AiravataMessage<'_> {
     /// Serialises the message.
-    pub fn text(&self) -> Utf8Bytes {
+    pub fn serialize(&self) -> Utf8Bytes {
         // Strings and JSON values always serialise.
         serde_json::to_string(self).unwrap_or_default().into()
     }
@@ -139,15 +139,15 @@ mod tests {
     #[case(r#"{"type":"no_such"}"#, "UnknownType")]
     #[case(r#"{"type":"error"}"#, "UnknownType")]
     #[case(r#"{"type":"task_created"}"#, "UnknownType")]
-    fn wrong_messages_have_their_error(#[case] text: &str, #[case] want: &str) {
-        assert_eq!(format!("{:?}", read(text).unwrap_err()), want);
+    fn invalid_messages_get_their_documented_error(#[case] text: &str, #[case] want: &str) {
+        assert_eq!(format!("{:?}", parse_request(text).unwrap_err()), want);
     }
 
     #[test]
-    fn a_subscription_with_too_long_a_resource_id_is_refused() {
+    fn a_subscription_with_an_overlong_resource_id_is_refused() {
         let subscribe = |length: usize| {
             let id = "x".repeat(length);
-            read(&format!(
+            parse_request(&format!(
                 r#"{{"type":"system_status","data":{{"action":"subscribe","resourceType":"task","resourceId":"{id}"}}}}"#
             ))
         };

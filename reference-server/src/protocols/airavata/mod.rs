@@ -28,23 +28,23 @@ use ring::hmac;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::event::Event;
-use self::message::{Message, MessageError, Request, Resource, text};
+use self::event::AiravataEvent;
+use self::message::{AiravataMessage, AiravataRequest, MessageError, RequestedResource, text};
 use self::token::TokenError;
-use self::topic::{Kind, Subscriptions, Topic};
-use crate::fault::Broken;
-use crate::machine::clock::{self, Clock};
+use self::topic::{ResourceKind, ResourceTopic, TopicSubscriptions};
+use crate::fault::MachineFault;
+use crate::machine::clock::{self, HubClock};
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
+use crate::machine::{ConnectionId, EventError, Handshake, Machine, MachineInput, MachineOutput};
 
 /// The protocol's name.
 pub const PROTOCOL: &str = "airavata";
 /// Policy violation: the close code of refused connections.
-const REFUSED: u16 = 1008;
+const REFUSED_CLOSE_CODE: u16 = 1008;
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct AiravataConfig {
     /// The key of the tokens' signatures.
     jwt_secret: String,
     /// The claim that names the user.
@@ -69,9 +69,9 @@ struct Config {
     epoch_ms: Option<u64>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for AiravataConfig {
+    fn default() -> AiravataConfig {
+        AiravataConfig {
             jwt_secret: "the key of the reference hub".to_owned(),
             user_claim: "sub".to_owned(),
             ping_interval: Duration::from_secs(30),
@@ -86,17 +86,17 @@ impl Default for Config {
     }
 }
 
-pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
-    let config: Config = settings.read(PROTOCOL)?;
+pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: AiravataConfig = settings.deserialize(PROTOCOL)?;
     Ok(Box::new(Airavata {
         key: hmac::Key::new(hmac::HMAC_SHA256, config.jwt_secret.as_bytes()),
-        clock: Clock::new(config.epoch_ms),
+        clock: HubClock::new(config.epoch_ms),
         config,
         broken,
         clients: BTreeMap::new(),
         users: BTreeMap::new(),
         addresses: BTreeMap::new(),
-        subscriptions: Subscriptions::default(),
+        subscriptions: TopicSubscriptions::default(),
         pings: BTreeSet::new(),
         left_behind: BTreeMap::new(),
         lingering: BTreeMap::new(),
@@ -110,27 +110,27 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
 }
 
 struct Airavata {
-    config: Config,
+    config: AiravataConfig,
     key: hmac::Key,
-    clock: Clock,
-    broken: Broken,
+    clock: HubClock,
+    broken: MachineFault,
     /// Accepted connections.
-    clients: BTreeMap<Conn, Client>,
+    clients: BTreeMap<ConnectionId, AiravataClient>,
     /// The number of connections of each user.
     users: BTreeMap<Arc<str>, usize>,
     /// The number of connections from each address.
     addresses: BTreeMap<IpAddr, usize>,
-    subscriptions: Subscriptions,
+    subscriptions: TopicSubscriptions,
     /// When each client is pinged next.
-    pings: BTreeSet<(Duration, Conn)>,
+    pings: BTreeSet<(Duration, ConnectionId)>,
     /// For a fault: the subscriptions of each user's last connection that ended.
-    left_behind: BTreeMap<Arc<str>, Vec<Topic>>,
+    left_behind: BTreeMap<Arc<str>, Vec<ResourceTopic>>,
     /// For a fault: clients that have unsubscribed and get one more event.
-    lingering: BTreeMap<Topic, Conn>,
+    lingering: BTreeMap<ResourceTopic, ConnectionId>,
     /// For a fault: subscriptions that have been ended once.
-    parted: BTreeSet<(Conn, Topic)>,
+    parted: BTreeSet<(ConnectionId, ResourceTopic)>,
     /// For a fault: subscriptions that have been repeated.
-    twice: BTreeSet<(Conn, Topic)>,
+    twice: BTreeSet<(ConnectionId, ResourceTopic)>,
     /// For a fault: the experiment of the last event, if that event was about progress.
     progressed: Option<String>,
     /// The last timestamp sent, in Unix milliseconds; timestamps never decrease.
@@ -140,7 +140,7 @@ struct Airavata {
     events: u64,
 }
 
-struct Client {
+struct AiravataClient {
     user: Arc<str>,
     peer: IpAddr,
     next_ping: Duration,
@@ -156,18 +156,20 @@ struct Client {
 }
 
 impl Machine for Airavata {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        self.ping(now, out);
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
+        self.send_due_pings(now, out);
         match input {
-            Input::Open { conn, handshake } => self.open(now, conn, &handshake, out),
-            Input::Text { conn, text } if self.clients.contains_key(&conn) => self.text(now, conn, &text, out),
-            Input::Closed { conn } => {
+            MachineInput::Open { conn, handshake } => self.open(now, conn, &handshake, out),
+            MachineInput::Text { conn, text } if self.clients.contains_key(&conn) => {
+                self.handle_text(now, conn, &text, out)
+            }
+            MachineInput::Closed { conn } => {
                 if self.broken.is("airavata-close-takes-others") {
                     self.close_others_with(conn, out);
                 }
                 if self.broken.is("airavata-close-unsubscribes-user") {
                     let others = self.others_of_user(conn);
-                    others.into_iter().for_each(|other| self.subscriptions.leave(other));
+                    others.into_iter().for_each(|other| self.subscriptions.remove_connection(other));
                 }
                 if self.broken.is("airavata-close-ends-pings") {
                     self.pings.pop_last();
@@ -184,7 +186,7 @@ impl Machine for Airavata {
     }
 
     fn state(&self) -> Value {
-        let subscriptions = self.subscriptions.all().map(|(topic, conns)| (topic.show(), json!(conns.len())));
+        let subscriptions = self.subscriptions.by_topic().map(|(topic, conns)| (topic.describe(), json!(conns.len())));
         json!({
             "connections": self.clients.len(),
             "users": self.users.iter().map(|(user, count)| (user.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
@@ -193,57 +195,57 @@ impl Machine for Airavata {
         })
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.ping(now, out);
-        let event = event::read(event)?;
-        Ok(self.publish(now, &event, out))
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
+        self.send_due_pings(now, out);
+        let event = event::parse_event(event)?;
+        Ok(self.publish_event(now, &event, out))
     }
 }
 
 /// How connections are opened and closed.
 impl Airavata {
-    fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
-        let Some(place) = self.place(&handshake.path) else {
+    fn open(&mut self, now: Duration, conn: ConnectionId, handshake: &Handshake, out: &mut Vec<MachineOutput>) {
+        let Some(place) = self.endpoint_resource(&handshake.path) else {
             let body = "there is /ws/experiments/ID, /ws/tasks/ID, /ws/projects/ID and /ws/user\n".to_owned();
-            return out.push(Output::Refuse { conn, status: 404, body });
+            return out.push(MachineOutput::Refuse { conn, status: 404, body });
         };
         if handshake.headers.iter().any(|(name, _)| name == "authorization")
             && self.broken.is("airavata-header-token-refused")
         {
-            return out.push(Output::Refuse {
+            return out.push(MachineOutput::Refuse {
                 conn,
                 status: 401,
                 body: "tokens in headers are not accepted\n".to_owned(),
             });
         }
-        out.push(Output::Accept { conn, subprotocol: None });
+        out.push(MachineOutput::Accept { conn, subprotocol: None });
         let admitted =
             if self.refuses_all(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
         match admitted {
             Err(reason) => {
                 if reason == text::BAD_TOKEN
                     && self.broken.is("airavata-shapeless-token-untold")
-                    && shapeless(handshake)
+                    && has_token_without_dot(handshake)
                 {
-                    return out.push(Output::Close { conn, code: REFUSED, reason: String::new() });
+                    return out.push(MachineOutput::Close { conn, code: REFUSED_CLOSE_CODE, reason: String::new() });
                 }
                 let id = self.message_id("error");
-                out.push(self.message(now, conn, "error", &id, None, Some(reason)));
-                out.push(Output::Close { conn, code: REFUSED, reason: reason.to_owned() });
+                out.push(self.send_message(now, conn, "error", &id, None, Some(reason)));
+                out.push(MachineOutput::Close { conn, code: REFUSED_CLOSE_CODE, reason: reason.to_owned() });
             }
-            Ok(user) => self.welcome(now, conn, user, handshake.peer, place, out),
+            Ok(user) => self.accept_client(now, conn, user, handshake.peer, place, out),
         }
     }
 
     /// Returns the resource of a path (lines 43 to 46); `/ws/user` has no id, since the token names the user.
-    fn place(&self, path: &str) -> Option<(Kind, Option<String>)> {
-        const ENDPOINTS: &[(&str, Kind, &str)] = &[
-            ("/ws/experiments/", Kind::Experiment, "airavata-experiments-endpoint-missing"),
-            ("/ws/tasks/", Kind::Task, "airavata-tasks-endpoint-missing"),
-            ("/ws/projects/", Kind::Project, "airavata-projects-endpoint-missing"),
+    fn endpoint_resource(&self, path: &str) -> Option<(ResourceKind, Option<String>)> {
+        const ENDPOINTS: &[(&str, ResourceKind, &str)] = &[
+            ("/ws/experiments/", ResourceKind::Experiment, "airavata-experiments-endpoint-missing"),
+            ("/ws/tasks/", ResourceKind::Task, "airavata-tasks-endpoint-missing"),
+            ("/ws/projects/", ResourceKind::Project, "airavata-projects-endpoint-missing"),
         ];
         if path == "/ws/user" && !self.broken.is("airavata-user-endpoint-missing") {
-            return Some((Kind::User, None));
+            return Some((ResourceKind::User, None));
         }
         let (id, kind, fault) =
             ENDPOINTS.iter().find_map(|(start, kind, fault)| Some((path.strip_prefix(start)?, *kind, *fault)))?;
@@ -254,12 +256,12 @@ impl Airavata {
     }
 
     /// Whether a fault refuses all connections to the endpoint for this kind.
-    fn refuses_all(&self, kind: Kind, handshake: &Handshake) -> bool {
+    fn refuses_all(&self, kind: ResourceKind, handshake: &Handshake) -> bool {
         handshake.query.iter().any(|(name, _)| name == "token")
             && match kind {
-                Kind::Task => self.broken.is("airavata-tasks-endpoint-refuses-all"),
-                Kind::Project => self.broken.is("airavata-projects-endpoint-refuses-all"),
-                Kind::User => self.broken.is("airavata-user-endpoint-refuses-all"),
+                ResourceKind::Task => self.broken.is("airavata-tasks-endpoint-refuses-all"),
+                ResourceKind::Project => self.broken.is("airavata-projects-endpoint-refuses-all"),
+                ResourceKind::User => self.broken.is("airavata-user-endpoint-refuses-all"),
                 _ => false,
             }
     }
@@ -268,7 +270,7 @@ impl Airavata {
     fn admit(&mut self, now: Duration, handshake: &Handshake) -> Result<Arc<str>, &'static str> {
         let query = !self.broken.is("airavata-query-token-ignored");
         let header = !self.broken.is("airavata-header-token-ignored");
-        let user: Arc<str> = match token::presented(handshake, query, header) {
+        let user: Arc<str> = match token::request_token(handshake, query, header) {
             Some(token) => match self.user(now, &token, handshake) {
                 Ok(_) if self.broken.is("airavata-valid-token-refused") => return Err(text::BAD_TOKEN),
                 Ok(user) => user.into(),
@@ -286,7 +288,7 @@ impl Airavata {
             of_user = self.clients.values().filter(|client| client.user == user && client.at_user == here).count();
         }
         if of_user >= self.config.max_per_user && self.broken.is("airavata-refusal-makes-room") {
-            release(&mut self.users, &user);
+            decrement_count(&mut self.users, &user);
         }
         if full(of_user, self.config.max_per_user, "airavata-user-unlimited")
             || full(of_ip.copied().unwrap_or(0), self.config.max_per_ip, "airavata-ip-unlimited")
@@ -298,9 +300,9 @@ impl Airavata {
     }
 
     fn user(&self, now: Duration, token: &str, handshake: &Handshake) -> Result<String, TokenError> {
-        let on_trust = self.broken.is("airavata-header-token-unchecked") && in_query(handshake).is_none();
+        let on_trust = self.broken.is("airavata-header-token-unchecked") && query_token(handshake).is_none();
         let claims = match token::verify(token, &self.key) {
-            Err(_) if on_trust || self.broken.is("airavata-signature-unchecked") => match token::read(token)? {
+            Err(_) if on_trust || self.broken.is("airavata-signature-unchecked") => match token::decode_token(token)? {
                 (algorithm, _) if algorithm == "none" => return Err(TokenError::Forged),
                 (_, claims) => claims,
             },
@@ -309,31 +311,31 @@ impl Airavata {
         if !on_trust && !self.broken.is("airavata-expiry-unchecked") {
             token::check_time(&claims, self.clock.unix_ms(now))?;
         }
-        token::user(&claims, &self.config.user_claim)
+        token::token_user(&claims, &self.config.user_claim)
     }
 
-    fn welcome(
+    fn accept_client(
         &mut self,
         now: Duration,
-        conn: Conn,
+        conn: ConnectionId,
         user: Arc<str>,
         peer: IpAddr,
-        (kind, id): (Kind, Option<String>),
-        out: &mut Vec<Output>,
+        (kind, id): (ResourceKind, Option<String>),
+        out: &mut Vec<MachineOutput>,
     ) {
         *self.users.entry(user.clone()).or_default() += 1;
         *self.addresses.entry(peer).or_default() += 1;
         if !self.broken.is("airavata-path-not-subscribed") {
-            self.subscriptions.add(conn, Topic::new(kind, id.as_deref().unwrap_or(&user)));
+            self.subscriptions.add(conn, ResourceTopic::new(kind, id.as_deref().unwrap_or(&user)));
         }
         let next_ping = now + self.config.ping_interval;
         if !self.config.ping_interval.is_zero() {
             self.pings.insert((next_ping, conn));
         }
-        let at_user = kind == Kind::User;
+        let at_user = kind == ResourceKind::User;
         self.clients.insert(
             conn,
-            Client {
+            AiravataClient {
                 user,
                 peer,
                 next_ping,
@@ -345,52 +347,55 @@ impl Airavata {
             },
         );
         if self.broken.is("airavata-subscriptions-outlive") {
-            self.inherit(conn);
+            self.inherit_subscriptions(conn);
         }
         if self.broken.is("airavata-server-hangs-up") {
             self.leave(conn);
-            out.push(Output::Close { conn, code: 1000, reason: String::new() });
+            out.push(MachineOutput::Close { conn, code: 1000, reason: String::new() });
         }
     }
 
     /// As a fault: gives a connection the subscriptions of its user's last connection.
-    fn inherit(&mut self, conn: Conn) {
+    fn inherit_subscriptions(&mut self, conn: ConnectionId) {
         let topics = self.clients.get(&conn).and_then(|client| self.left_behind.remove(&client.user));
         topics.into_iter().flatten().for_each(|topic| self.subscriptions.add(conn, topic));
     }
 
-    fn leave(&mut self, conn: Conn) {
+    fn leave(&mut self, conn: ConnectionId) {
         let Some(client) = self.clients.remove(&conn) else { return };
         if self.broken.is("airavata-subscriptions-outlive") {
-            let topics = self.subscriptions.all().map(|(topic, _)| topic.clone()).collect::<Vec<_>>();
-            let held = topics.into_iter().filter(|topic| self.subscriptions.of(topic).any(|other| other == conn));
+            let topics = self.subscriptions.by_topic().map(|(topic, _)| topic.clone()).collect::<Vec<_>>();
+            let held =
+                topics.into_iter().filter(|topic| self.subscriptions.subscribers(topic).any(|other| other == conn));
             self.left_behind.insert(client.user.clone(), held.collect());
         }
         self.pings.remove(&(client.next_ping, conn));
-        self.subscriptions.leave(conn);
-        release(&mut self.addresses, &client.peer);
+        self.subscriptions.remove_connection(conn);
+        decrement_count(&mut self.addresses, &client.peer);
         if !self.broken.is("airavata-slot-never-freed") {
-            release(&mut self.users, &client.user);
+            decrement_count(&mut self.users, &client.user);
         }
     }
 
     /// As a fault: closes all other connections of the user of a connection that ended.
-    fn close_others_with(&mut self, conn: Conn, out: &mut Vec<Output>) {
+    fn close_others_with(&mut self, conn: ConnectionId, out: &mut Vec<MachineOutput>) {
         for conn in self.others_of_user(conn) {
             self.leave(conn);
-            out.push(Output::Close { conn, code: 1001, reason: "the user has left".to_owned() });
+            out.push(MachineOutput::Close { conn, code: 1001, reason: "the user has left".to_owned() });
         }
     }
 
     /// Returns the other connections of a connection's user, the oldest first.
-    fn others_of_user(&self, conn: Conn) -> Vec<Conn> {
+    fn others_of_user(&self, conn: ConnectionId) -> Vec<ConnectionId> {
         let Some(user) = self.clients.get(&conn).map(|client| &client.user) else { return Vec::new() };
-        let same = |(other, client): (&Conn, &Client)| (*other != conn && client.user == *user).then_some(*other);
+        let same = |(other, client): (&ConnectionId, &AiravataClient)| {
+            (*other != conn && client.user == *user).then_some(*other)
+        };
         self.clients.iter().filter_map(same).collect()
     }
 
     /// Sends the pings that are due (line 697).
-    fn ping(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn send_due_pings(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         while let Some(&(due, conn)) = self.pings.first()
             && due <= now
         {
@@ -398,10 +403,10 @@ impl Airavata {
             // Pings that were missed because the hub was suspended are not sent later.
             let interval = self.config.ping_interval;
             let next = (due + interval).max(now + interval / 2);
-            let silent = |client: &Client| now.saturating_sub(client.last_received) >= 2 * interval;
+            let silent = |client: &AiravataClient| now.saturating_sub(client.last_received) >= 2 * interval;
             if self.broken.is("airavata-silence-closes") && self.clients.get(&conn).is_some_and(silent) {
                 self.leave(conn);
-                out.push(Output::Close { conn, code: REFUSED, reason: "no pong".to_owned() });
+                out.push(MachineOutput::Close { conn, code: REFUSED_CLOSE_CODE, reason: "no pong".to_owned() });
                 continue;
             }
             if self.broken.is("airavata-one-ping-until-pong")
@@ -414,24 +419,24 @@ impl Airavata {
                 client.next_ping = next;
                 self.pings.insert((next, conn));
                 let id = self.message_id("ping");
-                out.push(self.message(now, conn, "ping", &id, None, None));
+                out.push(self.send_message(now, conn, "ping", &id, None, None));
             }
         }
     }
 }
 
 /// Returns the token in the query of a request.
-fn in_query(handshake: &Handshake) -> Option<&str> {
+fn query_token(handshake: &Handshake) -> Option<&str> {
     handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
 }
 
 /// Whether the token in the query has no dot, so that it cannot be a token.
-fn shapeless(handshake: &Handshake) -> bool {
-    in_query(handshake).is_some_and(|token| !token.contains('.'))
+fn has_token_without_dot(handshake: &Handshake) -> bool {
+    query_token(handshake).is_some_and(|token| !token.contains('.'))
 }
 
 /// Decrements a count and removes it at 0.
-fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+fn decrement_count<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
@@ -442,7 +447,7 @@ fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 
 /// How messages from clients are handled.
 impl Airavata {
-    fn text(&mut self, now: Duration, conn: Conn, received: &str, out: &mut Vec<Output>) {
+    fn handle_text(&mut self, now: Duration, conn: ConnectionId, received: &str, out: &mut Vec<MachineOutput>) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.last_received = now;
             if self.broken.is("airavata-pings-only-when-idle") && self.pings.remove(&(client.next_ping, conn)) {
@@ -450,36 +455,38 @@ impl Airavata {
                 self.pings.insert((client.next_ping, conn));
             }
         }
-        if self.too_many(now, conn) {
-            return self.error(now, conn, text::LIMIT, out);
+        if self.exceeds_rate_limit(now, conn) {
+            return self.send_error(now, conn, text::LIMIT, out);
         }
-        match message::read(received) {
-            Ok(Request::Ping) => {
+        match message::parse_request(received) {
+            Ok(AiravataRequest::Ping) => {
                 let mut id = self.message_id("pong");
                 if self.broken.is("airavata-pong-repeats-id") {
                     let ping: Value = serde_json::from_str(received).unwrap_or_default();
                     id = ping["id"].as_str().map_or(id, str::to_owned);
                 }
-                out.push(self.message(now, conn, "pong", &id, None, None));
+                out.push(self.send_message(now, conn, "pong", &id, None, None));
             }
-            Ok(Request::Pong) if self.broken.is("airavata-pong-unknown") => self.error(now, conn, text::UNKNOWN, out),
-            Ok(Request::Pong) => self.ponged(now, conn),
-            Ok(Request::Subscription { subscribe, resource, has_id }) => {
-                self.subscription(now, conn, subscribe, &resource, has_id, out);
+            Ok(AiravataRequest::Pong) if self.broken.is("airavata-pong-unknown") => {
+                self.send_error(now, conn, text::UNKNOWN, out)
+            }
+            Ok(AiravataRequest::Pong) => self.handle_pong(now, conn),
+            Ok(AiravataRequest::Subscription { subscribe, resource, has_id }) => {
+                self.handle_subscription(now, conn, subscribe, &resource, has_id, out);
             }
             Err(MessageError::Undecodable)
                 if self.broken.is("airavata-array-ignored") && received.trim_start().starts_with('[') => {}
             Err(MessageError::Undecodable) if self.broken.is("airavata-null-unanswered") && received == "null" => {}
             Err(MessageError::Malformed) if self.broken.is("airavata-malformed-ignored") => {}
-            Err(MessageError::Undecodable | MessageError::Malformed) => self.error(now, conn, text::FORMAT, out),
+            Err(MessageError::Undecodable | MessageError::Malformed) => self.send_error(now, conn, text::FORMAT, out),
             Err(MessageError::UnknownType)
                 if self.broken.is("airavata-constructor-unanswered") && received.contains(r#""constructor""#) => {}
-            Err(MessageError::UnknownType) => self.error(now, conn, text::UNKNOWN, out),
+            Err(MessageError::UnknownType) => self.send_error(now, conn, text::UNKNOWN, out),
         }
     }
 
     /// Handles a pong. As a fault, schedules the next ping only now.
-    fn ponged(&mut self, now: Duration, conn: Conn) {
+    fn handle_pong(&mut self, now: Duration, conn: ConnectionId) {
         let interval = self.config.ping_interval;
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.pinged = false;
@@ -490,7 +497,7 @@ impl Airavata {
     }
 
     /// Counts a message and returns whether it exceeds the rate limit.
-    fn too_many(&mut self, now: Duration, conn: Conn) -> bool {
+    fn exceeds_rate_limit(&mut self, now: Duration, conn: ConnectionId) -> bool {
         let limit = self.config.rate_limit;
         let Some(client) = self.clients.get_mut(&conn).filter(|_| limit > 0) else { return false };
         let (begin, count) = &mut client.window;
@@ -502,14 +509,14 @@ impl Airavata {
     }
 
     /// Handles `subscribe` and `unsubscribe` (lines 515 to 558).
-    fn subscription(
+    fn handle_subscription(
         &mut self,
         now: Duration,
-        conn: Conn,
+        conn: ConnectionId,
         subscribe: bool,
-        resource: &Resource,
+        resource: &RequestedResource,
         has_id: bool,
-        out: &mut Vec<Output>,
+        out: &mut Vec<MachineOutput>,
     ) {
         if subscribe && self.broken.is("airavata-subscribe-ignored") {
             return;
@@ -520,12 +527,12 @@ impl Airavata {
         let user = client.user.clone();
         let topic = match (resource.kind, resource.id.as_deref().unwrap_or("")) {
             (None, _) if self.broken.is("airavata-any-resource-type") => None,
-            (Some(Kind::User), "" | "me") => Some(Topic::new(Kind::User, &user)),
-            (Some(kind), id) if !id.is_empty() || kind == Kind::System => Some(Topic::new(kind, id)),
-            _ => return self.error(now, conn, text::FORMAT, out),
+            (Some(ResourceKind::User), "" | "me") => Some(ResourceTopic::new(ResourceKind::User, &user)),
+            (Some(kind), id) if !id.is_empty() || kind == ResourceKind::System => Some(ResourceTopic::new(kind, id)),
+            _ => return self.send_error(now, conn, text::FORMAT, out),
         };
         if unknown || self.broken.is(picky) {
-            return self.error(now, conn, text::FORMAT, out);
+            return self.send_error(now, conn, text::FORMAT, out);
         }
         client.asked |= subscribe;
         if let Some(topic) = topic {
@@ -540,14 +547,14 @@ impl Airavata {
                     self.subscriptions.remove(conn, &topic);
                 }
             } else if self.subscriptions.count(conn) >= self.config.max_subscriptions
-                && self.subscriptions.of(&topic).all(|other| other != conn)
+                && self.subscriptions.subscribers(&topic).all(|other| other != conn)
             {
-                return self.error(now, conn, text::LIMIT, out);
+                return self.send_error(now, conn, text::LIMIT, out);
             } else if !self.broken.is("airavata-subscribe-without-effect")
                 && !self.parted.contains(&(conn, topic.clone()))
             {
                 if self.broken.is("airavata-subscriptions-counted")
-                    && self.subscriptions.of(&topic).any(|other| other == conn)
+                    && self.subscriptions.subscribers(&topic).any(|other| other == conn)
                 {
                     self.twice.insert((conn, topic.clone()));
                 }
@@ -556,7 +563,7 @@ impl Airavata {
         }
         let echoed = match (resource.kind, resource.id.as_deref()) {
             (_, Some(id)) => id,
-            (Some(Kind::User), None) => &user,
+            (Some(ResourceKind::User), None) => &user,
             (_, None) => "",
         };
         let data = json!({
@@ -567,14 +574,14 @@ impl Airavata {
         });
         let id = self.message_id("sub-response");
         for conn in self.response_recipients(conn) {
-            out.push(self.message(now, conn, "system_status", &id, Some(&data), None));
+            out.push(self.send_message(now, conn, "system_status", &id, Some(&data), None));
         }
     }
 
     /// Returns the connections that get the answer to a subscription.
-    fn response_recipients(&self, conn: Conn) -> Vec<Conn> {
+    fn response_recipients(&self, conn: ConnectionId) -> Vec<ConnectionId> {
         if self.broken.is("airavata-response-to-newest") {
-            return vec![self.others_of_user(conn).into_iter().fold(conn, Conn::max)];
+            return vec![self.others_of_user(conn).into_iter().fold(conn, ConnectionId::max)];
         }
         if self.broken.is("airavata-response-to-all-of-user") {
             return [vec![conn], self.others_of_user(conn)].concat();
@@ -583,25 +590,25 @@ impl Airavata {
     }
 
     /// Whether a fault refuses subscriptions of this kind.
-    fn refuses_kind(&self, kind: Kind) -> bool {
+    fn refuses_kind(&self, kind: ResourceKind) -> bool {
         match kind {
-            Kind::Experiment => self.broken.is("airavata-experiment-subscription-refused"),
-            Kind::Task => self.broken.is("airavata-task-subscription-refused"),
-            Kind::Project => self.broken.is("airavata-project-subscription-refused"),
-            Kind::User => self.broken.is("airavata-user-subscription-refused"),
-            Kind::System => self.broken.is("airavata-system-subscription-refused"),
-            Kind::Worker => self.broken.is("airavata-worker-subscription-refused"),
+            ResourceKind::Experiment => self.broken.is("airavata-experiment-subscription-refused"),
+            ResourceKind::Task => self.broken.is("airavata-task-subscription-refused"),
+            ResourceKind::Project => self.broken.is("airavata-project-subscription-refused"),
+            ResourceKind::User => self.broken.is("airavata-user-subscription-refused"),
+            ResourceKind::System => self.broken.is("airavata-system-subscription-refused"),
+            ResourceKind::Worker => self.broken.is("airavata-worker-subscription-refused"),
         }
     }
 
-    fn error(&mut self, now: Duration, conn: Conn, text: &'static str, out: &mut Vec<Output>) {
+    fn send_error(&mut self, now: Duration, conn: ConnectionId, text: &'static str, out: &mut Vec<MachineOutput>) {
         let mut to = vec![conn];
         if self.broken.is("airavata-error-to-all-of-user") {
             to.extend(self.others_of_user(conn));
         }
         for conn in to {
             let id = self.message_id("error");
-            out.push(self.message(now, conn, "error", &id, None, Some(text)));
+            out.push(self.send_message(now, conn, "error", &id, None, Some(text)));
         }
     }
 }
@@ -609,7 +616,7 @@ impl Airavata {
 /// How messages from the hub are made and sent.
 impl Airavata {
     /// Returns the timestamp for a message, which is never earlier than that of the previous event.
-    fn time(&mut self, now: Duration) -> u64 {
+    fn message_timestamp(&mut self, now: Duration) -> u64 {
         self.stamp = self.stamp.max(self.clock.unix_ms(now));
         self.stamp
     }
@@ -620,21 +627,24 @@ impl Airavata {
         format!("{kind}-{}", self.ids)
     }
 
-    fn message(
+    fn send_message(
         &mut self,
         now: Duration,
-        conn: Conn,
+        conn: ConnectionId,
         kind: &str,
         id: &str,
         data: Option<&Value>,
         error: Option<&str>,
-    ) -> Output {
-        let timestamp = clock::iso(self.time(now));
-        Output::Text { conn, text: Message { r#type: kind, id, timestamp: &timestamp, data, error }.text() }
+    ) -> MachineOutput {
+        let timestamp = clock::format_iso(self.message_timestamp(now));
+        MachineOutput::Text {
+            conn,
+            text: AiravataMessage { r#type: kind, id, timestamp: &timestamp, data, error }.serialize(),
+        }
     }
 
     /// Sends an event to its recipients, one copy each, and returns the answer for the admin side.
-    fn publish(&mut self, now: Duration, event: &Event<'_>, out: &mut Vec<Output>) -> Value {
+    fn publish_event(&mut self, now: Duration, event: &AiravataEvent<'_>, out: &mut Vec<MachineOutput>) -> Value {
         // No two events share a millisecond, so that ids are unique (line 138).
         self.stamp = self.clock.unix_ms(now).max(self.stamp + 1);
         self.events += 1;
@@ -646,7 +656,7 @@ impl Airavata {
             self.stamp
         };
         let mut id = format!("{}_{in_id}", event.id_prefix());
-        if self.faulty_id_format(event.kind) {
+        if self.has_faulty_id_format(event.kind) {
             id = id.replace('_', ".");
         }
         let time = if self.broken.is("airavata-event-times-fall") {
@@ -654,22 +664,23 @@ impl Airavata {
         } else {
             self.stamp
         };
-        let timestamp = clock::iso(time);
+        let timestamp = clock::format_iso(time);
         let data = self.faulty_data(event);
-        let message = Message { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(&data), error: None };
-        let text = message.text();
+        let message =
+            AiravataMessage { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(&data), error: None };
+        let text = message.serialize();
         let mut recipients = self.recipients(event);
         let progress = (event.name == "experiment_progress").then(|| event.id.to_owned());
         if progress.is_some() && progress == self.progressed && self.broken.is("airavata-progress-throttled") {
             recipients.clear();
         }
         self.progressed = progress;
-        out.extend(recipients.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+        out.extend(recipients.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
         json!({ "id": id, "timestamp": timestamp, "recipients": recipients.len() })
     }
 
     /// Returns the data of an event, as changed by a fault.
-    fn faulty_data<'a>(&self, event: &Event<'a>) -> Cow<'a, Value> {
+    fn faulty_data<'a>(&self, event: &AiravataEvent<'a>) -> Cow<'a, Value> {
         let faults = ["airavata-percent-whole", "airavata-zeros-left-out", "airavata-name-without-emoji"];
         if !faults.iter().any(|fault| self.broken.is(fault)) {
             return Cow::Borrowed(event.data);
@@ -694,60 +705,66 @@ impl Airavata {
         Cow::Owned(data)
     }
 
-    fn faulty_id_format(&self, kind: Kind) -> bool {
+    fn has_faulty_id_format(&self, kind: ResourceKind) -> bool {
         match kind {
-            Kind::Experiment => self.broken.is("airavata-experiment-id-format"),
-            Kind::Task => self.broken.is("airavata-task-id-format"),
-            Kind::Worker => self.broken.is("airavata-worker-id-format"),
+            ResourceKind::Experiment => self.broken.is("airavata-experiment-id-format"),
+            ResourceKind::Task => self.broken.is("airavata-task-id-format"),
+            ResourceKind::Worker => self.broken.is("airavata-worker-id-format"),
             _ => self.broken.is("airavata-system-id-format"),
         }
     }
 
     /// Returns the recipients of an event (lines 577 to 590).
-    fn recipients(&mut self, event: &Event<'_>) -> BTreeSet<Conn> {
-        if event.kind == Kind::System {
+    fn recipients(&mut self, event: &AiravataEvent<'_>) -> BTreeSet<ConnectionId> {
+        if event.kind == ResourceKind::System {
             return self.all_clients();
         }
         if self.broken.is("airavata-events-broadcast") {
             return self.clients.keys().copied().collect();
         }
         let mut topics = event.topics();
-        topics.retain(|topic| !self.faulty_route(event.kind, topic.kind));
+        topics.retain(|topic| !self.has_faulty_route(event.kind, topic.kind));
         match event.kind {
-            Kind::Worker if self.broken.is("airavata-worker-events-reach-experiments") => {
-                topics.extend(event.experiment.map(|id| Topic::new(Kind::Experiment, id)));
+            ResourceKind::Worker if self.broken.is("airavata-worker-events-reach-experiments") => {
+                topics.extend(event.experiment.map(|id| ResourceTopic::new(ResourceKind::Experiment, id)));
             }
-            Kind::Worker if self.broken.is("airavata-worker-events-reach-tasks") => {
-                topics.extend(self.topics_of(&[Kind::Task]));
+            ResourceKind::Worker if self.broken.is("airavata-worker-events-reach-tasks") => {
+                topics.extend(self.topics_of_kinds(&[ResourceKind::Task]));
             }
-            Kind::Worker if self.broken.is("airavata-worker-events-reach-projects") => {
-                topics.extend(event.project.map(|id| Topic::new(Kind::Project, id)));
+            ResourceKind::Worker if self.broken.is("airavata-worker-events-reach-projects") => {
+                topics.extend(event.project.map(|id| ResourceTopic::new(ResourceKind::Project, id)));
             }
-            Kind::Worker if self.broken.is("airavata-worker-events-reach-users") => {
-                topics.extend(event.user.map(|id| Topic::new(Kind::User, id)));
+            ResourceKind::Worker if self.broken.is("airavata-worker-events-reach-users") => {
+                topics.extend(event.user.map(|id| ResourceTopic::new(ResourceKind::User, id)));
             }
-            Kind::Experiment | Kind::Task if self.broken.is("airavata-system-subscribers-hear-everything") => {
-                topics.extend(self.topics_of(&[Kind::System]));
+            ResourceKind::Experiment | ResourceKind::Task
+                if self.broken.is("airavata-system-subscribers-hear-everything") =>
+            {
+                topics.extend(self.topics_of_kinds(&[ResourceKind::System]));
             }
-            Kind::Experiment if self.broken.is("airavata-experiment-events-reach-tasks") => {
-                topics.extend(self.topics_of(&[Kind::Task, Kind::Worker]));
+            ResourceKind::Experiment if self.broken.is("airavata-experiment-events-reach-tasks") => {
+                topics.extend(self.topics_of_kinds(&[ResourceKind::Task, ResourceKind::Worker]));
             }
             _ => {}
         }
         if self.broken.is("airavata-ids-match-by-prefix") {
-            let begins = |topic: &Topic| topics.iter().any(|of| of.kind == topic.kind && of.id.starts_with(&*topic.id));
-            let alike: Vec<Topic> = self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(begins).collect();
+            let begins =
+                |topic: &ResourceTopic| topics.iter().any(|of| of.kind == topic.kind && of.id.starts_with(&*topic.id));
+            let alike: Vec<ResourceTopic> =
+                self.subscriptions.by_topic().map(|(topic, _)| topic.clone()).filter(begins).collect();
             topics.extend(alike);
         }
-        let mut conns: BTreeSet<Conn> = topics.iter().flat_map(|topic| self.subscriptions.of(topic)).collect();
-        if event.kind != Kind::Worker && self.broken.is("airavata-user-endpoint-hears-all-users") {
+        let mut conns: BTreeSet<ConnectionId> =
+            topics.iter().flat_map(|topic| self.subscriptions.subscribers(topic)).collect();
+        if event.kind != ResourceKind::Worker && self.broken.is("airavata-user-endpoint-hears-all-users") {
             conns.extend(self.clients.iter().filter(|(_, client)| client.at_user).map(|(conn, _)| *conn));
         }
         if self.broken.is("airavata-idle-hear-everything") {
             conns.extend(self.clients.iter().filter(|(_, client)| !client.asked).map(|(conn, _)| *conn));
         }
         if self.broken.is("airavata-double-subscriber-skipped") {
-            let fitting = |conn| topics.iter().filter(|topic| self.subscriptions.of(topic).any(|c| c == conn)).count();
+            let fitting =
+                |conn| topics.iter().filter(|topic| self.subscriptions.subscribers(topic).any(|c| c == conn)).count();
             conns.retain(|conn| fitting(*conn) < 2);
         }
         conns.extend(topics.iter().filter_map(|topic| self.lingering.remove(topic)));
@@ -758,30 +775,34 @@ impl Airavata {
     }
 
     /// Returns all clients (line 582), subscribed or not.
-    fn all_clients(&self) -> BTreeSet<Conn> {
+    fn all_clients(&self) -> BTreeSet<ConnectionId> {
         if self.broken.is("airavata-system-events-to-system-only") {
-            return self.subscriptions.of(&Topic::new(Kind::System, "")).collect();
+            return self.subscriptions.subscribers(&ResourceTopic::new(ResourceKind::System, "")).collect();
         }
         let asked_only = self.broken.is("airavata-system-events-to-subscribers-only");
         self.clients.iter().filter(|(_, client)| client.asked || !asked_only).map(|(conn, _)| *conn).collect()
     }
 
-    fn topics_of(&self, kinds: &[Kind]) -> Vec<Topic> {
-        self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(|topic| kinds.contains(&topic.kind)).collect()
+    fn topics_of_kinds(&self, kinds: &[ResourceKind]) -> Vec<ResourceTopic> {
+        self.subscriptions
+            .by_topic()
+            .map(|(topic, _)| topic.clone())
+            .filter(|topic| kinds.contains(&topic.kind))
+            .collect()
     }
 
     /// Whether a fault withholds events of this kind from the subscribers of this kind of topic.
-    fn faulty_route(&self, event: Kind, topic: Kind) -> bool {
-        const MISSED: &[(Kind, Kind, &str)] = &[
-            (Kind::Experiment, Kind::Experiment, "airavata-experiment-events-miss-experiment"),
-            (Kind::Experiment, Kind::Project, "airavata-experiment-events-miss-project"),
-            (Kind::Experiment, Kind::User, "airavata-experiment-events-miss-user"),
-            (Kind::Task, Kind::Task, "airavata-task-events-miss-task"),
-            (Kind::Task, Kind::Experiment, "airavata-task-events-miss-experiment"),
-            (Kind::Task, Kind::Project, "airavata-task-events-miss-project"),
-            (Kind::Task, Kind::User, "airavata-task-events-miss-user"),
-            (Kind::Worker, Kind::System, "airavata-worker-events-miss-system"),
-            (Kind::Worker, Kind::Worker, "airavata-worker-events-miss-worker"),
+    fn has_faulty_route(&self, event: ResourceKind, topic: ResourceKind) -> bool {
+        const MISSED: &[(ResourceKind, ResourceKind, &str)] = &[
+            (ResourceKind::Experiment, ResourceKind::Experiment, "airavata-experiment-events-miss-experiment"),
+            (ResourceKind::Experiment, ResourceKind::Project, "airavata-experiment-events-miss-project"),
+            (ResourceKind::Experiment, ResourceKind::User, "airavata-experiment-events-miss-user"),
+            (ResourceKind::Task, ResourceKind::Task, "airavata-task-events-miss-task"),
+            (ResourceKind::Task, ResourceKind::Experiment, "airavata-task-events-miss-experiment"),
+            (ResourceKind::Task, ResourceKind::Project, "airavata-task-events-miss-project"),
+            (ResourceKind::Task, ResourceKind::User, "airavata-task-events-miss-user"),
+            (ResourceKind::Worker, ResourceKind::System, "airavata-worker-events-miss-system"),
+            (ResourceKind::Worker, ResourceKind::Worker, "airavata-worker-events-miss-worker"),
         ];
         MISSED.iter().any(|(from, to, fault)| (*from, *to) == (event, topic) && self.broken.is(fault))
     }

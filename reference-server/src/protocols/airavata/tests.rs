@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::token::tests::sign;
 
 use crate::machine::test_player::TestPlayer;
-use crate::machine::{Conn, Handshake, Input};
+use crate::machine::{ConnectionId, Handshake, MachineInput};
 
 const KEY: &str = "the key of the reference hub";
 /// The hub's start, as [`TestPlayer`] sets it.
@@ -30,12 +30,12 @@ fn request(path: &str, token: Option<&str>) -> Handshake {
 }
 
 /// Opens a connection of a user and returns what it receives.
-fn open(hub: &mut TestPlayer, conn: Conn, path: &str, user: &str) -> Vec<String> {
-    hub.input(Input::Open { conn, handshake: request(path, Some(&token(user))) });
+fn open(hub: &mut TestPlayer, conn: ConnectionId, path: &str, user: &str) -> Vec<String> {
+    hub.input(MachineInput::Open { conn, handshake: request(path, Some(&token(user))) });
     hub.received(conn)
 }
 
-fn join(hub: &mut TestPlayer, conn: Conn, path: &str, user: &str) {
+fn join(hub: &mut TestPlayer, conn: ConnectionId, path: &str, user: &str) {
     assert_eq!(open(hub, conn, path, user), ["accept "]);
 }
 
@@ -47,8 +47,8 @@ fn subscription(action: &str, kind: &str, id: Option<&str>) -> String {
     json!({ "type": "system_status", "data": data }).to_string()
 }
 
-fn subscribe(hub: &mut TestPlayer, conn: Conn, kind: &str, id: &str) {
-    let answer = hub.answer(conn, &subscription("subscribe", kind, Some(id)));
+fn subscribe(hub: &mut TestPlayer, conn: ConnectionId, kind: &str, id: &str) {
+    let answer = hub.only_answer(conn, &subscription("subscribe", kind, Some(id)));
     assert_eq!(answer["data"]["status"], "success", "{answer}");
 }
 
@@ -100,7 +100,7 @@ pub fn events() -> Vec<Value> {
 #[case("/ws/experiments/%ff", &["refuse 404"])]
 #[case("/ws/workers/w", &["refuse 404"])]
 #[case("/", &["refuse 404"])]
-fn upgrades_are_accepted_at_the_four_documented_paths_only(#[case] path: &str, #[case] want: &[&str]) {
+fn upgrades_are_accepted_only_at_the_four_documented_paths(#[case] path: &str, #[case] want: &[&str]) {
     assert_eq!(open(&mut hub(&[]), 1, path, "u"), want);
 }
 
@@ -116,12 +116,12 @@ fn upgrades_are_accepted_at_the_four_documented_paths_only(#[case] path: &str, #
 #[case::nameless(Some(sign(&json!({ "name": "u", "exp": START + 1 }), KEY, "HS256")), "Invalid or expired token")]
 fn a_connection_without_a_valid_token_is_sent_the_reason_and_closed(#[case] token: Option<String>, #[case] want: &str) {
     let mut hub = hub(&[]);
-    hub.input(Input::Open { conn: 1, handshake: request("/ws/user", token.as_deref()) });
+    hub.input(MachineInput::Open { conn: 1, handshake: request("/ws/user", token.as_deref()) });
     let received = hub.received(1);
     let error: Value = serde_json::from_str(&received[1]).unwrap();
     assert_eq!(error, json!({ "type": "error", "id": "error-1", "timestamp": "2024-01-15T10:30:00Z", "error": want }));
     assert_eq!((received.len(), &*received[0], &*received[2]), (3, "accept ", "close 1008"));
-    assert_eq!(hub.ask(1, r#"{"type":"ping"}"#), [""; 0]);
+    assert_eq!(hub.send_and_receive(1, r#"{"type":"ping"}"#), [""; 0]);
     hub.event(events().last().unwrap()).unwrap();
     assert_eq!(hub.received(1), [""; 0], "a refused connection gets no events");
 }
@@ -131,7 +131,7 @@ fn a_token_may_come_in_a_header_and_the_configured_claim_names_the_user() {
     let mut hub = hub(&["jwt_secret=s", "user_claim=name"]);
     let token = sign(&json!({ "name": "u" }), "s", "HS256");
     let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
-    hub.input(Input::Open { conn: 1, handshake: Handshake { headers, ..request("/ws/user", None) } });
+    hub.input(MachineInput::Open { conn: 1, handshake: Handshake { headers, ..request("/ws/user", None) } });
     assert_eq!(hub.received(1), ["accept "]);
     assert_eq!(hub.state()["users"], json!({ "u": 1 }));
     assert!(!hub.state().to_string().contains(&token));
@@ -140,11 +140,11 @@ fn a_token_may_come_in_a_header_and_the_configured_claim_names_the_user() {
 #[test]
 fn a_token_is_accepted_until_it_expires() {
     let mut hub = hub(&["ping_interval_ms=0"]);
-    hub.pass(Duration::from_secs(3599));
+    hub.advance(Duration::from_secs(3599));
     join(&mut hub, 1, "/ws/user", "u");
-    hub.pass(Duration::from_secs(1));
+    hub.advance(Duration::from_secs(1));
     assert_eq!(open(&mut hub, 2, "/ws/user", "u").len(), 3);
-    assert_eq!(hub.answer(1, r#"{"type":"ping"}"#)["type"], "pong", "an open connection outlives its token");
+    assert_eq!(hub.only_answer(1, r#"{"type":"ping"}"#)["type"], "pong", "an open connection outlives its token");
 }
 
 /// [515 to 571] The answer repeats the resource as the client wrote it.
@@ -167,7 +167,7 @@ fn subscriptions_are_answered(#[case] kind: &str, #[case] id: Option<&str>, #[ca
     for (action, answered) in
         [("subscribe", "subscribed"), ("subscribe", "subscribed"), ("unsubscribe", "unsubscribed")]
     {
-        let answer = hub.answer(1, &subscription(action, kind, id));
+        let answer = hub.only_answer(1, &subscription(action, kind, id));
         match want {
             None => assert_eq!(answer["error"], "Invalid message format"),
             Some(id) => assert_eq!(
@@ -193,12 +193,12 @@ fn subscriptions_are_answered(#[case] kind: &str, #[case] id: Option<&str>, #[ca
 fn wrong_messages_are_answered_with_errors_and_the_connection_stays_open(#[case] text: &str, #[case] want: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
-    let error = hub.answer(1, text);
+    let error = hub.only_answer(1, text);
     assert_eq!((&error["type"], &error["error"]), (&json!("error"), &json!(want)));
-    let pong = hub.answer(1, r#"{"type":"ping","id":"ping-1","timestamp":"2024-01-15T10:30:00Z"}"#);
+    let pong = hub.only_answer(1, r#"{"type":"ping","id":"ping-1","timestamp":"2024-01-15T10:30:00Z"}"#);
     assert_eq!(pong, json!({ "type": "pong", "id": "pong-2", "timestamp": "2024-01-15T10:30:00Z" }));
-    assert_eq!(hub.ask(1, r#"{"type":"pong"}"#), [""; 0]);
-    hub.input(Input::Binary { conn: 1, data: b"{}".to_vec() });
+    assert_eq!(hub.send_and_receive(1, r#"{"type":"pong"}"#), [""; 0]);
+    hub.input(MachineInput::Binary { conn: 1, data: b"{}".to_vec() });
     assert_eq!(hub.received(1), [""; 0]);
 }
 
@@ -217,7 +217,7 @@ fn events_go_to_the_subscribers_that_the_routing_table_names() {
     for event in events() {
         let answer = hub.event(&event).unwrap();
         let kind = event["message"]["type"].as_str().unwrap();
-        let want: &[Conn] = match kind.split_once('_').unwrap().0 {
+        let want: &[ConnectionId] = match kind.split_once('_').unwrap().0 {
             "experiment" => &[1, 3, 4],
             "task" => &[1, 2, 3, 4],
             "worker" => &[5, 6],
@@ -248,7 +248,7 @@ fn ids_are_unique_and_timestamps_do_not_decrease() {
         for event in events() {
             hub.event(&event).unwrap();
         }
-        hub.pass(Duration::from_millis(5));
+        hub.advance(Duration::from_millis(5));
         hub.send(1, r#"{"type":"ping"}"#);
     }
     let received = hub.received_json(1);
@@ -278,7 +278,7 @@ fn unsubscribing_ends_the_subscription_that_came_with_the_path() {
     join(&mut hub, 1, "/ws/experiments/e", "u");
     hub.event(&events()[0]).unwrap();
     assert_eq!(hub.received(1).len(), 1);
-    hub.answer(1, &subscription("unsubscribe", "experiment", Some("e")));
+    hub.only_answer(1, &subscription("unsubscribe", "experiment", Some("e")));
     hub.event(&events()[0]).unwrap();
     assert_eq!(hub.received(1), [""; 0]);
 }
@@ -296,9 +296,12 @@ fn clients_of_the_user_endpoint_get_only_events_of_their_own_user() {
 #[test]
 fn connections_are_limited_and_a_closed_one_makes_room_for_another() {
     let mut hub = hub(&["max_per_user=2", "max_per_ip=3", "max_connections=4"]);
-    let from = |hub: &mut TestPlayer, conn: Conn, user: &str, host: u8| {
+    let from = |hub: &mut TestPlayer, conn: ConnectionId, user: &str, host: u8| {
         let peer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
-        hub.input(Input::Open { conn, handshake: Handshake { peer, ..request("/ws/user", Some(&token(user))) } });
+        hub.input(MachineInput::Open {
+            conn,
+            handshake: Handshake { peer, ..request("/ws/user", Some(&token(user))) },
+        });
         hub.received(conn).len() == 1
     };
     assert!(from(&mut hub, 1, "a", 1) && from(&mut hub, 2, "a", 1));
@@ -307,13 +310,13 @@ fn connections_are_limited_and_a_closed_one_makes_room_for_another() {
     assert!(!from(&mut hub, 5, "c", 1), "the address has three");
     assert!(from(&mut hub, 6, "c", 2));
     assert!(!from(&mut hub, 7, "d", 3), "the hub has four");
-    hub.input(Input::Closed { conn: 3 });
-    hub.input(Input::Closed { conn: 1 });
-    hub.input(Input::Closed { conn: 1 });
+    hub.input(MachineInput::Closed { conn: 3 });
+    hub.input(MachineInput::Closed { conn: 1 });
+    hub.input(MachineInput::Closed { conn: 1 });
     assert!(from(&mut hub, 8, "a", 1));
     assert!(!from(&mut hub, 9, "e", 9));
     for conn in 1..10 {
-        hub.input(Input::Closed { conn });
+        hub.input(MachineInput::Closed { conn });
     }
     assert_eq!(hub.state()["users"], json!({}));
     assert_eq!(hub.state()["subscriptions"], json!({}));
@@ -322,11 +325,11 @@ fn connections_are_limited_and_a_closed_one_makes_room_for_another() {
 #[test]
 fn the_documented_limits_are_the_defaults() {
     let mut hub = hub(&[]);
-    let peer = |conn: Conn| IpAddr::V4(Ipv4Addr::new(127, 0, u8::try_from(conn / 50).unwrap(), 1));
+    let peer = |conn: ConnectionId| IpAddr::V4(Ipv4Addr::new(127, 0, u8::try_from(conn / 50).unwrap(), 1));
     let mut joined = 0;
     for conn in 0..1100 {
         let user = format!("u{}", conn / 10);
-        hub.input(Input::Open {
+        hub.input(MachineInput::Open {
             conn,
             handshake: Handshake { peer: peer(conn), ..request("/ws/user", Some(&token(&user))) },
         });
@@ -341,39 +344,40 @@ fn the_documented_limits_are_the_defaults() {
 }
 
 #[test]
-fn the_rate_of_messages_is_limited_where_configured() {
+fn the_message_rate_is_limited_if_configured() {
     let mut hub = hub(&["rate_limit=3", "rate_window_ms=1000"]);
     join(&mut hub, 1, "/ws/user", "u");
     join(&mut hub, 2, "/ws/user", "u");
-    let ask =
-        |conn: Conn, hub: &mut TestPlayer| hub.answer(conn, r#"{"type":"ping"}"#)["type"].as_str().unwrap().to_owned();
+    let ask = |conn: ConnectionId, hub: &mut TestPlayer| {
+        hub.only_answer(conn, r#"{"type":"ping"}"#)["type"].as_str().unwrap().to_owned()
+    };
     let four: Vec<String> = (0..4).map(|_| ask(1, &mut hub)).collect();
     assert_eq!(four, ["pong", "pong", "pong", "error"]);
     assert_eq!(ask(2, &mut hub), "pong", "each connection has a limit of its own");
-    hub.pass(Duration::from_millis(1000));
+    hub.advance(Duration::from_millis(1000));
     assert_eq!(ask(1, &mut hub), "pong");
     assert_eq!(self::hub(&[]).state()["connections"], 0);
 }
 
 /// [697]
 #[test]
-fn clients_are_pinged_at_the_interval_and_kept_without_a_pong() {
+fn clients_are_pinged_at_the_interval_and_need_not_answer() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
-    hub.pass(Duration::from_millis(10_000));
+    hub.advance(Duration::from_millis(10_000));
     join(&mut hub, 2, "/ws/user", "u");
-    hub.pass(Duration::from_millis(19_999));
+    hub.advance(Duration::from_millis(19_999));
     assert_eq!(hub.received(1), [""; 0]);
-    hub.pass(Duration::from_millis(1));
+    hub.advance(Duration::from_millis(1));
     assert_eq!(hub.received_json(1), [json!({ "type": "ping", "id": "ping-1", "timestamp": "2024-01-15T10:30:30Z" })]);
-    hub.pass(Duration::from_secs(300));
+    hub.advance(Duration::from_secs(300));
     assert_eq!((hub.received(1).len(), hub.received(2).len()), (10, 10), "clients that do not answer are kept");
-    hub.input(Input::Closed { conn: 1 });
-    hub.pass(Duration::from_secs(60));
+    hub.input(MachineInput::Closed { conn: 1 });
+    hub.advance(Duration::from_secs(60));
     assert_eq!(hub.received(1), [""; 0]);
     let mut silent = self::hub(&["ping_interval_ms=0"]);
     join(&mut silent, 1, "/ws/user", "u");
-    silent.pass(Duration::from_secs(300));
+    silent.advance(Duration::from_secs(300));
     assert_eq!(silent.received(1), [""; 0]);
 }
 
@@ -382,7 +386,7 @@ fn the_number_of_subscriptions_of_a_connection_is_limited() {
     let mut hub = hub(&["max_subscriptions=2"]);
     join(&mut hub, 1, "/ws/user", "u");
     subscribe(&mut hub, 1, "task", "a");
-    assert_eq!(hub.answer(1, &subscription("subscribe", "task", Some("b")))["error"], "Rate limit exceeded");
+    assert_eq!(hub.only_answer(1, &subscription("subscribe", "task", Some("b")))["error"], "Rate limit exceeded");
     subscribe(&mut hub, 1, "task", "a");
 }
 
@@ -390,7 +394,7 @@ proptest! {
     /// The hub answers any text with at most one message of the documented form, sends it to no other client, and keeps
     /// no state of clients that have left.
     #[test]
-    fn any_received_text_has_at_most_one_answer(
+    fn any_received_text_gets_at_most_one_answer(
         texts in prop::collection::vec((1u64..4, prop_oneof![
             ".*",
             Just(r#"{"type":"ping"}"#.to_owned()),
@@ -405,7 +409,7 @@ proptest! {
             join(&mut hub, conn, "/ws/tasks/t", "u");
         }
         for (conn, text) in texts {
-            let received = hub.ask_json(conn, &text);
+            let received = hub.send_and_receive_json(conn, &text);
             prop_assert!(received.len() <= 1);
             for message in received {
                 prop_assert!(["pong", "system_status", "error"].contains(&message["type"].as_str().unwrap()));
@@ -424,7 +428,7 @@ proptest! {
             prop_assert_eq!(json!(copies.iter().sum::<usize>()), answer["recipients"].clone());
         }
         for conn in 1..4 {
-            hub.input(Input::Closed { conn });
+            hub.input(MachineInput::Closed { conn });
         }
         prop_assert_eq!(&hub.state()["subscriptions"], &json!({}));
         prop_assert_eq!(&hub.state()["users"], &json!({}));
@@ -436,21 +440,21 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     let mut sent = limits(fault);
     let mut hub = TestPlayer::new("airavata", &["max_per_user=100"], fault);
     for (conn, path) in (1..).zip(["/ws/experiments/e", "/ws/tasks/t", "/ws/projects/p", "/ws/user"]) {
-        hub.input(Input::Open { conn, handshake: request(path, Some(&token("u"))) });
+        hub.input(MachineInput::Open { conn, handshake: request(path, Some(&token("u"))) });
     }
     let expired = sign(&json!({ "sub": "u", "exp": START }), KEY, "HS256");
     let forged = sign(&json!({ "sub": "u" }), "another", "HS256");
     for (conn, token) in (11..).zip([None, Some("x"), Some(forged.as_str()), Some(expired.as_str())]) {
-        hub.input(Input::Open { conn, handshake: request("/ws/user", token) });
+        hub.input(MachineInput::Open { conn, handshake: request("/ws/user", token) });
     }
     let headers = vec![("authorization".to_owned(), format!("Bearer {}", token("u")))];
-    hub.input(Input::Open { conn: 20, handshake: Handshake { headers, ..request("/ws/user", None) } });
+    hub.input(MachineInput::Open { conn: 20, handshake: Handshake { headers, ..request("/ws/user", None) } });
     for (conn, resource) in (21..).zip(["experiment e", "task t", "project p", "user u", "system x", "worker w"]) {
-        hub.input(Input::Open { conn, handshake: request("/ws/projects/another", Some(&token("other-user"))) });
+        hub.input(MachineInput::Open { conn, handshake: request("/ws/projects/another", Some(&token("other-user"))) });
         let (kind, id) = resource.split_once(' ').unwrap();
         hub.send(conn, &subscription("subscribe", kind, Some(id)));
     }
-    hub.input(Input::Open { conn: 27, handshake: request("/ws/user", Some(&token("v"))) });
+    hub.input(MachineInput::Open { conn: 27, handshake: request("/ws/user", Some(&token("v"))) });
     hub.send(
         27,
         r#"{"type":"system_status","id":"s","data":{"action":"subscribe","resourceType":"task","resourceId":"z"}}"#,
@@ -471,19 +475,19 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
         for event in events() {
             // A hub with a fault accepts these events, too.
             hub.event(&event).unwrap();
-            hub.pass(Duration::from_millis(2));
+            hub.advance(Duration::from_millis(2));
         }
         hub.send(21, &subscription("unsubscribe", "experiment", Some("e")));
     }
-    hub.pass(Duration::from_secs(61));
-    hub.input(Input::Closed { conn: 27 });
-    hub.input(Input::Open { conn: 28, handshake: request("/ws/user", Some(&token("v"))) });
-    hub.input(Input::Closed { conn: 22 });
-    hub.input(Input::Open { conn: 29, handshake: request("/ws/projects/another", Some(&token("other-user"))) });
+    hub.advance(Duration::from_secs(61));
+    hub.input(MachineInput::Closed { conn: 27 });
+    hub.input(MachineInput::Open { conn: 28, handshake: request("/ws/user", Some(&token("v"))) });
+    hub.input(MachineInput::Closed { conn: 22 });
+    hub.input(MachineInput::Open { conn: 29, handshake: request("/ws/projects/another", Some(&token("other-user"))) });
     for event in events() {
         hub.event(&event).unwrap();
     }
-    hub.input(Input::Closed { conn: 1 });
+    hub.input(MachineInput::Closed { conn: 1 });
     sent.append(&mut hub.sent);
     sent
 }
@@ -495,12 +499,12 @@ fn limits(fault: Option<&str>) -> Vec<String> {
     {
         let mut hub = TestPlayer::new("airavata", &sets, fault);
         for conn in 1..3 {
-            hub.input(Input::Open { conn, handshake: request("/ws/user", Some(&token("u"))) });
+            hub.input(MachineInput::Open { conn, handshake: request("/ws/user", Some(&token("u"))) });
         }
         hub.send(1, r#"{"type":"ping"}"#);
         hub.send(1, r#"{"type":"ping"}"#);
-        hub.input(Input::Closed { conn: 1 });
-        hub.input(Input::Open { conn: 3, handshake: request("/ws/user", Some(&token("u"))) });
+        hub.input(MachineInput::Closed { conn: 1 });
+        hub.input(MachineInput::Open { conn: 3, handshake: request("/ws/user", Some(&token("u"))) });
         sent.append(&mut hub.sent);
     }
     sent

@@ -26,13 +26,13 @@ pub enum TokenError {
 }
 
 /// Returns the token of an upgrade request: from the query, otherwise from the header (lines 82 to 93).
-pub fn presented(handshake: &Handshake, query: bool, header: bool) -> Option<String> {
+pub fn request_token(handshake: &Handshake, query: bool, header: bool) -> Option<String> {
     let queried = handshake.query.iter().filter(|_| query).find(|(name, _)| name == "token");
     let queried = queried.map(|(_, token)| token.as_str()).filter(|token| !token.is_empty());
-    queried.or_else(|| bearer(handshake).filter(|_| header)).map(str::to_owned)
+    queried.or_else(|| bearer_token(handshake).filter(|_| header)).map(str::to_owned)
 }
 
-fn bearer(handshake: &Handshake) -> Option<&str> {
+fn bearer_token(handshake: &Handshake) -> Option<&str> {
     let (_, value) = handshake.headers.iter().find(|(name, _)| name == "authorization")?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
@@ -41,7 +41,7 @@ fn bearer(handshake: &Handshake) -> Option<&str> {
 
 /// Returns the claims of a token signed with `key`.
 pub fn verify(token: &str, key: &hmac::Key) -> Result<Claims, TokenError> {
-    let (algorithm, claims) = read(token)?;
+    let (algorithm, claims) = decode_token(token)?;
     let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Forged)?;
     let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Forged)?;
     let signed = hmac::verify(key, signed.as_bytes(), &signature).is_ok();
@@ -49,7 +49,7 @@ pub fn verify(token: &str, key: &hmac::Key) -> Result<Claims, TokenError> {
 }
 
 /// Returns the algorithm and the claims of a token without checking its signature.
-pub fn read(token: &str) -> Result<(String, Claims), TokenError> {
+pub fn decode_token(token: &str) -> Result<(String, Claims), TokenError> {
     let part = |text: &str| -> Result<Map<String, Value>, TokenError> {
         let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Forged)?;
         serde_json::from_slice(&json).map_err(|_| TokenError::Forged)
@@ -73,7 +73,7 @@ pub fn check_time(claims: &Claims, unix_ms: u64) -> Result<(), TokenError> {
 }
 
 /// Returns the user that a token names.
-pub fn user(claims: &Claims, claim: &str) -> Result<String, TokenError> {
+pub fn token_user(claims: &Claims, claim: &str) -> Result<String, TokenError> {
     match claims.get(claim).and_then(Value::as_str) {
         Some(user) if !user.is_empty() && user.len() <= MAX_USER => Ok(user.to_owned()),
         _ => Err(TokenError::Nameless),
@@ -113,7 +113,7 @@ pub mod tests {
             headers: vec![("authorization".to_owned(), header.to_owned())],
             ..Handshake::default()
         };
-        assert_eq!(presented(&handshake, true, true).as_deref(), want);
+        assert_eq!(request_token(&handshake, true, true).as_deref(), want);
     }
 
     /// The example of RFC 7515, A.1, unchanged or with one part changed.

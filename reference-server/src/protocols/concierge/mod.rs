@@ -21,21 +21,22 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use self::payload::{
-    ClientView, GroupView, Identify, MessageOrigin, Origin, PayloadError, Reply, Request, Status, Target,
+    ClientView, ConciergeReply, ConciergeRequest, ConciergeStatus, GroupView, Identify, MessageOrigin, MessageTarget,
+    PayloadError, RelayedOrigin,
 };
-use crate::fault::Broken;
-use crate::machine::ids::Ids;
+use crate::fault::MachineFault;
+use crate::machine::ids::UuidStream;
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Conn, Input, Machine, Output, Utf8Bytes};
+use crate::machine::{ConnectionId, Machine, MachineInput, MachineOutput, Utf8Bytes};
 
 pub const PROTOCOL: &str = "concierge";
 /// The subprotocol that clients should ask for (line 22).
 const SUBPROTOCOL: &str = "ert-concierge";
 
 /// For a fault: a length in bytes that no text that is not JSON has in any scenario.
-const LONG_GARBAGE: usize = 24;
+const LONG_GARBAGE_BYTES: usize = 24;
 /// For a fault: a relayed message of more bytes is large.
-const LARGE: usize = 64 * 1024;
+const LARGE_MESSAGE_BYTES: usize = 64 * 1024;
 /// For faults: a uuid that no client has.
 const UNUSED_UUID: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -53,7 +54,7 @@ mod close {
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct ConciergeConfig {
     /// The secret that clients must send; without one, any secret is ignored.
     #[serde(deserialize_with = "crate::machine::settings::secret")]
     secret: Option<String>,
@@ -69,9 +70,9 @@ struct Config {
     seed: Option<u64>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for ConciergeConfig {
+    fn default() -> ConciergeConfig {
+        ConciergeConfig {
             secret: None,
             version: Version::new(0, 1, 0),
             identify_timeout: Duration::from_secs(5),
@@ -81,14 +82,14 @@ impl Default for Config {
     }
 }
 
-pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
-    let config: Config = settings.read(PROTOCOL)?;
+pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: ConciergeConfig = settings.deserialize(PROTOCOL)?;
     Ok(Box::new(Concierge {
         // `^` and a version is always a valid requirement.
         compatible: VersionReq::parse(&format!("^{}", config.version))
             .map_err(|error| SettingsError::Invalid { protocol: PROTOCOL, reason: error.to_string() })?,
         version: config.version.to_string(),
-        ids: Ids::new(config.seed),
+        ids: UuidStream::new(config.seed),
         config,
         broken,
         waiting: BTreeMap::new(),
@@ -110,19 +111,19 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
 }
 
 struct Concierge {
-    config: Config,
+    config: ConciergeConfig,
     version: String,
     compatible: VersionReq,
-    ids: Ids,
-    broken: Broken,
+    ids: UuidStream,
+    broken: MachineFault,
     /// Connections that have not identified.
-    waiting: BTreeMap<Conn, Waiting>,
+    waiting: BTreeMap<ConnectionId, UnidentifiedConnection>,
     /// The deadlines for identification.
-    timers: BTreeSet<(Duration, Conn)>,
-    clients: BTreeMap<Conn, Client>,
-    names: HashMap<Arc<str>, Conn>,
-    uuids: HashMap<Arc<str>, Conn>,
-    groups: BTreeMap<Arc<str>, Group>,
+    timers: BTreeSet<(Duration, ConnectionId)>,
+    clients: BTreeMap<ConnectionId, ConciergeClient>,
+    names: HashMap<Arc<str>, ConnectionId>,
+    uuids: HashMap<Arc<str>, ConnectionId>,
+    groups: BTreeMap<Arc<str>, ClientGroup>,
     /// For a fault: the number of text payloads of all connections.
     total: u64,
     /// For a fault: the number of text payloads (`total`) when the last group was created.
@@ -130,11 +131,11 @@ struct Concierge {
     /// For a fault: the number of group owners that have left.
     owners_left: u64,
     /// For faults: deleted groups and clients that left.
-    leftovers: BTreeMap<Arc<str>, Leftover>,
+    leftovers: BTreeMap<Arc<str>, DepartedEntity>,
     /// For faults: names and subscriptions of clients that left, by their uuid.
-    left: BTreeMap<Arc<str>, Former>,
+    left: BTreeMap<Arc<str>, FormerClient>,
     /// For a fault: repeated subscriptions.
-    twice: BTreeSet<(Conn, Arc<str>)>,
+    twice: BTreeSet<(ConnectionId, Arc<str>)>,
     /// For a fault: the first list of groups that was fetched.
     listed: Option<Value>,
     /// For a fault: names that were refused once.
@@ -143,15 +144,15 @@ struct Concierge {
     identified: u64,
 }
 
-struct Waiting {
+struct UnidentifiedConnection {
     received: u64,
     until: Duration,
     /// For a fault: the number of clients that had identified when this client connected.
     after: u64,
 }
 
-struct Client {
-    conn: Conn,
+struct ConciergeClient {
+    conn: ConnectionId,
     uuid: Arc<str>,
     name: Arc<str>,
     nickname: Option<String>,
@@ -169,26 +170,26 @@ struct Client {
     owned: BTreeSet<Arc<str>>,
 }
 
-struct Group {
+struct ClientGroup {
     name: Arc<str>,
     nickname: Option<String>,
-    owner: Conn,
+    owner: ConnectionId,
     owner_uuid: Arc<str>,
-    subscribers: BTreeMap<Conn, Arc<str>>,
+    subscribers: BTreeMap<ConnectionId, Arc<str>>,
 }
 
 /// For faults: a client that left.
-struct Former {
+struct FormerClient {
     name: Arc<str>,
     subscriptions: BTreeSet<Arc<str>>,
 }
 
-enum Leftover {
-    Group(Group),
-    Client(Client),
+enum DepartedEntity {
+    Group(ClientGroup),
+    Client(ConciergeClient),
 }
 
-impl Client {
+impl ConciergeClient {
     fn view(&self) -> ClientView<'_> {
         ClientView {
             name: &self.name,
@@ -199,7 +200,7 @@ impl Client {
     }
 }
 
-impl Group {
+impl ClientGroup {
     fn view(&self) -> GroupView<'_> {
         GroupView {
             name: &self.name,
@@ -211,38 +212,38 @@ impl Group {
 }
 
 impl Machine for Concierge {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         self.expire(now, out);
         match input {
-            Input::Open { conn, handshake } => {
+            MachineInput::Open { conn, handshake } => {
                 let offered = handshake.subprotocols.iter().any(|offer| offer == SUBPROTOCOL);
                 if !offered && self.broken.is("concierge-bare-upgrade-refused") {
-                    return out.push(Output::Refuse { conn, status: 400, body: String::new() });
+                    return out.push(MachineOutput::Refuse { conn, status: 400, body: String::new() });
                 }
                 let subprotocol = match handshake.subprotocols.first() {
                     Some(first) if self.broken.is("concierge-first-subprotocol-selected") => Some(first.clone()),
                     _ => offered.then(|| SUBPROTOCOL.to_owned()),
                 };
-                out.push(Output::Accept { conn, subprotocol });
+                out.push(MachineOutput::Accept { conn, subprotocol });
                 let until = now + self.identify_timeout();
-                self.waiting.insert(conn, Waiting { received: 0, until, after: self.identified });
+                self.waiting.insert(conn, UnidentifiedConnection { received: 0, until, after: self.identified });
                 self.timers.insert((until, conn));
             }
-            Input::Text { conn, text } => self.text(conn, &text, out),
+            MachineInput::Text { conn, text } => self.handle_text(conn, &text, out),
             // Only text payloads are counted and interpreted (line 17).
-            Input::Binary { conn, .. } => {
+            MachineInput::Binary { conn, .. } => {
                 if self.broken.is("concierge-seq-counts-binary") {
-                    self.count(conn);
+                    self.count_payload(conn);
                 }
                 if self.broken.is("concierge-binary-closes") {
                     self.stop_waiting(conn);
-                    out.push(end(conn, 1003, "text only"));
+                    out.push(close_output(conn, 1003, "text only"));
                     self.leave(conn, out);
                 }
             }
-            Input::Ping { conn } => {
+            MachineInput::Ping { conn } => {
                 if self.broken.is("concierge-seq-counts-pings") {
-                    self.count(conn);
+                    self.count_payload(conn);
                 }
                 let timeout = self.identify_timeout();
                 if self.broken.is("concierge-ping-restarts-timer")
@@ -253,11 +254,11 @@ impl Machine for Concierge {
                     self.timers.insert((waiting.until, conn));
                 }
             }
-            Input::Closed { conn } => {
+            MachineInput::Closed { conn } => {
                 self.stop_waiting(conn);
                 self.leave(conn, out);
             }
-            Input::Tick | Input::Connected { .. } | Input::ConnectFailed { .. } => {}
+            MachineInput::Tick | MachineInput::Connected { .. } | MachineInput::ConnectFailed { .. } => {}
         }
     }
 
@@ -283,7 +284,7 @@ impl Machine for Concierge {
 
 /// Faults that only malformed payloads trigger.
 impl Concierge {
-    fn unsubscribe_all_but(&mut self, conn: Conn) {
+    fn clear_other_subscriptions(&mut self, conn: ConnectionId) {
         for group in self.groups.values_mut() {
             group.subscribers.retain(|subscriber, _| *subscriber == conn);
         }
@@ -293,7 +294,7 @@ impl Concierge {
     }
 
     /// Creates the group of a refused GROUP_CREATE.
-    fn create_half_group(&mut self, conn: Conn, text: &str) {
+    fn create_half_group(&mut self, conn: ConnectionId, text: &str) {
         let Ok(payload) = serde_json::from_str::<Value>(text) else { return };
         if payload["type"] != "GROUP_CREATE" {
             return;
@@ -305,7 +306,8 @@ impl Concierge {
         let Some(owner) = self.clients.get_mut(&conn) else { return };
         owner.owned.insert(name.clone());
         let owner_uuid = owner.uuid.clone();
-        let group = Group { name: name.clone(), nickname: None, owner: conn, owner_uuid, subscribers: BTreeMap::new() };
+        let group =
+            ClientGroup { name: name.clone(), nickname: None, owner: conn, owner_uuid, subscribers: BTreeMap::new() };
         self.groups.insert(name, group);
     }
 }
@@ -321,7 +323,7 @@ impl Concierge {
     }
 
     /// Closes connections that have not identified in time (lines 24 and 30).
-    fn expire(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn expire(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         while let Some(&(until, conn)) = self.timers.first()
             && until <= now
         {
@@ -331,24 +333,24 @@ impl Concierge {
                 continue;
             }
             self.waiting.remove(&conn);
-            out.push(end(conn, close::AUTH_FAILED, "not identified in time"));
+            out.push(close_output(conn, close::AUTH_FAILED, "not identified in time"));
             self.leave(conn, out);
         }
     }
 
-    fn stop_waiting(&mut self, conn: Conn) {
+    fn stop_waiting(&mut self, conn: ConnectionId) {
         if let Some(waiting) = self.waiting.remove(&conn) {
             self.timers.remove(&(waiting.until, conn));
         }
     }
 
-    fn reject(&mut self, conn: Conn, code: u16, reason: &str, out: &mut Vec<Output>) {
+    fn reject(&mut self, conn: ConnectionId, code: u16, reason: &str, out: &mut Vec<MachineOutput>) {
         self.stop_waiting(conn);
-        out.push(end(conn, code, reason));
+        out.push(close_output(conn, code, reason));
     }
 
     /// Counts a text payload and returns its number on its connection, from 0 (line 17).
-    fn count(&mut self, conn: Conn) -> Option<u64> {
+    fn count_payload(&mut self, conn: ConnectionId) -> Option<u64> {
         let received = match (self.clients.get_mut(&conn), self.waiting.get_mut(&conn)) {
             (Some(client), _) => &mut client.received,
             (None, Some(waiting)) => &mut waiting.received,
@@ -369,34 +371,39 @@ impl Concierge {
         Some(if self.broken.is("concierge-seq-skips-identify") { seq.saturating_sub(1) } else { seq })
     }
 
-    fn text(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
-        let request = payload::read(text);
+    fn handle_text(&mut self, conn: ConnectionId, text: &str, out: &mut Vec<MachineOutput>) {
+        let request = payload::parse_payload(text);
         let uncounted = request.is_err() && self.broken.is("concierge-seq-skips-malformed");
         let counted = match self.clients.get(&conn) {
             Some(client) if uncounted => Some(client.received),
-            _ => self.count(conn),
+            _ => self.count_payload(conn),
         };
         let Some(seq) = counted else { return };
         if matches!(request, Err(PayloadError::Undecodable(_)))
-            && text.len() > LONG_GARBAGE
+            && text.len() > LONG_GARBAGE_BYTES
             && self.broken.is("concierge-fuzz-subscriptions-lost")
         {
-            self.unsubscribe_all_but(conn);
+            self.clear_other_subscriptions(conn);
         }
         if matches!(request, Err(PayloadError::Malformed { .. })) && self.broken.is("concierge-fuzz-half-group") {
             self.create_half_group(conn, text);
         }
         if self.clients.contains_key(&conn) {
-            self.answer(conn, seq, text, request, out);
+            self.answer_request(conn, seq, text, request, out);
         } else {
-            self.first_payload(conn, request, out);
+            self.handle_first_payload(conn, request, out);
         }
     }
 
     /// Handles the first payload of a connection, which is closed unless it is IDENTIFY (lines 24 to 33).
-    fn first_payload(&mut self, conn: Conn, request: Result<Request<'_>, PayloadError>, out: &mut Vec<Output>) {
+    fn handle_first_payload(
+        &mut self,
+        conn: ConnectionId,
+        request: Result<ConciergeRequest<'_>, PayloadError>,
+        out: &mut Vec<MachineOutput>,
+    ) {
         match request {
-            Ok(Request::Identify(identify)) => self.identify(conn, identify, out),
+            Ok(ConciergeRequest::Identify(identify)) => self.identify(conn, identify, out),
             Err(PayloadError::Malformed { identify: true, .. })
                 if self.broken.is("concierge-identify-half-accepted") =>
             {
@@ -412,21 +419,21 @@ impl Concierge {
             ) => self.reject(conn, close::FATAL_DECODE, &reason, out),
             _ if self.broken.is("concierge-unidentified-ignored") => {}
             Err(PayloadError::HubOnly) if self.broken.is("concierge-early-hello-answered") => {
-                status(conn, 0, Status::Unsuported, out);
+                send_status(conn, 0, ConciergeStatus::Unsuported, out);
             }
-            Ok(Request::GroupFetchAll) if self.broken.is("concierge-unidentified-served") => {
-                let groups = self.groups.values().map(Group::view).collect();
-                out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq: 0 }));
+            Ok(ConciergeRequest::GroupFetchAll) if self.broken.is("concierge-unidentified-served") => {
+                let groups = self.groups.values().map(ClientGroup::view).collect();
+                out.push(text_output(conn, &ConciergeReply::GroupFetchAllResult { groups, seq: 0 }));
             }
             _ => self.reject(conn, close::NO_AUTH, "identify first", out),
         }
     }
 
-    fn identify(&mut self, conn: Conn, identify: Identify, out: &mut Vec<Output>) {
-        if !self.secret_fits(identify.secret.as_deref()) {
+    fn identify(&mut self, conn: ConnectionId, identify: Identify, out: &mut Vec<MachineOutput>) {
+        if !self.is_secret_accepted(identify.secret.as_deref()) {
             return self.reject(conn, close::BAD_SECRET, "the secret is wrong", out);
         }
-        if !self.version_fits(&identify.version) {
+        if !self.is_version_accepted(&identify.version) {
             let reason = format!("this hub is version {} and takes clients compatible with it", self.version);
             return self.reject(conn, close::BAD_VERSION, &reason, out);
         }
@@ -437,12 +444,12 @@ impl Concierge {
             && (!self.broken.is("concierge-name-given-at-second-attempt") || self.refused.insert(identify.name.clone()))
         {
             if self.broken.is("concierge-conflict-kicks-holder") {
-                out.push(end(holder, close::DUPLICATE_AUTH, "another client takes this name"));
+                out.push(close_output(holder, close::DUPLICATE_AUTH, "another client takes this name"));
                 self.leave(holder, out);
             } else if !self.broken.is("concierge-duplicate-name-accepted") {
                 self.reject(conn, close::DUPLICATE_AUTH, "the name is taken", out);
                 if self.broken.is("concierge-conflict-closes-both") {
-                    out.push(end(holder, close::DUPLICATE_AUTH, "another client wants this name"));
+                    out.push(close_output(holder, close::DUPLICATE_AUTH, "another client wants this name"));
                     self.leave(holder, out);
                 }
                 return;
@@ -473,8 +480,8 @@ impl Concierge {
         if tags.is_empty() && self.broken.is("concierge-tags-invented") {
             tags.push("untagged".to_owned());
         }
-        let subscriptions = self.resumed(conn, &uuid, &name);
-        let client = Client {
+        let subscriptions = self.initial_subscriptions(conn, &uuid, &name);
+        let client = ConciergeClient {
             conn,
             uuid,
             name,
@@ -495,12 +502,12 @@ impl Concierge {
         }
         let echoed = self.broken.is("concierge-hello-version-echoed");
         let version = if echoed { &identify.version } else { &self.version };
-        out.push(send(conn, &Reply::Hello { uuid: &client.uuid, version }));
+        out.push(text_output(conn, &ConciergeReply::Hello { uuid: &client.uuid, version }));
         self.clients.insert(conn, client);
     }
 
     /// Returns the first subscriptions of a client: none, or as a fault those of an earlier client of this name.
-    fn resumed(&mut self, conn: Conn, uuid: &Arc<str>, name: &str) -> BTreeSet<Arc<str>> {
+    fn initial_subscriptions(&mut self, conn: ConnectionId, uuid: &Arc<str>, name: &str) -> BTreeSet<Arc<str>> {
         let former = self.left.values().find(|left| &*left.name == name);
         let Some(former) = former.filter(|_| self.broken.is("concierge-subscriptions-resumed")) else {
             return BTreeSet::new();
@@ -514,7 +521,7 @@ impl Concierge {
         subscriptions
     }
 
-    fn secret_fits(&self, given: Option<&str>) -> bool {
+    fn is_secret_accepted(&self, given: Option<&str>) -> bool {
         match (self.config.secret.as_deref(), given) {
             (None, None) => !self.broken.is("concierge-secret-demanded"),
             (None, Some(_)) => !self.broken.is("concierge-needless-secret-refused"),
@@ -526,7 +533,7 @@ impl Concierge {
     }
 
     /// Whether a client of this version may join: `^` of the hub's version (line 33).
-    fn version_fits(&self, version: &str) -> bool {
+    fn is_version_accepted(&self, version: &str) -> bool {
         let Ok(version) = Version::parse(version) else {
             return self.broken.is("concierge-version-not-semver-accepted");
         };
@@ -538,7 +545,7 @@ impl Concierge {
     }
 
     /// Removes a client: its name becomes free, its groups end (line 39).
-    fn leave(&mut self, conn: Conn, out: &mut Vec<Output>) {
+    fn leave(&mut self, conn: ConnectionId, out: &mut Vec<MachineOutput>) {
         let Some(client) = self.clients.remove(&conn) else { return };
         if self.names.get(&client.name) == Some(&conn) && !self.broken.is("concierge-name-not-freed") {
             self.names.remove(&client.name);
@@ -557,7 +564,7 @@ impl Concierge {
             || self.broken.is("concierge-old-uuid-reaches-heir")
             || self.broken.is("concierge-subscriptions-resumed")
         {
-            let former = Former { name: client.name.clone(), subscriptions: client.subscriptions.clone() };
+            let former = FormerClient { name: client.name.clone(), subscriptions: client.subscriptions.clone() };
             self.left.insert(client.uuid.clone(), former);
         }
         self.owners_left += u64::from(!client.owned.is_empty());
@@ -565,49 +572,51 @@ impl Concierge {
         if !self.broken.is("concierge-group-outlives-owner") && !tired {
             let one_only = self.broken.is("concierge-leaving-ends-one-group");
             for name in client.owned.iter().take(if one_only { 1 } else { usize::MAX }) {
-                self.delete(name, None, out);
+                self.delete_group(name, None, out);
             }
         }
         if !client.owned.is_empty() && self.broken.is("concierge-owner-leaving-announces-all") {
             for group in self.groups.values() {
-                let announcement = Reply::Status { status: Status::GroupDeleted(group.view()), seq: None };
+                let announcement =
+                    ConciergeReply::Status { status: ConciergeStatus::GroupDeleted(group.view()), seq: None };
                 broadcast(self.clients.keys().copied(), &announcement, out);
             }
         }
         if self.broken.is("concierge-left-client-listed") {
-            self.leftovers.insert(client.uuid.clone(), Leftover::Client(client));
+            self.leftovers.insert(client.uuid.clone(), DepartedEntity::Client(client));
         }
     }
 }
 
 /// How payloads of identified clients are handled.
 impl Concierge {
-    fn answer(
+    fn answer_request(
         &mut self,
-        conn: Conn,
+        conn: ConnectionId,
         seq: u64,
         text: &str,
-        request: Result<Request<'_>, PayloadError>,
-        out: &mut Vec<Output>,
+        request: Result<ConciergeRequest<'_>, PayloadError>,
+        out: &mut Vec<MachineOutput>,
     ) {
         if let Some(client) = self.clients.get_mut(&conn) {
-            client.self_fetches = if matches!(request, Ok(Request::SelfFetch)) { client.self_fetches + 1 } else { 0 };
+            client.self_fetches =
+                if matches!(request, Ok(ConciergeRequest::SelfFetch)) { client.self_fetches + 1 } else { 0 };
             if client.self_fetches == 3 && self.broken.is("concierge-third-self-fetch-ignored") {
                 return;
             }
             client.messages_from = match request {
-                Ok(Request::Message { .. }) => client.messages_from.or(Some(seq)),
+                Ok(ConciergeRequest::Message { .. }) => client.messages_from.or(Some(seq)),
                 _ => None,
             };
             client.creations =
-                if matches!(request, Ok(Request::GroupCreate { .. })) { client.creations + 1 } else { 0 };
+                if matches!(request, Ok(ConciergeRequest::GroupCreate { .. })) { client.creations + 1 } else { 0 };
         }
         if text == "null" && self.broken.is("concierge-null-crashes") {
-            out.push(end(conn, close::UNKNOWN, "null is not an object"));
+            out.push(close_output(conn, close::UNKNOWN, "null is not an object"));
             return self.leave(conn, out);
         }
         match request {
-            Ok(Request::Identify(identify)) => {
+            Ok(ConciergeRequest::Identify(identify)) => {
                 if self.broken.is("concierge-second-identify-renames")
                     && let Some(client) = self.clients.get_mut(&conn)
                 {
@@ -615,23 +624,28 @@ impl Concierge {
                     client.name = identify.name.into();
                     self.names.insert(client.name.clone(), conn);
                 }
-                status(conn, seq, Status::Unsuported, out);
+                send_status(conn, seq, ConciergeStatus::Unsuported, out);
             }
-            Ok(Request::Message { .. })
-                if self.broken.is("concierge-target-members-refused") && payload::target_has_more(text) =>
+            Ok(ConciergeRequest::Message { .. })
+                if self.broken.is("concierge-target-members-refused")
+                    && payload::has_undocumented_target_members(text) =>
             {
-                status(conn, seq, Status::Protocol { desc: "the target has undocumented members" }, out);
+                send_status(conn, seq, ConciergeStatus::Protocol { desc: "the target has undocumented members" }, out);
             }
-            Ok(Request::Message { target, data, origin }) => self.message(conn, seq, target, data, origin, out),
-            Ok(Request::SelfSubscribe { name }) => self.subscribe(conn, seq, &name, out),
-            Ok(Request::SelfUnsubscribe { name }) => self.unsubscribe(conn, seq, &name, out),
-            Ok(Request::GroupCreate { name, nickname }) => self.create(conn, seq, name, nickname, out),
-            Ok(Request::GroupDelete { name }) => self.group_delete(conn, seq, &name, out),
-            Ok(Request::GroupFetch { name }) => match self.groups.get(name.as_str()) {
-                Some(group) => out.push(send(conn, &Reply::GroupFetchResult { group: self.view(group), seq })),
-                None => status(conn, seq, Status::NoSuchGroup { group: &name }, out),
+            Ok(ConciergeRequest::Message { target, data, origin }) => {
+                self.relay_message(conn, seq, target, data, origin, out)
+            }
+            Ok(ConciergeRequest::SelfSubscribe { name }) => self.subscribe(conn, seq, &name, out),
+            Ok(ConciergeRequest::SelfUnsubscribe { name }) => self.unsubscribe(conn, seq, &name, out),
+            Ok(ConciergeRequest::GroupCreate { name, nickname }) => self.create_group(conn, seq, name, nickname, out),
+            Ok(ConciergeRequest::GroupDelete { name }) => self.handle_group_delete(conn, seq, &name, out),
+            Ok(ConciergeRequest::GroupFetch { name }) => match self.groups.get(name.as_str()) {
+                Some(group) => {
+                    out.push(text_output(conn, &ConciergeReply::GroupFetchResult { group: self.view(group), seq }))
+                }
+                None => send_status(conn, seq, ConciergeStatus::NoSuchGroup { group: &name }, out),
             },
-            Ok(Request::GroupFetchAll) => {
+            Ok(ConciergeRequest::GroupFetchAll) => {
                 let own_only = self.broken.is("concierge-groups-of-others-hidden");
                 let groups = self.groups.values().filter(|group| !own_only || group.owner == conn);
                 let groups: Vec<_> = groups.map(|group| self.view(group)).collect();
@@ -639,56 +653,59 @@ impl Concierge {
                     let groups = json!(groups);
                     let kept = self.listed.get_or_insert(groups);
                     let text = json!({ "type": "GROUP_FETCH_ALL_RESULT", "groups": kept, "seq": seq }).to_string();
-                    return out.push(Output::Text { conn, text: text.into() });
+                    return out.push(MachineOutput::Text { conn, text: text.into() });
                 }
-                out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq }));
+                out.push(text_output(conn, &ConciergeReply::GroupFetchAllResult { groups, seq }));
             }
-            Ok(Request::ClientFetchAll) => self.client_fetch_all(conn, seq, out),
-            Ok(Request::SelfFetch) => {
+            Ok(ConciergeRequest::ClientFetchAll) => self.answer_client_fetch_all(conn, seq, out),
+            Ok(ConciergeRequest::SelfFetch) => {
                 let Some(client) = self.clients.get(&conn) else { return };
                 let owned = client.owned.iter().filter(|_| self.broken.is("concierge-owned-listed-as-subscribed"));
                 let subscriptions: BTreeSet<&str> =
                     client.subscriptions.iter().chain(owned).map(|name| &**name).collect();
                 let subscriptions = subscriptions.into_iter().collect();
-                out.push(send(conn, &Reply::SelfFetchResult { client: client.view(), subscriptions, seq }));
+                out.push(text_output(
+                    conn,
+                    &ConciergeReply::SelfFetchResult { client: client.view(), subscriptions, seq },
+                ));
             }
-            Err(PayloadError::HubOnly) => status(conn, seq, Status::Unsuported, out),
+            Err(PayloadError::HubOnly) => send_status(conn, seq, ConciergeStatus::Unsuported, out),
             Err(PayloadError::UnknownType(_)) if self.broken.is("concierge-unknown-type-ignored") => {}
             Err(
                 PayloadError::Undecodable(reason)
                 | PayloadError::UnknownType(reason)
                 | PayloadError::Malformed { reason, .. },
-            ) => status(conn, seq, Status::Protocol { desc: &reason }, out),
+            ) => send_status(conn, seq, ConciergeStatus::Protocol { desc: &reason }, out),
         }
     }
 
     /// Relays a message to its target, with the true origin, and confirms it to the sender (lines 71 to 84).
-    fn message(
+    fn relay_message(
         &mut self,
-        conn: Conn,
+        conn: ConnectionId,
         seq: u64,
-        target: Result<Target, String>,
+        target: Result<MessageTarget, String>,
         data: &RawValue,
         claimed: Option<&RawValue>,
-        out: &mut Vec<Output>,
+        out: &mut Vec<MachineOutput>,
     ) {
         let target = match target {
             Ok(target) => target,
             Err(_) if self.broken.is("concierge-bad-target-swallowed") => {
-                return status(conn, seq, Status::MessageSent, out);
+                return send_status(conn, seq, ConciergeStatus::MessageSent, out);
             }
-            Err(reason) => return status(conn, seq, Status::Protocol { desc: &reason }, out),
+            Err(reason) => return send_status(conn, seq, ConciergeStatus::Protocol { desc: &reason }, out),
         };
         let mut group = None;
-        let recipients: Vec<Conn> = match &target {
-            Target::Name { name } => match self.names.get(name.as_str()) {
+        let recipients: Vec<ConnectionId> = match &target {
+            MessageTarget::Name { name } => match self.names.get(name.as_str()) {
                 None if self.broken.is("concierge-unknown-name-broadcast") => {
-                    status(conn, seq, Status::NoSuchName { name }, out);
+                    send_status(conn, seq, ConciergeStatus::NoSuchName { name }, out);
                     self.all_but_sender(conn, conn).into_iter().filter(|&to| to != conn).collect()
                 }
-                None => return status(conn, seq, Status::NoSuchName { name }, out),
+                None => return send_status(conn, seq, ConciergeStatus::NoSuchName { name }, out),
                 Some(&to) if to == conn && self.broken.is("concierge-own-name-unknown") => {
-                    return status(conn, seq, Status::NoSuchName { name }, out);
+                    return send_status(conn, seq, ConciergeStatus::NoSuchName { name }, out);
                 }
                 Some(&to) if to == conn && self.broken.is("concierge-message-to-self-swallowed") => return,
                 Some(&to) if self.broken.is("concierge-name-broadcast") => self.all_but_sender(conn, to),
@@ -697,26 +714,26 @@ impl Concierge {
                 Some(&to) if self.broken.is("concierge-oldest-copied-by-name") => self.with_oldest(to),
                 Some(&to) => vec![to],
             },
-            Target::Uuid { uuid } => match self.by_uuid(uuid) {
-                None => return status(conn, seq, Status::NoSuchUuid { uuid }, out),
+            MessageTarget::Uuid { uuid } => match self.find_by_uuid(uuid) {
+                None => return send_status(conn, seq, ConciergeStatus::NoSuchUuid { uuid }, out),
                 Some(to) if self.broken.is("concierge-uuid-broadcast") => self.all_but_sender(conn, to),
                 Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.wrong_recipient(conn, to),
                 Some(to) if self.broken.is("concierge-oldest-copied-by-uuid") => self.with_oldest(to),
                 Some(to) => vec![to],
             },
-            Target::Group { group: name } => match self.groups.get(name.as_str()) {
+            MessageTarget::Group { group: name } => match self.groups.get(name.as_str()) {
                 None if self.broken.is("concierge-deleted-group-swallows")
                     && self.leftovers.contains_key(name.as_str()) =>
                 {
-                    return status(conn, seq, Status::MessageSent, out);
+                    return send_status(conn, seq, ConciergeStatus::MessageSent, out);
                 }
-                None => return status(conn, seq, Status::NoSuchGroup { group: name }, out),
+                None => return send_status(conn, seq, ConciergeStatus::NoSuchGroup { group: name }, out),
                 Some(known) if known.subscribers.is_empty() && self.broken.is("concierge-empty-group-unknown") => {
-                    return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+                    return send_status(conn, seq, ConciergeStatus::NoSuchGroup { group: name }, out);
                 }
                 Some(known) => {
                     if !known.subscribers.contains_key(&conn) && self.broken.is("concierge-group-members-only") {
-                        return status(conn, seq, Status::Bad, out);
+                        return send_status(conn, seq, ConciergeStatus::Bad, out);
                     }
                     group = Some(known);
                     if self.broken.is("concierge-group-to-everybody") {
@@ -728,7 +745,7 @@ impl Concierge {
                     }
                 }
             },
-            Target::All => {
+            MessageTarget::All => {
                 let others = self.clients.keys().copied().filter(|&to| to != conn);
                 if self.broken.is("concierge-all-first-only") {
                     others.take(1).collect()
@@ -747,69 +764,76 @@ impl Concierge {
         let Some(sender) = sender else { return };
         let origin = match claimed {
             Some(claimed) if self.broken.is("concierge-origin-forgeable") => MessageOrigin::Forged(claimed),
-            _ => MessageOrigin::Known(Origin { sender: sender.view(), group: group.map(|group| self.view(group)) }),
+            _ => MessageOrigin::Known(RelayedOrigin {
+                sender: sender.view(),
+                group: group.map(|group| self.view(group)),
+            }),
         };
-        let lossy = self.broken.is("concierge-data-numbers-rounded").then(|| rounded(data)).flatten();
+        let lossy = self.broken.is("concierge-data-numbers-rounded").then(|| round_numbers(data)).flatten();
         let data = lossy.as_deref().unwrap_or(data);
         let dropped = data.get() == "null" && self.broken.is("concierge-null-data-dropped");
-        let relayed = text_of(&Reply::Message { origin, target: &target, data: (!dropped).then_some(data) });
-        let lost = relayed.len() > LARGE && self.broken.is("concierge-large-messages-lost");
+        let relayed = serialize_concierge_reply(&ConciergeReply::Message {
+            origin,
+            target: &target,
+            data: (!dropped).then_some(data),
+        });
+        let lost = relayed.len() > LARGE_MESSAGE_BYTES && self.broken.is("concierge-large-messages-lost");
         let recipients = if lost { Vec::new() } else { recipients };
         if group.is_some() && recipients.is_empty() && self.broken.is("concierge-empty-group-silent") {
             return;
         }
         let each = self.broken.is("concierge-message-sent-for-each-recipient");
         let confirmations = if each { recipients.len().max(1) } else { 1 };
-        let refused = matches!(&target, Target::Name { name } if !self.names.contains_key(name.as_str()));
-        out.extend(recipients.into_iter().map(|conn| Output::Text { conn, text: relayed.clone() }));
+        let refused = matches!(&target, MessageTarget::Name { name } if !self.names.contains_key(name.as_str()));
+        out.extend(recipients.into_iter().map(|conn| MachineOutput::Text { conn, text: relayed.clone() }));
         let first = self.clients.get(&conn).and_then(|client| client.messages_from);
         let seq = first.filter(|_| self.broken.is("concierge-messages-in-a-row-one-seq")).unwrap_or(seq);
         if !refused {
-            (0..confirmations).for_each(|_| status(conn, seq, Status::MessageSent, out));
+            (0..confirmations).for_each(|_| send_status(conn, seq, ConciergeStatus::MessageSent, out));
         }
     }
 
     /// Finds the client with this uuid, in lower or upper case.
-    fn by_uuid(&self, uuid: &str) -> Option<Conn> {
+    fn find_by_uuid(&self, uuid: &str) -> Option<ConnectionId> {
         let known = self.uuids.get(uuid).or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str()));
         let former = self.left.get(uuid).filter(|_| self.broken.is("concierge-old-uuid-reaches-heir"));
         known.or_else(|| former.and_then(|left| self.names.get(&left.name))).copied()
     }
 
-    fn all_but_sender(&self, sender: Conn, always: Conn) -> Vec<Conn> {
+    fn all_but_sender(&self, sender: ConnectionId, always: ConnectionId) -> Vec<ConnectionId> {
         self.clients.keys().copied().filter(|&conn| conn != sender || conn == always).collect()
     }
 
-    fn wrong_recipient(&self, sender: Conn, never: Conn) -> Vec<Conn> {
+    fn wrong_recipient(&self, sender: ConnectionId, never: ConnectionId) -> Vec<ConnectionId> {
         self.clients.keys().copied().find(|&conn| conn != sender && conn != never).into_iter().collect()
     }
 
     /// Returns the addressee and, as a fault, the client that has been connected longest.
-    fn with_oldest(&self, to: Conn) -> Vec<Conn> {
+    fn with_oldest(&self, to: ConnectionId) -> Vec<ConnectionId> {
         self.clients.keys().copied().take(1).filter(|&oldest| oldest != to).chain([to]).collect()
     }
 
-    fn subscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
+    fn subscribe(&mut self, conn: ConnectionId, seq: u64, name: &str, out: &mut Vec<MachineOutput>) {
         if !self.groups.contains_key(name) && self.broken.is("concierge-subscribe-creates") {
-            self.create(conn, seq, name.to_owned(), None, &mut Vec::new());
+            self.create_group(conn, seq, name.to_owned(), None, &mut Vec::new());
         }
         let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
-            return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+            return send_status(conn, seq, ConciergeStatus::NoSuchGroup { group: name }, out);
         };
         group.subscribers.insert(conn, client.uuid.clone());
         if !client.subscriptions.insert(group.name.clone()) && self.broken.is("concierge-subscriptions-counted") {
             self.twice.insert((conn, group.name.clone()));
         }
         let group = &self.groups[name];
-        status(conn, seq, Status::Subscribed(self.view(group)), out);
+        send_status(conn, seq, ConciergeStatus::Subscribed(self.view(group)), out);
     }
 
-    fn unsubscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
+    fn unsubscribe(&mut self, conn: ConnectionId, seq: u64, name: &str, out: &mut Vec<MachineOutput>) {
         let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
-            return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+            return send_status(conn, seq, ConciergeStatus::NoSuchGroup { group: name }, out);
         };
         if self.twice.remove(&(conn, group.name.clone())) {
-            return status(conn, seq, Status::Unsubscribed(group.view()), out);
+            return send_status(conn, seq, ConciergeStatus::Unsubscribed(group.view()), out);
         }
         if !group.subscribers.contains_key(&conn) && self.broken.is("concierge-needless-unsubscribe-removes-last") {
             group.subscribers.pop_last();
@@ -823,43 +847,56 @@ impl Concierge {
         }
         let owner = group.owner == conn;
         let group = &self.groups[name];
-        status(conn, seq, Status::Unsubscribed(self.view(group)), out);
+        send_status(conn, seq, ConciergeStatus::Unsubscribed(self.view(group)), out);
         if owner && self.broken.is("concierge-owner-unsubscribe-deletes") {
-            self.delete(name, None, out);
+            self.delete_group(name, None, out);
         }
     }
 
     /// Creates a group and announces it, to the creator with `seq` and to all others without (lines 525 and 526).
-    fn create(&mut self, conn: Conn, seq: u64, name: String, nickname: Option<String>, out: &mut Vec<Output>) {
+    fn create_group(
+        &mut self,
+        conn: ConnectionId,
+        seq: u64,
+        name: String,
+        nickname: Option<String>,
+        out: &mut Vec<MachineOutput>,
+    ) {
         let others = self.clients.keys().copied().filter(|&to| to != conn);
         if name == "constructor" && self.broken.is("concierge-inherited-names-taken") {
             let group = GroupView { name: &name, nickname: None, owner_uuid: UNUSED_UUID, subscribers: Vec::new() };
-            return status(conn, seq, Status::GroupAlreadyCreated(group), out);
+            return send_status(conn, seq, ConciergeStatus::GroupAlreadyCreated(group), out);
         }
         if let Some(group) = self.groups.get(name.as_str()) {
             if self.broken.is("concierge-refused-creation-announced") {
-                broadcast(others, &Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None }, out);
+                broadcast(
+                    others,
+                    &ConciergeReply::Status { status: ConciergeStatus::GroupCreated(self.view(group)), seq: None },
+                    out,
+                );
             }
             if self.total == self.created + 1 && self.broken.is("concierge-created-twice-at-once") {
-                return status(conn, seq, Status::GroupCreated(self.view(group)), out);
+                return send_status(conn, seq, ConciergeStatus::GroupCreated(self.view(group)), out);
             }
-            status(conn, seq, Status::GroupAlreadyCreated(self.view(group)), out);
+            send_status(conn, seq, ConciergeStatus::GroupAlreadyCreated(self.view(group)), out);
             if self.broken.is("concierge-refused-creation-takes-over") {
-                self.take_over(conn, &name, nickname);
+                self.take_over_group(conn, &name, nickname);
             }
             return;
         }
         let burnt = self.broken.is("concierge-deleted-name-unusable") && self.leftovers.contains_key(name.as_str());
         let Some(client) = self.clients.get_mut(&conn) else { return };
         if burnt || self.groups.len() >= self.config.max_groups {
-            return status(conn, seq, Status::Bad, out);
+            return send_status(conn, seq, ConciergeStatus::Bad, out);
         }
         let name: Arc<str> = name.into();
         client.owned.insert(name.clone());
         let mut owner_uuid = client.uuid.clone();
         let mut subscribers = match self.leftovers.remove(&name) {
-            Some(Leftover::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
-            Some(Leftover::Group(group)) if self.broken.is("concierge-owner-outlives-group") => {
+            Some(DepartedEntity::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => {
+                group.subscribers
+            }
+            Some(DepartedEntity::Group(group)) if self.broken.is("concierge-owner-outlives-group") => {
                 owner_uuid = group.owner_uuid;
                 BTreeMap::new()
             }
@@ -869,13 +906,14 @@ impl Concierge {
             subscribers.insert(conn, client.uuid.clone());
             client.subscriptions.insert(name.clone());
         }
-        let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
+        let group = ClientGroup { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
         self.groups.insert(name.clone(), group);
         self.listed = None;
         self.created = self.total;
         let group = &self.groups[&name];
-        status(conn, seq, Status::GroupCreated(self.view(group)), out);
-        let announcement = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };
+        send_status(conn, seq, ConciergeStatus::GroupCreated(self.view(group)), out);
+        let announcement =
+            ConciergeReply::Status { status: ConciergeStatus::GroupCreated(self.view(group)), seq: None };
         let in_a_row = self.clients.get(&conn).is_some_and(|client| client.creations > 1);
         if in_a_row && self.broken.is("concierge-creations-in-a-row-unannounced") {
             return;
@@ -888,7 +926,7 @@ impl Concierge {
     }
 
     /// As a fault: hands a group over to a client that tried to create it again.
-    fn take_over(&mut self, conn: Conn, name: &str, nickname: Option<String>) {
+    fn take_over_group(&mut self, conn: ConnectionId, name: &str, nickname: Option<String>) {
         if let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) {
             client.owned.insert(group.name.clone());
             group.owner = conn;
@@ -897,23 +935,27 @@ impl Concierge {
         }
     }
 
-    fn group_delete(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
+    fn handle_group_delete(&mut self, conn: ConnectionId, seq: u64, name: &str, out: &mut Vec<MachineOutput>) {
         match self.groups.get(name) {
-            None => status(conn, seq, Status::NoSuchGroup { group: name }, out),
+            None => send_status(conn, seq, ConciergeStatus::NoSuchGroup { group: name }, out),
             // Only the creator may delete a group (line 39); the document has no special code for the refusal.
             Some(group) if group.owner != conn && !self.broken.is("concierge-delete-by-anybody") => {
                 if self.broken.is("concierge-refused-deletion-announced") {
                     let others = self.clients.keys().copied().filter(|&to| to != conn);
-                    broadcast(others, &Reply::Status { status: Status::GroupDeleted(group.view()), seq: None }, out);
+                    broadcast(
+                        others,
+                        &ConciergeReply::Status { status: ConciergeStatus::GroupDeleted(group.view()), seq: None },
+                        out,
+                    );
                 }
-                status(conn, seq, Status::Bad, out);
+                send_status(conn, seq, ConciergeStatus::Bad, out);
             }
-            Some(_) => self.delete(name, Some((conn, seq)), out),
+            Some(_) => self.delete_group(name, Some((conn, seq)), out),
         }
     }
 
     /// Ends a group: its subscribers are unsubscribed, all clients are notified (lines 517 to 519, 532, 533).
-    fn delete(&mut self, name: &str, by: Option<(Conn, u64)>, out: &mut Vec<Output>) {
+    fn delete_group(&mut self, name: &str, by: Option<(ConnectionId, u64)>, out: &mut Vec<MachineOutput>) {
         let Some(mut group) = self.groups.remove(name) else { return };
         let subscribers = std::mem::take(&mut group.subscribers);
         if let Some(owner) = self.clients.get_mut(&group.owner) {
@@ -926,44 +968,48 @@ impl Concierge {
                 client.subscriptions.remove(name);
             }
         }
-        let unsubscribed = Reply::Status { status: Status::Unsubscribed(group.view()), seq: None };
+        let unsubscribed = ConciergeReply::Status { status: ConciergeStatus::Unsubscribed(group.view()), seq: None };
         broadcast(subscribers.keys().copied().filter(|conn| self.clients.contains_key(conn)), &unsubscribed, out);
         if let Some((conn, seq)) = by {
-            status(conn, seq, Status::GroupDeleted(group.view()), out);
+            send_status(conn, seq, ConciergeStatus::GroupDeleted(group.view()), out);
         }
         let others = self.clients.keys().copied().filter(|&to| by.is_none_or(|(conn, _)| conn != to));
-        broadcast(others, &Reply::Status { status: Status::GroupDeleted(group.view()), seq: None }, out);
+        broadcast(
+            others,
+            &ConciergeReply::Status { status: ConciergeStatus::GroupDeleted(group.view()), seq: None },
+            out,
+        );
         if self.broken.is("concierge-deleted-group-swallows")
             || self.broken.is("concierge-deleted-name-unusable")
             || self.broken.is("concierge-subscribers-outlive-group")
             || self.broken.is("concierge-owner-outlives-group")
         {
             group.subscribers = subscribers;
-            self.leftovers.insert(group.name.clone(), Leftover::Group(group));
+            self.leftovers.insert(group.name.clone(), DepartedEntity::Group(group));
         }
     }
 
-    fn client_fetch_all(&self, conn: Conn, seq: u64, out: &mut Vec<Output>) {
+    fn answer_client_fetch_all(&self, conn: ConnectionId, seq: u64, out: &mut Vec<MachineOutput>) {
         let left = self.leftovers.values().filter_map(|leftovers| match leftovers {
-            Leftover::Client(client) => Some(client),
-            Leftover::Group(_) => None,
+            DepartedEntity::Client(client) => Some(client),
+            DepartedEntity::Group(_) => None,
         });
         let skip_self = self.broken.is("concierge-requester-not-listed");
         let only_self = self.broken.is("concierge-other-clients-hidden");
         let mut clients: Vec<ClientView<'_>> = (self.clients.values())
             .filter(|client| if client.conn == conn { !skip_self } else { !only_self })
             .chain(left)
-            .map(Client::view)
+            .map(ConciergeClient::view)
             .collect();
         if self.broken.is("concierge-unidentified-listed") {
             let unidentified = ClientView { name: "unidentified", nickname: None, uuid: UNUSED_UUID, tags: Vec::new() };
             clients.extend(self.waiting.keys().map(|_| unidentified.clone()));
         }
-        out.push(send(conn, &Reply::ClientFetchAllResult { clients, seq }));
+        out.push(text_output(conn, &ConciergeReply::ClientFetchAllResult { clients, seq }));
     }
 
     /// Describes a group to clients; its subscribers are UUIDs (line 516).
-    fn view<'a>(&'a self, group: &'a Group) -> GroupView<'a> {
+    fn view<'a>(&'a self, group: &'a ClientGroup) -> GroupView<'a> {
         let mut view = group.view();
         if self.broken.is("concierge-subscribers-are-names") {
             view.subscribers = group
@@ -983,7 +1029,7 @@ impl Concierge {
 }
 
 /// As a fault: returns `data` with every number parsed as a double.
-fn rounded(data: &RawValue) -> Option<Box<RawValue>> {
+fn round_numbers(data: &RawValue) -> Option<Box<RawValue>> {
     fn round(value: &mut Value) {
         match value {
             // Small whole numbers are exact as doubles.
@@ -1000,30 +1046,30 @@ fn rounded(data: &RawValue) -> Option<Box<RawValue>> {
     serde_json::value::to_raw_value(&value).ok()
 }
 
-fn end(conn: Conn, code: u16, reason: &str) -> Output {
+fn close_output(conn: ConnectionId, code: u16, reason: &str) -> MachineOutput {
     // A close frame holds 125 bytes, two of them the code.
     let cut = reason.floor_char_boundary(123);
-    Output::Close { conn, code, reason: reason[..cut].to_owned() }
+    MachineOutput::Close { conn, code, reason: reason[..cut].to_owned() }
 }
 
-fn text_of(reply: &Reply<'_>) -> Utf8Bytes {
+fn serialize_concierge_reply(reply: &ConciergeReply<'_>) -> Utf8Bytes {
     // Strings, numbers and raw JSON under string keys always serialise.
     serde_json::to_string(reply).unwrap_or_default().into()
 }
 
-fn send(conn: Conn, reply: &Reply<'_>) -> Output {
-    Output::Text { conn, text: text_of(reply) }
+fn text_output(conn: ConnectionId, reply: &ConciergeReply<'_>) -> MachineOutput {
+    MachineOutput::Text { conn, text: serialize_concierge_reply(reply) }
 }
 
 /// Answers the payload `seq` of `conn`.
-fn status(conn: Conn, seq: u64, status: Status<'_>, out: &mut Vec<Output>) {
-    out.push(send(conn, &Reply::Status { status, seq: Some(seq) }));
+fn send_status(conn: ConnectionId, seq: u64, status: ConciergeStatus<'_>, out: &mut Vec<MachineOutput>) {
+    out.push(text_output(conn, &ConciergeReply::Status { status, seq: Some(seq) }));
 }
 
-fn broadcast(to: impl Iterator<Item = Conn>, reply: &Reply<'_>, out: &mut Vec<Output>) {
+fn broadcast(to: impl Iterator<Item = ConnectionId>, reply: &ConciergeReply<'_>, out: &mut Vec<MachineOutput>) {
     let mut to = to.peekable();
     if to.peek().is_some() {
-        let text = text_of(reply);
-        out.extend(to.map(|conn| Output::Text { conn, text: text.clone() }));
+        let text = serialize_concierge_reply(reply);
+        out.extend(to.map(|conn| MachineOutput::Text { conn, text: text.clone() }));
     }
 }

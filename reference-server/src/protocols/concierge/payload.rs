@@ -13,11 +13,11 @@ const MAX_TAGS: usize = 64 * 1024;
 
 /// A payload from a client.
 #[derive(Debug)]
-pub enum Request<'a> {
+pub enum ConciergeRequest<'a> {
     /// Line 55.
     Identify(Identify),
     /// Line 87. A wrong target is replaced with the reason as text.
-    Message { target: Result<Target, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
+    Message { target: Result<MessageTarget, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
     /// Line 160.
     SelfSubscribe { name: String },
     /// Line 182.
@@ -49,7 +49,7 @@ pub struct Identify {
 /// The target of a message (lines 103 to 106).
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "UPPERCASE")]
-pub enum Target {
+pub enum MessageTarget {
     Name { name: String },
     Uuid { uuid: String },
     Group { group: String },
@@ -70,20 +70,24 @@ pub enum PayloadError {
 }
 
 /// Reads a payload. Unknown members are ignored, `null` in an optional member means absent.
-pub fn read(text: &str) -> Result<Request<'_>, PayloadError> {
-    let members = json::members(text).map_err(PayloadError::Undecodable)?;
-    let kind: String = json::required(&members, "type").map_err(PayloadError::Undecodable)?;
+pub fn parse_payload(text: &str) -> Result<ConciergeRequest<'_>, PayloadError> {
+    let members = json::split_members(text).map_err(PayloadError::Undecodable)?;
+    let kind: String = json::required_member(&members, "type").map_err(PayloadError::Undecodable)?;
     let request = match kind.as_str() {
-        "IDENTIFY" => identify(&members),
-        "MESSAGE" => message(&members),
-        "SELF_SUBSCRIBE" => json::required(&members, "name").map(|name| Request::SelfSubscribe { name }),
-        "SELF_UNSUBSCRIBE" => json::required(&members, "name").map(|name| Request::SelfUnsubscribe { name }),
-        "GROUP_CREATE" => group_create(&members),
-        "GROUP_DELETE" => json::required(&members, "name").map(|name| Request::GroupDelete { name }),
-        "GROUP_FETCH" => json::required(&members, "name").map(|name| Request::GroupFetch { name }),
-        "GROUP_FETCH_ALL" => Ok(Request::GroupFetchAll),
-        "CLIENT_FETCH_ALL" => Ok(Request::ClientFetchAll),
-        "SELF_FETCH" => Ok(Request::SelfFetch),
+        "IDENTIFY" => parse_identify(&members),
+        "MESSAGE" => parse_message_request(&members),
+        "SELF_SUBSCRIBE" => {
+            json::required_member(&members, "name").map(|name| ConciergeRequest::SelfSubscribe { name })
+        }
+        "SELF_UNSUBSCRIBE" => {
+            json::required_member(&members, "name").map(|name| ConciergeRequest::SelfUnsubscribe { name })
+        }
+        "GROUP_CREATE" => parse_group_create(&members),
+        "GROUP_DELETE" => json::required_member(&members, "name").map(|name| ConciergeRequest::GroupDelete { name }),
+        "GROUP_FETCH" => json::required_member(&members, "name").map(|name| ConciergeRequest::GroupFetch { name }),
+        "GROUP_FETCH_ALL" => Ok(ConciergeRequest::GroupFetchAll),
+        "CLIENT_FETCH_ALL" => Ok(ConciergeRequest::ClientFetchAll),
+        "SELF_FETCH" => Ok(ConciergeRequest::SelfFetch),
         "HELLO"
         | "STATUS"
         | "GROUP_FETCH_RESULT"
@@ -98,53 +102,55 @@ pub fn read(text: &str) -> Result<Request<'_>, PayloadError> {
         .map_err(|reason| PayloadError::Malformed { identify: kind == "IDENTIFY", reason: format!("{kind}: {reason}") })
 }
 
-fn identify(members: &Members<'_>) -> Result<Request<'static>, String> {
-    let tags: Vec<String> = json::optional(members, "tags")?.unwrap_or_default();
+fn parse_identify(members: &Members<'_>) -> Result<ConciergeRequest<'static>, String> {
+    let tags: Vec<String> = json::optional_member(members, "tags")?.unwrap_or_default();
     if tags.iter().map(String::len).sum::<usize>() > MAX_TAGS {
         return Err(format!("tags hold more than {MAX_TAGS} bytes"));
     }
-    Ok(Request::Identify(Identify {
-        name: name(members)?,
-        version: json::required(members, "version")?,
-        secret: json::optional(members, "secret")?,
+    Ok(ConciergeRequest::Identify(Identify {
+        name: parse_name(members)?,
+        version: json::required_member(members, "version")?,
+        secret: json::optional_member(members, "secret")?,
         tags,
-        nickname: nickname(members)?,
+        nickname: parse_nickname(members)?,
     }))
 }
 
-fn message<'a>(members: &Members<'a>) -> Result<Request<'a>, String> {
-    Ok(Request::Message {
-        target: target(members),
+fn parse_message_request<'a>(members: &Members<'a>) -> Result<ConciergeRequest<'a>, String> {
+    Ok(ConciergeRequest::Message {
+        target: parse_target(members),
         data: members.get("data").ok_or("member \"data\" is missing")?,
         origin: members.get("origin").copied(),
     })
 }
 
-fn target(members: &Members<'_>) -> Result<Target, String> {
+fn parse_target(members: &Members<'_>) -> Result<MessageTarget, String> {
     let raw = members.get("target").ok_or("member \"target\" is missing")?;
-    let target = json::members(raw.get()).map_err(|reason| format!("member \"target\": {reason}"))?;
-    let kind: String = json::required(&target, "type").map_err(|reason| format!("member \"target\": {reason}"))?;
+    let target = json::split_members(raw.get()).map_err(|reason| format!("member \"target\": {reason}"))?;
+    let kind: String =
+        json::required_member(&target, "type").map_err(|reason| format!("member \"target\": {reason}"))?;
     match kind.as_str() {
-        "NAME" => json::required(&target, "name").map(|name| Target::Name { name }),
-        "UUID" => json::required(&target, "uuid").map(|uuid| Target::Uuid { uuid }),
-        "GROUP" => json::required(&target, "group").map(|group| Target::Group { group }),
-        "ALL" => Ok(Target::All),
+        "NAME" => json::required_member(&target, "name").map(|name| MessageTarget::Name { name }),
+        "UUID" => json::required_member(&target, "uuid").map(|uuid| MessageTarget::Uuid { uuid }),
+        "GROUP" => json::required_member(&target, "group").map(|group| MessageTarget::Group { group }),
+        "ALL" => Ok(MessageTarget::All),
         other => Err(format!("a target is a NAME, UUID, GROUP or ALL, not {:?}", excerpt(other))),
     }
 }
 
 /// Whether a message's target has undocumented members.
-pub fn target_has_more(text: &str) -> bool {
-    let target = json::members(text).ok().and_then(|members| json::members(members.get("target")?.get()).ok());
+pub fn has_undocumented_target_members(text: &str) -> bool {
+    let target =
+        json::split_members(text).ok().and_then(|members| json::split_members(members.get("target")?.get()).ok());
     target.is_some_and(|target| target.len() > 2)
 }
 
-fn group_create(members: &Members<'_>) -> Result<Request<'static>, String> {
-    Ok(Request::GroupCreate { name: name(members)?, nickname: nickname(members)? })
+fn parse_group_create(members: &Members<'_>) -> Result<ConciergeRequest<'static>, String> {
+    Ok(ConciergeRequest::GroupCreate { name: parse_name(members)?, nickname: parse_nickname(members)? })
 }
 
-fn name(members: &Members<'_>) -> Result<String, String> {
-    let name: String = json::required(members, "name")?;
+fn parse_name(members: &Members<'_>) -> Result<String, String> {
+    let name: String = json::required_member(members, "name")?;
     match name.len() {
         0 => Err("member \"name\" is empty".to_owned()),
         1..=MAX_NAME => Ok(name),
@@ -152,8 +158,8 @@ fn name(members: &Members<'_>) -> Result<String, String> {
     }
 }
 
-fn nickname(members: &Members<'_>) -> Result<Option<String>, String> {
-    let nickname: Option<String> = json::optional(members, "nickname")?;
+fn parse_nickname(members: &Members<'_>) -> Result<Option<String>, String> {
+    let nickname: Option<String> = json::optional_member(members, "nickname")?;
     match &nickname {
         Some(text) if text.len() > MAX_NAME => Err(format!("member \"nickname\" is longer than {MAX_NAME} bytes")),
         _ => Ok(nickname),
@@ -167,13 +173,13 @@ fn excerpt(text: &str) -> String {
 /// A payload from the hub.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Reply<'a> {
+pub enum ConciergeReply<'a> {
     /// Line 312.
     Hello { uuid: &'a str, version: &'a str },
     /// Line 89, with the origin that the hub adds.
     Message {
         origin: MessageOrigin<'a>,
-        target: &'a Target,
+        target: &'a MessageTarget,
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<&'a RawValue>,
     },
@@ -197,7 +203,7 @@ pub enum Reply<'a> {
     /// Line 490.
     Status {
         #[serde(flatten)]
-        status: Status<'a>,
+        status: ConciergeStatus<'a>,
         /// The number of the payload that this answers; absent if another client was the cause (line 18).
         #[serde(skip_serializing_if = "Option::is_none")]
         seq: Option<u64>,
@@ -207,7 +213,7 @@ pub enum Reply<'a> {
 /// The statuses (lines 509 to 562). `OK` is documented without a use, so the hub has none for it.
 #[derive(Debug, Serialize)]
 #[serde(tag = "code", rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Status<'a> {
+pub enum ConciergeStatus<'a> {
     MessageSent,
     Subscribed(GroupView<'a>),
     Unsubscribed(GroupView<'a>),
@@ -251,7 +257,7 @@ pub struct ClientView<'a> {
 
 /// The origin of a relayed message: the sender, and the group it was sent to.
 #[derive(Debug, Serialize)]
-pub struct Origin<'a> {
+pub struct RelayedOrigin<'a> {
     #[serde(flatten)]
     pub sender: ClientView<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -262,6 +268,6 @@ pub struct Origin<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum MessageOrigin<'a> {
-    Known(Origin<'a>),
+    Known(RelayedOrigin<'a>),
     Forged(&'a RawValue),
 }

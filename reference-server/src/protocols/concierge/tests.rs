@@ -8,16 +8,16 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::machine::test_player::TestPlayer;
-use crate::machine::{Conn, Input};
+use crate::machine::{ConnectionId, MachineInput};
 
 fn hub(sets: &[&str]) -> TestPlayer {
     TestPlayer::new("concierge", sets, None)
 }
 
 /// Opens a connection and identifies; returns the uuid.
-fn join(hub: &mut TestPlayer, conn: Conn, name: &str) -> String {
+fn join(hub: &mut TestPlayer, conn: ConnectionId, name: &str) -> String {
     hub.open(conn);
-    let hello = hub.answer(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string());
+    let hello = hub.only_answer(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string());
     assert_eq!(hello["type"], "HELLO");
     assert_eq!(hello["version"], "0.1.0");
     assert!(hello.get("seq").is_none());
@@ -31,7 +31,10 @@ fn join(hub: &mut TestPlayer, conn: Conn, name: &str) -> String {
 fn the_subprotocol_is_selected_if_offered(#[case] offer: &[&str], #[case] want: &str) {
     let mut hub = hub(&[]);
     let subprotocols = offer.iter().map(|offer| (*offer).to_owned()).collect();
-    hub.input(Input::Open { conn: 1, handshake: crate::machine::Handshake { subprotocols, ..Default::default() } });
+    hub.input(MachineInput::Open {
+        conn: 1,
+        handshake: crate::machine::Handshake { subprotocols, ..Default::default() },
+    });
     assert_eq!(hub.received(1), [want]);
 }
 
@@ -61,9 +64,9 @@ fn a_failed_identification_closes_at_once(#[case] first: &str, #[case] code: u16
     let mut hub = hub(&[]);
     join(&mut hub, 1, "taken");
     hub.open(2);
-    assert_eq!(hub.ask(2, first), [format!("close {code}")]);
-    assert_eq!(hub.ask(2, IDENTIFY), [""; 0], "a closed connection gets no answer");
-    assert_eq!(hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["name"], "taken", "the others are untouched");
+    assert_eq!(hub.send_and_receive(2, first), [format!("close {code}")]);
+    assert_eq!(hub.send_and_receive(2, IDENTIFY), [""; 0], "a closed connection gets no answer");
+    assert_eq!(hub.only_answer(1, r#"{"type":"SELF_FETCH"}"#)["name"], "taken", "the others are untouched");
 }
 
 #[rstest]
@@ -81,7 +84,7 @@ fn clients_with_a_wrong_secret_are_refused(#[case] secret: Option<&str>, #[case]
 fn join_with(hub: &mut TestPlayer, secret: Option<&str>, welcome: bool, code: u16) {
     hub.open(1);
     let text = json!({ "type": "IDENTIFY", "name": "a", "version": "bad if secret is wrong", "secret": secret });
-    let received = hub.ask(1, &text.to_string());
+    let received = hub.send_and_receive(1, &text.to_string());
     assert_eq!(received, [format!("close {}", if welcome { 4007 } else { code })], "secret before version");
 }
 
@@ -100,7 +103,7 @@ fn only_clients_with_a_caret_compatible_version_are_accepted(
 ) {
     let mut hub = hub(&[&format!("version=\"{ours}\"")]);
     hub.open(1);
-    let received = hub.ask(1, &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string());
+    let received = hub.send_and_receive(1, &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string());
     assert_eq!(received[0] != "close 4007", welcome, "{received:?}");
 }
 
@@ -109,16 +112,16 @@ fn only_clients_with_a_caret_compatible_version_are_accepted(
 fn a_connection_that_does_not_identify_in_time_is_closed() {
     let mut hub = hub(&[]);
     hub.open(1);
-    hub.pass(Duration::from_millis(2000));
+    hub.advance(Duration::from_millis(2000));
     hub.open(2);
-    hub.input(Input::Binary { conn: 1, data: vec![1] });
-    hub.pass(Duration::from_millis(2999));
+    hub.input(MachineInput::Binary { conn: 1, data: vec![1] });
+    hub.advance(Duration::from_millis(2999));
     assert_eq!(hub.received(1), [""; 0]);
-    hub.pass(Duration::from_millis(1));
+    hub.advance(Duration::from_millis(1));
     assert_eq!(hub.received(1), ["close 4004"]);
-    assert!(hub.ask(2, IDENTIFY)[0].contains("HELLO"));
-    hub.pass(Duration::from_secs(100));
-    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1, "an identified client stays connected");
+    assert!(hub.send_and_receive(2, IDENTIFY)[0].contains("HELLO"));
+    hub.advance(Duration::from_secs(100));
+    assert_eq!(hub.only_answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1, "an identified client stays connected");
 }
 
 /// [17, 18]
@@ -127,27 +130,27 @@ fn seq_counts_the_text_payloads_of_the_connection() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     join(&mut hub, 2, "b");
-    assert_eq!(hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["seq"], 1);
-    hub.input(Input::Binary { conn: 1, data: vec![1] });
-    hub.input(Input::Ping { conn: 1 });
-    assert_eq!(hub.answer(1, "{")["seq"], 2);
-    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1);
+    assert_eq!(hub.only_answer(1, r#"{"type":"SELF_FETCH"}"#)["seq"], 1);
+    hub.input(MachineInput::Binary { conn: 1, data: vec![1] });
+    hub.input(MachineInput::Ping { conn: 1 });
+    assert_eq!(hub.only_answer(1, "{")["seq"], 2);
+    assert_eq!(hub.only_answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1);
     assert_eq!(
-        hub.answer(1, r#"{"type":"GROUP_FETCH_ALL"}"#),
+        hub.only_answer(1, r#"{"type":"GROUP_FETCH_ALL"}"#),
         json!({"type":"GROUP_FETCH_ALL_RESULT","groups":[],"seq":3})
     );
 }
 
 /// [71 to 84, 118, 136]
 #[test]
-fn the_message_of_the_documents_example_is_relayed() {
+fn the_example_message_of_the_document_is_relayed() {
     let mut hub = hub(&[]);
     let anthony = join(&mut hub, 1, "anthony");
     join(&mut hub, 2, "brendan");
     join(&mut hub, 3, "bystander");
     let sent =
         r#"{"type":"MESSAGE","target":{"type":"NAME","name":"brendan","tags":["babylon"]},"data":{"foo":"bar"}}"#;
-    assert_eq!(hub.answer(1, sent), json!({"type":"STATUS","code":"MESSAGE_SENT","seq":1}));
+    assert_eq!(hub.only_answer(1, sent), json!({"type":"STATUS","code":"MESSAGE_SENT","seq":1}));
     assert_eq!(
         hub.received_json(2),
         [json!({
@@ -188,7 +191,7 @@ fn the_data_of_a_message_is_relayed_verbatim(#[case] data: &str) {
 #[case(r#"{"type":"GROUP","group":"other"}"#, &[3])]
 #[case(r#"{"type":"GROUP","group":"empty"}"#, &[])]
 #[case(r#"{"type":"ALL"}"#, &[2, 3])]
-fn messages_reach_exactly_their_targets(#[case] target: &str, #[case] want: &[Conn]) {
+fn messages_reach_exactly_their_targets(#[case] target: &str, #[case] want: &[ConnectionId]) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     let uuid = join(&mut hub, 2, "b");
@@ -249,7 +252,7 @@ fn messages_reach_exactly_their_targets(#[case] target: &str, #[case] want: &[Co
 fn refusals_have_the_documented_codes_and_keep_the_connection_open(#[case] text: &str, #[case] want: Value) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
-    let mut got = hub.answer(1, text);
+    let mut got = hub.only_answer(1, text);
     assert_eq!(got["type"], "STATUS");
     assert_eq!(got["seq"], 1);
     if want["code"] == "PROTOCOL" {
@@ -260,7 +263,7 @@ fn refusals_have_the_documented_codes_and_keep_the_connection_open(#[case] text:
         got.as_object_mut().unwrap().remove(member);
     }
     assert_eq!(got, want);
-    assert_eq!(hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["name"], "a");
+    assert_eq!(hub.only_answer(1, r#"{"type":"SELF_FETCH"}"#)["name"], "a");
 }
 
 /// [39, 517 to 533]
@@ -281,61 +284,64 @@ fn a_group_ends_when_it_is_deleted_or_its_owner_leaves(#[case] deleted: bool) {
         }
         status
     };
-    let created = hub.answer(1, r#"{"type":"GROUP_CREATE","name":"g","nickname":"G"}"#);
+    let created = hub.only_answer(1, r#"{"type":"GROUP_CREATE","name":"g","nickname":"G"}"#);
     assert_eq!(created, group("GROUP_CREATED", &[], Some(1)));
     assert_eq!(hub.received_json(2), [group("GROUP_CREATED", &[], None)]);
     assert_eq!(hub.received_json(3), [group("GROUP_CREATED", &[], None)]);
-    let again = hub.answer(2, r#"{"type":"GROUP_CREATE","name":"g","nickname":"H"}"#);
+    let again = hub.only_answer(2, r#"{"type":"GROUP_CREATE","name":"g","nickname":"H"}"#);
     assert_eq!(again, group("GROUP_ALREADY_CREATED", &[], Some(1)));
     assert_eq!(hub.received(3), [""; 0]);
-    let subscribed = hub.answer(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
+    let subscribed = hub.only_answer(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     assert_eq!(subscribed, group("SUBSCRIBED", &[&member], Some(2)));
-    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!(["g"]));
-    assert_eq!(hub.answer(2, r#"{"type":"GROUP_DELETE","name":"g"}"#), json!({"type":"STATUS","code":"BAD","seq":4}));
+    assert_eq!(hub.only_answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!(["g"]));
+    assert_eq!(
+        hub.only_answer(2, r#"{"type":"GROUP_DELETE","name":"g"}"#),
+        json!({"type":"STATUS","code":"BAD","seq":4})
+    );
     if deleted {
-        assert_eq!(hub.answer(1, r#"{"type":"GROUP_DELETE","name":"g"}"#), group("GROUP_DELETED", &[], Some(2)));
+        assert_eq!(hub.only_answer(1, r#"{"type":"GROUP_DELETE","name":"g"}"#), group("GROUP_DELETED", &[], Some(2)));
     } else {
-        hub.input(Input::Closed { conn: 1 });
+        hub.input(MachineInput::Closed { conn: 1 });
         assert_eq!(hub.received(1), [""; 0]);
     }
     let announced = [group("UNSUBSCRIBED", &[], None), group("GROUP_DELETED", &[], None)];
     assert_eq!(hub.received_json(2), announced);
     assert_eq!(hub.received_json(3), announced[1..]);
-    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!([]));
-    assert_eq!(hub.answer(2, r#"{"type":"GROUP_CREATE","name":"g"}"#)["code"], "GROUP_CREATED");
-    assert_eq!(hub.answer(3, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
+    assert_eq!(hub.only_answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!([]));
+    assert_eq!(hub.only_answer(2, r#"{"type":"GROUP_CREATE","name":"g"}"#)["code"], "GROUP_CREATED");
+    assert_eq!(hub.only_answer(3, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
 }
 
 #[test]
-fn unsubscribing_and_leaving_shrink_the_group_and_never_end_it() {
+fn unsubscribing_and_leaving_shrink_a_group_but_never_end_it() {
     let mut hub = hub(&[]);
     let owner = join(&mut hub, 1, "owner");
     join(&mut hub, 2, "member");
     hub.send(1, r#"{"type":"GROUP_CREATE","name":"g"}"#);
     hub.send(1, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     hub.send(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
-    hub.input(Input::Closed { conn: 2 });
-    assert_eq!(hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([owner]));
-    let left = hub.answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#);
+    hub.input(MachineInput::Closed { conn: 2 });
+    assert_eq!(hub.only_answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([owner]));
+    let left = hub.only_answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#);
     assert_eq!((&left["code"], &left["subscribers"]), (&json!("UNSUBSCRIBED"), &json!([])));
-    assert_eq!(hub.answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#)["code"], "UNSUBSCRIBED");
-    assert_eq!(hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
+    assert_eq!(hub.only_answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#)["code"], "UNSUBSCRIBED");
+    assert_eq!(hub.only_answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
 }
 
 #[test]
-fn clients_are_listed_as_they_introduced_themselves() {
+fn clients_are_listed_with_their_identify_members() {
     let mut hub = hub(&[]);
     hub.open(1);
     hub.send(1, r#"{"type":"IDENTIFY","name":"a","version":"0.1.0","tags":["t"],"nickname":"A","secret":null}"#);
     let b = join(&mut hub, 2, "b");
     hub.open(3);
-    let clients = hub.answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"].take();
+    let clients = hub.only_answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"].take();
     assert_eq!(clients[0]["nickname"], "A");
     assert_eq!(clients[0]["tags"], json!(["t"]));
     assert_eq!(clients[1], json!({"name":"b","uuid":b,"tags":[]}));
     assert_eq!(clients.as_array().unwrap().len(), 2);
-    hub.input(Input::Closed { conn: 1 });
-    assert_eq!(hub.answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"].as_array().unwrap().len(), 1);
+    hub.input(MachineInput::Closed { conn: 1 });
+    assert_eq!(hub.only_answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"].as_array().unwrap().len(), 1);
     join(&mut hub, 4, "a");
 }
 
@@ -344,11 +350,11 @@ fn the_number_of_groups_is_limited() {
     let mut hub = hub(&["max_groups=2"]);
     join(&mut hub, 1, "a");
     let codes = ["g1", "g2", "g3"]
-        .map(|name| hub.answer(1, &json!({ "type": "GROUP_CREATE", "name": name }).to_string())["code"].take());
+        .map(|name| hub.only_answer(1, &json!({ "type": "GROUP_CREATE", "name": name }).to_string())["code"].take());
     assert_eq!(codes, ["GROUP_CREATED", "GROUP_CREATED", "BAD"]);
 }
 
-fn command() -> impl Strategy<Value = (u8, Conn, String)> {
+fn command() -> impl Strategy<Value = (u8, ConnectionId, String)> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
     let kind = prop::sample::select(
         "IDENTIFY MESSAGE SELF_SUBSCRIBE SELF_UNSUBSCRIBE GROUP_CREATE GROUP_DELETE GROUP_FETCH GROUP_FETCH_ALL CLIENT_FETCH_ALL \
@@ -379,18 +385,18 @@ proptest! {
         for (kind, conn, text) in commands {
             match kind {
                 0 => {
-                    hub.input(Input::Closed { conn });
+                    hub.input(MachineInput::Closed { conn });
                     open.remove(&conn);
                 }
-                1 => hub.pass(Duration::from_millis(1700)),
-                2 => hub.input(Input::Binary { conn, data: vec![0; 3] }),
+                1 => hub.advance(Duration::from_millis(1700)),
+                2 => hub.input(MachineInput::Binary { conn, data: vec![0; 3] }),
                 _ => {
                     if open.insert(conn) {
                         hub.open(conn);
                         hub.send(conn, &json!({ "type": "IDENTIFY", "name": format!("n{conn}"), "version": "0.1.0" }).to_string());
                         hub.received(conn);
                     }
-                    let received = hub.ask(conn, &text);
+                    let received = hub.send_and_receive(conn, &text);
                     prop_assert!(received.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{:?}", received);
                     let answers = received.iter().filter(|line| line.contains("\"seq\":")).count();
                     prop_assert!(answers <= 1, "{:?}", received);

@@ -19,18 +19,18 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Decodes a chunk.
-pub fn decode(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
+pub fn decode_chunk(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64.decode(data)
 }
 
 /// Encodes bytes as base64.
-pub fn encode(data: &[u8]) -> String {
+pub fn encode_chunk(data: &[u8]) -> String {
     BASE64.encode(data)
 }
 
 /// An incomplete message in chunks.
 #[derive(Debug)]
-pub struct Series {
+pub struct IncompleteMessage {
     /// `total_chunks`.
     pub total: usize,
     /// `data_hash`.
@@ -41,10 +41,10 @@ pub struct Series {
     bytes: usize,
 }
 
-impl Series {
+impl IncompleteMessage {
     /// A message of which no chunk has been received.
-    pub fn new(total: usize, hash: String, until: Duration) -> Series {
-        Series { total, hash, until, parts: BTreeMap::new(), bytes: 0 }
+    pub fn new(total: usize, hash: String, until: Duration) -> IncompleteMessage {
+        IncompleteMessage { total, hash, until, parts: BTreeMap::new(), bytes: 0 }
     }
 
     /// The number of bytes received.
@@ -58,20 +58,20 @@ impl Series {
     }
 
     /// Whether the chunk with this index has been received.
-    pub fn has(&self, index: usize) -> bool {
+    pub fn has_chunk(&self, index: usize) -> bool {
         self.parts.contains_key(&index)
     }
 
     /// Adds a chunk, unless its index has been received already.
     pub fn add(&mut self, index: usize, data: Vec<u8>) {
-        if !self.has(index) {
+        if !self.has_chunk(index) {
             self.bytes += data.len();
             self.parts.insert(index, data);
         }
     }
 
     /// Whether all chunks have been received.
-    pub fn complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.parts.len() == self.total
     }
 
@@ -84,7 +84,7 @@ impl Series {
 }
 
 /// Whether `hash` is the SHA-256 of `data`, in hex, in either case.
-pub fn matches(hash: &str, data: &[u8]) -> bool {
+pub fn matches_hash(hash: &str, data: &[u8]) -> bool {
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(data) {
         // Writing to a String cannot fail.
@@ -98,14 +98,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_in_any_order_make_the_message() {
-        let mut series = Series::new(3, String::new(), Duration::ZERO);
+    fn chunks_are_assembled_in_any_order() {
+        let mut series = IncompleteMessage::new(3, String::new(), Duration::ZERO);
         for (index, text) in [(2, "c"), (0, "a"), (2, "z")] {
             series.add(index, text.as_bytes().to_vec());
         }
-        assert!(!series.complete());
+        assert!(!series.is_complete());
         series.add(1, b"b".to_vec());
-        assert!(series.complete());
+        assert!(series.is_complete());
         assert_eq!(series.bytes(), 3);
         assert_eq!(series.assemble(), b"abc");
     }
@@ -113,14 +113,14 @@ mod tests {
     #[test]
     fn the_hash_of_a_chunked_message_is_sha_256_in_hex() {
         const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert!(matches(ABC, b"abc") && matches(&ABC.to_uppercase(), b"abc"));
-        assert!(!matches(ABC, b"abd") && !matches("", b"abc"));
+        assert!(matches_hash(ABC, b"abc") && matches_hash(&ABC.to_uppercase(), b"abc"));
+        assert!(!matches_hash(ABC, b"abd") && !matches_hash("", b"abc"));
     }
 
     #[test]
     fn base64_padding_of_a_chunk_is_optional() {
-        assert_eq!(decode("YQ==").unwrap(), b"a");
-        assert_eq!(decode("YQ").unwrap(), b"a");
-        assert!(decode("Y Q").is_err());
+        assert_eq!(decode_chunk("YQ==").unwrap(), b"a");
+        assert_eq!(decode_chunk("YQ").unwrap(), b"a");
+        assert!(decode_chunk("Y Q").is_err());
     }
 }

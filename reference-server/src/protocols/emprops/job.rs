@@ -8,15 +8,15 @@ use serde::Serialize;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-use super::needs::{Amount, Needs};
-use super::queue::{JobNo, Rank};
-use super::reply::Reply;
-use crate::machine::Conn;
+use super::needs::{Amount, JobNeeds};
+use super::queue::{JobNumber, JobRank};
+use super::reply::EmpropsReply;
+use crate::machine::ConnectionId;
 
 /// The `status` of a job. The document never names `failed`, although jobs fail (lines 311 to 344).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum JobStatus {
     Queued,
     Assigned,
     InProgress,
@@ -25,53 +25,55 @@ pub enum Status {
     Cancelled,
 }
 
-impl Status {
+impl JobStatus {
     /// Returns the name of the status in messages.
     pub fn name(self) -> &'static str {
         match self {
-            Status::Queued => "queued",
-            Status::Assigned => "assigned",
-            Status::InProgress => "in_progress",
-            Status::Completed => "completed",
-            Status::Failed => "failed",
-            Status::Cancelled => "cancelled",
+            JobStatus::Queued => "queued",
+            JobStatus::Assigned => "assigned",
+            JobStatus::InProgress => "in_progress",
+            JobStatus::Completed => "completed",
+            JobStatus::Failed => "failed",
+            JobStatus::Cancelled => "cancelled",
         }
     }
 }
 
 /// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum JobState {
     /// In the queue.
     Queued,
     /// Failed; the job returns to the queue at `until`.
     Delayed { until: Duration },
     /// Assigned; the job returns to the queue at `until` unless the worker accepts.
-    Claimed { worker: Conn, until: Duration },
+    Claimed { worker: ConnectionId, until: Duration },
     /// Accepted by its worker.
-    Accepted { worker: Conn },
+    Accepted { worker: ConnectionId },
     /// Being worked on.
-    InProgress { worker: Conn },
+    InProgress { worker: ConnectionId },
     /// Completed, failed or cancelled.
-    Ended(Status),
+    Ended(JobStatus),
 }
 
-impl State {
+impl JobState {
     /// Returns the status that clients see.
-    pub fn status(self) -> Status {
+    pub fn status(self) -> JobStatus {
         match self {
-            State::Queued | State::Delayed { .. } => Status::Queued,
-            State::Claimed { .. } | State::Accepted { .. } => Status::Assigned,
-            State::InProgress { .. } => Status::InProgress,
-            State::Ended(status) => status,
+            JobState::Queued | JobState::Delayed { .. } => JobStatus::Queued,
+            JobState::Claimed { .. } | JobState::Accepted { .. } => JobStatus::Assigned,
+            JobState::InProgress { .. } => JobStatus::InProgress,
+            JobState::Ended(status) => status,
         }
     }
 
     /// Returns the worker that holds the job.
-    pub fn holder(self) -> Option<Conn> {
+    pub fn holder(self) -> Option<ConnectionId> {
         match self {
-            State::Claimed { worker, .. } | State::Accepted { worker } | State::InProgress { worker } => Some(worker),
-            State::Queued | State::Delayed { .. } | State::Ended(_) => None,
+            JobState::Claimed { worker, .. } | JobState::Accepted { worker } | JobState::InProgress { worker } => {
+                Some(worker)
+            }
+            JobState::Queued | JobState::Delayed { .. } | JobState::Ended(_) => None,
         }
     }
 }
@@ -81,9 +83,9 @@ impl State {
 pub struct Job {
     pub id: Arc<str>,
     /// The job's place in the queue.
-    pub rank: Rank,
+    pub rank: JobRank,
 
-    pub needs: Arc<Needs>,
+    pub needs: Arc<JobNeeds>,
 
     pub priority: Number,
     /// `priority`, for comparisons.
@@ -94,9 +96,9 @@ pub struct Job {
     /// `requirements` as submitted, until the job ends.
     pub requirements: Option<Box<RawValue>>,
 
-    pub state: State,
+    pub state: JobState,
     /// The status last sent to clients.
-    pub reported: Status,
+    pub reported: JobStatus,
     /// The number of failures so far.
     pub failures: u32,
     /// The worker that holds the job, or held it last.
@@ -110,7 +112,7 @@ pub struct Job {
     /// When a worker accepted the job, in Unix milliseconds.
     pub started_at: Option<u64>,
     /// The connections that get updates of the job: the submitter and its subscribers.
-    pub watchers: BTreeSet<Conn>,
+    pub watchers: BTreeSet<ConnectionId>,
     /// The length of the submission in bytes, until the job ends.
     pub size: usize,
 }
@@ -119,11 +121,11 @@ impl Job {
     /// Makes an update about this job.
     pub fn update<'a>(
         &'a self,
-        status: Status,
-        previous_status: Option<Status>,
+        status: JobStatus,
+        previous_status: Option<JobStatus>,
         message: Option<&'a str>,
-    ) -> Reply<'a> {
-        Reply::JobUpdate {
+    ) -> EmpropsReply<'a> {
+        EmpropsReply::JobUpdate {
             job_id: &self.id,
             status,
             previous_status,
@@ -137,9 +139,9 @@ impl Job {
 /// All jobs; of the ended ones, only the latest.
 #[derive(Debug, Default)]
 pub struct Jobs {
-    jobs: BTreeMap<JobNo, Job>,
-    names: HashMap<Arc<str>, JobNo>,
-    ended: VecDeque<JobNo>,
+    jobs: BTreeMap<JobNumber, Job>,
+    names: HashMap<Arc<str>, JobNumber>,
+    ended: VecDeque<JobNumber>,
     /// The number of jobs that workers hold.
     active: usize,
     /// The size of all unfinished jobs in bytes.
@@ -148,17 +150,17 @@ pub struct Jobs {
 
 impl Jobs {
     /// Finds a job by its id.
-    pub fn named(&self, id: &str) -> Option<JobNo> {
+    pub fn find_by_id(&self, id: &str) -> Option<JobNumber> {
         self.names.get(id).copied()
     }
 
     /// Returns a job.
-    pub fn get(&self, number: JobNo) -> Option<&Job> {
+    pub fn get(&self, number: JobNumber) -> Option<&Job> {
         self.jobs.get(&number)
     }
 
     /// Returns a job, to change anything except its state.
-    pub fn get_mut(&mut self, number: JobNo) -> Option<&mut Job> {
+    pub fn get_mut(&mut self, number: JobNumber) -> Option<&mut Job> {
         self.jobs.get_mut(&number)
     }
 
@@ -196,7 +198,7 @@ impl Jobs {
     }
 
     /// Changes the state of an unfinished job and returns the previous one.
-    pub fn set_state(&mut self, number: JobNo, state: State) -> Option<State> {
+    pub fn set_state(&mut self, number: JobNumber, state: JobState) -> Option<JobState> {
         let job = self.jobs.get_mut(&number)?;
         let before = std::mem::replace(&mut job.state, state);
         self.active -= usize::from(before.holder().is_some());
@@ -205,7 +207,7 @@ impl Jobs {
     }
 
     /// Marks a job as ended and drops the oldest ended jobs beyond `keep`.
-    pub fn end(&mut self, number: JobNo, keep: usize) {
+    pub fn end_job(&mut self, number: JobNumber, keep: usize) {
         let Some(job) = self.jobs.get_mut(&number) else { return };
         self.bytes -= job.size;
         job.size = 0;

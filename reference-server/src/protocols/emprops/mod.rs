@@ -40,30 +40,30 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
-use self::chunked_message::Series;
+use self::chunked_message::IncompleteMessage;
 use self::job::Jobs;
-use self::queue::{JobNo, Queue};
-use self::reply::Reply;
-use self::request::{Kind, Request, Sections, Sender};
+use self::queue::{JobNumber, JobQueue};
+use self::reply::EmpropsReply;
+use self::request::{AllowedSender, EmpropsRequest, MessageHandling, StatsSections};
 use self::request_error::RequestError;
-use self::watch::{Filters, Subscriptions};
-use self::window::Window;
-use self::workers::Workers;
-use crate::fault::Broken;
-use crate::machine::clock::Clock;
-use crate::machine::ids::Ids;
+use self::watch::{NotificationFilters, NotificationSubscriptions};
+use self::window::HourlyCounter;
+use self::workers::WorkerTable;
+use crate::fault::MachineFault;
+use crate::machine::clock::HubClock;
+use crate::machine::ids::UuidStream;
 use crate::machine::settings::{Settings, SettingsError, millis};
-use crate::machine::{Conn, EventError, Input, Machine, Output};
+use crate::machine::{ConnectionId, EventError, Machine, MachineInput, MachineOutput};
 
 pub const PROTOCOL: &str = "emprops";
 /// How much of the original message an `unknown` reply repeats, in bytes.
-const EXCERPT: usize = 4096;
+const MAX_UNKNOWN_EXCERPT: usize = 4096;
 /// The largest number of jobs in the admin side's state.
 const SHOWN_JOBS: usize = 1000;
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct EmpropsConfig {
     /// `server_version` of the greeting.
     server_version: String,
     /// The token of workers, as `?token=`, `Authorization: Bearer` or member `token`; without one, any is ignored.
@@ -122,9 +122,9 @@ struct Config {
     seed: Option<u64>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for EmpropsConfig {
+    fn default() -> EmpropsConfig {
+        EmpropsConfig {
             server_version: "1.0.0".to_owned(),
             worker_token: None,
             claim_timeout: Duration::from_secs(30),
@@ -153,8 +153,8 @@ impl Default for Config {
     }
 }
 
-pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
-    let config: Config = settings.read(PROTOCOL)?;
+pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: EmpropsConfig = settings.deserialize(PROTOCOL)?;
     for (name, interval) in [
         ("heartbeat_interval_ms", config.heartbeat_interval),
         ("stats_interval_ms", config.stats_interval),
@@ -166,91 +166,91 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
     }
     let mut timers = BTreeSet::new();
     if !config.ping_interval.is_zero() {
-        timers.insert((config.ping_interval, Timer::Ping));
+        timers.insert((config.ping_interval, TimerPurpose::Ping));
     }
     Ok(Box::new(Emprops {
-        clock: Clock::new(config.epoch_ms),
-        ids: Ids::new(config.seed),
+        clock: HubClock::new(config.epoch_ms),
+        ids: UuidStream::new(config.seed),
         config,
         broken,
         peers: BTreeMap::new(),
-        workers: Workers::default(),
+        workers: WorkerTable::default(),
         jobs: Jobs::default(),
-        queue: Queue::default(),
+        queue: JobQueue::default(),
         submitted: 0,
-        subscriptions: Subscriptions::default(),
+        subscriptions: NotificationSubscriptions::default(),
         all_jobs: BTreeSet::new(),
         alerted_monitors: BTreeSet::new(),
         kept: HashMap::new(),
         kept_order: VecDeque::new(),
         incomplete_bytes: 0,
-        completed: Window::default(),
+        completed: HourlyCounter::default(),
         alert: None,
         double_recipients: BTreeSet::new(),
-        faults: FaultState::default(),
+        faults: EmpropsFaultState::default(),
         timers,
     }))
 }
 
 struct Emprops {
-    config: Config,
-    clock: Clock,
-    ids: Ids,
-    broken: Broken,
+    config: EmpropsConfig,
+    clock: HubClock,
+    ids: UuidStream,
+    broken: MachineFault,
     /// All connections.
-    peers: BTreeMap<Conn, Peer>,
-    workers: Workers,
+    peers: BTreeMap<ConnectionId, EmpropsPeer>,
+    workers: WorkerTable,
     jobs: Jobs,
-    queue: Queue,
-    submitted: JobNo,
-    subscriptions: Subscriptions,
+    queue: JobQueue,
+    submitted: JobNumber,
+    subscriptions: NotificationSubscriptions,
     /// Monitors with the permission to view all jobs.
-    all_jobs: BTreeSet<Conn>,
+    all_jobs: BTreeSet<ConnectionId>,
     /// Monitors that get alerts.
-    alerted_monitors: BTreeSet<Conn>,
+    alerted_monitors: BTreeSet<ConnectionId>,
     /// Subscriptions that clients kept with `cleanup_subscriptions: false`, by client id; the order is by age.
     kept: HashMap<Arc<str>, SavedSubscriptions>,
     kept_order: VecDeque<Arc<str>>,
     /// The bytes of all incomplete messages.
     incomplete_bytes: usize,
-    completed: Window,
+    completed: HourlyCounter,
     /// The current alert, if any.
     alert: Option<String>,
     /// For a fault: connections that get each update of a job twice.
-    double_recipients: BTreeSet<(Conn, JobNo)>,
-    faults: FaultState,
-    timers: BTreeSet<(Duration, Timer)>,
+    double_recipients: BTreeSet<(ConnectionId, JobNumber)>,
+    faults: EmpropsFaultState,
+    timers: BTreeSet<(Duration, TimerPurpose)>,
 }
 
 /// The state of faults.
 #[derive(Default)]
-struct FaultState {
+struct EmpropsFaultState {
     /// The number of connections so far.
     opened: u64,
     /// Ended jobs that will be assigned again, to this worker or to any.
-    ghosts: Vec<(Option<Conn>, JobNo)>,
+    ghosts: Vec<(Option<ConnectionId>, JobNumber)>,
     /// The id of the last cancelled job, until another job gets it.
     freed: Option<Arc<str>>,
     /// The last assigned job, and when it was assigned.
-    given: Option<(Duration, JobNo)>,
+    given: Option<(Duration, JobNumber)>,
     /// The id of the last request that had an id.
     request: Option<String>,
     /// Workers that have sent the right token once.
     authorized: BTreeSet<String>,
     /// Connections whose workers have since registered on another connection.
-    replaced: BTreeMap<Conn, Arc<str>>,
+    replaced: BTreeMap<ConnectionId, Arc<str>>,
     /// When workers registered.
-    registered: BTreeMap<Conn, Duration>,
+    registered: BTreeMap<ConnectionId, Duration>,
     /// How often workers have registered again on their connections.
     again: usize,
     /// Workers whose claim of a job timed out.
-    former: BTreeSet<(Conn, JobNo)>,
+    former: BTreeSet<(ConnectionId, JobNumber)>,
     /// The recipients of each `job_completed`.
-    completion_recipients: BTreeMap<JobNo, BTreeSet<Conn>>,
+    completion_recipients: BTreeMap<JobNumber, BTreeSet<ConnectionId>>,
     /// The progress and message of each job when its status was first requested.
-    asked: BTreeMap<JobNo, (Option<Number>, Option<String>)>,
+    asked: BTreeMap<JobNumber, (Option<Number>, Option<String>)>,
     /// Connections that have subscribed to statistics more than once.
-    twice: BTreeSet<Conn>,
+    twice: BTreeSet<ConnectionId>,
     /// The number of jobs cancelled in the queue, and of failed jobs that are retried.
     cancelled: usize,
     retried: usize,
@@ -258,87 +258,87 @@ struct FaultState {
 
 /// A connection.
 #[derive(Default)]
-struct Peer {
+struct EmpropsPeer {
     /// `assigned_connection_id`, from the first registration on.
     id: Option<Arc<str>>,
     /// The client or monitor that registered on this connection.
-    client: Option<Client>,
+    client: Option<RegisteredClient>,
     /// Whether the connection's upgrade request had the worker token.
     authorized: bool,
     /// The jobs that the connection is subscribed to.
-    watching: BTreeSet<JobNo>,
-    stats: Option<Stats>,
+    watching: BTreeSet<JobNumber>,
+    stats: Option<StatsSubscription>,
     /// Incomplete messages in chunks, by chunk id.
-    series: BTreeMap<Arc<str>, Series>,
+    series: BTreeMap<Arc<str>, IncompleteMessage>,
 }
 
-struct Client {
+struct RegisteredClient {
     id: Arc<str>,
     monitor: bool,
 }
 
 /// A subscription to statistics.
 #[derive(Clone, Copy)]
-struct Stats {
+struct StatsSubscription {
     interval: Duration,
-    sections: Sections,
+    sections: StatsSections,
     next: Duration,
 }
 
 /// The subscriptions of a disconnected client.
 struct SavedSubscriptions {
-    watching: BTreeSet<JobNo>,
-    filters: Option<Filters>,
+    watching: BTreeSet<JobNumber>,
+    filters: Option<NotificationFilters>,
 }
 
 /// The purpose of a timer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+enum TimerPurpose {
     /// A claim that must be accepted.
-    Claim(JobNo),
+    Claim(JobNumber),
     /// The retry of a failed job.
-    Retry(JobNo),
+    Retry(JobNumber),
     /// The heartbeat of a worker.
-    Worker(Conn),
+    Worker(ConnectionId),
     /// A subscription to statistics.
-    Stats(Conn),
+    Stats(ConnectionId),
     /// An incomplete message in chunks.
-    Series(Conn, Arc<str>),
+    Series(ConnectionId, Arc<str>),
     /// Pings to all connections.
     Ping,
 }
 
 /// A message that is being handled.
-struct Turn<'a> {
+struct MessageContext<'a> {
     now: Duration,
-    conn: Conn,
+    conn: ConnectionId,
     /// The message's id.
     id: Option<String>,
-    out: &'a mut Vec<Output>,
+    out: &'a mut Vec<MachineOutput>,
 }
 
 impl Machine for Emprops {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        self.expire(now, out);
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
+        self.handle_due_timers(now, out);
         match input {
-            Input::Open { conn, handshake } => self.open(now, conn, &handshake, out),
-            Input::Text { conn, text } if self.peers.contains_key(&conn) => {
-                let mut turn = Turn { now, conn, id: None, out };
-                if let Err(refusal) = self.answer(&mut turn, &text, false)
+            MachineInput::Open { conn, handshake } => self.open(now, conn, &handshake, out),
+            MachineInput::Text { conn, text } if self.peers.contains_key(&conn) => {
+                let mut turn = MessageContext { now, conn, id: None, out };
+                if let Err(refusal) = self.handle_message(&mut turn, &text, false)
                     && !(matches!(refusal, RequestError::InvalidMessage(_))
                         && self.broken.is("emprops-malformed-ignored"))
                 {
-                    self.refuse(&mut turn, &refusal);
+                    self.send_refusal(&mut turn, &refusal);
                 }
             }
-            Input::Closed { conn } => self.leave(now, conn, false, out),
+            MachineInput::Closed { conn } => self.remove_connection(now, conn, false, out),
             // The document has no binary messages.
-            Input::Text { .. }
-            | Input::Binary { .. }
-            | Input::Ping { .. }
-            | Input::Connected { .. }
-            | Input::ConnectFailed { .. }
-            | Input::Tick => {}
+            MachineInput::Text { .. }
+            | MachineInput::Binary { .. }
+            | MachineInput::Ping { .. }
+            | MachineInput::Connected { .. }
+            | MachineInput::ConnectFailed { .. }
+            | MachineInput::Tick => {}
         }
     }
 
@@ -361,7 +361,7 @@ impl Machine for Emprops {
                 "lost": worker.lost,
                 "jobs": worker.held.iter().filter_map(|job| self.jobs.get(*job)).map(|job| &*job.id).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
-            "active_workers": self.workers.active(),
+            "active_workers": self.workers.active_count(),
             "queued": self.queue.len(),
             "pending_jobs": self.jobs.pending(),
             "active_jobs": self.jobs.active(),
@@ -378,39 +378,44 @@ impl Machine for Emprops {
         })
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.expire(now, out);
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
+        self.handle_due_timers(now, out);
         self.admin_event(now, event, out)
     }
 
-    fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
-        self.disconnect_all(now, connections::MAINTENANCE, connections::DOWNTIME, out);
+    fn shutdown(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
+        self.disconnect_all(now, connections::DEFAULT_DISCONNECT_REASON, connections::DEFAULT_DOWNTIME, out);
     }
 }
 
 impl Emprops {
     /// Handles all timers that are due.
-    fn expire(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn handle_due_timers(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         while let Some((due, _)) = self.timers.first()
             && *due <= now
         {
             let Some((due, timer)) = self.timers.pop_first() else { break };
             match timer {
-                Timer::Claim(job) => self.claim_expired(now, job, out),
-                Timer::Retry(job) => self.requeue(now, job, out),
-                Timer::Worker(conn) => self.check_heartbeat(now, conn, out),
-                Timer::Stats(conn) => self.broadcast_stats(now, due, conn, out),
-                Timer::Series(conn, chunk_id) => drop(self.drop_incomplete(conn, &chunk_id)),
-                Timer::Ping => {
-                    self.timers.insert((now + self.config.ping_interval, Timer::Ping));
-                    self.send_to(now, self.peers.keys().copied(), &Reply::Ping {}, out);
+                TimerPurpose::Claim(job) => self.expire_claim(now, job, out),
+                TimerPurpose::Retry(job) => self.requeue_job(now, job, out),
+                TimerPurpose::Worker(conn) => self.check_heartbeat(now, conn, out),
+                TimerPurpose::Stats(conn) => self.broadcast_stats(now, due, conn, out),
+                TimerPurpose::Series(conn, chunk_id) => drop(self.drop_incomplete(conn, &chunk_id)),
+                TimerPurpose::Ping => {
+                    self.timers.insert((now + self.config.ping_interval, TimerPurpose::Ping));
+                    self.send_to(now, self.peers.keys().copied(), &EmpropsReply::Ping {}, out);
                 }
             }
         }
     }
 
     /// Handles a message. An `assembled` one came in chunks and must not be a chunk itself.
-    fn answer(&mut self, turn: &mut Turn<'_>, text: &str, assembled: bool) -> Result<(), RequestError> {
+    fn handle_message(
+        &mut self,
+        turn: &mut MessageContext<'_>,
+        text: &str,
+        assembled: bool,
+    ) -> Result<(), RequestError> {
         let limit = match self.config.max_message_bytes {
             _ if self.broken.is("emprops-size-unlimited") => usize::MAX,
             limit if self.broken.is("emprops-size-limit-low") => limit / 10,
@@ -419,7 +424,7 @@ impl Emprops {
         if text.len() > limit && !assembled {
             return Err(RequestError::TooLarge { bytes: text.len(), limit });
         }
-        let message = request::read(text)?;
+        let message = request::parse_message(text)?;
         turn.id = message.id.clone();
         if self.broken.is("emprops-request-id-of-before") {
             turn.id = message.id.clone().or(self.faults.request.take());
@@ -432,23 +437,27 @@ impl Emprops {
             let refusal = RequestError::InvalidMessage(format!("undocumented member {undocumented_member:?}"));
             return if refused { Err(refusal) } else { Ok(()) };
         }
-        match Kind::of(&message.kind) {
-            Kind::Request(_)
+        match MessageHandling::of_type(&message.kind) {
+            MessageHandling::Request(_)
                 if message.kind == "job_accepted_by_worker" && self.broken.is("emprops-acceptance-unknown") =>
             {
-                self.reply(turn, &Reply::Unknown { content: "What is that?", original_message: text });
+                self.send_reply(turn, &EmpropsReply::Unknown { content: "What is that?", original_message: text });
                 return Ok(());
             }
-            Kind::Ignored if message.kind == "connector_ws_status" && self.broken.is("emprops-connector-refused") => {
+            MessageHandling::Ignored
+                if message.kind == "connector_ws_status" && self.broken.is("emprops-connector-refused") =>
+            {
                 return Err(RequestError::InvalidMessage("this hub takes no connectors".to_owned()));
             }
-            Kind::Ignored => return Ok(()),
-            Kind::HubOnly => return Err(RequestError::InvalidMessage(format!("only the hub sends {}", message.kind))),
-            Kind::Unknown => {
-                let end = text.floor_char_boundary(EXCERPT);
+            MessageHandling::Ignored => return Ok(()),
+            MessageHandling::HubOnly => {
+                return Err(RequestError::InvalidMessage(format!("only the hub sends {}", message.kind)));
+            }
+            MessageHandling::Unknown => {
+                let end = text.floor_char_boundary(MAX_UNKNOWN_EXCERPT);
                 let content = "Received unrecognized message type";
-                let reply = Reply::Unknown { content, original_message: &text[..end] };
-                self.reply(turn, &reply);
+                let reply = EmpropsReply::Unknown { content, original_message: &text[..end] };
+                self.send_reply(turn, &reply);
                 if self.broken.is("emprops-unknown-told-to-all") {
                     let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
                     self.send_to(turn.now, others, &reply, turn.out);
@@ -456,57 +465,57 @@ impl Emprops {
                 if self.broken.is("emprops-fuzz-unknown-frees-jobs") {
                     let held = self.workers.get(turn.conn).map(|worker| worker.held.clone());
                     for job in held.into_iter().flatten() {
-                        self.workers.release(turn.conn, job);
-                        self.requeue(turn.now, job, turn.out);
+                        self.workers.release_job(turn.conn, job);
+                        self.requeue_job(turn.now, job, turn.out);
                     }
                 }
                 return Ok(());
             }
-            Kind::Request(Sender::Any) => {}
-            Kind::Request(Sender::Registered) => {
+            MessageHandling::Request(AllowedSender::Any) => {}
+            MessageHandling::Request(AllowedSender::Registered) => {
                 let client = self.peers.get(&turn.conn).is_some_and(|peer| peer.client.is_some());
                 if !client && self.workers.get(turn.conn).is_none() {
                     return Err(RequestError::NotRegistered("register_client or register_worker"));
                 }
             }
-            Kind::Request(Sender::Worker) => {
+            MessageHandling::Request(AllowedSender::Worker) => {
                 if self.workers.get(turn.conn).is_none() {
                     return Err(RequestError::NotRegistered("register_worker"));
                 }
                 self.mark_alive(turn.now, turn.conn);
             }
         }
-        match message.request(self.broken)? {
-            Request::RegisterClient(client) => self.register_client(turn, client),
-            Request::RegisterWorker(worker) => self.register_worker(turn, worker)?,
-            Request::Submit(job) => self.submit(turn, job, text.len())?,
-            Request::Status { job_id } => self.status(turn, job_id)?,
-            Request::Cancel { job_id, reason } => self.cancel(turn, job_id, reason.as_deref())?,
-            Request::Claim(claim) => self.claim(turn, &claim)?,
-            Request::Report(report) => self.report(turn, &message.kind, report)?,
-            Request::Heartbeat(state) => self.heartbeat(turn, state)?,
-            Request::WorkerStatus(state) => self.worker_status(turn, &message.kind, state)?,
-            Request::SubscribeJob { job_id } => self.subscribe_job(turn, &message.kind, job_id)?,
-            Request::Notifications(wish) => self.subscribe_notifications(turn, &message.kind, wish),
-            Request::SubscribeStats(wish) => self.subscribe_stats(turn, &message.kind, wish)?,
-            Request::Statistics(sections) => {
-                let all = Sections { jobs: true, workers: true, system: true };
+        match message.parse_request(self.broken)? {
+            EmpropsRequest::RegisterClient(client) => self.register_client(turn, client),
+            EmpropsRequest::RegisterWorker(worker) => self.register_worker(turn, worker)?,
+            EmpropsRequest::Submit(job) => self.submit_job(turn, job, text.len())?,
+            EmpropsRequest::Status { job_id } => self.answer_job_status(turn, job_id)?,
+            EmpropsRequest::Cancel { job_id, reason } => self.cancel_job(turn, job_id, reason.as_deref())?,
+            EmpropsRequest::Claim(claim) => self.handle_claim(turn, &claim)?,
+            EmpropsRequest::Report(report) => self.handle_report(turn, &message.kind, report)?,
+            EmpropsRequest::Heartbeat(state) => self.answer_heartbeat(turn, state)?,
+            EmpropsRequest::WorkerStatus(state) => self.update_worker_status(turn, &message.kind, state)?,
+            EmpropsRequest::SubscribeJob { job_id } => self.subscribe_job(turn, &message.kind, job_id)?,
+            EmpropsRequest::Notifications(wish) => self.subscribe_notifications(turn, &message.kind, wish),
+            EmpropsRequest::SubscribeStats(wish) => self.subscribe_stats(turn, &message.kind, wish)?,
+            EmpropsRequest::Statistics(sections) => {
+                let all = StatsSections { jobs: true, workers: true, system: true };
                 let sections = if self.broken.is("emprops-sections-ignored") { all } else { sections };
-                self.stats(turn.now, turn.conn, sections, turn.out);
+                self.send_stats(turn.now, turn.conn, sections, turn.out);
             }
-            Request::Chunk(_) if assembled => {
+            EmpropsRequest::Chunk(_) if assembled => {
                 return Err(RequestError::InvalidMessage(
                     "a message that came in chunks must not be a chunk".to_owned(),
                 ));
             }
-            Request::Chunk(chunk) => self.chunk(turn, chunk)?,
-            Request::Ping => {
+            EmpropsRequest::Chunk(chunk) => self.handle_chunk(turn, chunk)?,
+            EmpropsRequest::Ping => {
                 if self.broken.is("emprops-ping-serves-incomplete") {
-                    self.serve_incomplete(turn);
+                    self.answer_incomplete_message(turn);
                 }
-                self.reply(turn, &Reply::Pong {});
+                self.send_reply(turn, &EmpropsReply::Pong {});
             }
-            Request::Disconnect { keep } => self.disconnect(turn, keep),
+            EmpropsRequest::Disconnect { keep } => self.disconnect(turn, keep),
         }
         Ok(())
     }
@@ -515,42 +524,45 @@ impl Emprops {
     fn send_to(
         &self,
         now: Duration,
-        to: impl Iterator<Item = Conn>,
-        reply: &Reply<'_>,
-        out: &mut Vec<Output>,
+        to: impl Iterator<Item = ConnectionId>,
+        reply: &EmpropsReply<'_>,
+        out: &mut Vec<MachineOutput>,
     ) -> usize {
         let mut to = to.peekable();
         if to.peek().is_none() {
             return 0;
         }
-        let text = reply::text(reply, self.clock.unix_ms(now));
+        let text = reply::serialize_emprops_reply(reply, self.clock.unix_ms(now));
         let before = out.len();
-        out.extend(to.map(|conn| Output::Text { conn, text: text.clone() }));
+        out.extend(to.map(|conn| MachineOutput::Text { conn, text: text.clone() }));
         out.len() - before
     }
 
-    fn reply(&self, turn: &mut Turn<'_>, reply: &Reply<'_>) {
-        let text = reply::text(reply, self.clock.unix_ms(turn.now));
-        turn.out.push(Output::Text { conn: turn.conn, text });
+    fn send_reply(&self, turn: &mut MessageContext<'_>, reply: &EmpropsReply<'_>) {
+        let text = reply::serialize_emprops_reply(reply, self.clock.unix_ms(turn.now));
+        turn.out.push(MachineOutput::Text { conn: turn.conn, text });
     }
 
     /// Acknowledges a request without its own answer (line 637).
-    fn ack(&self, turn: &mut Turn<'_>, kind: &str) {
+    fn send_ack(&self, turn: &mut MessageContext<'_>, kind: &str) {
         if self.config.acks {
             let id = turn.id.take();
-            self.reply(turn, &Reply::Ack { message_id: id.as_deref(), original_type: kind, status: "processed" });
+            self.send_reply(
+                turn,
+                &EmpropsReply::Ack { message_id: id.as_deref(), original_type: kind, status: "processed" },
+            );
         }
     }
 
-    fn refuse(&self, turn: &mut Turn<'_>, refusal: &RequestError) {
+    fn send_refusal(&self, turn: &mut MessageContext<'_>, refusal: &RequestError) {
         let id = turn.id.take();
-        let reply = Reply::Error {
+        let reply = EmpropsReply::Error {
             error: refusal.to_string(),
             error_code: refusal.code(),
             details: refusal.details(),
             request_id: id.as_deref(),
         };
-        self.reply(turn, &reply);
+        self.send_reply(turn, &reply);
         if matches!(refusal, RequestError::InvalidJob(_)) && self.broken.is("emprops-refusal-told-to-all") {
             let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
             self.send_to(turn.now, others, &reply, turn.out);

@@ -27,7 +27,7 @@ impl Amount {
     }
 
     /// Returns the next larger number.
-    pub fn next(self) -> Amount {
+    pub fn next_larger(self) -> Amount {
         Amount::new(self.0.next_up())
     }
 }
@@ -35,8 +35,8 @@ impl Amount {
 impl Serialize for Amount {
     /// Writes whole numbers without a fraction.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const EXACT: f64 = 9_007_199_254_740_992.0;
-        if self.0.fract() == 0.0 && self.0.abs() <= EXACT {
+        const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+        if self.0.fract() == 0.0 && self.0.abs() <= MAX_EXACT_INTEGER {
             serializer.serialize_i64(self.0 as i64)
         } else {
             serializer.serialize_f64(self.0)
@@ -72,7 +72,7 @@ impl Hash for Amount {
 
 /// The value of one member of `hardware`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Trait {
+pub enum HardwareValue {
     /// An amount; a worker must have at least this much.
     Amount(Amount),
     /// Any other value: the string, or the JSON text of anything else; a worker must have the same.
@@ -80,11 +80,11 @@ pub enum Trait {
 }
 
 /// Members of `hardware` by name.
-pub type Hardware = BTreeMap<String, Trait>;
+pub type Hardware = BTreeMap<String, HardwareValue>;
 
 /// The requirements and the type of a job. To workers, jobs with equal needs are interchangeable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Needs {
+pub struct JobNeeds {
     /// `job_type`, for which workers can have preferences.
     pub job_type: Arc<str>,
     /// `requirements.service_type`.
@@ -95,7 +95,7 @@ pub struct Needs {
     pub hardware: Hardware,
 }
 
-impl Needs {
+impl JobNeeds {
     /// Returns the required GPU memory.
     pub fn gpu_memory(&self) -> Option<Amount> {
         gpu_memory(&self.hardware)
@@ -104,7 +104,7 @@ impl Needs {
 
 /// The capabilities of a worker.
 #[derive(Debug, Clone, Default)]
-pub struct Capabilities {
+pub struct WorkerCapabilities {
     /// `capabilities.services`.
     pub services: BTreeSet<Arc<str>>,
     /// `capabilities.components`.
@@ -113,26 +113,26 @@ pub struct Capabilities {
     pub hardware: Hardware,
 }
 
-impl Capabilities {
+impl WorkerCapabilities {
     /// Whether a worker with these capabilities can do a job.
-    pub fn meet(&self, needs: &Needs) -> bool {
-        self.serve(needs) && self.contain(needs) && self.suffice(needs)
+    pub fn meet(&self, needs: &JobNeeds) -> bool {
+        self.has_service(needs) && self.has_component(needs) && self.has_sufficient_hardware(needs)
     }
 
     /// Whether the worker has the required service (line 149).
-    pub fn serve(&self, needs: &Needs) -> bool {
+    pub fn has_service(&self, needs: &JobNeeds) -> bool {
         needs.service.as_ref().is_none_or(|service| self.services.contains(service))
     }
 
     /// Whether the worker has the required component (line 150).
-    pub fn contain(&self, needs: &Needs) -> bool {
+    pub fn has_component(&self, needs: &JobNeeds) -> bool {
         needs.component.as_ref().is_none_or(|component| self.components.contains(component))
     }
 
     /// Whether the worker's hardware is sufficient (lines 151 to 153).
-    pub fn suffice(&self, needs: &Needs) -> bool {
+    pub fn has_sufficient_hardware(&self, needs: &JobNeeds) -> bool {
         needs.hardware.iter().all(|(name, need)| match (self.hardware.get(name), need) {
-            (Some(Trait::Amount(have)), Trait::Amount(need)) => have >= need,
+            (Some(HardwareValue::Amount(have)), HardwareValue::Amount(need)) => have >= need,
             (have, need) => have == Some(need),
         })
     }
@@ -145,7 +145,7 @@ impl Capabilities {
 
 fn gpu_memory(hardware: &Hardware) -> Option<Amount> {
     match hardware.get(GPU_MEMORY) {
-        Some(Trait::Amount(amount)) => Some(*amount),
+        Some(HardwareValue::Amount(amount)) => Some(*amount),
         _ => None,
     }
 }
@@ -156,12 +156,12 @@ mod tests {
 
     use super::*;
 
-    fn hardware(members: &[(&str, Trait)]) -> Hardware {
+    fn hardware(members: &[(&str, HardwareValue)]) -> Hardware {
         members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
 
-    fn gb(amount: f64) -> Trait {
-        Trait::Amount(Amount::new(amount))
+    fn gb(amount: f64) -> HardwareValue {
+        HardwareValue::Amount(Amount::new(amount))
     }
 
     #[rstest]
@@ -171,21 +171,21 @@ mod tests {
     #[case(None, Some("upscaling"), &[], false)]
     #[case(None, None, &[(GPU_MEMORY, gb(16.0))], true)]
     #[case(None, None, &[(GPU_MEMORY, gb(16.5))], false)]
-    #[case(None, None, &[("gpu_model", Trait::Other("RTX 4090".into()))], true)]
-    #[case(None, None, &[("gpu_model", Trait::Other("T4".into()))], false)]
+    #[case(None, None, &[("gpu_model", HardwareValue::Other("RTX 4090".into()))], true)]
+    #[case(None, None, &[("gpu_model", HardwareValue::Other("T4".into()))], false)]
     #[case(None, None, &[("cpus", gb(1.0))], false)]
     fn a_worker_fits_a_job_if_it_meets_all_its_needs(
         #[case] service: Option<&str>,
         #[case] component: Option<&str>,
-        #[case] needed: &[(&str, Trait)],
+        #[case] needed: &[(&str, HardwareValue)],
         #[case] fits: bool,
     ) {
-        let worker = Capabilities {
+        let worker = WorkerCapabilities {
             services: ["comfyui".into()].into(),
             components: ["xl".into()].into(),
-            hardware: hardware(&[(GPU_MEMORY, gb(16.0)), ("gpu_model", Trait::Other("RTX 4090".into()))]),
+            hardware: hardware(&[(GPU_MEMORY, gb(16.0)), ("gpu_model", HardwareValue::Other("RTX 4090".into()))]),
         };
-        let needs = Needs {
+        let needs = JobNeeds {
             job_type: "x".into(),
             service: service.map(Into::into),
             component: component.map(Into::into),

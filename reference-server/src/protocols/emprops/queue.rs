@@ -7,23 +7,23 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::needs::{Amount, Needs};
+use super::needs::{Amount, JobNeeds};
 
 /// A job's number, in the order of submission; never reused.
-pub type JobNo = u64;
+pub type JobNumber = u64;
 
 /// A job's place: by priority, then by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
+pub struct JobRank {
     priority: Reverse<Amount>,
 
-    pub number: JobNo,
+    pub number: JobNumber,
 }
 
-impl Rank {
+impl JobRank {
     /// The place of a job with this priority.
-    pub fn new(priority: Amount, number: JobNo) -> Rank {
-        Rank { priority: Reverse(priority), number }
+    pub fn new(priority: Amount, number: JobNumber) -> JobRank {
+        JobRank { priority: Reverse(priority), number }
     }
 
     pub fn priority(self) -> Amount {
@@ -33,23 +33,23 @@ impl Rank {
 
 /// The jobs that can be claimed.
 #[derive(Debug, Default)]
-pub struct Queue {
-    classes: HashMap<Arc<Needs>, BTreeSet<Rank>>,
+pub struct JobQueue {
+    classes: HashMap<Arc<JobNeeds>, BTreeSet<JobRank>>,
     /// The first job of each set of jobs with equal needs, by the service that they need.
-    heads: HashMap<Option<Arc<str>>, BTreeMap<Rank, Arc<Needs>>>,
+    heads: HashMap<Option<Arc<str>>, BTreeMap<JobRank, Arc<JobNeeds>>>,
     /// The number of jobs with each priority.
     waiting: BTreeMap<Amount, usize>,
     len: usize,
 }
 
-impl Queue {
+impl JobQueue {
     /// Counts the jobs.
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Adds a job.
-    pub fn push(&mut self, rank: Rank, needs: &Arc<Needs>) {
+    pub fn push(&mut self, rank: JobRank, needs: &Arc<JobNeeds>) {
         let class = self.classes.entry(needs.clone()).or_default();
         let head = class.first().copied();
         if !class.insert(rank) {
@@ -67,7 +67,7 @@ impl Queue {
     }
 
     /// Removes a job and returns whether it was in the queue.
-    pub fn remove(&mut self, rank: Rank, needs: &Arc<Needs>) -> bool {
+    pub fn remove(&mut self, rank: JobRank, needs: &Arc<JobNeeds>) -> bool {
         let Some(class) = self.classes.get_mut(needs) else { return false };
         let head = class.first().copied();
         if !class.remove(&rank) {
@@ -98,25 +98,25 @@ impl Queue {
     }
 
     /// For faults: returns the first job that fits, after a scan of all different needs.
-    pub fn first(&self, fits: impl Fn(&Needs) -> bool) -> Option<(Rank, Arc<Needs>)> {
+    pub fn first_fitting(&self, fits: impl Fn(&JobNeeds) -> bool) -> Option<(JobRank, Arc<JobNeeds>)> {
         let heads = self.heads.values().flatten().filter(|(_, needs)| fits(needs));
         heads.min_by_key(|(rank, _)| **rank).map(|(rank, needs)| (*rank, needs.clone()))
     }
 
     /// Counts the jobs that will be claimed before a new one with this priority.
-    pub fn ahead(&self, priority: Amount) -> usize {
+    pub fn count_ahead(&self, priority: Amount) -> usize {
         self.waiting.range(priority..).map(|(_, count)| count).sum()
     }
 
     /// Returns the best job that fits and needs no service or one of these: highest priority first, then preferred,
     /// then oldest. A worker without preferences prefers every type.
-    pub fn best<'a>(
+    pub fn best_fitting<'a>(
         &self,
         services: impl Iterator<Item = &'a Arc<str>>,
-        fits: impl Fn(&Needs) -> bool,
-        preferred: impl Fn(&Needs) -> bool,
-    ) -> Option<(Rank, Arc<Needs>)> {
-        let mut best: Option<(Rank, bool, &Arc<Needs>)> = None;
+        fits: impl Fn(&JobNeeds) -> bool,
+        preferred: impl Fn(&JobNeeds) -> bool,
+    ) -> Option<(JobRank, Arc<JobNeeds>)> {
+        let mut best: Option<(JobRank, bool, &Arc<JobNeeds>)> = None;
         for service in std::iter::once(None).chain(services.map(|service| Some(service.clone()))) {
             let Some(heads) = self.heads.get(&service) else { continue };
             for (&rank, needs) in heads {
@@ -146,11 +146,11 @@ mod tests {
 
     use super::*;
 
-    fn needs(service: u8, kind: u8) -> Arc<Needs> {
-        Arc::new(Needs {
+    fn needs(service: u8, kind: u8) -> Arc<JobNeeds> {
+        Arc::new(JobNeeds {
             job_type: format!("t{kind}").into(),
             service: (service > 0).then(|| format!("s{service}").into()),
-            ..Needs::default()
+            ..JobNeeds::default()
         })
     }
 
@@ -166,10 +166,10 @@ mod tests {
             liked in prop::option::of(0u8..3),
             unfit in prop::option::of(0u8..3),
         ) {
-            let mut queue = Queue::default();
+            let mut queue = JobQueue::default();
             let mut all = Vec::new();
             for (number, (service, kind, priority)) in jobs.into_iter().enumerate() {
-                let (rank, needs) = (Rank::new(Amount::new(priority.into()), number as u64), needs(service, kind));
+                let (rank, needs) = (JobRank::new(Amount::new(priority.into()), number as u64), needs(service, kind));
                 queue.push(rank, &needs);
                 queue.push(rank, &needs);
                 all.push((rank, needs));
@@ -182,18 +182,18 @@ mod tests {
                 }
             }
             let offered: BTreeSet<Arc<str>> = offered.into_iter().map(|service| format!("s{service}").into()).collect();
-            let fits = |needs: &Needs| unfit.is_none_or(|kind| *needs.job_type != format!("t{kind}"));
-            let prefers = |needs: &Needs| liked.is_none_or(|kind| *needs.job_type == format!("t{kind}"));
+            let fits = |needs: &JobNeeds| unfit.is_none_or(|kind| *needs.job_type != format!("t{kind}"));
+            let prefers = |needs: &JobNeeds| liked.is_none_or(|kind| *needs.job_type == format!("t{kind}"));
             let want = all
                 .iter()
                 .filter(|(_, needs)| needs.service.as_ref().is_none_or(|service| offered.contains(service)))
                 .filter(|(_, needs)| fits(needs))
                 .min_by_key(|(rank, needs)| (rank.priority, !prefers(needs), rank.number));
-            prop_assert_eq!(queue.best(offered.iter(), fits, prefers), want.cloned());
+            prop_assert_eq!(queue.best_fitting(offered.iter(), fits, prefers), want.cloned());
             prop_assert_eq!(queue.len(), all.len());
             let middling = Amount::new(2.0);
             let ahead = all.iter().filter(|(rank, _)| rank.priority() >= middling).count();
-            prop_assert_eq!(queue.ahead(middling), ahead);
+            prop_assert_eq!(queue.count_ahead(middling), ahead);
             for (rank, needs) in &all {
                 queue.remove(*rank, needs);
             }

@@ -6,15 +6,15 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-use super::job::Status;
+use super::job::JobStatus;
 use super::needs::Amount;
-use super::request_error::Details;
+use super::request_error::ErrorDetails;
 use crate::machine::Utf8Bytes;
 
 /// A message from the hub, without its timestamp.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Reply<'a> {
+pub enum EmpropsReply<'a> {
     /// Line 51.
     ConnectionEstablished { message: &'a str, server_version: &'a str },
     /// Line 78.
@@ -24,7 +24,7 @@ pub enum Reply<'a> {
     /// Line 159, with the request's id.
     JobAccepted {
         job_id: &'a str,
-        status: Status,
+        status: JobStatus,
         position: usize,
         estimated_start: String,
         notified_workers: usize,
@@ -34,7 +34,7 @@ pub enum Reply<'a> {
     /// Line 181.
     ResponseJobStatus {
         job_id: &'a str,
-        status: Status,
+        status: JobStatus,
         #[serde(skip_serializing_if = "Option::is_none")]
         progress: Option<&'a Number>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub enum Reply<'a> {
         message: Option<&'a str>,
     },
     /// Line 206.
-    JobCancelled { job_id: &'a str, status: Status, cancelled_at: u64 },
+    JobCancelled { job_id: &'a str, status: JobStatus, cancelled_at: u64 },
     /// Line 236.
     JobAssigned {
         job_id: &'a str,
@@ -76,13 +76,13 @@ pub enum Reply<'a> {
     /// Line 468.
     SubscriptionConfirmed { subscription_type: &'static str, update_interval: Amount, next_broadcast: u64 },
     /// Line 491.
-    JobAvailable { job_id: &'a str, job_type: &'a str, priority: &'a Number, requirements_summary: Summary<'a> },
+    JobAvailable { job_id: &'a str, job_type: &'a str, priority: &'a Number, requirements_summary: NeedsSummary<'a> },
     /// Line 504.
     JobUpdate {
         job_id: &'a str,
-        status: Status,
+        status: JobStatus,
         #[serde(skip_serializing_if = "Option::is_none")]
-        previous_status: Option<Status>,
+        previous_status: Option<JobStatus>,
         #[serde(skip_serializing_if = "Option::is_none")]
         worker_id: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +93,7 @@ pub enum Reply<'a> {
     /// Line 516.
     JobCompleted {
         job_id: &'a str,
-        status: Status,
+        status: JobStatus,
         worker_id: Option<&'a str>,
         priority: &'a Number,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +128,7 @@ pub enum Reply<'a> {
         error: String,
         error_code: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        details: Option<Details<'a>>,
+        details: Option<ErrorDetails<'a>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         request_id: Option<&'a str>,
     },
@@ -153,7 +153,7 @@ pub enum Reply<'a> {
 
 /// A summary of a job's needs (line 496).
 #[derive(Debug, Serialize)]
-pub struct Summary<'a> {
+pub struct NeedsSummary<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,14 +163,14 @@ pub struct Summary<'a> {
 }
 
 #[derive(Serialize)]
-struct Stamped<'a> {
+struct TimestampedReply<'a> {
     #[serde(flatten)]
-    reply: &'a Reply<'a>,
+    reply: &'a EmpropsReply<'a>,
     timestamp: u64,
 }
 
 /// Serialises a message with its timestamp.
-pub fn text(reply: &Reply<'_>, timestamp: u64) -> Utf8Bytes {
+pub fn serialize_emprops_reply(reply: &EmpropsReply<'_>, timestamp: u64) -> Utf8Bytes {
     // Strings, numbers and raw JSON under string keys always serialise.
-    serde_json::to_string(&Stamped { reply, timestamp }).unwrap_or_default().into()
+    serde_json::to_string(&TimestampedReply { reply, timestamp }).unwrap_or_default().into()
 }

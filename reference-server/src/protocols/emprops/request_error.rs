@@ -56,7 +56,7 @@ pub enum RequestError {
 
 /// `details` of an error.
 #[derive(Debug, Default, Serialize)]
-pub struct Details<'a> {
+pub struct ErrorDetails<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,23 +92,27 @@ impl RequestError {
     }
 
     /// Returns the `details` of the reply, if it has any.
-    pub fn details(&self) -> Option<Details<'_>> {
+    pub fn details(&self) -> Option<ErrorDetails<'_>> {
         Some(match self {
-            RequestError::InvalidJob(wrong) | RequestError::Invalid(wrong) => Details {
+            RequestError::InvalidJob(wrong) | RequestError::Invalid(wrong) => ErrorDetails {
                 field: Some(&wrong.field),
                 message: Some(&wrong.message),
                 provided_value: wrong.provided.as_deref(),
-                ..Details::default()
+                ..ErrorDetails::default()
             },
-            RequestError::AuthFailed { worker_id } => {
-                Details { reason: Some("Invalid worker token"), worker_id: Some(worker_id), ..Details::default() }
-            }
-            RequestError::JobNotFound { job_id } => Details { job_id: Some(job_id), ..Details::default() },
-            RequestError::JobEnded { job_id, .. } => Details { job_id: Some(job_id), ..Details::default() },
+            RequestError::AuthFailed { worker_id } => ErrorDetails {
+                reason: Some("Invalid worker token"),
+                worker_id: Some(worker_id),
+                ..ErrorDetails::default()
+            },
+            RequestError::JobNotFound { job_id } => ErrorDetails { job_id: Some(job_id), ..ErrorDetails::default() },
+            RequestError::JobEnded { job_id, .. } => ErrorDetails { job_id: Some(job_id), ..ErrorDetails::default() },
             RequestError::JobNotHeld { job_id, worker_id } => {
-                Details { job_id: Some(job_id), worker_id: Some(worker_id), ..Details::default() }
+                ErrorDetails { job_id: Some(job_id), worker_id: Some(worker_id), ..ErrorDetails::default() }
             }
-            RequestError::HashMismatch { chunk_id } => Details { chunk_id: Some(chunk_id), ..Details::default() },
+            RequestError::HashMismatch { chunk_id } => {
+                ErrorDetails { chunk_id: Some(chunk_id), ..ErrorDetails::default() }
+            }
             RequestError::InvalidMessage(_)
             | RequestError::NotRegistered(_)
             | RequestError::QueueFull

@@ -8,11 +8,11 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::test_conversation::{
-    ask, chunks, claim, client, documented_capabilities, documented_job, hub as any_hub, job, message, received,
-    report, result, submit, worker,
+    chunks, claim, documented_capabilities, documented_job, documented_job_with, hub as any_hub, received,
+    register_client, register_worker, report, result, send_and_receive, stamped_message, submit,
 };
 use crate::machine::test_player::TestPlayer;
-use crate::machine::{Conn, Handshake, Input};
+use crate::machine::{ConnectionId, Handshake, MachineInput};
 
 const START: u64 = 1_705_312_345_000;
 
@@ -21,16 +21,16 @@ fn hub(sets: &[&str]) -> TestPlayer {
 }
 
 /// A hub with the client 1 and the documented worker 2.
-fn staffed(sets: &[&str]) -> TestPlayer {
+fn hub_with_client_and_worker(sets: &[&str]) -> TestPlayer {
     let mut hub = hub(sets);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    register_client(&mut hub, 1);
+    register_worker(&mut hub, 2, &documented_capabilities());
     hub
 }
 
 /// Sends a request and returns its only answer.
-fn answer(hub: &mut TestPlayer, conn: Conn, kind: &str, members: Value) -> Value {
-    let mut received = ask(hub, conn, kind, members);
+fn answer(hub: &mut TestPlayer, conn: ConnectionId, kind: &str, members: Value) -> Value {
+    let mut received = send_and_receive(hub, conn, kind, members);
     assert_eq!(received.len(), 1, "{kind} is answered by {received:?}");
     received.remove(0)
 }
@@ -43,8 +43,8 @@ fn types(received: &[Value]) -> Vec<&str> {
 #[test]
 fn a_new_connection_is_greeted() {
     let mut hub = hub(&["server_version=2.1.0"]);
-    hub.pass(Duration::from_millis(250));
-    hub.input(Input::Open { conn: 1, handshake: Handshake::default() });
+    hub.advance(Duration::from_millis(250));
+    hub.input(MachineInput::Open { conn: 1, handshake: Handshake::default() });
     let received = received(&mut hub, 1);
     assert_eq!(received[0], "accept ");
     assert_eq!(
@@ -77,10 +77,10 @@ fn registrations_are_confirmed() {
 }
 
 /// Sends a wrong message and returns the error; the connection must stay open.
-fn refused(text: &str, code: &str) -> Value {
+fn refused_message(text: &str, code: &str) -> Value {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    let error = hub.answer(1, text);
+    register_client(&mut hub, 1);
+    let error = hub.only_answer(1, text);
     assert_eq!((&error["type"], &error["error_code"]), (&json!("error"), &json!(code)), "{error}");
     assert!(error["error"].is_string());
     assert_eq!(answer(&mut hub, 1, "ping", json!({}))["type"], "pong");
@@ -98,8 +98,8 @@ fn refused(text: &str, code: &str) -> Value {
 #[case(r#"{"type":"cancel_job","job_id":"no"}"#, "JOB_NOT_FOUND")]
 #[case(r#"{"type":"subscribe_job","job_id":"no"}"#, "JOB_NOT_FOUND")]
 #[case(r#"{"type":"claim_job","worker_id":"a"}"#, "NOT_REGISTERED")]
-fn wrong_messages_are_refused_and_the_connection_stays(#[case] text: &str, #[case] code: &str) {
-    refused(text, code);
+fn invalid_messages_are_refused_and_the_connection_stays_open(#[case] text: &str, #[case] code: &str) {
+    refused_message(text, code);
 }
 
 #[rstest]
@@ -144,18 +144,18 @@ fn wrong_messages_are_refused_and_the_connection_stays(#[case] text: &str, #[cas
     r#"{"type":"chunked_message","chunk_id":"a","chunk_index":0,"total_chunks":2,"data":"?","data_hash":"x"}"#,
     "data"
 )]
-fn wrong_parameters_are_named(#[case] text: &str, #[case] field: &str) {
-    let error = refused(text, "INVALID_PARAMETERS");
+fn errors_name_the_invalid_parameter(#[case] text: &str, #[case] field: &str) {
+    let error = refused_message(text, "INVALID_PARAMETERS");
     assert_eq!(error["details"]["field"], field);
     assert!(error["details"]["message"].is_string());
 }
 
 /// [607 to 616]
 #[test]
-fn errors_have_the_provided_value_and_the_request_id() {
+fn errors_contain_the_provided_value_and_the_request_id() {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    let wrong = job(json!({ "id": "req-1", "requirements": { "hardware": { "gpu_memory_gb": -1 } } }));
+    register_client(&mut hub, 1);
+    let wrong = documented_job_with(json!({ "id": "req-1", "requirements": { "hardware": { "gpu_memory_gb": -1 } } }));
     let error = answer(&mut hub, 1, "submit_job", wrong);
     assert_eq!(error["request_id"], "req-1");
     assert_eq!(error["details"]["provided_value"], -1);
@@ -174,7 +174,7 @@ fn requests_before_registration_are_refused(#[case] kind: &str, #[case] members:
 
 /// [645]
 #[test]
-fn a_message_of_unknown_type_is_answered_with_its_beginning() {
+fn an_unknown_message_is_answered_with_an_excerpt_of_it() {
     let mut hub = hub(&[]);
     hub.open(1);
     let unknown = answer(&mut hub, 1, "invalid_type", json!({ "long": "ü".repeat(10_000) }));
@@ -201,7 +201,7 @@ fn workers_with_a_wrong_token_are_refused(
     let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
     let mut hub = hub(&["worker_token=right"]);
     let handshake = Handshake { query: owned(query), headers: owned(headers), ..Handshake::default() };
-    hub.input(Input::Open { conn: 1, handshake });
+    hub.input(MachineInput::Open { conn: 1, handshake });
     let reply =
         answer(&mut hub, 1, "register_worker", json!({ "worker_id": "w", "capabilities": {}, "token": member }));
     hub.received(1);
@@ -217,8 +217,8 @@ fn workers_with_a_wrong_token_are_refused(
 /// [735 to 762]
 #[test]
 fn a_job_runs_from_submission_to_completion() {
-    let mut hub = staffed(&[]);
-    let accepted = answer(&mut hub, 1, "submit_job", job(json!({ "id": "r" })));
+    let mut hub = hub_with_client_and_worker(&[]);
+    let accepted = answer(&mut hub, 1, "submit_job", documented_job_with(json!({ "id": "r" })));
     let id = accepted["job_id"].as_str().unwrap().to_owned();
     assert_eq!(
         accepted,
@@ -293,7 +293,7 @@ fn a_report_on_a_claimed_job_counts_as_its_acceptance(
     #[case] members: Value,
     #[case] want: &[&str],
 ) {
-    let mut hub = staffed(&[]);
+    let mut hub = hub_with_client_and_worker(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     report(&mut hub, 2, kind, &id, members);
@@ -312,10 +312,10 @@ fn a_report_on_a_claimed_job_counts_as_its_acceptance(
 #[case(json!({ "hardware": {} }), false)]
 fn jobs_go_only_to_workers_that_meet_their_requirements(#[case] changes: Value, #[case] fit: bool) {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     let mut capabilities = documented_capabilities();
     capabilities.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    worker(&mut hub, 2, &capabilities);
+    register_worker(&mut hub, 2, &capabilities);
     let accepted = answer(&mut hub, 1, "submit_job", documented_job());
     assert_eq!(accepted["notified_workers"], u32::from(fit));
     assert_eq!(received(&mut hub, 2).len(), usize::from(fit));
@@ -326,7 +326,7 @@ fn jobs_go_only_to_workers_that_meet_their_requirements(#[case] changes: Value, 
 #[test]
 fn jobs_are_offered_only_to_idle_workers_that_subscribed() {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     for (conn, members) in [
         (2, json!({ "subscribe_to_jobs": false })),
         (3, json!({ "status": "busy" })),
@@ -341,30 +341,35 @@ fn jobs_are_offered_only_to_idle_workers_that_subscribed() {
     }
     let notified = |hub: &mut TestPlayer| {
         let accepted = answer(hub, 1, "submit_job", documented_job());
-        let received: Vec<Conn> = (2..6).filter(|&conn| !received(hub, conn).is_empty()).collect();
+        let received: Vec<ConnectionId> = (2..6).filter(|&conn| !received(hub, conn).is_empty()).collect();
         assert_eq!(accepted["notified_workers"], received.len());
         received
     };
     assert_eq!(notified(&mut hub), [4, 5]);
     claim(&mut hub, 4, json!({}));
     assert_eq!(notified(&mut hub), [5], "a worker with a job is busy");
-    ask(&mut hub, 4, "worker_status", json!({ "worker_id": "worker-4", "status": "idle", "available_slots": 2 }));
-    ask(&mut hub, 3, "worker_heartbeat", json!({ "worker_id": "worker-3", "status": "idle" }));
+    send_and_receive(
+        &mut hub,
+        4,
+        "worker_status",
+        json!({ "worker_id": "worker-4", "status": "idle", "available_slots": 2 }),
+    );
+    send_and_receive(&mut hub, 3, "worker_heartbeat", json!({ "worker_id": "worker-3", "status": "idle" }));
     assert_eq!(notified(&mut hub), [3, 4, 5], "unless it reports that it is idle");
-    hub.input(Input::Closed { conn: 5 });
+    hub.input(MachineInput::Closed { conn: 5 });
     assert_eq!(notified(&mut hub), [3, 4]);
     let changed = json!({ "worker_id": "worker-3", "status": "idle", "capabilities": { "services": ["other"] } });
-    ask(&mut hub, 3, "worker_status", changed);
+    send_and_receive(&mut hub, 3, "worker_status", changed);
     assert_eq!(notified(&mut hub), [4]);
 }
 
 /// Priority, then preference, then age.
 #[test]
 fn the_best_job_is_claimed_first() {
-    let mut hub = staffed(&[]);
+    let mut hub = hub_with_client_and_worker(&[]);
     let mut ids = Vec::new();
     for (priority, kind) in [(10, "a"), (90, "a"), (50, "a"), (50, "b"), (50, "b"), (90, "b")] {
-        ids.push(submit(&mut hub, 1, job(json!({ "priority": priority, "job_type": kind }))));
+        ids.push(submit(&mut hub, 1, documented_job_with(json!({ "priority": priority, "job_type": kind }))));
     }
     let order: Vec<String> = (0..7).flat_map(|_| claim(&mut hub, 2, json!({ "preferred_types": ["b"] }))).collect();
     assert_eq!(order, [5, 1, 3, 4, 2, 0].map(|index: usize| ids[index].clone()));
@@ -373,9 +378,11 @@ fn the_best_job_is_claimed_first() {
 #[test]
 fn positions_in_the_queue_count_from_one() {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     let positions = [50, 50, 90, 10, 50].map(|priority| {
-        answer(&mut hub, 1, "submit_job", job(json!({ "priority": priority })))["position"].as_u64().unwrap()
+        answer(&mut hub, 1, "submit_job", documented_job_with(json!({ "priority": priority })))["position"]
+            .as_u64()
+            .unwrap()
     });
     assert_eq!(positions, [1, 2, 1, 4, 4]);
 }
@@ -388,8 +395,8 @@ fn positions_in_the_queue_count_from_one() {
 #[case(json!({ "max_jobs": 9, "available_resources": { "concurrent_slots": 1 } }), 1)]
 #[case(json!({ "available_resources": { "gpu_memory_available": 4.5 } }), 0)]
 #[case(json!({ "available_resources": { "gpu_memory_available": 8 } }), 1)]
-fn a_claim_gets_as_many_jobs_as_it_asks_for(#[case] members: Value, #[case] count: usize) {
-    let mut hub = staffed(&[]);
+fn a_claim_gets_the_requested_number_of_jobs(#[case] members: Value, #[case] count: usize) {
+    let mut hub = hub_with_client_and_worker(&[]);
     for _ in 0..3 {
         submit(&mut hub, 1, documented_job());
     }
@@ -399,30 +406,30 @@ fn a_claim_gets_as_many_jobs_as_it_asks_for(#[case] members: Value, #[case] coun
 /// [231, 246]
 #[test]
 fn a_job_whose_claim_is_not_accepted_returns_to_its_place_in_the_queue() {
-    let mut hub = staffed(&[]);
-    worker(&mut hub, 3, &documented_capabilities());
+    let mut hub = hub_with_client_and_worker(&[]);
+    register_worker(&mut hub, 3, &documented_capabilities());
     let first = submit(&mut hub, 1, documented_job());
     let second = submit(&mut hub, 1, documented_job());
     assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": 2000 })), [first.as_str()]);
-    hub.pass(Duration::from_millis(1999));
+    hub.advance(Duration::from_millis(1999));
     hub.received(3);
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": first }))["status"], "assigned");
-    hub.pass(Duration::from_millis(1));
+    hub.advance(Duration::from_millis(1));
     assert_eq!(types(&received(&mut hub, 3)), ["job_available"]);
     assert_eq!(report(&mut hub, 2, "job_accepted_by_worker", &first, json!({}))[0]["error_code"], "JOB_NOT_HELD");
     assert_eq!(claim(&mut hub, 3, json!({})), [first.as_str()]);
     report(&mut hub, 3, "job_accepted_by_worker", &first, json!({}));
-    hub.pass(Duration::from_secs(100));
+    hub.advance(Duration::from_secs(100));
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": first }))["worker_id"], "worker-3");
     assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": null })), [second.as_str()]);
-    hub.pass(Duration::from_millis(30_000));
+    hub.advance(Duration::from_millis(30_000));
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": second }))["status"], "queued");
 }
 
 /// [330 to 357]
 #[test]
 fn a_failing_job_is_retried_twice_and_then_fails_for_good() {
-    let mut hub = staffed(&["retry_delay_ms=1500"]);
+    let mut hub = hub_with_client_and_worker(&["retry_delay_ms=1500"]);
     let id = submit(&mut hub, 1, documented_job());
     for attempt in 1..=3 {
         assert_eq!(claim(&mut hub, 2, json!({})), [id.as_str()], "attempt {attempt}");
@@ -432,16 +439,16 @@ fn a_failing_job_is_retried_twice_and_then_fails_for_good() {
         if attempt < 3 {
             assert_eq!((&ack["retry_scheduled"], &ack["retry_delay"]), (&json!(true), &json!(1.5)));
             assert_eq!((&update["status"], &update["previous_status"]), (&json!("queued"), &json!("assigned")));
-            hub.pass(Duration::from_millis(1499));
+            hub.advance(Duration::from_millis(1499));
             assert_eq!(claim(&mut hub, 2, json!({})), [""; 0]);
             assert_eq!(hub.state()["pending_jobs"], 1);
-            hub.pass(Duration::from_millis(1));
+            hub.advance(Duration::from_millis(1));
         } else {
             assert_eq!((&ack["retry_scheduled"], &ack["retry_delay"]), (&json!(false), &Value::Null));
             assert_eq!((&update["status"], &update["message"]), (&json!("failed"), &json!("gone")));
         }
     }
-    hub.pass(Duration::from_secs(100));
+    hub.advance(Duration::from_secs(100));
     assert_eq!(claim(&mut hub, 2, json!({})), [""; 0]);
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": id }))["status"], "failed");
 }
@@ -455,9 +462,9 @@ fn a_failing_job_is_retried_twice_and_then_fails_for_good() {
 #[case::delayed(4)]
 fn a_cancelled_job_never_comes_back(#[case] steps: u32) {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    client(&mut hub, 3);
-    worker(&mut hub, 2, &documented_capabilities());
+    register_client(&mut hub, 1);
+    register_client(&mut hub, 3);
+    register_worker(&mut hub, 2, &documented_capabilities());
     let id = submit(&mut hub, 1, documented_job());
     if steps > 0 {
         claim(&mut hub, 2, json!({}));
@@ -487,7 +494,7 @@ fn a_cancelled_job_never_comes_back(#[case] steps: u32) {
         "the worker that holds it gets an update"
     );
     assert_eq!(hub.state()["workers"][0]["jobs"], json!([]));
-    hub.pass(Duration::from_secs(300));
+    hub.advance(Duration::from_secs(300));
     assert_eq!(claim(&mut hub, 2, json!({})), [""; 0]);
     assert_eq!(report(&mut hub, 2, "complete_job", &id, result())[0]["error_code"], "JOB_NOT_HELD");
     assert_eq!(answer(&mut hub, 1, "cancel_job", json!({ "job_id": id }))["error_code"], "JOB_ENDED");
@@ -496,8 +503,8 @@ fn a_cancelled_job_never_comes_back(#[case] steps: u32) {
 
 #[test]
 fn reports_of_workers_that_do_not_hold_the_job_change_nothing() {
-    let mut hub = staffed(&[]);
-    worker(&mut hub, 3, &documented_capabilities());
+    let mut hub = hub_with_client_and_worker(&[]);
+    register_worker(&mut hub, 3, &documented_capabilities());
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     hub.received(1);
@@ -520,11 +527,11 @@ fn reports_of_workers_that_do_not_hold_the_job_change_nothing() {
 /// [365 to 399]
 #[test]
 fn a_silent_worker_is_lost_until_it_sends_a_message() {
-    let mut hub = staffed(&[]);
+    let mut hub = hub_with_client_and_worker(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     report(&mut hub, 2, "update_job_progress", &id, json!({ "progress": 5 }));
-    hub.pass(Duration::from_secs(60));
+    hub.advance(Duration::from_secs(60));
     let beat = json!({ "worker_id": "worker-2", "status": "busy" });
     let ack = answer(&mut hub, 2, "worker_heartbeat", beat.clone());
     assert_eq!(
@@ -534,17 +541,17 @@ fn a_silent_worker_is_lost_until_it_sends_a_message() {
             "next_heartbeat_expected": START + 120_000, "timestamp": START + 60_000,
         })
     );
-    hub.pass(Duration::from_millis(119_999));
+    hub.advance(Duration::from_millis(119_999));
     hub.received(1);
     assert_eq!(hub.state()["active_workers"], 1);
-    hub.pass(Duration::from_millis(1));
+    hub.advance(Duration::from_millis(1));
     assert_eq!(hub.state()["active_workers"], 0);
     let updates = received(&mut hub, 1);
     assert_eq!((&updates[0]["status"], &updates[0]["previous_status"]), (&json!("queued"), &json!("in_progress")));
     assert_eq!(answer(&mut hub, 2, "worker_heartbeat", beat)["type"], "worker_heartbeat_ack");
     assert_eq!(hub.state()["active_workers"], 1);
     assert_eq!(claim(&mut hub, 2, json!({})), [id]);
-    hub.pass(Duration::from_secs(1000));
+    hub.advance(Duration::from_secs(1000));
     assert_eq!((&hub.state()["active_workers"], &hub.state()["queued"]), (&json!(0), &json!(1)));
 }
 
@@ -553,28 +560,31 @@ fn a_silent_worker_is_lost_until_it_sends_a_message() {
 #[case::closed(false)]
 #[case::disconnect(true)]
 fn jobs_of_a_disconnected_worker_return_to_the_queue(#[case] graceful: bool) {
-    let mut hub = staffed(&[]);
+    let mut hub = hub_with_client_and_worker(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     if graceful {
-        assert_eq!(ask(&mut hub, 2, "disconnect", json!({ "reason": "Client shutdown" })), ["close 1000"]);
+        assert_eq!(send_and_receive(&mut hub, 2, "disconnect", json!({ "reason": "Client shutdown" })), ["close 1000"]);
     } else {
-        hub.input(Input::Closed { conn: 2 });
+        hub.input(MachineInput::Closed { conn: 2 });
     }
-    worker(&mut hub, 3, &documented_capabilities());
+    register_worker(&mut hub, 3, &documented_capabilities());
     assert_eq!(claim(&mut hub, 3, json!({})), [id]);
 }
 
 #[test]
-fn a_worker_that_registers_again_takes_its_id_over() {
-    let mut hub = staffed(&[]);
+fn a_worker_that_registers_again_takes_over_its_id() {
+    let mut hub = hub_with_client_and_worker(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     hub.open(3);
     let again = json!({ "worker_id": "worker-2", "capabilities": documented_capabilities() });
     answer(&mut hub, 3, "register_worker", again.clone());
     assert_eq!(hub.state()["active_workers"], 1);
-    assert_eq!(ask(&mut hub, 2, "claim_job", json!({ "worker_id": "worker-2" }))[0]["error_code"], "NOT_REGISTERED");
+    assert_eq!(
+        send_and_receive(&mut hub, 2, "claim_job", json!({ "worker_id": "worker-2" }))[0]["error_code"],
+        "NOT_REGISTERED"
+    );
     let assigned = answer(&mut hub, 3, "claim_job", json!({ "worker_id": "worker-2" }));
     assert_eq!(assigned["job_id"], id);
     answer(&mut hub, 3, "register_worker", again);
@@ -584,9 +594,9 @@ fn a_worker_that_registers_again_takes_its_id_over() {
 /// [422 to 455]
 #[test]
 fn subscribers_get_each_matching_update_once() {
-    let mut hub = staffed(&[]);
-    client(&mut hub, 3);
-    client(&mut hub, 4);
+    let mut hub = hub_with_client_and_worker(&[]);
+    register_client(&mut hub, 3);
+    register_client(&mut hub, 4);
     hub.open(5);
     let monitor = json!({ "client_type": "monitor", "client_id": "m", "permissions": ["view_all_jobs"] });
     answer(&mut hub, 5, "register_client", monitor);
@@ -597,9 +607,12 @@ fn subscribers_get_each_matching_update_once() {
     assert_ne!(confirmed["subscription_id"], again["subscription_id"]);
 
     let id = submit(&mut hub, 1, documented_job());
-    let other = submit(&mut hub, 1, job(json!({ "priority": 69 })));
+    let other = submit(&mut hub, 1, documented_job_with(json!({ "priority": 69 })));
     for conn in [1, 3, 4, 5] {
-        assert_eq!(types(&ask(&mut hub, conn, "subscribe_job", json!({ "job_id": id, "id": "m1" }))), ["ack"]);
+        assert_eq!(
+            types(&send_and_receive(&mut hub, conn, "subscribe_job", json!({ "job_id": id, "id": "m1" }))),
+            ["ack"]
+        );
     }
     claim(&mut hub, 2, json!({ "max_jobs": 2 }));
     for job in [&id, &other] {
@@ -617,20 +630,20 @@ fn subscribers_get_each_matching_update_once() {
 #[test]
 fn a_subscription_ends_on_request_or_disconnect() {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     for (conn, cleanup) in [(2, json!(true)), (3, json!(false)), (4, Value::Null)] {
-        client(&mut hub, conn);
+        register_client(&mut hub, conn);
         answer(&mut hub, conn, "subscribe_job_notifications", json!({ "enabled": true }));
         if conn == 2 {
             assert_eq!(
-                types(&ask(&mut hub, conn, "subscribe_job_notifications", json!({ "enabled": false }))),
+                types(&send_and_receive(&mut hub, conn, "subscribe_job_notifications", json!({ "enabled": false }))),
                 ["ack"]
             );
             submit(&mut hub, 1, documented_job());
             assert_eq!(received(&mut hub, conn), [Value::Null; 0]);
             answer(&mut hub, conn, "subscribe_job_notifications", json!({ "enabled": true }));
         }
-        ask(&mut hub, conn, "disconnect", json!({ "cleanup_subscriptions": cleanup }));
+        send_and_receive(&mut hub, conn, "disconnect", json!({ "cleanup_subscriptions": cleanup }));
         hub.open(conn + 10);
         let back = json!({ "client_type": "job_client", "client_id": format!("client-{conn}") });
         answer(&mut hub, conn + 10, "register_client", back);
@@ -642,7 +655,7 @@ fn a_subscription_ends_on_request_or_disconnect() {
 /// [459 to 485, 535]
 #[test]
 fn statistics_are_sent_at_the_subscribed_interval() {
-    let mut hub = staffed(&[]);
+    let mut hub = hub_with_client_and_worker(&[]);
     submit(&mut hub, 1, documented_job());
     submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
@@ -654,7 +667,7 @@ fn statistics_are_sent_at_the_subscribed_interval() {
             "next_broadcast": START + 2000, "timestamp": START,
         })
     );
-    hub.pass(Duration::from_secs(7));
+    hub.advance(Duration::from_secs(7));
     let received = received(&mut hub, 1);
     let times: Vec<u64> = received.iter().map(|stats| stats["timestamp"].as_u64().unwrap() - START).collect();
     assert_eq!(times, [2000, 4000, 6000]);
@@ -667,8 +680,8 @@ fn statistics_are_sent_at_the_subscribed_interval() {
     );
     let only = answer(&mut hub, 1, "request_stats", json!({ "include_sections": ["workers"] }));
     assert_eq!(only, json!({ "type": "system_status", "active_workers": 1, "timestamp": START + 7000 }));
-    assert_eq!(types(&ask(&mut hub, 1, "subscribe_stats", json!({ "enabled": false }))), ["ack"]);
-    hub.pass(Duration::from_secs(60));
+    assert_eq!(types(&send_and_receive(&mut hub, 1, "subscribe_stats", json!({ "enabled": false }))), ["ack"]);
+    hub.advance(Duration::from_secs(60));
     assert_eq!(self::received(&mut hub, 1), [Value::Null; 0]);
 }
 
@@ -676,7 +689,7 @@ fn statistics_are_sent_at_the_subscribed_interval() {
 #[test]
 fn monitors_get_an_alert_when_too_many_jobs_wait() {
     let mut hub = hub(&["alert_queue_depth=2"]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     hub.open(2);
     let monitor = json!({ "client_type": "monitor", "client_id": "m", "permissions": ["view_system_stats"] });
     answer(&mut hub, 2, "register_client", monitor);
@@ -687,7 +700,7 @@ fn monitors_get_an_alert_when_too_many_jobs_wait() {
     assert_eq!(types(&alert), ["system_alert"]);
     assert_eq!(alert[0]["details"]["current_queue_depth"], 3);
     assert_eq!(answer(&mut hub, 1, "request_stats", json!({}))["system_health"], "degraded");
-    worker(&mut hub, 3, &documented_capabilities());
+    register_worker(&mut hub, 3, &documented_capabilities());
     claim(&mut hub, 3, json!({ "max_jobs": 3 }));
     assert_eq!(answer(&mut hub, 1, "request_stats", json!({}))["system_health"], "healthy");
     assert_eq!(hub.event(&json!({ "type": "system_alert", "message": "look" })).unwrap(), json!({ "alerted": 1 }));
@@ -697,7 +710,7 @@ fn monitors_get_an_alert_when_too_many_jobs_wait() {
 /// [718 to 724]
 #[test]
 fn a_hub_that_goes_down_announces_its_downtime() {
-    let mut hub = staffed(&[]);
+    let mut hub = hub_with_client_and_worker(&[]);
     submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     hub.received(1);
@@ -712,20 +725,20 @@ fn a_hub_that_goes_down_announces_its_downtime() {
     }
     assert_eq!(hub.state()["queued"], 1);
     assert!(hub.event(&json!({ "type": "nonsense" })).unwrap_err().to_string().contains("server_disconnect"));
-    client(&mut hub, 3);
+    register_client(&mut hub, 3);
 }
 
 /// [656]
 #[test]
 fn messages_up_to_ten_mebibytes_are_accepted() {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     let of = |bytes: usize| {
-        let bare = message("submit_job", json!({ "job_type": "x", "payload": { "text": "" } })).len();
-        message("submit_job", json!({ "job_type": "x", "payload": { "text": "x".repeat(bytes - bare) } }))
+        let bare = stamped_message("submit_job", json!({ "job_type": "x", "payload": { "text": "" } })).len();
+        stamped_message("submit_job", json!({ "job_type": "x", "payload": { "text": "x".repeat(bytes - bare) } }))
     };
-    assert_eq!(hub.answer(1, &of(10 << 20))["type"], "job_accepted");
-    assert_eq!(hub.answer(1, &of((10 << 20) + 1))["error_code"], "MESSAGE_TOO_LARGE");
+    assert_eq!(hub.only_answer(1, &of(10 << 20))["type"], "job_accepted");
+    assert_eq!(hub.only_answer(1, &of((10 << 20) + 1))["error_code"], "MESSAGE_TOO_LARGE");
     assert_eq!(answer(&mut hub, 1, "ping", json!({}))["type"], "pong");
 }
 
@@ -736,13 +749,13 @@ fn messages_up_to_ten_mebibytes_are_accepted() {
 #[case(&[0, 0, 1, 2, 3, 4])]
 fn a_message_sent_in_chunks_is_handled_like_any_other(#[case] order: &[usize]) {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    let text = message("submit_job", documented_job());
+    register_client(&mut hub, 1);
+    let text = stamped_message("submit_job", documented_job());
     let pieces = chunks("chunk-1", &text, text.len().div_ceil(5));
     let mut last = Vec::new();
     for index in order {
         assert_eq!(last, [Value::Null; 0]);
-        last = ask(&mut hub, 1, "chunked_message", pieces[*index].clone());
+        last = send_and_receive(&mut hub, 1, "chunked_message", pieces[*index].clone());
     }
     assert_eq!(types(&last), ["chunked_message_complete", "job_accepted"]);
     assert_eq!((&last[0]["chunk_id"], &last[0]["total_size"]), (&json!("chunk-1"), &json!(text.len())));
@@ -751,28 +764,28 @@ fn a_message_sent_in_chunks_is_handled_like_any_other(#[case] order: &[usize]) {
 }
 
 #[test]
-fn wrong_or_missing_chunks_make_no_message() {
+fn invalid_or_missing_chunks_are_not_assembled() {
     let mut hub = hub(&["max_incomplete=2", "chunk_timeout_ms=1000"]);
-    client(&mut hub, 1);
-    let text = message("submit_job", documented_job());
+    register_client(&mut hub, 1);
+    let text = stamped_message("submit_job", documented_job());
     let mut whole = chunks("a", &text, text.len());
     whole[0]["data_hash"] = "0".repeat(64).into();
     let refused = answer(&mut hub, 1, "chunked_message", whole[0].clone());
     assert_eq!((&refused["error_code"], &refused["details"]["chunk_id"]), (&json!("HASH_MISMATCH"), &json!("a")));
     let halves = |id: &str| chunks(id, &text, text.len().div_ceil(2));
     for id in ["b", "c"] {
-        assert_eq!(ask(&mut hub, 1, "chunked_message", halves(id)[0].clone()), [Value::Null; 0]);
+        assert_eq!(send_and_receive(&mut hub, 1, "chunked_message", halves(id)[0].clone()), [Value::Null; 0]);
     }
     assert_eq!(answer(&mut hub, 1, "chunked_message", halves("d")[0].clone())["error_code"], "LIMIT_EXCEEDED");
     let mut other = halves("b")[1].clone();
     other["total_chunks"] = 3.into();
     assert_eq!(answer(&mut hub, 1, "chunked_message", other)["details"]["field"], "total_chunks");
     assert_ne!(hub.state()["incomplete_bytes"], 0);
-    hub.pass(Duration::from_secs(1));
+    hub.advance(Duration::from_secs(1));
     assert_eq!(hub.state()["incomplete_bytes"], 0, "incomplete messages are dropped after their timeout");
-    let nested = message("chunked_message", halves("e")[0].clone());
+    let nested = stamped_message("chunked_message", halves("e")[0].clone());
     let nested = chunks("f", &nested, nested.len());
-    let received = ask(&mut hub, 1, "chunked_message", nested[0].clone());
+    let received = send_and_receive(&mut hub, 1, "chunked_message", nested[0].clone());
     assert_eq!(types(&received), ["chunked_message_complete", "error"]);
     assert_eq!(hub.state()["submitted"], 0);
 }
@@ -780,8 +793,8 @@ fn wrong_or_missing_chunks_make_no_message() {
 #[test]
 fn jobs_subscriptions_and_chunked_messages_are_limited() {
     let mut hub = hub(&["max_jobs=2", "max_finished_jobs=1", "max_watched_jobs=1", "max_assembled_bytes=100"]);
-    client(&mut hub, 1);
-    client(&mut hub, 2);
+    register_client(&mut hub, 1);
+    register_client(&mut hub, 2);
     let ids = [(); 2].map(|()| submit(&mut hub, 1, documented_job()));
     assert_eq!(answer(&mut hub, 1, "submit_job", documented_job())["error_code"], "QUEUE_FULL");
     assert_eq!(answer(&mut hub, 2, "subscribe_job", json!({ "job_id": ids[0] }))["type"], "ack");
@@ -792,9 +805,9 @@ fn jobs_subscriptions_and_chunked_messages_are_limited() {
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": ids[0] }))["error_code"], "JOB_NOT_FOUND");
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": ids[1] }))["status"], "cancelled");
     assert_eq!(hub.state()["job_bytes"], 0);
-    let text = message("submit_job", documented_job());
+    let text = stamped_message("submit_job", documented_job());
     let pieces = chunks("a", &text, 60);
-    assert_eq!(ask(&mut hub, 1, "chunked_message", pieces[0].clone()), [Value::Null; 0]);
+    assert_eq!(send_and_receive(&mut hub, 1, "chunked_message", pieces[0].clone()), [Value::Null; 0]);
     assert_eq!(answer(&mut hub, 1, "chunked_message", pieces[1].clone())["error_code"], "MESSAGE_TOO_LARGE");
     assert_eq!(hub.state()["incomplete_bytes"], 0);
 }
@@ -802,12 +815,12 @@ fn jobs_subscriptions_and_chunked_messages_are_limited() {
 #[test]
 fn acks_and_pings_are_configurable() {
     let mut hub = hub(&["acks=false", "ping_interval_ms=1000"]);
-    client(&mut hub, 1);
+    register_client(&mut hub, 1);
     let id = submit(&mut hub, 1, documented_job());
-    assert_eq!(ask(&mut hub, 1, "subscribe_job", json!({ "job_id": id })), [Value::Null; 0]);
-    hub.pass(Duration::from_millis(2500));
+    assert_eq!(send_and_receive(&mut hub, 1, "subscribe_job", json!({ "job_id": id })), [Value::Null; 0]);
+    hub.advance(Duration::from_millis(2500));
     assert_eq!(types(&received(&mut hub, 1)), ["ping", "ping"]);
-    assert_eq!(ask(&mut hub, 1, "pong", json!({})), [Value::Null; 0]);
+    assert_eq!(send_and_receive(&mut hub, 1, "pong", json!({})), [Value::Null; 0]);
 }
 
 /// Messages for which the document has no answer get none [571, 587].
@@ -818,41 +831,41 @@ fn acks_and_pings_are_configurable() {
 #[case("error")]
 fn messages_without_a_documented_answer_get_none(#[case] kind: &str) {
     let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    assert_eq!(ask(&mut hub, 1, kind, json!({})), [Value::Null; 0]);
+    register_client(&mut hub, 1);
+    assert_eq!(send_and_receive(&mut hub, 1, kind, json!({})), [Value::Null; 0]);
 }
 
 /// A step of a random run.
 #[derive(Debug, Clone)]
-enum Action {
-    Join(Conn, bool, u8),
-    Leave(Conn, bool),
-    Submit(Conn, u8, u8),
-    Claim(Conn, u8),
-    Report(Conn, u8, usize),
-    Cancel(Conn, usize),
-    Follow(Conn, u8, usize),
+enum RandomAction {
+    Join(ConnectionId, bool, u8),
+    Leave(ConnectionId, bool),
+    Submit(ConnectionId, u8, u8),
+    Claim(ConnectionId, u8),
+    Report(ConnectionId, u8, usize),
+    Cancel(ConnectionId, usize),
+    Follow(ConnectionId, u8, usize),
     Pass(u16),
-    Noise(Conn, String),
+    Noise(ConnectionId, String),
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn action() -> impl Strategy<Value = RandomAction> {
     let conn = || 1u64..7;
     prop_oneof![
-        3 => (conn(), any::<bool>(), 0u8..8).prop_map(|(conn, works, can)| Action::Join(conn, works, can)),
-        1 => (conn(), any::<bool>()).prop_map(|(conn, graceful)| Action::Leave(conn, graceful)),
-        5 => (conn(), 0u8..8, 0u8..4).prop_map(|(conn, needs, priority)| Action::Submit(conn, needs, priority)),
-        6 => (conn(), 1u8..4).prop_map(|(conn, most)| Action::Claim(conn, most)),
-        8 => (conn(), 0u8..5, any::<usize>()).prop_map(|(conn, what, job)| Action::Report(conn, what, job)),
-        1 => (conn(), any::<usize>()).prop_map(|(conn, job)| Action::Cancel(conn, job)),
-        2 => (conn(), 0u8..4, any::<usize>()).prop_map(|(conn, what, job)| Action::Follow(conn, what, job)),
-        3 => (0u16..3000).prop_map(Action::Pass),
-        1 => (conn(), ".{0,20}").prop_map(|(conn, text)| Action::Noise(conn, text)),
+        3 => (conn(), any::<bool>(), 0u8..8).prop_map(|(conn, works, can)| RandomAction::Join(conn, works, can)),
+        1 => (conn(), any::<bool>()).prop_map(|(conn, graceful)| RandomAction::Leave(conn, graceful)),
+        5 => (conn(), 0u8..8, 0u8..4).prop_map(|(conn, needs, priority)| RandomAction::Submit(conn, needs, priority)),
+        6 => (conn(), 1u8..4).prop_map(|(conn, most)| RandomAction::Claim(conn, most)),
+        8 => (conn(), 0u8..5, any::<usize>()).prop_map(|(conn, what, job)| RandomAction::Report(conn, what, job)),
+        1 => (conn(), any::<usize>()).prop_map(|(conn, job)| RandomAction::Cancel(conn, job)),
+        2 => (conn(), 0u8..4, any::<usize>()).prop_map(|(conn, what, job)| RandomAction::Follow(conn, what, job)),
+        3 => (0u16..3000).prop_map(RandomAction::Pass),
+        1 => (conn(), ".{0,20}").prop_map(|(conn, text)| RandomAction::Noise(conn, text)),
     ]
 }
 
 /// Builds capabilities or requirements from bits: a service, a component, hardware.
-fn kit(bits: u8, worker: bool) -> Value {
+fn capabilities_from_bits(bits: u8, worker: bool) -> Value {
     let mut kit = json!({});
     for (bit, has, needs) in [
         (1, json!({ "services": ["s"] }), json!({ "service_type": "s" })),
@@ -869,14 +882,14 @@ fn kit(bits: u8, worker: bool) -> Value {
 
 /// The expected state of a hub.
 #[derive(Default)]
-struct Expected {
+struct ExpectedState {
     /// The capabilities of workers, by connection.
-    workers: BTreeMap<Conn, u8>,
-    open: BTreeSet<Conn>,
+    workers: BTreeMap<ConnectionId, u8>,
+    open: BTreeSet<ConnectionId>,
     /// The requirements of every accepted job.
     jobs: Vec<(String, u8)>,
     /// The last status of a job that each connection received.
-    statuses: BTreeMap<(Conn, String), String>,
+    statuses: BTreeMap<(ConnectionId, String), String>,
 }
 
 proptest! {
@@ -885,22 +898,22 @@ proptest! {
     /// A job has at most one worker, which meets its needs; an ended job stays ended; every request has its answer; the
     /// updates that each client gets about a job are consistent.
     #[test]
-    fn no_job_is_lost_or_has_two_workers_after_any_actions(actions in prop::collection::vec(action(), 1..120)) {
+    fn random_actions_never_lose_a_job_or_assign_it_twice(actions in prop::collection::vec(action(), 1..120)) {
         let sets = ["retry_delay_ms=700", "heartbeat_interval_ms=4000", "claim_timeout_ms=900", "alert_queue_depth=2"];
         let mut hub = hub(&sets);
-        let mut expected = Expected::default();
+        let mut expected = ExpectedState::default();
         let mut ended: BTreeMap<String, String> = BTreeMap::new();
         for action in actions {
-            act(&mut hub, &mut expected, action);
+            perform_action(&mut hub, &mut expected, action);
             for conn in 1..7 {
                 check_updates(&mut expected, conn, received(&mut hub, conn));
             }
             check_state(&hub.state(), &expected, &mut ended);
         }
         for conn in 1..7 {
-            hub.input(Input::Closed { conn });
+            hub.input(MachineInput::Closed { conn });
         }
-        hub.pass(Duration::from_secs(60));
+        hub.advance(Duration::from_secs(60));
         let state = hub.state();
         prop_assert_eq!(&state["pending_jobs"], &state["queued"]);
         prop_assert_eq!(&state["active_jobs"], 0);
@@ -909,45 +922,46 @@ proptest! {
     }
 }
 
-fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
+fn perform_action(hub: &mut TestPlayer, expected: &mut ExpectedState, action: RandomAction) {
     let pick = |index: usize| match expected.jobs.len() {
         0 => "no-such-job".to_owned(),
         len => expected.jobs[index % len].0.clone(),
     };
     match action {
-        Action::Join(conn, works, can) => {
+        RandomAction::Join(conn, works, can) => {
             if expected.open.insert(conn) {
                 hub.open(conn);
-                client(hub, conn);
+                register_client(hub, conn);
             }
             if works {
-                let members = json!({ "worker_id": format!("worker-{conn}"), "capabilities": kit(can, true) });
-                assert_eq!(types(&ask(hub, conn, "register_worker", members)), ["worker_registered"]);
+                let members =
+                    json!({ "worker_id": format!("worker-{conn}"), "capabilities": capabilities_from_bits(can, true) });
+                assert_eq!(types(&send_and_receive(hub, conn, "register_worker", members)), ["worker_registered"]);
                 expected.workers.insert(conn, can);
             }
         }
-        Action::Leave(conn, graceful) => {
+        RandomAction::Leave(conn, graceful) => {
             if graceful && expected.open.contains(&conn) {
-                assert_eq!(ask(hub, conn, "disconnect", json!({})), ["close 1000"]);
+                assert_eq!(send_and_receive(hub, conn, "disconnect", json!({})), ["close 1000"]);
             } else {
-                hub.input(Input::Closed { conn });
+                hub.input(MachineInput::Closed { conn });
             }
             expected.open.remove(&conn);
             expected.workers.remove(&conn);
             expected.statuses.retain(|(other, _), _| *other != conn);
         }
-        Action::Submit(conn, needs, priority) => {
-            let members = json!({ "job_type": format!("t{priority}"), "priority": priority, "payload": {}, "requirements": kit(needs, false) });
-            let received = ask(hub, conn, "submit_job", members);
+        RandomAction::Submit(conn, needs, priority) => {
+            let members = json!({ "job_type": format!("t{priority}"), "priority": priority, "payload": {}, "requirements": capabilities_from_bits(needs, false) });
+            let received = send_and_receive(hub, conn, "submit_job", members);
             if expected.open.contains(&conn) {
                 assert_eq!(received[0]["type"], "job_accepted", "{received:?}");
                 expected.jobs.push((received[0]["job_id"].as_str().unwrap().to_owned(), needs));
                 check_updates(expected, conn, received);
             }
         }
-        Action::Claim(conn, most) => {
+        RandomAction::Claim(conn, most) => {
             let members = json!({ "worker_id": format!("worker-{conn}"), "max_jobs": most });
-            let received = ask(hub, conn, "claim_job", members);
+            let received = send_and_receive(hub, conn, "claim_job", members);
             let assigned: Vec<&Value> = received.iter().filter(|message| message["type"] == "job_assigned").collect();
             assert!(assigned.len() <= usize::from(most));
             for message in assigned {
@@ -956,7 +970,7 @@ fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
                 assert_eq!(needs & !has, 0, "{message} goes to a worker with {has:b}");
             }
         }
-        Action::Report(conn, what, job) => {
+        RandomAction::Report(conn, what, job) => {
             let job = pick(job);
             let (kind, members) = match what {
                 0 => ("job_accepted_by_worker", json!({})),
@@ -972,9 +986,9 @@ fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
                 check_updates(expected, conn, received);
             }
         }
-        Action::Cancel(conn, job) => {
+        RandomAction::Cancel(conn, job) => {
             let job = pick(job);
-            let received = ask(hub, conn, "cancel_job", json!({ "job_id": job }));
+            let received = send_and_receive(hub, conn, "cancel_job", json!({ "job_id": job }));
             assert!(!expected.open.contains(&conn) || ["job_cancelled", "error"].contains(&types(&received)[0]));
             if received.first().is_some_and(|message| message["type"] == "job_cancelled") {
                 let state = hub.state();
@@ -982,18 +996,18 @@ fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
                 assert_eq!(known["status"], "cancelled");
             }
         }
-        Action::Follow(conn, what, job) => {
+        RandomAction::Follow(conn, what, job) => {
             let (kind, members) = match what {
                 0 => ("subscribe_job", json!({ "job_id": pick(job) })),
                 1 => ("subscribe_job_notifications", json!({ "enabled": true })),
                 2 => ("subscribe_job_notifications", json!({ "enabled": false })),
                 _ => ("request_job_status", json!({ "job_id": pick(job) })),
             };
-            assert_eq!(ask(hub, conn, kind, members).len(), usize::from(expected.open.contains(&conn)));
+            assert_eq!(send_and_receive(hub, conn, kind, members).len(), usize::from(expected.open.contains(&conn)));
         }
-        Action::Pass(millis) => hub.pass(Duration::from_millis(millis.into())),
-        Action::Noise(conn, text) => {
-            let received = hub.ask(conn, &text);
+        RandomAction::Pass(millis) => hub.advance(Duration::from_millis(millis.into())),
+        RandomAction::Noise(conn, text) => {
+            let received = hub.send_and_receive(conn, &text);
             assert_eq!(
                 received.len(),
                 usize::from(expected.open.contains(&conn)),
@@ -1004,7 +1018,7 @@ fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
 }
 
 /// Checks what a connection received: a job's previous status is the last one sent, and no update follows its end.
-fn check_updates(expected: &mut Expected, conn: Conn, received: Vec<Value>) {
+fn check_updates(expected: &mut ExpectedState, conn: ConnectionId, received: Vec<Value>) {
     for message in received {
         let (Some(job), Some(kind)) = (message["job_id"].as_str(), message["type"].as_str()) else { continue };
         if !["job_accepted", "job_update", "job_completed"].contains(&kind) {
@@ -1022,7 +1036,7 @@ fn check_updates(expected: &mut Expected, conn: Conn, received: Vec<Value>) {
     }
 }
 
-fn check_state(state: &Value, expected: &Expected, ended: &mut BTreeMap<String, String>) {
+fn check_state(state: &Value, expected: &ExpectedState, ended: &mut BTreeMap<String, String>) {
     let jobs = state["jobs"].as_array().unwrap();
     assert_eq!(jobs.len(), expected.jobs.len(), "every accepted job is known");
     let mut owners: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();

@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-const SPAN: u64 = 3600;
+const WINDOW_SECONDS: u64 = 3600;
 
 /// Counts per second over the last hour.
 #[derive(Debug, Default)]
-pub struct Window {
+pub struct HourlyCounter {
     seconds: VecDeque<(u64, u64)>,
     sum: u64,
 }
 
-impl Window {
+impl HourlyCounter {
     /// Adds one to the count of the second of `now`.
     pub fn count(&mut self, now: Duration) {
-        self.forget(now);
+        self.drop_old(now);
         self.sum += 1;
         match self.seconds.back_mut() {
             Some((second, count)) if *second == now.as_secs() => *count += 1,
@@ -25,13 +25,13 @@ impl Window {
 
     /// Returns the count over the hour before `now`.
     pub fn sum(&mut self, now: Duration) -> u64 {
-        self.forget(now);
+        self.drop_old(now);
         self.sum
     }
 
-    fn forget(&mut self, now: Duration) {
+    fn drop_old(&mut self, now: Duration) {
         while let Some((second, count)) = self.seconds.front()
-            && second + SPAN <= now.as_secs()
+            && second + WINDOW_SECONDS <= now.as_secs()
         {
             self.sum -= count;
             self.seconds.pop_front();
@@ -44,8 +44,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_older_than_an_hour_are_no_longer_counted() {
-        let mut window = Window::default();
+    fn events_older_than_an_hour_are_not_counted() {
+        let mut window = HourlyCounter::default();
         for second in [0, 0, 10, 3599] {
             window.count(Duration::from_secs(second));
         }

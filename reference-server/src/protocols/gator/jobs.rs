@@ -15,22 +15,22 @@ const MAX_NAME: usize = 128;
 /// A job to start: `{"name": N, "tasks": 3, "concurrency": 1}`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
+pub struct StartJob {
     pub name: String,
     pub tasks: usize,
     /// How many tasks run at the same time.
-    #[serde(default = "one")]
+    #[serde(default = "default_concurrency")]
     pub concurrency: usize,
 }
 
-fn one() -> usize {
+fn default_concurrency() -> usize {
     1
 }
 
 /// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Task {
+pub enum TaskState {
     /// It waits until a running task ends.
     Queued,
     Running,
@@ -44,18 +44,18 @@ pub enum Task {
 
 /// A job and its tasks.
 #[derive(Debug, Serialize)]
-pub struct Job {
+pub struct GatorJob {
     name: String,
     /// Whether a stop has ended the job.
     stopped: bool,
     #[serde(skip)]
     concurrency: usize,
     /// The job's tasks, in the order in which they start.
-    tasks: Vec<Task>,
+    tasks: Vec<TaskState>,
 }
 
 #[derive(Debug, Default)]
-pub struct Jobs(BTreeMap<String, Job>);
+pub struct GatorJobs(BTreeMap<String, GatorJob>);
 
 /// What a faulty stop does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +67,10 @@ pub enum StopFault {
     Schedules,
 }
 
-impl Jobs {
+impl GatorJobs {
     /// Starts a job, and as many of its tasks as may run.
-    pub fn start(&mut self, start: Start) -> Result<&Job, String> {
-        let Start { name, tasks, concurrency } = start;
+    pub fn start_job(&mut self, start: StartJob) -> Result<&GatorJob, String> {
+        let StartJob { name, tasks, concurrency } = start;
         if name.is_empty() || name.len() > MAX_NAME || tasks > MAX_TASKS || concurrency == 0 {
             return Err(format!(
                 "a job needs a name of 1 to {MAX_NAME} bytes, at most {MAX_TASKS} tasks, and a concurrency of 1 or more"
@@ -80,44 +80,45 @@ impl Jobs {
             return Err(format!("job {name:?} already exists"));
         }
         if self.0.len() >= MAX_JOBS {
-            self.0.retain(|_, job| job.tasks.iter().any(|task| matches!(task, Task::Queued | Task::Running)));
+            self.0.retain(|_, job| job.tasks.iter().any(|task| matches!(task, TaskState::Queued | TaskState::Running)));
         }
         if self.0.len() >= MAX_JOBS {
             return Err(format!("there are already {MAX_JOBS} unfinished jobs"));
         }
-        let mut job = Job { name: name.clone(), stopped: false, concurrency, tasks: vec![Task::Queued; tasks] };
-        job.schedule();
+        let mut job =
+            GatorJob { name: name.clone(), stopped: false, concurrency, tasks: vec![TaskState::Queued; tasks] };
+        job.start_tasks();
         Ok(self.0.entry(name).or_insert(job))
     }
 
     /// Finishes a task and starts the next.
-    pub fn finish(&mut self, name: &str, task: usize) -> Result<&Job, String> {
-        let job = self.0.get_mut(name).ok_or_else(|| unknown(name))?;
+    pub fn finish_task(&mut self, name: &str, task: usize) -> Result<&GatorJob, String> {
+        let job = self.0.get_mut(name).ok_or_else(|| unknown_job(name))?;
         match job.tasks.get_mut(task) {
-            Some(task @ Task::Running) => *task = Task::Finished,
+            Some(task @ TaskState::Running) => *task = TaskState::Finished,
             _ => return Err(format!("job {name:?} has no running task {task}")),
         }
-        job.schedule();
+        job.start_tasks();
         Ok(job)
     }
 
     /// Finds a job.
-    pub fn job(&self, name: &str) -> Result<&Job, String> {
-        self.0.get(name).ok_or_else(|| unknown(name))
+    pub fn find_job(&self, name: &str) -> Result<&GatorJob, String> {
+        self.0.get(name).ok_or_else(|| unknown_job(name))
     }
 
     /// Ends all current jobs.
-    pub fn stop(&mut self, defect: StopFault) {
+    pub fn stop_all(&mut self, defect: StopFault) {
         for job in self.0.values_mut() {
             job.stopped = true;
             for task in &mut job.tasks {
                 *task = match *task {
-                    Task::Running if defect != StopFault::Survives => Task::Stopped,
-                    Task::Queued if defect != StopFault::Schedules => Task::Cancelled,
+                    TaskState::Running if defect != StopFault::Survives => TaskState::Stopped,
+                    TaskState::Queued if defect != StopFault::Schedules => TaskState::Cancelled,
                     other => other,
                 };
             }
-            job.schedule();
+            job.start_tasks();
         }
     }
 
@@ -127,17 +128,17 @@ impl Jobs {
     }
 }
 
-impl Job {
-    fn schedule(&mut self) {
-        let running = self.tasks.iter().filter(|task| **task == Task::Running).count();
+impl GatorJob {
+    fn start_tasks(&mut self) {
+        let running = self.tasks.iter().filter(|task| **task == TaskState::Running).count();
         let free = self.concurrency.saturating_sub(running);
-        for task in self.tasks.iter_mut().filter(|task| **task == Task::Queued).take(free) {
-            *task = Task::Running;
+        for task in self.tasks.iter_mut().filter(|task| **task == TaskState::Queued).take(free) {
+            *task = TaskState::Running;
         }
     }
 }
 
-fn unknown(name: &str) -> String {
+fn unknown_job(name: &str) -> String {
     let shown: String = name.chars().take(64).collect();
     format!("there is no job {shown:?}")
 }
@@ -154,30 +155,30 @@ mod tests {
     #[case(StopFault::Survives, json!(["finished", "running", "cancelled", "cancelled"]))]
     #[case(StopFault::Schedules, json!(["finished", "stopped", "running", "queued"]))]
     fn a_stop_ends_running_and_queued_tasks(#[case] defect: StopFault, #[case] want: serde_json::Value) {
-        let mut jobs = Jobs::default();
-        let job = jobs.start(Start { name: "j".to_owned(), tasks: 4, concurrency: 1 }).unwrap();
+        let mut jobs = GatorJobs::default();
+        let job = jobs.start_job(StartJob { name: "j".to_owned(), tasks: 4, concurrency: 1 }).unwrap();
         assert_eq!(json!(job.tasks), json!(["running", "queued", "queued", "queued"]));
-        jobs.finish("j", 0).unwrap();
-        jobs.stop(defect);
-        assert_eq!(json!(jobs.job("j").unwrap()), json!({ "name": "j", "stopped": true, "tasks": want }));
-        let later = jobs.start(Start { name: "k".to_owned(), tasks: 2, concurrency: 5 }).unwrap();
+        jobs.finish_task("j", 0).unwrap();
+        jobs.stop_all(defect);
+        assert_eq!(json!(jobs.find_job("j").unwrap()), json!({ "name": "j", "stopped": true, "tasks": want }));
+        let later = jobs.start_job(StartJob { name: "k".to_owned(), tasks: 2, concurrency: 5 }).unwrap();
         assert_eq!(json!(later.tasks), json!(["running", "running"]));
     }
 
     #[test]
     fn the_numbers_of_jobs_and_of_tasks_are_limited() {
-        let mut jobs = Jobs::default();
-        let start = |tasks| Start { name: "j".to_owned(), tasks, concurrency: 1 };
-        assert!(jobs.start(start(MAX_TASKS + 1)).is_err());
-        jobs.start(start(1)).unwrap();
-        assert!(jobs.start(start(1)).is_err());
+        let mut jobs = GatorJobs::default();
+        let start = |tasks| StartJob { name: "j".to_owned(), tasks, concurrency: 1 };
+        assert!(jobs.start_job(start(MAX_TASKS + 1)).is_err());
+        jobs.start_job(start(1)).unwrap();
+        assert!(jobs.start_job(start(1)).is_err());
         for number in 1..MAX_JOBS {
-            jobs.start(Start { name: number.to_string(), tasks: 1, concurrency: 1 }).unwrap();
+            jobs.start_job(StartJob { name: number.to_string(), tasks: 1, concurrency: 1 }).unwrap();
         }
-        let extra = || Start { name: "extra".to_owned(), tasks: 1, concurrency: 1 };
-        assert!(jobs.start(extra()).is_err());
-        jobs.finish("j", 0).unwrap();
-        jobs.start(extra()).unwrap();
+        let extra = || StartJob { name: "extra".to_owned(), tasks: 1, concurrency: 1 };
+        assert!(jobs.start_job(extra()).is_err());
+        jobs.finish_task("j", 0).unwrap();
+        jobs.start_job(extra()).unwrap();
         assert_eq!(jobs.count(), MAX_JOBS);
     }
 }

@@ -19,7 +19,7 @@ pub const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICA
 
 /// A log entry, as it is stored and sent to parents.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Entry {
+pub struct LogEntry {
     /// Unix seconds, whole or not, as they were sent.
     pub timestamp: Number,
     pub severity: String,
@@ -35,41 +35,41 @@ pub struct LogPayload {
 }
 
 /// Reads the payload of a `log`.
-pub fn read(payload: Option<&Members<'_>>) -> Result<LogPayload, String> {
+pub fn parse_log_payload(payload: Option<&Members<'_>>) -> Result<LogPayload, String> {
     let Some(payload) = payload else { return Ok(LogPayload { timestamp: None, severity: None, message: None }) };
     Ok(LogPayload {
-        timestamp: json::optional(payload, "timestamp")?,
-        severity: json::optional(payload, "severity")?,
-        message: json::optional(payload, "message")?,
+        timestamp: json::optional_member(payload, "timestamp")?,
+        severity: json::optional_member(payload, "severity")?,
+        message: json::optional_member(payload, "message")?,
     })
 }
 
 /// An entry could not be stored, or the store could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the log store failed: {0}")]
-pub struct StoreError(pub String);
+pub struct LogStoreError(pub String);
 
 /// A store of log entries.
-pub trait Store: Send {
+pub trait LogStore: Send {
     /// Stores an entry.
-    fn add(&mut self, entry: &Entry) -> Result<(), StoreError>;
+    fn add(&mut self, entry: &LogEntry) -> Result<(), LogStoreError>;
 
     /// Returns the entries with this message, or all, oldest first; at most the newest [`MAX_FOUND`].
-    fn find(&self, message: Option<&str>) -> Result<Vec<Entry>, StoreError>;
+    fn find(&self, message: Option<&str>) -> Result<Vec<LogEntry>, LogStoreError>;
 
     /// Describes the store to the admin side.
-    fn show(&self) -> Value;
+    fn describe(&self) -> Value;
 }
 
 /// A store in memory.
 #[derive(Debug, Default)]
-pub struct Memory {
-    entries: VecDeque<Entry>,
+pub struct MemoryLogStore {
+    entries: VecDeque<LogEntry>,
     bytes: usize,
 }
 
-impl Store for Memory {
-    fn add(&mut self, entry: &Entry) -> Result<(), StoreError> {
+impl LogStore for MemoryLogStore {
+    fn add(&mut self, entry: &LogEntry) -> Result<(), LogStoreError> {
         self.bytes += ENTRY_BYTES + entry.message.len();
         self.entries.push_back(entry.clone());
         while self.bytes > MAX_BYTES
@@ -80,14 +80,14 @@ impl Store for Memory {
         Ok(())
     }
 
-    fn find(&self, message: Option<&str>) -> Result<Vec<Entry>, StoreError> {
-        let fits = |entry: &&Entry| message.is_none_or(|message| entry.message == message);
-        let mut found: Vec<Entry> = self.entries.iter().rev().filter(fits).take(MAX_FOUND).cloned().collect();
+    fn find(&self, message: Option<&str>) -> Result<Vec<LogEntry>, LogStoreError> {
+        let fits = |entry: &&LogEntry| message.is_none_or(|message| entry.message == message);
+        let mut found: Vec<LogEntry> = self.entries.iter().rev().filter(fits).take(MAX_FOUND).cloned().collect();
         found.reverse();
         Ok(found)
     }
 
-    fn show(&self) -> Value {
+    fn describe(&self) -> Value {
         "memory".into()
     }
 }
@@ -97,8 +97,8 @@ pub mod tests {
     use super::*;
 
     /// Checks what every store must do.
-    pub fn check(store: &mut dyn Store) {
-        let entry = |timestamp: &str, message: &str| Entry {
+    pub fn check(store: &mut dyn LogStore) {
+        let entry = |timestamp: &str, message: &str| LogEntry {
             timestamp: serde_json::from_str(timestamp).unwrap(),
             severity: "INFO".to_owned(),
             message: message.to_owned(),
@@ -126,14 +126,14 @@ pub mod tests {
 
     #[test]
     fn the_log_store_in_memory_finds_its_entries() {
-        check(&mut Memory::default());
+        check(&mut MemoryLogStore::default());
     }
 
     #[test]
     fn the_log_store_in_memory_drops_its_oldest_entries_when_full() {
-        let mut store = Memory::default();
+        let mut store = MemoryLogStore::default();
         for number in 0..20 {
-            let entry = Entry { timestamp: number.into(), severity: String::new(), message: "x".repeat(8 << 20) };
+            let entry = LogEntry { timestamp: number.into(), severity: String::new(), message: "x".repeat(8 << 20) };
             store.add(&entry).unwrap();
         }
         assert_eq!(store.find(None).unwrap().first().unwrap().timestamp, 13.into());

@@ -29,14 +29,16 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value, json};
 
-use self::jobs::{Jobs, Start, StopFault};
-use self::log::{Entry, SEVERITIES, Store};
-use self::request::{DecodeError, Empty, Failure, Frame, OutgoingRequest, Request, Success};
-use crate::fault::Broken;
-use crate::machine::clock::Clock;
+use self::jobs::{GatorJobs, StartJob, StopFault};
+use self::log::{LogEntry, LogStore, SEVERITIES};
+use self::request::{
+    EmptyPayload, FailureResponse, FrameDecodeError, GatorFrame, GatorRequest, OutgoingRequest, SuccessResponse,
+};
+use crate::fault::MachineFault;
+use crate::machine::clock::HubClock;
 use crate::machine::json::Members;
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Conn, EventError, Input, Machine, OUTGOING, Output, Utf8Bytes};
+use crate::machine::{ConnectionId, EventError, FIRST_OUTGOING, Machine, MachineInput, MachineOutput, Utf8Bytes};
 
 pub const PROTOCOL: &str = "gator";
 /// The largest number of parents.
@@ -48,7 +50,7 @@ const MAX_WAITING: usize = 1000;
 const MAX_NAME: usize = 128;
 
 /// The faults that depend on earlier messages.
-const REMEMBERING: [&str; 7] = [
+const HISTORY_FAULTS: [&str; 7] = [
     "gator-used-id-ignored",
     "gator-posted-persists",
     "gator-success-names-previous-action",
@@ -60,7 +62,7 @@ const REMEMBERING: [&str; 7] = [
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct GatorConfig {
     /// The SQLite file of the log; without one, it is kept in memory.
     database: Option<PathBuf>,
     /// The hub above this one, `ws://...`.
@@ -74,21 +76,27 @@ struct Config {
     epoch_ms: Option<u64>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config { database: None, parent: None, reconnect: Duration::from_secs(1), max_children: 10_000, epoch_ms: None }
+impl Default for GatorConfig {
+    fn default() -> GatorConfig {
+        GatorConfig {
+            database: None,
+            parent: None,
+            reconnect: Duration::from_secs(1),
+            max_children: 10_000,
+            epoch_ms: None,
+        }
     }
 }
 
-pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
-    let config: Config = settings.read(PROTOCOL)?;
+pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: GatorConfig = settings.deserialize(PROTOCOL)?;
     let invalid = |reason| SettingsError::Invalid { protocol: PROTOCOL, reason };
     if let Some(url) = &config.parent {
         check_url(url).map_err(invalid)?;
     }
     Ok(Box::new(Gator {
-        clock: Clock::new(config.epoch_ms),
-        store: store(config.database.as_ref()).map_err(invalid)?,
+        clock: HubClock::new(config.epoch_ms),
+        store: open_store(config.database.as_ref()).map_err(invalid)?,
         connect_at: config.parent.is_some().then_some(Duration::ZERO),
         config,
         broken,
@@ -99,18 +107,18 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         asked: 0,
         logged: 0,
         stops: 0,
-        jobs: Jobs::default(),
+        jobs: GatorJobs::default(),
         held: VecDeque::new(),
         unstopped: Vec::new(),
         before: BTreeMap::new(),
     }))
 }
 
-fn store(file: Option<&PathBuf>) -> Result<Box<dyn Store>, String> {
+fn open_store(file: Option<&PathBuf>) -> Result<Box<dyn LogStore>, String> {
     match file {
-        None => Ok(Box::new(log::Memory::default())),
+        None => Ok(Box::new(log::MemoryLogStore::default())),
         #[cfg(feature = "sqlite")]
-        Some(file) => match sqlite::Sqlite::open(file) {
+        Some(file) => match sqlite::SqliteLogStore::open(file) {
             Ok(store) => Ok(Box::new(store)),
             Err(error) => Err(error.to_string()),
         },
@@ -120,16 +128,16 @@ fn store(file: Option<&PathBuf>) -> Result<Box<dyn Store>, String> {
 }
 
 struct Gator {
-    config: Config,
-    clock: Clock,
-    broken: Broken,
-    store: Box<dyn Store>,
+    config: GatorConfig,
+    clock: HubClock,
+    broken: MachineFault,
+    store: Box<dyn LogStore>,
     /// Connected tasks and children.
-    below: BTreeMap<Conn, Peer>,
+    below: BTreeMap<ConnectionId, IncomingPeer>,
     /// Registered children, with their connections.
-    children: BTreeMap<Arc<str>, Option<Conn>>,
+    children: BTreeMap<Arc<str>, Option<ConnectionId>>,
     /// The hub's parents, by the outgoing connection to each.
-    parents: BTreeMap<Conn, Parent>,
+    parents: BTreeMap<ConnectionId, ParentHub>,
     /// When the hub connects to its configured parent.
     connect_at: Option<Duration>,
     connects: u64,
@@ -137,18 +145,18 @@ struct Gator {
     asked: u64,
     logged: u64,
     stops: u64,
-    jobs: Jobs,
+    jobs: GatorJobs,
     /// For a fault: delayed answers, with their due times.
-    held: VecDeque<(Duration, Output)>,
+    held: VecDeque<(Duration, MachineOutput)>,
     /// For a fault: answers to stops that wait until the children have disconnected.
-    unstopped: Vec<Output>,
+    unstopped: Vec<MachineOutput>,
     /// For faults: the earlier messages of each connection.
-    before: BTreeMap<Conn, History>,
+    before: BTreeMap<ConnectionId, ConnectionHistory>,
 }
 
 /// The earlier messages of a connection.
 #[derive(Default)]
-struct History {
+struct ConnectionHistory {
     ids: BTreeSet<String>,
     action: Option<String>,
     id: Option<Box<RawValue>>,
@@ -157,12 +165,12 @@ struct History {
 }
 
 /// The peer of an incoming connection.
-enum Peer {
+enum IncomingPeer {
     Task,
     Child(Arc<str>),
 }
 
-struct Parent {
+struct ParentHub {
     url: String,
     /// Whether this is the configured parent, to which the hub reconnects.
     configured: bool,
@@ -171,20 +179,23 @@ struct Parent {
 }
 
 impl Machine for Gator {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+    fn handle(&mut self, now: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         self.run_due(now, out);
         match input {
-            Input::Open { conn, handshake } => self.open(conn, &handshake.path, out),
-            Input::Text { conn, text } if self.knows(conn) => self.text(now, conn, &text, out),
-            Input::Connected { conn } => {
+            MachineInput::Open { conn, handshake } => self.open(conn, &handshake.path, out),
+            MachineInput::Text { conn, text } if self.has_connection(conn) => self.handle_text(now, conn, &text, out),
+            MachineInput::Connected { conn } => {
                 if let Some(parent) = self.parents.get_mut(&conn) {
                     let waiting = parent.waiting.take().unwrap_or_default();
-                    out.extend(waiting.into_iter().map(|text| Output::Text { conn, text }));
+                    out.extend(waiting.into_iter().map(|text| MachineOutput::Text { conn, text }));
                 }
             }
-            Input::ConnectFailed { conn, .. } | Input::Closed { conn } => self.leave(now, conn, out),
+            MachineInput::ConnectFailed { conn, .. } | MachineInput::Closed { conn } => self.leave(now, conn, out),
             // The document has only JSON messages.
-            Input::Text { .. } | Input::Binary { .. } | Input::Ping { .. } | Input::Tick => {}
+            MachineInput::Text { .. }
+            | MachineInput::Binary { .. }
+            | MachineInput::Ping { .. }
+            | MachineInput::Tick => {}
         }
     }
 
@@ -200,14 +211,14 @@ impl Machine for Gator {
             "connections": self.below.len(),
             "children": self.children.iter().map(|(name, conn)| (name.to_string(), json!(conn.is_some()))).collect::<serde_json::Map<_, _>>(),
             "parents": parents.collect::<Vec<_>>(),
-            "store": self.store.show(),
+            "store": self.store.describe(),
             "logged": self.logged,
             "stops": self.stops,
             "jobs": self.jobs.count(),
         })
     }
 
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, EventError> {
         self.run_due(now, out);
         self.admin_event(event, out).map_err(EventError::Invalid)
     }
@@ -215,30 +226,30 @@ impl Machine for Gator {
 
 /// How connections are opened and closed.
 impl Gator {
-    fn knows(&self, conn: Conn) -> bool {
+    fn has_connection(&self, conn: ConnectionId) -> bool {
         self.below.contains_key(&conn) || self.parents.contains_key(&conn)
     }
 
-    fn open(&mut self, conn: Conn, path: &str, out: &mut Vec<Output>) {
-        let refuse = |status, body: String| Output::Refuse { conn, status, body };
+    fn open(&mut self, conn: ConnectionId, path: &str, out: &mut Vec<MachineOutput>) {
+        let refuse = |status, body: String| MachineOutput::Refuse { conn, status, body };
         let peer = match path.strip_prefix("/child/") {
-            None => Peer::Task,
+            None => IncomingPeer::Task,
             Some(name) => match self.children.get_key_value(name) {
                 None => return out.push(refuse(404, "no child of this name is registered\n".to_owned())),
                 Some((_, Some(_))) => return out.push(refuse(409, "this child is connected already\n".to_owned())),
-                Some((name, None)) => Peer::Child(name.clone()),
+                Some((name, None)) => IncomingPeer::Child(name.clone()),
             },
         };
-        if let Peer::Child(name) = &peer {
+        if let IncomingPeer::Child(name) = &peer {
             self.children.insert(name.clone(), Some(conn));
         }
         self.below.insert(conn, peer);
-        out.push(Output::Accept { conn, subprotocol: None });
+        out.push(MachineOutput::Accept { conn, subprotocol: None });
     }
 
-    fn leave(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+    fn leave(&mut self, now: Duration, conn: ConnectionId, out: &mut Vec<MachineOutput>) {
         self.before.remove(&conn);
-        if let Some(Peer::Child(name)) = self.below.remove(&conn) {
+        if let Some(IncomingPeer::Child(name)) = self.below.remove(&conn) {
             self.children.remove(&name);
             if self.connected_children().next().is_none() {
                 out.append(&mut self.unstopped);
@@ -250,11 +261,11 @@ impl Gator {
     }
 
     /// Does everything that is due: connects to the configured parent, sends delayed answers.
-    fn run_due(&mut self, now: Duration, out: &mut Vec<Output>) {
+    fn run_due(&mut self, now: Duration, out: &mut Vec<MachineOutput>) {
         if self.connect_at.is_some_and(|due| due <= now) {
             self.connect_at = None;
             if let Some(url) = self.config.parent.clone() {
-                self.connect(url, true, out);
+                self.connect_to_parent(url, true, out);
             }
         }
         while let Some((_, output)) = self.held.pop_front_if(|(due, _)| *due <= now) {
@@ -262,58 +273,72 @@ impl Gator {
         }
     }
 
-    fn connect(&mut self, url: String, configured: bool, out: &mut Vec<Output>) {
-        let conn = OUTGOING + self.connects;
+    fn connect_to_parent(&mut self, url: String, configured: bool, out: &mut Vec<MachineOutput>) {
+        let conn = FIRST_OUTGOING + self.connects;
         self.connects += 1;
-        out.push(Output::Connect { conn, url: url.clone() });
-        self.parents.insert(conn, Parent { url, configured, waiting: Some(VecDeque::new()) });
+        out.push(MachineOutput::Connect { conn, url: url.clone() });
+        self.parents.insert(conn, ParentHub { url, configured, waiting: Some(VecDeque::new()) });
     }
 
-    fn connected_children(&self) -> impl Iterator<Item = Conn> {
+    fn connected_children(&self) -> impl Iterator<Item = ConnectionId> {
         self.children.values().filter_map(|conn| *conn)
     }
 }
 
 /// How requests are handled.
 impl Gator {
-    fn text(&mut self, now: Duration, conn: Conn, text: &str, out: &mut Vec<Output>) {
+    fn handle_text(&mut self, now: Duration, conn: ConnectionId, text: &str, out: &mut Vec<MachineOutput>) {
         let outstanding = self.held.iter().any(|(_, output)| output.conn() == conn);
         if outstanding && self.broken.is("gator-one-outstanding") {
             return;
         }
-        match request::read(text) {
-            Ok(Frame::Response) => {}
-            Ok(Frame::Request(request)) => self.request(now, conn, &request, out),
-            Err(DecodeError { .. }) if self.broken.is("gator-garbage-ignored") => {}
-            Err(DecodeError { reason, .. }) if self.broken.is("gator-garbage-closes") => {
+        match request::parse_frame(text) {
+            Ok(GatorFrame::Response) => {}
+            Ok(GatorFrame::Request(request)) => self.handle_request(now, conn, &request, out),
+            Err(FrameDecodeError { .. }) if self.broken.is("gator-garbage-ignored") => {}
+            Err(FrameDecodeError { reason, .. }) if self.broken.is("gator-garbage-closes") => {
                 self.leave(now, conn, out);
                 let reason = reason[..reason.floor_char_boundary(123)].to_owned();
-                out.push(Output::Close { conn, code: 1007, reason });
+                out.push(MachineOutput::Close { conn, code: 1007, reason });
             }
-            Err(DecodeError { .. }) if self.ignores_garbage(conn) => {}
-            Err(DecodeError { req_id, reason }) => {
+            Err(FrameDecodeError { .. }) if self.ignores_garbage(conn) => {}
+            Err(FrameDecodeError { req_id, reason }) => {
                 let before = self.before.get(&conn).and_then(|before| before.id.as_deref());
                 let req_id = req_id.or(before.filter(|_| self.broken.is("gator-garbage-takes-previous-id")));
                 let reason = format!("failed to decode the message: {reason}");
-                out.push(Output::Text {
+                out.push(MachineOutput::Text {
                     conn,
-                    text: request::text(&Failure { result: "error", rsp_id: req_id, reason: &reason }),
+                    text: request::serialize_frame(&FailureResponse {
+                        result: "error",
+                        rsp_id: req_id,
+                        reason: &reason,
+                    }),
                 });
             }
         }
     }
 
-    fn request(&mut self, now: Duration, conn: Conn, request: &Request<'_>, out: &mut Vec<Output>) {
-        let before = self.remember(conn, request);
-        if self.broken.is("gator-used-id-ignored") && before.ids.contains(id_text(request)) {
+    fn handle_request(
+        &mut self,
+        now: Duration,
+        conn: ConnectionId,
+        request: &GatorRequest<'_>,
+        out: &mut Vec<MachineOutput>,
+    ) {
+        let before = self.update_history(conn, request);
+        if self.broken.is("gator-used-id-ignored") && before.ids.contains(request_id_text(request)) {
             return;
         }
         let by_default =
             self.broken.is("gator-posted-by-default") || (before.posted && self.broken.is("gator-posted-persists"));
         let posted = request.posted.unwrap_or(by_default);
         let outcome = match request.action.as_str() {
-            "log" if !self.broken.is("gator-log-unknown") => self.log(now, conn, request.payload.as_ref(), posted, out),
-            "stop" if !self.broken.is("gator-stop-unknown") => self.stop(conn, request.payload.as_ref(), posted, out),
+            "log" if !self.broken.is("gator-log-unknown") => {
+                self.handle_log(now, conn, request.payload.as_ref(), posted, out)
+            }
+            "stop" if !self.broken.is("gator-stop-unknown") => {
+                self.handle_stop(conn, request.payload.as_ref(), posted, out)
+            }
             _ if self.broken.is("gator-unknown-action-succeeds") => Ok(()),
             _ if self.broken.is("gator-unknown-action-ignored") => return,
             other => {
@@ -344,10 +369,15 @@ impl Gator {
             _ => &request.action,
         };
         let text = match &outcome {
-            Ok(()) => request::text(&Success { action: named, rsp_id, result: "success", payload: Empty {} }),
-            Err(reason) => request::text(&Failure { result: "error", rsp_id, reason }),
+            Ok(()) => request::serialize_frame(&SuccessResponse {
+                action: named,
+                rsp_id,
+                result: "success",
+                payload: EmptyPayload {},
+            }),
+            Err(reason) => request::serialize_frame(&FailureResponse { result: "error", rsp_id, reason }),
         };
-        let answer = Output::Text { conn, text };
+        let answer = MachineOutput::Text { conn, text };
         if self.broken.is("gator-one-outstanding") {
             self.held.push_back((now + Duration::from_millis(30), answer));
         } else if request.action == "stop"
@@ -361,25 +391,29 @@ impl Gator {
     }
 
     /// Returns the earlier messages of this connection, and records this request.
-    fn remember(&mut self, conn: Conn, request: &Request<'_>) -> History {
-        if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
-            return History::default();
+    fn update_history(&mut self, conn: ConnectionId, request: &GatorRequest<'_>) -> ConnectionHistory {
+        if !HISTORY_FAULTS.iter().any(|fault| self.broken.is(fault)) {
+            return ConnectionHistory::default();
         }
         let now = self.before.entry(conn).or_default();
-        let before =
-            History { ids: now.ids.clone(), action: now.action.clone(), posted: now.posted, ..History::default() };
+        let before = ConnectionHistory {
+            ids: now.ids.clone(),
+            action: now.action.clone(),
+            posted: now.posted,
+            ..ConnectionHistory::default()
+        };
         now.action = Some(request.action.clone());
         now.posted = request.posted == Some(true);
         now.id = request.req_id.map(ToOwned::to_owned);
         if self.broken.is("gator-used-id-ignored") && request.req_id.is_some() {
-            now.ids.insert(id_text(request).to_owned());
+            now.ids.insert(request_id_text(request).to_owned());
         }
         before
     }
 
     /// Whether a fault leaves this undecodable text of a connection unanswered.
-    fn ignores_garbage(&mut self, conn: Conn) -> bool {
-        if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
+    fn ignores_garbage(&mut self, conn: ConnectionId) -> bool {
+        if !HISTORY_FAULTS.iter().any(|fault| self.broken.is(fault)) {
             return false;
         }
         let before = self.before.entry(conn).or_default();
@@ -389,12 +423,12 @@ impl Gator {
             || (before.posted && self.broken.is("gator-garbage-after-posted-ignored"))
     }
 
-    fn is_child(&self, conn: Conn) -> bool {
-        matches!(self.below.get(&conn), Some(Peer::Child(_)))
+    fn is_child(&self, conn: ConnectionId) -> bool {
+        matches!(self.below.get(&conn), Some(IncomingPeer::Child(_)))
     }
 
     /// Whether a fault answers a request that should not be answered (line 33).
-    fn answers_posted(&self, conn: Conn, request: &Request<'_>, succeeded: bool) -> bool {
+    fn answers_posted(&self, conn: ConnectionId, request: &GatorRequest<'_>, succeeded: bool) -> bool {
         self.broken.is("gator-posted-answered")
             || self.broken.is("gator-posted-answered-anonymously")
             || (request.req_id.is_none() && self.broken.is("gator-posted-nameless-answered"))
@@ -426,15 +460,15 @@ impl Gator {
     }
 
     /// Stores a log entry and sends it to the parents (lines 71 to 96).
-    fn log(
+    fn handle_log(
         &mut self,
         now: Duration,
-        conn: Conn,
+        conn: ConnectionId,
         payload: Option<&Members<'_>>,
         posted: bool,
-        out: &mut Vec<Output>,
+        out: &mut Vec<MachineOutput>,
     ) -> Result<(), String> {
-        let given = log::read(payload)?;
+        let given = log::parse_log_payload(payload)?;
         let message = match given.message {
             None if self.broken.is("gator-message-optional") => "N/A".to_owned(),
             message => message.ok_or("a log needs a message in its payload")?,
@@ -468,12 +502,12 @@ impl Gator {
             Some(timestamp) => timestamp,
         };
         let message = if self.broken.is("gator-message-trimmed") { message.trim().to_owned() } else { message };
-        let entry = Entry { timestamp, severity, message };
+        let entry = LogEntry { timestamp, severity, message };
         let forgotten =
             self.broken.is("gator-log-not-stored") || (posted && self.broken.is("gator-posted-log-not-stored"));
         if !forgotten {
             let stored = if self.broken.is("gator-log-stored-as-warning") {
-                &Entry {
+                &LogEntry {
                     severity: "WARNING".to_owned(),
                     timestamp: entry.timestamp.clone(),
                     message: entry.message.clone(),
@@ -490,17 +524,21 @@ impl Gator {
             return Ok(());
         }
         self.asked += 1;
-        let upwards =
-            request::text(&OutgoingRequest { action: "log", req_id: self.asked, posted: true, payload: &entry });
+        let upwards = request::serialize_frame(&OutgoingRequest {
+            action: "log",
+            req_id: self.asked,
+            posted: true,
+            payload: &entry,
+        });
         if self.broken.is("gator-log-to-children") {
             let children = self.connected_children().filter(|child| *child != conn);
-            out.extend(children.map(|conn| Output::Text { conn, text: upwards.clone() }));
+            out.extend(children.map(|conn| MachineOutput::Text { conn, text: upwards.clone() }));
         }
         let first_only = self.broken.is("gator-first-parent-only");
-        let receives = |parent: Conn| parent != conn && (parent == OUTGOING || !first_only);
+        let receives = |parent: ConnectionId| parent != conn && (parent == FIRST_OUTGOING || !first_only);
         for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| receives(**parent)) {
             match &mut state.waiting {
-                None => out.push(Output::Text { conn: parent, text: upwards.clone() }),
+                None => out.push(MachineOutput::Text { conn: parent, text: upwards.clone() }),
                 Some(waiting) => {
                     if waiting.len() >= MAX_WAITING {
                         waiting.pop_front();
@@ -513,12 +551,12 @@ impl Gator {
     }
 
     /// Ends all jobs and sends the stop to the children (lines 103 to 120).
-    fn stop(
+    fn handle_stop(
         &mut self,
-        conn: Conn,
+        conn: ConnectionId,
         payload: Option<&Members<'_>>,
         posted: bool,
-        out: &mut Vec<Output>,
+        out: &mut Vec<MachineOutput>,
     ) -> Result<(), String> {
         if payload.is_none() && self.broken.is("gator-stop-payload-demanded") {
             return Err("a stop needs a payload".to_owned());
@@ -528,7 +566,7 @@ impl Gator {
         }
         self.stops += 1;
         let spared = self.parents.contains_key(&conn) && self.broken.is("gator-stop-of-parent-spares-jobs");
-        self.jobs.stop(if spared || self.broken.is("gator-stop-job-survives") {
+        self.jobs.stop_all(if spared || self.broken.is("gator-stop-job-survives") {
             StopFault::Survives
         } else if self.broken.is("gator-stop-keeps-scheduling") {
             StopFault::Schedules
@@ -540,7 +578,7 @@ impl Gator {
         {
             return Ok(());
         }
-        let mut children: Vec<Conn> = self.connected_children().collect();
+        let mut children: Vec<ConnectionId> = self.connected_children().collect();
         if self.broken.is("gator-stop-to-one-child") {
             children.truncate(1);
         }
@@ -549,8 +587,8 @@ impl Gator {
         }
         for conn in children {
             self.asked += 1;
-            let ask = OutgoingRequest { action: "stop", req_id: self.asked, posted: false, payload: Empty {} };
-            out.push(Output::Text { conn, text: request::text(&ask) });
+            let ask = OutgoingRequest { action: "stop", req_id: self.asked, posted: false, payload: EmptyPayload {} };
+            out.push(MachineOutput::Text { conn, text: request::serialize_frame(&ask) });
         }
         Ok(())
     }
@@ -558,33 +596,33 @@ impl Gator {
 
 /// How events from the admin side are handled.
 impl Gator {
-    fn admin_event(&mut self, event: &Value, out: &mut Vec<Output>) -> Result<Value, String> {
+    fn admin_event(&mut self, event: &Value, out: &mut Vec<MachineOutput>) -> Result<Value, String> {
         if event.as_object().is_none_or(|members| members.len() != 1) {
             return Err("an event is an object with one member, which is one of \
                 register_child, connect_up, log_entries, start_job, finish_task, job"
                 .to_owned());
         }
-        match Event::deserialize(event).map_err(|error| error.to_string())? {
-            Event::RegisterChild { name } => self.register(&name),
-            Event::ConnectUp { url } => {
+        match GatorEvent::deserialize(event).map_err(|error| error.to_string())? {
+            GatorEvent::RegisterChild { name } => self.register_child(&name),
+            GatorEvent::ConnectUp { url } => {
                 check_url(&url)?;
                 if self.parents.len() >= MAX_PARENTS {
                     return Err(format!("the hub already has {MAX_PARENTS} parents"));
                 }
-                self.connect(url.clone(), false, out);
+                self.connect_to_parent(url.clone(), false, out);
                 Ok(json!({ "url": url, "parents": self.parents.len() }))
             }
-            Event::LogEntries { message } => {
+            GatorEvent::LogEntries { message } => {
                 let found = self.store.find(message.as_deref()).map_err(|error| error.to_string())?;
                 Ok(json!(found))
             }
-            Event::StartJob(start) => self.jobs.start(start).map(|job| json!(job)),
-            Event::FinishTask { job, task } => self.jobs.finish(&job, task).map(|job| json!(job)),
-            Event::Job { name } => self.jobs.job(&name).map(|job| json!(job)),
+            GatorEvent::StartJob(start) => self.jobs.start_job(start).map(|job| json!(job)),
+            GatorEvent::FinishTask { job, task } => self.jobs.finish_task(&job, task).map(|job| json!(job)),
+            GatorEvent::Job { name } => self.jobs.find_job(&name).map(|job| json!(job)),
         }
     }
 
-    fn register(&mut self, name: &str) -> Result<Value, String> {
+    fn register_child(&mut self, name: &str) -> Result<Value, String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
             return Err(format!("a child's name must have 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"));
@@ -600,18 +638,18 @@ impl Gator {
 }
 
 /// Returns the id of a request as it was written; empty if it has none.
-fn id_text<'a>(request: &Request<'a>) -> &'a str {
+fn request_id_text<'a>(request: &GatorRequest<'a>) -> &'a str {
     request.req_id.map_or("", RawValue::get)
 }
 
 /// An event from the admin side.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Event {
+enum GatorEvent {
     RegisterChild { name: String },
     ConnectUp { url: String },
     LogEntries { message: Option<String> },
-    StartJob(Start),
+    StartJob(StartJob),
     FinishTask { job: String, task: usize },
     Job { name: String },
 }

@@ -8,15 +8,15 @@ use crate::machine::json::{self, Members};
 
 /// A frame that could be decoded.
 #[derive(Debug)]
-pub enum Frame<'a> {
-    Request(Request<'a>),
+pub enum GatorFrame<'a> {
+    Request(GatorRequest<'a>),
     /// The answer to a request of the hub.
     Response,
 }
 
 /// A request.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub struct GatorRequest<'a> {
     pub action: String,
     pub req_id: Option<&'a RawValue>,
     /// The member `posted`; `None` if absent or `null`.
@@ -26,7 +26,7 @@ pub struct Request<'a> {
 
 /// A frame that is not a JSON object, or whose envelope has a member of the wrong type.
 #[derive(Debug)]
-pub struct DecodeError<'a> {
+pub struct FrameDecodeError<'a> {
     /// The id, if it could be read.
     pub req_id: Option<&'a RawValue>,
     pub reason: String,
@@ -34,26 +34,26 @@ pub struct DecodeError<'a> {
 
 /// Reads a frame. One with a `result` is a response, whatever other members it has. Unknown actions and wrong payloads
 /// are not errors here.
-pub fn read(text: &str) -> Result<Frame<'_>, DecodeError<'_>> {
-    let members = json::members(text).map_err(|reason| DecodeError { req_id: None, reason })?;
+pub fn parse_frame(text: &str) -> Result<GatorFrame<'_>, FrameDecodeError<'_>> {
+    let members = json::split_members(text).map_err(|reason| FrameDecodeError { req_id: None, reason })?;
     if members.contains_key("result") {
-        return Ok(Frame::Response);
+        return Ok(GatorFrame::Response);
     }
     let req_id = members.get("req_id").copied();
     let request = || {
-        Ok(Request {
-            action: json::required(&members, "action")?,
+        Ok(GatorRequest {
+            action: json::required_member(&members, "action")?,
             req_id,
-            posted: json::optional(&members, "posted")?,
+            posted: json::optional_member(&members, "posted")?,
             payload: match members.get("payload").map(|payload| payload.get()) {
                 None | Some("null") => None,
                 Some(payload) => {
-                    Some(json::members(payload).map_err(|reason| format!("member \"payload\": {reason}"))?)
+                    Some(json::split_members(payload).map_err(|reason| format!("member \"payload\": {reason}"))?)
                 }
             },
         })
     };
-    request().map(Frame::Request).map_err(|reason| DecodeError { req_id, reason })
+    request().map(GatorFrame::Request).map_err(|reason| FrameDecodeError { req_id, reason })
 }
 
 /// A request of the hub.
@@ -67,21 +67,21 @@ pub struct OutgoingRequest<'a, P> {
 
 /// An empty payload: `{}`.
 #[derive(Serialize)]
-pub struct Empty {}
+pub struct EmptyPayload {}
 
 /// A response that reports success.
 #[derive(Serialize)]
-pub struct Success<'a> {
+pub struct SuccessResponse<'a> {
     pub action: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rsp_id: Option<&'a RawValue>,
     pub result: &'static str,
-    pub payload: Empty,
+    pub payload: EmptyPayload,
 }
 
 /// A response that reports failure.
 #[derive(Serialize)]
-pub struct Failure<'a> {
+pub struct FailureResponse<'a> {
     pub result: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rsp_id: Option<&'a RawValue>,
@@ -89,7 +89,7 @@ pub struct Failure<'a> {
 }
 
 /// Serialises a frame.
-pub fn text(frame: &impl Serialize) -> Utf8Bytes {
+pub fn serialize_frame(frame: &impl Serialize) -> Utf8Bytes {
     // Strings, numbers and raw JSON under string keys always serialise.
     serde_json::to_string(frame).unwrap_or_default().into()
 }
@@ -109,7 +109,7 @@ mod tests {
     #[case(r#"{"action":"log","posted":"yes"}"#, None, "\"posted\"")]
     #[case(r#"{"action":"log","req_id":null,"payload":[]}"#, Some("null"), "\"payload\"")]
     fn the_error_for_an_undecodable_frame_explains_it(#[case] text: &str, #[case] id: Option<&str>, #[case] why: &str) {
-        let error = read(text).unwrap_err();
+        let error = parse_frame(text).unwrap_err();
         assert!(error.reason.contains(why), "{}", error.reason);
         assert_eq!(error.req_id.map(RawValue::get), id);
     }
@@ -118,7 +118,7 @@ mod tests {
     #[case(r#"{"action":"stop"}"#)]
     #[case(r#"{"action":"stop","posted":null,"payload":null,"more":1}"#)]
     #[case(r#"{"action":"stop","posted":false,"payload":{}}"#)]
-    fn a_request_needs_no_member_but_its_action(#[case] text: &str) {
-        assert!(matches!(read(text), Ok(Frame::Request(request)) if request.action == "stop"));
+    fn a_request_requires_only_its_action(#[case] text: &str) {
+        assert!(matches!(parse_frame(text), Ok(GatorFrame::Request(request)) if request.action == "stop"));
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 use serde_json::{Number, Value};
 
-use super::log::{Entry, MAX_FOUND, Store, StoreError};
+use super::log::{LogEntry, LogStore, LogStoreError, MAX_FOUND};
 
 /// The largest size of the file in pages of 4 KiB, which is 1 GiB. Beyond it, entries are refused.
 const MAX_PAGES: u32 = 262_144;
@@ -20,14 +20,14 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS log (
 )";
 
 /// A store in a file.
-pub struct Sqlite {
+pub struct SqliteLogStore {
     file: PathBuf,
     connection: Connection,
 }
 
-impl Sqlite {
+impl SqliteLogStore {
     /// Opens or creates the file.
-    pub fn open(file: &Path) -> Result<Sqlite, StoreError> {
+    pub fn open(file: &Path) -> Result<SqliteLogStore, LogStoreError> {
         let open = || {
             let connection = Connection::open(file)?;
             // Entries survive a crash of the hub, but a crash of the machine may lose the last ones: no entry waits for
@@ -36,14 +36,14 @@ impl Sqlite {
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "max_page_count", MAX_PAGES)?;
             connection.execute(SCHEMA, [])?;
-            Ok(Sqlite { file: file.to_owned(), connection })
+            Ok(SqliteLogStore { file: file.to_owned(), connection })
         };
-        open().map_err(|error: rusqlite::Error| StoreError(format!("{}: {error}", file.display())))
+        open().map_err(|error: rusqlite::Error| LogStoreError(format!("{}: {error}", file.display())))
     }
 }
 
-impl Store for Sqlite {
-    fn add(&mut self, entry: &Entry) -> Result<(), StoreError> {
+impl LogStore for SqliteLogStore {
+    fn add(&mut self, entry: &LogEntry) -> Result<(), LogStoreError> {
         let mut add = self
             .connection
             .prepare_cached("INSERT INTO log (timestamp, severity, message) VALUES (?1, ?2, ?3)")
@@ -60,7 +60,7 @@ impl Store for Sqlite {
         .map_err(error)
     }
 
-    fn find(&self, message: Option<&str>) -> Result<Vec<Entry>, StoreError> {
+    fn find(&self, message: Option<&str>) -> Result<Vec<LogEntry>, LogStoreError> {
         let mut find = self
             .connection
             .prepare_cached(
@@ -69,28 +69,28 @@ impl Store for Sqlite {
             .map_err(error)?;
         let limit = i64::try_from(MAX_FOUND).unwrap_or(i64::MAX);
         let rows = find.query_map(params![message, limit], entry).map_err(error)?;
-        let mut found = rows.collect::<Result<Vec<Entry>, _>>().map_err(error)?;
+        let mut found = rows.collect::<Result<Vec<LogEntry>, _>>().map_err(error)?;
         found.reverse();
         Ok(found)
     }
 
-    fn show(&self) -> Value {
+    fn describe(&self) -> Value {
         self.file.display().to_string().into()
     }
 }
 
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<LogEntry> {
     let timestamp = match row.get_ref(0)? {
         ValueRef::Integer(whole) => Some(whole.into()),
         ValueRef::Real(float) => Number::from_f64(float),
         other => other.as_str().ok().and_then(|text| text.parse().ok()),
     };
     let timestamp = timestamp.ok_or_else(|| rusqlite::Error::IntegralValueOutOfRange(0, 0))?;
-    Ok(Entry { timestamp, severity: row.get(1)?, message: row.get(2)? })
+    Ok(LogEntry { timestamp, severity: row.get(1)?, message: row.get(2)? })
 }
 
-fn error(error: rusqlite::Error) -> StoreError {
-    StoreError(error.to_string())
+fn store_error(error: rusqlite::Error) -> LogStoreError {
+    LogStoreError(error.to_string())
 }
 
 #[cfg(test)]
@@ -100,11 +100,11 @@ mod tests {
     #[test]
     fn log_entries_survive_reopening_the_database_file() {
         let file = std::env::temp_dir().join(format!("hubproof-reference-{}.sqlite", std::process::id()));
-        let mut store = Sqlite::open(&file).unwrap();
+        let mut store = SqliteLogStore::open(&file).unwrap();
         super::super::log::tests::check(&mut store);
         let kept = store.find(None).unwrap();
         drop(store);
-        assert_eq!(Sqlite::open(&file).unwrap().find(None).unwrap(), kept);
+        assert_eq!(SqliteLogStore::open(&file).unwrap().find(None).unwrap(), kept);
         for end in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{end}", file.display()));
         }
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_database_file_that_cannot_be_opened() {
-        let error = Sqlite::open(Path::new("no/such/folder/log.sqlite")).map(drop).unwrap_err();
+        let error = SqliteLogStore::open(Path::new("no/such/folder/log.sqlite")).map(drop).unwrap_err();
         assert!(error.to_string().contains("no/such/folder"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::machine::test_player::TestPlayer;
-use crate::machine::{Conn, Handshake, Input, OUTGOING};
+use crate::machine::{ConnectionId, FIRST_OUTGOING, Handshake, MachineInput};
 
 /// The hub's start in Unix seconds, as [`TestPlayer`] sets it.
 const START: u64 = 1_705_314_600;
@@ -16,22 +16,22 @@ fn hub(sets: &[&str]) -> TestPlayer {
     TestPlayer::new("gator", sets, None)
 }
 
-fn open(hub: &mut TestPlayer, conn: Conn, path: &str) -> Vec<String> {
-    hub.input(Input::Open { conn, handshake: Handshake { path: path.to_owned(), ..Handshake::default() } });
+fn open(hub: &mut TestPlayer, conn: ConnectionId, path: &str) -> Vec<String> {
+    hub.input(MachineInput::Open { conn, handshake: Handshake { path: path.to_owned(), ..Handshake::default() } });
     hub.received(conn)
 }
 
-fn child(hub: &mut TestPlayer, conn: Conn, name: &str) {
+fn child(hub: &mut TestPlayer, conn: ConnectionId, name: &str) {
     let place = hub.event(&json!({ "register_child": { "name": name } })).unwrap();
     assert_eq!(open(hub, conn, place["path"].as_str().unwrap()), ["accept "]);
 }
 
 /// Connects the hub to its parent with this number.
-fn parent(hub: &mut TestPlayer, number: u64) -> Conn {
-    let conn = OUTGOING + number;
+fn parent(hub: &mut TestPlayer, number: u64) -> ConnectionId {
+    let conn = FIRST_OUTGOING + number;
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
     assert_eq!(hub.received(conn), ["connect ws://parent"]);
-    hub.input(Input::Connected { conn });
+    hub.input(MachineInput::Connected { conn });
     conn
 }
 
@@ -56,9 +56,9 @@ fn an_answer_repeats_the_id_of_its_request_as_written(#[case] id: Option<&str>) 
     let member = |name: &str| id.map(|id| format!(r#""{name}":{id},"#)).unwrap_or_default();
     let ask = |action: &str| format!(r#"{{{}"action":"{action}","payload":{{"message":"m"}}}}"#, member("req_id"));
     let success = format!(r#"{{"action":"log",{}"result":"success","payload":{{}}}}"#, member("rsp_id"));
-    assert_eq!(hub.ask(1, &ask("log")), [success]);
+    assert_eq!(hub.send_and_receive(1, &ask("log")), [success]);
     let failure = format!(r#"{{"result":"error",{}"reason":"#, member("rsp_id"));
-    assert!(hub.ask(1, &ask("dance"))[0].starts_with(&failure));
+    assert!(hub.send_and_receive(1, &ask("dance"))[0].starts_with(&failure));
 }
 
 /// [33 to 35] Posted requests have no answer unless they are undecodable.
@@ -78,7 +78,7 @@ fn an_answer_repeats_the_id_of_its_request_as_written(#[case] id: Option<&str>) 
 fn posted_requests_are_not_answered(#[case] text: &str, #[case] failure: Option<Value>) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
-    let received = hub.ask_json(1, text);
+    let received = hub.send_and_receive_json(1, text);
     match failure {
         None => assert_eq!(received, [Value::Null; 0]),
         Some(id) => {
@@ -87,7 +87,7 @@ fn posted_requests_are_not_answered(#[case] text: &str, #[case] failure: Option<
             assert!(received[0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
         }
     }
-    let after = hub.answer(1, r#"{"action":"log","req_id":2,"payload":{"message":"m"}}"#);
+    let after = hub.only_answer(1, r#"{"action":"log","req_id":2,"payload":{"message":"m"}}"#);
     assert_eq!(after, json!({ "action": "log", "rsp_id": 2, "result": "success", "payload": {} }));
 }
 
@@ -108,8 +108,8 @@ fn posted_requests_are_not_answered(#[case] text: &str, #[case] failure: Option<
 fn log_entries_are_stored_with_the_default_values(#[case] payload: Value, #[case] want: Option<(Value, &str)>) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
-    hub.pass(Duration::from_millis(1700));
-    let answer = hub.answer(1, &json!({ "action": "log", "req_id": 1, "payload": payload }).to_string());
+    hub.advance(Duration::from_millis(1700));
+    let answer = hub.only_answer(1, &json!({ "action": "log", "req_id": 1, "payload": payload }).to_string());
     assert_eq!(answer["result"], if want.is_some() { "success" } else { "error" });
     let entries = hub.event(&json!({ "log_entries": {} })).unwrap();
     let want =
@@ -130,10 +130,10 @@ fn log_entries_are_sent_to_the_parents() {
     for parent in [a, b] {
         assert_eq!(hub.received_json(parent), [up(1, 5, "ERROR", "x"), up(2, START, "INFO", "y")]);
     }
-    let answer = hub.answer(a, r#"{"action":"log","req_id":9,"payload":{"timestamp":6,"message":"z"}}"#);
+    let answer = hub.only_answer(a, r#"{"action":"log","req_id":9,"payload":{"timestamp":6,"message":"z"}}"#);
     assert_eq!(answer["rsp_id"], 9);
     assert_eq!(hub.received_json(b), [up(3, 6, "INFO", "z")]);
-    hub.input(Input::Closed { conn: a });
+    hub.input(MachineInput::Closed { conn: a });
     hub.send(1, r#"{"action":"log","payload":{"message":"z"}}"#);
     assert_eq!((hub.received(a).len(), hub.received(b).len()), (0, 1));
     assert_eq!(entries(&mut hub, "z").as_array().unwrap().len(), 2);
@@ -145,37 +145,37 @@ fn log_entries_wait_for_a_parent_that_is_not_connected_yet() {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
-    hub.received(OUTGOING);
+    hub.received(FIRST_OUTGOING);
     for number in 0..1100 {
         hub.send(
             1,
             &json!({ "action": "log", "posted": true, "payload": { "message": number.to_string() } }).to_string(),
         );
     }
-    assert_eq!(hub.received(OUTGOING), [""; 0]);
-    hub.input(Input::Connected { conn: OUTGOING });
-    let received = hub.received_json(OUTGOING);
+    assert_eq!(hub.received(FIRST_OUTGOING), [""; 0]);
+    hub.input(MachineInput::Connected { conn: FIRST_OUTGOING });
+    let received = hub.received_json(FIRST_OUTGOING);
     assert_eq!((received.len(), &received[0]["payload"]["message"]), (1000, &json!("100")));
 }
 
 #[test]
-fn the_hub_reconnects_to_its_configured_parent_only() {
+fn the_hub_reconnects_only_to_its_configured_parent() {
     let mut hub = hub(&["parent=ws://above", "reconnect_ms=500"]);
-    hub.pass(Duration::ZERO);
-    assert_eq!(hub.received(OUTGOING), ["connect ws://above"]);
-    hub.input(Input::ConnectFailed { conn: OUTGOING, reason: "refused".to_owned() });
-    hub.pass(Duration::from_millis(499));
-    assert_eq!(hub.received(OUTGOING + 1), [""; 0]);
-    hub.pass(Duration::from_millis(1));
-    assert_eq!(hub.received(OUTGOING + 1), ["connect ws://above"]);
-    hub.input(Input::Connected { conn: OUTGOING + 1 });
-    hub.input(Input::Closed { conn: OUTGOING + 1 });
-    hub.pass(Duration::from_millis(500));
-    assert_eq!(hub.received(OUTGOING + 2), ["connect ws://above"]);
+    hub.advance(Duration::ZERO);
+    assert_eq!(hub.received(FIRST_OUTGOING), ["connect ws://above"]);
+    hub.input(MachineInput::ConnectFailed { conn: FIRST_OUTGOING, reason: "refused".to_owned() });
+    hub.advance(Duration::from_millis(499));
+    assert_eq!(hub.received(FIRST_OUTGOING + 1), [""; 0]);
+    hub.advance(Duration::from_millis(1));
+    assert_eq!(hub.received(FIRST_OUTGOING + 1), ["connect ws://above"]);
+    hub.input(MachineInput::Connected { conn: FIRST_OUTGOING + 1 });
+    hub.input(MachineInput::Closed { conn: FIRST_OUTGOING + 1 });
+    hub.advance(Duration::from_millis(500));
+    assert_eq!(hub.received(FIRST_OUTGOING + 2), ["connect ws://above"]);
     hub.event(&json!({ "connect_up": { "url": "ws://other" } })).unwrap();
-    assert_eq!(hub.received(OUTGOING + 3), ["connect ws://other"]);
-    hub.input(Input::ConnectFailed { conn: OUTGOING + 3, reason: "refused".to_owned() });
-    hub.pass(Duration::from_secs(60));
+    assert_eq!(hub.received(FIRST_OUTGOING + 3), ["connect ws://other"]);
+    hub.input(MachineInput::ConnectFailed { conn: FIRST_OUTGOING + 3, reason: "refused".to_owned() });
+    hub.advance(Duration::from_secs(60));
     assert_eq!(hub.sent.iter().filter(|line| line.contains("ws://other")).count(), 1);
 }
 
@@ -222,7 +222,7 @@ fn only_registered_children_may_connect_and_only_once() {
     hub.event(&json!({ "register_child": { "name": "b" } })).unwrap();
     hub.event(&json!({ "register_child": { "name": "b" } })).unwrap();
     assert!(hub.event(&json!({ "register_child": { "name": "c" } })).is_err());
-    hub.input(Input::Closed { conn: 2 });
+    hub.input(MachineInput::Closed { conn: 2 });
     assert_eq!(hub.state()["children"], json!({ "b": false }));
     assert_eq!(open(&mut hub, 4, "/child/a"), ["refuse 404"]);
     child(&mut hub, 5, "c");
@@ -262,7 +262,7 @@ fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[
 proptest! {
     /// Any text has at most one answer, sent to its sender with its id; posted requests that can be decoded have none.
     #[test]
-    fn any_received_text_has_at_most_one_answer(
+    fn any_received_text_gets_at_most_one_answer(
         texts in prop::collection::vec(prop_oneof![
             ".*".prop_map(|text| (text, None)),
             (0u64..9, "(log|stop|x)", any::<Option<bool>>(), any::<bool>()).prop_map(|(id, action, posted, full)| {
@@ -276,7 +276,7 @@ proptest! {
         open(&mut hub, 1, "/");
         child(&mut hub, 2, "c");
         for (text, known) in texts {
-            let received = hub.ask_json(1, &text);
+            let received = hub.send_and_receive_json(1, &text);
             prop_assert!(received.len() <= 1);
             if let Some((id, posted, good)) = known {
                 prop_assert_eq!(received.is_empty(), posted);
@@ -301,7 +301,7 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     child(&mut hub, 2, "a");
     child(&mut hub, 3, "b");
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
-    hub.input(Input::Connected { conn: OUTGOING });
+    hub.input(MachineInput::Connected { conn: FIRST_OUTGOING });
     hub.event(&json!({ "start_job": { "name": "j", "tasks": 3 } })).unwrap();
     let mut texts = vec![
         log(json!({ "timestamp": 5, "severity": "DEBUG", "message": "dated" })),
@@ -326,7 +326,7 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     for text in &texts {
         hub.send(1, &text.to_string());
         // One after another, so that delayed answers show.
-        hub.pass(Duration::from_millis(50));
+        hub.advance(Duration::from_millis(50));
     }
     for _ in 0..2 {
         hub.send(4, &log(json!({ "message": "at once" })).to_string());
@@ -336,8 +336,8 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     for event in [json!({ "log_entries": {} }), json!({ "job": { "name": "j" } })] {
         answers.push(hub.event(&event).unwrap().to_string());
     }
-    hub.input(Input::Closed { conn: 2 });
-    hub.input(Input::Closed { conn: 3 });
-    hub.pass(Duration::from_secs(2));
+    hub.input(MachineInput::Closed { conn: 2 });
+    hub.input(MachineInput::Closed { conn: 3 });
+    hub.advance(Duration::from_secs(2));
     [answers, hub.sent].concat()
 }

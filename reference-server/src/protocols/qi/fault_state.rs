@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::machine::Conn;
+use crate::machine::ConnectionId;
 
 /// The state that a faulty hub keeps of earlier messages.
 #[derive(Default)]
-pub struct FaultState {
+pub struct QiFaultState {
     /// The first connection that used each session.
-    pub owners: BTreeMap<String, Conn>,
+    pub owners: BTreeMap<String, ConnectionId>,
     /// The return values of each session's first command.
     pub returned: BTreeMap<String, Option<Box<RawValue>>>,
     /// All echoed arguments.
     pub arguments: BTreeMap<String, Value>,
     /// The session of the last failure on each connection.
-    pub failed_sessions: BTreeMap<Conn, String>,
+    pub failed_sessions: BTreeMap<ConnectionId, String>,
 }
 
 /// Writes a UUID in lower case, with hyphens, without braces. Other texts stay as they are.
-pub fn canonical(text: String) -> String {
+pub fn canonical_uuid(text: String) -> String {
     let digits: String = text.chars().filter(|c| !matches!(c, '{' | '}' | '-')).collect::<String>().to_lowercase();
     if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
         return text;

@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use self::fault_state::FaultState;
-use crate::fault::Broken;
+use self::fault_state::QiFaultState;
+use crate::fault::MachineFault;
 use crate::machine::json::{self, Members};
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Conn, Input, Machine, Output, Utf8Bytes};
+use crate::machine::{ConnectionId, Machine, MachineInput, MachineOutput, Utf8Bytes};
 
 pub const PROTOCOL: &str = "qi";
 /// The longest session id that can be initialized, in bytes; longer ones are still copied into replies.
@@ -32,7 +32,7 @@ const MAX_SESSION_NAME: usize = 4096;
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
+struct QiConfig {
     /// The version of the message format that replies carry and requests must be compatible with.
     #[serde(deserialize_with = "crate::machine::settings::version")]
     version: Version,
@@ -44,9 +44,9 @@ struct Config {
     commands: BTreeMap<String, Command>,
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
+impl Default for QiConfig {
+    fn default() -> QiConfig {
+        QiConfig {
             version: Version::new(0, 1, 0),
             execute_needs_session: false,
             max_sessions: 10_000,
@@ -78,9 +78,9 @@ fn default_commands() -> BTreeMap<String, Command> {
     ])
 }
 
-pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
-    let mut config: Config = settings.read(PROTOCOL)?;
-    for name in BUILT_IN {
+pub fn build(settings: &Settings, broken: MachineFault) -> Result<Box<dyn Machine>, SettingsError> {
+    let mut config: QiConfig = settings.deserialize(PROTOCOL)?;
+    for name in BUILT_IN_COMMANDS {
         if config.commands.contains_key(*name) {
             let reason = format!("command {name:?} is built in and cannot be configured");
             return Err(SettingsError::Invalid { protocol: PROTOCOL, reason });
@@ -98,36 +98,36 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
         failed: BTreeSet::new(),
-        faults: FaultState::default(),
+        faults: QiFaultState::default(),
         answered: 0,
     }))
 }
 
 /// The built-in commands.
-const BUILT_IN: &[&str] = &["initialize", "execute", "terminate", "get_static"];
+const BUILT_IN_COMMANDS: &[&str] = &["initialize", "execute", "terminate", "get_static"];
 
 struct Qi {
-    config: Config,
+    config: QiConfig,
     version: String,
-    broken: Broken,
-    open: BTreeSet<Conn>,
+    broken: MachineFault,
+    open: BTreeSet<ConnectionId>,
     /// Open sessions with the number of their executions. A session may be used over several connections.
     sessions: BTreeMap<String, u64>,
     /// For a fault: the first session of each connection.
-    first_sessions: BTreeMap<Conn, String>,
+    first_sessions: BTreeMap<ConnectionId, String>,
     /// For faults: connections on which a request failed.
-    failed: BTreeSet<Conn>,
+    failed: BTreeSet<ConnectionId>,
 
-    faults: FaultState,
+    faults: QiFaultState,
     answered: u64,
 }
 
 /// The result of a command: nothing, values, or the reason of its failure.
-type Outcome = Result<Option<Box<RawValue>>, String>;
+type CommandOutcome = Result<Option<Box<RawValue>>, String>;
 
 /// A reply (lines 37 to 39, 61 and 78).
 #[derive(Serialize)]
-struct Reply<'a> {
+struct QiReply<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<&'a str>,
     status: &'static str,
@@ -137,17 +137,17 @@ struct Reply<'a> {
 }
 
 impl Machine for Qi {
-    fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
+    fn handle(&mut self, _: Duration, input: MachineInput, out: &mut Vec<MachineOutput>) {
         match input {
-            Input::Open { conn, .. } if self.broken.is("qi-upgrade-refused") => {
-                out.push(Output::Refuse { conn, status: 400, body: String::new() });
+            MachineInput::Open { conn, .. } if self.broken.is("qi-upgrade-refused") => {
+                out.push(MachineOutput::Refuse { conn, status: 400, body: String::new() });
             }
-            Input::Open { conn, .. } => {
+            MachineInput::Open { conn, .. } => {
                 self.open.insert(conn);
-                out.push(Output::Accept { conn, subprotocol: None });
+                out.push(MachineOutput::Accept { conn, subprotocol: None });
             }
-            Input::Text { conn, text } if self.open.contains(&conn) => self.request(conn, &text, out),
-            Input::Closed { conn } => {
+            MachineInput::Text { conn, text } if self.open.contains(&conn) => self.answer_request(conn, &text, out),
+            MachineInput::Closed { conn } => {
                 self.open.remove(&conn);
                 self.first_sessions.remove(&conn);
                 self.failed.remove(&conn);
@@ -169,22 +169,22 @@ impl Machine for Qi {
 
 impl Qi {
     fn commands(&self) -> impl Iterator<Item = &str> {
-        BUILT_IN.iter().copied().chain(self.config.commands.keys().map(String::as_str))
+        BUILT_IN_COMMANDS.iter().copied().chain(self.config.commands.keys().map(String::as_str))
     }
 
     /// Answers a request (line 13).
-    fn request(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
+    fn answer_request(&mut self, conn: ConnectionId, text: &str, out: &mut Vec<MachineOutput>) {
         if self.broken.is("qi-deaf-after-failure") && self.failed.contains(&conn) {
             return;
         }
         let mut version = None;
-        let (session, outcome) = match json::members(text) {
+        let (session, outcome) = match json::split_members(text) {
             Ok(members) if self.broken.is("qi-keys-renamed") && members.contains_key("command") => return,
             Ok(members) => {
-                let session = json::optional::<String>(&members, "session_id");
-                let outcome = session.clone().and_then(|session| self.run(&members, session.as_deref()));
+                let session = json::optional_member::<String>(&members, "session_id");
+                let outcome = session.clone().and_then(|session| self.run_command(&members, session.as_deref()));
                 if self.broken.is("qi-version-echoed") {
-                    version = json::optional::<String>(&members, "version").ok().flatten();
+                    version = json::optional_member::<String>(&members, "version").ok().flatten();
                 }
                 let outcome =
                     self.faulty_outcome(conn, &members, session.as_ref().ok().and_then(Option::as_deref), outcome);
@@ -203,19 +203,19 @@ impl Qi {
             }
         };
         let version = version.as_deref().unwrap_or(&self.version);
-        let reply = Reply { session_id: session.as_deref(), status, payload: payload.as_deref(), version };
+        let reply = QiReply { session_id: session.as_deref(), status, payload: payload.as_deref(), version };
         // Strings and raw JSON always serialise.
         let text = Utf8Bytes::from(serde_json::to_string(&reply).unwrap_or_default());
         self.answered += 1;
         if self.broken.is("qi-replies-published") {
-            out.extend(self.open.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+            out.extend(self.open.iter().map(|&conn| MachineOutput::Text { conn, text: text.clone() }));
         } else {
-            out.push(Output::Text { conn: self.recipient(conn, session), text });
+            out.push(MachineOutput::Text { conn: self.recipient(conn, session), text });
         }
     }
 
     /// Returns the connection that gets a reply: the requester, except as a fault.
-    fn recipient(&mut self, conn: Conn, session: Option<String>) -> Conn {
+    fn recipient(&mut self, conn: ConnectionId, session: Option<String>) -> ConnectionId {
         match session {
             Some(session) if self.broken.is("qi-session-kept-by-first") => {
                 *self.faults.owners.entry(session).or_insert(conn)
@@ -227,22 +227,23 @@ impl Qi {
     /// Returns the outcome, as changed by faults that depend on earlier messages.
     fn faulty_outcome(
         &mut self,
-        conn: Conn,
+        conn: ConnectionId,
         members: &Members<'_>,
         session: Option<&str>,
-        outcome: Outcome,
-    ) -> Outcome {
+        outcome: CommandOutcome,
+    ) -> CommandOutcome {
         if self.broken.is("qi-failure-sticks") && self.failed.contains(&conn) && matches!(outcome, Ok(None)) {
             return Err("the command before this one failed".to_owned());
         }
         if self.broken.is("qi-arguments-linger")
             && let Some(arguments) = members.get("payload")
             && let Ok(Some(_)) = outcome
-            && json::optional::<String>(members, "command").is_ok_and(|command| command.as_deref() == Some("echo"))
+            && json::optional_member::<String>(members, "command")
+                .is_ok_and(|command| command.as_deref() == Some("echo"))
         {
             let arguments = serde_json::from_str::<BTreeMap<String, Value>>(arguments.get());
             self.faults.arguments.extend(arguments.unwrap_or_default());
-            return values(&json!(self.faults.arguments));
+            return returned_values(&json!(self.faults.arguments));
         }
         let Some(session) = session else { return outcome };
         if self.broken.is("qi-session-never-freed")
@@ -259,7 +260,7 @@ impl Qi {
     }
 
     /// Returns the session of the reply: that of the request (line 61), except as a fault.
-    fn faulty_session(&mut self, conn: Conn, session: Option<String>, succeeds: bool) -> Option<String> {
+    fn faulty_session(&mut self, conn: ConnectionId, session: Option<String>, succeeds: bool) -> Option<String> {
         if session.is_none() && self.broken.is("qi-session-clings") {
             return self.first_sessions.get(&conn).cloned();
         }
@@ -274,7 +275,7 @@ impl Qi {
             self.faults.failed_sessions.insert(conn, session.clone());
         }
         if self.broken.is("qi-session-canonical") {
-            return Some(fault_state::canonical(session));
+            return Some(fault_state::canonical_uuid(session));
         }
         if self.broken.is("qi-session-trimmed") {
             return Some(session.trim().to_owned());
@@ -297,20 +298,20 @@ impl Qi {
         Some(session)
     }
 
-    fn run(&mut self, members: &Members<'_>, session: Option<&str>) -> Outcome {
-        let mut command: String = match json::required(members, "command") {
+    fn run_command(&mut self, members: &Members<'_>, session: Option<&str>) -> CommandOutcome {
+        let mut command: String = match json::required_member(members, "command") {
             Err(_) if !members.contains_key("command") && self.broken.is("qi-command-optional") => "ping".to_owned(),
             read => read?,
         };
         if self.broken.is("qi-arguments-spread")
             && let Some(payload) = members.get("payload")
-            && let Ok(arguments) = json::members(payload.get())
-            && let Ok(Some(other)) = json::optional::<String>(&arguments, "command")
+            && let Ok(arguments) = json::split_members(payload.get())
+            && let Ok(Some(other)) = json::optional_member::<String>(&arguments, "command")
         {
             command = other;
         }
         self.check_version(members)?;
-        let arguments = self.arguments(members)?;
+        let arguments = self.request_arguments(members)?;
         let given = members.contains_key("payload");
         let takes_none = match self.config.commands.get(&command) {
             Some(command) => !command.needs_arguments,
@@ -340,7 +341,7 @@ impl Qi {
         if !members.contains_key("version") && self.broken.is("qi-version-optional") {
             return Ok(());
         }
-        let version: String = json::required(members, "version")?;
+        let version: String = json::required_member(members, "version")?;
         let parsed =
             Version::parse(&version).map_err(|error| format!("version {version:?} is no semantic version: {error}"))?;
         let ours = &self.config.version;
@@ -355,9 +356,9 @@ impl Qi {
     }
 
     /// Returns the arguments: an object or nothing (line 20).
-    fn arguments<'a>(&self, members: &Members<'a>) -> Result<Option<&'a RawValue>, String> {
+    fn request_arguments<'a>(&self, members: &Members<'a>) -> Result<Option<&'a RawValue>, String> {
         let Some(payload) = members.get("payload").copied() else { return Ok(None) };
-        match json::members(payload.get()) {
+        match json::split_members(payload.get()) {
             Ok(_) if self.broken.is("qi-arguments-lost") => Ok(None),
             Ok(arguments) => Ok((!arguments.is_empty()).then_some(payload)),
             Err(_) if self.broken.is("qi-payload-type-unchecked") => Ok(None),
@@ -365,11 +366,11 @@ impl Qi {
         }
     }
 
-    fn execute(&mut self, command: &str, arguments: Option<&RawValue>, session: Option<&str>) -> Outcome {
+    fn execute(&mut self, command: &str, arguments: Option<&RawValue>, session: Option<&str>) -> CommandOutcome {
         match (command, session) {
             ("initialize", None) => Ok(None),
-            ("initialize", Some(session)) => self.initialize(session),
-            ("execute", session) => self.execute_in(session),
+            ("initialize", Some(session)) => self.initialize_session(session),
+            ("execute", session) => self.execute_in_session(session),
             ("terminate", None) => Err("terminate needs the session_id of an initialized session".to_owned()),
             ("terminate", Some(session)) => match self.sessions.remove(session) {
                 Some(_) => Ok(None),
@@ -380,7 +381,7 @@ impl Qi {
         }
     }
 
-    fn initialize(&mut self, session: &str) -> Outcome {
+    fn initialize_session(&mut self, session: &str) -> CommandOutcome {
         if self.sessions.contains_key(session) {
             return Err("the session is initialized already".to_owned());
         }
@@ -395,25 +396,25 @@ impl Qi {
     }
 
     /// Runs `execute`, which returns its number of executions in an initialized session.
-    fn execute_in(&mut self, session: Option<&str>) -> Outcome {
+    fn execute_in_session(&mut self, session: Option<&str>) -> CommandOutcome {
         match session.and_then(|session| self.sessions.get_mut(session)) {
             Some(executions) => {
                 *executions += 1;
-                values(&json!({ "executions": *executions }))
+                returned_values(&json!({ "executions": *executions }))
             }
             None if self.config.execute_needs_session => {
                 Err("execute needs the session_id of an initialized session".to_owned())
             }
-            None => values(&json!({})),
+            None => returned_values(&json!({})),
         }
     }
 
-    fn get_static(&self) -> Outcome {
+    fn get_static(&self) -> CommandOutcome {
         let commands: Vec<&str> = self.commands().collect();
-        values(&json!({ "system": "hubproof reference hub", "format": self.version, "commands": commands }))
+        returned_values(&json!({ "system": "hubproof reference hub", "format": self.version, "commands": commands }))
     }
 
-    fn answer_fixed(&self, name: &str, arguments: Option<&RawValue>) -> Outcome {
+    fn answer_fixed(&self, name: &str, arguments: Option<&RawValue>) -> CommandOutcome {
         let Some(command) = self.config.commands.get(name) else {
             let private = name.starts_with("__") && self.broken.is("qi-private-commands");
             if private || self.broken.is("qi-unknown-command-succeeds") {
@@ -428,11 +429,11 @@ impl Qi {
         match arguments {
             None if command.needs_arguments => Err(format!("command {name:?} needs arguments")),
             Some(arguments) if command.echo => Ok(Some(arguments.to_owned())),
-            _ => command.returns.as_ref().map_or(Ok(None), |returns| values(&Value::Object(returns.clone()))),
+            _ => command.returns.as_ref().map_or(Ok(None), |returns| returned_values(&Value::Object(returns.clone()))),
         }
     }
 }
 
-fn values(values: &Value) -> Outcome {
+fn returned_values(values: &Value) -> CommandOutcome {
     serde_json::value::to_raw_value(values).map(Some).map_err(|error| error.to_string())
 }

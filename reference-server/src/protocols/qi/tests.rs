@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use crate::machine::test_player::TestPlayer;
 
-fn ask(sets: &[&str], text: &str) -> Value {
+fn reply_to(sets: &[&str], text: &str) -> Value {
     let mut hub = TestPlayer::new("qi", sets, None);
     hub.open(1);
-    hub.answer(1, text)
+    hub.only_answer(1, text)
 }
 
 /// The documented requests, unchanged.
@@ -20,7 +20,7 @@ fn ask(sets: &[&str], text: &str) -> Value {
     json!({"session_id":"eb4fdc2c-755b-47d8-af76-bbca2dce554d","status":"success","payload":{},"version":"0.1.0"})
 )]
 fn documented_requests_get_documented_replies(#[case] request: &str, #[case] want: Value) {
-    assert_eq!(ask(&[], request), want);
+    assert_eq!(reply_to(&[], request), want);
 }
 
 #[rstest]
@@ -43,7 +43,7 @@ fn documented_requests_get_documented_replies(#[case] request: &str, #[case] wan
 #[case(json!({"command":"ping","version":"0.1.0","session_id":null}), json!({"status":"success","version":"0.1.0"}))]
 #[case(json!([]), "JSON object".into())]
 fn valid_requests_succeed_and_invalid_ones_fail_with_a_reason(#[case] request: Value, #[case] want: Value) {
-    let got = ask(&[], &request.to_string());
+    let got = reply_to(&[], &request.to_string());
     match want {
         Value::String(why) => {
             assert_eq!((&got["status"], &got["version"]), (&json!("failure"), &json!("0.1.0")));
@@ -64,7 +64,7 @@ fn a_reply_repeats_the_session_id_of_its_request(
     #[case] session: &str,
     #[values("ping", "fail", "nope")] command: &str,
 ) {
-    let got = ask(&[], &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string());
+    let got = reply_to(&[], &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string());
     assert_eq!(got["session_id"], session);
     assert_eq!(got["status"], if command == "ping" { "success" } else { "failure" });
 }
@@ -75,7 +75,7 @@ fn a_session_spans_connections_and_ends_when_terminated() {
     hub.open(1);
     hub.open(2);
     let mut run = |conn, command: &str, session: &str| {
-        hub.answer(conn, &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string())
+        hub.only_answer(conn, &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string())
     };
     assert_eq!(run(1, "execute", "s")["status"], "failure");
     assert_eq!(run(1, "initialize", "s")["status"], "success");
@@ -89,17 +89,17 @@ fn a_session_spans_connections_and_ends_when_terminated() {
 }
 
 #[test]
-fn commands_can_be_given_fixed_answers_by_settings() {
+fn settings_can_give_commands_fixed_answers() {
     let sets = ["commands.answer.returns={ n = 42 }", "commands.ping.fails=not today", "version=\"1.2.0\""];
-    assert_eq!(ask(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"], json!({"n":42}));
-    assert_eq!(ask(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"], "not today");
-    assert_eq!(ask(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"], "1.2.0");
+    assert_eq!(reply_to(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"], json!({"n":42}));
+    assert_eq!(reply_to(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"], "not today");
+    assert_eq!(reply_to(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"], "1.2.0");
 }
 
 proptest! {
     /// Every text has exactly one reply of the documented form.
     #[test]
-    fn every_received_text_has_exactly_one_reply(texts in prop::collection::vec(prop_oneof![
+    fn every_received_text_gets_exactly_one_reply(texts in prop::collection::vec(prop_oneof![
         ".{0,40}",
         prop::sample::select(vec!["initialize", "execute", "terminate", "get_static", "echo", "x"])
             .prop_map(|command| json!({"session_id":"s","command":command,"payload":{"a":1},"version":"0.1.0"}).to_string()),
@@ -107,7 +107,7 @@ proptest! {
         let mut hub = TestPlayer::new("qi", &[], None);
         hub.open(1);
         for text in texts {
-            let reply = hub.answer(1, &text);
+            let reply = hub.only_answer(1, &text);
             prop_assert!(reply["status"] == "success" || reply["payload"].is_string(), "{}", reply);
             prop_assert_eq!(&reply["version"], "0.1.0");
         }

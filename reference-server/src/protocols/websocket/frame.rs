@@ -1,6 +1,6 @@
 //! Frames, read and written according to RFC 6455, section 5.
 
-use crate::fault::Broken;
+use crate::fault::MachineFault;
 
 pub const CONTINUATION: u8 = 0;
 pub const TEXT: u8 = 1;
@@ -26,7 +26,7 @@ pub struct ProtocolError(pub u16);
 const PROTOCOL_ERROR: ProtocolError = ProtocolError(1002);
 
 /// Takes the first frame from `bytes`, if it is complete. Errors of its header are returned at once.
-pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, ProtocolError> {
+pub fn take_frame(bytes: &mut Vec<u8>, broken: MachineFault) -> Result<Option<Frame>, ProtocolError> {
     let [first, second, rest @ ..] = bytes.as_slice() else { return Ok(None) };
     let (fin, rsv, opcode) = (first & 0x80 != 0, first >> 4 & 7, first & 0x0f);
     let (masked, short) = (second & 0x80 != 0, second & 0x7f);
@@ -106,7 +106,7 @@ pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, Protoc
 }
 
 /// Writes a frame as a server does: unmasked, with the shortest length.
-pub fn write(fin: bool, opcode: u8, payload: &[u8], broken: Broken, out: &mut Vec<u8>) {
+pub fn write_frame(fin: bool, opcode: u8, payload: &[u8], broken: MachineFault, out: &mut Vec<u8>) {
     let rsv = if broken.is("websocket-sends-reserved-bit") { 0x40 } else { 0 };
     let mask = if broken.is("websocket-masks") { 0x80 } else { 0 };
     out.push(u8::from(fin) << 7 | rsv | opcode);

@@ -4,21 +4,21 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::fault::Broken;
+use crate::fault::MachineFault;
 
 /// The longest head of a request in bytes.
 pub const MAX_HEAD: usize = 16 * 1024;
 
 /// The head of a request; header names in lower case.
-pub struct Request {
+pub struct UpgradeRequest {
     method: String,
     version: String,
     headers: Vec<(String, String)>,
 }
 
-impl Request {
+impl UpgradeRequest {
     /// Reads a head without its last, empty line. Lines that are not headers are ignored.
-    pub fn read(head: &str) -> Request {
+    pub fn parse(head: &str) -> UpgradeRequest {
         let mut lines = head.split("\r\n");
         let mut words = lines.next().unwrap_or_default().split(' ');
         let method = words.next().unwrap_or_default().to_owned();
@@ -27,10 +27,10 @@ impl Request {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        Request { method, version, headers }
+        UpgradeRequest { method, version, headers }
     }
 
-    fn all<'a>(&'a self, name: &'a str, exact: bool) -> impl Iterator<Item = &'a str> {
+    fn header_values<'a>(&'a self, name: &'a str, exact: bool) -> impl Iterator<Item = &'a str> {
         self.headers
             .iter()
             .filter(move |(known, _)| if exact { known == name } else { known.eq_ignore_ascii_case(name) })
@@ -39,25 +39,25 @@ impl Request {
 }
 
 /// Returns the bytes of the answer to a request, and whether it grants the upgrade.
-pub fn answer(request: &Request, broken: Broken) -> (Vec<u8>, bool) {
+pub fn answer_upgrade(request: &UpgradeRequest, broken: MachineFault) -> (Vec<u8>, bool) {
     if broken.is("websocket-answer-not-http") {
         return (b"SSH-2.0-hub\r\n".to_vec(), false);
     }
     if broken.is("websocket-hangs-up") {
         return (Vec::new(), false);
     }
-    match objection(request, broken) {
-        Some((status, more)) => (refusal(status, more, broken), false),
-        None => (grant(request, broken), true),
+    match refusal_reason(request, broken) {
+        Some((status, more)) => (refusal_response(status, more, broken), false),
+        None => (grant_response(request, broken), true),
     }
 }
 
 /// Returns the reason of a refusal, if any: a status, and a header that explains it.
-fn objection(request: &Request, broken: Broken) -> Option<(&'static str, &'static str)> {
+fn refusal_reason(request: &UpgradeRequest, broken: MachineFault) -> Option<(&'static str, &'static str)> {
     let exact = broken.is("websocket-header-names-case-sensitive");
-    let get = |name| request.all(name, exact).next();
+    let get = |name| request.header_values(name, exact).next();
     let has_token = |name, token: &str| {
-        request.all(name, exact).flat_map(|value| value.split(',')).any(|word| {
+        request.header_values(name, exact).flat_map(|value| value.split(',')).any(|word| {
             if broken.is("websocket-tokens-case-sensitive") {
                 word.trim() == token
             } else {
@@ -106,14 +106,14 @@ fn objection(request: &Request, broken: Broken) -> Option<(&'static str, &'stati
     }
 }
 
-fn refusal(status: &str, more: &str, broken: Broken) -> Vec<u8> {
+fn refusal_response(status: &str, more: &str, broken: MachineFault) -> Vec<u8> {
     let status = if broken.is("websocket-refuses-with-200") { "200 OK" } else { status };
     let text = "this hub speaks WebSocket\n";
     format!("HTTP/1.1 {status}\r\n{more}Connection: close\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes()
 }
 
-fn grant(request: &Request, broken: Broken) -> Vec<u8> {
-    let key = request.all("Sec-WebSocket-Key", false).next().unwrap_or_default();
+fn grant_response(request: &UpgradeRequest, broken: MachineFault) -> Vec<u8> {
+    let key = request.header_values("Sec-WebSocket-Key", false).next().unwrap_or_default();
     let accept = if broken.is("websocket-accept-of-another-key") {
         derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ==")
     } else if broken.is("websocket-accept-is-the-key") {
@@ -121,7 +121,8 @@ fn grant(request: &Request, broken: Broken) -> Vec<u8> {
     } else {
         derive_accept_key(key.as_bytes())
     };
-    let mut offered = request.all("Sec-WebSocket-Protocol", false).flat_map(|value| value.split(',')).map(str::trim);
+    let mut offered =
+        request.header_values("Sec-WebSocket-Protocol", false).flat_map(|value| value.split(',')).map(str::trim);
     let offered: Vec<&str> = offered.by_ref().filter(|name| !name.is_empty()).collect();
     let subprotocol = if broken.is("websocket-subprotocol-unasked") {
         Some("chat".to_owned())

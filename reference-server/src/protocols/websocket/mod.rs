@@ -15,9 +15,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::fault::Broken;
+use crate::fault::MachineFault;
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Input, Machine, Output};
+use crate::machine::{Machine, MachineInput, MachineOutput};
 
 pub use session::Session;
 
@@ -27,18 +27,18 @@ pub const PROTOCOL: &str = "websocket";
 /// The settings: there are none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+struct NoSettings {}
 
-pub(crate) fn build(settings: &Settings, _broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
-    let Nothing {} = settings.read(PROTOCOL)?;
-    Ok(Box::new(Idle))
+pub(crate) fn build(settings: &Settings, _broken: MachineFault) -> Result<Box<dyn Machine>, SettingsError> {
+    let NoSettings {} = settings.deserialize(PROTOCOL)?;
+    Ok(Box::new(IdleMachine))
 }
 
 /// A machine that does nothing: [`Session`] handles the connections of this hub.
-struct Idle;
+struct IdleMachine;
 
-impl Machine for Idle {
-    fn handle(&mut self, _now: Duration, _input: Input, _out: &mut Vec<Output>) {}
+impl Machine for IdleMachine {
+    fn handle(&mut self, _now: Duration, _input: MachineInput, _out: &mut Vec<MachineOutput>) {}
 
     fn state(&self) -> Value {
         json!({})

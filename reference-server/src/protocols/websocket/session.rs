@@ -2,15 +2,15 @@
 
 use super::PROTOCOL;
 use super::frame::{self, BINARY, CLOSE, CONTINUATION, Frame, MAX_MESSAGE, PING, PONG, ProtocolError, TEXT};
-use super::handshake::{self, MAX_HEAD, Request};
-use crate::fault::Broken;
+use super::handshake::{self, MAX_HEAD, UpgradeRequest};
+use crate::fault::MachineFault;
 use crate::protocols::MachineError;
 
 /// A connection to this hub, from its upgrade request to its end.
 #[derive(Clone)]
 pub struct Session {
-    broken: Broken,
-    stage: Stage,
+    broken: MachineFault,
+    stage: SessionStage,
     /// Received bytes that are not handled yet.
     bytes: Vec<u8>,
     /// An incomplete message: whether it is text, and its payload so far.
@@ -19,7 +19,7 @@ pub struct Session {
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Stage {
+enum SessionStage {
     Request,
     Open,
     /// As a fault: the stream stays open, and its bytes are ignored.
@@ -33,62 +33,62 @@ impl Session {
     /// # Errors
     /// [`MachineError::UnknownFault`].
     pub fn new(fault: Option<&str>) -> Result<Session, MachineError> {
-        let broken = Broken::with(crate::protocols::protocol(PROTOCOL)?.fault(fault)?);
-        Ok(Session { broken, stage: Stage::Request, bytes: Vec::new(), message: None, last_ping: Vec::new() })
+        let broken = MachineFault::if_implemented_by_machine(crate::protocols::find_protocol(PROTOCOL)?.fault(fault)?);
+        Ok(Session { broken, stage: SessionStage::Request, bytes: Vec::new(), message: None, last_ping: Vec::new() })
     }
 
     /// Handles received bytes and appends the bytes of the answer.
     pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.is_over() || self.stage == Stage::Unresponsive {
+        if self.is_over() || self.stage == SessionStage::Unresponsive {
             return;
         }
         self.bytes.extend_from_slice(bytes);
-        if self.stage == Stage::Request && !self.upgrade(out) {
+        if self.stage == SessionStage::Request && !self.answer_upgrade_request(out) {
             return;
         }
-        while self.stage == Stage::Open {
-            let done = match frame::read(&mut self.bytes, self.broken) {
+        while self.stage == SessionStage::Open {
+            let done = match frame::take_frame(&mut self.bytes, self.broken) {
                 Ok(None) => return,
                 Ok(Some(frame)) => self.handle_frame(frame, out),
                 Err(failed) => Err(failed),
             };
             if let Err(ProtocolError(code)) = done {
-                self.fail(code, out);
+                self.fail_connection(code, out);
             }
         }
     }
 
     /// Whether the hub has ended the connection and its stream.
     pub fn is_over(&self) -> bool {
-        self.stage == Stage::Over
+        self.stage == SessionStage::Over
     }
 
     /// Ends the connection because the hub shuts down.
     pub fn shut_down(&mut self, out: &mut Vec<u8>) {
-        if self.stage == Stage::Open {
-            self.send(CLOSE, &1001u16.to_be_bytes(), out);
+        if self.stage == SessionStage::Open {
+            self.append_frame(CLOSE, &1001u16.to_be_bytes(), out);
         }
-        self.stage = Stage::Over;
+        self.stage = SessionStage::Over;
     }
 
     /// Answers the upgrade request once it is complete; returns whether frames may follow.
-    fn upgrade(&mut self, out: &mut Vec<u8>) -> bool {
+    fn answer_upgrade_request(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(end) = self.bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
             if self.bytes.len() > MAX_HEAD {
-                self.stage = Stage::Over;
+                self.stage = SessionStage::Over;
             }
             return false;
         };
-        let request = Request::read(&String::from_utf8_lossy(&self.bytes[..end]));
+        let request = UpgradeRequest::parse(&String::from_utf8_lossy(&self.bytes[..end]));
         self.bytes.drain(..end + 4);
-        let (answer, granted) = handshake::answer(&request, self.broken);
+        let (answer, granted) = handshake::answer_upgrade(&request, self.broken);
         out.extend(answer);
-        self.stage = if granted { Stage::Open } else { Stage::Over };
+        self.stage = if granted { SessionStage::Open } else { SessionStage::Over };
         granted
     }
 
-    fn send(&self, opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
-        frame::write(true, opcode, payload, self.broken, out);
+    fn append_frame(&self, opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+        frame::write_frame(true, opcode, payload, self.broken, out);
     }
 
     fn handle_frame(&mut self, frame: Frame, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
@@ -96,7 +96,7 @@ impl Session {
             CLOSE => self.handle_close(&frame.payload, out),
             PING => return self.handle_ping(frame.payload, out),
             PONG if self.broken.is("websocket-pong-refused") => return Err(ProtocolError(1002)),
-            PONG if self.broken.is("websocket-pong-answered") => self.send(PONG, &frame.payload, out),
+            PONG if self.broken.is("websocket-pong-answered") => self.append_frame(PONG, &frame.payload, out),
             CONTINUATION | TEXT | BINARY => return self.handle_data(frame),
             _ => {}
         }
@@ -127,9 +127,9 @@ impl Session {
         // As a fault, longer pings are accepted, but the pong must still be valid.
         let data = &data[..data.len().min(125)];
         if self.broken.is("websocket-sends-long-pong") {
-            self.send(PONG, &[b'x'; 126], out);
+            self.append_frame(PONG, &[b'x'; 126], out);
         } else {
-            frame::write(!self.broken.is("websocket-sends-fragmented-pong"), PONG, data, self.broken, out);
+            frame::write_frame(!self.broken.is("websocket-sends-fragmented-pong"), PONG, data, self.broken, out);
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Session {
         let usable = match body {
             [] => true,
             [_] => false,
-            [_, _, reason @ ..] => std::str::from_utf8(reason).is_ok() && code.is_some_and(may_be_sent),
+            [_, _, reason @ ..] => std::str::from_utf8(reason).is_ok() && code.is_some_and(is_sendable_close_code),
         };
         if !usable && is("websocket-wrong-close-ignored") {
             return;
@@ -216,7 +216,7 @@ impl Session {
             || (is("websocket-stream-kept-without-code") && body.is_empty())
             || (is("websocket-stream-kept-after-reason") && body.len() > 2)
             || (is("websocket-stream-kept-in-message") && self.message.is_some());
-        self.stage = if kept { Stage::Unresponsive } else { Stage::Over };
+        self.stage = if kept { SessionStage::Unresponsive } else { SessionStage::Over };
         if is("websocket-close-unanswered")
             || (is("websocket-empty-close-unanswered") && body.is_empty())
             || (is("websocket-long-close-unanswered") && body.len() == 125)
@@ -248,14 +248,14 @@ impl Session {
         } else {
             1002u16.to_be_bytes().to_vec()
         };
-        self.send(CLOSE, &answer, out);
+        self.append_frame(CLOSE, &answer, out);
         if is("websocket-data-after-close") {
-            self.send(TEXT, b"{}", out);
+            self.append_frame(TEXT, b"{}", out);
         }
     }
 
     /// Fails the connection because the client violated RFC 6455.
-    fn fail(&mut self, code: u16, out: &mut Vec<u8>) {
+    fn fail_connection(&mut self, code: u16, out: &mut Vec<u8>) {
         if self.broken.is("websocket-reads-on-after-failing") {
             // Skips the wrong frame, which is short in all tests.
             let skip = self
@@ -263,21 +263,21 @@ impl Session {
                 .get(1)
                 .map_or(0, |second| 2 + usize::from(second & 0x7f) + if second & 0x80 != 0 { 4 } else { 0 });
             self.bytes.drain(..skip.min(self.bytes.len()));
-            while let Ok(Some(frame)) = frame::read(&mut self.bytes, self.broken) {
+            while let Ok(Some(frame)) = frame::take_frame(&mut self.bytes, self.broken) {
                 if frame.opcode == PING {
-                    self.send(PONG, &frame.payload, out);
+                    self.append_frame(PONG, &frame.payload, out);
                 }
             }
         }
-        self.stage = Stage::Over;
+        self.stage = SessionStage::Over;
         if !self.broken.is("websocket-fails-without-close") {
             let code = if self.broken.is("websocket-fails-with-1011") { 1011 } else { code };
-            self.send(CLOSE, &code.to_be_bytes(), out);
+            self.append_frame(CLOSE, &code.to_be_bytes(), out);
         }
     }
 }
 
 /// Whether an endpoint may send a close code: RFC 6455, section 7.4, and those that IANA has added.
-fn may_be_sent(code: u16) -> bool {
+fn is_sendable_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -2,62 +2,65 @@
 
 use std::io;
 
-use super::super::connection::{Connection, Piece, ReadState, Why};
+use super::super::connection::{DisconnectionDetail, LoadConnection, ReadResult, SocketEvent};
 use super::super::frames;
-use super::super::stream::Stream;
-use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, UNWRITTEN, handle_input};
-use crate::load::client::io::{End, Input};
-use crate::load::metrics::ErrorKind;
+use super::super::stream::ClientStream;
+use super::{
+    CLOSING_TIMEOUT, CONNECT_TIMEOUT, MAX_DIALS_PER_TURN, MAX_INCOMPLETE_BYTES, MAX_SHARD_UNWRITTEN,
+    MAX_UNWRITTEN_FOR_PONGS, Shard, ShardParts, handle_input,
+};
+use crate::load::client::io::{ClientEvent, Disconnection};
+use crate::load::metrics::LoadErrorKind;
 use crate::websocket::handshake::{self, Dial};
 
 impl Shard {
     /// Opens requested connections.
-    pub(super) fn dial(&mut self) {
-        for _ in 0..DIALS {
+    pub(super) fn open_requested(&mut self) {
+        for _ in 0..MAX_DIALS_PER_TURN {
             let Some((number, dial)) = self.parts.context.dials.pop_front() else { return };
             if let Err(kind) = self.connect(number, &dial) {
                 self.parts.context.cause = Some(kind);
-                self.drive(number, Input::Closed(End::Unreachable));
+                self.handle_event(number, ClientEvent::Closed(Disconnection::Unreachable));
                 self.parts.context.cause = None;
             }
         }
     }
 
-    pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), ErrorKind> {
+    pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), LoadErrorKind> {
         self.disconnect(number);
-        let Parts { endpoint, context, dialer, tls, poll, .. } = &mut self.parts;
-        let upgraded = context.translation.as_ref().and_then(|translation| translation.upgrade(dial));
+        let ShardParts { endpoint, context, dialer, tls, poll, .. } = &mut self.parts;
+        let upgraded = context.translation.as_ref().and_then(|translation| translation.upgraded_dial(dial));
         let dial = upgraded.as_ref().unwrap_or(dial);
-        let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| ErrorKind::Internal)?;
-        let tcp = dialer
-            .connect(from)
-            .map_err(|error| if is_ours(&error) { ErrorKind::Resources } else { ErrorKind::Connect })?;
-        let mut stream = Stream::new(tcp, tls.as_ref()).map_err(|_| ErrorKind::Tls)?;
-        stream.register(poll.registry(), number).map_err(|_| ErrorKind::Resources)?;
-        let fresh = handshake::key();
+        let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| LoadErrorKind::Internal)?;
+        let tcp = dialer.connect(from).map_err(|error| {
+            if is_resource_error(&error) { LoadErrorKind::Resources } else { LoadErrorKind::Connect }
+        })?;
+        let mut stream = ClientStream::new(tcp, tls.as_ref()).map_err(|_| LoadErrorKind::Tls)?;
+        stream.register(poll.registry(), number).map_err(|_| LoadErrorKind::Resources)?;
+        let fresh = handshake::generate_key();
         let key = dial.key(&fresh);
         let request = dial.request(&endpoint.host_header(), &endpoint.path, key);
         let slot = &mut self.slots[number as usize];
-        slot.output.out = request.map_err(|_| ErrorKind::Internal)?;
-        slot.connection = Some(Box::new(Connection::new(stream, key.to_owned(), dial.subprotocols.clone())));
+        slot.output.out = request.map_err(|_| LoadErrorKind::Internal)?;
+        slot.connection = Some(Box::new(LoadConnection::new(stream, key.to_owned(), dial.subprotocols.clone())));
         self.connections += 1;
-        self.opening.push_back((self.timeline.clock.now() + CONNECT, number, slot.serial));
+        self.opening.push_back((self.timeline.clock.now() + CONNECT_TIMEOUT, number, slot.serial));
         Ok(())
     }
 
     /// Handles an event of a socket.
-    pub(super) fn ready(&mut self, number: u32, to_the_end: bool) {
+    pub(super) fn handle_socket_event(&mut self, number: u32, to_the_end: bool) {
         let connected = self.slots.get(number as usize).is_some_and(|slot| slot.connection.is_some());
-        if connected && self.read(number, to_the_end) {
+        if connected && self.read_connection(number, to_the_end) {
             self.hot.push_back(number);
         }
     }
 
     /// Continues reads that were cut short to let other connections have their turn; returns whether any are left.
-    pub(super) fn read_hot(&mut self) -> bool {
+    pub(super) fn continue_reads(&mut self) -> bool {
         for _ in 0..self.hot.len() {
             let Some(number) = self.hot.pop_front() else { break };
-            if self.slots[number as usize].connection.is_some() && self.read(number, true) {
+            if self.slots[number as usize].connection.is_some() && self.read_connection(number, true) {
                 self.hot.push_back(number);
             }
         }
@@ -65,41 +68,43 @@ impl Shard {
     }
 
     /// Reads a connection and writes the resulting frames; returns whether more may be available.
-    pub(super) fn read(&mut self, number: u32, to_the_end: bool) -> bool {
+    pub(super) fn read_connection(&mut self, number: u32, to_the_end: bool) -> bool {
         self.flush_last();
         let timeline = &self.timeline;
-        let Parts { context, prepared, sampler, .. } = &mut self.parts;
+        let ShardParts { context, prepared, sampler, .. } = &mut self.parts;
         let slot = &mut self.slots[number as usize];
         let Some(mut connection) = slot.connection.take() else { return false };
-        let held = connection.held();
+        let held = connection.buffered_bytes();
         let (mut closed, was_closing) = (None, slot.output.closing);
         let heard = connection.read(&mut self.scratch, to_the_end, &mut |piece| {
             let now = timeline.clock.now();
             match piece {
-                Piece::Opened => {
+                SocketEvent::Opened => {
                     slot.output.open = true;
-                    handle_input(slot, number, context, prepared, now, Input::Opened);
+                    handle_input(slot, number, context, prepared, now, ClientEvent::Opened);
                 }
-                Piece::Message(bytes) => {
+                SocketEvent::Message(bytes) => {
                     context.classified = None;
                     slot.keep_received(bytes);
-                    let documented =
-                        context.translation.as_mut().and_then(|translation| translation.received(number, bytes, now));
+                    let documented = context
+                        .translation
+                        .as_mut()
+                        .and_then(|translation| translation.translate_received(number, bytes, now));
                     let bytes = documented.as_deref().unwrap_or(bytes);
-                    handle_input(slot, number, context, prepared, now, Input::Text(bytes));
-                    sampler.see(context.classified, bytes);
+                    handle_input(slot, number, context, prepared, now, ClientEvent::Text(bytes));
+                    sampler.offer(context.classified, bytes);
                 }
                 // While a hub sends pings and does not read, only the latest that fit are answered (RFC 6455, section
                 // 5.5.3).
-                Piece::Ping(_) if slot.output.out.len() > PONGS => {}
-                Piece::Ping(bytes) => {
-                    frames::append(&mut slot.output.out, frames::PONG, &mut context.masks, |out| {
+                SocketEvent::Ping(_) if slot.output.out.len() > MAX_UNWRITTEN_FOR_PONGS => {}
+                SocketEvent::Ping(bytes) => {
+                    frames::append_frame(&mut slot.output.out, frames::PONG, &mut context.masks, |out| {
                         out.extend_from_slice(bytes)
                     });
                 }
-                Piece::Close(code) => {
+                SocketEvent::Close(code) => {
                     if !slot.output.closing {
-                        frames::append(&mut slot.output.out, frames::CLOSE, &mut context.masks, |out| {
+                        frames::append_frame(&mut slot.output.out, frames::CLOSE, &mut context.masks, |out| {
                             // 1005 stands for "no code" and must not be sent.
                             if code != 1005 {
                                 out.extend_from_slice(&code.to_be_bytes());
@@ -110,34 +115,34 @@ impl Shard {
                 }
             }
         });
-        self.held = self.held + connection.held() - held;
+        self.held = self.held + connection.buffered_bytes() - held;
         slot.connection = Some(connection);
         if slot.output.closing && !was_closing {
-            self.closing.push_back((timeline.clock.now() + CLOSING, number, slot.serial));
+            self.closing.push_back((timeline.clock.now() + CLOSING_TIMEOUT, number, slot.serial));
         }
         match (closed, heard) {
             (Some(code), _) => {
-                let _ = self.write(number);
-                self.ended(number, End::Close(code), None);
+                let _ = self.write_connection(number);
+                self.handle_end(number, Disconnection::Close(code), None);
                 false
             }
-            (None, ReadState::Ended(end, why)) => {
+            (None, ReadResult::Ended(end, why)) => {
                 let cause = match why {
-                    Why::Plain => None,
-                    Why::Upgrade => Some(ErrorKind::Upgrade),
-                    Why::Tls => Some(ErrorKind::Tls),
-                    Why::Protocol => Some(ErrorKind::Protocol),
+                    DisconnectionDetail::Plain => None,
+                    DisconnectionDetail::Upgrade => Some(LoadErrorKind::Upgrade),
+                    DisconnectionDetail::Tls => Some(LoadErrorKind::Tls),
+                    DisconnectionDetail::Protocol => Some(LoadErrorKind::Protocol),
                 };
-                self.ended(number, end, cause);
+                self.handle_end(number, end, cause);
                 false
             }
-            (None, _) if self.held > HELD => {
-                self.ended(number, End::Dropped, Some(ErrorKind::Protocol));
+            (None, _) if self.held > MAX_INCOMPLETE_BYTES => {
+                self.handle_end(number, Disconnection::Dropped, Some(LoadErrorKind::Protocol));
                 false
             }
             (None, heard) => {
                 self.flush(number);
-                heard == ReadState::Some
+                heard == ReadResult::Some
             }
         }
     }
@@ -146,25 +151,25 @@ impl Shard {
     ///
     /// # Errors
     /// The connection must end: an error of the system, or too many unwritten bytes.
-    pub(super) fn write(&mut self, number: u32) -> io::Result<()> {
+    pub(super) fn write_connection(&mut self, number: u32) -> io::Result<()> {
         let slot = &mut self.slots[number as usize];
         let before = slot.output.left;
         let written = slot.flush();
         self.unwritten = self.unwritten - before + slot.output.left;
         // A connection without unwritten bytes is not at fault.
-        let too_much = slot.output.left > 0 && self.unwritten > UNWRITTEN;
+        let too_much = slot.output.left > 0 && self.unwritten > MAX_SHARD_UNWRITTEN;
         if too_much { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
     }
 
     /// Handles the end of a connection.
-    pub(super) fn ended(&mut self, number: u32, end: End, cause: Option<ErrorKind>) {
+    pub(super) fn handle_end(&mut self, number: u32, end: Disconnection, cause: Option<LoadErrorKind>) {
         let slot = &mut self.slots[number as usize];
         if slot.connection.is_none() {
             return;
         }
         self.disconnect(number);
         self.parts.context.cause = cause;
-        self.drive(number, Input::Closed(end));
+        self.handle_event(number, ClientEvent::Closed(end));
         self.parts.context.cause = None;
     }
 
@@ -172,7 +177,7 @@ impl Shard {
     pub(super) fn disconnect(&mut self, number: u32) {
         let slot = &mut self.slots[number as usize];
         if let Some(connection) = &slot.connection {
-            self.held -= connection.held();
+            self.held -= connection.buffered_bytes();
             self.unwritten -= slot.output.left;
             self.connections -= 1;
         }
@@ -180,26 +185,26 @@ impl Shard {
     }
 
     /// Drops connections that were not opened or closed in time.
-    pub(super) fn overdue(&mut self) {
+    pub(super) fn drop_overdue(&mut self) {
         let now = self.timeline.clock.now();
         while let Some((at, number, serial)) = self.opening.front().copied().filter(|(at, ..)| *at <= now) {
             self.opening.pop_front();
             let slot = &self.slots[number as usize];
             if at <= now && slot.serial == serial && slot.connection.is_some() && !slot.output.open {
-                self.ended(number, End::Unreachable, None);
+                self.handle_end(number, Disconnection::Unreachable, None);
             }
         }
         while let Some((_, number, serial)) = self.closing.front().copied().filter(|(at, ..)| *at <= now) {
             self.closing.pop_front();
             if self.slots[number as usize].serial == serial {
-                self.ended(number, End::Dropped, None);
+                self.handle_end(number, Disconnection::Dropped, None);
             }
         }
     }
 }
 
 /// Whether this machine has run out of descriptors, ports or memory.
-fn is_ours(error: &io::Error) -> bool {
+fn is_resource_error(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
         use rustix::io::Errno;

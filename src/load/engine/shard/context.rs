@@ -3,28 +3,28 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::outbox::{Outbox, ShardReport};
-use super::slot::Output;
-use super::timers::{Alarm, Timers};
+use super::outbox::{ReportOutbox, ShardReport};
+use super::slot::OutgoingBytes;
+use super::timers::{ShardTimers, SlotTimer};
 use crate::load::Nanos;
-use crate::load::client::io::{ClientFault, ClientIo, End};
-use crate::load::engine::frames::{self, Masks};
-use crate::load::engine::phases::Timeline;
-use crate::load::engine::translation::Translation;
+use crate::load::client::io::{ClientFault, ClientIo, Disconnection};
+use crate::load::engine::frames::{self, MaskKeys};
+use crate::load::engine::phases::PhaseTimeline;
+use crate::load::engine::translation::ShardTranslator;
 use crate::load::ids::{HookId, JourneyId, MessageId};
-use crate::load::ledger::{Entry, NameOf};
-use crate::load::metrics::{ErrorKind, Recorder};
-use crate::load::opening::{FailedOpening, MOST_EXAMPLES};
+use crate::load::ledger::{LedgerEntry, NameOwner};
+use crate::load::metrics::{LoadErrorKind, MetricRecorder};
+use crate::load::opening::{FailedOpening, MAX_EXAMPLES};
 use crate::websocket::handshake::Dial;
 
 /// State shared by the clients of a shard.
 pub struct ShardContext {
-    pub recorder: Recorder,
-    pub timers: Timers,
-    pub masks: Masks,
-    pub timeline: Arc<Timeline>,
-    pub outbox: Outbox,
-    pub calls: crate::load::engine::hooks::Calls,
+    pub recorder: MetricRecorder,
+    pub timers: ShardTimers,
+    pub masks: MaskKeys,
+    pub timeline: Arc<PhaseTimeline>,
+    pub outbox: ReportOutbox,
+    pub calls: crate::load::engine::hooks::HookCallChannel,
     /// Clients that may have room for a journey, by role.
     pub free: Vec<VecDeque<u32>>,
     /// Slots that want to connect.
@@ -32,11 +32,11 @@ pub struct ShardContext {
     /// The message of the current frame.
     pub classified: Option<MessageId>,
     /// Why a connection ended, if the client cannot know it.
-    pub cause: Option<ErrorKind>,
+    pub cause: Option<LoadErrorKind>,
     /// Running journeys that the drain waits for.
     pub under_way: u64,
     /// Declared deviations of the hub.
-    pub translation: Option<Translation>,
+    pub translation: Option<ShardTranslator>,
     /// Messages that the client of the current input handles as if received, since the hub never sends them.
     pub assumed: VecDeque<Vec<u8>>,
     /// Examples of failed openings that have been reported, by role.
@@ -51,8 +51,8 @@ pub struct ClientActions<'a> {
     pub client: u32,
     pub role: u16,
     pub now: Nanos,
-    pub output: &'a mut Output,
-    pub alarm: &'a mut Alarm,
+    pub output: &'a mut OutgoingBytes,
+    pub alarm: &'a mut SlotTimer,
     pub queued: &'a mut bool,
     pub counted: &'a mut bool,
     pub failed: &'a mut bool,
@@ -62,7 +62,7 @@ pub struct ClientActions<'a> {
 }
 
 impl ClientActions<'_> {
-    fn ends(&mut self) {
+    fn count_ended_journey(&mut self) {
         self.context.under_way = self.context.under_way.saturating_sub(u64::from(!self.drains));
     }
 }
@@ -77,7 +77,7 @@ impl ClientIo for ClientActions<'_> {
             return;
         }
         self.output.closing = true;
-        frames::append(&mut self.output.out, frames::CLOSE, &mut self.context.masks, |out| {
+        frames::append_frame(&mut self.output.out, frames::CLOSE, &mut self.context.masks, |out| {
             out.extend_from_slice(&code.to_be_bytes());
         });
     }
@@ -86,18 +86,18 @@ impl ClientIo for ClientActions<'_> {
         if self.output.open && !self.output.closing {
             let context = &mut *self.context;
             match &mut context.translation {
-                Some(translation) if translation.is_about_sent() => {
+                Some(translation) if translation.translates_sent() => {
                     let mut text = Vec::new();
                     write(&mut text);
-                    let (of_hub, absent) = translation.sent(self.slot, &text, self.now);
+                    let (of_hub, absent) = translation.translate_sent(self.slot, &text, self.now);
                     let text = of_hub.unwrap_or(text);
-                    frames::append(&mut self.output.out, frames::TEXT, &mut context.masks, |out| {
+                    frames::append_frame(&mut self.output.out, frames::TEXT, &mut context.masks, |out| {
                         out.extend_from_slice(&text);
                     });
                     context.assumed.extend(absent);
                 }
                 _ => {
-                    frames::append(&mut self.output.out, frames::TEXT, &mut context.masks, write);
+                    frames::append_frame(&mut self.output.out, frames::TEXT, &mut context.masks, write);
                 }
             }
             self.context.recorder.sent(usize::from(message.0), due, self.now);
@@ -105,21 +105,21 @@ impl ClientIo for ClientActions<'_> {
         self.now
     }
 
-    fn wake(&mut self, at: Nanos) {
+    fn wake_at(&mut self, at: Nanos) {
         self.context.timers.set(self.slot, self.alarm, at);
     }
 
-    fn hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>)) {
+    fn call_hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>)) {
         let mut arguments = Vec::new();
         write(&mut arguments);
-        self.context.calls.make(self.slot, hook, arguments);
+        self.context.calls.make_call(self.slot, hook, arguments);
     }
 
     fn joined(&mut self) {
         if !*self.counted {
             *self.counted = true;
             *self.received = Vec::new();
-            self.context.timeline.joins(usize::from(self.role));
+            self.context.timeline.count_joined(usize::from(self.role));
         }
     }
 
@@ -129,16 +129,16 @@ impl ClientIo for ClientActions<'_> {
         }
         let received = std::mem::take(self.received);
         let examples = &mut self.context.examples[usize::from(self.role)];
-        if *examples < MOST_EXAMPLES {
+        if *examples < MAX_EXAMPLES {
             *examples += 1;
             let (role, client, cause) = (self.role, self.client, self.context.cause);
             let failure = FailedOpening { role, client, at, fault, cause, received };
             self.context.outbox.send(ShardReport::NotJoined(failure));
         }
-        self.context.timeline.fails(usize::from(self.role));
+        self.context.timeline.count_failed(usize::from(self.role));
     }
 
-    fn room(&mut self) {
+    fn capacity_freed(&mut self) {
         if !*self.queued {
             *self.queued = true;
             self.context.free[usize::from(self.role)].push_back(self.slot);
@@ -168,40 +168,40 @@ impl ClientIo for ClientActions<'_> {
         self.context.recorder.published(usize::from(message.0), u64::from(receivers), at);
     }
 
-    fn begun(&mut self, journey: JourneyId, at: Nanos) {
+    fn journey_begun(&mut self, journey: JourneyId, at: Nanos) {
         self.context.under_way += u64::from(!self.drains);
         self.context.recorder.journey_started(usize::from(journey.0), at);
     }
 
-    fn idle(&mut self, _journey: JourneyId, _at: Nanos) {
-        self.ends();
+    fn journey_ended_early(&mut self, _journey: JourneyId, _at: Nanos) {
+        self.count_ended_journey();
     }
 
-    fn failed(&mut self, journey: JourneyId, at: Nanos) {
-        self.ends();
+    fn journey_failed(&mut self, journey: JourneyId, at: Nanos) {
+        self.count_ended_journey();
         self.context.recorder.journey_failed(usize::from(journey.0), at);
     }
 
-    fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
-        self.ends();
-        self.context.recorder.journey(usize::from(journey.0), due, at);
+    fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
+        self.count_ended_journey();
+        self.context.recorder.journey_completed(usize::from(journey.0), due, at);
     }
 
-    fn missed(&mut self, _message: MessageId, times: u64, at: Nanos) {
+    fn ticks_missed(&mut self, _message: MessageId, times: u64, at: Nanos) {
         self.context.recorder.missed(times, at);
     }
 
     fn fault(&mut self, fault: ClientFault, at: Nanos) {
         let kind = match fault {
-            ClientFault::Timeout(_) | ClientFault::Missing(_) => ErrorKind::Timeout,
-            ClientFault::Refused(_) => ErrorKind::Refused,
+            ClientFault::Timeout(_) | ClientFault::Missing(_) => LoadErrorKind::Timeout,
+            ClientFault::Refused(_) => LoadErrorKind::Refused,
             ClientFault::Ended(end) => self.context.cause.take().unwrap_or(match end {
-                End::Refused(_) => ErrorKind::Upgrade,
-                End::Unreachable => ErrorKind::Connect,
-                End::Close(_) | End::Dropped => ErrorKind::Lost,
+                Disconnection::Refused(_) => LoadErrorKind::Upgrade,
+                Disconnection::Unreachable => LoadErrorKind::Connect,
+                Disconnection::Close(_) | Disconnection::Dropped => LoadErrorKind::Lost,
             }),
-            ClientFault::NoObject | ClientFault::Unusable(_) => ErrorKind::Invalid,
-            ClientFault::Hook | ClientFault::Internal => ErrorKind::Internal,
+            ClientFault::NoObject | ClientFault::Unusable(_) => LoadErrorKind::Invalid,
+            ClientFault::Hook | ClientFault::Internal => LoadErrorKind::Internal,
             ClientFault::NotTaken(message) => return self.context.recorder.not_taken(usize::from(message.0), at),
             ClientFault::NoFreeClient => return self.context.recorder.no_client(at),
             ClientFault::Undocumented => return self.context.recorder.undocumented(at),
@@ -211,11 +211,11 @@ impl ClientIo for ClientActions<'_> {
         self.context.recorder.error(kind, at);
     }
 
-    fn note(&mut self, entry: Entry) {
-        self.context.outbox.note(entry);
+    fn record_entry(&mut self, entry: LedgerEntry) {
+        self.context.outbox.add_entry(entry);
     }
 
-    fn name(&mut self, of: NameOf, name: &[u8]) {
-        self.context.outbox.name(of, name);
+    fn report_name(&mut self, of: NameOwner, name: &[u8]) {
+        self.context.outbox.add_name(of, name);
     }
 }

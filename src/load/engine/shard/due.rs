@@ -1,33 +1,33 @@
 //! Due events of a shard: connections by their ramp, timers, journeys by their schedule.
 
-use super::{DUE, LONGEST_WAIT, Shard, Stage};
+use super::{MAX_DUE_PER_TURN, MAX_WAIT, Shard, ShardStage};
 use crate::load::Nanos;
-use crate::load::client::io::Input;
+use crate::load::client::io::ClientEvent;
 
 impl Shard {
     /// Handles due events; returns whether more are due.
-    pub(super) fn due(&mut self) -> bool {
-        let mut left = DUE;
-        self.starts(&mut left);
-        self.dial();
+    pub(super) fn handle_due_events(&mut self) -> bool {
+        let mut left = MAX_DUE_PER_TURN;
+        self.start_due_clients(&mut left);
+        self.open_requested();
         while left > 0 {
             let now = self.timeline.clock.now();
             let Some((slot, entry)) = self.parts.context.timers.pop(now) else { break };
             let alarm = &mut self.slots[slot as usize].alarm;
             if let Some(since) = self.parts.context.timers.fires(slot, alarm, entry, now) {
                 self.parts.context.recorder.lag(now - since, now);
-                self.drive(slot, Input::Wake);
+                self.handle_event(slot, ClientEvent::Wake);
                 left -= 1;
             }
         }
         for role in 0..self.populations.len() {
-            self.arrivals(role, &mut left);
+            self.assign_arrivals(role, &mut left);
         }
         left == 0 || !self.parts.context.dials.is_empty()
     }
 
     /// Starts clients that are due to connect.
-    pub(super) fn starts(&mut self, left: &mut usize) {
+    pub(super) fn start_due_clients(&mut self, left: &mut usize) {
         let now = self.timeline.clock.now();
         for index in 0..self.populations.len() {
             let planned = &self.parts.plan.roles[index];
@@ -38,29 +38,32 @@ impl Shard {
             if population.since.is_none() && ready {
                 population.since = Some(now);
             }
-            while *left > 0 && self.stage == Stage::Running && self.start_of(index).is_some_and(|start| start <= now) {
+            while *left > 0
+                && self.stage == ShardStage::Running
+                && self.next_start(index).is_some_and(|start| start <= now)
+            {
                 let population = &mut self.populations[index];
                 let slot = population.slots.start + population.started;
                 population.started += 1;
                 *left -= 1;
-                self.drive(slot, Input::Start);
+                self.handle_event(slot, ClientEvent::Start);
             }
         }
     }
 
     /// Returns when the next client of a role is due to connect.
-    pub(super) fn start_of(&self, index: usize) -> Option<Nanos> {
+    pub(super) fn next_start(&self, index: usize) -> Option<Nanos> {
         let population = &self.populations[index];
         if population.started >= population.slots.len() as u32 {
             return None;
         }
         let number = self.parts.number as u32 + population.started * self.parts.shards as u32;
-        let start = self.parts.plan.roles[index].population.start(number);
+        let start = self.parts.plan.roles[index].population.connect_time(number);
         Some(population.since? + start.as_nanos() as Nanos)
     }
 
     /// Assigns due journeys of a role to free clients.
-    pub(super) fn arrivals(&mut self, role: usize, left: &mut usize) {
+    pub(super) fn assign_arrivals(&mut self, role: usize, left: &mut usize) {
         let begin = self.timeline.begin();
         if begin == Nanos::MAX {
             return;
@@ -80,9 +83,9 @@ impl Shard {
             }
             *left -= 1;
             self.parts.context.recorder.lag(now - due, now);
-            match self.free(role) {
+            match self.take_free_client(role) {
                 Some(slot) => {
-                    self.drive(slot, Input::Arrival { due });
+                    self.handle_event(slot, ClientEvent::Arrival { due });
                     self.requeue(role, slot);
                 }
                 None => self.parts.context.recorder.no_client(now),
@@ -91,7 +94,7 @@ impl Shard {
     }
 
     /// Returns the client that has been free longest.
-    pub(super) fn free(&mut self, role: usize) -> Option<u32> {
+    pub(super) fn take_free_client(&mut self, role: usize) -> Option<u32> {
         while let Some(number) = self.parts.context.free[role].pop_front() {
             let slot = &mut self.slots[number as usize];
             slot.queued = false;
@@ -112,12 +115,12 @@ impl Shard {
 
     /// Returns when the next event is due.
     pub(super) fn next_due(&self, now: Nanos) -> Nanos {
-        let mut next = now + LONGEST_WAIT;
+        let mut next = now + MAX_WAIT;
         next = next.min(self.parts.context.timers.next().unwrap_or(Nanos::MAX));
         let begin = self.timeline.begin();
         for (index, population) in self.populations.iter().enumerate() {
-            if self.stage == Stage::Running {
-                next = next.min(self.start_of(index).unwrap_or(Nanos::MAX));
+            if self.stage == ShardStage::Running {
+                next = next.min(self.next_start(index).unwrap_or(Nanos::MAX));
             }
             next = next.min(begin.saturating_add(population.coming.unwrap_or(Nanos::MAX)));
         }

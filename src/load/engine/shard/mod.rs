@@ -1,7 +1,7 @@
 //! A shard: one thread with its connections and clients.
 //!
 //! A turn of its loop handles due events, reads incoming data, and waits. It never blocks on another thread, takes no
-//! locks, and shares only the atomics of the [`Timeline`] with other shards.
+//! locks, and shares only the atomics of the [`PhaseTimeline`] with other shards.
 
 mod connections;
 pub(super) mod context;
@@ -19,63 +19,63 @@ use mio::{Events, Poll};
 use self::context::{ClientActions, ShardContext};
 use self::outbox::ShardReport;
 use self::slot::ClientSlot;
-use super::connection::SCRATCH;
+use super::connection::READ_BUFFER_BYTES;
 use super::dialer::Dialer;
-use super::phases::Timeline;
-use super::poller::{ALARM, Poller, WAKER};
+use super::phases::PhaseTimeline;
+use super::poller::{Poller, TIMER_TOKEN, WAKER_TOKEN};
 use super::self_monitor::SelfMonitor;
-use super::stream::Tls;
-use super::translation::Translation;
-use super::validator::Sampler;
-use crate::load::client::Client;
-use crate::load::client::io::{End, Input};
-use crate::load::compile::program::Prepared;
+use super::stream::ClientTls;
+use super::translation::ShardTranslator;
+use super::validator::MessageSampler;
+use crate::load::client::VirtualClient;
+use crate::load::client::io::{ClientEvent, Disconnection};
+use crate::load::compile::program::CompiledPlan;
 use crate::load::metrics::Gauge;
 use crate::load::plan::Plan;
-use crate::load::plan::schedule::Schedule;
+use crate::load::plan::schedule::ArrivalSchedule;
 use crate::load::{Nanos, SECOND};
 use crate::transport::Endpoint;
 
 /// The timeout for TCP, TLS and upgrade.
-const CONNECT: Nanos = 10 * SECOND;
+const CONNECT_TIMEOUT: Nanos = 10 * SECOND;
 /// The timeout of a closing handshake.
-const CLOSING: Nanos = 2 * SECOND;
+const CLOSING_TIMEOUT: Nanos = 2 * SECOND;
 /// The most due events handled per turn, before sockets are read.
-const DUE: usize = 256;
+const MAX_DUE_PER_TURN: usize = 256;
 /// Connections started per turn.
-const DIALS: usize = 64;
+const MAX_DIALS_PER_TURN: usize = 64;
 /// The longest wait of a turn.
-const LONGEST_WAIT: Nanos = SECOND / 20;
+const MAX_WAIT: Nanos = SECOND / 20;
 /// The limit of buffered bytes of incomplete messages per shard; a connection that exceeds it is dropped.
-const HELD: usize = 256 << 20;
+const MAX_INCOMPLETE_BYTES: usize = 256 << 20;
 /// The limit of unwritten bytes per shard; a connection that adds more is dropped.
-const UNWRITTEN: usize = 64 << 20;
+const MAX_SHARD_UNWRITTEN: usize = 64 << 20;
 /// With more unwritten bytes than this, pings are not answered.
-const PONGS: usize = 64 << 10;
+const MAX_UNWRITTEN_FOR_PONGS: usize = 64 << 10;
 /// A longer turn counts as a stall: it delayed other clients' messages.
-const STALL: Nanos = SECOND / 100;
+const STALL_TIME: Nanos = SECOND / 100;
 
 /// The parts that a shard is made of.
-pub struct Parts {
+pub struct ShardParts {
     pub number: usize,
     pub shards: usize,
     pub plan: Arc<Plan>,
-    pub prepared: Arc<Prepared>,
+    pub prepared: Arc<CompiledPlan>,
     pub endpoint: Arc<Endpoint>,
-    pub tls: Option<Tls>,
+    pub tls: Option<ClientTls>,
     pub dialer: Dialer,
     pub seed: u64,
     pub context: ShardContext,
-    pub sampler: Sampler,
+    pub sampler: MessageSampler,
     pub poll: Poll,
     pub watch: Poller,
 }
 
 pub struct Shard {
-    parts: Parts,
-    timeline: Arc<Timeline>,
+    parts: ShardParts,
+    timeline: Arc<PhaseTimeline>,
     slots: Vec<ClientSlot>,
-    populations: Vec<Population>,
+    populations: Vec<ShardPopulation>,
     scratch: Vec<u8>,
     /// Connections that may have more to read.
     hot: VecDeque<u32>,
@@ -89,14 +89,14 @@ pub struct Shard {
     held: usize,
     /// Unwritten bytes of all connections.
     unwritten: usize,
-    stage: Stage,
+    stage: ShardStage,
     /// Whether arrivals have begun.
     begun: bool,
     self_monitor: SelfMonitor,
 }
 
 /// The state of a role in a shard.
-struct Population {
+struct ShardPopulation {
     /// The slots of the role, in the order in which they connect.
     slots: std::ops::Range<u32>,
     /// The number of slots of the role that have been started.
@@ -104,26 +104,26 @@ struct Population {
     /// When the role began to connect.
     since: Option<Nanos>,
     /// The schedule of journeys, and the next due time.
-    arrivals: Option<Schedule>,
+    arrivals: Option<ArrivalSchedule>,
     coming: Option<Nanos>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+enum ShardStage {
     Running,
     Draining,
     Leaving,
 }
 
 impl Shard {
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: ShardParts) -> Self {
         let mut slots = Vec::new();
         let mut populations = Vec::new();
         for (index, (role, planned)) in parts.prepared.roles.iter().zip(&parts.plan.roles).enumerate() {
             let first = slots.len() as u32;
             let own = (0..planned.population.number).skip(parts.number).step_by(parts.shards);
-            slots.extend(own.map(|number| ClientSlot::new(Client::new(role, number), index as u16)));
-            populations.push(Population {
+            slots.extend(own.map(|number| ClientSlot::new(VirtualClient::new(role, number), index as u16)));
+            populations.push(ShardPopulation {
                 slots: first..slots.len() as u32,
                 started: 0,
                 since: None,
@@ -136,7 +136,7 @@ impl Shard {
             timeline,
             slots,
             populations,
-            scratch: vec![0; SCRATCH],
+            scratch: vec![0; READ_BUFFER_BYTES],
             hot: VecDeque::new(),
             opening: VecDeque::new(),
             closing: VecDeque::new(),
@@ -144,7 +144,7 @@ impl Shard {
             connections: 0,
             held: 0,
             unwritten: 0,
-            stage: Stage::Running,
+            stage: ShardStage::Running,
             begun: false,
             self_monitor: SelfMonitor::new(parts.number),
             parts,
@@ -159,14 +159,14 @@ impl Shard {
         let mut events = Events::with_capacity(1024);
         let mut now = self.timeline.clock.now();
         while !self.is_done(now) {
-            self.follow(now);
-            let more = self.due() | self.read_hot();
-            self.overdue();
+            self.follow_phases(now);
+            let more = self.handle_due_events() | self.continue_reads();
+            self.drop_overdue();
             self.flush_last();
             self.report_state(self.timeline.clock.now());
 
             let begun = self.timeline.clock.now();
-            if begun - now > STALL {
+            if begun - now > STALL_TIME {
                 self.parts.context.recorder.stall(begun - now, begun);
             }
             let until = if more { begun } else { self.next_due(begun) };
@@ -174,9 +174,9 @@ impl Shard {
             now = self.timeline.clock.now();
             for event in &events {
                 match event.token() {
-                    ALARM => {}
-                    WAKER => self.answers(),
-                    slot => self.ready(slot.0 as u32, event.is_read_closed() || event.is_error()),
+                    TIMER_TOKEN => {}
+                    WAKER_TOKEN => self.pass_hook_answers(),
+                    slot => self.handle_socket_event(slot.0 as u32, event.is_read_closed() || event.is_error()),
                 }
             }
         }
@@ -186,7 +186,7 @@ impl Shard {
         self.parts.sampler.close();
         let ShardContext { recorder, outbox, translation, .. } = self.parts.context;
         outbox.send(ShardReport::Intervals(recorder.finish(now)));
-        outbox.send(ShardReport::Ended { deviations: translation.map(Translation::into_seen).unwrap_or_default() });
+        outbox.send(ShardReport::Ended { deviations: translation.map(ShardTranslator::into_seen).unwrap_or_default() });
         Ok(())
     }
 
@@ -195,37 +195,37 @@ impl Shard {
             return true;
         }
         let gone = self.connections == 0 && self.parts.context.dials.is_empty();
-        self.stage == Stage::Leaving && (gone || now > self.timeline.finish().saturating_add(CLOSING))
+        self.stage == ShardStage::Leaving && (gone || now > self.timeline.finish().saturating_add(CLOSING_TIMEOUT))
     }
 
     /// Follows the phases of the run.
-    fn follow(&mut self, now: Nanos) {
+    fn follow_phases(&mut self, now: Nanos) {
         let begin = self.timeline.begin();
         if begin != Nanos::MAX && !std::mem::replace(&mut self.begun, true) {
-            self.parts.context.recorder.measured(self.timeline.measured()..self.timeline.drain());
+            self.parts.context.recorder.set_measured(self.timeline.measured()..self.timeline.drain());
             let end = std::time::Duration::from_nanos(self.timeline.drain().saturating_sub(begin));
             for (index, (population, role)) in self.populations.iter_mut().zip(&self.parts.plan.roles).enumerate() {
                 // Every role has its own arrivals.
                 let seed = self.parts.seed.wrapping_add(index as u64);
                 let Some(arrivals) = &role.arrivals else { continue };
                 let (shard, shards) = (self.parts.number as u32, self.parts.shards as u32);
-                let mut schedule = Schedule::new(arrivals, end, seed, shard, shards);
+                let mut schedule = ArrivalSchedule::new(arrivals, end, seed, shard, shards);
                 population.coming = schedule.next();
                 population.arrivals = Some(schedule);
             }
         }
-        if self.stage < Stage::Draining && now >= self.timeline.drain() {
-            self.stage = Stage::Draining;
+        if self.stage < ShardStage::Draining && now >= self.timeline.drain() {
+            self.stage = ShardStage::Draining;
             self.parts.context.recorder.drain_from(self.timeline.drain());
             for slot in 0..self.slots.len() as u32 {
-                self.drive(slot, Input::Drain);
+                self.handle_event(slot, ClientEvent::Drain);
             }
         }
-        if self.stage < Stage::Leaving && now >= self.timeline.finish() {
-            self.stage = Stage::Leaving;
+        if self.stage < ShardStage::Leaving && now >= self.timeline.finish() {
+            self.stage = ShardStage::Leaving;
             self.parts.context.dials.clear();
             for slot in 0..self.slots.len() as u32 {
-                self.drive(slot, Input::Finish);
+                self.handle_event(slot, ClientEvent::Finish);
                 if !self.slots[slot as usize].output.open {
                     self.disconnect(slot);
                 }
@@ -234,16 +234,16 @@ impl Shard {
     }
 
     /// Passes the answers of hooks to clients.
-    fn answers(&mut self) {
-        while let Some((slot, answer)) = self.parts.context.calls.answered() {
-            self.drive(slot, Input::Answer(answer.as_deref()));
+    fn pass_hook_answers(&mut self) {
+        while let Some((slot, answer)) = self.parts.context.calls.next_answer() {
+            self.handle_event(slot, ClientEvent::Answer(answer.as_deref()));
         }
     }
 
     /// Passes an event to a client and writes its frames.
     ///
     /// Consecutive frames of one slot are written together.
-    fn drive(&mut self, number: u32, input: Input<'_>) {
+    fn handle_event(&mut self, number: u32, input: ClientEvent<'_>) {
         if self.unflushed != Some(number) {
             self.flush_last();
         }
@@ -252,7 +252,7 @@ impl Shard {
         let was_closing = slot.output.closing;
         handle_input(slot, number, &mut self.parts.context, &self.parts.prepared, now, input);
         if slot.output.closing && !was_closing {
-            self.closing.push_back((now + CLOSING, number, slot.serial));
+            self.closing.push_back((now + CLOSING_TIMEOUT, number, slot.serial));
         }
         self.unflushed = Some(number);
     }
@@ -266,9 +266,13 @@ impl Shard {
     fn flush(&mut self, number: u32) {
         let slot = &self.slots[number as usize];
         let has_output = slot.connection.is_some() && (slot.output.open || !slot.output.out.is_empty());
-        if has_output && self.write(number).is_err() {
-            let end = if self.slots[number as usize].output.open { End::Dropped } else { End::Unreachable };
-            self.ended(number, end, None);
+        if has_output && self.write_connection(number).is_err() {
+            let end = if self.slots[number as usize].output.open {
+                Disconnection::Dropped
+            } else {
+                Disconnection::Unreachable
+            };
+            self.handle_end(number, end, None);
         }
     }
 
@@ -278,16 +282,16 @@ impl Shard {
             return;
         }
         let unwritten = self.unwritten as u64;
-        let unread = self.self_monitor.unread(&self.slots);
+        let unread = self.self_monitor.estimate_unread(&self.slots);
         let context = &mut self.parts.context;
         context.recorder.gauge(Gauge::Connections, self.connections, now);
         context.recorder.gauge(Gauge::Unwritten, unwritten, now);
         context.recorder.gauge(Gauge::Unread, unread, now);
         context.recorder.gauge(Gauge::Journeys, context.under_way, now);
-        self.self_monitor.outbox(&mut context.recorder, now);
-        let intervals = context.recorder.intervals(now);
+        self.self_monitor.record_resources(&mut context.recorder, now);
+        let intervals = context.recorder.take_intervals(now);
         context.outbox.flush(now);
-        self.parts.sampler.hand_over();
+        self.parts.sampler.queue_batch();
         context.outbox.send(ShardReport::UnderWay { shard: self.parts.number, journeys: context.under_way });
         if !intervals.is_empty() {
             context.outbox.send(ShardReport::Intervals(intervals));
@@ -300,9 +304,9 @@ fn handle_input(
     slot: &mut ClientSlot,
     number: u32,
     context: &mut ShardContext,
-    prepared: &Prepared,
+    prepared: &CompiledPlan,
     now: Nanos,
-    input: Input<'_>,
+    input: ClientEvent<'_>,
 ) {
     let role = &prepared.roles[usize::from(slot.role)];
     let mut hands = ClientActions {
@@ -319,12 +323,12 @@ fn handle_input(
         failed: &mut slot.failed,
         received: &mut slot.received,
     };
-    let opened = matches!(input, Input::Opened);
+    let opened = matches!(input, ClientEvent::Opened);
     slot.client.handle(role, now, input, &mut hands);
     if let (true, Some(translation)) = (opened, &mut hands.context.translation) {
-        hands.context.assumed.extend(translation.opened(number, now));
+        hands.context.assumed.extend(translation.count_opened(number, now));
     }
     while let Some(text) = hands.context.assumed.pop_front() {
-        slot.client.handle(role, now, Input::Text(&text), &mut hands);
+        slot.client.handle(role, now, ClientEvent::Text(&text), &mut hands);
     }
 }

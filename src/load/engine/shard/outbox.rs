@@ -2,17 +2,17 @@
 
 use std::sync::mpsc::SyncSender;
 
-use crate::deviation::Seen;
+use crate::deviation::SightingsByEntry;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
-use crate::load::ledger::{Entry, NameOf, NameTable};
-use crate::load::metrics::Tally;
+use crate::load::ledger::{LedgerEntry, NameOwner, NameTable};
+use crate::load::metrics::ShardInterval;
 use crate::load::opening::FailedOpening;
 
 /// Entries per batch.
-const BATCH: usize = 1024;
+const ENTRIES_PER_BATCH: usize = 1024;
 /// The most queued reports of all shards. A shard that finds the queue full waits, which is recorded as a stall.
-pub const MOST_REPORTS: usize = 1024;
+pub const MAX_REPORTS: usize = 1024;
 
 /// A report to the aggregator.
 #[derive(Debug)]
@@ -20,11 +20,11 @@ pub enum ShardReport {
     /// The entries since the last batch, with names; the shard has now reported everything before `upto`.
     Entries {
         shard: usize,
-        entries: PooledVec<Entry>,
+        entries: PooledVec<LedgerEntry>,
         names: NameTable,
         upto: Nanos,
     },
-    Intervals(Vec<Tally>),
+    Intervals(Vec<ShardInterval>),
     /// The number of running journeys of a shard that the drain waits for.
     UnderWay {
         shard: usize,
@@ -34,31 +34,31 @@ pub enum ShardReport {
     NotJoined(FailedOpening),
     /// The shard has ended; the message carries its sightings of the hub's deviations.
     Ended {
-        deviations: Seen,
+        deviations: SightingsByEntry,
     },
 }
 
-pub struct Outbox {
+pub struct ReportOutbox {
     shard: usize,
     to: SyncSender<ShardReport>,
-    entries: PooledVec<Entry>,
+    entries: PooledVec<LedgerEntry>,
     names: NameTable,
 }
 
-impl Outbox {
+impl ReportOutbox {
     pub fn new(shard: usize, to: SyncSender<ShardReport>) -> Self {
         Self { shard, to, entries: PooledVec::default(), names: NameTable::default() }
     }
 
     /// Adds an entry; times must not decrease.
-    pub fn note(&mut self, entry: Entry) {
+    pub fn add_entry(&mut self, entry: LedgerEntry) {
         self.entries.push(entry);
-        if self.entries.len() >= BATCH {
+        if self.entries.len() >= ENTRIES_PER_BATCH {
             self.flush(entry.at);
         }
     }
 
-    pub fn name(&mut self, of: NameOf, name: &[u8]) {
+    pub fn add_name(&mut self, of: NameOwner, name: &[u8]) {
         self.names.push(of, name);
     }
 

@@ -1,20 +1,20 @@
 //! The slot of one client in its shard: the client, its connection, its timer.
 
-use super::timers::Alarm;
-use crate::load::client::Client;
-use crate::load::engine::connection::Connection;
+use super::timers::SlotTimer;
+use crate::load::client::VirtualClient;
+use crate::load::engine::connection::LoadConnection;
 
 /// Unwritten bytes after which a hub that does not read is disconnected.
-pub const UNWRITTEN: usize = 16 << 20;
+pub const MAX_CONNECTION_UNWRITTEN: usize = 16 << 20;
 /// A buffer of more bytes than this is freed once it is empty.
-const KEPT: usize = 4 << 10;
+const MAX_KEPT_BUFFER: usize = 4 << 10;
 
 /// Messages kept for a client that has not joined yet, and bytes kept of each.
-const RECEIVED_KEPT: usize = 3;
-const BEGINNING: usize = 200;
+const KEPT_MESSAGES: usize = 3;
+const KEPT_MESSAGE_BYTES: usize = 200;
 
 pub struct ClientSlot {
-    pub client: Client,
+    pub client: VirtualClient,
     /// The index of the client's role.
     pub role: u16,
     /// Whether the client is queued among those that can take a journey.
@@ -25,16 +25,16 @@ pub struct ClientSlot {
     pub failed: bool,
     /// The beginning of each of the latest messages, until the client joins or fails to.
     pub received: Vec<Box<[u8]>>,
-    pub alarm: Alarm,
-    pub connection: Option<Box<Connection>>,
-    pub output: Output,
+    pub alarm: SlotTimer,
+    pub connection: Option<Box<LoadConnection>>,
+    pub output: OutgoingBytes,
     /// Counts the client's connections, so that a deadline of an earlier one can be recognised.
     pub serial: u32,
 }
 
 /// The outgoing bytes of a connection.
 #[derive(Default)]
-pub struct Output {
+pub struct OutgoingBytes {
     pub out: Vec<u8>,
     /// Bytes left after the last write.
     pub left: usize,
@@ -45,7 +45,7 @@ pub struct Output {
 }
 
 impl ClientSlot {
-    pub fn new(client: Client, role: u16) -> Self {
+    pub fn new(client: VirtualClient, role: u16) -> Self {
         Self {
             client,
             role,
@@ -53,9 +53,9 @@ impl ClientSlot {
             counted: false,
             failed: false,
             received: Vec::new(),
-            alarm: Alarm::default(),
+            alarm: SlotTimer::default(),
             connection: None,
-            output: Output::default(),
+            output: OutgoingBytes::default(),
             serial: 0,
         }
     }
@@ -65,10 +65,10 @@ impl ClientSlot {
         if self.counted || self.failed {
             return;
         }
-        if self.received.len() >= RECEIVED_KEPT {
+        if self.received.len() >= KEPT_MESSAGES {
             self.received.remove(0);
         }
-        self.received.push(message[..message.len().min(BEGINNING)].into());
+        self.received.push(message[..message.len().min(KEPT_MESSAGE_BYTES)].into());
     }
 
     /// Writes as many bytes as the socket takes.
@@ -82,14 +82,14 @@ impl ClientSlot {
             match connection.stream.write(&self.output.out[done..]) {
                 Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(count) => done += count,
-                Err(error) if is_not_now(&error) => break,
+                Err(error) if is_not_ready(&error) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        self.output.written(done);
+        self.output.advance(done);
         self.output.left = self.output.out.len();
-        if self.output.out.len() > UNWRITTEN {
+        if self.output.out.len() > MAX_CONNECTION_UNWRITTEN {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
         connection.stream.flush()
@@ -98,21 +98,21 @@ impl ClientSlot {
     /// Drops the connection.
     pub fn disconnect(&mut self) {
         self.connection = None;
-        self.output = Output::default();
+        self.output = OutgoingBytes::default();
         self.serial = self.serial.wrapping_add(1);
     }
 }
 
 /// Whether the connection is just not ready yet: some systems use an error code of their own while connecting.
-pub fn is_not_now(error: &std::io::Error) -> bool {
+pub fn is_not_ready(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::NotConnected)
 }
 
-impl Output {
-    fn written(&mut self, count: usize) {
+impl OutgoingBytes {
+    fn advance(&mut self, count: usize) {
         if count < self.out.len() {
             self.out.drain(..count);
-        } else if self.out.capacity() > KEPT {
+        } else if self.out.capacity() > MAX_KEPT_BUFFER {
             self.out = Vec::new();
         } else {
             self.out.clear();

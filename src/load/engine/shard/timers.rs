@@ -7,7 +7,7 @@ use crate::load::Nanos;
 
 /// The timer state of a slot.
 #[derive(Clone, Copy, Debug)]
-pub struct Alarm {
+pub struct SlotTimer {
     /// When the slot wants to be woken.
     wanted: Nanos,
     /// The slot's earliest entry in the heap; a later time waits for that entry to come up.
@@ -17,7 +17,7 @@ pub struct Alarm {
     behind: Nanos,
 }
 
-impl Default for Alarm {
+impl Default for SlotTimer {
     fn default() -> Self {
         Self { wanted: Nanos::MAX, queued: Nanos::MAX, behind: Nanos::MAX }
     }
@@ -28,13 +28,13 @@ impl Default for Alarm {
 /// A waiting client moves its timer with every message, mostly to a later time. That costs nothing here: the heap
 /// changes only for an earlier time, or when the earlier entry comes up.
 #[derive(Debug, Default)]
-pub struct Timers {
+pub struct ShardTimers {
     heap: BinaryHeap<Reverse<(Nanos, u32)>>,
 }
 
-impl Timers {
+impl ShardTimers {
     /// Sets the timer of `slot`, replacing an earlier setting.
-    pub fn set(&mut self, slot: u32, alarm: &mut Alarm, at: Nanos) {
+    pub fn set(&mut self, slot: u32, alarm: &mut SlotTimer, at: Nanos) {
         alarm.wanted = at;
         if at < alarm.queued {
             // Of three entries the latest one becomes stale: late times are set seldom.
@@ -48,7 +48,7 @@ impl Timers {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes an entry that is due by `now`; [`Timers::fires`] tells whether it is live.
+    /// Takes an entry that is due by `now`; [`ShardTimers::fires`] tells whether it is live.
     pub fn pop(&mut self, now: Nanos) -> Option<(u32, Nanos)> {
         let Reverse((at, slot)) = *self.heap.peek()?;
         (at <= now).then(|| {
@@ -58,7 +58,7 @@ impl Timers {
     }
 
     /// Returns the time that the slot wanted to be woken at, if the entry is live and that time has come.
-    pub fn fires(&mut self, slot: u32, alarm: &mut Alarm, entry: Nanos, now: Nanos) -> Option<Nanos> {
+    pub fn fires(&mut self, slot: u32, alarm: &mut SlotTimer, entry: Nanos, now: Nanos) -> Option<Nanos> {
         if entry != alarm.queued {
             // An earlier entry has replaced it.
             return None;
@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Returns the slot and time of every timer that fires until `now`.
-    fn due(timers: &mut Timers, alarms: &mut [Alarm], now: Nanos) -> Vec<(u32, Nanos)> {
+    fn due(timers: &mut ShardTimers, alarms: &mut [SlotTimer], now: Nanos) -> Vec<(u32, Nanos)> {
         let mut fired = Vec::new();
         while let Some((slot, entry)) = timers.pop(now) {
             let since = timers.fires(slot, &mut alarms[slot as usize], entry, now);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn moving_a_timer_to_a_later_time_adds_no_entry_to_the_heap() {
-        let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
+        let (mut timers, mut alarms) = (ShardTimers::default(), [SlotTimer::default()]);
         for at in 10..100_000 {
             timers.set(0, &mut alarms[0], at);
         }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_timer_that_alternates_between_early_and_late_leaves_no_stale_entries() {
-        let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
+        let (mut timers, mut alarms) = (ShardTimers::default(), [SlotTimer::default()]);
         for now in 0..10_000 {
             timers.set(0, &mut alarms[0], now);
             assert_eq!(due(&mut timers, &mut alarms, now), [(0, now)]);
@@ -118,7 +118,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_timer_fires_once_at_the_time_set_last(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
-            let (mut timers, mut alarms) = (Timers::default(), [Alarm::default(); 4]);
+            let (mut timers, mut alarms) = (ShardTimers::default(), [SlotTimer::default(); 4]);
             let mut last = std::collections::BTreeMap::new();
             for (slot, at) in wishes {
                 timers.set(slot, &mut alarms[slot as usize], at);

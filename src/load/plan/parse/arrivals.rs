@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use crate::load::plan::{Arrivals, Spacing, Spike, Stage};
-use crate::scenario::parse::journeys::Journeys;
+use crate::load::plan::{ArrivalSpacing, Arrivals, RateSpike, RateStage};
+use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::fields::{choice, list, table, time, time_above_zero};
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 /// Parses a share, as `5%` or as a number from 0 to 1.
-pub fn share(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<f64> {
+pub fn share(node: Option<&SyntaxNode>, what: &str, journeys: &mut JourneyParser<'_>) -> Option<f64> {
     let node = node?;
     let share = match &node.kind {
-        Kind::Number(n) => n.as_f64(),
-        Kind::Text(text) => {
+        NodeKind::Number(n) => n.as_f64(),
+        NodeKind::Text(text) => {
             text.value.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok()).map(|percent| percent / 100.0)
         }
         _ => None,
@@ -25,11 +25,11 @@ pub fn share(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Op
 }
 
 /// Parses a rate per second: a number, or a number with its unit.
-pub fn rate(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<f64> {
+pub fn rate(node: Option<&SyntaxNode>, what: &str, journeys: &mut JourneyParser<'_>) -> Option<f64> {
     let node = node?;
     let rate = match &node.kind {
-        Kind::Number(n) => n.as_f64(),
-        Kind::Text(text) => [("/s", 1.0), ("/m", 60.0), ("/h", 3600.0)]
+        NodeKind::Number(n) => n.as_f64(),
+        NodeKind::Text(text) => [("/s", 1.0), ("/m", 60.0), ("/h", 3600.0)]
             .into_iter()
             .find_map(|(unit, seconds)| Some(text.value.strip_suffix(unit)?.trim().parse::<f64>().ok()? / seconds)),
         _ => None,
@@ -46,17 +46,17 @@ pub fn rate(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Opt
 }
 
 /// Parses `arrivals`: a rate, or a mapping of its changes and spacing.
-pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
-    let constant = |rate: f64| vec![Stage { from: rate, to: rate, time: Duration::ZERO }];
+pub fn arrivals(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Arrivals {
+    let constant = |rate: f64| vec![RateStage { from: rate, to: rate, time: Duration::ZERO }];
     if node.map().is_none() {
         let rate = rate(Some(node), "`arrivals`", journeys).unwrap_or_default();
-        return Arrivals { spacing: Spacing::Constant, stages: constant(rate), spikes: Vec::new() };
+        return Arrivals { spacing: ArrivalSpacing::Constant, stages: constant(rate), spikes: Vec::new() };
     }
     let errors = journeys.diagnostics();
     let known = ["rate", "spacing", "stages", "steps", "spikes"];
     let members = table(node, &known, "`arrivals`", errors);
-    let words = [("constant", Spacing::Constant), ("poisson", Spacing::Poisson)];
-    let spacing = choice(node.get("spacing"), "`spacing`", &words, errors).unwrap_or(Spacing::Constant);
+    let words = [("constant", ArrivalSpacing::Constant), ("poisson", ArrivalSpacing::Poisson)];
+    let spacing = choice(node.get("spacing"), "`spacing`", &words, errors).unwrap_or(ArrivalSpacing::Constant);
     let chosen = members.one_of(&["rate", "stages", "steps"], "write `arrivals: { rate: 2000 }`", errors);
     let stages = match chosen {
         Some(("rate", node)) => constant(rate(Some(node), "`rate`", journeys).unwrap_or_default()),
@@ -67,7 +67,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
     let example = "spikes: [{ at: 20s, rate: 5000, for: 2s }]";
     let spikes = list(node.get("spikes"), "`spikes`", example, journeys.diagnostics()).iter().filter_map(|node| {
         all_required(node, &["at", "rate", "for"], "a spike", example, journeys);
-        Some(Spike {
+        Some(RateSpike {
             at: time(node.get("at"), "`at`", journeys.diagnostics())?,
             rate: rate(node.get("rate"), "`rate`", journeys)?,
             time: time_above_zero(node.get("for"), "`for`", journeys.diagnostics())?,
@@ -77,7 +77,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
 }
 
 /// Reports keys that a mapping lacks, and keys other than these.
-fn all_required(node: &Node, keys: &[&str], what: &str, example: &str, journeys: &mut Journeys<'_>) {
+fn all_required(node: &SyntaxNode, keys: &[&str], what: &str, example: &str, journeys: &mut JourneyParser<'_>) {
     let errors = journeys.diagnostics();
     let (members, help) = (table(node, keys, what, errors), format!("write `{example}`"));
     for key in keys {
@@ -86,9 +86,9 @@ fn all_required(node: &Node, keys: &[&str], what: &str, example: &str, journeys:
 }
 
 /// Parses stages. A stage without `from` begins at the rate at which the previous one ended.
-fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
+fn stages(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Vec<RateStage> {
     let example = "stages: [{ from: 0, to: 2000, for: 30s }, { rate: 2000, for: 60s }]";
-    let mut stages: Vec<Stage> = Vec::new();
+    let mut stages: Vec<RateStage> = Vec::new();
     for node in list(Some(node), "`stages`", example, journeys.diagnostics()) {
         let errors = journeys.diagnostics();
         let members = table(node, &["from", "to", "rate", "for"], "a stage", errors);
@@ -113,7 +113,7 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
                 (0.0, 0.0)
             }
         };
-        stages.push(Stage { from, to, time: time.unwrap_or_default() });
+        stages.push(RateStage { from, to, time: time.unwrap_or_default() });
     }
     if stages.is_empty() {
         journeys.error(node.span, "there are no stages", format!("write `{example}`"));
@@ -122,10 +122,10 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
 }
 
 /// The maximum number of steps that `steps` may expand to.
-const MOST_STEPS: usize = 10_000;
+const MAX_STEPS: usize = 10_000;
 
 /// Parses `steps`: constant rates that increase by equal amounts.
-fn steps(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
+fn steps(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Vec<RateStage> {
     let example = "steps: { from: 100, by: 100, up_to: 1000, every: 10s }";
     all_required(node, &["from", "by", "up_to", "every"], "`steps`", example, journeys);
     let mut number = |key: &str| rate(node.get(key), &format!("`{key}`"), journeys);
@@ -133,10 +133,10 @@ fn steps(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let every = time_above_zero(node.get("every"), "`every`", journeys.diagnostics());
     let (Some(from), Some(by), Some(up_to), Some(time)) = (from, by, up_to, every) else { return Vec::new() };
     let count = ((up_to - from) / by).floor() + 1.0;
-    if !(1.0..=MOST_STEPS as f64).contains(&count) {
+    if !(1.0..=MAX_STEPS as f64).contains(&count) {
         let help = format!("write for example `{example}`");
-        journeys.error(node.span, format!("these numbers give no steps, or more than {MOST_STEPS}"), help);
+        journeys.error(node.span, format!("these numbers give no steps, or more than {MAX_STEPS}"), help);
         return Vec::new();
     }
-    (0..count as usize).map(|n| from + by * n as f64).map(|rate| Stage { from: rate, to: rate, time }).collect()
+    (0..count as usize).map(|n| from + by * n as f64).map(|rate| RateStage { from: rate, to: rate, time }).collect()
 }

@@ -2,20 +2,25 @@
 
 use serde_json::Value;
 
-use super::Files;
+use super::PlanFileReader;
 use crate::load::plan::script::Feeder;
-use crate::scenario::parse::journeys::Journeys;
+use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::fields::{choice, table};
-use crate::syntax::yaml::{Key, Kind, Node};
+use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
 /// Maximum number of rows of one feeder. All rows are kept in memory.
-const MOST_ROWS: usize = 10_000_000;
+const MAX_ROWS: usize = 10_000_000;
 
 /// Reads `NAME: FILE`, or `NAME: { file: FILE, rows: in turn | at random }`.
-pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) -> Option<Feeder> {
+pub fn parse_feeder(
+    key: &NodeKey,
+    node: &SyntaxNode,
+    journeys: &mut JourneyParser<'_>,
+    files: PlanFileReader<'_>,
+) -> Option<Feeder> {
     journeys.bind_name(&key.name, Some(key.span));
     let (file, random) = match &node.kind {
-        Kind::Map(_) => {
+        NodeKind::Map(_) => {
             table(node, &["file", "rows"], "a feeder", journeys.diagnostics());
             let words = [("in turn", false), ("at random", true)];
             let random = choice(node.get("rows"), "`rows`", &words, journeys.diagnostics()).unwrap_or(false);
@@ -35,7 +40,7 @@ pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_
             return None;
         }
     };
-    let rows = if path.ends_with(".csv") { csv(&text) } else { json_lines(&text) };
+    let rows = if path.ends_with(".csv") { parse_csv(&text) } else { parse_json_lines(&text) };
     let (columns, rows) = match rows {
         Ok(rows) => rows,
         Err(why) => {
@@ -46,9 +51,9 @@ pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_
     Some(Feeder { name: key.name.clone(), span: key.span, columns, rows, random })
 }
 
-type Rows = (Vec<String>, Vec<Vec<Value>>);
+type FeederTable = (Vec<String>, Vec<Vec<Value>>);
 
-fn csv(text: &str) -> Result<Rows, String> {
+fn parse_csv(text: &str) -> Result<FeederTable, String> {
     let mut reader = ::csv::Reader::from_reader(text.as_bytes());
     let columns: Vec<String> = reader.headers().map_err(|error| error.to_string())?.iter().map(str::to_owned).collect();
     let mut rows = Vec::new();
@@ -56,11 +61,11 @@ fn csv(text: &str) -> Result<Rows, String> {
         let record = record.map_err(|error| error.to_string())?;
         rows.push(record.iter().map(Value::from).collect());
     }
-    some(columns, rows)
+    check_row_count(columns, rows)
 }
 
 /// Parses JSON lines. The members of the first line are the columns; every line must have them.
-fn json_lines(text: &str) -> Result<Rows, String> {
+fn parse_json_lines(text: &str) -> Result<FeederTable, String> {
     let (mut columns, mut rows) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |what: String| format!("line {}: {what}", number + 1);
@@ -74,13 +79,13 @@ fn json_lines(text: &str) -> Result<Rows, String> {
             columns.iter().map(|name| row.get(name).cloned().ok_or_else(|| missing(name))).collect::<Result<_, _>>()?,
         );
     }
-    some(columns, rows)
+    check_row_count(columns, rows)
 }
 
-fn some(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<Rows, String> {
+fn check_row_count(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<FeederTable, String> {
     match rows.len() {
         0 => Err("it has no rows".to_owned()),
-        n if n > MOST_ROWS => Err(format!("it has {n} rows; the limit is {MOST_ROWS}")),
+        n if n > MAX_ROWS => Err(format!("it has {n} rows; the limit is {MAX_ROWS}")),
         _ => Ok((columns, rows)),
     }
 }
@@ -99,7 +104,7 @@ mod tests {
         #[case] text: &str,
         #[case] expected: Result<Vec<Vec<Value>>, &str>,
     ) {
-        check(csv(text), expected);
+        check(parse_csv(text), expected);
     }
 
     #[rstest]
@@ -111,10 +116,10 @@ mod tests {
         #[case] text: &str,
         #[case] expected: Result<Vec<Vec<Value>>, &str>,
     ) {
-        check(json_lines(text), expected);
+        check(parse_json_lines(text), expected);
     }
 
-    fn check(found: Result<Rows, String>, expected: Result<Vec<Vec<Value>>, &str>) {
+    fn check(found: Result<FeederTable, String>, expected: Result<Vec<Vec<Value>>, &str>) {
         match (found, expected) {
             (Ok((columns, rows)), Ok(expected)) => {
                 assert_eq!((columns, rows), (vec!["a".to_owned(), "b".to_owned()], expected))

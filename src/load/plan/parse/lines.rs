@@ -5,70 +5,70 @@ use std::time::Duration;
 
 use super::arrivals::share;
 use crate::load::plan::MarkName;
-use crate::load::plan::script::{Line, Options, Think};
-use crate::protocol::Way;
-use crate::scenario::model::{Act, MessageName, Step, Want, Who};
-use crate::scenario::parse::journeys::Journeys;
-use crate::syntax::diagnostic::suggest_one;
+use crate::load::plan::script::{MeasurementOptions, PlanLine, ThinkTime};
+use crate::protocol::FrameDirection;
+use crate::scenario::model::{ExpectedEvent, MessageName, Step, StepAction, StepActors};
+use crate::scenario::parse::journeys::JourneyParser;
+use crate::syntax::diagnostic::suggest_or_list;
 use crate::syntax::fields::{self, Table, choice, flag, float, integer, table, text, time};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 /// Maximum number of repetitions of a block, whose steps are expanded.
-const MOST_TIMES: u64 = 1000;
+const MAX_TIMES: u64 = 1000;
 
-pub fn read(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Line> {
+pub fn parse_lines(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Vec<PlanLine> {
     let items = fields::list(Some(node), "`steps`", "- sends: MESSAGE", journeys.diagnostics());
-    items.iter().filter_map(|item| line(item, journeys)).collect()
+    items.iter().filter_map(|item| parse_line(item, journeys)).collect()
 }
 
 /// Returns the default opening: `joins` for a role of shared.yaml, otherwise `connects`.
-pub fn default_opening(known: bool, span: Span, journeys: &mut Journeys<'_>) -> Vec<Line> {
-    use crate::syntax::yaml::Key;
+pub fn default_opening(known: bool, span: Span, journeys: &mut JourneyParser<'_>) -> Vec<PlanLine> {
+    use crate::syntax::yaml::NodeKey;
     let verb = if known { "joins" } else { "connects" };
-    let head = (Key { name: verb.to_owned(), span }, Node { span, kind: Kind::Null });
-    line(&Node { span, kind: Kind::Map(vec![head]) }, journeys).into_iter().collect()
+    let head = (NodeKey { name: verb.to_owned(), span }, SyntaxNode { span, kind: NodeKind::Null });
+    parse_line(&SyntaxNode { span, kind: NodeKind::Map(vec![head]) }, journeys).into_iter().collect()
 }
 
-fn line(node: &Node, journeys: &mut Journeys<'_>) -> Option<Line> {
+fn parse_line(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Option<PlanLine> {
     let head = node.map().and_then(|entries| entries.first()).map(|(key, value)| (key, key.name.as_str(), value));
     match head {
         Some((key, "thinks", value)) => {
             table(node, &["thinks"], "`thinks`", journeys.diagnostics());
-            think(value, journeys).map(|think| Line::Think { think, span: key.span })
+            parse_think(value, journeys).map(|think| PlanLine::Think { think, span: key.span })
         }
         Some((key, "repeats", value)) => {
             let block = table(node, &["repeats", "do"], "`repeats`", journeys.diagnostics());
-            let times = integer(Some(value), "`repeats`", 1..=MOST_TIMES, journeys.diagnostics()).unwrap_or(1) as u32;
-            let steps = body(&block, "do", journeys);
-            Some(Line::Repeat { times, steps, span: key.span })
+            let times = integer(Some(value), "`repeats`", 1..=MAX_TIMES, journeys.diagnostics()).unwrap_or(1) as u32;
+            let steps = parse_block(&block, "do", journeys);
+            Some(PlanLine::Repeat { times, steps, span: key.span })
         }
         Some((key, "sometimes", value)) => {
             let block = table(node, &["sometimes", "do", "otherwise"], "`sometimes`", journeys.diagnostics());
             let share = share(Some(value), "`sometimes`", journeys).unwrap_or_default();
-            let steps = body(&block, "do", journeys);
+            let steps = parse_block(&block, "do", journeys);
             let otherwise =
-                if node.get("otherwise").is_some() { body(&block, "otherwise", journeys) } else { Vec::new() };
-            Some(Line::Sometimes { share, steps, otherwise, span: key.span })
+                if node.get("otherwise").is_some() { parse_block(&block, "otherwise", journeys) } else { Vec::new() };
+            Some(PlanLine::Sometimes { share, steps, otherwise, span: key.span })
         }
         _ => {
-            let step = journeys.step(node)?;
-            let options = options(node, Beside::of(&step), journeys);
-            fits_load(&step, journeys);
-            Some(Line::Step { step: Box::new(step), options: Box::new(options) })
+            let step = journeys.parse_step(node)?;
+            let options = parse_step_options(node, StepKind::of_step(&step), journeys);
+            report_unsupported_step(&step, journeys);
+            Some(PlanLine::Step { step: Box::new(step), options: Box::new(options) })
         }
     }
 }
 
 /// Parses the steps of a block; names bound in it are local.
-fn body(block: &Table<'_>, name: &str, journeys: &mut Journeys<'_>) -> Vec<Line> {
+fn parse_block(block: &Table<'_>, name: &str, journeys: &mut JourneyParser<'_>) -> Vec<PlanLine> {
     let steps = block.required(name, &format!("write the steps under `{name}`"), journeys.diagnostics());
-    steps.map_or_else(Vec::new, |steps| journeys.inside(|journeys| read(steps, journeys)))
+    steps.map_or_else(Vec::new, |steps| journeys.parse_in_scope(|journeys| parse_lines(steps, journeys)))
 }
 
-fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
+fn parse_think(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Option<ThinkTime> {
     let Some(entries) = node.map() else {
-        return time(Some(node), "`thinks`", journeys.diagnostics()).map(Think::Constant);
+        return time(Some(node), "`thinks`", journeys.diagnostics()).map(ThinkTime::Constant);
     };
     const KINDS: [&str; 4] = ["constant", "uniform", "exponential", "log_normal"];
     let [(key, value)] = entries else {
@@ -76,8 +76,8 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
         return None;
     };
     match key.name.as_str() {
-        "constant" => time(Some(value), "`constant`", journeys.diagnostics()).map(Think::Constant),
-        "exponential" => time(Some(value), "`exponential`", journeys.diagnostics()).map(Think::Exponential),
+        "constant" => time(Some(value), "`constant`", journeys.diagnostics()).map(ThinkTime::Constant),
+        "exponential" => time(Some(value), "`exponential`", journeys.diagnostics()).map(ThinkTime::Exponential),
         "uniform" => {
             let [least, most] = value.list().unwrap_or_default() else {
                 journeys.error(value.span, "`uniform` takes two times", "write `uniform: [100ms, 300ms]`");
@@ -88,7 +88,7 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
             if most < least {
                 journeys.error(value.span, "the second bound is below the first", "write the lower one first");
             }
-            Some(Think::Uniform(least, most.max(least)))
+            Some(ThinkTime::Uniform(least, most.max(least)))
         }
         "log_normal" => {
             let errors = journeys.diagnostics();
@@ -97,13 +97,13 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
             let (median, sigma) = (members.required("median", help, errors), members.required("sigma", help, errors));
             let sigma = float(sigma, "`sigma`", 0.0..=5.0, errors);
             let median = time(median, "`median`", errors);
-            Some(Think::LogNormal { median: median.unwrap_or(Duration::ZERO), sigma: sigma.unwrap_or_default() })
+            Some(ThinkTime::LogNormal { median: median.unwrap_or(Duration::ZERO), sigma: sigma.unwrap_or_default() })
         }
         other => {
             journeys.error(
                 key.span,
                 format!("there is no distribution `{other}`"),
-                suggest_one(other, KINDS, "the distributions are"),
+                suggest_or_list(other, KINDS, "the distributions are"),
             );
             None
         }
@@ -112,7 +112,7 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
 
 /// The kind of step that options belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Beside {
+pub enum StepKind {
     Sends,
     Expects,
     /// A reaction, which has the options of `expects` except those about waiting.
@@ -120,47 +120,48 @@ pub enum Beside {
     Other,
 }
 
-impl Beside {
-    fn of(step: &Step) -> Self {
+impl StepKind {
+    fn of_step(step: &Step) -> Self {
         match step.act {
-            Act::Send(_) | Act::Hook(_) => Self::Sends,
-            Act::Expect(_) => Self::Expects,
+            StepAction::Send(_) | StepAction::Hook(_) => Self::Sends,
+            StepAction::Expect(_) => Self::Expects,
             _ => Self::Other,
         }
     }
 }
 
-pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Options {
+pub fn parse_step_options(node: &SyntaxNode, beside: StepKind, journeys: &mut JourneyParser<'_>) -> MeasurementOptions {
     let marks = choice(node.get("marks"), "`marks`", &MarkName::ALL, journeys.diagnostics())
         .and_then(|mark| Some((mark, node.get("marks")?.span)));
-    let mut template = |name: &str| node.get(name).map(|node| journeys.template(node));
+    let mut template = |name: &str| node.get(name).map(|node| journeys.parse_template(node));
     let (item, to, by, sent_at) = (template("item"), template("to"), template("by"), template("sent at"));
     let back_within = template("back within");
     let answers = node.get("answers").and_then(|node| {
         let name = text(Some(node), "the name under `answers`", journeys.diagnostics())?;
         Some((name.to_owned(), node.span))
     });
-    let delivers =
-        node.get("delivers").and_then(|node| journeys.message(node, Way::ToHub).map(|message| (message, node.span)));
+    let delivers = node
+        .get("delivers")
+        .and_then(|node| journeys.parse_message_name(node, FrameDirection::ToHub).map(|message| (message, node.span)));
     let or = node.get("or").and_then(|other| {
-        let message = journeys.message(other, Way::FromHub)?;
-        let pattern = node.get("or where").map(|node| journeys.pattern(node, &message));
+        let message = journeys.parse_message_name(other, FrameDirection::FromHub)?;
+        let pattern = node.get("or where").map(|node| journeys.parse_pattern(node, &message));
         Some((message, pattern))
     });
     let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
-    let (sends, comes) = (beside == Beside::Sends, matches!(beside, Beside::Expects | Beside::Whenever));
+    let (sends, comes) = (beside == StepKind::Sends, matches!(beside, StepKind::Expects | StepKind::Whenever));
     for (name, right) in [
         ("marks", sends || comes),
         ("item", sends || comes),
         ("by", sends || comes),
         ("to", sends),
         ("back within", sends || comes),
-        ("answers", beside == Beside::Expects),
-        ("or", beside == Beside::Expects),
-        ("or where", beside == Beside::Expects && node.get("or").is_some()),
+        ("answers", beside == StepKind::Expects),
+        ("or", beside == StepKind::Expects),
+        ("or where", beside == StepKind::Expects && node.get("or").is_some()),
         ("delivers", comes),
         ("sent at", comes),
-        ("may stay unanswered", beside == Beside::Expects),
+        ("may stay unanswered", beside == StepKind::Expects),
     ] {
         if node.get(name).is_some() && !right {
             let span = node.key_at_pointer(&format!("/{name}"));
@@ -194,30 +195,36 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
         let help = "write `delivers: MESSAGE` and `sent at: \"${NAME.data.at}\"`, where the sender put `due_ns()`";
         journeys.error(node.span, "`delivers` and `sent at` need each other", help);
     }
-    Options { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
+    MeasurementOptions { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
 }
 
 /// Reports steps that a load plan cannot have.
-fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
+fn report_unsupported_step(step: &Step, journeys: &mut JourneyParser<'_>) {
     let verb = step.text.split(':').next().unwrap_or_default().to_owned();
     let refused = match &step.act {
-        Act::Join { .. } | Act::Connect(_) | Act::Play { .. } | Act::Hook(_) | Act::Close { .. } => None,
-        Act::Wait { .. } => Some("write `thinks: 300ms`"),
-        Act::Send(send) if matches!(send.message, MessageName::Computed(_)) => {
+        StepAction::Join { .. }
+        | StepAction::Connect(_)
+        | StepAction::Play { .. }
+        | StepAction::Hook(_)
+        | StepAction::Close { .. } => None,
+        StepAction::Wait { .. } => Some("write `thinks: 300ms`"),
+        StepAction::Send(send) if matches!(send.message, MessageName::Computed(_)) => {
             Some("name the message, since messages are compiled before the run")
         }
-        Act::Send(send) if send.fragments > 1 || send.breaks.is_some() => {
+        StepAction::Send(send) if send.fragments > 1 || send.breaks.is_some() => {
             Some("`hubproof fuzz` sends malformed messages")
         }
-        Act::Send(_) => None,
-        Act::Expect(expect) => match &expect.want {
-            Want::Message { message: MessageName::Computed(_), .. } => {
+        StepAction::Send(_) => None,
+        StepAction::Expect(expect) => match &expect.want {
+            ExpectedEvent::Message { message: MessageName::Computed(_), .. } => {
                 Some("name the message, since messages are compiled before the run")
             }
-            Want::Message { .. } if expect.count.is_some() || expect.for_.is_some() || expect.after.is_some() => {
+            ExpectedEvent::Message { .. }
+                if expect.count.is_some() || expect.for_.is_some() || expect.after.is_some() =>
+            {
                 Some("leave out `count`, `for` and `after`: a step takes the first frame that matches")
             }
-            Want::Message { .. } => None,
+            ExpectedEvent::Message { .. } => None,
             _ => Some("a load plan can expect only messages"),
         },
         _ => Some("use joins, connects, sends, expects, plays, hook, closes, thinks, repeats or sometimes"),
@@ -225,7 +232,7 @@ fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
     if let Some(help) = refused {
         journeys.error(step.span, format!("a load plan cannot use this form of `{verb}`"), help);
     }
-    if step.who == Who::NoActor && !matches!(step.act, Act::Hook(_)) {
+    if step.who == StepActors::NoActor && !matches!(step.act, StepAction::Hook(_)) {
         journeys.error(step.span, format!("a load plan cannot use `{verb}`"), "");
     }
     if step.if_.is_some() {

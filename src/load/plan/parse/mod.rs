@@ -11,38 +11,38 @@ mod roles;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::script::Script;
-use super::{Phases, Plan, Threshold};
+use super::script::PlanScript;
+use super::{PhaseDurations, Plan, ThresholdText};
 use crate::protocol::Pack;
 use crate::scenario::parse::SharedFile;
-use crate::scenario::parse::journeys::Journeys;
+use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::fields::{entries, flag, list, mapping, table, text, time};
-use crate::syntax::yaml::{Kind, Node};
+use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 /// A function that reads a file named in a plan, by its path in the plan. An error says why reading failed.
-pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+pub type PlanFileReader<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 const KEYS: [&str; 9] =
     ["title", "description", "let", "phases", "patience", "feeders", "roles", "ordered", "thresholds"];
 
 /// Parses a plan; `None` if it has errors.
-pub fn read(
+pub fn parse_load_plan(
     id: &str,
-    root: &Node,
+    root: &SyntaxNode,
     shared: &SharedFile,
     pack: &Arc<Pack>,
-    files: Files<'_>,
-) -> (Option<(Plan, Script)>, Vec<Diagnostic>) {
-    let mut journeys = Journeys::new(shared, pack);
-    let plan = plan(id, root, &mut journeys, files);
+    files: PlanFileReader<'_>,
+) -> (Option<(Plan, PlanScript)>, Vec<Diagnostic>) {
+    let mut journeys = JourneyParser::new(shared, pack);
+    let plan = parse_plan_root(id, root, &mut journeys, files);
     let mut parts = journeys.finish();
     let diagnostics = std::mem::take(&mut parts.diagnostics);
     if has_errors(&diagnostics) {
         return (None, diagnostics);
     }
     let read = plan.map(|(plan, draft)| {
-        let script = Script {
+        let script = PlanScript {
             pack: Arc::clone(pack),
             shared: Arc::clone(&shared.shared),
             lets: draft.lets,
@@ -56,29 +56,34 @@ pub fn read(
     (read, diagnostics)
 }
 
-struct Draft {
+struct ScriptDraft {
     lets: Vec<(String, crate::scenario::template::Template)>,
     feeders: Vec<super::script::Feeder>,
     patience: Duration,
-    parts: Vec<super::script::Part>,
+    parts: Vec<super::script::RoleScript>,
 }
 
-fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) -> Option<(Plan, Draft)> {
+fn parse_plan_root(
+    id: &str,
+    root: &SyntaxNode,
+    journeys: &mut JourneyParser<'_>,
+    files: PlanFileReader<'_>,
+) -> Option<(Plan, ScriptDraft)> {
     let errors = journeys.diagnostics();
     let members = table(root, &KEYS, "a load plan", errors);
     let help = "write one sentence that says what the plan loads, and how";
     let title = members.required("title", help, errors);
     let title = text(title, "`title`", errors).unwrap_or_default().to_owned();
-    let phases = phases(root.get("phases"), errors);
+    let phases = parse_phases(root.get("phases"), errors);
     let patience = time(root.get("patience"), "`patience`", errors).unwrap_or(Duration::from_secs(10));
     journeys.bind_name("population", None);
     let feeders: Vec<_> =
         mapping(root.get("feeders"), "`feeders`", "feeders: { NAME: data.csv }", journeys.diagnostics())
             .iter()
-            .filter_map(|(key, node)| feeders::read(key, node, journeys, files))
+            .filter_map(|(key, node)| feeders::parse_feeder(key, node, journeys, files))
             .collect();
     let entries = mapping(root.get("let"), "`let`", "let: { NAME: VALUE }", journeys.diagnostics());
-    let lets = journeys.values(entries);
+    let lets = journeys.parse_values(entries);
     let example = "roles: { client: { population: 10 } }";
     let names: Vec<String> = mapping(root.get("roles"), "`roles`", example, journeys.diagnostics())
         .iter()
@@ -89,21 +94,21 @@ fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) ->
     }
     let (mut roles, mut parts) = (Vec::new(), Vec::new());
     for (key, node) in self::entries(root.get("roles")) {
-        let (role, part) = roles::read(key, node, &names, journeys);
+        let (role, part) = roles::parse_role(key, node, &names, journeys);
         roles.push(role);
         parts.push(part);
     }
     let thresholds =
         list(root.get("thresholds"), "`thresholds`", "thresholds: [\"ledger.lost == 0\"]", journeys.diagnostics())
             .iter()
-            .filter_map(|node| threshold(node, journeys))
+            .filter_map(|node| parse_threshold_entry(node, journeys))
             .collect();
     let ordered = flag(root.get("ordered"), "`ordered`", journeys.diagnostics());
     let plan = Plan { id: id.to_owned(), title, phases, roles, ordered, thresholds };
-    Some((plan, Draft { lets, feeders, patience, parts }))
+    Some((plan, ScriptDraft { lets, feeders, patience, parts }))
 }
 
-fn phases(node: Option<&Node>, errors: &mut Vec<Diagnostic>) -> Phases {
+fn parse_phases(node: Option<&SyntaxNode>, errors: &mut Vec<Diagnostic>) -> PhaseDurations {
     if let Some(node) = node {
         table(node, &["warm_up", "duration", "drain"], "`phases`", errors);
     }
@@ -111,14 +116,14 @@ fn phases(node: Option<&Node>, errors: &mut Vec<Diagnostic>) -> Phases {
         let node = node.and_then(|node| node.get(name));
         time(node, &format!("`{name}`"), errors).unwrap_or(Duration::from_secs(default))
     };
-    Phases { warm_up: time("warm_up", 2), duration: time("duration", 10), drain: time("drain", 10) }
+    PhaseDurations { warm_up: time("warm_up", 2), duration: time("duration", 10), drain: time("drain", 10) }
 }
 
 /// Parses a threshold: a text, or a mapping with `check` and `abort_after`.
-fn threshold(node: &Node, journeys: &mut Journeys<'_>) -> Option<Threshold> {
+fn parse_threshold_entry(node: &SyntaxNode, journeys: &mut JourneyParser<'_>) -> Option<ThresholdText> {
     let errors = journeys.diagnostics();
     let (text, abort_after) = match &node.kind {
-        Kind::Map(_) => {
+        NodeKind::Map(_) => {
             let members = table(node, &["check", "abort_after"], "a threshold", errors);
             let abort = time(node.get("abort_after"), "`abort_after`", errors);
             let help = "write `{ check: \"ledger.lost == 0\", abort_after: 5s }`";
@@ -128,5 +133,5 @@ fn threshold(node: &Node, journeys: &mut Journeys<'_>) -> Option<Threshold> {
     };
     let span = text.text_span();
     let text = self::text(Some(text), "a threshold", errors)?;
-    Some(Threshold { text: text.to_owned(), span, abort_after })
+    Some(ThresholdText { text: text.to_owned(), span, abort_after })
 }

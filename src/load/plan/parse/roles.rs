@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use super::arrivals::{arrivals, rate, share};
 use super::lines;
-use crate::load::plan::script::{Line, Pace, Part, Periodic, Whenever};
-use crate::load::plan::{Population, Ramp, Reconnect, Role};
-use crate::protocol::Way;
-use crate::scenario::model::Act;
-use crate::scenario::parse::journeys::Journeys;
+use crate::load::plan::script::{JourneyPace, PeriodicActivity, PlanLine, PlanReaction, RoleScript};
+use crate::load::plan::{PlanRole, Population, Ramp, ReconnectPolicy};
+use crate::protocol::FrameDirection;
+use crate::scenario::model::StepAction;
+use crate::scenario::parse::journeys::JourneyParser;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{Table, flag, integer, list, mapping, table, text, time, time_above_zero};
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{Key, Node};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 const KEYS: [&str; 20] = [
     "plays",
@@ -38,18 +38,23 @@ const KEYS: [&str; 20] = [
 ];
 
 /// Maximum number of clients of one role: more than any machine has ports for.
-const MOST_CLIENTS: u32 = 1_000_000;
+const MAX_CLIENTS: u32 = 1_000_000;
 /// Maximum number of concurrent journeys of one client.
-const MOST_AT_A_TIME: u32 = 10_000;
+const MAX_AT_A_TIME: u32 = 10_000;
 
-pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_>) -> (Role, Part) {
+pub fn parse_role(
+    key: &NodeKey,
+    node: &SyntaxNode,
+    names: &[String],
+    journeys: &mut JourneyParser<'_>,
+) -> (PlanRole, RoleScript) {
     let members = table(node, &KEYS, &format!("the role `{}`", key.name), journeys.diagnostics()).at(key.span);
-    let role = numbers_of(key, &members, names, journeys);
+    let role = parse_role_numbers(key, &members, names, journeys);
     let plays = match node.get("plays") {
         Some(plays) => text(Some(plays), "`plays`", journeys.diagnostics()).map(|name| (name, plays.span)),
         None => journeys.has_role(&key.name).then_some((key.name.as_str(), key.span)),
     };
-    let part = journeys.of_role(plays, |journeys| part(key, node, plays, journeys));
+    let part = journeys.parse_as_role(plays, |journeys| parse_role_script(key, node, plays, journeys));
     if role.arrivals.is_some() && part.journey.is_empty() {
         journeys.error(key.span, "the role has `arrivals` but no `steps`", "write `steps:`");
     }
@@ -65,10 +70,15 @@ pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_
     (role, part)
 }
 
-fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut Journeys<'_>) -> Role {
+fn parse_role_numbers(
+    key: &NodeKey,
+    members: &Table<'_>,
+    names: &[String],
+    journeys: &mut JourneyParser<'_>,
+) -> PlanRole {
     let (node, errors) = (members.node, journeys.diagnostics());
     let number = members.required("population", "write how many clients there are: `population: 10`", errors);
-    let number = count(number, "`population`", MOST_CLIENTS, errors);
+    let number = count(number, "`population`", MAX_CLIENTS, errors);
     let ramp = match (node.get("ramp"), node.get("rate")) {
         (Some(_), Some(rate)) => {
             journeys.error(
@@ -99,7 +109,7 @@ fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut J
         }
         place
     });
-    Role {
+    PlanRole {
         name: key.name.clone(),
         population: Population {
             number: number.unwrap_or(1),
@@ -107,53 +117,58 @@ fn numbers_of(key: &Key, members: &Table<'_>, names: &[String], journeys: &mut J
         },
         after,
         arrivals: node.get("arrivals").map(|node| arrivals(node, journeys)),
-        at_a_time: count(node.get("at_a_time"), "`at_a_time`", MOST_AT_A_TIME, journeys.diagnostics()).unwrap_or(1),
+        at_a_time: count(node.get("at_a_time"), "`at_a_time`", MAX_AT_A_TIME, journeys.diagnostics()).unwrap_or(1),
         drains: flag(node.get("drains"), "`drains`", journeys.diagnostics()),
-        reconnect: reconnect(node.get("reconnect"), journeys.diagnostics()),
+        reconnect: parse_reconnect(node.get("reconnect"), journeys.diagnostics()),
     }
 }
 
 /// Parses `never`, or `{ after: 1s, up_to: 30s }`.
-fn reconnect(node: Option<&Node>, errors: &mut Vec<Diagnostic>) -> Reconnect {
+fn parse_reconnect(node: Option<&SyntaxNode>, errors: &mut Vec<Diagnostic>) -> ReconnectPolicy {
     const FIRST: Duration = Duration::from_secs(1);
     const MOST: Duration = Duration::from_secs(30);
-    let Some(node) = node else { return Reconnect::After { first: FIRST, most: MOST } };
+    let Some(node) = node else { return ReconnectPolicy::After { first: FIRST, most: MOST } };
     if node.text() == Some("never") {
-        return Reconnect::Never;
+        return ReconnectPolicy::Never;
     }
     if node.map().is_none() {
         let help = "write `reconnect: never`, or `reconnect: { after: 1s, up_to: 30s }`";
         errors.push(Diagnostic::error(node.span, "`reconnect` must be `never` or a mapping").help(help));
-        return Reconnect::Never;
+        return ReconnectPolicy::Never;
     }
     table(node, &["after", "up_to"], "`reconnect`", errors);
     let first = time_above_zero(node.get("after"), "`after`", errors).unwrap_or(FIRST);
     let most = time_above_zero(node.get("up_to"), "`up_to`", errors).unwrap_or(MOST).max(first);
-    Reconnect::After { first, most }
+    ReconnectPolicy::After { first, most }
 }
 
-fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Journeys<'_>) -> Part {
-    let with = journeys.overrides(node.get("with"));
-    let party = node.get("party").map(|node| journeys.template(node));
+fn parse_role_script(
+    key: &NodeKey,
+    node: &SyntaxNode,
+    plays: Option<(&str, Span)>,
+    journeys: &mut JourneyParser<'_>,
+) -> RoleScript {
+    let with = journeys.parse_overrides(node.get("with"));
+    let party = node.get("party").map(|node| journeys.parse_template(node));
     // Names bound in the opening stay in scope: it precedes everything else.
     let opening = match node.get("opening") {
-        Some(steps) => lines::read(steps, journeys),
+        Some(steps) => lines::parse_lines(steps, journeys),
         None => lines::default_opening(plays.is_some(), key.span, journeys),
     };
     let (mut periodic, mut reactions) = (Vec::new(), Vec::new());
     for node in list(node.get("meanwhile"), "`meanwhile`", "- every: 30s", journeys.diagnostics()) {
-        journeys.inside(|journeys| meanwhile(node, &mut periodic, &mut reactions, journeys));
+        journeys.parse_in_scope(|journeys| parse_meanwhile(node, &mut periodic, &mut reactions, journeys));
     }
-    let (lets, journey, resumes, item) = journeys.inside(|journeys| {
+    let (lets, journey, resumes, item) = journeys.parse_in_scope(|journeys| {
         let entries = mapping(node.get("let"), "`let`", "let: { NAME: VALUE }", journeys.diagnostics());
-        let lets = journeys.values(entries);
-        let steps = node.get("steps").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
-        let resumes = node.get("resumes").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
+        let lets = journeys.parse_values(entries);
+        let steps = node.get("steps").map_or_else(Vec::new, |steps| lines::parse_lines(steps, journeys));
+        let resumes = node.get("resumes").map_or_else(Vec::new, |steps| lines::parse_lines(steps, journeys));
         // After the steps, since one of them binds the key.
-        (lets, steps, resumes, node.get("item").map(|item| journeys.template(item)))
+        (lets, steps, resumes, node.get("item").map(|item| journeys.parse_template(item)))
     });
     for line in journey.iter().chain(&resumes).chain(periodic.iter().flat_map(|periodic| &periodic.steps)) {
-        if let Some(span) = connects(line) {
+        if let Some(span) = connecting_span(line) {
             journeys.error(
                 span,
                 "a client can connect only in its opening",
@@ -161,7 +176,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
             );
         }
     }
-    Part {
+    RoleScript {
         plays: plays.map_or(" none", |(name, _)| name).to_owned(),
         with,
         opening,
@@ -171,15 +186,15 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         journey_name: text(node.get("journey"), "`journey`", journeys.diagnostics()).unwrap_or(&key.name).to_owned(),
         item,
         party,
-        pace: pace(node.get("pace"), journeys),
+        pace: parse_pace(node.get("pace"), journeys),
         times: count(node.get("times"), "`times`", u32::MAX, journeys.diagnostics()),
         periodic,
         reactions,
     }
 }
 
-fn pace(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Pace {
-    let Some(node) = node else { return Pace::Again };
+fn parse_pace(node: Option<&SyntaxNode>, journeys: &mut JourneyParser<'_>) -> JourneyPace {
+    let Some(node) = node else { return JourneyPace::Again };
     let (every, what, jitter) = match node.map() {
         None => (Some(node), "`pace`", None),
         Some(_) => {
@@ -190,11 +205,16 @@ fn pace(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Pace {
         }
     };
     time_above_zero(every, what, journeys.diagnostics())
-        .map_or(Pace::Again, |interval| Pace::Every { interval, jitter: jitter.unwrap_or_default() })
+        .map_or(JourneyPace::Again, |interval| JourneyPace::Every { interval, jitter: jitter.unwrap_or_default() })
 }
 
 /// Parses an activity alongside the journeys: periodic, or a reaction to a message.
-fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<Whenever>, journeys: &mut Journeys<'_>) {
+fn parse_meanwhile(
+    node: &SyntaxNode,
+    periodic: &mut Vec<PeriodicActivity>,
+    reactions: &mut Vec<PlanReaction>,
+    journeys: &mut JourneyParser<'_>,
+) {
     let steps = node.get("do");
     if steps.is_none() && ["marks", "delivers"].iter().all(|key| node.get(key).is_none()) {
         journeys.error(node.span, "this activity has no steps", "write the steps under `do`");
@@ -209,20 +229,20 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
         Some(("every", every)) => {
             let interval = time_above_zero(Some(every), "`every`", journeys.diagnostics());
             let jitter = share(node.get("jitter"), "`jitter`", journeys).unwrap_or_default();
-            let steps = steps.map_or_else(Vec::new, |steps| lines::read(steps, journeys));
-            periodic.extend(interval.map(|every| Periodic { span: node.span, every, jitter, steps }));
+            let steps = steps.map_or_else(Vec::new, |steps| lines::parse_lines(steps, journeys));
+            periodic.extend(interval.map(|every| PeriodicActivity { span: node.span, every, jitter, steps }));
         }
         Some((_, whenever)) => {
-            let Some(message) = journeys.message(whenever, Way::FromHub) else { return };
+            let Some(message) = journeys.parse_message_name(whenever, FrameDirection::FromHub) else { return };
             let as_ = node.get("as").and_then(|node| {
-                let name = journeys.free_name(node)?;
+                let name = journeys.parse_free_name(node)?;
                 journeys.bind_name(&name, Some(node.span));
                 Some(name)
             });
-            let pattern = node.get("where").map(|node| journeys.pattern(node, &message));
-            let steps = steps.map_or_else(Vec::new, |steps| lines::read(steps, journeys));
+            let pattern = node.get("where").map(|node| journeys.parse_pattern(node, &message));
+            let steps = steps.map_or_else(Vec::new, |steps| lines::parse_lines(steps, journeys));
             for line in &steps {
-                if let Some(span) = waits(line) {
+                if let Some(span) = waiting_span(line) {
                     journeys.error(
                         span,
                         "a reaction cannot wait",
@@ -230,34 +250,36 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
                     );
                 }
             }
-            let options = Box::new(lines::options(node, lines::Beside::Whenever, journeys));
-            reactions.push(Whenever { span: node.span, message, pattern, as_, options, steps });
+            let options = Box::new(lines::parse_step_options(node, lines::StepKind::Whenever, journeys));
+            reactions.push(PlanReaction { span: node.span, message, pattern, as_, options, steps });
         }
         None => {}
     }
 }
 
 /// Parses a whole number of at least 1.
-fn count(node: Option<&Node>, what: &str, most: u32, errors: &mut Vec<Diagnostic>) -> Option<u32> {
+fn count(node: Option<&SyntaxNode>, what: &str, most: u32, errors: &mut Vec<Diagnostic>) -> Option<u32> {
     integer(node, what, 1..=u64::from(most), errors).and_then(|number| u32::try_from(number).ok())
 }
 
 /// Returns the span of the step in a line that connects, if there is one.
-fn connects(line: &Line) -> Option<Span> {
+fn connecting_span(line: &PlanLine) -> Option<Span> {
     match line {
-        Line::Step { step, .. } => matches!(step.act, Act::Connect(_) | Act::Join { .. }).then_some(step.span),
-        Line::Think { .. } => None,
-        Line::Repeat { steps, .. } => steps.iter().find_map(connects),
-        Line::Sometimes { steps, otherwise, .. } => steps.iter().chain(otherwise).find_map(connects),
+        PlanLine::Step { step, .. } => {
+            matches!(step.act, StepAction::Connect(_) | StepAction::Join { .. }).then_some(step.span)
+        }
+        PlanLine::Think { .. } => None,
+        PlanLine::Repeat { steps, .. } => steps.iter().find_map(connecting_span),
+        PlanLine::Sometimes { steps, otherwise, .. } => steps.iter().chain(otherwise).find_map(connecting_span),
     }
 }
 
 /// Returns the place where a line takes time, if it does.
-fn waits(line: &Line) -> Option<Span> {
+fn waiting_span(line: &PlanLine) -> Option<Span> {
     match line {
-        Line::Step { step, .. } => (!matches!(step.act, Act::Send(_))).then_some(step.span),
-        Line::Think { span, .. } => Some(*span),
-        Line::Repeat { steps, .. } => steps.iter().find_map(waits),
-        Line::Sometimes { steps, otherwise, .. } => steps.iter().chain(otherwise).find_map(waits),
+        PlanLine::Step { step, .. } => (!matches!(step.act, StepAction::Send(_))).then_some(step.span),
+        PlanLine::Think { span, .. } => Some(*span),
+        PlanLine::Repeat { steps, .. } => steps.iter().find_map(waiting_span),
+        PlanLine::Sometimes { steps, otherwise, .. } => steps.iter().chain(otherwise).find_map(waiting_span),
     }
 }
