@@ -38,7 +38,7 @@ pub struct ScenarioJob {
 
 /// The phase of a run in which a scenario is played; one phase starts when the previous one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum PlayPhase {
     Shared,
     Alone,
     Destructive,
@@ -82,12 +82,12 @@ impl ScenarioJob {
     }
 
     /// Returns the phase in which the scenario is played. A scenario that gets a hub of its own disturbs no other.
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> PlayPhase {
         match self.program.isolation {
-            _ if self.subject.embedded.is_some() => Phase::Shared,
-            Isolation::Destructive => Phase::Destructive,
-            _ if self.is_alone() => Phase::Alone,
-            _ => Phase::Shared,
+            _ if self.subject.embedded.is_some() => PlayPhase::Shared,
+            Isolation::Destructive => PlayPhase::Destructive,
+            _ if self.is_alone() => PlayPhase::Alone,
+            _ => PlayPhase::Shared,
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use exploration_rounds::Rounds;
-use job::Phase;
+use job::PlayPhase;
 pub use job::ScenarioJob;
 use queue::Queued;
 
@@ -74,7 +74,7 @@ pub async fn run_scenarios(
     }
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let options = Arc::new(options);
-    for phase in [Phase::Shared, Phase::Alone, Phase::Destructive] {
+    for phase in [PlayPhase::Shared, PlayPhase::Alone, PlayPhase::Destructive] {
         let jobs = jobs.extract_if(.., |job| job.phase() == phase);
         let queue = jobs.map(|job| Queued { wait: job.planned_wait(), resource: job.resource(), item: job }).collect();
         let play = |number: usize, job: ScenarioJob| {

@@ -125,7 +125,7 @@ impl DeviationParser<'_> {
             }
             _ => node.get("message"),
         };
-        let message = message.map(|named| self.message_index(named).ok_or(())).transpose().ok()?;
+        let message = message.map(|named| self.parse_message(named).ok_or(())).transpose().ok()?;
         let value = node.get(kind)?;
         Some(match kind {
             "instead" => {
@@ -178,7 +178,7 @@ impl DeviationParser<'_> {
                 let after = if after.text() == Some(AFTER_CONNECTION) {
                     AbsenceTrigger::Connection
                 } else {
-                    AbsenceTrigger::Message(self.message_index(after)?)
+                    AbsenceTrigger::Message(self.parse_message(after)?)
                 };
                 let nothing = SyntaxNode { span: node.span, kind: NodeKind::Map(Vec::new()) };
                 let assume = node.get("assume").unwrap_or(&nothing);
@@ -274,7 +274,7 @@ impl DeviationParser<'_> {
         self.pack.rules.values().filter(there).map(rule_use).collect()
     }
 
-    fn message_index(&mut self, node: &SyntaxNode) -> Option<usize> {
+    fn parse_message(&mut self, node: &SyntaxNode) -> Option<usize> {
         let name = text(Some(node), "the name of a message", &mut self.errors)?;
         let found = self.pack.messages.iter().position(|message| message.name == name);
         found.or_else(|| {

@@ -62,7 +62,7 @@ pub struct ConversationJudgement {
 }
 
 /// The results of a conversation.
-pub struct Judged {
+pub struct ScenarioJudgement {
     pub checks: Vec<CheckReport>,
     pub verdict: Verdict,
     pub cause: Option<PreconditionFailure>,
@@ -255,7 +255,7 @@ impl ConversationJudgement {
     }
 
     /// Returns all checks with their verdicts, and the worst verdict.
-    pub fn finish(mut self, program: &Program, deviations: &Deviations) -> Judged {
+    pub fn finish(mut self, program: &Program, deviations: &Deviations) -> ScenarioJudgement {
         let (cause, interrupted, stated_only) = (self.cause.take(), self.interrupted, self.stated_only);
         self.record_valid_frames(&program.pack);
         let mut reports = Vec::new();
@@ -285,7 +285,7 @@ impl ConversationJudgement {
         }
         let unknown = reports.iter().filter(|report| report.deviation.is_none());
         let verdict = worst_verdict(unknown.map(|report| report.verdict), cause.is_some() || interrupted);
-        Judged { checks: reports, verdict, cause, mistake: self.mistake }
+        ScenarioJudgement { checks: reports, verdict, cause, mistake: self.mistake }
     }
 }
 

@@ -44,7 +44,7 @@ use active_step::ActiveStep;
 use actor::{Actors, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use blocks::{BlockStack, Phase};
 pub use checks::ALWAYS_STEP;
-use checks::{ConversationJudgement, Judged};
+use checks::{ConversationJudgement, ScenarioJudgement};
 use clock::Clock;
 use deviation::AppliedDeviations;
 use history::FrameHistory;
@@ -327,7 +327,7 @@ impl Conversation {
         self.record_deviations();
         let (history, history_dropped) = self.history.finish();
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
-        let Judged { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
+        let ScenarioJudgement { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
         ScenarioReport {
             verdict,
             checks,

@@ -177,22 +177,22 @@ pub fn failed_preconditions(
 /// Groups the failed preconditions of scenarios by their step's place: openings and scenes are shared by scenarios.
 pub fn group_preconditions(scenarios: &[ScenarioResult]) -> Vec<SharedPreconditionFailure> {
     #[derive(PartialEq)]
-    enum Key<'a> {
+    enum PreconditionKey<'a> {
         Unreachable,
         Place(Span),
         Step(&'a str, &'a str),
     }
     /// A cause with its messages, each with its number of occurrences.
-    type PreconditionGroup<'a> = (Key<'a>, SharedPreconditionFailure, Vec<(&'a str, usize)>);
+    type PreconditionGroup<'a> = (PreconditionKey<'a>, SharedPreconditionFailure, Vec<(&'a str, usize)>);
     let mut groups: Vec<PreconditionGroup<'_>> = Vec::new();
     for scenario in scenarios {
         // A failed check that ended its scenario is a cause of its own.
         let Some((run, cause, None)) = first_stop(scenario) else { continue };
         let message = cause.message.as_str();
         let key = match cause {
-            cause if cause.unreachable => Key::Unreachable,
-            PreconditionFailure { span: Some(span), .. } => Key::Place(*span),
-            cause => Key::Step(&cause.step, message),
+            cause if cause.unreachable => PreconditionKey::Unreachable,
+            PreconditionFailure { span: Some(span), .. } => PreconditionKey::Place(*span),
+            cause => PreconditionKey::Step(&cause.step, message),
         };
         // Schemas and framing are checked without a step.
         let at_once = !run.checks.iter().any(|check| check.span.is_some() && check.asked > 0);
@@ -246,19 +246,19 @@ fn message_and_detail(cause: &SharedPreconditionFailure) -> (&str, Option<(&str,
 /// framing) with the same message.
 pub fn group_failures<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<FailureGroup<'a>> {
     #[derive(PartialEq, Eq, Hash)]
-    enum Key<'a> {
+    enum FailureKey<'a> {
         Place(Span),
         Frame(&'a str, String),
     }
-    let mut places: HashMap<Key<'a>, usize> = HashMap::new();
+    let mut places: HashMap<FailureKey<'a>, usize> = HashMap::new();
     let mut all: Vec<FailureGroup<'a>> = Vec::new();
     for (scenario, check) in checks {
         let report = scenario.check_report(check);
         let stops = first_stop(scenario).is_some_and(|(.., name)| name == Some(check.name.as_str()));
         let blocks = if stops { BlockedChecks::blocked_in(scenario) } else { BlockedChecks::default() };
         let key = match report.span {
-            Some(span) => Key::Place(span),
-            None => Key::Frame(&check.name, without_variable_parts(&report.message)),
+            Some(span) => FailureKey::Place(span),
+            None => FailureKey::Frame(&check.name, without_variable_parts(&report.message)),
         };
         match places.get(&key).and_then(|at| all.get_mut(*at)) {
             Some(first) if !std::ptr::eq(first.scenario, scenario) => {

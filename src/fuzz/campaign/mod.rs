@@ -360,7 +360,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
                 }
             }
         }
-        watch.broken_threshold(number, &report, stage).await;
+        watch.record_report(number, &report, stage).await;
         let _ = stage.events.send(ScenarioEvent::Finished(Box::new(report))).await;
     }
 }
@@ -398,7 +398,7 @@ impl HubWatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn broken_threshold(&self, number: u64, report: &ScenarioReport, stage: &PlayEnvironment) {
+    async fn record_report(&self, number: u64, report: &ScenarioReport, stage: &PlayEnvironment) {
         let unreachable = report.cause.as_ref().is_some_and(|cause| cause.unreachable);
         let pause = {
             let mut state = self.lock_state();

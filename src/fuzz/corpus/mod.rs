@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use self::expected_answer::{ExpectedAnswer, InputProperties};
-use super::case_scenario::CaseStep;
+use super::case_scenario::{CaseScenario, CaseStep};
 use super::expressions::{self, Settings, with_self_as};
 use super::step_rule::StepRule;
 use crate::protocol::{MessageType, Pack, PackFolder, RuleLevel};
@@ -26,7 +26,7 @@ pub struct Corpus {
     pub pack: Arc<Pack>,
     /// The content of shared.yaml.
     pub shared: Value,
-    pub scenarios: Vec<ScenarioFile>,
+    pub scenarios: Vec<CaseScenario>,
     /// The steps of each scene, and of the opening of each role, in the order of shared.yaml.
     pub scenes: Vec<(String, Vec<CaseStep>)>,
     openings: Vec<(String, Vec<CaseStep>)>,
@@ -34,14 +34,6 @@ pub struct Corpus {
     pub settings: Settings,
     answers: Vec<ExpectedAnswer>,
     goes_on: Vec<StepRule>,
-}
-
-/// One scenario file.
-pub struct ScenarioFile {
-    /// `<protocol>/<name>`.
-    pub id: String,
-    pub root: Map<String, Value>,
-    pub steps: Vec<CaseStep>,
 }
 
 /// A step of a scenario at which an actor sends a message.
@@ -61,12 +53,11 @@ impl Corpus {
         let shared = folder.scenarios.get("shared.yaml").map_or(Value::Null, |file| parsed(*file));
         let mut scenarios = Vec::new();
         for (path, file) in &folder.scenarios {
-            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {
+            if !path.strip_suffix(".yaml").is_some_and(|name| name != "shared" && !name.contains('/')) {
                 continue;
-            };
+            }
             if let Value::Object(root) = parsed(*file) {
-                let steps = steps(root.get("steps"));
-                scenarios.push(ScenarioFile { id: format!("{}/{name}", folder.name), root, steps });
+                scenarios.extend(CaseScenario::read(root));
             }
         }
         let within = |key: &str, part: &str| {
@@ -202,12 +193,12 @@ impl Corpus {
     }
 }
 
-impl ScenarioFile {
+impl CaseScenario {
     /// Returns the role of an actor; for a group of other actors, that of the first. An undeclared actor is named like
     /// its role.
     pub fn role_of(&self, actor: &str) -> &str {
         let name = actor.split('[').next().unwrap_or(actor);
-        match self.root.get("actors").and_then(|actors| actors.get(name)) {
+        match self.actors.get(name) {
             Some(Value::String(role)) => role,
             Some(Value::Object(crowd)) => crowd.get("role").and_then(Value::as_str).unwrap_or_default(),
             Some(Value::Array(members)) => {
@@ -223,9 +214,8 @@ impl ScenarioFile {
     }
 
     /// Returns the names of all actors.
-    pub fn metric_subjects(&self) -> BTreeSet<&str> {
-        let declared =
-            self.root.get("actors").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
+    pub fn actor_names(&self) -> BTreeSet<&str> {
+        let declared = self.actors.keys().map(String::as_str);
         declared.chain(self.steps.iter().map(|step| &*step.actor)).filter(|name| !name.is_empty()).collect()
     }
 }

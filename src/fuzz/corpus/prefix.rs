@@ -132,9 +132,9 @@ fn scenario_prefix(
 ) -> Option<CasePrefix> {
     let script = corpus.scenarios.get(moment.script)?;
     let spoken = script.steps.get(moment.step)?;
-    let names = script.metric_subjects();
+    let names = script.actor_names();
     let taken = [OBSERVER, NEW_CLIENT, SENDER].iter().any(|name| names.contains(name));
-    if taken || script.root.contains_key("destructive") || script.root.get("exclusive") == Some(&json!("hub")) {
+    if taken || script.others.contains_key("destructive") || script.exclusive.as_deref() == Some("hub") {
         return None;
     }
     let mut steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
@@ -154,7 +154,7 @@ fn scenario_prefix(
         role => role.to_owned(),
     };
     let overrides = step_overrides(spoken, &spoken.actor);
-    let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut actors = script.actors.clone();
     for name in names.iter().filter(|name| !name.contains('[')) {
         if !actors.contains_key(*name) && corpus.roles().contains(name) {
             actors.insert((*name).to_owned(), json!(name));
@@ -177,9 +177,9 @@ fn scenario_prefix(
         observer_role,
         role,
         actors,
-        needs: script.root.get("needs").cloned(),
-        exclusive: script.root.get("exclusive").and_then(Value::as_str).map(str::to_owned),
-        lets: script.root.get("let").and_then(Value::as_object).cloned().unwrap_or_default(),
+        needs: script.others.get("needs").cloned(),
+        exclusive: script.exclusive.clone(),
+        lets: script.lets.clone(),
         steps,
         rest: remaining_steps(&corpus.pack, &script.steps[moment.step..]),
         sites: Arc::clone(sites),

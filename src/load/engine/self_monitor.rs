@@ -40,7 +40,7 @@ impl SelfMonitor {
         let some = (0..asked).map(|step| &slots[(self.from + step) % slots.len()]);
         let waiting: u64 = some
             .filter_map(|slot| slot.connection.as_ref())
-            .map(|connection| unread(connection) + connection.buffered_bytes() as u64)
+            .map(|connection| unread_bytes(connection) + connection.buffered_bytes() as u64)
             .sum();
         self.from = (self.from + asked) % slots.len();
         waiting * slots.len() as u64 / asked as u64
@@ -61,13 +61,13 @@ impl SelfMonitor {
 }
 
 #[cfg(target_os = "linux")]
-fn unread(connection: &super::connection::LoadConnection) -> u64 {
+fn unread_bytes(connection: &super::connection::LoadConnection) -> u64 {
     rustix::io::ioctl_fionread(connection.stream.tcp()).unwrap_or(0)
 }
 
 /// Not available on other platforms.
 #[cfg(not(target_os = "linux"))]
-fn unread(_connection: &super::connection::LoadConnection) -> u64 {
+fn unread_bytes(_connection: &super::connection::LoadConnection) -> u64 {
     0
 }
 

@@ -62,7 +62,6 @@ impl LedgerState {
 
     /// Applies one mark to a known item.
     pub fn apply_mark(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32, what: LedgerMark) {
-        use LedgerViolationKind as Kind;
         match what {
             LedgerMark::Named(_) => {}
             // Requested again, perhaps after a reconnect: it is the same item.

@@ -494,7 +494,7 @@ impl<'a> JsonReportWriter<'a> {
             scenarios: Scenarios {
                 totals: totals(&protocol.scenario_tally()),
                 unplayed: &protocol.unplayed,
-                list: protocol.scenarios.iter().map(|scenario| self.add_scenario(scenario)).collect(),
+                list: protocol.scenarios.iter().map(|scenario| self.scenario_member(scenario)).collect(),
             },
             checks: totals(&protocol.check_tally()),
             expected: protocol.expected_count(),
@@ -548,7 +548,7 @@ impl<'a> JsonReportWriter<'a> {
         }
     }
 
-    fn add_scenario(&self, scenario: &'a ScenarioResult) -> Scenario<'a> {
+    fn scenario_member(&self, scenario: &'a ScenarioResult) -> Scenario<'a> {
         let run: &ScenarioReport = scenario.deciding_run();
         let mut leftovers = BTreeMap::new();
         for (message, n) in &run.leftovers {
