@@ -113,7 +113,7 @@ impl CaseStep {
         Self { actor: actor.to_owned(), verb, plural, quantity, argument: argument.into(), options: Vec::new() }
     }
 
-    /// Reads a step of a file; `None` for what is no step.
+    /// Reads a step of a file; `None` if no key of it is the head of a step.
     pub fn read(step: &Value) -> Option<Self> {
         let members = step.as_object()?;
         let (key, StepHead { verb, actor, plural, quantity }) =
@@ -257,9 +257,9 @@ impl StepOption {
 ///
 /// # Errors
 ///
-/// The first that is none, in words.
+/// The first item that is not a step.
 pub fn read_all(steps: &[Value]) -> Result<Vec<CaseStep>, String> {
-    steps.iter().map(|step| CaseStep::read(step).ok_or_else(|| format!("{step} is no step"))).collect()
+    steps.iter().map(|step| CaseStep::read(step).ok_or_else(|| format!("{step} is not a step"))).collect()
 }
 
 fn to_json(steps: &[CaseStep]) -> Value {
@@ -290,9 +290,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_no_head_of_a_step_is_reported() {
+    fn a_key_that_is_not_the_head_of_a_step_is_reported() {
         let root = json!({ "steps": [{ "a sends": "x" }, { "a dances": null }] });
         let error = CaseScenario::read(root.as_object().unwrap().clone()).unwrap_err();
-        assert_eq!(error, r#"{"a dances":null} is no step"#);
+        assert_eq!(error, r#"{"a dances":null} is not a step"#);
     }
 }

@@ -174,16 +174,10 @@ impl ConversationJudgement {
         if self.cause.is_some() {
             return false;
         }
-        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
-        let message = if who.is_empty() {
-            format!("{}: {}", step.text, failure.message)
-        } else {
-            format!("{who}: {}: {}", step.text, failure.message)
-        };
         self.cause = Some(PreconditionFailure {
             span: Some(step.span),
             step: step.text.clone(),
-            message,
+            message: failure.message,
             detail: failure.detail.map(|detail| *detail),
             unreachable: failure.unreachable,
         });

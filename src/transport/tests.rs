@@ -301,7 +301,7 @@ async fn a_port_without_listener_is_reported_as_unreachable() {
 async fn a_request_that_cannot_be_written_is_reported() {
     let (mut request, _hub) = start_hub(async |_| ()).await;
     request.dial.headers = vec![("X".to_owned(), "a\r\nb".to_owned())];
-    let reason = "the upgrade request cannot be written: the value of header `X` holds a line break or another control character";
+    let reason = "the upgrade request cannot be written: the value of header `X` contains a line break or another control character";
     assert_eq!(
         TestClient::open(request).remaining_events().await,
         [ConnectionEvent::Unreachable { reason: reason.to_owned() }]

@@ -52,7 +52,7 @@ fn a_written_baseline_expects_a_failure_until_it_is_fixed() {
     assert!(written.contains("failure = \"concierge/message-to-one:CON-042#3\""), "{written}");
     assert!(written.contains("reason = \"TODO: why does this fail"), "{written}");
     // Reasons, comments and flags are kept when the baseline is rewritten.
-    let ours = written.replace("TODO: why does this fail, and what will end it?", "names are broadcast until 2.0");
+    let ours = written.replace("TODO: why does this fail, and what will fix it?", "names are broadcast until 2.0");
     std::fs::write(path, format!("# of our hub\n{ours}")).unwrap();
     hubproof(broken.iter().chain(&["--write-baseline", path])).assert_exit_code(1);
     assert_eq!(text(), format!("# of our hub\n{ours}"));

@@ -147,7 +147,7 @@ fn the_report_doubts_a_hub_of_another_protocol() {
         // The doubt is printed before any finding, since those may not apply.
         let lead = done.out.split("\nfail[").next().unwrap();
         assert!(lead.contains(&format!("Is this really a hub that speaks {checked}?")), "{}", done.out);
-        assert!(lead.contains("`--protocol` chooses"), "{lead}");
+        assert!(lead.contains("with `--protocol`"), "{lead}");
     }
 }
 

@@ -52,7 +52,7 @@ fn page_commands_print_the_output_shown(
 
 #[rstest]
 #[ignore = "thorough: waits for real time"]
-fn the_commands_of_a_page_with_long_runs_print_what_it_shows(
+fn page_commands_with_long_runs_print_the_output_shown(
     #[files("docs/src/load-testing.md")]
     #[files("docs/src/tutorial.md")]
     path: PathBuf,

@@ -208,7 +208,7 @@ fn a_hub_is_started_checked_and_stopped() {
 }
 
 #[rstest]
-#[case("./no-such-hub", 2, &["`./no-such-hub` cannot be started", "without a shell"])]
+#[case("./no-such-hub", 2, &["`./no-such-hub` cannot be started", "does not run in a shell"])]
 #[case("sh -c 'echo no config >&2; exit 7'", 3, &["ended before it listened on 127.0.0.1:", "exit status 7", "| no config"])]
 #[case("sh -c 'exec sleep 100'", 3, &["did not listen on 127.0.0.1:", "300 ms", "It wrote nothing to stdout or stderr", "--exec-wait"])]
 #[case("hub 'x", 2, &["--exec: this command has an open quote"])]

@@ -76,7 +76,7 @@ fn regressions_are_played_first_and_not_saved_twice() {
 #[case::unreachable(None, &["ws://127.0.0.1:1"], "the hub cannot be reached: ")]
 #[case::no_yaml(Some("title: ["), &[], "it can no longer be read: ")]
 #[case::no_scenario(Some("[]"), &[], "it can no longer be read: it is not a scenario")]
-#[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "it cannot be played any more: ")]
+#[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "{\"sender flies\":null} is not a step")]
 #[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: no check\n"), &[], "none of its checks was reached")]
 fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();

@@ -398,7 +398,7 @@ fn init_drafts_a_pack_from_a_recording(#[case] keeps_ids: bool, #[case] says: &s
 }
 
 #[rstest]
-#[case::empty("", "has no JSON message")]
+#[case::empty("", "contains no JSON message")]
 #[case::other_lines("{\"time\": 1}\n", "this line is not a recorded frame")]
 fn a_recording_without_frames_is_an_error(#[case] text: &str, #[case] says: &str) {
     let folder = tempfile::tempdir().unwrap();

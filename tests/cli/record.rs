@@ -28,7 +28,7 @@ fn a_recording_contains_the_texts_of_both_sides() {
     assert!(to_hub > 20 && from_hub > 20 && to_hub + from_hub == lines.len(), "{rest}");
     let last = lines.iter().filter_map(|line| line["connection"].as_u64()).max().unwrap();
     assert!(last > 5);
-    assert!(rest.starts_with(&format!("{} texts of ", lines.len())), "{rest}");
+    assert!(rest.starts_with(&format!("{} texts on ", lines.len())), "{rest}");
     assert!(rest.contains(&format!(": {to_hub} to the hub, {from_hub} from it")), "{rest}");
     // Texts are recorded as they were sent: JSON of the protocol, in order per connection.
     let first = lines.iter().find(|line| line["direction"] == "to-hub").unwrap();

@@ -118,9 +118,9 @@ const LONG_PATIENCE: &[&str] = &["--patience", "0.6"];
 #[case::endless_head(Misbehaviour::EndlessHead, DEFAULT_PATIENCE, &[3], "its head has more than 100 lines, hubproof's limit")]
 #[case::giant(Misbehaviour::Giant, DEFAULT_PATIENCE, &[3], "a message of more than 12582912 bytes, hubproof's limit")]
 #[case::endless(Misbehaviour::Endless, DEFAULT_PATIENCE, &[3], "a message of more than 12582912 bytes, hubproof's limit")]
-#[case::deep(Misbehaviour::Deep, LONG_PATIENCE, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it is nested deeper than 127 levels")]
-#[case::digits(Misbehaviour::Digits, LONG_PATIENCE, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it holds a number beyond ±1.8e308")]
-#[case::surrogate(Misbehaviour::Surrogate, LONG_PATIENCE, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it holds half a surrogate pair")]
+#[case::deep(Misbehaviour::Deep, LONG_PATIENCE, &[3], "a received frame is JSON, but hubproof cannot decode it: it is nested deeper than 127 levels")]
+#[case::digits(Misbehaviour::Digits, LONG_PATIENCE, &[3], "a received frame is JSON, but hubproof cannot decode it: it contains a number beyond ±1.8e308")]
+#[case::surrogate(Misbehaviour::Surrogate, LONG_PATIENCE, &[3], "a received frame is JSON, but hubproof cannot decode it: it contains half a surrogate pair")]
 // The same, but it depends on the machine whether the patience ends before the limit is exceeded.
 #[case::fragments(Misbehaviour::Fragments, SHORT_PATIENCE, &[1, 3], "")]
 #[case::numerous(Misbehaviour::Numerous, LONG_PATIENCE, &[1, 3], "")]

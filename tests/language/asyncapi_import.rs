@@ -45,7 +45,7 @@ fn load_public_document(name: &str) -> PublicDocument {
     let (folder, mut diagnostics) = import::import_folder(name, &library.unwrap(), perspective, &mut sources);
     let (pack, more) = Pack::load(&folder, &sources);
     diagnostics.extend(more);
-    let one_way = "no message is sent to the hub";
+    let one_way = "clients send no message to the hub";
     let others: Vec<_> = diagnostics.iter().filter(|diagnostic| !diagnostic.message.contains(one_way)).collect();
     assert!(others.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     let mut pack = pack.unwrap();

@@ -26,6 +26,8 @@ pub struct CompiledTestPlan {
     pub plan: Plan,
     pub prepared: CompiledPlan,
     pub protocol: String,
+    /// Settings of the reference server, by name.
+    serve: Vec<(String, String)>,
     hooks: BTreeMap<String, hubproof::config::HookSpec>,
 }
 
@@ -83,7 +85,8 @@ impl CompiledTestPlan {
         };
         let prepared = compile_plan(&plan, &script, &wanted)
             .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
-        Self { plan, prepared, protocol: protocol.to_owned(), hooks: target.hooks }
+        let serve = setups.instances[0].serve.clone();
+        Self { plan, prepared, protocol: protocol.to_owned(), serve, hooks: target.hooks }
     }
 
     pub fn message(&self, name: &str) -> MessageId {
@@ -207,7 +210,7 @@ pub fn run_and_kill(ready: &CompiledTestPlan, travel: Nanos, way: Downlink<'_>, 
 
 /// Like [`run`], with a hub that has this fault.
 pub fn run_with_fault(ready: &CompiledTestPlan, travel: Nanos, fault: &str) -> SimulationResults {
-    let machine = hub_of(&ready.protocol, 1, Some(fault));
+    let machine = hub_of(ready, 1, Some(fault));
     run_on_machine(ready, machine, travel, &mut |now, _, _| vec![now + travel], None)
 }
 
@@ -217,7 +220,7 @@ fn run_with_accident(
     way: Downlink<'_>,
     accident: Option<(Nanos, SimulatedEvent)>,
 ) -> SimulationResults {
-    run_on_machine(ready, hub_of(&ready.protocol, 1, None), travel, way, accident)
+    run_on_machine(ready, hub_of(ready, 1, None), travel, way, accident)
 }
 
 fn run_on_machine(
@@ -263,12 +266,14 @@ fn run_on_machine(
 }
 
 /// Creates the hub of a protocol, with the clock of the run, if it has one, and deterministic ids.
-fn hub_of(protocol: &str, seed: u32, fault: Option<&str>) -> Box<dyn reference::Machine> {
+fn hub_of(ready: &CompiledTestPlan, seed: u32, fault: Option<&str>) -> Box<dyn reference::Machine> {
+    let protocol = &*ready.protocol;
     let (epoch, seed) = (EPOCH_MS.to_string(), seed.to_string());
     let both = [("seed", seed.as_str()), ("epoch_ms", epoch.as_str())];
     for wanted in [&both[..], &both[1..], &both[..1], &[]] {
         let mut settings = reference::Settings::default();
-        let set = wanted.iter().all(|(name, value)| settings.set(name, value).is_ok());
+        let stated = ready.serve.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let set = stated.chain(wanted.iter().copied()).all(|(name, value)| settings.set(name, value).is_ok());
         if let (true, Ok(machine)) = (set, reference::build_machine(protocol, &settings, fault)) {
             return machine;
         }
@@ -358,7 +363,7 @@ impl SimulatedRun<'_> {
             }
             SimulatedEvent::Kill => {
                 // The hub's queued frames are lost, and the new hub generates other ids.
-                self.machine = hub_of(&self.ready.protocol, 2, None);
+                self.machine = hub_of(self.ready, 2, None);
                 self.ticked = None;
                 self.handle_event(SimulatedEvent::Cut);
             }

@@ -508,7 +508,7 @@ qi-four:
             [
                 format!(r#"qi-one One. ["QI-001", "QI-002"] false Outside({:?})"#, [one]),
                 r#"qi-two Two. ["QI-002"] false Inside"#.to_owned(),
-                r#"qi-three Three. ["FUZZ-SERVES-NEW"] false FuzzOnly(FuzzOnly { received: [Text(Regex("x+")), Ping], then: SlowDown(20ms) })"#
+                r#"qi-three Three. ["FUZZ-SERVES-NEW"] false FuzzOnly(FuzzOnlyFault { received: [Text(Regex("x+")), Ping], then: SlowDown(20ms) })"#
                     .to_owned(),
                 format!(r#"qi-four Four. ["QI-003"] true Outside({four:?})"#),
             ]
