@@ -60,7 +60,8 @@ impl Rounds {
         sources: &mut Sources,
     ) -> Result<Option<(Vec<TestSubject>, PlayOptions)>, Vec<Diagnostic>> {
         let first = self.played == 0;
-        if !first && !(self.explore && self.played <= FURTHER && self.assume_proposals(sources)?) {
+        let is_due = first || (self.explore && self.played <= FURTHER && self.assume_proposals(sources)?);
+        if !is_due {
             return Ok(None);
         }
         for subject in &self.subjects {

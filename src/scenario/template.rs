@@ -55,10 +55,10 @@ pub enum TemplatePart {
 pub struct TemplateExpression {
     pub source: String,
     pub span: Span,
-    words: Words,
+    words: Box<Words>,
     /// `None` for a path, which is looked up without the engine: the engine would lose large integers and the order of
     /// members.
-    engine: Option<Expression<'static, 'static>>,
+    engine: Option<Box<Expression<'static, 'static>>>,
     /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`. Among them are functions, and the
     /// settings that they use.
     pub uses: Vec<String>,
@@ -206,7 +206,7 @@ impl TemplateExpression {
                 "expressions use the syntax of minijinja; docs/src/scenario-language.md lists names and functions",
             )
         };
-        let words = Words::of(&source).map_err(failed)?;
+        let words = Box::new(Words::of(&source).map_err(failed)?);
         let mut uses: Vec<String> = words.uses().into_iter().map(str::to_owned).collect();
         if matches!(words.form, Form::Path(..)) {
             return Ok(Self { source, span, words, engine: None, uses });
@@ -223,7 +223,7 @@ impl TemplateExpression {
         if words.calls.iter().any(functions::uses_credentials) {
             uses.extend(functions::CREDENTIAL_SETTINGS.map(|name| format!("hub.{name}")));
         }
-        Ok(Self { source, span, words, engine: Some(engine), uses })
+        Ok(Self { source, span, words, engine: Some(Box::new(engine)), uses })
     }
 
     /// Whether the span covers the source byte for byte, so that a caret can point into it; otherwise the span is the

@@ -105,7 +105,6 @@ impl Shrinker {
 
     /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes the
     /// result to [`record`](Self::record); a candidate without a result counts as unplayable.
-    #[expect(clippy::should_implement_trait, reason = "between two candidates, `record` is due")]
     pub fn next_candidate(&mut self) -> Option<CaseScenario> {
         self.asked = None;
         while self.stage != ShrinkStage::Done {
