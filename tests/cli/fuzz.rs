@@ -80,7 +80,7 @@ fn hub_state_from_before_the_run_is_not_a_finding() {
         let done = fuzz(&[&arguments, cases].concat()).assert_exit_code(code);
         let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(output.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
-        assert!(output.contains("received; it fails without the mutation, too (control run)"), "{}", done.out);
+        assert!(output.contains("received; it also fails without the mutation (control run)"), "{}", done.out);
         output
     };
     let output = run(&["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20"], 0);

@@ -63,7 +63,7 @@ pub enum CauseDoubt {
 impl CauseDoubt {
     fn describe(self) -> &'static str {
         match self {
-            Self::FailsAnyway => "; it fails without the mutation, too (control run)",
+            Self::FailsAnyway => "; it also fails without the mutation (control run)",
             Self::NotAgain => "; it did not fail again when replayed",
         }
     }

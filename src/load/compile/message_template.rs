@@ -61,7 +61,7 @@ pub struct RuntimeExpression {
     pub expr: TemplateExpression,
     /// Names that are constant throughout the run.
     pub constants: Vec<(String, Value)>,
-    /// Names, the members of them that are used, and their sources.
+    /// Each used member of a name: the name, the member and its source.
     pub members: Vec<(String, String, SlotSource)>,
 }
 
