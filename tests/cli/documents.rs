@@ -419,7 +419,7 @@ fn normalised_line(line: &str, figures: bool) -> String {
             (r".{0,30}…", "…"),
             (r"hubproof \d+\.\d+\.\d+", "hubproof VERSION"),
             // Each frame is checked, and their number is random.
-            (r"\bchecks +\d+: \d+ pass", "checks N: N pass"),
+            (r"\bchecks +\d+: \d+ pass(, \d+ info)?", "checks N: N pass"),
             (r"last (\d+) of \d+ events", "last $1 of N events"),
         ]
         .map(|(pattern, by)| (Regex::new(pattern).unwrap(), by))
