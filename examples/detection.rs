@@ -17,23 +17,23 @@ mod sim_connection;
 use mutation_detection::{ChangeDetection, measurable_protocols, other_change_outcomes};
 
 const INTRODUCTION: &str = "\
-# What is noticed of computed changes
+# How many computed changes are noticed
 
-Besides the faults that were made by hand, everything that the packs state of a hub's messages is spoiled, one thing at a
-time, in what a correct reference server says, and every scenario is played against it. What is changed is computed from
-schemas and AsyncAPI documents: every member that is required, has one value or a few, or repeats an id, is removed,
-retyped and altered in each frame of its message; and the frames of each message are dropped and doubled: all of them, only
-the first on a hub, only the second. Noticed means that a check or a schema finds something wrong, by failing where a must is
-spoiled; inconclusive is not enough. What is exempt need not be noticed, with its reason, in `tests/fixtures/detection.toml`;
-`cargo test` holds that no exemption is stale and that at least 95 % of the rest is noticed. `hubproof relay` does the
-same to any hub.
+In addition to the faults written by hand, every fact that a pack states about a hub's messages is broken, one at a
+time, in the frames of a correct reference server, and every scenario is played against it. The changes are computed
+from the schemas and AsyncAPI documents: each member that is required, has one value or a few, or repeats an id is
+removed, retyped and altered in every frame of its message; the frames of each message are dropped and doubled: all of
+them, only the first on a hub, or only the second. A change is noticed if a check or a schema finds an error; a change
+that breaks a must has to cause a failure, and an inconclusive scenario does not count. `tests/fixtures/detection.toml`
+lists the changes that need not be noticed, with the reason. `cargo test` checks that no exemption is stale and that at
+least 95 % of the other changes are noticed. `hubproof relay` makes the same changes to any hub.
 ";
 
 const OTHER_CHANGES_INTRODUCTION: &str = "
-## Beside that
+## Other changes
 
-No part of the share: what only comes late or in another order may still be right, and of frames one by one most
-belong to the preparations of a scenario, where a missing answer leaves it inconclusive and accuses nobody.
+These do not count towards the share: a frame that is late or out of order may still be correct, and most single frames
+belong to the setup of a scenario, where a missing answer makes it inconclusive and accuses no one.
 ";
 
 fn main() {

@@ -23,10 +23,10 @@ use fault_matrix::FaultMatrix;
 const INTRODUCTION: &str = "\
 # The fault matrix
 
-Every scenario is played against a hub with every one of the reference server's faults, without sockets. A rule counts as
-proven when a check at the rule's own level has been seen to find it broken; a rule that only allows something, when its
-check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break, and every check
-has been seen to fail: `cargo test` holds all of this.
+Every scenario is played against a hub with each of the reference server's faults, without sockets. A rule is proven
+when a check at the rule's own level finds it broken; a rule that only allows something is proven when the result of its
+check differs from that on a correct hub. `cargo test` checks that no check blames a rule that the fault does not break,
+and that every check fails for some fault.
 ";
 
 fn main() {

@@ -376,7 +376,7 @@ pub struct ProcessReport {
     pub elsewhere: bool,
 }
 
-/// An end of a hub's process that hubproof did not cause, or a hang, behind which it was started again.
+/// An end of a hub's process that hubproof did not cause, or a hang after which the hub was started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HubCrash {

@@ -10,8 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::event::{PreconditionFailure, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::hook::{self, HookCall};
-use crate::hub::prepare::MAX_MESSAGE_BYTES;
-use crate::hub::prepare::PreparedInstance;
+use crate::hub::prepare::{MAX_MESSAGE_BYTES, PreparedInstance};
 use crate::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
 use crate::report::text::format_time;
 use crate::scenario::Program;
@@ -48,9 +47,9 @@ pub async fn play_conversation(
     mut interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
     let started = Instant::now();
-    // How long `finally` may take once the limit has passed.
-    let cleanup = config.patience.mul_f64(config.stretch);
-    let mut driver = ConversationDriver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
+    // `finally` may take this long once the limit has passed.
+    let patience = config.patience.mul_f64(config.stretch);
+    let mut driver = ConversationDriver::new(&program, site, events, patience, &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
     driver.listen(&mut conversation).await;
     let outputs = conversation.start(Duration::ZERO);
@@ -85,14 +84,14 @@ pub async fn play_conversation(
                     if started.elapsed() < limit {
                         continue;
                     }
-                    (limit, late) = (limit + cleanup, true);
+                    (limit, late) = (limit + patience, true);
                     ConversationInput::Interrupt
                 }
             }
             Some(side) = driver.side_events.recv() => driver.handle_side(side),
             () = tokio::time::sleep_until((started + wake).into()) => {
                 if started.elapsed() >= limit {
-                    (limit, late) = (limit + cleanup, true);
+                    (limit, late) = (limit + patience, true);
                     ConversationInput::Interrupt
                 } else {
                     ConversationInput::Tick
@@ -137,7 +136,6 @@ struct ConversationDriver {
     patience: Duration,
     settings: Map<String, Value>,
     connections: HashMap<u32, Connection>,
-    accepted: u32,
     sender: mpsc::Sender<IncomingEvent>,
     incoming: mpsc::Receiver<IncomingEvent>,
     side: mpsc::Sender<SideEvent>,
@@ -164,7 +162,6 @@ impl ConversationDriver {
             patience,
             settings,
             connections: HashMap::new(),
-            accepted: 0,
             sender,
             incoming,
             side,
@@ -176,7 +173,8 @@ impl ConversationDriver {
 
     async fn listen(&mut self, conversation: &mut Conversation) {
         for actor in conversation.listeners() {
-            // If a free loopback port cannot be bound, the actor has no address, and the step that needs it reports that.
+            // If a free loopback port cannot be bound, the actor has no address, and the step that needs it reports
+            // that.
             let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
             conversation.set_listen_url(actor, listener.url());
             self.tasks.spawn(accept_connections(listener, actor, self.side.clone(), self.sender.clone()));
@@ -192,7 +190,6 @@ impl ConversationDriver {
 
     fn add_accepted(&mut self, actor: ActorId, connection: Connection) -> ConversationInput {
         let number = connection.conn().0;
-        self.accepted += 1;
         self.connections.insert(number, connection);
         ConversationInput::Accepted { actor, connection: number }
     }
@@ -234,7 +231,7 @@ impl ConversationDriver {
                 linger: self.patience.mul_f64(2.0),
                 ..PeerLimits::default()
             },
-            room: self.site.room.clone(),
+            memory: self.site.memory.clone(),
             ..ConnectRequest::new(self.site.endpoint.clone())
         };
         let opened = transport::open_connection(ConnectionId(connection), request, self.sender.clone());

@@ -19,8 +19,9 @@ use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml::SyntaxNode;
 
 /// Most rounds that assume further deviations.
-const FURTHER: usize = 8;
+const MAX_FURTHER_ROUNDS: usize = 8;
 
+/// The rounds of a run, with the reports so far.
 pub struct Rounds {
     /// The protocols and scenarios of the next round.
     subjects: Vec<TestSubject>,
@@ -60,7 +61,7 @@ impl Rounds {
         sources: &mut Sources,
     ) -> Result<Option<(Vec<TestSubject>, PlayOptions)>, Vec<Diagnostic>> {
         let first = self.played == 0;
-        let is_due = first || (self.explore && self.played <= FURTHER && self.assume_proposals(sources)?);
+        let is_due = first || (self.explore && self.played <= MAX_FURTHER_ROUNDS && self.assume_proposals(sources)?);
         if !is_due {
             return Ok(None);
         }

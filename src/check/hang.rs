@@ -16,9 +16,9 @@ use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
 
 /// The name of the check under which a hang is reported.
-pub const HANG_CHECK: &str = "hang";
+const HANG_CHECK: &str = "hang";
 /// Number of probes in a row that must receive nothing.
-pub const PROBES: usize = 2;
+const PROBES: usize = 2;
 /// Pause between attempts to reach a hub that accepts no connections.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::hang::{self, HubPulse, ServiceLoss, UnservedScenario};
 use super::queue::Resource;
@@ -23,7 +23,7 @@ use crate::scenario::{Isolation, Program};
 /// A scenario with the instance on which it will run.
 #[derive(Clone)]
 pub struct ScenarioJob {
-    pub(super) program: Arc<Program>,
+    program: Arc<Program>,
     place: JobPlacement,
     repetition: usize,
     subject: Arc<PreparedHub>,
@@ -119,7 +119,7 @@ impl ScenarioJob {
     }
 
     /// Whether the scenario must be the only one on the hub while it is played.
-    pub(super) fn is_alone(&self) -> bool {
+    fn is_alone(&self) -> bool {
         matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub")
             && self.subject.embedded.is_none()
     }
@@ -159,7 +159,7 @@ impl ScenarioJob {
             let begun = async {
                 let turn = wait_for_turn(&self, isolation, &mut interrupt).await?;
                 let begun = tokio::select! {
-                begun = process.begin_play(&self.id, kind) => begun,
+                    begun = process.begin_play(&self.id, kind) => begun,
                     _ = interrupt.wait_for(|stop| *stop) => return None,
                 };
                 Some((turn, begun))
@@ -316,7 +316,7 @@ const TOKEN_REST: Duration = Duration::from_millis(1100);
 struct PlayPermits {
     /// How long the locks are held after the scenario.
     rest: Duration,
-    connections: Result<OwnedSemaphorePermit, AcquireError>,
+    connections: Option<OwnedSemaphorePermit>,
     isolated: IsolationLocks,
 }
 
@@ -324,8 +324,8 @@ struct PlayPermits {
 const CONNECTION_RELEASE_DELAY: Duration = Duration::from_millis(400);
 
 impl PlayPermits {
-    /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are released
-    /// after [`CONNECTION_RELEASE_DELAY`].
+    /// Releases the locks, those on tokens after [`TOKEN_REST`]. If the hub limits connections, the permits are
+    /// released after [`CONNECTION_RELEASE_DELAY`].
     fn release(self, subject: &PreparedHub) {
         let Self { rest, connections, isolated } = self;
         if !rest.is_zero() {
@@ -352,7 +352,8 @@ async fn wait_for_turn(
     let subject = &job.subject;
     let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
-        let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
+        // The semaphore is never closed.
+        let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await.ok();
         let shares = matches!(isolation, Isolation::Exclusive(word) if word == TOKENS);
         let rest = if shares { TOKEN_REST } else { Duration::ZERO };
         PlayPermits { rest, connections, isolated: take_isolation_locks(isolation, subject).await }

@@ -32,8 +32,8 @@ pub struct PlayOptions {
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
-    /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT_CHARS`], or more where payloads are
-    /// compared.
+    /// How many characters of a payload are kept for reports: [`crate::interpreter::KEPT_CHARS`], or more where
+    /// payloads are compared.
     pub kept: usize,
     /// Whether a conversation continues after an expected frame that does not arrive, see
     /// [`crate::interpreter::ConversationConfig`].
@@ -68,16 +68,22 @@ pub async fn run_scenarios(
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
-                jobs.push(ScenarioJob::new(program, repetition, &prepared, &options)?.with_pulses(&pulses));
+                let job = ScenarioJob::new(program, repetition, &prepared, &options)?.with_pulses(&pulses);
+                // Numbered over all phases: a hub may remember the names of earlier scenarios.
+                jobs.push((jobs.len(), job));
             }
         }
     }
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let options = Arc::new(options);
     for phase in [PlayPhase::Shared, PlayPhase::Alone, PlayPhase::Destructive] {
-        let jobs = jobs.extract_if(.., |job| job.phase() == phase);
-        let queue = jobs.map(|job| Queued { wait: job.planned_wait(), resource: job.resource(), item: job }).collect();
-        let play = |number: usize, job: ScenarioJob| {
+        let jobs = jobs.extract_if(.., |(_, job)| job.phase() == phase);
+        let queued = |(number, job): (usize, ScenarioJob)| Queued {
+            wait: job.planned_wait(),
+            resource: job.resource(),
+            item: (number, job),
+        };
+        let play = |(number, job): (usize, ScenarioJob)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
             async move {
                 if let Some(report) = job.play(number, &options, &events, interrupt).await {
@@ -85,7 +91,7 @@ pub async fn run_scenarios(
                 }
             }
         };
-        queue::drain(queue, options.jobs, &interrupt, play).await;
+        queue::drain(jobs.map(queued).collect(), options.jobs, &interrupt, play).await;
     }
     Ok(())
 }

@@ -20,23 +20,22 @@ pub struct Queued<T> {
 }
 
 struct Queue<T> {
-    /// Items with their original position, the longest wait first.
-    pending: Vec<(usize, Queued<T>)>,
+    /// The longest wait first.
+    pending: Vec<Queued<T>>,
     in_use: BTreeSet<Resource>,
 }
 
 impl<T> Queue<T> {
-    fn new(items: Vec<Queued<T>>) -> Self {
-        let mut pending: Vec<_> = items.into_iter().enumerate().collect();
-        pending.sort_by_key(|(_, queued)| Reverse(queued.wait));
+    fn new(mut pending: Vec<Queued<T>>) -> Self {
+        pending.sort_by_key(|queued| Reverse(queued.wait));
         Self { pending, in_use: BTreeSet::new() }
     }
 
     /// Takes the next item whose resource is free, and reserves the resource.
-    fn take(&mut self) -> Option<(usize, Queued<T>)> {
-        let is_free = |(_, queued): &(_, Queued<T>)| queued.resource.iter().all(|one| !self.in_use.contains(one));
+    fn take(&mut self) -> Option<Queued<T>> {
+        let is_free = |queued: &Queued<T>| queued.resource.iter().all(|one| !self.in_use.contains(one));
         let next = self.pending.remove(self.pending.iter().position(is_free)?);
-        self.in_use.extend(next.1.resource.clone());
+        self.in_use.extend(next.resource.clone());
         Some(next)
     }
 
@@ -45,8 +44,8 @@ impl<T> Queue<T> {
     }
 }
 
-/// Plays items, at most `at_once` at a time, and returns when all that were started have ended. Each is played with its
-/// position in `items`. Starts no more once `interrupt` is true.
+/// Plays items, at most `at_once` at a time, and returns when all that were started have ended. Starts no more once
+/// `interrupt` is true.
 ///
 /// # Panics
 ///
@@ -55,7 +54,7 @@ pub async fn drain<T, F>(
     items: Vec<Queued<T>>,
     at_once: usize,
     interrupt: &watch::Receiver<bool>,
-    play: impl Fn(usize, T) -> F,
+    play: impl Fn(T) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -63,8 +62,8 @@ pub async fn drain<T, F>(
     let mut tasks = JoinSet::new();
     loop {
         while tasks.len() < at_once.max(1) && !*interrupt.borrow() {
-            let Some((number, Queued { item, resource, .. })) = queue.take() else { break };
-            let playing = play(number, item);
+            let Some(Queued { item, resource, .. }) = queue.take() else { break };
+            let playing = play(item);
             tasks.spawn(async move {
                 playing.await;
                 resource
@@ -86,21 +85,21 @@ pub async fn drain<T, F>(
 mod tests {
     use super::*;
 
-    /// Plays items that take as long as they wait, on virtual time. Returns when each began, by position, and how long all
-    /// took, in seconds.
+    /// Plays items that take as long as they wait, on virtual time. Returns when each began, by position, and how long
+    /// all took, in seconds.
     fn play(items: &[(u64, Option<&str>)], at_once: usize) -> (Vec<u64>, u64) {
-        let queued = |&(wait, resource): &(u64, Option<&str>)| Queued {
-            item: wait,
+        let queued = |(number, &(wait, resource)): (usize, &(u64, Option<&str>))| Queued {
+            item: number,
             wait: Duration::from_secs(wait),
             resource: resource.map(|name| (0, name.to_owned())),
         };
-        let mut queue = Queue::new(items.iter().map(queued).collect());
+        let mut queue = Queue::new(items.iter().enumerate().map(queued).collect());
         let (mut starts, mut now, mut playing) = (vec![u64::MAX; items.len()], 0, Vec::new());
         loop {
             while playing.len() < at_once {
-                let Some((number, taken)) = queue.take() else { break };
-                starts[number] = now;
-                playing.push((now + taken.item, taken.resource));
+                let Some(taken) = queue.take() else { break };
+                starts[taken.item] = now;
+                playing.push((now + taken.wait.as_secs(), taken.resource));
             }
             playing.sort();
             if playing.is_empty() {

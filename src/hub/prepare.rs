@@ -50,7 +50,7 @@ pub struct PreparedInstance {
     /// The process of the hub, if the run can start it.
     pub process: Option<Arc<HubProcess>>,
     /// The memory budget for long messages, shared by all connections to this hub.
-    pub room: MemoryBudget,
+    pub memory: MemoryBudget,
 }
 
 /// An error in a target, found before anything runs.
@@ -77,6 +77,8 @@ pub struct PreparedHub {
     pub(crate) budget: Arc<Semaphore>,
     /// Read-locked by scenarios that share the hub, write-locked by those that must be alone on it.
     pub(crate) hub: Arc<RwLock<()>>,
+    /// A lock for each name in `exclusive`. Callers queue most such scenarios themselves; the locks hold for the rest:
+    /// tokens that rest after a scenario, and cases of fuzz that are also played on a second hub.
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
     pub(crate) deviations: Arc<Deviations>,
 }
@@ -147,7 +149,7 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
     let trust = trusted_certificates(target)?;
     let limit = target.connections.or(subject.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
-    let room = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * crate::hub::prepare::MAX_MESSAGE_BYTES);
+    let memory = MemoryBudget::of_bytes(BUDGETED_LONG_MESSAGES * MAX_MESSAGE_BYTES);
     let mut sites = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint = instance.url.clone();
@@ -167,7 +169,7 @@ pub fn prepare_hub(subject: &TestSubject) -> Result<Arc<PreparedHub>, SetupError
             settings: instance_settings(subject, instance),
             provides,
             process: process.map(|(process, _)| Arc::clone(process)),
-            room: room.clone(),
+            memory: memory.clone(),
         }));
     }
     Ok(Arc::new(PreparedHub {

@@ -20,7 +20,7 @@ use crate::hub::process::{
 /// The name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
 /// The number of crashes after which the hub is not started again in this run.
-pub const MAX_CRASHES: usize = 10;
+const MAX_CRASHES: usize = 10;
 /// How long to wait for the process to end after a failure: its connections may close a moment earlier.
 const PROCESS_END_WAIT: Duration = Duration::from_millis(250);
 /// The pause between attempts to start the hub again: connections of the previous process may keep its port for a

@@ -57,19 +57,15 @@ impl StepFailure {
     pub(super) fn not_reached(message: impl Into<String>) -> Self {
         Self { kind: StepFailureKind::NotReached, message: message.into(), detail: None, unreachable: false }
     }
-
-    pub fn from_eval(error: &EvalError) -> Self {
-        match error {
-            EvalError::Unbound(name) => Self::not_reached(format!("not reached: `{name}` was never bound")),
-            EvalError::Missing(what) => Self::undecided(format!("{what} is missing"), None),
-            EvalError::Failed(what) => Self::mistake(what.clone()),
-        }
-    }
 }
 
 impl From<EvalError> for StepFailure {
     fn from(error: EvalError) -> Self {
-        Self::from_eval(&error)
+        match error {
+            EvalError::Unbound(name) => Self::not_reached(format!("not reached: `{name}` was never bound")),
+            EvalError::Missing(what) => Self::undecided(format!("{what} is missing"), None),
+            EvalError::Failed(what) => Self::mistake(what),
+        }
     }
 }
 
@@ -138,10 +134,6 @@ pub(super) struct AwaitedAlternatives {
 }
 
 impl ActiveStep {
-    pub fn deadline(&self) -> Option<Duration> {
-        self.deadline
-    }
-
     pub fn pause(until: Duration) -> Self {
         Self { since: until, deadline: Some(until), waiting: WaitCondition::Pause }
     }

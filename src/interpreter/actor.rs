@@ -274,7 +274,7 @@ impl ActorState {
         }
     }
 
-    pub fn drop_oldest(&mut self) {
+    fn drop_oldest(&mut self) {
         let Some(oldest) = self.inbox.pop_front() else { return };
         self.inbox_bytes -= oldest.weight;
         self.dropped_frames = true;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{ActiveStep, StepFailure, StepFailureKind as FailureKind};
+use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
 use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::{CheckSnapshot, eval_failure};
 use super::{Conversation, ConversationOutput};
@@ -19,6 +19,7 @@ use crate::scenario::model::{
 };
 use crate::scenario::template::Template;
 use crate::scenario::value::BoundValue;
+use crate::websocket::frame::Frame;
 
 /// The most messages of an actor that are recorded as received instead of an expected message.
 const MAX_INSTEAD: usize = 8;
@@ -38,33 +39,23 @@ pub struct BlockFrame {
 
 pub enum BlockKind {
     Body,
-    Each {
-        name: String,
-        values: LoopValues,
-        round: usize,
-        bodies: Vec<BlockId>,
-        fresh: Vec<ActorId>,
-        collected: BTreeMap<String, Vec<BoundValue>>,
-    },
-    Either {
-        name: String,
-        values: Vec<BoundValue>,
-        try_: usize,
-        before: CheckSnapshot,
-    },
-    Retry {
-        since: Duration,
-        until: Duration,
-        before: CheckSnapshot,
-    },
-    Scene {
-        rest: Vec<ActorId>,
-        done: Vec<BoundValue>,
-        group: bool,
-    },
-    Opening {
-        rest: Vec<ActorId>,
-    },
+    Each(LoopRound),
+    Either { name: String, values: Vec<BoundValue>, try_: usize, before: CheckSnapshot },
+    Retry { since: Duration, until: Duration, before: CheckSnapshot },
+    Scene { rest: Vec<ActorId>, done: Vec<BoundValue>, group: bool },
+    Opening { rest: Vec<ActorId> },
+}
+
+/// A loop, with the number of the round being played.
+pub struct LoopRound {
+    name: String,
+    values: LoopValues,
+    round: usize,
+    bodies: Vec<BlockId>,
+    /// The actors that are new in every round.
+    fresh: Vec<ActorId>,
+    /// The values that the rounds so far have bound, by name.
+    collected: BTreeMap<String, Vec<BoundValue>>,
 }
 
 /// The values that a loop iterates over.
@@ -89,7 +80,7 @@ impl BlockFrame {
     }
 
     /// Whether the names of outer blocks are out of scope.
-    pub fn is_isolated(&self) -> bool {
+    fn is_isolated(&self) -> bool {
         matches!(self.kind, BlockKind::Scene { .. } | BlockKind::Opening { .. })
     }
 }
@@ -285,16 +276,17 @@ impl Conversation {
         match frame.kind {
             // `finally` sees the names bound here.
             BlockKind::Body => self.blocks.lets.append(&mut frame.names),
-            BlockKind::Each { name, values, round, bodies, fresh, mut collected } => {
+            BlockKind::Each(mut each) => {
                 for (bound_name, bound) in frame.names {
-                    if bound_name != name && bound_name != "index" {
-                        collected.entry(bound_name).or_default().push(bound);
+                    if bound_name != each.name && bound_name != "index" {
+                        each.collected.entry(bound_name).or_default().push(bound);
                     }
                 }
-                for id in &fresh {
+                for id in &each.fresh {
                     self.disconnect(*id);
                 }
-                self.play_round(program, LoopRound { name, values, round: round + 1, bodies, fresh, collected });
+                each.round += 1;
+                self.play_round(program, each);
             }
             BlockKind::Either { name, values, try_, .. } => {
                 let mut names = frame.names;
@@ -361,20 +353,20 @@ impl Conversation {
         );
     }
 
-    fn play_round(&mut self, program: &Arc<Program>, round: LoopRound) {
-        let LoopRound { name, values, round, bodies, fresh, collected } = round;
-        if round == values.len() {
-            let lists =
-                collected.into_iter().map(|(name, items)| (name, BoundValue::Many { items, ordered: true })).collect();
+    fn play_round(&mut self, program: &Arc<Program>, each: LoopRound) {
+        let round = each.round;
+        if round == each.values.len() {
+            let collected = each.collected.into_iter();
+            let lists = collected.map(|(name, items)| (name, BoundValue::Many { items, ordered: true })).collect();
             self.leave_block(program, lists, None, None);
             return;
         }
         if round > 0 {
-            for id in &fresh {
+            for id in &each.fresh {
                 self.evaluate_initial_given(*id);
             }
         }
-        let value = match &values {
+        let value = match &each.values {
             LoopValues::Known(values) => values[round].clone(),
             LoopValues::Written(items) => {
                 let names = self.eval_context(None);
@@ -388,10 +380,10 @@ impl Conversation {
                 }
             }
         };
-        let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
-        let names = [(name.clone(), value), ("index".to_owned(), BoundValue::from_value(Value::from(round)))].into();
-        let kind = BlockKind::Each { name, values, round, bodies, fresh, collected };
-        self.blocks.push(BlockFrame { names, kind, ..BlockFrame::body(block) });
+        let block = *each.bodies.get(round).or(each.bodies.last()).unwrap_or(&0);
+        let index = BoundValue::from_value(Value::from(round));
+        let names = [(each.name.clone(), value), ("index".to_owned(), index)].into();
+        self.blocks.push(BlockFrame { names, kind: BlockKind::Each(each), ..BlockFrame::body(block) });
     }
 
     pub(super) fn enter_either(&mut self, name: &str, values: Vec<BoundValue>, body: BlockId) {
@@ -532,9 +524,9 @@ impl Conversation {
                 Some(value) => value.clone(),
                 None if all || depends_on(template, overrides) => {
                     let names = self.eval_context(Some(id));
-                    self.environment.world.set_actor(Some(id));
+                    self.environment.functions.set_actor(Some(id));
                     let value = template.eval_bound(&names);
-                    self.environment.world.set_actor(None);
+                    self.environment.functions.set_actor(None);
                     value.map_err(|error| {
                         let failure = eval_failure(error, template, &names);
                         let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
@@ -575,7 +567,7 @@ impl Conversation {
     }
 
     fn send_close(&mut self, id: ActorId, connection: u32) {
-        let frame = crate::websocket::frame::Frame::close(Some(1000), "");
+        let frame = Frame::close(Some(1000), "");
         let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
         self.out.push(ConversationOutput::Send { connection, frames: vec![frame] });
     }
@@ -586,17 +578,17 @@ impl Conversation {
     pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
         match &failure.kind {
-            FailureKind::Mistake => {
+            StepFailureKind::Mistake => {
                 self.judgement.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
                 self.blocks.stop();
                 return;
             }
-            FailureKind::NotReached => {
+            StepFailureKind::NotReached => {
                 self.skip_unreached_step(program, step, failure.message);
                 self.blocks.complete(step, None);
                 return;
             }
-            FailureKind::Broken | FailureKind::Undecided => {}
+            StepFailureKind::Broken | StepFailureKind::Undecided => {}
         }
         if self.blocks.phase == Phase::Finally {
             // `finally` has no checks, and continues after a failure.
@@ -686,7 +678,7 @@ impl Conversation {
                     let answered =
                         actor.inbox.iter().any(answers) || matches!(step.act, StepAction::ExpectOneOf { .. });
                     let sent = actor.last_message.as_ref();
-                    let after = sent.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
+                    let after = sent.and_then(|name| program.pack.message_index(name));
                     MissedExpectationKind::Message { message, after, instead, near, answered }
                 }
                 (StepAction::Connect(_), ConnectionState::Refused { refusal, text, .. }) => {
@@ -754,9 +746,9 @@ impl Conversation {
                     self.blocks.push(frame);
                     return;
                 }
-                BlockKind::Each { fresh, .. } => {
-                    for id in fresh.clone() {
-                        self.disconnect(id);
+                BlockKind::Each(each) => {
+                    for id in &each.fresh {
+                        self.disconnect(*id);
                     }
                 }
                 BlockKind::Body => self.blocks.lets.append(&mut frame.names),
@@ -812,21 +804,10 @@ pub enum StepProgress {
     Waiting(ActiveStep),
 }
 
-struct LoopRound {
-    name: String,
-    values: LoopValues,
-    round: usize,
-    bodies: Vec<BlockId>,
-    fresh: Vec<ActorId>,
-    collected: BTreeMap<String, Vec<BoundValue>>,
-}
-
 /// Returns the index in the pack of the message that a step awaits; of several alternatives, the first.
 fn first_awaited_message(program: &Program, act: &StepAction) -> Option<usize> {
     let index = |want: &ExpectedEvent| match want {
-        ExpectedEvent::Message { message: MessageName::Named(name), .. } => {
-            program.pack.messages.iter().position(|message| message.name == *name)
-        }
+        ExpectedEvent::Message { message: MessageName::Named(name), .. } => program.pack.message_index(name),
         _ => None,
     };
     match act {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::active_step::{StepFailure, StepFailureKind as FailureKind};
+use super::active_step::{StepFailure, StepFailureKind};
 use super::finding::ComparisonOutcome;
 use super::invariants::schema_checks;
 use crate::deviation::Deviations;
@@ -17,6 +17,8 @@ use crate::scenario::model::{
 };
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::EvalError;
+use crate::syntax::matcher::{are_equal, to_json_text};
+use crate::syntax::source::Span;
 
 #[derive(Clone, Default)]
 struct CheckState {
@@ -53,7 +55,7 @@ pub struct ConversationJudgement {
     /// something.
     doubt: Option<(String, Duration)>,
     /// Why the checks after a failed step are undecided.
-    pub cause: Option<PreconditionFailure>,
+    cause: Option<PreconditionFailure>,
     /// A mistake in the scenario.
     pub mistake: Option<String>,
     pub interrupted: bool,
@@ -145,12 +147,9 @@ impl ConversationJudgement {
 
     /// Records that a declared deviation breaks a check that applies to all frames.
     pub fn record_frame_deviation(&mut self, name: &str, rules: Vec<RuleUse>, message: String, index: usize) {
-        let invariant = self
-            .invariants
-            .entry(name.to_owned())
-            .or_insert_with(|| InvariantCheck { rules, state: CheckState::default() });
         let (outcome, step) = (CheckOutcome::Broken, name.to_owned());
-        invariant.state.add(CheckAnswer { outcome, message, step, detail: None, deviation: Some(index) });
+        let answer = CheckAnswer { outcome, message, step, detail: None, deviation: Some(index) };
+        self.invariant_state(name, rules).add(answer);
     }
 
     /// Continues after a failure. From now on, a missing frame may be missing because of that failure.
@@ -187,7 +186,7 @@ impl ConversationJudgement {
     /// Returns whether a check whose step failed is undecided, and its outcome.
     pub fn outcome_of(&self, failure: &StepFailure) -> (bool, CheckOutcome) {
         match (&failure.kind, self.doubt_outcome()) {
-            (FailureKind::Undecided, _) => (true, CheckOutcome::Undecided(failure.message.clone())),
+            (StepFailureKind::Undecided, _) => (true, CheckOutcome::Undecided(failure.message.clone())),
             (_, Some(doubted)) => (true, doubted),
             _ => (false, CheckOutcome::Broken),
         }
@@ -229,11 +228,14 @@ impl ConversationJudgement {
         message: String,
         detail: Option<FindingDetail>,
     ) {
-        let invariant = self
-            .invariants
-            .entry(name.to_owned())
-            .or_insert_with(|| InvariantCheck { rules, state: CheckState::default() });
-        invariant.state.add(CheckAnswer { outcome, message, step: name.to_owned(), detail, deviation: None });
+        let answer = CheckAnswer { outcome, message, step: name.to_owned(), detail, deviation: None };
+        self.invariant_state(name, rules).add(answer);
+    }
+
+    /// Returns the answers so far to a check that applies to all frames.
+    fn invariant_state(&mut self, name: &str, rules: Vec<RuleUse>) -> &mut CheckState {
+        let new = || InvariantCheck { rules, state: CheckState::default() };
+        &mut self.invariants.entry(name.to_owned()).or_insert_with(new).state
     }
 
     /// Turns the counts of valid frames into checks that hold, one for each rule of the schema.
@@ -292,7 +294,7 @@ fn worst_verdict(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verd
 fn check_report(
     name: String,
     rules: &[RuleUse],
-    span: Option<crate::syntax::source::Span>,
+    span: Option<Span>,
     asked: usize,
     answer: CheckAnswer,
     stated_only: bool,
@@ -366,11 +368,9 @@ pub(super) fn compare(pattern: &MatchPattern, subject: &Value, names: &dyn EvalC
                         error.instance_path().as_str()
                     }
                 );
-                let expected = pattern
-                    .template
-                    .eval(names)
-                    .map_or_else(|e| e.to_string(), |schema| crate::syntax::matcher::to_json_text(&schema));
-                ComparisonOutcome::Broken { expected, found: crate::syntax::matcher::to_json_text(subject), message }
+                let expected =
+                    pattern.template.eval(names).map_or_else(|e| e.to_string(), |schema| to_json_text(&schema));
+                ComparisonOutcome::Broken { expected, found: to_json_text(subject), message }
             }
         },
     }
@@ -389,16 +389,15 @@ pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContex
         ValueTest::True if value == Value::Bool(true) => ComparisonOutcome::Holds,
         ValueTest::True => ComparisonOutcome::Broken {
             expected: "true".to_owned(),
-            found: crate::syntax::matcher::to_json_text(&value),
-            message: format!("expected true, found {}", crate::syntax::matcher::to_json_text(&value)),
+            found: to_json_text(&value),
+            message: format!("expected true, found {}", to_json_text(&value)),
         },
         ValueTest::Equals(template) => match template.eval(names) {
             Err(EvalError::Failed(message)) if uses_hub_values(template, names) => mistake_outcome(message),
             Err(error) => eval_outcome(&error),
-            Ok(wanted) if crate::syntax::matcher::are_equal(&wanted, &value) => ComparisonOutcome::Holds,
+            Ok(wanted) if are_equal(&wanted, &value) => ComparisonOutcome::Holds,
             Ok(wanted) => {
-                let (expected, found) =
-                    (crate::syntax::matcher::to_json_text(&wanted), crate::syntax::matcher::to_json_text(&value));
+                let (expected, found) = (to_json_text(&wanted), to_json_text(&value));
                 ComparisonOutcome::Broken { message: format!("expected {expected}, found {found}"), expected, found }
             }
         },

@@ -80,7 +80,7 @@ impl Conversation {
                     let detail = self.finding_detail(Some(*id), self.describe_expectation(step), found, waited);
                     return Err(StepFailure::broken("the hub did not end the TCP connection in time", detail));
                 }
-                (None, _) => return Err(StepFailure::undecided("there is no connection", None)),
+                (None, _) => return Err(StepFailure::undecided("the actor is not connected", None)),
             }
         }
         self.clock.add_wait(&self.program, step, &active);

@@ -56,14 +56,14 @@ impl AppliedDeviations {
     }
 
     /// Returns a message in the form that the hub expects; `None` if that is the documented form.
-    pub fn sent(&mut self, pack: &Pack, documented: &Value, world: &Arc<FunctionContext>) -> Option<Value> {
-        let translated = self.declared.translate_sent(pack, documented, world)?;
+    pub fn sent(&mut self, pack: &Pack, documented: &Value, functions: &Arc<FunctionContext>) -> Option<Value> {
+        let translated = self.declared.translate_sent(pack, documented, functions)?;
         Some(self.count_sent(pack, translated))
     }
 
     /// Returns a text to send in the form that the hub expects.
-    pub fn sent_text(&mut self, pack: &Pack, text: &str, world: &Arc<FunctionContext>) -> String {
-        match self.declared.translate_sent_text(pack, text, world) {
+    pub fn sent_text(&mut self, pack: &Pack, text: &str, functions: &Arc<FunctionContext>) -> String {
+        match self.declared.translate_sent_text(pack, text, functions) {
             Some(translated) => self.count_sent(pack, translated).to_string(),
             None => text.to_owned(),
         }
@@ -86,15 +86,15 @@ impl AppliedDeviations {
         &mut self,
         pack: &Pack,
         json: Value,
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
     ) -> (Value, Option<FrameDeviation>) {
         if self.declared.is_empty() {
             return (json, None);
         }
-        let translated = self.declared.translate_received(pack, &json, world);
+        let translated = self.declared.translate_received(pack, &json, functions);
         let by = translated.as_ref().map_or(&[][..], |translated| &translated.by);
         let documented = translated.as_ref().map_or(&json, |translated| &translated.json);
-        self.declared.count_sightings(pack, documented, by, world, &mut self.seen);
+        self.declared.count_sightings(pack, documented, by, functions, &mut self.seen);
         match translated {
             Some(TranslatedMessage { json: documented, by }) => {
                 (documented, by.first().map(|index| FrameDeviation { index: *index, raw: Some(json) }))
@@ -126,7 +126,7 @@ impl Conversation {
     pub(super) fn assume_after_connection(&mut self, id: ActorId, connection: u32) {
         let declared = Arc::clone(&self.deviations.declared);
         declared.upgrade_entries().for_each(|index| self.deviations.observe(index));
-        let absent = declared.absent_messages_after_connection(&self.program.pack, &self.environment.world);
+        let absent = declared.absent_messages_after_connection(&self.program.pack, &self.environment.functions);
         self.schedule_assumed(id, connection, absent);
     }
 
@@ -134,7 +134,7 @@ impl Conversation {
     pub(super) fn assume_after(&mut self, id: ActorId, request: &Value) {
         let declared = &self.deviations.declared;
         if let (false, Some(connection)) = (declared.is_empty(), self.actors[id].connection) {
-            let absent = declared.absent_messages_after(&self.program.pack, request, &self.environment.world);
+            let absent = declared.absent_messages_after(&self.program.pack, request, &self.environment.functions);
             self.schedule_assumed(id, connection, absent);
         }
     }
@@ -173,8 +173,9 @@ impl Conversation {
             let wire =
                 Arc::new(Wire { deviation, ..self.new_wire(id, connection, sequence, "text", &text, text.len()) });
             // Play no reactions: the hub did not send the message, so it expects no answer.
-            let recognised = self.program.pack.recognise(&json, FrameDirection::FromHub).map(|message| &message.name);
-            let message = recognised.and_then(|name| self.program.pack.messages.iter().position(|m| m.name == *name));
+            let pack = &self.program.pack;
+            let recognised = pack.recognise(&json, FrameDirection::FromHub);
+            let message = recognised.and_then(|message| pack.message_index(&message.name));
             let kind = InboxFrameKind::Message { json: Some(json), message };
             self.actors.keep(id, InboxFrame { wire, kind, claimed: false, weight: memory_weight(&text) });
         }

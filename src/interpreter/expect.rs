@@ -13,7 +13,7 @@ use super::checks::{compare, eval_failure};
 use super::clock::only_may;
 use super::finding::ComparisonOutcome;
 use super::matching::{ExpectedFrame, compile_pattern};
-use super::steps::StepResult;
+use super::steps::{StepResult, group_values};
 use crate::deviation::proposal::MAX_BYTES;
 use crate::event::CheckOutcome;
 use crate::protocol::FrameDirection;
@@ -290,12 +290,13 @@ impl Conversation {
         let mut items = Vec::new();
         self.judge_claims(step, &results);
         for (_, claims) in results {
-            items.push(match (counted, claims.into_iter().collect::<Vec<_>>()) {
-                (true, claims) => BoundValue::Many { items: claims, ordered: true },
-                (false, claims) => claims.into_iter().next().unwrap_or(BoundValue::from_value(Value::Null)),
+            items.push(if counted {
+                BoundValue::Many { items: claims, ordered: true }
+            } else {
+                claims.into_iter().next().unwrap_or(BoundValue::from_value(Value::Null))
             });
         }
-        Ok(StepProgress::Done(Some(self.group_values(step, items))))
+        Ok(StepProgress::Done(Some(group_values(step, items))))
     }
 
     pub(super) fn judge_has(&mut self, step: &Step, actor: Option<ActorId>, has: &[HasCheck], bound: &BoundValue) {
@@ -338,8 +339,8 @@ impl Conversation {
         };
         let Some(place) = difference.map(|one| one.path) else { return };
         let program = Arc::clone(&self.program);
-        let recognised = program.pack.recognise(json, FrameDirection::FromHub).map(|message| &message.name);
-        let index = recognised.and_then(|name| program.pack.messages.iter().position(|m| m.name == *name));
+        let recognised = program.pack.recognise(json, FrameDirection::FromHub);
+        let index = recognised.and_then(|message| program.pack.message_index(&message.name));
         let Some(message) = index else { return };
         let rules = program.checks[has.check].rules.iter().map(|used| used.id.clone());
         self.deviations.evidence.add_unfit(place, message, json, rules);
@@ -422,7 +423,7 @@ impl Conversation {
                 }
                 ConnectionState::Idle => {
                     let detail = self.finding_detail(Some(*id), expected, "no connection".to_owned(), None);
-                    return Err(StepFailure::undecided("there is no connection", Some(detail)));
+                    return Err(StepFailure::undecided("the actor is not connected", Some(detail)));
                 }
                 ConnectionState::Unreachable { reason } => {
                     let detail = self.finding_detail(Some(*id), expected, reason.clone(), waited);
@@ -492,7 +493,10 @@ impl Conversation {
                 }
                 ConnectionState::Idle | ConnectionState::Unreachable { .. } => {
                     let detail = self.finding_detail(Some(*id), "a connection".to_owned(), "none".to_owned(), None);
-                    return Err(StepFailure::undecided("silence proves nothing: there is no connection", Some(detail)));
+                    return Err(StepFailure::undecided(
+                        "silence proves nothing: the actor is not connected",
+                        Some(detail),
+                    ));
                 }
                 _ => None,
             };
@@ -588,7 +592,7 @@ impl Conversation {
                 }
                 items.push(bound);
             }
-            return Ok(StepProgress::Done(Some(self.group_values(step, items))));
+            return Ok(StepProgress::Done(Some(group_values(step, items))));
         }
         for open in members.iter().filter(|open| open.chosen.is_none()) {
             let (id, ended) = match &self.actors[open.id].link {

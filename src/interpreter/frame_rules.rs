@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Conversation;
-use super::checks::compare;
+use super::checks::{ALWAYS_STEP, compare};
 use super::finding::ComparisonOutcome;
 use crate::scenario::model::{ActorId, AlwaysEntry};
 
@@ -31,7 +31,7 @@ impl Conversation {
             };
             let finding = compare(pattern, what, &self.eval_context(Some(id)));
             blamed |= matches!(finding, ComparisonOutcome::Broken { .. });
-            self.record_outcome(*check, "always", Some(id), "", finding);
+            self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding);
         }
         blamed
     }

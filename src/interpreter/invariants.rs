@@ -36,7 +36,7 @@ impl Conversation {
         }
         if let Ok(json) = &mut decoded {
             let (documented, deviating) =
-                self.deviations.documented(&program.pack, json.take(), &self.environment.world);
+                self.deviations.documented(&program.pack, json.take(), &self.environment.functions);
             *json = documented;
             self.deviations.not_absent(&program.pack, wire.connection, json);
             if deviating.is_some() {
@@ -53,7 +53,7 @@ impl Conversation {
                 (way == FrameDirection::ToHub).then(|| program.pack.recognise(json, FrameDirection::FromHub)).flatten()
             })
         });
-        let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
+        let index = message.and_then(|message| program.pack.message_index(&message.name));
         if let Some(json) = of_hub.map(|(raw, _)| raw).or(json) {
             self.deviations.evidence.add_message(index, json);
         }
@@ -159,7 +159,7 @@ impl Conversation {
                     && (should || violations.iter().all(|v| v.should))
                     && let Some(rule) = used(name, should)
                 {
-                    let label = schema_check_name(&message.name, std::slice::from_ref(name), should);
+                    let label = schema_check_name(&message.name, name, should);
                     self.judgement.record_invariant(&label, vec![rule], CheckOutcome::Holds, String::new(), None);
                 }
             }
@@ -189,7 +189,7 @@ impl Conversation {
                 continue;
             }
             for name in rules {
-                let label = schema_check_name(&message.name, std::slice::from_ref(name), *should);
+                let label = schema_check_name(&message.name, name, *should);
                 self.judgement.record_invariant(
                     &label,
                     used(name, *should).into_iter().collect(),
@@ -213,15 +213,14 @@ impl Conversation {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.history.shown(&found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
-            let used: Vec<Vec<RuleUse>> =
-                rules.iter().map(|name| schema_rule_use(&program.pack, name, should).into_iter().collect()).collect();
-            let used = if used.is_empty() { vec![Vec::new()] } else { used };
-            for (place, rules_of_check) in used.into_iter().enumerate() {
-                let name = match rules.get(place) {
-                    Some(name) => schema_check_name(&message.name, std::slice::from_ref(name), should),
-                    None => format!("schema:{}", message.name),
-                };
-                self.judgement.record_frame_deviation(&name, rules_of_check, text.clone(), deviation);
+            if rules.is_empty() {
+                let label = format!("schema:{}", message.name);
+                self.judgement.record_frame_deviation(&label, Vec::new(), text.clone(), deviation);
+            }
+            for name in &rules {
+                let label = schema_check_name(&message.name, name, should);
+                let used = schema_rule_use(&program.pack, name, should).into_iter().collect();
+                self.judgement.record_frame_deviation(&label, used, text.clone(), deviation);
             }
         }
     }
@@ -273,7 +272,7 @@ impl Conversation {
             return;
         }
         let pack = Arc::clone(&program.pack);
-        self.environment.world.set_frames(Box::new(move |name| {
+        self.environment.functions.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
             let fitting = frames.iter().filter(|(json, ..)| message.recognises(json, FrameDirection::FromHub));
             // Several entries may use the same frames, so convert each frame only once.
@@ -314,7 +313,7 @@ pub(super) fn schema_checks(pack: &Pack, message: &MessageType) -> Vec<(String, 
     for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
         for name in names {
             if let Some(rule) = schema_rule_use(pack, name, should) {
-                checks.push((schema_check_name(&message.name, std::slice::from_ref(name), should), vec![rule]));
+                checks.push((schema_check_name(&message.name, name, should), vec![rule]));
             }
         }
     }
@@ -330,6 +329,6 @@ fn schema_rule_use(pack: &Pack, name: &String, should: bool) -> Option<RuleUse> 
     Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
 }
 
-fn schema_check_name(message: &str, rules: &[String], should: bool) -> String {
-    format!("schema:{message}:{}{}", rules.join(","), if should { ":should" } else { "" })
+fn schema_check_name(message: &str, rule: &str, should: bool) -> String {
+    format!("schema:{message}:{rule}{}", if should { ":should" } else { "" })
 }

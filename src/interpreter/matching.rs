@@ -136,8 +136,7 @@ impl ExpectedFrame {
     }
 
     fn kind_by_name(pack: &Pack, name: &str) -> Result<ExpectedFrameKind, EvalError> {
-        let index = pack.messages.iter().position(|message| message.name == name);
-        index
+        pack.message_index(name)
             .map(ExpectedFrameKind::Message)
             .ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
     }

@@ -40,7 +40,6 @@ use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Wire};
 use crate::websocket::frame::{ConnectionEvent, Frame};
 use crate::websocket::handshake::Dial;
-use active_step::ActiveStep;
 use actor::{Actors, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use blocks::{BlockStack, Phase};
 pub use checks::ALWAYS_STEP;
@@ -91,7 +90,7 @@ pub enum ConversationInput {
         connection: u32,
         what: ConnectionEvent,
     },
-    /// The answer to an `Output::Hook`.
+    /// The answer to a [`ConversationOutput::Hook`].
     HookAnswer {
         call: u32,
         answer: Result<Value, String>,
@@ -311,7 +310,7 @@ impl Conversation {
 
     /// Returns when the next [`ConversationInput::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
-        let active = self.blocks.active.as_ref().and_then(ActiveStep::deadline);
+        let active = self.blocks.active.as_ref().and_then(|active| active.deadline);
         active.into_iter().chain(self.deviations.next_due()).min()
     }
 
@@ -349,7 +348,7 @@ impl Conversation {
     }
 
     fn set_now(&mut self, now: Duration) {
-        self.environment.world.set_now_ms(self.clock.advance(now));
+        self.environment.functions.set_now_ms(self.clock.advance(now));
     }
 
     fn eval_context(&self, me: Option<ActorId>) -> ConversationContext<'_> {

@@ -14,7 +14,7 @@ use crate::scenario::value::BoundValue;
 
 /// What expressions can see of the target and the run, apart from names.
 pub struct Environment {
-    pub world: Arc<FunctionContext>,
+    pub functions: Arc<FunctionContext>,
     hub: BoundValue,
 }
 
@@ -23,7 +23,7 @@ impl Environment {
     pub fn new(stamp: String, settings: &BTreeMap<String, Value>) -> Self {
         let shown = |(name, value): (&String, &Value)| (name.clone(), BoundValue::from_value(setting_value(value)));
         Self {
-            world: Arc::new(FunctionContext::new(stamp)),
+            functions: Arc::new(FunctionContext::new(stamp)),
             hub: BoundValue::Scene(settings.iter().map(shown).collect()),
         }
     }
@@ -59,7 +59,7 @@ impl EvalContext for ConversationContext<'_> {
     }
 
     fn function_context(&self) -> &Arc<FunctionContext> {
-        &self.environment.world
+        &self.environment.functions
     }
 
     fn omits(&self, setting: &str) -> bool {
@@ -105,6 +105,6 @@ impl EvalContext for SettingsContext {
     }
 
     fn function_context(&self) -> &Arc<FunctionContext> {
-        &self.0.world
+        &self.0.functions
     }
 }

@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::active_step::{StepFailure, StepFailureKind};
 use super::actor::ClosingHandshake;
-use super::blocks::StepProgress;
+use super::blocks::{BlockFrame, BlockKind, StepProgress};
 use super::checks::{compare, evaluate_for_step, value_failure};
 use super::finding::ComparisonOutcome;
-use super::steps::StepResult;
+use super::steps::{StepResult, group_values};
 use super::{Conversation, ConversationOutput};
 use crate::event::{CheckOutcome, HistoryDirection};
+use crate::protocol::FrameDirection;
 use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
@@ -74,7 +75,7 @@ impl Conversation {
         if items.is_empty() && step.as_.is_some() {
             return Ok(StepProgress::Done(None));
         }
-        Ok(StepProgress::Done(Some(self.group_values(step, items))))
+        Ok(StepProgress::Done(Some(group_values(step, items))))
     }
 
     pub(super) fn send_message(
@@ -83,7 +84,7 @@ impl Conversation {
         compose: &MessageComposition,
     ) -> Result<Option<BoundValue>, StepFailure> {
         let ComposedMessage { name, value, wire } = self.compose_message(Some(id), compose)?;
-        let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.world);
+        let of_hub = self.deviations.sent(&self.program.pack, &value, &self.environment.functions);
         // Faster than `to_string`.
         let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
         let mut frames = split_into_frames(text.as_bytes(), compose.fragments);
@@ -193,7 +194,7 @@ impl Conversation {
         let mut opcode = "text";
         let mut frames = match (kind.as_str(), content) {
             ("text", Value::String(text)) => {
-                shown = self.deviations.sent_text(&self.program.pack, text, &self.environment.world);
+                shown = self.deviations.sent_text(&self.program.pack, text, &self.environment.functions);
                 vec![Frame::text(shown.as_bytes())]
             }
             ("binary", Value::String(text)) => {
@@ -265,31 +266,20 @@ impl Conversation {
     }
 
     /// Plays the reactions of an actor's role to a received message.
-    pub(super) fn play_reactions(
-        &mut self,
-        id: ActorId,
-        json: &Value,
-        wire: &Arc<Wire>,
-        way: crate::protocol::FrameDirection,
-    ) {
+    pub(super) fn play_reactions(&mut self, id: ActorId, json: &Value, wire: &Arc<Wire>, way: FrameDirection) {
         let program = Arc::clone(&self.program);
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
         for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
             let Some(message) = program.pack.message(&reaction.whenever) else { continue };
-            if !(message.recognises(json, way) || message.recognises(json, crate::protocol::FrameDirection::FromHub))
+            if !(message.recognises(json, way) || message.recognises(json, FrameDirection::FromHub))
                 || !self.actors[id].is_open()
             {
                 continue;
             }
             let came = || BoundValue::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
             let names = reaction.as_.iter().map(|name| (name.clone(), came())).collect();
-            let kind = super::blocks::BlockKind::Opening { rest: Vec::new() };
-            self.blocks.push(super::blocks::BlockFrame {
-                names,
-                kind,
-                me: Some(id),
-                ..super::blocks::BlockFrame::body(reaction.block)
-            });
+            let kind = BlockKind::Opening { rest: Vec::new() };
+            self.blocks.push(BlockFrame { names, kind, me: Some(id), ..BlockFrame::body(reaction.block) });
             let fits = reaction.pattern.as_ref().is_none_or(|pattern| {
                 matches!(compare(pattern, json, &self.eval_context(Some(id))), ComparisonOutcome::Holds)
             });

@@ -15,7 +15,7 @@ use super::hooks::HOOK_PAUSE;
 use super::{Conversation, ConversationOutput};
 use crate::event::CheckOutcome;
 use crate::scenario::model::{ActorId, Program, SilenceExpectation, Step, StepAction, StepActors, duration};
-use crate::scenario::template::Template;
+use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{BoundValue, EvalError};
 
 pub(super) type StepResult = Result<StepProgress, StepFailure>;
@@ -23,7 +23,6 @@ pub(super) type StepResult = Result<StepProgress, StepFailure>;
 impl Conversation {
     pub(super) fn begin_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
         if let Some(name) = &step.if_ {
-            use crate::scenario::template::EvalContext;
             if self.eval_context(None).lookup(name).is_none() {
                 self.skip_step(program, step, format!("not reached: `{name}` was not bound"));
                 return Ok(StepProgress::Done(None));
@@ -278,22 +277,12 @@ impl Conversation {
         }
         self.clock.add_wait(&self.program, step, &active);
         self.record_held(step);
-        Ok(StepProgress::Done(Some(self.group_values(step, bound))))
+        Ok(StepProgress::Done(Some(group_values(step, bound))))
     }
 
     pub(super) fn record_held(&mut self, step: &Step) {
         if let Some(check) = step.check {
             self.judgement.record_answer(check, &step.text, CheckOutcome::Holds, "", None);
-        }
-    }
-
-    /// Returns the value that a step binds: that of a single actor, or the list of those of a group's members.
-    #[allow(clippy::unused_self)]
-    pub(super) fn group_values(&self, step: &Step, mut items: Vec<BoundValue>) -> BoundValue {
-        match step.who {
-            StepActors::Group { .. } => BoundValue::Many { items, ordered: false },
-            _ if items.len() == 1 => items.remove(0),
-            _ => BoundValue::Many { items, ordered: false },
         }
     }
 
@@ -335,11 +324,18 @@ impl Conversation {
     /// Returns the position of the frame bound to `name`, the first if there are several; only later frames count.
     /// Returns 0 without a name.
     pub(super) fn position_after(&self, name: Option<&str>) -> Result<u64, StepFailure> {
-        use crate::scenario::template::EvalContext;
         let Some(name) = name else { return Ok(0) };
         let bound = self.eval_context(None).lookup(name).ok_or_else(|| EvalError::Unbound(name.to_owned()))?;
         bound.wires().iter().map(|wire| wire.sequence).min().ok_or_else(|| {
             StepFailure::mistake(format!("`after: {name}` names a value that was neither sent nor received"))
         })
+    }
+}
+
+/// Returns the value that a step binds: that of a single actor, or the list of those of a group's members.
+pub(super) fn group_values(step: &Step, mut items: Vec<BoundValue>) -> BoundValue {
+    match step.who {
+        StepActors::NoActor | StepActors::Myself | StepActors::One(_) if items.len() == 1 => items.remove(0),
+        _ => BoundValue::Many { items, ordered: false },
     }
 }

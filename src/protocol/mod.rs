@@ -202,6 +202,11 @@ impl Pack {
         self.messages.iter().find(|message| message.name == name)
     }
 
+    /// Returns the position of a message in `messages`.
+    pub fn message_index(&self, name: &str) -> Option<usize> {
+        self.messages.iter().position(|message| message.name == name)
+    }
+
     /// Returns the message that a payload is recognised as: of the messages that match, the one with the most
     /// conditions; concrete messages take precedence over abstract ones.
     pub fn recognise(&self, payload: &Value, way: FrameDirection) -> Option<&MessageType> {

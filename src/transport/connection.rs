@@ -24,7 +24,8 @@ use crate::websocket::frame::{ConnectionEvent, Frame, Opcode};
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The handle of a connection. Dropping it ends the connection within a tenth of a second, without a close frame:
-/// queued bytes are still written if the peer reads them, nothing more is read, and no [`ConnectionEvent::End`] is reported.
+/// queued bytes are still written if the peer reads them, nothing more is read, and no [`ConnectionEvent::End`] is
+/// reported.
 #[derive(Debug)]
 pub struct Connection {
     conn: ConnectionId,
@@ -185,9 +186,9 @@ fn stream_over(reset: bool, reason: impl Into<String>) -> EndCause {
 /// Starts the task of the connection that `opening` opens.
 pub(super) fn spawn_connection(
     conn: ConnectionId,
-    role: ConnectionSide,
+    side: ConnectionSide,
     limits: PeerLimits,
-    room: MemoryBudget,
+    memory: MemoryBudget,
     trace: Option<FrameTrace>,
     events: mpsc::Sender<IncomingEvent>,
     opening: impl Future<Output = OpenAttempt> + Send + 'static,
@@ -195,7 +196,7 @@ pub(super) fn spawn_connection(
     let (outbox, watched) = watch::channel(ConnectionOutbox::default());
     let outlet = OutboxSender { conn, outbox: Arc::new(outbox), limit: limits.unsent, trace };
     let reporter = EventReporter { conn, events };
-    let life = run_connection(opening, role, (limits, room), outlet.clone(), watched.clone(), reporter);
+    let life = run_connection(opening, side, (limits, memory), outlet.clone(), watched.clone(), reporter);
     let task = tokio::spawn(async move {
         tokio::select! {
             () = life => {}
@@ -214,8 +215,8 @@ async fn wait_until_dropped(mut watched: watch::Receiver<ConnectionOutbox>) {
 
 async fn run_connection(
     opening: impl Future<Output = OpenAttempt>,
-    role: ConnectionSide,
-    (limits, room): (PeerLimits, MemoryBudget),
+    side: ConnectionSide,
+    (limits, memory): (PeerLimits, MemoryBudget),
     outlet: OutboxSender,
     mut watched: watch::Receiver<ConnectionOutbox>,
     reporter: EventReporter,
@@ -238,7 +239,7 @@ async fn run_connection(
     };
 
     let (read, write) = split(socket);
-    let mut decoder = FrameDecoder::new(role, limits);
+    let mut decoder = FrameDecoder::new(side, limits);
     if let Some(FrameTrace(trace)) = outlet.trace.clone() {
         let conn = outlet.conn;
         decoder = decoder.with_trace(move |info| trace(conn, TraceDirection::In, info));
@@ -247,7 +248,7 @@ async fn run_connection(
     let (held, linger) = (MemoryReservation::default(), limits.linger);
     let (until, closed) = (None, false);
     let mut reading =
-        ReadingHalf { half: read, decoder, role, outlet, reporter: &reporter, room, held, linger, until, closed };
+        ReadingHalf { half: read, decoder, side, outlet, reporter: &reporter, memory, held, linger, until, closed };
     let ending = tokio::select! {
         ending = reading.run(rest, at, watched.clone()) => ending,
         ending = writing.run(watched) => ending,
@@ -286,12 +287,12 @@ fn hang_up(read: ReadHalf<Box<dyn Socket>>, write: WriteHalf<Box<dyn Socket>>, r
 struct ReadingHalf<'a, R> {
     half: R,
     decoder: FrameDecoder,
-    role: ConnectionSide,
+    side: ConnectionSide,
     outlet: OutboxSender,
     reporter: &'a EventReporter,
     /// How long to wait for the peer to end the stream: [`PeerLimits::linger`].
     linger: Duration,
-    room: MemoryBudget,
+    memory: MemoryBudget,
     /// Memory held by the current message.
     held: MemoryReservation,
     /// When to stop waiting for the peer to end the stream.
@@ -366,7 +367,7 @@ impl<R: AsyncRead + Unpin> ReadingHalf<'_, R> {
     /// Reserves memory before reading more of a long message.
     async fn reserve_memory(&mut self) -> Result<(), EndCause> {
         let under_way = self.decoder.current_message_size();
-        if under_way <= READ_CHUNK as u64 || self.room.reserve(&mut self.held, under_way).await.is_ok() {
+        if under_way <= READ_CHUNK as u64 || self.memory.reserve(&mut self.held, under_way).await.is_ok() {
             return Ok(());
         }
         let what = "the unfinished messages of all connections exceed the memory limit".to_owned();
@@ -393,7 +394,7 @@ impl<R: AsyncRead + Unpin> ReadingHalf<'_, R> {
                     self.send_reply(Frame::close(echo, ""));
                 }
                 // The server ends the stream first (RFC 6455, section 7.1.1).
-                if self.role == ConnectionSide::Server {
+                if self.side == ConnectionSide::Server {
                     let _ = self.outlet.change_outbox(|outbox| outbox.fin = true);
                 }
                 return;
@@ -414,7 +415,7 @@ impl<R: AsyncRead + Unpin> ReadingHalf<'_, R> {
     }
 
     fn send_reply(&self, frame: Frame) {
-        let frame = if self.role == ConnectionSide::Server { frame.unmasked() } else { frame };
+        let frame = if self.side == ConnectionSide::Server { frame.unmasked() } else { frame };
         let _ = self.outlet.queue_frames(&[frame]);
     }
 

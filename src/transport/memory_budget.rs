@@ -68,14 +68,14 @@ mod tests {
 
     #[tokio::test]
     async fn reserved_memory_is_unavailable_until_it_is_released() {
-        let room = MemoryBudget::of_bytes(10 << 10);
+        let memory = MemoryBudget::of_bytes(10 << 10);
         let (mut first, mut second) = (MemoryReservation::default(), MemoryReservation::default());
-        room.reserve(&mut first, 4000).await.unwrap();
-        room.reserve(&mut first, 6000).await.unwrap();
-        room.reserve(&mut second, 4096).await.unwrap();
-        assert_eq!(room.reserve(&mut second, 4097).await, Err(MemoryBudgetError));
+        memory.reserve(&mut first, 4000).await.unwrap();
+        memory.reserve(&mut first, 6000).await.unwrap();
+        memory.reserve(&mut second, 4096).await.unwrap();
+        assert_eq!(memory.reserve(&mut second, 4097).await, Err(MemoryBudgetError));
         drop(first);
         // More than the budget reserves all of it.
-        room.reserve(&mut second, 1 << 40).await.unwrap();
+        memory.reserve(&mut second, 1 << 40).await.unwrap();
     }
 }

@@ -48,7 +48,7 @@ pub struct ConnectRequest {
     pub timeout: Duration,
     pub limits: PeerLimits,
     /// The memory budget for long messages; by default, not shared with other connections.
-    pub room: MemoryBudget,
+    pub memory: MemoryBudget,
     pub trace: Option<FrameTrace>,
 }
 
@@ -61,7 +61,7 @@ impl ConnectRequest {
             tls: None,
             timeout: Duration::from_secs(5),
             limits: PeerLimits::default(),
-            room: MemoryBudget::default(),
+            memory: MemoryBudget::default(),
             trace: None,
         }
     }
@@ -81,7 +81,7 @@ pub struct FrameTrace(pub Arc<dyn Fn(ConnectionId, TraceDirection, FrameHeader) 
 
 impl fmt::Debug for FrameTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Trace")
+        f.write_str("FrameTrace")
     }
 }
 
@@ -90,8 +90,8 @@ impl fmt::Debug for FrameTrace {
 /// Everything sent before the upgrade is written right after it. A full `events` channel pauses reading and thereby,
 /// once the kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
 pub fn open_connection(conn: ConnectionId, request: ConnectRequest, events: mpsc::Sender<IncomingEvent>) -> Connection {
-    let (limits, room, trace) = (request.limits, request.room.clone(), request.trace.clone());
-    connection::spawn_connection(conn, ConnectionSide::Client, limits, room, trace, events, async move {
+    let (limits, memory, trace) = (request.limits, request.memory.clone(), request.trace.clone());
+    connection::spawn_connection(conn, ConnectionSide::Client, limits, memory, trace, events, async move {
         socket::connect(&request).await
     })
 }

@@ -728,7 +728,7 @@ async fn either_side_of_an_accepted_connection_can_close_it(#[values(true, false
 }
 
 #[rstest]
-#[case("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "an invalid upgrade request: there is no header `Upgrade: websocket`")]
+#[case("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "an invalid upgrade request: the header `Upgrade: websocket` is missing")]
 #[case("\0\0\0", "the upgrade request cannot be understood: it begins with \"\\x00\\x00\\x00\", which is not HTTP")]
 #[case("GET / HT", "the connection ended before a complete upgrade request was received")]
 #[tokio::test]

@@ -34,8 +34,8 @@ pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConf
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     if insecure {
-        let anybody = Arc::new(AnyCertificateVerifier(provider));
-        return Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()));
+        let verifier = Arc::new(AnyCertificateVerifier(provider));
+        return Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()));
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(trusted_roots(ca)?);

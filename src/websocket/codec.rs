@@ -84,7 +84,7 @@ fn apply_mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
 /// It reports messages, pings, pongs, at most one close and at most one violation. After a violation it decodes nothing
 /// more; after a close it reports at most a violation, such as another data frame.
 pub struct FrameDecoder {
-    role: ConnectionSide,
+    side: ConnectionSide,
     limits: PeerLimits,
     stage: DecoderStage,
     /// The header of the current frame, as far as it has arrived.
@@ -128,9 +128,9 @@ fn limit_error<T>(what: String) -> Result<T, CodecError> {
 }
 
 impl FrameDecoder {
-    pub fn new(role: ConnectionSide, limits: PeerLimits) -> Self {
+    pub fn new(side: ConnectionSide, limits: PeerLimits) -> Self {
         Self {
-            role,
+            side,
             limits,
             stage: DecoderStage::Open,
             header: [0; MAX_HEADER_BYTES],
@@ -289,7 +289,7 @@ impl FrameDecoder {
         if let Opcode::Reserved(bits) = opcode {
             return violation_error("5.2", format!("a frame with the reserved opcode {bits:#x}"));
         }
-        match self.role {
+        match self.side {
             ConnectionSide::Client if info.masked => {
                 return violation_error("5.1", format!("a masked {opcode} frame; a server must not mask"));
             }
@@ -404,8 +404,8 @@ mod tests {
 
     const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-    fn decode_in_chunks(role: ConnectionSide, limits: PeerLimits, bytes: &[u8], chunk: usize) -> Vec<ConnectionEvent> {
-        let mut decoder = FrameDecoder::new(role, limits);
+    fn decode_in_chunks(side: ConnectionSide, limits: PeerLimits, bytes: &[u8], chunk: usize) -> Vec<ConnectionEvent> {
+        let mut decoder = FrameDecoder::new(side, limits);
         let mut events = Vec::new();
         for mut piece in bytes.chunks(chunk) {
             while let Some(event) = decoder.next_event(&mut piece) {
@@ -609,15 +609,15 @@ mod tests {
                 let frames = parts.len() as u32;
                 expected.push(ConnectionEvent::Message(AssembledMessage { binary, payload, frames }));
             }
-            let role = if masked { ConnectionSide::Server } else { ConnectionSide::Client };
-            prop_assert_eq!(decode_in_chunks(role, PeerLimits::default(), &bytes, 7), expected);
+            let side = if masked { ConnectionSide::Server } else { ConnectionSide::Client };
+            prop_assert_eq!(decode_in_chunks(side, PeerLimits::default(), &bytes, 7), expected);
         }
 
         #[test]
         fn decoding_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2000), server in any::<bool>(), chunk in 1_usize..50) {
-            let role = if server { ConnectionSide::Server } else { ConnectionSide::Client };
+            let side = if server { ConnectionSide::Server } else { ConnectionSide::Client };
             let limits = PeerLimits { message: 500, fragments: 5, ..PeerLimits::default() };
-            let events = decode_in_chunks(role, limits, &bytes, chunk);
+            let events = decode_in_chunks(side, limits, &bytes, chunk);
             let closes = events.iter().filter(|event| matches!(event, ConnectionEvent::Close { .. })).count();
             let violations = events.iter().filter(|event| matches!(event, ConnectionEvent::Violation { .. })).count();
             prop_assert!(closes <= 1 && violations <= 1);

@@ -8,7 +8,7 @@ use http::Uri;
 
 use crate::syntax::diagnostic::ValueError;
 
-/// A hub's address. The path and query of a connection are joined to `path` (see [`super::handshake::target`]).
+/// A hub's address. The path and query of a connection are joined to `path` (see [`super::handshake::Dial`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     pub tls: bool,

@@ -10,9 +10,9 @@ use crate::syntax::matcher::describe_kind;
 use crate::websocket::frame::ConnectionEvent;
 
 /// The most bytes of an HTTP head: twice the limit of common servers, so no correct hub exceeds it.
-pub const MAX_HEAD_BYTES: usize = 16 << 10;
+const MAX_HEAD_BYTES: usize = 16 << 10;
 /// The most header lines in a head.
-pub const MAX_HEADER_LINES: usize = 100;
+const MAX_HEADER_LINES: usize = 100;
 /// The most bytes of a refusal's body that are kept.
 pub const MAX_BODY_BYTES: usize = 4 << 10;
 
@@ -102,8 +102,8 @@ pub struct RequestHead {
 }
 
 impl Dial {
-    /// Parses an object with the members of a dial. A member that is null counts as absent; a header that is null is left
-    /// out of the request.
+    /// Parses an object with the members of a dial. A member that is null counts as absent; a header that is null is
+    /// left out of the request.
     ///
     /// # Errors
     /// A member of the wrong type. Only its kind is named, since the value may hold secrets.
@@ -318,8 +318,8 @@ fn status_refusal_reason(status: u16, headers: &HeaderList) -> String {
     format!("HTTP {status} instead of 101: {advice}")
 }
 
-/// Returns the body of a refusal, given the bytes after its head. The body is cut at [`MAX_BODY_BYTES`]; the second value is
-/// whether it is complete or has that length.
+/// Returns the body of a refusal, given the bytes after its head. The body is cut at [`MAX_BODY_BYTES`]; the second
+/// value is whether it is complete or has that length.
 pub fn refusal_body(head: &ResponseHead, bytes: &[u8]) -> (Vec<u8>, bool) {
     if matches!(head.status, 101 | 204 | 304) {
         return (Vec::new(), true);
@@ -409,15 +409,15 @@ fn request_fault(head: &RequestHead) -> Option<String> {
     } else if *minor_version < 1 {
         "the version is HTTP/1.0, not 1.1".to_owned()
     } else if find_header(headers, "Host").is_none() {
-        "there is no Host header".to_owned()
+        "the Host header is missing".to_owned()
     } else if !has_token(headers, "Upgrade", "websocket") {
-        "there is no header `Upgrade: websocket`".to_owned()
+        "the header `Upgrade: websocket` is missing".to_owned()
     } else if !has_token(headers, "Connection", "upgrade") {
-        "there is no header `Connection: Upgrade`".to_owned()
+        "the header `Connection: Upgrade` is missing".to_owned()
     } else if find_header(headers, "Sec-WebSocket-Version") != Some("13") {
-        "there is no header `Sec-WebSocket-Version: 13`".to_owned()
+        "the header `Sec-WebSocket-Version: 13` is missing".to_owned()
     } else if !matches!(header_values(headers, "Sec-WebSocket-Key").collect::<Vec<_>>()[..], [key] if is_key(key)) {
-        "there is not exactly one Sec-WebSocket-Key of 16 bytes in base64".to_owned()
+        "it does not have exactly one Sec-WebSocket-Key of 16 bytes in base64".to_owned()
     } else {
         return None;
     };

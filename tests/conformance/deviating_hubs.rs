@@ -125,11 +125,11 @@ struct DeviationRow {
     /// before the hub is understood.
     undeclared: usize,
     /// Rules that fail despite the declared deviation.
-    beside: &'static [&'static str],
+    still_accused: &'static [&'static str],
 }
 
-const fn row(deviation: &'static str, undeclared: usize, beside: &'static [&'static str]) -> DeviationRow {
-    DeviationRow { deviation, undeclared, beside }
+const fn row(deviation: &'static str, undeclared: usize, still_accused: &'static [&'static str]) -> DeviationRow {
+    DeviationRow { deviation, undeclared, still_accused }
 }
 
 #[rstest]
@@ -228,7 +228,7 @@ fn for_each_in_parallel<T: Sync>(all: &[T], call: impl Fn(&T) + Sync) {
 fn assert_deviation_is_handled(
     hub: &ThirdPartyHub,
     before: &CheckedRun,
-    DeviationRow { deviation, undeclared, beside }: &DeviationRow,
+    DeviationRow { deviation, undeclared, still_accused }: &DeviationRow,
 ) {
     let name = format!("{} {deviation}", hub.protocol);
     let found = check_hub(hub, &["--deviate", deviation], "").unwrap();
@@ -243,7 +243,7 @@ fn assert_deviation_is_handled(
     }
 
     let declared = check_hub(hub, &["--deviate", deviation], &deviation_tables(hub.protocol, deviation)).unwrap();
-    let accused: BTreeSet<String> = beside.iter().map(ToString::to_string).collect();
+    let accused: BTreeSet<String> = still_accused.iter().map(ToString::to_string).collect();
     assert_eq!(declared.accused, accused, "{name}: {}", declared.summary);
     let judged = judged_share(before, &declared);
     assert!(judged >= 95, "{name}, declared: only {judged} % are judged: {}", declared.summary);

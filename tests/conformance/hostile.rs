@@ -13,8 +13,8 @@ use crate::support::process::{ProcessResult, hubproof, with_steady_text};
 const MAX_CHECK_TIME: Duration = Duration::from_secs(110);
 /// Memory limit of a check in MiB.
 const MAX_MEMORY: u64 = 250;
-/// The limit with messages of maximal length: sixteen scenarios in parallel with inboxes of 24 MiB each, 48 MiB queued for
-/// them, copies of the frames being handled, and memory that the allocator has not released.
+/// The limit with messages of maximal length: sixteen scenarios in parallel with inboxes of 24 MiB each, 48 MiB queued
+/// for them, copies of the frames being handled, and memory that the allocator has not released.
 const MAX_MEMORY_OF_GIANTS: u64 = 700;
 
 /// A message of each protocol that its hub may send, but that no step expects.
@@ -29,8 +29,8 @@ fn unrelated_message(protocol: &str) -> &'static str {
     }
 }
 
-/// Returns the failed preconditions, the headings of the findings, and the verdict; without numbers, so that it does not
-/// change with the number of scenarios.
+/// Returns the failed preconditions, the headings of the findings, and the verdict; without numbers, so that it does
+/// not change with the number of scenarios.
 fn stable_summary(done: &ProcessResult) -> String {
     let mut gist = String::new();
     let lead = done.out.split("\nfail[").next().unwrap().split("\n  scenarios  ").next().unwrap();
@@ -64,13 +64,13 @@ fn assert_snapshot(name: &str, done: &ProcessResult) {
 /// line breaks.
 #[track_caller]
 fn check_hostile_server(
-    habit: Misbehaviour,
+    misbehaviour: Misbehaviour,
     protocol: &str,
     patience: &[&str],
     codes: &[i32],
     words: &str,
 ) -> ProcessResult {
-    let hub = HostileHub::start(habit, unrelated_message(protocol));
+    let hub = HostileHub::start(misbehaviour, unrelated_message(protocol));
     let url = hub.url();
     let mut arguments = vec!["check", &url, "--protocol", protocol];
     arguments.extend(patience);
@@ -83,10 +83,15 @@ fn check_hostile_server(
     assert!(done.code.is_some_and(|code| codes.contains(&code)), "{:?}\n{}{}", done.code, done.out, done.err);
     assert!(words_of_output.contains(words), "{words:?} is missing in\n{}", done.out);
     assert!(done.took < MAX_CHECK_TIME, "{:?}", done.took);
-    let pours =
-        matches!(habit, Misbehaviour::Giants | Misbehaviour::Numerous | Misbehaviour::Flood | Misbehaviour::Fragments);
-    let most =
-        if matches!(habit, Misbehaviour::Giants | Misbehaviour::Numerous) { MAX_MEMORY_OF_GIANTS } else { MAX_MEMORY };
+    let pours = matches!(
+        misbehaviour,
+        Misbehaviour::Giants | Misbehaviour::Numerous | Misbehaviour::Flood | Misbehaviour::Fragments
+    );
+    let most = if matches!(misbehaviour, Misbehaviour::Giants | Misbehaviour::Numerous) {
+        MAX_MEMORY_OF_GIANTS
+    } else {
+        MAX_MEMORY
+    };
     assert!(done.peak.is_none_or(|peak| peak < most), "{:?} MiB", done.peak);
     // Memory is known only on Linux, and not if the process ended before the first sample.
     assert!(done.peak.is_some() || !pours || !cfg!(target_os = "linux"), "no sample of its memory");
@@ -149,23 +154,23 @@ const LONG_PATIENCE: &[&str] = &["--patience", "0.6"];
 #[case::garbage_bytes(Misbehaviour::GarbageBytes, SHORT_PATIENCE, &[1], "reserved bits 111, but no extension was negotiated")]
 #[case::no_utf8(Misbehaviour::NoUtf8, SHORT_PATIENCE, &[1], "that is not UTF-8 at byte 9")]
 fn a_hostile_server_is_reported_with_its_misbehaviour(
-    #[case] habit: Misbehaviour,
+    #[case] misbehaviour: Misbehaviour,
     #[case] patience: &[&str],
     #[case] codes: &[i32],
     #[case] words: &str,
 ) {
-    let done = check_hostile_server(habit, "qi", patience, codes, words);
+    let done = check_hostile_server(misbehaviour, "qi", patience, codes, words);
     // For servers that send or close at once, the first failure depends on timing; snapshots are compared for the
     // others only.
     if matches!(
-        habit,
+        misbehaviour,
         Misbehaviour::Echo
             | Misbehaviour::Silent
             | Misbehaviour::TcpSilent
             | Misbehaviour::TcpCloses
             | Misbehaviour::NotFound
     ) {
-        assert_snapshot(&format!("qi_{habit:?}"), &done);
+        assert_snapshot(&format!("qi_{misbehaviour:?}"), &done);
     }
 }
 
@@ -191,18 +196,23 @@ fn a_hostile_server_fails_every_protocol(
         Misbehaviour::Unrelated,
         Misbehaviour::Flood
     )]
-    habit: Misbehaviour,
+    misbehaviour: Misbehaviour,
 ) {
     let protocol = &*protocol_name(&protocol);
     let compared = protocol == "concierge"
         && matches!(
-            habit,
+            misbehaviour,
             Misbehaviour::Echo | Misbehaviour::Silent | Misbehaviour::TcpSilent | Misbehaviour::TcpCloses
         );
-    let done =
-        check_hostile_server(habit, protocol, if compared { SHORT_PATIENCE } else { SHORTEST_PATIENCE }, &[1], "");
+    let done = check_hostile_server(
+        misbehaviour,
+        protocol,
+        if compared { SHORT_PATIENCE } else { SHORTEST_PATIENCE },
+        &[1],
+        "",
+    );
     if compared {
-        assert_snapshot(&format!("concierge_{habit:?}"), &done);
+        assert_snapshot(&format!("concierge_{misbehaviour:?}"), &done);
     }
 }
 
@@ -219,10 +229,10 @@ fn a_server_that_is_not_a_hub_is_inconclusive_in_every_protocol(
         Misbehaviour::EndlessHead,
         Misbehaviour::Giant
     )]
-    habit: Misbehaviour,
+    misbehaviour: Misbehaviour,
 ) {
     let protocol = &*protocol_name(&protocol);
-    check_hostile_server(habit, protocol, DEFAULT_PATIENCE, &[3], "");
+    check_hostile_server(misbehaviour, protocol, DEFAULT_PATIENCE, &[3], "");
 }
 
 /// If the document names the path, a server without it fails.
@@ -248,9 +258,9 @@ fn a_missing_path_fails_only_if_the_document_names_it(#[case] protocol: &str, #[
 #[rstest]
 #[ignore = "thorough: waits for real time"]
 fn memory_stays_limited_against_every_hostile_server(
-    #[values(Misbehaviour::Giants, Misbehaviour::Numerous)] habit: Misbehaviour,
+    #[values(Misbehaviour::Giants, Misbehaviour::Numerous)] misbehaviour: Misbehaviour,
 ) {
-    check_hostile_server(habit, "qi", DEFAULT_PATIENCE, &[1, 3], "");
+    check_hostile_server(misbehaviour, "qi", DEFAULT_PATIENCE, &[1, 3], "");
 }
 
 /// With the default patience: a silent hub costs one patience per scenario, many in parallel.

@@ -4,7 +4,7 @@
 use hubproof::event::Verdict;
 use rstest::rstest;
 
-use crate::support::hostile_servers::{HostileHub, Misbehaviour as Hostile};
+use crate::support::hostile_servers::{HostileHub, Misbehaviour};
 use crate::support::process::{ServeProcess, hubproof};
 use crate::support::sim_connection::SimulatedProtocol;
 use crate::support::sim_connection::websocket::WebSocketHabit;
@@ -79,7 +79,7 @@ fn headers_that_are_not_a_table_are_an_error() {
 /// This hub upgrades every connection, which is wrong, and closes it, which is allowed.
 #[test]
 fn a_hub_that_closes_every_connection_fails_only_for_its_upgrades() {
-    let hub = HostileHub::start(Hostile::Closes, "{}");
+    let hub = HostileHub::start(Misbehaviour::Closes, "{}");
     let done = hubproof(["check", &hub.url(), "--protocol", "websocket"]).assert_exit_code(1);
     let findings: Vec<&str> = done.out.lines().filter(|line| line.starts_with("fail[")).collect();
     assert_eq!(findings, ["fail[WS-4.2.1-method]: websocket/refusals: the upgrade was not refused"], "{}", done.out);

@@ -8,7 +8,8 @@ use rstest::rstest;
 
 use crate::support::disk;
 
-/// Returns the paths in backticks that begin with a folder of the repository, for the scenario `names` of the concierge.
+/// Returns the paths in backticks that begin with a folder of the repository, for the scenario `names` of the
+/// concierge.
 fn paths_in(text: &str) -> BTreeSet<String> {
     let path = Regex::new(r"`((?:\.ci|docs|reference-server|reports|scenarios|schemas|src|tests)/[^` ]*)`").unwrap();
     let paths = path.captures_iter(text).map(|found| found[1].replace("NAME", "concierge").replace("TOPIC", "names"));

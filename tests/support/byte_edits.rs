@@ -1,5 +1,5 @@
-//! Generates inputs for parsers: real files, cut, duplicated, moved and spliced with tokens of the parsers' languages, which
-//! reach deeper than random bytes.
+//! Generates inputs for parsers: real files, cut, duplicated, moved and spliced with tokens of the parsers' languages,
+//! which reach deeper than random bytes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

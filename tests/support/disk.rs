@@ -49,7 +49,7 @@ pub fn pack(protocol: &str) -> Arc<Pack> {
 
 /// The concierge pack, read once for the tests of the language.
 pub struct ConciergePack {
-    /// Returns a copy, to which a test adds its own file.
+    /// A test adds its own file to a clone.
     pub sources: Sources,
     pub pack: Arc<Pack>,
     pub shared: SharedFile,

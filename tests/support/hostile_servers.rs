@@ -96,7 +96,7 @@ pub enum Misbehaviour {
 
 pub struct HostileHub {
     address: SocketAddr,
-    habit: Misbehaviour,
+    misbehaviour: Misbehaviour,
     clients: tokio::sync::watch::Receiver<usize>,
     // Dropping it ends its tasks.
     runtime: Runtime,
@@ -104,7 +104,7 @@ pub struct HostileHub {
 
 impl HostileHub {
     /// `unrelated`: a message of the protocol that no step expects, for the variants that send one.
-    pub fn start(habit: Misbehaviour, unrelated: &str) -> Self {
+    pub fn start(misbehaviour: Misbehaviour, unrelated: &str) -> Self {
         let unrelated: Arc<str> = unrelated.into();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -116,16 +116,16 @@ impl HostileHub {
                 let unrelated = Arc::clone(&unrelated);
                 tokio::spawn(async move {
                     // A conversation ends when the client has disconnected.
-                    let _ = behave(stream, habit, &unrelated).await;
+                    let _ = behave(stream, misbehaviour, &unrelated).await;
                 });
             }
         });
-        Self { address, habit, clients, runtime }
+        Self { address, misbehaviour, clients, runtime }
     }
 
     pub fn url(&self) -> String {
         let tls = matches!(
-            self.habit,
+            self.misbehaviour,
             Misbehaviour::TlsAlert | Misbehaviour::TlsGarbage | Misbehaviour::TlsCloses | Misbehaviour::TlsSilent
         );
         format!("{}://{}", if tls { "wss" } else { "ws" }, self.address)
@@ -152,8 +152,8 @@ pub fn closed_port() -> String {
     format!("ws://{address}")
 }
 
-async fn behave(mut stream: TcpStream, habit: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
-    match habit {
+async fn behave(mut stream: TcpStream, misbehaviour: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
+    match misbehaviour {
         Misbehaviour::TcpSilent | Misbehaviour::TlsSilent => read_to_end(&mut stream).await,
         Misbehaviour::TcpCloses => read_head(&mut stream).await.map(drop),
         Misbehaviour::TlsCloses => stream.read_u8().await.map(drop),
@@ -185,14 +185,14 @@ async fn behave(mut stream: TcpStream, habit: Misbehaviour, unrelated: &str) -> 
         }
         _ => {
             accept_upgrade(&mut stream).await?;
-            converse_badly(stream, habit, unrelated).await
+            converse_badly(stream, misbehaviour, unrelated).await
         }
     }
 }
 
-async fn converse_badly(mut stream: TcpStream, habit: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
+async fn converse_badly(mut stream: TcpStream, misbehaviour: Misbehaviour, unrelated: &str) -> std::io::Result<()> {
     let text = |text: &str| frame(0x81, text.as_bytes());
-    match habit {
+    match misbehaviour {
         Misbehaviour::Silent => read_to_end(&mut stream).await,
         Misbehaviour::Deaf => std::future::pending().await,
         Misbehaviour::Closes => send_once(stream, &frame(0x88, b"\x03\xf3out of order")).await,

@@ -289,7 +289,8 @@ impl ChangeDetection {
         let silent: Vec<String> =
             self.sent.messages.iter().map(|message| message.name.clone()).filter(|name| !sent(name)).collect();
         if !silent.is_empty() {
-            let _ = writeln!(text, "\nThe reference server says this in no scenario: {}.", quote_names(&silent));
+            let _ =
+                writeln!(text, "\nMessages that the reference server sends in no scenario: {}.", quote_names(&silent));
         }
         let never = self
             .results
@@ -297,7 +298,7 @@ impl ChangeDetection {
             .filter(|(change, became)| *became == ChangeOutcome::NeverApplied && sent(&change.message));
         let never: Vec<String> = never.map(|(change, _)| change.to_string()).collect();
         if !never.is_empty() {
-            let _ = writeln!(text, "\nNo scenario has a frame for this: {}.", quote_names(&never));
+            let _ = writeln!(text, "\nChanges that apply to no frame of any scenario: {}.", quote_names(&never));
         }
         text
     }

@@ -164,12 +164,12 @@ enum ClientInput {
     Answer(Option<Vec<u8>>),
 }
 
-/// A simulated run: frames take `travel` from a client to the hub, and `way` is the network back.
+/// A simulated run: frames take `travel` from a client to the hub, and `downlink` is the network back.
 pub struct SimulatedRun<'a> {
     ready: &'a CompiledTestPlan,
     machine: Box<dyn reference::Machine>,
     travel: Nanos,
-    way: Downlink<'a>,
+    downlink: Downlink<'a>,
     now: Nanos,
     /// The number orders events with equal times by creation.
     queue: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
@@ -189,23 +189,23 @@ pub struct SimulatedRun<'a> {
 /// The latest time by which all clients have joined.
 const MAX_JOIN_TIME: Nanos = 2 * SECOND;
 
-pub fn run(ready: &CompiledTestPlan, travel: Nanos, way: Downlink<'_>) -> SimulationResults {
-    run_and_cut(ready, travel, way, None)
+pub fn run(ready: &CompiledTestPlan, travel: Nanos, downlink: Downlink<'_>) -> SimulationResults {
+    run_and_cut(ready, travel, downlink, None)
 }
 
 /// Like [`run`], but cuts all connections at a given time.
 pub fn run_and_cut(
     ready: &CompiledTestPlan,
     travel: Nanos,
-    way: Downlink<'_>,
+    downlink: Downlink<'_>,
     cut: Option<Nanos>,
 ) -> SimulationResults {
-    run_with_accident(ready, travel, way, cut.map(|cut| (cut, SimulatedEvent::Cut)))
+    run_with_accident(ready, travel, downlink, cut.map(|cut| (cut, SimulatedEvent::Cut)))
 }
 
 /// Like [`run`], but kills the hub, with all its state, at a given time and starts it again.
-pub fn run_and_kill(ready: &CompiledTestPlan, travel: Nanos, way: Downlink<'_>, kill: Nanos) -> SimulationResults {
-    run_with_accident(ready, travel, way, Some((kill, SimulatedEvent::Kill)))
+pub fn run_and_kill(ready: &CompiledTestPlan, travel: Nanos, downlink: Downlink<'_>, kill: Nanos) -> SimulationResults {
+    run_with_accident(ready, travel, downlink, Some((kill, SimulatedEvent::Kill)))
 }
 
 /// Like [`run`], with a hub that has this fault.
@@ -217,17 +217,17 @@ pub fn run_with_fault(ready: &CompiledTestPlan, travel: Nanos, fault: &str) -> S
 fn run_with_accident(
     ready: &CompiledTestPlan,
     travel: Nanos,
-    way: Downlink<'_>,
+    downlink: Downlink<'_>,
     accident: Option<(Nanos, SimulatedEvent)>,
 ) -> SimulationResults {
-    run_on_machine(ready, hub_of(ready, 1, None), travel, way, accident)
+    run_on_machine(ready, hub_of(ready, 1, None), travel, downlink, accident)
 }
 
 fn run_on_machine(
     ready: &CompiledTestPlan,
     machine: Box<dyn reference::Machine>,
     travel: Nanos,
-    way: Downlink<'_>,
+    downlink: Downlink<'_>,
     accident: Option<(Nanos, SimulatedEvent)>,
 ) -> SimulationResults {
     let roles = ready.plan.roles.len();
@@ -235,7 +235,7 @@ fn run_on_machine(
         ready,
         machine,
         travel,
-        way,
+        downlink,
         now: 0,
         queue: BinaryHeap::new(),
         events: Vec::new(),
@@ -406,18 +406,18 @@ impl SimulatedRun<'_> {
             self.clients[client].0,
             std::mem::replace(&mut self.clients[client].1, VirtualClient::new(&self.ready.prepared.roles[0], 0)),
         );
-        let mut hands = RecordingIo { now: self.now, results: &mut self.results, did: Vec::new() };
-        machine.handle(&self.ready.prepared.roles[place], self.now, input, &mut hands);
-        let did = hands.did;
+        let mut io = RecordingIo { now: self.now, results: &mut self.results, did: Vec::new() };
+        machine.handle(&self.ready.prepared.roles[place], self.now, input, &mut io);
+        let did = io.did;
         self.clients[client].1 = machine;
-        for deed in did {
-            self.carry_out(client, place, deed);
+        for action in did {
+            self.carry_out(client, place, action);
         }
     }
 
-    fn carry_out(&mut self, client: usize, place: usize, deed: ClientAction) {
+    fn carry_out(&mut self, client: usize, place: usize, action: ClientAction) {
         let later = self.now + self.travel;
-        match deed {
+        match action {
             ClientAction::Open(dial) => {
                 let conn = self.conns;
                 self.conns += 1;
@@ -506,7 +506,7 @@ impl SimulatedRun<'_> {
                 machine::MachineOutput::Refuse { status, .. } => ClientInput::Closed(Disconnection::Refused(status)),
                 machine::MachineOutput::Text { text, .. } => {
                     let role = &self.ready.plan.roles[self.clients[client].0].name;
-                    for at in (self.way)(self.now, role, text.as_str()) {
+                    for at in (self.downlink)(self.now, role, text.as_str()) {
                         self.schedule(
                             at,
                             SimulatedEvent::ToClient(client, ClientInput::Text(text.as_bytes().to_vec())),

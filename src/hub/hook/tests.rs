@@ -321,9 +321,9 @@ async fn start_tls_server() -> (String, tempfile::NamedTempFile) {
 }
 
 #[rstest]
-#[case::nobody_knows_it(false, false, Err("UnknownIssuer"))]
-#[case::by_the_file_of_the_target(true, false, Ok(json!(1)))]
-#[case::anybody(false, true, Ok(json!(1)))]
+#[case::unknown_issuer(false, false, Err("UnknownIssuer"))]
+#[case::ca_of_the_target(true, false, Ok(json!(1)))]
+#[case::insecure(false, true, Ok(json!(1)))]
 #[tokio::test]
 async fn hooks_trust_the_certificates_of_the_target(
     #[case] with_ca: bool,

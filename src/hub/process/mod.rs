@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use log::ProcessLog;
-pub use ports::wait_until_open as listening;
 
 use super::hook::{self, HookCall, HookSpec, TrustedCertificates};
 use crate::config::ExecCommand;
@@ -245,11 +244,6 @@ impl LaunchedHub {
             let _ = gone.wait_for(|gone| *gone).await;
             log_snapshot(&log)
         }
-    }
-
-    /// Returns the hub's output so far.
-    pub fn log(&self) -> ProcessLog {
-        log_snapshot(&self.log)
     }
 
     /// Sends SIGTERM, and SIGKILL after `grace`. Returns when no process of the hub is left.

@@ -54,7 +54,7 @@ impl ProcessGroup {
     }
 
     /// Records that the group is gone: its id may be reused, so it must no longer be signalled.
-    pub fn mark_gone(&self) {
+    fn mark_gone(&self) {
         self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 

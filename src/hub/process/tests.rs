@@ -56,7 +56,7 @@ async fn a_hub_that_exits_before_listening_is_reported_with_its_output(#[case] s
     }
 }
 
-/// The shell waits for its child and ignores SIGTERM.
+/// The shell waits for its child, and SIGTERM ends both.
 #[tokio::test]
 async fn a_hub_that_never_listens_is_killed_with_its_children() {
     let mut launch = launch_of_script("sleep 100 & echo $!; echo $$; wait");
@@ -83,7 +83,7 @@ async fn a_hub_that_does_not_exit_is_killed() {
     launch.endpoints.clear();
     let running = start_hub(&launch, drop).await.unwrap();
     // Wait for its output, the process id.
-    while running.log().last_lines(1).lines.is_empty() {
+    while log_snapshot(&running.log).last_lines(1).lines.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let ended = running.wait_for_end();
@@ -98,7 +98,7 @@ async fn a_dropped_hub_is_killed() {
     launch.endpoints.clear();
     let running = start_hub(&launch, drop).await.unwrap();
     let words = running.wait_for_log();
-    while running.log().last_lines(1).lines.is_empty() {
+    while log_snapshot(&running.log).last_lines(1).lines.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     drop(running);

@@ -103,9 +103,9 @@ impl SimulatedProtocol {
     /// Sets a setting in every instance: of the server (`serve`), if given, and of its target.
     pub fn set(&mut self, serve: Option<&str>, setting: &str, value: impl Into<Value>) {
         let value = value.into();
-        let told = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         for (instance, target) in self.setups.instances.iter_mut().zip(&mut self.targets) {
-            instance.serve.extend(serve.map(|serve| (serve.to_owned(), told.clone())));
+            instance.serve.extend(serve.map(|serve| (serve.to_owned(), text.clone())));
             target.settings.insert(setting.to_owned(), value.clone());
         }
     }
@@ -178,6 +178,7 @@ pub struct SendingManner {
     /// Every message is sent in three frames.
     pub fragments: bool,
 }
+
 /// The start of every conversation, in Unix milliseconds.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
