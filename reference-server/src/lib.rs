@@ -1,17 +1,18 @@
-//! The reference server of hubproof: hubs that do what their protocols' documents say, and break them on demand, one named
-//! fault at a time.
+//! The reference server of hubproof: hubs that do what their protocols' documents say, and break them on demand, one
+//! named fault at a time.
 //!
 //! In reading order:
 //!
 //! * [`mod@machine`]: the inputs and outputs of a protocol's state machine, without sockets or clocks;
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
 //! * [`protocols::websocket`]: a hub that is WebSocket only, bytes in and bytes out;
-//! * [`fault`] and [`fault::injector`]: deliberate faults, read from `faults/`, most of them changes to the outputs of a correct
-//!   machine;
+//! * [`fault`] and [`fault::injector`]: deliberate faults, read from `faults/`, most of them changes to the outputs of a
+//!   correct machine;
 //! * [`fault::fuzz_only`]: faults that only malformed or undocumented input triggers;
 //! * [`machine::settings`]: the settings of a hub;
-//! * [`start_server()`], [`server::admin`], [`server::tls`]: sockets: one task per connection around one machine (`hub`);
-//! * [`relay`]: a proxy that makes the same changes to the frames of any hub, at places computed from facts about its messages;
+//! * [`start_server()`], [`server::admin`], [`server::tls`]: sockets, with one task per connection around one machine;
+//! * [`relay`]: a proxy that makes the same changes to the frames of any hub, at places computed from facts about its
+//!   messages;
 //! * [`server::args`]: the command line, shared by this crate's binary and by programs that embed it.
 //!
 //! This crate shares no code, schema or scenario with the harness that tests it; both follow the same documents.

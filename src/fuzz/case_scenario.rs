@@ -22,7 +22,7 @@ pub struct CaseScenario {
 
 #[cfg(test)]
 impl CaseScenario {
-    /// Returns the scenario of a test.
+    /// Reads a valid scenario.
     pub fn of(root: &Value) -> Self {
         Self::read(root.as_object().unwrap().clone()).unwrap()
     }
@@ -33,7 +33,7 @@ impl CaseScenario {
     ///
     /// # Errors
     ///
-    /// The first step that is none, in words.
+    /// A message that names the first item of `steps` or `finally` that is not a step.
     pub fn read(root: Map<String, Value>) -> Result<Self, String> {
         let mut scenario = Self::default();
         for (key, value) in root {
@@ -86,10 +86,10 @@ pub struct CaseStep {
     /// The actor's name, perhaps with an index; empty where it is left out, and for steps without an actor.
     pub actor: String,
     pub verb: StepVerb,
-    /// Whether the verb has the form for a group.
+    /// Whether the verb is in the plural, for a group.
     plural: bool,
     quantity: Option<(GroupQuantity, usize)>,
-    /// What stands beside the verb.
+    /// The value of the key that names the actor and the verb.
     pub argument: Value,
     /// The other keys, in their order.
     pub options: Vec<StepOption>,
@@ -234,7 +234,10 @@ impl StepOption {
             ("as", Value::String(name)) => Self::As(name.clone()),
             ("after", Value::String(name)) => Self::After(name.clone()),
             ("if", Value::String(name)) => Self::If(name.clone()),
-            ("rules", Value::Array(_)) => Self::Rules(StepRule::read_all(Some(value))),
+            // A list with anything else stays as it is, so that the scenario parser reports it.
+            ("rules", Value::Array(rules)) => {
+                rules.iter().map(StepRule::read).collect::<Option<_>>().map_or_else(other, Self::Rules)
+            }
             ("do", Value::Array(steps)) => read_all(steps).map_or_else(|_| other(), Self::Do),
             _ => other(),
         }
@@ -280,6 +283,7 @@ mod tests {
             "let": { "name": "${unique('name')}" },
             "steps": [
                 { "crowd join": null, "rules": ["R-1 as should", "R-2"] },
+                { "a sends": "x", "rules": ["R-1 as nonsense", 1] },
                 { "at least 2 of crowd expect": "x", "within": "1s", "as": "got", "where": { "n": 1 }, "after": "sent" },
                 { "retry": "5s", "do": [{ "a tries to connect": "/", "headers": {} }], "if": "got", "rules": ["R-1"] },
                 { "expects close": "any" },

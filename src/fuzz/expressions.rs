@@ -111,21 +111,6 @@ pub fn member(name: &str, path: &[String]) -> String {
     format!("${{{name}{}}}", path.iter().map(step).collect::<String>())
 }
 
-/// Returns a text as that of a scenario, in which `${` begins an expression.
-pub fn escaped_text(text: &str) -> String {
-    text.replace("${", "${'${'}")
-}
-
-/// Returns a value of a document as a value of a scenario.
-pub fn escaped(value: &Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(escaped_text(text)),
-        Value::Array(items) => items.iter().map(escaped).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), escaped(member))).collect(),
-        other => other.clone(),
-    }
-}
-
 /// The settings that are known before a run. Nothing else has a value then.
 pub struct Settings {
     hub: Value,

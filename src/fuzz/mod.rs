@@ -1,7 +1,7 @@
-//! Sends input that no scenario has to a hub, at every point of a protocol's conversations, and checks what must hold
-//! for any hub. Nothing here knows a protocol: messages and their schemas come from the pack, conversations from its
-//! scenarios. A case is an ordinary scenario, so the engine that plays it, the report that shows it and the file that
-//! reproduces it are those of `hubproof check`. `hubproof fuzz` plays cases against any hub.
+//! Sends input that no scenario contains to a hub, at every point of a protocol's conversations, and checks what must
+//! hold for any hub. Nothing here knows a protocol: messages and their schemas come from the pack, conversations from
+//! its scenarios. A case is an ordinary scenario: the engine of `hubproof check` plays it, and its report and its file are
+//! those of any scenario. `hubproof fuzz` plays cases against any hub.
 //!
 //! # Terms
 //!

@@ -13,7 +13,7 @@ pub enum Placement {
     Outside,
     /// In a random walk: several actors send valid messages in random order, about each other's objects.
     Walk,
-    /// After the opening, many texts that are no message, one after the other.
+    /// After the opening, many texts that are not messages, one after the other.
     Repeated,
     /// After the opening, many mutated messages of one kind on the same connection, in batches; each batch waits for
     /// the answers to the one before.

@@ -24,16 +24,17 @@ impl StepRule {
         Self::new(id, (level < RuleLevel::Must).then_some(level))
     }
 
-    /// Reads the items of a step's `rules`; others than texts are left out.
+    /// Reads a list of rules; items that are not rules are left out.
     pub fn read_all(rules: Option<&Value>) -> Vec<Self> {
-        let texts = rules.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        texts.map(Self::read).collect()
+        rules.and_then(Value::as_array).into_iter().flatten().filter_map(Self::read).collect()
     }
 
-    fn read(text: &str) -> Self {
+    /// Reads an item of a list of rules; `None` if it is not a rule.
+    pub fn read(item: &Value) -> Option<Self> {
+        let text = item.as_str()?;
         match text.split_once(" as ") {
-            Some((id, level)) => Self::new(id.trim(), RuleLevel::from_name(level.trim())),
-            None => Self::new(text.trim(), None),
+            Some((id, level)) => Some(Self::new(id.trim(), Some(RuleLevel::from_name(level.trim())?))),
+            None => Some(Self::new(text.trim(), None)),
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::{DocumentChannel, to_word};
 use super::references::{DocumentLibrary, DocumentRef};
+use crate::scenario::template::escape_expressions;
 
 /// Returns the step that connects to a channel, and declares the settings that the step needs.
 pub fn connect_step(
@@ -145,11 +146,6 @@ fn fill_parameters(
     }
     filled.push_str(&escape_expressions(rest));
     filled
-}
-
-/// Escapes a text for use in a scenario.
-pub fn escape_expressions(text: &str) -> String {
-    text.replace("${", "${'${'}")
 }
 
 /// Returns the query members or headers of an upgrade that the schema of a binding demands.

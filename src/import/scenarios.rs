@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::connection::{connect_step, escape_expressions, to_identifier};
+use super::connection::{connect_step, to_identifier};
 use super::discriminator::MessageCandidate;
 use super::document::{DocumentMessage, DocumentOutline};
 use super::references::{DocumentLibrary, DocumentRef};
 use super::reply_rules::{ReplyRule, list_alternatives};
 use crate::scenario::compose;
+use crate::scenario::template::escape_texts;
 use crate::scenario::writer::write_scenario;
 use crate::syntax::matcher::unescape;
 
@@ -366,16 +367,6 @@ pub fn titled_scenario(title: String, steps: Vec<Value>) -> Map<String, Value> {
 /// Returns the JSON pointer of a member.
 pub fn member_pointer(name: &str) -> String {
     format!("/{}", crate::syntax::matcher::escape(name))
-}
-
-/// Escapes all texts in a value for use in a scenario.
-pub fn escape_texts(value: &Value) -> Value {
-    match value {
-        Value::String(text) => json!(escape_expressions(text)),
-        Value::Array(items) => items.iter().map(escape_texts).collect(),
-        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), escape_texts(member))).collect(),
-        other => other.clone(),
-    }
 }
 
 /// Returns the expression for the value at a JSON pointer, inside the value to which `name` is bound.

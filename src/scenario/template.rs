@@ -464,6 +464,21 @@ pub fn placeholder(text: &str) -> Option<Range<usize>> {
     Some(2..2 + find_closing_brace(inside)?)
 }
 
+/// Returns a text as a scenario writes it, in which `${` begins an expression.
+pub fn escape_expressions(text: &str) -> String {
+    text.replace("${", "${'${'}")
+}
+
+/// Returns a value as a scenario writes it, with all its texts escaped.
+pub fn escape_texts(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(escape_expressions(text)),
+        Value::Array(items) => items.iter().map(escape_texts).collect(),
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), escape_texts(member))).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Compiles a text with expressions. `None` after an error, which is in `diagnostics`.
 fn split_parts(text: &NodeText, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<TemplatePart>> {
     let found = match pieces(&text.value) {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use hubproof::event::{CheckReport, Verdict};
 use hubproof::fuzz::actors::OBSERVER;
 use hubproof::fuzz::case::churn::Churn;
-use hubproof::fuzz::case::{FuzzCell, MutationKind};
+use hubproof::fuzz::case::{FuzzCase, FuzzCell, MutationKind};
+use hubproof::fuzz::case_scenario::CaseScenario;
 use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::mutate::frames::FramingMutation;
 use hubproof::fuzz::mutate::json_text::JsonCorruption;
@@ -19,78 +20,96 @@ use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::scenario::parse::verbs::StepVerb;
-use hubproof::scenario::{self, Program};
+use hubproof::scenario::{self, Program, SharedFile};
+use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use hubproof_reference::Machine;
 use hubproof_reference::machine::{EventError, MachineInput, MachineOutput};
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::support::disk::protocol_name;
 use crate::support::sim_connection::SendingManner;
 
+/// A protocol, with everything that its cases are made of.
 pub struct FuzzProtocol {
-    pub sources: Sources,
-    pub folder: PackFolder,
-    pub corpus: Corpus,
+    sources: Sources,
+    shared: SharedFile,
+    pub corpus: Arc<Corpus>,
+}
+
+impl FuzzProtocol {
+    /// Reads a protocol of this repository.
+    pub fn load(name: &str) -> Self {
+        let mut sources = Sources::default();
+        let folder = crate::support::disk::protocol_folder(name, &mut sources);
+        Self::from_folder(&folder, sources, Map::new())
+    }
+
+    /// Reads the files of a pack. `given` are settings of the target, by name.
+    pub fn from_folder(folder: &PackFolder, mut sources: Sources, given: Map<String, Value>) -> Self {
+        let (pack, diagnostics) = Pack::load(folder, &sources);
+        let mut pack = pack.unwrap_or_else(|| panic!("{}", render_all(&diagnostics, &sources, false)));
+        pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+        let pack = Arc::new(pack);
+        let shared = scenario::load_shared(folder, &sources, &pack, &mut Vec::new());
+        let corpus = Arc::new(Corpus::from_folder(folder, &sources, &pack, given));
+        Self { sources, shared, corpus }
+    }
+
+    /// Parses the text of a scenario. Returns its program, if it is valid, and its diagnostics.
+    pub fn parse(&mut self, id: &str, scenario: &CaseScenario) -> (Option<Arc<Program>>, String) {
+        let file = self.sources.add("case.yaml", scenario.text());
+        let root = match yaml::parse(&self.sources, file) {
+            Ok(root) => root,
+            Err(diagnostic) => return (None, diagnostic.message),
+        };
+        let (program, diagnostics) = scenario::parse::parse_scenario(id, &root, &self.shared, &self.corpus.pack);
+        (program.map(Arc::new), render_all(&diagnostics, &self.sources, false))
+    }
+
+    /// Returns the program of a case, which must have no diagnostics.
+    pub fn program(&mut self, case: &FuzzCase) -> Arc<Program> {
+        let id = format!("{}/case-{}", self.corpus.pack.name, case.number);
+        let (program, diagnostics) = self.parse(&id, &case.scenario);
+        assert_eq!(diagnostics, "", "{}", case.scenario.text());
+        program.unwrap()
+    }
 }
 
 /// Cases, parsed as scenarios and ready to be played without sockets.
 pub struct PlayableCases {
-    name: String,
     protocol: FuzzProtocol,
-    shared: scenario::SharedFile,
     scheduler: CaseScheduler,
 }
 
 impl PlayableCases {
     /// Creates the cases that mutate the wanted messages.
     pub fn new(name: &str, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
-        let protocol = fuzz_protocol(name);
-        let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &protocol.corpus.pack, &mut Vec::new());
+        let protocol = FuzzProtocol::load(name);
         let scheduler = CaseScheduler::new(&protocol.corpus, seed, message);
-        Self { name: name.to_owned(), protocol, shared, scheduler }
+        Self { protocol, scheduler }
     }
 
     pub fn len(&self) -> u64 {
         self.scheduler.cells.len() as u64
     }
 
-    /// Returns a case as text and program; `None` if there is none, or it needs frames that a simulated connection
+    /// Returns a case as text and program; `None` if the draw gives none, or it needs frames that a simulated connection
     /// cannot carry.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
         let case = self.scheduler.case(&self.protocol.corpus, number)?;
         if matches!(case.cell.mutation, MutationKind::Framed(framing) if !is_carried(framing)) {
             return None;
         }
-        let text = case.scenario.text();
-        let sources = &mut self.protocol.sources;
-        let file = sources.add(format!("case-{number}.yaml"), text.clone());
-        let root = yaml::parse(sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
-        let id = format!("{}/case-{number}", self.name);
-        let (program, diagnostics) =
-            scenario::parse::parse_scenario(&id, &root, &self.shared, &self.protocol.corpus.pack);
-        let shown = || hubproof::syntax::diagnostic::render_all(&diagnostics, sources, false);
-        Some((text.clone(), Arc::new(program.unwrap_or_else(|| panic!("{}\n{text}", shown())))))
+        Some((case.scenario.text(), self.protocol.program(&case)))
     }
 }
 
 /// Whether a simulated connection can carry these frames.
 pub fn is_carried(framing: FramingMutation) -> bool {
     framing.class() != PayloadClass::Broken && framing != FramingMutation::Oversize
-}
-
-pub fn fuzz_protocol(name: &str) -> FuzzProtocol {
-    let mut sources = Sources::default();
-    let folder = crate::support::disk::protocol_folder(name, &mut sources);
-    let (pack, diagnostics) = Pack::load(&folder, &sources);
-    assert!(diagnostics.is_empty());
-    let mut pack = pack.unwrap();
-    pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
-    let pack = Arc::new(pack);
-    let corpus = Corpus::from_folder(&folder, &sources, &pack, Default::default());
-    FuzzProtocol { sources, folder, corpus }
 }
 
 #[rstest]
@@ -105,20 +124,12 @@ fn every_case_is_a_scenario(
 
 #[rstest]
 #[ignore = "thorough: many minutes of CPU"]
-fn every_case_is_a_scenario_in_large_protocols(
-    #[dirs]
-    #[files("schemas/airavata/messages")]
-    #[files("schemas/concierge/messages")]
-    #[files("schemas/emprops/messages")]
-    name: PathBuf,
-) {
-    assert_every_case_is_a_scenario(&protocol_name(&name));
+fn every_case_is_a_scenario_in_large_protocols(#[values("airavata", "concierge", "emprops")] name: &str) {
+    assert_every_case_is_a_scenario(name);
 }
 
 fn assert_every_case_is_a_scenario(name: &str) {
-    let mut protocol = fuzz_protocol(name);
-    let pack = Arc::clone(&protocol.corpus.pack);
-    let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+    let mut protocol = FuzzProtocol::load(name);
     let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let mut classes: BTreeMap<PayloadClass, usize> = BTreeMap::new();
     let mut made = 0;
@@ -126,12 +137,7 @@ fn assert_every_case_is_a_scenario(name: &str) {
         let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
         made += 1;
         *classes.entry(case.class).or_default() += 1;
-        let text = case.scenario.text();
-        let file = protocol.sources.add(format!("case-{number}.yaml"), text.clone());
-        let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
-        let (program, diagnostics) = scenario::parse::parse_scenario(&format!("{name}/case"), &root, &shared, &pack);
-        let shown = hubproof::syntax::diagnostic::render_all(&diagnostics, &protocol.sources, false);
-        assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
+        protocol.program(&case);
     }
     println!("{name}: {} cells, {made} made, {classes:?}", scheduler.cells.len());
     assert!(made * 10 > scheduler.cells.len() * 9);
@@ -143,7 +149,7 @@ fn assert_every_case_is_a_scenario(name: &str) {
 #[case::emprops("emprops")]
 fn the_same_seed_gives_the_same_cases(#[case] name: &str) {
     let texts = |seed| {
-        let protocol = fuzz_protocol(name);
+        let protocol = FuzzProtocol::load(name);
         let scheduler = CaseScheduler::new(&protocol.corpus, seed, &|_| true);
         (0..200).filter_map(|n| Some(scheduler.case(&protocol.corpus, n)?.scenario.text())).collect::<Vec<_>>()
     };
@@ -165,13 +171,9 @@ fn fuzz_cases_find_nothing_wrong_with_the_reference_server(
 #[rstest]
 #[ignore = "thorough: many minutes of CPU"]
 fn fuzz_cases_find_nothing_wrong_with_the_reference_server_in_large_protocols(
-    #[dirs]
-    #[files("schemas/airavata/messages")]
-    #[files("schemas/concierge/messages")]
-    #[files("schemas/emprops/messages")]
-    name: PathBuf,
+    #[values("airavata", "concierge", "emprops")] name: &str,
 ) {
-    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(&protocol_name(&name));
+    assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name);
 }
 
 fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
@@ -198,7 +200,7 @@ fn assert_fuzz_cases_find_nothing_wrong_with_the_reference_server(name: &str) {
 /// A hub may read the id of a truncated text and answer it, so no id may occur twice.
 #[test]
 fn repeated_inputs_and_the_next_fence_never_share_an_id() {
-    let protocol = fuzz_protocol("gator");
+    let protocol = FuzzProtocol::load("gator");
     let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let id = regex::Regex::new(r#""req_id":(-?[0-9]+),"#).unwrap();
     let mut texts = 0;
@@ -242,7 +244,7 @@ fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[case] name: &str) {
 #[case::open("pong", "FUZZ-ISOLATES as should")]
 #[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
 fn an_unsolicited_message_does_not_prove_a_leak(#[case] message: &str, #[case] rule: &str) {
-    let protocol = fuzz_protocol("airavata");
+    let protocol = FuzzProtocol::load("airavata");
     let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let cases = (0..scheduler.cells.len() as u64).filter_map(|number| scheduler.case(&protocol.corpus, number));
     let steps = cases.flat_map(|case| case.scenario.steps);
@@ -283,7 +285,7 @@ fn cells_with_few_successful_draws_are_played_as_often_as_others() {
 }
 
 /// Most of the hundred messages drawn for a shared connection are sent, though few of the unrestricted draws would be
-/// answered: without `narrow`, half as many, or one in eight if only certain members lead to an answer.
+/// answered: without `restrict_to_common`, half as many, or one in eight if only certain members lead to an answer.
 #[rstest]
 #[case::places("qi", "extended_request", "missing")]
 #[case::members("gator", "stop_request", "explored")]
@@ -540,18 +542,12 @@ fn every_case_sends_its_mutated_input(
 
 #[rstest]
 #[ignore = "thorough: many minutes of CPU"]
-fn every_case_sends_its_mutated_input_in_large_protocols(
-    #[dirs]
-    #[files("schemas/airavata/messages")]
-    #[files("schemas/concierge/messages")]
-    #[files("schemas/emprops/messages")]
-    name: PathBuf,
-) {
-    assert_every_case_sends_its_mutated_input(&protocol_name(&name));
+fn every_case_sends_its_mutated_input_in_large_protocols(#[values("airavata", "concierge", "emprops")] name: &str) {
+    assert_every_case_sends_its_mutated_input(name);
 }
 
 fn assert_every_case_sends_its_mutated_input(name: &str) {
-    let protocol = fuzz_protocol(name);
+    let protocol = FuzzProtocol::load(name);
     let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
     let mut silent = BTreeSet::new();
     for number in 0..scheduler.cells.len() as u64 {

@@ -9,11 +9,9 @@ use hubproof::fuzz::case::FuzzCase;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::protocol::{FrameDirection, Pack};
-use hubproof::scenario::{self, Program, SharedFile};
-use hubproof::syntax::yaml;
 use rstest::rstest;
 
-use crate::fuzz::cases::{FuzzProtocol, fuzz_protocol};
+use crate::fuzz::cases::FuzzProtocol;
 use crate::support::disk::protocol_name;
 
 /// Returns the walks of a scheduler in order, endlessly, with other draws each time.
@@ -21,18 +19,6 @@ fn walks<'a>(protocol: &'a FuzzProtocol, scheduler: &'a CaseScheduler) -> impl I
     let count = scheduler.cells.len() as u64;
     let is_walk = move |number: &u64| scheduler.cells[(number % count) as usize].placement == Placement::Walk;
     (0..).filter(is_walk).filter_map(|number| scheduler.case(&protocol.corpus, number))
-}
-
-pub fn program(protocol: &mut FuzzProtocol, shared: &SharedFile, name: &str, case: &FuzzCase) -> Arc<Program> {
-    let pack = Arc::clone(&protocol.corpus.pack);
-    let text = case.scenario.text();
-    let file = protocol.sources.add(format!("case-{}.yaml", case.number), text.clone());
-    let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
-    let (program, diagnostics) =
-        scenario::parse::parse_scenario(&format!("{name}/case-{}", case.number), &root, shared, &pack);
-    let shown = hubproof::syntax::diagnostic::render_all(&diagnostics, &protocol.sources, false);
-    assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
-    Arc::new(program.unwrap())
 }
 
 /// Returns the messages of a direction in a play, in order, without those of the observer client and the new client.
@@ -53,22 +39,14 @@ fn random_walks_find_nothing_wrong_with_a_correct_hub(
     #[exclude("/(airavata|concierge|emprops)/")]
     name: PathBuf,
 ) {
-    assert_random_walks_find_nothing_wrong_with_a_correct_hub(&protocol_name(&name));
+    assert_walks_find_nothing(&protocol_name(&name), 100);
 }
 
 #[rstest]
 #[ignore = "thorough: many minutes of CPU"]
 fn random_walks_find_nothing_wrong_with_a_correct_hub_in_large_protocols(
-    #[dirs]
-    #[files("schemas/airavata/messages")]
-    #[files("schemas/concierge/messages")]
-    #[files("schemas/emprops/messages")]
-    name: PathBuf,
+    #[values("airavata", "concierge", "emprops")] name: &str,
 ) {
-    assert_random_walks_find_nothing_wrong_with_a_correct_hub(&protocol_name(&name));
-}
-
-fn assert_random_walks_find_nothing_wrong_with_a_correct_hub(name: &str) {
     assert_walks_find_nothing(name, 100);
 }
 
@@ -79,23 +57,21 @@ fn thousands_of_random_walks_find_nothing_wrong_with_a_correct_hub(
     #[files("schemas/*/messages")]
     name: PathBuf,
 ) {
-    let name = &*protocol_name(&name);
-    assert_walks_find_nothing(name, 3000);
+    assert_walks_find_nothing(&protocol_name(&name), 3000);
 }
 
 fn assert_walks_find_nothing(name: &str, many: usize) {
-    let mut protocol = fuzz_protocol(name);
+    let mut protocol = FuzzProtocol::load(name);
     let hub = crate::support::sim_connection::SimulatedProtocol::load(name);
     let pack = Arc::clone(&protocol.corpus.pack);
     let scheduler = CaseScheduler::new(&protocol.corpus, 2, &|_| true);
-    let shared = scenario::load_shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
     let cases: Vec<FuzzCase> = walks(&protocol, &scheduler).take(many).collect();
     let (mut played, mut wrong, mut warned) = (0, String::new(), BTreeMap::<String, usize>::new());
     let mut kinds = [BTreeSet::new(), BTreeSet::new()];
     let mut reach: BTreeMap<usize, usize> = BTreeMap::new();
     let (mut finished, mut undecided) = (0, BTreeMap::<String, usize>::new());
     for case in &cases {
-        let program = program(&mut protocol, &shared, name, case);
+        let program = protocol.program(case);
         let Some(report) = hub.play(&program, None) else { continue };
         played += 1;
         let replies: BTreeSet<&str> =

@@ -6,30 +6,24 @@ use std::sync::Arc;
 use hubproof::event::Verdict;
 use hubproof::fuzz::case::{FuzzCase, MutationKind};
 use hubproof::fuzz::case_scenario::{CaseScenario, CaseStep};
-use hubproof::fuzz::corpus::Corpus;
-use hubproof::fuzz::oracle;
 use hubproof::fuzz::placement::Placement;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::fuzz::shrink::constraints::ShrinkConstraints;
 use hubproof::fuzz::shrink::{CandidateResult, ShrinkLimits, Shrinker, control_run, count_beyond_opening};
 use hubproof::fuzz::step_rule::StepRule;
-use hubproof::protocol::Pack;
+use hubproof::scenario::Program;
 use hubproof::scenario::parse::verbs::StepVerb;
-use hubproof::scenario::{self, Program};
-use hubproof::syntax::source::Sources;
-use hubproof::syntax::yaml;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::fuzz::cases::is_carried;
+use crate::fuzz::cases::{FuzzProtocol, is_carried};
 use crate::fuzz::fuzz_only_faults::{MAX_CASES, concerns_message};
 use crate::support::disk::protocol_name;
+use crate::support::sim_connection::SimulatedProtocol;
 
 struct FaultyHub {
-    sources: Sources,
-    corpus: Arc<Corpus>,
-    shared: scenario::SharedFile,
-    wire: crate::support::sim_connection::SimulatedProtocol,
+    protocol: FuzzProtocol,
+    wire: SimulatedProtocol,
     fault: &'static str,
 }
 
@@ -39,20 +33,11 @@ type FailedChecks = Vec<String>;
 impl FaultyHub {
     fn new(fault: &'static str) -> Self {
         let name = hubproof_reference::faults().find(|known| known.id == fault).unwrap().protocol;
-        let mut sources = Sources::default();
-        let folder = crate::support::disk::protocol_folder(name, &mut sources);
-        let mut pack = Pack::load(&folder, &sources).0.unwrap();
-        pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
-        let pack = Arc::new(pack);
-        let shared = scenario::load_shared(&folder, &sources, &pack, &mut Vec::new());
-        let corpus = Arc::new(Corpus::from_folder(&folder, &sources, &pack, Default::default()));
-        Self { sources, corpus, shared, wire: crate::support::sim_connection::SimulatedProtocol::load(name), fault }
+        Self { protocol: FuzzProtocol::load(name), wire: SimulatedProtocol::load(name), fault }
     }
 
     fn program(&mut self, scenario: &CaseScenario) -> Option<Arc<Program>> {
-        let file = self.sources.add("case.yaml", scenario.text());
-        let root = yaml::parse(&self.sources, file).ok()?;
-        scenario::parse::parse_scenario("case", &root, &self.shared, &self.corpus.pack).0.map(Arc::new)
+        self.protocol.parse("case", scenario).0
     }
 
     fn failed_checks(&self, program: &Arc<Program>, fault: Option<&str>) -> FailedChecks {
@@ -69,7 +54,7 @@ impl FaultyHub {
     ) -> (FuzzCase, String) {
         let known = hubproof_reference::faults().find(|known| known.id == self.fault).unwrap();
         for number in numbers {
-            let Some(case) = scheduler.case(&self.corpus, number) else { continue };
+            let Some(case) = scheduler.case(&self.protocol.corpus, number) else { continue };
             if matches!(case.cell.mutation, MutationKind::Framed(framing) if !is_carried(framing)) {
                 continue;
             }
@@ -82,12 +67,10 @@ impl FaultyHub {
         }
         panic!("no case finds {}", self.fault)
     }
-}
 
-impl FaultyHub {
     /// Shrinks a case to the smallest that fails the same check because of its mutation.
     fn shrink(&mut self, case: &FuzzCase, check: &str) -> Shrinker {
-        let corpus = Arc::clone(&self.corpus);
+        let corpus = Arc::clone(&self.protocol.corpus);
         let constraints = ShrinkConstraints::for_finding(&corpus, case.cell.placement, &case.scenario, check);
         let mut shrink = Shrinker::new(case.scenario.clone(), check, ShrinkLimits::default());
         while let Some(candidate) = shrink.next_candidate() {
@@ -152,12 +135,12 @@ fn assert_small(protocol: &str, first: usize, step: usize) {
     for fault in faults.skip(first).step_by(step) {
         let most = MAX_STEPS_BY_FAULT.iter().find(|(id, _)| *id == fault.id).map_or(MAX_STEPS, |(_, most)| *most);
         let mut hub = FaultyHub::new(fault.id);
-        let scheduler = CaseScheduler::new(&hub.corpus, 1, &|message| concerns_message(protocol, message));
+        let scheduler = CaseScheduler::new(&hub.protocol.corpus, 1, &|message| concerns_message(protocol, message));
         let mut numbers = 0..MAX_CASES;
         let mut shown = String::new();
         let small = (0..MAX_SHRUNK_CASES).any(|_| {
             let (case, check) = hub.next_finding(&mut numbers, &scheduler);
-            let single = scheduler.single_message_cases(&hub.corpus, case.number).into_iter().find(|single| {
+            let single = scheduler.single_message_cases(&hub.protocol.corpus, case.number).into_iter().find(|single| {
                 let program = hub.program(&single.scenario);
                 program.is_some_and(|program| hub.fails(&program, &check))
             });
@@ -208,7 +191,8 @@ fn shrinking_keeps_the_steps_an_oracle_depends_on(#[case] text: &str, #[case] ke
     };
     let joins = ("sender", StepVerb::Joins);
     let original = finding(SUBMITS, joins);
-    let constraints = |check| ShrinkConstraints::for_finding(&hub.corpus, Placement::Joined, &original, check);
+    let corpus = &hub.protocol.corpus;
+    let constraints = |check| ShrinkConstraints::for_finding(corpus, Placement::Joined, &original, check);
     assert_eq!(constraints("FUZZ-REJECTS,EMP-036").are_met_by(&finding(text, joins)), kept);
     assert!(!constraints("FUZZ-REJECTS").are_met_by(&finding(text, ("sender", StepVerb::Connects))));
     assert!(!constraints("FUZZ-REJECTS").are_met_by(&finding(text, ("innocent", StepVerb::Joins))));
@@ -233,7 +217,8 @@ fn shrinking_never_takes_a_valid_message_for_the_mutated_one() {
         CaseScenario { steps, ..CaseScenario::default() }
     };
     let original = finding(&[(ping, None), (SUBMITS, Some("mutated_input"))]);
-    let constraints = ShrinkConstraints::for_finding(&hub.corpus, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
+    let corpus = &hub.protocol.corpus;
+    let constraints = ShrinkConstraints::for_finding(corpus, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
     assert!(constraints.are_met_by(&finding(&[(SUBMITS, Some("mutated_input"))])));
     assert!(!constraints.are_met_by(&finding(&[(ping, Some("mutated_input"))])));
 }

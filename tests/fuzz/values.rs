@@ -1,74 +1,42 @@
 //! What expressions in messages stand for, and messages and members that have unusual forms and names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use hubproof::fuzz::case::FuzzCase;
-use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::mutate::payload::PayloadClass;
-use hubproof::fuzz::oracle;
 use hubproof::fuzz::scheduler::CaseScheduler;
 use hubproof::import::{self, DocumentLibrary, Perspective};
-use hubproof::protocol::{Pack, PackFolder};
-use hubproof::scenario::{self, SharedFile};
-use hubproof::syntax::diagnostic::render_all;
+use hubproof::protocol::PackFolder;
 use hubproof::syntax::source::Sources;
-use hubproof::syntax::yaml;
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 
-/// The cases of a pack that exists only in memory.
-struct Made {
-    sources: Sources,
-    shared: SharedFile,
-    corpus: Corpus,
+use crate::fuzz::cases::FuzzProtocol;
+
+/// Returns the protocol of a document with one message, which is answered with the same message.
+fn echo_protocol(schema: &Value, example: &Value) -> FuzzProtocol {
+    let echo = json!({ "payload": schema, "examples": [{ "payload": example }] });
+    let channel = json!({ "$ref": "#/channels/echo" });
+    let document = json!({
+        "asyncapi": "3.0.0",
+        "info": { "title": "Echo", "version": "1.0.0" },
+        "channels": { "echo": { "address": "/", "messages": { "echo.back": echo } } },
+        "operations": { "send": { "action": "receive", "channel": channel, "reply": { "channel": channel } } },
+    });
+    let mut sources = Sources::default();
+    let file = sources.add("echo.json", document.to_string());
+    let library =
+        DocumentLibrary::read_files("echo.json", file, &mut sources, &mut |_, _| Err("no other file".to_owned()));
+    let (folder, _) = import::import_folder("echo", &library.unwrap(), Perspective::Hub, &mut sources);
+    FuzzProtocol::from_folder(&folder, sources, Map::new())
 }
 
-impl Made {
-    fn new(folder: &PackFolder, mut sources: Sources, given: Map<String, Value>) -> Self {
-        let (pack, diagnostics) = Pack::load(folder, &sources);
-        assert!(pack.is_some(), "{}", render_all(&diagnostics, &sources, false));
-        let mut pack = pack.unwrap();
-        pack.rules.extend(oracle::oracle_rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
-        let pack = Arc::new(pack);
-        let shared = scenario::load_shared(folder, &sources, &pack, &mut Vec::new());
-        let corpus = Corpus::from_folder(folder, &sources, &pack, given);
-        Self { sources, shared, corpus }
-    }
-
-    /// Returns the pack of a document with one message, which is answered with the same message.
-    fn of_document(schema: &Value, example: &Value) -> Self {
-        let echo = json!({ "payload": schema, "examples": [{ "payload": example }] });
-        let channel = json!({ "$ref": "#/channels/echo" });
-        let document = json!({
-            "asyncapi": "3.0.0",
-            "info": { "title": "Echo", "version": "1.0.0" },
-            "channels": { "echo": { "address": "/", "messages": { "echo.back": echo } } },
-            "operations": { "send": { "action": "receive", "channel": channel, "reply": { "channel": channel } } },
-        });
-        let mut sources = Sources::default();
-        let file = sources.add("echo.json", document.to_string());
-        let library =
-            DocumentLibrary::read_files("echo.json", file, &mut sources, &mut |_, _| Err("no other file".to_owned()));
-        let (folder, _) = import::import_folder("echo", &library.unwrap(), Perspective::Hub, &mut sources);
-        Self::new(&folder, sources, Map::new())
-    }
-
-    fn cases(&self, rounds: u64, wanted: impl Fn(&str) -> bool) -> Vec<FuzzCase> {
-        let scheduler = CaseScheduler::new(&self.corpus, 1, &|_| true);
-        let numbers = 0..rounds * scheduler.cells.len() as u64;
-        let is_wanted = |number: &u64| scheduler.cell(*number).is_some_and(|cell| wanted(cell.mutation.name()));
-        numbers.filter(is_wanted).filter_map(|number| scheduler.case(&self.corpus, number)).collect()
-    }
-
-    fn must_be_a_scenario(&mut self, case: &FuzzCase) {
-        let text = case.scenario.text();
-        let file = self.sources.add("case.yaml", text.clone());
-        let root = yaml::parse(&self.sources, file).unwrap();
-        let (program, diagnostics) =
-            scenario::parse::parse_scenario("echo/case", &root, &self.shared, &self.corpus.pack);
-        assert!(program.is_some(), "{}\n{text}", render_all(&diagnostics, &self.sources, false));
-    }
+/// Returns the cases of the first rounds over all cells, those with a wanted mutation.
+fn cases(protocol: &FuzzProtocol, rounds: u64, wanted: impl Fn(&str) -> bool) -> Vec<FuzzCase> {
+    let scheduler = CaseScheduler::new(&protocol.corpus, 1, &|_| true);
+    let numbers = 0..rounds * scheduler.cells.len() as u64;
+    let is_wanted = |number: &u64| scheduler.cell(*number).is_some_and(|cell| wanted(cell.mutation.name()));
+    numbers.filter(is_wanted).filter_map(|number| scheduler.case(&protocol.corpus, number)).collect()
 }
 
 #[rstest]
@@ -84,17 +52,18 @@ impl Made {
     json!({ "": "1", "a b": "2", "c.d": "3", "e\"f": "4", "g'h": "5", "0": "6", "${i}": "7", "j}": "8" }),
 )]
 fn every_case_of_a_message_with_an_unusual_form_is_a_scenario(#[case] schema: Value, #[case] example: Value) {
-    let mut made = Made::of_document(&schema, &example);
-    let cases = made.cases(3, |_| true);
+    let mut protocol = echo_protocol(&schema, &example);
+    let cases = cases(&protocol, 3, |_| true);
     assert!(cases.len() > 100, "{} cases", cases.len());
     for case in &cases {
-        made.must_be_a_scenario(case);
+        let (program, diagnostics) = protocol.parse("echo/case", &case.scenario);
+        assert!(program.is_some(), "{diagnostics}\n{}", case.scenario.text());
     }
 }
 
 #[test]
 fn a_message_that_may_be_anything_is_never_wrong() {
-    let cases = Made::of_document(&json!({}), &json!(1234)).cases(4, |_| true);
+    let cases = cases(&echo_protocol(&json!({}), &json!(1234)), 4, |_| true);
     assert!(cases.iter().all(|case| !matches!(case.class, PayloadClass::Invalid | PayloadClass::Unknown)));
     let valid =
         |name: &str| cases.iter().any(|case| case.class == PayloadClass::Valid && case.cell.mutation.name() == name);
@@ -103,8 +72,8 @@ fn a_message_that_may_be_anything_is_never_wrong() {
     assert!(valid("truncated"));
 }
 
-/// Returns a pack whose scenario sends a message with the setting `p` as its payload.
-fn with_setting(default: &Value, given: Option<Value>) -> Made {
+/// Returns a protocol whose scenario sends a message with the setting `p` as its payload.
+fn protocol_with_setting(default: &Value, given: Option<Value>) -> FuzzProtocol {
     let mut sources = Sources::default();
     let hello = json!({
         "type": "object", "required": ["type"], "examples": [{ "type": "hello" }],
@@ -149,7 +118,7 @@ fn with_setting(default: &Value, given: Option<Value>) -> Made {
     ]);
     let scenarios = BTreeMap::from([add("shared.yaml", shared.to_string()), add("greets.yaml", greets.to_string())]);
     let folder = PackFolder { name: "tiny".to_owned(), pack, scenarios, document: None, diagnostics: Vec::new() };
-    Made::new(&folder, sources, given.into_iter().map(|value| ("p".to_owned(), value)).collect())
+    FuzzProtocol::from_folder(&folder, sources, given.into_iter().map(|value| ("p".to_owned(), value)).collect())
 }
 
 #[rstest]
@@ -162,9 +131,9 @@ fn the_class_of_a_message_is_that_of_what_is_sent(
     #[case] given: Option<Value>,
     #[case] expected: PayloadClass,
 ) {
-    let made = with_setting(&default, given);
-    // Fragments of a message are no other message.
-    let cases = made.cases(1, |mutation| mutation == "fragments");
+    let protocol = protocol_with_setting(&default, given);
+    // A fragmented message is the same message.
+    let cases = cases(&protocol, 1, |mutation| mutation == "fragments");
     let sends = |case: &&FuzzCase| case.scenario.text().contains("json(hub.p)");
     let classes: Vec<PayloadClass> = cases.iter().filter(sends).map(|case| case.class).collect();
     assert!(!classes.is_empty() && classes.iter().all(|class| *class == expected), "{classes:?}");

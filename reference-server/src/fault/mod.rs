@@ -3,7 +3,8 @@
 //! All faults are in `faults/<protocol>.yaml`; this module has the types of that format and [`mod@parse`] reads it.
 //! If possible, a fault is data: a list of [`OutputChange`]s that [`crate::fault::injector`] makes to the outputs of a
 //! correct machine. If order, limits or state must be wrong, the machine itself checks for the fault's id
-//! ([`FaultEffect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients see.
+//! ([`FaultEffect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients
+//! see.
 
 pub mod fuzz_only;
 pub mod injector;
@@ -183,7 +184,7 @@ pub struct OutputChange {
     pub act: ChangeAction,
 }
 
-/// The outputs that a [`OutputChange`] applies to; [`OutputSelector::with_action`] adds the act.
+/// The outputs that an [`OutputChange`] applies to; [`OutputSelector::with_action`] adds the act.
 #[derive(Debug, Clone, Copy)]
 pub struct OutputSelector(OutputChange);
 

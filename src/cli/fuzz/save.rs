@@ -66,7 +66,7 @@ pub async fn save_findings(
     session: &mut PlaySession<'_>,
 ) -> Result<(usize, String), CliError> {
     let Some(folder) = &archive.folder else { return Ok((0, String::new())) };
-    let new = new(archive, campaign, outcome, folder, about);
+    let new = findings_to_save(archive, campaign, outcome, folder, about);
     let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
     if !new.is_empty() && !archive.shrink_time.is_zero() {
         let what = format!("shrinking {}", format_count(new.len(), "finding"));
@@ -141,12 +141,12 @@ fn shrink_all(
     let findings: Vec<ShrinkableFinding> = new.iter().map(finding).collect();
     move |stage| {
         Box::pin(async move {
-            let bench = |finding| {
+            let job = |finding| {
                 let (campaign, stage, numbers) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&numbers));
                 Arc::new(ShrinkJob { campaign, stage, finding, numbers })
             };
-            let mut all: Vec<(usize, Arc<ShrinkJob>)> = findings.into_iter().map(bench).enumerate().collect();
-            let look = |bench: Arc<ShrinkJob>| async move { bench.play_until_failure(half).await };
+            let mut all: Vec<(usize, Arc<ShrinkJob>)> = findings.into_iter().map(job).enumerate().collect();
+            let look = |job: Arc<ShrinkJob>| async move { job.play_until_failure(half).await };
             let mut small = play_each(&stage, all.clone(), look).await;
             all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
             // The first finding of each cause comes first, alternating between oracles; likely duplicates come last.
@@ -156,11 +156,11 @@ fn shrink_all(
                 *nth += 1;
                 *nth
             };
-            all.sort_by_cached_key(|(_, bench)| {
-                let Fingerprint { oracle, shape, .. } = &bench.finding.cause;
+            all.sort_by_cached_key(|(_, job)| {
+                let Fingerprint { oracle, shape, .. } = &job.finding.cause;
                 (nth(oracle, Some(shape)), nth(oracle, None))
             });
-            let make = |bench: Arc<ShrinkJob>| async move { bench.shrink(until).await };
+            let make = |job: Arc<ShrinkJob>| async move { job.shrink(until).await };
             small.extend(play_each(&stage, all, make).await);
             small
         })
@@ -170,26 +170,26 @@ fn shrink_all(
 /// Plays findings, several at a time. Returns the results by index.
 async fn play_each<F: Future<Output = ShrinkResult> + Send + 'static>(
     stage: &PlayEnvironment,
-    benches: Vec<(usize, Arc<ShrinkJob>)>,
+    jobs: Vec<(usize, Arc<ShrinkJob>)>,
     play: impl Fn(Arc<ShrinkJob>) -> F,
 ) -> BTreeMap<usize, ShrinkResult> {
     // On a hub that hubproof did not start, findings are played one at a time, because they might disturb each other.
     let at_once = if stage.hub.can_start_hubs() { stage.options.jobs.min(MAX_CONCURRENT_FINDINGS) } else { 1 };
     let became = Arc::new(Mutex::new(BTreeMap::new()));
-    let one = |(index, bench)| {
-        let (became, playing) = (Arc::clone(&became), play(bench));
+    let one = |(index, job)| {
+        let (became, playing) = (Arc::clone(&became), play(job));
         async move {
             let small = playing.await;
             became.lock().await.insert(index, small);
         }
     };
-    check::play_in_order(benches.into_iter(), at_once, &stage.interrupt, one).await;
+    check::play_in_order(jobs.into_iter(), at_once, &stage.interrupt, one).await;
     std::mem::take(&mut *became.lock().await)
 }
 
 /// Returns the findings to save, each with an unused file name: failures that neither a baseline nor a saved finding
 /// covers.
-fn new(
+fn findings_to_save(
     archive: &FindingArchive,
     campaign: &Campaign,
     outcome: &CampaignResults,

@@ -1,6 +1,6 @@
-//! Control runs: whether the mutation is why a conversation fails. State that another client left on the hub (such as a
-//! job that matches every worker), or its messages at the same time, can be the reason, too; then the conversation also
-//! fails without the mutated message, or does not fail again with it.
+//! Control runs: whether the mutation is the reason why a conversation fails. Another client can be the reason, too, by
+//! state that it left on the hub (such as a job that matches every worker) or by messages that it sends at the same
+//! time. Then the conversation also fails without the mutated message, or does not fail again with it.
 
 use super::fingerprint;
 use crate::event::{CheckReport, ScenarioReport, Verdict};
@@ -27,7 +27,7 @@ pub fn continuation_is_broken(report: &ScenarioReport) -> Option<bool> {
     (is_stuck || scenario_verdict(report) != Verdict::Inconclusive).then_some(is_stuck)
 }
 
-/// What is to be played next.
+/// The next play of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrialPlay {
     /// The case as it is.
@@ -37,7 +37,7 @@ pub enum TrialPlay {
 }
 
 /// Rounds of control run and case after which a finding only warns. Other cases at the same time may disturb both, so
-/// there are none in the last round.
+/// both are played alone in the last round.
 const TRIAL_ROUNDS: usize = 3;
 
 /// Plays control run and case in turn. The mutation is the cause once the control run passes and the case fails right
@@ -78,27 +78,28 @@ impl ControlTrial {
         }
     }
 
-    /// Whether what is played next must be alone on the hub.
+    /// Whether the next play must be alone on the hub.
     pub fn is_last_round(&self) -> bool {
         self.rounds + 1 == TRIAL_ROUNDS
     }
 
-    /// Takes the result of what [`next`](Self::next) returned.
+    /// Takes the result of the play that [`next_play`](Self::next_play) returned.
     pub fn record(&mut self, is_stuck: bool) {
         match (std::mem::take(&mut self.control_passed), is_stuck) {
             (false, false) => self.control_passed = true,
             (true, true) => self.is_cause = true,
-            (false, true) => self.with_doubt(CauseDoubt::FailsAnyway),
-            (true, false) => self.with_doubt(CauseDoubt::NotAgain),
+            (false, true) => self.add_doubt(CauseDoubt::FailsAnyway),
+            (true, false) => self.add_doubt(CauseDoubt::NotAgain),
         }
     }
 
-    fn with_doubt(&mut self, doubt: CauseDoubt) {
+    fn add_doubt(&mut self, doubt: CauseDoubt) {
         self.rounds += 1;
         self.doubt = Some(doubt);
     }
 
-    /// Returns the doubt after all rounds. Without them (the hub has died, or the run has ended) there is none.
+    /// Returns the doubt after all rounds; `None` if they were not all played, since the hub has died or the run has
+    /// ended.
     pub fn doubt(&self) -> Option<CauseDoubt> {
         self.doubt.filter(|_| self.rounds == TRIAL_ROUNDS)
     }

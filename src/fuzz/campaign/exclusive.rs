@@ -47,16 +47,16 @@ mod tests {
 
     #[test]
     fn a_case_that_waits_for_a_resource_is_played_by_the_worker_that_uses_it() {
-        let lanes = ResourceQueues::default();
-        assert!(lanes.take_or_queue("queue", 1));
-        assert!(lanes.take_or_queue("parent", 2));
-        assert!(!lanes.take_or_queue("queue", 3));
-        assert!(!lanes.take_or_queue("queue", 4));
-        assert_eq!((lanes.next_waiting("queue"), lanes.next_waiting("parent")), (Some(3), None));
-        assert!(lanes.take_or_queue("parent", 5));
-        assert_eq!((lanes.next_waiting("queue"), lanes.next_waiting("queue")), (Some(4), None));
-        assert!(lanes.take_or_queue("queue", 6));
-        assert!(!lanes.take_or_queue("queue", 7));
-        assert_eq!(lanes.take_waiting(), [7]);
+        let queues = ResourceQueues::default();
+        assert!(queues.take_or_queue("queue", 1));
+        assert!(queues.take_or_queue("parent", 2));
+        assert!(!queues.take_or_queue("queue", 3));
+        assert!(!queues.take_or_queue("queue", 4));
+        assert_eq!((queues.next_waiting("queue"), queues.next_waiting("parent")), (Some(3), None));
+        assert!(queues.take_or_queue("parent", 5));
+        assert_eq!((queues.next_waiting("queue"), queues.next_waiting("queue")), (Some(4), None));
+        assert!(queues.take_or_queue("queue", 6));
+        assert!(!queues.take_or_queue("queue", 7));
+        assert_eq!(queues.take_waiting(), [7]);
     }
 }

@@ -35,7 +35,7 @@ const END_NUMBER_OFFSET: u64 = 1 << 47;
 const RECOVERY_TIME: Duration = Duration::from_secs(5);
 
 impl LatencyProbe {
-    /// Measures before the first case; `None` where the client is not served, so that there is nothing to compare with.
+    /// Measures before the first case; `None` where the client is not served, since a later time could not be compared.
     pub async fn measure_start(campaign: &Campaign, stage: &PlayEnvironment) -> Option<Self> {
         let role = campaign.corpus.observer_role()?;
         let steps = vec![

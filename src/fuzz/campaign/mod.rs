@@ -109,7 +109,8 @@ impl Campaign {
         self.pack().rules.get(rule).is_some_and(|rule| rule.place == RulePlace::Oracle)
     }
 
-    /// Compiles a scenario: a case, or one derived from a case. Its spans are in no file; see [`Campaign::place_report`].
+    /// Compiles a scenario: a case, or one derived from a case. Its spans are in no file; see
+    /// [`Campaign::place_report`].
     ///
     /// # Errors
     ///
@@ -258,17 +259,17 @@ pub struct HubLost {
 }
 
 /// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events like
-/// [`check::run_scenarios`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be reached any
-/// more. Each case is made when its turn comes.
+/// [`check::run_scenarios`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be
+/// reached any more. Each case is made when its turn comes.
 pub async fn run_cases(
     campaign: Arc<Campaign>,
     mut stage: PlayEnvironment,
     numbers: impl Iterator<Item = u64>,
     over: impl Fn() -> bool + Send + Sync + 'static,
 ) -> FinalHubState {
-    let (watch, lanes) = (Arc::new(HubWatch::default()), Arc::new(ResourceQueues::default()));
-    let drift = LatencyProbe::measure_start(&campaign, &stage).await;
-    if let Some(program) = drift.as_ref().and_then(|drift| drift.program(&campaign)) {
+    let (watch, queues) = (Arc::new(HubWatch::default()), Arc::new(ResourceQueues::default()));
+    let probe = LatencyProbe::measure_start(&campaign, &stage).await;
+    if let Some(program) = probe.as_ref().and_then(|probe| probe.program(&campaign)) {
         stage.pulses =
             Some(Arc::new(stage.hub.sites.iter().map(|_| HubPulse::for_program(Arc::clone(&program))).collect()));
     }
@@ -278,17 +279,19 @@ pub async fn run_cases(
     };
     let play = |number: u64| {
         let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
-        let (lanes, is_there) = (Arc::clone(&lanes), Arc::clone(&is_there));
+        let (queues, is_there) = (Arc::clone(&queues), Arc::clone(&is_there));
         async move {
             let Some(mut case) = campaign.scheduler.case(&campaign.corpus, number) else { return };
-            let lane = exclusive_resource(&case, &stage);
-            if lane.as_ref().is_some_and(|resource| !lanes.take_or_queue(resource, number)) {
+            let exclusive = exclusive_resource(&case, &stage);
+            if exclusive.as_ref().is_some_and(|resource| !queues.take_or_queue(resource, number)) {
                 return;
             }
             loop {
                 play_case(&campaign, &stage, &watch, &case).await;
-                let Some(resource) = lane.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else { return };
-                let next = std::iter::from_fn(|| lanes.next_waiting(resource));
+                let Some(resource) = exclusive.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else {
+                    return;
+                };
+                let next = std::iter::from_fn(|| queues.next_waiting(resource));
                 let Some(next) = { next }.find_map(|number| campaign.scheduler.case(&campaign.corpus, number)) else {
                     return;
                 };
@@ -301,7 +304,7 @@ pub async fn run_cases(
     // A number must not be taken without being played.
     let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
     check::play_in_order(there, stage.options.jobs, &stage.interrupt, play).await;
-    campaign.lock_waiting_cases().extend(lanes.take_waiting());
+    campaign.lock_waiting_cases().extend(queues.take_waiting());
     let (gone, stuck) = {
         let mut watched = watch.lock_state();
         (watched.gone.take(), watched.stuck.take())
@@ -316,15 +319,15 @@ pub async fn run_cases(
         }
         _ => None,
     };
-    let slower = match drift {
-        Some(drift) if gone.is_none() => drift.measure_end(&campaign, &stage).await,
+    let slower = match probe {
+        Some(probe) if gone.is_none() => probe.measure_end(&campaign, &stage).await,
         _ => None,
     };
     FinalHubState { gone, stuck, slower }
 }
 
-/// Returns the exclusive resource of a case that other cases may use, too. There is none where the case gets a hub
-/// started for it alone; and for the whole hub, the engine waits until all other cases have ended.
+/// Returns the exclusive resource of a case that other cases may use, too; `None` if the case gets a hub of its own, or
+/// needs the whole hub, for which the engine waits until all other cases have ended.
 fn exclusive_resource(case: &FuzzCase, stage: &PlayEnvironment) -> Option<String> {
     case.scenario.exclusive.clone().filter(|resource| resource != "hub" && stage.hub.embedded.is_none())
 }
@@ -338,7 +341,7 @@ async fn play_case(campaign: &Campaign, stage: &PlayEnvironment, watch: &HubWatc
     };
     if let Some(mut report) = played {
         if report.unserved.is_some() {
-            // What a hub lacks that serves no client any more accuses it of nothing else.
+            // A hub that no longer serves clients is not accused of anything else that is missing.
             report.checks.iter_mut().filter(|check| check.accuses_hub()).for_each(CheckReport::make_inconclusive);
         } else if let Some(control) = control_run::control_scenario(&case.scenario, &report) {
             let id = campaign.id(number);

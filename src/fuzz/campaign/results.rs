@@ -24,7 +24,7 @@ const MAX_HOPELESS_CASES: u64 = 500;
 const MAX_OBSTACLES: usize = 200;
 /// Oracles that only check whether the hub is alive and serves.
 const SURVIVAL_ORACLES: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", PROCESS_ORACLE];
-/// The check that the hub keeps to RFC 6455: one that ends closes connections in the middle of a handshake.
+/// The check that the hub keeps to RFC 6455, which also fails when a hub that ends cuts a closing handshake short.
 const WEBSOCKET_CHECK: &str = "websocket";
 /// The oracle of a hub's own process.
 pub const PROCESS_ORACLE: &str = "FUZZ-LIVES";
@@ -141,8 +141,8 @@ impl CampaignResults {
         self.causes.iter().filter_map(first)
     }
 
-    /// Adds the finding that the hub is gone, or hangs. Failed survival oracles of the cases that were being played then,
-    /// and connections that ended, are the same finding.
+    /// Adds the finding that the hub is gone, or hangs. Failed survival oracles of the cases that were being played
+    /// then, and connections that ended, are the same finding.
     pub fn add_lost_hub(&mut self, campaign: &Campaign, gone: HubLost) {
         let HubLost { mut report, under_way, hangs } = gone;
         let Some(cell) = case_number(&report.id).and_then(|number| campaign.scheduler.cell(number)) else { return };
@@ -175,8 +175,8 @@ impl CampaignResults {
         self.causes.len()
     }
 
-    /// Returns the number of causes found, as reports count them: findings of the same oracle with an answer of the same
-    /// shape are one. Those of which `known` is true (scenario and check) do not count.
+    /// Returns the number of causes found, as reports count them: findings of the same oracle with an answer of the
+    /// same shape are one. Findings for whose scenario and check `known` is true do not count.
     pub fn finding_count(&self, protocol: &str, known: &dyn Fn(&str, &str) -> bool) -> usize {
         let new = self.causes.keys().filter(|cause| !known(&cause.scenario_name(protocol), &cause.oracle));
         new.map(|cause| (&cause.oracle, &cause.shape)).collect::<BTreeSet<_>>().len()

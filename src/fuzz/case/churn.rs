@@ -40,7 +40,7 @@ impl Churn {
         }
     }
 
-    /// Returns the loop over the clients that connect and leave; `None` where there is no such case. Only `Broken`
+    /// Returns the loop over the clients that connect and leave; `None` where no such case exists. Only `Broken`
     /// sends the message, so for the others the cell of one message is enough.
     pub(crate) fn client_loop(
         self,

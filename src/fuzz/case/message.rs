@@ -17,7 +17,7 @@ use crate::generate::value;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
 
-/// Tries to find a valid `explored` message, or a site of the message that a mutation can work on.
+/// The most draws of a valid `explored` message, or of a site of the message that a mutation can change.
 const MAX_ATTEMPTS: usize = 8;
 
 /// A valid message as it fits a prefix, and the mutation to apply to it.
@@ -46,7 +46,7 @@ impl<'a> MessageDraft<'a> {
         let id = id.filter(|id| id.as_str().is_none_or(expressions::is_literal)).cloned();
         let is_asked = |site: &&MutationSite| cell.mutation == MutationKind::Mutated(site.mutation);
         let sites = prefix.sites.iter().filter(is_asked).collect();
-        // On one connection no id may be used twice, so `renumbered` sets it.
+        // No id may be used twice on one connection, so `set_correlation_id` sets it.
         let short = cell.placement == Placement::Kept;
         let given = message.correlation.as_ref().filter(|_| short);
         let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::syntax::matcher::unescape);
@@ -248,7 +248,7 @@ impl MutationDescription {
 }
 
 impl SentMessage {
-    /// Returns the text of the message; `None` for what is not one text message.
+    /// Returns the text of the message; `None` unless it is sent as one text message.
     pub(crate) fn text(&self) -> Option<Value> {
         self.raw.get("text").cloned()
     }

@@ -102,7 +102,7 @@ fn make_churn_case(
     let mut steps = prefix.steps.clone();
     steps.push(churn.client_loop(corpus, cell, &prefix, &sent.text()?)?);
     let input = to_mutated_input(corpus, draft.message, cell, &prefix, &sent);
-    steps.extend(oracle::behind_at(corpus, &input, Vec::new(), churn.serves_new()));
+    steps.extend(oracle::steps_after_with_level(corpus, &input, Vec::new(), churn.serves_new()));
     Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
 }
 
@@ -122,8 +122,8 @@ pub fn single_message_cases(
     all.into_iter().filter_map(case).collect()
 }
 
-/// Makes the case with many mutated messages, with the first of `prefixes`, from a random one on, whose sender gets
-/// answers.
+/// Makes the case with many mutated messages. Tries `prefixes` in turn, beginning with a random one, until the sender
+/// gets answers.
 fn make_batch_case_with_some_prefix<'a>(
     corpus: &Corpus,
     cell: FuzzCell,
@@ -139,19 +139,20 @@ fn make_batch_case_with_some_prefix<'a>(
     })
 }
 
-/// Makes a case with one mutated message, or its repetition. `behind` are steps of other actors before the oracles.
+/// Makes a case with one mutated message, or its repetition. `others` are steps of other actors after the mutated
+/// message, before the oracles.
 pub(super) fn make_single_case(
     corpus: &Corpus,
     cell: FuzzCell,
     prefix: CasePrefix,
-    behind: Vec<CaseStep>,
+    others: Vec<CaseStep>,
     number: u64,
     dice: &mut RandomSource,
 ) -> Option<FuzzCase> {
     let mut draft = MessageDraft::new(corpus, cell, &prefix)?;
     let sent = draft.draw_mutated(dice)?.0;
     if cell.placement != Placement::Repeated {
-        return assemble_single_case(corpus, cell, prefix, sent, behind, number);
+        return assemble_single_case(corpus, cell, prefix, sent, others, number);
     }
     // Only texts that no hub can take for a message: ids would have to differ even in texts that are cut off.
     let is_no_message = |sent: &SentMessage| matches!(sent.class, PayloadClass::Malformed | PayloadClass::Unknown);
@@ -177,7 +178,7 @@ fn assemble_single_case(
     cell: FuzzCell,
     mut prefix: CasePrefix,
     sent: SentMessage,
-    behind: Vec<CaseStep>,
+    others: Vec<CaseStep>,
     number: u64,
 ) -> Option<FuzzCase> {
     let message = corpus.pack.messages.get(cell.message)?;
@@ -186,7 +187,7 @@ fn assemble_single_case(
     let input = to_mutated_input(corpus, message, cell, &prefix, &sent);
     steps.extend(oracle::steps_before(corpus, &input));
     steps.push(CaseStep::new(&prefix.sender, StepVerb::SendsRaw, sent.raw.clone()).named(MUTATED_STEP));
-    steps.extend(behind);
+    steps.extend(others);
     steps.extend(oracle::steps_after(corpus, &input, rest));
     Some(assemble_case(corpus, cell, prefix, &sent, steps, number))
 }

@@ -91,7 +91,8 @@ impl ExpectedAnswer {
     }
 }
 
-/// Replaces the expressions of an alternative on the input by the input's members; where it lacks one, nothing is expected.
+/// Replaces the expressions of an alternative on the input by the input's members. Where the input lacks a member, the
+/// alternative expects nothing.
 pub fn substitute_input(alternative: &Value, sent: Option<&Value>) -> Value {
     match alternative {
         Value::Object(members) => {

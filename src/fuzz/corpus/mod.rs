@@ -17,6 +17,7 @@ use crate::scenario::compose;
 use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
 use crate::scenario::parse::verbs::StepVerb;
+use crate::scenario::template::escape_texts;
 use crate::syntax::matcher::escape;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
@@ -40,7 +41,7 @@ pub struct Corpus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendPosition {
     /// Index into [`Corpus::scenarios`].
-    pub script: usize,
+    pub scenario: usize,
     /// Index of the step in the scenario.
     pub step: usize,
 }
@@ -96,8 +97,8 @@ impl Corpus {
                 }
             });
         }
-        for script in &self.scenarios {
-            self.visit_sent_messages(&script.steps, &mut |who| Some(script.role_of(who)), &mut |who, what| {
+        for scenario in &self.scenarios {
+            self.visit_sent_messages(&scenario.steps, &mut |who| Some(scenario.role_of(who)), &mut |who, what| {
                 if what == message {
                     found.insert(who.to_owned());
                 }
@@ -110,16 +111,18 @@ impl Corpus {
 
     /// Returns the top-level steps of scenarios at which an actor sends a message unconditionally.
     pub fn send_positions(&self, message: &str) -> Vec<SendPosition> {
-        let mut moments = Vec::new();
-        for (script, text) in self.scenarios.iter().enumerate() {
-            for (step, value) in text.steps.iter().enumerate() {
-                let sends = value.message(StepVerb::Sends) == Some(message) && !value.actor.is_empty();
-                if sends && value.condition().is_none() && value.option("breaks").is_none() {
-                    moments.push(SendPosition { script, step });
-                }
-            }
+        let sends = |step: &CaseStep| {
+            step.message(StepVerb::Sends) == Some(message)
+                && !step.actor.is_empty()
+                && step.condition().is_none()
+                && step.option("breaks").is_none()
+        };
+        let mut positions = Vec::new();
+        for (scenario, CaseScenario { steps, .. }) in self.scenarios.iter().enumerate() {
+            let sending = steps.iter().enumerate().filter(|(_, step)| sends(step));
+            positions.extend(sending.map(|(step, _)| SendPosition { scenario, step }));
         }
-        moments
+        positions
     }
 
     pub fn opening(&self, role: &str) -> &[CaseStep] {
@@ -137,7 +140,7 @@ impl Corpus {
 
     /// Returns the example of a message as an actor of a role sends it: with the expressions of `fills`.
     pub fn example(&self, message: &MessageType, role: &str, actor: &str) -> Value {
-        let mut example = expressions::escaped(&message.starting_value());
+        let mut example = escape_texts(&message.starting_value());
         let fills =
             [self.shared.get("fills"), self.shared.get("roles").and_then(|r| r.get(role)).and_then(|r| r.get("fills"))];
         for (place, value) in fills.into_iter().flatten().filter_map(Value::as_object).flatten() {
@@ -149,7 +152,8 @@ impl Corpus {
         example
     }
 
-    /// Removes members that are filled with an optional setting: a JSON text cannot leave them out by itself.
+    /// Removes members that are filled with an optional setting, since a JSON text cannot leave them out where the target
+    /// lacks the setting.
     pub fn without_optional(&self, value: &mut Value) {
         let Value::Object(members) = value else { return };
         let optional = |value: &Value| {

@@ -27,7 +27,7 @@ pub struct CasePrefix {
     pub(crate) exclusive: Option<String>,
     pub(crate) lets: Map<String, Value>,
     pub(crate) steps: Vec<CaseStep>,
-    /// The steps after the mutated message, had it not been sent.
+    /// The steps with which the conversation continues, beginning with the valid message.
     pub(crate) rest: Vec<RemainingStep>,
     /// The valid message that the mutation starts from.
     pub(crate) message: Value,
@@ -75,7 +75,7 @@ pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) ->
         Placement::Within | Placement::Outside => corpus
             .send_positions(&message.name)
             .into_iter()
-            .filter_map(|moment| scenario_prefix(corpus, message, moment, placement, &sites))
+            .filter_map(|position| scenario_prefix(corpus, message, position, placement, &sites))
             .collect(),
         // `random_walk` makes a new prefix for each case.
         Placement::Walk => Vec::new(),
@@ -126,19 +126,19 @@ fn opening_prefix(
 fn scenario_prefix(
     corpus: &Corpus,
     message: &MessageType,
-    moment: SendPosition,
+    position: SendPosition,
     placement: Placement,
     sites: &Arc<[MutationSite]>,
 ) -> Option<CasePrefix> {
-    let script = corpus.scenarios.get(moment.script)?;
-    let spoken = script.steps.get(moment.step)?;
-    let names = script.actor_names();
+    let scenario = corpus.scenarios.get(position.scenario)?;
+    let spoken = scenario.steps.get(position.step)?;
+    let names = scenario.actor_names();
     let taken = [OBSERVER, NEW_CLIENT, SENDER].iter().any(|name| names.contains(name));
-    if taken || script.others.contains_key("destructive") || script.exclusive.as_deref() == Some("hub") {
+    if taken || scenario.others.contains_key("destructive") || scenario.exclusive.as_deref() == Some("hub") {
         return None;
     }
     let mut steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
-    for step in &script.steps[..moment.step] {
+    for step in &scenario.steps[..position.step] {
         match step.verb {
             // Cases do not wait for time to pass.
             StepVerb::Wait | StepVerb::Retry | StepVerb::Either => return None,
@@ -148,13 +148,13 @@ fn scenario_prefix(
         }
     }
     let observer_role = corpus.observer_role()?.to_owned();
-    let role = match script.role_of(&spoken.actor) {
+    let role = match scenario.role_of(&spoken.actor) {
         // A role that cannot connect by itself is replaced by that of the observer client.
         role if placement == Placement::Outside && !corpus.can_join(role) => observer_role.clone(),
         role => role.to_owned(),
     };
     let overrides = step_overrides(spoken, &spoken.actor);
-    let mut actors = script.actors.clone();
+    let mut actors = scenario.actors.clone();
     for name in names.iter().filter(|name| !name.contains('[')) {
         if !actors.contains_key(*name) && corpus.roles().contains(name) {
             actors.insert((*name).to_owned(), json!(name));
@@ -177,11 +177,11 @@ fn scenario_prefix(
         observer_role,
         role,
         actors,
-        needs: script.others.get("needs").cloned(),
-        exclusive: script.exclusive.clone(),
-        lets: script.lets.clone(),
+        needs: scenario.others.get("needs").cloned(),
+        exclusive: scenario.exclusive.clone(),
+        lets: scenario.lets.clone(),
         steps,
-        rest: remaining_steps(&corpus.pack, &script.steps[moment.step..]),
+        rest: remaining_steps(&corpus.pack, &scenario.steps[position.step..]),
         sites: Arc::clone(sites),
     })
 }
@@ -279,7 +279,7 @@ fn without_rules(step: &CaseStep) -> Option<CaseStep> {
         StepOption::Other(key, _) => key != "has",
         _ => true,
     });
-    // Without its rules, an optional answer would be waited for as long as a required one.
+    // Without its rules, the step would wait for an optional answer as long as for a required one.
     if step.alternatives().iter().any(|alternative| alternative.get("nothing").is_some())
         && step.option("within").is_none()
     {

@@ -103,12 +103,12 @@ pub struct HubComparison {
 }
 
 /// Compares two plays of one case.
-pub fn compare_plays(reading: &ComparisonContext<'_>, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
-    let (left, right) = (Transcript::from_report(reading.pack, left), Transcript::from_report(reading.pack, right));
+pub fn compare_plays(context: &ComparisonContext<'_>, left: &ScenarioReport, right: &ScenarioReport) -> HubComparison {
+    let (left, right) = (Transcript::from_report(context.pack, left), Transcript::from_report(context.pack, right));
     if left.partial || right.partial {
         return HubComparison { ended: Some("more was sent than is kept"), ..HubComparison::default() };
     }
-    let (ends, ended) = common_extent(reading, &left, &right);
+    let (ends, ended) = common_extent(context, &left, &right);
     let mut comparison = HubComparison { ended, ..HubComparison::default() };
     let (lefts, rights) = (&left.events[..ends.0], &right.events[..ends.1]);
     let names = (SentValueNames::from_events(lefts), SentValueNames::from_events(rights));
@@ -119,10 +119,10 @@ pub fn compare_plays(reading: &ComparisonContext<'_>, left: &ScenarioReport, rig
     let mut left_open = false;
     for actor in &actors {
         let sides = (
-            ActorMessages::from_transcript(reading, &left, ends.0, actor),
-            ActorMessages::from_transcript(reading, &right, ends.1, actor),
+            ActorMessages::from_transcript(context, &left, ends.0, actor),
+            ActorMessages::from_transcript(context, &right, ends.1, actor),
         );
-        diverging.extend(compare_answers(reading, actor, &sides, &names, &mut comparison));
+        diverging.extend(compare_answers(context, actor, &sides, &names, &mut comparison));
         diverging.extend(compare_connections(actor, lefts, rights).filter(|_| !sides.0.left_open));
         left_open |= sides.0.left_open;
     }
@@ -134,10 +134,10 @@ pub fn compare_plays(reading: &ComparisonContext<'_>, left: &ScenarioReport, rig
         None => {
             for actor in actors {
                 let sides = (
-                    ActorMessages::from_transcript(reading, &left, ends.0, actor),
-                    ActorMessages::from_transcript(reading, &right, ends.1, actor),
+                    ActorMessages::from_transcript(context, &left, ends.0, actor),
+                    ActorMessages::from_transcript(context, &right, ends.1, actor),
                 );
-                compare_unsolicited(reading, actor, &sides, &names, &mut comparison);
+                compare_unsolicited(context, actor, &sides, &names, &mut comparison);
             }
         }
     }
@@ -146,7 +146,7 @@ pub fn compare_plays(reading: &ComparisonContext<'_>, left: &ScenarioReport, rig
 
 /// Returns how far the actors sent the same in both plays: the position after the last comparable event of each play.
 fn common_extent(
-    reading: &ComparisonContext<'_>,
+    context: &ComparisonContext<'_>,
     left: &Transcript<'_>,
     right: &Transcript<'_>,
 ) -> ((usize, usize), Option<&'static str>) {
@@ -165,7 +165,7 @@ fn common_extent(
         if event.actor != counterpart.actor || name(event) != name(counterpart) {
             return ((*at, *other), Some("the hubs' answers led to different messages"));
         }
-        let (class, message, json) = classify_input(reading.pack, event);
+        let (class, message, json) = classify_input(context.pack, event);
         if matches!(class, PayloadClass::Valid | PayloadClass::Unusual) {
             continue;
         }
@@ -173,11 +173,11 @@ fn common_extent(
             let next = |event: &&TranscriptEvent<'_>| {
                 !(event.actor == counterpart.actor && matches!(event.what, TranscriptEventKind::Sent(..)))
             };
-            let behind =
+            let after =
                 transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == counterpart.actor);
-            behind.filter_map(event_kind).filter(|kind| !reading.open.contains(kind)).collect::<Vec<_>>()
+            after.filter_map(event_kind).filter(|kind| !context.open.contains(kind)).collect::<Vec<_>>()
         };
-        if !(reading.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
+        if !(context.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
             return ((*at, *other), Some("the document does not say how this input is answered"));
         }
     }
@@ -241,7 +241,7 @@ struct ActorMessages<'t> {
 
 impl<'t> ActorMessages<'t> {
     fn from_transcript(
-        reading: &ComparisonContext<'_>,
+        context: &ComparisonContext<'_>,
         transcript: &'t Transcript<'t>,
         end: usize,
         actor: &str,
@@ -255,15 +255,15 @@ impl<'t> ActorMessages<'t> {
             }
             match &event.what {
                 TranscriptEventKind::Sent(_, message) if at < end => {
-                    let open = message.is_some_and(|message| reading.open.contains(&message.name));
+                    let open = message.is_some_and(|message| context.open.contains(&message.name));
                     side.left_open |= open;
                     let replies = message.filter(|_| !open).map_or(&[][..], |message| message.replies.as_slice());
                     let sent = message.map_or("", |message| &message.name);
                     side.exchanges.push(MessageExchange { number, sent, replies, received: Vec::new() });
                 }
                 TranscriptEventKind::Received(_, message) if at >= end => side.late.push(&message.name),
-                TranscriptEventKind::Received(json, message) if !reading.open.contains(&message.name) => {
-                    side.assign(reading, ReceivedMessage { json, message, text: &event.text });
+                TranscriptEventKind::Received(json, message) if !context.open.contains(&message.name) => {
+                    side.assign(context, ReceivedMessage { json, message, text: &event.text });
                 }
                 _ => {}
             }
@@ -273,15 +273,15 @@ impl<'t> ActorMessages<'t> {
 
     /// Assigns a message to the request that it answers: the oldest fitting request without an answer, or else the last
     /// one.
-    fn assign(&mut self, reading: &ComparisonContext<'_>, received: ReceivedMessage<'t>) {
+    fn assign(&mut self, context: &ComparisonContext<'_>, received: ReceivedMessage<'t>) {
         let name = &received.message.name;
         let may = |exchange: &MessageExchange<'_>| exchange.replies.contains(name);
         let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.received.is_empty());
         // A second refusal may be meant for another message.
-        let again = || self.exchanges.iter().rposition(may).filter(|_| !reading.errors.contains(name));
+        let again = || self.exchanges.iter().rposition(may).filter(|_| !context.errors.contains(name));
         match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].received.push(received),
-            None if self.is_unsolicited(reading, &received) => {
+            None if self.is_unsolicited(context, &received) => {
                 let last = self.exchanges.last().map_or("", |exchange| exchange.sent);
                 self.unsolicited.push((last, received));
             }
@@ -293,10 +293,10 @@ impl<'t> ActorMessages<'t> {
 
 impl ActorMessages<'_> {
     /// Whether a message is a documented unsolicited one, and neither a refusal nor a repetition.
-    fn is_unsolicited(&self, reading: &ComparisonContext<'_>, received: &ReceivedMessage<'_>) -> bool {
+    fn is_unsolicited(&self, context: &ComparisonContext<'_>, received: &ReceivedMessage<'_>) -> bool {
         received.message.directions.unasked
             && !received.message.abstract_
-            && !reading.errors.contains(&received.message.name)
+            && !context.errors.contains(&received.message.name)
             && !self.unsolicited.iter().any(|(_, before)| before.text == received.text)
     }
 }
@@ -304,7 +304,7 @@ impl ActorMessages<'_> {
 /// Compares the answers to an actor. Returns the first difference after which the hubs are in different states, with
 /// the position of the message that was answered.
 fn compare_answers(
-    reading: &ComparisonContext<'_>,
+    context: &ComparisonContext<'_>,
     actor: &str,
     (left, right): &(ActorMessages<'_>, ActorMessages<'_>),
     names: &(SentValueNames, SentValueNames),
@@ -333,7 +333,7 @@ fn compare_answers(
         }
         comparison.compared += lefts.len();
         let found = pair_messages(
-            reading,
+            context,
             names,
             &one.received.iter().collect::<Vec<_>>(),
             &other.received.iter().collect::<Vec<_>>(),
@@ -345,7 +345,7 @@ fn compare_answers(
 
 /// Compares the unsolicited messages that an actor received.
 fn compare_unsolicited(
-    reading: &ComparisonContext<'_>,
+    context: &ComparisonContext<'_>,
     actor: &str,
     (left, right): &(ActorMessages<'_>, ActorMessages<'_>),
     names: &(SentValueNames, SentValueNames),
@@ -365,7 +365,7 @@ fn compare_unsolicited(
             right.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
         // Pair equal messages first; of the others, leave out those that name nothing of this case.
         lefts.retain(|(_, received)| {
-            match rights.iter().position(|(_, other)| first_difference(reading, names, received, other).is_none()) {
+            match rights.iter().position(|(_, other)| first_difference(context, names, received, other).is_none()) {
                 Some(found) => {
                     rights.remove(found);
                     false
@@ -373,13 +373,13 @@ fn compare_unsolicited(
                 None => true,
             }
         });
-        lefts.retain(|(_, received)| names.0.contains_sent_text(received.json, &reading.examples));
-        rights.retain(|(_, received)| names.1.contains_sent_text(received.json, &reading.examples));
+        lefts.retain(|(_, received)| names.0.contains_sent_text(received.json, &context.examples));
+        rights.retain(|(_, received)| names.1.contains_sent_text(received.json, &context.examples));
         let late = |side: &ActorMessages<'_>| side.late.contains(&name);
         let actor = actor.to_owned();
         let difference = match (lefts.first(), rights.first()) {
             (None, None) => continue,
-            (Some((after, one)), Some((_, other))) => match first_difference(reading, names, one, other) {
+            (Some((after, one)), Some((_, other))) => match first_difference(context, names, one, other) {
                 Some(found) => member_difference(&actor, after, name.to_owned(), found),
                 None => continue,
             },
@@ -413,24 +413,24 @@ fn member_difference(actor: &str, after: &str, message: String, found: MessageDi
 
 /// Returns the first difference between two messages of one kind.
 fn first_difference(
-    reading: &ComparisonContext<'_>,
+    context: &ComparisonContext<'_>,
     names: &(SentValueNames, SentValueNames),
     one: &ReceivedMessage<'_>,
     other: &ReceivedMessage<'_>,
 ) -> Option<MessageDifference> {
     let left = ComparedMessage { json: one.json, names: &names.0 };
     let right = ComparedMessage { json: other.json, names: &names.1 };
-    equivalence::compare_messages(one.message, &reading.open_members, left, right)
+    equivalence::compare_messages(one.message, &context.open_members, left, right)
 }
 
 /// Pairs equal messages. Returns the difference of the first message without an equal one.
 fn pair_messages(
-    reading: &ComparisonContext<'_>,
+    context: &ComparisonContext<'_>,
     names: &(SentValueNames, SentValueNames),
     left: &[&ReceivedMessage<'_>],
     right: &[&ReceivedMessage<'_>],
 ) -> Option<(String, MessageDifference)> {
-    let differ = |one: &ReceivedMessage<'_>, other: &ReceivedMessage<'_>| first_difference(reading, names, one, other);
+    let differ = |one: &ReceivedMessage<'_>, other: &ReceivedMessage<'_>| first_difference(context, names, one, other);
     let mut free: Vec<&&ReceivedMessage<'_>> = right.iter().collect();
     let mut without = None;
     for received in left {

@@ -79,13 +79,13 @@ impl FramingMutation {
     /// Returns the argument of `sends raw` for a message with the JSON text `json`, which may hold expressions.
     pub fn raw_argument(self, json: &str, dice: &mut RandomSource) -> Value {
         let frame = |opcode: &str, fin: bool, data: &str| json!({ "opcode": opcode, "fin": fin, "data": data });
-        // Splits behind a comma, so that no character and no expression is cut in two.
+        // Splits after a comma, so that no character and no expression is cut in two.
         let comma = literals(json).find_map(|(start, literal)| Some(start + literal.find(',')?));
         let cut = comma.map_or(json.len(), |at| at + 1);
         let (first, second) = json.split_at(cut);
         let frames = match self {
             Self::Fragments => match split_last_wide_character(json) {
-                Some((before, letter, behind)) => {
+                Some((before, letter, after)) => {
                     let bytes = |opcode: &str, bytes: &[u8]| {
                         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                         json!({ "opcode": opcode, "fin": false, "hex": hex.join(" ") })
@@ -95,7 +95,7 @@ impl FramingMutation {
                         frame("text", false, before),
                         bytes("continuation", one),
                         bytes("continuation", other),
-                        frame("continuation", true, behind),
+                        frame("continuation", true, after),
                     ]
                 }
                 None => vec![frame("text", false, first), frame("continuation", true, second)],
@@ -109,7 +109,7 @@ impl FramingMutation {
                 frames.extend([frame("continuation", false, json), frame("continuation", true, "")]);
                 frames
             }
-            // Bytes that are no UTF-8.
+            // Bytes that are not UTF-8.
             Self::Binary if dice.one_in(2) => vec![json!({ "opcode": "binary", "hex": "ff fe 00 80 c1" })],
             Self::Binary => vec![frame("binary", true, json)],
             Self::EmptyBinary => vec![frame("binary", true, "")],

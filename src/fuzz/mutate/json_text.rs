@@ -1,4 +1,4 @@
-//! Mutations of a message's text into one that is no JSON, or on which parsers disagree.
+//! Mutations of a message's text into one that is not JSON, or on which parsers disagree.
 
 use super::payload::PayloadClass;
 use crate::generate::rng::RandomSource;

@@ -2,12 +2,11 @@
 //! text. A finding then shows the mutation instead of a page of JSON.
 
 use serde_json::Value;
-#[cfg(test)]
-use serde_json::json;
 
 use crate::fuzz::expressions;
 use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::compose;
+use crate::scenario::template::{escape_expressions, escape_texts};
 
 /// One difference from the example.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +41,7 @@ pub enum PayloadClass {
     Unusual,
     /// A message that breaks its schema.
     Invalid,
-    /// JSON that is no message of the document.
+    /// JSON that is not a message of the document.
     Unknown,
     /// JSON on which documents are silent: duplicate keys, numbers of a thousand digits.
     Unspecified,
@@ -116,7 +115,7 @@ pub fn classify(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> 
         return PayloadClass::Unspecified;
     }
     let Some(found) = pack.recognise(payload, FrameDirection::ToHub) else { return PayloadClass::Unknown };
-    // A payload recognised only as the envelope was made from one of its special forms, and is none of them.
+    // A payload recognised only as the envelope was made from one of its special forms, but no longer matches any.
     if found.abstract_ && found.name != message.name {
         return if found.schema.is_valid(payload) { PayloadClass::Unknown } else { PayloadClass::Invalid };
     }
@@ -149,11 +148,11 @@ pub fn payload_text(base: &Value, edits: &[PayloadEdit]) -> String {
     payload_text_and_value(base, edits).0
 }
 
-/// Returns the text of a `sends raw` step, as [`payload_text`] does, and the payload with its expressions; `None` where no
-/// value can represent it.
+/// Returns the text of a `sends raw` step, as [`payload_text`] does, and the payload with its expressions; `None` where
+/// no value can represent it.
 pub fn payload_text_and_value(base: &Value, edits: &[PayloadEdit]) -> (String, Option<Value>) {
     let new = |change: &PayloadChange| match change {
-        PayloadChange::Put(new) => Some(expressions::escaped(new)),
+        PayloadChange::Put(new) => Some(escape_texts(new)),
         PayloadChange::Evaluate(expression) => Some(Value::from(expression.as_str())),
         _ => None,
     };
@@ -187,14 +186,14 @@ fn write_value(value: &Value, pointer: &str, edits: &[&PayloadEdit], out: &mut S
         Value::Object(members) => {
             out.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
-                let key = to_json_text(&expressions::escaped_text(name));
+                let key = to_json_text(&escape_expressions(name));
                 out.extend([if index > 0 { "," } else { "" }, &key, ":"]);
                 let inner = edited_pointer(pointer, edits, || crate::syntax::matcher::escape(name));
                 write_value(member, &inner, edits, out);
                 for edit in edits.iter().filter(|edit| edit.pointer == inner) {
                     if let PayloadChange::Twice(again) = &edit.change {
                         out.extend([",", &key, ":"]);
-                        write_value(&expressions::escaped(again), "/", &[], out);
+                        write_value(&escape_texts(again), "/", &[], out);
                     }
                 }
             }
@@ -230,6 +229,7 @@ fn edited_pointer<N: std::fmt::Display>(pointer: &str, edits: &[&PayloadEdit], n
 mod tests {
     use super::*;
     use rstest::rstest;
+    use serde_json::json;
 
     fn edit(pointer: &str, change: PayloadChange) -> PayloadEdit {
         PayloadEdit { pointer: pointer.to_owned(), change }

@@ -86,8 +86,8 @@ pub struct MutationSite {
 const MAX_MEMBER_LEVELS: usize = 3;
 const MAX_MEMBERS: usize = 4_000;
 
-/// Returns all sites of a message, in the order of its schema. `identities` are pointers to members that
-/// identify the sender.
+/// Returns all sites of a message, in the order of its schema. `identities` are pointers to members that identify the
+/// sender.
 pub fn message_sites(message: &MessageType, identities: &[&str]) -> Vec<MutationSite> {
     let mut sites = Vec::new();
     let root = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);

@@ -26,7 +26,7 @@ const SERVICE_WAIT: &str = "5s";
 const OPTIONAL_ANSWER_WAIT: &str = "25ms";
 /// The number of messages of a case with the placement `repeated`.
 pub const REPEATED_MESSAGES: usize = 20;
-/// How much longer than before a request may take: a factor, and additional milliseconds. A busy machine does not delay
+/// How much longer a request may take than before: a factor, and additional milliseconds. A busy machine does not delay
 /// every attempt within five seconds by that much.
 pub(super) const MAX_SLOWDOWN: (u32, u32) = (2, 250);
 
@@ -55,7 +55,7 @@ pub struct MutatedInput<'a> {
     pub size: usize,
     /// Whether the input contains the identity of the observer client, so that the answer may also contain it.
     pub names_another: bool,
-    /// Whether the last frame of the input is missing, so that a hub may take the next frame as the rest of the input.
+    /// Whether the last frame of the input is missing, so that a hub may read the next frame as the rest of the input.
     pub is_unfinished: bool,
 }
 
@@ -74,13 +74,14 @@ impl MutatedInput<'_> {
         }
     }
 
-    /// Whether the sender sent random messages before, so that an answer may belong to one of them, or the hub may
-    /// close.
+    /// Whether the sender sent random messages before the mutated one. The hub may then answer one of those instead, or
+    /// close the connection.
     fn follows_random_walk(&self) -> bool {
         self.input.placement == Placement::Walk
     }
 
-    /// Whether the state of the sender can be queried, and no other client of the case can change it.
+    /// Whether a wrong input must leave the state of the sender unchanged, and the case can check that: the sender can
+    /// query its state, and no other client of the case can change it.
     fn has_queryable_state(&self, corpus: &Corpus) -> bool {
         let alone = matches!(self.input.placement, Placement::Joined | Placement::Outside);
         self.is_wrong() && alone && Some(self.input.role) == corpus.observer_role()
@@ -102,11 +103,11 @@ pub fn steps_before(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Vec<CaseStep
 /// Returns the steps after the mutated message. `rest` are the remaining steps of the scenario that the prefix comes
 /// from.
 pub fn steps_after(corpus: &Corpus, mutated: &MutatedInput<'_>, rest: Vec<RemainingStep>) -> Vec<CaseStep> {
-    behind_at(corpus, mutated, rest, RuleLevel::Must)
+    steps_after_with_level(corpus, mutated, rest, RuleLevel::Must)
 }
 
 /// Like [`steps_after`], but new clients must be served only at the level `serves_new`.
-pub fn behind_at(
+pub fn steps_after_with_level(
     corpus: &Corpus,
     mutated: &MutatedInput<'_>,
     rest: Vec<RemainingStep>,
@@ -116,7 +117,7 @@ pub fn behind_at(
     let repeated = mutated.input.placement == Placement::Repeated;
     let many = mutated.input.placement.sends_many();
     let answer = demanded_answer(corpus, mutated);
-    // Only input that no hub can take for a message must leave other clients undisturbed, whether it is refused or not.
+    // Other clients must be undisturbed only by input that no hub can read as a message, refused or not.
     let harmless = matches!(mutated.input.class, PayloadClass::Malformed | PayloadClass::Broken);
     let undisturbed = harmless && mutated.input.placement == Placement::Outside;
     let refusals = if mutated.is_wrong() && !undisturbed && !rest.is_empty() { corpus.refusals() } else { &[] };
@@ -125,7 +126,8 @@ pub fn behind_at(
         steps.push(wait_for_any_answer(mutated.sender, refusals));
         refused = !refusals.is_empty();
     }
-    // Check this before the answer to the sender, so that a dead hub is reported as dead rather than as not answering.
+    // Check the observer before the answer to the sender, so that a dead hub is reported as dead rather than as not
+    // answering.
     steps.extend(check_observer(corpus));
     if repeated {
         check_response_time(corpus, &mut steps);
@@ -133,7 +135,7 @@ pub fn behind_at(
     if let Some(answer) = answer.filter(|_| !many) {
         refused = check_answer(corpus, mutated, answer, &mut steps) && !refusals.is_empty();
     }
-    // After the loop of placement `anew`, expressions of the sender have no value.
+    // After the loop of placement `anew`, expressions that use the sender have no value.
     let anew = mutated.input.placement == Placement::Anew;
     let has_value = |pattern: &Value| !anew || !expressions::uses(pattern, mutated.sender);
     let private = private_messages(corpus, mutated, answer).into_iter();
@@ -155,11 +157,11 @@ pub fn behind_at(
         check_forbidden_answers(corpus, mutated, answer, mutated.sent, &mut steps);
     }
     if answer.is_some() {
-        // The request may have overtaken the mutated message, but by now the hub has read both.
+        // The observer's request may have overtaken the mutated message, but by now the hub has read both.
         steps.push(check_still_open(OBSERVER, &[StepRule::new("FUZZ-SERVES-OLD", None)]));
     }
     let serves_new = StepRule::at_most("FUZZ-SERVES-NEW", serves_new);
-    steps.push(joins(NEW_CLIENT, &serves_new));
+    steps.push(join_step(NEW_CLIENT, &serves_new));
     if corpus.fence().is_some() {
         steps.push(check_served(corpus, NEW_CLIENT, &serves_new));
         steps.push(check_still_open(NEW_CLIENT, &[serves_new]));
@@ -167,7 +169,7 @@ pub fn behind_at(
     steps
 }
 
-/// Returns a step of the rest of a scenario; if it has rules, `oracle` replaces them, at most at the level `most`.
+/// Returns a remaining step of a scenario. If it has rules, `oracle` replaces them, at most at the level `most`.
 fn with_oracle(RemainingStep { step, demand }: RemainingStep, oracle: &str, most: RuleLevel) -> CaseStep {
     match demand {
         Some(demand) => step.judged_by([StepRule::at_most(oracle, demand.min(most))]),
@@ -183,8 +185,8 @@ fn matching(step: CaseStep, pattern: Option<Value>) -> CaseStep {
     }
 }
 
-/// Returns the rest of the conversation after a refusal, with the valid message instead of the mutated one. Stops
-/// before a step that counts messages, since a hub may count the refused message.
+/// Returns the steps that continue the conversation after a refusal, beginning with the valid message. Stops before a
+/// step that counts messages, since a hub may count the refused message.
 fn continued_conversation(rest: Vec<RemainingStep>, most: RuleLevel) -> impl Iterator<Item = CaseStep> {
     let counts = |step: &CaseStep| {
         step.option("where").is_some_and(|pattern| expressions::any(pattern, &TemplateExpression::adds))
@@ -249,7 +251,7 @@ fn shared_connection_steps(
     // A hub may close after many invalid messages. Other placements check whether it may close after one.
     let close = json!({ "close": ["any", "drop"] });
     let expects = match answer {
-        // An optional answer would cost a wait per message; other placements check it.
+        // Each message would wait for an optional answer; other placements check that answer.
         Some(answer) if has_lowered_level(&oracle_with_rules(corpus, first.answer_oracle(), &answer.rules)) => {
             Some(wait_for_any_answer(first.sender, &[]))
         }
@@ -328,16 +330,16 @@ fn members_of_round(answer: Option<&ExpectedAnswer>, mutated: &MutatedInput<'_>)
     sent
 }
 
-/// Expects the demanded answer, or one of `besides`.
+/// Expects the demanded answer, or one of the alternatives in `others`.
 fn expect_one_of(
     corpus: &Corpus,
     mutated: &MutatedInput<'_>,
     answer: &ExpectedAnswer,
     sent: &Value,
-    besides: impl IntoIterator<Item = Value>,
+    others: impl IntoIterator<Item = Value>,
 ) -> CaseStep {
     let about = |alternative| expected_answer::substitute_input(alternative, Some(sent));
-    demands(corpus, mutated, answer, answer.one_of.iter().map(about).chain(besides).collect())
+    demands(corpus, mutated, answer, answer.one_of.iter().map(about).chain(others).collect())
 }
 
 /// Expects one of these answers to the input, under the rules of the demanded one.
@@ -445,7 +447,7 @@ fn check_forbidden_answers(
     }
 }
 
-/// Checks that a request does not take much longer than before.
+/// Checks that the observer's request does not take much longer than before.
 fn check_response_time(corpus: &Corpus, steps: &mut Vec<CaseStep>) {
     let Some((fence, asked, got)) = corpus.timed_fence() else { return };
     let took = |name: &str| format!("(wire({name}.{got}).at - wire({name}.{asked}).at)");
@@ -462,10 +464,10 @@ fn retry(steps: impl Into<Vec<CaseStep>>) -> CaseStep {
 
 /// Connects an actor. A full hub may need a moment to notice that other clients have left.
 pub(super) fn connect_step(actor: &str) -> CaseStep {
-    joins(actor, &StepRule::new("FUZZ-SERVES-NEW", None))
+    join_step(actor, &StepRule::new("FUZZ-SERVES-NEW", None))
 }
 
-fn joins(actor: &str, rule: &StepRule) -> CaseStep {
+fn join_step(actor: &str, rule: &StepRule) -> CaseStep {
     retry([CaseStep::new(actor, StepVerb::Joins, ())]).judged_by([rule.clone()])
 }
 
@@ -502,19 +504,21 @@ fn wait_until_pong(sender: &str, awaited: Option<Value>) -> [CaseStep; 2] {
     ]
 }
 
-/// Checks that the connection is still open. On a closed connection the fence would be skipped instead of failing.
+/// Checks that an actor's connection is still open. On a closed connection the fence would be skipped instead of
+/// failing.
 fn check_still_open(actor: &str, rules: &[StepRule]) -> CaseStep {
     let alternatives = json!([{ "close": ["any", "drop"], "fail": "its connection is gone" }, { "nothing": null }]);
     CaseStep::new(actor, StepVerb::ExpectsOneOf, alternatives).with("within", "0s").judged_by(rules)
 }
 
-/// Returns an oracle with the rules that demand the answer, lowered to the highest level among them.
+/// Returns the rules of a step: the oracle, lowered to the highest level among the rules that demand the answer, and
+/// these rules.
 fn oracle_with_rules(corpus: &Corpus, oracle: &str, rules: &[StepRule]) -> Vec<StepRule> {
     let level = rules.iter().filter_map(|rule| rule.level(&corpus.pack)).max().unwrap_or(RuleLevel::Must);
     std::iter::once(StepRule::at_most(oracle, level)).chain(rules.iter().cloned()).collect()
 }
 
-/// Whether the oracle's level is lowered.
+/// Whether the first of these rules, the oracle, has a lowered level.
 fn has_lowered_level(with_rules: &[StepRule]) -> bool {
     with_rules.first().is_some_and(|oracle| oracle.lowered.is_some())
 }
@@ -522,8 +526,8 @@ fn has_lowered_level(with_rules: &[StepRule]) -> bool {
 /// A message, a pattern for its content, and the rule that is broken if the observer client receives it.
 type PrivateMessage = (String, Option<Value>, StepRule);
 
-/// Returns the messages that only the sender may receive: replies to this message, and refusals of such input. If the
-/// hub may also send such a message unasked, receiving it is only a warning.
+/// Returns the messages that only the sender may receive: replies to the mutated message, and refusals of such input.
+/// If the hub may also send such a message unsolicited, receiving it is only a warning.
 fn private_messages(
     corpus: &Corpus,
     mutated: &MutatedInput<'_>,

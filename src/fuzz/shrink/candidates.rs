@@ -1,5 +1,5 @@
-//! Finds cuts in a scenario: of steps, of parts of steps, and of parts of the sent input. Large cuts come first. There
-//! are at most a few dozen of each size, whatever the length; the next round finds the rest.
+//! Finds cuts in a scenario: of steps, of parts of steps, and of parts of the sent input. Large cuts come first. A round
+//! has at most a few dozen cuts of each size, whatever the length; the next round finds the rest.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -160,7 +160,7 @@ fn keep_steps(scenario: &CaseScenario, keeps: &dyn Fn(usize, &CaseStep) -> bool)
 /// Returns cuts of steps, beginning with `finally`.
 pub fn step_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
     let finally = (!scenario.finally.is_empty()).then_some(ScenarioCut::Finally);
-    let steps = add_item_cuts(scenario.steps.len()).map(|gone| ScenarioCut::Steps(Vec::new(), gone));
+    let steps = index_cuts(scenario.steps.len()).map(|gone| ScenarioCut::Steps(Vec::new(), gone));
     finally.into_iter().chain(steps).collect()
 }
 
@@ -172,7 +172,7 @@ pub fn part_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
     for (name, actor) in &scenario.actors {
         let part = |pointer: &str| Part::new(Holder::Actor(name.clone()), pointer);
         add_count_cuts(&part("/count"), actor.get("count"), &mut cuts);
-        fewer_items(&part(""), Some(actor), &mut cuts);
+        add_item_cuts(&part(""), Some(actor), &mut cuts);
     }
     for steps::LocatedStep { path, step } in steps::shrinkable_steps(scenario) {
         // A check inside a loop does not depend on the number of rounds.
@@ -180,10 +180,10 @@ pub fn part_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
         if steps::has_rules(step) {
             continue;
         }
-        cuts.extend(add_item_cuts(step.inner().len()).map(|gone| ScenarioCut::Steps(path.clone(), gone)));
+        cuts.extend(index_cuts(step.inner().len()).map(|gone| ScenarioCut::Steps(path.clone(), gone)));
         if step.verb == StepVerb::SendsRaw {
             let frames = Part::new(Holder::Argument(path.clone()), "/frames");
-            fewer_items(&frames, step.argument.get("frames"), &mut cuts);
+            add_item_cuts(&frames, step.argument.get("frames"), &mut cuts);
         }
         if step.option("without").is_some() {
             cuts.push(ScenarioCut::Without(path.clone()));
@@ -199,25 +199,25 @@ pub fn part_cuts(scenario: &CaseScenario) -> Vec<ScenarioCut> {
     cuts
 }
 
-/// Reduces a number of rounds or actors, or an array of them.
+/// Adds cuts that reduce a number of rounds or actors, or an array of them.
 fn add_count_cuts(part: &Part, value: Option<&Value>, cuts: &mut Vec<ScenarioCut>) {
     match value.and_then(Value::as_u64) {
         Some(count) if count > 1 => {
             let less = if count > 3 { vec![1, count / 2, count - 1] } else { vec![1] };
             cuts.extend(less.into_iter().map(|n| ScenarioCut::Part(part.clone(), CutChange::Put(json!(n)))));
         }
-        _ => fewer_items(part, value, cuts),
+        _ => add_item_cuts(part, value, cuts),
     }
 }
 
-/// Removes some items of an array, but not all.
-fn fewer_items(part: &Part, value: Option<&Value>, cuts: &mut Vec<ScenarioCut>) {
+/// Adds cuts that remove some items of an array, but not all.
+fn add_item_cuts(part: &Part, value: Option<&Value>, cuts: &mut Vec<ScenarioCut>) {
     let len = value.and_then(Value::as_array).map_or(0, Vec::len);
-    cuts.extend(add_item_cuts(len).map(|gone| ScenarioCut::Part(part.clone(), CutChange::Items(gone))));
+    cuts.extend(index_cuts(len).map(|gone| ScenarioCut::Part(part.clone(), CutChange::Items(gone))));
 }
 
-/// Returns the indices of some of `len` items, but not of all.
-fn add_item_cuts(len: usize) -> impl Iterator<Item = Vec<usize>> {
+/// Returns what to remove from `len` items, but never all: the indices of each cut.
+fn index_cuts(len: usize) -> impl Iterator<Item = Vec<usize>> {
     removal_ranges(len, MAX_ITEM_CUTS).filter(move |gone| gone.len() < len).map(Range::collect)
 }
 
@@ -277,7 +277,7 @@ fn shorten_text(text: &str) -> Vec<(Range<usize>, String)> {
     cuts
 }
 
-/// Removes some characters.
+/// Returns cuts that remove some characters.
 fn remove_characters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, String)> {
     let atoms = json_text::atoms(&text[within.clone()]);
     let place = |gone: Range<usize>| {
@@ -287,7 +287,7 @@ fn remove_characters(text: &str, within: Range<usize>, most: usize) -> Vec<(Rang
     removal_ranges(atoms.len(), most).filter_map(place).collect()
 }
 
-/// Replaces a number by a shorter one, or an expression by a constant.
+/// Returns cuts that replace a number by a shorter one, or an expression by a constant.
 fn simplify_value(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     let old = &text[range.clone()];
     if expressions::source(old).is_some() {
@@ -305,7 +305,7 @@ fn simplify_value(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String
     simple.into_iter().map(|new| (range.clone(), new.to_owned())).collect()
 }
 
-/// Removes levels of the deepest nesting in a text: half of them, a quarter of them, and so on down to one.
+/// Returns cuts that remove levels of the deepest nesting in a text: half of them, a quarter, and so on down to one.
 fn flatten_nesting(text: &str, nodes: &[JsonTextNode]) -> Vec<(Range<usize>, String)> {
     let mut heights = vec![1usize; nodes.len()];
     // Children follow their parents.
@@ -336,7 +336,7 @@ fn flatten_nesting(text: &str, nodes: &[JsonTextNode]) -> Vec<(Range<usize>, Str
 /// levels is not flattened.
 const REMOVAL_LEVELS: usize = 4;
 
-/// Reduces the count in `${repeat('x', 1048576)}`.
+/// Returns cuts that reduce the count in `${repeat('x', 1048576)}`.
 fn reduce_repetitions(text: &str) -> Vec<(Range<usize>, String)> {
     let mut cuts = Vec::new();
     for atom in json_text::atoms(text) {

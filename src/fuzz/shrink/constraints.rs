@@ -11,12 +11,11 @@ use super::steps;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep, StepOption};
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer;
-use crate::fuzz::expressions;
 use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::fuzz::placement::Placement;
 use crate::protocol::FrameDirection;
 use crate::scenario::parse::verbs::StepVerb;
-use crate::scenario::template::placeholder;
+use crate::scenario::template::{escape_expressions, placeholder};
 
 /// The oracles that hold for any input.
 const INPUT_INDEPENDENT_ORACLES: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
@@ -62,7 +61,9 @@ impl<'a> ShrinkConstraints<'a> {
         for role in corpus.roles() {
             openings.extend(corpus.opening(role).iter().filter_map(|step| step.argument.as_str()).map(str::to_owned));
         }
-        let mut constraints = Self { corpus, placement, role: sender_role(finding), openings, kept: None };
+        let role =
+            steps::raw_sends(finding).last().map_or("", |mutated| finding.role_of(&mutated.step.actor)).to_owned();
+        let mut constraints = Self { corpus, placement, role, openings, kept: None };
         let oracle = check.split([',', '#']).next().unwrap_or(check);
         if oracle.starts_with("FUZZ-") && !INPUT_INDEPENDENT_ORACLES.contains(&oracle) {
             constraints.kept = constraints.oracle_inputs(finding);
@@ -136,7 +137,7 @@ impl<'a> ShrinkConstraints<'a> {
             let letters = &text[atom.clone()];
             match placeholder(letters).map(|_| self.corpus.settings.evaluated(letters)) {
                 None => filled.push_str(letters),
-                Some(Some(Value::String(value))) => filled.push_str(&expressions::escaped_text(&value)),
+                Some(Some(Value::String(value))) => filled.push_str(&escape_expressions(&value)),
                 Some(Some(Value::Number(value))) => filled.push_str(&value.to_string()),
                 Some(_) if alone.contains(&atom.start) => filled.extend(["\"", UNKNOWN, "\""]),
                 Some(_) => filled.push_str(UNKNOWN),
@@ -184,13 +185,6 @@ impl SentInput {
             (new, old) => new == old,
         }
     }
-}
-
-/// Returns the role of the sender. An undeclared actor has the name of its role.
-fn sender_role(finding: &CaseScenario) -> String {
-    let name = steps::raw_sends(finding).last().map_or("", |mutated| mutated.step.actor_or_group());
-    let role = finding.actors.get(name).and_then(|role| role.as_str().or_else(|| role.get("role")?.as_str()));
-    role.unwrap_or(name).to_owned()
 }
 
 /// Whether a lenient parser may accept a text that is not JSON: one with other quotes, commas or number notations.

@@ -104,7 +104,7 @@ impl Shrinker {
     }
 
     /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes the
-    /// result to [`record`](Self::record); a candidate without a result counts as unplayable.
+    /// result to [`record_result`](Self::record_result); a candidate without a result counts as unplayable.
     pub fn next_candidate(&mut self) -> Option<CaseScenario> {
         self.asked = None;
         while self.stage != ShrinkStage::Done {

@@ -7,13 +7,13 @@ use crate::scenario::parse::verbs::StepVerb;
 
 /// A step with its position.
 pub struct LocatedStep<'a> {
-    /// The index of the top-level step that contains this step.
+    /// The index of the top-level step that contains this step, and those of the inner steps down to it.
     pub path: Vec<usize>,
     pub step: &'a CaseStep,
 }
 
 impl LocatedStep<'_> {
-    /// Returns the head and the argument of the step, with the pointer to the argument.
+    /// Returns the index of the top-level step that contains this step.
     pub fn top(&self) -> usize {
         self.path[0]
     }

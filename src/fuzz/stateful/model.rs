@@ -192,7 +192,9 @@ fn find_variants(corpus: &Corpus) -> BTreeMap<String, Vec<Overrides>> {
         }
     };
     let scenes = corpus.scenes.iter().map(|(_, steps)| steps);
-    scenes.chain(corpus.scenarios.iter().map(|script| &script.steps)).for_each(|steps| visit_steps(steps, &mut take));
+    scenes
+        .chain(corpus.scenarios.iter().map(|scenario| &scenario.steps))
+        .for_each(|steps| visit_steps(steps, &mut take));
     found
 }
 

@@ -41,7 +41,7 @@ pub fn make_walk_case(
     dice: &mut RandomSource,
 ) -> Option<FuzzCase> {
     if !matches!(cell.mutation, MutationKind::Explored | MutationKind::Mutated(_)) {
-        // Other mutations leave no state behind; the other placements cover them.
+        // Other mutations leave no state on the hub; the other placements cover them.
         return None;
     }
     let message = corpus.pack.messages.get(cell.message)?;
@@ -213,7 +213,7 @@ impl<'a> RandomWalk<'a> {
         }
     }
 
-    /// Returns the valid message before `about` changes it: the example, or a scenario's variant of it.
+    /// Returns the valid message before `name_objects` changes it: the example, or a scenario's variant of it.
     fn base_message(&self, message: &MessageType, actor: usize, dice: &mut RandomSource) -> Value {
         let WalkActor { name, role, .. } = &self.actors[actor];
         let mut base = self.corpus.example(message, role, name);

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::super::scenarios::{escape_texts, member_pointer, path_expression, titled_scenario};
+use super::super::scenarios::{member_pointer, path_expression, titled_scenario};
 use super::{RecordedFrame, is_time, is_uuid, scalar_members};
 use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::template::escape_texts;
 
 /// The most frames that are replayed, and the most connections.
 const MAX_FRAMES: usize = 200;

@@ -1,8 +1,8 @@
 //! The EmProps job queue hub (document 004): clients submit jobs, workers claim them, monitors watch.
 //!
-//! In reading order: [`request`] and [`reply`] are the messages, [`refusal`] the errors; [`job`], [`queue`],
-//! [`needs`], [`workers`], [`watch`], [`chunked_message`] and [`window`] hold the state, indexed so that no message
-//! needs a scan of all jobs or workers; `connections`, `jobs`, `work` and `subscription_requests` handle messages.
+//! In reading order: [`request`] and [`reply`] are the messages, [`request_error`] the errors; [`job`],
+//! [`queue`], [`needs`], [`workers`], [`watch`], [`chunked_message`] and [`window`] hold the state, indexed so that no
+//! message needs a scan of all jobs or workers; `connections`, `jobs`, `work` and `subscription_requests` handle messages.
 //!
 //! Where the document is silent or contradicts itself, this hub does the following. Every message except `ping`,
 //! `disconnect` and the registrations needs a registration. A request's `id` is returned as `request_id` or

@@ -343,7 +343,7 @@ impl Gator {
             _ if self.broken.is("gator-unknown-action-ignored") => return,
             other => {
                 let shown: String = other.chars().take(64).collect();
-                Err(format!("there is no action {shown:?}; there is log and stop"))
+                Err(format!("there is no action {shown:?}; the actions are log and stop"))
             }
         };
         if posted && !self.answers_posted(conn, request, outcome.is_ok()) {
@@ -484,7 +484,7 @@ impl Gator {
             || severity == "DEBUG" && self.broken.is("gator-debug-refused")
         {
             let shown: String = severity.chars().take(64).collect();
-            return Err(format!("{shown:?} is no severity; there is {}", SEVERITIES.join(", ")));
+            return Err(format!("{shown:?} is not a severity; the severities are {}", SEVERITIES.join(", ")));
         }
         let current = self.clock.unix_ms(now);
         let timestamp: Number = match given.timestamp {

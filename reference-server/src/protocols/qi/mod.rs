@@ -343,7 +343,7 @@ impl Qi {
         }
         let version: String = json::required_member(members, "version")?;
         let parsed =
-            Version::parse(&version).map_err(|error| format!("version {version:?} is no semantic version: {error}"))?;
+            Version::parse(&version).map_err(|error| format!("{version:?} is not a semantic version: {error}"))?;
         let ours = &self.config.version;
         let mut compatible = parsed.major == ours.major && (ours.major > 0 || parsed.minor == ours.minor);
         if self.broken.is("qi-version-unchecked") {

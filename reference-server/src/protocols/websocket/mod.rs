@@ -24,7 +24,7 @@ pub use session::Session;
 /// The protocol's name.
 pub const PROTOCOL: &str = "websocket";
 
-/// The settings: there are none.
+/// The settings: this hub has none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoSettings {}
