@@ -143,7 +143,7 @@ mod tests {
             protocol: "qi",
             version: "1.0",
             oracle: "FUZZ-REJECTS",
-            demands: "Input that is not a message is answered as the document demands.",
+            demands: "Input that is not a message is answered as the document requires.",
             message: "request",
             mutation: "null",
             description: "/version is null",
@@ -164,14 +164,14 @@ mod tests {
     fn a_saved_finding_explains_itself_in_its_header() {
         let expected = "\
 # Found by hubproof 0.1.0 on ws://127.0.0.1:1/?token=***, as qi 1.0, with seed 7 in case 19.
-# FUZZ-REJECTS: Input that is not a message is answered as the document demands.
+# FUZZ-REJECTS: Input that is not a message is answered as the document requires.
 # First seen with: request, null: /version is null
 # Observed: nothing
 # Shrunk in 12 attempts; what is left is needed to make the hub fail.
 # Replay it:
 #   hubproof fuzz 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --replay 'findings/a b.yaml'
 #   hubproof check 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --scenario 'findings/a b.yaml'
-title: 'request (null): Input that is not a message is answered as the document demands'
+title: 'request (null): Input that is not a message is answered as the document requires'
 steps:
   - a sends raw: { text: '{}' }
 ";
