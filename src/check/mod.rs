@@ -7,10 +7,11 @@ pub mod hang;
 mod job;
 mod queue;
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use exploration_rounds::Rounds;
@@ -96,32 +97,37 @@ pub async fn run_scenarios(
     Ok(())
 }
 
-/// Plays items in their order, at most `at_once` at a time. Starts no more items once `interrupt` is true, and returns
-/// when all started items have ended. The iterator is advanced only when a slot is free, so it may be endless.
+/// Plays items as `next` returns them, at most `at_once` at a time, and returns when all started items have ended and
+/// `next` has no more. `next` is called only when a slot is free and `interrupt` is not true; it may return `None` and,
+/// once an item has ended, further items.
+///
+/// # Panics
+///
+/// If `play` panics.
 pub async fn play_in_order<T, F>(
-    items: impl Iterator<Item = T>,
+    mut next: impl FnMut() -> Option<T>,
     at_once: usize,
     interrupt: &watch::Receiver<bool>,
     play: impl Fn(T) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(at_once.max(1)));
     let mut tasks = JoinSet::new();
-    for item in items {
-        // In the order of the items: the permit is taken here, not in the task.
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-        if *interrupt.borrow() {
-            break;
+    loop {
+        while tasks.len() < at_once.max(1) && !*interrupt.borrow() {
+            let Some(item) = next() else { break };
+            tasks.spawn(play(item));
         }
-        let playing = play(item);
-        tasks.spawn(async move {
-            let _slot = slot;
-            playing.await;
-        });
-        while tasks.try_join_next().is_some() {}
+        match tasks.join_next().await {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    resume_unwind(panic);
+                }
+            }
+        }
     }
-    while tasks.join_next().await.is_some() {}
 }
 
 /// Returns six random letters and digits that distinguish this run from others.

@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+
+use super::play_in_order;
 
 /// A resource that only one job at a time may use: the address of its subject, and the name in `exclusive` of its
 /// scenarios.
@@ -44,41 +45,26 @@ impl<T> Queue<T> {
     }
 }
 
-/// Plays items, at most `at_once` at a time, and returns when all that were started have ended. Starts no more once
-/// `interrupt` is true.
-///
-/// # Panics
-///
-/// If `play` panics.
+/// Plays the items of a queue, at most `at_once` at a time, until all have ended or `interrupt` is true.
 pub async fn drain<T, F>(
     items: Vec<Queued<T>>,
     at_once: usize,
     interrupt: &watch::Receiver<bool>,
     play: impl Fn(T) -> F,
 ) where
+    T: Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut queue = Queue::new(items);
-    let mut tasks = JoinSet::new();
-    loop {
-        while tasks.len() < at_once.max(1) && !*interrupt.borrow() {
-            let Some(Queued { item, resource, .. }) = queue.take() else { break };
-            let playing = play(item);
-            tasks.spawn(async move {
-                playing.await;
-                resource
-            });
+    let queue = Arc::new(Mutex::new(Queue::new(items)));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let play = |Queued { item, resource, .. }: Queued<T>| {
+        let (queue, playing) = (Arc::clone(&queue), play(item));
+        async move {
+            playing.await;
+            queue.lock().unwrap_or_else(PoisonError::into_inner).release(resource.as_ref());
         }
-        match tasks.join_next().await {
-            None => return,
-            Some(Ok(resource)) => queue.release(resource.as_ref()),
-            Some(Err(error)) => {
-                if let Ok(panic) = error.try_into_panic() {
-                    resume_unwind(panic);
-                }
-            }
-        }
-    }
+    };
+    play_in_order(next, at_once, interrupt, play).await;
 }
 
 #[cfg(test)]

@@ -183,7 +183,8 @@ async fn play_each<F: Future<Output = ShrinkResult> + Send + 'static>(
             became.lock().await.insert(index, small);
         }
     };
-    check::play_in_order(jobs.into_iter(), at_once, &stage.interrupt, one).await;
+    let mut jobs = jobs.into_iter().fuse();
+    check::play_in_order(|| jobs.next(), at_once, &stage.interrupt, one).await;
     std::mem::take(&mut *became.lock().await)
 }
 

@@ -300,10 +300,10 @@ pub async fn run_cases(
         }
     };
     let left = std::mem::take(&mut *campaign.lock_waiting_cases());
-    let mut numbers = left.into_iter().chain(numbers);
+    let mut numbers = left.into_iter().chain(numbers).fuse();
     // A number must not be taken without being played.
-    let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
-    check::play_in_order(there, stage.options.jobs, &stage.interrupt, play).await;
+    let next = || if is_there() { numbers.next() } else { None };
+    check::play_in_order(next, stage.options.jobs, &stage.interrupt, play).await;
     campaign.lock_waiting_cases().extend(queues.take_waiting());
     let (gone, stuck) = {
         let mut watched = watch.lock_state();
