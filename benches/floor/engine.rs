@@ -63,7 +63,7 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
                 }
                 _ => {}
             }
-            WatchDecision::GoOn
+            WatchDecision::Continue
         })
         .unwrap();
     let account = outcome.account;

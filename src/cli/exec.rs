@@ -83,9 +83,9 @@ impl ExecArgs {
         let log = match self.log.as_ref().filter(|_| !launches.is_empty()) {
             None => None,
             Some(path) => {
-                let trouble =
+                let failed =
                     |error| CliError::new(format!("the hub's log cannot be written to {}: {error}", path.display()));
-                Some(LogFile::new(File::create(path).map_err(trouble)?))
+                Some(LogFile::new(File::create(path).map_err(failed)?))
             }
         };
         let own: Vec<usize> = launches.iter().flat_map(|(_, places)| places).copied().collect();

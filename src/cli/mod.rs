@@ -100,7 +100,7 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     let done = match arguments.command {
         CliCommand::Check(arguments) => check::run_check(*arguments),
         CliCommand::Fuzz(arguments) => fuzz::run_fuzz(*arguments),
-        CliCommand::Load(arguments) => load::run(*arguments),
+        CliCommand::Load(arguments) => load::run_load(*arguments),
         CliCommand::Serve(arguments) => serve::run_serve(*arguments),
         CliCommand::Relay(arguments) => relay::run_relay(*arguments),
         CliCommand::Record(arguments) => record::run_record(*arguments),
@@ -109,8 +109,8 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     };
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(trouble) => {
-            let _ = writeln!(std::io::stderr(), "{trouble}");
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
             ExitCode::from(exit::USAGE)
         }
     }

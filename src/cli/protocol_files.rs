@@ -25,7 +25,7 @@ pub struct LoadedProtocol {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// A protocol of the user's.
+/// The options that select the user's own pack.
 #[derive(Args)]
 pub struct PackArgs {
     /// Use your own pack instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/;
@@ -110,7 +110,7 @@ pub fn read_plain_document(document: &Path, sources: &mut Sources) -> Result<(St
             Ok(found) if found.len() > crate::syntax::source::MAX_FILE as u64 => {
                 Err(format!("{} is larger than {} MiB", path.display(), crate::syntax::source::MAX_FILE >> 20))
             }
-            Ok(_) => read_file(&path, sources).map_err(|trouble| trouble.0),
+            Ok(_) => read_file(&path, sources).map_err(|error| error.0),
             Err(error) => Err(format!("failed to read {}: {error}", path.display())),
         }
     };
@@ -237,12 +237,12 @@ fn collect_files(
     sources: &mut Sources,
     files: &mut BTreeMap<String, FileId>,
 ) -> Result<(), CliError> {
-    let trouble = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", directory.display()));
+    let failed = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", directory.display()));
     if prefix.matches('/').count() > MAX_DEPTH {
         return Ok(());
     }
-    for entry in std::fs::read_dir(directory).map_err(trouble)? {
-        let path = entry.map_err(trouble)?.path();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if path.is_dir() {
             collect_files(&path, &format!("{prefix}{name}/"), sources, files)?;

@@ -1,13 +1,13 @@
 //! Indexes of the messages, journeys and hooks of a compiled plan.
 
-/// An index into `Prepared::messages`.
+/// An index into `CompiledPlan::messages`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u16);
 
-/// An index into `Prepared::journeys`.
+/// An index into `CompiledPlan::journeys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JourneyId(pub u16);
 
-/// An index into `Prepared::hooks`.
+/// An index into `CompiledPlan::hooks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookId(pub u16);

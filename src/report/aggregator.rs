@@ -119,29 +119,32 @@ impl ReportAggregator {
 
     /// Returns the reports of a protocol that have been added so far.
     pub fn reports_mut(&mut self, protocol: &str) -> Vec<&mut ScenarioReport> {
-        let own = self.protocols.iter_mut().filter(|gathered| gathered.outline.pack.name == protocol);
+        let own = self.protocol_mut(protocol).into_iter();
         own.flat_map(|gathered| gathered.runs.values_mut().flatten()).collect()
+    }
+
+    fn protocol_mut(&mut self, name: &str) -> Option<&mut ProtocolAggregator> {
+        self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == name)
     }
 
     /// Adds a scenario report. It replaces an earlier report of the same repetition. A report of a protocol without an
     /// outline is dropped.
     pub fn add_report(&mut self, report: ScenarioReport) {
-        if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
-        {
+        if let Some(gathered) = self.protocol_mut(&report.protocol) {
             gathered.add_report(report);
         }
     }
 
     /// Adds the report of a hub that the run started.
     pub fn add_process(&mut self, protocol: &str, process: ProcessReport) {
-        if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
+        if let Some(gathered) = self.protocol_mut(protocol) {
             gathered.processes.push(process);
         }
     }
 
     /// Sets the deviations of the hub of a protocol.
     pub fn set_deviations(&mut self, protocol: &str, deviations: Arc<Deviations>) {
-        if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
+        if let Some(gathered) = self.protocol_mut(protocol) {
             gathered.deviations = deviations;
         }
     }

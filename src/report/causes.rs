@@ -242,8 +242,8 @@ fn message_and_detail(cause: &SharedPreconditionFailure) -> (&str, Option<(&str,
     (&cause.message, cause.detail.as_ref().map(|detail| (detail.expected.as_str(), detail.received.as_str())))
 }
 
-/// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), and those without a place (schemas,
-/// framing) with the same message.
+/// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), and those without a place
+/// (schemas, framing) that have the same message.
 pub fn group_failures<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<FailureGroup<'a>> {
     #[derive(PartialEq, Eq, Hash)]
     enum FailureKey<'a> {
@@ -282,8 +282,8 @@ pub fn checks_with_verdict(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(
     all.filter(|(_, check)| check.verdict == verdict).collect()
 }
 
-/// Returns the message with which at least half of the scenarios failed, three at least; how many, of how many. Their checks
-/// are different ones, so that they are no single cause, but likely have one.
+/// Returns the message with which at least half of the played scenarios failed, and their number, at least three. Their
+/// checks differ, so they are not grouped as one failure, but they probably have one cause.
 pub fn common_symptom<'a>(failures: &'a [FailureGroup<'a>], played: usize) -> Option<(&'a str, usize)> {
     let mut scenarios = BTreeMap::<&'a str, BTreeSet<&'a str>>::new();
     for one in failures {

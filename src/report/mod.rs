@@ -1,5 +1,5 @@
-//! The report of a run: a pure function of the events ([`aggregator`]), and one file per format. Nothing here reads a clock, a file
-//! or a socket.
+//! The report of a run: a pure function of the events ([`aggregator`]), and one module per format. Nothing here reads a
+//! clock, a file or a socket.
 //!
 //! Verdicts are combined by taking the worst, in the order fail, inconclusive, warn, info, pass. Not-testable proves
 //! nothing about the hub, so it counts only if there is no other verdict.
@@ -43,8 +43,8 @@ pub struct RunOptions {
     pub min_judged: Option<u8>,
     /// Whether only some scenarios or rules were selected.
     pub selected: bool,
-    /// The command line of this run without secrets and without options that select protocols, scenarios or report files:
-    /// `["hubproof", "check", "ws://..."]`.
+    /// The command line of this run without secrets and without options that select protocols, scenarios or report
+    /// files: `["hubproof", "check", "ws://..."]`.
     pub command: Vec<String>,
     /// The URL, or `embedded reference server`.
     pub target: String,
@@ -412,11 +412,6 @@ impl ProtocolReport {
         needs
     }
 
-    /// Returns the cause that stands for an unreachable hub, if there is one.
-    pub fn unreachable_cause(&self) -> Option<&SharedPreconditionFailure> {
-        self.causes.iter().find(|cause| cause.unreachable)
-    }
-
     /// Counts checks of this verdict that the baseline does not expect.
     pub fn unexpected_count(&self, verdict: Verdict) -> usize {
         let checks = self.scenarios.iter().flat_map(|scenario| &scenario.checks);
@@ -590,10 +585,10 @@ mod tests {
     #[case::interrupted(RunFixture::interrupted(), false, 3)]
     #[case::mistake(RunFixture::mistake(), false, 2)]
     #[case::nothing_selected(RunFixture::nothing_selected(), false, 3)]
-    #[case::fell_under_no_one(RunFixture::hub_ended(None), false, 1)]
+    #[case::crash_without_culprit(RunFixture::hub_ended(None), false, 1)]
     // The scenario that caused the crash has a failed check of its own.
-    #[case::fell_under_one(RunFixture::hub_ended(Some("greeter/bye")), false, 0)]
-    #[case::fell_under_another(RunFixture::hub_ended(Some("greeter/chair")), false, 1)]
+    #[case::crash_of_a_failed_scenario(RunFixture::hub_ended(Some("greeter/bye")), false, 0)]
+    #[case::crash_of_another_scenario(RunFixture::hub_ended(Some("greeter/chair")), false, 1)]
     fn verdicts_determine_the_exit_code(#[case] run: RunFixture, #[case] strict: bool, #[case] expected: u8) {
         let report = run.report(RunOptions { strict, ..options() });
         assert_eq!(exit_code(&report), expected);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use anstyle::{AnsiColor, Style as Paint};
 
 use super::text::{escape_unprintable, format_count};
@@ -53,6 +53,11 @@ pub fn broken(names: &[String], all: usize, what: &str, most: usize) -> String {
     format!("{} of {} broken ({})", names.len(), format_count(all, what), list(names, most))
 }
 
+/// Formats `1 rule holds` or `23 rules hold`.
+pub fn holding(n: usize, what: &str) -> String {
+    format!("{} {}", format_count(n, what), if n == 1 { "holds" } else { "hold" })
+}
+
 pub fn list(names: &[String], most: usize) -> String {
     let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
@@ -77,12 +82,17 @@ impl<'a, R> Page<'a, R> {
 
     /// Returns the number of items that a list shows.
     pub fn most(&self) -> usize {
-        if self.style.verbose { usize::MAX } else { IN_FULL }
+        self.limit(IN_FULL)
     }
 
     /// Returns the number of names that a list in a line shows.
     pub fn names(&self) -> usize {
-        if self.style.verbose { usize::MAX } else { NAMES }
+        self.limit(NAMES)
+    }
+
+    /// Returns a limit on what is shown, which verbose pages do not have.
+    pub fn limit(&self, most: usize) -> usize {
+        if self.style.verbose { usize::MAX } else { most }
     }
 
     pub fn more(&mut self, all: usize, what: &str) {
@@ -146,7 +156,7 @@ impl<'a, R> Page<'a, R> {
     }
 
     /// Shows a title, and the first line of a span below it.
-    pub fn snippet(&mut self, level: Title<'_>, id: Option<&str>, title: &str, span: Option<Span>) {
+    pub fn snippet(&mut self, level: Level<'_>, id: Option<&str>, title: &str, span: Option<Span>) {
         let mut heading = level.primary_title(title);
         if let Some(id) = id {
             heading = heading.id(id);
@@ -172,7 +182,7 @@ impl<'a, R> Page<'a, R> {
             let text = escape_unprintable(&one.text);
             if one.standing == EntryStanding::Stale {
                 let title = format!("{text}: the hub behaves as documented");
-                self.snippet(Title::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
+                self.snippet(Level::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
                 let times = format_count(one.contradicted, "message");
                 self.field("received", &format!("{times} as documented; {} as declared", one.observed));
                 self.field("delete", "this entry");

@@ -118,11 +118,11 @@ fn page_parts(text: &str) -> Vec<PagePart<'_>> {
             from = begin + 3;
             continue;
         }
-        let (info, behind) = rest[begin + 3..].split_once('\n').expect("a code block has lines");
-        let end = if behind.starts_with("```\n") { 0 } else { behind.find("\n```\n").expect("a code block ends") + 1 };
+        let (info, tail) = rest[begin + 3..].split_once('\n').expect("a code block has lines");
+        let end = if tail.starts_with("```\n") { 0 } else { tail.find("\n```\n").expect("a code block ends") + 1 };
         parts.push(PagePart::Text(&rest[..begin]));
-        parts.push(PagePart::Block { info, body: &behind[..end] });
-        rest = &behind[end + 4..];
+        parts.push(PagePart::Block { info, body: &tail[..end] });
+        rest = &tail[end + 4..];
         from = 0;
     }
     parts.push(PagePart::Text(rest));
@@ -171,7 +171,7 @@ struct PageRun {
 /// A process of a hub of the fixtures; killed on drop.
 struct FixtureHub {
     child: Child,
-    /// Kept open, since a process that writes to a closed pipe may fail.
+    /// The hub's stdout. It stays open because the hub may fail when it writes to a closed pipe.
     out: BufReader<ChildStdout>,
 }
 

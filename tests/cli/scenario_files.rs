@@ -27,8 +27,8 @@ fn check(text: &str, more: &[&str]) -> (ProcessResult, String) {
 fn a_scenario_file_outside_the_pack_is_played_like_any_other() {
     let done = check(ORACLE_SCENARIO, &["--protocol", "concierge"]).0.assert_exit_code(0);
     assert!(done.out.contains("scenarios   1 pass\n"), "{}", done.out);
-    let beside = ["--protocol", "concierge", "--scenario", "message-to-one"];
-    let done = check(ORACLE_SCENARIO, &beside).0.assert_exit_code(0);
+    let more = ["--protocol", "concierge", "--scenario", "message-to-one"];
+    let done = check(ORACLE_SCENARIO, &more).0.assert_exit_code(0);
     assert!(done.out.contains("scenarios   2: 1 pass, 1 info\n"), "{}", done.out);
 }
 

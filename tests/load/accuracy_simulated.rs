@@ -353,8 +353,8 @@ fn only_jobs_of_a_killed_hub_are_lost() {
 /// An overloaded hub: every worker's claim times out, and the worker sends another one, before it is assigned a job.
 #[rstest]
 #[case::between_two_claims(450)]
-#[case::behind_the_next_claim(700)]
-#[case::behind_several(2_300)]
+#[case::after_the_next_claim(700)]
+#[case::after_several_claims(2_300)]
 fn jobs_that_are_assigned_late_are_still_completed(#[case] late: u64) {
     let ready = job_plan();
     let observed = run(&ready, MS, &mut |now, _, text| match job_id(text, "job_assigned") {

@@ -559,10 +559,8 @@ impl ClientIo for RecordingIo<'_> {
         self.did.push(ClientAction::Wake(at));
     }
 
-    fn call_hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut call = Vec::new();
-        write(&mut call);
-        self.did.push(ClientAction::Hook(hook, call));
+    fn call_hook(&mut self, hook: HookId, arguments: Vec<u8>) {
+        self.did.push(ClientAction::Hook(hook, arguments));
     }
 
     fn joined(&mut self) {

@@ -167,7 +167,7 @@ impl LoadArgs {
     }
 }
 
-pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
+pub fn run_load(arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = ReportSinks::parse(&arguments.reports, report_sink::LOAD_FORMATS)?;
     let named = arguments.hub.read_target_and_overrides(&mut sources)?;
@@ -184,8 +184,7 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
         )));
     };
     arguments.hub.check_fault(&protocols)?;
-    let chosen = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
-    let (plan, script) = chosen;
+    let (plan, script) = plans::choose_plan(arguments.plan.as_deref(), protocol, &mut sources)?;
     let plan = plan.with_overrides(&arguments.overrides()).map_err(|error| CliError::new(error.to_string()))?;
     let thresholds = run::parse_thresholds(&arguments.threshold, &plan, &script, &mut sources)?;
     let find_max = arguments.find_max.as_ref();
@@ -203,14 +202,14 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(code),
         };
-        let place = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown };
+        let session = run::LoadSession { arguments: &arguments, plan, script, thresholds, seed, shown };
         let done = match &goal {
-            _ if arguments.check => place.describe_compiled(&started, &sources).map(|text| {
+            _ if arguments.check => session.describe_compiled(&started, &sources).map(|text| {
                 super::print_to_stdout(&text);
                 0
             }),
-            None => place.run_once(&mut started, &mut sources, &sinks).await,
-            Some(goal) => search::find_max_rate(&place, goal, &mut started, &mut sources, &sinks).await,
+            None => session.run_once(&mut started, &mut sources, &sinks).await,
+            Some(goal) => search::find_max_rate(&session, goal, &mut started, &mut sources, &sinks).await,
         };
         started.stop().await;
         done

@@ -66,9 +66,11 @@ impl LoadProgress {
         }
         self.draw(seen);
         if seen.interval.phase != RunPhase::Measured || self.aborted.is_some() {
-            return WatchDecision::GoOn;
+            return WatchDecision::Continue;
         }
-        let Some(threshold) = self.watch.broken_threshold(seen.interval.to, state) else { return WatchDecision::GoOn };
+        let Some(threshold) = self.watch.broken_threshold(seen.interval.to, state) else {
+            return WatchDecision::Continue;
+        };
         let text = threshold.text.clone();
         self.print_line(&format!("threshold broken for too long: {text}; draining"));
         self.aborted = Some(text);

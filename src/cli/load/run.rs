@@ -81,12 +81,13 @@ impl LoadSession<'_> {
     fn prepare_plan(
         &self,
         plan: &Plan,
-        site: &PreparedInstance,
+        instance: &PreparedInstance,
         epoch_ms: i64,
         sources: &Sources,
     ) -> Result<CompiledPlan, CliError> {
         let (stamp, keys) = (check::stamp(), ledger::IdHasher::default());
-        let target = compile::PlanTarget { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
+        let target =
+            compile::PlanTarget { settings: instance.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
         compile::compile_plan(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
     }
 
@@ -104,21 +105,21 @@ impl LoadSession<'_> {
     ) -> Result<LoadAttempt, CliError> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let prepared_target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
-        let site = Arc::clone(prepared_target.first_instance());
+        let instance = Arc::clone(prepared_target.first_instance());
         let masker = prepare::secret_masker(subject);
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let deviations = Arc::clone(&subject.deviations);
         let clock = RunClock::start();
         let epoch_ms = now_ms();
-        let prepared = Arc::new(self.prepare_plan(plan, &site, epoch_ms, sources)?);
+        let prepared = Arc::new(self.prepare_plan(plan, &instance, epoch_ms, sources)?);
         let setup = LoadRunSetup {
             plan: Arc::new(plan.clone()),
             prepared: Arc::clone(&prepared),
             clock,
             epoch_ms,
-            endpoint: site.endpoint.clone(),
+            endpoint: instance.endpoint.clone(),
             deviations: Arc::clone(&deviations),
-            tls: site.tls.clone(),
+            tls: instance.tls.clone(),
             sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
             shards: self.shard_count(),
             seed: self.seed,
@@ -126,11 +127,11 @@ impl LoadSession<'_> {
             pack: Some(Arc::clone(&pack)),
             ledger: ledger::LedgerConfig { ordered: plan.ordered, ..ledger::LedgerConfig::default() },
         };
-        if self.report_lacks(&setup, embedded)? {
+        if self.report_shortages(&setup, embedded)? {
             return Ok(LoadAttempt::NotStarted);
         }
         let (to, calls) = engine::hooks::hook_call_queue();
-        let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), site));
+        let hooks = tokio::spawn(engine::hooks::carry_out(calls, Arc::clone(&prepared), instance));
         let run = engine::start_run(setup, to).map_err(|error| CliError::new(error.to_string()))?;
         let stopper = run.stopper();
         let served = match self.arguments.metrics {
@@ -204,19 +205,19 @@ impl LoadSession<'_> {
 
     /// Prints which resources the machine lacks, or that the hub is unreachable. Returns whether the run must not
     /// begin.
-    fn report_lacks(&self, setup: &LoadRunSetup, embedded: bool) -> Result<bool, CliError> {
-        let lacks = engine::machine_shortages(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
+    fn report_shortages(&self, setup: &LoadRunSetup, embedded: bool) -> Result<bool, CliError> {
+        let shortages = engine::machine_shortages(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
         if let Err(error) = engine::probe_hub(setup) {
             eprintln!("error: {error}\n  help: is the hub running, and is this its address?");
             return Ok(true);
         }
-        for lack in &lacks {
-            eprintln!("{}: {}", if self.arguments.force { "warning" } else { "error" }, lack.text);
+        for shortage in &shortages {
+            eprintln!("{}: {shortage}", if self.arguments.force { "warning" } else { "error" });
         }
-        if !lacks.is_empty() && !self.arguments.force {
+        if !shortages.is_empty() && !self.arguments.force {
             eprintln!("  help: --force runs the plan anyway");
         }
-        Ok(!lacks.is_empty() && !self.arguments.force)
+        Ok(!shortages.is_empty() && !self.arguments.force)
     }
 
     fn run_facts(&self, plan: &Plan, embedded: bool, outcome: &engine::LoadRunOutcome) -> Vec<(String, String)> {

@@ -45,7 +45,7 @@ pub fn parse_goal(text: &str, plan: &Plan, script: &PlanScript, sources: &mut So
 ///
 /// Mistakes that the user has to correct.
 pub async fn find_max_rate(
-    place: &LoadSession<'_>,
+    session: &LoadSession<'_>,
     goal: &SearchGoal,
     started: &mut StartedHubs,
     sources: &mut Sources,
@@ -53,16 +53,16 @@ pub async fn find_max_rate(
 ) -> Result<u8, CliError> {
     let text = &goal.threshold.text;
     // Only roles with arrivals have an offered load.
-    let roles = place.plan.roles.iter().zip(&place.script.parts).filter(|(role, _)| role.arrivals.is_some());
+    let roles = session.plan.roles.iter().zip(&session.script.parts).filter(|(role, _)| role.arrivals.is_some());
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
     let mut search = RateSearch::new(goal.first);
     let mut best: Option<Box<LoadReport>> = None;
     let mut violated = false;
     while let Some(rate) = search.next_rate() {
-        let plan = place.plan.clone().with_overrides(&PlanOverrides { rate: Some(rate), ..PlanOverrides::default() });
+        let plan = session.plan.clone().with_overrides(&PlanOverrides { rate: Some(rate), ..PlanOverrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
         eprintln!("trying {rate:.1}/s");
-        let LoadAttempt::Report(report, ending) = place.run_plan(&plan, started, sources, false).await? else {
+        let LoadAttempt::Report(report, ending) = session.run_plan(&plan, started, sources, false).await? else {
             return Ok(super::NOT_STARTED);
         };
         if ending == RunEnd::NotJoined {

@@ -86,13 +86,13 @@ pub trait ClientIo {
     /// buffer. Returns the time at which it was sent.
     fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos;
 
-    /// Requests [`ClientEvent::Wake`] at this time, or at once if it has passed; replaces an earlier request. [`Nanos::MAX`]
-    /// cancels it.
+    /// Requests [`ClientEvent::Wake`] at this time, or at once if it has passed; replaces an earlier request.
+    /// [`Nanos::MAX`] cancels it.
     fn wake_at(&mut self, at: Nanos);
 
-    /// Calls a hook; `write` appends JSON with `args` and, for hooks that take one, `message`. [`ClientEvent::Answer`]
+    /// Calls a hook. `arguments` is JSON with `args` and, for hooks that take one, `message`. [`ClientEvent::Answer`]
     /// follows, in the order of the client's calls.
-    fn call_hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>));
+    fn call_hook(&mut self, hook: HookId, arguments: Vec<u8>);
 
     /// Reports that the opening succeeded, for the first time or after a reconnect.
     fn joined(&mut self);

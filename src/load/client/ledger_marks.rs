@@ -12,7 +12,7 @@ use crate::load::ids::MessageId;
 use crate::load::ledger::{LedgerEntry, LedgerMark, NO_PARTY, NameOwner};
 use crate::load::plan::MarkName;
 
-/// Bits of `Task::noted`: which marks of the item have been recorded.
+/// Bits of `ClientTask::noted`: which marks of the item have been recorded.
 const ATTEMPTED_BIT: u8 = 1;
 const NAMED_BIT: u8 = 2;
 /// The hub has answered about the item.

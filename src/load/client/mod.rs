@@ -2,7 +2,8 @@
 //!
 //! A client does several things concurrently: its opening, journeys, heartbeats, reactions. Each is a task that runs a
 //! program until it has to wait. There are thousands of clients, so a client holds little; data common to a role is in
-//! its [`CompiledRole`]. All times are absolute: a late message keeps its due time, and its response time counts from it.
+//! its [`CompiledRole`]. All times are absolute: a late message keeps its due time, and its response time counts from
+//! it.
 //!
 //! A frame goes to the task that has waited for it longest: replies without an id belong to requests in order. A frame
 //! with a value that only one task knows may come before that task waits for it; it is kept for that task.
@@ -29,7 +30,7 @@ use super::plan::script::JourneyPace;
 pub struct VirtualClient {
     /// The client's number among all clients of the run.
     party: u32,
-    life: ClientState,
+    state: ClientState,
     draining: bool,
     finished: bool,
     /// Consecutive failed connections.
@@ -79,7 +80,7 @@ impl VirtualClient {
         let seed = (role.common.seed ^ u64::from(party)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             party,
-            life: ClientState::Pending,
+            state: ClientState::Pending,
             draining: false,
             finished: false,
             attempts: 0,
@@ -103,7 +104,7 @@ impl VirtualClient {
 
     /// Whether the client can take another scheduled journey.
     pub fn has_room(&self, role: &CompiledRole) -> bool {
-        self.life == ClientState::Joined
+        self.state == ClientState::Joined
             && role.arrivals
             && !self.finished
             && self.running_journeys(role) < role.at_a_time
@@ -117,7 +118,7 @@ impl VirtualClient {
     /// Handles one event.
     pub fn handle(&mut self, role: &CompiledRole, now: Nanos, input: ClientEvent<'_>, io: &mut impl ClientIo) {
         match input {
-            ClientEvent::Start if self.life == ClientState::Pending => self.begin_opening(role, now, io),
+            ClientEvent::Start if self.state == ClientState::Pending => self.begin_opening(role, now, io),
             ClientEvent::Opened => self.handle_opened(role, now, io),
             ClientEvent::Text(bytes) => {
                 self.receive(role, now, bytes, io);
@@ -149,7 +150,7 @@ impl VirtualClient {
     }
 
     fn begin_opening(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
-        if self.life == ClientState::Pending {
+        if self.state == ClientState::Pending {
             self.own = SlotTexts::new(role.own);
             for (slot, fill) in &role.identity {
                 let mut text = Vec::new();
@@ -158,7 +159,7 @@ impl VirtualClient {
                 }
             }
         }
-        self.life = ClientState::Opening;
+        self.state = ClientState::Opening;
         self.retry = Nanos::MAX;
         let task = self.idle_task(role, role.opening);
         self.prepare(role, task, now);
@@ -208,7 +209,7 @@ impl VirtualClient {
 
     /// Handles the end of the opening.
     fn handle_joined(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
-        self.life = ClientState::Joined;
+        self.state = ClientState::Joined;
         self.attempts = 0;
         io.joined();
         self.report_name(role, io);
@@ -247,7 +248,7 @@ impl VirtualClient {
     /// Starts or schedules the next journey of a client that paces itself.
     fn next_journey(&mut self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let over = role.times.is_some_and(|times| self.journeys >= times);
-        if over || self.life != ClientState::Joined || (self.draining && !role.drains) {
+        if over || self.state != ClientState::Joined || (self.draining && !role.drains) {
             self.tasks[task].become_idle();
             return;
         }
@@ -290,7 +291,7 @@ impl VirtualClient {
 
     /// Runs everything that is due.
     fn run_due_tasks(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
-        if self.life == ClientState::Disconnected && self.retry <= now {
+        if self.state == ClientState::Disconnected && self.retry <= now {
             self.begin_opening(role, now, io);
         }
         for place in 0..self.periodic.len() {
@@ -341,7 +342,7 @@ impl VirtualClient {
     }
 
     fn handle_opened(&mut self, role: &CompiledRole, now: Nanos, io: &mut impl ClientIo) {
-        if self.life != ClientState::Opening {
+        if self.state != ClientState::Opening {
             return;
         }
         if let Some(task) = self.tasks.iter().position(|task| task.state == TaskState::Connecting) {
@@ -352,15 +353,15 @@ impl VirtualClient {
     }
 
     fn handle_closed(&mut self, role: &CompiledRole, now: Nanos, end: Disconnection, io: &mut impl ClientIo) {
-        let meant = self.life == ClientState::Leaving || self.finished;
+        let meant = self.state == ClientState::Leaving || self.finished;
         if !meant {
             let opens = |task: &&ClientTask| task.program == role.opening && task.is_active();
-            if let Some(opening) = self.tasks.iter().find(opens).filter(|_| self.life == ClientState::Opening) {
+            if let Some(opening) = self.tasks.iter().find(opens).filter(|_| self.state == ClientState::Opening) {
                 io.not_joined(opening.at, Some(ClientFault::Ended(end)));
             }
             io.fault(ClientFault::Ended(end), now);
         }
-        self.life = ClientState::Disconnected;
+        self.state = ClientState::Disconnected;
         self.owed = 0;
         self.periodic.fill(PeriodicTimer { grid: Nanos::MAX, due: Nanos::MAX });
         for task in 0..self.tasks.len() {
@@ -395,8 +396,8 @@ impl VirtualClient {
         for task in 0..self.tasks.len() {
             self.abort(role, task, now, io);
         }
-        if matches!(self.life, ClientState::Opening | ClientState::Joined) {
-            self.life = ClientState::Leaving;
+        if matches!(self.state, ClientState::Opening | ClientState::Joined) {
+            self.state = ClientState::Leaving;
             io.close(1000);
         }
     }

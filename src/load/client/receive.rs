@@ -25,7 +25,7 @@ impl VirtualClient {
             }
             Ok(None) | Err(NotJsonError) => return io.fault(ClientFault::NoObject, now),
         };
-        if !matches!(self.life, ClientState::Opening | ClientState::Joined) {
+        if !matches!(self.state, ClientState::Opening | ClientState::Joined) {
             return;
         }
         let lookup = &role.lookups[usize::from(message.0)];

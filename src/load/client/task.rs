@@ -238,7 +238,7 @@ impl VirtualClient {
                     if hook.template.write(&mut slot_values, &mut call).is_err() {
                         return self.fail_program(role, task, Some(ClientFault::Hook), now, io);
                     }
-                    io.call_hook(hook.hook, |out| out.extend_from_slice(&call));
+                    io.call_hook(hook.hook, call);
                     if let Some(marking) = &hook.marking {
                         self.record_mark(role, task, marking, None, now, io);
                     }
@@ -247,7 +247,7 @@ impl VirtualClient {
                     one.wake = now.saturating_add(hook.within);
                 }
                 ProgramOperation::Close(code) => {
-                    self.life = ClientState::Leaving;
+                    self.state = ClientState::Leaving;
                     io.close(*code);
                     self.tasks[task].at += 1;
                 }
@@ -302,7 +302,7 @@ impl VirtualClient {
         now: Nanos,
         io: &mut impl ClientIo,
     ) -> Result<(), EmptySlotError> {
-        let connected = matches!(self.life, ClientState::Opening | ClientState::Joined);
+        let connected = matches!(self.state, ClientState::Opening | ClientState::Joined);
         if !connected || !send.template.is_ready(&self.own, &self.tasks[task].texts) {
             return Err(EmptySlotError);
         }
@@ -443,7 +443,7 @@ impl VirtualClient {
         if program == role.opening {
             let at = self.tasks[task].at;
             self.tasks[task].become_idle();
-            if self.life == ClientState::Opening {
+            if self.state == ClientState::Opening {
                 io.not_joined(at, fault);
                 // The client tries again after a reconnect with backoff.
                 io.close(1000);
@@ -465,7 +465,7 @@ impl VirtualClient {
             return self.tasks[task].become_idle();
         }
         self.tasks[task].become_idle();
-        if self.life == ClientState::Joined && !self.draining {
+        if self.state == ClientState::Joined && !self.draining {
             self.prepare(role, task, now);
             io.capacity_freed();
         }

@@ -34,7 +34,7 @@ impl RawMemberTest {
             (Self::Present, Some(_)) => true,
             (Self::Is(want), Some(raw)) => have_equal_values(want, raw),
             (Self::Fits { matcher, .. }, Some(raw)) => {
-                serde_json::from_slice::<Value>(raw).is_ok_and(|value| matcher.fits(&json!({ "v": value })))
+                serde_json::from_slice::<Value>(raw).is_ok_and(|value| matcher.fits(&Value::from_iter([("v", value)])))
             }
         }
     }
@@ -66,7 +66,7 @@ impl RawMemberTest {
     }
 }
 
-/// Conditions on members, which are indexes into some [`MemberPaths`].
+/// Conditions that must all hold, each with the index of its member in a [`MemberPaths`].
 pub type RawMemberTests = Vec<(usize, RawMemberTest)>;
 
 /// Compiles a matcher and adds its members to `paths`; `None` if there are too many.

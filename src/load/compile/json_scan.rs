@@ -6,7 +6,6 @@
 //! repeated, the first one counts.
 
 use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use memchr::memchr2;
 
@@ -38,8 +37,8 @@ pub type FoundMembers<'a> = [Option<&'a [u8]>; MAX_MEMBERS];
 pub struct NotJsonError;
 
 impl MemberPaths {
-    /// Returns the number of the member at this pointer, the same for equal pointers; `None` if there are [too
-    /// many](MOST).
+    /// Returns the number of the member at this pointer, the same for equal pointers; `None` if there are more than
+    /// [`MAX_MEMBERS`].
     pub fn add(&mut self, pointer: &str) -> Option<usize> {
         if self.nodes.is_empty() {
             self.nodes.push(PathNode::default());
@@ -274,14 +273,6 @@ pub fn have_equal_values(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Returns the number of an item by its key: equal texts or numbers have equal item numbers, even if their escapes
-/// differ.
-pub fn item_number(raw: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    unquoted_text(raw).hash(&mut hasher);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,12 +346,6 @@ mod tests {
         #[case] expected: bool,
     ) {
         assert_eq!(have_equal_values(a.as_bytes(), b.as_bytes()), expected);
-    }
-
-    #[test]
-    fn escapes_do_not_change_the_number_of_an_item_id() {
-        assert_eq!(item_number(br#""a\u002db""#), item_number(br#""a-b""#));
-        assert_ne!(item_number(br#""a-b""#), item_number(br#""a-c""#));
     }
 
     /// Generates JSON with names and texts that need escapes.

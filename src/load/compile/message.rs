@@ -8,7 +8,7 @@ use super::scope::ResolvedExpression;
 use crate::load::compile::message_template::{MessageTemplate, SlotSource, TemplatePiece};
 use crate::scenario::compose;
 use crate::scenario::model::{MessageComposition, MessageName};
-use crate::scenario::template::{Template as Written, TemplatePart};
+use crate::scenario::template::{Template, TemplatePart};
 
 /// Marks around the number of a slot: for a whole value, and within a text. No file of a pack contains them; if a
 /// user's plan contained one around a number, it would be taken for a slot.
@@ -38,7 +38,7 @@ impl RoleCompiler<'_> {
             }
         }
         if let Some(with) = &compose.with {
-            if let Written::Expression(expr) = with {
+            if let Template::Expression(expr) = with {
                 let help = "write `with: { member: value }`";
                 self.error(expr.span, "the changed members must be known before the run", help);
             }
@@ -50,14 +50,14 @@ impl RoleCompiler<'_> {
     }
 
     /// Converts a template value, with marks for the values that are not known yet.
-    pub fn with_slot_marks(&mut self, written: &Written, sources: &mut Vec<SlotSource>) -> Value {
+    pub fn with_slot_marks(&mut self, written: &Template, sources: &mut Vec<SlotSource>) -> Value {
         match written {
-            Written::Constant(value) => value.clone(),
-            Written::Expression(expr) => match self.resolve(expr) {
+            Template::Constant(value) => value.clone(),
+            Template::Expression(expr) => match self.resolve(expr) {
                 ResolvedExpression::Value(value) => value,
                 ResolvedExpression::Source(source) => Value::String(slot_mark(WHOLE_VALUE_MARK, source, sources)),
             },
-            Written::Text(parts) => {
+            Template::Text(parts) => {
                 let mut text = String::new();
                 for part in parts {
                     match part {
@@ -73,8 +73,8 @@ impl RoleCompiler<'_> {
                 }
                 Value::String(text)
             }
-            Written::List(items) => items.iter().map(|item| self.with_slot_marks(item, sources)).collect(),
-            Written::Map(members) => {
+            Template::List(items) => items.iter().map(|item| self.with_slot_marks(item, sources)).collect(),
+            Template::Map(members) => {
                 let kept = members.iter().filter(|(_, member)| !self.omits_member(member));
                 let kept: Vec<_> = kept.map(|(name, member)| (name.clone(), member)).collect();
                 Value::Object(
@@ -85,8 +85,8 @@ impl RoleCompiler<'_> {
     }
 
     /// Whether an optional setting without a value omits its member.
-    fn omits_member(&self, member: &Written) -> bool {
-        let Written::Expression(expr) = member else { return false };
+    fn omits_member(&self, member: &Template) -> bool {
+        let Template::Expression(expr) = member else { return false };
         expr.setting().is_some_and(|name| {
             self.script.shared.settings.get(name).is_some_and(|setting| setting.optional)
                 && self.carried.hub.get(name).is_none()
@@ -109,17 +109,17 @@ pub fn cut_at_marks(value: &Value, sources: &[SlotSource]) -> MessageTemplate {
     loop {
         let next = marks.iter().filter_map(|(open, close, inside)| Some((rest.find(open)?, open, close, inside))).min();
         let Some((at, open, close, inside)) = next else { break };
-        let behind = &rest[at + open.len()..];
-        let slot = behind.find(close).and_then(|end| Some((end, sources.get(behind[..end].parse::<usize>().ok()?)?)));
+        let tail = &rest[at + open.len()..];
+        let slot = tail.find(close).and_then(|end| Some((end, sources.get(tail[..end].parse::<usize>().ok()?)?)));
         match slot {
             Some((end, source)) => {
                 pieces.push(bytes_piece(&rest[..at]));
                 pieces.push(TemplatePiece::Slot { source: source.clone(), inside: *inside });
-                rest = &behind[end + close.len()..];
+                rest = &tail[end + close.len()..];
             }
             None => {
                 pieces.push(bytes_piece(&rest[..at + open.len()]));
-                rest = behind;
+                rest = tail;
             }
         }
     }

@@ -199,15 +199,6 @@ impl MessageTemplate {
         Ok(())
     }
 
-    /// Returns the whole message if it has no slots.
-    pub fn constant(&self) -> Option<&[u8]> {
-        match self.pieces.as_slice() {
-            [] => Some(b""),
-            [TemplatePiece::Bytes(bytes)] => Some(bytes),
-            _ => None,
-        }
-    }
-
     /// Whether all slots of the message can be filled.
     pub fn is_ready(&self, own: &SlotTexts, texts: &SlotTexts) -> bool {
         self.pieces.iter().all(|piece| match piece {

@@ -32,7 +32,7 @@ use crate::load::ledger::IdHasher;
 use crate::load::plan::script::RoleScript;
 use crate::load::plan::{Plan, PlanScript};
 use crate::scenario::model::setting_value;
-use crate::scenario::template::{Template as Written, TemplateExpression};
+use crate::scenario::template::{Template, TemplateExpression};
 use crate::syntax::diagnostic::{Diagnostic, has_errors, without_duplicates};
 use crate::syntax::source::Span;
 
@@ -271,7 +271,8 @@ impl<'a> RoleCompiler<'a> {
         let given = &script.shared_parts.roles[&self.part.plays].given;
         let joins = self.part.opening.iter().find_map(steps::join_values);
         for (name, written) in given {
-            let over = |with: &'a [(String, Written)]| with.iter().find(|(n, _)| n == name).map(|(_, written)| written);
+            let over =
+                |with: &'a [(String, Template)]| with.iter().find(|(n, _)| n == name).map(|(_, written)| written);
             let over = joins.and_then(over).or_else(|| over(&self.part.with));
             let named = self.compile_given_value(over.unwrap_or(written));
             self.myself.insert(name.clone(), named);
@@ -280,7 +281,7 @@ impl<'a> RoleCompiler<'a> {
     }
 
     /// Compiles a value that is constant from the start of its client.
-    fn compile_given_value(&mut self, written: &Written) -> NameMeaning {
+    fn compile_given_value(&mut self, written: &Template) -> NameMeaning {
         let mut sources = Vec::new();
         let value = self.with_slot_marks(written, &mut sources);
         match self.existing_value(written, &value, &sources) {
@@ -294,10 +295,10 @@ impl<'a> RoleCompiler<'a> {
     }
 
     /// Returns a value that needs no slot of its own: a constant, or an existing slot.
-    fn existing_value(&self, written: &Written, value: &Value, sources: &[SlotSource]) -> Option<NameMeaning> {
+    fn existing_value(&self, written: &Template, value: &Value, sources: &[SlotSource]) -> Option<NameMeaning> {
         match (written, sources) {
             (_, []) => Some(NameMeaning::Value(value.clone())),
-            (Written::Expression(_), [source @ (SlotSource::Own(_) | SlotSource::Text(_) | SlotSource::Index)]) => {
+            (Template::Expression(_), [source @ (SlotSource::Own(_) | SlotSource::Text(_) | SlotSource::Index)]) => {
                 Some(NameMeaning::Source(source.clone()))
             }
             _ => None,
@@ -305,8 +306,8 @@ impl<'a> RoleCompiler<'a> {
     }
 
     /// Returns the single source of a template's text.
-    fn single_source(&mut self, written: &Written) -> Option<SlotSource> {
-        if let Written::Expression(expr) = written {
+    fn single_source(&mut self, written: &Template) -> Option<SlotSource> {
+        if let Template::Expression(expr) = written {
             return match self.resolve(expr) {
                 ResolvedExpression::Source(source) => Some(source),
                 ResolvedExpression::Value(value) => Some(self.constant_text(&value)),

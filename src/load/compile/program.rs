@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::classifier::{FrameClassifier, RawMemberTest};
+use super::classifier::{FrameClassifier, RawMemberTests};
 use super::json_scan::MemberPaths;
 use super::message_template::{MessageTemplate, RunConstants, RuntimeExpression, SlotSource};
 use crate::load::Nanos;
@@ -178,7 +178,7 @@ pub struct ExpectOperation {
     pub may_stay_unanswered: bool,
     /// Documented answers after which the expected one will not come.
     pub refusals: Vec<MessageId>,
-    /// The step's bit in `Task::early`, if its frame is identified by a value and may come before the step.
+    /// The step's bit in `ClientTask::early`, if its frame is identified by a value and may come before the step.
     pub early: Option<u8>,
     pub measured: FrameMeasurement,
 }
@@ -231,7 +231,7 @@ pub struct MessageLookup {
 pub struct AwaitedFrame {
     pub program: usize,
     pub op: usize,
-    pub tests: Vec<(usize, RawMemberTest)>,
+    pub tests: RawMemberTests,
     /// Members that must equal a text.
     pub equal: Vec<(usize, SlotSource)>,
     pub captures: Vec<(usize, CaptureSlot)>,
@@ -252,7 +252,7 @@ pub struct StrayMark {
 pub struct CompiledReaction {
     pub program: usize,
     pub measured: Arc<FrameMeasurement>,
-    pub tests: Vec<(usize, RawMemberTest)>,
+    pub tests: RawMemberTests,
     /// Members that must equal a text.
     pub equal: Vec<(usize, SlotSource)>,
     pub captures: Vec<(usize, CaptureSlot)>,

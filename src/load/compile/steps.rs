@@ -18,7 +18,7 @@ use crate::load::ids::{HookId, MessageId};
 use crate::load::plan::MarkName;
 use crate::load::plan::script::{MeasurementOptions, PlanLine};
 use crate::scenario::model::{self, ExpectedEvent, MessageName, Step, StepAction};
-use crate::scenario::template::Template as Written;
+use crate::scenario::template::Template;
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
 use crate::websocket::handshake::Dial;
@@ -38,7 +38,7 @@ pub struct SentRequest {
 }
 
 /// Returns the values that the step `joins` passes to the role's opening; `None` for other lines.
-pub fn join_values(line: &PlanLine) -> Option<&[(String, Written)]> {
+pub fn join_values(line: &PlanLine) -> Option<&[(String, Template)]> {
     match line {
         PlanLine::Step { step, .. } => match &step.act {
             StepAction::Join { with } => Some(with),
@@ -75,10 +75,10 @@ impl<'a> RoleCompiler<'a> {
                 self.compile_block(steps);
                 let jump = self.program.ops.len();
                 self.program.ops.push(ProgramOperation::Jump(0));
-                let behind = self.program.ops.len();
+                let otherwise_start = self.program.ops.len();
                 self.compile_block(otherwise);
                 let end = self.program.ops.len();
-                self.program.ops[chance] = ProgramOperation::Chance { share: *share, otherwise: behind };
+                self.program.ops[chance] = ProgramOperation::Chance { share: *share, otherwise: otherwise_start };
                 self.program.ops[jump] = ProgramOperation::Jump(end);
             }
         }
@@ -158,7 +158,7 @@ impl<'a> RoleCompiler<'a> {
     }
 
     /// Captures a value at this step, so that later uses see the same one.
-    pub fn capture_value(&mut self, written: &Written) -> NameMeaning {
+    pub fn capture_value(&mut self, written: &Template) -> NameMeaning {
         let mut sources = Vec::new();
         let value = self.with_slot_marks(written, &mut sources);
         self.existing_value(written, &value, &sources).unwrap_or_else(|| {
@@ -192,7 +192,7 @@ impl<'a> RoleCompiler<'a> {
             self.error(span, "a load plan cannot send a malformed upgrade request", "write `connects:`");
         }
         let mut sources = Vec::new();
-        let mut member = |written: &Option<Written>| {
+        let mut member = |written: &Option<Template>| {
             written.as_ref().map_or(Value::Null, |written| self.with_slot_marks(written, &mut sources))
         };
         let value = json!({
@@ -202,14 +202,13 @@ impl<'a> RoleCompiler<'a> {
             "subprotocols": member(&connect.subprotocols),
             "from": member(&connect.from),
         });
-        let template = cut_at_marks(&value, &sources);
-        let connect = match template.constant() {
-            Some(text) => match serde_json::from_slice(text).map(|members| Dial::from_json(&members)) {
-                Ok(Ok(dial)) => ConnectOperation::Ready(dial),
-                Ok(Err(why)) => return self.error(span, why, ""),
-                Err(_) => ConnectOperation::Filled(template),
-            },
-            None => ConnectOperation::Filled(template),
+        let connect = if sources.is_empty() {
+            match Dial::from_json(&value) {
+                Ok(dial) => ConnectOperation::Ready(dial),
+                Err(why) => return self.error(span, why, ""),
+            }
+        } else {
+            ConnectOperation::Filled(cut_at_marks(&value, &sources))
         };
         self.program.ops.push(ProgramOperation::Connect(Box::new(connect)));
     }
@@ -323,7 +322,7 @@ impl<'a> RoleCompiler<'a> {
         replies.filter(|reply| *reply != expected && !self.covers(expected, *reply)).collect()
     }
 
-    fn compile_timeout(&mut self, written: Option<&Written>) -> Nanos {
+    fn compile_timeout(&mut self, written: Option<&Template>) -> Nanos {
         let Some(written) = written else { return nanos(self.script.patience) };
         let mut sources = Vec::new();
         let value = self.with_slot_marks(written, &mut sources);
@@ -356,10 +355,10 @@ impl<'a> RoleCompiler<'a> {
         let item = options.item.as_ref().and_then(|written| self.single_source(written));
         let by = options.by.as_ref().and_then(|written| self.single_source(written));
         let receivers = match (&options.to, mark) {
-            (Some(Written::Constant(Value::Number(n))), _) => {
+            (Some(Template::Constant(Value::Number(n))), _) => {
                 Some(ReceiverCount::Always(n.as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX)))
             }
-            (Some(Written::Expression(expr)), MarkName::Published) => match self.resolve(expr) {
+            (Some(Template::Expression(expr)), MarkName::Published) => match self.resolve(expr) {
                 ResolvedExpression::Value(value) => {
                     let number = value.as_f64().filter(|n| (0.0..4e9).contains(n)).map(|n| n as u32);
                     if number.is_none() {

@@ -16,7 +16,7 @@ use crate::load::compile::program::{
 };
 use crate::load::ids::MessageId;
 use crate::scenario::model::MatchPattern;
-use crate::scenario::template::Template as Written;
+use crate::scenario::template::Template;
 use crate::syntax::matcher::{Matcher, escape};
 use crate::syntax::source::Span;
 
@@ -59,8 +59,8 @@ impl WhereCondition {
 pub fn compile_conditions(compiler: &mut RoleCompiler<'_>, pattern: &MatchPattern) -> Vec<WhereCondition> {
     let mut found = Vec::new();
     match &pattern.template {
-        Written::Map(members) => compiler.compile_members("", members, pattern.span, &mut found),
-        Written::Constant(value) => found.push(WhereCondition::Written(value.clone())),
+        Template::Map(members) => compiler.compile_members("", members, pattern.span, &mut found),
+        Template::Constant(value) => found.push(WhereCondition::Written(value.clone())),
         _ => compiler.report_unsupported_match(pattern.span),
     }
     found
@@ -75,7 +75,7 @@ impl RoleCompiler<'_> {
     fn compile_members(
         &mut self,
         below: &str,
-        members: &[(String, Written)],
+        members: &[(String, Template)],
         span: Span,
         found: &mut Vec<WhereCondition>,
     ) {
@@ -83,9 +83,9 @@ impl RoleCompiler<'_> {
             let is_pointer = below.is_empty() && (name.is_empty() || name.starts_with('/'));
             let pointer = if is_pointer { name.clone() } else { format!("{below}/{}", escape(name)) };
             match written {
-                Written::Constant(value) if is_pointer => found.push(WhereCondition::Written(json!({ name: value }))),
-                Written::Constant(value) => found.push(WhereCondition::Written(json!({ pointer: { "like": value } }))),
-                Written::Expression(expr) if !is_pointer => match self.resolve(expr) {
+                Template::Constant(value) if is_pointer => found.push(WhereCondition::Written(json!({ name: value }))),
+                Template::Constant(value) => found.push(WhereCondition::Written(json!({ pointer: { "like": value } }))),
+                Template::Expression(expr) if !is_pointer => match self.resolve(expr) {
                     ResolvedExpression::Value(value) => {
                         found.push(WhereCondition::Written(json!({ pointer: { "like": value } })))
                     }
@@ -93,16 +93,16 @@ impl RoleCompiler<'_> {
                         found.push(WhereCondition::Equal(pointer, self.comparable_source(source)))
                     }
                 },
-                Written::Text(_) if !is_pointer => match self.capture_value(written) {
+                Template::Text(_) if !is_pointer => match self.capture_value(written) {
                     NameMeaning::Value(value) => {
                         found.push(WhereCondition::Written(json!({ pointer: { "const": value } })))
                     }
                     NameMeaning::Source(source) => found.push(WhereCondition::Equal(pointer, source)),
                     _ => self.report_unsupported_match(span),
                 },
-                Written::Map(members) if !is_pointer => self.compile_members(&pointer, members, span, found),
-                Written::Map(members) => match members.as_slice() {
-                    [(word, Written::Expression(expr))] if word == "const" && !name.ends_with(" or absent") => {
+                Template::Map(members) if !is_pointer => self.compile_members(&pointer, members, span, found),
+                Template::Map(members) => match members.as_slice() {
+                    [(word, Template::Expression(expr))] if word == "const" && !name.ends_with(" or absent") => {
                         match self.resolve(expr) {
                             ResolvedExpression::Value(value) => {
                                 found.push(WhereCondition::Written(json!({ pointer: { "const": value } })))
@@ -225,12 +225,12 @@ impl RoleCompiler<'_> {
                         });
                     }
                 }
-                for reflex in &pending_reactions {
-                    if self.covers(reflex.message, message) {
+                for reaction in &pending_reactions {
+                    if self.covers(reaction.message, message) {
                         let (tests, equal) =
-                            self.compile_tests_and_comparisons(&reflex.conditions, &mut lookup.paths)?;
-                        let captures = self.captured_slots(reflex.binding, &mut lookup.paths)?;
-                        let (program, measured) = (reflex.program, Arc::clone(&reflex.measured));
+                            self.compile_tests_and_comparisons(&reaction.conditions, &mut lookup.paths)?;
+                        let captures = self.captured_slots(reaction.binding, &mut lookup.paths)?;
+                        let (program, measured) = (reaction.program, Arc::clone(&reaction.measured));
                         lookup.reactions.push(CompiledReaction { program, measured, tests, equal, captures });
                     }
                 }

@@ -33,8 +33,6 @@ pub struct RunSnapshot<'a> {
     /// The number of clients that have joined, out of `clients`.
     pub joined: u64,
     pub clients: u64,
-    /// Memory of the ledger in bytes.
-    pub ledger_bytes: usize,
     /// The beginning of the measured time, once it is known.
     pub measured: Option<Nanos>,
 }
@@ -42,7 +40,7 @@ pub struct RunSnapshot<'a> {
 /// The reaction of the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchDecision {
-    GoOn,
+    Continue,
     /// Begin the drain.
     Drain,
 }
@@ -116,7 +114,7 @@ impl LoadRun {
     ) -> Result<LoadRunOutcome, EngineError> {
         super::affinity::lower_priority();
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
-        let mut part = AggregatorStage::Joining;
+        let mut stage = AggregatorStage::Joining;
         let mut under_way = vec![0; self.threads.shards.len()];
         let mut reported = vec![0; self.threads.shards.len()];
         let mut reached: Nanos = 0;
@@ -151,7 +149,6 @@ impl LoadRun {
                             account: self.ledger.totals(),
                             joined: self.joined_clients(),
                             clients,
-                            ledger_bytes: self.ledger.bytes(),
                             measured,
                         };
                         if watch(&live) == WatchDecision::Drain {
@@ -169,10 +166,10 @@ impl LoadRun {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             let now = self.threads.timeline.clock.now();
-            if self.threads.timeline.stopped() && !matches!(part, AggregatorStage::Leaving { .. }) {
+            if self.threads.timeline.stopped() && !matches!(stage, AggregatorStage::Leaving { .. }) {
                 ending = RunEnd::Stopped;
             }
-            part = match part {
+            stage = match stage {
                 AggregatorStage::Joining => {
                     let ready = self.joined_clients() >= clients || now >= longest_ramp(&self.plan) + MAX_JOINING_TIME;
                     let interrupted = self.threads.timeline.drain() != Nanos::MAX;
@@ -187,7 +184,7 @@ impl LoadRun {
                         self.threads.timeline.set_finish(now);
                         AggregatorStage::Leaving { until: now + MAX_LEAVING_TIME }
                     } else {
-                        part
+                        stage
                     }
                 }
                 AggregatorStage::Running { planned_drain } if now >= self.threads.timeline.drain() => {
@@ -210,9 +207,9 @@ impl LoadRun {
                 }
                 AggregatorStage::Leaving { until } if now >= until => {
                     self.threads.timeline.stop();
-                    part
+                    stage
                 }
-                part => part,
+                stage => stage,
             };
         }
         for shard in self.threads.shards.drain(..) {

@@ -135,15 +135,12 @@ pub fn probe_hub(setup: &LoadRunSetup) -> Result<(), EngineError> {
     Ok(setup.dialer()?.probe()?)
 }
 
-/// Returns the resources that the machine lacks for this run. `embedded`: the hub runs in this process.
+/// Describes the resources that the machine lacks for this run. `embedded`: the hub runs in this process.
 ///
 /// # Errors
 ///
 /// [`EngineError::Dial`]: the address of the hub or the source addresses are unusable.
-pub fn machine_shortages(
-    setup: &LoadRunSetup,
-    embedded: bool,
-) -> Result<Vec<preflight::ResourceShortage>, EngineError> {
+pub fn machine_shortages(setup: &LoadRunSetup, embedded: bool) -> Result<Vec<String>, EngineError> {
     let dialer = setup.dialer()?;
     let need = preflight::ResourceNeeds {
         connections: setup.connections() as u64,

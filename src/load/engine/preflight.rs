@@ -1,7 +1,6 @@
 //! Checks before a run whether the machine has the resources that it needs, with advice if not.
 
 use super::dialer::PORTS_PER_SOURCE;
-use crate::load::metrics::LoadErrorKind;
 
 /// Bytes of memory per plain connection, buffers included: a measured figure with a margin.
 const CONNECTION_BYTES: u64 = 4 << 10;
@@ -30,27 +29,19 @@ pub struct MachineResources {
     pub memory: Option<u64>,
 }
 
-/// A lacking resource, with advice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResourceShortage {
-    pub kind: LoadErrorKind,
-    pub text: String,
-}
-
 /// Reads the machine's resources after raising the limit of descriptors to the maximum for this process.
 pub fn machine_resources() -> MachineResources {
     MachineResources { descriptors: descriptors(), ports: ports(), memory: memory() }
 }
 
-/// Returns the resources that the machine lacks.
-pub fn resource_shortages(need: &ResourceNeeds, have: &MachineResources) -> Vec<ResourceShortage> {
-    let mut lacks = Vec::new();
-    let mut lack = |text: String| lacks.push(ResourceShortage { kind: LoadErrorKind::Resources, text });
+/// Describes each resource that the machine lacks, with advice.
+pub fn resource_shortages(need: &ResourceNeeds, have: &MachineResources) -> Vec<String> {
+    let mut shortages = Vec::new();
     let descriptors = need.connections * if need.embedded { 2 } else { 1 } + SPARE_DESCRIPTORS;
     if let Some(limit) = have.descriptors.filter(|limit| *limit < descriptors) {
-        let beside = if need.embedded { ", or run the hub in a separate process (`hubproof serve`)" } else { "" };
-        lack(format!(
-            "{} connections need {descriptors} file descriptors, but the limit of this process is {limit}: raise the limit (`ulimit -n {descriptors}`, or LimitNOFILE= of the service){beside}",
+        let alternative = if need.embedded { ", or run the hub in a separate process (`hubproof serve`)" } else { "" };
+        shortages.push(format!(
+            "{} connections need {descriptors} file descriptors, but the limit of this process is {limit}: raise the limit (`ulimit -n {descriptors}`, or LimitNOFILE= of the service){alternative}",
             need.connections
         ));
     }
@@ -66,7 +57,7 @@ pub fn resource_shortages(need: &ResourceNeeds, have: &MachineResources) -> Vec<
                     "give {wanted} source addresses of this machine (`--source`), or widen net.ipv4.ip_local_port_range"
                 )
             };
-            lack(format!(
+            shortages.push(format!(
                 "{} connections to one address need one port each, but {sources} source {} about {}: {advice}",
                 need.connections,
                 if sources == 1 { "address has" } else { "addresses have" },
@@ -76,14 +67,14 @@ pub fn resource_shortages(need: &ResourceNeeds, have: &MachineResources) -> Vec<
     }
     let memory = need.connections * if need.tls { TLS_CONNECTION_BYTES } else { CONNECTION_BYTES };
     if let Some(free) = have.memory.filter(|free| *free < memory) {
-        lack(format!(
+        shortages.push(format!(
             "{} connections need about {} MiB of memory, but {} MiB are free: use fewer connections",
             need.connections,
             memory >> 20,
             free >> 20
         ));
     }
-    lacks
+    shortages
 }
 
 /// Returns the limit of open files after raising it to the maximum for this process.
@@ -141,10 +132,10 @@ mod tests {
         #[case] have: MachineResources,
         #[case] about: &[&str],
     ) {
-        let lacks = resource_shortages(&need, &have);
-        assert_eq!(lacks.len(), about.len(), "{lacks:?}");
-        for (lack, about) in lacks.iter().zip(about) {
-            assert!(lack.text.contains(about), "{}", lack.text);
+        let shortages = resource_shortages(&need, &have);
+        assert_eq!(shortages.len(), about.len(), "{shortages:?}");
+        for (text, about) in shortages.iter().zip(about) {
+            assert!(text.contains(about), "{text}");
         }
     }
 

@@ -77,7 +77,7 @@ impl ValidatorThread {
         let names = names.to_vec();
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&waiting);
-        let thread = std::thread::Builder::new().name("judge".to_owned());
+        let thread = std::thread::Builder::new().name("validator".to_owned());
         let thread = thread.spawn(move || {
             super::affinity::lower_priority();
             validate_batches(&pack, &names, &work, &left)

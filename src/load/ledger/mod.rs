@@ -1,8 +1,8 @@
 //! Tracks every job, message and subscription of a load run.
 //!
-//! Clients record [`LedgerEntry`]s: which party did what to an item, and when. A [`ItemLedger`] reduces them, item by item, to
-//! [`LedgerTotals`]: counts, and the first violations of each kind with the item's history. The terms are those of Jepsen and
-//! Maelstrom: a *lost* item was acknowledged and never completed, a *recovered* one completed without an
+//! Clients record [`LedgerEntry`]s: which party did what to an item, and when. An [`ItemLedger`] reduces them, item by
+//! item, to [`LedgerTotals`]: counts, and the first violations of each kind with the item's history. The terms are those
+//! of Jepsen and Maelstrom: a *lost* item was acknowledged and never completed, a *recovered* one completed without an
 //! acknowledgement, an *unexpected* one was never requested.
 //!
 //! **A late answer does not make an item unexpected.** A hub under load may assign a job to a worker long before the
@@ -10,19 +10,19 @@
 //! the hub only if there are more of them than requests whose id is still unknown.
 //!
 //! **Order.** Entries come from several shards, and the batch of one may lag behind another's. They are sorted by time
-//! and processed once every shard has [reported](Ledger::reach) everything older. The queue is bounded, so entries of a
-//! shard that lags far behind may come too late: they are counted as `late` and make the totals suspect. Within one
-//! batch, entries of equal time keep their order.
+//! and [processed](ItemLedger::process_until) once every shard has reported everything older. The queue is bounded, so
+//! entries of a shard that lags far behind may come too late: they are counted as `late` and make the totals suspect.
+//! Within one batch, entries of equal time keep their order.
 //!
 //! **Order across connections is not proof.** Frames on two connections may overtake each other, so anything that a
 //! time difference of [`LedgerConfig::slack`] can explain does not count against the hub.
 //!
-//! **Items are 64-bit hashes** of their ids ([`IdHasher`]). Two ids with the same hash would be one item and look like a
-//! duplicate; with a million items remembered, that happens to about one in 18 trillion new ids.
+//! **Items are 64-bit hashes** of their ids ([`IdHasher`]). Two ids with the same hash would be one item and look like
+//! a duplicate; with a million items remembered, that happens to about one in 18 trillion new ids.
 //!
-//! **Bounds.** An open item with three steps takes about 160 bytes, see [`ItemLedger::bytes`]. The latest [`CLOSED_KEPT`]
-//! closed items are remembered, so that a repetition counts as duplicated; later it counts as `unexpected`, which is a
-//! violation too. Beyond [`MAX_OPEN`] open items, new ones are counted as `unfollowed`.
+//! **Bounds.** An open item with three steps takes about 160 bytes, see [`ItemLedger::bytes`]. The latest
+//! [`CLOSED_KEPT`] closed items are remembered, so that a repetition counts as duplicated; later it counts as
+//! `unexpected`, which is a violation too. Beyond [`MAX_OPEN`] open items, new ones are counted as `unfollowed`.
 
 mod history;
 mod item;
@@ -65,7 +65,7 @@ pub struct LedgerEntry {
     pub what: LedgerMark,
 }
 
-/// The kind of event that an [`LedgerEntry`] records.
+/// The kind of event that a [`LedgerEntry`] records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LedgerMark {
     /// `party` requested a job or a subscription, which the hub has to acknowledge and complete.

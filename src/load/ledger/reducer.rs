@@ -46,8 +46,8 @@ impl ItemLedger {
         }
     }
 
-    /// Queues a batch of one shard, in its recorded order. It is processed once [`ItemLedger::process_until`] rules out older
-    /// entries.
+    /// Queues a batch of one shard, in its recorded order. It is processed once [`ItemLedger::process_until`] rules out
+    /// older entries.
     pub fn queue_entries(&mut self, entries: &[LedgerEntry]) {
         self.pending.extend_from_slice(entries);
         if self.pending.len() > MAX_PENDING {

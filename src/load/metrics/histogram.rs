@@ -65,8 +65,8 @@ impl CompactHistogram {
         HistogramEncoder::default().encode(histogram)
     }
 
-    /// Decodes the output of [`CompactHistogram::bytes`], which may come from a file: the bounds are checked before anything is
-    /// allocated.
+    /// Decodes the output of [`CompactHistogram::bytes`], which may come from a file: the bounds are checked before
+    /// anything is allocated.
     ///
     /// # Errors
     ///
@@ -108,13 +108,6 @@ impl CompactHistogram {
         if self.is_empty() { None } else { Deserializer::new().deserialize(&mut &self.0[..]).ok() }
     }
 
-    pub fn add_to(&self, total: &mut DenseHistogram) {
-        if let Some(histogram) = self.histogram() {
-            // The bounds are the same.
-            let _ = total.add(histogram);
-        }
-    }
-
     /// Returns the sum of two histograms.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
@@ -122,6 +115,7 @@ impl CompactHistogram {
             (None, _) => other.clone(),
             (_, None) => self.clone(),
             (Some(mut both), Some(other)) => {
+                // The bounds are the same.
                 let _ = both.add(other);
                 Self::new(&both)
             }

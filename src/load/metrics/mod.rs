@@ -1,8 +1,9 @@
 //! The measurements of a run, from single samples to the series of intervals.
 //!
-//! A [`MetricRecorder`] belongs to one shard and takes nanoseconds per sample. It divides time into intervals of a second,
-//! each a [`ShardInterval`]; a [`MetricSeries`] turns them into histograms, merges those of all shards into [`MetricInterval`]s, and these
-//! into the run's [`MetricTotals`]. Percentiles come from merged histograms only, never from an average of percentiles.
+//! A [`MetricRecorder`] belongs to one shard and takes nanoseconds per sample. It divides time into intervals of a
+//! second, each a [`ShardInterval`]; a [`MetricSeries`] turns them into histograms, merges those of all shards into
+//! [`MetricInterval`]s, and these into the run's [`MetricTotals`]. Percentiles come from merged histograms only, never
+//! from an average of percentiles.
 //!
 //! Three times are distinguished, all in nanoseconds: *send delay* (due to sent: the generator's), *service time* (sent
 //! to answer: the hub's) and *response time* (due to answer: what a user waits). A sample belongs to its due time, so a

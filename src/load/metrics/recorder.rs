@@ -9,8 +9,8 @@ use super::registry::{
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
 
-/// Records the events of one shard. Messages and journeys are indexes into [`super::MetricSubjects`]; a wrong index is a bug of
-/// the plan's compiler and panics. Times must be passed in order; a late one is counted into the open interval.
+/// Records the events of one shard. Messages and journeys are indexes into [`super::MetricSubjects`]; a wrong index is a
+/// bug of the plan's compiler and panics. Times must be passed in order; a late one is counted into the open interval.
 pub struct MetricRecorder {
     layout: MetricRegistry,
     phases: RunPhases,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::histogram::{CompactHistogram, DenseHistogram, HistogramEncoder, new_dense_histogram};
+use super::histogram::{DenseHistogram, HistogramEncoder, new_dense_histogram};
 use super::interval::{MetricInterval, RunPhase, ShardInterval, TimingSample};
 use super::registry::{CounterId, MetricRegistry, TimingId};
 use crate::load::buffer_pool::PooledVec;
@@ -178,10 +178,5 @@ impl MetricTotals {
     /// Returns a count per second of the measured time; 0 before it begins.
     pub fn rate(&self, layout: &MetricRegistry, count: CounterId) -> f64 {
         if self.time == 0 { 0.0 } else { self.measured(layout, count) as f64 * SECOND as f64 / self.time as f64 }
-    }
-
-    /// Returns the same histogram in compact form.
-    pub fn compact(&self, layout: &MetricRegistry, timing: TimingId) -> CompactHistogram {
-        self.timing(layout, timing).map(CompactHistogram::new).unwrap_or_default()
     }
 }

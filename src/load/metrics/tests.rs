@@ -172,7 +172,9 @@ fn a_long_run_has_longer_intervals_but_the_same_total() {
     assert_eq!(covered, seconds * SECOND);
     let index = layout().timing(RESPONSE);
     let mut merged = new_dense_histogram::<u64>();
-    series.intervals()[1..].iter().for_each(|interval| interval.timings[index].add_to(&mut merged));
+    for histogram in series.intervals()[1..].iter().filter_map(|interval| interval.timings[index].histogram()) {
+        merged.add(histogram).unwrap();
+    }
     assert_eq!(merged.len(), seconds / 10);
     assert_eq!(Some(&merged), series.total().timing(&layout(), RESPONSE));
 }

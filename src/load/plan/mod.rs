@@ -52,12 +52,13 @@ pub struct PhaseDurations {
     pub drain: Duration,
 }
 
-/// A population of clients that all do the same.
+/// A population of clients that all run the same steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanRole {
     pub name: String,
     pub population: Population,
-    /// Connects only after every client of this role, an index into [`Plan::roles`], has joined.
+    /// The role that this role waits for, as an index into [`Plan::roles`]: it connects after every client of that role
+    /// has joined.
     pub after: Option<usize>,
     /// The schedule of journeys; without one, a client begins its next journey when the last one finishes.
     pub arrivals: Option<Arrivals>,

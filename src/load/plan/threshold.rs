@@ -127,18 +127,18 @@ pub fn parse_plan_thresholds(
     layout: &MetricRegistry,
 ) -> Result<Vec<MetricThreshold>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
-    let mut read_ones = Vec::new();
+    let mut parsed = Vec::new();
     for plan::ThresholdText { text, span, abort_after } in thresholds {
         match parse_threshold(text, *span, layout) {
             Ok(threshold) if threshold.metric.violation() == Some(LedgerViolationKind::Reordered) && !ordered => {
                 let error = Diagnostic::error(*span, "the plan does not check the order of messages");
                 diagnostics.push(error.help("add `ordered: true` to the plan, or remove this threshold"));
             }
-            Ok(threshold) => read_ones.push(MetricThreshold { abort_after: *abort_after, ..threshold }),
+            Ok(threshold) => parsed.push(MetricThreshold { abort_after: *abort_after, ..threshold }),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
     }
-    if diagnostics.is_empty() { Ok(read_ones) } else { Err(diagnostics) }
+    if diagnostics.is_empty() { Ok(parsed) } else { Err(diagnostics) }
 }
 
 /// Finds the first comparison: its offset, its text, and its kind.

@@ -1,4 +1,5 @@
-//! The JUnit report for CI servers: one test case per threshold and declared deviation, and one for the validity of the run.
+//! The JUnit report for CI servers: one test case per threshold and declared deviation, and one for the validity of the
+//! run.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 

@@ -1,13 +1,12 @@
 //! One line per second for the terminal.
 
+use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
 use crate::load::ledger::{LedgerTotals, LedgerViolationKind};
 use crate::load::metrics::selector::is_sample_sufficient;
 use crate::load::metrics::{
     CounterId, Gauge, GeneratorCount, JourneyCount, LoadErrorKind, MessageCount, MessageTime, MetricInterval,
     MetricRegistry, RunPhase, TimingId,
 };
-
-use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
 
 /// Renders one interval as one line without a newline:
 ///

@@ -31,7 +31,7 @@ const MAX_EXAMPLE_ITEMS: usize = 3;
 pub struct LoadRunMetadata {
     pub tool_version: String,
     pub protocol: String,
-    /// The plan's id, followed by its title.
+    /// The plan's id.
     pub plan: String,
     pub title: String,
     /// The URL of the hub, or `embedded reference server`; without secrets.

@@ -13,7 +13,7 @@ use crate::load::metrics::{
 use crate::load::plan::threshold::{ThresholdOutcome, ThresholdStanding};
 use crate::load::validity::RunValidity;
 use crate::report::terminal_page::{self, BOLD, Page, Style};
-use crate::report::text::{escape_unprintable, format_time};
+use crate::report::text::{escape_unprintable, format_count, format_time};
 use crate::syntax::source::Sources;
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
@@ -41,43 +41,55 @@ pub fn summary(report: &LoadReport, sources: &Sources, style: Style) -> String {
     page.out
 }
 
-/// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`.
+/// Returns the parts of the verdict line: `1 of 3 thresholds broken (ledger.lost == 0)`, `ledger clean`. The reason for
+/// the exit code comes first.
 fn verdict_parts(report: &LoadReport) -> Vec<String> {
     let mut parts = Vec::new();
-    if report.validity() != RunValidity::Valid {
-        parts.push(format!("the run is {}", report.validity().name()));
-    }
     let of = |is: fn(&ThresholdOutcome) -> bool| report.thresholds.iter().filter(move |outcome| is(outcome));
     let broken: Vec<String> = of(ThresholdOutcome::is_broken).map(|outcome| outcome.threshold.text.clone()).collect();
     let (met, all) = (of(ThresholdOutcome::is_met).count(), report.thresholds.len());
-    if !broken.is_empty() {
+    let mut stale = terminal_page::stale_deviations(&report.deviations);
+    if broken.is_empty() {
+        parts.extend(stale.take());
+        if met > 0 {
+            parts.push(terminal_page::holding(met, "threshold"));
+        }
+    } else {
         parts.push(terminal_page::broken(&broken, all, "threshold", 1));
-    } else if met > 0 {
-        parts.push(if met == 1 { "1 threshold holds".to_owned() } else { format!("{met} thresholds hold") });
     }
-    if met + broken.len() < all {
-        parts.push(format!("{} undecided", all - met - broken.len()));
+    match all - met - broken.len() {
+        0 => {}
+        undecided if met == 0 && broken.is_empty() => {
+            parts.push(format!("{} undecided", format_count(undecided, "threshold")));
+        }
+        undecided => parts.push(format!("{undecided} undecided")),
     }
+    parts.extend(stale);
     let violations: u64 = LedgerViolationKind::ALL.iter().map(|kind| report.account.violations_of_kind(*kind)).sum();
     if violations > 0 {
-        parts.push(format!("{} violations in the ledger", format_grouped(violations)));
+        let what = if violations == 1 { "violation" } else { "violations" };
+        parts.push(format!("{} {what} in the ledger", format_grouped(violations)));
     } else if report.account.attempted > 0 {
         parts.push("ledger clean".to_owned());
     }
-    parts.extend(terminal_page::stale_deviations(&report.deviations));
+    if report.validity() != RunValidity::Valid {
+        let text = format!("the run is {}", report.validity().name());
+        parts.insert(if report.exit_code() == 1 { parts.len() } else { 0 }, text);
+    }
     if parts.is_empty() {
         parts.push("the run is valid".to_owned());
     }
     parts
 }
 
-impl Page<'_, LoadReport> {
+impl<'a> Page<'a, LoadReport> {
     fn count(&self, count: CounterId) -> u64 {
         self.report.total.count(&self.report.layout, count)
     }
 
-    fn timing(&self, timing: TimingId) -> Option<&DenseHistogram> {
-        self.report.total.timing(&self.report.layout, timing)
+    fn timing(&self, timing: TimingId) -> Option<&'a DenseHistogram> {
+        let report = self.report;
+        report.total.timing(&report.layout, timing)
     }
 
     fn add_header(&mut self) {
@@ -141,7 +153,7 @@ impl Page<'_, LoadReport> {
     }
 
     fn times(&mut self) {
-        let names = self.report.layout.names.messages.clone();
+        let names = &self.report.layout.names.messages;
         let kinds = [
             (MessageTime::Response, "response", MessageCount::Answered),
             (MessageTime::Service, "service", MessageCount::Answered),
@@ -151,25 +163,25 @@ impl Page<'_, LoadReport> {
         for (message, name) in names.iter().enumerate() {
             let mut shown = escape_unprintable(name).into_owned();
             for (kind, word, count) in kinds {
-                let Some(histogram) = self.timing(TimingId::Message(message, kind)).cloned() else { continue };
+                let Some(histogram) = self.timing(TimingId::Message(message, kind)) else { continue };
                 if !std::mem::replace(&mut headed, true) {
                     self.heading("message", "");
                 }
                 let per_second = self.report.total.rate(&self.report.layout, CounterId::Message(message, count));
-                self.row(&std::mem::take(&mut shown), word, &format_rate(per_second), &histogram);
+                self.row(&std::mem::take(&mut shown), word, &format_rate(per_second), histogram);
                 self.own_delays(TimingId::Message(message, kind));
             }
         }
     }
 
     fn journeys(&mut self) {
-        let names = self.report.layout.names.journeys.clone();
+        let names = &self.report.layout.names.journeys;
         for (journey, name) in names.iter().enumerate() {
-            let Some(histogram) = self.timing(TimingId::Journey(journey)).cloned() else { continue };
+            let Some(histogram) = self.timing(TimingId::Journey(journey)) else { continue };
             let count = CounterId::Journey(journey, JourneyCount::Completed);
             let per_second = format_rate(self.report.total.rate(&self.report.layout, count));
             self.heading("journey", "");
-            self.row(&escape_unprintable(name), "", &per_second, &histogram);
+            self.row(&escape_unprintable(name), "", &per_second, histogram);
             let failed = self.count(CounterId::Journey(journey, JourneyCount::Failed));
             if failed > 0 {
                 self.line(&format!("    {} failed", format_grouped(failed)));
@@ -178,16 +190,16 @@ impl Page<'_, LoadReport> {
     }
 
     fn fanout(&mut self) {
-        let names = self.report.layout.names.messages.clone();
+        let names = &self.report.layout.names.messages;
         for (message, name) in names.iter().enumerate() {
-            let Some(each) = self.timing(TimingId::Message(message, MessageTime::Delivery)).cloned() else { continue };
+            let Some(each) = self.timing(TimingId::Message(message, MessageTime::Delivery)) else { continue };
             let delivered = CounterId::Message(message, MessageCount::Delivered);
             let per_second = format_rate(self.report.total.rate(&self.report.layout, delivered));
             self.heading("fan-out", "");
-            self.row(&escape_unprintable(name), "each", &per_second, &each);
+            self.row(&escape_unprintable(name), "each", &per_second, each);
             self.own_delays(TimingId::Message(message, MessageTime::Delivery));
-            if let Some(last) = self.timing(TimingId::Message(message, MessageTime::LastDelivery)).cloned() {
-                self.row("", "last", "", &last);
+            if let Some(last) = self.timing(TimingId::Message(message, MessageTime::LastDelivery)) {
+                self.row("", "last", "", last);
                 self.own_delays(TimingId::Message(message, MessageTime::LastDelivery));
             }
             if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
@@ -215,7 +227,7 @@ impl Page<'_, LoadReport> {
         let undocumented = self.count(CounterId::Undocumented);
         if undocumented > 0 {
             self.field(
-                "beside",
+                "unknown",
                 &format!("{} frames that match no message of the protocol", format_grouped(undocumented)),
             );
         }
@@ -240,7 +252,7 @@ impl Page<'_, LoadReport> {
     }
 
     fn ledger(&mut self) {
-        let account = self.report.account.clone();
+        let account = &self.report.account;
         let counts: Vec<String> = account
             .counts()
             .iter()
@@ -259,7 +271,7 @@ impl Page<'_, LoadReport> {
             self.field("", &format!("{} {name}", format_grouped(account.violations_of_kind(kind))));
             for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(SHOWN_HISTORIES)
             {
-                self.line(&format!("                {}", item_history(violation, &account)));
+                self.line(&format!("                {}", item_history(violation, account)));
             }
         }
     }

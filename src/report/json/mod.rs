@@ -483,7 +483,7 @@ impl<'a> JsonReportWriter<'a> {
             name: &protocol.name,
             pack: Pack { version: &protocol.pack_version, hash: &protocol.pack_hash, document: &protocol.document },
             exit_code: protocol.exit_code(options),
-            summary: super::terminal::verdict_line(protocol, protocol.exit_code(options)),
+            summary: super::terminal::verdict_line(protocol, options),
             doubt: protocol.doubt.map(|doubt| super::terminal::describe_doubt(&protocol.name, doubt)),
             root_causes: protocol.root_causes().iter().map(|cause| self.root_cause(cause)).collect(),
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),

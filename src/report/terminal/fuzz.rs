@@ -14,19 +14,23 @@ const FULL_CAUSES: usize = 10;
 /// Most obstacles that are listed.
 const SHOWN_OBSTACLES: usize = 5;
 
-/// Returns the parts of the verdict line: `2 findings in 40 cases (seed 1)`, `1 warning`.
-pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &FuzzReport) -> Vec<String> {
+/// Returns the parts of the verdict line: `2 findings in 40 cases (seed 1)`, `1 warning`. What fails the run comes
+/// first.
+pub(super) fn verdict_parts(protocol: &ProtocolReport, fuzzed: &FuzzReport, strict: bool) -> Vec<String> {
     let alike = group_findings(protocol, fuzzed);
     let of = |verdict| alike.iter().filter(|(one, _)| one.check.verdict == verdict).count();
-    let findings = match of(Verdict::Fail) {
-        0 => "no finding".to_owned(),
-        n => format_count(n, "finding"),
-    };
     let cases = format_count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case");
-    let mut parts = vec![format!("{findings} in {cases} (seed {})", fuzzed.seed)];
-    if of(Verdict::Warn) > 0 {
-        parts.push(format_count(of(Verdict::Warn), "warning"));
+    let warnings = match of(Verdict::Warn) {
+        0 => None,
+        n => Some(format_count(n, "warning")),
+    };
+    let mut parts = super::other_failures(protocol);
+    parts.extend(warnings.clone().filter(|_| strict));
+    match of(Verdict::Fail) {
+        0 => parts.push(format!("no finding in {cases} (seed {})", fuzzed.seed)),
+        n => parts.insert(0, format!("{} in {cases} (seed {})", format_count(n, "finding"), fuzzed.seed)),
     }
+    parts.extend(warnings.filter(|_| !strict));
     if protocol.expected_count() > 0 {
         parts.push(format_count(protocol.expected_count(), "known failure"));
     }
@@ -53,7 +57,7 @@ impl Page<'_, RunReport> {
         }
         let (found, warned): (Vec<_>, Vec<_>) =
             group_findings(protocol, fuzzed).into_iter().partition(|(one, _)| one.check.verdict == Verdict::Fail);
-        let in_full = if self.style.verbose { usize::MAX } else { FULL_CAUSES };
+        let in_full = self.limit(FULL_CAUSES);
         for (one, finding) in found.iter().take(in_full) {
             self.write_failures(protocol, std::slice::from_ref(one));
             if finding.cases > 1 {
@@ -120,9 +124,11 @@ impl Page<'_, RunReport> {
         }
         let undecided = fuzzed.cases - fuzzed.decided;
         if undecided > 0 {
-            self.field("undecided", &format!("{undecided} cases whose prefix could not be played:"));
-            for obstacle in fuzzed.obstacles.iter().take(if self.style.verbose { usize::MAX } else { SHOWN_OBSTACLES })
-            {
+            self.field(
+                "undecided",
+                &format!("{} whose prefix could not be played:", format_count(undecided as usize, "case")),
+            );
+            for obstacle in fuzzed.obstacles.iter().take(self.limit(SHOWN_OBSTACLES)) {
                 let (step, message) = (escape_unprintable(&obstacle.step), escape_unprintable(&obstacle.message));
                 self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
             }

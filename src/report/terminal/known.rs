@@ -1,6 +1,6 @@
 //! The baseline on the page: expected failures and stale entries.
 
-use annotate_snippets::Level as Title;
+use annotate_snippets::Level;
 
 use super::super::causes::group_failures;
 use super::super::text::{escape_unprintable, format_count};
@@ -74,7 +74,7 @@ impl Page<'_, RunReport> {
         for entry in stale.iter().take(self.most()) {
             self.gap();
             let title = format!("{} no longer fails", escape_unprintable(&entry.failure));
-            self.snippet(Title::ERROR.with_name("stale"), None, &title, Some(entry.span));
+            self.snippet(Level::ERROR.with_name("stale"), None, &title, Some(entry.span));
             let (first, last) = self.sources.lines(entry.span);
             let lines = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
             self.field("delete", &format!("{lines} of {}", self.sources.file(entry.span.file).path));

@@ -7,14 +7,14 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use annotate_snippets::Level as Title;
+use annotate_snippets::Level;
 use anstyle::AnsiColor;
 
 use super::causes::{BlockedChecks, FailureGroup, RootCause, checks_with_verdict, common_symptom, group_failures};
 use super::terminal_page::{self, BOLD, DIM, Page, Style, list};
 use super::text::{escape_unprintable, format_count, format_time, quote_for_shell, shorten};
 use super::{
-    CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunReport, ScenarioResult,
+    CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
     SharedPreconditionFailure, VerdictTally, reach, reproduce_command, selection_arguments,
 };
 use crate::event::{CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, Verdict};
@@ -55,21 +55,24 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
         ));
     }
     for protocol in &report.protocols {
-        page.verdict(protocol.exit_code(&report.options), &protocol.name, &verdict_parts(protocol));
+        let parts = verdict_parts(protocol, &report.options);
+        page.verdict(protocol.exit_code(&report.options), &protocol.name, &parts);
         page.counts(protocol);
     }
     page.out
 }
 
 /// Returns the verdict on a protocol in one line.
-pub fn verdict_line(protocol: &ProtocolReport, exit_code: u8) -> String {
-    terminal_page::verdict_line(exit_code, &protocol.name, &verdict_parts(protocol))
+pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
+    let parts = verdict_parts(protocol, options);
+    terminal_page::verdict_line(protocol.exit_code(options), &protocol.name, &parts)
 }
 
-/// Returns the parts of the verdict line: `1 of 23 rules broken (CON-042)`, `5 not judged`.
-fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
+/// Returns the parts of the verdict line: `1 of 23 rules broken (CON-042)`, `5 not judged`. What fails the run comes
+/// first.
+fn verdict_parts(protocol: &ProtocolReport, options: &RunOptions) -> Vec<String> {
     if let Some(fuzzed) = &protocol.fuzzed {
-        return fuzz::verdict_parts(protocol, fuzzed);
+        return fuzz::verdict_parts(protocol, fuzzed, options.strict);
     }
     let checks = protocol.check_tally();
     let rules = protocol.rule_totals();
@@ -102,37 +105,47 @@ fn verdict_parts(protocol: &ProtocolReport) -> Vec<String> {
     let open = rules.testable - rules.proven;
     let holds = rules.holding > 0 && failed.is_empty();
     let of_rules = if holds || !broken.is_empty() { open.to_string() } else { format_count(open, "rule") };
-    if !broken.is_empty() {
+    let warnings = match protocol.unexpected_count(Verdict::Warn) {
+        0 => None,
+        warnings => Some(format_count(warnings, "warning")),
+    };
+    let mut others = other_failures(protocol);
+    others.extend(warnings.clone().filter(|_| options.strict));
+    if broken.is_empty() {
+        parts.append(&mut others);
+        if holds {
+            parts.push(terminal_page::holding(rules.holding, "rule"));
+        }
+    } else {
         parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", MAX_CAUSE_RULES));
-    } else if holds {
-        parts.push(if rules.holding == 1 {
-            "1 rule holds".to_owned()
-        } else {
-            format!("{} rules hold", rules.holding)
-        });
     }
     if checks.decided() == 0 {
         parts.push("nothing could be checked".to_owned());
     } else if open > 0 {
         parts.push(format!("{of_rules} not judged"));
     }
+    parts.append(&mut others);
     if protocol.expected_count() > 0 {
         parts.push(format_count(protocol.expected_count(), "known failure"));
     }
-    parts.extend(process::describe_unreported_crashes(protocol));
-    if protocol.stale_entries().next().is_some() {
-        parts.push(format!("{} in the baseline", format_count(protocol.stale_entries().count(), "stale line")));
-    }
-    parts.extend(terminal_page::stale_deviations(&protocol.deviations));
-    if protocol.unexpected_count(Verdict::Warn) > 0 {
-        parts.push(format_count(protocol.unexpected_count(Verdict::Warn), "warning"));
-    }
+    parts.extend(warnings.filter(|_| !options.strict));
     if !protocol.unplayed.is_empty() {
         parts.push(format!("{} not played", format_count(protocol.unplayed.len(), "scenario")));
     }
     if parts.is_empty() {
         parts.push(format!("{} without a rule passed", format_count(checks.decided(), "check")));
     }
+    parts
+}
+
+/// Returns the parts of the verdict line about crashes and stale entries, which fail the run like a failed check.
+fn other_failures(protocol: &ProtocolReport) -> Vec<String> {
+    let mut parts: Vec<String> = process::describe_unreported_crashes(protocol).into_iter().collect();
+    let stale = protocol.stale_entries().count();
+    if stale > 0 {
+        parts.push(format!("{} in the baseline", format_count(stale, "stale line")));
+    }
+    parts.extend(terminal_page::stale_deviations(&protocol.deviations));
     parts
 }
 
@@ -175,7 +188,7 @@ impl Page<'_, RunReport> {
         }
         if let Some(doubt) = protocol.doubt {
             self.gap();
-            self.write_doubt(protocol, doubt);
+            self.wrapped("", &describe_doubt(&protocol.name, doubt));
         }
         if !causes_first {
             self.write_causes(protocol);
@@ -203,8 +216,7 @@ impl Page<'_, RunReport> {
         let by_scenario: Vec<&[FailureGroup<'_>]> =
             failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
         let one_reason = protocol.doubt.is_some() || symptom.is_some();
-        let in_full =
-            if one_reason { if self.style.verbose { usize::MAX } else { FULL_SIMILAR_FAILURES } } else { self.most() };
+        let in_full = if one_reason { self.limit(FULL_SIMILAR_FAILURES) } else { self.most() };
         for failures in by_scenario.iter().take(in_full) {
             self.write_failures(protocol, failures);
         }
@@ -332,14 +344,10 @@ impl Page<'_, RunReport> {
         self.wrapped("  ", UNREACHABLE_HELP);
     }
 
-    fn write_doubt(&mut self, protocol: &ProtocolReport, doubt: ProtocolDoubt) {
-        self.wrapped("", &self::describe_doubt(&protocol.name, doubt));
-    }
-
     fn write_mistake(&mut self, scenario: &ScenarioResult) {
         let mistake = escape_unprintable(scenario.mistake().unwrap_or_default()).into_owned();
         self.snippet(
-            Title::ERROR,
+            Level::ERROR,
             None,
             &format!("scenario {} has a mistake: {mistake}", scenario.id),
             Some(scenario.span),
@@ -357,7 +365,7 @@ impl Page<'_, RunReport> {
             self.gap();
             let report = scenario.check_report(check);
             let title = format!("{}: {}", scenario.id, escape_unprintable(report.message_or_step()));
-            self.snippet(Title::ERROR.with_name("fail"), Some(&check.name), &title, report.span);
+            self.snippet(Level::ERROR.with_name("fail"), Some(&check.name), &title, report.span);
             if let Some(flaky) = check.flaky {
                 self.field("flaky", &format!("failed {}", flaky.shown()));
             }
@@ -391,10 +399,8 @@ impl Page<'_, RunReport> {
     }
 
     fn write_detail(&mut self, detail: &FindingDetail) {
-        let short = |text: &str| {
-            shorten(&escape_unprintable(text), if self.style.verbose { usize::MAX } else { MAX_TEXT_CHARS })
-                .into_owned()
-        };
+        let most = self.limit(MAX_TEXT_CHARS);
+        let short = |text: &str| shorten(&escape_unprintable(text), most).into_owned();
         let (sent, expected, received) =
             (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
         if let Some(sent) = sent {
@@ -419,7 +425,7 @@ impl Page<'_, RunReport> {
         }
         self.gap();
         let all = run.history.len() + run.history_dropped;
-        let first = run.history.len().saturating_sub(if self.style.verbose { usize::MAX } else { SHOWN_FRAMES });
+        let first = run.history.len().saturating_sub(self.limit(SHOWN_FRAMES));
         let shown = run.history.len() - first;
         let of = if shown < all {
             format!("last {shown} of {}", format_count(all, "event"))

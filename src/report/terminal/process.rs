@@ -49,7 +49,7 @@ impl Page<'_, RunReport> {
                     self.write_crash(crash, process.elsewhere);
                 }
             }
-            self.more(process.crashes.len(), "crash");
+            self.more(process.crashes.len(), "crash report");
             if let Some(why) = &process.given_up {
                 self.gap();
                 self.wrapped("", &format!("The hub was not started again: {}.", escape_unprintable(why)));
@@ -92,8 +92,7 @@ impl Page<'_, RunReport> {
     }
 
     fn write_excerpt(&mut self, log: &LogExcerpt) {
-        let most = if self.style.verbose { usize::MAX } else { SHOWN_LOG_LINES };
-        let skipped = log.lines.len().saturating_sub(most);
+        let skipped = log.lines.len().saturating_sub(self.limit(SHOWN_LOG_LINES));
         let before = log.left_out + skipped;
         let head = match (log.lines.len() - skipped, before) {
             (0, _) => "It wrote nothing to stdout or stderr.".to_owned(),

@@ -76,7 +76,7 @@ impl Shard {
         let Some(mut connection) = slot.connection.take() else { return false };
         let held = connection.buffered_bytes();
         let (mut closed, was_closing) = (None, slot.output.closing);
-        let heard = connection.read(&mut self.scratch, to_the_end, &mut |piece| {
+        let result = connection.read(&mut self.scratch, to_the_end, &mut |piece| {
             let now = timeline.clock.now();
             match piece {
                 SocketEvent::Opened => {
@@ -120,7 +120,7 @@ impl Shard {
         if slot.output.closing && !was_closing {
             self.closing.push_back((timeline.clock.now() + CLOSING_TIMEOUT, number, slot.serial));
         }
-        match (closed, heard) {
+        match (closed, result) {
             (Some(code), _) => {
                 let _ = self.write_connection(number);
                 self.handle_end(number, Disconnection::Close(code), None);
@@ -140,9 +140,9 @@ impl Shard {
                 self.handle_end(number, Disconnection::Dropped, Some(LoadErrorKind::Protocol));
                 false
             }
-            (None, heard) => {
+            (None, result) => {
                 self.flush(number);
-                heard == ReadResult::Some
+                result == ReadResult::Some
             }
         }
     }

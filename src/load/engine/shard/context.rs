@@ -109,9 +109,7 @@ impl ClientIo for ClientActions<'_> {
         self.context.timers.set(self.slot, self.alarm, at);
     }
 
-    fn call_hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>)) {
-        let mut arguments = Vec::new();
-        write(&mut arguments);
+    fn call_hook(&mut self, hook: HookId, arguments: Vec<u8>) {
         self.context.calls.make_call(self.slot, hook, arguments);
     }
 

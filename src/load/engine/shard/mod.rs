@@ -309,7 +309,7 @@ fn handle_input(
     input: ClientEvent<'_>,
 ) {
     let role = &prepared.roles[usize::from(slot.role)];
-    let mut hands = ClientActions {
+    let mut actions = ClientActions {
         context,
         slot: number,
         client: slot.client.party() - role.first,
@@ -324,11 +324,14 @@ fn handle_input(
         received: &mut slot.received,
     };
     let opened = matches!(input, ClientEvent::Opened);
-    slot.client.handle(role, now, input, &mut hands);
-    if let (true, Some(translation)) = (opened, &mut hands.context.translation) {
-        hands.context.assumed.extend(translation.count_opened(number, now));
+    slot.client.handle(role, now, input, &mut actions);
+    if let (true, Some(translation)) = (opened, &mut actions.context.translation) {
+        actions.context.assumed.extend(translation.count_opened(number, now));
     }
-    while let Some(text) = hands.context.assumed.pop_front() {
-        slot.client.handle(role, now, ClientEvent::Text(&text), &mut hands);
+    // Assumed messages do not change the message of the current frame, which the validator needs.
+    let classified = actions.context.classified;
+    while let Some(text) = actions.context.assumed.pop_front() {
+        slot.client.handle(role, now, ClientEvent::Text(&text), &mut actions);
     }
+    actions.context.classified = classified;
 }

@@ -14,12 +14,12 @@ pub struct SlotTimer {
     queued: Nanos,
     /// The slot's second entry in the heap, for a client that alternates between an early and a late time while it
     /// waits for an answer: without it every change from early to late would leave a stale entry.
-    behind: Nanos,
+    queued_later: Nanos,
 }
 
 impl Default for SlotTimer {
     fn default() -> Self {
-        Self { wanted: Nanos::MAX, queued: Nanos::MAX, behind: Nanos::MAX }
+        Self { wanted: Nanos::MAX, queued: Nanos::MAX, queued_later: Nanos::MAX }
     }
 }
 
@@ -37,8 +37,8 @@ impl ShardTimers {
     pub fn set(&mut self, slot: u32, alarm: &mut SlotTimer, at: Nanos) {
         alarm.wanted = at;
         if at < alarm.queued {
-            // Of three entries the latest one becomes stale: late times are set seldom.
-            alarm.behind = std::mem::replace(&mut alarm.queued, at);
+            // Of three entries the latest one becomes stale: late times are rarely set.
+            alarm.queued_later = std::mem::replace(&mut alarm.queued, at);
             self.heap.push(Reverse((at, slot)));
         }
     }
@@ -63,7 +63,7 @@ impl ShardTimers {
             // An earlier entry has replaced it.
             return None;
         }
-        alarm.queued = std::mem::replace(&mut alarm.behind, Nanos::MAX);
+        alarm.queued = std::mem::replace(&mut alarm.queued_later, Nanos::MAX);
         if alarm.wanted <= now {
             return Some(std::mem::replace(&mut alarm.wanted, Nanos::MAX));
         }

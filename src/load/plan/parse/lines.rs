@@ -130,7 +130,7 @@ impl StepKind {
     }
 }
 
-pub fn parse_step_options(node: &SyntaxNode, beside: StepKind, journeys: &mut JourneyParser<'_>) -> MeasurementOptions {
+pub fn parse_step_options(node: &SyntaxNode, kind: StepKind, journeys: &mut JourneyParser<'_>) -> MeasurementOptions {
     let marks = choice(node.get("marks"), "`marks`", &MarkName::ALL, journeys.diagnostics())
         .and_then(|mark| Some((mark, node.get("marks")?.span)));
     let mut template = |name: &str| node.get(name).map(|node| journeys.parse_template(node));
@@ -149,19 +149,19 @@ pub fn parse_step_options(node: &SyntaxNode, beside: StepKind, journeys: &mut Jo
         Some((message, pattern))
     });
     let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
-    let (sends, comes) = (beside == StepKind::Sends, matches!(beside, StepKind::Expects | StepKind::Whenever));
+    let (sends, comes) = (kind == StepKind::Sends, matches!(kind, StepKind::Expects | StepKind::Whenever));
     for (name, right) in [
         ("marks", sends || comes),
         ("item", sends || comes),
         ("by", sends || comes),
         ("to", sends),
         ("back within", sends || comes),
-        ("answers", beside == StepKind::Expects),
-        ("or", beside == StepKind::Expects),
-        ("or where", beside == StepKind::Expects && node.get("or").is_some()),
+        ("answers", kind == StepKind::Expects),
+        ("or", kind == StepKind::Expects),
+        ("or where", kind == StepKind::Expects && node.get("or").is_some()),
         ("delivers", comes),
         ("sent at", comes),
-        ("may stay unanswered", beside == StepKind::Expects),
+        ("may stay unanswered", kind == StepKind::Expects),
     ] {
         if node.get(name).is_some() && !right {
             let span = node.key_at_pointer(&format!("/{name}"));
