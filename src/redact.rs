@@ -140,7 +140,7 @@ impl SecretMasker {
 
 impl fmt::Debug for SecretMasker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Masker({} forms)", self.known.len())
+        write!(f, "SecretMasker({} forms)", self.known.len())
     }
 }
 

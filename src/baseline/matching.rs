@@ -4,36 +4,23 @@ use super::BaselineEntry;
 use crate::event::{PreconditionFailure, Verdict};
 use crate::hub::supervisor::PROCESS_CHECK;
 use crate::report::{
-    self, CheckResult, EntryStanding, KnownFailure, ProtocolReport, RunReport, ScenarioResult, causes,
+    BaselineMatch, CheckResult, EntryStanding, KnownFailure, ProtocolReport, RunReport, ScenarioResult, causes,
 };
 
-/// Marks the failing and warning checks that the baseline expects and the scenarios that a known failure stopped, and
-/// records the standing of each entry. Leaves out entries for protocols that are not in the report.
+/// Marks the failing and warning checks that the baseline lists and the scenarios that a known failure stopped, and
+/// records the standing of each entry. Ignores entries for protocols that are not in the report.
 pub fn apply_baseline(report: &mut RunReport, entries: &[BaselineEntry]) {
     for protocol in &mut report.protocols {
         let of_protocol = |entry: &&BaselineEntry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
         let own: Vec<&BaselineEntry> = entries.iter().filter(of_protocol).collect();
         let whole = !report.options.selected && !report.interrupted;
         let judged = own.iter().map(|entry| {
-            if entry.precondition().is_some() {
-                let standing = precondition_standing(entry, protocol, whole);
-                let BaselineEntry { failure, reason, span, .. } = (*entry).clone();
-                return report::BaselineMatch { failure, reason, standing, span };
-            }
-            let named = protocol.scenarios.iter().filter(|scenario| scenario.id == entry.scenario());
-            let standings: Vec<EntryStanding> = named.map(|scenario| entry_standing(entry, Some(scenario))).collect();
-            let fails = |standing: &&EntryStanding| matches!(standing, EntryStanding::Expected | EntryStanding::Flaky);
-            let judged = standings.iter().find(fails).or(standings.first());
-            report::BaselineMatch {
-                failure: entry.failure.clone(),
-                reason: entry.reason.clone(),
-                standing: match judged.copied().unwrap_or(EntryStanding::NotPlayed) {
-                    // Fuzzing is random: it may not have reproduced the failure this time.
-                    EntryStanding::Stale if protocol.fuzzed.is_some() => EntryStanding::NotPlayed,
-                    other => other,
-                },
-                span: entry.span,
-            }
+            let standing = match entry.precondition() {
+                Some(_) => precondition_standing(entry, protocol, whole),
+                None => scenario_standing(entry, protocol),
+            };
+            let BaselineEntry { failure, reason, span, .. } = (*entry).clone();
+            BaselineMatch { failure, reason, standing, span }
         });
         protocol.baseline = judged.collect();
         for scenario in &mut protocol.scenarios {
@@ -58,6 +45,18 @@ pub fn apply_baseline(report: &mut RunReport, entries: &[BaselineEntry]) {
                 scenario.known_cause = causes::known_stop(scenario, &listed);
             }
         }
+    }
+}
+
+/// Returns the standing of an entry that names a scenario or a check, over all results of that scenario.
+fn scenario_standing(entry: &BaselineEntry, protocol: &ProtocolReport) -> EntryStanding {
+    let named = protocol.scenarios.iter().filter(|scenario| scenario.id == entry.scenario());
+    let standings: Vec<EntryStanding> = named.map(|scenario| entry_standing(entry, Some(scenario))).collect();
+    let fails = |standing: &&EntryStanding| matches!(standing, EntryStanding::Expected | EntryStanding::Flaky);
+    match standings.iter().find(fails).or(standings.first()).copied().unwrap_or(EntryStanding::NotPlayed) {
+        // Fuzzing is random: it may not have reproduced the failure this time.
+        EntryStanding::Stale if protocol.fuzzed.is_some() => EntryStanding::NotPlayed,
+        other => other,
     }
 }
 

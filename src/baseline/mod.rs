@@ -1,5 +1,5 @@
-//! Known failures of a hub, listed in a file: an expected failure does not fail the run, and an entry that no longer
-//! fails must be removed.
+//! A baseline: a file that lists the known failures of a hub. A listed failure does not fail the run. An entry that no
+//! longer fails does, until it is removed.
 //!
 //! The format is published as `schemas/hubproof/baseline.schema.json`. This room is pure: it reads and writes no files.
 
@@ -18,18 +18,15 @@ use crate::report::entry_covers;
 use crate::report::text::without_variable_parts;
 use crate::syntax::source::Span;
 
-/// The published JSON Schema of the file, for editors.
-pub const BASELINE_SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");
-
 /// One entry of a baseline file: a `[[known]]` table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BaselineEntry {
-    /// The failure as reports name it: `scenario` for any failure in it, `scenario:check`, or `protocol: step: message`
-    /// for a step without rules whose failure keeps scenarios from being played to their end.
+    /// The failure as reports name it: `scenario` for any failure in a scenario, `scenario:check` for one check, or
+    /// `protocol: step: message` for a step without rules whose failure stops scenarios before their end.
     pub failure: String,
     /// Span of `failure`.
     pub place: Span,
-    /// The author's reason for the failure; never empty.
+    /// Why the check fails, in the words of the entry's author; never empty.
     pub reason: String,
     /// Whether the check fails only sometimes.
     pub flaky: bool,

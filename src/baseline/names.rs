@@ -7,7 +7,7 @@ use crate::protocol::Pack;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 
-/// Names of everything that can fail in some protocols.
+/// The scenarios of some protocols, and the checks that can fail in each.
 #[derive(Default)]
 pub struct FailureNames {
     /// The checks of each scenario.

@@ -8,15 +8,16 @@ use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::SyntaxNode;
 
 const ENTRY_KEYS: [&str; 3] = ["failure", "reason", "flaky"];
-/// The most entries that a baseline may have, and the most errors that are reported.
+/// Maximum number of entries of a baseline.
 const MAX_ENTRIES: usize = 10_000;
+/// Maximum number of errors that are reported.
 const MAX_ERRORS: usize = 200;
 
-/// Reads a baseline.
+/// Parses a baseline.
 ///
 /// # Errors
 ///
-/// All errors in the file itself. [`Names`](super::Names) checks whether the names in it exist.
+/// All errors in the file itself. [`FailureNames`](super::FailureNames) checks whether the names in it exist.
 pub fn parse_baseline(sources: &mut Sources, file: FileId) -> Result<Vec<BaselineEntry>, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let (root, _) = tree::parse_toml(sources, file, &mut errors);

@@ -9,6 +9,9 @@ use crate::report::{EntryStanding, RunOptions, RunReport, exit_code};
 use crate::syntax::diagnostic::render_all;
 use crate::syntax::source::Sources;
 
+/// The published JSON Schema of the file, for editors.
+const BASELINE_SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");
+
 const FILE: &str = "known.toml";
 
 fn entry(failure: &str) -> String {

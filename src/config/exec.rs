@@ -3,8 +3,8 @@
 use crate::syntax::diagnostic::ValueError;
 
 /// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes) but run without a
-/// shell: no variables, patterns or pipes. So signals reach the hub itself and its exit status is its own. For more,
-/// write `sh -c '...'`.
+/// shell: no variables, patterns or pipes. Signals therefore reach the hub itself, and the exit status is the
+/// hub's. For more, write `sh -c '...'`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecCommand {
     /// The command as it was written.

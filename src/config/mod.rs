@@ -17,7 +17,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 pub use parse::TOP_LEVEL_KEYS;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub use crate::syntax::duration::{format_duration, parse_duration};
 pub use exec::ExecCommand;
@@ -28,9 +28,6 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml::SyntaxNode;
 use crate::websocket::endpoint::Endpoint;
-
-/// The published JSON Schema of the file, for editors.
-pub const TARGET_SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
 
 pub const DEFAULT_CONNECTIONS: usize = 500;
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
@@ -163,7 +160,7 @@ impl Target {
         launches
     }
 
-    /// Returns all secrets of all instances, for a [`Masker`](crate::redact::Masker).
+    /// Returns all secrets of all instances, for a [`SecretMasker`](crate::redact::SecretMasker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
         let secret = settings.filter(|setting| setting.secret).flat_map(|setting| collect_texts(&setting.value));
@@ -174,13 +171,6 @@ impl Target {
     /// absolute if the file will be in another folder. A setting that is null is left out.
     pub fn to_toml(&self) -> String {
         write::to_toml(self)
-    }
-}
-
-impl Instance {
-    /// Returns the settings as the object `hub` of expressions, secrets included.
-    pub fn hub_object(&self) -> Map<String, Value> {
-        self.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
     }
 }
 

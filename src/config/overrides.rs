@@ -30,7 +30,7 @@ impl std::fmt::Debug for Override {
 ///
 /// # Errors
 ///
-/// There is no `=`, or a part of the key is empty. The error does not repeat the value.
+/// A missing `=`, or an empty part of the key. The error does not repeat the value.
 pub fn parse_override(text: &str) -> Result<Override, ValueError> {
     let Some((key, value)) = text.split_once('=') else {
         // The text may be a secret whose name was forgotten, so it is not shown.

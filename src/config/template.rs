@@ -51,14 +51,14 @@ pub fn fill_template(text: &str, context: &Value) -> Result<String, TemplateErro
     if let Some(error) = errors.into_iter().next() {
         return Err(TemplateError(error.message));
     }
-    let names = HookNames { context, world: Arc::new(FunctionContext::new("hook")) };
-    template.from_text(&names).map_err(|error: EvalError| TemplateError(error.to_string()))
+    let names = HookNames { context, functions: Arc::new(FunctionContext::new("hook")) };
+    template.eval_text(&names).map_err(|error: EvalError| TemplateError(error.to_string()))
 }
 
 /// The variables of one call.
 struct HookNames<'a> {
     context: &'a Value,
-    world: Arc<FunctionContext>,
+    functions: Arc<FunctionContext>,
 }
 
 impl EvalContext for HookNames<'_> {
@@ -67,7 +67,7 @@ impl EvalContext for HookNames<'_> {
     }
 
     fn function_context(&self) -> &Arc<FunctionContext> {
-        &self.world
+        &self.functions
     }
 }
 

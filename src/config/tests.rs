@@ -7,6 +7,9 @@ use serde_json::json;
 use super::*;
 use crate::syntax::diagnostic::render_all;
 
+/// The published JSON Schema of the file, for editors.
+const TARGET_SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
+
 const FULL: &str = r#"
 protocol = "concierge"
 url = "ws://127.0.0.1:4000"

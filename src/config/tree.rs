@@ -12,7 +12,7 @@ use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 /// Maximum depth of nesting; a target needs five levels.
 const MAX_DEPTH: usize = 64;
 
-/// Parses as much of a file as is valid. The flag says whether that was all of it. Adds errors to `errors`.
+/// Parses the valid part of a file, and returns whether that is the whole file. Adds errors to `errors`.
 ///
 /// For a file with secrets, a copy with the secrets masked is added to `sources`, and all spans point into the copy, so
 /// that no diagnostic shows one.

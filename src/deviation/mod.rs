@@ -19,7 +19,7 @@ pub use translation::TranslatedMessage;
 use crate::protocol::MessageDirections;
 use crate::scenario::model::RuleUse;
 use crate::scenario::template::Template;
-use crate::syntax::matcher::{Matcher, escape};
+use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 use crate::websocket::handshake::Dial;
 
@@ -64,9 +64,9 @@ pub enum DeviationChange {
     /// The hub never sends a documented message, or does not send it if the request matches `when`. Conversations
     /// continue as if the message had come with the members in `assume`.
     Absent { message: usize, after: AbsenceTrigger, when: Option<Matcher>, assume: Arc<Template> },
-    /// The upgrade needs more than is documented.
+    /// The upgrade needs headers, query members or subprotocols that are not documented.
     Upgrade { headers: Vec<(String, String)>, query: Vec<(String, String)>, subprotocols: Vec<String> },
-    /// A limit or timeout has another size than documented.
+    /// A limit or timeout differs from the documented one.
     Setting { setting: String, value: Value },
 }
 
@@ -95,7 +95,7 @@ impl DeviationSightings {
 /// [`DeviationSightings`] by index of the entry.
 pub type SightingsByEntry = BTreeMap<usize, DeviationSightings>;
 
-/// Adds the sightings of another conversation or thread.
+/// Adds the sightings of another conversation or thread to those in `seen`.
 pub fn add_seen(seen: &mut SightingsByEntry, others: &SightingsByEntry) {
     for (index, other) in others {
         seen.entry(*index).or_default().merge(*other);
@@ -105,7 +105,7 @@ pub fn add_seen(seen: &mut SightingsByEntry, others: &SightingsByEntry) {
 impl Deviations {
     fn new(entries: Vec<Arc<Deviation>>) -> Self {
         let mut sent_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.to_hub).collect();
-        // Places are those of the document, so an enclosing member gets its other name later.
+        // Entries name members as the document does, so an enclosing member is renamed after those inside it.
         sent_order.sort_by_key(|index| entries[*index].sending_order());
         Self { entries, sent_order }
     }
@@ -138,7 +138,8 @@ impl Deviations {
         Self::new(entries.map(|(_, entry)| Arc::clone(entry)).collect())
     }
 
-    /// Adds what the upgrade needs to a request that does not state it itself.
+    /// Adds the headers, query and subprotocols that the upgrade needs to a request. Headers and query members that the
+    /// request sets itself stay unchanged.
     pub fn apply_to_upgrade(&self, dial: &mut Dial) {
         for entry in &self.entries {
             let DeviationChange::Upgrade { headers: needed, query: asked, subprotocols: offered } = &entry.change
@@ -184,11 +185,6 @@ impl Deviation {
             _ => contradicted > 0 && observed == 0,
         }
     }
-}
-
-/// Returns the JSON pointer of a member of an object.
-fn member_pointer(name: &str) -> String {
-    format!("/{}", escape(name))
 }
 
 /// Returns the name of an entry in reports, which count entries from 1.

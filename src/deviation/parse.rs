@@ -1,4 +1,4 @@
-//! Reads `[[deviation]]` entries and checks them against the pack.
+//! Parses `[[deviation]]` entries and checks them against the pack.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ const CHANGE_HELP: &str =
 pub(super) const AFTER_CONNECTION: &str = "connection";
 
 impl Deviations {
-    /// Reads entries of a target file, or such as the tool assumes.
+    /// Parses the entries of a target file, or entries that hubproof assumes itself (`assumed`).
     ///
     /// # Errors
     ///
@@ -67,12 +67,12 @@ impl Deviations {
         shared: &SharedDefinitions,
         assumed: bool,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let mut reader = DeviationParser { pack, shared, errors: Vec::new() };
-        let entries = nodes.iter().filter_map(|node| reader.parse_entry(node, assumed).map(Arc::new)).collect();
-        if reader.errors.is_empty() { Ok(Self::new(entries)) } else { Err(reader.errors) }
+        let mut parser = DeviationParser { pack, shared, errors: Vec::new() };
+        let entries = nodes.iter().filter_map(|node| parser.parse_entry(node, assumed).map(Arc::new)).collect();
+        if parser.errors.is_empty() { Ok(Self::new(entries)) } else { Err(parser.errors) }
     }
 
-    /// Returns these entries and those of `others` behind them.
+    /// Returns these entries, followed by those of `others`.
     #[must_use]
     pub fn chain(&self, others: Self) -> Self {
         Self::new(self.entries.iter().cloned().chain(others.entries).collect())
@@ -316,7 +316,7 @@ impl DeviationParser<'_> {
         }
     }
 
-    /// Reads a template that may use only these names.
+    /// Parses a template that may use only these names.
     fn parse_template(&mut self, node: &SyntaxNode, names: &[&'static str]) -> Result<Arc<Template>, ()> {
         let before = self.errors.len();
         let template = Template::from_node(node, &mut self.errors);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::place::{change_everywhere, expand_pointer, first_item_pointer, split_at_innermost_list};
-use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry, member_pointer};
+use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::compose::{merge_overrides, put_at_pointer, remove_members};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::BoundValue;
-use crate::syntax::matcher;
+use crate::syntax::matcher::{self, member_pointer};
 
 /// A message in another form, and the indices of the entries that applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub struct TranslatedMessage {
 /// The names that an expression of an entry sees.
 struct DeviationContext<'a> {
     names: &'a [(&'a str, &'a Value)],
-    world: &'a Arc<FunctionContext>,
+    functions: &'a Arc<FunctionContext>,
 }
 
 impl EvalContext for DeviationContext<'_> {
@@ -34,7 +34,7 @@ impl EvalContext for DeviationContext<'_> {
     }
 
     fn function_context(&self) -> &Arc<FunctionContext> {
-        self.world
+        self.functions
     }
 }
 
@@ -44,7 +44,7 @@ impl Deviations {
         &self,
         pack: &Pack,
         raw: &Value,
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
     ) -> Option<TranslatedMessage> {
         let mut done = TranslatedMessage { json: Value::Null, by: Vec::new() };
         // An entry may make the message recognisable for another one, in any order.
@@ -52,7 +52,7 @@ impl Deviations {
             let json = if done.by.is_empty() { raw } else { &done.json };
             let open = self.entries.iter().enumerate().filter(|(index, _)| !done.by.contains(index));
             let Some((index, json)) = open.filter(|(_, entry)| entry.way.from_hub).find_map(|(index, entry)| {
-                let documented = entry.to_documented_form(pack, json, world)?;
+                let documented = entry.to_documented_form(pack, json, functions)?;
                 let is_it = entry.message().is_none_or(|message| pack.messages[message].matcher.fits(&documented));
                 is_it.then_some((index, documented))
             }) else {
@@ -69,7 +69,7 @@ impl Deviations {
         &self,
         pack: &Pack,
         documented: &Value,
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
     ) -> Option<TranslatedMessage> {
         let mut done = TranslatedMessage { json: Value::Null, by: Vec::new() };
         for index in &self.sent_order {
@@ -78,7 +78,7 @@ impl Deviations {
                 continue;
             }
             let json = if done.by.is_empty() { documented } else { &done.json };
-            if let Some(json) = entry.to_hub_form(pack, json, world) {
+            if let Some(json) = entry.to_hub_form(pack, json, functions) {
                 done.json = json;
                 done.by.push(index);
             }
@@ -92,7 +92,7 @@ impl Deviations {
         &self,
         pack: &Pack,
         text: &str,
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
     ) -> Option<TranslatedMessage> {
         if self.is_empty() {
             return None;
@@ -102,10 +102,10 @@ impl Deviations {
         if count_members_in_text(text) != count_members(&json) {
             return None;
         }
-        self.translate_sent(pack, &json, world)
+        self.translate_sent(pack, &json, functions)
     }
 
-    /// Whether an entry is only about messages to the hub, so that no frame from the hub can show it.
+    /// Whether an entry applies only to messages to the hub, so that no frame from the hub can show it.
     pub fn is_only_sent(&self, pack: &Pack, index: usize) -> bool {
         let entry = &self.entries[index];
         !entry.way.from_hub || entry.message().is_some_and(|message| !pack.messages[message].directions.from_hub)
@@ -118,14 +118,14 @@ impl Deviations {
         pack: &Pack,
         json: &Value,
         by: &[usize],
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
         seen: &mut SightingsByEntry,
     ) {
         for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.from_hub) {
             if by.contains(&index) {
                 seen.entry(index).or_default().observed += 1;
             } else if entry.message().is_none_or(|message| pack.messages[message].matcher.fits(json))
-                && entry.is_contradicted_by(json, world)
+                && entry.is_contradicted_by(json, functions)
             {
                 seen.entry(index).or_default().contradicted += 1;
             }
@@ -133,8 +133,12 @@ impl Deviations {
     }
 
     /// Returns the messages that never come after a connection opens, each with the index of its entry.
-    pub fn absent_messages_after_connection(&self, pack: &Pack, world: &Arc<FunctionContext>) -> Vec<(usize, Value)> {
-        self.absent_messages(pack, &Value::Null, world, |after| after == AbsenceTrigger::Connection)
+    pub fn absent_messages_after_connection(
+        &self,
+        pack: &Pack,
+        functions: &Arc<FunctionContext>,
+    ) -> Vec<(usize, Value)> {
+        self.absent_messages(pack, &Value::Null, functions, |after| after == AbsenceTrigger::Connection)
     }
 
     /// Returns the messages that never come after this one, each with the index of its entry.
@@ -142,9 +146,9 @@ impl Deviations {
         &self,
         pack: &Pack,
         request: &Value,
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
     ) -> Vec<(usize, Value)> {
-        self.absent_messages(pack, request, world, |after| match after {
+        self.absent_messages(pack, request, functions, |after| match after {
             AbsenceTrigger::Connection => false,
             AbsenceTrigger::Message(message) => pack.messages[message].matcher.fits(request),
         })
@@ -154,7 +158,7 @@ impl Deviations {
         &self,
         pack: &Pack,
         request: &Value,
-        world: &Arc<FunctionContext>,
+        functions: &Arc<FunctionContext>,
         follows: impl Fn(AbsenceTrigger) -> bool,
     ) -> Vec<(usize, Value)> {
         let absent = |(index, entry): (usize, &Arc<Deviation>)| {
@@ -165,7 +169,7 @@ impl Deviations {
             let mut value = pack.messages[*message].starting_value();
             // If the expression fails, the example stays as it is.
             let assumed =
-                assume.eval(&DeviationContext { names: &[("request", request)], world }).unwrap_or(Value::Null);
+                assume.eval(&DeviationContext { names: &[("request", request)], functions }).unwrap_or(Value::Null);
             merge_overrides(&mut value, &assumed);
             Some((index, value))
         };
@@ -174,7 +178,7 @@ impl Deviations {
 }
 
 impl Deviation {
-    /// Returns the message that the entry is about; `None` if it is about all messages.
+    /// Returns the message to which the entry applies; `None` if it applies to all messages.
     pub fn message(&self) -> Option<usize> {
         match &self.change {
             DeviationChange::Instead { message, .. } | DeviationChange::Absent { message, .. } => Some(*message),
@@ -205,7 +209,7 @@ impl Deviation {
     }
 
     /// Returns the documented form of a message from the hub; `None` if this entry does not apply.
-    fn to_documented_form(&self, pack: &Pack, json: &Value, world: &Arc<FunctionContext>) -> Option<Value> {
+    fn to_documented_form(&self, pack: &Pack, json: &Value, functions: &Arc<FunctionContext>) -> Option<Value> {
         match &self.change {
             DeviationChange::Instead { message, like } => {
                 let has = |(name, want): (&String, &Value)| {
@@ -245,7 +249,7 @@ impl Deviation {
                 // If the expression fails, the value of the example is used.
                 let assume = assume
                     .as_ref()
-                    .and_then(|assume| assume.eval(&DeviationContext { names: &[("message", json)], world }).ok());
+                    .and_then(|assume| assume.eval(&DeviationContext { names: &[("message", json)], functions }).ok());
                 let value = assume.or(example).unwrap_or(Value::Null);
                 change_everywhere(json, member, |json, place| {
                     if json.pointer(place).is_none() {
@@ -255,14 +259,14 @@ impl Deviation {
             }
             DeviationChange::Added { member, .. } => without_member(json, member),
             DeviationChange::Converted { member, from_hub, .. } => {
-                convert_member(json, member, from_hub.as_deref()?, world)
+                convert_member(json, member, from_hub.as_deref()?, functions)
             }
             DeviationChange::Absent { .. } | DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
         }
     }
 
     /// Returns the hub's form of a documented message; `None` if this entry does not apply.
-    fn to_hub_form(&self, pack: &Pack, json: &Value, world: &Arc<FunctionContext>) -> Option<Value> {
+    fn to_hub_form(&self, pack: &Pack, json: &Value, functions: &Arc<FunctionContext>) -> Option<Value> {
         match &self.change {
             DeviationChange::Instead { message, like } => {
                 let mut json = json.clone();
@@ -295,14 +299,14 @@ impl Deviation {
                 }
             }),
             DeviationChange::Converted { member, to_hub, .. } => {
-                convert_member(json, member, to_hub.as_deref()?, world)
+                convert_member(json, member, to_hub.as_deref()?, functions)
             }
             DeviationChange::Absent { .. } | DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
         }
     }
 
     /// Whether a message to which the entry did not apply shows that the hub follows its document.
-    fn is_contradicted_by(&self, json: &Value, world: &Arc<FunctionContext>) -> bool {
+    fn is_contradicted_by(&self, json: &Value, functions: &Arc<FunctionContext>) -> bool {
         let values = |member: &str| expand_pointer(json, member).into_iter().filter_map(|place| json.pointer(&place));
         match &self.change {
             DeviationChange::Instead { .. } => true,
@@ -312,7 +316,7 @@ impl Deviation {
             }
             DeviationChange::Added { message, .. } => message.is_some(),
             DeviationChange::Converted { member, from_hub: Some(from_hub), .. } => {
-                values(member).next().is_some() && convert_member(json, member, from_hub, world).is_none()
+                values(member).next().is_some() && convert_member(json, member, from_hub, functions).is_none()
             }
             // An absent message contradicts its entry if it comes in time; see `interpreter::deviation`.
             DeviationChange::Absent { .. }
@@ -412,10 +416,10 @@ fn move_member(json: &Value, from: &str, to: &str) -> Option<Value> {
 }
 
 /// Converts a member; returns `None` if it is absent, cannot be converted, or stays the same.
-fn convert_member(json: &Value, member: &str, by: &Template, world: &Arc<FunctionContext>) -> Option<Value> {
+fn convert_member(json: &Value, member: &str, by: &Template, functions: &Arc<FunctionContext>) -> Option<Value> {
     change_everywhere(json, member, |json, place| {
         let Some(value) = json.pointer(place) else { return };
-        let converted = by.eval(&DeviationContext { names: &[("value", value), ("message", json)], world }).ok();
+        let converted = by.eval(&DeviationContext { names: &[("value", value), ("message", json)], functions }).ok();
         if let Some(converted) = converted.filter(|converted| converted != value) {
             put_at_pointer(json.to_mut(), place, converted);
         }

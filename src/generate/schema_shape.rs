@@ -35,8 +35,8 @@ impl<'a> SchemaShape<'a> {
 
     fn add(&mut self, schema: &'a Value, branches: &mut BranchChoice<'_>, depth: usize) {
         // A reference may lead back to a schema that was already added.
-        let here = self.schemas.iter().any(|before| std::ptr::eq(*before, schema));
-        if depth > MAX_COMBINATOR_DEPTH || here || !schema.is_object() {
+        let added = self.schemas.iter().any(|before| std::ptr::eq(*before, schema));
+        if depth > MAX_COMBINATOR_DEPTH || added || !schema.is_object() {
             return;
         }
         self.schemas.push(schema);
@@ -139,11 +139,6 @@ impl<'a> SchemaShape<'a> {
         let mut lists = self.keyword_values("enum").filter_map(Value::as_array);
         let first: Vec<&Value> = lists.next()?.iter().collect();
         Some(lists.fold(first, |left, list| left.into_iter().filter(|value| list.contains(value)).collect()))
-    }
-
-    /// Returns the value of `const`.
-    pub fn constant_value(&self) -> Option<&'a Value> {
-        self.keyword_values("const").next()
     }
 
     /// Returns the names of the documented members, in order.

@@ -137,8 +137,8 @@ fn fill_parameters(
         .collect();
     let mut filled = String::new();
     let mut rest = text;
-    while let Some((before, behind)) = rest.split_once('{') {
-        let Some((name, after)) = behind.split_once('}') else { break };
+    while let Some((before, opened)) = rest.split_once('{') {
+        let Some((name, after)) = opened.split_once('}') else { break };
         filled.push_str(&escape_expressions(before));
         let setting = declare_setting(name, described.get(name), about, settings);
         filled.push_str(&format!("${{hub.{setting}}}"));

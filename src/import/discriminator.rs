@@ -1,7 +1,7 @@
 //! Finds matchers that recognise frames, because AsyncAPI has none. If two messages always differ in a place (the value
 //! of `type`, an array instead of an object, a member that the other forbids), that place distinguishes them, and a
-//! frame that is otherwise invalid is still recognised. If there is no such place, a frame is the message whose schema
-//! it meets, the most specific first.
+//! frame that is otherwise invalid is still recognised. Without such a place, a frame is the message whose schema it
+//! meets, the most specific first.
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};

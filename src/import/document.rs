@@ -16,7 +16,7 @@ pub struct DocumentOutline<'a> {
     pub title: String,
     pub version: String,
     pub description: String,
-    /// The beginning of the document.
+    /// The key `asyncapi`, with which the document begins.
     pub span: Span,
     pub messages: Vec<DocumentMessage<'a>>,
     pub channels: Vec<DocumentChannel<'a>>,
@@ -31,7 +31,7 @@ pub struct DocumentMessage<'a> {
     pub summary: String,
     pub span: Span,
     pub directions: MessageDirections,
-    /// Indexes of the messages that may answer this message.
+    /// Indices of the messages that may answer this message.
     pub replies: Vec<usize>,
     /// JSON pointer of the correlation id in the payload.
     pub correlation: Option<String>,
@@ -53,7 +53,7 @@ pub struct DocumentChannel<'a> {
     pub server: Option<DocumentRef<'a>>,
     /// The security schemes that a client must meet, each with its name in the document.
     pub security: Vec<(String, DocumentRef<'a>)>,
-    /// Indexes of the messages that a client sends on this channel.
+    /// Indices of the messages that a client sends on this channel.
     pub to_hub: Vec<usize>,
 }
 
@@ -64,7 +64,7 @@ pub struct DocumentOperation<'a> {
     pub summary: String,
     /// Whether clients send its messages.
     pub to_hub: bool,
-    /// Indexes of its messages.
+    /// Indices of its messages.
     pub messages: Vec<usize>,
     pub channel: DocumentRef<'a>,
     pub reply: Option<OperationReply<'a>>,
@@ -72,7 +72,7 @@ pub struct DocumentOperation<'a> {
 
 pub struct OperationReply<'a> {
     pub span: Span,
-    /// Indexes of the messages that may be the answer.
+    /// Indices of the messages that may be the answer.
     pub messages: Vec<usize>,
     /// Whether no message of the reply was ignored.
     pub complete: bool,
@@ -374,9 +374,7 @@ impl<'a> DocumentReader<'a, '_> {
     /// Adds an operation under a unique name.
     fn add_operation(&mut self, name: &str, span: Span, place: &DocumentRef<'a>, operation: DocumentOperation<'a>) {
         let name = Some(to_word(name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "operation".to_owned());
-        let taken = |name: &str| self.outline.operations.iter().any(|one| one.name == name);
-        let numbered = (2..).map(|number| format!("{name}_{number}"));
-        let name = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or_default();
+        let name = unique_name(&name, '_', |name| self.outline.operations.iter().any(|one| one.name == name));
         let summary = ["summary", "description"].into_iter().find_map(|key| place.text(key)).unwrap_or_default();
         self.outline.operations.push(DocumentOperation { name, span, summary: summary.trim().to_owned(), ..operation });
     }
@@ -497,11 +495,7 @@ impl<'a> DocumentReader<'a, '_> {
         {
             name = format!("{name}_message").trim_start_matches('_').to_owned();
         }
-        let taken = |name: &str| self.outline.messages.iter().any(|message| message.name == name);
-        if !taken(&name) {
-            return name;
-        }
-        (2..).map(|number| format!("{name}_{number}")).find(|name| !taken(name)).unwrap_or(name)
+        unique_name(&name, '_', |name| self.outline.messages.iter().any(|message| message.name == name))
     }
 }
 
@@ -537,6 +531,12 @@ fn server_path(server: &DocumentRef<'_>) -> String {
 fn uses_websocket(server: &DocumentRef<'_>) -> bool {
     let protocol = server.text("protocol").unwrap_or_default().to_ascii_lowercase();
     matches!(protocol.as_str(), "ws" | "wss" | "websocket" | "websockets" | "")
+}
+
+/// Returns the name, followed by the first number from 2 on that makes it unique if it is taken: `name_2`.
+pub fn unique_name(name: &str, separator: char, is_taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2..).map(|number| format!("{name}{separator}{number}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
 }
 
 /// The most characters of a name.

@@ -132,13 +132,13 @@ impl<'a> ImportedDocument<'a> {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Option<Self> {
         let outline = document::read_outline(library, perspective, diagnostics)?;
-        let mut room = schema::SchemaBudget::default();
-        let mut candidates = message_candidates(library, &outline, &mut room, diagnostics);
+        let mut budget = schema::SchemaBudget::default();
+        let mut candidates = message_candidates(library, &outline, &mut budget, diagnostics);
         if has_errors(diagnostics) {
             return None;
         }
         discriminator::assign_matchers(&mut candidates, diagnostics);
-        let messages = declare_messages(library, &outline, &candidates, &mut room, diagnostics);
+        let messages = declare_messages(library, &outline, &candidates, &mut budget, diagnostics);
         if candidates.is_empty() && !has_errors(diagnostics) {
             diagnostics.push(nothing_to_send_error(&outline));
         }
@@ -148,7 +148,7 @@ impl<'a> ImportedDocument<'a> {
         let replies = reply_rules::reply_rules(library, &outline, &candidates, sources);
         let from_hub: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
         let listed = (!outline.unknown_from_hub && !from_hub.is_empty())
-            .then(|| schema::convert_any_of(library, &from_hub, &mut room, &mut Vec::new()))
+            .then(|| schema::convert_any_of(library, &from_hub, &mut budget, &mut Vec::new()))
             .flatten()
             .map(|schema| schema.to_json());
         Some(Self { library, outline, candidates, replies, messages, listed })
@@ -189,12 +189,12 @@ fn one_way_warning(outline: &document::DocumentOutline<'_>) -> Diagnostic {
 fn message_candidates(
     library: &DocumentLibrary,
     outline: &document::DocumentOutline<'_>,
-    room: &mut schema::SchemaBudget,
+    budget: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<MessageCandidate> {
     let mut found = Vec::new();
     for (index, message) in outline.messages.iter().enumerate() {
-        let Some(payload) = schema::convert_payload_schema(library, message, room, diagnostics) else { continue };
+        let Some(payload) = schema::convert_payload_schema(library, message, budget, diagnostics) else { continue };
         let source = payload.to_json();
         let Ok(validator) = crate::syntax::json_schema::build_validator(&source) else {
             // Assembling the pack reports the invalid schema with its place.
@@ -211,7 +211,7 @@ fn declare_messages(
     library: &DocumentLibrary,
     outline: &document::DocumentOutline<'_>,
     candidates: &[MessageCandidate],
-    room: &mut schema::SchemaBudget,
+    budget: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<MessageDeclaration> {
     let name_of: BTreeMap<usize, &str> = candidates.iter().map(|one| (one.message, one.name.as_str())).collect();
@@ -264,7 +264,7 @@ fn declare_messages(
     let from_hub: Vec<&MessageCandidate> = candidates.iter().filter(|one| one.from_hub).collect();
     let all_known = !outline.unknown_from_hub && !from_hub.is_empty();
     if all_known && from_hub.iter().all(|one| !one.matches.is_empty()) {
-        messages.extend(declare_other_message(library, outline, &from_hub, room, diagnostics));
+        messages.extend(declare_other_message(library, outline, &from_hub, budget, diagnostics));
     }
     messages
 }
@@ -275,11 +275,11 @@ fn declare_other_message(
     library: &DocumentLibrary,
     outline: &document::DocumentOutline<'_>,
     from_hub: &[&MessageCandidate],
-    room: &mut schema::SchemaBudget,
+    budget: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<MessageDeclaration> {
     let messages: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
-    let mut payload = schema::convert_any_of(library, &messages, room, diagnostics)?;
+    let mut payload = schema::convert_any_of(library, &messages, budget, diagnostics)?;
     let example = &from_hub.iter().find_map(|one| one.example.as_ref())?.0;
     put_member(&mut payload, "examples", &json!([example]), outline.span);
     put_member(&mut payload, "x-example", &json!("composed"), outline.span);

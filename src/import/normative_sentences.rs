@@ -107,8 +107,8 @@ fn split_sentences(text: &str) -> Vec<String> {
             }
             last.push_str(word);
             let ends = word.trim_end_matches(['"', '\'', ')', '`', '*']).ends_with(['.', '!', '?']);
-            let goes_on = words.get(index + 1).is_some_and(|next| next.starts_with(|c: char| c.is_lowercase()));
-            if ends && !goes_on {
+            let continues = words.get(index + 1).is_some_and(|next| next.starts_with(|c: char| c.is_lowercase()));
+            if ends && !continues {
                 found.push(String::new());
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::document::{DocumentOperation, DocumentOutline, to_word};
+use super::document::{DocumentOperation, DocumentOutline, to_word, unique_name};
 use super::references::DocumentRef;
 use super::scenarios::{ClientRole, ScenarioGenerator, titled_scenario};
 use super::{ImportedDocument, OTHER_MESSAGE, normative_sentences};
@@ -26,9 +26,9 @@ pub fn pack_files(imported: &ImportedDocument<'_>, sources: &Sources) -> BTreeMa
     }
     files.insert("asyncapi.yaml".to_owned(), block(&pack_document(imported)));
     files.insert("rules.yaml".to_owned(), block(&rules_file(imported, sources)));
-    let conversations = imported.scenario_generator();
-    files.insert("scenarios/shared.yaml".to_owned(), block(&Value::Object(conversations.shared_file())));
-    files.extend(scenario_files(imported, &conversations, sources));
+    let generator = imported.scenario_generator();
+    files.insert("scenarios/shared.yaml".to_owned(), block(&Value::Object(generator.shared_file())));
+    files.extend(scenario_files(imported, &generator, sources));
     files
 }
 
@@ -118,8 +118,7 @@ fn channel_names(outline: &DocumentOutline<'_>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for channel in &outline.channels {
         let name = Some(to_word(&channel.name)).filter(|name| !name.is_empty()).unwrap_or_else(|| "hub".to_owned());
-        let numbered = (2..).map(|number| format!("{name}_{number}"));
-        names.extend(std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name)));
+        names.push(unique_name(&name, '_', |name| names.iter().any(|known| known == name)));
     }
     names
 }
@@ -159,9 +158,7 @@ fn rules_file(imported: &ImportedDocument<'_>, sources: &Sources) -> Value {
         rules.insert(reply.id.clone(), Value::Object(reply.entry()));
     }
     for sentence in normative_sentences::normative_sentences(imported.library, sources) {
-        let numbered = (2..).map(|number| format!("LINE-{}-{number}", sentence.place.line));
-        let ids = std::iter::once(format!("LINE-{}", sentence.place.line)).chain(numbered);
-        let Some(id) = ids.into_iter().find(|id| !rules.contains_key(id)) else { continue };
+        let id = unique_name(&format!("LINE-{}", sentence.place.line), '-', |id| rules.contains_key(id));
         let entry = |name: &str, value: &str| (name.to_owned(), json!(value));
         let rule = Map::from_iter([
             entry("level", sentence.level.name()),
@@ -178,19 +175,19 @@ fn rules_file(imported: &ImportedDocument<'_>, sources: &Sources) -> Value {
 
 fn scenario_files(
     imported: &ImportedDocument<'_>,
-    conversations: &ScenarioGenerator<'_>,
+    generator: &ScenarioGenerator<'_>,
     sources: &Sources,
 ) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for (index, operation) in imported.outline.operations.iter().enumerate() {
         let judged = imported.replies.iter().any(|reply| reply.operation == index);
-        let role = conversations.role_of_channel(&operation.channel);
+        let role = generator.role_of_channel(&operation.channel);
         let Some(role) = role else { continue };
         let (line, file) = (sources.line_column(operation.span).0, &imported.library.root);
         let mut head = format!("# Operation {} of {file}, line {line}", operation.name);
         head.push_str(if operation.summary.is_empty() { ".\n" } else { ":\n" });
         head.extend(operation.summary.lines().map(|line| format!("# {line}\n")));
-        for (name, root) in scenario_stubs(imported, conversations, operation, role) {
+        for (name, root) in scenario_stubs(imported, generator, operation, role) {
             let more = if judged {
                 "# What else does the document say about this operation? Add each such sentence as a rule to a step or `has`.\n"
             } else {
@@ -200,8 +197,7 @@ fn scenario_files(
         }
     }
     if imported.replies.is_empty() {
-        files
-            .insert("scenarios/something-arrives.yaml".to_owned(), write_scenario(&conversations.any_frame_scenario()));
+        files.insert("scenarios/something-arrives.yaml".to_owned(), write_scenario(&generator.any_frame_scenario()));
     }
     files
 }
@@ -209,7 +205,7 @@ fn scenario_files(
 /// Returns the scenarios of an operation by name.
 fn scenario_stubs(
     imported: &ImportedDocument<'_>,
-    conversations: &ScenarioGenerator<'_>,
+    generator: &ScenarioGenerator<'_>,
     operation: &DocumentOperation<'_>,
     role: &ClientRole,
 ) -> Vec<(String, Map<String, Value>)> {
@@ -217,7 +213,7 @@ fn scenario_stubs(
     if !operation.to_hub {
         let what = imported.kept_message_names(&operation.messages).join(", ");
         let title = format!("The hub sends {what} only as the document says");
-        return vec![(free.to_owned(), titled_scenario(title, conversations.listen_steps(role)))];
+        return vec![(free.to_owned(), titled_scenario(title, generator.listen_steps(role)))];
     }
     let messages: Vec<usize> = operation
         .messages
@@ -228,7 +224,7 @@ fn scenario_stubs(
     let mut stubs = Vec::new();
     for &index in &messages {
         let message = &imported.outline.messages[index].name;
-        let examples = conversations.payload_count(index);
+        let examples = generator.payload_count(index);
         for number in 0..examples {
             let mut name = free.to_owned();
             if messages.len() > 1 {
@@ -237,8 +233,8 @@ fn scenario_stubs(
             if examples > 1 {
                 name.push_str(&format!("-{}", number + 1));
             }
-            let title = conversations.scenario_title(role, index, number);
-            stubs.push((name, titled_scenario(title, conversations.exchange_steps(role, index, number))));
+            let title = generator.scenario_title(role, index, number);
+            stubs.push((name, titled_scenario(title, generator.exchange_steps(role, index, number))));
         }
     }
     stubs

@@ -38,9 +38,9 @@ pub struct ReplyRule {
     pub text: String,
     /// The index of the operation.
     pub operation: usize,
-    /// Indexes of the messages that clients send.
+    /// Indices of the messages that clients send.
     pub asked: Vec<usize>,
-    /// Indexes of the messages that may be the answer.
+    /// Indices of the messages that may be the answer.
     pub answers: Vec<usize>,
     /// The identity of the channel on which the reply comes, if the channel has an address.
     pub channel: Option<(String, String)>,

@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 
 use super::connection::{connect_step, to_identifier};
 use super::discriminator::MessageCandidate;
-use super::document::{DocumentMessage, DocumentOutline};
+use super::document::{DocumentMessage, DocumentOutline, unique_name};
 use super::references::{DocumentLibrary, DocumentRef};
 use super::reply_rules::{ReplyRule, list_alternatives};
 use crate::scenario::compose;
+use crate::scenario::parse::names::is_identifier;
 use crate::scenario::template::escape_texts;
 use crate::scenario::writer::write_scenario;
-use crate::syntax::matcher::unescape;
+use crate::syntax::matcher::{member_pointer, unescape};
 
 /// The most roles, and the most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
@@ -35,7 +36,7 @@ const SOME_UUID: &str = "b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3b";
 pub struct ClientRole {
     pub name: String,
     connects: Value,
-    /// Indexes of the messages that the client sends.
+    /// Indices of the messages that the client sends.
     pub sends: Vec<usize>,
     address: String,
     /// Identities of the client's channels.
@@ -98,10 +99,9 @@ impl<'a> ScenarioGenerator<'a> {
         let mut files = BTreeMap::new();
         files.insert("shared.yaml".to_owned(), write_scenario(&self.shared_file()));
         let mut add = |name: &str, root: Map<String, Value>| {
-            let numbered = (2..).map(|number| format!("{name}-{number}.yaml"));
-            let free = std::iter::once(format!("{name}.yaml")).chain(numbered).find(|path| !files.contains_key(path));
+            let free = unique_name(name, '-', |name| files.contains_key(&format!("{name}.yaml")));
             if files.len() <= MAX_SCENARIOS {
-                files.insert(free.unwrap_or_default(), write_scenario(&root));
+                files.insert(format!("{free}.yaml"), write_scenario(&root));
             }
         };
         for role in &self.roles {
@@ -258,8 +258,8 @@ impl<'a> ScenarioGenerator<'a> {
             [] => return None,
             [(_, form)] => {
                 step.insert(format!("{who} expects"), form["message"].take());
-                if let Some(place) = form.get_mut("where") {
-                    step.insert("where".to_owned(), place.take());
+                if let Some(condition) = form.get_mut("where") {
+                    step.insert("where".to_owned(), condition.take());
                 }
             }
             forms => {
@@ -364,20 +364,13 @@ pub fn titled_scenario(title: String, steps: Vec<Value>) -> Map<String, Value> {
     Map::from_iter([("title".to_owned(), json!(title)), ("steps".to_owned(), json!(steps))])
 }
 
-/// Returns the JSON pointer of a member.
-pub fn member_pointer(name: &str) -> String {
-    format!("/{}", crate::syntax::matcher::escape(name))
-}
-
 /// Returns the expression for the value at a JSON pointer, inside the value to which `name` is bound.
 pub fn path_expression(name: &str, pointer: &str) -> String {
     let mut text = name.to_owned();
     for token in pointer.split('/').skip(1).map(unescape) {
-        let plain = token.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && token.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         match token.parse::<usize>() {
             Ok(number) => text.push_str(&format!("[{number}]")),
-            Err(_) if plain => text.push_str(&format!(".{token}")),
+            Err(_) if is_identifier(&token) => text.push_str(&format!(".{token}")),
             Err(_) => text.push_str(&format!("['{}']", token.replace('\\', "\\\\").replace('\'', "\\'"))),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::DocumentMessage;
+use super::document::{DocumentMessage, to_word, unique_name};
 use super::references::{DocumentLibrary, DocumentRef};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::json_schema::{self, SubschemaLayout};
@@ -62,49 +62,49 @@ pub fn is_supported_format(format: &str) -> bool {
 pub fn convert_payload_schema(
     library: &DocumentLibrary,
     message: &DocumentMessage<'_>,
-    room: &mut SchemaBudget,
+    budget: &mut SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<SyntaxNode> {
-    convert_any_of(library, &[message], room, diagnostics)
+    convert_any_of(library, &[message], budget, diagnostics)
 }
 
 /// Converts the schemas of several messages to one schema that allows every payload that one of them allows.
 pub fn convert_any_of(
     library: &DocumentLibrary,
     messages: &[&DocumentMessage<'_>],
-    room: &mut SchemaBudget,
+    budget: &mut SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<SyntaxNode> {
     let span = messages.first()?.span;
-    let mut left = MAX_SCHEMAS_OF_MESSAGE.min(room.schemas);
+    let mut left = MAX_SCHEMAS_OF_MESSAGE.min(budget.schemas);
     if messages.len() > 1 {
         left = MAX_SCHEMAS_OF_DOCUMENT;
     }
     let begun = left;
-    let mut writer = SchemaConverter {
+    let mut converter = SchemaConverter {
         library,
         names: BTreeMap::new(),
         open: Vec::new(),
         left,
         full: false,
-        reported: &mut room.reported,
+        reported: &mut budget.reported,
         diagnostics,
     };
     let mut roots = Vec::new();
     for message in messages {
         let dialect = parse_dialect(&message.schema_format).unwrap_or(SchemaDialect::Old);
         roots.push(match &message.payload {
-            Some(place) => writer.convert_schema(place, dialect),
+            Some(place) => converter.convert_schema(place, dialect),
             None => map_node(message.span, Vec::new()),
         });
     }
     let mut defs = Vec::new();
-    while let Some((name, place, dialect)) = writer.open.pop() {
+    while let Some((name, place, dialect)) = converter.open.pop() {
         let key = NodeKey { name, span: place.node.span };
-        defs.push((key, writer.convert_schema(&place, dialect)));
+        defs.push((key, converter.convert_schema(&place, dialect)));
     }
-    let (full, left) = (writer.full, writer.left);
-    room.schemas = room.schemas.saturating_sub(begun - left);
+    let (full, left) = (converter.full, converter.left);
+    budget.schemas = budget.schemas.saturating_sub(begun - left);
     if full {
         diagnostics.push(Diagnostic::error(span, format!("the schema of `{}` is too large", messages[0].name)).help(
             format!("hubproof reads at most {MAX_SCHEMAS_OF_MESSAGE} schemas per message and {MAX_SCHEMAS_OF_DOCUMENT} per document"),
@@ -119,9 +119,7 @@ pub fn convert_any_of(
             roots.extend(last);
             let mut forms = Vec::new();
             for (message, schema) in messages.iter().zip(roots) {
-                let free = |name: &String| !defs.iter().any(|(key, _)| key.name == *name);
-                let numbered = (2..).map(|number| format!("{}_{number}", message.name));
-                let name = std::iter::once(message.name.clone()).chain(numbered).find(free).unwrap_or_default();
+                let name = unique_name(&message.name, '_', |name| defs.iter().any(|(key, _)| key.name == name));
                 forms.push(map_node(span, vec![(node_key("$ref", span), text_node(span, format!("#/$defs/{name}")))]));
                 defs.push((node_key(&name, span), schema));
             }
@@ -185,7 +183,7 @@ impl<'l> SchemaConverter<'l, '_> {
                 return map_node(node.span, Vec::new());
             }
         }
-        if let Some(named) = place.text("$schema").and_then(self::parse_dialect) {
+        if let Some(named) = place.text("$schema").and_then(parse_dialect) {
             dialect = named;
         }
         let mut made = SchemaEntries { span: node.span, entries: Vec::new() };
@@ -218,12 +216,9 @@ impl<'l> SchemaConverter<'l, '_> {
         let name = match self.names.get(&id) {
             Some(name) => name.clone(),
             None => {
-                let taken: BTreeSet<&String> = self.names.values().collect();
-                let word = super::document::to_word(&target.name());
+                let word = to_word(&target.name());
                 let word = if word.is_empty() { "schema".to_owned() } else { word };
-                let numbered = (2..).map(|number| format!("{word}_{number}"));
-                let name =
-                    std::iter::once(word.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(word);
+                let name = unique_name(&word, '_', |name| self.names.values().any(|known| known == name));
                 self.names.insert(id, name.clone());
                 self.open.push((name.clone(), target, dialect));
                 name

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::fields::{choice, integer, list, table};
+use crate::syntax::fields::{choice, entries, flag, integer, list, table};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
-use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
+use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
 /// Who sends a message; it may go both ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,8 +105,8 @@ pub fn parse_document(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> A
     let complete = diagnostics.len() == before;
     let mut messages = Vec::new();
     let mut files = Vec::new();
-    let entries = root.at_path("components/messages").and_then(SyntaxNode::map).unwrap_or_default();
-    for (key, node) in entries {
+    let listed = entries(root.at_path("components/messages"));
+    for (key, node) in listed {
         files.extend(node.get("payload").and_then(payload_file).map(|(path, _)| path));
         match directions.get(&key.name) {
             None if !complete => {}
@@ -125,9 +125,9 @@ pub fn parse_document(root: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> A
             }
         }
     }
-    let files_known = entries.iter().all(|(_, node)| node.get("payload").is_some());
+    let files_known = listed.iter().all(|(_, node)| node.get("payload").is_some());
     // An explicitly empty mapping is allowed: a protocol may have no messages.
-    if entries.is_empty() && root.at_path("components/messages").is_none_or(|node| node.map().is_none()) {
+    if listed.is_empty() && root.at_path("components/messages").is_none_or(|node| node.map().is_none()) {
         diagnostics.push(
             Diagnostic::error(root.span, "the document declares no messages")
                 .help("declare them under components.messages"),
@@ -158,7 +158,7 @@ fn parse_operations(
 ) -> (BTreeMap<String, MessageDirections>, RepliesByMessage) {
     let mut directions: BTreeMap<String, MessageDirections> = BTreeMap::new();
     let mut replies = RepliesByMessage::new();
-    for (key, operation) in root.get("operations").and_then(SyntaxNode::map).unwrap_or_default() {
+    for (key, operation) in entries(root.get("operations")) {
         let received = match operation.get("action").and_then(SyntaxNode::text) {
             Some("receive") => true,
             Some("send") => false,
@@ -203,13 +203,7 @@ fn operation_messages(root: &SyntaxNode, operation: &SyntaxNode, diagnostics: &m
                 .and_then(|c| c.get("$ref"))
                 .and_then(SyntaxNode::text)
                 .and_then(|r| root.at_path(r.trim_start_matches("#/")));
-            channel
-                .and_then(|c| c.get("messages"))
-                .and_then(SyntaxNode::map)
-                .unwrap_or_default()
-                .iter()
-                .map(|(_, node)| node)
-                .collect()
+            entries(channel.and_then(|channel| channel.get("messages"))).iter().map(|(_, node)| node).collect()
         }
     };
     references.into_iter().filter_map(|node| resolve_message_name(root, node, diagnostics)).collect()
@@ -223,13 +217,8 @@ fn resolve_message_name(root: &SyntaxNode, node: &SyntaxNode, diagnostics: &mut 
         let path = reference.text()?.trim_start_matches("#/");
         if let Some(name) = path.strip_prefix("components/messages/") {
             if root.at_path(path).is_none() {
-                let names: Vec<&str> = root
-                    .at_path("components/messages")
-                    .and_then(SyntaxNode::map)
-                    .unwrap_or_default()
-                    .iter()
-                    .map(|(k, _)| k.name.as_str())
-                    .collect();
+                let declared = entries(root.at_path("components/messages"));
+                let names: Vec<&str> = declared.iter().map(|(key, _)| key.name.as_str()).collect();
                 diagnostics.push(
                     Diagnostic::error(reference.span, format!("there is no message `{name}`")).help(suggest(
                         name,
@@ -245,8 +234,7 @@ fn resolve_message_name(root: &SyntaxNode, node: &SyntaxNode, diagnostics: &mut 
             Some(next) => node = next,
             None => {
                 let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
-                let names = root.at_path(parent).and_then(SyntaxNode::map).unwrap_or_default();
-                let names: Vec<&str> = names.iter().map(|(key, _)| key.name.as_str()).collect();
+                let names: Vec<&str> = entries(root.at_path(parent)).iter().map(|(key, _)| key.name.as_str()).collect();
                 diagnostics.push(
                     Diagnostic::error(reference.span, format!("`{path}` is not in this document"))
                         .help(suggest(last, names, "")),
@@ -278,24 +266,19 @@ fn parse_message(
         None => PayloadSchema::Inline { node: payload.clone() },
     };
     let extension = node.get("x-hubproof");
-    for (key, _) in extension.and_then(SyntaxNode::map).unwrap_or_default() {
-        if !matches!(key.name.as_str(), "match" | "abstract") {
-            diagnostics.push(
-                Diagnostic::error(key.span, format!("`x-hubproof` of a message has no `{}`", key.name))
-                    .help("it has `match` and `abstract`"),
-            );
-        }
+    if let Some(extension) = extension {
+        table(extension, &["match", "abstract"], "`x-hubproof` of a message", diagnostics);
     }
-    let matcher = match extension.and_then(|o| o.get("match")) {
+    let abstract_ = flag(extension.and_then(|members| members.get("abstract")), "`abstract`", diagnostics);
+    let matcher = match extension.and_then(|members| members.get("match")) {
         None => Matcher::default(),
         Some(node) => {
             let source = node.to_json();
             let mistakes = crate::syntax::matcher::find_matcher_mistakes(&source);
-            diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(node)));
+            diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.into_diagnostic(node)));
             Matcher::compile(&source).ok()?
         }
     };
-    let abstract_ = matches!(extension.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(NodeKind::Bool(true)));
     let text = |name: &str| node.get(name).and_then(SyntaxNode::text).unwrap_or_default().to_owned();
     Some(MessageDeclaration {
         title: text("title"),

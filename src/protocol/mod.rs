@@ -42,8 +42,8 @@ impl PackFolder {
             || path.ends_with(".schema.json")
     }
 
-    /// Sorts the files of a pack by their paths within its folder, wherever they were read from. Files under
-    /// `scenarios/` are scenarios; files that do not belong to a pack are left out.
+    /// Sorts the files of a pack, from disk or embedded, by their paths within its folder. Files under `scenarios/` are
+    /// scenarios; files that do not belong to a pack are left out.
     pub fn from_files(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
         let mut folder = Self { name: name.to_owned(), ..Self::default() };
         for (path, file) in files.into_iter().filter(|(path, _)| Self::is_pack_path(path)) {
@@ -314,7 +314,7 @@ fn compile_schema(
 ) -> Option<MessageSchema> {
     let before = diagnostics.len();
     let mistakes = json_schema::find_schema_mistakes(&source, &schema::EXTRA_KEYWORDS);
-    diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(tree)));
+    diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.into_diagnostic(tree)));
     for named in schema::referenced_rules(&source) {
         let at = tree.at_pointer(&named.pointer).span;
         match rules.rules.get(&named.rule) {

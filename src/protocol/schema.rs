@@ -189,12 +189,15 @@ pub fn referenced_rules(source: &Value) -> Vec<RuleReference> {
     found
 }
 
-fn collect_rule_names(value: Option<&Value>, into: &mut Vec<String>) {
-    for name in value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        if !into.iter().any(|n| n == name) {
-            into.push(name.to_owned());
+/// Returns the names in a list of rules, each once.
+fn rule_names(list: Option<&Value>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
         }
     }
+    names
 }
 
 /// Returns a schema and all others that apply to the same value: those of its combinators and references.
@@ -300,8 +303,7 @@ fn rules_of_keyword(source: &Value, schema_path: &str) -> Vec<String> {
     let mut pointer = String::new();
     let mut consider = |pointer: &str| {
         if let Some(found) = source.pointer(pointer).and_then(|s| s.get("x-rules")) {
-            rules = Vec::new();
-            collect_rule_names(Some(found), &mut rules);
+            rules = rule_names(Some(found));
         }
     };
     consider("");
@@ -343,9 +345,7 @@ fn hoist_should_entries(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<St
     if let Some(entries) = members.get("x-should").and_then(Value::as_array) {
         let mut all = copy.remove("allOf").and_then(|v| v.as_array().cloned()).unwrap_or_default();
         for entry in entries {
-            let mut rules = Vec::new();
-            collect_rule_names(entry.get("rules"), &mut rules);
-            hoisted.insert(format!("{pointer}/allOf/{}", all.len()), rules);
+            hoisted.insert(format!("{pointer}/allOf/{}", all.len()), rule_names(entry.get("rules")));
             all.push(entry.get("schema").cloned().unwrap_or(json!(true)));
         }
         copy.insert("allOf".to_owned(), Value::Array(all));

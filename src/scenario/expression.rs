@@ -1,5 +1,5 @@
-//! The words of an expression, from its syntax tree: the names that it uses, the functions that it calls, and the range
-//! of each in the source. No other module looks into the source of an expression.
+//! Parses an expression: the names that it uses, the functions that it calls, and where each of them is in the source.
+//! No other module looks into the source of an expression.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,13 +9,13 @@ use minijinja::machinery::parse_expr;
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::Value;
 
-/// A free name with the members that follow it: `anna.hello.uuid`.
+/// A free name in an expression, with the members that follow it: `anna.hello.uuid`.
 #[derive(Debug)]
-pub struct Name {
+pub struct UsedName {
     pub dotted: String,
-    /// The range of each piece of the name in the source.
+    /// Where each piece of the name is in the source: `anna`, `hello`, `uuid`.
     pub pieces: Vec<Range<usize>>,
-    /// Whether the expression only tests if the name is defined.
+    /// Whether the name is used only to test if it is defined.
     tested: bool,
 }
 
@@ -23,9 +23,9 @@ pub struct Name {
 #[derive(Debug)]
 pub struct Call {
     pub function: String,
-    /// The arguments: the name of each, if it is given by name, and its value, if that is constant.
+    /// The arguments. Each has a name if it is passed by name, and a value if that is constant.
     pub arguments: Vec<(Option<String>, Option<Value>)>,
-    /// Whether further arguments are taken from a list or a map.
+    /// Whether a list or a map is unpacked into further arguments: `f(*list)`.
     unpacks: bool,
 }
 
@@ -46,54 +46,54 @@ impl Call {
 
 /// One step of a path into a value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Segment {
+pub enum PathSegment {
     Member(String),
     Index(usize),
 }
 
 /// The form of an expression as a whole.
 #[derive(Debug)]
-pub enum Form {
+pub enum ExpressionForm {
     /// A name and the path into its value: `a.b[0]['c']`.
-    Path(String, Vec<Segment>),
+    Path(String, Vec<PathSegment>),
     /// Only a call of a function.
     Call,
     Other,
 }
 
-/// The words of an expression.
+/// What the source of an expression contains.
 #[derive(Debug)]
-pub struct Words {
-    pub form: Form,
+pub struct ParsedExpression {
+    pub form: ExpressionForm,
     /// All free names, functions included, in the order of the source.
-    pub names: Vec<Name>,
+    pub names: Vec<UsedName>,
     /// All calls of functions, outer ones first.
     pub calls: Vec<Call>,
-    /// Whether `+` is used.
+    /// Whether the expression adds with `+`.
     pub adds: bool,
     filters: Vec<Range<usize>>,
     tests: Vec<Range<usize>>,
 }
 
 /// Maximum length of an expression in bytes: the engine's parser needs stack for each operator.
-pub const LONGEST: usize = 4096;
+const MAX_LENGTH: usize = 4096;
 
-impl Words {
+impl ParsedExpression {
     /// Parses an expression.
-    pub fn of(source: &str) -> Result<Self, Error> {
-        if source.len() > LONGEST {
-            return Err(Error::new(ErrorKind::SyntaxError, format!("it is longer than {LONGEST} bytes")));
+    pub fn parse(source: &str) -> Result<Self, Error> {
+        if source.len() > MAX_LENGTH {
+            return Err(Error::new(ErrorKind::SyntaxError, format!("it is longer than {MAX_LENGTH} bytes")));
         }
         let tree = parse_expr(source)?;
         let form = match (path(&tree), &tree) {
-            (Some((root, segments)), _) => Form::Path(root, segments),
-            (None, Tree::Call(call)) if matches!(call.expr, Tree::Var(_)) => Form::Call,
-            _ => Form::Other,
+            (Some((root, segments)), _) => ExpressionForm::Path(root, segments),
+            (None, Tree::Call(call)) if matches!(call.expr, Tree::Var(_)) => ExpressionForm::Call,
+            _ => ExpressionForm::Other,
         };
         let (names, calls, filters, tests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut words = Self { form, names, calls, adds: false, filters, tests };
-        words.visit(source, &tree);
-        Ok(words)
+        let mut parsed = Self { form, names, calls, adds: false, filters, tests };
+        parsed.visit(source, &tree);
+        Ok(parsed)
     }
 
     /// Returns the dotted names without repetition, sorted.
@@ -116,7 +116,7 @@ impl Words {
     }
 
     /// Returns the first filter or test that the engine does not have: its range, its kind, and the names that exist.
-    pub fn unknown(
+    pub fn unknown_filter_or_test(
         &self,
         source: &str,
         engine: &Environment<'_>,
@@ -159,7 +159,7 @@ impl Words {
             Tree::Filter(filter) => {
                 filter.expr.iter().for_each(|value| self.visit(source, value));
                 self.filters.push(range(source, filter.name));
-                self.arguments(source, &filter.args);
+                self.visit_arguments(source, &filter.args);
             }
             Tree::Test(test) => {
                 let first = self.names.len();
@@ -169,7 +169,7 @@ impl Words {
                     self.names[first..].iter_mut().for_each(|name| name.tested = true);
                 }
                 self.tests.push(range(source, test.name));
-                self.arguments(source, &test.args);
+                self.visit_arguments(source, &test.args);
             }
             Tree::GetAttr(member) => self.visit(source, &member.expr),
             Tree::GetItem(item) => {
@@ -188,7 +188,7 @@ impl Words {
                     self.calls.push(Call { function: function.id.to_owned(), arguments, unpacks });
                 }
                 self.visit(source, &call.expr);
-                self.arguments(source, &call.args);
+                self.visit_arguments(source, &call.args);
             }
             Tree::List(list) => list.items.iter().for_each(|item| self.visit(source, item)),
             Tree::Tuple(tuple) => tuple.items.iter().for_each(|item| self.visit(source, item)),
@@ -199,7 +199,7 @@ impl Words {
         }
     }
 
-    fn arguments(&mut self, source: &str, arguments: &[CallArg<'_>]) {
+    fn visit_arguments(&mut self, source: &str, arguments: &[CallArg<'_>]) {
         for argument in arguments {
             match argument {
                 CallArg::Pos(value)
@@ -215,8 +215,8 @@ fn constant(tree: &Tree<'_>) -> Option<Value> {
     serde_json::to_value(tree.as_const()?).ok()
 }
 
-/// Returns the name, if the tree is nothing else.
-fn name(source: &str, tree: &Tree<'_>) -> Option<Name> {
+/// Returns the name if the tree is a name with members.
+fn name(source: &str, tree: &Tree<'_>) -> Option<UsedName> {
     let mut pieces = Vec::new();
     let mut inner = tree;
     loop {
@@ -234,11 +234,11 @@ fn name(source: &str, tree: &Tree<'_>) -> Option<Name> {
     }
     pieces.reverse();
     let places = pieces.iter().map(|piece| range(source, piece)).collect();
-    Some(Name { dotted: pieces.join("."), pieces: places, tested: false })
+    Some(UsedName { dotted: pieces.join("."), pieces: places, tested: false })
 }
 
-/// Returns the name at the start of a path, and the segments after it.
-fn path(tree: &Tree<'_>) -> Option<(String, Vec<Segment>)> {
+/// Returns the name at the start of a path, and the segments after it; `None` if the tree is not a path.
+fn path(tree: &Tree<'_>) -> Option<(String, Vec<PathSegment>)> {
     let mut segments = Vec::new();
     let mut inner = tree;
     loop {
@@ -248,13 +248,13 @@ fn path(tree: &Tree<'_>) -> Option<(String, Vec<Segment>)> {
                 return Some((root.id.to_owned(), segments));
             }
             Tree::GetAttr(member) => {
-                segments.push(Segment::Member(member.name.to_owned()));
+                segments.push(PathSegment::Member(member.name.to_owned()));
                 inner = &member.expr;
             }
             Tree::GetItem(item) => {
                 segments.push(match constant(&item.subscript_expr)? {
-                    Value::String(name) => Segment::Member(name),
-                    Value::Number(index) => Segment::Index(usize::try_from(index.as_u64()?).ok()?),
+                    Value::String(name) => PathSegment::Member(name),
+                    Value::Number(index) => PathSegment::Index(usize::try_from(index.as_u64()?).ok()?),
                     _ => return None,
                 });
                 inner = &item.expr;
@@ -264,14 +264,14 @@ fn path(tree: &Tree<'_>) -> Option<(String, Vec<Segment>)> {
     }
 }
 
-/// Returns the range in the source of a word that the parser has cut out of it.
+/// Returns the range of a word that the parser has cut out of the source.
 fn range(source: &str, word: &str) -> Range<usize> {
     let start = (word.as_ptr() as usize).wrapping_sub(source.as_ptr() as usize);
     let found = start..start.wrapping_add(word.len());
     if source.get(found.clone()) == Some(word) { found } else { 0..source.len() }
 }
 
-/// Whether the engine knows the filter or test of a probe. It has no list of them, so the probe is evaluated.
+/// Whether the engine has the filter or test of a probe. The engine cannot list them, so the probe is evaluated.
 fn engine_has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
     match engine.compile_expression(probe).and_then(|probe| probe.eval(())) {
         Err(error) => error.kind() != unknown,
@@ -375,13 +375,13 @@ mod tests {
     #[case("a if not b.c else [d]", &["a@0", "b@9", "b.c@11", "d@19"])]
     #[case("'a'", &[])]
     fn the_names_of_an_expression_are_found_with_their_places(#[case] source: &str, #[case] expected: &[&str]) {
-        let words = Words::of(source).unwrap();
-        let shown = |name: &Name| {
+        let parsed = ParsedExpression::parse(source).unwrap();
+        let shown = |name: &UsedName| {
             let dotted: Vec<&str> = name.dotted.split('.').collect();
             let piece = |(index, at): (usize, &Range<usize>)| format!("{}@{}", dotted[..=index].join("."), at.start);
             name.pieces.iter().enumerate().map(piece).collect::<Vec<_>>()
         };
-        assert_eq!(words.names.iter().flat_map(shown).collect::<Vec<_>>(), expected);
+        assert_eq!(parsed.names.iter().flat_map(shown).collect::<Vec<_>>(), expected);
     }
 
     #[rstest]
@@ -389,36 +389,43 @@ mod tests {
     #[case("'a is defined' ~ a", &[])]
     #[case("(a.b | json) is defined", &[])]
     fn names_that_are_tested_to_be_defined_are_known(#[case] source: &str, #[case] expected: &[&str]) {
-        let words = Words::of(source).unwrap();
-        let tested: Vec<&str> = words.uses().into_iter().filter(|name| words.tests(name)).collect();
+        let parsed = ParsedExpression::parse(source).unwrap();
+        let tested: Vec<&str> = parsed.uses().into_iter().filter(|name| parsed.tests(name)).collect();
         assert_eq!(tested, expected);
     }
 
     #[test]
     fn calls_are_known_with_their_constant_arguments() {
-        let words = Words::of("jwt({'sub': me}, monkey='key', alg='none') ~ unique('x', *more)").unwrap();
-        let [jwt, unique] = words.calls.as_slice() else { panic!("{words:?}") };
+        let parsed =
+            ParsedExpression::parse("jwt({'sub': me}, monkey='key', alg='none') ~ unique('x', *more)").unwrap();
+        let [jwt, unique] = parsed.calls.as_slice() else { panic!("{parsed:?}") };
         assert_eq!((jwt.function.as_str(), unique.function.as_str()), ("jwt", "unique"));
         assert_eq!(jwt.named("key"), None);
         assert_eq!(jwt.named("alg"), Some(Some(&Value::from("none"))));
         assert_eq!((jwt.constants(), unique.constants()), (None, None));
-        let repeat = Words::of("repeat('x', 8)").unwrap();
+        let repeat = ParsedExpression::parse("repeat('x', 8)").unwrap();
         assert_eq!(repeat.calls[0].constants(), Some(vec![&Value::from("x"), &Value::from(8)]));
-        assert!(matches!(repeat.form, Form::Call));
+        assert!(matches!(repeat.form, ExpressionForm::Call));
     }
 
     #[rstest]
     #[case("a", Some(("a", vec![])))]
     #[case("a.b[0]['c d'].e", Some(("a", vec![
-        Segment::Member("b".into()), Segment::Index(0), Segment::Member("c d".into()), Segment::Member("e".into()),
+        PathSegment::Member("b".into()),
+        PathSegment::Index(0),
+        PathSegment::Member("c d".into()),
+        PathSegment::Member("e".into()),
     ])))]
     #[case("a[b]", None)]
     #[case("a[-1]", None)]
     #[case("true", None)]
     #[case("a.b()", None)]
-    fn a_path_is_a_name_with_members_and_items(#[case] source: &str, #[case] expected: Option<(&str, Vec<Segment>)>) {
-        let found = match Words::of(source).unwrap().form {
-            Form::Path(root, segments) => Some((root, segments)),
+    fn a_path_is_a_name_with_members_and_items(
+        #[case] source: &str,
+        #[case] expected: Option<(&str, Vec<PathSegment>)>,
+    ) {
+        let found = match ParsedExpression::parse(source).unwrap().form {
+            ExpressionForm::Path(root, segments) => Some((root, segments)),
             _ => None,
         };
         assert_eq!(found, expected.map(|(root, segments)| (root.to_owned(), segments)));
@@ -432,16 +439,16 @@ mod tests {
     #[case("x == ' | y is z'", None)]
     #[case("a.is | json", None)]
     fn a_filter_or_test_that_does_not_exist_is_reported(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
-        let words = Words::of(source).unwrap();
-        let found = words.unknown(source, &super::super::functions::build_environment());
+        let parsed = ParsedExpression::parse(source).unwrap();
+        let found = parsed.unknown_filter_or_test(source, &super::super::functions::build_environment());
         assert_eq!(found.map(|(at, what, _)| (&source[at], what)), expected);
     }
 
     #[test]
     fn an_expression_that_would_overflow_the_stack_of_the_parser_is_refused() {
         let long = |operands: usize| vec!["1"; operands].join("+");
-        assert!(Words::of(&long(LONGEST / 2)).is_ok());
-        let error = Words::of(&long(1 << 20)).unwrap_err();
+        assert!(ParsedExpression::parse(&long(MAX_LENGTH / 2)).is_ok());
+        let error = ParsedExpression::parse(&long(1 << 20)).unwrap_err();
         assert_eq!(error.detail(), Some("it is longer than 4096 bytes"));
     }
 

@@ -1,5 +1,5 @@
-//! The functions that `${...}` may call. Apart from the [`FunctionContext`] in their context they are pure: they use no clock and
-//! no source of randomness, so that a conversation can be replayed exactly.
+//! The functions that `${...}` may call. All state they use is in the [`FunctionContext`]: they read no clock and draw
+//! no random numbers, so that a conversation can be replayed exactly.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -55,7 +55,7 @@ pub type FrameLookup = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
 
 impl std::fmt::Debug for FunctionContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World").field("stamp", &self.stamp).finish_non_exhaustive()
+        f.debug_struct("FunctionContext").field("stamp", &self.stamp).finish_non_exhaustive()
     }
 }
 
@@ -100,8 +100,8 @@ impl FunctionContext {
 
 impl Object for FunctionContext {}
 
-/// The name of the world in a context; scenarios cannot use it.
-pub const CONTEXT_NAME: &str = "__world";
+/// The name under which expressions see the [`FunctionContext`]; scenarios cannot use it.
+pub const CONTEXT_NAME: &str = "__context";
 
 /// Maximum length in bytes of a text that a function makes: more than every documented limit.
 const MAX_TEXT_BYTES: usize = 64 << 20;
@@ -135,7 +135,8 @@ pub const NEXT_USER: &str = "next_user";
 /// Functions that may return a different value each time for the same arguments.
 pub const VARYING: [&str; 8] = ["unique", NEXT_USER, "uuid", "now_ms", "now_s", "now_iso", "due_ns", "frames"];
 
-/// Whether a call needs the settings in [`CREDENTIAL_SETTINGS`]. `jwt()` does not if it is given a key or does not sign.
+/// Whether a call needs the settings in [`CREDENTIAL_SETTINGS`]. `jwt()` does not need them if it is given a key or
+/// does not sign.
 pub fn uses_credentials(call: &Call) -> bool {
     let is_unsigned = || call.named("alg").is_some_and(|value| value.is_some_and(|value| value == "none"));
     call.function == NEXT_USER || call.function == "jwt" && call.named("key").is_none() && !is_unsigned()
@@ -201,8 +202,8 @@ pub fn build_environment() -> Environment<'static> {
     env.add_function("next_version", next_version);
     env.add_function("wire", wire);
     env.add_function("frames", |state: &State<'_, '_>, name: &str| {
-        let world = context_of(state)?;
-        let frames = world.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let context = context_of(state)?;
+        let frames = context.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let frames = frames.as_ref().ok_or_else(|| function_error("frames() works only under `always`"))?;
         frames(name).ok_or_else(|| function_error(format!("there is no message `{name}`")))
     });
@@ -262,9 +263,9 @@ fn chunks(text: &str, n: usize) -> Result<Vec<String>, Error> {
         while !rest.is_char_boundary(at) {
             at += 1;
         }
-        let (piece, behind) = rest.split_at(at);
+        let (piece, remaining) = rest.split_at(at);
         pieces.push(piece.to_owned());
-        rest = behind;
+        rest = remaining;
     }
     Ok(pieces)
 }
@@ -315,11 +316,11 @@ fn setting(state: &State<'_, '_>, name: &str) -> Option<Engine> {
 
 /// Returns a user that this scenario has not used: a new one, or the next for which the target has a ready token.
 fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
-    let world = context_of(state)?;
+    let context = context_of(state)?;
     let Some(tokens) = setting(state, TOKENS).filter(|_| setting(state, JWT_SECRET).is_none()) else {
-        return Ok(world.unique_name("user"));
+        return Ok(context.unique_name("user"));
     };
-    let place = world.lock_users().token_index();
+    let place = context.lock_users().token_index();
     let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
     user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token for another user"))
 }

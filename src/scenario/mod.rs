@@ -53,7 +53,7 @@ impl ScenarioSet {
     }
 }
 
-/// Reads shared.yaml of a folder, or returns an empty one if there is none.
+/// Parses the shared.yaml of a folder; a folder without one has an empty one.
 pub fn load_shared(
     folder: &PackFolder,
     sources: &Sources,

@@ -1,5 +1,5 @@
-//! A compiled scenario: a small program. Blocks of steps refer to each other by index; names were checked when it was
-//! parsed, so running it needs no look-ups in the files.
+//! A compiled scenario: a small program. Blocks of steps refer to each other by index. The parser has checked all
+//! names, so a run does not look anything up in the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -57,9 +57,9 @@ impl Program {
 pub enum Isolation {
     /// May run at the same time as any other scenario.
     Shared,
-    /// Never runs at the same time as another scenario with the same word. With `hub`, it runs alone.
+    /// Never runs at the same time as another scenario with the same word; with the word `hub`, runs alone.
     Exclusive(String),
-    /// Runs last, and only on a hub that may be destroyed.
+    /// Runs last, and only if the target allows scenarios that leave the hub unusable.
     Destructive,
 }
 
@@ -153,7 +153,7 @@ pub struct RuleUse {
 /// A check of a scenario.
 #[derive(Debug)]
 pub struct Check {
-    /// The name of the check, unique within the scenario and stable: its rules, with a number if they repeat.
+    /// The rules of the check, with a number if another check has the same ones: stable, and unique in the scenario.
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
@@ -208,7 +208,7 @@ impl AlwaysEntry {
 #[derive(Debug)]
 pub struct Step {
     pub span: Span,
-    /// Head as written, for reports: `anna expects: hello`.
+    /// The first line of the step, for reports: `anna expects: hello`.
     pub text: String,
     pub who: StepActors,
     pub as_: Option<String>,
@@ -370,7 +370,7 @@ pub enum ExpectedEvent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedCodes {
     pub any: bool,
-    /// Whether an end without a close frame is also accepted.
+    /// Whether the connection may also end without a close frame.
     pub drop: bool,
     pub codes: Vec<u16>,
 }
@@ -412,7 +412,7 @@ pub struct HookStep {
 #[derive(Debug)]
 pub struct OrderCheck {
     pub names: Vec<String>,
-    /// How far the times of frames may be out of order; required if the frames belong to several connections.
+    /// How far the arrival times may be out of order; required if the frames belong to several connections.
     pub slack: Option<Template>,
 }
 

@@ -9,7 +9,7 @@ use minijinja::value::Value as Engine;
 use minijinja::{Environment, Expression};
 use serde_json::Value;
 
-use super::expression::{Call, Form, Segment, Words};
+use super::expression::{Call, ExpressionForm, ParsedExpression, PathSegment};
 use super::functions::{self, CONTEXT_NAME, FunctionContext};
 use super::value::{BoundValue, EvalError, Wire, from_engine};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
@@ -30,8 +30,7 @@ pub trait EvalContext {
     fn function_context(&self) -> &Arc<FunctionContext>;
 
     /// Whether this setting is optional and unset, so that the member it fills is left out.
-    fn omits(&self, setting: &str) -> bool {
-        let _ = setting;
+    fn omits(&self, _setting: &str) -> bool {
         false
     }
 }
@@ -55,19 +54,19 @@ pub enum TemplatePart {
 pub struct TemplateExpression {
     pub source: String,
     pub span: Span,
-    words: Box<Words>,
+    parsed: Box<ParsedExpression>,
     /// `None` for a path, which is looked up without the engine: the engine would lose large integers and the order of
     /// members.
     engine: Option<Box<Expression<'static, 'static>>>,
-    /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`. Among them are functions, and the
-    /// settings that they use.
+    /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`. They include functions, and the
+    /// settings that these use.
     pub uses: Vec<String>,
 }
 
 impl Template {
     pub fn from_node(node: &SyntaxNode, diagnostics: &mut Vec<Diagnostic>) -> Self {
         match &node.kind {
-            NodeKind::Text(text) => Self::read_text(text, node.span, diagnostics),
+            NodeKind::Text(text) => Self::from_node_text(text, node.span, diagnostics),
             NodeKind::List(items) => {
                 let items: Arc<[_]> = items.iter().map(|item| Self::from_node(item, diagnostics)).collect();
                 if items.iter().all(Template::is_constant) { Self::Constant(node.to_json()) } else { Self::List(items) }
@@ -93,18 +92,11 @@ impl Template {
         }
     }
 
-    fn read_text(text: &NodeText, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let Some(parts) = split_parts(text, span, diagnostics) else {
-            return Self::Constant(Value::String(text.value.clone()));
-        };
-        match parts.as_slice() {
-            [] => Self::Constant(Value::String(String::new())),
-            [TemplatePart::Literal(_)] => Self::Constant(Value::String(text.value.clone())),
-            [TemplatePart::Expression(_)] => match parts.into_iter().next() {
-                Some(TemplatePart::Expression(expression)) => Self::Expression(expression),
-                _ => Self::Constant(Value::Null),
-            },
-            _ => Self::Text(parts),
+    fn from_node_text(text: &NodeText, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        match split_parts(text, span, diagnostics).map(<[TemplatePart; 1]>::try_from) {
+            Some(Ok([TemplatePart::Expression(expression)])) => Self::Expression(expression),
+            Some(Err(parts)) if !parts.is_empty() => Self::Text(parts),
+            _ => Self::Constant(Value::String(text.value.clone())),
         }
     }
 
@@ -157,7 +149,7 @@ impl Template {
     }
 
     /// Like [`Template::eval`], but the value becomes text: an expression must give text or a number.
-    pub fn from_text(&self, names: &dyn EvalContext) -> Result<String, EvalError> {
+    pub fn eval_text(&self, names: &dyn EvalContext) -> Result<String, EvalError> {
         match self {
             Self::Expression(expression) => expression.text(names),
             other => other.eval(names).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
@@ -206,13 +198,13 @@ impl TemplateExpression {
                 "expressions use the syntax of minijinja; docs/src/scenario-language.md lists names and functions",
             )
         };
-        let words = Box::new(Words::of(&source).map_err(failed)?);
-        let mut uses: Vec<String> = words.uses().into_iter().map(str::to_owned).collect();
-        if matches!(words.form, Form::Path(..)) {
-            return Ok(Self { source, span, words, engine: None, uses });
+        let parsed = Box::new(ParsedExpression::parse(&source).map_err(failed)?);
+        let mut uses: Vec<String> = parsed.uses().into_iter().map(str::to_owned).collect();
+        if matches!(parsed.form, ExpressionForm::Path(..)) {
+            return Ok(Self { source, span, parsed, engine: None, uses });
         }
         let engine = ENVIRONMENT.compile_expression_owned(source.clone()).map_err(failed)?;
-        if let Some((range, what, known)) = words.unknown(&source, &ENVIRONMENT) {
+        if let Some((range, what, known)) = parsed.unknown_filter_or_test(&source, &ENVIRONMENT) {
             let name = &source[range.clone()];
             return Err(Diagnostic::error(place(range.clone()), format!("there is no {what} `{name}`")).help(suggest(
                 name,
@@ -220,10 +212,10 @@ impl TemplateExpression {
                 "filters and tests are those of minijinja; docs/src/scenario-language.md lists the functions",
             )));
         }
-        if words.calls.iter().any(functions::uses_credentials) {
+        if parsed.calls.iter().any(functions::uses_credentials) {
             uses.extend(functions::CREDENTIAL_SETTINGS.map(|name| format!("hub.{name}")));
         }
-        Ok(Self { source, span, words, engine: Some(Box::new(engine)), uses })
+        Ok(Self { source, span, parsed, engine: Some(Box::new(engine)), uses })
     }
 
     /// Whether the span covers the source byte for byte, so that a caret can point into it; otherwise the span is the
@@ -234,7 +226,7 @@ impl TemplateExpression {
 
     /// Returns the span of one piece of a dotted name: in `anna.helo.uuid`, piece 1 is `helo`.
     pub fn place(&self, dotted: &str, piece: usize) -> Span {
-        let found = self.words.names.iter().find(|name| {
+        let found = self.parsed.names.iter().find(|name| {
             let rest = name.dotted.strip_prefix(dotted);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         });
@@ -244,77 +236,77 @@ impl TemplateExpression {
         }
     }
 
-    /// Returns the name, if the expression is nothing else.
+    /// Returns the name if the expression consists of a name only.
     pub fn bare_name(&self) -> Option<&str> {
-        match &self.words.form {
-            Form::Path(root, segments) if segments.is_empty() => Some(root),
+        match &self.parsed.form {
+            ExpressionForm::Path(root, segments) if segments.is_empty() => Some(root),
             _ => None,
         }
     }
 
-    /// Returns the name and the JSON pointer into its value, if the expression is only a path.
+    /// Returns the name and the JSON pointer into its value if the expression is a path.
     pub fn pointer(&self) -> Option<(&str, String)> {
-        let Form::Path(root, segments) = &self.words.form else { return None };
+        let ExpressionForm::Path(root, segments) = &self.parsed.form else { return None };
         let pieces = segments.iter().map(|segment| match segment {
-            Segment::Member(name) => format!("/{}", crate::syntax::matcher::escape(name)),
-            Segment::Index(index) => format!("/{index}"),
+            PathSegment::Member(name) => crate::syntax::matcher::member_pointer(name),
+            PathSegment::Index(index) => format!("/{index}"),
         });
         Some((root, pieces.collect()))
     }
 
-    /// Returns the name of the setting, if the expression is nothing else: `hub.NAME`.
+    /// Returns the name of the setting if the expression consists of a setting only: `hub.NAME`.
     pub fn setting(&self) -> Option<&str> {
-        match &self.words.form {
-            Form::Path(root, segments) if root == "hub" => match segments.as_slice() {
-                [Segment::Member(name)] => Some(name),
+        match &self.parsed.form {
+            ExpressionForm::Path(root, segments) if root == "hub" => match segments.as_slice() {
+                [PathSegment::Member(name)] => Some(name),
                 _ => None,
             },
             _ => None,
         }
     }
 
-    /// Returns the call, if the expression is nothing else.
+    /// Returns the call if the expression consists of a call only.
     pub fn call(&self) -> Option<&Call> {
-        self.words.calls.first().filter(|_| matches!(self.words.form, Form::Call))
+        self.parsed.calls.first().filter(|_| matches!(self.parsed.form, ExpressionForm::Call))
     }
 
     /// Whether the expression calls a function.
     pub fn calls(&self, function: &str) -> bool {
-        self.words.calls(function)
+        self.parsed.calls(function)
     }
 
     /// Whether the expression adds values.
     pub fn adds(&self) -> bool {
-        self.words.adds
+        self.parsed.adds
     }
 
     /// Returns the ranges in the source of the free names of the expression, without their members.
     pub fn roots(&self) -> Vec<Range<usize>> {
-        self.words.names.iter().filter_map(|name| name.pieces.first().cloned()).collect()
+        self.parsed.names.iter().filter_map(|name| name.pieces.first().cloned()).collect()
     }
 
     /// Whether each evaluation may give a different value although no name has changed.
     pub fn varies(&self) -> bool {
-        self.words.calls.iter().any(|call| functions::VARYING.contains(&call.function.as_str()))
+        self.parsed.calls.iter().any(|call| functions::VARYING.contains(&call.function.as_str()))
     }
 
     /// Whether the expression tests if a dotted name is defined, so that it may be undefined.
     pub fn asks(&self, dotted: &str) -> bool {
-        self.words.tests(dotted)
+        self.parsed.tests(dotted)
     }
 
     /// Whether the expression tests if a name, or a member of it, is defined.
     pub fn asks_root(&self, root: &str) -> bool {
-        self.words.tests_root(root)
+        self.parsed.tests_root(root)
     }
 
     /// Whether a dotted name is used only by a function that the expression calls.
     pub fn implies(&self, dotted: &str) -> bool {
-        self.words.names.iter().all(|name| name.dotted != dotted)
+        self.parsed.names.iter().all(|name| name.dotted != dotted)
     }
 
     pub fn eval(&self, names: &dyn EvalContext) -> Result<Value, EvalError> {
-        if let Form::Path(root, segments) = &self.words.form {
+        if let ExpressionForm::Path(root, segments) = &self.parsed.form {
             return self.path_value(root, segments, names).map(|bound| bound.to_json());
         }
         let Some(engine) = &self.engine else { return Err(EvalError::Missing(format!("`{}`", self.source))) };
@@ -335,8 +327,8 @@ impl TemplateExpression {
     }
 
     fn eval_bound(&self, names: &dyn EvalContext) -> Result<BoundValue, EvalError> {
-        match &self.words.form {
-            Form::Path(root, segments) => self.path_value(root, segments, names),
+        match &self.parsed.form {
+            ExpressionForm::Path(root, segments) => self.path_value(root, segments, names),
             _ => Ok(BoundValue::One { value: self.eval(names)?, wire: pick_wire(self.wires(names)) }),
         }
     }
@@ -362,10 +354,15 @@ impl TemplateExpression {
         wires
     }
 
-    fn path_value(&self, root: &str, segments: &[Segment], names: &dyn EvalContext) -> Result<BoundValue, EvalError> {
+    fn path_value(
+        &self,
+        root: &str,
+        segments: &[PathSegment],
+        names: &dyn EvalContext,
+    ) -> Result<BoundValue, EvalError> {
         let missing = || EvalError::Missing(format!("`{}`", self.source));
         let (mut value, segments) = match segments {
-            [Segment::Member(first), rest @ ..] => match names.member(root, first) {
+            [PathSegment::Member(first), rest @ ..] => match names.member(root, first) {
                 Some(part) => (part, rest),
                 None if names.lookup(root).is_none() => return Err(EvalError::Unbound(root.to_owned())),
                 None => return Err(missing()),
@@ -374,8 +371,8 @@ impl TemplateExpression {
         };
         for segment in segments {
             let next = match segment {
-                Segment::Member(name) => value.member(name),
-                Segment::Index(index) => value.item(*index),
+                PathSegment::Member(name) => value.member(name),
+                PathSegment::Index(index) => value.item(*index),
             };
             value = next.ok_or_else(missing)?;
         }
@@ -549,15 +546,15 @@ mod tests {
         if let Some(diagnostic) = diagnostics.first() {
             return Err(diagnostic.message.clone());
         }
-        let world = Arc::new(FunctionContext::new("run"));
-        world.set_now_ms(1_642_248_600_123);
+        let functions = Arc::new(FunctionContext::new("run"));
+        functions.set_now_ms(1_642_248_600_123);
         let names = [
             ("hello", json!({"uuid": "u", "n": 9007199254740993u64, "seqs": [1, 2, 4]})),
             ("list", json!([{"seq": 3}, {"seq": 4}, {"none": 0}])),
             ("hub", json!({"version": "0.1.9", "timeout": 5})),
         ];
         template
-            .eval(&TableContext(names.map(|(k, v)| (k.to_owned(), BoundValue::from_value(v))).into(), world))
+            .eval(&TableContext(names.map(|(k, v)| (k.to_owned(), BoundValue::from_value(v))).into(), functions))
             .map_err(|e| e.to_string())
     }
 

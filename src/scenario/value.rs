@@ -99,8 +99,8 @@ impl BoundValue {
         }
     }
 
-    /// Like [`BoundValue::to_engine`], but converts only these members. A member may be followed by a path; an empty one
-    /// stands for the whole value.
+    /// Like [`BoundValue::to_engine`], but converts only these members. Each may be a path, of which the first name
+    /// counts; an empty one stands for the whole value.
     pub fn to_engine_for(&self, members: &[&str]) -> Engine {
         match self {
             Self::Scene(names) if !members.contains(&"") => {
@@ -127,7 +127,7 @@ impl BoundValue {
     }
 }
 
-/// A frame inside an expression: behaves as its payload.
+/// A frame in an expression. It behaves like its payload.
 #[derive(Debug)]
 pub struct FrameObject {
     members: Engine,

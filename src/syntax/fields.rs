@@ -1,5 +1,5 @@
-//! Reads the values of YAML and TOML files by their kinds. A value of another kind counts as absent and is reported
-//! with its place and what to write instead. `what` names the value in messages, such as "`title`" or "a role".
+//! Reads values of YAML and TOML files, each as the kind that it must have. A value of another kind counts as absent;
+//! an error says where it is and what to write instead. `what` names the value in errors: "`title`", "a role".
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn wrong_number(node: &SyntaxNode, what: &str, kind: &str, help: &str) -> Diagno
     }
 }
 
-/// Returns the entries of a mapping; for any other value none, and no error is reported.
+/// Returns the entries of a mapping. Any other value has none and is not reported.
 pub fn entries(node: Option<&SyntaxNode>) -> &[(NodeKey, SyntaxNode)] {
     node.and_then(SyntaxNode::map).unwrap_or_default()
 }
@@ -52,8 +52,9 @@ pub struct Table<'n> {
     what: String,
     /// The place at which a missing member is reported.
     at: Span,
-    /// Whether all keys of the mapping are known. An unknown key may be a missing member, misspelt.
-    right: bool,
+    /// Whether no unknown key was reported. Otherwise a missing member is not reported, because the unknown key may be
+    /// its misspelt name.
+    well_formed: bool,
 }
 
 /// Reads a mapping with these keys, and reports all others.
@@ -70,7 +71,7 @@ pub fn table<'n>(node: &'n SyntaxNode, known: &[&str], what: &str, errors: &mut 
         None if node.is_null() => {}
         None => errors.push(wrong_kind(node, what, "a mapping", &format!("its keys are {}", known.join(", ")))),
     }
-    Table { node, what: what.to_owned(), at: node.span, right: errors.len() == before }
+    Table { node, what: what.to_owned(), at: node.span, well_formed: errors.len() == before }
 }
 
 impl<'n> Table<'n> {
@@ -82,7 +83,7 @@ impl<'n> Table<'n> {
     /// Returns a member that must be present.
     pub fn required(&self, key: &str, help: &str, errors: &mut Errors) -> Option<&'n SyntaxNode> {
         let member = self.node.get(key);
-        if member.is_none() && self.right {
+        if member.is_none() && self.well_formed {
             errors.push(Diagnostic::error(self.at, format!("{} has no `{key}`", self.what)).help(help));
         }
         member
@@ -101,7 +102,7 @@ impl<'n> Table<'n> {
                     format!("{} has `{}` and `{}`, but takes one of them", self.what, first.name, second.name);
                 errors.push(Diagnostic::error(second.span, message).help(help));
             }
-            [] if self.right => {
+            [] if self.well_formed => {
                 let names: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
                 errors.push(Diagnostic::error(self.at, format!("{} needs {}", self.what, either(&names))).help(help));
             }

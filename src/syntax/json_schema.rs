@@ -142,7 +142,7 @@ pub struct SchemaMistake {
 
 impl SchemaMistake {
     /// Returns the diagnostic for the file in which the schema is `node`.
-    pub fn to_diagnostic(self, node: &SyntaxNode) -> Diagnostic {
+    pub fn into_diagnostic(self, node: &SyntaxNode) -> Diagnostic {
         let span = if self.key { node.key_at_pointer(&self.pointer) } else { node.at_pointer(&self.pointer).span };
         Diagnostic::error(span, self.message).help(self.help)
     }

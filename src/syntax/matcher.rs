@@ -120,9 +120,7 @@ impl Matcher {
         let mut found = Vec::new();
         for clause in &self.clauses {
             match clause {
-                MatcherClause::Member { name, want } => {
-                    collect_conditions(&format!("/{}", escape(name)), want, &mut found)
-                }
+                MatcherClause::Member { name, want } => collect_conditions(&member_pointer(name), want, &mut found),
                 MatcherClause::Pointer { pointer, optional, test, .. } => found.push(match test {
                     MemberTest::Absent => MatchCondition::Absent(pointer),
                     MemberTest::Present => MatchCondition::Present(pointer),
@@ -176,7 +174,7 @@ pub fn find_matcher_mistakes(source: &Value) -> Vec<SchemaMistake> {
         Value::Object(members) => members
             .iter()
             .flat_map(|(key, want)| {
-                let at = format!("/{}", escape(key));
+                let at = member_pointer(key);
                 clause_mistakes(key, want).into_iter().map(move |mistake| mistake.moved_below(&at))
             })
             .collect(),
@@ -292,7 +290,7 @@ impl MatcherClause {
     fn difference(&self, subject: &Value) -> Option<MatchDifference> {
         match self {
             Self::Member { name, want } => {
-                let path = format!("/{}", escape(name));
+                let path = member_pointer(name);
                 match subject.get(name) {
                     Some(found) => find_difference(want, found, &path),
                     None => {
@@ -436,8 +434,14 @@ fn count_leaves(value: &Value) -> usize {
     }
 }
 
+/// Returns the token of a JSON pointer that stands for a name.
 pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
+}
+
+/// Returns the JSON pointer of a member of an object.
+pub fn member_pointer(name: &str) -> String {
+    format!("/{}", escape(name))
 }
 
 /// Returns the name that [`escape`] turned into this token.

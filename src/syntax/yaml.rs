@@ -11,6 +11,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value};
 
 use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::matcher::unescape;
 use crate::syntax::source::{FileId, Sources, Span};
 
 #[derive(Clone, Debug)]
@@ -132,7 +133,7 @@ impl SyntaxNode {
     fn follow_pointer(&self, pointer: &str) -> (Option<&NodeKey>, &SyntaxNode) {
         let mut place = (None, self);
         for token in pointer.split('/').skip(1) {
-            let token = token.replace("~1", "/").replace("~0", "~");
+            let token = unescape(token);
             let next = match &place.1.kind {
                 NodeKind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(k, n)| (Some(k), n)),
                 NodeKind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (None, n)),
@@ -196,10 +197,10 @@ pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<SyntaxNode, Diag
 }
 
 fn parse_with_anchors(text: &str, file: FileId, anchors: Option<AnchorTable>) -> Result<SyntaxNode, Diagnostic> {
-    let mut reader = YamlParser { file, text, parser: Parser::new_from_str(text), anchors };
+    let mut parser = YamlParser { file, text, parser: Parser::new_from_str(text), anchors };
     let mut root = None;
     loop {
-        let (event, span) = reader.next_event()?;
+        let (event, span) = parser.next_event()?;
         match event {
             Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
             Event::DocumentStart(..) => {
@@ -208,7 +209,7 @@ fn parse_with_anchors(text: &str, file: FileId, anchors: Option<AnchorTable>) ->
             }
             Event::DocumentEnd => {}
             Event::StreamEnd => break,
-            event => root = Some(reader.parse_node(event, span, 0)?),
+            event => root = Some(parser.parse_node(event, span, 0)?),
         }
     }
     Ok(root.unwrap_or(SyntaxNode { span: Span::new(file, 0..0), kind: NodeKind::Null }))
@@ -222,14 +223,15 @@ struct YamlParser<'a> {
     anchors: Option<AnchorTable>,
 }
 
-/// The nodes of anchors, and how many more values aliases may expand to.
+/// The nodes of anchors, and how many more values may be copied for anchors and aliases.
 struct AnchorTable {
     nodes: HashMap<usize, SyntaxNode>,
     left: usize,
 }
 
 impl AnchorTable {
-    fn resolve_alias(&mut self, node: &SyntaxNode, span: Span) -> Result<SyntaxNode, Diagnostic> {
+    /// Copies a node. Returns an error if anchors and aliases together copy too many values.
+    fn copy_node(&mut self, node: &SyntaxNode, span: Span) -> Result<SyntaxNode, Diagnostic> {
         match self.left.checked_sub(count_values(node)) {
             Some(left) => self.left = left,
             None => {
@@ -291,7 +293,7 @@ impl<'a> YamlParser<'a> {
         };
         let node = self.parse_value(event, span, depth)?;
         if let Some(anchors) = self.anchors.as_mut().filter(|_| anchor != 0) {
-            let kept = anchors.resolve_alias(&node, span)?;
+            let kept = anchors.copy_node(&node, span)?;
             anchors.nodes.insert(anchor, kept);
         }
         Ok(node)
@@ -304,7 +306,7 @@ impl<'a> YamlParser<'a> {
                 let unknown = || Diagnostic::error(span, "there is no anchor of this name before this alias");
                 let anchors = self.anchors.as_mut().ok_or_else(unknown)?;
                 let node = anchors.nodes.remove(&id).ok_or_else(unknown)?;
-                let copy = anchors.resolve_alias(&node, span);
+                let copy = anchors.copy_node(&node, span);
                 anchors.nodes.insert(id, node);
                 copy
             }

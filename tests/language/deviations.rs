@@ -392,8 +392,8 @@ fn a_word_shared_by_several_messages_is_respelled_in_all_of_them(
         let text = text.replace("{ type: answer }", "{ type: reply, code: ok }");
         text.replace("{ type: notice }", "{ type: reply, code: note }")
     };
-    let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => texts.iter().map(|sent| (0, heard.connection, text_received(*sent))).collect(),
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => texts.iter().map(|sent| (0, input.connection, text_received(*sent))).collect(),
         None => Vec::new(),
     };
     let scenario = format!(
@@ -409,8 +409,8 @@ fn a_message_that_differs_only_in_spelling_is_preferred() {
         let text = text.replace("{ type: answer }", "{ type: fault, code: auth }");
         text.replace("{ type: notice }", "{ type: fault }")
     };
-    let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text_received(r#"{"type":"FAULT","code":"other"}"#))],
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => vec![(0, input.connection, text_received(r#"{"type":"FAULT","code":"other"}"#))],
         None => Vec::new(),
     };
     let scenario =
@@ -436,8 +436,8 @@ fn a_member_never_sent_is_proposed_as_missing_in_all_messages(
         let text = text.replace("{ examples: [ { type: answer } ] }", &counts("answer"));
         text.replace("{ examples: [ { type: notice } ] }", &counts("notice"))
     };
-    let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text_received(answer)), (0, heard.connection, text_received(notice))],
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => vec![(0, input.connection, text_received(answer)), (0, input.connection, text_received(notice))],
         None => Vec::new(),
     };
     let scenario =
@@ -456,8 +456,8 @@ fn a_member_never_sent_is_proposed_as_missing_in_all_messages(
 #[case::absent(r#"{"type":"tick","another":5}"#, json!([]))]
 #[case::there(r#"{"type":"tick","turn_no":6,"turnNo":5}"#, json!([]))]
 fn a_renamed_member_that_a_check_needs_is_proposed(#[case] received: &str, #[case] entries: Value) {
-    let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text_received(received))],
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => vec![(0, input.connection, text_received(received))],
         None => Vec::new(),
     };
     let scenario =
@@ -492,8 +492,8 @@ steps:
     {awaits}
 "
     );
-    let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => texts.iter().map(|sent| (0, heard.connection, text_received(*sent))).collect(),
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => texts.iter().map(|sent| (0, input.connection, text_received(*sent))).collect(),
         None => Vec::new(),
     };
     without_reasons(proposed_deviations(document, &scenario, hub))
@@ -515,12 +515,12 @@ fn without_reasons(mut entries: Vec<Value>) -> Value {
 )]
 fn a_message_is_proposed_as_absent_only_without_another_answer(#[case] sent: &str, #[case] entries: Value) {
     let notice = "      - { $ref: '#/channels/hub/messages/notice' }\n";
-    let hears = "messages: [ { $ref: '#/channels/hub/messages/ask' } ] }";
+    let receives = "messages: [ { $ref: '#/channels/hub/messages/ask' } ] }";
     let replies = "messages: [ { $ref: '#/channels/hub/messages/ask' } ], \
         reply: { channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/notice' } ] } }";
-    let document = |text: &str| text.replace(notice, "").replace(hears, replies);
-    let hub = |heard: &HubInput<'_>| match heard.text {
-        Some(_) => vec![(0, heard.connection, text_received(sent))],
+    let document = |text: &str| text.replace(notice, "").replace(receives, replies);
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => vec![(0, input.connection, text_received(sent))],
         None => Vec::new(),
     };
     let scenario =

@@ -83,8 +83,9 @@ fn every_keyword_of_the_editor_schema_is_known_and_every_key_is_described() {
                         .get("$ref")
                         .and_then(Value::as_str)
                         .and_then(|r| schema.pointer(r.trim_start_matches('#')));
-                    let told = own || key == "^/" || referred.is_some_and(|target| target.get("description").is_some());
-                    assert!(told, "{name}{pointer}/{holder}/{key} has no description");
+                    let described_somewhere =
+                        own || key == "^/" || referred.is_some_and(|target| target.get("description").is_some());
+                    assert!(described_somewhere, "{name}{pointer}/{holder}/{key} has no description");
                     described += 1;
                 }
             }
@@ -229,13 +230,13 @@ fn the_page_about_the_language_lists_every_function() {
 #[case::no_title("steps: []")]
 #[case::no_steps("title: t")]
 #[case::not_a_mapping("- title: t")]
-#[case::steps_are_no_list("title: t\nsteps: { client joins: }")]
-#[case::needs_is_no_list("title: t\nneeds: tls\nsteps: []")]
-#[case::exclusive_is_no_word("title: t\nexclusive: 3\nsteps: []")]
-#[case::actors_are_no_mapping("title: t\nactors: [client]\nsteps: []")]
-#[case::actor_of_no_role("title: t\nactors: { anna: 3 }\nsteps: []")]
+#[case::steps_are_not_a_list("title: t\nsteps: { client joins: }")]
+#[case::needs_is_not_a_list("title: t\nneeds: tls\nsteps: []")]
+#[case::exclusive_is_not_a_word("title: t\nexclusive: 3\nsteps: []")]
+#[case::actors_are_not_a_mapping("title: t\nactors: [client]\nsteps: []")]
+#[case::actor_without_a_role("title: t\nactors: { anna: 3 }\nsteps: []")]
 #[case::actor_with_unknown_key("title: t\nactors: { anna: { rule: client } }\nsteps: []")]
-#[case::crowd_of_nobody("title: t\nactors: { crowd: { role: client, count: 0 } }\nsteps: []")]
+#[case::empty_crowd("title: t\nactors: { crowd: { role: client, count: 0 } }\nsteps: []")]
 #[case::actor_called_check("title: t\nactors: { check: client }\nsteps: []")]
 #[case::unknown_verb("title: t\nsteps:\n  - client shouts: hello")]
 #[case::no_head("title: t\nsteps:\n  - with: {}")]
@@ -243,7 +244,7 @@ fn the_page_about_the_language_lists_every_function() {
 #[case::unknown_option("title: t\nsteps:\n  - client sends: identify\n    wiht: {}")]
 #[case::option_at_the_wrong_verb("title: t\nsteps:\n  - client sends: identify\n    where: {}")]
 #[case::two_heads("title: t\nsteps:\n  - client sends: identify\n    client expects: hello")]
-#[case::rules_are_no_list("title: t\nsteps:\n  - client expects: hello\n    rules: CON-024")]
+#[case::rules_are_not_a_list("title: t\nsteps:\n  - client expects: hello\n    rules: CON-024")]
 #[case::raised_rule("title: t\nsteps:\n  - client expects: hello\n    rules: [CON-024 as must]")]
 #[case::no_value_belongs_here("title: t\nsteps:\n  - client joins: now")]
 #[case::indented_too_far("title: t\nsteps:\n  - client joins:\n      with: {}")]
@@ -261,7 +262,7 @@ fn the_page_about_the_language_lists_every_function() {
 #[case::empty_has("title: t\nsteps:\n  - client expects: hello\n    has: {}")]
 #[case::empty_line_of_has("title: t\nsteps:\n  - client expects: hello\n    has: { CON-025: {} }")]
 #[case::computed_line_of_has("title: t\nsteps:\n  - client expects: hello\n    has: { \"${a}\": { name: x } }")]
-#[case::nobody_acts("title: t\nsteps:\n  - sends: identify")]
+#[case::no_actor("title: t\nsteps:\n  - sends: identify")]
 #[case::with_is_a_list("title: t\nsteps:\n  - client sends: identify\n    with: [a]")]
 #[case::with_of_a_role_is_text("title: t\nsteps:\n  - client joins:\n    with: x")]
 #[case::with_of_a_scene_is_computed(
@@ -281,18 +282,18 @@ fn the_page_about_the_language_lists_every_function() {
 #[case::raw_frame_of_two_payloads(
     "title: t\nsteps:\n  - client sends raw: { frames: [ { opcode: 1, data: x, hex: ff } ] }"
 )]
-#[case::raw_frames_are_no_list("title: t\nsteps:\n  - client sends raw: { frames: ping }")]
+#[case::raw_frames_are_not_a_list("title: t\nsteps:\n  - client sends raw: { frames: ping }")]
 #[case::raw_frames_are_none("title: t\nsteps:\n  - client sends raw: { frames: [] }")]
 #[case::raw_bytes_are_not_hexadecimal("title: t\nsteps:\n  - client sends raw: { binary: xyz }")]
 #[case::raw_bytes_are_halves("title: t\nsteps:\n  - client sends raw: { bytes: 'f' }")]
-#[case::name_of_no_letters("title: t\nsteps:\n  - client joins:\n    as: ''")]
+#[case::empty_name("title: t\nsteps:\n  - client joins:\n    as: ''")]
 #[case::name_that_begins_with_a_number("title: t\nsteps:\n  - client joins:\n    as: 1st")]
 #[case::name_called_hub("title: t\nsteps:\n  - client joins:\n    as: hub")]
 #[case::variable_called_like_a_function("title: t\nsteps:\n  - each: unique\n    in: 2\n    do: []")]
 #[case::value_called_self("title: t\nlet: { self: 1 }\nsteps: []")]
 #[case::actor_called_like_a_verb("title: t\nactors: { expects: client }\nsteps: []")]
 #[case::actor_called_like_a_function("title: t\nactors: { unique: client }\nsteps: []")]
-#[case::group_of_nobody("title: t\nactors: { all: [] }\nsteps: []")]
+#[case::empty_group("title: t\nactors: { all: [] }\nsteps: []")]
 #[case::no_values("title: t\nsteps:\n  - each: i\n    in: []\n    do: []")]
 #[case::no_rounds("title: t\nsteps:\n  - each: i\n    in: 0\n    do: []")]
 #[case::values_are_text("title: t\nsteps:\n  - each: i\n    in: abc\n    do: []")]
@@ -313,9 +314,9 @@ fn the_page_about_the_language_lists_every_function() {
     "title: t\nsteps:\n  - client expects one of: [ { message: hello, warn: x, info: x } ]"
 )]
 #[case::nothing_with_a_value("title: t\nsteps:\n  - client expects one of: [ { nothing: hello } ]")]
-#[case::type_of_no_kind("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { type: sting } }")]
-#[case::format_of_no_kind("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { format: semver } }")]
-#[case::fits_is_no_schema("title: t\nsteps:\n  - check: \"${1}\"\n    fits: 3\n    rules: [CON-024]")]
+#[case::unknown_type("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { type: sting } }")]
+#[case::unknown_format("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { format: semver } }")]
+#[case::fits_is_not_a_schema("title: t\nsteps:\n  - check: \"${1}\"\n    fits: 3\n    rules: [CON-024]")]
 #[case::expects_nothing_in_finally("title: t\nsteps: []\nfinally:\n  - client expects nothing: hello")]
 #[case::equals_and_fits("title: t\nsteps:\n  - check: \"${1}\"\n    equals: 1\n    fits: {}\n    rules: [CON-024]")]
 #[case::time_without_unit("title: t\nsteps:\n  - client expects: hello\n    within: 5")]
@@ -325,40 +326,40 @@ fn the_page_about_the_language_lists_every_function() {
 #[case::either_without_in("title: t\nsteps:\n  - either: i\n    do: []")]
 #[case::retry_without_do("title: t\nsteps:\n  - retry: 5s")]
 #[case::order_of_one("title: t\nsteps:\n  - client joins:\n    as: first\n  - order: [first]\n    rules: [CON-024]")]
-#[case::order_of_no_list("title: t\nsteps:\n  - order: first\n    rules: [CON-024]")]
+#[case::order_is_not_a_list("title: t\nsteps:\n  - order: first\n    rules: [CON-024]")]
 #[case::no_fragments("title: t\nsteps:\n  - client sends: identify\n    fragments: 0")]
-#[case::without_is_no_pointer("title: t\nsteps:\n  - client sends: identify\n    without: [name]")]
+#[case::without_is_not_a_pointer("title: t\nsteps:\n  - client sends: identify\n    without: [name]")]
 #[case::breaks_without_reason("title: t\nsteps:\n  - client sends: hello\n    breaks:")]
 #[case::name_with_a_space("title: t\nsteps:\n  - client joins:\n    as: the first")]
 #[case::if_takes_a_name("title: t\nsteps:\n  - client joins:\n    if: [a]")]
 #[case::raw_of_two_kinds("title: t\nsteps:\n  - client sends raw: { text: x, bytes: 'ff' }")]
-#[case::raw_of_no_kind("title: t\nsteps:\n  - client sends raw: { txt: x }")]
+#[case::raw_with_unknown_key("title: t\nsteps:\n  - client sends raw: { txt: x }")]
 #[case::drops_later("title: t\nsteps:\n  - client drops: later")]
-#[case::frame_of_no_kind("title: t\nsteps:\n  - client expects frame: text")]
-#[case::code_of_no_kind("title: t\nsteps:\n  - client expects close: soon")]
-#[case::range_of_no_numbers("title: t\nsteps:\n  - client expects close: [4000-x]")]
-#[case::alternative_frame_of_no_kind("title: t\nsteps:\n  - client expects one of: [ { frame: text } ]")]
+#[case::unknown_frame("title: t\nsteps:\n  - client expects frame: text")]
+#[case::code_is_a_word("title: t\nsteps:\n  - client expects close: soon")]
+#[case::range_without_numbers("title: t\nsteps:\n  - client expects close: [4000-x]")]
+#[case::alternative_with_unknown_frame("title: t\nsteps:\n  - client expects one of: [ { frame: text } ]")]
 #[case::alternative_that_fails_and_warns(
     "title: t\nsteps:\n  - client expects one of: [ { message: hello, warn: x, fail: x } ]"
 )]
 #[case::end_with_a_value("title: t\nsteps:\n  - client expects end: fin")]
 #[case::code_beyond_the_range("title: t\nsteps:\n  - client expects close: 5000")]
-#[case::count_of_no_kind("title: t\nsteps:\n  - client expects: hello\n    count: { atleast: 2 }")]
-#[case::alternatives_are_no_list("title: t\nsteps:\n  - client expects one of: hello")]
-#[case::alternative_of_no_kind("title: t\nsteps:\n  - client expects one of:\n      - as: x")]
+#[case::count_with_unknown_key("title: t\nsteps:\n  - client expects: hello\n    count: { atleast: 2 }")]
+#[case::alternatives_are_not_a_list("title: t\nsteps:\n  - client expects one of: hello")]
+#[case::alternative_without_an_event("title: t\nsteps:\n  - client expects one of:\n      - as: x")]
 #[case::alternative_with_unknown_key(
     "title: t\nsteps:\n  - client expects one of:\n      - message: hello\n        warning: x"
 )]
 #[case::pointer_with_a_value("title: t\nsteps:\n  - client expects: hello\n    where: { /version: 1 }")]
 #[case::the_whole_is_there("title: t\nsteps:\n  - client expects: hello\n    where: { \"\": true }")]
-#[case::the_whole_is_no_value("title: t\nsteps:\n  - client expects: hello\n    where: { \"\": 3 }")]
+#[case::the_whole_is_a_number("title: t\nsteps:\n  - client expects: hello\n    where: { \"\": 3 }")]
 #[case::name_or_absent("title: t\nsteps:\n  - client expects: hello\n    where: { version or absent: x }")]
 #[case::misspelt_keyword("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { patern: x } }")]
 #[case::misspelt_keyword_within(
     "title: t\nsteps:\n  - client expects: hello\n    has: { CON-025: { /version: { not: { patern: x } } } }"
 )]
-#[case::has_is_no_mapping("title: t\nsteps:\n  - client expects: hello\n    has: [CON-025]")]
-#[case::has_of_no_matcher("title: t\nsteps:\n  - client expects: hello\n    has: { CON-025: x }")]
+#[case::has_is_not_a_mapping("title: t\nsteps:\n  - client expects: hello\n    has: [CON-025]")]
+#[case::has_without_a_matcher("title: t\nsteps:\n  - client expects: hello\n    has: { CON-025: x }")]
 #[case::misspelt_keyword_of_fits(
     "title: t\nsteps:\n  - check: \"${1}\"\n    fits: { minimun: 1 }\n    rules: [CON-024]"
 )]
@@ -374,9 +375,9 @@ fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
 #[case::setting_with_unknown_key("hub: { version: { about: x, defualt: 1 } }")]
 #[case::setting_about_nothing("hub: { version: { default: 1 } }")]
 #[case::hook_with_unknown_key("hooks: { emit: { arguments: [] } }")]
-#[case::ignore_of_no_name("ignore: [3]")]
+#[case::ignore_without_a_name("ignore: [3]")]
 #[case::role_with_unknown_key("roles: { client: { opens: [] } }")]
-#[case::side_of_no_kind("roles: { client: { side: upper } }")]
+#[case::unknown_side("roles: { client: { side: upper } }")]
 #[case::rules_in_an_opening("roles: { client: { opening: [ { connects: , rules: [CON-024] } ] } }")]
 #[case::unknown_verb_in_an_opening("roles: { client: { opening: [ { shouts: hello } ] } }")]
 #[case::reaction_with_unknown_key("reactions: { r: { when: hello } }\nroles: { client: { reacts: [r] } }")]
@@ -389,14 +390,14 @@ fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
     "roles: { client: }\nscenes: { scene: { steps: [ { expects: hello, has: { CON-025: {} } } ] } }"
 )]
 #[case::settings_are_a_list("hub: [a]")]
-#[case::line_is_no_number("hub: { t: { about: x, line: four } }")]
-#[case::ignore_is_no_list("ignore: status_ok")]
-#[case::reacts_is_no_list("roles: { client: { reacts: answer } }")]
+#[case::line_is_not_a_number("hub: { t: { about: x, line: four } }")]
+#[case::ignore_is_not_a_list("ignore: status_ok")]
+#[case::reacts_is_not_a_list("roles: { client: { reacts: answer } }")]
 #[case::given_is_a_list("roles: { client: { given: [a] } }")]
-#[case::opening_of_somebody("roles: { client: { opening: [ { client sends: identify } ] } }")]
+#[case::opening_that_names_an_actor("roles: { client: { opening: [ { client sends: identify } ] } }")]
 #[case::opening_that_expects_nothing("roles: { client: { opening: [ { expects nothing: hello } ] } }")]
-#[case::role_that_nobody_plays("roles: { client: , other: { opning: [] } }")]
-#[case::scene_that_nobody_plays("scenes: { scene: , other: { steps: [ { shouts: hello } ] } }")]
+#[case::unplayed_role("roles: { client: , other: { opning: [] } }")]
+#[case::unplayed_scene("scenes: { scene: , other: { steps: [ { shouts: hello } ] } }")]
 #[case::scene_that_checks("scenes: { scene: { steps: [ { check: \"${1 == 1}\" } ] } }")]
 #[case::standing_check_without_has("always: [ { every: hello } ]")]
 #[case::standing_check_without_rules("always: [ { check: \"${1 == 1}\" } ]")]
@@ -408,15 +409,15 @@ fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
 #[case::fuzz_is_a_list("fuzz: [a]")]
 #[case::fuzz_with_unknown_key("fuzz: { rejects: {} }")]
 #[case::bystander_is_a_number("fuzz: { bystander: 3 }")]
-#[case::state_of_no_scene("roles: { client: }\nfuzz: { state: { is: \"${state.a}\" } }")]
-#[case::answer_of_no_class("fuzz: { answers: [ { answer: [ { close: 4002 } ], rules: [CON-009] } ] }")]
+#[case::state_without_a_scene("roles: { client: }\nfuzz: { state: { is: \"${state.a}\" } }")]
+#[case::answer_without_a_class("fuzz: { answers: [ { answer: [ { close: 4002 } ], rules: [CON-009] } ] }")]
 #[case::answer_to_an_unknown_class(
     "fuzz: { answers: [ { class: [wrong], answer: [ { close: 4002 } ], rules: [CON-009] } ] }"
 )]
-#[case::answer_at_no_time(
+#[case::answer_at_an_unknown_placement(
     "fuzz: { answers: [ { class: [invalid], placement: [later], answer: [ { close: 4002 } ], rules: [CON-009] } ] }"
 )]
-#[case::answer_that_says_nothing("fuzz: { answers: [ { class: [invalid], rules: [CON-009] } ] }")]
+#[case::answer_without_content("fuzz: { answers: [ { class: [invalid], rules: [CON-009] } ] }")]
 #[case::answer_without_rules("fuzz: { answers: [ { class: [invalid], answer: [ { close: 4002 } ] } ] }")]
 #[case::answer_with_a_name(
     "fuzz: { answers: [ { class: [invalid], answer: [ { message: hello, as: x } ], rules: [CON-009] } ] }"
@@ -425,10 +426,10 @@ fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
 fn schema_and_parser_reject_the_same_shared_files(#[case] text: &str) {
     assert_eq!(errors_of_shared("roles: { client: }\nscenes: { scene: }"), [""; 0]);
     assert!(!validator("shared.schema.json").is_valid(&json_of(text)), "the schema accepts it");
-    let nothing_of_ours = |error: &String| {
+    let is_not_about_the_probe = |error: &String| {
         !error.contains("no role `client`")
             && !error.contains("no scene `scene`")
             && !error.contains("no actor `client`")
     };
-    assert!(errors_of_shared(text).iter().any(nothing_of_ours), "the parser accepts it");
+    assert!(errors_of_shared(text).iter().any(is_not_about_the_probe), "the parser accepts it");
 }

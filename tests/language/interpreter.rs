@@ -62,14 +62,14 @@ const FRAMES: &[&str] = &[
 fn play_against_actions(
     program: &Arc<Program>,
     settings: std::collections::BTreeMap<String, serde_json::Value>,
-    deeds: &[(u8, HubAction)],
+    actions: &[(u8, HubAction)],
 ) -> ScenarioReport {
     let mut conversation = Conversation::new(Arc::clone(program), conversation_config(settings));
     let mut now = Duration::ZERO;
     let mut open: Vec<u32> = Vec::new();
     let mut last = String::from("{}");
     let mut outputs = conversation.start(now);
-    let mut deeds = deeds.iter();
+    let mut actions = actions.iter();
     for _ in 0..100_000 {
         let mut inputs = Vec::new();
         for output in std::mem::take(&mut outputs) {
@@ -94,8 +94,8 @@ fn play_against_actions(
             if conversation.is_finished() {
                 return conversation.into_report();
             }
-            match deeds.next() {
-                Some((which, deed)) if !open.is_empty() => {
+            match actions.next() {
+                Some((which, action)) if !open.is_empty() => {
                     let connection = open[usize::from(*which) % open.len()];
                     let text = |text: &str| {
                         ConnectionEvent::Message(AssembledMessage {
@@ -104,7 +104,7 @@ fn play_against_actions(
                             frames: 1,
                         })
                     };
-                    let what = match deed {
+                    let what = match action {
                         HubAction::Text(frame) => text(frame),
                         HubAction::Echo => text(&last),
                         HubAction::Binary(payload) => ConnectionEvent::Message(AssembledMessage {
@@ -142,11 +142,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_hubs_never_make_the_interpreter_panic_or_hang(deeds in proptest::collection::vec((any::<u8>(), hub_action()), 0..60), which in any::<prop::sample::Index>()) {
+    fn random_hubs_never_make_the_interpreter_panic_or_hang(actions in proptest::collection::vec((any::<u8>(), hub_action()), 0..60), which in any::<prop::sample::Index>()) {
         let concierge = &*CONCIERGE;
         let program = which.get(&concierge.scenarios.programs);
         let settings = concierge.settings(program);
-        let report = play_against_actions(program, settings, &deeds);
+        let report = play_against_actions(program, settings, &actions);
         prop_assert!(report.mistake.is_none(), "{:?}", report.mistake);
         // Every check of the scenario has a result, whatever happened.
         for check in &program.checks {
@@ -157,7 +157,7 @@ proptest! {
             prop_assert!(check.asked > 0, "{} passed unasked", check.name);
         }
         // A hub that does not greet cannot pass.
-        prop_assert!(report.verdict != Verdict::Pass || deeds.len() > 3, "{:?}", report.verdict);
+        prop_assert!(report.verdict != Verdict::Pass || actions.len() > 3, "{:?}", report.verdict);
     }
 }
 

@@ -12,11 +12,11 @@ use crate::support::mini_protocol::{
 };
 
 /// Sends every connection the same number, twice.
-fn send_number_twice(heard: &HubInput<'_>) -> HubActions {
+fn send_number_twice(input: &HubInput<'_>) -> HubActions {
     let notice = || text_received(r#"{"type":"notice","n":1}"#);
-    match heard.text {
-        None => vec![(1, heard.connection, notice()), (1, heard.connection, notice())],
-        Some(_) => vec![(0, heard.connection, text_received(r#"{"type":"answer"}"#))],
+    match input.text {
+        None => vec![(1, input.connection, notice()), (1, input.connection, notice())],
+        Some(_) => vec![(0, input.connection, text_received(r#"{"type":"answer"}"#))],
     }
 }
 
@@ -33,10 +33,10 @@ fn always_judges_every_connection_an_actor_ever_had(#[case] steps: &str) {
     );
     let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n{steps}");
     let mut times = 0;
-    let report = play(&shared, &scenario, |heard| {
+    let report = play(&shared, &scenario, |input| {
         times += 1;
         // The last connection receives no number: that must not hide the numbers of the first.
-        if times == 1 { send_number_twice(heard) } else { answering_hub(r#"{"type":"notice"}"#)(heard) }
+        if times == 1 { send_number_twice(input) } else { answering_hub(r#"{"type":"notice"}"#)(input) }
     });
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Fail, "{:#?}", report.checks);
 }
@@ -50,7 +50,7 @@ fn crowd_scenario(steps: &str) -> String {
 
 /// Sends each member of the crowd (connections 1 to 3) a number, after its time.
 fn crowd_hub(times: [Option<u64>; 3]) -> impl FnMut(&HubInput<'_>) -> HubActions {
-    move |heard| match (heard.text, heard.connection) {
+    move |input| match (input.text, input.connection) {
         (None, c @ 1..=3) => {
             let notice = text_received(format!(r#"{{"type":"notice","n":{c}}}"#));
             times[c as usize - 1].map(|time| (time, c, notice)).into_iter().collect()
@@ -155,9 +155,9 @@ fn a_wrong_type_from_the_hub_is_not_a_scenario_mistake(#[case] steps: &str, #[ca
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    as: came\n{steps}"
     );
     let mut answered = false;
-    let report = play(PLAIN_ROLES, &scenario, |heard| {
-        let first = heard.text.is_some() && !std::mem::replace(&mut answered, heard.text.is_some());
-        first.then(|| (0, heard.connection, text_received(NO_NUMBER))).into_iter().collect()
+    let report = play(PLAIN_ROLES, &scenario, |input| {
+        let first = input.text.is_some() && !std::mem::replace(&mut answered, input.text.is_some());
+        first.then(|| (0, input.connection, text_received(NO_NUMBER))).into_iter().collect()
     });
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
@@ -175,8 +175,8 @@ fn a_reaction_that_cannot_be_evaluated_is_inconclusive() {
     let shared = "reactions:\n  echo: { whenever: notice, as: came, do: [ { sends: ask, with: { n: \"${came.n + 1}\" } } ] }\nroles: { client: { opening: [ { connects: } ], reacts: [echo] } }\n";
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects: notice\n    rules: [MUST]\n";
-    let report = play(shared, scenario, |heard| match heard.text {
-        None => vec![(1, heard.connection, text_received(r#"{"type":"notice","n":"seven"}"#))],
+    let report = play(shared, scenario, |input| match input.text {
+        None => vec![(1, input.connection, text_received(r#"{"type":"notice","n":"seven"}"#))],
         Some(_) => Vec::new(),
     });
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass);
@@ -198,8 +198,8 @@ fn messages_on_the_ignore_list_are_never_unexpected(
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects nothing: {unwanted}\n    rules: [MUST]\n"
     );
-    let report = play(&shared, &scenario, |heard| {
-        vec![(100, heard.connection, text_received(format!(r#"{{"type":"{sent}"}}"#)))]
+    let report = play(&shared, &scenario, |input| {
+        vec![(100, input.connection, text_received(format!(r#"{{"type":"{sent}"}}"#)))]
     });
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
@@ -272,8 +272,8 @@ fn an_undecodable_frame_leaves_expects_nothing_undecided(
 ) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: any\n    for: 500ms\n    rules: [MUST]\n";
     let report =
-        play_late(Duration::from_millis(300), &format!("{PLAIN_ROLES}{ignore}"), scenario, |heard| match heard.text {
-            None => vec![(time, heard.connection, text_received(r#"{"type":"answer","n":1e400}"#))],
+        play_late(Duration::from_millis(300), &format!("{PLAIN_ROLES}{ignore}"), scenario, |input| match input.text {
+            None => vec![(time, input.connection, text_received(r#"{"type":"answer","n":1e400}"#))],
             Some(_) => Vec::new(),
         });
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
@@ -309,8 +309,8 @@ fn a_frame_after_the_window_does_not_count_even_if_the_timer_is_late(
     let scenario =
         format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna {step}\n    rules: [MUST]\n");
     for late in [Duration::ZERO, Duration::from_millis(300)] {
-        let report = play_late(late, PLAIN_ROLES, &scenario, |heard| match heard.text {
-            None => times.iter().map(|time| (*time, heard.connection, text_received(r#"{"type":"notice"}"#))).collect(),
+        let report = play_late(late, PLAIN_ROLES, &scenario, |input| match input.text {
+            None => times.iter().map(|time| (*time, input.connection, text_received(r#"{"type":"notice"}"#))).collect(),
             Some(_) => Vec::new(),
         });
         assert_eq!(worst_verdict(&report, "MUST"), expected, "{late:?} {:#?}", report.checks);
@@ -322,8 +322,8 @@ fn a_frame_after_the_window_does_not_count_even_if_the_timer_is_late(
 #[case(600, Verdict::Pass)]
 fn a_close_after_the_window_does_not_count(#[case] time: u64, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: notice\n    for: 500ms\n    rules: [MUST]\n";
-    let report = play_late(Duration::from_millis(300), PLAIN_ROLES, scenario, |heard| {
-        vec![(time, heard.connection, ConnectionEvent::Close { code: Some(1000), reason: String::new() })]
+    let report = play_late(Duration::from_millis(300), PLAIN_ROLES, scenario, |input| {
+        vec![(time, input.connection, ConnectionEvent::Close { code: Some(1000), reason: String::new() })]
     });
     assert_eq!(worst_verdict(&report, "MUST"), expected, "{:#?}", report.checks);
 }
@@ -334,14 +334,14 @@ fn repeating_an_attempt_keeps_the_findings_of_always() {
     let shared = format!("{PLAIN_ROLES}always:\n  - every: notice\n    has: {{ MUST: {{ n: 1 }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - retry: 3s\n    do:\n      - anna sends: ask\n      - anna expects: answer\n        within: 500ms\n    rules: [MUST-2]\n";
     let mut asked = 0;
-    let report = play(&shared, scenario, |heard| {
-        asked += usize::from(heard.text.is_some());
-        let sent = match (heard.text, asked) {
+    let report = play(&shared, scenario, |input| {
+        asked += usize::from(input.text.is_some());
+        let sent = match (input.text, asked) {
             (None, _) => return Vec::new(),
             (_, 1) => r#"{"type":"notice","n":2}"#,
             _ => r#"{"type":"answer"}"#,
         };
-        vec![(0, heard.connection, text_received(sent))]
+        vec![(0, input.connection, text_received(sent))]
     });
     assert_eq!(
         (worst_verdict(&report, "MUST-2"), worst_verdict(&report, "MUST")),
@@ -366,7 +366,7 @@ fn an_expectation_without_a_connection_is_inconclusive(#[case] step: &str) {
 fn after_a_group_means_after_its_first_frame() {
     let steps =
         "  - crowd expect: notice\n    as: notices\n  - anna expects: answer\n    after: notices\n    rules: [MUST]\n";
-    let report = play(PLAIN_ROLES, &crowd_scenario(steps), |heard| match (heard.text, heard.connection) {
+    let report = play(PLAIN_ROLES, &crowd_scenario(steps), |input| match (input.text, input.connection) {
         (None, 0) => vec![(200, 0, text_received(r#"{"type":"answer"}"#))],
         (None, c) => vec![(400 - 100 * u64::from(c), c, text_received(r#"{"type":"notice"}"#))],
         _ => Vec::new(),
@@ -378,13 +378,13 @@ fn after_a_group_means_after_its_first_frame() {
 #[test]
 fn a_dropped_frame_may_have_been_any_message() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 1s\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n";
-    let report = play(PLAIN_ROLES, scenario, |heard| {
+    let report = play(PLAIN_ROLES, scenario, |input| {
         let notices = std::iter::repeat_n(r#"{"type":"notice"}"#, 10_000);
         let sent = std::iter::once(r#"{"type":"answer"}"#).chain(notices);
-        if heard.text.is_some() {
+        if input.text.is_some() {
             Vec::new()
         } else {
-            sent.map(|sent| (1, heard.connection, text_received(sent))).collect()
+            sent.map(|sent| (1, input.connection, text_received(sent))).collect()
         }
     });
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);

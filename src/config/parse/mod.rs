@@ -7,7 +7,7 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use self::settings::SettingLayer;
+use self::settings::{LayeredSetting, merge_layers};
 use super::overrides::{Override, TargetEdit, insert_at_path};
 use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, DeviationEntry, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
@@ -59,11 +59,10 @@ pub(super) fn parse_target_tree(
     let first = errors.len();
     let own_settings = apply_overrides(&mut root, changes, &mut errors);
 
-    let mut reading = TargetParser { sources, environment, read, home, complete, errors };
-    let over =
-        own_settings.into_iter().filter_map(|change| reading.override_layer(change.path, change.value)).collect();
-    let target = reading.parse_target(&root, over);
-    let TargetParser { mut errors, .. } = reading;
+    let mut parser = TargetParser { sources, environment, read, home, complete, errors };
+    let over = own_settings.into_iter().filter_map(|change| parser.parse_override(change.path, change.value)).collect();
+    let target = parser.parse_target(&root, over);
+    let TargetParser { mut errors, .. } = parser;
     // Report a syntax error once, without further errors from the same line.
     let mut echoes = errors.split_off(first);
     echoes.truncate(MAX_ERRORS);
@@ -152,7 +151,7 @@ struct TargetParser<'a> {
 }
 
 impl TargetParser<'_> {
-    fn parse_target(&mut self, root: &SyntaxNode, over: Vec<SettingLayer>) -> Option<Target> {
+    fn parse_target(&mut self, root: &SyntaxNode, over: Vec<LayeredSetting>) -> Option<Target> {
         let before = self.errors.len();
         let target = table(root, &TOP_LEVEL_KEYS, "a target", &mut self.errors).at(self.home.subspan(0..0));
         let protocol = root.get("protocol").and_then(|node| self.parse_name(node, "a protocol"));
@@ -205,19 +204,19 @@ impl TargetParser<'_> {
     fn parse_instances(
         &mut self,
         target: &Table<'_>,
-        over: &[SettingLayer],
+        over: &[LayeredSetting],
         hooks: &BTreeMap<String, HookSpec>,
     ) -> Vec<Instance> {
         let root = target.node;
         let url = root.get("url").and_then(|node| self.parse_url(node));
         let provides = self.provides(root);
-        let levels = self.parse_setting_layers(root);
+        let layer = self.parse_layer(root);
         let Some(listed) = root.get("instance") else {
             if self.complete {
                 let help = "write where the hub listens: url = \"ws://127.0.0.1:4000\"";
                 target.required("url", help, &mut self.errors);
             }
-            let settings = self.merge_layers(&[&levels, over]);
+            let settings = merge_layers(&[&layer, over]);
             let (name, hooks) = (ONLY_INSTANCE.to_owned(), hooks.clone());
             return url.map(|url| Instance { name, url, provides, settings, exec: None, hooks }).into_iter().collect();
         };
@@ -256,11 +255,11 @@ impl TargetParser<'_> {
             }
             let mut provides = provides.clone();
             provides.extend(self.provides(item));
-            let own_levels = self.parse_setting_layers(item);
+            let own_layer = self.parse_layer(item);
             let mut hooks = hooks.clone();
             hooks.extend(item.get("hooks").map(|node| self.parse_hooks(node)).unwrap_or_default());
             let exec = item.get("exec").and_then(|node| self.parse_exec(node));
-            let settings = self.merge_layers(&[&levels, &own_levels, over]);
+            let settings = merge_layers(&[&layer, &own_layer, over]);
             if let (Some(name), Some(url)) = (name, own_url.or_else(|| url.clone())) {
                 instances.push(Instance { name, url, provides, settings, hooks, exec });
             }

@@ -1,4 +1,4 @@
-//! Parses settings and secrets of each level, and merges the levels.
+//! Parses the settings and secrets of each layer (target, instance, overrides), and merges the layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,15 +6,15 @@ use super::super::SettingValue;
 use super::super::overrides::insert_at_path;
 use super::TargetParser;
 use crate::syntax::diagnostic::Diagnostic;
-use crate::syntax::fields::{mapping, table, text};
+use crate::syntax::fields::{entries, mapping, table, text};
 use crate::syntax::yaml::{NodeKey, NodeKind, NodeText, SyntaxNode};
 
 const SECRET_KEYS: [&str; 2] = ["env", "file"];
 /// The secret that is a table, with one text for each user.
 const TOKENS_BY_USER: &str = "tokens";
 
-/// A setting of one level; from lowest to highest: target, instance, overrides.
-pub(super) struct SettingLayer {
+/// A setting of one layer. A setting of an instance overrides one of the target, and `--set` overrides both.
+pub(super) struct LayeredSetting {
     /// The name, and for an override the path into its value.
     path: Vec<NodeKey>,
     value: SyntaxNode,
@@ -26,17 +26,26 @@ fn is_secret_reference(node: &SyntaxNode) -> bool {
     node.map().is_some_and(|entries| entries.len() == 1) && SECRET_KEYS.iter().any(|name| node.get(name).is_some())
 }
 
+/// Merges layers: the last one that has a setting wins; a setting that is secret in one layer stays secret.
+pub(super) fn merge_layers(layers: &[&[LayeredSetting]]) -> BTreeMap<String, SettingValue> {
+    let mut merged: BTreeMap<String, (SyntaxNode, bool)> = BTreeMap::new();
+    for layered in layers.iter().copied().flatten() {
+        let (name, rest) = (&layered.path[0], &layered.path[1..]);
+        let empty = || (SyntaxNode { span: name.span, kind: NodeKind::Map(Vec::new()) }, false);
+        let (node, secret) = merged.entry(name.name.clone()).or_insert_with(empty);
+        insert_at_path(node, rest, layered.value.clone());
+        *secret |= layered.secret;
+    }
+    let setting =
+        |(name, (node, secret)): (String, (SyntaxNode, bool))| (name, SettingValue { value: node.to_json(), secret });
+    merged.into_iter().map(setting).collect()
+}
+
 impl TargetParser<'_> {
     /// Parses the settings and secrets of the target or of one instance.
-    pub(super) fn parse_setting_layers(&mut self, node: &SyntaxNode) -> Vec<SettingLayer> {
-        let mut levels: Vec<SettingLayer> = Vec::new();
-        let plain: BTreeSet<&str> = node
-            .get("settings")
-            .and_then(SyntaxNode::map)
-            .into_iter()
-            .flatten()
-            .map(|(k, _)| k.name.as_str())
-            .collect();
+    pub(super) fn parse_layer(&mut self, node: &SyntaxNode) -> Vec<LayeredSetting> {
+        let mut layer: Vec<LayeredSetting> = Vec::new();
+        let plain: BTreeSet<&str> = entries(node.get("settings")).iter().map(|(key, _)| key.name.as_str()).collect();
         for (table, secret) in [("settings", false), ("secrets", true)] {
             let (what, example) = (format!("`{table}`"), format!("{table} = {{ NAME = VALUE }}"));
             for (key, value) in mapping(node.get(table), &what, &example, &mut self.errors) {
@@ -49,17 +58,18 @@ impl TargetParser<'_> {
                     self.errors.push(error.help("keep the one under secrets: it is never printed"));
                 }
                 let value = if secret { self.resolve_secret(key, value) } else { Some(value.clone()) };
-                levels.extend(value.map(|value| SettingLayer { path: vec![key.clone()], value, secret }));
+                layer.extend(value.map(|value| LayeredSetting { path: vec![key.clone()], value, secret }));
             }
         }
-        levels
+        layer
     }
 
-    pub(super) fn override_layer(&mut self, mut path: Vec<NodeKey>, value: SyntaxNode) -> Option<SettingLayer> {
+    /// Parses the override of a setting or of a part of it; `path` begins with `settings` or `secrets`.
+    pub(super) fn parse_override(&mut self, mut path: Vec<NodeKey>, value: SyntaxNode) -> Option<LayeredSetting> {
         let table = path.remove(0);
         self.check_identifier(&path[0], "a setting");
         if table.name != "secrets" {
-            return Some(SettingLayer { path, value, secret: false });
+            return Some(LayeredSetting { path, value, secret: false });
         }
         if path.len() > 1 {
             let key = path.remove(1);
@@ -68,23 +78,7 @@ impl TargetParser<'_> {
             return None;
         }
         let value = self.resolve_secret(&path[0], &value)?;
-        Some(SettingLayer { path, value, secret: true })
-    }
-
-    /// Merges levels: later ones win; a setting that is secret in one level stays secret.
-    pub(super) fn merge_layers(&self, levels: &[&[SettingLayer]]) -> BTreeMap<String, SettingValue> {
-        let mut merged: BTreeMap<String, (SyntaxNode, bool)> = BTreeMap::new();
-        for level in levels.iter().copied().flatten() {
-            let (name, rest) = (&level.path[0], &level.path[1..]);
-            let empty = || (SyntaxNode { span: name.span, kind: NodeKind::Map(Vec::new()) }, false);
-            let (node, secret) = merged.entry(name.name.clone()).or_insert_with(empty);
-            insert_at_path(node, rest, level.value.clone());
-            *secret |= level.secret;
-        }
-        let setting = |(name, (node, secret)): (String, (SyntaxNode, bool))| {
-            (name, SettingValue { value: node.to_json(), secret })
-        };
-        merged.into_iter().map(setting).collect()
+        Some(LayeredSetting { path, value, secret: true })
     }
 
     /// Returns the secret's text, read from the environment or a file if necessary.

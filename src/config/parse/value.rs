@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::ExecCommand;
 use super::TargetParser;
+use crate::scenario::parse::names::is_identifier;
 use crate::syntax::diagnostic::{Diagnostic, ValueError};
 use crate::syntax::fields::text;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
@@ -27,9 +28,7 @@ impl TargetParser<'_> {
 
     /// Checks a key that expressions and scenarios use as a name.
     pub(super) fn check_identifier(&mut self, key: &NodeKey, of: &str) {
-        let fine = key.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-        if !fine {
+        if !is_identifier(&key.name) {
             let error = Diagnostic::error(key.span, format!("`{}` is not a valid name for {of}", key.name));
             self.errors.push(error.help("start with a letter, then use letters, digits and `_`"));
         }

@@ -6,11 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::evidence::DeviationEvidence;
 use super::into_members;
-use crate::deviation::member_pointer;
 use crate::deviation::place::{first_item_pointer, general_pointer};
 use crate::protocol::schema::{SchemaViolation, SchemaViolationKind};
 use crate::protocol::{MessageType, Pack};
-use crate::syntax::matcher::unescape;
+use crate::syntax::matcher::{member_pointer, unescape};
 
 /// Returns the entries for members of a message that are missing or have another name, type or value than documented;
 /// none if the difference is ambiguous. `missed`: whether a step did not find the expected content in the message, even

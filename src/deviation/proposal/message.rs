@@ -8,10 +8,10 @@ use super::evidence::DeviationEvidence;
 use super::into_members;
 use super::member::normalise_name;
 use crate::deviation::parse::AFTER_CONNECTION;
-use crate::deviation::{AbsenceTrigger, Deviations, member_pointer};
+use crate::deviation::{AbsenceTrigger, Deviations};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::compose::put_at_pointer;
-use crate::syntax::matcher::MatchCondition;
+use crate::syntax::matcher::{MatchCondition, member_pointer};
 
 /// A possible other form of a message; a higher score is more certain.
 pub(super) struct MessageForm {

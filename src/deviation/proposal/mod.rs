@@ -157,7 +157,7 @@ fn entry_change(entry: &Value) -> Map<String, Value> {
     entry
 }
 
-/// Completes an entry; `rules` are those of the steps that expected the messages the entry is about.
+/// Completes an entry; `rules` are the rules of the steps that expected its messages.
 fn complete_proposal(
     mut entry: Map<String, Value>,
     messages: BTreeSet<usize>,
@@ -199,8 +199,12 @@ fn into_members(value: Value) -> Map<String, Value> {
 pub fn to_toml(entries: &[&Value]) -> String {
     let mut text = String::new();
     for entry in entries {
-        let table: toml::Table =
-            entry.as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), to_toml_value(v)?))).collect();
+        let table: toml::Table = entry
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(k, v)| Some((k.clone(), toml::Value::try_from(v).ok()?)))
+            .collect();
         text.push_str("[[deviation]]\n");
         // Tables are written inline, in braces, so that an entry can be moved as a whole.
         for (name, value) in &table {
@@ -209,10 +213,6 @@ pub fn to_toml(entries: &[&Value]) -> String {
         text.push('\n');
     }
     text
-}
-
-fn to_toml_value(value: &Value) -> Option<toml::Value> {
-    toml::Value::try_from(value).ok()
 }
 
 #[cfg(test)]

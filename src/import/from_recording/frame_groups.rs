@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::super::document::to_word;
+use super::super::document::{to_word, unique_name};
 use super::{RecordedFrame, scalar_members};
 
 /// The most values of a discriminator.
@@ -59,9 +59,8 @@ fn add_group<'a>(
     if !to_hub && groups.iter().any(|group| group.name == name && group.to_hub) {
         name.push_str("_from_hub");
     }
-    let numbered = (2..).map(|number| format!("{name}_{number}"));
-    let free = std::iter::once(name.clone()).chain(numbered).find(|name| !groups.iter().any(|one| one.name == *name));
-    groups.push(FrameGroup { name: free.unwrap_or(name), to_hub, key, samples });
+    let name = unique_name(&name, '_', |name| groups.iter().any(|one| one.name == name));
+    groups.push(FrameGroup { name, to_hub, key, samples });
 }
 
 /// Groups samples by a key, in the order of the first occurrence of each key.

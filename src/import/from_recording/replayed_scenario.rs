@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::super::scenarios::{member_pointer, path_expression, titled_scenario};
+use super::super::scenarios::{path_expression, titled_scenario};
 use super::{RecordedFrame, is_time, is_uuid, scalar_members};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::template::escape_texts;
+use crate::syntax::matcher::member_pointer;
 
 /// The most frames that are replayed, and the most connections.
 const MAX_FRAMES: usize = 200;
@@ -72,15 +73,15 @@ pub fn replay_scenario(pack: &Pack, frames: &[RecordedFrame], rule: &str) -> Map
         } else {
             let late = waiting.get(one.who.as_str()).is_some_and(|since| time - since > MAX_WAIT_MS);
             let Some(message) = one.message else { continue };
-            let place = origins.repeated_values(&planned, index);
-            let again = place.is_empty() && last == Some((&one.who, message));
+            let conditions = origins.repeated_values(&planned, index);
+            let again = conditions.is_empty() && last == Some((&one.who, message));
             if !named && (late || again) {
                 continue;
             }
             last = Some((&one.who, message));
             step.insert(format!("{} expects", one.who), json!(message));
-            if !place.is_empty() {
-                step.insert("where".to_owned(), Value::Object(place));
+            if !conditions.is_empty() {
+                step.insert("where".to_owned(), Value::Object(conditions));
             }
             step.insert("rules".to_owned(), json!([rule]));
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::{is_time, is_uuid};
+use crate::syntax::json_schema;
 use crate::syntax::matcher::unescape;
 
 /// The depth to which values are described.
@@ -22,7 +23,7 @@ pub fn schema_of_samples(samples: &[&Value]) -> Value {
 }
 
 fn describe_samples(samples: &[&Value], depth: usize) -> Value {
-    let mut types: BTreeSet<&str> = samples.iter().map(|sample| json_type(sample)).collect();
+    let mut types: BTreeSet<&str> = samples.iter().map(|sample| sample_type(sample)).collect();
     if types.contains("number") {
         types.remove("integer");
     }
@@ -71,15 +72,11 @@ fn describe_samples(samples: &[&Value], depth: usize) -> Value {
     Value::Object(schema)
 }
 
-fn json_type(value: &Value) -> &'static str {
+/// Returns the JSON type of a value; a number without a decimal point is an integer.
+fn sample_type(value: &Value) -> &'static str {
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+        Value::Number(number) if !number.is_f64() => "integer",
+        other => json_schema::json_type(other),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dialects: a folder that overrides single files, messages, rules, roles and steps of a pack that it extends.
 //!
-//! Overrides work on the trees of the files, before packs and scenarios are parsed. The result is a [`PackFolder`] like any
-//! other, and the spans in its trees still point to the file that each part comes from. An override that no longer
+//! Overrides work on the trees of the files, before packs and scenarios are parsed. The result is a [`PackFolder`] like
+//! any other, and the spans in its trees still point to the file that each part comes from. An override that no longer
 //! applies to the pack is an error.
 
 mod overrides;
@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::PackFolder;
 use crate::syntax::diagnostic::{Diagnostic, nearest, suggest, suggest_or_list};
-use crate::syntax::fields::{list, table, text};
+use crate::syntax::fields::{entries, list, table, text};
 use crate::syntax::source::{FileId, Sources, Span};
-use crate::syntax::yaml::{self, SyntaxNode};
+use crate::syntax::yaml;
 
 /// The file that makes a folder a dialect.
 pub const DIALECT_FILE: &str = "dialect.yaml";
@@ -157,8 +157,7 @@ fn is_name(text: &str) -> bool {
 fn schemas_in_use(files: &BTreeMap<String, FileId>, sources: &Sources) -> BTreeSet<String> {
     let document = files.get("asyncapi.yaml").and_then(|file| yaml::parse(sources, *file).ok());
     let messages = document.as_ref().map(|document| document.at_pointer("/components/messages"));
-    let payloads =
-        messages.and_then(SyntaxNode::map).unwrap_or_default().iter().filter_map(|(_, message)| message.get("payload"));
+    let payloads = entries(messages).iter().filter_map(|(_, message)| message.get("payload"));
     let paths = payloads.filter_map(|payload| payload.get("$ref")?.text());
     paths.map(|path| path.trim_start_matches("./").to_owned()).collect()
 }

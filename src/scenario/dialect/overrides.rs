@@ -2,6 +2,7 @@
 
 use super::{StaleOverrides, steps};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::fields::entries;
 use crate::syntax::matcher::escape;
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
@@ -48,7 +49,7 @@ pub fn merge_file(path: &str, base: Option<SyntaxNode>, over: &SyntaxNode, stale
     let mut tree = merge_entries(path, "", base, over, stale);
     if path == "asyncapi.yaml" {
         let messages = over.get("components").and_then(|components| components.get("messages"));
-        let removed = messages.and_then(SyntaxNode::map).unwrap_or_default().iter().filter(|(_, node)| node.is_null());
+        let removed = entries(messages).iter().filter(|(_, node)| node.is_null());
         let removed: Vec<String> =
             removed.map(|(key, _)| format!("#/components/messages/{}", escape(&key.name))).collect();
         remove_message_references(&mut tree, removed);
@@ -68,7 +69,7 @@ fn merge_entries(
     for (key, node) in overrides {
         let what = format!("{kind} {}", key.name);
         let inner = format!("{pointer}/{}", escape(&key.name));
-        let is_mapping = self::entry_kind(file, &inner).is_some() && node.map().is_some();
+        let is_mapping = entry_kind(file, &inner).is_some() && node.map().is_some();
         let place = merged.iter().position(|(known, _)| known.name == key.name);
         let Some(place) = place else {
             let known: Vec<&str> = merged.iter().map(|(known, _)| known.name.as_str()).collect();

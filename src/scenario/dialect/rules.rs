@@ -1,17 +1,17 @@
-//! Removes rules from a pack together with their uses, so that nothing demands what only they demanded.
+//! Removes rules from a pack together with their uses, so that no check remains that only a removed rule demanded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scenario::parse::verbs;
+use crate::syntax::fields::entries;
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml::{self, NodeKind, SyntaxNode};
 
 /// Removes the uses of all rules that are null in the dialect's rules.yaml, from the files of the base.
 pub fn remove_rules(overrides: Option<FileId>, base: &mut BTreeMap<String, FileId>, sources: &mut Sources) {
     let Some(root) = overrides.and_then(|file| yaml::parse(sources, file).ok()) else { return };
-    let rules = root.get("rules").and_then(SyntaxNode::map).unwrap_or_default();
-    let removed: BTreeSet<&str> =
-        rules.iter().filter(|(_, node)| node.is_null()).map(|(key, _)| key.name.as_str()).collect();
+    let rules = entries(root.get("rules")).iter();
+    let removed: BTreeSet<&str> = rules.filter(|(_, node)| node.is_null()).map(|(key, _)| key.name.as_str()).collect();
     for (path, file) in base.iter_mut().filter(|(path, _)| *path != "rules.yaml") {
         let text = &sources.file(*file).text;
         if path.ends_with(".toml") || !removed.iter().any(|rule| text.contains(rule)) {
@@ -70,13 +70,13 @@ fn prune_rules(node: &mut SyntaxNode, removed: &BTreeSet<&str>) -> bool {
                 }
                 !emptied
             });
-            let judged_only = |name: &str| members.iter().any(|(key, _)| key.name == name);
+            let has_member = |name: &str| members.iter().any(|(key, _)| key.name == name);
             !(lost.contains("has") && head == "every"
                 || lost.contains("rules")
                     && (verbs::parse_head(&head).is_some_and(|head| head.verb.only_judges())
                         // An entry of `x-should`, and one of `answers`.
-                        || judged_only("schema")
-                        || judged_only("class")))
+                        || has_member("schema")
+                        || has_member("class")))
         }
         _ => true,
     }

@@ -112,18 +112,18 @@ fn first_line(step: &SyntaxNode) -> String {
     }
 }
 
-/// Calls `each` with every mapping in a list, in the order of the file. All steps are such mappings.
-fn visit_steps<'n>(node: &'n SyntaxNode, each: &mut impl FnMut(&'n SyntaxNode)) {
+/// Calls `visit` with every mapping in a list, in the order of the file. All steps are such mappings.
+fn visit_steps<'n>(node: &'n SyntaxNode, visit: &mut impl FnMut(&'n SyntaxNode)) {
     match &node.kind {
         NodeKind::List(items) => {
             for item in items {
                 if item.map().is_some() {
-                    each(item);
+                    visit(item);
                 }
-                visit_steps(item, each);
+                visit_steps(item, visit);
             }
         }
-        NodeKind::Map(members) => members.iter().for_each(|(_, member)| visit_steps(member, each)),
+        NodeKind::Map(members) => members.iter().for_each(|(_, member)| visit_steps(member, visit)),
         _ => {}
     }
 }

@@ -43,10 +43,11 @@ impl ScenarioParser<'_> {
         StepAction::Expect(Box::new(self.parse_expectation(want, options, &MatcherSubject::CONTROL)))
     }
 
-    fn parse_control(&mut self, value: &SyntaxNode, what: &str, place: Option<&SyntaxNode>) -> ExpectedEvent {
+    fn parse_control(&mut self, value: &SyntaxNode, what: &str, condition: Option<&SyntaxNode>) -> ExpectedEvent {
         let words = [("ping", false), ("pong", true)];
         let pong = choice(Some(value), what, &words, &mut self.diagnostics).unwrap_or(true);
-        ExpectedEvent::Control { pong, pattern: place.map(|node| self.parse_pattern(node, &MatcherSubject::CONTROL)) }
+        let pattern = condition.map(|node| self.parse_pattern(node, &MatcherSubject::CONTROL));
+        ExpectedEvent::Control { pong, pattern }
     }
 
     pub(super) fn parse_expect_close<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
@@ -305,7 +306,7 @@ impl ScenarioParser<'_> {
             return MessageName::Any;
         };
         let name = &message.name;
-        let server = self.myself.as_ref().and_then(|role| self.roles.get(role)).is_some_and(|role| role.server);
+        let server = self.own_role().is_some_and(|role| role.server);
         if way == Some(FrameDirection::FromHub) && !message.directions.from_hub && !server && !self.any_actor {
             let others: Vec<&str> =
                 pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();

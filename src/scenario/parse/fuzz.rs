@@ -1,5 +1,5 @@
-//! Checks `fuzz` in shared.yaml, which holds what the document says about generated input. The fuzzer reads it
-//! elsewhere.
+//! Checks `fuzz` in shared.yaml, which says how a hub must treat generated input. The fuzzer gets the values from
+//! `fuzz::corpus`.
 
 use super::names::NameOrigin;
 use super::rules::MatcherSubject;
@@ -43,7 +43,7 @@ impl ScenarioParser<'_> {
                 members.required(name, help, &mut self.diagnostics);
             }
             self.check_scene_of_actor(state.get("scene"), "`scene`");
-            self.with_only_name("state", |reader| drop(state.get("is").map(|is| reader.parse_checked_value(is))));
+            self.with_only_name("state", |parser| drop(state.get("is").map(|is| parser.parse_checked_value(is))));
         }
         for node in list(node.get("open"), "`open`", "open: [MESSAGE, /member]", &mut self.diagnostics) {
             let known = |name: &str| name.starts_with('/') || self.pack.message(name).is_some();
@@ -60,7 +60,7 @@ impl ScenarioParser<'_> {
         for entry in
             list(node.get("answers"), "`answers`", "answers: [ { class: [invalid], ... } ]", &mut self.diagnostics)
         {
-            self.with_only_name("said", |reader| reader.check_answers(entry)); // style: quoted
+            self.with_only_name("said", |parser| parser.check_answers(entry)); // style: quoted
         }
         self.place = place;
     }
@@ -86,15 +86,16 @@ impl ScenarioParser<'_> {
         if entry.map().is_none() {
             return;
         }
-        self.check_words(entry.get("class"), "`class`", &CLASSES);
-        self.check_words(entry.get("placement"), "`placement`", &PLACEMENTS);
+        self.check_words(entry, "class", &CLASSES);
+        self.check_words(entry, "placement", &PLACEMENTS);
         for node in list(entry.get("roles"), "`roles`", "roles: [ROLE]", &mut self.diagnostics) {
             if let Some(name) = text(Some(node), "a role", &mut self.diagnostics) {
                 self.parse_role(name, node.span);
             }
         }
         for key in ["messages", "except"] {
-            for node in list(entry.get(key), &format!("`{key}`"), "messages: [MESSAGE]", &mut self.diagnostics) {
+            let example = format!("{key}: [MESSAGE]");
+            for node in list(entry.get(key), &format!("`{key}`"), &example, &mut self.diagnostics) {
                 let known = node.text().and_then(|name| self.pack.message(name)).is_some_and(|m| m.directions.to_hub);
                 if !known {
                     let error = unknown_message_error(node, self.pack);
@@ -130,11 +131,12 @@ impl ScenarioParser<'_> {
         }
     }
 
-    /// Checks that each word of a list is a known one.
-    fn check_words(&mut self, node: Option<&SyntaxNode>, what: &str, known: &[&str]) {
-        for node in list(node, what, "class: [invalid]", &mut self.diagnostics) {
-            let words: Vec<_> = known.iter().map(|word| (*word, ())).collect();
-            choice(Some(node), what, &words, &mut self.diagnostics);
+    /// Checks that the member `key` of an entry is a list of known words.
+    fn check_words(&mut self, entry: &SyntaxNode, key: &str, known: &[&str]) {
+        let (what, example) = (format!("`{key}`"), format!("{key}: [{}]", known[0]));
+        let words: Vec<_> = known.iter().map(|word| (*word, ())).collect();
+        for node in list(entry.get(key), &what, &example, &mut self.diagnostics) {
+            choice(Some(node), &what, &words, &mut self.diagnostics);
         }
     }
 }

@@ -44,9 +44,9 @@ pub struct JourneyParts {
 
 impl<'a> JourneyParser<'a> {
     pub fn new(file: &'a SharedFile, pack: &'a Arc<Pack>) -> Self {
-        let mut reader = ScenarioParser::new(file, pack);
-        reader.place = StepPlace::Journey;
-        Self(reader)
+        let mut parser = ScenarioParser::new(file, pack);
+        parser.place = StepPlace::Journey;
+        Self(parser)
     }
 
     pub fn finish(self) -> JourneyParts {
@@ -132,10 +132,7 @@ impl<'a> JourneyParser<'a> {
 
     /// Parses overrides of the `given` values of the current role.
     pub fn parse_overrides(&mut self, node: Option<&SyntaxNode>) -> Vec<(String, Template)> {
-        let role = self.0.myself.as_ref().and_then(|role| self.0.roles.get(role));
-        let given: Vec<String> =
-            role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
-        self.0.parse_overrides(node, &given, "the role")
+        self.0.parse_role_overrides(node)
     }
 
     /// Parses a step of the scenario language.

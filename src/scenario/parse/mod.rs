@@ -38,9 +38,9 @@ pub fn parse_scenario(
     shared: &SharedFile,
     pack: &Arc<Pack>,
 ) -> (Option<Program>, Vec<Diagnostic>) {
-    let mut reader = ScenarioParser::new(shared, pack);
-    let program = reader.parse_program(id, root);
-    let diagnostics = without_duplicates(reader.diagnostics);
+    let mut parser = ScenarioParser::new(shared, pack);
+    let program = parser.parse_program(id, root);
+    let diagnostics = without_duplicates(parser.diagnostics);
     (program.filter(|_| !has_errors(&diagnostics)), diagnostics)
 }
 
@@ -153,6 +153,11 @@ impl<'a> ScenarioParser<'a> {
 
     fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         self.diagnostics.push(Diagnostic::error(span, message).help(help));
+    }
+
+    /// Returns the role of the actor that plays the steps, if known.
+    fn own_role(&self) -> Option<&Role> {
+        self.roles.get(self.myself.as_ref()?)
     }
 
     fn parse_program(&mut self, id: &str, root: &SyntaxNode) -> Option<Program> {

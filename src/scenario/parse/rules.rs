@@ -7,7 +7,7 @@ use crate::protocol::{RuleBasis, RuleLevel};
 use crate::scenario::model::{
     Check, CheckId, CompiledPattern, HasCheck, MatchPattern, MessageName, RuleUse, ValueTest,
 };
-use crate::scenario::template::Template;
+use crate::scenario::template::{Template, TemplateExpression};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{entries, list, mapping, text};
 use crate::syntax::json_schema;
@@ -83,7 +83,8 @@ impl ScenarioParser<'_> {
         if !text.contains("${") {
             return self.parse_rule_use(text, node.span);
         }
-        let row = text.strip_prefix("${").and_then(|t| t.strip_suffix('}')).and_then(|path| self.row_text(path));
+        let source = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        let row = source.and_then(|source| self.row_text(source, node.span));
         if row.is_none() {
             self.error(
                 node.span,
@@ -94,13 +95,12 @@ impl ScenarioParser<'_> {
         self.parse_rule_use(&row?, node.span)
     }
 
-    /// Returns the text at a path in the enclosing literal rows.
-    fn row_text(&self, path: &str) -> Option<String> {
-        let mut pieces = path.trim().split('.');
-        let root = pieces.next()?;
+    /// Returns the text to which a path, the inside of a `${...}`, leads in the enclosing literal rows.
+    fn row_text(&self, source: &str, span: Span) -> Option<String> {
+        let expression = TemplateExpression::compile(source, span, None).ok()?;
+        let (root, pointer) = expression.pointer()?;
         let (_, row) = self.rows.iter().rev().find(|(name, _)| name == root)?;
-        let value = pieces.try_fold(row, |value, name| value.get(name))?;
-        value.as_str().map(str::to_owned)
+        row.pointer(&pointer)?.as_str().map(str::to_owned)
     }
 
     fn parse_rule_use(&mut self, text: &str, span: Span) -> Option<RuleUse> {
@@ -207,7 +207,7 @@ impl ScenarioParser<'_> {
         if mistakes.is_empty() {
             self.warn_undocumented(node, subject);
         }
-        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(node)));
+        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.into_diagnostic(node)));
         let ready = ready.map(|matcher| CompiledPattern::Matcher(Arc::new(matcher)));
         MatchPattern { template, ready, schema: false, span: node.span }
     }
@@ -223,7 +223,7 @@ impl ScenarioParser<'_> {
         }
         let template = self.parse_template(fits);
         let mistakes = json_schema::find_schema_mistakes(&fits.to_json(), &["like"]);
-        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.to_diagnostic(fits)));
+        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.into_diagnostic(fits)));
         let ready = template.constant().and_then(|schema| json_schema::build_validator(schema).ok());
         let ready = ready.map(|validator| CompiledPattern::Schema(Box::new(validator)));
         ValueTest::Fits(MatchPattern { template, ready, schema: true, span: fits.span })

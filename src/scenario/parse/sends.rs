@@ -29,7 +29,7 @@ pub enum MessageSender {
 
 impl ScenarioParser<'_> {
     fn message_sender(&self) -> MessageSender {
-        match self.myself.as_ref().and_then(|role| self.roles.get(role)) {
+        match self.own_role() {
             None => MessageSender::Unknown,
             Some(role) if role.server => MessageSender::Server,
             Some(_) => MessageSender::Client,
@@ -168,7 +168,7 @@ impl ScenarioParser<'_> {
         match kind.name.as_str() {
             "text" => drop(text_or_blank(Some(content), "`text`", &mut self.diagnostics)),
             "binary" | "bytes" => self.check_hexadecimal(content),
-            "frames" if content.text().is_some_and(|text| text.contains("${")) => {}
+            "frames" if is_computed(content) => {}
             "frames" => {
                 let example = "frames: [ { opcode: ping } ]";
                 if content.is_null() || content.list().is_some_and(<[_]>::is_empty) {
@@ -190,7 +190,7 @@ impl ScenarioParser<'_> {
     }
 
     fn check_frame(&mut self, frame: &SyntaxNode) {
-        if frame.text().is_some_and(|text| text.contains("${")) {
+        if is_computed(frame) {
             return;
         }
         let known = ["opcode", "fin", "rsv", "mask", "data", "hex"];
@@ -273,6 +273,13 @@ impl ScenarioParser<'_> {
         }))
     }
 
+    /// Parses overrides of the `given` values of the current role.
+    pub(super) fn parse_role_overrides(&mut self, node: Option<&SyntaxNode>) -> Vec<(String, Template)> {
+        let given: Vec<String> =
+            self.own_role().into_iter().flat_map(|role| &role.given).map(|(name, _)| name.clone()).collect();
+        self.parse_overrides(node, &given, "the role")
+    }
+
     /// Parses overrides of the `given` values of a role or a scene.
     pub(super) fn parse_overrides(
         &mut self,
@@ -294,7 +301,8 @@ impl ScenarioParser<'_> {
     }
 }
 
-fn is_computed(node: &SyntaxNode) -> bool {
+/// Whether a value is a text with an expression, so that it is not known before the run.
+pub fn is_computed(node: &SyntaxNode) -> bool {
     node.text().is_some_and(|text| text.contains("${"))
 }
 

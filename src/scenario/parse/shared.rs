@@ -17,7 +17,7 @@ use crate::scenario::model::{
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
-use crate::syntax::matcher::escape;
+use crate::syntax::matcher::member_pointer;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -59,21 +59,21 @@ impl SharedFile {
 
     /// Returns the diagnostics of roles, scenes, reactions and `always`, whether or not a scenario uses them.
     pub fn check(&self, pack: &Arc<Pack>) -> Vec<Diagnostic> {
-        let mut reader = ScenarioParser::new(self, pack);
+        let mut parser = ScenarioParser::new(self, pack);
         for (key, _) in entries(self.root.get("roles")) {
-            reader.parse_role(&key.name, key.span);
+            parser.parse_role(&key.name, key.span);
         }
         for (key, _) in entries(self.root.get("reactions")) {
-            reader.parse_reaction(&key.name, key.span);
+            parser.parse_reaction(&key.name, key.span);
         }
-        reader.parse_always();
+        parser.parse_always();
         // The actors of a scene are not known here.
-        reader.any_actor = true;
+        parser.any_actor = true;
         for (key, _) in entries(self.root.get("scenes")) {
-            reader.parse_scene(&key.name, key.span);
+            parser.parse_scene(&key.name, key.span);
         }
-        reader.check_fuzz();
-        crate::syntax::diagnostic::without_duplicates(reader.diagnostics)
+        parser.check_fuzz();
+        crate::syntax::diagnostic::without_duplicates(parser.diagnostics)
     }
 }
 
@@ -140,14 +140,22 @@ pub fn unknown_message_error(node: &SyntaxNode, pack: &Pack) -> Diagnostic {
 
 /// Warns about a member under `fills` that no example has.
 fn check_fills_used(fills: Option<&SyntaxNode>, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) {
-    for (key, _) in mapping(fills, "`fills`", "fills: { MEMBER: VALUE }", diagnostics) {
-        let pointer = if key.name.starts_with('/') { key.name.clone() } else { format!("/{}", escape(&key.name)) };
-        let templates: Vec<Value> = pack.messages.iter().map(|message| message.starting_value()).collect();
-        if templates.iter().any(|template| template.pointer(&pointer).is_some()) {
+    let members = mapping(fills, "`fills`", "fills: { MEMBER: VALUE }", diagnostics);
+    if members.is_empty() {
+        return;
+    }
+    let examples: Vec<Value> = pack.messages.iter().map(|message| message.starting_value()).collect();
+    for (key, _) in members {
+        let pointer = if key.name.starts_with('/') { key.name.clone() } else { member_pointer(&key.name) };
+        if examples.iter().any(|example| example.pointer(&pointer).is_some()) {
             continue;
         }
-        let known: Vec<&str> =
-            templates.iter().filter_map(Value::as_object).flat_map(|t| t.keys()).map(String::as_str).collect();
+        let known: Vec<&str> = examples
+            .iter()
+            .filter_map(Value::as_object)
+            .flat_map(|example| example.keys())
+            .map(String::as_str)
+            .collect();
         diagnostics.push(
             Diagnostic::warning(
                 key.span,

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::actors::{StepActorNames, key_part_span};
 use super::names::{BlockScope, NameBinding, NameOrigin};
 use super::rules::MatcherSubject;
+use super::sends::is_computed;
 use super::verbs::{self, StepHead, StepVerb};
 use super::{ScenarioParser, StepPlace, may_be};
 use crate::protocol::{RuleBasis, RuleLevel};
@@ -22,8 +23,6 @@ use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 pub struct StepOptions<'n> {
     verb: StepVerb,
     entries: Vec<(&'n NodeKey, &'n SyntaxNode)>,
-    /// Whether an actor performs the step, unlike `check` or `wait`.
-    acts: bool,
 }
 
 impl<'n> StepOptions<'n> {
@@ -35,8 +34,9 @@ impl<'n> StepOptions<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| *key)
     }
 
+    /// Whether an actor performs the step, unlike `check` or `wait`.
     pub fn acts(&self) -> bool {
-        self.acts
+        !self.verb.is_word()
     }
 }
 
@@ -94,7 +94,7 @@ impl ScenarioParser<'_> {
             );
         }
         let others = all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node));
-        let options = StepOptions { verb: head.verb, entries: others.collect(), acts: !head.verb.is_word() };
+        let options = StepOptions { verb: head.verb, entries: others.collect() };
         self.check_options(&head, key, &options);
         let who = self.resolve_step_actors(&head, key)?;
         let if_ = options.get("if").and_then(|node| self.parse_bound_name(node, "if"));
@@ -164,12 +164,13 @@ impl ScenarioParser<'_> {
 
     /// Reports a step that only checks but has no rules, or is in a place that cannot have checks.
     fn check_has_rules(&mut self, key: &NodeKey, options: &StepOptions<'_>) {
+        if options.get("rules").is_some() {
+            return;
+        }
         if !self.place.takes_rules() {
-            if options.get("rules").is_none() {
-                let what = format!("`{}` is not allowed in {}, which cannot have checks", key.name, self.place.name());
-                self.error(key.span, what, "move it to the steps of a scenario and add `rules`");
-            }
-        } else if options.get("rules").is_none() {
+            let what = format!("`{}` is not allowed in {}, which cannot have checks", key.name, self.place.name());
+            self.error(key.span, what, "move it to the steps of a scenario and add `rules`");
+        } else {
             let what = format!("`{}` without rules proves nothing", key.name);
             self.error(key.span, what, "name the rules it proves: write `rules: [ABC-001]`");
         }
@@ -204,12 +205,20 @@ impl ScenarioParser<'_> {
         who: &StepActors,
     ) -> Option<StepAction> {
         Some(match options.verb {
-            StepVerb::Joins => self.parse_join(key, value, options, who),
+            StepVerb::Joins => {
+                self.check_empty(value, key);
+                self.record_connect(who);
+                self.parse_join(key, options)
+            }
             StepVerb::Connects | StepVerb::TriesToConnect => {
                 self.record_connect(who);
                 self.parse_connect(value, options, options.verb == StepVerb::TriesToConnect)
             }
-            StepVerb::Accepts => self.parse_accept(key, value, options, who),
+            StepVerb::Accepts => {
+                self.check_empty(value, key);
+                self.record_connect(who);
+                self.parse_accept(key, options)
+            }
             StepVerb::Sends => StepAction::Send(Box::new(self.parse_composition(value, options))),
             StepVerb::Compose => StepAction::Compose(Box::new(self.parse_composition(value, options))),
             StepVerb::SendsRaw => self.parse_raw(value),
@@ -283,14 +292,7 @@ impl ScenarioParser<'_> {
         })
     }
 
-    fn parse_join<'n>(
-        &mut self,
-        key: &NodeKey,
-        value: &'n SyntaxNode,
-        options: &StepOptions<'n>,
-        who: &StepActors,
-    ) -> StepAction {
-        self.check_empty(value, key);
+    fn parse_join(&mut self, key: &NodeKey, options: &StepOptions<'_>) -> StepAction {
         if self.place == StepPlace::Opening {
             self.error(
                 key.span,
@@ -298,28 +300,15 @@ impl ScenarioParser<'_> {
                 "write `connects:` instead",
             );
         }
-        self.record_connect(who);
-        let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
-        let idle = role.is_some_and(|role| self.blocks.get(role.opening).is_some_and(Vec::is_empty));
+        let idle = self.own_role().is_some_and(|role| self.blocks.get(role.opening).is_some_and(Vec::is_empty));
         if let Some(rules) = options.key("rules").filter(|_| idle) {
             let span = rules.span;
             self.error(span, "this role has no opening, so `joins` cannot fail", "leave `rules` out");
         }
-        let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
-        let given: Vec<String> =
-            role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
-        StepAction::Join { with: self.parse_overrides(options.get("with"), &given, "the role") }
+        StepAction::Join { with: self.parse_role_overrides(options.get("with")) }
     }
 
-    fn parse_accept<'n>(
-        &mut self,
-        key: &NodeKey,
-        value: &'n SyntaxNode,
-        options: &StepOptions<'n>,
-        who: &StepActors,
-    ) -> StepAction {
-        self.check_empty(value, key);
-        self.record_connect(who);
+    fn parse_accept(&mut self, key: &NodeKey, options: &StepOptions<'_>) -> StepAction {
         if let Some(name) = self.myself.clone()
             && self.roles.get(&name).is_some_and(|role| !role.server)
         {
@@ -577,10 +566,9 @@ impl ScenarioParser<'_> {
 
 /// Whether any step inside takes its rules from a row.
 fn uses_rows(steps: &SyntaxNode) -> bool {
-    let computed = |item: &SyntaxNode| item.text().is_some_and(|text| text.contains("${"));
     steps.list().unwrap_or_default().iter().flat_map(|step| entries(Some(step))).any(|(key, value)| {
         match key.name.as_str() {
-            "rules" => value.list().unwrap_or_default().iter().any(computed),
+            "rules" => value.list().unwrap_or_default().iter().any(is_computed),
             "do" => uses_rows(value),
             _ => false,
         }
