@@ -195,7 +195,7 @@ fn a_url_alone_makes_a_target_with_defaults() {
 #[test]
 fn an_address_with_a_password_is_an_error_with_its_place_in_the_target_file() {
     insta::assert_snapshot!(parse_file("protocol = \"qi\"\nurl = \"ws://u:p@h\"\n", &[]).expect_err("a password"), @r#"
-    error: the user and password of an address would not be sent
+    error: hubproof does not send the user and password of an address
      --> etc/hub.toml:2:7
       |
     2 | url = "ws://u:p@h"

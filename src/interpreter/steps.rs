@@ -22,11 +22,11 @@ pub(super) type StepResult = Result<StepProgress, StepFailure>;
 
 impl Conversation {
     pub(super) fn begin_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
-        if let Some(name) = &step.if_ {
-            if self.eval_context(None).lookup(name).is_none() {
-                self.skip_step(program, step, format!("not reached: `{name}` was not bound"));
-                return Ok(StepProgress::Done(None));
-            }
+        if let Some(name) = &step.if_
+            && self.eval_context(None).lookup(name).is_none()
+        {
+            self.skip_step(program, step, format!("not reached: `{name}` was not bound"));
+            return Ok(StepProgress::Done(None));
         }
         let members = self.blocks.members(&step.who);
         match &step.act {

@@ -56,7 +56,7 @@ impl FromStr for Endpoint {
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
         if authority.contains('@') {
             let help = "remove the part before the @; a `[[deviation]]` with `upgrade` adds a header";
-            return wrong("the user and password of an address would not be sent".to_owned(), help);
+            return wrong("hubproof does not send the user and password of an address".to_owned(), help);
         }
         if authority.is_empty() || authority.starts_with(':') {
             return wrong(format!("`{text}` names no host"), EXAMPLE);
@@ -176,7 +176,7 @@ mod tests {
     #[case("ws://h:/x", "`` is not a port", "write a number from 1 to 65535")]
     #[case(
         "ws://u:p@h/",
-        "the user and password of an address would not be sent",
+        "hubproof does not send the user and password of an address",
         "remove the part before the @; a `[[deviation]]` with `upgrade` adds a header"
     )]
     #[case("ws://h/#x", "`ws://h/#x` has a `#`, which no WebSocket address may have", "write %23 where a # is meant")]
