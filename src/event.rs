@@ -80,6 +80,15 @@ pub fn rule_verdict(outcome: &CheckOutcome, level: RuleLevel, basis: RuleBasis, 
     }
 }
 
+/// A deviation that the target declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDeviation {
+    /// Index of the entry.
+    pub entry: usize,
+    /// The reason that the target gives.
+    pub reason: String,
+}
+
 /// The result of one check of one scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckReport {
@@ -101,8 +110,8 @@ pub struct CheckReport {
     /// What was wrong, in one line; empty if nothing was.
     pub message: String,
     pub detail: Option<FindingDetail>,
-    /// The reason given for the declared deviation that breaks the check, which makes the failure known.
-    pub deviation: Option<String>,
+    /// The declared deviation because of which the check does not hold, which makes its verdict known.
+    pub deviation: Option<KnownDeviation>,
 }
 
 impl CheckReport {

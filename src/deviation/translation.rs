@@ -64,6 +64,31 @@ impl Deviations {
         (!done.by.is_empty()).then_some(done)
     }
 
+    /// Returns which of the entries that translated a message, in the order applied, is the one after which `breaks` no
+    /// longer holds; the last if it always does.
+    ///
+    /// # Panics
+    ///
+    /// If `by` is empty.
+    pub fn responsible_entry(
+        &self,
+        pack: &Pack,
+        raw: &Value,
+        by: &[usize],
+        functions: &Arc<FunctionContext>,
+        breaks: impl Fn(&Value) -> bool,
+    ) -> usize {
+        let mut json = raw.clone();
+        let (last, others) = by.split_last().expect("an entry applied");
+        let mends = |index: &&usize| {
+            if let Some(translated) = self.entries[**index].to_documented_form(pack, &json, functions) {
+                json = translated;
+            }
+            !breaks(&json)
+        };
+        *others.iter().find(mends).unwrap_or(last)
+    }
+
     /// Translates a message that will be sent to the form of the hub; returns `None` if no entry applies.
     pub fn translate_sent(
         &self,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::matching::ExpectedFrame;
 use crate::event::FindingDetail;
 use crate::scenario::model::{ActorId, CountRange, ExpectedCodes, GroupQuantity};
-use crate::scenario::value::{BoundValue, EvalError};
+use crate::scenario::value::{BoundValue, EvalError, Provenance};
 
 /// Why a step failed.
 pub struct StepFailure {
@@ -22,6 +22,8 @@ pub enum StepFailureKind {
     Undecided,
     /// The step uses a name that only another branch binds.
     NotReached,
+    /// What the step expects depends on a message that the deviation with this index assumes.
+    Assumed { deviation: usize },
     /// The scenario is wrong.
     Mistake,
 }
@@ -50,8 +52,23 @@ impl StepFailure {
         Self { unreachable: true, ..Self::undecided(reason, Some(detail)) }
     }
 
+    /// Returns the failure of a step whose expectation has this provenance: nothing assumed can be broken.
+    pub(super) fn of(self, provenance: Provenance) -> Self {
+        match (provenance, &self.kind) {
+            (Provenance::Assumed { deviation }, StepFailureKind::Broken | StepFailureKind::Undecided) => {
+                Self { kind: StepFailureKind::Assumed { deviation }, ..self }
+            }
+            _ => self,
+        }
+    }
+
     pub(super) fn mistake(message: impl Into<String>) -> Self {
         Self { kind: StepFailureKind::Mistake, message: message.into(), detail: None, unreachable: false }
+    }
+
+    pub(super) fn assumed(deviation: usize) -> Self {
+        let message = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
+        Self { kind: StepFailureKind::Assumed { deviation }, message, detail: None, unreachable: false }
     }
 
     pub(super) fn not_reached(message: impl Into<String>) -> Self {
@@ -74,6 +91,21 @@ pub struct ActiveStep {
     pub(super) since: Duration,
     pub(super) deadline: Option<Duration>,
     pub(super) waiting: WaitCondition,
+}
+
+impl WaitCondition {
+    /// Returns whether what is expected rests on what was observed.
+    pub(super) fn provenance(&self) -> Provenance {
+        let all = |wanted: &mut dyn Iterator<Item = &ExpectedFrame>| {
+            wanted.fold(Provenance::Observed, |all, wanted| all.and(wanted.provenance()))
+        };
+        match self {
+            Self::Frames(frames) => all(&mut frames.members.iter().map(|member| &member.wanted)),
+            Self::Silence { members } => all(&mut members.iter().map(|(_, wanted)| wanted)),
+            Self::OneOf { members } => all(&mut members.iter().flat_map(|member| member.wanted.iter().flatten())),
+            _ => Provenance::Observed,
+        }
+    }
 }
 
 pub(super) enum WaitCondition {
@@ -118,6 +150,14 @@ pub(super) struct AwaitedFrames {
     /// Whether the first deadline (of `for`) has passed with frames missing, and the step waits until the target's
     /// patience ends.
     pub(super) late: bool,
+}
+
+impl AwaitedFrames {
+    /// Returns whether all frames so far were received.
+    pub(super) fn provenance(&self) -> Provenance {
+        let claims = self.members.iter().flat_map(|member| &member.claims);
+        claims.fold(Provenance::Observed, |all, claim| all.and(claim.provenance()))
+    }
 }
 
 pub(super) struct AwaitingActor {

@@ -65,7 +65,7 @@ impl Actors {
         if overflowed > 0 {
             *self.leftovers.entry("(dropped from a full inbox)".to_owned()).or_default() += overflowed;
         }
-        for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
+        for entry in actor.inbox.iter().filter(|entry| !entry.claimed && !entry.wire.is_assumed()) {
             let name = entry.name(&program.pack);
             let control = matches!(entry.kind, InboxFrameKind::Control { .. });
             if !control && !program.shared.ignore.iter().any(|ignored| ignored == name) {

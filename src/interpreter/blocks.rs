@@ -117,6 +117,13 @@ impl BlockStack {
         self.stack.push(frame);
     }
 
+    /// Records why the check of the step around the innermost block is undecided.
+    pub fn miss(&mut self, why: String) {
+        if let Some(frame) = self.stack.last_mut() {
+            frame.missed.get_or_insert(why);
+        }
+    }
+
     /// Returns the actor of the innermost block that has one.
     pub fn myself(&self) -> Option<ActorId> {
         self.stack.iter().rev().find_map(|frame| frame.me)
@@ -588,6 +595,14 @@ impl Conversation {
                 self.blocks.complete(step, None);
                 return;
             }
+            StepFailureKind::Assumed { deviation } => {
+                self.blocks.miss(failure.message);
+                let mut checks = Vec::new();
+                collect_checks(program, step, &mut checks);
+                checks.into_iter().for_each(|check| self.judgement.record_assumed(check, &step.text, *deviation));
+                self.blocks.complete(step, None);
+                return;
+            }
             StepFailureKind::Broken | StepFailureKind::Undecided => {}
         }
         if self.blocks.phase == Phase::Finally {
@@ -635,7 +650,7 @@ impl Conversation {
         // A hub that never sent anything serves no client. A hub that falls silent costs no more than one patience.
         let (clock, doubted) = (&self.clock, self.judgement.doubted_since());
         let in_time = doubted.is_none_or(|since| clock.now < since + clock.stretched(clock.patience));
-        let serves = self.actors.iter().any(|actor| !actor.inbox.is_empty());
+        let serves = self.actors.iter().flat_map(|actor| &actor.inbox).any(|frame| !frame.wire.is_assumed());
         let is_possible = awaits && may && serves && in_time && !self.blocks.is_attempt(program);
         is_possible && self.blocks.members(&step.who).iter().all(is_open)
     }
@@ -788,9 +803,7 @@ impl Conversation {
 
     /// Skips a step that uses a name that was never bound. The check of the step around its block is then undecided.
     pub(super) fn skip_unreached_step(&mut self, program: &Program, step: &Step, why: String) {
-        if let Some(frame) = self.blocks.stack.last_mut() {
-            frame.missed.get_or_insert_with(|| why.clone());
-        }
+        self.blocks.miss(why.clone());
         let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why));
         self.answer_checks(program, step, &outcome);
     }

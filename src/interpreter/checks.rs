@@ -10,13 +10,15 @@ use super::active_step::{StepFailure, StepFailureKind};
 use super::finding::ComparisonOutcome;
 use super::invariants::schema_checks;
 use crate::deviation::Deviations;
-use crate::event::{CheckOutcome, CheckReport, FindingDetail, PreconditionFailure, Verdict, rule_verdict};
+use crate::event::{
+    CheckOutcome, CheckReport, FindingDetail, KnownDeviation, PreconditionFailure, Verdict, rule_verdict,
+};
 use crate::protocol::{Pack, RuleBasis, RuleLevel};
 use crate::scenario::model::{
     ActorId, AlwaysEntry, CheckId, CompiledPattern, MatchPattern, Program, RuleUse, Step, ValueTest,
 };
 use crate::scenario::template::{EvalContext, Template};
-use crate::scenario::value::EvalError;
+use crate::scenario::value::{EvalError, Provenance, Traced};
 use crate::syntax::matcher::{are_equal, to_json_text};
 use crate::syntax::source::Span;
 
@@ -54,6 +56,9 @@ pub struct ConversationJudgement {
     /// The first failure after which the conversation continued, and when. Since then only received frames prove
     /// something.
     doubt: Option<(String, Duration)>,
+    /// Whether the hub was only told what was observed. Once it was told something assumed, what it does proves
+    /// nothing about its rules, apart from those that hold for every frame.
+    told: Provenance,
     /// Why the checks after a failed step are undecided.
     cause: Option<PreconditionFailure>,
     /// A mistake in the scenario.
@@ -123,6 +128,10 @@ impl ConversationJudgement {
         message: impl Into<String>,
         detail: Option<FindingDetail>,
     ) {
+        let depends = !self.always.contains(&check) && !matches!(outcome, CheckOutcome::NotReached(_));
+        if let (true, Provenance::Assumed { deviation }) = (depends, self.told) {
+            return self.record_assumed(check, step, deviation);
+        }
         self.checks[check].add(CheckAnswer {
             outcome,
             message: message.into(),
@@ -130,6 +139,24 @@ impl ConversationJudgement {
             detail,
             deviation: None,
         });
+    }
+
+    /// Records that a check depends on a message that a deviation assumes, so that it can neither hold nor fail.
+    pub fn record_assumed(&mut self, check: CheckId, step: &str, deviation: usize) {
+        let why = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
+        let (outcome, step) = (CheckOutcome::Undecided(why), step.to_owned());
+        let answer = CheckAnswer { outcome, message: String::new(), step, detail: None, deviation: Some(deviation) };
+        self.checks[check].add(answer);
+    }
+
+    /// Records that the hub was told something of this provenance.
+    pub fn rest_on(&mut self, provenance: Provenance) {
+        self.told = self.told.and(provenance);
+    }
+
+    /// Returns whether the hub was only told what was observed.
+    pub fn provenance(&self) -> Provenance {
+        self.told
     }
 
     /// Records that a declared deviation breaks a check.
@@ -141,6 +168,9 @@ impl ConversationJudgement {
         detail: Option<FindingDetail>,
         index: usize,
     ) {
+        if let Provenance::Assumed { deviation } = self.told {
+            return self.record_assumed(check, step, deviation);
+        }
         let (outcome, step) = (CheckOutcome::Broken, step.to_owned());
         self.checks[check].add(CheckAnswer { outcome, message, step, detail, deviation: Some(index) });
     }
@@ -186,7 +216,9 @@ impl ConversationJudgement {
     /// Returns whether a check whose step failed is undecided, and its outcome.
     pub fn outcome_of(&self, failure: &StepFailure) -> (bool, CheckOutcome) {
         match (&failure.kind, self.doubt_outcome()) {
-            (StepFailureKind::Undecided, _) => (true, CheckOutcome::Undecided(failure.message.clone())),
+            (StepFailureKind::Undecided | StepFailureKind::Assumed { .. }, _) => {
+                (true, CheckOutcome::Undecided(failure.message.clone()))
+            }
             (_, Some(doubted)) => (true, doubted),
             _ => (false, CheckOutcome::Broken),
         }
@@ -268,14 +300,14 @@ impl ConversationJudgement {
                 detail: None,
                 deviation: None,
             });
-            let known = known_reason(deviations, &answer);
+            let known = known_deviation(deviations, &answer);
             let report =
                 check_report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
             reports.push(CheckReport { deviation: known, always: self.always.contains(&id), ..report });
         }
         for (name, invariant) in self.invariants {
             let Some(answer) = invariant.state.worst else { continue };
-            let known = known_reason(deviations, &answer);
+            let known = known_deviation(deviations, &answer);
             let report = check_report(name, &invariant.rules, None, invariant.state.asked, answer, stated_only);
             reports.push(CheckReport { deviation: known, ..report });
         }
@@ -319,23 +351,27 @@ fn check_report(
     CheckReport { rules: judged, span, step, asked, message, detail, ..CheckReport::new(name, whole) }
 }
 
-/// Returns the reason of the declared deviation that breaks a check; `None` for a deviation that the tool only assumes.
-fn known_reason(deviations: &Deviations, answer: &CheckAnswer) -> Option<String> {
-    let entry = deviations.entries().get(answer.deviation?)?;
-    (!entry.is_assumed()).then(|| entry.reason.clone())
+/// Returns the declared deviation because of which a check does not hold; `None` for a deviation that the tool only
+/// assumes.
+fn known_deviation(deviations: &Deviations, answer: &CheckAnswer) -> Option<KnownDeviation> {
+    let index = answer.deviation?;
+    let entry = deviations.entries().get(index)?;
+    (!entry.is_assumed()).then(|| KnownDeviation { entry: index, reason: entry.reason.clone() })
 }
 
 /// The step named by checks that apply to all frames, whatever the scenario does.
 pub const ALWAYS_STEP: &str = "always";
 
 /// Compares a value with a matcher or schema of the scenario.
-pub(super) fn compare(pattern: &MatchPattern, subject: &Value, names: &dyn EvalContext) -> ComparisonOutcome {
+pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &dyn EvalContext) -> ComparisonOutcome {
     let built;
+    let Traced { value: subject, mut provenance } = subject;
     let ready = match &pattern.ready {
         Some(ready) => ready,
         None => match super::matching::compile_pattern(pattern, names) {
             Ok(ready) => {
-                built = ready;
+                built = ready.value;
+                provenance = provenance.and(ready.provenance);
                 &built
             }
             // The expected value comes from another frame, and that frame has checks of its own.
@@ -348,7 +384,7 @@ pub(super) fn compare(pattern: &MatchPattern, subject: &Value, names: &dyn EvalC
             Err(error) => return eval_outcome(&error),
         },
     };
-    match ready {
+    let outcome = match ready {
         CompiledPattern::Matcher(matcher) => match matcher.difference(subject) {
             None => ComparisonOutcome::Holds,
             Some(difference) => ComparisonOutcome::Broken {
@@ -373,36 +409,44 @@ pub(super) fn compare(pattern: &MatchPattern, subject: &Value, names: &dyn EvalC
                 ComparisonOutcome::Broken { expected, found: to_json_text(subject), message }
             }
         },
-    }
+    };
+    outcome.of(provenance)
 }
 
 /// Evaluates a `check` and tests its value.
 pub(super) fn compute(value: &Template, test: &ValueTest, names: &dyn EvalContext) -> ComparisonOutcome {
-    let evaluated = value.eval(names);
-    let value = match evaluated {
+    let provenance = value.provenance(names);
+    let value = match value.eval(names) {
         Ok(value) => value,
         // A value from the hub has the wrong type, such as text in a subtraction.
-        Err(EvalError::Failed(message)) if uses_hub_values(value, names) => return mistake_outcome(message),
-        Err(error) => return eval_outcome(&error),
+        Err(EvalError::Failed(message)) if uses_hub_values(value, names) => {
+            return mistake_outcome(message).of(provenance);
+        }
+        Err(error) => return eval_outcome(&error).of(provenance),
     };
-    match test {
+    let outcome = match test {
         ValueTest::True if value == Value::Bool(true) => ComparisonOutcome::Holds,
         ValueTest::True => ComparisonOutcome::Broken {
             expected: "true".to_owned(),
             found: to_json_text(&value),
             message: format!("expected true, found {}", to_json_text(&value)),
         },
-        ValueTest::Equals(template) => match template.eval(names) {
-            Err(EvalError::Failed(message)) if uses_hub_values(template, names) => mistake_outcome(message),
-            Err(error) => eval_outcome(&error),
-            Ok(wanted) if are_equal(&wanted, &value) => ComparisonOutcome::Holds,
-            Ok(wanted) => {
-                let (expected, found) = (to_json_text(&wanted), to_json_text(&value));
-                ComparisonOutcome::Broken { message: format!("expected {expected}, found {found}"), expected, found }
-            }
-        },
-        ValueTest::Fits(pattern) => compare(pattern, &value, names),
-    }
+        ValueTest::Equals(template) => {
+            let outcome = match template.eval(names) {
+                Err(EvalError::Failed(message)) if uses_hub_values(template, names) => mistake_outcome(message),
+                Err(error) => eval_outcome(&error),
+                Ok(wanted) if are_equal(&wanted, &value) => ComparisonOutcome::Holds,
+                Ok(wanted) => {
+                    let (expected, found) = (to_json_text(&wanted), to_json_text(&value));
+                    let message = format!("expected {expected}, found {found}");
+                    ComparisonOutcome::Broken { message, expected, found }
+                }
+            };
+            outcome.of(template.provenance(names))
+        }
+        ValueTest::Fits(pattern) => compare(pattern, Traced::observed(&value), names),
+    };
+    outcome.of(provenance)
 }
 
 impl Conversation {
@@ -421,6 +465,7 @@ impl Conversation {
                 (self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why)), String::new(), None)
             }
             ComparisonOutcome::NotReached(why) => (CheckOutcome::NotReached(why), String::new(), None),
+            ComparisonOutcome::Assumed { deviation } => return self.judgement.record_assumed(check, step, deviation),
             ComparisonOutcome::Mistake(what) => {
                 self.judgement.mistake.get_or_insert(format!("{step}: {what}"));
                 return;
@@ -463,8 +508,8 @@ pub(super) fn uses_hub_values(template: &Template, names: &dyn EvalContext) -> b
 
 /// Evaluates a value that a step needs. If that fails because of a frame of the hub, which other checks cover, the step
 /// is undecided; otherwise the scenario is wrong.
-pub(super) fn evaluate_for_step(template: &Template, names: &dyn EvalContext) -> Result<Value, StepFailure> {
-    template.eval(names).map_err(|error| eval_failure(error, template, names))
+pub(super) fn evaluate_for_step(template: &Template, names: &dyn EvalContext) -> Result<Traced<Value>, StepFailure> {
+    template.eval_traced(names).map_err(|error| eval_failure(error, template, names))
 }
 
 pub(super) fn eval_failure(error: EvalError, template: &Template, names: &dyn EvalContext) -> StepFailure {

@@ -13,7 +13,7 @@ use crate::event::{CheckOutcome, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};
-use crate::scenario::value::{BoundValue, FrameDeviation, Wire};
+use crate::scenario::value::{BoundValue, Provenance, RawMessage, Wire};
 
 use super::decode::memory_weight;
 use super::finding::ComparisonOutcome;
@@ -25,6 +25,8 @@ pub(super) struct AssumedMessage {
     connection: u32,
     /// Index of the deviation.
     index: usize,
+    /// The position of the event after which the message should have come.
+    due_after: u64,
     json: Value,
 }
 
@@ -87,7 +89,7 @@ impl AppliedDeviations {
         pack: &Pack,
         json: Value,
         functions: &Arc<FunctionContext>,
-    ) -> (Value, Option<FrameDeviation>) {
+    ) -> (Value, Option<RawMessage>) {
         if self.declared.is_empty() {
             return (json, None);
         }
@@ -96,9 +98,7 @@ impl AppliedDeviations {
         let documented = translated.as_ref().map_or(&json, |translated| &translated.json);
         self.declared.count_sightings(pack, documented, by, functions, &mut self.seen);
         match translated {
-            Some(TranslatedMessage { json: documented, by }) => {
-                (documented, by.first().map(|index| FrameDeviation { index: *index, raw: Some(json) }))
-            }
+            Some(TranslatedMessage { json: documented, by }) => (documented, Some(RawMessage { json, by })),
             None => (json, None),
         }
     }
@@ -150,16 +150,17 @@ impl Conversation {
     /// Schedules assumed messages. The delay gives the hub time to handle the request, or to send the messages after
     /// all.
     fn schedule_assumed(&mut self, id: ActorId, connection: u32, absent: Vec<(usize, Value)>) {
-        let due = self.clock.now + self.clock.quiet;
-        let assumed = &mut self.deviations.assumed;
-        assumed.extend(absent.into_iter().map(|(index, json)| AssumedMessage { due, id, connection, index, json }));
+        let (due, due_after) = (self.clock.now + self.clock.quiet, self.history.position());
+        let scheduled =
+            absent.into_iter().map(|(index, json)| AssumedMessage { due, id, connection, index, due_after, json });
+        self.deviations.assumed.extend(scheduled);
     }
 
     /// Puts the assumed messages that are due into their inboxes.
     pub(super) fn deliver_assumed(&mut self) {
         let now = self.clock.now;
         let due = |assumed: &mut AssumedMessage| assumed.due <= now;
-        for AssumedMessage { id, connection, index, json, .. } in
+        for AssumedMessage { id, connection, index, due_after, json, .. } in
             self.deviations.assumed.extract_if(.., due).collect::<Vec<_>>()
         {
             if self.actors[id].connection != Some(connection) || !self.actors[id].is_open() {
@@ -169,9 +170,11 @@ impl Conversation {
             let text = json.to_string();
             self.record_frame(id, connection, HistoryDirection::Neither, "assumed", &text, text.len());
             let sequence = self.history.next_event();
-            let deviation = Some(Arc::new(FrameDeviation { index, raw: None }));
-            let wire =
-                Arc::new(Wire { deviation, ..self.new_wire(id, connection, sequence, "text", &text, text.len()) });
+            let wire = Arc::new(Wire {
+                provenance: Provenance::Assumed { deviation: index },
+                due_after: Some(due_after),
+                ..self.new_wire(id, connection, sequence, "text", &text, text.len())
+            });
             // Play no reactions: the hub did not send the message, so it expects no answer.
             let pack = &self.program.pack;
             let recognised = pack.recognise(&json, FrameDirection::FromHub);
@@ -181,15 +184,40 @@ impl Conversation {
         }
     }
 
-    /// Records that a step holds. If it holds only because a message is assumed, the deviation breaks its rule.
-    pub(super) fn record_held_by_claims<'b>(&mut self, step: &Step, claims: impl Iterator<Item = &'b BoundValue>) {
-        let Some(check) = step.check else { return };
+    /// Records that a step holds, with the frames it received. A step that asks for a number of frames (`counted`) is
+    /// undecided if one of them is only assumed; of any other step, the deviation breaks the rule.
+    pub(super) fn record_held_by_claims<'b>(
+        &mut self,
+        step: &Step,
+        outcome: CheckOutcome,
+        claims: impl Iterator<Item = &'b BoundValue>,
+        counted: bool,
+    ) {
         let claims: Vec<&BoundValue> = claims.collect();
-        if !self.record_assumed_deviation(check, &step.text, claims.iter().copied()) {
-            // The end of a connection may follow from an earlier failure; a frame does not.
-            let came = claims.iter().flat_map(|claim| claim.wires()).any(|wire| wire.opcode != "close");
-            let outcome = self.judgement.doubt_outcome().filter(|_| !came).unwrap_or(CheckOutcome::Holds);
-            self.judgement.record_answer(check, &step.text, outcome, "", None);
+        let provenance = claims.iter().fold(Provenance::Observed, |all, claim| all.and(claim.provenance()));
+        if let Provenance::Assumed { deviation } = provenance {
+            return self.record_held_by_assumption(step, deviation, counted);
+        }
+        let Some(check) = step.check else { return };
+        // The end of a connection may follow from an earlier failure; a frame does not.
+        let came = claims.iter().flat_map(|claim| claim.wires()).any(|wire| wire.opcode != "close");
+        let outcome = self.judgement.doubt_outcome().filter(|_| !came).unwrap_or(outcome);
+        self.judgement.record_answer(check, &step.text, outcome, "", None);
+    }
+
+    /// Records that a step holds only because a deviation assumes the message that it expects.
+    fn record_held_by_assumption(&mut self, step: &Step, deviation: usize, counted: bool) {
+        // The rules of the steps around it rest on the assumption, too.
+        self.blocks.miss(Provenance::Assumed { deviation }.doubt().unwrap_or_default());
+        let Some(check) = step.check else { return };
+        match self.judgement.doubt_outcome() {
+            Some(doubted) => self.judgement.record_answer(check, &step.text, doubted, "", None),
+            None if counted => self.judgement.record_assumed(check, &step.text, deviation),
+            None => {
+                let entry = &self.deviations.declared.entries()[deviation];
+                let message = entry.describe(&self.program.pack);
+                self.judgement.record_deviation(check, &step.text, message, None, deviation);
+            }
         }
     }
 
@@ -202,21 +230,6 @@ impl Conversation {
         }
     }
 
-    /// Records a check as broken by a deviation if one of these frames is only assumed. Returns whether one is.
-    pub(super) fn record_assumed_deviation<'b>(
-        &mut self,
-        check: CheckId,
-        step: &str,
-        claims: impl Iterator<Item = &'b BoundValue>,
-    ) -> bool {
-        let assumed = claims.flat_map(BoundValue::wires).find_map(|wire| wire.assumed_deviation());
-        if let Some(index) = assumed {
-            let entry = &self.deviations.declared.entries()[index];
-            self.judgement.record_deviation(check, step, entry.describe(&self.program.pack), None, index);
-        }
-        assumed.is_some()
-    }
-
     /// Records a check that the frame breaks only in the form the hub sent, not in its documented form.
     pub(super) fn record_raw_deviation(
         &mut self,
@@ -225,13 +238,20 @@ impl Conversation {
         actor: Option<ActorId>,
         frame: &str,
         of_hub: ComparisonOutcome,
-        index: usize,
+        deviation: usize,
     ) {
         let ComparisonOutcome::Broken { expected, found, message } = of_hub else { return };
         let received = format!("{} in {}", self.history.shown(&found, 200), self.history.shown(frame, 400));
         let detail = self.finding_detail(actor, expected, received, None);
         let message = self.history.shown(&message, 400);
-        self.judgement.record_deviation(check, step, message, Some(detail), index);
+        self.judgement.record_deviation(check, step, message, Some(detail), deviation);
+    }
+
+    /// Returns the deviation because of which a message breaks a check in the form that the hub sent: the first one
+    /// after whose translation it no longer does.
+    pub(super) fn responsible_deviation(&self, raw: &RawMessage, breaks: impl Fn(&Value) -> bool) -> usize {
+        let (declared, functions) = (&self.deviations.declared, &self.environment.functions);
+        declared.responsible_entry(&self.program.pack, &raw.json, &raw.by, functions, breaks)
     }
 
     /// Records each deviation that applied as a separate finding against the rules that its entry names.

@@ -22,7 +22,7 @@ use crate::scenario::model::{
     MatchPattern, MessageName, Program, Step, StepAction, StepActors,
 };
 use crate::scenario::template::{EvalContext, Template};
-use crate::scenario::value::{BoundValue, EvalError, FrameDeviation, Wire};
+use crate::scenario::value::{BoundValue, EvalError, Provenance, Traced, Wire};
 
 /// Returns the failure of a step whose expectation cannot be evaluated from one of these templates.
 fn expectation_failure<'t>(
@@ -170,6 +170,7 @@ impl Conversation {
             }
             let items: Vec<BoundValue> =
                 frames.members.iter().filter_map(|member| member.claims.first().cloned()).collect();
+            let provenance = frames.provenance();
             if !right {
                 let bound = match quantity {
                     GroupQuantity::Exactly => "exactly",
@@ -181,10 +182,11 @@ impl Conversation {
                 let expected = format!("{bound} {number} actors receive it");
                 let detail = self.finding_detail(None, expected, format!("{got} actors received it"), waited);
                 let message = format!("{name} received by {got} actors, expected {bound} {number}");
-                return Err(StepFailure::broken(message, detail));
+                return Err(StepFailure::broken(message, detail).of(provenance));
             }
             let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
-            self.record_held_by_claims(step, claimed.iter().flat_map(|(_, claims)| claims));
+            let claims = claimed.iter().flat_map(|(_, claims)| claims);
+            self.record_held_by_claims(step, CheckOutcome::Holds, claims, true);
             self.judge_claims(step, &claimed);
             return Ok(StepProgress::Done(Some(BoundValue::Many { items, ordered: false })));
         }
@@ -208,7 +210,8 @@ impl Conversation {
                     format!("{most} or more"),
                     waited,
                 );
-                return Err(StepFailure::broken(format!("too many {name} received, expected {expected}"), detail));
+                let message = format!("too many {name} received, expected {expected}");
+                return Err(StepFailure::broken(message, detail).of(frames.provenance()));
             }
             let results: Vec<(ActorId, Vec<BoundValue>)> =
                 frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
@@ -257,7 +260,8 @@ impl Conversation {
                     StepFailure::broken(format!("{missing}: {how}"), detail)
                 }
                 None if count > 0 => {
-                    StepFailure::broken(format!("{count} {name} received, expected at least {least}"), detail)
+                    let message = format!("{count} {name} received, expected at least {least}");
+                    StepFailure::broken(message, detail).of(frames.provenance())
                 }
                 None => StepFailure::broken(missing, detail),
             });
@@ -286,7 +290,8 @@ impl Conversation {
         results: Vec<(ActorId, Vec<BoundValue>)>,
         counted: bool,
     ) -> StepResult {
-        self.record_held_by_claims(step, results.iter().flat_map(|(_, claims)| claims));
+        let claims = results.iter().flat_map(|(_, claims)| claims);
+        self.record_held_by_claims(step, CheckOutcome::Holds, claims, counted);
         let mut items = Vec::new();
         self.judge_claims(step, &results);
         for (_, claims) in results {
@@ -306,23 +311,20 @@ impl Conversation {
             }
             other => (other.to_json(), other.to_json().to_string()),
         };
-        let deviating = match bound {
-            BoundValue::One { wire: Some(wire), .. } => wire.deviation.clone(),
+        let raw = match bound {
+            BoundValue::One { wire: Some(wire), .. } => wire.raw.clone(),
             _ => None,
         };
+        let provenance = bound.provenance();
         for has in has {
-            let finding = match deviating.as_deref() {
-                Some(FrameDeviation { raw: None, .. }) => ComparisonOutcome::NotReached(
-                    "the message was not received, only assumed by a declared deviation".to_owned(),
-                ),
-                _ => compare(&has.pattern, &value, &self.eval_context(actor)),
-            };
+            let compared =
+                |c: &Self, value: &Value| compare(&has.pattern, Traced { value, provenance }, &c.eval_context(actor));
+            let finding = compared(self, &value);
             // A pattern of constants is also compared with the message as the hub sent it.
-            if let (ComparisonOutcome::Holds, Some(FrameDeviation { index, raw: Some(raw) }), Some(_)) =
-                (&finding, deviating.as_deref(), &has.pattern.ready)
-            {
-                let of_hub = compare(&has.pattern, raw, &self.eval_context(actor));
-                self.record_raw_deviation(has.check, &step.text, actor, &text, of_hub, *index);
+            if let (ComparisonOutcome::Holds, Some(raw), Some(_)) = (&finding, &raw, &has.pattern.ready) {
+                let breaks = |json: &Value| matches!(compared(self, json), ComparisonOutcome::Broken { .. });
+                let (of_hub, entry) = (compared(self, &raw.json), self.responsible_deviation(raw, breaks));
+                self.record_raw_deviation(has.check, &step.text, actor, &text, of_hub, entry);
             }
             if matches!(finding, ComparisonOutcome::Broken { .. }) && text.len() < MAX_BYTES {
                 self.record_unfit(has, &value, actor);
@@ -334,7 +336,7 @@ impl Conversation {
     /// Records a member of a message that does not fit a check: the hub may use another name or type for it.
     fn record_unfit(&mut self, has: &HasCheck, json: &Value, actor: Option<ActorId>) {
         let difference = match compile_pattern(&has.pattern, &self.eval_context(actor)) {
-            Ok(CompiledPattern::Matcher(matcher)) => matcher.difference(json),
+            Ok(Traced { value: CompiledPattern::Matcher(matcher), .. }) => matcher.difference(json),
             _ => None,
         };
         let Some(place) = difference.map(|one| one.path) else { return };
@@ -468,7 +470,9 @@ impl Conversation {
             opcode: "close",
             text: end.reason.as_str().into(),
             size: 0,
-            deviation: None,
+            provenance: Provenance::Observed,
+            due_after: None,
+            raw: None,
         })
     }
 
@@ -572,21 +576,14 @@ impl Conversation {
                         other => other.to_json().to_string(),
                     };
                     let detail = self.finding_detail(first, self.describe_expectation(step), text, waited);
-                    return Err(StepFailure::broken(why.clone(), detail));
+                    return Err(StepFailure::broken(why.clone(), detail).of(bound.provenance()));
                 }
                 let outcome = match (&alternative.warn, &alternative.info) {
                     (Some(warn), _) => CheckOutcome::Tolerated(warn.clone()),
                     (None, Some(info)) => CheckOutcome::Noted(info.clone()),
                     (None, None) => CheckOutcome::Holds,
                 };
-                if let Some(check) = step.check
-                    && !self.record_assumed_deviation(check, &step.text, std::iter::once(&bound))
-                {
-                    // After a failure, only a received frame proves something.
-                    let came = bound.wires().iter().any(|wire| wire.opcode != "close");
-                    let outcome = self.judgement.doubt_outcome().filter(|_| !came).unwrap_or(outcome);
-                    self.judgement.record_answer(check, &step.text, outcome, "", None);
-                }
+                self.record_held_by_claims(step, outcome, std::iter::once(&bound), false);
                 if let Some(name) = &alternative.as_ {
                     self.blocks.bind(name, bound.clone());
                 }

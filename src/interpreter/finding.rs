@@ -1,5 +1,7 @@
 //! The result of a comparison or a computation.
 
+use crate::scenario::value::Provenance;
+
 /// The result of comparing a value with a `has`, `check` or `fits`.
 pub enum ComparisonOutcome {
     Holds,
@@ -9,6 +11,20 @@ pub enum ComparisonOutcome {
         message: String,
     },
     NotReached(String),
+    /// The result would depend on a message that the deviation with this index assumes.
+    Assumed {
+        deviation: usize,
+    },
     /// A mistake in the scenario.
     Mistake(String),
+}
+
+impl ComparisonOutcome {
+    /// Returns the result of comparing a value of this provenance: nothing assumed can hold or be broken.
+    pub fn of(self, provenance: Provenance) -> Self {
+        match (provenance, self) {
+            (Provenance::Assumed { deviation }, Self::Holds | Self::Broken { .. }) => Self::Assumed { deviation },
+            (_, outcome) => outcome,
+        }
+    }
 }

@@ -8,6 +8,7 @@ use super::Conversation;
 use super::checks::{ALWAYS_STEP, compare};
 use super::finding::ComparisonOutcome;
 use crate::scenario::model::{ActorId, AlwaysEntry};
+use crate::scenario::value::Traced;
 
 impl Conversation {
     /// Checks a valid frame or an assembled message; `size` is the size of its payload in bytes.
@@ -29,7 +30,7 @@ impl Conversation {
                 AlwaysEntry::Wire { check, pattern } if !upgrade => (check, pattern),
                 _ => continue,
             };
-            let finding = compare(pattern, what, &self.eval_context(Some(id)));
+            let finding = compare(pattern, Traced::observed(what), &self.eval_context(Some(id)));
             blamed |= matches!(finding, ComparisonOutcome::Broken { .. });
             self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding);
         }

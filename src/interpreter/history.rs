@@ -44,6 +44,11 @@ impl FrameHistory {
         self.latest_event
     }
 
+    /// Returns the position of the latest event.
+    pub fn position(&self) -> u64 {
+        self.latest_event
+    }
+
     /// Returns a text for a report. It is masked before it is shortened, so that no part of a secret remains.
     pub fn shown(&self, text: &str, most: usize) -> String {
         crate::syntax::matcher::shorten(&self.masker.mask(text), most)

@@ -10,10 +10,11 @@ use super::active_step::{ActiveStep, StepFailure, WaitCondition};
 use super::blocks::StepProgress;
 use super::checks::{compare, evaluate_for_step};
 use super::finding::ComparisonOutcome;
+use super::send::ComposedMessage;
 use super::steps::StepResult;
 use super::{Conversation, ConversationOutput};
 use crate::scenario::model::{HookStep, Step, StepAction};
-use crate::scenario::value::{BoundValue, Wire};
+use crate::scenario::value::{BoundValue, Provenance, Traced, Wire};
 
 /// The pause before a hook is called again because its answer did not match.
 pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -37,14 +38,17 @@ impl Conversation {
             .as_ref()
             .map(|args| evaluate_for_step(args, &names))
             .transpose()?
-            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+            .unwrap_or_else(|| Traced::observed(Value::Object(serde_json::Map::new())));
         let message = hook.message.as_ref().map(|message| self.compose_message(None, message)).transpose()?;
+        let of_message = message.as_ref().map_or(Provenance::Observed, ComposedMessage::provenance);
+        let provenance = args.provenance.and(of_message);
+        self.judgement.rest_on(provenance);
         self.hooks.latest += 1;
         let call = self.hooks.latest;
         self.out.push(ConversationOutput::Hook {
             call,
             name: hook.name.clone(),
-            args,
+            args: args.value,
             message: message.map(|message| message.value),
         });
         self.hooks.end = end;
@@ -65,7 +69,8 @@ impl Conversation {
                 return Err(StepFailure::undecided(format!("the hook `{}` failed: {error}", hook.name), None));
             }
         };
-        match hook.pattern.as_ref().map(|pattern| compare(pattern, &answer, &self.eval_context(None))) {
+        match hook.pattern.as_ref().map(|pattern| compare(pattern, Traced::observed(&answer), &self.eval_context(None)))
+        {
             Some(ComparisonOutcome::Broken { expected, found, message }) => {
                 let end = self.hooks.end;
                 if self.clock.now + HOOK_PAUSE >= end {
@@ -76,6 +81,7 @@ impl Conversation {
                 return Ok(StepProgress::Waiting(self.clock.wait(HOOK_PAUSE, WaitCondition::HookAgain)));
             }
             Some(ComparisonOutcome::NotReached(why)) => return Err(StepFailure::not_reached(why)),
+            Some(ComparisonOutcome::Assumed { deviation }) => return Err(StepFailure::assumed(deviation)),
             Some(ComparisonOutcome::Mistake(what)) => return Err(StepFailure::mistake(what)),
             Some(ComparisonOutcome::Holds) | None => {}
         }
@@ -92,7 +98,9 @@ impl Conversation {
             opcode: "hook",
             size: text.len(),
             text: text.into(),
-            deviation: None,
+            provenance: self.judgement.provenance(),
+            due_after: None,
+            raw: None,
         };
         let bound = BoundValue::One { value: answer, wire: Some(Arc::new(wire)) };
         let most = self.clock.stretched(self.evaluate_time(hook.within.as_ref())?.unwrap_or(self.clock.patience));

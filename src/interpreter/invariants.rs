@@ -1,6 +1,6 @@
 //! Checks every frame, whatever the steps expect, against its schema and the entries of `always`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use minijinja::value::Value as Engine;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::deviation::proposal::MAX_BYTES;
 use crate::event::CheckOutcome;
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
 use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse};
-use crate::scenario::value::{FrameObject, Wire};
+use crate::scenario::value::{FrameObject, Provenance, RawMessage, Traced, Wire};
 
 /// The most characters of a frame that any report shows.
 const MAX_SHOWN_CHARS: usize = 1000;
@@ -40,11 +40,10 @@ impl Conversation {
             *json = documented;
             self.deviations.not_absent(&program.pack, wire.connection, json);
             if deviating.is_some() {
-                wire = Arc::new(Wire { deviation: deviating.map(Arc::new), ..Wire::clone(&wire) });
+                wire = Arc::new(Wire { raw: deviating.map(Arc::new), ..Wire::clone(&wire) });
             }
         }
-        let deviation = wire.deviation.clone();
-        let of_hub = deviation.as_deref().and_then(|deviating| Some((deviating.raw.as_ref()?, deviating.index)));
+        let raw = wire.raw.clone();
         let json = decoded.as_ref().ok();
         let way = if self.program.is_server(id) { FrameDirection::ToHub } else { FrameDirection::FromHub };
         // The hub may send a listening actor messages of a client as well as messages of a hub.
@@ -54,13 +53,13 @@ impl Conversation {
             })
         });
         let index = message.and_then(|message| program.pack.message_index(&message.name));
-        if let Some(json) = of_hub.map(|(raw, _)| raw).or(json) {
+        if let Some(json) = raw.as_deref().map(|raw| &raw.json).or(json) {
             self.deviations.evidence.add_message(index, json);
         }
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
-            if let Some((raw, deviation)) = of_hub {
-                self.judge_schema_of_hub(index, json, raw, deviation);
+            if let Some(raw) = &raw {
+                self.judge_schema_of_hub(index, json, raw);
             }
         }
         // The value that entries for every frame check.
@@ -74,10 +73,15 @@ impl Conversation {
                         .message(name)
                         .is_some_and(|message| message.recognises(json, FrameDirection::FromHub))
                     {
-                        let finding = compare(pattern, json, &self.eval_context(Some(id)));
-                        if let (ComparisonOutcome::Holds, Some((raw, index))) = (&finding, of_hub) {
-                            let of_hub = compare(pattern, raw, &self.eval_context(Some(id)));
-                            self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, index);
+                        let compared = |c: &Self, json: &Value| {
+                            compare(pattern, Traced::observed(json), &c.eval_context(Some(id)))
+                        };
+                        let finding = compared(self, json);
+                        if let (ComparisonOutcome::Holds, Some(raw)) = (&finding, &raw) {
+                            let breaks =
+                                |json: &Value| matches!(compared(self, json), ComparisonOutcome::Broken { .. });
+                            let (of_hub, entry) = (compared(self, &raw.json), self.responsible_deviation(raw, breaks));
+                            self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, entry);
                         }
                         self.record_outcome(*check, ALWAYS_STEP, Some(id), &wire.text, finding);
                     }
@@ -90,7 +94,7 @@ impl Conversation {
                     if let Ok(json) = &mut decoded {
                         subject["json"] = json.take();
                     }
-                    let finding = compare(pattern, &subject, &self.eval_context(Some(id)));
+                    let finding = compare(pattern, Traced::observed(&subject), &self.eval_context(Some(id)));
                     if let Ok(json) = &mut decoded {
                         *json = subject["json"].take();
                     }
@@ -104,10 +108,15 @@ impl Conversation {
                         }
                         (finding, _) => finding,
                     };
-                    if let (ComparisonOutcome::Holds, Some((raw, index))) = (&finding, of_hub) {
-                        subject["json"] = raw.clone();
-                        let of_hub = compare(pattern, &subject, &self.eval_context(Some(id)));
-                        self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, index);
+                    if let (ComparisonOutcome::Holds, Some(raw)) = (&finding, &raw) {
+                        let compared = |json: &Value| {
+                            let mut subject = subject.clone();
+                            subject["json"] = json.clone();
+                            compare(pattern, Traced::observed(&subject), &self.eval_context(Some(id)))
+                        };
+                        let breaks = |json: &Value| matches!(compared(json), ComparisonOutcome::Broken { .. });
+                        let (of_hub, entry) = (compared(&raw.json), self.responsible_deviation(raw, breaks));
+                        self.record_raw_deviation(*check, ALWAYS_STEP, Some(id), &wire.text, of_hub, entry);
                     }
                     self.record_outcome(*check, ALWAYS_STEP, Some(id), &wire.text, finding);
                 }
@@ -202,14 +211,17 @@ impl Conversation {
     }
 
     /// Records violations of a message's schema that occur only in the form the hub sent, not in the documented form.
-    fn judge_schema_of_hub(&mut self, index: usize, documented: &Value, raw: &Value, deviation: usize) {
+    fn judge_schema_of_hub(&mut self, index: usize, documented: &Value, raw: &RawMessage) {
         let program = Arc::clone(&self.program);
         let message = &program.pack.messages[index];
         let known = message.schema.violations(documented);
-        for SchemaViolation { path, expected, found, rules, should, .. } in message.schema.violations(raw) {
+        for SchemaViolation { path, expected, found, rules, should, .. } in message.schema.violations(&raw.json) {
             if known.iter().any(|other| other.path == path && other.should == should) {
                 continue;
             }
+            let same = |other: SchemaViolation| other.path == path && other.should == should;
+            let deviation =
+                self.responsible_deviation(raw, |json| message.schema.violations(json).into_iter().any(same));
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.history.shown(&found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
@@ -232,7 +244,7 @@ impl Conversation {
         let mut blamed = false;
         for entry in &program.always {
             if let AlwaysEntry::Close { check, pattern } = entry {
-                let finding = compare(pattern, &end.to_json(), &self.eval_context(Some(id)));
+                let finding = compare(pattern, Traced::observed(&end.to_json()), &self.eval_context(Some(id)));
                 blamed |= matches!(finding, ComparisonOutcome::Broken { .. });
                 self.record_outcome(*check, ALWAYS_STEP, Some(id), &end.describe(), finding);
             }
@@ -258,7 +270,7 @@ impl Conversation {
             return;
         }
         let taken = |entry: &mut InboxFrame| match &mut entry.kind {
-            InboxFrameKind::Message { json, .. } if entry.wire.assumed_deviation().is_none() => {
+            InboxFrameKind::Message { json, .. } if !entry.wire.is_assumed() => {
                 Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new()))
             }
             _ => None,
@@ -271,9 +283,15 @@ impl Conversation {
         if frames.is_empty() && hidden.is_none() {
             return;
         }
-        let pack = Arc::clone(&program.pack);
+        let (pack, declared) = (Arc::clone(&program.pack), Arc::clone(&self.deviations.declared));
+        // The deviation because of which the frames that an entry asked for are incomplete, if any.
+        let incomplete = Arc::new(Mutex::new(Provenance::Observed));
+        let asked = Arc::clone(&incomplete);
         self.environment.functions.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
+            if let Some(deviation) = pack.message_index(name).and_then(|message| declared.absence_of(message)) {
+                *asked.lock().unwrap_or_else(PoisonError::into_inner) = Provenance::Assumed { deviation };
+            }
             let fitting = frames.iter().filter(|(json, ..)| message.recognises(json, FrameDirection::FromHub));
             // Several entries may use the same frames, so convert each frame only once.
             Some(
@@ -295,6 +313,8 @@ impl Conversation {
                 continue;
             }
             let finding = compute(value, test, &self.eval_context(Some(id)));
+            let provenance = std::mem::take(&mut *incomplete.lock().unwrap_or_else(PoisonError::into_inner));
+            let finding = finding.of(provenance);
             self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding);
         }
     }

@@ -12,20 +12,21 @@ use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::model::{ActorId, CompiledPattern, MatchPattern, MessageName};
 use crate::scenario::template::EvalContext;
-use crate::scenario::value::EvalError;
+use crate::scenario::value::{EvalError, Provenance, Traced};
 use crate::syntax::matcher::{MatchDifference, Matcher};
 
 /// Evaluates the expressions of a pattern and compiles it.
-pub fn compile_pattern(pattern: &MatchPattern, names: &dyn EvalContext) -> Result<CompiledPattern, EvalError> {
-    let value = pattern.template.eval(names)?;
-    if pattern.schema {
+pub fn compile_pattern(pattern: &MatchPattern, names: &dyn EvalContext) -> Result<Traced<CompiledPattern>, EvalError> {
+    let Traced { value, provenance } = pattern.template.eval_traced(names)?;
+    let compiled = if pattern.schema {
         crate::syntax::json_schema::build_validator(&value)
             .map(|validator| CompiledPattern::Schema(Box::new(validator)))
-            .map_err(EvalError::Failed)
+            .map_err(EvalError::Failed)?
     } else {
         let compiled = Matcher::compile(&value).map(|matcher| CompiledPattern::Matcher(Arc::new(matcher)));
-        compiled.map_err(|error| EvalError::Failed(format!("`{}`: {error}", error.key)))
-    }
+        compiled.map_err(|error| EvalError::Failed(format!("`{}`: {error}", error.key)))?
+    };
+    Ok(Traced { value: compiled, provenance })
 }
 
 /// Why nothing can be decided after frames were dropped.
@@ -35,6 +36,8 @@ pub const FRAMES_DROPPED: &str = "cannot be decided: more frames were received t
 pub struct ExpectedFrame {
     kind: ExpectedFrameKind,
     matcher: Option<Arc<Matcher>>,
+    /// Whether the name of the message and the conditions rest on what was observed.
+    provenance: Provenance,
     /// Only frames after this position in the conversation match.
     after: u64,
     /// Only frames received by this time match: the end of the window, even if the timer fires late.
@@ -62,16 +65,19 @@ impl ExpectedFrame {
         names: &dyn EvalContext,
     ) -> Result<Self, EvalError> {
         let kind = match message {
-            MessageName::Any => ExpectedFrameKind::Any,
-            MessageName::Named(name) => Self::kind_by_name(pack, name)?,
-            MessageName::Computed(template) => match template.eval(names)? {
-                Value::String(name) if name == "any" => ExpectedFrameKind::Any,
-                Value::String(name) => Self::kind_by_name(pack, &name)?,
-                other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
-            },
+            MessageName::Any => Traced::observed(ExpectedFrameKind::Any),
+            MessageName::Named(name) => Traced::observed(Self::kind_by_name(pack, name)?),
+            MessageName::Computed(template) => {
+                let Traced { value, provenance } = template.eval_traced(names)?;
+                let value = match value {
+                    Value::String(name) if name == "any" => ExpectedFrameKind::Any,
+                    Value::String(name) => Self::kind_by_name(pack, &name)?,
+                    other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
+                };
+                Traced { value, provenance }
+            }
         };
-        let matcher = compile_matcher(pattern, names)?;
-        Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
+        Ok(Self::new(kind, compile_matcher(pattern, names)?, after))
     }
 
     pub fn control(
@@ -80,8 +86,18 @@ impl ExpectedFrame {
         after: u64,
         names: &dyn EvalContext,
     ) -> Result<Self, EvalError> {
-        let (kind, matcher) = (ExpectedFrameKind::Control { pong }, compile_matcher(pattern, names)?);
-        Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
+        let kind = Traced::observed(ExpectedFrameKind::Control { pong });
+        Ok(Self::new(kind, compile_matcher(pattern, names)?, after))
+    }
+
+    fn new(kind: Traced<ExpectedFrameKind>, matcher: Option<Traced<Arc<Matcher>>>, after: u64) -> Self {
+        let provenance = matcher.as_ref().map_or(kind.provenance, |matcher| kind.provenance.and(matcher.provenance));
+        let (kind, matcher) = (kind.value, matcher.map(|matcher| matcher.value));
+        Self { kind, matcher, provenance, after, until: None, ignoring: false, scanned: 0, missed: false }
+    }
+
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
     }
 
     /// Sets the actor whose inbox is searched.
@@ -170,7 +186,7 @@ impl ExpectedFrame {
             return None;
         }
         // A frame that is only assumed does not break silence.
-        if self.ignoring && entry.wire.assumed_deviation().is_some() {
+        if self.ignoring && entry.wire.is_assumed() {
             return None;
         }
         let text = || Cow::Owned(Value::String(entry.wire.text.to_string()));
@@ -202,15 +218,18 @@ impl ExpectedFrame {
     }
 }
 
-fn compile_matcher(pattern: Option<&MatchPattern>, names: &dyn EvalContext) -> Result<Option<Arc<Matcher>>, EvalError> {
+fn compile_matcher(
+    pattern: Option<&MatchPattern>,
+    names: &dyn EvalContext,
+) -> Result<Option<Traced<Arc<Matcher>>>, EvalError> {
     let no_matcher = || Err(EvalError::Failed("expected a matcher, found a schema".to_owned()));
     let Some(pattern) = pattern else { return Ok(None) };
     match &pattern.ready {
-        Some(CompiledPattern::Matcher(matcher)) => Ok(Some(Arc::clone(matcher))),
+        Some(CompiledPattern::Matcher(matcher)) => Ok(Some(Traced::observed(Arc::clone(matcher)))),
         Some(CompiledPattern::Schema(_)) => no_matcher(),
         None => match compile_pattern(pattern, names)? {
-            CompiledPattern::Matcher(matcher) => Ok(Some(matcher)),
-            CompiledPattern::Schema(_) => no_matcher(),
+            Traced { value: CompiledPattern::Matcher(value), provenance } => Ok(Some(Traced { value, provenance })),
+            Traced { value: CompiledPattern::Schema(_), .. } => no_matcher(),
         },
     }
 }
@@ -221,7 +240,7 @@ impl Conversation {
     pub(super) fn received_instead(&self, id: ActorId, wanted: &ExpectedFrame) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
-        let near = actor.inbox.iter().rev().find_map(|entry| {
+        let near = actor.inbox.iter().rev().filter(|entry| !entry.wire.is_assumed()).find_map(|entry| {
             let difference = wanted.near_miss(entry, pack, &self.program.shared.ignore)?;
             let (text, difference) = (&entry.wire.text, difference.to_string());
             Some(format!("{} (differs at {})", self.history.shown(text, 300), self.history.shown(&difference, 300)))
@@ -232,7 +251,7 @@ impl Conversation {
         let others: Vec<String> = actor
             .inbox
             .iter()
-            .filter(|entry| !entry.claimed && entry.wire.sequence > wanted.after)
+            .filter(|entry| !entry.claimed && !entry.wire.is_assumed() && entry.wire.sequence > wanted.after)
             .filter_map(|entry| match &entry.kind {
                 InboxFrameKind::Message { .. } | InboxFrameKind::Undecodable { .. } => {
                     Some(self.history.shown(&entry.wire.text, 200))

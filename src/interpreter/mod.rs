@@ -37,7 +37,7 @@ use crate::redact::SecretMasker;
 use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::Template;
-use crate::scenario::value::{BoundValue, Wire};
+use crate::scenario::value::{BoundValue, Provenance, Wire};
 use crate::websocket::frame::{ConnectionEvent, Frame};
 use crate::websocket::handshake::Dial;
 use actor::{Actors, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
@@ -564,7 +564,9 @@ impl Conversation {
         let unix_ms = self.clock.unix_ms(self.clock.now);
         let at = self.clock.now;
         let text = text.into();
-        Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text, size, deviation: None }
+        let (provenance, due_after, raw) = (Provenance::Observed, None, None);
+        let from_hub = true;
+        Wire { sequence, at, unix_ms, after, connection, from_hub, opcode, text, size, provenance, due_after, raw }
     }
 
     fn record_frame(

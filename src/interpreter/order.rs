@@ -8,17 +8,19 @@ use super::active_step::StepFailure;
 use super::finding::ComparisonOutcome;
 use crate::scenario::model::{OrderCheck, Step};
 use crate::scenario::template::EvalContext;
-use crate::scenario::value::{BoundValue, Wire};
+use crate::scenario::value::{BoundValue, Provenance, Wire};
 
 impl Conversation {
     pub(super) fn check_order(&mut self, step: &Step, order: &OrderCheck) -> Result<ComparisonOutcome, StepFailure> {
         let slack = self.evaluate_time(order.slack.as_ref())?;
         let mut last: Option<(String, Vec<Arc<Wire>>)> = None;
+        let mut provenance = Provenance::Observed;
         for name in &order.names {
             let Some(bound) = self.eval_context(None).lookup(name) else {
                 return Ok(ComparisonOutcome::NotReached(format!("not reached: `{name}` was never bound")));
             };
             let wires = bound.wires();
+            provenance = provenance.and(bound.provenance());
             if wires.is_empty() {
                 return Ok(ComparisonOutcome::NotReached(format!(
                     "`{name}` is an empty list, so there is nothing to order"
@@ -27,7 +29,7 @@ impl Conversation {
             if let BoundValue::Many { ordered: true, .. } = bound {
                 for pair in wires.windows(2) {
                     if !self.came_before(step, &pair[0], &pair[1], slack) {
-                        return Ok(order_violation(name, &pair[0], name, &pair[1]));
+                        return Ok(order_violation(name, &pair[0], name, &pair[1]).of(provenance));
                     }
                 }
             }
@@ -38,14 +40,14 @@ impl Conversation {
                             return Err(StepFailure::mistake("an order across several connections needs `slack`"));
                         }
                         if !self.came_before(step, first, second, slack) {
-                            return Ok(order_violation(earlier, first, name, second));
+                            return Ok(order_violation(earlier, first, name, second).of(provenance));
                         }
                     }
                 }
             }
             last = Some((name.clone(), wires));
         }
-        Ok(ComparisonOutcome::Holds)
+        Ok(ComparisonOutcome::Holds.of(provenance))
     }
 
     /// Whether `first` came before `second`. On one connection the order of arrival decides, across connections the

@@ -16,7 +16,7 @@ use crate::protocol::FrameDirection;
 use crate::scenario::compose;
 use crate::scenario::model::{ActorId, ConnectStep, MessageComposition, MessageName, Step, StepAction};
 use crate::scenario::template::Template;
-use crate::scenario::value::{BoundValue, Wire};
+use crate::scenario::value::{BoundValue, Provenance, Traced, Wire, pick_wire};
 use crate::websocket::frame::{Frame, Opcode};
 use crate::websocket::handshake::Dial;
 
@@ -34,7 +34,7 @@ impl Conversation {
             ("http", &connect.http),
         ] {
             if let Some(template) = template {
-                members.insert(name.to_owned(), evaluate_for_step(template, &names)?);
+                members.insert(name.to_owned(), evaluate_for_step(template, &names)?.value);
             }
         }
         let mut dial = Dial::from_json(&Value::Object(members)).map_err(StepFailure::mistake)?;
@@ -91,8 +91,7 @@ impl Conversation {
         if self.program.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
-        let from_hub = wire.is_some_and(|wire| wire.from_hub);
-        let sent = self.transmit(id, frames, "text", &text, text.len(), from_hub);
+        let sent = self.transmit(id, frames, "text", &text, text.len(), wire.as_deref());
         self.actors[id].last_message = Some(name);
         self.assume_after(id, &value);
         Ok(sent.map(|wire| BoundValue::One { value, wire: Some(wire) }))
@@ -105,7 +104,7 @@ impl Conversation {
         kind: &'static str,
         text: &str,
         size: usize,
-        from_hub: bool,
+        source: Option<&Wire>,
     ) -> Option<Arc<Wire>> {
         let connection = self.actors[id].connection?;
         let sequence = self.history.next_event();
@@ -115,7 +114,10 @@ impl Conversation {
         self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
         self.out.push(ConversationOutput::Send { connection, frames });
-        Some(Arc::new(Wire { from_hub, ..self.new_wire(id, connection, sequence, kind, text, size) }))
+        let from_hub = source.is_some_and(|wire| wire.from_hub);
+        let provenance = source.map_or(Provenance::Observed, |wire| wire.provenance);
+        self.judgement.rest_on(provenance);
+        Some(Arc::new(Wire { from_hub, provenance, ..self.new_wire(id, connection, sequence, kind, text, size) }))
     }
 
     /// Builds a message to send: takes its example, fills in the values of `fills`, merges `with`, and removes the
@@ -129,7 +131,7 @@ impl Conversation {
         let name = match &compose.message {
             MessageName::Any => return Err(StepFailure::mistake("`any` cannot be sent")),
             MessageName::Named(name) => name.clone(),
-            MessageName::Computed(template) => match evaluate_for_step(template, &names)? {
+            MessageName::Computed(template) => match evaluate_for_step(template, &names)?.value {
                 Value::String(name) => name,
                 other => return Err(value_failure(format!("{other} is not the name of a message"), template, &names)),
             },
@@ -138,6 +140,7 @@ impl Conversation {
             return Err(StepFailure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
         };
         let mut value = message.starting_value();
+        let mut wires = Vec::new();
         let role =
             id.or_else(|| self.blocks.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
@@ -147,14 +150,15 @@ impl Conversation {
                 format!("/{}", crate::syntax::matcher::escape(place))
             };
             if value.pointer(&pointer).is_some() {
-                compose::put_at_pointer(&mut value, &pointer, evaluate_for_step(template, &names)?);
+                compose::put_at_pointer(&mut value, &pointer, evaluate_for_step(template, &names)?.value);
+                wires.extend(template.wire(&names));
             }
         }
-        let mut wire = None;
         if let Some(with) = &compose.with {
-            wire = with.wire(&names);
-            compose::merge_overrides(&mut value, &evaluate_for_step(with, &names)?);
+            wires.extend(with.wire(&names));
+            compose::merge_overrides(&mut value, &evaluate_for_step(with, &names)?.value);
         }
+        let wire = pick_wire(wires);
         let from_hub = wire.as_ref().is_some_and(|wire| wire.from_hub);
         compose::remove_members(&mut value, &compose.without);
         let broken = message.schema.violations(&value).into_iter().find(|violation| !violation.should);
@@ -183,8 +187,8 @@ impl Conversation {
 
     pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<BoundValue>, StepFailure> {
         let names = self.eval_context(Some(id));
-        let value = evaluate_for_step(template, &names)?;
-        let from_hub = super::checks::uses_hub_values(template, &names);
+        let value = evaluate_for_step(template, &names)?.value;
+        let source = template.wire(&names);
         let connection = self.actors[id].connection.unwrap_or_default();
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
             return Err(StepFailure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes"));
@@ -219,7 +223,7 @@ impl Conversation {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
-        let wire = self.transmit(id, frames, opcode, &shown, size, from_hub);
+        let wire = self.transmit(id, frames, opcode, &shown, size, source.as_deref());
         if let ("text", Some(text)) = (kind.as_str(), content.as_str()) {
             self.assume_after_text(id, text);
         }
@@ -233,19 +237,19 @@ impl Conversation {
         reason: Option<&Template>,
     ) -> Result<Option<BoundValue>, StepFailure> {
         let names = self.eval_context(Some(id));
-        let code = match evaluate_for_step(code, &names)? {
+        let code = match evaluate_for_step(code, &names)?.value {
             Value::Null => None,
             Value::Number(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
             other => return Err(value_failure(format!("{other} is not a close code"), code, &names)),
         };
         let reason = match reason.map(|reason| evaluate_for_step(reason, &names)).transpose()? {
-            Some(Value::String(reason)) => reason,
+            Some(Traced { value: Value::String(reason), .. }) => reason,
             _ => String::new(),
         };
         let frame = Frame::close(code, &reason);
         let frame = if self.program.is_server(id) { frame.unmasked() } else { frame };
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
+        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), None);
         self.record_step_end(id);
         self.actors[id].closing = ClosingHandshake::Sent;
         Ok(wire.map(|wire| BoundValue::One { value: Value::Null, wire: Some(wire) }))
@@ -281,7 +285,8 @@ impl Conversation {
             let kind = BlockKind::Opening { rest: Vec::new() };
             self.blocks.push(BlockFrame { names, kind, me: Some(id), ..BlockFrame::body(reaction.block) });
             let fits = reaction.pattern.as_ref().is_none_or(|pattern| {
-                matches!(compare(pattern, json, &self.eval_context(Some(id))), ComparisonOutcome::Holds)
+                let subject = Traced::observed(json);
+                matches!(compare(pattern, subject, &self.eval_context(Some(id))), ComparisonOutcome::Holds)
             });
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is not a request whose answer a later step expects.
@@ -330,6 +335,12 @@ pub(super) struct ComposedMessage {
     pub name: String,
     pub value: Value,
     pub wire: Option<Arc<Wire>>,
+}
+
+impl ComposedMessage {
+    pub(super) fn provenance(&self) -> Provenance {
+        self.wire.as_ref().map_or(Provenance::Observed, |wire| wire.provenance)
+    }
 }
 
 /// Splits a text into frames of about equal size; a split may fall inside a character.

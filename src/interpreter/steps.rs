@@ -16,7 +16,7 @@ use super::{Conversation, ConversationOutput};
 use crate::event::CheckOutcome;
 use crate::scenario::model::{ActorId, Program, SilenceExpectation, Step, StepAction, StepActors, duration};
 use crate::scenario::template::{EvalContext, Template};
-use crate::scenario::value::{BoundValue, EvalError};
+use crate::scenario::value::{BoundValue, EvalError, Provenance};
 
 pub(super) type StepResult = Result<StepProgress, StepFailure>;
 
@@ -185,7 +185,22 @@ impl Conversation {
         Ok(StepProgress::Waiting(self.clock.wait(time, waiting)))
     }
 
-    pub(super) fn poll_step(&mut self, step: &Step, mut active: ActiveStep) -> StepResult {
+    pub(super) fn poll_step(&mut self, step: &Step, active: ActiveStep) -> StepResult {
+        let provenance = active.waiting.provenance();
+        let result = self.poll_waiting_step(step, active).map_err(|failure| failure.of(provenance));
+        match (provenance, result) {
+            // A frame that was expected on an assumption proves nothing by coming.
+            (Provenance::Assumed { deviation }, Ok(StepProgress::Done(_))) => Err(StepFailure::assumed(deviation)),
+            // Nothing can be judged, so a long wait is not worth its time.
+            (Provenance::Assumed { .. }, Ok(StepProgress::Waiting(active))) => {
+                let deadline = active.deadline.min(Some(active.since + self.clock.quiet));
+                Ok(StepProgress::Waiting(ActiveStep { deadline, ..active }))
+            }
+            (_, result) => result,
+        }
+    }
+
+    fn poll_waiting_step(&mut self, step: &Step, mut active: ActiveStep) -> StepResult {
         let over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
         let program = Arc::clone(&self.program);
         match &mut active.waiting {
@@ -289,7 +304,7 @@ impl Conversation {
     pub(super) fn evaluate_time(&self, template: Option<&Template>) -> Result<Option<Duration>, StepFailure> {
         let Some(template) = template else { return Ok(None) };
         let names = self.eval_context(None);
-        let time = match evaluate_for_step(template, &names)? {
+        let time = match evaluate_for_step(template, &names)?.value {
             Value::String(text) => duration(&text).map_err(|error| error.message),
             other => Err(format!("`{other}` is not a time with a unit, such as 300ms or 5s")),
         };
@@ -326,7 +341,7 @@ impl Conversation {
     pub(super) fn position_after(&self, name: Option<&str>) -> Result<u64, StepFailure> {
         let Some(name) = name else { return Ok(0) };
         let bound = self.eval_context(None).lookup(name).ok_or_else(|| EvalError::Unbound(name.to_owned()))?;
-        bound.wires().iter().map(|wire| wire.sequence).min().ok_or_else(|| {
+        bound.wires().iter().map(|wire| wire.position()).min().ok_or_else(|| {
             StepFailure::mistake(format!("`after: {name}` names a value that was neither sent nor received"))
         })
     }

@@ -237,8 +237,11 @@ fn deviation_reports(deviations: &Deviations, pack: &Pack, scenarios: &[Scenario
     let mut seen = SightingsByEntry::new();
     runs().for_each(|run| add_seen(&mut seen, &run.deviations));
     let mut all = DeviationReport::list_all(deviations, pack, &seen);
-    for one in &mut all {
-        let broken = runs().flat_map(|run| &run.checks).filter(|check| check.deviation.as_ref() == Some(&one.reason));
+    for (entry, one) in all.iter_mut().enumerate() {
+        let breaks = |check: &&CheckReport| {
+            check.accuses_hub() && check.deviation.as_ref().is_some_and(|known| known.entry == entry)
+        };
+        let broken = runs().flat_map(|run| &run.checks).filter(breaks);
         one.rules.extend(broken.flat_map(|check| &check.rules).map(|(used, _)| used.id.clone()));
     }
     all
@@ -371,11 +374,15 @@ fn merge_repetitions(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         .map(|(name, seen)| {
             let verdict = worst_verdict(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
             // Failures that are not known come first.
-            let known = |(run, place, _): &JudgedRepetition| runs[*run].checks[*place].deviation.clone();
+            let known = |(run, place, _): &JudgedRepetition| {
+                let check = &runs[*run].checks[*place];
+                check.deviation.as_ref().filter(|_| check.accuses_hub())
+            };
             let mut telling = seen.iter().filter(|(_, _, v)| *v == verdict);
             let first = telling.clone().next();
             let (run, place, _) = telling.find(|seen| known(seen).is_none()).or(first).copied().unwrap_or(seen[0]);
-            let known = known(&(run, place, verdict)).map(|reason| KnownFailure { reason, flaky: false });
+            let known =
+                known(&(run, place, verdict)).map(|known| KnownFailure { reason: known.reason.clone(), flaky: false });
             let broken = seen.iter().filter(|(_, _, v)| *v == verdict).count();
             let decided =
                 seen.iter().filter(|(_, _, v)| !matches!(v, Verdict::NotTestable | Verdict::Inconclusive)).count();

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::expression::{Call, ExpressionForm, ParsedExpression, PathSegment};
 use super::functions::{self, CONTEXT_NAME, FunctionContext};
-use super::value::{BoundValue, EvalError, Wire, from_engine};
+use super::value::{BoundValue, EvalError, Provenance, Traced, Wire, from_engine, pick_wire};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKind, NodeText, SyntaxNode};
@@ -141,7 +141,18 @@ impl Template {
         }
     }
 
-    /// Returns the wire of a frame that the template uses: one from the hub if there is any.
+    /// Like [`Template::eval`], but the value keeps its provenance.
+    pub fn eval_traced(&self, names: &dyn EvalContext) -> Result<Traced<Value>, EvalError> {
+        Ok(Traced { value: self.eval(names)?, provenance: self.provenance(names) })
+    }
+
+    /// Returns whether all frames that the template uses were observed.
+    pub fn provenance(&self, names: &dyn EvalContext) -> Provenance {
+        self.wire(names).map_or(Provenance::Observed, |wire| wire.provenance)
+    }
+
+    /// Returns the wire of a frame that the template uses: one that is assumed if there is any, or else one from the
+    /// hub.
     pub fn wire(&self, names: &dyn EvalContext) -> Option<Arc<Wire>> {
         let mut wires = Vec::new();
         self.visit_expressions(&mut |expression| wires.extend(expression.wires(names)));
@@ -415,11 +426,6 @@ impl TemplateExpression {
             )),
         }
     }
-}
-
-fn pick_wire(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
-    let index = wires.iter().position(|wire| wire.from_hub).unwrap_or(0);
-    wires.into_iter().nth(index)
 }
 
 /// Functions of the engine itself that scenarios may use.

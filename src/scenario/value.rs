@@ -25,23 +25,79 @@ pub struct Wire {
     pub opcode: &'static str,
     pub text: Arc<str>,
     pub size: usize,
-    /// Set if a declared deviation applied to the frame.
-    pub deviation: Option<Arc<FrameDeviation>>,
+    /// Whether the frame, or a value in a frame that was sent, is only assumed.
+    pub provenance: Provenance,
+    /// For a frame that was never received: the position of the event after which it should have been.
+    pub due_after: Option<u64>,
+    /// The message as the hub sent it, if declared deviations translated it.
+    pub raw: Option<Arc<RawMessage>>,
 }
 
-/// A frame to which a declared deviation applied.
+/// A message as the hub sent it, and the indices of the deviations that translated it, in the order applied.
 #[derive(Clone, Debug, PartialEq)]
-pub struct FrameDeviation {
-    /// Index of the first entry that applied.
-    pub index: usize,
-    /// The message as the hub sent it; `None` for one that never arrived and is assumed.
-    pub raw: Option<Value>,
+pub struct RawMessage {
+    pub json: Value,
+    pub by: Vec<usize>,
 }
 
 impl Wire {
-    /// Returns the index of the deviation because of which this frame is assumed, if it never arrived.
-    pub fn assumed_deviation(&self) -> Option<usize> {
-        self.deviation.as_ref().filter(|deviating| deviating.raw.is_none()).map(|deviating| deviating.index)
+    /// Whether the frame was never received, only assumed by a deviation.
+    pub fn is_assumed(&self) -> bool {
+        self.due_after.is_some()
+    }
+
+    /// Returns the position after which frames follow this one.
+    pub fn position(&self) -> u64 {
+        self.due_after.unwrap_or(self.sequence)
+    }
+}
+
+/// Whether a value rests on what was observed. A check of a value that is only assumed neither holds nor fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provenance {
+    /// The value comes from the scenario, or from frames that were sent or received.
+    #[default]
+    Observed,
+    /// The value depends on a message that never arrived and that the deviation with this index assumes.
+    Assumed { deviation: usize },
+}
+
+impl Provenance {
+    /// Returns the provenance of a value that depends on two others.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match self {
+            Self::Observed => other,
+            Self::Assumed { .. } => self,
+        }
+    }
+
+    /// Returns why nothing can be judged by the value, if it is only assumed.
+    pub fn doubt(self) -> Option<String> {
+        match self {
+            Self::Observed => None,
+            Self::Assumed { deviation } => Some(format!("assumed by deviation {}", deviation + 1)),
+        }
+    }
+}
+
+/// Returns one of several wires to stand for all: one that is assumed if there is any, or else one from the hub.
+pub fn pick_wire(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
+    let assumed = wires.iter().position(|wire| wire.provenance != Provenance::Observed);
+    let index = assumed.or_else(|| wires.iter().position(|wire| wire.from_hub)).unwrap_or(0);
+    wires.into_iter().nth(index)
+}
+
+/// A value with its provenance.
+#[derive(Clone, Debug)]
+pub struct Traced<T> {
+    pub value: T,
+    pub provenance: Provenance,
+}
+
+impl<T> Traced<T> {
+    pub fn observed(value: T) -> Self {
+        Self { value, provenance: Provenance::Observed }
     }
 }
 
@@ -97,6 +153,11 @@ impl BoundValue {
             Self::Many { items, .. } => items.iter().flat_map(BoundValue::wires).collect(),
             Self::Scene(names) => names.values().flat_map(BoundValue::wires).collect(),
         }
+    }
+
+    /// Returns whether the value rests on what was observed.
+    pub fn provenance(&self) -> Provenance {
+        self.wires().iter().fold(Provenance::Observed, |all, wire| all.and(wire.provenance))
     }
 
     /// Like [`BoundValue::to_engine`], but converts only these members. Each may be a path, of which the first name
