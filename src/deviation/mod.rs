@@ -9,6 +9,7 @@ mod place;
 pub mod proposal;
 mod translation;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub struct Deviations {
     entries: Vec<Arc<Deviation>>,
     /// The indices of the entries that translate sent messages, in the order in which they are applied.
     sent_order: Vec<usize>,
+    /// The indices of the entries that translate received messages, in the order in which they are tried.
+    received_order: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -107,7 +110,13 @@ impl Deviations {
         let mut sent_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.to_hub).collect();
         // Entries name members as the document does, so an enclosing member is renamed after those inside it.
         sent_order.sort_by_key(|index| entries[*index].sending_order());
-        Self { entries, sent_order }
+        let mut received_order: Vec<usize> = (0..entries.len()).filter(|index| entries[*index].way.from_hub).collect();
+        // Of two forms that a message has, the one with more members says more.
+        received_order.sort_by_key(|index| match &entries[*index].change {
+            DeviationChange::Instead { like, .. } => Reverse(count_values(like)),
+            _ => Reverse(usize::MAX),
+        });
+        Self { entries, sent_order, received_order }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -191,6 +200,11 @@ impl Deviation {
             _ => contradicted > 0 && observed == 0,
         }
     }
+}
+
+/// Counts the members of an object, and of the objects in it, that are not objects.
+fn count_values(members: &Map<String, Value>) -> usize {
+    members.values().map(|value| value.as_object().map_or(1, count_values)).sum()
 }
 
 /// Returns the name of an entry in reports, which count entries from 1.

@@ -50,8 +50,9 @@ impl Deviations {
         // An entry may make the message recognisable for another one, in any order.
         loop {
             let json = if done.by.is_empty() { raw } else { &done.json };
-            let open = self.entries.iter().enumerate().filter(|(index, _)| !done.by.contains(index));
-            let Some((index, json)) = open.filter(|(_, entry)| entry.way.from_hub).find_map(|(index, entry)| {
+            let open = self.received_order.iter().filter(|index| !done.by.contains(index));
+            let Some((index, json)) = open.copied().find_map(|index| {
+                let entry = &self.entries[index];
                 let documented = entry.to_documented_form(pack, json, functions)?;
                 let is_it = entry.message().is_none_or(|message| pack.messages[message].matcher.fits(&documented));
                 is_it.then_some((index, documented))

@@ -597,6 +597,7 @@ impl Conversation {
             }
             StepFailureKind::Assumed { deviation } => {
                 self.blocks.miss(failure.message);
+                self.judgement.leave_unbound(*deviation);
                 let mut checks = Vec::new();
                 collect_checks(program, step, &mut checks);
                 checks.into_iter().for_each(|check| self.judgement.record_assumed(check, &step.text, *deviation));
@@ -804,6 +805,9 @@ impl Conversation {
     /// Skips a step that uses a name that was never bound. The check of the step around its block is then undecided.
     pub(super) fn skip_unreached_step(&mut self, program: &Program, step: &Step, why: String) {
         self.blocks.miss(why.clone());
+        if step.act.tells_hub() {
+            self.judgement.rest_on_unbound();
+        }
         let outcome = self.judgement.doubt_outcome().unwrap_or(CheckOutcome::NotReached(why));
         self.answer_checks(program, step, &outcome);
     }

@@ -59,6 +59,8 @@ pub struct ConversationJudgement {
     /// Whether the hub was only told what was observed. Once it was told something assumed, what it does proves
     /// nothing about its rules, apart from those that hold for every frame.
     told: Provenance,
+    /// Whether all names are bound that would be if every assumed message had come.
+    bound: Provenance,
     /// Why the checks after a failed step are undecided.
     cause: Option<PreconditionFailure>,
     /// A mistake in the scenario.
@@ -152,6 +154,16 @@ impl ConversationJudgement {
     /// Records that the hub was told something of this provenance.
     pub fn rest_on(&mut self, provenance: Provenance) {
         self.told = self.told.and(provenance);
+    }
+
+    /// Records that a step bound no name because of an assumption.
+    pub fn leave_unbound(&mut self, deviation: usize) {
+        self.bound = self.bound.and(Provenance::Assumed { deviation });
+    }
+
+    /// Records that a client did not tell the hub something because a name was not bound.
+    pub fn rest_on_unbound(&mut self) {
+        self.rest_on(self.bound);
     }
 
     /// Returns whether the hub was only told what was observed.

@@ -108,6 +108,12 @@ impl AppliedDeviations {
         self.assumed.iter().map(|assumed| assumed.due).min()
     }
 
+    /// Returns whether a message assumed to come on a connection is not due yet.
+    pub fn provenance_of_next(&self, connection: Option<u32>) -> Provenance {
+        let next = self.assumed.iter().find(|assumed| Some(assumed.connection) == connection);
+        next.map_or(Provenance::Observed, |assumed| Provenance::Assumed { deviation: assumed.index })
+    }
+
     /// Drops an assumed message if the hub itself sends such a message on the connection.
     pub fn not_absent(&mut self, pack: &Pack, connection: u32, json: &Value) {
         let is_it = |assumed: &AssumedMessage| {

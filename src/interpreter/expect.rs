@@ -182,7 +182,10 @@ impl Conversation {
                 let expected = format!("{bound} {number} actors receive it");
                 let detail = self.finding_detail(None, expected, format!("{got} actors received it"), waited);
                 let message = format!("{name} received by {got} actors, expected {bound} {number}");
-                return Err(StepFailure::broken(message, detail).of(provenance));
+                let absent =
+                    |member: &AwaitingActor| self.provenance_of_absence(member.id, std::iter::once(&member.wanted));
+                let absent = frames.members.iter().map(absent).fold(Provenance::Observed, Provenance::and);
+                return Err(StepFailure::broken(message, detail).of(provenance.and(absent)));
             }
             let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
             let claims = claimed.iter().flat_map(|(_, claims)| claims);
@@ -264,9 +267,17 @@ impl Conversation {
                     StepFailure::broken(message, detail).of(frames.provenance())
                 }
                 None => StepFailure::broken(missing, detail),
-            });
+            }
+            .of(self.provenance_of_absence(id, std::iter::once(&member.wanted))));
         }
         Ok(StepProgress::Waiting(active))
+    }
+
+    /// Returns whether one of the frames that an actor did not receive is only assumed.
+    fn provenance_of_absence<'w>(&self, id: ActorId, wanted: impl Iterator<Item = &'w ExpectedFrame>) -> Provenance {
+        let Program { pack, shared, .. } = &*self.program;
+        let absent = |wanted: &ExpectedFrame| wanted.provenance_of_absence(&self.actors[id], pack, &shared.ignore);
+        wanted.map(absent).fold(Provenance::Observed, Provenance::and)
     }
 
     /// Checks the details of all claimed frames.
@@ -352,6 +363,10 @@ impl Conversation {
         let program = Arc::clone(&self.program);
         let found = wanted.find(&self.actors[id].inbox, &program.pack, &program.shared.ignore);
         let (index, value) = found?;
+        if wanted.is_any() {
+            // The assumed message might have come first.
+            self.judgement.rest_on(self.deviations.provenance_of_next(self.actors[id].connection));
+        }
         let entry = &mut self.actors[id].inbox[index];
         entry.claimed = true;
         Some(BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) })
@@ -626,7 +641,8 @@ impl Conversation {
                 Some(how) if known => StepFailure::undecided(format!("{missing}: {how}"), Some(detail)),
                 Some(how) => StepFailure::broken(format!("{missing}: {how}"), detail),
                 None => StepFailure::broken(missing, detail),
-            });
+            }
+            .of(self.provenance_of_absence(id, open.wanted.iter().flatten())));
         }
         Ok(StepProgress::Waiting(active))
     }

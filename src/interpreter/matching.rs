@@ -175,6 +175,18 @@ impl ExpectedFrame {
         None
     }
 
+    /// Returns whether a frame of the expected kind that is only assumed may be the one that did not match.
+    pub fn provenance_of_absence(&self, actor: &ActorState, pack: &Pack, ignore: &[String]) -> Provenance {
+        let assumed = actor.inbox.iter().filter(|entry| entry.wire.is_assumed());
+        let candidate = assumed.filter(|entry| self.candidate_value(entry, pack, ignore).is_some()).next();
+        candidate.map_or(Provenance::Observed, |entry| entry.wire.provenance)
+    }
+
+    /// Whether any message is expected, so that the order of messages decides which.
+    pub fn is_any(&self) -> bool {
+        matches!(self.kind, ExpectedFrameKind::Any)
+    }
+
     /// Returns how a frame of the expected kind differs from `where`.
     fn near_miss(&self, entry: &InboxFrame, pack: &Pack, ignore: &[String]) -> Option<MatchDifference> {
         self.matcher.as_ref()?.difference(&*self.candidate_value(entry, pack, ignore)?)

@@ -529,6 +529,8 @@ impl Conversation {
             claimed: false,
             by_us: false,
         };
+        // The hub may have closed instead of sending the assumed message.
+        self.judgement.rest_on(self.deviations.provenance_of_next(self.actors[id].connection));
         self.judge_close(id, &end);
         self.actors[id].link = ConnectionState::Ended(end);
     }

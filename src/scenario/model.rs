@@ -301,6 +301,23 @@ pub enum StepAction {
     },
 }
 
+impl StepAction {
+    /// Whether the hub may behave differently if the step is skipped.
+    pub fn tells_hub(&self) -> bool {
+        !matches!(
+            self,
+            Self::Accept { .. }
+                | Self::Expect(_)
+                | Self::ExpectEnd { .. }
+                | Self::ExpectNothing(_)
+                | Self::ExpectOneOf { .. }
+                | Self::Wait { .. }
+                | Self::Check { .. }
+                | Self::Order(_)
+        )
+    }
+}
+
 #[derive(Debug)]
 pub struct SilenceExpectation {
     pub message: MessageName,

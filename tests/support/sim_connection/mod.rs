@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::config::HookSpec;
+use hubproof::deviation::Deviations;
 use hubproof::event::ScenarioReport;
 use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
 use hubproof::protocol::{Pack, PackFolder};
@@ -123,6 +124,18 @@ impl SimulatedProtocol {
         around: &dyn Fn(Box<dyn reference::Machine>) -> Box<dyn reference::Machine>,
         manner: SendingManner,
     ) -> Option<ScenarioReport> {
+        self.play_deviating(program, fault, around, manner, Arc::default())
+    }
+
+    /// Like [`Self::play_on`], with declared deviations of the hub.
+    pub fn play_deviating(
+        &self,
+        program: &Arc<Program>,
+        fault: Option<&str>,
+        around: &dyn Fn(Box<dyn reference::Machine>) -> Box<dyn reference::Machine>,
+        manner: SendingManner,
+        deviations: Arc<Deviations>,
+    ) -> Option<ScenarioReport> {
         let index = self.matching_instance(program)?;
         let mut settings = reference::Settings::default();
         for (name, value) in &self.setups.instances[index].serve {
@@ -134,7 +147,7 @@ impl SimulatedProtocol {
         let machine = reference::build_machine(&self.pack.name, &timed, fault)
             .or_else(|_| reference::build_machine(&self.pack.name, &settings, fault))
             .unwrap_or_else(|error| panic!("{error}"));
-        let config = conversation_config(self.targets[index].settings.clone());
+        let config = ConversationConfig { deviations, ..conversation_config(self.targets[index].settings.clone()) };
         let admin = AdminInterface {
             protocol: self.pack.name.clone(),
             hooks: self.hooks.clone(),
