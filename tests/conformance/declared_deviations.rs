@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hubproof::deviation::Deviations;
 use hubproof::event::ScenarioReport;
-use hubproof::protocol::{FrameDirection, Pack};
+use hubproof::protocol::{FrameDirection, MessageType, Pack};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Span;
 use hubproof::syntax::yaml::SyntaxNode;
@@ -52,7 +52,7 @@ impl DeviatingHub {
             }
             self.sent.lock().unwrap().insert(reply);
         }
-        if let HubChange::Renamed = self.change {
+        if matches!(self.change, HubChange::Renamed) && !message.abstract_ {
             let other = renamed(&Value::Object(message.matcher.literal_members()));
             hubproof::scenario::compose::merge_overrides(&mut json, &other);
             return Some(MachineOutput::Text { conn: *conn, text: json.to_string().into() });
@@ -136,9 +136,12 @@ fn play_all(
 }
 
 /// Returns what a report accuses the hub of, apart from the declared deviations.
-fn accusations(report: &ScenarioReport) -> Vec<String> {
+pub fn accusations(report: &ScenarioReport) -> Vec<String> {
     let accused = report.checks.iter().filter(|check| check.accuses_hub() && check.deviation.is_none());
-    let accused = accused.map(|check| format!("{}: {}: {}: {}", report.id, check.name, check.step, check.message));
+    let accused = accused.map(|check| {
+        let (name, verdict) = (&check.name, check.verdict.name());
+        format!("{}: [{verdict}] {name}: {}: {}", report.id, check.step, check.message)
+    });
     accused.chain(report.mistake.iter().map(|mistake| format!("{}: mistake: {mistake}", report.id))).collect()
 }
 
@@ -173,16 +176,26 @@ fn a_hub_whose_names_are_declared_is_not_accused(
     #[values("qi", "gator", "airavata", "concierge", "emprops")] name: &str,
 ) {
     let mut protocol = SimulatedProtocol::load(name);
+    let deviations = declare_other_names(&mut protocol);
+    let reports = play_all(&protocol, &HubChange::Renamed, &deviations, |_| true);
+    let wrong: Vec<String> = reports.iter().flat_map(|(report, _)| accusations(report)).collect();
+    assert!(wrong.is_empty(), "{} accusations:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Returns the hub with a layer that sends every message under another name.
+pub fn with_other_names(inner: Box<dyn Machine>, pack: &Arc<Pack>) -> Box<dyn Machine> {
+    Box::new(DeviatingHub { inner, pack: Arc::clone(pack), change: HubChange::Renamed, sent: SentReplies::default() })
+}
+
+/// Declares the names of [`with_other_names`].
+pub fn declare_other_names(protocol: &mut SimulatedProtocol) -> Arc<Deviations> {
     let named = protocol.pack.messages.iter().filter(|message| message.directions.from_hub && !message.abstract_);
-    let entry = |message: &hubproof::protocol::MessageType| {
+    let entry = |message: &MessageType| {
         let instead = renamed(&Value::Object(message.matcher.literal_members()));
         let entry =
             json!({ "reason": "other words", "message": message.name, "instead": instead, "direction": "from-hub" });
         instead.as_object().is_some_and(|members| !members.is_empty()).then_some(entry)
     };
     let entries: Vec<Value> = named.filter_map(entry).collect();
-    let deviations = Arc::new(declare(&mut protocol, &entries));
-    let reports = play_all(&protocol, &HubChange::Renamed, &deviations, |_| true);
-    let wrong: Vec<String> = reports.iter().flat_map(|(report, _)| accusations(report)).collect();
-    assert!(wrong.is_empty(), "{} accusations:\n{}", wrong.len(), wrong.join("\n"));
+    Arc::new(declare(protocol, &entries))
 }

@@ -12,6 +12,7 @@ use hubproof_reference::machine::{ConnectionId, EventError, Machine, MachineInpu
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 
+use super::declared_deviations::{accusations, declare_other_names, with_other_names};
 use crate::support::sim_connection::{SendingManner, SimulatedProtocol};
 
 /// The input that made the hub send something.
@@ -176,6 +177,17 @@ pub fn assert_variant_passes(mut protocol: SimulatedProtocol, hub: HubVariant, t
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Declared deviations of the same hub add no accusation.
+    let deviations = declare_other_names(&mut protocol);
+    let pack = Arc::clone(&protocol.pack);
+    let around = |inner| with_other_names(around(inner), &pack);
+    for program in &protocol.scenarios.programs {
+        let played = protocol.play_deviating(program, hub.fault, &around, hub.manner, Arc::clone(&deviations));
+        wrong.extend(
+            played.iter().flat_map(accusations).filter(|what| !what.contains("[warn]") || tolerated.is_empty()),
+        );
+    }
+    assert!(wrong.is_empty(), "with other names:\n{}", wrong.join("\n"));
     assert!(warned.iter().eq(tolerated), "only {warned:?} warned");
     let elsewhere = hub.set.is_some() || hub.fault.is_some() || hub.manner.pings || hub.manner.fragments;
     assert!(elsewhere || applied.load(Ordering::Relaxed) > 0, "the variant changed no output");
