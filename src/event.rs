@@ -146,6 +146,11 @@ impl CheckReport {
         if self.message.is_empty() { &self.step } else { &self.message }
     }
 
+    /// Returns the reason of the declared deviation because of which the check does not hold.
+    pub fn known_reason(&self) -> Option<&str> {
+        self.deviation.as_ref().map(|known| known.reason.as_str())
+    }
+
     /// Whether it accuses the hub.
     pub fn accuses_hub(&self) -> bool {
         matches!(self.verdict, Verdict::Fail | Verdict::Warn)

@@ -30,7 +30,8 @@ pub fn measure(task: &EchoTask, validate: bool) -> u64 {
     let plan = plan.with_overrides(&PlanOverrides { population: callers, ..PlanOverrides::default() }).unwrap();
     let clock = RunClock::start();
     let keys = ledger::IdHasher::default();
-    let target = PlanTarget { settings: BTreeMap::new(), stamp: "floor".to_owned(), epoch_ms: 0, seed: 7, keys };
+    let (settings, stamp, deviations) = (BTreeMap::new(), "floor".to_owned(), Arc::default());
+    let target = PlanTarget { settings, stamp, epoch_ms: 0, seed: 7, keys, deviations };
     let prepared = compile_plan(&plan, &script, &target)
         .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
     let setup = LoadRunSetup {

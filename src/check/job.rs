@@ -215,8 +215,8 @@ impl ScenarioJob {
 }
 
 impl ScenarioJob {
-    /// Replays the first conversation that passed, once without each upgrade deviation. A deviation without which it
-    /// still passes is no longer needed.
+    /// Replays the first conversation that passed, once without each upgrade deviation that it followed. A deviation
+    /// without which it still passes is no longer needed.
     async fn try_without_upgrades(
         &self,
         index: usize,
@@ -231,7 +231,9 @@ impl ScenarioJob {
         {
             return;
         }
-        for upgrade in self.deviations.upgrade_entries() {
+        let followed = |index: &usize| report.deviations.get(index).is_some_and(|seen| seen.observed > 0);
+        let followed: Vec<usize> = self.deviations.upgrade_entries().filter(followed).collect();
+        for upgrade in followed {
             let job =
                 Self { pulses: None, deviations: Arc::new(self.deviations.without_entry(upgrade)), ..self.clone() };
             // No number of a scenario begins with three zeros.

@@ -4,10 +4,12 @@
 //! the form that the hub expects. Every entry that applies to a frame is a separate finding against the rules it
 //! breaks. Deviations are pure data between the sockets and the engines; nothing here knows a protocol.
 
+mod json_form;
 mod parse;
 mod place;
 pub mod proposal;
 mod translation;
+mod upgrade;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,13 +18,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 pub use translation::TranslatedMessage;
+pub use upgrade::{ROLE_MEMBER, UpgradeChange, UpgradingClient};
 
 use crate::protocol::MessageDirections;
-use crate::scenario::model::RuleUse;
+use crate::scenario::model::{ExpectedCodes, RuleUse};
 use crate::scenario::template::Template;
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
-use crate::websocket::handshake::Dial;
 
 /// All deviations of a hub, checked against its pack.
 #[derive(Debug, Default)]
@@ -67,13 +69,18 @@ pub enum DeviationChange {
     /// The hub never sends a documented message, or does not send it if the request matches `when`. Conversations
     /// continue as if the message had come with the members in `assume`.
     Absent { message: usize, after: AbsenceTrigger, when: Option<Matcher>, assume: Arc<Template> },
-    /// The upgrade needs headers, query members or subprotocols that are not documented.
-    Upgrade { headers: Vec<(String, String)>, query: Vec<(String, String)>, subprotocols: Vec<String> },
+    /// The hub never sends a documented message, whatever should cause it. Nothing is assumed in its place.
+    NeverSent { message: usize },
+    /// The hub closes the connection with one of these codes instead of sending a documented message: whenever it
+    /// should send the message, or only after `after`, if the request matches `when`.
+    Closes { message: usize, codes: ExpectedCodes, after: Option<AbsenceTrigger>, when: Option<Matcher> },
+    /// The upgrade needs something that is not documented.
+    Upgrade(UpgradeChange),
     /// A limit or timeout differs from the documented one.
     Setting { setting: String, value: Value },
 }
 
-/// The event after which an absent message should have come.
+/// The event after which a message that does not come should have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AbsenceTrigger {
     Connection,
@@ -144,37 +151,13 @@ impl Deviations {
     /// Returns the indices of the entries that the upgrade needs.
     pub fn upgrade_entries(&self) -> impl Iterator<Item = usize> {
         let entries = self.entries.iter().enumerate();
-        entries.filter(|(_, entry)| matches!(entry.change, DeviationChange::Upgrade { .. })).map(|(index, _)| index)
+        entries.filter(|(_, entry)| matches!(entry.change, DeviationChange::Upgrade(_))).map(|(index, _)| index)
     }
 
     /// Returns all entries but one.
     pub fn without_entry(&self, index: usize) -> Self {
         let entries = self.entries.iter().enumerate().filter(|(other, _)| *other != index);
         Self::new(entries.map(|(_, entry)| Arc::clone(entry)).collect())
-    }
-
-    /// Adds the headers, query and subprotocols that the upgrade needs to a request. Headers and query members that the
-    /// request sets itself stay unchanged.
-    pub fn apply_to_upgrade(&self, dial: &mut Dial) {
-        for entry in &self.entries {
-            let DeviationChange::Upgrade { headers: needed, query: asked, subprotocols: offered } = &entry.change
-            else {
-                continue;
-            };
-            for (name, value) in needed {
-                if !dial.named_headers().any(|known| known.eq_ignore_ascii_case(name)) {
-                    dial.headers.push((name.clone(), value.clone()));
-                }
-            }
-            for (name, value) in asked {
-                if !dial.query.iter().any(|(known, _)| known == name) {
-                    dial.query.push((name.clone(), value.clone()));
-                }
-            }
-            if !offered.is_empty() {
-                dial.subprotocols.clone_from(offered);
-            }
-        }
     }
 }
 
@@ -195,8 +178,8 @@ impl Deviation {
         match self.change {
             // The absence of a message is assumed before it can be observed.
             DeviationChange::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
-            // Every upgrade applies the entry; a sighting against it means that an upgrade succeeded without the entry.
-            DeviationChange::Upgrade { .. } => contradicted > 0,
+            // A sighting against it means that the message came, or that an upgrade succeeded without the entry.
+            DeviationChange::NeverSent { .. } | DeviationChange::Upgrade(_) => contradicted > 0,
             _ => contradicted > 0 && observed == 0,
         }
     }

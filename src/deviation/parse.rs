@@ -1,21 +1,24 @@
 //! Parses `[[deviation]]` entries and checks them against the pack.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, place};
+use super::json_form::replace_json_forms;
+use super::upgrade::ROLE_MEMBER;
+use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, UpgradeChange, place};
 use crate::protocol::{MessageDirections, MessageType, Pack, Rule, RulePlace};
 use crate::scenario::SharedDefinitions;
-use crate::scenario::model::RuleUse;
+use crate::scenario::model::{ExpectedCodes, RuleUse};
 use crate::scenario::template::Template;
-use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::fields::{Table, choice, entries, list, mapping, table, text, text_or_blank};
+use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_or_list};
+use crate::syntax::fields::{Table, choice, entries, flag, list, mapping, table, text, text_or_blank};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, NodeKind, SyntaxNode};
 
-const ENTRY_KEYS: [&str; 19] = [
+const ENTRY_KEYS: [&str; 20] = [
     "reason",
     "rules",
     "direction",
@@ -31,13 +34,14 @@ const ENTRY_KEYS: [&str; 19] = [
     "from_hub",
     "to_hub",
     "absent",
+    "closes",
     "after",
     "where",
     "upgrade",
     "setting",
 ];
 /// The keys that say what is different, each with the other keys of its kind. `from_hub` and `to_hub` are one kind.
-const KIND_KEYS: [(&str, &[&str]); 10] = [
+const KIND_KEYS: [(&str, &[&str]); 11] = [
     ("instead", &["message", "direction"]),
     ("spelled", &["message", "member", "value", "direction"]),
     ("renamed", &["message", "member", "direction"]),
@@ -46,12 +50,13 @@ const KIND_KEYS: [(&str, &[&str]); 10] = [
     ("from_hub", &["message", "member", "to_hub"]),
     ("to_hub", &["message", "member", "from_hub"]),
     ("absent", &["message", "after", "where", "assume"]),
+    ("closes", &["message", "after", "where"]),
     ("upgrade", &[]),
     ("setting", &["value"]),
 ];
-const UPGRADE_KEYS: [&str; 3] = ["headers", "query", "subprotocols"];
-const CHANGE_HELP: &str =
-    "say what is different: instead, spelled, renamed, missing, added, from_hub, to_hub, absent, upgrade or setting";
+const UPGRADE_KEYS: [&str; 6] = ["role", "everyone", "path", "headers", "query", "subprotocols"];
+const CHANGE_HELP: &str = "say what is different: instead, spelled, renamed, missing, added, from_hub, to_hub, absent, \
+    closes, upgrade or setting";
 /// The value of `after` for a message that follows the connection itself.
 pub(super) const AFTER_CONNECTION: &str = "connection";
 
@@ -93,6 +98,7 @@ impl DeviationParser<'_> {
 
     fn parse_entry(&mut self, node: &SyntaxNode, assumed: bool) -> Option<Deviation> {
         let before = self.errors.len();
+        let node = &replace_json_forms(node, !assumed, &mut self.errors);
         let entry = table(node, &ENTRY_KEYS, "a deviation", &mut self.errors);
         let reason = entry.required("reason", "reports show it: reason = \"...\"", &mut self.errors);
         let reason = text(reason, "`reason`", &mut self.errors).map(str::to_owned);
@@ -120,7 +126,7 @@ impl DeviationParser<'_> {
     fn parse_change(&mut self, kind: &str, entry: &Table<'_>) -> Option<DeviationChange> {
         let node = entry.node;
         let message = match kind {
-            "instead" | "absent" => {
+            "instead" | "absent" | "closes" => {
                 entry.required("message", "name a message of the pack: message = \"NAME\"", &mut self.errors)
             }
             _ => node.get("message"),
@@ -150,6 +156,7 @@ impl DeviationParser<'_> {
             "missing" => {
                 self.parse_true(value)?;
                 let assume = node.get("assume").map(|node| self.parse_template(node, &["message"])).transpose().ok()?;
+                let assume = assume.map(Arc::new);
                 DeviationChange::Missing { message, member: self.parse_inner_member(kind, entry)?, assume }
             }
             "added" => DeviationChange::Added {
@@ -159,42 +166,31 @@ impl DeviationParser<'_> {
             },
             "from_hub" | "to_hub" => {
                 let member = self.parse_member(entry)?;
-                let [from_hub, to_hub] = ["from_hub", "to_hub"].map(|key| node.get(key));
-                let from_hub =
-                    from_hub.map(|node| self.parse_template(node, &["value", "message"])).transpose().ok()?;
-                let to_hub = to_hub.map(|node| self.parse_template(node, &["value", "message"])).transpose().ok()?;
+                let mut conversion = |key| {
+                    let template = node.get(key).map(|node| self.parse_template(node, &["value", "message"]));
+                    template.transpose().map(|template| template.map(Arc::new))
+                };
+                let (from_hub, to_hub) = (conversion("from_hub").ok()?, conversion("to_hub").ok()?);
                 DeviationChange::Converted { message, member, from_hub, to_hub }
             }
             "absent" => {
                 self.parse_true(value)?;
-                let message = message?;
-                if !self.pack.messages[message].directions.from_hub {
-                    let named = &self.pack.messages[message].name;
-                    let help = "only what a hub should send can be absent";
-                    return self.report_error(node.span, format!("`{named}` is not sent by a hub"), help);
-                }
-                let help = "write after = \"connection\", or the message that it answers";
-                let after = entry.required("after", help, &mut self.errors)?;
-                let after = if after.text() == Some(AFTER_CONNECTION) {
-                    AbsenceTrigger::Connection
-                } else {
-                    AbsenceTrigger::Message(self.parse_message(after)?)
+                let message = self.parse_message_of_hub(message?, node)?;
+                let Some(after) = self.parse_trigger(node).transpose().ok()? else {
+                    return Some(DeviationChange::NeverSent { message });
                 };
                 let nothing = SyntaxNode { span: node.span, kind: NodeKind::Map(Vec::new()) };
                 let assume = node.get("assume").unwrap_or(&nothing);
-                let assume = self.parse_template(assume, &["request"]).ok()?;
-                let when = match node.get("where").map(|node| (node.span, Matcher::compile(&node.to_json()))) {
-                    None => None,
-                    Some((_, Ok(matcher))) => Some(matcher),
-                    Some((span, Err(error))) => {
-                        return self.report_error(
-                            span,
-                            format!("`{}`: {error}", error.key),
-                            "where = { posted = false }",
-                        );
-                    }
-                };
+                let assume = Arc::new(self.parse_template(assume, &["request"]).ok()?);
+                let when = self.parse_request_pattern(node).transpose().ok()?;
                 DeviationChange::Absent { message, after, when, assume }
+            }
+            "closes" => {
+                let codes = self.parse_codes(value)?;
+                let message = self.parse_message_of_hub(message?, node)?;
+                let after = self.parse_trigger(node).transpose().ok()?;
+                let when = self.parse_request_pattern(node).transpose().ok()?;
+                DeviationChange::Closes { message, codes, after, when }
             }
             "upgrade" => self.parse_upgrade(value)?,
             _ => {
@@ -210,36 +206,134 @@ impl DeviationParser<'_> {
         })
     }
 
+    /// Returns the message that a hub does not send.
+    fn parse_message_of_hub(&mut self, message: usize, entry: &SyntaxNode) -> Option<usize> {
+        let named = &self.pack.messages[message];
+        if named.directions.from_hub {
+            return Some(message);
+        }
+        let what = format!("`{}` is not sent by a hub", named.name);
+        self.report_error(entry.span, what, "only what a hub should send can be missing")
+    }
+
+    /// Returns the event after which the message should have come; `None` if the entry names none.
+    fn parse_trigger(&mut self, entry: &SyntaxNode) -> Option<Result<AbsenceTrigger, ()>> {
+        let Some(after) = entry.get("after") else {
+            // Without the request there is nothing to compare, and nothing to take values from.
+            for key in ["where", "assume"] {
+                if let Some(node) = entry.get(key) {
+                    let help = "write after = \"connection\", or the message that it answers";
+                    self.report_error::<()>(node.span, format!("`{key}` needs `after`"), help);
+                }
+            }
+            return None;
+        };
+        if after.text() == Some(AFTER_CONNECTION) {
+            return Some(Ok(AbsenceTrigger::Connection));
+        }
+        Some(self.parse_message(after).map(AbsenceTrigger::Message).ok_or(()))
+    }
+
+    fn parse_request_pattern(&mut self, entry: &SyntaxNode) -> Option<Result<Matcher, ()>> {
+        let node = entry.get("where")?;
+        let compiled = Matcher::compile(&node.to_json()).map_err(|error| {
+            let message = format!("`{}`: {error}", error.key);
+            self.report_error::<()>(node.span, message, "where = { posted = false }");
+        });
+        Some(compiled)
+    }
+
+    /// Returns the codes with which the hub closes: `true` stands for any, even none.
+    fn parse_codes(&mut self, node: &SyntaxNode) -> Option<ExpectedCodes> {
+        if let NodeKind::Bool(true) = node.kind {
+            return Some(ExpectedCodes { any: true, drop: true, codes: Vec::new() });
+        }
+        let items = node.list().unwrap_or(std::slice::from_ref(node));
+        let code = |item: &SyntaxNode| item.integer().and_then(|code| u16::try_from(code).ok());
+        let codes: Option<Vec<u16>> = items.iter().map(code).collect();
+        match codes.filter(|codes| !codes.is_empty()) {
+            Some(codes) => Some(ExpectedCodes { codes, ..ExpectedCodes::default() }),
+            None => {
+                let help = "write true for any code, a code such as 1008, or a list of codes";
+                self.report_error(node.span, "`closes` is not a close code", help)
+            }
+        }
+    }
+
     fn parse_upgrade(&mut self, node: &SyntaxNode) -> Option<DeviationChange> {
         table(node, &UPGRADE_KEYS, "`upgrade`", &mut self.errors);
-        if entries(Some(node)).is_empty() {
+        let changes = ["path", "headers", "query", "subprotocols"];
+        if node.map().is_some() && !changes.iter().any(|key| node.get(key).is_some()) {
             let help = "write upgrade = { headers = { X-Api-Key = \"...\" } }";
             return self.report_error(node.span, "`upgrade` changes nothing", help);
         }
-        let mut pairs = |name: &str| {
-            let what = format!("`{name}`");
-            let pairs = mapping(node.get(name), &what, &format!("{name} = {{ NAME = \"...\" }}"), &mut self.errors);
-            let pair = |(key, value): &(NodeKey, SyntaxNode)| {
-                Some((
-                    key.name.clone(),
-                    text_or_blank(Some(value), &format!("`{}`", key.name), &mut self.errors)?.to_owned(),
-                ))
-            };
-            pairs.iter().filter_map(pair).collect::<Vec<_>>()
-        };
-        let (headers, query) = (pairs("headers"), pairs("query"));
+        let (headers, query) = (self.parse_pairs(node, "headers"), self.parse_pairs(node, "query"));
+        let path = node.get("path").and_then(|path| {
+            text(Some(path), "`path`", &mut self.errors)?;
+            self.parse_upgrade_value(path)
+        });
         let listed = list(node.get("subprotocols"), "`subprotocols`", "subprotocols = [\"NAME\"]", &mut self.errors);
         let subprotocols = listed
             .iter()
             .filter_map(|item| text(Some(item), "a subprotocol", &mut self.errors).map(str::to_owned))
             .collect();
-        Some(DeviationChange::Upgrade { headers, query, subprotocols })
+        let role = node.get("role").and_then(|role| self.parse_role(role));
+        let everyone = flag(node.get("everyone"), "`everyone`", &mut self.errors);
+        Some(DeviationChange::Upgrade(UpgradeChange { role, everyone, path, headers, query, subprotocols }))
+    }
+
+    fn parse_pairs(&mut self, upgrade: &SyntaxNode, name: &str) -> Vec<(String, Template)> {
+        let (what, example) = (format!("`{name}`"), format!("{name} = {{ NAME = \"...\" }}"));
+        let pairs = mapping(upgrade.get(name), &what, &example, &mut self.errors);
+        let pair = |(key, value): &(NodeKey, SyntaxNode)| {
+            text_or_blank(Some(value), &format!("`{}`", key.name), &mut self.errors)?;
+            Some((key.name.clone(), self.parse_upgrade_value(value)?))
+        };
+        pairs.iter().filter_map(pair).collect()
+    }
+
+    /// Parses a value of the upgrade: it may use values that some role gives to its clients, and settings.
+    fn parse_upgrade_value(&mut self, node: &SyntaxNode) -> Option<Template> {
+        let before = self.errors.len();
+        let value = self.parse_template(node, &["self", "hub"]).ok()?;
+        let shared = self.shared;
+        let own: BTreeSet<&str> = shared.roles.values().flatten().map(String::as_str).chain([ROLE_MEMBER]).collect();
+        let settings: BTreeSet<&str> = shared.settings.keys().map(String::as_str).collect();
+        value.visit_expressions(&mut |expression| {
+            for used in &expression.uses {
+                let mut pieces = used.split('.');
+                let (what, known) = match pieces.next() {
+                    Some("self") => ("no role gives its clients a value", &own),
+                    Some("hub") => ("there is no setting", &settings),
+                    _ => continue,
+                };
+                let unknown = pieces.next().filter(|name| !known.contains(name));
+                if let Some(name) = unknown {
+                    let help = suggest_or_list(name, known.iter().copied(), "known are");
+                    let place = expression.place(used, 1);
+                    self.report_error::<()>(place, format!("{what} `{name}`"), help);
+                }
+            }
+        });
+        (self.errors.len() == before).then_some(value)
+    }
+
+    fn parse_role(&mut self, node: &SyntaxNode) -> Option<String> {
+        let name = text(Some(node), "`role`", &mut self.errors)?;
+        if !self.shared.roles.contains_key(name) {
+            let known = self.shared.roles.keys().map(String::as_str);
+            let help = suggest_or_list(name, known, "the roles are");
+            return self.report_error(node.span, format!("{} has no role `{name}`", self.pack.name), help);
+        }
+        Some(name.to_owned())
     }
 
     fn parse_directions(&mut self, node: &SyntaxNode, change: &DeviationChange) -> Option<MessageDirections> {
         let (to_hub, from_hub) = match change {
             DeviationChange::Converted { from_hub, to_hub, .. } => (to_hub.is_some(), from_hub.is_some()),
-            DeviationChange::Absent { .. } => (false, true),
+            DeviationChange::Absent { .. } | DeviationChange::NeverSent { .. } | DeviationChange::Closes { .. } => {
+                (false, true)
+            }
             _ => (true, true),
         };
         let Some(direction) = node.get("direction") else {
@@ -317,7 +411,7 @@ impl DeviationParser<'_> {
     }
 
     /// Parses a template that may use only these names.
-    fn parse_template(&mut self, node: &SyntaxNode, names: &[&'static str]) -> Result<Arc<Template>, ()> {
+    fn parse_template(&mut self, node: &SyntaxNode, names: &[&'static str]) -> Result<Template, ()> {
         let before = self.errors.len();
         let template = Template::from_node(node, &mut self.errors);
         let mut unknown = Vec::new();
@@ -333,7 +427,7 @@ impl DeviationParser<'_> {
             let help = suggest(&name, names.iter().copied(), &format!("here are {}", names.join(" and ")));
             self.report_error::<()>(span, format!("`{name}` is not known here"), help);
         }
-        if self.errors.len() == before { Ok(Arc::new(template)) } else { Err(()) }
+        if self.errors.len() == before { Ok(template) } else { Err(()) }
     }
 }
 

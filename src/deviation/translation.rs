@@ -180,6 +180,23 @@ impl Deviations {
         })
     }
 
+    /// Returns the indices of the entries by which the hub may now close the connection instead of answering: after a
+    /// connection opened, or after this request.
+    pub fn closes_after<'s>(&'s self, pack: &'s Pack, request: Option<&'s Value>) -> impl Iterator<Item = usize> + 's {
+        let closes = move |(index, entry): (usize, &Arc<Deviation>)| {
+            let DeviationChange::Closes { after: Some(after), when, .. } = &entry.change else { return None };
+            let follows = match (after, request) {
+                (AbsenceTrigger::Connection, None) => true,
+                (AbsenceTrigger::Message(message), Some(request)) => {
+                    pack.messages[*message].matcher.fits(request) && when.as_ref().is_none_or(|when| when.fits(request))
+                }
+                _ => false,
+            };
+            follows.then_some(index)
+        };
+        self.entries.iter().enumerate().filter_map(closes)
+    }
+
     fn absent_messages(
         &self,
         pack: &Pack,
@@ -207,13 +224,16 @@ impl Deviation {
     /// Returns the message to which the entry applies; `None` if it applies to all messages.
     pub fn message(&self) -> Option<usize> {
         match &self.change {
-            DeviationChange::Instead { message, .. } | DeviationChange::Absent { message, .. } => Some(*message),
+            DeviationChange::Instead { message, .. }
+            | DeviationChange::Absent { message, .. }
+            | DeviationChange::NeverSent { message }
+            | DeviationChange::Closes { message, .. } => Some(*message),
             DeviationChange::Spelled { message, .. }
             | DeviationChange::Missing { message, .. }
             | DeviationChange::Renamed { message, .. }
             | DeviationChange::Added { message, .. }
             | DeviationChange::Converted { message, .. } => *message,
-            DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
+            DeviationChange::Upgrade(_) | DeviationChange::Setting { .. } => None,
         }
     }
 
@@ -229,7 +249,9 @@ impl Deviation {
             | DeviationChange::Converted { member, .. } => (Reverse(depth(member)), false),
             DeviationChange::Instead { .. }
             | DeviationChange::Absent { .. }
-            | DeviationChange::Upgrade { .. }
+            | DeviationChange::NeverSent { .. }
+            | DeviationChange::Closes { .. }
+            | DeviationChange::Upgrade(_)
             | DeviationChange::Setting { .. } => (Reverse(usize::MAX), false),
         }
     }
@@ -287,7 +309,11 @@ impl Deviation {
             DeviationChange::Converted { member, from_hub, .. } => {
                 convert_member(json, member, from_hub.as_deref()?, functions)
             }
-            DeviationChange::Absent { .. } | DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
+            DeviationChange::Absent { .. }
+            | DeviationChange::NeverSent { .. }
+            | DeviationChange::Closes { .. }
+            | DeviationChange::Upgrade(_)
+            | DeviationChange::Setting { .. } => None,
         }
     }
 
@@ -327,7 +353,11 @@ impl Deviation {
             DeviationChange::Converted { member, to_hub, .. } => {
                 convert_member(json, member, to_hub.as_deref()?, functions)
             }
-            DeviationChange::Absent { .. } | DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => None,
+            DeviationChange::Absent { .. }
+            | DeviationChange::NeverSent { .. }
+            | DeviationChange::Closes { .. }
+            | DeviationChange::Upgrade(_)
+            | DeviationChange::Setting { .. } => None,
         }
     }
 
@@ -335,7 +365,9 @@ impl Deviation {
     fn is_contradicted_by(&self, json: &Value, functions: &Arc<FunctionContext>) -> bool {
         let values = |member: &str| expand_pointer(json, member).into_iter().filter_map(|place| json.pointer(&place));
         match &self.change {
-            DeviationChange::Instead { .. } => true,
+            DeviationChange::Instead { .. }
+            | DeviationChange::NeverSent { .. }
+            | DeviationChange::Closes { after: None, .. } => true,
             DeviationChange::Spelled { member, value, .. } => values(member).any(|found| found == value),
             DeviationChange::Renamed { member, .. } | DeviationChange::Missing { member, .. } => {
                 values(member).next().is_some()
@@ -344,10 +376,11 @@ impl Deviation {
             DeviationChange::Converted { member, from_hub: Some(from_hub), .. } => {
                 values(member).next().is_some() && convert_member(json, member, from_hub, functions).is_none()
             }
-            // An absent message contradicts its entry if it comes in time; see `interpreter::deviation`.
+            // A message contradicts an entry with `after` if it comes in time; see `interpreter::deviation`.
             DeviationChange::Absent { .. }
+            | DeviationChange::Closes { .. }
             | DeviationChange::Converted { .. }
-            | DeviationChange::Upgrade { .. }
+            | DeviationChange::Upgrade(_)
             | DeviationChange::Setting { .. } => false,
         }
     }
@@ -374,25 +407,23 @@ impl Deviation {
                 format!("{member} of {} is of another type", of(message))
             }
             DeviationChange::Absent { message, after, .. } => {
-                let after = match after {
-                    AbsenceTrigger::Connection => "a connection".to_owned(),
-                    AbsenceTrigger::Message(message) => of(&Some(*message)),
-                };
-                format!("{} does not follow {after}", of(&Some(*message)))
+                format!("{} does not follow {}", of(&Some(*message)), describe_trigger(*after, &of))
             }
-            DeviationChange::Upgrade { headers, query, subprotocols } => {
-                let names = |pairs: &[(String, String)]| pairs.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
-                let parts =
-                    [("header", names(headers)), ("query", names(query)), ("subprotocol", subprotocols.clone())];
-                let parts: Vec<String> = parts
-                    .iter()
-                    .filter(|(_, names)| !names.is_empty())
-                    .map(|(what, names)| format!("{what} {}", names.join(", ")))
-                    .collect();
-                format!("the upgrade needs {}", parts.join(" and "))
+            DeviationChange::NeverSent { message } => format!("{} is never sent", of(&Some(*message))),
+            DeviationChange::Closes { message, after, .. } => {
+                let after = after.map(|after| format!(" after {}", describe_trigger(after, &of)));
+                format!("the hub closes instead of sending {}{}", of(&Some(*message)), after.unwrap_or_default())
             }
+            DeviationChange::Upgrade(change) => change.describe(),
             DeviationChange::Setting { setting, value } => format!("{setting} is {value}"),
         }
+    }
+}
+
+fn describe_trigger(after: AbsenceTrigger, of: &dyn Fn(&Option<usize>) -> String) -> String {
+    match after {
+        AbsenceTrigger::Connection => "a connection".to_owned(),
+        AbsenceTrigger::Message(message) => of(&Some(message)),
     }
 }
 

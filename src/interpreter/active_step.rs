@@ -13,6 +13,8 @@ pub struct StepFailure {
     pub message: String,
     pub detail: Option<Box<FindingDetail>>,
     pub unreachable: bool,
+    /// Whether an alternative happened that the step names as wrong, so that the hub is known to be at work.
+    pub answered: bool,
 }
 
 pub enum StepFailureKind {
@@ -35,6 +37,7 @@ impl StepFailure {
             message: message.into(),
             detail: Some(Box::new(detail)),
             unreachable: false,
+            answered: false,
         }
     }
 
@@ -44,6 +47,7 @@ impl StepFailure {
             message: message.into(),
             detail: detail.map(Box::new),
             unreachable: false,
+            answered: false,
         }
     }
 
@@ -63,16 +67,26 @@ impl StepFailure {
     }
 
     pub(super) fn mistake(message: impl Into<String>) -> Self {
-        Self { kind: StepFailureKind::Mistake, message: message.into(), detail: None, unreachable: false }
+        Self::without_detail(StepFailureKind::Mistake, message.into())
     }
 
     pub(super) fn assumed(deviation: usize) -> Self {
         let message = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
-        Self { kind: StepFailureKind::Assumed { deviation }, message, detail: None, unreachable: false }
+        Self {
+            kind: StepFailureKind::Assumed { deviation },
+            message,
+            detail: None,
+            unreachable: false,
+            answered: false,
+        }
     }
 
     pub(super) fn not_reached(message: impl Into<String>) -> Self {
-        Self { kind: StepFailureKind::NotReached, message: message.into(), detail: None, unreachable: false }
+        Self::without_detail(StepFailureKind::NotReached, message.into())
+    }
+
+    fn without_detail(kind: StepFailureKind, message: String) -> Self {
+        Self { kind, message, detail: None, unreachable: false, answered: false }
     }
 }
 

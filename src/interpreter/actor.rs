@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::{ActorId, Program};
 use crate::scenario::value::{BoundValue, Wire};
+use crate::websocket::codec::FrameDecoder;
 
 /// The most frames of an inbox. When it is full, the oldest frames are dropped, and the report says so.
 const MAX_FRAMES: usize = 10_000;
@@ -106,6 +107,10 @@ pub struct ActorState {
     pub connection: Option<u32>,
     /// Whether the actor's upgrade request is standard: the scenario changed no handshake header.
     pub standard_upgrade: bool,
+    /// The declared deviations that the upgrade request follows, by index.
+    pub upgrade_deviations: Vec<usize>,
+    /// Assembles the texts that raw frames and bytes carry to a hub with declared deviations.
+    pub sent_frames: Option<FrameDecoder>,
     pub opened_at: Duration,
     pub inbox: VecDeque<InboxFrame>,
     pub inbox_bytes: usize,
@@ -264,6 +269,8 @@ impl ActorState {
         self.closing = ClosingHandshake::No;
         self.stream_end = None;
         self.last_message = None;
+        self.upgrade_deviations = Vec::new();
+        self.sent_frames = None;
     }
 
     pub fn push(&mut self, entry: InboxFrame) {

@@ -118,9 +118,9 @@ impl BlockStack {
     }
 
     /// Records why the check of the step around the innermost block is undecided.
-    pub fn miss(&mut self, why: String) {
+    pub fn miss(&mut self, why: &str) {
         if let Some(frame) = self.stack.last_mut() {
-            frame.missed.get_or_insert(why);
+            frame.missed.get_or_insert_with(|| why.to_owned());
         }
     }
 
@@ -596,7 +596,7 @@ impl Conversation {
                 return;
             }
             StepFailureKind::Assumed { deviation } => {
-                self.blocks.miss(failure.message);
+                self.blocks.miss(&failure.message);
                 self.judgement.leave_unbound(*deviation);
                 let mut checks = Vec::new();
                 collect_checks(program, step, &mut checks);
@@ -629,16 +629,17 @@ impl Conversation {
             self.blocks.complete(step, None);
             return;
         }
-        if self.continues_after_failure(program, step) {
+        if self.continues_after_failure(program, step, &failure) {
             self.continue_after_failure(program, step, failure);
         } else {
             self.unwind_failure(program, step, failure);
         }
     }
 
-    /// Whether the conversation continues after a failed step: the expected frame did not come, but the connection is
-    /// open. A hub may serve a client even if its greeting or confirmation differs from the document.
-    fn continues_after_failure(&self, program: &Program, step: &Step) -> bool {
+    /// Whether the conversation continues after a failed step: a wrong alternative happened, or the expected frame did
+    /// not come, but the connection is open. A hub may serve a client even if its greeting or confirmation differs from
+    /// the document.
+    fn continues_after_failure(&self, program: &Program, step: &Step, failure: &StepFailure) -> bool {
         let awaits = match &step.act {
             StepAction::Expect(expect) => {
                 matches!(expect.want, ExpectedEvent::Message { .. } | ExpectedEvent::Control { .. })
@@ -652,8 +653,8 @@ impl Conversation {
         let (clock, doubted) = (&self.clock, self.judgement.doubted_since());
         let in_time = doubted.is_none_or(|since| clock.now < since + clock.stretched(clock.patience));
         let serves = self.actors.iter().flat_map(|actor| &actor.inbox).any(|frame| !frame.wire.is_assumed());
-        let is_possible = awaits && may && serves && in_time && !self.blocks.is_attempt(program);
-        is_possible && self.blocks.members(&step.who).iter().all(is_open)
+        let missed = || serves && in_time && self.blocks.members(&step.who).iter().all(is_open);
+        awaits && may && !self.blocks.is_attempt(program) && (failure.answered || missed())
     }
 
     /// Returns the message or upgrade that a failed step expected, and what it received instead.
@@ -804,7 +805,7 @@ impl Conversation {
 
     /// Skips a step that uses a name that was never bound. The check of the step around its block is then undecided.
     pub(super) fn skip_unreached_step(&mut self, program: &Program, step: &Step, why: String) {
-        self.blocks.miss(why.clone());
+        self.blocks.miss(&why);
         if step.act.tells_hub() {
             self.judgement.rest_on_unbound();
         }

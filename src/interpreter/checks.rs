@@ -88,10 +88,11 @@ fn severity(answer: &CheckAnswer) -> u8 {
         CheckOutcome::Holds => 1,
         CheckOutcome::Noted(_) => 2,
         CheckOutcome::Tolerated(_) => 3,
-        CheckOutcome::Undecided(_) => 4,
-        // A deviation that the user has declared must not hide another failure.
-        CheckOutcome::Broken if answer.deviation.is_some() => 5,
-        CheckOutcome::Broken => 6,
+        // A deviation that the user has declared must hide neither another doubt nor another failure.
+        CheckOutcome::Undecided(_) if answer.deviation.is_some() => 4,
+        CheckOutcome::Undecided(_) => 5,
+        CheckOutcome::Broken if answer.deviation.is_some() => 6,
+        CheckOutcome::Broken => 7,
     }
 }
 
@@ -146,9 +147,7 @@ impl ConversationJudgement {
     /// Records that a check depends on a message that a deviation assumes, so that it can neither hold nor fail.
     pub fn record_assumed(&mut self, check: CheckId, step: &str, deviation: usize) {
         let why = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
-        let (outcome, step) = (CheckOutcome::Undecided(why), step.to_owned());
-        let answer = CheckAnswer { outcome, message: String::new(), step, detail: None, deviation: Some(deviation) };
-        self.checks[check].add(answer);
+        self.record_declared(check, step, why, deviation);
     }
 
     /// Records that the hub was told something of this provenance.
@@ -185,6 +184,13 @@ impl ConversationJudgement {
         }
         let (outcome, step) = (CheckOutcome::Broken, step.to_owned());
         self.checks[check].add(CheckAnswer { outcome, message, step, detail, deviation: Some(index) });
+    }
+
+    /// Records that a check is undecided because of a declared deviation.
+    pub fn record_declared(&mut self, check: CheckId, step: &str, why: String, index: usize) {
+        let (outcome, step) = (CheckOutcome::Undecided(why), step.to_owned());
+        let answer = CheckAnswer { outcome, message: String::new(), step, detail: None, deviation: Some(index) };
+        self.checks[check].add(answer);
     }
 
     /// Records that a declared deviation breaks a check that applies to all frames.
@@ -315,7 +321,8 @@ impl ConversationJudgement {
             let known = known_deviation(deviations, &answer);
             let report =
                 check_report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
-            reports.push(CheckReport { deviation: known, always: self.always.contains(&id), ..report });
+            let always = self.always.contains(&id);
+            reports.push(CheckReport { deviation: known, always, ..report });
         }
         for (name, invariant) in self.invariants {
             let Some(answer) = invariant.state.worst else { continue };

@@ -1,12 +1,14 @@
 //! Applies the declared deviations of a hub to the messages that a conversation sends and receives.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Conversation;
-use super::actor::{InboxFrame, InboxFrameKind};
+use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
+use super::blocks::StepProgress;
 use crate::deviation::proposal::{DeviationEvidence, MissedExpectation};
 use crate::deviation::{DeviationChange, Deviations, SightingsByEntry, TranslatedMessage, entry_name};
 use crate::event::{CheckOutcome, HistoryDirection};
@@ -14,9 +16,13 @@ use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};
 use crate::scenario::value::{BoundValue, Provenance, RawMessage, Wire};
+use crate::websocket::codec::{ConnectionSide, FrameDecoder, PeerLimits, encode};
+use crate::websocket::frame::{ConnectionEvent, Frame, Opcode};
 
-use super::decode::memory_weight;
+use super::decode::{member_texts, memory_weight};
 use super::finding::ComparisonOutcome;
+use super::matching::ExpectedFrame;
+use super::steps::StepResult;
 
 /// A message that the hub never sends. The actor treats it as received when it is due.
 pub(super) struct AssumedMessage {
@@ -36,6 +42,9 @@ pub(super) struct AppliedDeviations {
     pub seen: SightingsByEntry,
     /// The messages assumed to come that are not due yet.
     assumed: Vec<AssumedMessage>,
+    /// The connections that the hub may close instead of sending a message, each with the index of the entry with
+    /// `after` that says so.
+    closable: BTreeSet<(u32, usize)>,
     /// Evidence of deviations that are not declared.
     pub evidence: DeviationEvidence,
     /// The message or upgrade that the first failed step expected.
@@ -48,12 +57,13 @@ impl AppliedDeviations {
             declared,
             seen: SightingsByEntry::new(),
             assumed: Vec::new(),
+            closable: BTreeSet::new(),
             evidence: DeviationEvidence::default(),
             missed: None,
         }
     }
 
-    fn observe(&mut self, index: usize) {
+    pub fn observe(&mut self, index: usize) {
         self.seen.entry(index).or_default().observed += 1;
     }
 
@@ -124,6 +134,53 @@ impl AppliedDeviations {
             let index = self.assumed.remove(place).index;
             self.seen.entry(index).or_default().contradicted += 1;
         }
+        let (declared, seen) = (&self.declared, &mut self.seen);
+        self.closable.retain(|(of, index)| {
+            let message = declared.entries()[*index].message();
+            let comes = *of == connection && message.is_some_and(|message| pack.messages[message].matcher.fits(json));
+            if comes {
+                seen.entry(*index).or_default().contradicted += 1;
+            }
+            !comes
+        });
+    }
+
+    /// Returns the index of the entry by which the hub never sends an expected message.
+    pub fn never_sent(&self, pack: &Pack, wanted: &ExpectedFrame) -> Option<usize> {
+        self.declared.entries().iter().position(|entry| match &entry.change {
+            DeviationChange::NeverSent { message } => wanted.may_be(*message, pack),
+            _ => false,
+        })
+    }
+
+    /// Returns the index of the entry by which this end of a connection stands in for an expected message.
+    pub fn closed_instead(&self, pack: &Pack, wanted: &ExpectedFrame, actor: &ActorState) -> Option<usize> {
+        let (Some(connection), ConnectionState::Ended(end)) = (actor.connection, &actor.link) else { return None };
+        let entries = self.declared.entries().iter().enumerate();
+        let found = entries.filter(|_| !end.by_us).find(|(index, entry)| match &entry.change {
+            DeviationChange::Closes { message, codes, after, .. } => {
+                let due = after.is_none() || self.closable.contains(&(connection, *index));
+                due && codes.accepts(end) && wanted.may_be(*message, pack)
+            }
+            _ => false,
+        });
+        found.map(|(index, _)| index)
+    }
+}
+
+/// Why an expected message does not come, with the index of the deviation that declares it.
+pub(super) enum DeclaredAbsence {
+    NeverSent(usize),
+    /// The hub closed the connection instead.
+    Closed(usize),
+}
+
+impl DeclaredAbsence {
+    pub fn describe(&self) -> String {
+        match self {
+            Self::NeverSent(index) => format!("never sent: deviation {}", index + 1),
+            Self::Closed(index) => format!("closed instead: deviation {}", index + 1),
+        }
     }
 }
 
@@ -131,26 +188,117 @@ impl Conversation {
     /// Schedules the messages that, by its declared deviations, the hub never sends after a connection opens.
     pub(super) fn assume_after_connection(&mut self, id: ActorId, connection: u32) {
         let declared = Arc::clone(&self.deviations.declared);
-        declared.upgrade_entries().for_each(|index| self.deviations.observe(index));
+        std::mem::take(&mut self.actors[id].upgrade_deviations)
+            .into_iter()
+            .for_each(|index| self.deviations.observe(index));
+        let closes = declared.closes_after(&self.program.pack, None);
+        self.deviations.closable.extend(closes.map(|index| (connection, index)));
         let absent = declared.absent_messages_after_connection(&self.program.pack, &self.environment.functions);
         self.schedule_assumed(id, connection, absent);
     }
 
     /// Schedules the messages that, by its declared deviations, the hub never sends after this request.
     pub(super) fn assume_after(&mut self, id: ActorId, request: &Value) {
-        let declared = &self.deviations.declared;
+        let declared = Arc::clone(&self.deviations.declared);
         if let (false, Some(connection)) = (declared.is_empty(), self.actors[id].connection) {
+            let closes = declared.closes_after(&self.program.pack, Some(request));
+            self.deviations.closable.extend(closes.map(|index| (connection, index)));
             let absent = declared.absent_messages_after(&self.program.pack, request, &self.environment.functions);
             self.schedule_assumed(id, connection, absent);
         }
     }
 
     pub(super) fn assume_after_text(&mut self, id: ActorId, text: &str) {
-        if !self.deviations.declared.is_empty()
-            && let Ok(request) = serde_json::from_str::<Value>(text)
-        {
+        if self.deviations.declared.is_empty() {
+            return;
+        }
+        // JSON beyond the limits of a value is recognised by the texts of its members.
+        let texts = || member_texts(text, &|_| true).ok().map(|texts| json!(texts));
+        if let Some(request) = serde_json::from_str(text).ok().or_else(texts) {
             self.assume_after(id, &request);
         }
+    }
+
+    /// Returns the complete texts of these frames, as a hub with declared deviations receives them. A text may begin in
+    /// an earlier step.
+    pub(super) fn texts_in_frames(&mut self, id: ActorId, frames: &[Frame]) -> Vec<String> {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| encode(frame, [0; 4], &mut bytes));
+        self.texts_in_bytes(id, &bytes)
+    }
+
+    /// Returns the complete texts in raw bytes; see [`Conversation::texts_in_frames`].
+    pub(super) fn texts_in_bytes(&mut self, id: ActorId, mut bytes: &[u8]) -> Vec<String> {
+        if self.deviations.declared.is_empty() {
+            return Vec::new();
+        }
+        let side = if self.program.is_server(id) { ConnectionSide::Client } else { ConnectionSide::Server };
+        let new = || FrameDecoder::new(side, PeerLimits::default());
+        let decoder = self.actors[id].sent_frames.get_or_insert_with(new);
+        let events = std::iter::from_fn(|| decoder.next_event(&mut bytes));
+        let text = |event| match event {
+            ConnectionEvent::Message(message) if !message.binary => String::from_utf8(message.payload).ok(),
+            _ => None,
+        };
+        events.filter_map(text).collect()
+    }
+
+    /// Translates the first complete text in raw frames to the form that the hub expects: the same frames, with other
+    /// payloads. Frames that need no translation come back unchanged, as an error.
+    pub(super) fn translate_frames(&mut self, mut frames: Vec<Frame>) -> Result<Vec<Frame>, Vec<Frame>> {
+        let data: Vec<usize> = (0..frames.len()).filter(|at| !frames[*at].opcode.is_control()).collect();
+        let Some(last) = data.iter().position(|at| frames[*at].fin) else { return Err(frames) };
+        let data = &data[..=last];
+        let opcodes = std::iter::once(Opcode::Text).chain(std::iter::repeat(Opcode::Continuation));
+        let is_text = data.iter().zip(opcodes).all(|(at, opcode)| frames[*at].opcode == opcode);
+        let text = String::from_utf8(data.iter().flat_map(|at| frames[*at].payload.clone()).collect());
+        let (true, Ok(text)) = (is_text, text) else { return Err(frames) };
+        let of_hub = self.deviations.sent_text(&self.program.pack, &text, &self.environment.functions);
+        if of_hub == text {
+            return Err(frames);
+        }
+        // Cut the new text in the same proportions.
+        let (mut end, mut cut) = (0, 0);
+        for at in data {
+            end += frames[*at].payload.len();
+            let next = of_hub.len() * end / text.len();
+            frames[*at].payload = of_hub.as_bytes()[cut..next].to_vec();
+            cut = next;
+        }
+        Ok(frames)
+    }
+
+    /// Returns the declared deviation by which an actor does not receive an expected message.
+    pub(super) fn declared_absence(&self, id: ActorId, wanted: &ExpectedFrame) -> Option<DeclaredAbsence> {
+        let pack = &self.program.pack;
+        let closed = self.deviations.closed_instead(pack, wanted, &self.actors[id]).map(DeclaredAbsence::Closed);
+        closed.or_else(|| self.deviations.never_sent(pack, wanted).map(DeclaredAbsence::NeverSent))
+    }
+
+    /// Ends a step whose message, by a declared deviation, does not come. Steps that need the message are not reached.
+    /// That nothing came proves nothing; a close instead of the message breaks the rules of the step.
+    pub(super) fn end_declared_absence(&mut self, step: &Step, id: ActorId, declared: DeclaredAbsence) -> StepResult {
+        let why = declared.describe();
+        let index = match declared {
+            DeclaredAbsence::NeverSent(index) => {
+                if let Some(check) = step.check {
+                    self.judgement.record_declared(check, &step.text, why.clone(), index);
+                }
+                index
+            }
+            DeclaredAbsence::Closed(index) => {
+                self.actors[id].end_noticed = true;
+                if let Some(check) = step.check {
+                    let what = self.deviations.declared.entries()[index].describe(&self.program.pack);
+                    self.judgement.record_deviation(check, &step.text, what, None, index);
+                }
+                index
+            }
+        };
+        self.deviations.observe(index);
+        self.blocks.miss(&why);
+        self.judgement.leave_unbound(index);
+        Ok(StepProgress::Done(None))
     }
 
     /// Schedules assumed messages. The delay gives the hub time to handle the request, or to send the messages after
@@ -214,7 +362,7 @@ impl Conversation {
     /// Records that a step holds only because a deviation assumes the message that it expects.
     fn record_held_by_assumption(&mut self, step: &Step, deviation: usize, counted: bool) {
         // The rules of the steps around it rest on the assumption, too.
-        self.blocks.miss(Provenance::Assumed { deviation }.doubt().unwrap_or_default());
+        self.blocks.miss(&Provenance::Assumed { deviation }.doubt().unwrap_or_default());
         let Some(check) = step.check else { return };
         match self.judgement.doubt_outcome() {
             Some(doubted) => self.judgement.record_answer(check, &step.text, doubted, "", None),

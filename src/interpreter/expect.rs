@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::active_step::{ActiveStep, AwaitedFrames, AwaitingActor, StepFailure, WaitCondition};
+use super::active_step::{ActiveStep, AwaitedAlternatives, AwaitedFrames, AwaitingActor, StepFailure, WaitCondition};
 use super::actor::{ConnectionEnd, ConnectionState};
 use super::blocks::StepProgress;
 use super::checks::{compare, eval_failure};
 use super::clock::only_may;
+use super::deviation::DeclaredAbsence;
 use super::finding::ComparisonOutcome;
 use super::matching::{ExpectedFrame, compile_pattern};
 use super::steps::{StepResult, group_values};
@@ -56,7 +57,7 @@ impl Conversation {
         let patience = self.default_wait();
         let time = for_.unwrap_or_else(|| self.clock.stretched(within.unwrap_or(patience)));
         let end = self.clock.now + time;
-        let deadline = Some(end);
+        let mut deadline = Some(end);
         let quantity = match &step.who {
             StepActors::Group { quantity, .. } => *quantity,
             _ => None,
@@ -68,6 +69,11 @@ impl Conversation {
                     let wanted = self.expected_frame(&program, id, &expect.want, after)?;
                     let wanted = if for_.is_some() { wanted.until(end) } else { wanted };
                     awaiting.push(AwaitingActor { id, wanted, claims: Vec::new() });
+                }
+                let never =
+                    |member: &AwaitingActor| self.deviations.never_sent(&program.pack, &member.wanted).is_some();
+                if for_.is_none() && awaiting.iter().all(never) {
+                    deadline = Some(end.min(self.clock.now + self.clock.quiet));
                 }
                 WaitCondition::Frames(Box::new(AwaitedFrames {
                     members: awaiting,
@@ -168,6 +174,13 @@ impl Conversation {
             if let Some(why) = frames.members.iter().filter_map(blind).flatten().next() {
                 return Err(StepFailure::undecided(why, None));
             }
+            let lacking = frames.members.iter().filter(|member| missing && member.claims.len() < least);
+            let pack = &self.program.pack;
+            let never = |member: &AwaitingActor| Some((member.id, self.deviations.never_sent(pack, &member.wanted)?));
+            let never = lacking.filter_map(never).next();
+            if let Some((id, index)) = never {
+                return self.end_declared_absence(step, id, DeclaredAbsence::NeverSent(index));
+            }
             let items: Vec<BoundValue> =
                 frames.members.iter().filter_map(|member| member.claims.first().cloned()).collect();
             let provenance = frames.provenance();
@@ -195,6 +208,13 @@ impl Conversation {
         }
         let collecting = frames.collecting && !over;
         let everyone = got == frames.members.len();
+        // The step allows the message to be missing, but the steps that use the list may not.
+        let unsent = frames.members.iter().find(|member| everyone && !collecting && member.claims.is_empty());
+        let unsent = unsent.and_then(|member| self.declared_absence(member.id, &member.wanted));
+        if let Some(declared) = unsent {
+            self.blocks.miss(&declared.describe());
+            return Ok(StepProgress::Done(None));
+        }
         if everyone && !collecting {
             let counted = frames.count.is_some();
             let excess = frames.collecting
@@ -237,6 +257,10 @@ impl Conversation {
             };
             if ended.is_none() && !over {
                 continue;
+            }
+            if let Some(declared) = self.declared_absence(member.id, &member.wanted) {
+                let id = member.id;
+                return self.end_declared_absence(step, id, declared);
             }
             let id = member.id;
             let waited = Some(self.clock.since(active.since));
@@ -573,6 +597,13 @@ impl Conversation {
             open.chosen = self.choose_alternative(&program, open.id, alternatives, &mut open.wanted, over);
         }
         if members.iter().all(|open| open.chosen.is_some()) {
+            let declared = members.iter().find_map(|open| {
+                let (index, _) = open.chosen.as_ref()?;
+                Some((open.id, self.declared_alternative(open.id, alternatives, &open.wanted, Some(*index))?))
+            });
+            if let Some((id, declared)) = declared {
+                return self.end_declared_absence(step, id, declared);
+            }
             let silent = members
                 .iter()
                 .any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
@@ -591,7 +622,8 @@ impl Conversation {
                         other => other.to_json().to_string(),
                     };
                     let detail = self.finding_detail(first, self.describe_expectation(step), text, waited);
-                    return Err(StepFailure::broken(why.clone(), detail).of(bound.provenance()));
+                    let failure = StepFailure { answered: true, ..StepFailure::broken(why.clone(), detail) };
+                    return Err(failure.of(bound.provenance()));
                 }
                 let outcome = match (&alternative.warn, &alternative.info) {
                     (Some(warn), _) => CheckOutcome::Tolerated(warn.clone()),
@@ -620,6 +652,9 @@ impl Conversation {
             if ended.is_none() && !over {
                 continue;
             }
+            if let Some(declared) = self.declared_alternative(id, alternatives, &open.wanted, None) {
+                return self.end_declared_absence(step, id, declared);
+            }
             let waited = Some(self.clock.since(active.since));
             let wanted = open.wanted.iter().flatten().next();
             let received = match wanted {
@@ -645,6 +680,43 @@ impl Conversation {
             .of(self.provenance_of_absence(id, open.wanted.iter().flatten())));
         }
         Ok(StepProgress::Waiting(active))
+    }
+
+    /// Returns the declared deviation by which none of the messages that the step accepts came. If the alternative
+    /// `chosen` happened instead, it must be the silence or the close that the deviation declares, and count against
+    /// the hub.
+    fn declared_alternative(
+        &self,
+        id: ActorId,
+        alternatives: &[ExpectedAlternative],
+        wanted: &[Option<ExpectedFrame>],
+        chosen: Option<usize>,
+    ) -> Option<DeclaredAbsence> {
+        let right = alternatives.iter().zip(wanted).filter(|(alternative, _)| alternative.fail.is_none());
+        let declared = right.filter_map(|(_, wanted)| self.declared_absence(id, wanted.as_ref()?)).next()?;
+        let Some(chosen) = chosen.map(|index| &alternatives[index]) else { return Some(declared) };
+        let counts = chosen.fail.is_some() || chosen.warn.is_some();
+        let is_declared = match (&chosen.want, &declared) {
+            (None, DeclaredAbsence::NeverSent(_)) => true,
+            (Some(ExpectedEvent::Close(_)), DeclaredAbsence::Closed(_)) => true,
+            _ => false,
+        };
+        (counts && is_declared).then_some(declared)
+    }
+
+    /// Whether a step waits only for messages that, by declared deviations, the hub never sends.
+    pub(super) fn awaits_only_unsent(
+        &self,
+        alternatives: &[ExpectedAlternative],
+        open: &[AwaitedAlternatives],
+    ) -> bool {
+        let pack = &self.program.pack;
+        open.iter().all(|open| {
+            let mut right = alternatives.iter().zip(&open.wanted).filter(|(alternative, _)| alternative.fail.is_none());
+            right.all(|(_, wanted)| {
+                wanted.as_ref().is_some_and(|wanted| self.deviations.never_sent(pack, wanted).is_some())
+            })
+        })
     }
 
     /// Returns the alternative that happened first, if any has.

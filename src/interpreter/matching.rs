@@ -127,6 +127,20 @@ impl ExpectedFrame {
         if self.matcher.is_some() { format!("matching {name}") } else { name.to_owned() }
     }
 
+    /// Whether this message of a hub may be the expected frame. A condition on a member by which the message is not
+    /// recognised excludes no message.
+    pub fn may_be(&self, message: usize, pack: &Pack) -> bool {
+        let message = &pack.messages[message];
+        let example = message.starting_value();
+        let is_kind = match self.kind {
+            ExpectedFrameKind::Any => true,
+            ExpectedFrameKind::Message(index) => pack.messages[index].recognises(&example, FrameDirection::FromHub),
+            ExpectedFrameKind::Control { .. } => false,
+        };
+        let places = message.matcher.places();
+        is_kind && !self.matcher.as_ref().is_some_and(|matcher| matcher.excludes(&example, &places))
+    }
+
     /// Returns why it is unknown whether the expected frame was received: frames were dropped, or the expected frame
     /// may be one that could not be decoded. `None` if it is known.
     pub fn undecidable_reason(&self, actor: &ActorState, pack: &Pack) -> Option<String> {

@@ -11,6 +11,7 @@ use super::checks::{compare, evaluate_for_step, value_failure};
 use super::finding::ComparisonOutcome;
 use super::steps::{StepResult, group_values};
 use super::{Conversation, ConversationOutput};
+use crate::deviation::UpgradingClient;
 use crate::event::{CheckOutcome, HistoryDirection};
 use crate::protocol::FrameDirection;
 use crate::scenario::compose;
@@ -21,7 +22,12 @@ use crate::websocket::frame::{Frame, Opcode};
 use crate::websocket::handshake::Dial;
 
 impl Conversation {
-    pub(super) fn connect_options(&self, id: ActorId, connect: &ConnectStep) -> Result<Dial, StepFailure> {
+    /// Returns the upgrade request of an actor, and the indices of the deviations that applied to it.
+    pub(super) fn connect_options(
+        &self,
+        id: ActorId,
+        connect: &ConnectStep,
+    ) -> Result<(Dial, Vec<usize>), StepFailure> {
         let names = self.eval_context(Some(id));
         let mut members = serde_json::Map::new();
         for (name, template) in [
@@ -38,17 +44,20 @@ impl Conversation {
             }
         }
         let mut dial = Dial::from_json(&Value::Object(members)).map_err(StepFailure::mistake)?;
-        self.deviations.declared.apply_to_upgrade(&mut dial);
-        Ok(dial)
+        let role = &self.program.actors[id].role;
+        let client = UpgradingClient { role, tries: connect.tries, names: &names };
+        let applied = self.deviations.declared.apply_to_upgrade(&mut dial, &client).map_err(StepFailure::mistake)?;
+        Ok((dial, applied))
     }
 
-    pub(super) fn connect_actor(&mut self, id: ActorId, dial: Dial) {
+    pub(super) fn connect_actor(&mut self, id: ActorId, (dial, deviations): (Dial, Vec<usize>)) {
         if let Some(connection) = self.actors.open_connection(id) {
             self.out.push(ConversationOutput::End { connection, reset: false });
         }
         let connection = self.actors.connections.len() as u32;
         self.assign_connection(id, connection);
         self.actors[id].standard_upgrade = dial.is_standard();
+        self.actors[id].upgrade_deviations = deviations;
         self.out.push(ConversationOutput::Open { connection, dial });
     }
 
@@ -196,9 +205,12 @@ impl Conversation {
         let server = self.program.is_server(id);
         let mut shown = String::new();
         let mut opcode = "text";
+        // The documented texts that the hub receives.
+        let mut requests = Vec::new();
         let mut frames = match (kind.as_str(), content) {
             ("text", Value::String(text)) => {
                 shown = self.deviations.sent_text(&self.program.pack, text, &self.environment.functions);
+                requests.push(text.clone());
                 vec![Frame::text(shown.as_bytes())]
             }
             ("binary", Value::String(text)) => {
@@ -208,13 +220,18 @@ impl Conversation {
             }
             ("frames", Value::Array(items)) => {
                 opcode = "frames";
-                shown = content.to_string();
-                items.iter().map(parse_raw_frame).collect::<Result<_, _>>()?
+                let documented: Vec<Frame> = items.iter().map(parse_raw_frame).collect::<Result<_, _>>()?;
+                requests = self.texts_in_frames(id, &documented);
+                let frames = self.translate_frames(documented);
+                shown = frames.as_ref().map_or_else(|_| content.to_string(), |frames| shown_frames(items, frames));
+                frames.unwrap_or_else(|unchanged| unchanged)
             }
             ("bytes", Value::String(text)) => {
                 let bytes = parse_hex(text)?;
                 self.record_frame(id, connection, HistoryDirection::Sent, "bytes", text, bytes.len());
+                let requests = self.texts_in_bytes(id, &bytes);
                 self.out.push(ConversationOutput::SendBytes { connection, bytes });
+                requests.iter().for_each(|text| self.assume_after_text(id, text));
                 return Ok(None);
             }
             _ => return Err(StepFailure::mistake("`sends raw` takes exactly one of text, binary, frames and bytes")),
@@ -224,9 +241,7 @@ impl Conversation {
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
         let wire = self.transmit(id, frames, opcode, &shown, size, source.as_deref());
-        if let ("text", Some(text)) = (kind.as_str(), content.as_str()) {
-            self.assume_after_text(id, text);
-        }
+        requests.iter().for_each(|text| self.assume_after_text(id, text));
         Ok(wire.map(|wire| BoundValue::One { value: value.clone(), wire: Some(wire) }))
     }
 
@@ -327,6 +342,19 @@ impl Conversation {
             _ => Ok(None),
         }
     }
+}
+
+/// Returns raw frames as the history shows them: those of `items`, with the payloads that were sent.
+fn shown_frames(items: &[Value], frames: &[Frame]) -> String {
+    let shown = items.iter().zip(frames).map(|(item, frame)| {
+        let mut item = item.clone();
+        if let Some(members) = item.as_object_mut().filter(|_| !frame.opcode.is_control()) {
+            members.remove("hex");
+            members.insert("data".to_owned(), Value::from(String::from_utf8_lossy(&frame.payload)));
+        }
+        item
+    });
+    Value::Array(shown.collect()).to_string()
 }
 
 /// A message to send, and the wire of a frame that its values come from.

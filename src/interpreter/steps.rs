@@ -105,7 +105,10 @@ impl Conversation {
                 }
                 let patience =
                     if only_may(program, step) { self.clock.quiet } else { self.clock.stretched(self.default_wait()) };
-                let time = self.evaluate_time(within.as_ref())?.map_or(patience, |time| self.clock.stretched(time));
+                let mut time = self.evaluate_time(within.as_ref())?.map_or(patience, |time| self.clock.stretched(time));
+                if self.awaits_only_unsent(alternatives, &open) {
+                    time = time.min(self.clock.quiet);
+                }
                 self.poll_step(step, self.clock.wait(time, WaitCondition::OneOf { members: open }))
             }
             StepAction::Play { .. } => {

@@ -95,6 +95,8 @@ pub struct SharedDefinitions {
     pub settings: BTreeMap<String, SettingDeclaration>,
     pub hooks: BTreeMap<String, HookDeclaration>,
     pub ignore: Vec<String>,
+    /// The names of the `given` values of each role, by the name of the role.
+    pub roles: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Clone, Debug)]

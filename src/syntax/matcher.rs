@@ -131,6 +131,32 @@ impl Matcher {
         found
     }
 
+    /// Returns the pointers of the members that the conditions are about.
+    pub fn places(&self) -> Vec<String> {
+        let place = |condition| match condition {
+            MatchCondition::Is(pointer, _) => pointer,
+            MatchCondition::Absent(pointer)
+            | MatchCondition::Present(pointer)
+            | MatchCondition::Fits { pointer, .. } => pointer.to_owned(),
+        };
+        self.member_conditions().into_iter().map(place).collect()
+    }
+
+    /// Whether a condition on a member at one of these places does not hold.
+    pub fn excludes(&self, subject: &Value, places: &[String]) -> bool {
+        self.clauses.iter().any(|clause| match clause {
+            MatcherClause::Member { name, want } => {
+                let mut conditions = Vec::new();
+                collect_conditions(&member_pointer(name), want, &mut conditions);
+                conditions.iter().any(|condition| {
+                    matches!(condition, MatchCondition::Is(at, want)
+                        if places.contains(at) && subject.pointer(at).is_none_or(|found| !are_equal(want, found)))
+                })
+            }
+            MatcherClause::Pointer { pointer, .. } => places.contains(pointer) && !clause.holds(subject),
+        })
+    }
+
     /// Returns how many conditions the matcher has: the most specific match wins.
     pub fn condition_count(&self) -> usize {
         self.clauses

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hubproof::deviation::Deviations;
+use hubproof::deviation::proposal::{DeviationEvidence, DeviationProposal, MissedExpectation, propose};
 use hubproof::event::ScenarioReport;
 use hubproof::protocol::{FrameDirection, MessageType, Pack};
 use hubproof::syntax::diagnostic::render_all;
@@ -145,21 +146,26 @@ pub fn accusations(report: &ScenarioReport) -> Vec<String> {
     accused.chain(report.mistake.iter().map(|mistake| format!("{}: mistake: {mistake}", report.id))).collect()
 }
 
+/// Returns the replies of a hub, each with the scenarios in which it sends them.
+fn scenarios_with_replies(protocol: &SimulatedProtocol) -> BTreeMap<Reply, BTreeSet<String>> {
+    let mut scenarios_of: BTreeMap<Reply, BTreeSet<String>> = BTreeMap::new();
+    for (report, sent) in play_all(protocol, &HubChange::None, &Arc::default(), |_| true) {
+        for reply in sent {
+            scenarios_of.entry(reply).or_default().insert(report.id.clone());
+        }
+    }
+    assert!(!scenarios_of.is_empty());
+    scenarios_of
+}
+
 /// A hub that never sends one of its replies.
 #[rstest]
 fn a_hub_whose_reply_is_declared_absent_is_not_accused(
     #[values("qi", "gator", "airavata", "concierge", "emprops")] name: &str,
 ) {
     let mut protocol = SimulatedProtocol::load(name);
-    let mut scenarios_of: BTreeMap<Reply, BTreeSet<String>> = BTreeMap::new();
-    for (report, sent) in play_all(&protocol, &HubChange::None, &Arc::default(), |_| true) {
-        for reply in sent {
-            scenarios_of.entry(reply).or_default().insert(report.id.clone());
-        }
-    }
-    assert!(!scenarios_of.is_empty());
     let mut wrong = Vec::new();
-    for ((message, after), scenarios) in scenarios_of {
+    for ((message, after), scenarios) in scenarios_with_replies(&protocol) {
         let entry = json!({ "reason": "never sent", "message": message, "absent": true, "after": after });
         let deviations = Arc::new(declare(&mut protocol, &[entry]));
         let change = HubChange::Silent((message.clone(), after.clone()));
@@ -168,6 +174,32 @@ fn a_hub_whose_reply_is_declared_absent_is_not_accused(
         }
     }
     assert!(wrong.is_empty(), "{} accusations:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A hub that never sends one of its replies: no other deviation is proposed, and in how many cases the right one is.
+#[rstest]
+#[case("qi", 0)]
+#[case("gator", 0)]
+#[case("airavata", 0)]
+#[case("concierge", 0)]
+#[case("emprops", 0)]
+fn a_missing_reply_leads_to_no_wrong_proposal(#[case] name: &str, #[case] right: usize) {
+    let protocol = SimulatedProtocol::load(name);
+    let (mut found, mut wrong) = (0, Vec::new());
+    for ((message, after), scenarios) in scenarios_with_replies(&protocol) {
+        let change = HubChange::Silent((message.clone(), after.clone()));
+        let reports = play_all(&protocol, &change, &Arc::default(), |id| scenarios.contains(id));
+        let missed: Vec<&MissedExpectation> = reports.iter().filter_map(|(report, _)| report.missed.as_ref()).collect();
+        let mut evidence = DeviationEvidence::default();
+        reports.iter().for_each(|(report, _)| evidence.merge(&report.evidence));
+        for DeviationProposal { entry, .. } in propose(&protocol.pack, &missed, &evidence, &Deviations::default()) {
+            let is_right = entry["absent"] == true && entry["message"] == message && entry["after"] == after;
+            found += usize::from(is_right);
+            wrong.extend((!is_right).then(|| format!("no {message} after {after}: {entry}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong proposals, {found} right ones:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(found, right, "right proposals");
 }
 
 /// A hub that sends every message under another name.

@@ -35,7 +35,7 @@ fn hub_that_understands<'h>(wants: Option<&'h str>, answers: &'h str) -> impl Fn
 /// Returns the reason of the deviation by which the check of a rule is known to fail.
 fn known_reason(report: &ScenarioReport, rule: &str) -> Option<String> {
     let mut checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));
-    checks.find_map(|check| Some(check.deviation.clone()?.reason).filter(|_| check.verdict == Verdict::Fail))
+    checks.find_map(|check| check.known_reason().map(str::to_owned).filter(|_| check.verdict == Verdict::Fail))
 }
 
 #[rstest]
@@ -115,8 +115,7 @@ fn received_messages_are_translated_to_the_documented_form(
     let report = play_deviating(&entry, PLAIN_ROLES, ASKING_SCENARIO, hub_that_understands(wants, answers));
     assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
     let own = report.checks.iter().find(|check| check.name == "deviation:1").unwrap();
-    let known = own.deviation.as_ref().map(|known| known.reason.as_str());
-    assert_eq!((own.verdict, known), (Verdict::Fail, Some("as it is")));
+    assert_eq!((own.verdict, own.known_reason()), (Verdict::Fail, Some("as it is")));
     let seen = report.deviations[&0];
     assert!((seen.observed, seen.contradicted) == (1, 0), "{seen:?}");
     // A hub that follows its document makes the entry stale.

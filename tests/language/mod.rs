@@ -2,7 +2,8 @@
 
 pub mod asyncapi_conversations;
 pub mod asyncapi_import;
-pub mod deviations;
+mod deviation_forms;
+mod deviations;
 mod diagnostics;
 pub mod editor_schema;
 pub mod interpreter;

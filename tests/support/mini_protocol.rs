@@ -15,6 +15,7 @@ use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
 use hubproof::websocket::frame::{AssembledMessage, ConnectionEvent};
+use hubproof::websocket::handshake::Dial;
 use serde_json::Value;
 
 use super::sim_connection::conversation_config;
@@ -61,6 +62,8 @@ pub const PLAIN_ROLES: &str = "roles: { client: { opening: [ { connects: } ] } }
 pub struct HubInput<'a> {
     pub connection: u32,
     pub text: Option<&'a str>,
+    /// The upgrade request of a new connection.
+    pub dial: Option<&'a Dial>,
 }
 
 /// Actions of a hub: the delay in milliseconds, the connection, the action.
@@ -68,6 +71,12 @@ pub type HubActions = Vec<(u64, u32, ConnectionEvent)>;
 
 pub fn text_received(text: impl Into<String>) -> ConnectionEvent {
     ConnectionEvent::Message(AssembledMessage { binary: false, payload: text.into().into_bytes(), frames: 1 })
+}
+
+/// Returns the actions of a hub that closes a connection at once.
+pub fn closing(connection: u32, code: u16) -> HubActions {
+    let close = ConnectionEvent::Close { code: Some(code), reason: String::new() };
+    vec![(0, connection, close)]
 }
 
 /// Answers every text with the same text.
@@ -131,7 +140,12 @@ pub fn play_deviating(
 
 /// Returns the diagnostics of a YAML list of deviations.
 pub fn deviation_diagnostics(deviations: &str) -> String {
-    let (mut sources, pack, scenarios) = load(ASYNCAPI, PLAIN_ROLES, "title: T\nsteps: []\n");
+    deviation_diagnostics_for(PLAIN_ROLES, deviations)
+}
+
+/// Like [`deviation_diagnostics`], with another shared.yaml.
+pub fn deviation_diagnostics_for(shared: &str, deviations: &str) -> String {
+    let (mut sources, pack, scenarios) = load(ASYNCAPI, shared, "title: T\nsteps: []\n");
     let file = sources.add("hub.yaml", deviations);
     let nodes = yaml::parse(&sources, file).unwrap();
     let read = Deviations::parse(nodes.list().unwrap(), &pack, &scenarios.shared, false);
@@ -188,7 +202,9 @@ fn play_pack(
     let nodes = yaml::parse(&sources, file).unwrap();
     let deviations = Deviations::parse(nodes.list().unwrap(), &program.pack, &program.shared, false);
     let deviations = deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false)));
-    let config = ConversationConfig { deviations: Arc::new(deviations), ..conversation_config(BTreeMap::new()) };
+    let defaults = program.shared.settings.iter();
+    let settings = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+    let config = ConversationConfig { deviations: Arc::new(deviations), ..conversation_config(settings) };
     let mut conversation = Conversation::new(program, config);
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, ConnectionEvent)> = BTreeMap::new();
@@ -204,14 +220,14 @@ fn play_pack(
         let mut opened = Vec::new();
         for output in std::mem::take(&mut outputs) {
             match output {
-                ConversationOutput::Open { connection, .. } => {
+                ConversationOutput::Open { connection, dial } => {
                     opened.push(connection);
-                    hears(&HubInput { connection, text: None }, now);
+                    hears(&HubInput { connection, text: None, dial: Some(&dial) }, now);
                 }
                 ConversationOutput::Send { connection, frames } => {
                     for frame in frames.iter().filter(|frame| !frame.opcode.is_control()) {
                         let text = String::from_utf8_lossy(&frame.payload);
-                        hears(&HubInput { connection, text: Some(&text) }, now);
+                        hears(&HubInput { connection, text: Some(&text), dial: None }, now);
                     }
                 }
                 ConversationOutput::Hook { call, .. } => panic!("hook {call}: this protocol has none"),

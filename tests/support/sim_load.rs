@@ -82,6 +82,7 @@ impl CompiledTestPlan {
             epoch_ms: EPOCH_MS,
             seed: 1,
             keys: ledger::IdHasher::default(),
+            deviations: std::sync::Arc::default(),
         };
         let prepared = compile_plan(&plan, &script, &wanted)
             .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));

@@ -8,6 +8,7 @@ use super::progress::LoadProgress;
 use super::{LoadArgs, metrics};
 use crate::check;
 use crate::cli::report_sink::ReportSinks;
+use crate::deviation::Deviations;
 use crate::hub::prepare::{self, PreparedInstance};
 use crate::load::compile::program::CompiledPlan;
 use crate::load::compile::{self, lint};
@@ -70,7 +71,9 @@ impl LoadSession<'_> {
     pub fn describe_compiled(&self, started: &StartedHubs, sources: &Sources) -> Result<String, CliError> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let target = prepare::prepare_hub(subject).map_err(|error| CliError::new(error.to_string()))?;
-        let lines = lint::lint(&self.prepare_plan(&self.plan, target.first_instance(), now_ms(), sources)?, sources);
+        let deviations = &subject.deviations;
+        let prepared = self.prepare_plan(&self.plan, target.first_instance(), deviations, now_ms(), sources)?;
+        let lines = lint::lint(&prepared, sources);
         let head = match lines.len() {
             0 => "the plan is valid; no expression is evaluated during the run\n".to_owned(),
             _ => "the plan is valid; these expressions are evaluated during the run:\n".to_owned(),
@@ -82,12 +85,13 @@ impl LoadSession<'_> {
         &self,
         plan: &Plan,
         instance: &PreparedInstance,
+        deviations: &Arc<Deviations>,
         epoch_ms: i64,
         sources: &Sources,
     ) -> Result<CompiledPlan, CliError> {
         let (stamp, keys) = (check::stamp(), ledger::IdHasher::default());
-        let target =
-            compile::PlanTarget { settings: instance.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
+        let (settings, deviations) = (instance.settings.clone(), Arc::clone(deviations));
+        let target = compile::PlanTarget { settings, stamp, epoch_ms, seed: self.seed, keys, deviations };
         compile::compile_plan(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
     }
 
@@ -111,7 +115,7 @@ impl LoadSession<'_> {
         let deviations = Arc::clone(&subject.deviations);
         let clock = RunClock::start();
         let epoch_ms = now_ms();
-        let prepared = Arc::new(self.prepare_plan(plan, &instance, epoch_ms, sources)?);
+        let prepared = Arc::new(self.prepare_plan(plan, &instance, &deviations, epoch_ms, sources)?);
         let setup = LoadRunSetup {
             plan: Arc::new(plan.clone()),
             prepared: Arc::clone(&prepared),

@@ -7,9 +7,12 @@ mod value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use serde_json::Value;
+
 use self::settings::{LayeredSetting, merge_layers};
 use super::overrides::{Override, TargetEdit, insert_at_path};
 use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, DeviationEntry, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
+use crate::scenario::template::escape_expressions;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::fields::{Table, flag, integer, list, table, time_above_zero};
 use crate::syntax::source::{FileId, Sources, Span};
@@ -191,7 +194,10 @@ impl TargetParser<'_> {
                 };
                 for (key, value) in pairs.to_vec().iter().filter(|(_, value)| value.map().is_some()) {
                     let Some(value) = self.resolve_secret(key, value) else { continue };
-                    secrets.extend(value.text().map(str::to_owned));
+                    let Some(secret) = value.text().map(str::to_owned) else { continue };
+                    // The value is a template, and a secret is not.
+                    let value = SyntaxNode::from_json(&Value::from(escape_expressions(&secret)), value.span);
+                    secrets.push(secret);
                     let named = |name: &str| NodeKey { name: name.to_owned(), span: key.span };
                     insert_at_path(&mut item, &[named("upgrade"), named(part), key.clone()], value);
                 }

@@ -25,6 +25,7 @@ use self::program::{
 };
 use self::scope::{FrameBinding, NameMeaning, NameScope, ResolvedExpression};
 use super::ids::{JourneyId, MessageId};
+use crate::deviation::Deviations;
 use crate::load::Nanos;
 use crate::load::compile::classifier::FrameClassifier;
 use crate::load::compile::message_template::{RunConstants, RuntimeExpression, SlotSource};
@@ -47,6 +48,7 @@ pub struct PlanTarget {
     pub epoch_ms: i64,
     pub seed: u64,
     pub keys: IdHasher,
+    pub deviations: Arc<Deviations>,
 }
 
 /// Compiles a plan. `plan` is the script's plan, perhaps with other numbers.
@@ -69,6 +71,7 @@ pub fn compile_plan(plan: &Plan, script: &PlanScript, target: &PlanTarget) -> Re
         globals: global_names(plan, script),
         hub: Value::Object(hub),
         rows: feeder_rows(script),
+        deviations: Arc::clone(&target.deviations),
         ..CompilerState::default()
     };
     let mut diagnostics = Vec::new();
@@ -101,6 +104,7 @@ struct CompilerState {
     journeys: Vec<String>,
     hooks: Vec<String>,
     remarks: Vec<ExpressionRemark>,
+    deviations: Arc<Deviations>,
 }
 
 fn global_names(plan: &Plan, script: &PlanScript) -> BTreeMap<String, NameMeaning> {
@@ -145,6 +149,8 @@ struct RoleCompiler<'a> {
     pending_reactions: Vec<wanted::PendingReaction>,
     /// Messages and hooks whose content or answer is bound to a name: program, operation, binding.
     kept: Vec<(usize, usize, usize)>,
+    /// The declared deviations that the upgrade requests follow, by index.
+    upgrade_deviations: Vec<usize>,
 }
 
 impl<'a> RoleCompiler<'a> {
@@ -171,6 +177,7 @@ impl<'a> RoleCompiler<'a> {
             waits: Vec::new(),
             pending_reactions: Vec::new(),
             kept: Vec::new(),
+            upgrade_deviations: Vec::new(),
         }
     }
 
@@ -257,6 +264,7 @@ impl<'a> RoleCompiler<'a> {
             times: self.part.times,
             drains: role.drains,
             reconnect: role.reconnect,
+            upgrade_deviations: self.upgrade_deviations,
             periodic,
             lookups,
             party,

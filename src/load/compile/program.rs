@@ -64,6 +64,8 @@ pub struct CompiledRole {
     pub times: Option<u32>,
     pub drains: bool,
     pub reconnect: ReconnectPolicy,
+    /// The declared deviations that the upgrade requests of the role follow, by index.
+    pub upgrade_deviations: Vec<usize>,
     pub periodic: Vec<CompiledPeriodic>,
     /// The members to look up in a frame, by its message.
     pub lookups: Vec<MessageLookup>,

@@ -1,5 +1,6 @@
 //! Compiles steps to operations, in order. Scenes and openings are expanded where they are played.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use super::message::cut_at_marks;
 use super::scope::{NameMeaning, NameScope, ResolvedExpression};
 use super::wanted::{PendingWait, compile_conditions as conditions_of};
 use super::{RoleCompiler, nanos};
+use crate::deviation::{DeviationChange, ROLE_MEMBER};
 use crate::load::Nanos;
 use crate::load::compile::message_template::SlotSource;
 use crate::load::compile::program::{
@@ -195,13 +197,14 @@ impl<'a> RoleCompiler<'a> {
         let mut member = |written: &Option<Template>| {
             written.as_ref().map_or(Value::Null, |written| self.with_slot_marks(written, &mut sources))
         };
-        let value = json!({
+        let mut value = json!({
             "path": member(&connect.path),
             "query": member(&connect.query),
             "headers": member(&connect.headers),
             "subprotocols": member(&connect.subprotocols),
             "from": member(&connect.from),
         });
+        self.apply_upgrade_deviations(&mut value, &mut sources);
         let connect = if sources.is_empty() {
             match Dial::from_json(&value) {
                 Ok(dial) => ConnectOperation::Ready(dial),
@@ -211,6 +214,73 @@ impl<'a> RoleCompiler<'a> {
             ConnectOperation::Filled(cut_at_marks(&value, &sources))
         };
         self.program.ops.push(ProgramOperation::Connect(Box::new(connect)));
+    }
+
+    /// Adds to an upgrade request what this hub needs in addition to what is documented, as
+    /// [`crate::deviation::Deviations::apply_to_upgrade`] does for scenarios.
+    fn apply_upgrade_deviations(&mut self, dial: &mut Value, sources: &mut Vec<SlotSource>) {
+        let deviations = Arc::clone(&self.carried.deviations);
+        let role = &self.part.plays;
+        for (index, change) in deviations.upgrades_of(role, false) {
+            let name = || NameMeaning::Value(Value::from(role.clone()));
+            self.myself.entry(ROLE_MEMBER.to_owned()).or_insert_with(name);
+            let mut applies = false;
+            if let (Value::Null, Some(path)) = (&dial["path"], &change.path)
+                && let Some(path) = self.upgrade_value(path, sources)
+            {
+                dial["path"] = path;
+                applies = true;
+            }
+            for (member, pairs) in [("headers", &change.headers), ("query", &change.query)] {
+                for (name, value) in pairs {
+                    let same = |known: &String| match member {
+                        "headers" => known.eq_ignore_ascii_case(name),
+                        _ => known == name,
+                    };
+                    if dial[member].as_object().is_none_or(|members| !members.keys().any(same))
+                        && let Some(value) = self.upgrade_value(value, sources)
+                        && matches!(dial[member], Value::Null | Value::Object(_))
+                    {
+                        dial[member][name] = value;
+                        applies = true;
+                    }
+                }
+            }
+            if !change.subprotocols.is_empty() {
+                dial["subprotocols"] = json!(change.subprotocols);
+                applies = true;
+            }
+            if applies && !self.upgrade_deviations.contains(&index) {
+                self.upgrade_deviations.push(index);
+            }
+        }
+    }
+
+    /// Returns a value of an upgrade request; `None` if the client or the target has no value for an expression in it.
+    fn upgrade_value(&mut self, value: &Template, sources: &mut Vec<SlotSource>) -> Option<Value> {
+        let mut lacks = false;
+        value.visit_expressions(&mut |expression| {
+            lacks |= expression.uses.iter().filter_map(|used| used.split_once('.')).any(|(root, name)| {
+                match (root, name.split('.').next().unwrap_or_default()) {
+                    ("self", name) => {
+                        matches!(self.myself.get(name), None | Some(NameMeaning::Value(Value::Null)))
+                    }
+                    ("hub", name) => self.carried.hub.get(name).is_none_or(Value::is_null),
+                    _ => false,
+                }
+            });
+        });
+        (!lacks).then(|| self.with_slot_marks(value, sources))
+    }
+
+    /// Whether this hub, by a declared deviation, never sends this message.
+    fn is_never_sent(&self, message: &MessageName) -> bool {
+        let MessageName::Named(name) = message else { return false };
+        let messages = &self.script.pack.messages;
+        self.carried.deviations.entries().iter().any(|entry| match entry.change {
+            DeviationChange::NeverSent { message } => messages[message].name == *name,
+            _ => false,
+        })
     }
 
     fn compile_expect(&mut self, step: &'a Step, expect: &'a model::Expectation, options: &MeasurementOptions) {
@@ -227,6 +297,10 @@ impl<'a> RoleCompiler<'a> {
                 "a load plan cannot count frames",
                 "each step consumes one frame; leave `count` out",
             );
+        }
+        // Nothing to wait for.
+        if self.is_never_sent(message) && options.or.is_none() {
+            return;
         }
         let message = match message {
             MessageName::Named(name) => Some(self.message_id(name)),

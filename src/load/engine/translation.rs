@@ -11,7 +11,6 @@ use crate::deviation::{AbsenceTrigger, DeviationChange, DeviationSightings, Devi
 use crate::load::Nanos;
 use crate::protocol::Pack;
 use crate::scenario::functions::FunctionContext;
-use crate::websocket::handshake::Dial;
 
 /// The deviations of a hub, as one shard applies them.
 pub struct ShardTranslator {
@@ -31,10 +30,9 @@ pub struct ShardTranslator {
 
 /// The parts of a connection that the entries affect.
 struct AffectedTraffic {
-    upgrades: bool,
     sent: bool,
     received: bool,
-    /// Entries that apply to every open connection: settings and needs of the upgrade.
+    /// Entries that apply to every open connection: settings.
     connection: Vec<usize>,
 }
 
@@ -111,9 +109,11 @@ impl ShardTranslator {
         translated.map(|translated| json_bytes(&translated.json))
     }
 
-    /// Counts an opened connection; returns the documented texts that this hub never sends after it opens.
-    pub fn count_opened(&mut self, slot: u32, now: Nanos) -> Vec<Vec<u8>> {
+    /// Counts an opened connection, whose upgrade request followed the entries `upgrade`; returns the documented texts
+    /// that this hub never sends after it opens.
+    pub fn count_opened(&mut self, slot: u32, upgrade: &[usize], now: Nanos) -> Vec<Vec<u8>> {
         self.set_time(now);
+        upgrade.iter().for_each(|index| self.count_observed(*index));
         for index in 0..self.uses.connection.len() {
             self.count_observed(self.uses.connection[index]);
         }
@@ -123,15 +123,6 @@ impl ShardTranslator {
         let absent = self.greetings.clone().unwrap_or_else(|| self.absent_after_connection());
         self.assume(slot, &absent);
         absent.into_iter().map(|(_, text)| text).collect()
-    }
-
-    /// Returns the dial with the additions that the upgrade needs; `None` if there are none.
-    pub fn upgraded_dial(&self, dial: &Dial) -> Option<Dial> {
-        self.uses.upgrades.then(|| {
-            let mut dial = dial.clone();
-            self.deviations.apply_to_upgrade(&mut dial);
-            dial
-        })
     }
 
     /// Returns how often each entry was observed.
@@ -186,18 +177,19 @@ impl ShardTranslator {
 
 impl AffectedTraffic {
     fn new(deviations: &Deviations) -> Self {
-        let mut uses = Self { upgrades: false, sent: false, received: false, connection: Vec::new() };
+        let mut uses = Self { sent: false, received: false, connection: Vec::new() };
         for (index, entry) in deviations.entries().iter().enumerate() {
             match &entry.change {
-                DeviationChange::Upgrade { .. } | DeviationChange::Setting { .. } => uses.connection.push(index),
+                DeviationChange::Setting { .. } => uses.connection.push(index),
                 DeviationChange::Absent { after, .. } => uses.sent |= *after != AbsenceTrigger::Connection,
+                // Applied when the plan is compiled.
+                DeviationChange::Upgrade(_) => {}
                 _ => {
                     uses.sent |= entry.way.to_hub;
                     uses.received |= entry.way.from_hub;
                 }
             }
         }
-        uses.upgrades = deviations.upgrade_entries().next().is_some();
         uses
     }
 }
@@ -241,7 +233,7 @@ mod tests {
         assert!(absent.is_empty());
         assert_eq!(seen(hub), (1, 0));
         let mut hub = translation("[{ reason: x, setting: secret, value: chair }]");
-        assert_eq!(hub.count_opened(0, 0), Vec::<Vec<u8>>::new());
+        assert_eq!(hub.count_opened(0, &[], 0), Vec::<Vec<u8>>::new());
         assert!(!hub.translates_sent());
         assert_eq!(hub.translate_received(0, br#"{"say":"welcome"}"#, 0), None);
         assert_eq!(seen(hub), (1, 0));
@@ -263,7 +255,7 @@ mod tests {
         assert_eq!(seen(hub), (3, 1));
         let mut hub = translation(&absent.replace("after: hello", "after: connection"));
         for slot in 0..2 {
-            assert_eq!(hub.count_opened(slot, 0).len(), 1);
+            assert_eq!(hub.count_opened(slot, &[], 0).len(), 1);
             hub.translate_sent(slot, br#"{"say":"hello"}"#, 0);
         }
         hub.translate_received(0, br#"{"say":"welcome"}"#, 0);

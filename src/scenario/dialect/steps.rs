@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::StaleOverrides;
 use super::overrides::merge_members;
 use crate::syntax::diagnostic::{Diagnostic, nearest};
-use crate::syntax::yaml::{NodeKind, SyntaxNode};
+use crate::syntax::source::Sources;
+use crate::syntax::yaml::{self, NodeKind, SyntaxNode};
 
 /// In a list of new steps, stands for the step that the list replaces.
 const ORIGINAL_STEP: &str = "original";
@@ -33,7 +34,9 @@ pub fn change_steps(
             _ => (key.name.as_str(), None),
         };
         let wanted = wanted.trim().trim_end_matches(':');
-        let found: Vec<usize> = (0..known.len()).filter(|at| known[*at].0 == wanted).collect();
+        let as_written = parse_first_line(wanted);
+        let is_it = |text: &String| text == wanted || as_written.as_ref() == Some(text);
+        let found: Vec<usize> = (0..known.len()).filter(|at| is_it(&known[*at].0)).collect();
         let place = match (found.as_slice(), which) {
             ([], _) => {
                 let help = match nearest(wanted, known.iter().map(|(text, _)| text.as_str())) {
@@ -110,6 +113,14 @@ fn first_line(step: &SyntaxNode) -> String {
         NodeKind::Bool(_) | NodeKind::Number(_) => format!("{}: {}", key.name, value.to_json()),
         _ => key.name.clone(),
     }
+}
+
+/// Returns the text of a step's first line from that line as a file has it: with quotes, a dash or a comment.
+fn parse_first_line(line: &str) -> Option<String> {
+    let file = Sources::default().add("step", line);
+    let step = yaml::parse_text(line, file).ok()?;
+    let step = step.list().and_then(<[_]>::first).unwrap_or(&step);
+    step.map().map(|_| first_line(step))
 }
 
 /// Calls `visit` with every mapping in a list, in the order of the file. All steps are such mappings.

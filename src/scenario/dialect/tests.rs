@@ -143,6 +143,18 @@ fn a_step_override_is_keyed_by_the_steps_text(#[case] step: &str, #[case] with: 
     assert_eq!(scenario["actors"], json!({ "anna": "client" }));
 }
 
+/// The first line of a step as its file has it: with quotes, a dash, a comment.
+#[rstest]
+#[case::with_quotes("\"anna sends: 'bye' #2\"")]
+#[case::with_a_colon("'anna sends: bye: #2'")]
+#[case::with_double_quotes("'anna sends: \"bye\" #2'")]
+#[case::with_a_dash("'- anna sends: bye #2'")]
+fn a_step_may_be_named_as_its_file_writes_it(#[case] step: &str) {
+    let text = format!("title: Ours\nsteps:\n  {step}: null\n");
+    let merged = MergedDialect::merge("", &[("scenarios/greeting.yaml", &text)]);
+    assert_eq!(merged.file("scenarios/greeting.yaml")["steps"].as_array().map(Vec::len), Some(3));
+}
+
 #[test]
 fn a_file_without_entries_is_replaced_as_a_whole() {
     let schema = r#"{ "properties": { "type": { "const": "WELCOME" } } }"#;

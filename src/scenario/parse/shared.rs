@@ -51,8 +51,10 @@ impl SharedFile {
             mapping(root.get(name), &format!("`{name}`"), &format!("{name}: {{ NAME: {{ ... }} }}"), diagnostics);
         }
         check_fills_used(root.get("fills"), pack, diagnostics);
-        for (_, role) in entries(root.get("roles")) {
+        for (name, role) in entries(root.get("roles")) {
             check_fills_used(role.get("fills"), pack, diagnostics);
+            let given = entries(role.get("given")).iter().map(|(key, _)| key.name.clone());
+            shared.roles.insert(name.name.clone(), given.collect());
         }
         Self { shared: Arc::new(shared), root }
     }

@@ -28,9 +28,7 @@ impl Shard {
 
     pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), LoadErrorKind> {
         self.disconnect(number);
-        let ShardParts { endpoint, context, dialer, tls, poll, .. } = &mut self.parts;
-        let upgraded = context.translation.as_ref().and_then(|translation| translation.upgraded_dial(dial));
-        let dial = upgraded.as_ref().unwrap_or(dial);
+        let ShardParts { endpoint, dialer, tls, poll, .. } = &mut self.parts;
         let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| LoadErrorKind::Internal)?;
         let tcp = dialer.connect(from).map_err(|error| {
             if is_resource_error(&error) { LoadErrorKind::Resources } else { LoadErrorKind::Connect }

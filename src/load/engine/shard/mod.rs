@@ -326,7 +326,7 @@ fn handle_input(
     let opened = matches!(input, ClientEvent::Opened);
     slot.client.handle(role, now, input, &mut actions);
     if let (true, Some(translation)) = (opened, &mut actions.context.translation) {
-        actions.context.assumed.extend(translation.count_opened(number, now));
+        actions.context.assumed.extend(translation.count_opened(number, &role.upgrade_deviations, now));
     }
     // Assumed messages do not change the message of the current frame, which the validator needs.
     let classified = actions.context.classified;
