@@ -696,11 +696,10 @@ impl Conversation {
         let declared = right.filter_map(|(_, wanted)| self.declared_absence(id, wanted.as_ref()?)).next()?;
         let Some(chosen) = chosen.map(|index| &alternatives[index]) else { return Some(declared) };
         let counts = chosen.fail.is_some() || chosen.warn.is_some();
-        let is_declared = match (&chosen.want, &declared) {
-            (None, DeclaredAbsence::NeverSent(_)) => true,
-            (Some(ExpectedEvent::Close(_)), DeclaredAbsence::Closed(_)) => true,
-            _ => false,
-        };
+        let is_declared = matches!(
+            (&chosen.want, &declared),
+            (None, DeclaredAbsence::NeverSent(_)) | (Some(ExpectedEvent::Close(_)), DeclaredAbsence::Closed(_))
+        );
         (counts && is_declared).then_some(declared)
     }
 

@@ -515,6 +515,7 @@ mod tests {
     use super::super::fixture::{RunFixture, options};
     use super::*;
     use crate::event::{Lack, UnmetNeed};
+    use crate::syntax::yaml;
 
     fn status_of(run: RunFixture, rule: &str) -> RuleStatus {
         run.report(options()).protocols[0].rules[rule].status.clone()
@@ -564,6 +565,29 @@ mod tests {
         let report = RunFixture::warning().report(options());
         let RuleStatus::Judged { verdict, proven, .. } = &report.protocols[0].rules["GRE-004"].status else { panic!() };
         assert_eq!((*verdict, *proven), (Verdict::Warn, false));
+    }
+
+    /// The reasons of several entries may be equal.
+    #[test]
+    fn a_deviation_lists_only_the_rules_that_it_broke() {
+        let RunFixture { mut sources, pack, programs, .. } = RunFixture::all_pass();
+        let entries = "[{ reason: x, member: /a, renamed: /b }, { reason: x, member: /c, renamed: /d }]";
+        let file = sources.add("hub.yaml", entries);
+        let nodes = yaml::parse(&sources, file).unwrap();
+        let declared = Deviations::parse(nodes.list().unwrap(), &pack, &programs[0].shared, false).unwrap();
+        let mut report = RunFixture::one_failure().report(options());
+        let scenario = &mut report.protocols[0].scenarios[0];
+        let check = scenario.runs[0].checks.iter_mut().find(|check| check.name == "GRE-002").unwrap();
+        check.deviation = Some("x".to_owned());
+        check.deviation_name = Some("deviation:2".to_owned());
+        let rules = |found: &[DeviationReport]| found.iter().map(|one| one.rules.clone()).collect::<Vec<_>>();
+        let found = deviation_reports(&declared, &pack, std::slice::from_ref(scenario));
+        assert_eq!(rules(&found), [name_set(&[]), name_set(&["GRE-002"])]);
+        // A check that is undecided because of a deviation does not show that its rule is broken.
+        let check = scenario.runs[0].checks.iter_mut().find(|check| check.name == "GRE-002").unwrap();
+        check.verdict = Verdict::Inconclusive;
+        let found = deviation_reports(&declared, &pack, std::slice::from_ref(scenario));
+        assert_eq!(rules(&found), [name_set(&[]), name_set(&[])]);
     }
 
     #[test]

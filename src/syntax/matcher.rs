@@ -505,6 +505,21 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
+    /// Only conditions on these members exclude a value.
+    #[rstest]
+    #[case(json!({"type": "error"}), false)]
+    #[case(json!({"type": "event"}), true)]
+    #[case(json!({"type": "error", "id": "other"}), false)]
+    #[case(json!({"/type": {"not": {"const": "error"}}}), true)]
+    #[case(json!({"/id": {"const": "other"}}), false)]
+    #[case(json!({"/type": false}), true)]
+    fn a_condition_excludes_a_value_only_at_certain_members(#[case] pattern: Value, #[case] expected: bool) {
+        let places = Matcher::compile(&json!({"type": "error"})).unwrap().places();
+        let subject = json!({"type": "error", "id": "example"});
+        assert_eq!(places, ["/type"]);
+        assert_eq!(Matcher::compile(&pattern).unwrap().excludes(&subject, &places), expected);
+    }
+
     #[rstest]
     #[case(json!({"type": "NAME"}), json!({"type": "NAME", "more": 1}), true)]
     #[case(json!({"type": "NAME"}), json!({"type": "UUID"}), false)]

@@ -63,16 +63,16 @@ fn raw_frames_are_sent_in_the_hubs_form() {
   - anna expects: answer
     rules: [MUST]\n";
     let entry = "[{ reason: as it is, message: ask, member: /n, renamed: /number }]";
-    let mut heard = String::new();
+    let mut received = String::new();
     let report = play_deviating(entry, PLAIN_ROLES, &scenario(steps), |input| {
-        heard += input.text.unwrap_or_default();
-        if heard == r#"{"type":"ask","number":7}"# {
+        received += input.text.unwrap_or_default();
+        if received == r#"{"type":"ask","number":7}"# {
             answering(&HubInput { text: Some("\"n\""), ..*input })
         } else {
             Vec::new()
         }
     });
-    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{heard} {:#?}", report.history);
+    assert_eq!(worst_verdict(&report, "MUST"), Verdict::Pass, "{received} {:#?}", report.history);
 }
 
 const EXPECTS_NOTICE: &str = "  - ben sends: ask
@@ -219,7 +219,7 @@ fn a_close_that_a_step_warns_about_is_known() {
 const UPGRADING_ROLES: &str =
     "hub: { key: { about: the key of the gateway, default: k }, none: { about: x, optional: true } }
 roles:
-  client: { given: { user: anna, token: t1, nobody: null }, opening: [ { connects: } ] }
+  client: { given: { user: anna, token: t1, unset: null }, opening: [ { connects: } ] }
   admin: { given: { user: root }, opening: [ { connects: /admin } ] }
   guest: {}
 ";
@@ -261,7 +261,7 @@ steps:
     &["- token=a t1 X-User=anna", "/admin  X-User=root", "-  X-User=gus", "/"]
 )]
 #[case::values_that_are_missing(
-    "{ headers: { A: \"${self.nobody}\", B: \"${hub.none}\", C: \"x${self.nobody}\" } }",
+    "{ headers: { A: \"${self.unset}\", B: \"${hub.none}\", C: \"x${self.unset}\" } }",
     &["-", "/admin", "-  X-User=gus", "/"]
 )]
 #[case::the_role("{ query: { role: \"${self.role}\" } }", &["- role=client", "/admin role=admin", "- role=guest X-User=gus", "/"])]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hubproof::load::client::io::ClientFault;
 use hubproof::load::compile::classifier::FrameClassifier;
+use hubproof::load::compile::program::ProgramOperation;
 use hubproof::load::ids::MessageId;
 use hubproof::load::opening::FailedOpening;
 use hubproof::load::plan::PlanOverrides;
@@ -126,4 +127,37 @@ fn the_protocol_independent_plan_connects_and_stays_connected() {
     let (_, observed) = play_plan("concierge", &PlanSource::Text(hubproof::load::plan::IDLE_PLAN), &overrides);
     assert!(observed.faults.keys().all(|fault| matches!(fault, ClientFault::Ended(_))), "{:?}", observed.faults);
     assert!(observed.faults.values().sum::<u64>() >= 50);
+}
+
+/// The connections and waits in the opening of a plan's first role, for a hub with these deviations.
+fn opening(deviations: &str) -> (Vec<String>, usize, Vec<usize>) {
+    let which = PlanSource::Named("groups");
+    let plan = CompiledTestPlan::of_deviating_hub(deviations, "concierge", &which, &short_overrides()).prepared;
+    let role = &plan.roles[0];
+    let ops = &role.programs[role.opening].ops;
+    let connects = ops.iter().filter(|op| matches!(op, ProgramOperation::Connect(_))).map(|op| format!("{op:?}"));
+    let waits = ops.iter().filter(|op| matches!(op, ProgramOperation::Expect(_))).count();
+    (connects.collect(), waits, role.upgrade_deviations.clone())
+}
+
+#[test]
+fn clients_of_a_plan_send_what_the_upgrade_of_a_deviating_hub_needs() {
+    let entry = |upgrade: &str| opening(&format!("[{{ reason: x, upgrade: {upgrade} }}]"));
+    let (plain, _, none) = opening("[]");
+    assert_eq!((plain.len(), none), (1, Vec::new()));
+    let (constant, _, applied) = entry("{ path: \"/ws/${self.role}\", query: { v: \"${hub.version}\" } }");
+    assert!(constant[0].contains("/ws/client") && constant[0].contains("0.1.0"), "{constant:?}");
+    assert_eq!(applied, [0]);
+    let (own, _, applied) = entry("{ headers: { X-Name: \"n ${self.name}\", X-None: \"${hub.secret}\" } }");
+    assert!(own[0].starts_with("Connect(Filled(") && own[0] != plain[0], "{own:?}");
+    assert_eq!(applied, [0]);
+    let (other, _, applied) = entry("{ role: stranger, headers: { X-Name: x } }");
+    assert_eq!((other, applied), (plain, Vec::new()));
+}
+
+#[test]
+fn clients_of_a_plan_do_not_wait_for_a_message_that_is_never_sent() {
+    let (_, waits, _) = opening("[]");
+    let (_, fewer, _) = opening("[{ reason: x, message: hello, absent: true }]");
+    assert_eq!(fewer + 1, waits);
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use hubproof::deviation::Deviations;
 use hubproof::load::client::VirtualClient;
 use hubproof::load::client::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
 use hubproof::load::compile::program::CompiledPlan;
@@ -63,6 +64,16 @@ pub fn parse_test_plan(protocol: &str, which: &PlanSource<'_>) -> (Plan, PlanScr
 
 impl CompiledTestPlan {
     pub fn new(protocol: &str, which: &PlanSource<'_>, overrides: &PlanOverrides) -> Self {
+        Self::of_deviating_hub("[]", protocol, which, overrides)
+    }
+
+    /// Compiles a plan for a hub with the deviations of a YAML list.
+    pub fn of_deviating_hub(
+        deviations: &str,
+        protocol: &str,
+        which: &PlanSource<'_>,
+        overrides: &PlanOverrides,
+    ) -> Self {
         let (plan, script, mut sources, folder) = parse_test_plan(protocol, which);
         let plan = plan.with_overrides(overrides).unwrap();
         let setups = hubproof::reference::setup::ReferenceSetups::from_folder(&folder, &sources).unwrap();
@@ -76,13 +87,17 @@ impl CompiledTestPlan {
             defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
         let stated = target.instances[0].settings.iter();
         settings.extend(stated.map(|(name, setting)| (name.clone(), setting.value.clone())));
+        let file = sources.add("hub.yaml", deviations);
+        let nodes = hubproof::syntax::yaml::parse(&sources, file).unwrap();
+        let deviations = Deviations::parse(nodes.list().unwrap(), &script.pack, &script.shared, false)
+            .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
         let wanted = PlanTarget {
             settings,
             stamp: "test".to_owned(),
             epoch_ms: EPOCH_MS,
             seed: 1,
             keys: ledger::IdHasher::default(),
-            deviations: std::sync::Arc::default(),
+            deviations: std::sync::Arc::new(deviations),
         };
         let prepared = compile_plan(&plan, &script, &wanted)
             .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
