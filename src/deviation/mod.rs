@@ -4,6 +4,7 @@
 //! the form that the hub expects. Every entry that applies to a frame is a separate finding against the rules it
 //! breaks. Deviations are pure data between the sockets and the engines; nothing here knows a protocol.
 
+mod fresh;
 mod json_form;
 mod parse;
 mod place;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub use fresh::FreshMembers;
 pub use translation::TranslatedMessage;
 pub use upgrade::{ROLE_MEMBER, UpgradeChange, UpgradingClient};
 
@@ -67,8 +69,15 @@ pub enum DeviationChange {
     /// A member has another type; each expression converts `value`.
     Converted { message: Option<usize>, member: String, from_hub: Option<Arc<Template>>, to_hub: Option<Arc<Template>> },
     /// The hub never sends a documented message, or does not send it if the request matches `when`. Conversations
-    /// continue as if the message had come with the members in `assume`.
-    Absent { message: usize, after: AbsenceTrigger, when: Option<Matcher>, assume: Arc<Template> },
+    /// continue as if the message had come with the members in `assume`, and with fresh values of others that identify
+    /// something.
+    Absent {
+        message: usize,
+        after: AbsenceTrigger,
+        when: Option<Matcher>,
+        assume: Arc<Template>,
+        fresh: Vec<FreshMembers>,
+    },
     /// The hub never sends a documented message, whatever should cause it. Nothing is assumed in its place.
     NeverSent { message: usize },
     /// The hub closes the connection with one of these codes instead of sending a documented message: whenever it
@@ -170,6 +179,11 @@ impl Deviation {
     /// Whether the deviation is about a message that never comes after `this`.
     pub fn is_absent_after(&self, this: AbsenceTrigger) -> bool {
         matches!(self.change, DeviationChange::Absent { after, .. } if after == this)
+    }
+
+    /// Whether conversations continue as if the hub had sent a message that it never sends.
+    pub fn assumes_messages(&self) -> bool {
+        matches!(self.change, DeviationChange::Absent { .. })
     }
 
     /// Whether the sightings of a run show that the hub follows its document here, so that the entry has to be deleted.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::json_form::replace_json_forms;
 use super::upgrade::ROLE_MEMBER;
-use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, UpgradeChange, place};
+use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, FreshMembers, UpgradeChange, place};
 use crate::protocol::{MessageDirections, MessageType, Pack, Rule, RulePlace};
 use crate::scenario::SharedDefinitions;
 use crate::scenario::model::{ExpectedCodes, RuleUse};
@@ -183,7 +183,8 @@ impl DeviationParser<'_> {
                 let assume = node.get("assume").unwrap_or(&nothing);
                 let assume = Arc::new(self.parse_template(assume, &["request"]).ok()?);
                 let when = self.parse_request_pattern(node).transpose().ok()?;
-                DeviationChange::Absent { message, after, when, assume }
+                let fresh = FreshMembers::of(&self.pack.messages[message], &assume);
+                DeviationChange::Absent { message, after, when, assume, fresh }
             }
             "closes" => {
                 let codes = self.parse_codes(value)?;

@@ -131,6 +131,23 @@ impl Deviations {
         self.translate_sent(pack, &json, functions)
     }
 
+    /// Returns the members that the hub left out of a message and that are assumed whatever the message says: the index
+    /// of the entry, and the place in the message. `raw` is the message before its translation.
+    pub fn assumed_members(&self, raw: &Value, translated: &TranslatedMessage) -> Vec<(usize, String)> {
+        let missing = |index: &usize| match &self.entries[*index].change {
+            DeviationChange::Missing { member, assume, .. } if !assume.as_deref().is_some_and(uses_message) => {
+                Some((*index, member))
+            }
+            _ => None,
+        };
+        let places = |(index, member): (usize, &String)| {
+            let places = expand_pointer(&translated.json, member).into_iter();
+            let left_out = places.filter(|place| raw.pointer(place).is_none());
+            left_out.map(|place| (index, place)).collect::<Vec<_>>()
+        };
+        translated.by.iter().filter_map(missing).flat_map(places).collect()
+    }
+
     /// Whether an entry applies only to messages to the hub, so that no frame from the hub can show it.
     pub fn is_only_sent(&self, pack: &Pack, index: usize) -> bool {
         let entry = &self.entries[index];
@@ -205,11 +222,13 @@ impl Deviations {
         follows: impl Fn(AbsenceTrigger) -> bool,
     ) -> Vec<(usize, Value)> {
         let absent = |(index, entry): (usize, &Arc<Deviation>)| {
-            let DeviationChange::Absent { message, after, when, assume } = &entry.change else { return None };
+            let DeviationChange::Absent { message, after, when, assume, fresh } = &entry.change else { return None };
             if !follows(*after) || !when.as_ref().is_none_or(|when| when.fits(request)) {
                 return None;
             }
-            let mut value = pack.messages[*message].starting_value();
+            let message = &pack.messages[*message];
+            let mut value = message.starting_value();
+            fresh.iter().for_each(|members| members.renew(message, &mut value, functions));
             // If the expression fails, the example stays as it is.
             let assumed =
                 assume.eval(&DeviationContext { names: &[("request", request)], functions }).unwrap_or(Value::Null);
@@ -425,6 +444,15 @@ fn describe_trigger(after: AbsenceTrigger, of: &dyn Fn(&Option<usize>) -> String
         AbsenceTrigger::Connection => "a connection".to_owned(),
         AbsenceTrigger::Message(message) => of(&Some(message)),
     }
+}
+
+/// Whether the value of a missing member follows from the message.
+fn uses_message(assume: &Template) -> bool {
+    let mut uses = false;
+    assume.visit_expressions(&mut |expression| {
+        uses |= expression.uses.iter().any(|name| name.split('.').next() == Some("message"));
+    });
+    uses
 }
 
 /// Counts the members of all objects in a JSON text.

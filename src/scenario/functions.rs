@@ -90,11 +90,12 @@ impl FunctionContext {
         format!("{prefix}{}x{}", self.stamp, self.next_call())
     }
 
-    fn uuid(&self) -> String {
+    /// Returns a UUID that differs from all others of this run.
+    pub fn uuid(&self) -> uuid::Uuid {
         let digest = Sha256::digest(format!("{}/{}", self.stamp, self.next_call()));
         let mut bytes = [0u8; 16];
         bytes.copy_from_slice(&digest[..16]);
-        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 }
 
@@ -170,7 +171,7 @@ pub fn build_environment() -> Environment<'static> {
         Ok::<_, Error>(context_of(state)?.unique_name(prefix))
     });
     env.add_function(NEXT_USER, next_user);
-    env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.uuid()));
+    env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.uuid().to_string()));
     env.add_function("now_ms", |state: &State<'_, '_>| {
         Ok::<_, Error>(context_of(state)?.now_ms.load(Ordering::Relaxed))
     });
