@@ -153,8 +153,12 @@ impl Deviations {
 
     /// Returns the index of the first entry by which the hub does not send a message, or not always.
     pub fn absence_of(&self, message: usize) -> Option<usize> {
-        let is_absent = |entry: &Arc<Deviation>| matches!(entry.change, DeviationChange::Absent { message: absent, .. } if absent == message);
-        self.entries.iter().position(is_absent)
+        self.entries.iter().position(|entry| match entry.change {
+            DeviationChange::Absent { message: absent, .. }
+            | DeviationChange::NeverSent { message: absent }
+            | DeviationChange::Closes { message: absent, .. } => absent == message,
+            _ => false,
+        })
     }
 
     /// Returns the indices of the entries that the upgrade needs.

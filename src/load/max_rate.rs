@@ -53,6 +53,9 @@ impl RateTrial {
             ThresholdStanding::NotObserved => {
                 Some(format!("the threshold was not observed: {}", outcome.format_observed()))
             }
+            ThresholdStanding::Holds if let Some(journey) = assumed_journey(report, scheduled) => Some(format!(
+                "the hub may not have completed journeys {journey}, which continued past assumed messages"
+            )),
             ThresholdStanding::Holds => shortfall_reason(&report.layout, &report.total, &report.account, pace),
         };
         Self { rate, failed, observed: outcome.format_observed(), completed: pace.completed }
@@ -141,6 +144,16 @@ pub struct JourneyRates {
 
 /// The accepted random deviation of the number of arrivals, in standard deviations of a Poisson process.
 const ACCEPTED_DEVIATIONS: f64 = 5.0;
+
+/// Returns a scheduled journey that clients continued past a message that the hub never sent.
+fn assumed_journey<'a>(report: &LoadReport, scheduled: &[&'a str]) -> Option<&'a str> {
+    let assumed = |name: &&&str| {
+        let journey = report.layout.names.journeys.iter().position(|known| known == **name);
+        let count = |journey| report.total.count(&report.layout, CounterId::Journey(journey, JourneyCount::Assumed));
+        journey.map_or(0, count) > 0
+    };
+    scheduled.iter().find(assumed).copied()
+}
 
 /// Returns why a run did not sustain its offered load, or `None`.
 fn shortfall_reason(

@@ -10,6 +10,7 @@
 //! ```text
 //! buffer_pool, format, ids   reusable lists; number formats; indexes of messages and journeys
 //! ledger      the history and outcome of every item
+//! provenance  whether a frame or a value was observed or only assumed
 //! metrics     histograms, counts and gauges per second, and their names
 //! plan        the plan file: roles, populations, arrivals, phases, thresholds; the schedule of due times
 //! compile     a plan compiled for a target: flat lists of operations, message templates, the classifier of frames
@@ -34,6 +35,7 @@ pub mod max_rate;
 pub mod metrics;
 pub mod opening;
 pub mod plan;
+pub mod provenance;
 pub mod report;
 pub mod validity;
 

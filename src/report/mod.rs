@@ -116,6 +116,8 @@ pub struct DeviationReport {
     pub observed: usize,
     /// How often the documented form was seen instead.
     pub contradicted: usize,
+    /// How many messages were assumed because of the deviation.
+    pub assumed: usize,
     /// Where the deviation is declared; `None` if the run assumed it.
     pub span: Option<Span>,
     /// The entry for a target file, if the run assumed the deviation.
@@ -144,6 +146,7 @@ impl DeviationReport {
                 standing,
                 observed,
                 contradicted,
+                assumed: if entry.assumes_messages() { observed } else { 0 },
                 span: entry.span,
                 entry: entry.is_assumed().then(|| entry.entry.clone()),
             }

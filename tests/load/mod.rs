@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod accuracy_simulated;
+pub mod assumed;
 pub mod hostile;
 pub mod plan_language;
 pub mod plans;

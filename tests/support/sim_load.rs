@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::deviation::Deviations;
@@ -10,10 +11,12 @@ use hubproof::load::client::VirtualClient;
 use hubproof::load::client::io::{ClientEvent, ClientFault, ClientIo, Disconnection};
 use hubproof::load::compile::program::CompiledPlan;
 use hubproof::load::compile::{PlanTarget, compile_plan};
+use hubproof::load::engine::translation::{AssumedMessage, ShardTranslator};
 use hubproof::load::ids::{HookId, JourneyId, MessageId};
 use hubproof::load::ledger::{self, ItemLedger, LedgerEntry, LedgerTotals, NameOwner, NameTable};
 use hubproof::load::plan::schedule::ArrivalSchedule;
 use hubproof::load::plan::{Plan, PlanOverrides, PlanScript};
+use hubproof::load::provenance::DeliveredFrame;
 use hubproof::load::{Nanos, SECOND};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::syntax::source::Sources;
@@ -27,6 +30,7 @@ pub struct CompiledTestPlan {
     pub plan: Plan,
     pub prepared: CompiledPlan,
     pub protocol: String,
+    script: PlanScript,
     /// Settings of the reference server, by name.
     serve: Vec<(String, String)>,
     hooks: BTreeMap<String, hubproof::config::HookSpec>,
@@ -44,7 +48,7 @@ pub fn parse_test_plan(protocol: &str, which: &PlanSource<'_>) -> (Plan, PlanScr
     let folder = super::disk::protocol_folder(protocol, &mut sources);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty(), "{}", hubproof::syntax::diagnostic::render_all(&diagnostics, &sources, false));
-    let pack = std::sync::Arc::new(pack.unwrap());
+    let pack = Arc::new(pack.unwrap());
     let mut diagnostics = Vec::new();
     let shared = hubproof::scenario::load_shared(&folder, &sources, &pack, &mut diagnostics);
     let file = match which {
@@ -102,7 +106,17 @@ impl CompiledTestPlan {
         let prepared = compile_plan(&plan, &script, &wanted)
             .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
         let serve = setups.instances[0].serve.clone();
-        Self { plan, prepared, protocol: protocol.to_owned(), serve, hooks: target.hooks }
+        Self { plan, prepared, protocol: protocol.to_owned(), script, serve, hooks: target.hooks }
+    }
+
+    /// Reads the deviations of a hub, and prepares to translate its messages.
+    fn translator(&self, entries: &str) -> ShardTranslator {
+        let mut sources = Sources::default();
+        let file = sources.add("hub.yaml", entries);
+        let nodes = hubproof::syntax::yaml::parse(&sources, file).unwrap();
+        let pack = &self.script.pack;
+        let read = Deviations::parse(nodes.list().unwrap(), pack, &self.script.shared, false).unwrap();
+        ShardTranslator::new(&Arc::new(read), pack, 0, EPOCH_MS).unwrap()
     }
 
     pub fn message(&self, name: &str) -> MessageId {
@@ -124,6 +138,12 @@ pub struct SimulationResults {
     /// Response times since the due time, by request.
     pub answered: BTreeMap<MessageId, Vec<Nanos>>,
     pub unanswered: BTreeMap<MessageId, u64>,
+    /// Frames of the hub, and frames that clients assumed, by message.
+    pub received: BTreeMap<Option<MessageId>, u64>,
+    pub assumed: BTreeMap<Option<MessageId>, u64>,
+    pub answers_assumed: BTreeMap<MessageId, u64>,
+    pub assumed_texts: Vec<String>,
+    pub journeys_assumed: u64,
     pub delivered: Vec<Nanos>,
     pub published: u64,
     pub journeys: BTreeMap<JourneyId, Vec<Nanos>>,
@@ -144,6 +164,11 @@ impl SimulationResults {
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
             unanswered: BTreeMap::new(),
+            received: BTreeMap::new(),
+            assumed: BTreeMap::new(),
+            answers_assumed: BTreeMap::new(),
+            assumed_texts: Vec::new(),
+            journeys_assumed: 0,
             delivered: Vec::new(),
             published: 0,
             journeys: BTreeMap::new(),
@@ -199,6 +224,8 @@ pub struct SimulatedRun<'a> {
     begin: Nanos,
     conns: machine::ConnectionId,
     ticked: Option<Duration>,
+    translator: Option<ShardTranslator>,
+    form: Option<HubForm<'a>>,
     results: SimulationResults,
 }
 
@@ -227,7 +254,21 @@ pub fn run_and_kill(ready: &CompiledTestPlan, travel: Nanos, downlink: Downlink<
 /// Like [`run`], with a hub that has this fault.
 pub fn run_with_fault(ready: &CompiledTestPlan, travel: Nanos, fault: &str) -> SimulationResults {
     let machine = hub_of(ready, 1, Some(fault));
-    run_on_machine(ready, machine, travel, &mut |now, _, _| vec![now + travel], None)
+    run_on_machine(ready, machine, travel, &mut |now, _, _| vec![now + travel], None, None)
+}
+
+/// Returns a text in the form of a hub that deviates; `None` if it never sends such a text.
+pub type HubForm<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Like [`run`], with a hub that deviates, and the entries that declare this (a YAML list).
+pub fn run_with_deviations(
+    ready: &CompiledTestPlan,
+    travel: Nanos,
+    form: HubForm<'_>,
+    entries: &str,
+) -> SimulationResults {
+    let deviates = Some((ready.translator(entries), form));
+    run_on_machine(ready, hub_of(ready, 1, None), travel, &mut |now, _, _| vec![now + travel], None, deviates)
 }
 
 fn run_with_accident(
@@ -236,7 +277,7 @@ fn run_with_accident(
     downlink: Downlink<'_>,
     accident: Option<(Nanos, SimulatedEvent)>,
 ) -> SimulationResults {
-    run_on_machine(ready, hub_of(ready, 1, None), travel, downlink, accident)
+    run_on_machine(ready, hub_of(ready, 1, None), travel, downlink, accident, None)
 }
 
 fn run_on_machine(
@@ -245,7 +286,9 @@ fn run_on_machine(
     travel: Nanos,
     downlink: Downlink<'_>,
     accident: Option<(Nanos, SimulatedEvent)>,
+    deviates: Option<(ShardTranslator, HubForm<'_>)>,
 ) -> SimulationResults {
+    let (translator, form) = deviates.unzip();
     let roles = ready.plan.roles.len();
     let mut this = SimulatedRun {
         ready,
@@ -264,6 +307,8 @@ fn run_on_machine(
         begin: 0,
         conns: 0,
         ticked: None,
+        translator,
+        form,
         results: SimulationResults::new(),
     };
     if let Some((at, accident)) = accident {
@@ -361,7 +406,13 @@ impl SimulatedRun<'_> {
             SimulatedEvent::ToHub(input) => self.send_to_machine(input),
             SimulatedEvent::ToClient(client, what) => match what {
                 ClientInput::Opened => self.drive(client, ClientEvent::Opened),
-                ClientInput::Text(text) => self.drive(client, ClientEvent::Text(&text)),
+                ClientInput::Text(text) => {
+                    let translator = self.translator.as_mut();
+                    let documented =
+                        translator.and_then(|translator| translator.translate_received(client as u32, &text, self.now));
+                    let frame = documented.as_ref().map_or(DeliveredFrame::observed(&text), |text| text.frame());
+                    self.drive(client, ClientEvent::Frame(frame));
+                }
                 ClientInput::Closed(end) => {
                     self.lines[client] = None;
                     self.drive(client, ClientEvent::Closed(end));
@@ -422,8 +473,24 @@ impl SimulatedRun<'_> {
             self.clients[client].0,
             std::mem::replace(&mut self.clients[client].1, VirtualClient::new(&self.ready.prepared.roles[0], 0)),
         );
-        let mut io = RecordingIo { now: self.now, results: &mut self.results, did: Vec::new() };
-        machine.handle(&self.ready.prepared.roles[place], self.now, input, &mut io);
+        let role = &self.ready.prepared.roles[place];
+        let mut io = RecordingIo {
+            now: self.now,
+            slot: client as u32,
+            translator: self.translator.as_mut(),
+            assumed: VecDeque::new(),
+            results: &mut self.results,
+            did: Vec::new(),
+        };
+        machine.handle(role, self.now, input, &mut io);
+        if let (ClientEvent::Opened, Some(translator)) = (input, &mut io.translator) {
+            io.assumed.extend(translator.count_opened(client as u32, self.now));
+        }
+        while let Some(AssumedMessage { text, deviation }) = io.assumed.pop_front() {
+            io.results.assumed_texts.push(String::from_utf8(text.clone()).unwrap());
+            let frame = DeliveredFrame::assumed(&text, deviation);
+            machine.handle(role, self.now, ClientEvent::Frame(frame), &mut io);
+        }
         let did = io.did;
         self.clients[client].1 = machine;
         for action in did {
@@ -521,11 +588,13 @@ impl SimulatedRun<'_> {
                 machine::MachineOutput::Accept { .. } => ClientInput::Opened,
                 machine::MachineOutput::Refuse { status, .. } => ClientInput::Closed(Disconnection::Refused(status)),
                 machine::MachineOutput::Text { text, .. } => {
+                    let text = text.as_str();
+                    let Some(text) = self.form.map_or(Some(text.to_owned()), |form| form(text)) else { continue };
                     let role = &self.ready.plan.roles[self.clients[client].0].name;
                     for at in (self.downlink)(self.now, role, text.as_str()) {
                         self.schedule(
                             at,
-                            SimulatedEvent::ToClient(client, ClientInput::Text(text.as_bytes().to_vec())),
+                            SimulatedEvent::ToClient(client, ClientInput::Text(text.clone().into_bytes())),
                         );
                     }
                     continue;
@@ -550,6 +619,9 @@ enum ClientAction {
 
 struct RecordingIo<'a> {
     now: Nanos,
+    slot: u32,
+    translator: Option<&'a mut ShardTranslator>,
+    assumed: VecDeque<AssumedMessage>,
     results: &'a mut SimulationResults,
     did: Vec<ClientAction>,
 }
@@ -567,6 +639,11 @@ impl ClientIo for RecordingIo<'_> {
         *self.results.sent.entry(message).or_default() += 1;
         let mut text = Vec::new();
         write(&mut text);
+        if let Some(translator) = &mut self.translator {
+            let (of_hub, absent) = translator.translate_sent(self.slot, &text, self.now);
+            text = of_hub.unwrap_or(text);
+            self.assumed.extend(absent);
+        }
         self.did.push(ClientAction::Send(text));
         self.now
     }
@@ -591,11 +668,21 @@ impl ClientIo for RecordingIo<'_> {
         self.did.push(ClientAction::Room);
     }
 
-    fn received(&mut self, _message: Option<MessageId>, _at: Nanos, _bytes: usize) {}
+    fn received(&mut self, message: Option<MessageId>, _at: Nanos, _bytes: usize) {
+        *self.results.received.entry(message).or_default() += 1;
+    }
+
+    fn assumed(&mut self, message: Option<MessageId>, _at: Nanos) {
+        *self.results.assumed.entry(message).or_default() += 1;
+    }
 
     fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos) {
         assert!(due <= sent && sent <= at, "{due} {sent} {at}");
         self.results.answered.entry(message).or_default().push(at - due);
+    }
+
+    fn answer_assumed(&mut self, message: MessageId, _at: Nanos) {
+        *self.results.answers_assumed.entry(message).or_default() += 1;
     }
 
     fn unanswered(&mut self, message: MessageId, _at: Nanos) {
@@ -616,6 +703,10 @@ impl ClientIo for RecordingIo<'_> {
 
     fn journey_failed(&mut self, _journey: JourneyId, _at: Nanos) {
         self.results.failed += 1;
+    }
+
+    fn journey_assumed(&mut self, _journey: JourneyId, _at: Nanos) {
+        self.results.journeys_assumed += 1;
     }
 
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {

@@ -67,7 +67,7 @@ impl VirtualClient {
             } else {
                 self.note_held(role, task, now, io);
                 io.fault(ClientFault::Aborted, now);
-                io.journey_failed(journey, now);
+                self.report_failed_journey(role, task, now, io);
             }
         }
         self.tasks[task].become_idle();

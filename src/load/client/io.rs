@@ -6,6 +6,7 @@
 use crate::load::Nanos;
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
+use crate::load::provenance::DeliveredFrame;
 use crate::websocket::handshake::Dial;
 
 /// An event that a client handles.
@@ -15,8 +16,8 @@ pub enum ClientEvent<'a> {
     Start,
     /// The upgrade requested by [`ClientIo::open`] succeeded.
     Opened,
-    /// A whole text or binary message as received.
-    Text(&'a [u8]),
+    /// A whole text or binary message of the hub, or one that it never sends and the client assumes.
+    Frame(DeliveredFrame<'a>),
     /// The connection ended or could not be opened.
     Closed(Disconnection),
     /// The time requested by [`ClientIo::wake_at`] has come.
@@ -108,8 +109,15 @@ pub trait ClientIo {
     /// uses.
     fn received(&mut self, message: Option<MessageId>, at: Nanos, bytes: usize);
 
+    /// Reports a frame that the hub never sends and the client assumes; `message` is `None` if it matches no message of
+    /// the protocol.
+    fn assumed(&mut self, message: Option<MessageId>, at: Nanos);
+
     /// Reports the answer to a message sent as `message`.
     fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos);
+
+    /// Reports that the client assumed the answer to a message sent as `message`.
+    fn answer_assumed(&mut self, message: MessageId, at: Nanos);
 
     /// Reports that a message got no answer in time, where the document allows that.
     fn unanswered(&mut self, message: MessageId, at: Nanos);
@@ -128,6 +136,10 @@ pub trait ClientIo {
 
     /// Reports a failed journey.
     fn journey_failed(&mut self, journey: JourneyId, at: Nanos);
+
+    /// Reports a journey whose end says nothing about the hub, since the client assumed a frame on the way, or sent
+    /// what it had assumed.
+    fn journey_assumed(&mut self, journey: JourneyId, at: Nanos);
 
     /// Reports a completed journey.
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos);

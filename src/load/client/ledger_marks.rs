@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 
 use super::VirtualClient;
+use super::receive::ScannedFrame;
 use crate::load::Nanos;
 use crate::load::client::io::ClientIo;
-use crate::load::compile::json_scan::{FoundMembers, unquoted_text};
+use crate::load::compile::json_scan::unquoted_text;
 use crate::load::compile::message_template::SlotSource;
 use crate::load::compile::program::{AwaitedFrame, CompiledRole, LedgerMarking, ReceiverCount};
-use crate::load::ids::MessageId;
 use crate::load::ledger::{LedgerEntry, LedgerMark, NO_PARTY, NameOwner};
 use crate::load::plan::MarkName;
+use crate::load::provenance::{Provenance, SourcedText};
 
 /// Bits of `ClientTask::noted`: which marks of the item have been recorded.
 const ATTEMPTED_BIT: u8 = 1;
@@ -18,6 +19,8 @@ const NAMED_BIT: u8 = 2;
 /// The hub has answered about the item.
 const ANSWERED_BIT: u8 = 4;
 const ASSIGNED_BIT: u8 = 8;
+/// The ledger cannot follow the item, since its id is only assumed.
+const ASSUMED_BIT: u8 = 16;
 
 impl VirtualClient {
     /// Returns a unique key for an item that the hub has not named yet.
@@ -29,52 +32,86 @@ impl VirtualClient {
         role.common.keys.item_key(&name)
     }
 
-    fn source_text(&self, role: &CompiledRole, task: usize, source: &SlotSource) -> Option<Cow<'_, [u8]>> {
+    /// Returns the text of a source that is not assumed.
+    fn observed_text(&self, role: &CompiledRole, task: usize, source: &SlotSource) -> Option<Cow<'_, [u8]>> {
         match source {
-            SlotSource::Text(slot) => self.tasks[task].texts.get(*slot).map(Cow::Borrowed),
-            SlotSource::Own(slot) => self.own.get(*slot).map(Cow::Borrowed),
+            SlotSource::Text(slot) => self.tasks[task].texts.get(*slot)?.observed().map(Cow::Borrowed),
+            SlotSource::Own(slot) => self.own.get(*slot)?.observed().map(Cow::Borrowed),
             SlotSource::Index => Some(Cow::Owned((self.party - role.first).to_string().into_bytes())),
             _ => None,
         }
     }
 
     /// Returns the party of a mark: the one that the message names, or this client.
-    fn party_of(&self, role: &CompiledRole, task: usize, by: Option<&SlotSource>) -> u32 {
-        let Some(by) = by else { return self.own_party(role) };
-        match self.source_text(role, task, by) {
+    fn party_of(&self, role: &CompiledRole, task: usize, mark: LedgerMark, by: Option<&SlotSource>) -> u32 {
+        let Some(by) = by else { return self.own_party(role, mark) };
+        match self.observed_text(role, task, by) {
             Some(text) if &*text != b"null" => role.common.keys.party_number(&unquoted_text(&text)),
             _ => NO_PARTY,
         }
     }
 
+    /// Returns the number of clients that should receive a message; `None` if the number is only assumed.
+    pub(super) fn observed_receivers(&self, role: &CompiledRole, task: usize, marking: &LedgerMarking) -> Option<u32> {
+        match &marking.receivers {
+            Some(ReceiverCount::Filled(source)) => {
+                if source.provenance(&self.own, &self.tasks[task].texts).is_assumed() {
+                    return None;
+                }
+                let text = self.observed_text(role, task, source);
+                let number = text.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<f64>().ok());
+                Some(number.unwrap_or_default() as u32)
+            }
+            Some(ReceiverCount::Always(number)) => Some(*number),
+            None => Some(0),
+        }
+    }
+
+    /// Records the mark of a sent message, or of a frame with this source.
     pub(super) fn record_mark(
         &mut self,
         role: &CompiledRole,
         task: usize,
         marking: &LedgerMarking,
-        message: Option<MessageId>,
+        frame: Provenance,
         at: Nanos,
         io: &mut impl ClientIo,
     ) {
-        let party = self.party_of(role, task, marking.by.as_ref());
-        let source = marking.item.as_ref().or(role.programs[self.tasks[task].program].item.as_ref());
-        let text = source.and_then(|source| self.source_text(role, task, source));
+        let one = &self.tasks[task];
+        let source = marking.item.as_ref().or(role.programs[one.program].item.as_ref());
+        let source_of = |source: &SlotSource| source.provenance(&self.own, &one.texts);
+        let counted = match &marking.receivers {
+            Some(ReceiverCount::Filled(source)) => source_of(source),
+            _ => Provenance::Observed,
+        };
+        let assumed = source.map(source_of).unwrap_or_default().join(counted);
+        let receivers = self.observed_receivers(role, task, marking).unwrap_or_default();
+        if one.noted & ASSUMED_BIT != 0 {
+            return;
+        }
+        let party = self.party_of(role, task, mark_by_name(marking.mark, receivers), marking.by.as_ref());
+        if let Provenance::Assumed { deviation } = assumed {
+            return self.record_assumed_item(task, marking.mark, deviation, party, at, io);
+        }
+        let text = source.and_then(|source| self.observed_text(role, task, source));
         let key = text.map(|text| {
             let name = unquoted_text(&text);
             let key = role.common.keys.item_key(&name);
-            if self.tasks[task].item != key {
+            if one.item != key {
                 io.report_name(NameOwner::Item(key), &name);
             }
             key
         });
-        let receivers = match &marking.receivers {
-            Some(ReceiverCount::Always(number)) => *number,
-            Some(ReceiverCount::Filled(source)) => {
-                let text = self.source_text(role, task, source);
-                text.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<f64>().ok()).unwrap_or_default() as u32
-            }
-            None => 0,
-        };
+        if let Provenance::Assumed { deviation } = frame {
+            let what = match marking.mark {
+                MarkName::Assigned | MarkName::Delivered => LedgerMark::ProgressAssumed { deviation },
+                MarkName::Completed | MarkName::Failed | MarkName::Cancelled | MarkName::Refused => {
+                    LedgerMark::Assumed { deviation }
+                }
+                _ => return,
+            };
+            return io.record_entry(LedgerEntry { at, item: key.unwrap_or(one.item), party: NO_PARTY, what });
+        }
         let one = &mut self.tasks[task];
         match key {
             // The hub has assigned the id of a requested item.
@@ -103,10 +140,32 @@ impl VirtualClient {
             }
             _ => one.noted |= ANSWERED_BIT,
         }
-        if let (LedgerMark::Published { .. }, Some(message)) = (mark, message) {
-            io.published(message, receivers, at);
-        }
         io.record_entry(LedgerEntry { at, item: one.item, party, what: mark });
+    }
+
+    /// Records the mark of an item whose id, or whose number of receivers, is only assumed: an item that this client
+    /// requested is counted as one that the ledger cannot follow, and nothing more is recorded of it.
+    fn record_assumed_item(
+        &mut self,
+        task: usize,
+        mark: MarkName,
+        deviation: u16,
+        party: u32,
+        at: Nanos,
+        io: &mut impl ClientIo,
+    ) {
+        let one = &mut self.tasks[task];
+        let mut record = |party, what| io.record_entry(LedgerEntry { at, item: one.item, party, what });
+        let requests = matches!(mark, MarkName::Attempted | MarkName::Published);
+        if requests && one.noted & ATTEMPTED_BIT == 0 {
+            record(party, LedgerMark::Requested);
+        }
+        if requests || one.noted & ATTEMPTED_BIT != 0 {
+            record(NO_PARTY, LedgerMark::Assumed { deviation });
+        } else if matches!(mark, MarkName::Assigned | MarkName::Delivered) {
+            record(NO_PARTY, LedgerMark::ProgressAssumed { deviation });
+        }
+        one.noted |= ASSUMED_BIT | ATTEMPTED_BIT | ANSWERED_BIT;
     }
 
     /// Whether a frame that the oldest waiting task would take names the item of another task: then it is a repetition.
@@ -115,10 +174,10 @@ impl VirtualClient {
         role: &CompiledRole,
         task: usize,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
     ) -> bool {
         let Some(stray) = wanted.stray.as_ref().filter(|_| wanted.equal.is_empty()) else { return false };
-        let Some(text) = found[stray.item] else { return false };
+        let Some(text) = frame.member(stray.item).and_then(SourcedText::observed) else { return false };
         let key = role.common.keys.item_key(&unquoted_text(text));
         // A task that has released its job may be given it again.
         let bits = if stray.mark == MarkName::Assigned { NAMED_BIT | ASSIGNED_BIT } else { NAMED_BIT };
@@ -132,9 +191,9 @@ impl VirtualClient {
         &self,
         role: &CompiledRole,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
     ) -> bool {
-        self.names_other_item(role, usize::MAX, wanted, found)
+        self.names_other_item(role, usize::MAX, wanted, frame)
     }
 
     /// Records the mark of a frame that no task waits for.
@@ -142,40 +201,59 @@ impl VirtualClient {
         &self,
         role: &CompiledRole,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
         at: Nanos,
         io: &mut impl ClientIo,
     ) {
         let Some(stray) = &wanted.stray else { return };
-        let Some(text) = found[stray.item] else { return };
-        let party = match stray.by.map(|by| found[by]) {
+        let Some(text) = frame.member(stray.item).and_then(SourcedText::observed) else { return };
+        // An item that the hub knows from this client alone.
+        let mut known = self.tasks.iter().map(|task| &task.texts).chain([&self.own]);
+        if known.any(|texts| texts.repeated_assumption(text).is_some()) {
+            return;
+        }
+        let what = if stray.mark == MarkName::Assigned { LedgerMark::NotTaken } else { mark_by_name(stray.mark, 0) };
+        let party = match stray.by.map(|by| frame.member(by).and_then(SourcedText::observed)) {
             Some(Some(text)) if text != b"null" => role.common.keys.party_number(&unquoted_text(text)),
             Some(_) => NO_PARTY,
-            None => self.own_party(role),
+            None => self.own_party(role, what),
         };
         let item = role.common.keys.item_key(&unquoted_text(text));
         io.report_name(NameOwner::Item(item), &unquoted_text(text));
-        let what = if stray.mark == MarkName::Assigned { LedgerMark::NotTaken } else { mark_by_name(stray.mark, 0) };
         io.record_entry(LedgerEntry { at, item, party, what });
     }
 
-    /// Returns the number of this client as a party, by the name that the protocol gives it.
-    fn own_party(&self, role: &CompiledRole) -> u32 {
-        let own = role.party.as_ref().and_then(|source| match source {
+    /// Returns the number of this client as the party of a mark, by the name that the protocol gives it. A name that is
+    /// only assumed is not what the hub calls the client: such a client is no particular worker.
+    fn own_party(&self, role: &CompiledRole, mark: LedgerMark) -> u32 {
+        let names_sender = matches!(
+            mark,
+            LedgerMark::Attempted | LedgerMark::Requested | LedgerMark::Published { .. } | LedgerMark::Delivered
+        );
+        match self.own_name(role) {
+            None => self.party + 1,
+            Some(SourcedText { bytes, source: Provenance::Observed }) => {
+                role.common.keys.party_number(&unquoted_text(bytes))
+            }
+            Some(_) if names_sender => self.party + 1,
+            Some(_) => NO_PARTY,
+        }
+    }
+
+    /// Returns the name of this client in the protocol, if it has one.
+    fn own_name(&self, role: &CompiledRole) -> Option<SourcedText<'_>> {
+        match role.party.as_ref()? {
             SlotSource::Own(slot) => self.own.get(*slot),
             _ => None,
-        });
-        own.map_or(self.party + 1, |text| role.common.keys.party_number(&unquoted_text(text)))
+        }
     }
 
     /// Reports the name of this client for the report.
     pub(super) fn report_name(&self, role: &CompiledRole, io: &mut impl ClientIo) {
-        let party = NameOwner::Party(self.own_party(role));
-        match role.party.as_ref() {
-            Some(SlotSource::Own(slot)) if let Some(text) = self.own.get(*slot) => {
-                io.report_name(party, &unquoted_text(text))
-            }
-            _ => io.report_name(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),
+        let party = NameOwner::Party(self.own_party(role, LedgerMark::Requested));
+        match self.own_name(role).and_then(SourcedText::observed) {
+            Some(text) => io.report_name(party, &unquoted_text(text)),
+            None => io.report_name(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),
         }
     }
 
@@ -186,7 +264,7 @@ impl VirtualClient {
             io.record_entry(LedgerEntry {
                 at,
                 item: one.item,
-                party: self.party_of(role, task, None),
+                party: self.own_party(role, LedgerMark::Refused),
                 what: LedgerMark::Refused,
             });
         }
@@ -199,7 +277,7 @@ impl VirtualClient {
             io.record_entry(LedgerEntry {
                 at,
                 item: one.item,
-                party: self.party_of(role, task, None),
+                party: self.own_party(role, LedgerMark::Held),
                 what: LedgerMark::Held,
             });
         }
@@ -209,7 +287,7 @@ impl VirtualClient {
     pub(super) fn note_disconnect(&mut self, role: &CompiledRole, task: usize, at: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let (item, noted) = (one.item, one.noted);
-        let party = self.party_of(role, task, None);
+        let party = self.own_party(role, LedgerMark::Released { back_ms: 0 });
         if noted & (ATTEMPTED_BIT | ANSWERED_BIT) == ATTEMPTED_BIT {
             io.record_entry(LedgerEntry { at, item, party, what: LedgerMark::Unsure });
             self.tasks[task].noted |= ANSWERED_BIT;

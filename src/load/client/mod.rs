@@ -24,6 +24,7 @@ use super::compile::message_template::{EmptySlotError, SlotTexts, SlotValues};
 use super::compile::program::{CompiledRole, ProgramOperation, SlotFill};
 use super::plan::ReconnectPolicy;
 use super::plan::script::JourneyPace;
+use super::provenance::{Provenance, SourcedText};
 
 /// One client of a population.
 #[derive(Debug)]
@@ -120,8 +121,8 @@ impl VirtualClient {
         match input {
             ClientEvent::Start if self.state == ClientState::Pending => self.begin_opening(role, now, io),
             ClientEvent::Opened => self.handle_opened(role, now, io),
-            ClientEvent::Text(bytes) => {
-                self.receive(role, now, bytes, io);
+            ClientEvent::Frame(frame) => {
+                self.receive(role, now, frame, io);
                 self.begin_unpaced_journey(role, now, io);
             }
             ClientEvent::Closed(end) => self.handle_closed(role, now, end, io),
@@ -155,7 +156,7 @@ impl VirtualClient {
             for (slot, fill) in &role.identity {
                 let mut text = Vec::new();
                 if self.append_fill(role, fill, None, now, &mut text).is_ok() {
-                    self.own.set(*slot, &text);
+                    self.own.set(*slot, SourcedText { bytes: &text, source: Provenance::Observed });
                 }
             }
         }

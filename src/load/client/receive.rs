@@ -1,6 +1,6 @@
 //! Handles a received frame: an answer, an expected message, a trigger of a reaction, or none of these.
 
-use super::task::TaskState;
+use super::task::{ClientTask, TaskState};
 use super::{ClientState, VirtualClient};
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo};
@@ -11,15 +11,52 @@ use crate::load::compile::program::{
     AwaitedFrame, CaptureSlot, CompiledRole, FrameMeasurement, MessageLookup, ProgramOperation,
 };
 use crate::load::ids::MessageId;
+use crate::load::provenance::{DeliveredFrame, Provenance, SourcedText};
+
+/// A frame with its members that are used.
+pub(super) struct ScannedFrame<'a> {
+    delivered: DeliveredFrame<'a>,
+    found: FoundMembers<'a>,
+}
+
+impl<'a> ScannedFrame<'a> {
+    /// Returns a member by its number.
+    pub fn member(&self, number: usize) -> Option<SourcedText<'a>> {
+        let bytes = self.found[number]?;
+        Some(SourcedText { bytes, source: self.delivered.source_of(bytes) })
+    }
+
+    /// Whether the hub never sends the frame.
+    pub fn is_assumed(&self) -> bool {
+        self.delivered.source.is_assumed()
+    }
+}
+
+/// Whether a task has waited longer than another. Order numbers wrap around; they are never more than half the range
+/// apart.
+fn is_older(task: &ClientTask, other: &ClientTask) -> bool {
+    (task.order.wrapping_sub(other.order) as i32) < 0
+}
 
 impl VirtualClient {
-    pub(super) fn receive(&mut self, role: &CompiledRole, now: Nanos, bytes: &[u8], io: &mut impl ClientIo) {
+    pub(super) fn receive(
+        &mut self,
+        role: &CompiledRole,
+        now: Nanos,
+        delivered: DeliveredFrame<'_>,
+        io: &mut impl ClientIo,
+    ) {
+        let bytes = delivered.text;
         let classified = role.common.classifier.classify(bytes);
-        io.received(classified.ok().flatten(), now, bytes.len());
+        let recognised = classified.ok().flatten();
+        match delivered.source {
+            Provenance::Observed => io.received(recognised, now, bytes.len()),
+            Provenance::Assumed { .. } => io.assumed(recognised, now),
+        }
         let message = match classified {
             Ok(Some(message)) => message,
             // A pack without messages classifies none.
-            _ if role.lookups.is_empty() => return,
+            _ if role.lookups.is_empty() || delivered.source.is_assumed() => return,
             Ok(None) if bytes.trim_ascii_start().starts_with(b"{") => {
                 return io.fault(ClientFault::Undocumented, now);
             }
@@ -31,38 +68,48 @@ impl VirtualClient {
         let lookup = &role.lookups[usize::from(message.0)];
         // No step uses this message or a member of it.
         let Ok(found) = lookup.paths.find(bytes) else { return };
-        let reacted = self.run_reactions(role, now, lookup, &found, io);
-        let oldest = self.longest_waiting(lookup, &found);
-        if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.names_other_item(role, *task, wanted, &found)) {
-            self.record_stray(role, wanted, &found, now, io);
+        let frame = &ScannedFrame { delivered, found };
+        let reacted = self.run_reactions(role, now, lookup, frame, io);
+        let oldest = self.longest_waiting(lookup, frame);
+        if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.names_other_item(role, *task, wanted, frame)) {
+            self.record_stray(role, wanted, frame, now, io);
         } else if let Some((task, wanted)) = oldest {
-            self.claim_frame(role, task, wanted, &found, now, io);
-        } else if let Some(wanted) = self.late_step(role, lookup, &found) {
-            self.accept_late(role, wanted, &found, now, io);
-        } else if let Some((task, wanted)) = self.early_waiter(role, lookup, &found) {
-            self.keep_early_frame(role, task, wanted, &found, now, io);
-        } else if !self.handle_refusal(role, message, now, io) {
-            let mut fitting = lookup.entries.iter().filter(|wanted| all_tests_hold(&wanted.tests, &found));
-            if !reacted && fitting.clone().any(|wanted| self.accepts_for_any_journey(wanted, &found)) {
+            self.claim_frame(role, task, wanted, frame, now, io);
+        } else if let Some(wanted) = self.late_step(role, lookup, frame) {
+            self.accept_late(role, wanted, frame, now, io);
+        } else if let Some((task, wanted)) = self.early_waiter(role, lookup, frame) {
+            self.keep_early_frame(role, task, wanted, frame, now, io);
+        } else if !self.handle_refusal(role, message, frame, now, io)
+            && !frame.is_assumed()
+            && !self.follows_assumption()
+        {
+            let mut fitting = lookup.entries.iter().filter(|wanted| all_tests_hold(&wanted.tests, &frame.found));
+            if !reacted && fitting.clone().any(|wanted| self.accepts_for_any_journey(wanted, frame)) {
                 io.fault(ClientFault::NotTaken(message), now);
             }
             if let Some(wanted) = fitting.find(|wanted| wanted.stray.is_some()) {
-                self.record_stray(role, wanted, &found, now, io);
+                self.record_stray(role, wanted, frame, now, io);
             }
         }
     }
 
+    /// Whether a task is where it is because of an assumed frame. A frame that no task takes then says nothing: its
+    /// task might have waited for it.
+    fn follows_assumption(&self) -> bool {
+        self.tasks.iter().any(|task| task.is_active() && task.source.is_assumed())
+    }
+
     /// Whether a waiting step would take this frame whatever the values of its journey are.
-    fn accepts_for_any_journey(&self, wanted: &AwaitedFrame, found: &FoundMembers<'_>) -> bool {
+    fn accepts_for_any_journey(&self, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
         wanted.equal.iter().all(|(_, source)| matches!(source, SlotSource::Own(_)))
-            && self.equal_values_match(None, &wanted.equal, found)
+            && self.equal_values_match(None, &wanted.equal, frame)
     }
 
     fn equal_values_match(
         &self,
         task: Option<usize>,
         wanted_equal: &[(usize, SlotSource)],
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
     ) -> bool {
         wanted_equal.iter().all(|(number, source)| {
             let text = match source {
@@ -70,38 +117,37 @@ impl VirtualClient {
                 SlotSource::Own(slot) => self.own.get(*slot),
                 _ => None,
             };
-            matches!((text, found[*number]), (Some(text), Some(member)) if have_equal_values(text, member))
+            let member = frame.found[*number];
+            matches!((text, member), (Some(text), Some(member)) if have_equal_values(text.bytes, member))
         })
     }
 
-    fn step_accepts(&self, task: usize, wanted: &AwaitedFrame, found: &FoundMembers<'_>) -> bool {
-        all_tests_hold(&wanted.tests, found) && self.equal_values_match(Some(task), &wanted.equal, found)
+    fn step_accepts(&self, task: usize, wanted: &AwaitedFrame, frame: &ScannedFrame<'_>) -> bool {
+        all_tests_hold(&wanted.tests, &frame.found) && self.equal_values_match(Some(task), &wanted.equal, frame)
     }
 
     /// Returns the task that has waited longest for such a frame or, if none waits, one whose wait for it has just
-    /// timed out.
+    /// timed out. An assumed frame follows its request at once, so it goes to the task that has begun to wait last.
     fn longest_waiting<'l>(
         &self,
         lookup: &'l MessageLookup,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
     ) -> Option<(usize, &'l AwaitedFrame)> {
-        let mut best: Option<(bool, u32, usize, &AwaitedFrame)> = None;
+        let mut best: Option<(bool, &ClientTask, usize, &AwaitedFrame)> = None;
         for wanted in &lookup.entries {
             for (place, task) in self.tasks.iter().enumerate().filter(|(_, task)| task.program == wanted.program) {
                 let late = match task.state {
                     TaskState::Waiting if task.at == wanted.op => false,
-                    TaskState::Between if task.late == Some(wanted.op) => true,
+                    TaskState::Between if task.late == Some(wanted.op) && !frame.is_assumed() => true,
                     _ => continue,
                 };
-                // Order numbers wrap around; they are never more than half the range apart.
-                let older = |known: u32| (task.order.wrapping_sub(known) as i32) < 0;
                 let better = best.is_none_or(|(was_late, known, ..)| match (late, was_late) {
                     (false, true) => true,
                     (true, false) => false,
-                    _ => older(known),
+                    _ => is_older(task, known) != frame.is_assumed(),
                 });
-                if better && self.step_accepts(place, wanted, found) {
-                    best = Some((late, task.order, place, wanted));
+                if better && self.step_accepts(place, wanted, frame) {
+                    best = Some((late, task, place, wanted));
                 }
             }
         }
@@ -113,7 +159,7 @@ impl VirtualClient {
         &self,
         role: &CompiledRole,
         lookup: &'l MessageLookup,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
     ) -> Option<(usize, &'l AwaitedFrame)> {
         for wanted in &lookup.entries {
             let Some(ProgramOperation::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else {
@@ -126,7 +172,7 @@ impl VirtualClient {
                     && task.journey_position() <= wanted.op
                     && (task.at < wanted.op || task.back.is_some())
                     && task.early & (1 << bit) == 0
-                    && self.step_accepts(*place, wanted, found)
+                    && self.step_accepts(*place, wanted, frame)
             });
             if let Some((place, _)) = place {
                 return Some((place, wanted));
@@ -140,17 +186,17 @@ impl VirtualClient {
         &self,
         role: &CompiledRole,
         lookup: &'l MessageLookup,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
     ) -> Option<&'l AwaitedFrame> {
-        if self.owed == 0 || role.arrivals {
+        if self.owed == 0 || role.arrivals || frame.is_assumed() {
             return None;
         }
         lookup.entries.iter().find(|wanted| {
             Some(wanted.program) == role.journey
                 && wanted.equal.is_empty()
                 && matches!(role.programs[wanted.program].ops.get(wanted.op), Some(ProgramOperation::Expect(e)) if e.may_stay_unanswered)
-                && all_tests_hold(&wanted.tests, found)
-                && !self.names_known_item(role, wanted, found)
+                && all_tests_hold(&wanted.tests, &frame.found)
+                && !self.names_known_item(role, wanted, frame)
         })
     }
 
@@ -160,7 +206,7 @@ impl VirtualClient {
         &mut self,
         role: &CompiledRole,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
@@ -178,7 +224,7 @@ impl VirtualClient {
             // It is unknown which request the frame answers, so its time counts from the latest one.
             self.tasks[task].times = self.tasks[asked].times.clone();
         }
-        self.complete_step(role, task, wanted, found, now, io);
+        self.complete_step(role, task, wanted, frame, now, io);
         self.tasks[task].advance();
         self.run(role, task, now, io);
     }
@@ -188,7 +234,7 @@ impl VirtualClient {
         role: &CompiledRole,
         task: usize,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
@@ -197,11 +243,12 @@ impl VirtualClient {
             self.tasks[task].at = wanted.op;
             self.tasks[task].late = None;
             self.tasks[task].noted = 0;
+            self.tasks[task].source = Provenance::Observed;
             self.owed = self.owed.saturating_sub(1);
             self.tasks[task].item = self.unnamed_item(role);
             self.tasks[task].prepared = false;
         }
-        self.complete_step(role, task, wanted, found, now, io);
+        self.complete_step(role, task, wanted, frame, now, io);
         let one = &mut self.tasks[task];
         one.due = now;
         one.advance();
@@ -213,7 +260,7 @@ impl VirtualClient {
         role: &CompiledRole,
         task: usize,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
@@ -222,7 +269,7 @@ impl VirtualClient {
         {
             self.tasks[task].early |= 1 << bit;
         }
-        self.complete_step(role, task, wanted, found, now, io);
+        self.complete_step(role, task, wanted, frame, now, io);
     }
 
     /// Completes a step with its frame: captures values, records times and marks.
@@ -231,65 +278,87 @@ impl VirtualClient {
         role: &CompiledRole,
         task: usize,
         wanted: &AwaitedFrame,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
+        let source = frame.delivered.source;
         for (number, slot) in &wanted.captures {
-            match found[*number] {
+            match frame.member(*number) {
                 Some(member) => self.set_slot(task, *slot, member),
-                None => self.clear_slot(task, *slot),
+                None => self.clear_slot(task, *slot, source),
             }
         }
+        self.tasks[task].source = self.tasks[task].source.join(source);
         let Some(ProgramOperation::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { return };
-        if let Some((asked, times)) = expect.answers {
-            let (due, sent) = self.tasks[task].times[times];
-            io.answered(asked, due, sent, now);
+        match expect.answers {
+            Some((asked, _)) if frame.is_assumed() => io.answer_assumed(asked, now),
+            Some((asked, times)) => {
+                let (due, sent) = self.tasks[task].times[times];
+                io.answered(asked, due, sent, now);
+            }
+            None => {}
         }
-        self.record_measurement(role, task, &expect.measured, now, io);
+        self.record_measurement(role, task, &expect.measured, source, now, io);
     }
 
-    /// Records the delivery and the mark of a frame.
+    /// Records the delivery and the mark of a frame with this source.
     fn record_measurement(
         &mut self,
         role: &CompiledRole,
         task: usize,
         measured: &FrameMeasurement,
+        frame: Provenance,
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
-        if let Some((message, source)) = &measured.delivers
-            && let Some(due) = self.parse_number(task, source)
+        if let Some((message, source)) = measured.delivers.as_ref().filter(|_| !frame.is_assumed())
+            && let Some(due) = self.observed_number(task, source)
         {
             io.delivered(*message, due, now);
         }
         if let Some(marking) = &measured.marking {
-            self.record_mark(role, task, marking, None, now, io);
+            self.record_mark(role, task, marking, frame, now, io);
         }
     }
 
-    fn parse_number(&self, task: usize, source: &SlotSource) -> Option<u64> {
+    /// Returns the number in a slot, if it is not assumed.
+    fn observed_number(&self, task: usize, source: &SlotSource) -> Option<u64> {
         let text = match source {
             SlotSource::Text(slot) => self.tasks[task].texts.get(*slot)?,
             SlotSource::Own(slot) => self.own.get(*slot)?,
             _ => return None,
         };
-        std::str::from_utf8(text).ok()?.parse().ok()
+        std::str::from_utf8(text.observed()?).ok()?.parse().ok()
     }
 
-    /// Handles a documented answer other than the expected one: the task that has waited longest is refused.
-    fn handle_refusal(&mut self, role: &CompiledRole, message: MessageId, now: Nanos, io: &mut impl ClientIo) -> bool {
-        let waits = |task: &super::task::ClientTask| match role.programs[task.program].ops.get(task.at) {
+    /// Handles a documented answer other than the expected one: the task that has waited longest is refused. A task that
+    /// has sent what it only assumed comes before the others, since its request is the one that a hub refuses.
+    fn handle_refusal(
+        &mut self,
+        role: &CompiledRole,
+        message: MessageId,
+        frame: &ScannedFrame<'_>,
+        now: Nanos,
+        io: &mut impl ClientIo,
+    ) -> bool {
+        let waits = |task: &ClientTask| match role.programs[task.program].ops.get(task.at) {
             Some(ProgramOperation::Expect(expect)) => {
                 task.state == TaskState::Waiting && expect.refusals.contains(&message)
             }
             _ => false,
         };
-        let waiting = self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
-        let oldest = waiting.reduce(|a, b| if (b.1.order.wrapping_sub(a.1.order) as i32) < 0 { b } else { a });
-        let Some((task, _)) = oldest else { return false };
-        self.note_refusal(role, task, now, io);
-        self.fail_program(role, task, Some(ClientFault::Refused(message)), now, io);
+        let waiting = || self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
+        let older = |a: (usize, _), b: (usize, _)| if is_older(b.1, a.1) { b } else { a };
+        let assuming = waiting().filter(|(place, _)| self.rests_on_assumption(role, *place)).reduce(older);
+        let Some((task, _)) = assuming.or_else(|| waiting().reduce(older)) else { return false };
+        if frame.is_assumed() {
+            self.tasks[task].source = frame.delivered.source;
+            self.fail_program(role, task, None, now, io);
+        } else {
+            self.note_refusal(role, task, now, io);
+            self.fail_program(role, task, Some(ClientFault::Refused(message)), now, io);
+        }
         true
     }
 
@@ -299,21 +368,22 @@ impl VirtualClient {
         role: &CompiledRole,
         now: Nanos,
         lookup: &MessageLookup,
-        found: &FoundMembers<'_>,
+        frame: &ScannedFrame<'_>,
         io: &mut impl ClientIo,
     ) -> bool {
         let mut reacted = false;
         for reaction in &lookup.reactions {
-            if all_tests_hold(&reaction.tests, found) && self.equal_values_match(None, &reaction.equal, found) {
+            if all_tests_hold(&reaction.tests, &frame.found) && self.equal_values_match(None, &reaction.equal, frame) {
                 let task = self.idle_task(role, reaction.program);
                 self.prepare(role, task, now);
                 for (number, slot) in &reaction.captures {
-                    if let (Some(member), CaptureSlot::Text(_)) = (found[*number], slot) {
+                    if let (Some(member), CaptureSlot::Text(_)) = (frame.member(*number), slot) {
                         self.set_slot(task, *slot, member);
                     }
                 }
                 self.begin_at(role, task, now);
-                self.record_measurement(role, task, &reaction.measured, now, io);
+                self.tasks[task].source = frame.delivered.source;
+                self.record_measurement(role, task, &reaction.measured, frame.delivered.source, now, io);
                 self.run(role, task, now, io);
                 reacted = true;
             }
@@ -335,7 +405,7 @@ impl VirtualClient {
         let Some(answer) = answer else {
             return self.fail_program(role, task, Some(ClientFault::Hook), now, io);
         };
-        self.capture(task, &hook.captures, answer);
+        self.capture(task, &hook.captures, answer, Provenance::Observed);
         self.tasks[task].due = now;
         self.tasks[task].advance();
         self.run(role, task, now, io);

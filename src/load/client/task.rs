@@ -9,8 +9,10 @@ use crate::load::compile::message_template::{EmptySlotError, SlotTexts, SlotValu
 use crate::load::compile::program::{
     CaptureSlot, CompiledRole, ConnectOperation, MemberCaptures, ProgramOperation, SendOperation,
 };
+use crate::load::plan::MarkName;
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::ThinkTime;
+use crate::load::provenance::{Provenance, SourcedText};
 use crate::websocket::handshake::Dial;
 
 /// The most late answers that a client handles in extra tasks at a time.
@@ -43,6 +45,8 @@ pub struct ClientTask {
     /// The key of the task's item in the ledger, and the marks recorded of the item.
     pub item: u64,
     pub noted: u8,
+    /// The source of the frames that the running program has taken: assumed if one of them is.
+    pub source: Provenance,
     /// Whether values computed in advance are ready.
     pub prepared: bool,
     /// The number of the task's journey among those of its client, from 1.
@@ -83,6 +87,7 @@ impl ClientTask {
             late: None,
             item: 0,
             noted: 0,
+            source: Provenance::Observed,
             prepared: false,
             turn: 0,
             texts: SlotTexts::new(code.texts),
@@ -147,7 +152,8 @@ impl VirtualClient {
         for (slot, fill) in &role.programs[self.tasks[task].program].ahead {
             with_scratch_buffer(|text| {
                 if self.append_fill(role, fill, Some(task), now, text).is_ok() {
-                    self.tasks[task].texts.set(*slot, text);
+                    let source = fill.source(&self.own, &self.tasks[task].texts);
+                    self.tasks[task].texts.set(*slot, SourcedText { bytes: text, source });
                 }
             });
         }
@@ -171,6 +177,7 @@ impl VirtualClient {
         task.back = None;
         (task.due, task.begun) = (due, due);
         (task.early, task.late, task.noted, task.item) = (0, None, 0, item);
+        task.source = Provenance::Observed;
         task.prepared = false;
         task.wake = Nanos::MAX;
         task.state = TaskState::Running;
@@ -205,7 +212,8 @@ impl VirtualClient {
                 ProgramOperation::Evaluate { text, fill } => {
                     let made = with_scratch_buffer(|made| {
                         self.append_fill(role, fill, Some(task), now, made)?;
-                        self.tasks[task].texts.set(*text, made);
+                        let source = fill.source(&self.own, &self.tasks[task].texts);
+                        self.tasks[task].texts.set(*text, SourcedText { bytes: made, source });
                         Ok::<_, EmptySlotError>(())
                     });
                     if made.is_err() {
@@ -240,7 +248,7 @@ impl VirtualClient {
                     }
                     io.call_hook(hook.hook, call);
                     if let Some(marking) = &hook.marking {
-                        self.record_mark(role, task, marking, None, now, io);
+                        self.record_mark(role, task, marking, Provenance::Observed, now, io);
                     }
                     let one = &mut self.tasks[task];
                     one.state = TaskState::Hooking;
@@ -317,7 +325,8 @@ impl VirtualClient {
             }
             Some(captures) => with_scratch_buffer(|text| {
                 send.template.write(&mut self.slot_values(role, task, now), text)?;
-                self.capture(task, captures, text);
+                let source = send.template.source(&self.own, &self.tasks[task].texts);
+                self.capture(task, captures, text, source);
                 Ok::<_, EmptySlotError>(io.send(send.message, due, |out| out.extend_from_slice(text)))
             })?,
         };
@@ -325,34 +334,77 @@ impl VirtualClient {
             self.tasks[task].times[times] = (due, sent);
         }
         if let Some(marking) = &send.marking {
-            self.record_mark(role, task, marking, Some(send.message), sent, io);
+            if let (MarkName::Published, Some(number)) = (marking.mark, self.observed_receivers(role, task, marking)) {
+                io.published(send.message, number, sent);
+            }
+            self.record_mark(role, task, marking, Provenance::Observed, sent, io);
         }
         self.tasks[task].at += 1;
         Ok(())
     }
 
-    /// Captures members of a frame.
-    pub(super) fn capture(&mut self, task: usize, captures: &MemberCaptures, text: &[u8]) {
+    /// Captures members of a sent message or of a hook's answer.
+    pub(super) fn capture(&mut self, task: usize, captures: &MemberCaptures, text: &[u8], source: Provenance) {
         let Ok(found) = captures.paths.find(text) else { return };
         for (number, slot) in &captures.slots {
-            if let Some(member) = found[*number] {
-                self.set_slot(task, *slot, member);
+            if let Some(bytes) = found[*number] {
+                self.set_slot(task, *slot, SourcedText { bytes, source });
             }
         }
     }
 
-    /// Empties a slot, so that a value of an earlier frame is not used.
-    pub(super) fn clear_slot(&mut self, task: usize, slot: CaptureSlot) {
+    /// Empties a slot, so that a value of an earlier frame is not used; `source` is that of the frame without it.
+    pub(super) fn clear_slot(&mut self, task: usize, slot: CaptureSlot, source: Provenance) {
         match slot {
-            CaptureSlot::Text(slot) => self.tasks[task].texts.unset(slot),
-            CaptureSlot::Own(slot) => self.own.unset(slot),
+            CaptureSlot::Text(slot) => self.tasks[task].texts.unset(slot, source),
+            CaptureSlot::Own(slot) => self.own.unset(slot, source),
         }
     }
 
-    pub(super) fn set_slot(&mut self, task: usize, slot: CaptureSlot, text: &[u8]) {
+    pub(super) fn set_slot(&mut self, task: usize, slot: CaptureSlot, text: SourcedText<'_>) {
+        // A hub that repeats what a client assumed does not confirm it.
+        let assumed = || {
+            let repeated = self.tasks[task].texts.repeated_assumption(text.bytes);
+            repeated.or_else(|| self.own.repeated_assumption(text.bytes))
+        };
+        let source = text.source.join(assumed().unwrap_or_default());
+        let text = SourcedText { source, ..text };
         match slot {
             CaptureSlot::Text(slot) => self.tasks[task].texts.set(slot, text),
             CaptureSlot::Own(slot) => self.own.set(slot, text),
+        }
+    }
+
+    /// Whether the operation at which a task is rests on something assumed: the request, or the values that its answer
+    /// must have. If it fails, that says nothing about the hub.
+    pub(super) fn rests_on_assumption(&self, role: &CompiledRole, task: usize) -> bool {
+        let one = &self.tasks[task];
+        let program = &role.programs[one.program];
+        let source = |send: &SendOperation| send.template.source(&self.own, &one.texts);
+        let expect = match program.ops.get(one.at) {
+            Some(ProgramOperation::Send(send)) => return source(send).is_assumed(),
+            Some(ProgramOperation::Expect(expect)) => expect,
+            _ => return false,
+        };
+        let is_request = |send: &SendOperation| expect.answers.is_some_and(|(_, times)| send.times == Some(times));
+        let requests = program.ops.iter().filter_map(|op| match op {
+            ProgramOperation::Send(send) if is_request(send) => Some(source(send)),
+            _ => None,
+        });
+        let waits = role.lookups.iter().flat_map(|lookup| &lookup.entries);
+        let waits = waits.filter(|wanted| (wanted.program, wanted.op) == (one.program, one.at));
+        let compared = waits.flat_map(|wanted| &wanted.equal).map(|(_, value)| value.provenance(&self.own, &one.texts));
+        Provenance::join_all(requests.chain(compared)).is_assumed()
+    }
+
+    /// Reports that the journey of a task, if it has one, has failed.
+    pub(super) fn report_failed_journey(&self, role: &CompiledRole, task: usize, now: Nanos, io: &mut impl ClientIo) {
+        let one = &self.tasks[task];
+        let Some(journey) = role.programs[one.program].journey else { return };
+        if one.source.is_assumed() || self.rests_on_assumption(role, task) {
+            io.journey_assumed(journey, now);
+        } else {
+            io.journey_failed(journey, now);
         }
     }
 
@@ -419,7 +471,11 @@ impl VirtualClient {
             return self.handle_joined(role, now, io);
         }
         if let Some(journey) = role.programs[program].journey {
-            io.journey_completed(journey, self.tasks[task].begun, now);
+            if self.tasks[task].source.is_assumed() {
+                io.journey_assumed(journey, now);
+            } else {
+                io.journey_completed(journey, self.tasks[task].begun, now);
+            }
         }
         self.schedule_after_journey(role, task, now, io);
     }
@@ -433,13 +489,16 @@ impl VirtualClient {
         now: Nanos,
         io: &mut impl ClientIo,
     ) {
-        if let Some(fault) = fault {
-            io.fault(fault, now);
+        let assumed = fault.is_some() && self.rests_on_assumption(role, task);
+        match fault {
+            Some(ClientFault::Timeout(_) | ClientFault::Missing(_) | ClientFault::Refused(_)) if assumed => {}
+            // The target file assumes too little.
+            Some(ClientFault::Unusable(_)) if assumed => io.fault(ClientFault::Internal, now),
+            Some(fault) => io.fault(fault, now),
+            None => {}
         }
+        self.report_failed_journey(role, task, now, io);
         let program = self.tasks[task].program;
-        if let Some(journey) = role.programs[program].journey {
-            io.journey_failed(journey, now);
-        }
         if program == role.opening {
             let at = self.tasks[task].at;
             self.tasks[task].become_idle();

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::json_scan;
 use crate::load::Nanos;
+use crate::load::provenance::{Provenance, SourcedText};
 use crate::scenario::compose;
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::{EvalContext, TemplateExpression};
@@ -65,42 +66,71 @@ pub struct RuntimeExpression {
     pub members: Vec<(String, String, SlotSource)>,
 }
 
-/// Texts by slot number in one buffer.
+/// Texts by slot number in one buffer, each with its source.
 #[derive(Clone, Debug, Default)]
 pub struct SlotTexts {
     bytes: Vec<u8>,
-    spans: Box<[(u32, u32)]>,
+    spans: Box<[SlotSpan]>,
+}
+
+/// The place of a slot's text in the buffer.
+#[derive(Clone, Copy, Debug)]
+struct SlotSpan {
+    start: u32,
+    length: u32,
+    /// The source of the text, or of the frame that left the slot empty.
+    source: Provenance,
 }
 
 /// Bytes of replaced texts beyond which compaction pays off.
 const COMPACTION_BYTES: usize = 512;
 /// The span of a slot without text.
-const EMPTY_SPAN: (u32, u32) = (u32::MAX, 0);
+const EMPTY_SPAN: SlotSpan = SlotSpan { start: u32::MAX, length: 0, source: Provenance::Observed };
+
+impl SlotSpan {
+    fn is_empty(&self) -> bool {
+        self.start == EMPTY_SPAN.start
+    }
+
+    fn end(&self) -> usize {
+        self.start.saturating_add(self.length) as usize
+    }
+}
 
 impl SlotTexts {
     pub fn new(slots: usize) -> Self {
         Self { bytes: Vec::new(), spans: vec![EMPTY_SPAN; slots].into() }
     }
 
-    pub fn get(&self, slot: u16) -> Option<&[u8]> {
-        let (start, length) = *self.spans.get(usize::from(slot))?;
-        self.bytes.get(start as usize..)?.get(..length as usize)
+    pub fn get(&self, slot: u16) -> Option<SourcedText<'_>> {
+        let span = self.spans.get(usize::from(slot))?;
+        let bytes = self.bytes.get(span.start as usize..)?.get(..span.length as usize)?;
+        Some(SourcedText { bytes, source: span.source })
     }
 
-    pub fn set(&mut self, slot: u16, text: &[u8]) {
-        self.write(slot, |bytes| bytes.extend_from_slice(text));
+    /// Returns the source of a slot's text, or of the frame that left the slot empty.
+    pub fn source(&self, slot: u16) -> Provenance {
+        self.spans.get(usize::from(slot)).map(|span| span.source).unwrap_or_default()
     }
 
-    /// Sets a slot to the text that `write` appends to the buffer.
-    pub fn write(&mut self, slot: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Returns the source of the assumed text that this text repeats.
+    pub fn repeated_assumption(&self, text: &[u8]) -> Option<Provenance> {
+        let repeated = |span: &&SlotSpan| {
+            let known = || self.bytes.get(span.start as usize..span.end());
+            span.source.is_assumed() && known().is_some_and(|known| json_scan::have_equal_values(known, text))
+        };
+        self.spans.iter().find(repeated).map(|span| span.source)
+    }
+
+    pub fn set(&mut self, slot: u16, text: SourcedText<'_>) {
         let slot = usize::from(slot);
         // The last text may grow or shrink in place, so that replacing it repeatedly takes no more space.
-        if self.spans[slot].0.saturating_add(self.spans[slot].1) as usize == self.bytes.len() {
-            self.bytes.truncate(self.spans[slot].0 as usize);
+        if self.spans[slot].end() == self.bytes.len() {
+            self.bytes.truncate(self.spans[slot].start as usize);
         }
         let start = self.bytes.len();
-        write(&mut self.bytes);
-        self.spans[slot] = (start as u32, (self.bytes.len() - start) as u32);
+        self.bytes.extend_from_slice(text.bytes);
+        self.spans[slot] = SlotSpan { start: start as u32, length: text.bytes.len() as u32, source: text.source };
         if start > COMPACTION_BYTES {
             self.compact();
         }
@@ -108,22 +138,22 @@ impl SlotTexts {
 
     /// Drops replaced texts once they take more space than the live ones.
     fn compact(&mut self) {
-        let live = |span: &&mut (u32, u32)| **span != EMPTY_SPAN;
-        let used: usize = self.spans.iter_mut().filter(live).map(|span| span.1 as usize).sum();
+        let used: usize = self.spans.iter().map(|span| span.length as usize).sum();
         if self.bytes.len() < 2 * used + COMPACTION_BYTES {
             return;
         }
         let mut bytes = Vec::with_capacity(used);
-        for (start, length) in self.spans.iter_mut().filter(live) {
-            let from = *start as usize;
-            *start = bytes.len() as u32;
-            bytes.extend_from_slice(&self.bytes[from..from + *length as usize]);
+        for span in self.spans.iter_mut().filter(|span| !span.is_empty()) {
+            let text = span.start as usize..span.end();
+            span.start = bytes.len() as u32;
+            bytes.extend_from_slice(&self.bytes[text]);
         }
         self.bytes = bytes;
     }
 
-    pub fn unset(&mut self, slot: u16) {
-        self.spans[usize::from(slot)] = EMPTY_SPAN;
+    /// Empties a slot; `source` is that of the frame that lacks the text.
+    pub fn unset(&mut self, slot: u16, source: Provenance) {
+        self.spans[usize::from(slot)] = SlotSpan { source, ..EMPTY_SPAN };
     }
 
     /// Drops all texts but keeps the memory.
@@ -207,9 +237,26 @@ impl MessageTemplate {
             _ => true,
         })
     }
+
+    /// Returns the joint source of the texts in the slots.
+    pub fn source(&self, own: &SlotTexts, texts: &SlotTexts) -> Provenance {
+        Provenance::join_all(self.pieces.iter().map(|piece| match piece {
+            TemplatePiece::Slot { source, .. } => source.provenance(own, texts),
+            TemplatePiece::Bytes(_) => Provenance::Observed,
+        }))
+    }
 }
 
 impl SlotSource {
+    /// Returns the source of the text.
+    pub fn provenance(&self, own: &SlotTexts, texts: &SlotTexts) -> Provenance {
+        match self {
+            Self::Text(slot) => texts.source(*slot),
+            Self::Own(slot) => own.source(*slot),
+            _ => Provenance::Observed,
+        }
+    }
+
     /// Appends the JSON text; `inside` a string, without quotes.
     pub fn write(
         &self,
@@ -223,7 +270,7 @@ impl SlotSource {
             _ => None,
         };
         if let Some(text) = copied {
-            out.extend_from_slice(if inside { json_scan::quoted_content(text) } else { text });
+            out.extend_from_slice(if inside { json_scan::quoted_content(text.bytes) } else { text.bytes });
             return Ok(());
         }
         let quoted = matches!(self, Self::Unique(_) | Self::Uuid | Self::NowIso) && !inside;
@@ -285,6 +332,11 @@ fn write_signed(number: i64, out: &mut Vec<u8>) {
 }
 
 impl RuntimeExpression {
+    /// Returns the joint source of the texts that the expression uses.
+    pub fn source(&self, own: &SlotTexts, texts: &SlotTexts) -> Provenance {
+        Provenance::join_all(self.members.iter().map(|(.., source)| source.provenance(own, texts)))
+    }
+
     /// Evaluates the expression, which takes microseconds.
     pub fn eval(&self, slot_values: &mut SlotValues<'_>) -> Result<Value, EmptySlotError> {
         let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
@@ -325,10 +377,14 @@ mod tests {
     use rand::SeedableRng;
     use rstest::rstest;
 
+    fn observed(bytes: &[u8]) -> SourcedText<'_> {
+        SourcedText { bytes, source: Provenance::Observed }
+    }
+
     fn written(source: SlotSource, inside: bool) -> Result<String, EmptySlotError> {
         let (mut own, mut texts) = (SlotTexts::new(1), SlotTexts::new(3));
-        own.set(0, br#""me \"myself\"""#);
-        texts.set(1, b"[1, 2]");
+        own.set(0, observed(br#""me \"myself\"""#));
+        texts.set(1, observed(b"[1, 2]"));
         let run = RunConstants::new("run", 1_700_000_000_000);
         let mut slot_values = SlotValues {
             own: &own,
@@ -383,16 +439,17 @@ mod tests {
     #[test]
     fn replaced_texts_do_not_accumulate_memory() {
         let mut texts = SlotTexts::new(2);
-        texts.set(0, b"first");
+        texts.set(0, observed(b"first"));
         for n in 0..100 {
-            texts.set(1, format!("\"{n}\"").as_bytes());
+            texts.set(1, observed(format!("\"{n}\"").as_bytes()));
         }
-        assert_eq!((texts.get(0), texts.get(1)), (Some(&b"first"[..]), Some(&b"\"99\""[..])));
+        assert_eq!((texts.get(0), texts.get(1)), (Some(observed(b"first")), Some(observed(b"\"99\""))));
         assert!(texts.bytes.len() < 20);
         for n in 0..10_000 {
-            texts.set(n % 2, format!("\"text {n}\"").as_bytes());
+            texts.set(n % 2, observed(format!("\"text {n}\"").as_bytes()));
         }
-        assert_eq!((texts.get(0), texts.get(1)), (Some(&b"\"text 9998\""[..]), Some(&b"\"text 9999\""[..])));
+        let expected = (Some(observed(b"\"text 9998\"")), Some(observed(b"\"text 9999\"")));
+        assert_eq!((texts.get(0), texts.get(1)), expected);
         assert!(texts.bytes.len() < 2 * COMPACTION_BYTES, "{}", texts.bytes.len());
         texts.clear();
         assert_eq!(texts.get(0), None);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::classifier::{FrameClassifier, RawMemberTests};
 use super::json_scan::MemberPaths;
-use super::message_template::{MessageTemplate, RunConstants, RuntimeExpression, SlotSource};
+use super::message_template::{MessageTemplate, RunConstants, RuntimeExpression, SlotSource, SlotTexts};
 use crate::load::Nanos;
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::IdHasher;
 use crate::load::plan::script::{JourneyPace, ThinkTime};
 use crate::load::plan::{MarkName, ReconnectPolicy};
+use crate::load::provenance::Provenance;
 use crate::syntax::source::Span;
 use crate::websocket::handshake::Dial;
 
@@ -104,6 +105,17 @@ pub enum SlotFill {
     Template(MessageTemplate),
     Computed(Arc<RuntimeExpression>),
     Column { feeder: Arc<FeederRows>, column: usize },
+}
+
+impl SlotFill {
+    /// Returns the joint source of the texts from which the text is made.
+    pub fn source(&self, own: &SlotTexts, texts: &SlotTexts) -> Provenance {
+        match self {
+            Self::Template(template) => template.source(own, texts),
+            Self::Computed(computed) => computed.source(own, texts),
+            Self::Column { .. } => Provenance::Observed,
+        }
+    }
 }
 
 /// The rows of a feeder as JSON texts.

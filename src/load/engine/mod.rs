@@ -10,6 +10,7 @@
 //! dialer, preflight            opens connections; checks whether the machine has the resources
 //! poller                       waits for sockets and timers with microsecond precision
 //! shard                        the loop over the clients of one core: slots, connections, timers, outbox
+//! translation                  the declared deviations of the hub
 //! validator                    validation off the timed path
 //! self_monitor, affinity       the cost of the generator itself; which thread gets which core
 //! phases, aggregator           the phases of a run; combines the reports of the shards
@@ -28,7 +29,7 @@ pub mod preflight;
 mod self_monitor;
 mod shard;
 mod stream;
-mod translation;
+pub mod translation;
 mod validator;
 
 use std::io;

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use crate::deviation::{AbsenceTrigger, DeviationChange, DeviationSightings, Deviations, SightingsByEntry};
 use crate::load::Nanos;
+use crate::load::compile::json_scan::MemberPaths;
+use crate::load::provenance::{AssumedValue, DeliveredFrame};
 use crate::protocol::Pack;
 use crate::scenario::functions::FunctionContext;
 
@@ -21,11 +23,33 @@ pub struct ShardTranslator {
     epoch_ms: i64,
     uses: AffectedTraffic,
     /// Messages assumed to be received after a connection opens, if they are always the same.
-    greetings: Option<Vec<(usize, Vec<u8>)>>,
+    greetings: Option<Vec<AssumedMessage>>,
     /// Per slot, the entries whose message its client is assumed to have received since it connected or sent its last
     /// message.
     assumed: Vec<Vec<usize>>,
     seen: SightingsByEntry,
+}
+
+/// The documented text of a message that the hub never sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssumedMessage {
+    pub text: Vec<u8>,
+    /// The index of the entry that says so.
+    pub deviation: u16,
+}
+
+/// A received text in its documented form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TranslatedText {
+    pub text: Vec<u8>,
+    /// The values that the hub left out.
+    pub assumed: Vec<AssumedValue>,
+}
+
+impl TranslatedText {
+    pub fn frame(&self) -> DeliveredFrame<'_> {
+        DeliveredFrame::observed_with(&self.text, &self.assumed)
+    }
 }
 
 /// The parts of a connection that the entries affect.
@@ -55,7 +79,9 @@ impl ShardTranslator {
             seen: SightingsByEntry::new(),
         };
         let constant = deviations.entries().iter().all(|entry| match &entry.change {
-            DeviationChange::Absent { after: AbsenceTrigger::Connection, assume, .. } => assume.is_constant(),
+            DeviationChange::Absent { after: AbsenceTrigger::Connection, assume, fresh, .. } => {
+                assume.is_constant() && fresh.is_empty()
+            }
             _ => true,
         });
         translation.greetings = constant.then(|| translation.absent_after_connection());
@@ -69,7 +95,7 @@ impl ShardTranslator {
 
     /// Returns a text in the form that the hub wants, if that differs, and the documented texts that this hub never
     /// sends after it.
-    pub fn translate_sent(&mut self, slot: u32, text: &[u8], now: Nanos) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn translate_sent(&mut self, slot: u32, text: &[u8], now: Nanos) -> (Option<Vec<u8>>, Vec<AssumedMessage>) {
         let Ok(json) = serde_json::from_slice::<Value>(text) else { return (None, Vec::new()) };
         self.set_time(now);
         let of_hub = self.deviations.translate_sent(&self.pack, &json, &self.world);
@@ -85,14 +111,13 @@ impl ShardTranslator {
         if let Some(assumed) = self.assumed.get_mut(slot as usize) {
             assumed.retain(|index| entries[*index].is_absent_after(AbsenceTrigger::Connection));
         }
-        let absent: Vec<(usize, Vec<u8>)> =
-            absent.into_iter().map(|(index, json)| (index, json_bytes(&json))).collect();
+        let absent: Vec<AssumedMessage> = absent.into_iter().map(assumed_message).collect();
         self.assume(slot, &absent);
-        (of_hub.map(|translated| json_bytes(&translated.json)), absent.into_iter().map(|(_, text)| text).collect())
+        (of_hub.map(|translated| json_bytes(&translated.json)), absent)
     }
 
     /// Returns a received text in its documented form; `None` if it has that form already.
-    pub fn translate_received(&mut self, slot: u32, text: &[u8], now: Nanos) -> Option<Vec<u8>> {
+    pub fn translate_received(&mut self, slot: u32, text: &[u8], now: Nanos) -> Option<TranslatedText> {
         let assumed = self.assumed.get(slot as usize).is_some_and(|assumed| !assumed.is_empty());
         if !self.uses.received && !assumed {
             return None;
@@ -106,12 +131,16 @@ impl ShardTranslator {
         if assumed {
             self.count_if_assumed_absent(slot, documented);
         }
-        translated.map(|translated| json_bytes(&translated.json))
+        let translated = translated?;
+        let text = json_bytes(&translated.json);
+        let assumed = self.deviations.assumed_members(&json, &translated);
+        let assumed = assumed.into_iter().filter_map(|(index, member)| assumed_value(&text, index, &member)).collect();
+        Some(TranslatedText { text, assumed })
     }
 
     /// Counts an opened connection, whose upgrade request followed the entries `upgrade`; returns the documented texts
     /// that this hub never sends after it opens.
-    pub fn count_opened(&mut self, slot: u32, upgrade: &[usize], now: Nanos) -> Vec<Vec<u8>> {
+    pub fn count_opened(&mut self, slot: u32, upgrade: &[usize], now: Nanos) -> Vec<AssumedMessage> {
         self.set_time(now);
         upgrade.iter().for_each(|index| self.count_observed(*index));
         for index in 0..self.uses.connection.len() {
@@ -122,7 +151,7 @@ impl ShardTranslator {
         }
         let absent = self.greetings.clone().unwrap_or_else(|| self.absent_after_connection());
         self.assume(slot, &absent);
-        absent.into_iter().map(|(_, text)| text).collect()
+        absent
     }
 
     /// Returns how often each entry was observed.
@@ -134,16 +163,16 @@ impl ShardTranslator {
         self.world.set_now_ms(self.epoch_ms.saturating_add((now / 1_000_000) as i64));
     }
 
-    fn absent_after_connection(&self) -> Vec<(usize, Vec<u8>)> {
+    fn absent_after_connection(&self) -> Vec<AssumedMessage> {
         let absent = self.deviations.absent_messages_after_connection(&self.pack, &self.world);
-        absent.into_iter().map(|(index, json)| (index, json_bytes(&json))).collect()
+        absent.into_iter().map(assumed_message).collect()
     }
 
     fn count_observed(&mut self, index: usize) {
         self.seen.entry(index).or_default().observed += 1;
     }
 
-    fn assume(&mut self, slot: u32, absent: &[(usize, Vec<u8>)]) {
+    fn assume(&mut self, slot: u32, absent: &[AssumedMessage]) {
         if absent.is_empty() {
             return;
         }
@@ -151,9 +180,9 @@ impl ShardTranslator {
         if self.assumed.len() <= slot {
             self.assumed.resize_with(slot + 1, Vec::new);
         }
-        for (index, _) in absent {
-            self.count_observed(*index);
-            self.assumed[slot].push(*index);
+        for message in absent {
+            self.count_observed(message.deviation.into());
+            self.assumed[slot].push(message.deviation.into());
         }
     }
 
@@ -194,6 +223,24 @@ impl AffectedTraffic {
     }
 }
 
+fn assumed_message((index, json): (usize, Value)) -> AssumedMessage {
+    AssumedMessage { text: json_bytes(&json), deviation: deviation_number(index) }
+}
+
+/// Returns the place in a text of a member that an entry assumes.
+fn assumed_value(text: &[u8], index: usize, member: &str) -> Option<AssumedValue> {
+    let mut paths = MemberPaths::default();
+    let number = paths.add(member)?;
+    let value = paths.find(text).ok()?[number]?;
+    let start = (value.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    Some(AssumedValue { bytes: start..start + value.len(), deviation: deviation_number(index) })
+}
+
+fn deviation_number(index: usize) -> u16 {
+    // More entries share the last number.
+    u16::try_from(index).unwrap_or(u16::MAX)
+}
+
 fn json_bytes(json: &Value) -> Vec<u8> {
     // Cannot fail: the keys are texts.
     serde_json::to_vec(json).unwrap_or_default()
@@ -221,7 +268,8 @@ mod tests {
     #[test]
     fn observed_and_contradicted_deviations_are_counted() {
         let mut hub = translation("[{ reason: x, message: welcome, instead: { say: hi } }]");
-        assert_eq!(hub.translate_received(0, br#"{"say":"hi"}"#, 0).as_deref(), Some(&br#"{"say":"welcome"}"#[..]));
+        let documented = hub.translate_received(0, br#"{"say":"hi"}"#, 0).unwrap();
+        assert_eq!((&*documented.text, &*documented.assumed), (&br#"{"say":"welcome"}"#[..], &[][..]));
         assert!(hub.translate_received(0, br#"{"say":"hi"}"#, 0).is_some());
         assert_eq!(hub.translate_received(1, br#"{"say":"welcome"}"#, 0), None);
         assert_eq!(hub.translate_received(1, br#"{"say":"echo","text":"x"}"#, 0), None);
@@ -233,7 +281,7 @@ mod tests {
         assert!(absent.is_empty());
         assert_eq!(seen(hub), (1, 0));
         let mut hub = translation("[{ reason: x, setting: secret, value: chair }]");
-        assert_eq!(hub.count_opened(0, &[], 0), Vec::<Vec<u8>>::new());
+        assert_eq!(hub.count_opened(0, &[], 0), []);
         assert!(!hub.translates_sent());
         assert_eq!(hub.translate_received(0, br#"{"say":"welcome"}"#, 0), None);
         assert_eq!(seen(hub), (1, 0));
@@ -266,10 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_member_is_assumed_unless_it_follows_from_the_message() {
+        let entry = "[{ reason: x, message: welcome, member: /at, missing: true, assume: ASSUMED }]";
+        let assumed = |value: &str| {
+            let mut hub = translation(&entry.replace("ASSUMED", value));
+            let text = br#"{"say":"welcome","n":7}"#;
+            hub.translate_received(0, text, 0).unwrap()
+        };
+        let TranslatedText { text, assumed: values } = assumed("17");
+        let value = AssumedValue { bytes: text.len() - 3..text.len() - 1, deviation: 0 };
+        assert_eq!((&*text, &*values), (&br#"{"say":"welcome","n":7,"at":17}"#[..], &[value][..]));
+        assert_eq!(assumed("'${message.n}'").assumed, []);
+    }
+
+    #[test]
     fn deviation_expressions_can_use_the_current_time() {
         let mut hub =
             translation("[{ reason: x, message: welcome, member: /at, missing: true, assume: '${now_ms()}' }]");
-        let text = hub.translate_received(0, br#"{"say":"welcome"}"#, 2_500_000_000).unwrap();
-        assert_eq!(text, br#"{"say":"welcome","at":1700000002500}"#);
+        let documented = hub.translate_received(0, br#"{"say":"welcome"}"#, 2_500_000_000).unwrap();
+        assert_eq!(documented.text, br#"{"say":"welcome","at":1700000002500}"#);
     }
 }

@@ -50,6 +50,7 @@ impl ItemHistories {
     pub fn push(&mut self, chain: &mut StepChain, step: HistoryStep) {
         let party = match step.what {
             LedgerMark::Published { receivers } => receivers,
+            LedgerMark::Assumed { deviation } => deviation.into(),
             _ => step.party,
         };
         let link =
@@ -115,7 +116,7 @@ impl ItemHistories {
     }
 }
 
-const MARKS: [LedgerMark; 14] = [
+const MARKS: [LedgerMark; 15] = [
     LedgerMark::Attempted,
     LedgerMark::Requested,
     LedgerMark::Acknowledged,
@@ -130,14 +131,15 @@ const MARKS: [LedgerMark; 14] = [
     LedgerMark::Named(0),
     LedgerMark::Held,
     LedgerMark::NotTaken,
+    LedgerMark::Assumed { deviation: 0 },
 ];
 const PUBLISHED_CODE: u8 = MARKS.len() as u8;
 
 fn mark_code(mark: LedgerMark) -> u8 {
     let like = |known: &LedgerMark| match (known, mark) {
-        (LedgerMark::Named(_), LedgerMark::Named(_)) | (LedgerMark::Released { .. }, LedgerMark::Released { .. }) => {
-            true
-        }
+        (LedgerMark::Named(_), LedgerMark::Named(_))
+        | (LedgerMark::Released { .. }, LedgerMark::Released { .. })
+        | (LedgerMark::Assumed { .. }, LedgerMark::Assumed { .. }) => true,
         (known, mark) => *known == mark,
     };
     MARKS.iter().position(like).map_or(PUBLISHED_CODE, |at| at as u8)
@@ -146,6 +148,9 @@ fn mark_code(mark: LedgerMark) -> u8 {
 fn unpack_step(link: StoredStep) -> HistoryStep {
     let at = (link.at_and_mark >> 8) * 1_000;
     match MARKS.get((link.at_and_mark & 0xff) as usize) {
+        Some(LedgerMark::Assumed { .. }) => {
+            HistoryStep { at, party: NO_PARTY, what: LedgerMark::Assumed { deviation: link.party as u16 } }
+        }
         Some(what) => HistoryStep { at, party: link.party, what: *what },
         // For `Published` the field holds the number of receivers; the sender is in the item.
         None => HistoryStep { at, party: NO_PARTY, what: LedgerMark::Published { receivers: link.party } },

@@ -13,6 +13,8 @@ pub(super) enum ItemStage {
     Failed,
     Refused,
     Cancelled,
+    /// Its id or its end is only assumed.
+    Assumed,
     /// Not requested by any client within the slack.
     Unexpected,
 }

@@ -9,6 +9,11 @@
 //! client that submitted it receives the job's id, or after that client timed out. So unrequested items count against
 //! the hub only if there are more of them than requests whose id is still unknown.
 //!
+//! **Nothing assumed is judged.** If a declared deviation says that the hub never sends a message, clients continue as
+//! if it had come, perhaps with an id that no hub assigned. Items of which the ledger knows no more than that are counted
+//! as `assumed`: they are neither lost nor acknowledged nor unexpected. Since the ids of such items may be anything,
+//! no item counts as unexpected then.
+//!
 //! **Order.** Entries come from several shards, and the batch of one may lag behind another's. They are sorted by time
 //! and [processed](ItemLedger::process_until) once every shard has reported everything older. The queue is bounded, so
 //! entries of a shard that lags far behind may come too late: they are counted as `late` and make the totals suspect.
@@ -77,6 +82,12 @@ pub enum LedgerMark {
     /// The hub assigned the id of a requested item: from now on its key is this one. Entries of other connections under
     /// that key are merged into it.
     Named(u64),
+    /// The ledger cannot follow the item any further: its id, or its end, is only assumed, as the declared deviation
+    /// with this index says.
+    Assumed { deviation: u16 },
+    /// A client assumed that it was given a job or a message, which may have been any: from now on an item that makes
+    /// no progress is not lost. The entry is about no particular item.
+    ProgressAssumed { deviation: u16 },
     /// The hub confirmed that it has the item.
     Acknowledged,
     /// The hub rejected the item, which ends it.

@@ -101,6 +101,12 @@ impl ItemLedger {
                 (false, _) => self.state.account.unanswered += 1,
                 (true, false) => self.state.account.unfinished += 1,
                 (true, true) if item.not_taken => {}
+                (true, true)
+                    if item.holder == NO_PARTY
+                        && let Some(deviation) = self.state.progress_assumed =>
+                {
+                    self.state.account.add_assumed(deviation);
+                }
                 (true, true) => self.state.record_violation(LedgerViolationKind::Lost, key, &item, now),
             }
         }
@@ -164,6 +170,10 @@ impl ItemLedger {
                 self.unrequested.pop_front();
                 continue;
             };
+            // The item may be one of those whose id is only assumed.
+            if !self.state.account.assumed.is_empty() {
+                break;
+            }
             let requested = self.oldest_request().is_some_and(|at| at <= since.saturating_add(self.state.config.slack));
             if requested && self.unrequested_count <= self.state.nameless {
                 break;
@@ -182,8 +192,14 @@ impl ItemLedger {
 
     fn process_entry(&mut self, entry: LedgerEntry) {
         let LedgerEntry { at, item: key, party, what } = entry;
-        if let LedgerMark::Named(name) = what {
-            return self.rename_item(entry, name);
+        match what {
+            LedgerMark::Named(name) => return self.rename_item(entry, name),
+            LedgerMark::ProgressAssumed { deviation } => {
+                self.state.progress_assumed.get_or_insert(deviation);
+                return;
+            }
+            LedgerMark::Assumed { .. } if self.items.find(key).is_none() => return,
+            _ => {}
         }
         let Some(place) = self.items.find(key).or_else(|| self.insert_item(key, at, what.expects_answer())) else {
             self.state.account.unfollowed += 1;

@@ -26,6 +26,8 @@ pub(super) struct LedgerState {
     /// Requests in order of time; some may have been given an id since.
     pub requests: VecDeque<(Nanos, u64)>,
     pub nameless: usize,
+    /// The deviation because of which a client first assumed that it was given a job or a message.
+    pub progress_assumed: Option<u16>,
     deliveries: RecentSet,
     /// The number of messages published per sender.
     published: HashMap<u32, u32, BuildKeyHasher>,
@@ -43,6 +45,7 @@ impl LedgerState {
             moved: 0,
             requests: VecDeque::new(),
             nameless: 0,
+            progress_assumed: None,
             deliveries: RecentSet::new(DELIVERIES_KEPT),
             published: HashMap::default(),
             order: HashMap::default(),
@@ -63,7 +66,7 @@ impl LedgerState {
     /// Applies one mark to a known item.
     pub fn apply_mark(&mut self, key: u64, item: &mut LedgerItem, at: Nanos, party: u32, what: LedgerMark) {
         match what {
-            LedgerMark::Named(_) => {}
+            LedgerMark::Named(_) | LedgerMark::ProgressAssumed { .. } => {}
             // Requested again, perhaps after a reconnect: it is the same item.
             _ if what.expects_answer() && item.asked => {}
             LedgerMark::Attempted | LedgerMark::Requested => {
@@ -87,7 +90,12 @@ impl LedgerState {
                 }
             }
             // One violation per item is enough.
-            _ if item.stage == ItemStage::Unexpected => {}
+            _ if matches!(item.stage, ItemStage::Unexpected | ItemStage::Assumed) => {}
+            LedgerMark::Assumed { .. } if item.is_closed() => {}
+            LedgerMark::Assumed { deviation } => {
+                self.end_item(item, at, ItemStage::Assumed);
+                self.account.add_assumed(deviation);
+            }
             LedgerMark::Acknowledged if item.acknowledged => {
                 self.record_violation(LedgerViolationKind::Duplicated, key, item, at)
             }
@@ -139,7 +147,7 @@ impl LedgerState {
             }
             ItemStage::Refused => self.record_violation(LedgerViolationKind::Unexpected, key, item, at),
             // The end may have crossed the confirmation of the cancellation.
-            ItemStage::Cancelled | ItemStage::Unexpected | ItemStage::Unrequested => {}
+            ItemStage::Cancelled | ItemStage::Assumed | ItemStage::Unexpected | ItemStage::Unrequested => {}
         }
     }
 
@@ -155,7 +163,7 @@ impl LedgerState {
             ItemStage::Failed => self.account.failed += 1,
             ItemStage::Refused => self.account.refused += 1,
             ItemStage::Cancelled => self.account.cancelled += 1,
-            ItemStage::Open | ItemStage::Unrequested | ItemStage::Unexpected => {}
+            ItemStage::Open | ItemStage::Unrequested | ItemStage::Assumed | ItemStage::Unexpected => {}
         }
     }
 

@@ -24,6 +24,9 @@ use LedgerMark::{
     Refused, Requested, Unsure,
 };
 
+const ASSUMED: LedgerMark = LedgerMark::Assumed { deviation: 0 };
+const PROGRESS_ASSUMED: LedgerMark = LedgerMark::ProgressAssumed { deviation: 0 };
+
 /// Released, to be assigned again at once.
 const RELEASED: LedgerMark = LedgerMark::Released { back_ms: 0 };
 
@@ -62,12 +65,27 @@ const RELEASED: LedgerMark = LedgerMark::Released { back_ms: 0 };
 #[case::requested_late_and_not_taken(&[(5, 1, NotTaken), (7, CLIENT, Attempted), (8, CLIENT, Acknowledged)], &["attempted", "acknowledged", "not_taken"])]
 #[case::still_held_at_the_end(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Held)], &["attempted", "acknowledged", "unfinished"])]
 #[case::held_by_another(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Held)], &["attempted", "acknowledged", "lost"])]
+#[case::id_assumed(&[(0, CLIENT, Requested), (1, NO_PARTY, ASSUMED), (2, CLIENT, Acknowledged), (3, 1, Completed)], &["attempted", "assumed"])]
+#[case::end_assumed(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, NO_PARTY, ASSUMED)], &["attempted", "acknowledged", "assumed"])]
+#[case::end_assumed_before_the_request(&[(0, 1, Assigned), (1, NO_PARTY, ASSUMED), (2, CLIENT, Attempted)], &["attempted", "assumed"])]
+#[case::end_of_an_unknown_item_assumed(&[(0, NO_PARTY, ASSUMED)], &[])]
+#[case::assignment_assumed(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, NO_PARTY, PROGRESS_ASSUMED)], &["attempted", "acknowledged", "assumed"])]
+#[case::another_assignment_assumed(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, NO_PARTY, PROGRESS_ASSUMED), (3, 1, Assigned)], &["attempted", "acknowledged", "lost"])]
 #[case::wrong_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "wrong_worker", "completed"])]
 fn the_marks_of_a_job_determine_the_totals(#[case] marks: &[MarkLine], #[case] expected: &[&str]) {
     let account = finished(LedgerConfig::default(), &entries(7, marks));
     for (name, count) in account.counts() {
         assert_eq!(count, u64::from(expected.contains(&name)), "{name}");
     }
+}
+
+#[test]
+fn an_item_is_not_unexpected_while_the_ids_of_others_are_only_assumed() {
+    let assigned = entries(8, &[(5, 1, Assigned), (9, 1, Completed)]);
+    let requested = [(0, CLIENT, Requested), (1, NO_PARTY, LedgerMark::Assumed { deviation: 2 })];
+    let account = finished(LedgerConfig::default(), &[entries(7, &requested), assigned.clone()].concat());
+    assert_eq!((account.unexpected, account.assumed.get(&2)), (0, Some(&1)), "{account:?}");
+    assert_eq!(finished(LedgerConfig::default(), &assigned).unexpected, 1);
 }
 
 #[test]

@@ -85,6 +85,9 @@ pub struct LedgerTotals {
     pub unfinished: u64,
     /// Attempted, without any answer.
     pub unanswered: u64,
+    /// Items that cannot be judged, since their id or their progress is only assumed, by the index of the declared
+    /// deviation.
+    pub assumed: BTreeMap<u16, u64>,
     /// Items that have not ended yet.
     pub open: u64,
     /// Events: repeated ends, acknowledgements and deliveries.
@@ -156,7 +159,7 @@ impl LedgerTotals {
     }
 
     /// Returns all counts with their names in thresholds and reports.
-    pub fn counts(&self) -> [(&'static str, u64); 22] {
+    pub fn counts(&self) -> [(&'static str, u64); 23] {
         [
             ("attempted", self.attempted),
             ("acknowledged", self.acknowledged),
@@ -168,6 +171,7 @@ impl LedgerTotals {
             ("lost", self.lost),
             ("unfinished", self.unfinished),
             ("unanswered", self.unanswered),
+            ("assumed", self.assumed_items()),
             ("open", self.open),
             ("duplicated", self.duplicated),
             ("unexpected", self.unexpected),
@@ -181,6 +185,15 @@ impl LedgerTotals {
             ("late", self.late),
             ("unfollowed", self.unfollowed),
         ]
+    }
+
+    /// Returns the number of items that cannot be judged, since their id or their progress is only assumed.
+    pub fn assumed_items(&self) -> u64 {
+        self.assumed.values().sum()
+    }
+
+    pub(super) fn add_assumed(&mut self, deviation: u16) {
+        *self.assumed.entry(deviation).or_default() += 1;
     }
 
     /// Whether there are no violations.

@@ -59,6 +59,12 @@ impl MetricRecorder {
         self.add_count(CounterId::Message(message, MessageCount::Answered), 1);
     }
 
+    /// Records that a client assumed the answer to `message`, which the hub never sends.
+    pub fn answer_assumed(&mut self, message: usize, at: Nanos) {
+        self.close_until(at);
+        self.add_count(CounterId::Message(message, MessageCount::AnswersAssumed), 1);
+    }
+
     /// Records that no answer came to a message that requires none, such as a claim without a match.
     pub fn unanswered(&mut self, message: usize, at: Nanos) {
         self.close_until(at);
@@ -69,6 +75,12 @@ impl MetricRecorder {
         self.close_until(at);
         self.add_count(CounterId::Message(message, MessageCount::Received), 1);
         self.add_count(CounterId::Message(message, MessageCount::Bytes), bytes as u64);
+    }
+
+    /// Records that a client assumed a message that the hub never sends.
+    pub fn assumed(&mut self, message: usize, at: Nanos) {
+        self.close_until(at);
+        self.add_count(CounterId::Message(message, MessageCount::Assumed), 1);
     }
 
     /// Records that no step was waiting for a received message.
@@ -111,6 +123,12 @@ impl MetricRecorder {
     pub fn journey_failed(&mut self, journey: usize, at: Nanos) {
         self.close_until(at);
         self.add_count(CounterId::Journey(journey, JourneyCount::Failed), 1);
+    }
+
+    /// Records the end of a journey in which a client assumed a message.
+    pub fn journey_assumed(&mut self, journey: usize, at: Nanos) {
+        self.close_until(at);
+        self.add_count(CounterId::Journey(journey, JourneyCount::Assumed), 1);
     }
 
     pub fn error(&mut self, kind: LoadErrorKind, at: Nanos) {

@@ -32,7 +32,11 @@ pub enum MessageCount {
     Answered,
     /// Messages without an answer where the document allows that.
     Unanswered,
+    /// Messages whose answer clients assumed, since the hub never sends it.
+    AnswersAssumed,
     Received,
+    /// Messages that the hub never sends, as a declared deviation says, and that clients assumed.
+    Assumed,
     /// Payload bytes received.
     Bytes,
     Delivered,
@@ -49,6 +53,8 @@ pub enum JourneyCount {
     Completed,
     /// Journeys that ended early.
     Failed,
+    /// Journeys whose end says nothing about the hub, since their client assumed a message.
+    Assumed,
 }
 
 /// The lateness of the generator itself.
@@ -151,8 +157,8 @@ macro_rules! listed {
 }
 
 listed!(MessageTime: SendDelay = "send_delay", Response = "response", Service = "service", Delivery = "delivery", LastDelivery = "last_delivery");
-listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", Received = "received", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken");
-listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed");
+listed!(MessageCount: Sent = "sent", Answered = "answered", Unanswered = "unanswered", AnswersAssumed = "answers_assumed", Received = "received", Assumed = "assumed", Bytes = "bytes", Delivered = "delivered", Due = "deliveries_due", NotTaken = "not_taken");
+listed!(JourneyCount: Started = "started", Completed = "completed", Failed = "failed", Assumed = "assumed");
 listed!(GeneratorTime: Lag = "lag", Stall = "stall");
 listed!(GeneratorCount: Missed = "missed", NoClient = "no_client", Clamped = "clamped", Outside = "outside");
 listed!(LoadErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lost = "lost", Timeout = "timeout", Refused = "refused", Protocol = "protocol", Invalid = "invalid", Resources = "resources", Internal = "internal");

@@ -156,6 +156,9 @@ impl Metric {
     /// Returns the reason why a value of 0, or no value, says nothing about the hub: the run gave no occasion for what
     /// the metric counts. `None` if the metric was observed.
     pub fn unobserved(&self, state: RunMeasurements<'_>) -> Option<String> {
+        if let Some(why) = self.assumed_instead(state) {
+            return Some(why);
+        }
         let value = self.value(state);
         if value.is_some_and(|value| value != 0.0) {
             return None;
@@ -183,10 +186,66 @@ impl Metric {
                 total.count(layout, CounterId::Journey(journey, JourneyCount::Started)),
                 format!("no journey {} began", journeys[journey]),
             ),
-            Self::Ledger(_) => none(account.attempted, "the ledger had no items".to_owned()),
+            Self::Ledger(_) if account.attempted == 0 => Some("the ledger had no items".to_owned()),
+            Self::Ledger(_) if self.violation() == Some(LedgerViolationKind::Lost) => none(
+                account.acknowledged + account.deliveries_due,
+                "no item was acknowledged or published, so none could be lost".to_owned(),
+            ),
             _ => state.is_idle().then(|| "no client was connected".to_owned()),
         };
         impossible.or_else(|| value.is_none().then(|| "no samples".to_owned()))
+    }
+
+    /// Returns why the value says nothing about the hub because of messages that clients only assumed: the metric counts
+    /// what the hub did, and these might have been counted, too.
+    fn assumed_instead(&self, state: RunMeasurements<'_>) -> Option<String> {
+        let RunMeasurements { layout, total, account, .. } = state;
+        let (messages, journeys) = (&layout.names.messages, &layout.names.journeys);
+        let some = |count: CounterId, what: &str, name: &str| {
+            let number = total.count(layout, count);
+            (number > 0).then(|| format!("{number} {what} {name} were only assumed"))
+        };
+        match *self {
+            Self::Time(TimingId::Message(message, MessageTime::Response | MessageTime::Service), Statistic::Count)
+            | Self::Count(CounterId::Message(message, MessageCount::Answered))
+            | Self::Rate(CounterId::Message(message, MessageCount::Answered)) => {
+                let count = CounterId::Message(message, MessageCount::AnswersAssumed);
+                some(count, "answers to", &messages[message])
+            }
+            // Every answer that might have failed to come was assumed.
+            Self::Count(CounterId::Message(message, MessageCount::Unanswered))
+            | Self::Rate(CounterId::Message(message, MessageCount::Unanswered)) => {
+                let counted = |count| total.count(layout, CounterId::Message(message, count));
+                let judged = counted(MessageCount::Answered) + counted(MessageCount::Unanswered) > 0;
+                let count = CounterId::Message(message, MessageCount::AnswersAssumed);
+                some(count, "answers to", &messages[message]).filter(|_| !judged)
+            }
+            Self::Count(CounterId::Message(message, MessageCount::Received))
+            | Self::Rate(CounterId::Message(message, MessageCount::Received)) => {
+                some(CounterId::Message(message, MessageCount::Assumed), "messages", &messages[message])
+            }
+            Self::Time(TimingId::Journey(journey), Statistic::Count)
+            | Self::Count(CounterId::Journey(journey, JourneyCount::Completed))
+            | Self::Rate(CounterId::Journey(journey, JourneyCount::Completed)) => {
+                some(CounterId::Journey(journey, JourneyCount::Assumed), "ends of", &journeys[journey])
+            }
+            Self::Count(failed @ CounterId::Journey(journey, JourneyCount::Failed))
+            | Self::Rate(failed @ CounterId::Journey(journey, JourneyCount::Failed)) => {
+                let count = CounterId::Journey(journey, JourneyCount::Assumed);
+                some(count, "ends of", &journeys[journey]).filter(|_| total.count(layout, failed) == 0)
+            }
+            Self::Ledger(place) if account.assumed_items() > 0 => {
+                let (name, value) = *account.counts().get(place)?;
+                let assumed = account.assumed_items();
+                let followed = match self.violation() {
+                    Some(LedgerViolationKind::Unexpected) => value > 0,
+                    Some(_) => value > 0 || assumed < account.attempted,
+                    None => matches!(name, "attempted" | "assumed" | "late" | "unfollowed"),
+                };
+                (!followed).then(|| format!("the ledger could not follow {assumed} items, which were only assumed"))
+            }
+            _ => None,
+        }
     }
 
     /// Returns how much of a time may be the generator's own delay, see [`own_delay`].

@@ -347,11 +347,39 @@ mod tests {
         assert_eq!(fixture::parse_fixture_threshold(text).evaluate(report.measurements()).standing, expected);
     }
 
+    /// All jobs, or one of ten, are accepted only by assumption.
+    #[rstest]
+    #[case("submit_job.response.p99 < 50ms", ThresholdStanding::NotObserved, ThresholdStanding::Holds)]
+    #[case("submit_job.service.count == 0", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("submit_job.answered > 100", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("submit_job.unanswered == 0", ThresholdStanding::NotObserved, ThresholdStanding::Holds)]
+    #[case("submit_job.sent == 22000", ThresholdStanding::Holds, ThresholdStanding::Holds)]
+    #[case("job_accepted.received > 0", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("job_accepted.assumed > 0", ThresholdStanding::Holds, ThresholdStanding::Holds)]
+    #[case("jobs.completed.rate > 5", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("jobs.failed == 0", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("jobs.duration.p50 < 1s", ThresholdStanding::NotObserved, ThresholdStanding::Holds)]
+    #[case("ledger.lost == 0", ThresholdStanding::NotObserved, ThresholdStanding::Holds)]
+    #[case("ledger.unexpected == 0", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("ledger.acknowledged > 5", ThresholdStanding::NotObserved, ThresholdStanding::NotObserved)]
+    #[case("ledger.attempted == 22000", ThresholdStanding::Holds, ThresholdStanding::Holds)]
+    fn a_threshold_on_something_assumed_is_not_observed(
+        #[case] text: &str,
+        #[case] all: ThresholdStanding,
+        #[case] some: ThresholdStanding,
+    ) {
+        for (assumed, expected) in [(fixture::JOBS, all), (fixture::JOBS / 10, some)] {
+            let report = SyntheticRun { assumed, ..SyntheticRun::default() }.report();
+            let outcome = fixture::parse_fixture_threshold(text).evaluate(report.measurements());
+            assert_eq!(outcome.standing, expected, "{assumed}: {:?}", outcome.unobserved);
+        }
+    }
+
     #[rstest]
     #[case::subject(
         "submit_jobb.response.p99 < 50ms",
         "submit_jobb",
-        "did you mean `submit_job`? the names are submit_job, claim_job, announce, jobs, schedule, frames, errors, ledger, levels"
+        "did you mean `submit_job`? the names are submit_job, claim_job, announce, job_accepted, jobs, schedule, frames, errors, ledger, levels"
     )]
     #[case::kind(
         "submit_job.reply.p99 < 50ms",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{LoadReport, LoadRunMetadata, terminal};
 use crate::deviation::{DeviationSightings, Deviations};
-use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark};
+use crate::load::ledger::{ItemLedger, LedgerConfig, LedgerEntry, LedgerMark, NO_PARTY};
 use crate::load::metrics::selector::RunMeasurements;
 use crate::load::metrics::{
     Gauge, LoadErrorKind, MetricRecorder, MetricRegistry, MetricSeries, MetricSubjects, RunPhases,
@@ -36,6 +36,8 @@ pub struct SyntheticRun {
     pub circumstances: RunCircumstances,
     /// Whether every hundredth job is not completed and every thousandth is completed twice.
     pub faulty: bool,
+    /// The number of jobs whose acceptance clients only assume.
+    pub assumed: u64,
     pub thresholds: Vec<&'static str>,
     pub interrupted: bool,
     /// How often each declared deviation applied, and how often the documented form came instead.
@@ -54,6 +56,7 @@ impl Default for SyntheticRun {
             unread: 0,
             circumstances: RunCircumstances::default(),
             faulty: false,
+            assumed: 0,
             thresholds: Vec::new(),
             interrupted: false,
             deviations: Vec::new(),
@@ -63,17 +66,19 @@ impl Default for SyntheticRun {
 
 pub fn layout() -> MetricRegistry {
     MetricRegistry::new(MetricSubjects {
-        messages: ["submit_job", "claim_job", "announce"].map(str::to_owned).to_vec(),
+        messages: ["submit_job", "claim_job", "announce", "job_accepted"].map(str::to_owned).to_vec(),
         journeys: vec!["jobs".to_owned()],
     })
 }
 
 const SUBMIT: usize = 0;
 const ANNOUNCE: usize = 2;
+const ACCEPTED: usize = 3;
 
 enum SyntheticEvent {
     Sent,
     Answered { sent: Nanos },
+    Assumed,
     Completed,
     Announced,
 }
@@ -165,6 +170,10 @@ impl SyntheticRun {
             let sent = due + self.delay;
             let answered = sent + (1 + n % 10) * MS + self.slower * (n / 1_000);
             events.push((sent, due, SyntheticEvent::Sent));
+            if n < self.assumed {
+                events.push((sent, due, SyntheticEvent::Assumed));
+                continue;
+            }
             events.push((answered, due, SyntheticEvent::Answered { sent }));
             if !(self.faulty && n % 100 == 0) {
                 events.push((answered + 20 * MS, due, SyntheticEvent::Completed));
@@ -181,6 +190,11 @@ impl SyntheticRun {
                     recorder.lag(self.delay, at);
                 }
                 SyntheticEvent::Answered { sent } => recorder.answered(SUBMIT, due, sent, at),
+                SyntheticEvent::Assumed => {
+                    recorder.answer_assumed(SUBMIT, at);
+                    recorder.assumed(ACCEPTED, at);
+                    recorder.journey_assumed(0, at);
+                }
                 SyntheticEvent::Completed => recorder.journey_completed(0, due, at),
                 SyntheticEvent::Announced => {
                     recorder.published(ANNOUNCE, 3, at);
@@ -210,6 +224,11 @@ impl SyntheticRun {
         let mut ledger = ItemLedger::new(LedgerConfig { kept: 2, ..LedgerConfig::default() });
         for n in 0..JOBS {
             let entry = |after: Nanos, party, what| LedgerEntry { at: n * MS + after, item: n + 1, party, what };
+            if n < self.assumed {
+                let assumed = LedgerMark::Assumed { deviation: 1 };
+                ledger.queue_entries(&[entry(0, 900, LedgerMark::Requested), entry(1, NO_PARTY, assumed)]);
+                continue;
+            }
             let mut story = vec![
                 entry(0, 900, LedgerMark::Attempted),
                 entry(MS, 900, LedgerMark::Acknowledged),

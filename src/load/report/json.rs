@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LoadReport;
 use super::terminal::mark_word;
+use crate::deviation::entry_name;
 use crate::load::ledger::{LedgerViolationKind, NO_PARTY};
 use crate::load::metrics::selector::{
     MetricUnit, Statistic, delivery_ratio, error_count, is_sample_sufficient, own_delay,
@@ -145,6 +146,9 @@ pub struct Deviation {
     pub observed: usize,
     /// How often the documented form was seen instead.
     pub contradicted: usize,
+    /// How many messages clients assumed because of the deviation. They are in no other count of messages of the hub.
+    #[serde(default)]
+    pub assumed: usize,
 }
 
 /// A histogram in figures, to three significant digits.
@@ -196,6 +200,9 @@ pub struct Counted {
 pub struct Ledger {
     /// Counts of items by name: attempted, acknowledged, completed, lost, duplicated and so on.
     pub counts: BTreeMap<String, u64>,
+    /// The items that cannot be followed because their id or progress is only assumed, by the name of the deviation.
+    #[serde(default)]
+    pub assumed: BTreeMap<String, u64>,
     /// The first violations of each kind.
     pub violations: Vec<Violation>,
 }
@@ -349,6 +356,7 @@ fn deviation(one: &DeviationReport) -> Deviation {
         standing: one.standing,
         observed: one.observed,
         contradicted: one.contradicted,
+        assumed: one.assumed,
     }
 }
 
@@ -408,7 +416,8 @@ fn ledger(report: &LoadReport) -> Ledger {
         omitted: violation.omitted,
     });
     let counts = report.account.counts().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    Ledger { counts, violations: violations.collect() }
+    let assumed = report.account.assumed.iter().map(|(index, count)| (entry_name((*index).into()), *count)).collect();
+    Ledger { counts, assumed, violations: violations.collect() }
 }
 
 fn intervals(report: &LoadReport) -> Vec<Interval> {

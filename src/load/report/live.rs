@@ -38,8 +38,11 @@ pub fn interval_line(layout: &MetricRegistry, interval: &MetricInterval, account
         parts.push(format!("{} {}", kind.name().to_uppercase(), format_grouped(account.violations_of_kind(kind))));
     }
     let errors: u64 = LoadErrorKind::ALL.iter().map(|kind| count(CounterId::Error(*kind))).sum();
+    let messages = 0..layout.names.messages.len();
+    let assumed: u64 = messages.map(|message| count(CounterId::Message(message, MessageCount::Assumed))).sum();
     let faults = [
         ("errors", errors),
+        ("assumed", assumed),
         ("missed", count(CounterId::Run(GeneratorCount::Missed))),
         ("no client", count(CounterId::Run(GeneratorCount::NoClient))),
     ];

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::LoadReport;
+use crate::deviation::entry_name;
 use crate::load::format::{format_grouped, format_nanos, format_percent, format_rate};
 use crate::load::ledger::{LedgerMark, LedgerTotals, LedgerViolation, LedgerViolationKind, NO_PARTY};
 use crate::load::metrics::selector::{Statistic, delivery_ratio, is_sample_sufficient, own_delay};
@@ -69,8 +70,10 @@ fn verdict_parts(report: &LoadReport) -> Vec<String> {
     if violations > 0 {
         let what = if violations == 1 { "violation" } else { "violations" };
         parts.push(format!("{} {what} in the ledger", format_grouped(violations)));
-    } else if report.account.attempted > 0 {
+    } else if report.account.attempted > report.account.assumed_items() {
         parts.push("ledger clean".to_owned());
+    } else if report.account.attempted > 0 {
+        parts.push("no item could be followed".to_owned());
     }
     if report.validity() != RunValidity::Valid {
         let text = format!("the run is {}", report.validity().name());
@@ -187,6 +190,15 @@ impl<'a> Page<'a, LoadReport> {
                 self.line(&format!("    {} failed", format_grouped(failed)));
             }
         }
+        for (journey, name) in names.iter().enumerate() {
+            let assumed = self.count(CounterId::Journey(journey, JourneyCount::Assumed));
+            if assumed > 0 {
+                let name = escape_unprintable(name);
+                let text = format!("  {name}: {} continued past assumed messages, not timed", format_grouped(assumed));
+                self.gap();
+                self.line(&text);
+            }
+        }
     }
 
     fn fanout(&mut self) {
@@ -235,6 +247,10 @@ impl<'a> Page<'a, LoadReport> {
         if !unanswered.is_empty() {
             self.field("unanswered", &format!("{}, for which no answer is required", unanswered.join(", ")));
         }
+        let assumed = self.messages(MessageCount::Assumed);
+        if !assumed.is_empty() {
+            self.field("assumed", &format!("{}, which the hub never sends", assumed.join(", ")));
+        }
         let not_taken = self.messages(MessageCount::NotTaken);
         if !not_taken.is_empty() {
             self.field("not taken", &format!("{}: no step was waiting for them", not_taken.join(", ")));
@@ -263,7 +279,12 @@ impl<'a> Page<'a, LoadReport> {
             return;
         }
         self.field("ledger", &counts.join(", "));
-        if account.is_clean() {
+        for (index, count) in &account.assumed {
+            let deviation = entry_name((*index).into());
+            let text = format!("{} cannot be followed: id or progress assumed by {deviation}", format_grouped(*count));
+            self.field("", &text);
+        }
+        if account.is_clean() && account.assumed_items() < account.attempted.max(1) {
             self.field("", "clean: nothing lost, duplicated, unexpected or out of order");
         }
         for kind in LedgerViolationKind::ALL.into_iter().filter(|kind| account.violations_of_kind(*kind) > 0) {
@@ -371,6 +392,7 @@ pub fn mark_word(mark: LedgerMark) -> &'static str {
         LedgerMark::Acknowledged => "acknowledged",
         LedgerMark::Refused => "refused",
         LedgerMark::Unsure => "unsure",
+        LedgerMark::Assumed { .. } | LedgerMark::ProgressAssumed { .. } => "assumed",
         LedgerMark::Assigned => "assigned",
         LedgerMark::Released { .. } => "released",
         LedgerMark::Held => "still held",

@@ -39,6 +39,7 @@ fn the_published_schema_is_derived_from_the_types_of_the_report() {
 #[rstest]
 #[case(SyntheticRun::calm())]
 #[case(SyntheticRun::troubled())]
+#[case(SyntheticRun { assumed: 83, ..SyntheticRun::calm() })]
 fn every_load_report_conforms_to_the_schema_and_round_trips(#[case] run: SyntheticRun) {
     let text = json::render(&run.report());
     let value: Value = serde_json::from_str(&text).unwrap();
@@ -117,6 +118,32 @@ fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &s
 #[case::stale_deviation_of_an_invalid_run(SyntheticRun { internal: 9_000, deviations: vec![(0, 1)], ..SyntheticRun::calm() }, 1)]
 fn thresholds_and_validity_determine_the_exit_code(#[case] run: SyntheticRun, #[case] expected: u8) {
     assert_eq!(run.report().exit_code(), expected);
+}
+
+#[test]
+fn assumed_messages_and_items_are_shown_on_their_own() {
+    let run = SyntheticRun { assumed: 83, ..SyntheticRun::calm() };
+    let page = run.page();
+    for line in [
+        "  assumed     83 job_accepted, which the hub never sends\n",
+        "  jobs: 83 continued past assumed messages, not timed\n",
+        "              83 cannot be followed: id or progress assumed by deviation:2\n",
+        "              clean: nothing lost, duplicated, unexpected or out of order\n",
+    ] {
+        assert!(page.contains(line), "{line}{page}");
+    }
+    assert!(
+        page.contains("  ledger      22 000 attempted, 21 917 acknowledged, 21 917 completed, 83 assumed\n"),
+        "{page}"
+    );
+    let document = json::build_document(&run.report());
+    assert_eq!(document.ledger.assumed, BTreeMap::from([("deviation:2".to_owned(), 83)]));
+    let whole_run = |name: &str| document.counts.get(name).map(|count| count.whole_run);
+    let counts = ["job_accepted.assumed", "submit_job.answers_assumed", "jobs.assumed", "job_accepted.received"];
+    assert_eq!(counts.map(whole_run), [Some(83), Some(83), Some(83), None]);
+    let nothing_followed = SyntheticRun { assumed: fixture::JOBS, ..SyntheticRun::default() }.page();
+    assert!(!nothing_followed.contains("clean"), "{nothing_followed}");
+    assert!(nothing_followed.contains("no item could be followed"), "{nothing_followed}");
 }
 
 /// Every class of the ledger has the threshold 0 unless the plan states one.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::load::client::io::{ClientEvent, Disconnection};
 use crate::load::metrics::LoadErrorKind;
+use crate::load::provenance::DeliveredFrame;
 use crate::websocket::handshake::{self, Dial};
 
 impl Shard {
@@ -88,9 +89,9 @@ impl Shard {
                         .translation
                         .as_mut()
                         .and_then(|translation| translation.translate_received(number, bytes, now));
-                    let bytes = documented.as_deref().unwrap_or(bytes);
-                    handle_input(slot, number, context, prepared, now, ClientEvent::Text(bytes));
-                    sampler.offer(context.classified, bytes);
+                    let frame = documented.as_ref().map_or(DeliveredFrame::observed(bytes), |text| text.frame());
+                    handle_input(slot, number, context, prepared, now, ClientEvent::Frame(frame));
+                    sampler.offer(context.classified, frame.text);
                 }
                 // While a hub sends pings and does not read, only the latest that fit are answered (RFC 6455, section
                 // 5.5.3).

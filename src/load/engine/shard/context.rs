@@ -10,7 +10,7 @@ use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo, Disconnection};
 use crate::load::engine::frames::{self, MaskKeys};
 use crate::load::engine::phases::PhaseTimeline;
-use crate::load::engine::translation::ShardTranslator;
+use crate::load::engine::translation::{AssumedMessage, ShardTranslator};
 use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{LedgerEntry, NameOwner};
 use crate::load::metrics::{LoadErrorKind, MetricRecorder};
@@ -38,7 +38,7 @@ pub struct ShardContext {
     /// Declared deviations of the hub.
     pub translation: Option<ShardTranslator>,
     /// Messages that the client of the current input handles as if received, since the hub never sends them.
-    pub assumed: VecDeque<Vec<u8>>,
+    pub assumed: VecDeque<AssumedMessage>,
     /// Examples of failed openings that have been reported, by role.
     pub examples: Vec<usize>,
 }
@@ -150,8 +150,18 @@ impl ClientIo for ClientActions<'_> {
         }
     }
 
+    fn assumed(&mut self, message: Option<MessageId>, at: Nanos) {
+        if let Some(message) = message {
+            self.context.recorder.assumed(usize::from(message.0), at);
+        }
+    }
+
     fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos) {
         self.context.recorder.answered(usize::from(message.0), due, sent, at);
+    }
+
+    fn answer_assumed(&mut self, message: MessageId, at: Nanos) {
+        self.context.recorder.answer_assumed(usize::from(message.0), at);
     }
 
     fn unanswered(&mut self, message: MessageId, at: Nanos) {
@@ -178,6 +188,11 @@ impl ClientIo for ClientActions<'_> {
     fn journey_failed(&mut self, journey: JourneyId, at: Nanos) {
         self.count_ended_journey();
         self.context.recorder.journey_failed(usize::from(journey.0), at);
+    }
+
+    fn journey_assumed(&mut self, journey: JourneyId, at: Nanos) {
+        self.count_ended_journey();
+        self.context.recorder.journey_assumed(usize::from(journey.0), at);
     }
 
     fn journey_completed(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {

@@ -25,7 +25,7 @@ use super::phases::PhaseTimeline;
 use super::poller::{Poller, TIMER_TOKEN, WAKER_TOKEN};
 use super::self_monitor::SelfMonitor;
 use super::stream::ClientTls;
-use super::translation::ShardTranslator;
+use super::translation::{AssumedMessage, ShardTranslator};
 use super::validator::MessageSampler;
 use crate::load::client::VirtualClient;
 use crate::load::client::io::{ClientEvent, Disconnection};
@@ -33,6 +33,7 @@ use crate::load::compile::program::CompiledPlan;
 use crate::load::metrics::Gauge;
 use crate::load::plan::Plan;
 use crate::load::plan::schedule::ArrivalSchedule;
+use crate::load::provenance::DeliveredFrame;
 use crate::load::{Nanos, SECOND};
 use crate::transport::Endpoint;
 
@@ -328,10 +329,8 @@ fn handle_input(
     if let (true, Some(translation)) = (opened, &mut actions.context.translation) {
         actions.context.assumed.extend(translation.count_opened(number, &role.upgrade_deviations, now));
     }
-    // Assumed messages do not change the message of the current frame, which the validator needs.
-    let classified = actions.context.classified;
-    while let Some(text) = actions.context.assumed.pop_front() {
-        slot.client.handle(role, now, ClientEvent::Text(&text), &mut actions);
+    while let Some(AssumedMessage { text, deviation }) = actions.context.assumed.pop_front() {
+        let frame = DeliveredFrame::assumed(&text, deviation);
+        slot.client.handle(role, now, ClientEvent::Frame(frame), &mut actions);
     }
-    actions.context.classified = classified;
 }
