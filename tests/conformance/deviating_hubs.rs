@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::third_party_hubs::{AIRAVATA, CONCIERGE, EMPROPS, GATOR, QI, ThirdPartyHub, run_against_hub};
 
@@ -264,4 +264,40 @@ fn a_hub_that_stops_serving_never_passes(#[values("hang-after-joins", "abort-on-
             assert!(found.accused.contains("hang"), "{name}: {:?}: {}", found.accused, found.summary);
         }
     });
+}
+
+/// The queue gives each job an id and never says which: whatever clients assume instead is no evidence.
+#[test]
+#[ignore = "thorough: repeats the proof against other hubs"]
+fn a_queue_that_never_reveals_an_id_is_not_accused_under_load() {
+    let plan = "--workers 10 --clients 4 --rate 40 --ramp 200ms --warm-up 500ms --duration 2s --drain 4s --seed 7";
+    let thresholds = ["submit_job.response.p99 < 1s", "job_accepted.received > 0", "ledger.unexpected == 0"];
+    let mut options: Vec<&str> = plan.split(' ').collect();
+    options.extend(thresholds.iter().flat_map(|text| ["--threshold", text]));
+    let entries = deviation_tables("emprops", "id-hidden");
+    let hub = ["--plain", "--deviate", "id-hidden"];
+    let Some((report, code)) = run_against_hub("load", &EMPROPS, &hub, &entries, &options) else { return };
+    assert_eq!(code, Some(3), "{:#}", report["validity"]);
+    let count = |name: &str| report["counts"][name]["whole_run"].as_u64().unwrap_or(0);
+    let sent = count("submit_job.sent");
+    assert!(sent > 50, "{}", report["counts"]);
+    let assumed = ["job_accepted.assumed", "submit_job.answers_assumed", "job.assumed"].map(count);
+    let invented = ["job_accepted.received", "submit_job.answered", "job.completed", "job.failed"].map(count);
+    assert_eq!((assumed, invented), ([sent; 3], [0; 4]), "{}", report["counts"]);
+    assert_eq!(report["errors"], 0, "{}", report["counts"]);
+    let timed: Vec<&String> = report["times"].as_object().unwrap().keys().collect();
+    assert!(timed.iter().all(|name| !name.starts_with("submit_job.re") && *name != "job.duration"), "{timed:?}");
+    let (ledger, deviation) = (&report["ledger"], &report["deviations"][0]);
+    assert_eq!((&ledger["violations"], &ledger["assumed"]), (&json!([]), &json!({ "deviation:1": sent })));
+    let counted = ["attempted", "assumed", "acknowledged", "completed", "unexpected", "lost", "unanswered"];
+    let counted = counted.map(|name| ledger["counts"][name].as_u64().unwrap());
+    assert_eq!(counted, [sent, sent, 0, 0, 0, 0, 0]);
+    assert_eq!((&deviation["assumed"], &deviation["standing"]), (&json!(sent), &json!("expected")));
+    // Nothing that was only assumed holds or breaks a threshold.
+    let standings = report["thresholds"].as_array().unwrap().iter();
+    let standings: Vec<(&Value, &Value)> = standings.map(|one| (&one["text"], &one["standing"])).collect();
+    for text in thresholds.into_iter().chain(["ledger.lost == 0"]) {
+        assert!(standings.contains(&(&json!(text), &json!("not-observed"))), "{text}: {standings:?}");
+    }
+    assert!(standings.iter().all(|(_, standing)| *standing != "broken"), "{standings:?}");
 }
