@@ -25,7 +25,7 @@ pub enum StepFailureKind {
     /// The step uses a name that only another branch binds.
     NotReached,
     /// What the step expects depends on a message that the deviation with this index assumes.
-    Assumed { deviation: usize },
+    Assumed { deviation: u16 },
     /// The scenario is wrong.
     Mistake,
 }
@@ -70,7 +70,7 @@ impl StepFailure {
         Self::without_detail(StepFailureKind::Mistake, message.into())
     }
 
-    pub(super) fn assumed(deviation: usize) -> Self {
+    pub(super) fn assumed(deviation: u16) -> Self {
         let message = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
         Self {
             kind: StepFailureKind::Assumed { deviation },
@@ -111,7 +111,7 @@ impl WaitCondition {
     /// Returns whether what is expected rests on what was observed.
     pub(super) fn provenance(&self) -> Provenance {
         let all = |wanted: &mut dyn Iterator<Item = &ExpectedFrame>| {
-            wanted.fold(Provenance::Observed, |all, wanted| all.and(wanted.provenance()))
+            wanted.fold(Provenance::Observed, |all, wanted| all.join(wanted.provenance()))
         };
         match self {
             Self::Frames(frames) => all(&mut frames.members.iter().map(|member| &member.wanted)),
@@ -170,7 +170,7 @@ impl AwaitedFrames {
     /// Returns whether all frames so far were received.
     pub(super) fn provenance(&self) -> Provenance {
         let claims = self.members.iter().flat_map(|member| &member.claims);
-        claims.fold(Provenance::Observed, |all, claim| all.and(claim.provenance()))
+        claims.fold(Provenance::Observed, |all, claim| all.join(claim.provenance()))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::scenario::model::{
     ActorId, BlockId, ExpectedEvent, MessageName, Program, Role, Step, StepAction, StepActors,
 };
 use crate::scenario::template::Template;
-use crate::scenario::value::BoundValue;
+use crate::scenario::value::{BoundValue, Provenance};
 use crate::websocket::frame::Frame;
 
 /// The most messages of an actor that are recorded as received instead of an expected message.
@@ -597,7 +597,7 @@ impl Conversation {
             }
             StepFailureKind::Assumed { deviation } => {
                 self.blocks.miss(&failure.message);
-                self.judgement.leave_unbound(*deviation);
+                self.judgement.leave_unbound(Provenance::Assumed { deviation: *deviation });
                 let mut checks = Vec::new();
                 collect_checks(program, step, &mut checks);
                 checks.into_iter().for_each(|check| self.judgement.record_assumed(check, &step.text, *deviation));

@@ -145,19 +145,19 @@ impl ConversationJudgement {
     }
 
     /// Records that a check depends on a message that a deviation assumes, so that it can neither hold nor fail.
-    pub fn record_assumed(&mut self, check: CheckId, step: &str, deviation: usize) {
+    pub fn record_assumed(&mut self, check: CheckId, step: &str, deviation: u16) {
         let why = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
-        self.record_declared(check, step, why, deviation);
+        self.record_declared(check, step, why, usize::from(deviation));
     }
 
     /// Records that the hub was told something of this provenance.
     pub fn rest_on(&mut self, provenance: Provenance) {
-        self.told = self.told.and(provenance);
+        self.told = self.told.join(provenance);
     }
 
     /// Records that a step bound no name because of an assumption.
-    pub fn leave_unbound(&mut self, deviation: usize) {
-        self.bound = self.bound.and(Provenance::Assumed { deviation });
+    pub fn leave_unbound(&mut self, provenance: Provenance) {
+        self.bound = self.bound.join(provenance);
     }
 
     /// Records that a client did not tell the hub something because a name was not bound.
@@ -390,7 +390,7 @@ pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &d
         None => match super::matching::compile_pattern(pattern, names) {
             Ok(ready) => {
                 built = ready.value;
-                provenance = provenance.and(ready.provenance);
+                provenance = provenance.join(ready.provenance);
                 &built
             }
             // The expected value comes from another frame, and that frame has checks of its own.

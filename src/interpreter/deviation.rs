@@ -92,14 +92,14 @@ impl AppliedDeviations {
         json
     }
 
-    /// Translates a received message to its documented form. Also returns the message as the hub sent it, if it
-    /// differs.
+    /// Translates a received message to its documented form. If it differs, also returns the message as the hub sent it,
+    /// and the places in the documented form that are only assumed, each with the index of its deviation.
     pub fn documented(
         &mut self,
         pack: &Pack,
         json: Value,
         functions: &Arc<FunctionContext>,
-    ) -> (Value, Option<RawMessage>) {
+    ) -> (Value, Option<(RawMessage, Vec<(String, usize)>)>) {
         if self.declared.is_empty() {
             return (json, None);
         }
@@ -108,7 +108,11 @@ impl AppliedDeviations {
         let documented = translated.as_ref().map_or(&json, |translated| &translated.json);
         self.declared.count_sightings(pack, documented, by, functions, &mut self.seen);
         match translated {
-            Some(TranslatedMessage { json: documented, by }) => (documented, Some(RawMessage { json, by })),
+            Some(translated) => {
+                let assumed = self.declared.assumed_members(&json, &translated);
+                let places = assumed.into_iter().map(|(index, place)| (place, index)).collect();
+                (translated.json, Some((RawMessage { json, by: translated.by }, places)))
+            }
             None => (json, None),
         }
     }
@@ -121,7 +125,7 @@ impl AppliedDeviations {
     /// Returns whether a message assumed to come on a connection is not due yet.
     pub fn provenance_of_next(&self, connection: Option<u32>) -> Provenance {
         let next = self.assumed.iter().find(|assumed| Some(assumed.connection) == connection);
-        next.map_or(Provenance::Observed, |assumed| Provenance::Assumed { deviation: assumed.index })
+        next.map_or(Provenance::Observed, |assumed| Provenance::assumed(assumed.index))
     }
 
     /// Drops an assumed message if the hub itself sends such a message on the connection.
@@ -297,7 +301,7 @@ impl Conversation {
         };
         self.deviations.observe(index);
         self.blocks.miss(&why);
-        self.judgement.leave_unbound(index);
+        self.judgement.leave_unbound(Provenance::assumed(index));
         Ok(StepProgress::Done(None))
     }
 
@@ -325,7 +329,7 @@ impl Conversation {
             self.record_frame(id, connection, HistoryDirection::Neither, "assumed", &text, text.len());
             let sequence = self.history.next_event();
             let wire = Arc::new(Wire {
-                provenance: Provenance::Assumed { deviation: index },
+                provenance: Provenance::assumed(index),
                 due_after: Some(due_after),
                 ..self.new_wire(id, connection, sequence, "text", &text, text.len())
             });
@@ -348,7 +352,7 @@ impl Conversation {
         counted: bool,
     ) {
         let claims: Vec<&BoundValue> = claims.collect();
-        let provenance = claims.iter().fold(Provenance::Observed, |all, claim| all.and(claim.provenance()));
+        let provenance = Provenance::join_all(claims.iter().map(|claim| claim.provenance()));
         if let Provenance::Assumed { deviation } = provenance {
             return self.record_held_by_assumption(step, deviation, counted);
         }
@@ -360,7 +364,7 @@ impl Conversation {
     }
 
     /// Records that a step holds only because a deviation assumes the message that it expects.
-    fn record_held_by_assumption(&mut self, step: &Step, deviation: usize, counted: bool) {
+    fn record_held_by_assumption(&mut self, step: &Step, deviation: u16, counted: bool) {
         // The rules of the steps around it rest on the assumption, too.
         self.blocks.miss(&Provenance::Assumed { deviation }.doubt().unwrap_or_default());
         let Some(check) = step.check else { return };
@@ -368,8 +372,8 @@ impl Conversation {
             Some(doubted) => self.judgement.record_answer(check, &step.text, doubted, "", None),
             None if counted => self.judgement.record_assumed(check, &step.text, deviation),
             None => {
-                let entry = &self.deviations.declared.entries()[deviation];
-                let message = entry.describe(&self.program.pack);
+                let deviation = usize::from(deviation);
+                let message = self.deviations.declared.entries()[deviation].describe(&self.program.pack);
                 self.judgement.record_deviation(check, &step.text, message, None, deviation);
             }
         }

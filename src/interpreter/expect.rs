@@ -197,8 +197,8 @@ impl Conversation {
                 let message = format!("{name} received by {got} actors, expected {bound} {number}");
                 let absent =
                     |member: &AwaitingActor| self.provenance_of_absence(member.id, std::iter::once(&member.wanted));
-                let absent = frames.members.iter().map(absent).fold(Provenance::Observed, Provenance::and);
-                return Err(StepFailure::broken(message, detail).of(provenance.and(absent)));
+                let absent = frames.members.iter().map(absent).fold(Provenance::Observed, Provenance::join);
+                return Err(StepFailure::broken(message, detail).of(provenance.join(absent)));
             }
             let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
             let claims = claimed.iter().flat_map(|(_, claims)| claims);
@@ -301,7 +301,7 @@ impl Conversation {
     fn provenance_of_absence<'w>(&self, id: ActorId, wanted: impl Iterator<Item = &'w ExpectedFrame>) -> Provenance {
         let Program { pack, shared, .. } = &*self.program;
         let absent = |wanted: &ExpectedFrame| wanted.provenance_of_absence(&self.actors[id], pack, &shared.ignore);
-        wanted.map(absent).fold(Provenance::Observed, Provenance::and)
+        wanted.map(absent).fold(Provenance::Observed, Provenance::join)
     }
 
     /// Checks the details of all claimed frames.
@@ -512,6 +512,7 @@ impl Conversation {
             provenance: Provenance::Observed,
             due_after: None,
             raw: None,
+            assumed_places: Vec::new(),
         })
     }
 

@@ -13,7 +13,7 @@ pub enum ComparisonOutcome {
     NotReached(String),
     /// The result would depend on a message that the deviation with this index assumes.
     Assumed {
-        deviation: usize,
+        deviation: u16,
     },
     /// A mistake in the scenario.
     Mistake(String),

@@ -41,7 +41,7 @@ impl Conversation {
             .unwrap_or_else(|| Traced::observed(Value::Object(serde_json::Map::new())));
         let message = hook.message.as_ref().map(|message| self.compose_message(None, message)).transpose()?;
         let of_message = message.as_ref().map_or(Provenance::Observed, ComposedMessage::provenance);
-        let provenance = args.provenance.and(of_message);
+        let provenance = args.provenance.join(of_message);
         self.judgement.rest_on(provenance);
         self.hooks.latest += 1;
         let call = self.hooks.latest;
@@ -101,6 +101,7 @@ impl Conversation {
             provenance: self.judgement.provenance(),
             due_after: None,
             raw: None,
+            assumed_places: Vec::new(),
         };
         let bound = BoundValue::One { value: answer, wire: Some(Arc::new(wire)) };
         let most = self.clock.stretched(self.evaluate_time(hook.within.as_ref())?.unwrap_or(self.clock.patience));

@@ -39,8 +39,8 @@ impl Conversation {
                 self.deviations.documented(&program.pack, json.take(), &self.environment.functions);
             *json = documented;
             self.deviations.not_absent(&program.pack, wire.connection, json);
-            if deviating.is_some() {
-                wire = Arc::new(Wire { raw: deviating.map(Arc::new), ..Wire::clone(&wire) });
+            if let Some((raw, assumed_places)) = deviating {
+                wire = Arc::new(Wire { raw: Some(Arc::new(raw)), assumed_places, ..Wire::clone(&wire) });
             }
         }
         let raw = wire.raw.clone();
@@ -290,7 +290,7 @@ impl Conversation {
         self.environment.functions.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
             if let Some(deviation) = pack.message_index(name).and_then(|message| declared.absence_of(message)) {
-                *asked.lock().unwrap_or_else(PoisonError::into_inner) = Provenance::Assumed { deviation };
+                *asked.lock().unwrap_or_else(PoisonError::into_inner) = Provenance::assumed(deviation);
             }
             let fitting = frames.iter().filter(|(json, ..)| message.recognises(json, FrameDirection::FromHub));
             // Several entries may use the same frames, so convert each frame only once.

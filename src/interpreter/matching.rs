@@ -91,7 +91,7 @@ impl ExpectedFrame {
     }
 
     fn new(kind: Traced<ExpectedFrameKind>, matcher: Option<Traced<Arc<Matcher>>>, after: u64) -> Self {
-        let provenance = matcher.as_ref().map_or(kind.provenance, |matcher| kind.provenance.and(matcher.provenance));
+        let provenance = matcher.as_ref().map_or(kind.provenance, |matcher| kind.provenance.join(matcher.provenance));
         let (kind, matcher) = (kind.value, matcher.map(|matcher| matcher.value));
         Self { kind, matcher, provenance, after, until: None, ignoring: false, scanned: 0, missed: false }
     }

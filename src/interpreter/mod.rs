@@ -566,9 +566,23 @@ impl Conversation {
         let unix_ms = self.clock.unix_ms(self.clock.now);
         let at = self.clock.now;
         let text = text.into();
-        let (provenance, due_after, raw) = (Provenance::Observed, None, None);
+        let (provenance, due_after, raw, assumed_places) = (Provenance::Observed, None, None, Vec::new());
         let from_hub = true;
-        Wire { sequence, at, unix_ms, after, connection, from_hub, opcode, text, size, provenance, due_after, raw }
+        Wire {
+            sequence,
+            at,
+            unix_ms,
+            after,
+            connection,
+            from_hub,
+            opcode,
+            text,
+            size,
+            provenance,
+            due_after,
+            raw,
+            assumed_places,
+        }
     }
 
     fn record_frame(

@@ -20,7 +20,7 @@ impl Conversation {
                 return Ok(ComparisonOutcome::NotReached(format!("not reached: `{name}` was never bound")));
             };
             let wires = bound.wires();
-            provenance = provenance.and(bound.provenance());
+            provenance = provenance.join(bound.provenance());
             if wires.is_empty() {
                 return Ok(ComparisonOutcome::NotReached(format!(
                     "`{name}` is an empty list, so there is nothing to order"

@@ -5,32 +5,7 @@
 
 use std::ops::Range;
 
-/// The source of a frame or a value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Provenance {
-    /// The hub sent it, or the client made it up itself.
-    #[default]
-    Observed,
-    /// The hub never sent it: it is assumed because of the declared deviation with this index.
-    Assumed { deviation: u16 },
-}
-
-impl Provenance {
-    pub fn is_assumed(self) -> bool {
-        self != Self::Observed
-    }
-
-    /// Returns the source of something that is made of both: it is assumed if one of them is.
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        if self.is_assumed() { self } else { other }
-    }
-
-    /// Returns the joint source of many things.
-    pub fn join_all(sources: impl IntoIterator<Item = Self>) -> Self {
-        sources.into_iter().find(|source| source.is_assumed()).unwrap_or_default()
-    }
-}
+pub use crate::scenario::value::Provenance;
 
 /// A text in its documented form, as a client handles it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -514,7 +514,7 @@ fn no_check_passed(scenario: &ScenarioResult) -> bool {
 mod tests {
     use super::super::fixture::{RunFixture, options};
     use super::*;
-    use crate::event::{Lack, UnmetNeed};
+    use crate::event::{KnownDeviation, Lack, UnmetNeed};
     use crate::syntax::yaml;
 
     fn status_of(run: RunFixture, rule: &str) -> RuleStatus {
@@ -578,8 +578,7 @@ mod tests {
         let mut report = RunFixture::one_failure().report(options());
         let scenario = &mut report.protocols[0].scenarios[0];
         let check = scenario.runs[0].checks.iter_mut().find(|check| check.name == "GRE-002").unwrap();
-        check.deviation = Some("x".to_owned());
-        check.deviation_name = Some("deviation:2".to_owned());
+        check.deviation = Some(KnownDeviation { entry: 1, reason: "x".to_owned() });
         let rules = |found: &[DeviationReport]| found.iter().map(|one| one.rules.clone()).collect::<Vec<_>>();
         let found = deviation_reports(&declared, &pack, std::slice::from_ref(scenario));
         assert_eq!(rules(&found), [name_set(&[]), name_set(&["GRE-002"])]);

@@ -31,6 +31,8 @@ pub struct Wire {
     pub due_after: Option<u64>,
     /// The message as the hub sent it, if declared deviations translated it.
     pub raw: Option<Arc<RawMessage>>,
+    /// The places in the value that the hub left out and that are assumed, each with the index of its deviation.
+    pub assumed_places: Vec<(String, usize)>,
 }
 
 /// A message as the hub sent it, and the indices of the deviations that translated it, in the order applied.
@@ -53,23 +55,34 @@ impl Wire {
 }
 
 /// Whether a value rests on what was observed. A check of a value that is only assumed neither holds nor fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provenance {
     /// The value comes from the scenario, or from frames that were sent or received.
     #[default]
     Observed,
-    /// The value depends on a message that never arrived and that the deviation with this index assumes.
-    Assumed { deviation: usize },
+    /// The value depends on a message or member that never arrived and that the deviation with this index assumes.
+    Assumed { deviation: u16 },
 }
 
 impl Provenance {
+    /// Returns the provenance of something that the deviation with this index assumes.
+    pub fn assumed(deviation: usize) -> Self {
+        Self::Assumed { deviation: u16::try_from(deviation).unwrap_or(u16::MAX) }
+    }
+
+    pub fn is_assumed(self) -> bool {
+        self != Self::Observed
+    }
+
     /// Returns the provenance of a value that depends on two others.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        match self {
-            Self::Observed => other,
-            Self::Assumed { .. } => self,
-        }
+    pub fn join(self, other: Self) -> Self {
+        if self.is_assumed() { self } else { other }
+    }
+
+    /// Returns the provenance of a value that depends on many others.
+    pub fn join_all(sources: impl IntoIterator<Item = Self>) -> Self {
+        sources.into_iter().find(|source| source.is_assumed()).unwrap_or_default()
     }
 
     /// Returns why nothing can be judged by the value, if it is only assumed.
@@ -83,7 +96,7 @@ impl Provenance {
 
 /// Returns one of several wires to stand for all: one that is assumed if there is any, or else one from the hub.
 pub fn pick_wire(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
-    let assumed = wires.iter().position(|wire| wire.provenance != Provenance::Observed);
+    let assumed = wires.iter().position(|wire| wire.provenance.is_assumed());
     let index = assumed.or_else(|| wires.iter().position(|wire| wire.from_hub)).unwrap_or(0);
     wires.into_iter().nth(index)
 }
@@ -132,7 +145,10 @@ impl BoundValue {
     pub fn member(&self, name: &str) -> Option<BoundValue> {
         match self {
             // A part of a frame has the wire of the frame.
-            Self::One { value, wire } => Some(Self::One { value: value.get(name)?.clone(), wire: wire.clone() }),
+            Self::One { value, wire } => {
+                let wire = wire.as_ref().map(|wire| wire_of_member(wire, name));
+                Some(Self::One { value: value.get(name)?.clone(), wire })
+            }
             Self::Many { .. } => None,
             Self::Scene(names) => names.get(name).cloned(),
         }
@@ -140,7 +156,10 @@ impl BoundValue {
 
     pub fn item(&self, index: usize) -> Option<BoundValue> {
         match self {
-            Self::One { value, wire } => Some(Self::One { value: value.get(index)?.clone(), wire: wire.clone() }),
+            Self::One { value, wire } => {
+                let wire = wire.as_ref().map(|wire| wire_of_member(wire, &index.to_string()));
+                Some(Self::One { value: value.get(index)?.clone(), wire })
+            }
             Self::Many { items, .. } => items.get(index).cloned(),
             Self::Scene(_) => None,
         }
@@ -155,9 +174,9 @@ impl BoundValue {
         }
     }
 
-    /// Returns whether the value rests on what was observed.
+    /// Returns whether all frames in the value were observed.
     pub fn provenance(&self) -> Provenance {
-        self.wires().iter().fold(Provenance::Observed, |all, wire| all.and(wire.provenance))
+        Provenance::join_all(self.wires().iter().map(|wire| wire.provenance))
     }
 
     /// Like [`BoundValue::to_engine`], but converts only these members. Each may be a path, of which the first name
@@ -186,6 +205,21 @@ impl BoundValue {
             }
         }
     }
+}
+
+/// Returns the wire of a member of a frame's value, which may be assumed although the frame was received.
+fn wire_of_member(wire: &Arc<Wire>, name: &str) -> Arc<Wire> {
+    if wire.assumed_places.is_empty() {
+        return Arc::clone(wire);
+    }
+    let inner = |(place, deviation): &(String, usize)| {
+        let rest = place.strip_prefix(&crate::syntax::matcher::member_pointer(name))?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| (rest.to_owned(), *deviation))
+    };
+    let assumed_places: Vec<(String, usize)> = wire.assumed_places.iter().filter_map(inner).collect();
+    let whole = assumed_places.iter().find(|(place, _)| place.is_empty());
+    let provenance = wire.provenance.join(whole.map_or(Provenance::Observed, |(_, index)| Provenance::assumed(*index)));
+    Arc::new(Wire { provenance, assumed_places, ..Wire::clone(wire) })
 }
 
 /// A frame in an expression. It behaves like its payload.

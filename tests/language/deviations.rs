@@ -618,3 +618,19 @@ fn a_rule_is_broken_by_the_entry_that_translates_its_member() {
     );
     assert_eq!(known_reason(&report, "MUST-2").as_deref(), Some("number"), "{:#?}", report.checks);
 }
+
+/// The value of a member that the hub leaves out is assumed; the rest of the message is not.
+#[rstest]
+#[case::of_the_member("${asked.n == came.n}", Verdict::Inconclusive)]
+#[case::of_another_member("${came.m == 5}", Verdict::Pass)]
+#[case::of_both("${came.m + came.n > 5}", Verdict::Inconclusive)]
+fn a_check_of_a_missing_member_is_inconclusive(#[case] check: &str, #[case] verdict: Verdict) {
+    let entry = "[{ reason: none, message: answer, member: /n, missing: true, assume: 7 }]";
+    let scenario = ASKING_SCENARIO.replace(
+        "    rules: [MUST]\n    has: { MUST-2: { /n: { type: integer } } }\n",
+        &format!("    as: came\n  - check: \"{check}\"\n    rules: [MUST]\n"),
+    );
+    let report =
+        play_deviating(entry, PLAIN_ROLES, &scenario, hub_that_understands(None, r#"{"type":"answer","m":5}"#));
+    assert_eq!(worst_verdict(&report, "MUST"), verdict, "{:#?}", report.checks);
+}

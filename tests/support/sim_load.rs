@@ -484,7 +484,7 @@ impl SimulatedRun<'_> {
         };
         machine.handle(role, self.now, input, &mut io);
         if let (ClientEvent::Opened, Some(translator)) = (input, &mut io.translator) {
-            io.assumed.extend(translator.count_opened(client as u32, self.now));
+            io.assumed.extend(translator.count_opened(client as u32, &[], self.now));
         }
         while let Some(AssumedMessage { text, deviation }) = io.assumed.pop_front() {
             io.results.assumed_texts.push(String::from_utf8(text.clone()).unwrap());
