@@ -1,5 +1,6 @@
 //! Events and results of a run: verdicts, findings, frames. All reports are made from these.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -262,6 +263,34 @@ fn serialize_optional_ms<S: Serializer>(time: &Option<Duration>, serializer: S) 
     time.map(ms).serialize(serializer)
 }
 
+/// The kind of a message: its index in the pack; `None` if it matches no message of the pack.
+pub type MessageKind = Option<usize>;
+
+/// When a hub sent messages of one kind, counted from the start of the scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerTimes {
+    /// The last one.
+    pub last: Duration,
+    /// The latest one that was the first of its kind on a connection.
+    pub greeting: Duration,
+}
+
+/// What a hub itself sent in a scenario, without close frames, pings, pongs, and messages that are only assumed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HubActivity {
+    pub answers: BTreeMap<MessageKind, AnswerTimes>,
+    /// When a connection last ended without a close frame or was not made, counted from the start of the scenario.
+    pub cut: Option<Duration>,
+}
+
+/// A scenario that a hub served before, but no longer serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnservedProbe {
+    pub id: String,
+    /// The first message that the hub sent before, but no longer sends.
+    pub missing: MessageKind,
+}
+
 /// The report of one scenario, played once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScenarioReport {
@@ -288,15 +317,10 @@ pub struct ScenarioReport {
     pub history_dropped: usize,
     /// When the scenario began, counted from the start of the run.
     pub begun: Duration,
-    /// Whether the hub accepted connections and then neither sent anything nor closed any of them.
-    pub silent: bool,
-    /// When the last frame was received, counted from the start of the scenario.
-    pub last_received: Option<Duration>,
-    /// When a connection last received its first frame, counted from the start of the scenario.
-    pub last_greeted: Option<Duration>,
-    /// The scenario that received nothing when it was played again after this one, although it had received frames
-    /// before.
-    pub unserved: Option<String>,
+    /// What the hub itself sent.
+    pub activity: HubActivity,
+    /// The scenario that the hub no longer served when it was played again after this one.
+    pub unserved: Option<UnservedProbe>,
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<TimingMargin>,
@@ -326,9 +350,7 @@ impl ScenarioReport {
             history: Vec::new(),
             history_dropped: 0,
             begun: Duration::ZERO,
-            silent: false,
-            last_received: None,
-            last_greeted: None,
+            activity: HubActivity::default(),
             unserved: None,
             duration: Duration::ZERO,
             slimmest: None,
@@ -402,8 +424,10 @@ pub struct HubCrash {
     pub during: Vec<String>,
     /// The scenario that was the last to end before the crash, if any had ended.
     pub after: Option<String>,
-    /// The scenario that caused the crash: no other was played on this process.
+    /// The scenario that caused the crash: no other was played on this process, or at the same time.
     pub blamed: Option<String>,
+    /// The last frame that was sent before: `ACTOR of SCENARIO: FRAME`.
+    pub last_sent: Option<String>,
     pub log: LogExcerpt,
 }
 

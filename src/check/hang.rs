@@ -1,9 +1,11 @@
-//! Detects hangs: the hub accepts connections, but from some moment on sends nothing to new clients.
+//! Detects that a hub no longer serves clients: it hangs, or it is gone.
 //!
-//! After a conversation that failed while an answer of the hub was due, a conversation that the hub served before is
-//! played again, as a probe. If the probe receives nothing, twice, the hub hangs, and failures after that moment are
-//! not separate findings. If the probe cannot connect, the hub is gone.
+//! After a conversation that failed while an answer of the hub was due, or whose connection was cut off, a conversation
+//! that the hub served before is played again, as a probe. If the hub does not send what it sent before, twice, it
+//! hangs: whatever else it still sends (refusals, close frames, pongs) is not service. Failures after that moment are not
+//! separate findings. If the probe cannot connect, the hub is gone.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +13,22 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::event::{CheckReport, FindingDetail, HistoryDirection, ScenarioReport, Verdict};
+use crate::event::{
+    AnswerTimes, CheckReport, FindingDetail, FrameReport, HistoryDirection, MessageKind, ScenarioReport, UnservedProbe,
+    Verdict,
+};
 use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program};
 
 /// The name of the check under which a hang is reported.
 const HANG_CHECK: &str = "hang";
-/// Number of probes in a row that must receive nothing.
+/// Number of probes in a row that the hub must not serve.
 const PROBES: usize = 2;
 /// Pause between attempts to reach a hub that accepts no connections.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
+/// A hub that ends a probe after a shorter silence refuses it, for example because of a limit on connections: a factor
+/// for the time in which the hub sent all answers before, and the time on top of that.
+const REFUSAL_TIME: (u32, Duration) = (4, Duration::from_millis(250));
 
 /// Detects whether an instance of a hub still serves clients.
 #[derive(Default)]
@@ -28,33 +36,52 @@ pub struct HubPulse {
     state: Mutex<HubPulseState>,
     /// Whether each upgrade deviation has been tested for whether the hub still needs it.
     upgrades_tried: AtomicBool,
+    /// Whether no other scenario may become the probe.
+    is_fixed: bool,
 }
 
 #[derive(Default)]
 struct HubPulseState {
-    /// The shortest scenario that passed, and how long it took.
-    passed: Option<(Arc<Program>, Duration)>,
-    /// A scenario that failed, but received something from the hub.
-    greeted: Option<Arc<Program>>,
+    /// The scenario that passed and is the best probe.
+    passed: Option<Probe>,
+    /// A scenario that failed, but to which the hub sent an answer.
+    answered: Option<Probe>,
+    /// A scenario that could connect. It only shows whether the hub is gone.
+    connected: Option<Probe>,
     /// When the last probe began, relative to the start of the run, and how the hub failed to serve it, if it did.
     probed: Option<(Duration, Option<ServiceLoss>)>,
+    /// When a scenario last received what the probe receives, relative to the start of the run.
+    served: Duration,
+    losses: Vec<HubOutage>,
+}
+
+/// A conversation that can be played again, and what the hub sent in it.
+#[derive(Clone)]
+struct Probe {
+    program: Arc<Program>,
+    duration: Duration,
+    /// When the hub sent the last answer.
+    answered: Duration,
+    /// The kinds of messages that the hub sent, in their order.
+    answers: Vec<MessageKind>,
 }
 
 /// How a hub fails to serve a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceLoss {
-    /// It accepts the connection but sends nothing.
-    Hangs,
+    /// It accepts the connection, but does not send this message, which it sent before.
+    Hangs { missing: MessageKind },
     /// It accepts no connection, although a proxy in front of it may.
     Gone,
 }
 
-impl ServiceLoss {
-    fn from_report(report: &ScenarioReport) -> Option<Self> {
-        let gone = report.cause.as_ref().is_some_and(|cause| cause.unreachable) || report.is_refused_by_proxy();
-        let hangs = report.silent.then_some(Self::Hangs);
-        if gone { Some(Self::Gone) } else { hangs }
-    }
+/// A time in which a hub did not serve clients, relative to the start of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HubOutage {
+    /// When the hub last served a client.
+    pub since: Duration,
+    /// When it was noticed.
+    pub noticed: Duration,
 }
 
 /// A scenario that a hub served before, but no longer does.
@@ -64,20 +91,70 @@ pub struct UnservedScenario {
     pub lost: ServiceLoss,
 }
 
-impl HubPulse {
-    /// Creates a detector that uses only this scenario, which the hub has served, as a probe.
-    pub fn for_program(program: Arc<Program>) -> Self {
-        let passed = Some((program, Duration::ZERO));
-        Self {
-            state: Mutex::new(HubPulseState { passed, ..HubPulseState::default() }),
-            upgrades_tried: AtomicBool::new(true),
+impl UnservedScenario {
+    /// Returns the probe if the hub hangs.
+    pub fn into_hang(self) -> Option<UnservedProbe> {
+        match self.lost {
+            ServiceLoss::Hangs { missing } => Some(UnservedProbe { id: self.probe, missing }),
+            ServiceLoss::Gone => None,
         }
+    }
+}
+
+/// How a hub handled a probe.
+enum ProbeResult {
+    Served,
+    /// The hub answered at once, but not as before. That proves nothing: it may limit clients.
+    Refused,
+    Lost(ServiceLoss),
+}
+
+impl Probe {
+    fn new(program: &Arc<Program>, report: &ScenarioReport, answers: Vec<MessageKind>) -> Self {
+        let (program, answered) = (Arc::clone(program), last_answer(report));
+        Self { program, duration: report.duration, answered, answers }
+    }
+
+    /// Returns the order in which probes are preferred: first those with several answers, since one may be a refusal.
+    fn rank(&self) -> (Reverse<usize>, Duration) {
+        (Reverse(self.answers.len().min(2)), self.duration)
+    }
+
+    fn judge(&self, again: &ScenarioReport) -> ProbeResult {
+        let received = &again.activity.answers;
+        if has_passed(again) {
+            return ProbeResult::Served;
+        }
+        if is_gone(again) {
+            return ProbeResult::Lost(ServiceLoss::Gone);
+        }
+        let Some(missing) = self.answers.iter().copied().find(|kind| !received.contains_key(kind)) else {
+            return ProbeResult::Served;
+        };
+        let refused = again.history.iter().any(|frame| frame.kind == "refused");
+        let others = solicited_kinds(&self.program, again).any(|(kind, _)| !self.answers.contains(&kind));
+        let waited = again.duration.saturating_sub(last_answer(again));
+        if refused || others || waited < self.answered * REFUSAL_TIME.0 + REFUSAL_TIME.1 {
+            return ProbeResult::Refused;
+        }
+        ProbeResult::Lost(ServiceLoss::Hangs { missing })
+    }
+}
+
+impl HubPulse {
+    /// Creates a detector that uses only this scenario, which the hub has served, as a probe; `report` is that of the
+    /// scenario. Returns `None` if the hub sent nothing in it.
+    pub fn for_program(program: &Arc<Program>, report: &ScenarioReport) -> Option<Self> {
+        let answers: Vec<MessageKind> = solicited_kinds(program, report).map(|(kind, _)| kind).collect();
+        let passed = (!answers.is_empty()).then(|| Probe::new(program, report, answers))?;
+        let state = HubPulseState { passed: Some(passed), ..HubPulseState::default() };
+        Some(Self { state: Mutex::new(state), upgrades_tried: AtomicBool::new(true), is_fixed: true })
     }
 
     /// Whether this is the first passed conversation that shows that the hub serves clients.
     pub fn is_first_served(&self, program: &Program, report: &ScenarioReport) -> bool {
-        let served = has_passed(report) && is_probe(program, report);
-        served && !self.upgrades_tried.swap(true, Ordering::Relaxed)
+        let served = has_passed(report) && program.isolation == Isolation::Shared;
+        served && !report.activity.answers.is_empty() && !self.upgrades_tried.swap(true, Ordering::Relaxed)
     }
 
     /// Forgets the last probe, because the hub was restarted.
@@ -85,10 +162,14 @@ impl HubPulse {
         self.state.lock().await.probed = None;
     }
 
-    /// Records a scenario that was played. If it failed, this calls `play` to play a probe, and returns the probe if
-    /// the hub no longer serves it. For a `restartable` hub, only a scenario that passed is used as a probe, because a
-    /// failed one may have received frames that other conversations caused. For any other hub, this does not detect
-    /// that the hub is gone.
+    /// Returns the times in which the hub did not serve clients.
+    pub async fn outages(&self) -> Vec<HubOutage> {
+        self.state.lock().await.losses.clone()
+    }
+
+    /// Records a scenario that was played. If it failed, or was cut off, this calls `play` to play a probe, and returns
+    /// the probe if the hub no longer serves it. For a `restartable` hub, only a scenario that passed is used as a
+    /// probe for a hang, because a failed one may have received frames that other conversations caused.
     pub async fn record_play<F: Future<Output = Option<ScenarioReport>>>(
         &self,
         program: &Arc<Program>,
@@ -96,30 +177,25 @@ impl HubPulse {
         restartable: bool,
         play: impl Fn(Arc<Program>, usize) -> F,
     ) -> Option<UnservedScenario> {
-        let mut served = self.state.lock().await;
-        let serves = is_probe(program, report);
-        if has_passed(report) {
-            let shorter = served.passed.as_ref().is_none_or(|(_, duration)| report.duration < *duration);
-            if serves && shorter {
-                served.passed = Some((Arc::clone(program), report.duration));
-            }
+        let mut state = self.state.lock().await;
+        state.add_service(report);
+        if !self.is_fixed && program.isolation == Isolation::Shared {
+            state.add_candidate(program, report);
+        }
+        let cut = report.activity.cut.is_some();
+        // A hub that sent the last frame still serves. A fixed probe belongs to cases for which a hub may end a connection
+        // in any way.
+        let last_word = report.history.last().is_some_and(is_message);
+        if has_passed(report) && (!cut || self.is_fixed) || last_word && !cut {
             return None;
         }
-        if serves && served.greeted.is_none() {
-            served.greeted = Some(Arc::clone(program));
-        }
-        let passed = served.passed.as_ref().map(|(program, _)| program);
-        let probe = Arc::clone(passed.or(served.greeted.as_ref().filter(|_| !restartable))?);
-        // A hub that sent the last frame still serves.
-        let last_word = report.history.last().is_some_and(|frame| frame.direction == HistoryDirection::Received);
-        if last_word || (!restartable && ServiceLoss::from_report(report) == Some(ServiceLoss::Gone)) {
-            return None;
-        }
-        let unserved = |lost| UnservedScenario { probe: probe.id.clone(), lost };
-        if let Some((begun, lost)) = served.probed {
-            // A hub that was lost and has sent nothing since is still lost.
-            let as_then = report.begun + report.duration <= begun || (lost.is_some() && report.last_greeted.is_none());
-            if as_then {
+        let proven = state.passed.as_ref().or(state.answered.as_ref().filter(|_| !restartable));
+        let probe = proven.or(state.connected.as_ref())?.clone();
+        let unserved = |lost| UnservedScenario { probe: probe.program.id.clone(), lost };
+        if let Some((begun, lost)) = state.probed {
+            let ended_before = report.begun + report.duration <= begun;
+            // A hub that was lost and has not served since is still lost.
+            if ended_before || lost.is_some_and(|lost| !shows_service(report, lost)) {
                 return lost.map(unserved);
             }
         }
@@ -128,18 +204,91 @@ impl HubPulse {
             if lost == Some(ServiceLoss::Gone) {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
-            let again = play(Arc::clone(&probe), number).await?;
-            let now = ServiceLoss::from_report(&again);
-            served.probed = Some((again.begun, now));
-            lost = Some(now?);
+            let again = play(Arc::clone(&probe.program), number).await?;
+            lost = match probe.judge(&again) {
+                ProbeResult::Lost(now) => Some(now),
+                // A hub that was gone when it cut the connection off has been started again.
+                ProbeResult::Served if cut && lost == Some(ServiceLoss::Gone) => break,
+                ProbeResult::Served | ProbeResult::Refused => None,
+            };
+            state.probed = Some((again.begun, lost));
+            lost?;
         }
-        lost.map(unserved)
+        let lost = lost?;
+        let since =
+            report.activity.cut.filter(|_| lost == ServiceLoss::Gone).map_or(state.served, |cut| report.begun + cut);
+        let (noticed, _) = state.probed?;
+        state.losses.push(HubOutage { since: since.min(noticed), noticed });
+        Some(unserved(lost))
     }
 }
 
-/// Whether a conversation can be played again alongside others, and received something from the hub.
-fn is_probe(program: &Program, report: &ScenarioReport) -> bool {
-    report.last_greeted.is_some() && program.isolation == Isolation::Shared
+impl HubPulseState {
+    /// Records when a scenario received what the probe receives.
+    fn add_service(&mut self, report: &ScenarioReport) {
+        let Some(probe) = &self.passed else { return };
+        let times = probe.answers.iter().filter_map(|kind| report.activity.answers.get(kind));
+        self.served = times.map(|times| report.begun + times.last).fold(self.served, Duration::max);
+    }
+
+    /// Records a scenario as a probe, if it is a better one.
+    fn add_candidate(&mut self, program: &Arc<Program>, report: &ScenarioReport) {
+        if self.connected.is_none() && report.history.iter().any(|frame| frame.kind == "open") {
+            self.connected = Some(Probe::new(program, report, Vec::new()));
+        }
+        let mut answers: Vec<MessageKind> = solicited_kinds(program, report).map(|(kind, _)| kind).collect();
+        if has_passed(report) && report.activity.cut.is_none() {
+            if answers.is_empty() {
+                answers = ordered_kinds(report).map(|(kind, _)| kind).collect();
+            }
+            let probe = Probe::new(program, report, answers);
+            let better = self.passed.as_ref().is_none_or(|known| probe.rank() < known.rank());
+            if better && !probe.answers.is_empty() {
+                self.passed = Some(probe);
+            }
+        } else if self.answered.is_none() && !answers.is_empty() {
+            self.answered = Some(Probe::new(program, report, answers));
+        }
+    }
+}
+
+/// Returns the kinds of messages that the hub sent in a scenario, in the order of their first ones.
+fn ordered_kinds(report: &ScenarioReport) -> impl Iterator<Item = (MessageKind, AnswerTimes)> {
+    let mut kinds: Vec<(MessageKind, AnswerTimes)> =
+        report.activity.answers.iter().map(|(kind, times)| (*kind, *times)).collect();
+    kinds.sort_by_key(|(_, times)| times.greeting);
+    kinds.into_iter()
+}
+
+/// Returns those of these kinds that a hub sends only as answers.
+fn solicited_kinds(program: &Program, report: &ScenarioReport) -> impl Iterator<Item = (MessageKind, AnswerTimes)> {
+    let message = |kind: MessageKind| program.pack.messages.get(kind?);
+    ordered_kinds(report).filter(move |(kind, _)| !message(*kind).is_some_and(|message| message.directions.unasked))
+}
+
+/// Returns when the hub sent the last message of a scenario.
+fn last_answer(report: &ScenarioReport) -> Duration {
+    report.activity.answers.values().map(|times| times.last).max().unwrap_or_default()
+}
+
+fn is_message(frame: &FrameReport) -> bool {
+    frame.direction == HistoryDirection::Received && matches!(frame.kind.as_str(), "text" | "binary")
+}
+
+/// Whether a scenario could not connect, or only to a proxy in front of the hub.
+fn is_gone(report: &ScenarioReport) -> bool {
+    let connected = report.history.iter().any(|frame| frame.kind == "open");
+    let failed = |kind: &str| matches!(kind, "unreachable" | "no upgrade");
+    let cut = report.activity.cut.is_some() && report.history.iter().any(|frame| failed(&frame.kind));
+    (cut && !connected) || report.is_refused_by_proxy()
+}
+
+/// Whether a scenario shows that a hub that was lost serves clients again.
+fn shows_service(report: &ScenarioReport, lost: ServiceLoss) -> bool {
+    match lost {
+        ServiceLoss::Hangs { missing } => report.activity.answers.contains_key(&missing),
+        ServiceLoss::Gone => report.history.iter().any(|frame| frame.kind == "open"),
+    }
 }
 
 /// Whether a conversation was completed, with no failures other than those of declared deviations.
@@ -148,7 +297,7 @@ pub fn has_passed(report: &ScenarioReport) -> bool {
 }
 
 /// Looks for hangs in the reports of a run, which must not include scenarios that may leave the hub unusable. For each
-/// instance that hangs, adds a finding to the conversation that received the last frame, and makes later findings
+/// instance that hangs, adds a finding to the conversation that received the last answer, and makes later findings
 /// inconclusive. Returns whether an instance hangs.
 pub fn report_hangs(reports: &mut [&mut ScenarioReport]) -> bool {
     let instances: BTreeSet<String> = reports.iter().map(|report| report.instance.clone()).collect();
@@ -159,58 +308,85 @@ pub fn report_hangs(reports: &mut [&mut ScenarioReport]) -> bool {
     found.count() > 0
 }
 
-fn report_instance_hang(reports: &mut [&mut ScenarioReport]) -> bool {
-    let end = |report: &ScenarioReport| report.begun + report.duration;
-    let unserved = reports.iter().filter_map(|report| Some((end(report), report.unserved.clone()?)));
-    let Some((found, probe)) = unserved.min() else { return false };
-    let last = |of: fn(&ScenarioReport) -> Option<Duration>| {
-        let all = reports.iter().enumerate();
-        all.filter_map(|(place, report)| Some((report.begun + of(report)?, place))).max()
-    };
-    // A hub that never sent anything does not hang: it never served. A hub that greets a later client no longer hangs.
-    let Some((greeted, greeted_place)) = last(|report| report.last_greeted) else { return false };
-    if greeted > found {
-        return false;
+/// A hang of an instance, by the reports of its conversations.
+struct Hang {
+    probe: UnservedProbe,
+    /// When a connection last received its first message of the kind that the hub no longer sends. Older connections
+    /// may have been served longer.
+    greeted: Duration,
+    /// When the hub last sent an answer, and the index of the conversation that received it.
+    last: (Duration, usize),
+    /// Whether the hub still sends something, such as refusals, or answers to older connections.
+    sends: bool,
+}
+
+impl Hang {
+    fn find(reports: &[&mut ScenarioReport]) -> Option<Self> {
+        let unserved = reports.iter().filter_map(|report| Some((end_of(report), report.unserved.clone()?)));
+        let (found, probe) = unserved.min_by_key(|(end, _)| *end)?;
+        let all = || {
+            reports.iter().enumerate().flat_map(|(place, report)| {
+                report.activity.answers.iter().map(move |(kind, times)| (place, report.begun, *kind, *times))
+            })
+        };
+        let greetings = all().filter(|(_, _, kind, _)| *kind == probe.missing);
+        // A hub that never sent the message does not hang. A hub that sends it to a later client no longer hangs.
+        let greeted = greetings.map(|(_, begun, _, times)| begun + times.greeting).max().filter(|at| *at <= found)?;
+        // What a hub sends while it hangs is no sign of service.
+        let still: BTreeSet<MessageKind> =
+            all().filter(|(_, begun, _, times)| *begun + times.last > found).map(|(_, _, kind, _)| kind).collect();
+        let answers = all().filter(|(_, _, kind, _)| !still.contains(kind) || *kind == probe.missing);
+        let at = |(place, begun, kind, times): (usize, Duration, MessageKind, AnswerTimes)| {
+            (begun + if still.contains(&kind) { times.greeting } else { times.last }, place)
+        };
+        let (last, sends) = (answers.map(at).max()?, !still.is_empty());
+        Some(Self { probe, greeted, last, sends })
     }
-    // If older connections are still served, the hang began after the hub greeted the last client.
-    let (since, place, what) = match last(|report| report.last_received) {
-        Some((received, place)) if received <= found => (received, place, "sends nothing"),
-        _ => (greeted, greeted_place, "sends nothing to new clients"),
-    };
+}
+
+fn end_of(report: &ScenarioReport) -> Duration {
+    report.begun + report.duration
+}
+
+fn report_instance_hang(reports: &mut [&mut ScenarioReport]) -> bool {
+    let Some(Hang { probe, greeted, last: (since, place), sends }) = Hang::find(reports) else { return false };
     let under_way = |(other, report): &(usize, &&mut ScenarioReport)| {
-        *other != place && report.begun <= since && end(report) > since
+        *other != place && report.begun <= since && end_of(report) > since
     };
     let beside: Vec<&str> =
         reports.iter().enumerate().filter(under_way).map(|(_, report)| report.id.as_str()).collect();
     let beside = if beside.is_empty() { String::new() } else { format!(" (also running: {})", beside.join(", ")) };
     let why = format!("the hub has been unresponsive since {:.1} s into the run", since.as_secs_f64());
     let mut silent = 0;
-    for report in reports.iter_mut().filter(|report| end(report) > since) {
-        silent += usize::from(report.silent && report.begun > since);
+    for report in reports.iter_mut().filter(|report| end_of(report) > greeted) {
+        silent += usize::from(report.activity.answers.is_empty() && report.begun > since);
+        // Silence proves nothing from then on.
+        let mut undecided = end_of(report) > since;
         for check in &mut report.checks {
             // A frame that was received is still judged.
             if (report.begun > since || !check.always) && check.accuses_hub() {
                 check.make_inconclusive();
                 check.message = format!("{why}: {}", check.message);
+                undecided = true;
             }
         }
-        if report.verdict != Verdict::NotTestable {
+        if undecided && report.verdict != Verdict::NotTestable {
             report.verdict = Verdict::Inconclusive;
+            report.missed = None;
         }
-        report.missed = None;
     }
+    let what = if sends { "serves no new client" } else { "sends nothing" };
     let last = &mut reports[place];
     last.verdict = Verdict::Fail;
     last.checks.push(CheckReport {
         step: "the hub keeps serving clients".to_owned(),
         message: format!(
-            "{why}: it accepts connections but {what}; it served {probe} before, but sent no frame when that was played again"
+            "{why}: it accepts connections but {what}; it served {} before, but not when that was played again",
+            probe.id
         ),
         detail: Some(FindingDetail {
             expected: "a hub that keeps serving clients".to_owned(),
-            received: format!(
-                "the last frame in this conversation{beside}, then no frame in {silent} conversations"
-            ),
+            received: format!("the last answer in this conversation{beside}, then nothing in {silent} conversations"),
             ..FindingDetail::default()
         }),
         ..CheckReport::new(HANG_CHECK, Verdict::Fail)
@@ -220,6 +396,9 @@ fn report_instance_hang(reports: &mut [&mut ScenarioReport]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::AtomicUsize;
+
     use rstest::rstest;
 
     use super::*;
@@ -227,18 +406,27 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Returns the report of a conversation that began `begun` seconds into the run and received its last frame
-    /// `received` seconds later. Without `received`, the probe after it received nothing.
-    fn conversation_report(begun: u32, received: Option<u32>) -> ScenarioReport {
+    /// The kinds of messages that the hub sends: a greeting and an answer to clients that it serves, refusals to others.
+    const GREETING: MessageKind = Some(0);
+    const ANSWER: MessageKind = Some(1);
+    const REFUSAL: MessageKind = None;
+
+    fn answers(kinds: &[(MessageKind, u32)]) -> BTreeMap<MessageKind, AnswerTimes> {
+        let times = |after: &u32| AnswerTimes { last: SECOND * *after, greeting: SECOND * *after };
+        kinds.iter().map(|(kind, after)| (*kind, times(after))).collect()
+    }
+
+    /// Returns the report of a failed conversation that began `begun` seconds into the run, lasted five, and received
+    /// these messages after so many seconds. Without a greeting, the probe after it received none either.
+    fn conversation_report(begun: u32, received: &[(MessageKind, u32)]) -> ScenarioReport {
         let mut report = RunFixture::one_failure().reports.swap_remove(0);
         report.begun = SECOND * begun;
         report.duration = SECOND * 5;
-        report.last_received = received.map(|after| SECOND * after);
-        report.last_greeted = report.last_received;
-        report.silent = received.is_none();
+        report.activity.answers = answers(received);
         report.verdict = Verdict::Fail;
         report.history.truncate(2);
-        report.unserved = received.is_none().then(|| "greeter/hello".to_owned());
+        let missing = UnservedProbe { id: "greeter/hello".to_owned(), missing: GREETING };
+        report.unserved = (!report.activity.answers.contains_key(&GREETING)).then_some(missing);
         report
     }
 
@@ -252,10 +440,16 @@ mod tests {
         failed.map(|check| check.name.as_str()).collect()
     }
 
-    #[test]
-    fn a_hang_is_one_finding_and_later_checks_are_inconclusive() {
-        let reports =
-            vec![conversation_report(0, Some(1)), conversation_report(4, Some(2)), conversation_report(7, None)];
+    /// Refusals that the hub still sends do not hide the hang.
+    #[rstest]
+    #[case::silent(&[], "sends nothing")]
+    #[case::refuses(&[(REFUSAL, 1)], "serves no new client")]
+    fn a_hang_is_one_finding_and_later_checks_are_inconclusive(
+        #[case] later: &[(MessageKind, u32)],
+        #[case] what: &str,
+    ) {
+        let served = |begun, after| conversation_report(begun, &[(GREETING, after)]);
+        let reports = vec![served(0, 1), served(4, 2), conversation_report(7, later), conversation_report(13, later)];
         let before = failed_checks(&reports[0]).join(" ");
         assert!(!before.is_empty());
         let (found, reports) = judge_reports(reports);
@@ -263,74 +457,105 @@ mod tests {
         // The first had ended by then; the second was under way.
         assert_eq!(failed_checks(&reports[0]).join(" "), before);
         assert_eq!(failed_checks(&reports[1]), [HANG_CHECK]);
-        assert!(failed_checks(&reports[2]).is_empty(), "{reports:#?}");
+        assert!(reports[2..].iter().all(|report| failed_checks(report).is_empty()), "{reports:#?}");
+        let message = &reports[1].checks.last().unwrap().message;
+        assert!(message.contains("since 6.0 s") && message.contains(what), "{message}");
     }
 
     /// The hub still serves older connections; the second conversation was the last new one that it greeted.
     #[test]
     fn a_hub_that_stops_greeting_new_clients_is_a_hang() {
-        let mut old = conversation_report(0, Some(1));
-        (old.duration, old.last_received) = (SECOND * 30, Some(SECOND * 30));
-        let (found, reports) = judge_reports(vec![old, conversation_report(4, Some(2)), conversation_report(7, None)]);
+        let mut old = conversation_report(0, &[(GREETING, 1), (ANSWER, 30)]);
+        old.duration = SECOND * 30;
+        let (found, reports) =
+            judge_reports(vec![old, conversation_report(4, &[(GREETING, 2)]), conversation_report(7, &[])]);
         assert!(found);
         assert_eq!(failed_checks(&reports[1]), [HANG_CHECK]);
         let message = &reports[1].checks.last().unwrap().message;
-        assert!(message.contains("sends nothing to new clients"), "{message}");
+        assert!(message.contains("serves no new client"), "{message}");
     }
 
     #[rstest]
     #[case::greeted_again(&[Some(1), None, None, Some(1)])]
     #[case::never_served(&[None, None, None])]
     fn other_silence_is_not_a_hang(#[case] received: &[Option<u32>]) {
-        let all = received.iter().zip(0..).map(|(received, n)| conversation_report(n * 6, *received));
+        let greeting = |received: &Option<u32>| received.map(|after| (GREETING, after));
+        let all = received.iter().zip(0..);
+        let all = all.map(|(received, n)| conversation_report(n * 6, greeting(received).as_slice()));
         assert!(!judge_reports(all.collect()).0);
     }
 
-    /// Records a scenario that passed and was greeted, then one that failed; `probes` are the reports of the probes
-    /// after it.
-    async fn record_and_probe(probes: &[ScenarioReport]) -> (Option<UnservedScenario>, usize) {
+    /// Records a scenario that passed with a greeting and an answer, then `failed`; `probes` are the reports of the
+    /// probes after it. Returns how the hub was lost, and the number of probes.
+    async fn record_and_probe(failed: ScenarioReport, probes: &[ScenarioReport]) -> (Option<ServiceLoss>, usize) {
         let pulse = HubPulse::default();
         let program = Arc::clone(&RunFixture::all_pass().programs[0]);
         let mut passed = RunFixture::all_pass().reports.swap_remove(1);
-        passed.last_greeted = Some(SECOND);
-        let played = std::sync::atomic::AtomicUsize::new(0);
+        passed.activity.answers = answers(&[(GREETING, 0), (ANSWER, 0)]);
+        let played = AtomicUsize::new(0);
         let play = |_, number: usize| {
-            played.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            played.fetch_add(1, Ordering::Relaxed);
             std::future::ready(probes.get(number - 1).cloned())
         };
         assert_eq!(pulse.record_play(&program, &passed, true, play).await, None);
-        let found = pulse.record_play(&program, &conversation_report(9, None), true, play).await;
+        let found = pulse.record_play(&program, &failed, true, play).await;
         // A scenario that ended before the last probe does not cause another probe.
-        assert_eq!(pulse.record_play(&program, &conversation_report(8, None), true, play).await, found);
-        (found, played.into_inner())
+        let earlier = ScenarioReport { begun: failed.begun - SECOND, ..failed };
+        assert_eq!(pulse.record_play(&program, &earlier, true, play).await, found);
+        assert_eq!(pulse.outages().await.len(), usize::from(found.is_some()));
+        (found.map(|found| found.lost), played.into_inner())
+    }
+
+    fn frame(kind: &str, direction: HistoryDirection) -> FrameReport {
+        let frame = RunFixture::one_failure().reports[0].history[0].clone();
+        FrameReport { kind: kind.to_owned(), direction, ..frame }
+    }
+
+    fn with_event(report: ScenarioReport, kind: &str) -> ScenarioReport {
+        let direction = if kind == "close" { HistoryDirection::Received } else { HistoryDirection::Neither };
+        let history = vec![frame(kind, direction)];
+        ScenarioReport { history, ..report }
     }
 
     #[tokio::test]
     async fn a_hub_is_lost_only_after_failing_to_serve_twice() {
-        let silent = |begun| ScenarioReport { cause: unreachable_cause(), ..conversation_report(begun, None) };
-        let probe = RunFixture::all_pass().programs[0].id.clone();
-        let gone = |begun| {
-            let cause =
-                unreachable_cause().map(|cause| crate::event::PreconditionFailure { unreachable: true, ..cause });
-            ScenarioReport { cause, ..silent(begun) }
-        };
-        let hangs = Some(UnservedScenario { probe: probe.clone(), lost: ServiceLoss::Hangs });
-        assert_eq!(record_and_probe(&[silent(20), silent(26)]).await, (hangs, 2));
-        assert_eq!(
-            record_and_probe(&[silent(20), gone(26)]).await,
-            (Some(UnservedScenario { probe, lost: ServiceLoss::Gone }), 2)
-        );
-        assert_eq!(record_and_probe(&[silent(20), conversation_report(26, Some(1))]).await, (None, 2));
-        assert_eq!(record_and_probe(&[ScenarioReport { silent: false, ..silent(20) }]).await, (None, 1));
+        let failed = || conversation_report(9, &[]);
+        let of = |begun, received: &[(MessageKind, u32)]| conversation_report(begun, received);
+        let hangs = |missing| Some(ServiceLoss::Hangs { missing });
+        assert_eq!(record_and_probe(failed(), &[of(20, &[]), of(26, &[])]).await, (hangs(GREETING), 2));
+        // A greeting alone is no service, nor are a close frame and the end of a connection after a while.
+        let greeted = [of(20, &[(GREETING, 1)]), of(26, &[(GREETING, 1)])];
+        assert_eq!(record_and_probe(failed(), &greeted).await, (hangs(ANSWER), 2));
+        let closed = [with_event(of(20, &[]), "close"), with_event(of(26, &[]), "end")];
+        assert_eq!(record_and_probe(failed(), &closed).await, (hangs(GREETING), 2));
+        let slow = [of(20, &[]), of(26, &[(GREETING, 1), (ANSWER, 1)])];
+        assert_eq!(record_and_probe(failed(), &slow).await, (None, 2));
     }
 
-    fn unreachable_cause() -> Option<crate::event::PreconditionFailure> {
-        Some(crate::event::PreconditionFailure {
-            span: None,
-            step: "expects: hello".to_owned(),
-            message: "no hello received".to_owned(),
-            detail: None,
-            unreachable: false,
-        })
+    /// A hub may limit clients: refusals at once, and messages other than before, prove nothing.
+    #[rstest]
+    #[case::status(with_event(conversation_report(20, &[]), "refused"))]
+    #[case::message(conversation_report(20, &[(REFUSAL, 0)]))]
+    #[case::close(ScenarioReport { duration: Duration::from_millis(50), ..with_event(conversation_report(20, &[]), "close") })]
+    #[tokio::test]
+    async fn a_refused_probe_is_no_sign_of_a_hang(#[case] probe: ScenarioReport) {
+        assert_eq!(record_and_probe(conversation_report(9, &[]), &[probe.clone(), probe]).await, (None, 1));
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_accepts_no_connections_is_gone() {
+        let cut = |begun: u32, kind| {
+            let mut report = with_event(conversation_report(begun, &[]), kind);
+            report.activity.cut = Some(SECOND);
+            report
+        };
+        let gone = || cut(20, "unreachable");
+        let lost = Some(ServiceLoss::Gone);
+        assert_eq!(record_and_probe(conversation_report(9, &[]), &[gone(), gone()]).await, (lost, 2));
+        assert_eq!(record_and_probe(cut(9, "end"), &[gone(), gone()]).await, (lost, 2));
+        // A hub that cut a connection off and was gone has been started again since.
+        let served = conversation_report(26, &[(GREETING, 1), (ANSWER, 1)]);
+        assert_eq!(record_and_probe(cut(9, "end"), &[gone(), served.clone()]).await, (lost, 2));
+        assert_eq!(record_and_probe(conversation_report(9, &[]), &[gone(), served]).await, (None, 2));
     }
 }

@@ -142,17 +142,18 @@ impl ScenarioJob {
         let isolation = self.isolation(site);
         let number = to_base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
-        let Some(process) = site.process.clone() else {
+        let destructive = self.program.isolation == Isolation::Destructive;
+        let watched = site.process.clone().filter(|process| process.is_restartable() || !destructive);
+        let Some(process) = watched else {
             let turn = wait_for_turn(&self, &isolation, &mut interrupt).await?;
             let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
             self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
             let unserved = self.find_unserved(index, &report, &stamp, options, interrupt).await;
-            let hangs = unserved.filter(|unserved| unserved.lost == ServiceLoss::Hangs);
-            report.unserved = hangs.map(|unserved| unserved.probe);
+            report.unserved = unserved.and_then(UnservedScenario::into_hang);
             turn.release(&self.subject);
             return Some(report);
         };
-        let first = if self.program.isolation == Isolation::Destructive { HubUse::Destructive } else { HubUse::Shared };
+        let first = if destructive { HubUse::Destructive } else { HubUse::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
         for (kind, isolation) in [(first, &isolation), (HubUse::Alone, &alone)] {
             let again = kind == HubUse::Alone;
@@ -172,14 +173,19 @@ impl ScenarioJob {
                     self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
                     if let Some(unserved) = self.find_unserved(index, &report, &stamp, options, interrupt.clone()).await
                     {
-                        process.record_unserved_play(&play, unserved.lost == ServiceLoss::Hangs).await;
-                        let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
-                        if let Some(pulse) = pulse {
-                            pulse.reset().await;
+                        let hung = unserved.lost != ServiceLoss::Gone;
+                        if hung && !process.is_restartable() {
+                            report.unserved = unserved.into_hang();
+                        } else {
+                            process.record_unserved_play(&play, &report, hung).await;
+                            let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
+                            if let Some(pulse) = pulse {
+                                pulse.reset().await;
+                            }
                         }
                     }
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
-                    let end = process.end_play(play, wrong).await;
+                    let end = process.end_play(play, &report, wrong).await;
                     turn.release(&self.subject);
                     match end {
                         // Another scenario may have caused the crash, so this one is played again alone.
@@ -273,7 +279,8 @@ impl ScenarioJob {
                 (!*stopped.borrow()).then_some(report)
             }
         };
-        let restartable = self.subject.sites[index].process.is_some();
+        let process = self.subject.sites[index].process.as_ref();
+        let restartable = process.is_some_and(|process| process.is_restartable());
         pulse.record_play(&self.program, report, restartable, play).await
     }
 }

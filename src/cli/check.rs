@@ -135,6 +135,7 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
+        started.watch_hubs().await;
         let rounds = Rounds::new(std::mem::take(&mut started.subjects), outlines, options, arguments.explore);
         let report = run_rounds(&mut started, rounds, shown, &mut sources).await;
         started.stop().await;

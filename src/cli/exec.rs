@@ -17,6 +17,8 @@ use crate::hub::process::{
 use crate::hub::supervisor::HubProcess;
 use crate::report::text::escape_unprintable;
 
+/// How long to wait for a hub that has gone and that the run cannot start.
+const RETURN_WAIT: Duration = Duration::from_secs(3);
 /// Number of log lines to show if a hub does not start.
 const SHOWN_LOG_LINES: usize = 20;
 
@@ -112,6 +114,24 @@ impl ExecArgs {
         }
         Ok(subject.processes.iter().map(|(process, _)| Arc::clone(process)).collect())
     }
+}
+
+/// Watches the instances of a subject that the run can neither start nor restart, and adds them to the subject.
+pub fn watch_instances(subject: &mut TestSubject) -> Vec<Arc<HubProcess>> {
+    if subject.embedded.is_some() {
+        return Vec::new();
+    }
+    let mut watched = Vec::new();
+    for (place, instance) in subject.target.instances.iter().enumerate() {
+        if subject.processes.iter().all(|(_, places)| !places.contains(&place)) {
+            let (by, endpoints) = (LaunchMethod::None, vec![instance.url.clone()]);
+            let launch = HubLaunch { by, endpoints, wait: RETURN_WAIT, mask: Arc::new(str::to_owned), log: None };
+            let process = HubProcess::new(launch, String::new(), vec![instance.name.clone()]);
+            watched.push((process, vec![place]));
+        }
+    }
+    subject.processes.extend(watched.iter().cloned());
+    watched.into_iter().map(|(process, _)| process).collect()
 }
 
 /// Starts all processes; if one fails, the others are stopped.

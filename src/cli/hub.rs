@@ -383,6 +383,17 @@ impl StartedHubs {
         Ok(())
     }
 
+    /// Watches the hubs that the run cannot start, so that their ends are noticed.
+    pub async fn watch_hubs(&mut self) {
+        for subject in &mut self.subjects {
+            for process in exec::watch_instances(subject) {
+                // Watching cannot fail.
+                let _ = process.start().await;
+                self.processes.push((subject.pack.name.clone(), process));
+            }
+        }
+    }
+
     /// Stops every process within `grace`. Returns the reports of the processes, each with its protocol.
     pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
         let mut reports = Vec::new();

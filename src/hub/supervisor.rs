@@ -12,13 +12,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::event::{CheckReport, FindingDetail, HubCrash, LogExcerpt, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{
+    CheckReport, FindingDetail, FrameReport, HistoryDirection, HubCrash, LogExcerpt, PreconditionFailure,
+    ProcessReport, ScenarioReport, Verdict,
+};
 use crate::hub::process::{
     self, HubLaunch, HubStartError, LaunchMethod, LaunchedHub, TERMINATION_GRACE, TerminationReceiver,
 };
 
 /// The name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
+/// The check that the hub keeps to RFC 6455, which also fails when a hub that ends cuts a handshake short.
+const WEBSOCKET_CHECK: &str = "websocket";
+/// Why a hub that the run cannot start is given up.
+const NOT_BACK: &str = "it did not come back";
 /// The number of crashes after which the hub is not started again in this run.
 const MAX_CRASHES: usize = 10;
 /// How long to wait for the process to end after a failure: its connections may close a moment earlier.
@@ -63,6 +70,12 @@ pub struct ProcessEnd {
     crash: HubCrash,
 }
 
+struct PlayingScenario {
+    id: String,
+    generation: usize,
+    kind: HubUse,
+}
+
 #[derive(Default)]
 struct SupervisorState {
     running: Option<LaunchedHub>,
@@ -74,13 +87,15 @@ struct SupervisorState {
     crashed: bool,
     /// The number of scenarios played on the current process.
     played: usize,
-    /// The scenarios being played, with their generations.
-    playing: BTreeMap<usize, (usize, String)>,
+    /// The scenarios being played.
+    playing: BTreeMap<usize, PlayingScenario>,
     numbers: usize,
     last: Option<String>,
     lenient: bool,
     /// Indices into the report's crashes, by generation.
     crashes: BTreeMap<usize, usize>,
+    /// When the frame in [`HubCrash::last_sent`] was sent, by generation, relative to the start of the run.
+    last_sent: BTreeMap<usize, Duration>,
     report: ProcessReport,
 }
 
@@ -97,6 +112,11 @@ impl HubProcess {
     /// begins.
     pub fn is_by_command(&self) -> bool {
         matches!(self.launch.by, LaunchMethod::Command(_))
+    }
+
+    /// Whether the run can start the hub again. Any other hub is only watched.
+    pub fn is_restartable(&self) -> bool {
+        !matches!(self.launch.by, LaunchMethod::None)
     }
 
     /// Starts the process.
@@ -122,7 +142,8 @@ impl HubProcess {
         let _switching = self.switching.lock().await;
         let stale = {
             let state = self.lock_state();
-            state.running.is_none() || state.crashed || (kind == HubUse::Alone && state.played > 0)
+            let used = kind == HubUse::Alone && state.played > 0 && self.is_restartable();
+            state.running.is_none() || state.crashed || used
         };
         if stale {
             self.stop(TERMINATION_GRACE).await;
@@ -134,13 +155,13 @@ impl HubProcess {
         state.lenient = kind == HubUse::Destructive;
         let number = state.numbers;
         let generation = state.generation;
-        state.playing.insert(number, (generation, id.to_owned()));
+        state.playing.insert(number, PlayingScenario { id: id.to_owned(), generation, kind });
         Ok(ActivePlay { number, generation, kind })
     }
 
     /// Removes a scenario; returns how the hub ended, if it ended while the scenario was played. `wrong`: whether a
     /// check did not pass.
-    pub async fn end_play(&self, play: ActivePlay, wrong: bool) -> Option<ProcessEnd> {
+    pub async fn end_play(&self, play: ActivePlay, report: &ScenarioReport, wrong: bool) -> Option<ProcessEnd> {
         let ended = self.lock_state().running.as_ref().map(LaunchedHub::wait_for_end);
         if let (Some(ended), true) = (ended, wrong || play.kind != HubUse::Shared) {
             let _ = tokio::time::timeout(PROCESS_END_WAIT, ended).await;
@@ -148,7 +169,8 @@ impl HubProcess {
         let log = {
             let mut state = self.lock_state();
             state.record_crash();
-            state.last = state.playing.remove(&play.number).map(|(_, id)| id);
+            state.last = state.playing.remove(&play.number).map(|playing| playing.id);
+            state.add_evidence(play.generation, report);
             // If another process is running by now, the log of the crashed one was recorded when it was replaced.
             let crashed = state.crashes.contains_key(&play.generation) && state.generation == play.generation;
             state.running.as_ref().filter(|_| crashed).map(LaunchedHub::wait_for_log)
@@ -169,11 +191,17 @@ impl HubProcess {
 
     /// Records that the hub has not served any client since a scenario was played, and stops it so that it is
     /// restarted. `hung`: whether it still accepts connections.
-    pub async fn record_unserved_play(&self, play: &ActivePlay, hung: bool) {
+    pub async fn record_unserved_play(&self, play: &ActivePlay, report: &ScenarioReport, hung: bool) {
         let _switching = self.switching.lock().await;
         {
             let mut state = self.lock_state();
             if state.generation != play.generation || state.crashed {
+                return;
+            }
+            if play.kind == HubUse::Alone && !hung && !self.is_restartable() && !has_connected(report) {
+                // Only a proxy in front of the hub accepts connections again.
+                state.report.given_up = Some(NOT_BACK.to_owned());
+                state.crashed = true;
                 return;
             }
             // A process may end a moment after its connections.
@@ -255,6 +283,7 @@ impl HubProcess {
                     Err(HubStartError::Ended { .. } | HubStartError::Taken(_)) if Instant::now() < last => {
                         tokio::time::sleep(RESTART_PAUSE).await;
                     }
+                    Err(_) if !self.is_restartable() => break NOT_BACK.to_owned(),
                     Err(error) => {
                         let mut state = self.lock_state();
                         if let Some(log) = error.log() {
@@ -294,15 +323,33 @@ impl SupervisorState {
         if std::mem::replace(&mut self.crashed, true) || self.lenient {
             return;
         }
-        let here = self.playing.values().filter(|(generation, _)| *generation == self.generation);
-        let during: Vec<String> = here.map(|(_, id)| id.clone()).collect();
-        let blamed = match during.as_slice() {
-            [only] if self.played == 1 => Some(only.clone()),
+        let here = self.playing.values().filter(|playing| playing.generation == self.generation);
+        let here: Vec<&PlayingScenario> = here.collect();
+        let blamed = match here.as_slice() {
+            [only] if self.played == 1 || only.kind == HubUse::Alone => Some(only.id.clone()),
             _ => None,
         };
+        let during = here.iter().map(|playing| playing.id.clone()).collect();
         self.crashes.insert(self.generation, self.report.crashes.len());
         let after = self.last.clone();
-        self.report.crashes.push(HubCrash { status, hung, during, after, blamed, log: LogExcerpt::default() });
+        let crash = HubCrash { status, hung, during, after, blamed, ..HubCrash::default() };
+        self.report.crashes.push(crash);
+    }
+
+    /// Adds to the crash of a process what the report of a scenario played on it shows: the last frame that was sent.
+    /// A scenario that could not connect was not played on it after all.
+    fn add_evidence(&mut self, generation: usize, report: &ScenarioReport) {
+        let Some(place) = self.crashes.get(&generation) else { return };
+        let crash = &mut self.report.crashes[*place];
+        if !has_connected(report) && crash.during.len() > 1 {
+            crash.during.retain(|id| *id != report.id);
+        }
+        let Some((at, frame)) = last_sent_frame(report) else { return };
+        let latest = self.last_sent.entry(generation).or_default();
+        if report.begun + at >= *latest {
+            *latest = report.begun + at;
+            crash.last_sent = Some(format!("{} of {}: {}", frame.actor, report.id, frame.text));
+        }
     }
 
     fn set_log(&mut self, generation: usize, log: LogExcerpt) {
@@ -310,6 +357,17 @@ impl SupervisorState {
             self.report.crashes[*place].log = log;
         }
     }
+}
+
+fn has_connected(report: &ScenarioReport) -> bool {
+    report.history.iter().any(|frame| frame.kind == "open")
+}
+
+/// Returns the last frame that was sent before the connections of a scenario ended, and when.
+fn last_sent_frame(report: &ScenarioReport) -> Option<(Duration, &FrameReport)> {
+    let is_before = |frame: &&FrameReport| report.activity.cut.is_none_or(|cut| frame.at <= cut);
+    let sent = report.history.iter().filter(|frame| frame.direction == HistoryDirection::Sent);
+    sent.filter(|frame| !frame.text.is_empty()).rfind(is_before).map(|frame| (frame.at, frame))
 }
 
 /// Adds the `process` check to a scenario's report: whether the hub kept running, or how it ended.
@@ -327,8 +385,29 @@ pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
         check.detail = Some(FindingDetail {
             expected: "a hub that keeps running, whatever it is sent".to_owned(),
             received,
+            sent: last_sent_frame(report).map(|(_, frame)| frame.text.clone()),
             ..FindingDetail::default()
         });
+        blame_end_only(report, &check);
     }
     report.checks.push(check);
+}
+
+/// Makes the checks of a scenario that the end of the hub broke inconclusive: those that missed a frame, or judged how
+/// and when a connection ended. A frame that was received is still judged.
+fn blame_end_only(report: &mut ScenarioReport, end: &CheckReport) {
+    let is_of_frame = |check: &CheckReport| check.always || (check.span.is_none() && check.name != WEBSOCKET_CHECK);
+    for check in report.checks.iter_mut().filter(|check| check.accuses_hub() && !is_of_frame(check)) {
+        check.make_inconclusive();
+        check.message = format!("{}: {}", end.message, check.message);
+    }
+    if let Some(cause) = &mut report.cause {
+        // The same as the check, so that reports do not list it as another cause.
+        *cause = PreconditionFailure {
+            step: end.step.clone(),
+            detail: end.detail.clone(),
+            ..PreconditionFailure::without_step(end.message.clone())
+        };
+    }
+    report.missed = None;
 }

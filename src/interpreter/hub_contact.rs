@@ -1,47 +1,30 @@
-//! Whether and when a hub answered on any connection of a conversation.
+//! What the hub itself sent on the connections of a conversation, and which of them it cut off.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::websocket::frame::{ConnectionEvent, NO_ANSWER};
+use crate::event::{AnswerTimes, HubActivity, MessageKind};
 
 #[derive(Default)]
 pub struct HubContact {
-    /// Whether the hub accepted a connection.
-    connected: bool,
-    /// Whether the hub answered by refusing or ending a connection.
-    ended: bool,
-    pub last_received: Option<Duration>,
-    /// The latest time at which a connection received its first frame.
-    pub last_greeted: Option<Duration>,
-    /// The connections that have received a frame.
-    greeted: BTreeSet<u32>,
+    pub activity: HubActivity,
+    /// The kinds of messages that each connection has received.
+    received: BTreeSet<(u32, MessageKind)>,
 }
 
 impl HubContact {
-    pub fn add(&mut self, connection: u32, what: &ConnectionEvent, now: Duration) {
-        match what {
-            ConnectionEvent::Upgraded { .. } => self.connected = true,
-            ConnectionEvent::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => self.connected = true,
-            ConnectionEvent::NoUpgrade { .. }
-            | ConnectionEvent::Refused { .. }
-            | ConnectionEvent::Unreachable { .. }
-            | ConnectionEvent::Violation { .. }
-            | ConnectionEvent::End { .. } => self.ended = true,
-            ConnectionEvent::Message(_)
-            | ConnectionEvent::Ping(_)
-            | ConnectionEvent::Pong(_)
-            | ConnectionEvent::Close { .. } => {
-                self.last_received = Some(now);
-                if self.greeted.insert(connection) {
-                    self.last_greeted = self.last_received;
-                }
-            }
+    /// Records a message that the hub sent. Frames of the WebSocket protocol do not count, since a library answers them
+    /// even if the hub behind it is stuck.
+    pub fn add_message(&mut self, connection: u32, kind: MessageKind, now: Duration) {
+        let times = self.activity.answers.entry(kind).or_insert(AnswerTimes { last: now, greeting: now });
+        times.last = now;
+        if self.received.insert((connection, kind)) {
+            times.greeting = now;
         }
     }
 
-    /// Whether the hub accepted a connection and then sent nothing.
-    pub fn is_silent(&self) -> bool {
-        self.connected && !self.ended && self.last_received.is_none()
+    /// Records that a connection ended without a close frame, or was not made.
+    pub fn add_cut(&mut self, now: Duration) {
+        self.activity.cut = Some(now);
     }
 }

@@ -53,6 +53,7 @@ impl Conversation {
             })
         });
         let index = message.and_then(|message| program.pack.message_index(&message.name));
+        self.contact.add_message(wire.connection, index, self.clock.now);
         if let Some(json) = raw.as_deref().map(|raw| &raw.json).or(json) {
             self.deviations.evidence.add_message(index, json);
         }

@@ -38,9 +38,9 @@ use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance, Wire};
-use crate::websocket::frame::{ConnectionEvent, Frame};
+use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
 use crate::websocket::handshake::Dial;
-use actor::{Actors, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
+use actor::{Actors, ClosingHandshake, ConnectionEnd, ConnectionState, InboxFrame, InboxFrameKind};
 use blocks::{BlockStack, Phase};
 pub use checks::ALWAYS_STEP;
 use checks::{ConversationJudgement, ScenarioJudgement};
@@ -335,9 +335,7 @@ impl Conversation {
             leftovers: self.actors.leftovers.into_iter().collect(),
             history,
             history_dropped,
-            silent: self.contact.is_silent(),
-            last_received: self.contact.last_received,
-            last_greeted: self.contact.last_greeted,
+            activity: self.contact.activity,
             duration: self.clock.now,
             slimmest: self.clock.slimmest,
             deviations: seen,
@@ -362,7 +360,6 @@ impl Conversation {
         let Some(id) = self.actors.connections.get(&connection).copied() else { return };
         let current = self.actors[id].connection == Some(connection);
         let sequence = self.history.next_event();
-        self.contact.add(connection, &what, self.clock.now);
         match what {
             ConnectionEvent::Upgraded { status, headers, subprotocol } => {
                 self.record_frame(
@@ -415,6 +412,9 @@ impl Conversation {
                     let expected = "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)";
                     self.judgement.record_websocket_violation(&self.program.actors[id].name, expected, &reason);
                 }
+                if !bound && !reason.starts_with(NO_ANSWER) {
+                    self.contact.add_cut(self.clock.now);
+                }
                 if current {
                     let refusal = serde_json::json!({});
                     self.actors[id].link =
@@ -423,6 +423,7 @@ impl Conversation {
             }
             ConnectionEvent::Unreachable { reason } => {
                 self.record_frame(id, connection, HistoryDirection::Neither, "unreachable", &reason, 0);
+                self.contact.add_cut(self.clock.now);
                 if current {
                     self.actors[id].link = ConnectionState::Unreachable { reason };
                 }
@@ -496,8 +497,12 @@ impl Conversation {
                 let text = if reset { format!("reset: {reason}") } else { reason };
                 if current && self.actors[id].is_open() {
                     self.record_frame(id, connection, HistoryDirection::Neither, "end", &text, 0);
+                    self.contact.add_cut(self.clock.now);
                     self.record_end(id, sequence, false, None, text);
                 } else if current {
+                    if matches!(self.actors[id].closing, ClosingHandshake::Sent) {
+                        self.contact.add_cut(self.clock.now);
+                    }
                     self.record_close_answer(id, sequence, None, text, false);
                 }
             }

@@ -203,6 +203,7 @@ impl RunFixture {
             during: during.iter().map(|id| (*id).to_owned()).collect(),
             after: Some("greeter/chair".to_owned()),
             blamed: blamed.map(str::to_owned),
+            last_sent: None,
             log: excerpt("panic: \u{1b}[31mno more chairs"),
         };
         let mut crashes = vec![crash(&["greeter/hello", "greeter/bye"], None)];

@@ -32,6 +32,8 @@ pub struct FuzzReport {
     pub stuck: Option<u64>,
     /// How much longer a new client waits at the end than at the start.
     pub slower: Option<NewClientLatency>,
+    /// Number of findings that occurred while the hub hung or was gone, and not again on a hub that serves.
+    pub unconfirmed: u64,
 }
 
 /// How long a new client took to connect and receive an answer.

@@ -107,7 +107,7 @@ fn check_hub(hub: &ThirdPartyHub, deviate: &[&str], more: &str) -> Option<Checke
 }
 
 /// Returns the tables that declare a deviation, as the end of a target file.
-fn deviation_tables(protocol: &str, deviation: &str) -> String {
+pub(super) fn deviation_tables(protocol: &str, deviation: &str) -> String {
     let all: toml::Table = toml::from_str(include_str!("../fixtures/hubs/deviations.toml")).unwrap();
     let tables = all[protocol][deviation].clone();
     toml::to_string(&toml::Table::from_iter([("deviation".to_owned(), tables)])).unwrap()

@@ -29,9 +29,9 @@ pub(super) struct ThirdPartyHub {
 
 /// A process of the hub: its arguments, and its part of the target file.
 pub(super) struct HubInstance {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    target: &'static str,
+    pub(super) name: &'static str,
+    pub(super) arguments: &'static [&'static str],
+    pub(super) target: &'static str,
 }
 
 pub(super) const CONCIERGE: ThirdPartyHub = ThirdPartyHub {
@@ -304,7 +304,7 @@ pub(super) fn run_against_hub(
 }
 
 /// Returns the verdict and rule of each failed or warned check once; the check's name if it has no rule.
-fn findings(report: &Value) -> Vec<String> {
+pub(super) fn findings(report: &Value) -> Vec<String> {
     let findings = report["findings"].as_array().unwrap().iter();
     let mut accused: Vec<String> = findings
         .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")

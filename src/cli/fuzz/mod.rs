@@ -2,6 +2,7 @@
 
 mod archive;
 mod case_selection;
+mod confirm;
 mod save;
 mod session;
 
@@ -280,13 +281,14 @@ async fn run_campaigns(
             hub::follow_run(running, inbox, &stop, session.signals, |heard| watched.handle_event(heard)).await;
         let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
         asked_to_stop = signals;
+        watched.progress.finish();
         if let Some(left) = left {
+            asked_to_stop += confirm::confirm_findings(campaign, &mut watched.outcome, &left, &mut session).await?;
             (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
             if let Some(gone) = left.gone {
                 watched.outcome.add_lost_hub(campaign, gone);
             }
         }
-        watched.progress.finish();
         if asked_to_stop < 2 {
             let about = FindingFileContext { hub: &shown.target, command: kept.command, masker, known: kept.known };
             let (asked, text) =

@@ -9,20 +9,20 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Campaign, PlayEnvironment};
-use crate::event::Verdict;
+use crate::check::hang::HubPulse;
+use crate::event::{FrameReport, HistoryDirection, ScenarioReport, Verdict};
 use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::case_scenario::{CaseScenario, CaseStep};
 use crate::fuzz::oracle::{self, MAX_SLOWDOWN};
 use crate::fuzz::step_rule::StepRule;
 use crate::report::fuzz::NewClientLatency;
 use crate::report::scenario_verdict;
-use crate::scenario::Program;
 use crate::scenario::parse::verbs::StepVerb;
 
-/// A scenario in which a new client connects and is served, and how long it took before the first case.
+/// A scenario in which a new client connects and is served, and its report before the first case.
 pub struct LatencyProbe {
     scenario: CaseScenario,
-    before: Duration,
+    before: ScenarioReport,
 }
 
 /// The id of the scenario where it is played to find out whether the hub hangs.
@@ -36,7 +36,22 @@ const RECOVERY_TIME: Duration = Duration::from_secs(5);
 
 impl LatencyProbe {
     /// Measures before the first case; `None` where the client is not served, since a later time could not be compared.
+    /// If the hub does not answer the fence with a frame of its own, the cases go without it.
     pub async fn measure_start(campaign: &Campaign, stage: &PlayEnvironment) -> Option<Self> {
+        let corpus = &campaign.corpus;
+        corpus.set_fence_answered(true);
+        let with_fence = Self::measure(campaign, stage, START_NUMBER_OFFSET).await;
+        if corpus.fence().is_none() || with_fence.as_ref().is_some_and(|probe| is_answered(&probe.before)) {
+            return with_fence;
+        }
+        corpus.set_fence_answered(false);
+        let without = Self::measure(campaign, stage, START_NUMBER_OFFSET + 1).await;
+        // A client that is not even served without the fence does not show that the fence is the reason.
+        corpus.set_fence_answered(without.is_none());
+        without
+    }
+
+    async fn measure(campaign: &Campaign, stage: &PlayEnvironment, number: u64) -> Option<Self> {
         let role = campaign.corpus.observer_role()?;
         let steps = vec![
             CaseStep::new(NEW_CLIENT, StepVerb::Joins, ()),
@@ -44,41 +59,51 @@ impl LatencyProbe {
         ];
         let actors = [(NEW_CLIENT.to_owned(), json!(role))].into_iter().collect();
         let scenario = CaseScenario { title: "A new client".to_owned(), actors, steps, ..CaseScenario::default() };
-        let before = measure_play(campaign, stage, &scenario, START_NUMBER_OFFSET).await?;
+        let before = play_probe(campaign, stage, &scenario, number).await?;
         Some(Self { scenario, before })
     }
 
-    /// Returns the scenario as a program.
-    pub fn program(&self, campaign: &Campaign) -> Option<Arc<Program>> {
-        campaign.program(PROBE_ID, &self.scenario).ok().map(Arc::new)
+    /// Returns a detector of hangs that uses the scenario as its probe; `None` if the hub sent nothing in it.
+    pub fn pulse(&self, campaign: &Campaign) -> Option<HubPulse> {
+        let program = campaign.program(PROBE_ID, &self.scenario).ok()?;
+        HubPulse::for_program(&Arc::new(program), &self.before)
     }
 
     /// Measures after the last case. `None` if the hub is not slower; not serving at all is reported by the cases.
     pub async fn measure_end(&self, campaign: &Campaign, stage: &PlayEnvironment) -> Option<NewClientLatency> {
         let (times, beyond) = MAX_SLOWDOWN;
-        let most = self.before * times + Duration::from_millis(beyond.into());
+        let before = self.before.duration;
+        let most = before * times + Duration::from_millis(beyond.into());
         let begun = Instant::now();
         let mut number = END_NUMBER_OFFSET;
         loop {
-            let after = measure_play(campaign, stage, &self.scenario, number).await?;
+            let after = play_probe(campaign, stage, &self.scenario, number).await?.duration;
             if after <= most {
                 return None;
             }
             if begun.elapsed() >= RECOVERY_TIME {
-                return Some(NewClientLatency { before: self.before, after });
+                return Some(NewClientLatency { before, after });
             }
             number += 1;
         }
     }
 }
 
-/// Plays the scenario; returns its duration without the time for which it was queued.
-async fn measure_play(
+/// Plays the scenario; returns its report if it passed.
+async fn play_probe(
     campaign: &Campaign,
     stage: &PlayEnvironment,
     scenario: &CaseScenario,
     number: u64,
-) -> Option<Duration> {
+) -> Option<ScenarioReport> {
     let played = campaign.play(&campaign.id(number), scenario, number, stage).await?;
-    (scenario_verdict(&played) == Verdict::Pass).then_some(played.duration)
+    (scenario_verdict(&played) == Verdict::Pass).then_some(played)
+}
+
+/// Whether the hub itself answered the last message that was sent: a declared deviation may only assume an answer.
+fn is_answered(report: &ScenarioReport) -> bool {
+    let is_sent = |frame: &FrameReport| frame.direction == HistoryDirection::Sent;
+    let after = report.history.iter().rposition(is_sent).map_or(&[][..], |place| &report.history[place..]);
+    let received = after.iter().any(|frame| frame.direction == HistoryDirection::Received);
+    received && !after.iter().any(|frame| frame.kind == "assumed")
 }

@@ -26,7 +26,7 @@ use super::case_scenario::{CaseScenario, CaseStep};
 use super::corpus::Corpus;
 use super::oracle;
 use super::scheduler::CaseScheduler;
-use crate::check::hang::HubPulse;
+use crate::check::hang::{HubOutage, HubPulse};
 use crate::check::{self, PlayOptions, ScenarioJob};
 use crate::event::{CheckReport, FrameReport, ScenarioEvent, ScenarioReport, Verdict};
 use crate::hub::prepare::PreparedHub;
@@ -246,6 +246,10 @@ pub struct FinalHubState {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
+    /// When the hub did not serve clients.
+    pub outages: Vec<HubOutage>,
+    /// Whether the hub serves clients now.
+    pub is_served: bool,
 }
 
 /// A hub that no client reaches any more, or that serves none.
@@ -269,10 +273,9 @@ pub async fn run_cases(
 ) -> FinalHubState {
     let (watch, queues) = (Arc::new(HubWatch::default()), Arc::new(ResourceQueues::default()));
     let probe = LatencyProbe::measure_start(&campaign, &stage).await;
-    if let Some(program) = probe.as_ref().and_then(|probe| probe.program(&campaign)) {
-        stage.pulses =
-            Some(Arc::new(stage.hub.sites.iter().map(|_| HubPulse::for_program(Arc::clone(&program))).collect()));
-    }
+    // Without a message of the hub in the probe, nothing shows whether the hub hangs.
+    let pulse = || probe.as_ref().and_then(|probe| probe.pulse(&campaign));
+    stage.pulses = stage.hub.sites.iter().map(|_| pulse()).collect::<Option<Vec<HubPulse>>>().map(Arc::new);
     let is_there = {
         let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
         Arc::new(move || watch.lock_state().gone.is_none() && !hub.is_given_up() && !over())
@@ -323,7 +326,22 @@ pub async fn run_cases(
         Some(probe) if gone.is_none() => probe.measure_end(&campaign, &stage).await,
         _ => None,
     };
-    FinalHubState { gone, stuck, slower }
+    let is_served = gone.is_none() && !stage.hub.is_given_up();
+    let outages = find_outages(&stage, gone.as_ref()).await;
+    FinalHubState { gone, stuck, slower, outages, is_served }
+}
+
+/// Returns when the hub did not serve clients. A hub that is gone or hangs at the end has not served them since.
+async fn find_outages(stage: &PlayEnvironment, gone: Option<&HubLost>) -> Vec<HubOutage> {
+    let mut outages = Vec::new();
+    for pulse in stage.pulses.iter().flat_map(|pulses| pulses.iter()) {
+        outages.extend(pulse.outages().await);
+    }
+    if let Some(HubLost { report, .. }) = gone {
+        let since = outages.iter().map(|outage| outage.since).fold(report.begun, Duration::min);
+        outages.push(HubOutage { since, noticed: Duration::MAX });
+    }
+    outages
 }
 
 /// Returns the exclusive resource of a case that other cases may use, too; `None` if the case gets a hub of its own, or

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::fingerprint::{Fingerprint, broken_checks};
 use super::{Campaign, HubLost};
-use crate::event::{CheckReport, FindingDetail, Lack, ProcessReport, ScenarioReport, Verdict};
+use crate::check::hang::HubOutage;
+use crate::event::{CheckReport, FindingDetail, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict};
 use crate::fuzz::case::FuzzCell;
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
@@ -47,6 +48,8 @@ pub struct CampaignResults {
     /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<NewClientLatency>,
+    /// Number of findings of a time in which the hub did not serve clients, which did not occur again.
+    unconfirmed: u64,
 }
 
 struct CauseGroup {
@@ -141,6 +144,29 @@ impl CampaignResults {
         self.causes.iter().filter_map(first)
     }
 
+    /// Returns the findings of cases that the hub may have failed only because it did not serve clients: fingerprints,
+    /// and numbers of their first cases. They stand only if they occur again.
+    pub fn doubtful_findings(&self, outages: &[HubOutage]) -> Vec<(Fingerprint, u64)> {
+        let during = |report: &ScenarioReport, outage: &HubOutage| {
+            report.begun + report.duration >= outage.since && report.begun <= outage.noticed
+        };
+        let doubtful = self.causes.iter().filter(|(cause, group)| {
+            cause.oracle != PROCESS_ORACLE && outages.iter().any(|outage| during(&group.first, outage))
+        });
+        doubtful.filter_map(|(cause, group)| Some((cause.clone(), case_number(&group.first.id)?))).collect()
+    }
+
+    /// Removes a finding that did not occur again.
+    pub fn remove_unconfirmed(&mut self, cause: &Fingerprint) {
+        let Some(group) = self.causes.remove(cause) else { return };
+        self.unconfirmed += 1;
+        for oracle in cause.oracle.split(',') {
+            if let Some(tally) = self.oracles.get_mut(oracle) {
+                tally.broken = tally.broken.saturating_sub(group.cases);
+            }
+        }
+    }
+
     /// Adds the finding that the hub is gone, or hangs. Failed survival oracles of the cases that were being played
     /// then, and connections that ended, are the same finding.
     pub fn add_lost_hub(&mut self, campaign: &Campaign, gone: HubLost) {
@@ -194,6 +220,8 @@ impl CampaignResults {
     /// Returns the report of the run; the files of the cases that it shows are added to `sources`.
     pub fn finish(self, campaign: &Campaign, processes: Vec<ProcessReport>, sources: &mut Sources) -> ProtocolReport {
         let pack = campaign.pack();
+        let mut oracles = self.oracles;
+        count_crashes(&mut oracles, &processes);
         let mut findings = Vec::new();
         let mut first = Vec::new();
         let mut add = |mut report: ScenarioReport, name: Option<String>, together: &[u64], sources: &mut Sources| {
@@ -234,17 +262,31 @@ impl CampaignResults {
             decided: self.decided,
             after_opening: self.after_opening,
             judged: self.judged,
-            oracles: self.oracles,
+            oracles,
             cells: cells.collect(),
             findings,
             obstacles: obstacles.collect(),
             ended: self.ended,
             stuck: self.stuck,
             slower: self.slower,
+            unconfirmed: self.unconfirmed,
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         aggregator::fuzz_protocol_report(pack, first, processes, fuzzed)
     }
+}
+
+/// Counts the crashes and hangs that no case reproduces as violations of [`PROCESS_ORACLE`]. The oracle did not hold in
+/// the cases under way, even if the hub survived them when they were played again.
+fn count_crashes(oracles: &mut BTreeMap<String, OracleTally>, processes: &[ProcessReport]) {
+    let crashes: Vec<&HubCrash> = processes.iter().flat_map(ProcessReport::unexplained_crashes).collect();
+    if crashes.is_empty() {
+        return;
+    }
+    let under_way: BTreeSet<&String> = crashes.iter().flat_map(|crash| &crash.during).collect();
+    let tally = oracles.entry(PROCESS_ORACLE.to_owned()).or_default();
+    tally.broken += crashes.len() as u64;
+    tally.held = tally.held.saturating_sub(under_way.len() as u64);
 }
 
 /// Returns the check that the hub's process keeps running, with this verdict.

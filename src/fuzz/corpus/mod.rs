@@ -5,6 +5,7 @@ pub mod prefix;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 
@@ -35,6 +36,8 @@ pub struct Corpus {
     pub settings: Settings,
     answers: Vec<ExpectedAnswer>,
     goes_on: Vec<StepRule>,
+    /// Whether the hub under test does not answer the fence.
+    fence_unanswered: AtomicBool,
 }
 
 /// A step of a scenario at which an actor sends a message.
@@ -72,7 +75,8 @@ impl Corpus {
         let defaults = declared.filter_map(|(name, setting)| Some((name.clone(), setting.get("default")?.clone())));
         let settings = defaults.chain(given).map(|(name, value)| (name, setting_value(&value)));
         let settings = Settings::new(settings.collect());
-        Self { pack: Arc::clone(pack), shared, scenarios, scenes, openings, settings, answers, goes_on }
+        let (pack, fence_unanswered) = (Arc::clone(pack), AtomicBool::new(false));
+        Self { pack, shared, scenarios, scenes, openings, settings, answers, goes_on, fence_unanswered }
     }
 
     /// Returns the messages that a hub receives, in the order of the pack, without envelopes.
@@ -243,9 +247,16 @@ impl Corpus {
         names.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    /// Returns the name of the fence: the scene with a cheap request and its reply.
+    /// Returns the name of the fence: the scene with a cheap request and its reply. `None` also if the hub under test
+    /// does not answer it.
     pub fn fence(&self) -> Option<&str> {
-        self.fuzz_entry("fence").and_then(Value::as_str)
+        let is_unanswered = self.fence_unanswered.load(Ordering::Relaxed);
+        self.fuzz_entry("fence").and_then(Value::as_str).filter(|_| !is_unanswered)
+    }
+
+    /// Sets whether the hub under test answers the fence with a frame of its own.
+    pub fn set_fence_answered(&self, is_answered: bool) {
+        self.fence_unanswered.store(!is_answered, Ordering::Relaxed);
     }
 
     /// Returns the fence, with the names that it gives to the request and to the reply.

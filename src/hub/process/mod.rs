@@ -1,5 +1,5 @@
 //! Runs the command that starts a hub, in its own process group, which is ended as a whole; or calls the hook that
-//! starts a hub elsewhere.
+//! starts a hub elsewhere; or waits for a hub that the run cannot start.
 //!
 //! Restarts and the attribution of crashes are in [`crate::hub::supervisor`].
 
@@ -57,6 +57,8 @@ pub enum LaunchMethod {
     Command(ExecCommand),
     /// The hook [`RESTART_HOOK`] of a hub that runs elsewhere.
     Hook { spec: HookSpec, settings: serde_json::Map<String, serde_json::Value>, trust: Option<TrustedCertificates> },
+    /// Nothing that the run can do: the hub runs elsewhere, and may be started again there.
+    None,
 }
 
 /// The name of the hook that starts a hub again.
@@ -144,6 +146,7 @@ pub async fn start_hub(
         LaunchMethod::Hook { spec, settings, trust } => {
             return call_start_hook(launch, spec, settings, trust.as_ref()).await;
         }
+        LaunchMethod::None => return wait_until_listening(launch).await,
     };
     if let Some(address) = ports::first_taken(&launch.endpoints).await {
         return Err(HubStartError::Taken(address));
@@ -176,6 +179,11 @@ async fn call_start_hook(
     let call = HookCall { name: RESTART_HOOK, args: &args, message: None, settings, trust };
     let failed = |error: hook::HookError| HubStartError::Hook((launch.mask)(&error.to_string()));
     hook::run_hook(spec, &call, launch.wait).await.map_err(failed)?;
+    wait_until_listening(launch).await
+}
+
+/// Waits until a hub that runs elsewhere accepts connections.
+async fn wait_until_listening(launch: &HubLaunch) -> Result<LaunchedHub, HubStartError> {
     match tokio::time::timeout(launch.wait, ports::wait_until_open(&launch.endpoints)).await {
         Ok(()) => Ok(LaunchedHub::remote()),
         Err(_) => {

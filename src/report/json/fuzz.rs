@@ -34,6 +34,9 @@ pub(super) struct Fuzzed<'a> {
     stuck: Option<u64>,
     /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
     slower: Option<fuzz::NewClientLatency>,
+    /// Number of findings that occurred while the hub hung or was gone, and not again on a hub that serves. They are no
+    /// findings.
+    unconfirmed: u64,
 }
 
 pub(super) fn to_json(of: &fuzz::FuzzReport) -> Fuzzed<'_> {
@@ -50,5 +53,6 @@ pub(super) fn to_json(of: &fuzz::FuzzReport) -> Fuzzed<'_> {
         ended: of.ended.as_deref(),
         stuck: of.stuck,
         slower: of.slower,
+        unconfirmed: of.unconfirmed,
     }
 }

@@ -86,6 +86,17 @@ impl Page<'_, RunReport> {
             self.gap();
             self.wrapped("", &format!("The run ended early: {}.", escape_unprintable(why)));
         }
+        if fuzzed.unconfirmed > 0 {
+            self.gap();
+            let findings = format_count(usize::try_from(fuzzed.unconfirmed).unwrap_or(usize::MAX), "finding");
+            let were = if fuzzed.unconfirmed == 1 { "was" } else { "were" };
+            self.wrapped(
+                "",
+                &format!(
+                    "{findings} from the time in which the hub hung or was gone {were} not confirmed by a replay."
+                ),
+            );
+        }
         if let Some(number) = fuzzed.stuck {
             self.gap();
             self.wrapped(

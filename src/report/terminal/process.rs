@@ -5,6 +5,8 @@ use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page, list};
 use crate::event::{HubCrash, LogExcerpt, ProcessReport};
 
+/// Most characters of the last frame before a crash.
+const MAX_SENT_CHARS: usize = 200;
 /// How many of the last lines of a log are shown.
 const SHOWN_LOG_LINES: usize = 10;
 
@@ -27,6 +29,9 @@ pub(super) fn describe_starts(process: &ProcessReport) -> String {
         0 => String::new(),
         _ => format!(", {}", describe_crashes(&process.crashes)),
     };
+    if process.command.is_empty() {
+        return format!("not started by hubproof{crashes}");
+    }
     format!("started {} by `{}`{crashes}", describe_times(process.starts), escape_unprintable(&process.command))
 }
 
@@ -46,34 +51,43 @@ impl Page<'_, RunReport> {
                 // A crash that a scenario reproduced alone is shown with that scenario's crash.
                 let open = unexplained.iter().any(|one| std::ptr::eq(*one, crash));
                 if crash.blamed.is_some() || open {
-                    self.write_crash(crash, process.elsewhere);
+                    self.write_crash(crash, process);
                 }
             }
             self.more(process.crashes.len(), "crash report");
             if let Some(why) = &process.given_up {
                 self.gap();
-                self.wrapped("", &format!("The hub was not started again: {}.", escape_unprintable(why)));
+                let what = if process.command.is_empty() { "is gone" } else { "was not started again" };
+                self.wrapped("", &format!("The hub {what}: {}.", escape_unprintable(why)));
             }
         }
     }
 
-    fn write_crash(&mut self, crash: &HubCrash, elsewhere: bool) {
+    fn write_crash(&mut self, crash: &HubCrash, process: &ProcessReport) {
         self.gap();
+        // After the last crash of a hub that was given up, nothing was played again.
+        let is_last = process.crashes.last().is_some_and(|last| std::ptr::eq(last, crash));
+        let again = process.given_up.is_none() || !is_last;
         let when = match (&crash.blamed, crash.during.as_slice()) {
             (Some(id), _) => format!("while {id} was running alone"),
             (None, []) => match &crash.after {
                 Some(id) => format!("after {id} had ended, while no scenario was running"),
                 None => "before any scenario had started".to_owned(),
             },
-            (None, [only]) => format!("while {only} was running, but not when it was played again"),
+            (None, [only]) if again => format!("while {only} was running, but not when it was played again"),
+            (None, [only]) => format!("while {only} was running"),
             (None, several) => format!(
-                "while {} were running: {}; when each was played again alone, none crashed it",
+                "while {} were running: {}{}",
                 format_count(several.len(), "scenario"),
-                list(several, self.names())
+                list(several, self.names()),
+                if again { "; when each was played again alone, none crashed it" } else { "" }
             ),
         };
         self.wrapped("", &format!("The hub {} ({}) {when}.", crash.describe_end(), escape_unprintable(&crash.status)));
-        if !elsewhere {
+        if let Some(sent) = &crash.last_sent {
+            self.field("last sent", &shorten(&escape_unprintable(sent), MAX_SENT_CHARS));
+        }
+        if !process.elsewhere {
             self.write_excerpt(&crash.log);
         }
     }

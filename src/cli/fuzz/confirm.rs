@@ -1,0 +1,62 @@
+//! Replays the findings from the time in which the hub hung or was gone, each alone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::session::PlaySession;
+use crate::cli::CliError;
+use crate::fuzz::campaign::results::CampaignResults;
+use crate::fuzz::campaign::shrink_findings::{ShrinkJob, ShrinkableFinding, with_exclusive_hub};
+use crate::fuzz::campaign::{Campaign, FinalHubState, PlayEnvironment};
+use crate::report::text::format_count;
+
+/// The most time for all replays; findings that were not replayed by then do not stand.
+const REPLAY_TIME: Duration = Duration::from_secs(60);
+
+/// Removes the findings of cases that were played while the hub did not serve clients, unless they occur again on a hub
+/// that serves. Returns how often the user interrupted.
+///
+/// # Errors
+///
+/// A defect of hubproof.
+pub async fn confirm_findings(
+    campaign: &Arc<Campaign>,
+    outcome: &mut CampaignResults,
+    left: &FinalHubState,
+    session: &mut PlaySession<'_>,
+) -> Result<usize, CliError> {
+    let doubtful = outcome.doubtful_findings(&left.outages);
+    let mut asked_to_stop = 0;
+    let mut confirmed = vec![false; doubtful.len()];
+    if left.is_served && !doubtful.is_empty() {
+        let (campaign, numbers, doubtful) = (Arc::clone(campaign), Arc::clone(&session.numbers), doubtful.clone());
+        let what = format!("replaying {}", format_count(doubtful.len(), "finding"));
+        let replay = move |stage: PlayEnvironment| async move {
+            let until = Instant::now() + REPLAY_TIME;
+            let mut confirmed = Vec::new();
+            for (cause, number) in doubtful {
+                let case = campaign.scheduler.cell(number).zip(campaign.scheduler.case(&campaign.corpus, number));
+                let fails = match case {
+                    Some((cell, case)) => {
+                        let scenario = with_exclusive_hub(&case.scenario);
+                        let id = campaign.id(number);
+                        let finding = ShrinkableFinding { scenario, simpler: Vec::new(), cell, cause, id };
+                        let (campaign, numbers) = (Arc::clone(&campaign), Arc::clone(&numbers));
+                        let job = ShrinkJob { campaign, stage: stage.clone(), finding, numbers };
+                        job.play_until_failure(until).await.fails == Some(true)
+                    }
+                    None => false,
+                };
+                confirmed.push(fails);
+            }
+            confirmed
+        };
+        let (asked, replayed) = session.run_work(what, replay).await?;
+        asked_to_stop = asked;
+        confirmed = replayed.unwrap_or(confirmed);
+    }
+    for ((cause, _), _) in doubtful.iter().zip(confirmed).filter(|(_, is_confirmed)| !is_confirmed) {
+        outcome.remove_unconfirmed(cause);
+    }
+    Ok(asked_to_stop)
+}

@@ -1,0 +1,141 @@
+//! Hubs that hang, crash, or leave most requests unanswered while they are tested (`--deviate`, see
+//! tests/fixtures/hubs/). With `--exec` and without, a run reports what the hub did, where it did it, and nothing else.
+
+use rstest::rstest;
+use serde_json::Value;
+
+use super::deviating_hubs::deviation_tables;
+use super::third_party_hubs::{AIRAVATA, CONCIERGE, HubInstance, ThirdPartyHub, findings, run_against_hub};
+use crate::cli::exec::free_port;
+
+/// A hub without odd habits and with one instance.
+const PLAIN: ThirdPartyHub =
+    ThirdPartyHub { instances: &[HubInstance { name: "open", arguments: &["--plain"], target: "" }], ..CONCIERGE };
+/// The scenarios that wait for no deadline.
+const QUICK: [&str; 2] = ["--scenario", "concierge/[!i]*"];
+/// The hub is not slow, and every wait is in vain.
+const SHORT_PATIENCE: [&str; 2] = ["--set", "patience=1s"];
+
+/// Runs a command against a hub that was started before, or that `--exec` starts. Returns its report and exit code;
+/// `None` without an interpreter.
+#[track_caller]
+fn run(command: &str, exec: bool, habits: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    let options = [&SHORT_PATIENCE, options].concat();
+    if !exec {
+        return run_against_hub(command, &PLAIN, habits, "", &options);
+    }
+    let port = free_port();
+    let words = format!("{} {} --plain --port {port} {}", PLAIN.interpreter, PLAIN.script, habits.join(" "));
+    let url = format!("ws://127.0.0.1:{port}");
+    let base = [command, &url, "--protocol", PLAIN.protocol, "--exec", &words, "--report", "json=-"];
+    // The interpreter exists if the hub can be started.
+    run_against_hub("check", &PLAIN, &[], "", &["--scenario", "greeting"])?;
+    let done = crate::support::process::hubproof(base.iter().chain(&options));
+    let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+    Some((report["protocols"][0].clone(), done.code))
+}
+
+fn crashes(report: &Value) -> &[Value] {
+    report["processes"][0]["crashes"].as_array().map_or(&[], Vec::as_slice)
+}
+
+#[track_caller]
+fn assert_broken(report: &Value, code: Option<i32>, expected: &[&str]) {
+    assert_eq!(findings(report), expected, "{}\n{:#}", report["summary"], report["findings"]);
+    assert_eq!(code, Some(1), "{}", report["summary"]);
+}
+
+/// The hub is not back: whatever was in progress is inconclusive, and the report says what was.
+#[test]
+fn a_hub_that_crashes_is_one_finding_without_exec() {
+    let habits = ["--deviate", "abort-on-version"];
+    let Some((report, code)) = run("check", false, &habits, &QUICK) else { return };
+    assert_broken(&report, code, &[]);
+    let [crash] = crashes(&report) else { panic!("{report:#}") };
+    let during: Vec<&str> = crash["during"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(during.contains(&"concierge/versions") || during.contains(&"concierge/odd-version"), "{crash:#}");
+    assert!(crash["last_sent"].is_string(), "{crash:#}");
+    assert!(report["processes"][0]["given_up"].as_str().unwrap().contains("did not come back"), "{report:#}");
+    assert!(report["causes"].as_array().unwrap().iter().all(|cause| cause["unreachable"] == false), "{report:#}");
+}
+
+#[test]
+#[ignore = "thorough: waits for real time"]
+fn a_hub_that_crashes_again_is_one_finding_of_each_scenario_that_crashes_it() {
+    let habits = ["--deviate", "abort-on-version"];
+    let Some((report, code)) = run("check", true, &habits, &QUICK) else { return };
+    assert_broken(&report, code, &["fail process"]);
+    let blamed: Vec<&str> = crashes(&report).iter().filter_map(|crash| crash["blamed"].as_str()).collect();
+    assert!(blamed.contains(&"concierge/versions") && blamed.contains(&"concierge/odd-version"), "{blamed:?}");
+    assert!(report["causes"].as_array().unwrap().iter().all(|cause| cause["unreachable"] == false), "{report:#}");
+}
+
+/// Close frames, refused names and errors are no service.
+#[rstest]
+#[case::early("5")]
+#[case::later("20")]
+#[case::late("40")]
+#[ignore = "thorough: waits for real time"]
+fn a_hub_that_deadlocks_but_refuses_is_one_finding(#[case] after: &str, #[values(false, true)] exec: bool) {
+    let habits = ["--deviate", "deadlock-after-joins", "--after", after];
+    let Some((report, code)) = run("check", exec, &habits, &QUICK) else { return };
+    if exec {
+        assert_broken(&report, code, &[]);
+        assert!(
+            !crashes(&report).is_empty() && crashes(&report).iter().all(|crash| crash["hung"] == true),
+            "{report:#}"
+        );
+    } else {
+        assert_broken(&report, code, &["fail hang"]);
+        assert_eq!(crashes(&report), &[] as &[Value]);
+    }
+}
+
+#[rstest]
+#[ignore = "thorough: waits for real time"]
+fn a_fuzzed_hub_that_deadlocks_causes_no_other_finding(#[values(false, true)] exec: bool) {
+    let habits = ["--deviate", "deadlock-after-joins", "--after", "60"];
+    let Some((report, code)) = run("fuzz", exec, &habits, &["--cases", "60", "--seed", "3", "-j", "4"]) else { return };
+    let lives = &report["fuzzed"]["oracles"]["FUZZ-LIVES"];
+    if exec {
+        assert_broken(&report, code, &[]);
+        assert_eq!(lives["broken"], crashes(&report).len(), "{lives}");
+        assert!(lives["held"].as_u64() < Some(60), "{lives}");
+    } else {
+        assert_broken(&report, code, &["fail FUZZ-LIVES"]);
+    }
+}
+
+#[rstest]
+#[ignore = "thorough: waits for real time"]
+fn a_fuzzed_hub_that_crashes_causes_no_other_finding(#[values(false, true)] exec: bool) {
+    let habits = ["--deviate", "abort-on-message"];
+    let cases = ["--message", "group_fetch_all", "--message", "self_fetch", "--cases", "60", "--seed", "3", "-j", "4"];
+    let Some((report, code)) = run("fuzz", exec, &habits, &cases) else { return };
+    assert_broken(&report, code, &["fail FUZZ-LIVES"]);
+}
+
+/// The fence is not answered, and assumed answers are no signs of life: nothing shows whether the hub hangs.
+#[rstest]
+#[case::greets(PLAIN, "mostly-absent")]
+#[case::answers_nothing(AIRAVATA, "reply-absent")]
+#[ignore = "thorough: repeats the proof against other hubs"]
+fn a_hub_most_of_whose_replies_are_declared_absent_does_not_hang(
+    #[case] hub: ThirdPartyHub,
+    #[case] deviation: &str,
+    #[values("check", "fuzz")] command: &str,
+) {
+    let habits: &[&str] = if hub.protocol == "airavata" { &["--odd", "heartbeat,rate"] } else { &[] };
+    let cases: &[&str] = if command == "fuzz" { &["--cases", "40", "--seed", "3", "-j", "4"] } else { &[] };
+    let (tables, options) = (deviation_tables(hub.protocol, deviation), [&SHORT_PATIENCE, cases].concat());
+    let habits = [habits, &["--deviate", deviation]].concat();
+    let Some((report, _)) = run_against_hub(command, &hub, &habits, &tables, &options) else { return };
+    let accused = findings(&report);
+    let of_service = ["hang", "process", "websocket", "FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW"];
+    assert!(!accused.iter().any(|one| of_service.iter().any(|name| one.contains(name))), "{accused:?}");
+    assert_eq!(crashes(&report), &[] as &[Value]);
+    if command == "fuzz" {
+        assert!(report["fuzzed"]["ended"].is_null(), "{:#}", report["fuzzed"]);
+        assert_eq!(report["fuzzed"]["cases"], 40);
+    }
+}
