@@ -279,7 +279,7 @@ pub struct AnswerTimes {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HubActivity {
     pub answers: BTreeMap<MessageKind, AnswerTimes>,
-    /// When a connection last ended without a close frame or was not made, counted from the start of the scenario.
+    /// When a connection first ended without a close frame or was not made, counted from the start of the scenario.
     pub cut: Option<Duration>,
 }
 

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
 use crate::event::{
     AnswerTimes, CheckReport, FindingDetail, FrameReport, HistoryDirection, MessageKind, ScenarioReport, UnservedProbe,
@@ -24,10 +25,12 @@ use crate::scenario::{Isolation, Program};
 const HANG_CHECK: &str = "hang";
 /// Number of probes in a row that the hub must not serve.
 const PROBES: usize = 2;
-/// Pause between attempts to reach a hub that accepts no connections.
+/// Pause between attempts to reach a hub that accepts no connections, or to find a probe.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
-/// A hub that ends a probe after a shorter silence refuses it, for example because of a limit on connections: a factor
-/// for the time in which the hub sent all answers before, and the time on top of that.
+/// How long scenarios that failed wait, once per run, for one that shows what the hub sends to clients that it serves.
+const PROBE_WAIT: Duration = Duration::from_secs(2);
+/// A hub that ends the connection of a probe after a shorter silence refuses it, for example because of a limit on
+/// connections: a factor for the time in which the hub sent all answers before, and the time on top of that.
 const REFUSAL_TIME: (u32, Duration) = (4, Duration::from_millis(250));
 
 /// Detects whether an instance of a hub still serves clients.
@@ -44,7 +47,7 @@ pub struct HubPulse {
 struct HubPulseState {
     /// The scenario that passed and is the best probe.
     passed: Option<Probe>,
-    /// A scenario that failed, but to which the hub sent an answer.
+    /// A scenario that failed, but to which the hub sent an answer; the probe expects only the first one.
     answered: Option<Probe>,
     /// A scenario that could connect. It only shows whether the hub is gone.
     connected: Option<Probe>,
@@ -53,6 +56,8 @@ struct HubPulseState {
     /// When a scenario last received what the probe receives, relative to the start of the run.
     served: Duration,
     losses: Vec<HubOutage>,
+    /// Until when scenarios that failed wait for others to become a probe; set by the first of them.
+    probe_due: Option<Instant>,
 }
 
 /// A conversation that can be played again, and what the hub sent in it.
@@ -122,7 +127,7 @@ impl Probe {
 
     fn judge(&self, again: &ScenarioReport) -> ProbeResult {
         let received = &again.activity.answers;
-        if has_passed(again) {
+        if is_sound(again) {
             return ProbeResult::Served;
         }
         if is_gone(again) {
@@ -131,10 +136,11 @@ impl Probe {
         let Some(missing) = self.answers.iter().copied().find(|kind| !received.contains_key(kind)) else {
             return ProbeResult::Served;
         };
-        let refused = again.history.iter().any(|frame| frame.kind == "refused");
+        let has_event = |kinds: &[&str]| again.history.iter().any(|frame| kinds.contains(&frame.kind.as_str()));
         let others = solicited_kinds(&self.program, again).any(|(kind, _)| !self.answers.contains(&kind));
         let waited = again.duration.saturating_sub(last_answer(again));
-        if refused || others || waited < self.answered * REFUSAL_TIME.0 + REFUSAL_TIME.1 {
+        let at_once = has_event(&["close", "end"]) && waited < self.answered * REFUSAL_TIME.0 + REFUSAL_TIME.1;
+        if has_event(&["refused"]) || others || at_once {
             return ProbeResult::Refused;
         }
         ProbeResult::Lost(ServiceLoss::Hangs { missing })
@@ -167,14 +173,27 @@ impl HubPulse {
         self.state.lock().await.losses.clone()
     }
 
+    /// Waits a moment for a scenario that shows what the hub sends to clients that it serves. The first scenarios of a
+    /// run fail at about the same time if the hub hangs early.
+    async fn wait_for_probe<'a>(&'a self, mut state: MutexGuard<'a, HubPulseState>) -> MutexGuard<'a, HubPulseState> {
+        while state.proven_probe().is_none() {
+            let now = Instant::now();
+            if now >= *state.probe_due.get_or_insert(now + PROBE_WAIT) {
+                break;
+            }
+            drop(state);
+            tokio::time::sleep(PROBE_PAUSE).await;
+            state = self.state.lock().await;
+        }
+        state
+    }
+
     /// Records a scenario that was played. If it failed, or was cut off, this calls `play` to play a probe, and returns
-    /// the probe if the hub no longer serves it. For a `restartable` hub, only a scenario that passed is used as a
-    /// probe for a hang, because a failed one may have received frames that other conversations caused.
+    /// the probe if the hub no longer serves it.
     pub async fn record_play<F: Future<Output = Option<ScenarioReport>>>(
         &self,
         program: &Arc<Program>,
         report: &ScenarioReport,
-        restartable: bool,
         play: impl Fn(Arc<Program>, usize) -> F,
     ) -> Option<UnservedScenario> {
         let mut state = self.state.lock().await;
@@ -186,11 +205,13 @@ impl HubPulse {
         // A hub that sent the last frame still serves. A fixed probe belongs to cases for which a hub may end a connection
         // in any way.
         let last_word = report.history.last().is_some_and(is_message);
-        if has_passed(report) && (!cut || self.is_fixed) || last_word && !cut {
+        if is_sound(report) && (!cut || self.is_fixed) || last_word && !cut {
             return None;
         }
-        let proven = state.passed.as_ref().or(state.answered.as_ref().filter(|_| !restartable));
-        let probe = proven.or(state.connected.as_ref())?.clone();
+        if !cut {
+            state = self.wait_for_probe(state).await;
+        }
+        let probe = state.proven_probe().or(state.connected.as_ref())?.clone();
         let unserved = |lost| UnservedScenario { probe: probe.program.id.clone(), lost };
         if let Some((begun, lost)) = state.probed {
             let ended_before = report.begun + report.duration <= begun;
@@ -215,8 +236,9 @@ impl HubPulse {
             lost?;
         }
         let lost = lost?;
-        let since =
-            report.activity.cut.filter(|_| lost == ServiceLoss::Gone).map_or(state.served, |cut| report.begun + cut);
+        // Other scenarios may have noticed the end a moment earlier.
+        let ended = |cut: Duration| (report.begun + cut).saturating_sub(PROBE_PAUSE);
+        let since = report.activity.cut.filter(|_| lost == ServiceLoss::Gone).map_or(state.served, ended);
         let (noticed, _) = state.probed?;
         state.losses.push(HubOutage { since: since.min(noticed), noticed });
         Some(unserved(lost))
@@ -224,6 +246,10 @@ impl HubPulse {
 }
 
 impl HubPulseState {
+    fn proven_probe(&self) -> Option<&Probe> {
+        self.passed.as_ref().or(self.answered.as_ref())
+    }
+
     /// Records when a scenario received what the probe receives.
     fn add_service(&mut self, report: &ScenarioReport) {
         let Some(probe) = &self.passed else { return };
@@ -247,6 +273,8 @@ impl HubPulseState {
                 self.passed = Some(probe);
             }
         } else if self.answered.is_none() && !answers.is_empty() {
+            // Other conversations may have caused the later ones.
+            answers.truncate(1);
             self.answered = Some(Probe::new(program, report, answers));
         }
     }
@@ -289,6 +317,11 @@ fn shows_service(report: &ScenarioReport, lost: ServiceLoss) -> bool {
         ServiceLoss::Hangs { missing } => report.activity.answers.contains_key(&missing),
         ServiceLoss::Gone => report.history.iter().any(|frame| frame.kind == "open"),
     }
+}
+
+/// Whether a conversation was completed, and nothing in it accuses the hub.
+fn is_sound(report: &ScenarioReport) -> bool {
+    matches!(scenario_verdict(report), Verdict::Pass | Verdict::Info)
 }
 
 /// Whether a conversation was completed, with no failures other than those of declared deviations.
@@ -497,11 +530,11 @@ mod tests {
             played.fetch_add(1, Ordering::Relaxed);
             std::future::ready(probes.get(number - 1).cloned())
         };
-        assert_eq!(pulse.record_play(&program, &passed, true, play).await, None);
-        let found = pulse.record_play(&program, &failed, true, play).await;
+        assert_eq!(pulse.record_play(&program, &passed, play).await, None);
+        let found = pulse.record_play(&program, &failed, play).await;
         // A scenario that ended before the last probe does not cause another probe.
         let earlier = ScenarioReport { begun: failed.begun - SECOND, ..failed };
-        assert_eq!(pulse.record_play(&program, &earlier, true, play).await, found);
+        assert_eq!(pulse.record_play(&program, &earlier, play).await, found);
         assert_eq!(pulse.outages().await.len(), usize::from(found.is_some()));
         (found.map(|found| found.lost), played.into_inner())
     }

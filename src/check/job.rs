@@ -279,9 +279,7 @@ impl ScenarioJob {
                 (!*stopped.borrow()).then_some(report)
             }
         };
-        let process = self.subject.sites[index].process.as_ref();
-        let restartable = process.is_some_and(|process| process.is_restartable());
-        pulse.record_play(&self.program, report, restartable, play).await
+        pulse.record_play(&self.program, report, play).await
     }
 }
 

@@ -363,11 +363,10 @@ fn has_connected(report: &ScenarioReport) -> bool {
     report.history.iter().any(|frame| frame.kind == "open")
 }
 
-/// Returns the last frame that was sent before the connections of a scenario ended, and when.
+/// Returns the last frame that was sent in a scenario, and when.
 fn last_sent_frame(report: &ScenarioReport) -> Option<(Duration, &FrameReport)> {
-    let is_before = |frame: &&FrameReport| report.activity.cut.is_none_or(|cut| frame.at <= cut);
-    let sent = report.history.iter().filter(|frame| frame.direction == HistoryDirection::Sent);
-    sent.filter(|frame| !frame.text.is_empty()).rfind(is_before).map(|frame| (frame.at, frame))
+    let is_sent = |frame: &&FrameReport| frame.direction == HistoryDirection::Sent && !frame.text.is_empty();
+    report.history.iter().rfind(is_sent).map(|frame| (frame.at, frame))
 }
 
 /// Adds the `process` check to a scenario's report: whether the hub kept running, or how it ended.

@@ -25,6 +25,6 @@ impl HubContact {
 
     /// Records that a connection ended without a close frame, or was not made.
     pub fn add_cut(&mut self, now: Duration) {
-        self.activity.cut = Some(now);
+        self.activity.cut.get_or_insert(now);
     }
 }
