@@ -1,6 +1,7 @@
-//! A run of `check` in rounds. With `explore`, each further round assumes the deviations that the earlier rounds
-//! propose, and replays the scenarios in which the hub departed from its document, until no round proposes a new
-//! deviation.
+//! A run of `check` in rounds. With `explore`, the first round is followed by pairs: a round that tries each proposed
+//! deviation alone, on a few scenarios, and a round that assumes those that were confirmed and replays the scenarios
+//! that they explain. The rounds end when no new proposal is confirmed, or when the run has played about as much as
+//! three plain checks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,33 +9,66 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::trial::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
 use super::{PlayOptions, hang, stamp};
 use crate::deviation::Deviations;
+use crate::deviation::proposal::DeviationProposal;
 use crate::event::{ProcessReport, ScenarioReport};
 use crate::hub::prepare::TestSubject;
 use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
-use crate::scenario::Isolation;
+use crate::scenario::{Isolation, Program};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml::SyntaxNode;
 
-/// Most rounds that assume further deviations.
-const MAX_FURTHER_ROUNDS: usize = 8;
+/// How many times the plays of the first round the further rounds may play, and how many plays they may add: a
+/// selection of one scenario may need several entries.
+const FURTHER_PLAYS: usize = 2;
+const SPARE_PLAYS: usize = 8;
+
+/// What a round plays, see [`super::run_scenarios`].
+pub struct Round {
+    pub subjects: Vec<TestSubject>,
+    /// Scenarios that are played with deviations of their own, in addition to those of `subjects`.
+    pub trials: Vec<ScenarioTrial>,
+    pub options: PlayOptions,
+}
+
+impl Round {
+    /// Returns the number of scenarios to play, repetitions included.
+    pub fn count_plays(&self) -> usize {
+        let programs = self.subjects.iter().map(|subject| subject.programs.len()).sum::<usize>();
+        programs * self.options.repeat + self.trials.len()
+    }
+}
 
 /// The rounds of a run, with the reports so far.
 pub struct Rounds {
-    /// The protocols and scenarios of the next round.
+    /// The protocols with all their scenarios, and with the deviations that are declared or assumed so far.
     subjects: Vec<TestSubject>,
     options: PlayOptions,
     explore: bool,
     /// Number of rounds so far.
     played: usize,
+    /// Number of scenarios that further rounds may play.
+    plays_left: usize,
+    /// The trials of the current round.
+    trials: Vec<EntryTrial>,
+    /// The entries that were tried, each with the index of its subject and the number of deviations at that time.
+    tried: Vec<TriedEntry>,
     begun: Instant,
     /// When the current round began, relative to the start of the run.
     round_begun: Duration,
     reports: ReportAggregator,
     /// Ids of scenarios that may leave the hub unusable.
     destructive: BTreeSet<String>,
+}
+
+/// An entry that was tried, with the number of deviations of the hub at that time.
+struct TriedEntry {
+    subject: usize,
+    entry: Value,
+    base: usize,
 }
 
 impl Rounds {
@@ -47,60 +81,212 @@ impl Rounds {
         let programs = subjects.iter().flat_map(|subject| &subject.programs);
         let destructive = programs.filter(|program| program.isolation == Isolation::Destructive);
         let destructive = destructive.map(|program| program.id.clone()).collect();
-        let (begun, reports) = (Instant::now(), ReportAggregator::new(outlines));
-        Self { subjects, options, explore, played: 0, begun, round_begun: Duration::ZERO, reports, destructive }
+        let mut reports = ReportAggregator::new(outlines);
+        for subject in &subjects {
+            reports.set_deviations(&subject.pack.name, Arc::clone(&subject.deviations));
+        }
+        Self {
+            subjects,
+            options,
+            explore,
+            played: 0,
+            plays_left: 0,
+            trials: Vec::new(),
+            tried: Vec::new(),
+            begun: Instant::now(),
+            round_begun: Duration::ZERO,
+            reports,
+            destructive,
+        }
     }
 
-    /// Returns the arguments of [`super::run_scenarios`] for the next round; `None` after the last round.
+    /// Returns the next round; `None` after the last one.
     ///
     /// # Errors
     ///
     /// A proposed deviation is not valid.
-    pub fn next_round(
-        &mut self,
-        sources: &mut Sources,
-    ) -> Result<Option<(Vec<TestSubject>, PlayOptions)>, Vec<Diagnostic>> {
-        let first = self.played == 0;
-        let is_due = first || (self.explore && self.played <= MAX_FURTHER_ROUNDS && self.assume_proposals(sources)?);
-        if !is_due {
+    pub fn next_round(&mut self, sources: &mut Sources) -> Result<Option<Round>, Vec<Diagnostic>> {
+        if self.played == 0 {
+            let round = self.begin_round(self.subjects.clone(), Vec::new());
+            self.plays_left = FURTHER_PLAYS * round.count_plays() + SPARE_PLAYS;
+            return Ok(Some(round));
+        }
+        if !self.explore {
             return Ok(None);
         }
-        for subject in &self.subjects {
-            self.reports.set_deviations(&subject.pack.name, Arc::clone(&subject.deviations));
+        let ended = std::mem::take(&mut self.trials);
+        let (again, joint) = self.judge_trials(ended, sources)?;
+        let nothing = joint.is_empty() && again.iter().all(|subject| subject.programs.is_empty());
+        self.trials = if nothing { self.propose_trials(sources)? } else { joint };
+        let trials: Vec<ScenarioTrial> = self.trials.iter().flat_map(scenario_trials).collect();
+        if nothing && trials.is_empty() {
+            return Ok(None);
         }
-        // A hub may remember the names of earlier rounds.
-        let stamp = if first { self.options.stamp.clone() } else { stamp() };
-        self.played += 1;
-        self.round_begun = self.begun.elapsed();
-        Ok(Some((self.subjects.clone(), PlayOptions { stamp, ..self.options.clone() })))
+        let round = self.begin_round(again, trials);
+        self.plays_left = self.plays_left.saturating_sub(round.count_plays());
+        Ok(Some(round))
     }
 
-    /// Assumes the deviations that all rounds so far propose. Returns whether any scenario must be replayed with them.
-    fn assume_proposals(&mut self, sources: &mut Sources) -> Result<bool, Vec<Diagnostic>> {
-        let so_far = self.reports.clone().finish(RunOptions::default(), 0, Duration::ZERO, false);
-        for (subject, protocol) in self.subjects.iter_mut().zip(&so_far.protocols) {
-            let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
-            let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
-            let own = self.reports.reports_mut(&protocol.name);
-            let departs =
-                |report: &&&mut ScenarioReport| report.cause.is_some() || report.evidence.shows_another_form();
-            let again: BTreeSet<&str> = own.iter().filter(departs).map(|report| report.id.as_str()).collect();
-            subject.programs.retain(|program| !entries.is_empty() && again.contains(program.id.as_str()));
-            if !subject.programs.is_empty() {
-                let file = sources.add("assumed deviations", "");
-                let nodes: Vec<SyntaxNode> =
-                    entries.iter().map(|entry| SyntaxNode::from_json(entry, Span::new(file, 0..0))).collect();
-                let assumed = Deviations::parse(&nodes, &subject.pack, &subject.shared, true)?;
-                subject.deviations = Arc::new(subject.deviations.chain(assumed));
+    fn begin_round(&mut self, subjects: Vec<TestSubject>, trials: Vec<ScenarioTrial>) -> Round {
+        // A hub may remember the names of earlier rounds.
+        let stamp = if self.played == 0 { self.options.stamp.clone() } else { stamp() };
+        self.played += 1;
+        self.round_begun = self.begun.elapsed();
+        Round { subjects, trials, options: PlayOptions { stamp, ..self.options.clone() } }
+    }
+
+    /// Returns a trial for each proposed entry that was not tried before with the deviations of its hub.
+    fn propose_trials(&mut self, sources: &mut Sources) -> Result<Vec<EntryTrial>, Vec<Diagnostic>> {
+        let mut trials: Vec<EntryTrial> = Vec::new();
+        // At least half is left to replay scenarios with the entries that are confirmed.
+        let mut plays_left = self.plays_left / 2;
+        for (index, proposals) in self.proposals().into_iter().enumerate() {
+            let base = self.subjects[index].deviations.entries().len();
+            for proposal in proposals {
+                let known = |one: &TriedEntry| one.subject == index && one.base == base && one.entry == proposal.entry;
+                if self.tried.iter().any(known) {
+                    continue;
+                }
+                let number = trials.len();
+                let trial = self.entry_trial(index, number, std::slice::from_ref(&proposal), sources)?;
+                if !trial.plays.is_empty() && trial.plays.len() <= plays_left {
+                    plays_left -= trial.plays.len();
+                    trials.push(trial);
+                }
             }
         }
-        Ok(self.subjects.iter().any(|subject| !subject.programs.is_empty()))
+        Ok(trials)
+    }
+
+    /// Returns the complete proposals of all rounds so far, by subject.
+    fn proposals(&self) -> Vec<Vec<DeviationProposal>> {
+        let so_far = self.reports.clone().finish(RunOptions::default(), 0, Duration::ZERO, false);
+        let complete = |protocol: crate::report::ProtocolReport| {
+            let all = protocol.proposals.into_iter().map(|proposed| proposed.proposal);
+            all.filter(|proposal| proposal.complete).collect()
+        };
+        so_far.protocols.into_iter().map(complete).collect()
+    }
+
+    /// Returns the trial of entries that belong together, on the shortest scenarios whose failure they explain.
+    fn entry_trial(
+        &mut self,
+        subject: usize,
+        number: usize,
+        proposals: &[DeviationProposal],
+        sources: &mut Sources,
+    ) -> Result<EntryTrial, Vec<Diagnostic>> {
+        let entries: Vec<Value> = proposals.iter().map(|proposal| proposal.entry.clone()).collect();
+        let TestSubject { pack, programs, .. } = &self.subjects[subject];
+        let reports: Vec<ScenarioReport> = self
+            .reports
+            .reports_mut(&pack.name)
+            .into_iter()
+            .filter(|report| {
+                report.repetition == 1 && proposals.iter().any(|proposal| trial::explains(pack, proposal, report))
+            })
+            .map(|report| report.clone())
+            .collect();
+        let missed =
+            |report: &ScenarioReport| proposals.iter().any(|proposal| trial::explains_missed(pack, proposal, report));
+        // What stops no scenario is clear after one play.
+        let most = if reports.iter().any(missed) { trial::MAX_PLAYS } else { 1 };
+        let play = |before: ScenarioReport| {
+            let program = programs.iter().find(|program| program.id == before.id)?;
+            let id = format!("{} with proposal {}", before.id, number + 1);
+            Some(TrialPlay { id, program: Arc::clone(program), before, after: None })
+        };
+        let mut plays: Vec<TrialPlay> = reports.into_iter().filter_map(play).collect();
+        // Scenarios that need the hub alone are played one after another.
+        let cost = |program: &Program| match &program.isolation {
+            Isolation::Shared => 0,
+            Isolation::Exclusive(_) => 1,
+            Isolation::Destructive => 2,
+        };
+        plays.sort_by_key(|play| (!missed(&play.before), cost(&play.program), play.before.duration));
+        plays.truncate(most);
+        let messages = proposals.iter().flat_map(|proposal| &proposal.messages).copied().collect();
+        let deviations = self.deviations_with(subject, &entries, sources)?;
+        Ok(EntryTrial { subject, entries, messages, deviations, plays })
+    }
+
+    /// Returns the deviations of a hub, followed by entries that are assumed.
+    fn deviations_with(
+        &self,
+        subject: usize,
+        entries: &[Value],
+        sources: &mut Sources,
+    ) -> Result<Arc<Deviations>, Vec<Diagnostic>> {
+        let file = sources.add("assumed deviations", "");
+        let nodes: Vec<SyntaxNode> =
+            entries.iter().map(|entry| SyntaxNode::from_json(entry, Span::new(file, 0..0))).collect();
+        let TestSubject { pack, shared, deviations, .. } = &self.subjects[subject];
+        Ok(Arc::new(deviations.chain(Deviations::parse(&nodes, pack, shared, true)?)))
+    }
+
+    /// Assumes the entries that trials confirmed. Returns the subjects with the scenarios to replay, and joint trials of
+    /// entries none of which let a scenario get further alone.
+    fn judge_trials(
+        &mut self,
+        ended: Vec<EntryTrial>,
+        sources: &mut Sources,
+    ) -> Result<(Vec<TestSubject>, Vec<EntryTrial>), Vec<Diagnostic>> {
+        let (mut again, mut joint) = (Vec::new(), Vec::new());
+        let proposals = if ended.is_empty() { Vec::new() } else { self.proposals() };
+        for index in 0..self.subjects.len() {
+            let own: Vec<&EntryTrial> = ended.iter().filter(|trial| trial.subject == index).collect();
+            let base = self.subjects[index].deviations.entries().len();
+            let tried = own.iter().flat_map(|trial| &trial.entries);
+            self.tried.extend(tried.map(|entry| TriedEntry { subject: index, entry: entry.clone(), base }));
+            let pack = Arc::clone(&self.subjects[index].pack);
+            let of_outcome = |outcome: TrialOutcome| -> Vec<DeviationProposal> {
+                let fitting = own.iter().filter(|trial| trial.outcome(&pack) == outcome);
+                let entries: Vec<&Value> = fitting.flat_map(|trial| &trial.entries).collect();
+                let all = proposals.get(index).into_iter().flatten();
+                all.filter(|proposal| entries.contains(&&proposal.entry)).cloned().collect()
+            };
+            let confirmed = of_outcome(TrialOutcome::Confirmed);
+            let applied = of_outcome(TrialOutcome::Applied);
+            let mut programs = Vec::new();
+            if !confirmed.is_empty() {
+                programs = self.explained_programs(index, &confirmed);
+                let entries: Vec<Value> = confirmed.into_iter().map(|proposal| proposal.entry).collect();
+                self.subjects[index].deviations = self.deviations_with(index, &entries, sources)?;
+                self.reports.set_deviations(&pack.name, Arc::clone(&self.subjects[index].deviations));
+            } else if applied.len() > 1 && own.iter().all(|trial| trial.entries.len() == 1) {
+                let trial = self.entry_trial(index, joint.len(), &applied, sources)?;
+                joint.extend((trial.plays.len() <= self.plays_left).then_some(trial));
+            }
+            again.push(TestSubject { programs, ..self.subjects[index].clone() });
+        }
+        Ok((again, joint))
+    }
+
+    /// Returns the scenarios that departed from the document and that proposals explain, as many as may still be played.
+    fn explained_programs(&mut self, subject: usize, proposals: &[DeviationProposal]) -> Vec<Arc<Program>> {
+        let TestSubject { pack, programs, .. } = &self.subjects[subject];
+        let departs = |report: &ScenarioReport| report.cause.is_some() || report.evidence.shows_another_form();
+        // An entry for all messages also changes what the hub receives, so it may explain any failure.
+        let explains = |report: &ScenarioReport| {
+            let explained =
+                |one: &DeviationProposal| one.entry.get("message").is_none() || trial::explains(pack, one, report);
+            departs(report) && proposals.iter().any(explained)
+        };
+        let own = self.reports.reports_mut(&pack.name);
+        let again: BTreeSet<&str> =
+            own.iter().filter(|report| explains(report)).map(|report| report.id.as_str()).collect();
+        let most = self.plays_left / self.options.repeat.max(1);
+        programs.iter().filter(|program| again.contains(program.id.as_str())).take(most).cloned().collect()
     }
 
     /// Adds the report of a scenario of the current round.
     pub fn add(&mut self, mut report: ScenarioReport) {
         report.begun += self.round_begun;
-        self.reports.add_report(report);
+        let mut plays = self.trials.iter_mut().flat_map(|trial| &mut trial.plays);
+        match plays.find(|play| play.id == report.id) {
+            Some(play) => play.after = Some(report),
+            None => self.reports.add_report(report),
+        }
     }
 
     /// Detects hangs of the hub, and returns the report of the run. `processes` are the reports of the hubs that the
@@ -120,7 +306,20 @@ impl Rounds {
         for (protocol, process) in processes {
             self.reports.add_process(&protocol, process);
         }
+        for TriedEntry { subject, entry, .. } in self.tried {
+            self.reports.add_rejected(&self.subjects[subject].pack.name, entry);
+        }
         let started = u64::try_from(self.options.now_ms).unwrap_or(0);
         self.reports.finish(shown, started, self.begun.elapsed(), interrupted)
     }
+}
+
+/// Returns the plays of a trial.
+fn scenario_trials(trial: &EntryTrial) -> impl Iterator<Item = ScenarioTrial> {
+    trial.plays.iter().map(|play| ScenarioTrial {
+        subject: trial.subject,
+        id: play.id.clone(),
+        program: Arc::clone(&play.program),
+        deviations: Arc::clone(&trial.deviations),
+    })
 }

@@ -81,6 +81,16 @@ impl ScenarioJob {
         Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
+    /// Returns the same job under another id, with other deviations.
+    pub(super) fn with_deviations(self, id: String, deviations: Arc<Deviations>) -> Self {
+        Self { id, deviations, ..self }
+    }
+
+    /// Returns the scenario's id in reports.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Returns the phase in which the scenario is played. A scenario that gets a hub of its own disturbs no other.
     pub(super) fn phase(&self) -> PlayPhase {
         match self.program.isolation {

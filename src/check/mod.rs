@@ -1,11 +1,13 @@
 //! Checks a hub: decides which scenarios run, on which instance, and how many at a time. `job` combines a scenario with
-//! its instance, `driver` plays it, and `exploration_rounds` makes one report of all rounds of a run.
+//! its instance, `driver` plays it, and `exploration_rounds` makes one report of all rounds of a run,
+//! for which `trial` judges proposed deviations.
 
 mod driver;
 mod exploration_rounds;
 pub mod hang;
 mod job;
 mod queue;
+pub mod trial;
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -14,13 +16,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-pub use exploration_rounds::Rounds;
+pub use exploration_rounds::{Round, Rounds};
 use job::PlayPhase;
 pub use job::ScenarioJob;
 use queue::Queued;
+use trial::ScenarioTrial;
 
-use crate::event::ScenarioEvent;
-use crate::hub::prepare::{SetupError, TestSubject, prepare_hub};
+use crate::event::{ScenarioEvent, ScenarioReport};
+use crate::hub::prepare::{SetupError, prepare_hub};
 
 #[derive(Clone, Debug)]
 pub struct PlayOptions {
@@ -47,25 +50,22 @@ pub struct PlayOptions {
     pub now_ms: i64,
 }
 
-/// Returns the number of scenarios to run, repetitions included.
-pub fn count_scenarios(subjects: &[TestSubject], options: &PlayOptions) -> usize {
-    subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat
-}
-
-/// Runs all scenarios and reports their results on `events`. Stops early, but cleanly, once `interrupt` is true.
+/// Runs all scenarios of a round and reports their results on `events`. Stops early, but cleanly, once `interrupt` is true.
 ///
 /// # Errors
 ///
 /// [`SetupError`], before anything has run.
 pub async fn run_scenarios(
-    subjects: Vec<TestSubject>,
-    options: PlayOptions,
+    round: Round,
     events: mpsc::Sender<ScenarioEvent>,
     interrupt: watch::Receiver<bool>,
 ) -> Result<(), SetupError> {
+    let Round { subjects, trials, options } = round;
     let mut jobs = Vec::new();
+    let mut hubs = Vec::new();
     for subject in subjects {
         let prepared = prepare_hub(&subject)?;
+        hubs.push(Arc::clone(&prepared));
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
@@ -74,6 +74,10 @@ pub async fn run_scenarios(
                 jobs.push((jobs.len(), job));
             }
         }
+    }
+    for ScenarioTrial { subject, id, program, deviations } in trials {
+        let job = ScenarioJob::new(&program, 1, &hubs[subject], &options)?;
+        jobs.push((jobs.len(), job.with_deviations(id, deviations)));
     }
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let options = Arc::new(options);
@@ -87,8 +91,9 @@ pub async fn run_scenarios(
         let play = |(number, job): (usize, ScenarioJob)| {
             let (options, events, interrupt) = (Arc::clone(&options), events.clone(), interrupt.clone());
             async move {
+                let id = job.id().to_owned();
                 if let Some(report) = job.play(number, &options, &events, interrupt).await {
-                    let _ = events.send(ScenarioEvent::Finished(Box::new(report))).await;
+                    let _ = events.send(ScenarioEvent::Finished(Box::new(ScenarioReport { id, ..report }))).await;
                 }
             }
         };

@@ -15,10 +15,9 @@ use super::progress::RunProgress;
 use super::protocol_files::ValidProtocol;
 use super::report_sink::{self, ReportSinks};
 use super::{CliError, build_runtime, print_to_stdout, scenario_files};
-use crate::check::{self, PlayOptions, Rounds};
+use crate::check::{self, PlayOptions, Round, Rounds};
 use crate::deviation::proposal::to_toml;
 use crate::event::ScenarioEvent;
-use crate::hub::prepare::TestSubject;
 use crate::hub::process::TERMINATION_GRACE;
 use crate::report::{self, ProtocolOutline, RunOptions, RunReport};
 use crate::scenario::Program;
@@ -64,10 +63,10 @@ pub struct CheckArgs {
     /// Also run scenarios that may leave the hub unusable
     #[arg(long)]
     destructive: bool,
-    /// Assume each proposed deviation and continue the run; each is still a failure
+    /// Try each proposed deviation, and continue the run with those that are right; each is still a failure
     #[arg(long)]
     explore: bool,
-    /// Append the proposed deviations to this file as target-file entries; fill in their reasons
+    /// Append the proposed deviations, if any, to this file as target-file entries; fill in their reasons
     #[arg(long, value_name = "FILE")]
     write_deviations: Option<PathBuf>,
     #[command(flatten)]
@@ -166,8 +165,8 @@ async fn run_rounds(
     let mut stop_signals = 0;
     while stop_signals == 0 {
         let next = rounds.next_round(sources).map_err(|found| CliError::from_diagnostics(&found, sources))?;
-        let Some((subjects, options)) = next else { break };
-        stop_signals = run_round(started, subjects, options, &mut rounds).await?;
+        let Some(round) = next else { break };
+        stop_signals = run_round(started, round, &mut rounds).await?;
     }
     let grace = if stop_signals < 2 { TERMINATION_GRACE } else { Duration::ZERO };
     let processes = started.end_processes(grace).await;
@@ -176,7 +175,12 @@ async fn run_rounds(
 
 /// Appends the proposed deviations of a report to a file, which may be a target file.
 fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
-    let entries = to_toml(&report.deviation_entries());
+    let entries = report.deviation_entries();
+    if entries.is_empty() {
+        eprintln!("there are no deviations to write to {}", path.display());
+        return Ok(());
+    }
+    let entries = to_toml(&entries);
     let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
     file.and_then(|mut file| file.write_all(entries.as_bytes())).map_err(|error| write_error(path, &error))
 }
@@ -187,16 +191,11 @@ fn write_error(path: &Path, error: &std::io::Error) -> CliError {
 
 /// Runs the scenarios of one round, shows progress and collects the reports. Returns the number of stop signals
 /// received.
-async fn run_round(
-    started: &mut StartedHubs,
-    subjects: Vec<TestSubject>,
-    options: PlayOptions,
-    rounds: &mut Rounds,
-) -> Result<usize, CliError> {
-    let mut progress = RunProgress::new(Some(check::count_scenarios(&subjects, &options)), "scenarios");
+async fn run_round(started: &mut StartedHubs, round: Round, rounds: &mut Rounds) -> Result<usize, CliError> {
+    let mut progress = RunProgress::new(Some(round.count_plays()), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
-    let running = tokio::spawn(check::run_scenarios(subjects, options, events, interrupt));
+    let running = tokio::spawn(check::run_scenarios(round, events, interrupt));
     let handle = |event| match event {
         RunEvent::Event(event) => {
             progress.handle_event(&event);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::deviation::proposal;
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::{ActorId, Program};
 use crate::scenario::value::{BoundValue, Wire};
@@ -16,6 +17,9 @@ use crate::websocket::codec::FrameDecoder;
 const MAX_FRAMES: usize = 10_000;
 /// The approximate limit in bytes for all inboxes of a conversation together. A single frame may exceed it.
 const MAX_BYTES: usize = 24 << 20;
+
+/// The most messages sent on a connection that are remembered.
+const MAX_REQUESTS: usize = 32;
 
 /// All actors of a conversation and their connections, past ones included.
 pub struct Actors {
@@ -120,8 +124,14 @@ pub struct ActorState {
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
     pub last_sent: Option<String>,
-    /// The name of the last message sent on this connection.
-    pub last_message: Option<String>,
+    /// Whether anything was sent on this connection.
+    pub has_sent: bool,
+    /// Position of the first message received on this connection, which may be a greeting.
+    pub first_message: Option<u64>,
+    /// Position of the event with which this connection opened.
+    pub opened_event: u64,
+    /// The latest messages sent on this connection, oldest first.
+    pub requests: VecDeque<SentRequest>,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
@@ -129,6 +139,18 @@ pub struct ActorState {
     pub closing: ClosingHandshake,
     /// How the stream itself ended, below WebSocket.
     pub stream_end: Option<Value>,
+}
+
+/// A message that an actor sent.
+pub struct SentRequest {
+    /// Index of the message in the pack; `None` if the step sent raw frames.
+    pub message: Option<usize>,
+    /// The payload, unless it is long.
+    pub text: Option<Arc<str>>,
+    /// Position among all events of the conversation.
+    pub sequence: u64,
+    /// Whether a value in it comes from a message that was only assumed.
+    pub assumed: bool,
 }
 
 /// The state of a closing handshake that a step of this actor began.
@@ -228,6 +250,11 @@ pub enum InboxFrameKind {
 }
 
 impl InboxFrame {
+    /// Whether the hub sent the frame, so that it is evidence: an assumed one is not.
+    pub fn is_observed(&self) -> bool {
+        !self.wire.is_assumed()
+    }
+
     /// Returns why the content of the frame is unknown, if it could not be decoded.
     pub fn undecodable_reason(&self) -> Option<String> {
         let InboxFrameKind::Undecodable { why, .. } = &self.kind else { return None };
@@ -268,9 +295,21 @@ impl ActorState {
         self.dropped_frames = false;
         self.closing = ClosingHandshake::No;
         self.stream_end = None;
-        self.last_message = None;
         self.upgrade_deviations = Vec::new();
         self.sent_frames = None;
+        self.has_sent = false;
+        self.first_message = None;
+        self.requests.clear();
+    }
+
+    /// Remembers a message that was sent, by its index in the pack, and forgets the oldest one if there are too many.
+    pub fn record_request(&mut self, message: Option<usize>, wire: &Wire) {
+        if self.requests.len() == MAX_REQUESTS {
+            self.requests.pop_front();
+        }
+        let text = (wire.size < proposal::MAX_BYTES).then(|| Arc::clone(&wire.text));
+        let assumed = wire.provenance.is_assumed();
+        self.requests.push_back(SentRequest { message, text, sequence: wire.sequence, assumed });
     }
 
     pub fn push(&mut self, entry: InboxFrame) {

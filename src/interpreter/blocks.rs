@@ -8,21 +8,17 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
-use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
+use super::actor::ActorState;
 use super::checks::{CheckSnapshot, eval_failure};
 use super::{Conversation, ConversationOutput};
-use crate::deviation::proposal::{MissedExpectation, MissedExpectationKind};
+use crate::deviation::proposal::MissedExpectation;
 use crate::event::CheckOutcome;
 use crate::protocol::RuleLevel;
-use crate::scenario::model::{
-    ActorId, BlockId, ExpectedEvent, MessageName, Program, Role, Step, StepAction, StepActors,
-};
+use crate::scenario::model::{ActorId, BlockId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance};
 use crate::websocket::frame::Frame;
 
-/// The most messages of an actor that are recorded as received instead of an expected message.
-const MAX_INSTEAD: usize = 8;
 /// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -657,59 +653,6 @@ impl Conversation {
         awaits && may && !self.blocks.is_attempt(program) && (failure.answered || missed())
     }
 
-    /// Returns the message or upgrade that a failed step expected, and what it received instead.
-    fn missed_expectation(&self, program: &Program, step: &Step) -> Option<MissedExpectation> {
-        let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
-        for id in self.blocks.members(&step.who) {
-            let what = match (&step.act, &self.actors[id].link) {
-                (StepAction::Expect(_) | StepAction::ExpectOneOf { .. }, ConnectionState::Open { .. }) => {
-                    let Some(message) = first_awaited_message(program, &step.act) else { continue };
-                    let unknown = |entry: &InboxFrame| match &entry.kind {
-                        // An envelope matches any message of its form.
-                        InboxFrameKind::Message { json: Some(json), message }
-                            if !entry.claimed && message.is_none_or(|index| program.pack.messages[index].abstract_) =>
-                        {
-                            Some(json.clone())
-                        }
-                        _ => None,
-                    };
-                    let actor = &self.actors[id];
-                    let instead = actor.inbox.iter().filter_map(unknown).take(MAX_INSTEAD).collect();
-                    let same = |entry: &InboxFrame| match &entry.kind {
-                        InboxFrameKind::Message { json: Some(json), message: Some(found) }
-                            if !entry.claimed && *found == message =>
-                        {
-                            Some(json.clone())
-                        }
-                        _ => None,
-                    };
-                    let near = actor.inbox.iter().filter_map(same).take(MAX_INSTEAD).collect();
-                    let answers = |entry: &InboxFrame| match &entry.kind {
-                        InboxFrameKind::Message { json: Some(_), message: Some(other) } if !entry.claimed => {
-                            let known = &program.pack.messages[*other];
-                            *other != message && !known.abstract_ && !known.directions.unasked
-                        }
-                        _ => false,
-                    };
-                    // If several answers were possible, none of them can be singled out as the missing one.
-                    let answered =
-                        actor.inbox.iter().any(answers) || matches!(step.act, StepAction::ExpectOneOf { .. });
-                    let sent = actor.last_message.as_ref();
-                    let after = sent.and_then(|name| program.pack.message_index(name));
-                    MissedExpectationKind::Message { message, after, instead, near, answered }
-                }
-                (StepAction::Connect(_), ConnectionState::Refused { refusal, text, .. }) => {
-                    let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);
-                    let answer = self.history.shown(&format!("{text} {refusal}"), 1000);
-                    MissedExpectationKind::Upgrade { status, answer }
-                }
-                _ => continue,
-            };
-            return Some(MissedExpectation { what, rules: rules().collect() });
-        }
-        None
-    }
-
     /// Continues after a failed step. From now on, only received frames prove something.
     fn continue_after_failure(&mut self, program: &Arc<Program>, step: &Step, failure: StepFailure) {
         let message = format!("{}: {}", step.text, failure.message);
@@ -820,22 +763,6 @@ pub enum StepProgress {
     /// A block was pushed; the step completes when it ends.
     Entered,
     Waiting(ActiveStep),
-}
-
-/// Returns the index in the pack of the message that a step awaits; of several alternatives, the first.
-fn first_awaited_message(program: &Program, act: &StepAction) -> Option<usize> {
-    let index = |want: &ExpectedEvent| match want {
-        ExpectedEvent::Message { message: MessageName::Named(name), .. } => program.pack.message_index(name),
-        _ => None,
-    };
-    match act {
-        StepAction::Expect(expect) => index(&expect.want),
-        StepAction::ExpectOneOf { alternatives, .. } => {
-            let good = alternatives.iter().filter(|alternative| alternative.fail.is_none());
-            good.filter_map(|alternative| alternative.want.as_ref()).find_map(index)
-        }
-        _ => None,
-    }
 }
 
 /// Collects the checks of a step, of its details, and of the blocks in it.

@@ -56,9 +56,9 @@ pub struct ConversationJudgement {
     /// The first failure after which the conversation continued, and when. Since then only received frames prove
     /// something.
     doubt: Option<(String, Duration)>,
-    /// Whether the hub was only told what was observed. Once it was told something assumed, what it does proves
+    /// Whether all that was sent to the hub was observed. Once something assumed was sent, what the hub does proves
     /// nothing about its rules, apart from those that hold for every frame.
-    told: Provenance,
+    basis: Provenance,
     /// Whether all names are bound that would be if every assumed message had come.
     bound: Provenance,
     /// Why the checks after a failed step are undecided.
@@ -132,7 +132,7 @@ impl ConversationJudgement {
         detail: Option<FindingDetail>,
     ) {
         let depends = !self.always.contains(&check) && !matches!(outcome, CheckOutcome::NotReached(_));
-        if let (true, Provenance::Assumed { deviation }) = (depends, self.told) {
+        if let (true, Provenance::Assumed { deviation }) = (depends, self.basis) {
             return self.record_assumed(check, step, deviation);
         }
         self.checks[check].add(CheckAnswer {
@@ -150,9 +150,9 @@ impl ConversationJudgement {
         self.record_declared(check, step, why, usize::from(deviation));
     }
 
-    /// Records that the hub was told something of this provenance.
+    /// Records that something of this provenance was sent to the hub.
     pub fn rest_on(&mut self, provenance: Provenance) {
-        self.told = self.told.join(provenance);
+        self.basis = self.basis.join(provenance);
     }
 
     /// Records that a step bound no name because of an assumption.
@@ -165,9 +165,9 @@ impl ConversationJudgement {
         self.rest_on(self.bound);
     }
 
-    /// Returns whether the hub was only told what was observed.
+    /// Returns whether all that was sent to the hub was observed.
     pub fn provenance(&self) -> Provenance {
-        self.told
+        self.basis
     }
 
     /// Records that a declared deviation breaks a check.
@@ -179,7 +179,7 @@ impl ConversationJudgement {
         detail: Option<FindingDetail>,
         index: usize,
     ) {
-        if let Provenance::Assumed { deviation } = self.told {
+        if let Provenance::Assumed { deviation } = self.basis {
             return self.record_assumed(check, step, deviation);
         }
         let (outcome, step) = (CheckOutcome::Broken, step.to_owned());

@@ -15,7 +15,7 @@ use crate::event::{CheckOutcome, HistoryDirection};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::model::{ActorId, CheckId, Step};
-use crate::scenario::value::{BoundValue, Provenance, RawMessage, Wire};
+use crate::scenario::value::{AssumedPlaces, BoundValue, Provenance, RawMessage, Wire};
 use crate::websocket::codec::{ConnectionSide, FrameDecoder, PeerLimits, encode};
 use crate::websocket::frame::{ConnectionEvent, Frame, Opcode};
 
@@ -99,7 +99,7 @@ impl AppliedDeviations {
         pack: &Pack,
         json: Value,
         functions: &Arc<FunctionContext>,
-    ) -> (Value, Option<(RawMessage, Vec<(String, usize)>)>) {
+    ) -> (Value, Option<(RawMessage, AssumedPlaces)>) {
         if self.declared.is_empty() {
             return (json, None);
         }

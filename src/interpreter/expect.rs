@@ -14,6 +14,7 @@ use super::clock::only_may;
 use super::deviation::DeclaredAbsence;
 use super::finding::ComparisonOutcome;
 use super::matching::{ExpectedFrame, compile_pattern};
+use super::missed::demanded_message;
 use super::steps::{StepResult, group_values};
 use crate::deviation::proposal::MAX_BYTES;
 use crate::event::CheckOutcome;
@@ -362,25 +363,31 @@ impl Conversation {
                 self.record_raw_deviation(has.check, &step.text, actor, &text, of_hub, entry);
             }
             if matches!(finding, ComparisonOutcome::Broken { .. }) && text.len() < MAX_BYTES {
-                self.record_unfit(has, &value, actor);
+                self.record_unfit(has, bound, &value, actor);
             }
             self.record_outcome(has.check, &step.text, actor, &text, finding);
         }
     }
 
     /// Records a member of a message that does not fit a check: the hub may use another name or type for it.
-    fn record_unfit(&mut self, has: &HasCheck, json: &Value, actor: Option<ActorId>) {
-        let difference = match compile_pattern(&has.pattern, &self.eval_context(actor)) {
-            Ok(Traced { value: CompiledPattern::Matcher(matcher), .. }) => matcher.difference(json),
-            _ => None,
+    fn record_unfit(&mut self, has: &HasCheck, bound: &BoundValue, json: &Value, actor: Option<ActorId>) {
+        let Ok(Traced { value: CompiledPattern::Matcher(matcher), provenance: Provenance::Observed }) =
+            compile_pattern(&has.pattern, &self.eval_context(actor))
+        else {
+            return;
         };
-        let Some(place) = difference.map(|one| one.path) else { return };
+        let Some(place) = matcher.difference(json).map(|one| one.path) else { return };
         let program = Arc::clone(&self.program);
+        let rules = || program.checks[has.check].rules.iter().map(|used| used.id.clone());
+        let first = actor.and_then(|id| self.actors[id].first_message);
+        if first.is_some() && bound.wires().iter().any(|wire| Some(wire.sequence) == first) {
+            let demanded = demanded_message(&program.pack, &matcher, json);
+            demanded.into_iter().for_each(|message| self.deviations.evidence.add_ungreeted(message, rules()));
+        }
         let recognised = program.pack.recognise(json, FrameDirection::FromHub);
         let index = recognised.and_then(|message| program.pack.message_index(&message.name));
         let Some(message) = index else { return };
-        let rules = program.checks[has.check].rules.iter().map(|used| used.id.clone());
-        self.deviations.evidence.add_unfit(place, message, json, rules);
+        self.deviations.evidence.add_unfit(place, message, json, rules());
     }
 
     pub(super) fn claim_frame(&mut self, id: ActorId, wanted: &mut ExpectedFrame) -> Option<BoundValue> {

@@ -24,6 +24,8 @@ pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct HookCalls {
     latest: u32,
     pub answers: BTreeMap<u32, Result<Value, String>>,
+    /// Position of the latest call among all events of the conversation.
+    pub called: u64,
     /// When to stop waiting for a matching answer of the current hook.
     pub end: Duration,
 }
@@ -45,6 +47,7 @@ impl Conversation {
         self.judgement.rest_on(provenance);
         self.hooks.latest += 1;
         let call = self.hooks.latest;
+        self.hooks.called = self.history.next_event();
         self.out.push(ConversationOutput::Hook {
             call,
             name: hook.name.clone(),

@@ -55,7 +55,15 @@ impl Conversation {
         let index = message.and_then(|message| program.pack.message_index(&message.name));
         self.contact.add_message(wire.connection, index, self.clock.now);
         if let Some(json) = raw.as_deref().map(|raw| &raw.json).or(json) {
-            self.deviations.evidence.add_message(index, json);
+            let evidence = &mut self.deviations.evidence;
+            evidence.add_message(index, json);
+            let actor = &mut self.actors[id];
+            if actor.first_message.is_some() {
+                evidence.add_later(json);
+            } else {
+                evidence.add_first(&program.pack, index, json, actor.has_sent);
+                actor.first_message = Some(wire.sequence);
+            }
         }
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
@@ -154,6 +162,7 @@ impl Conversation {
         let violations = schema.violations(json);
         if violations.is_empty() {
             self.judgement.record_valid(index);
+            self.deviations.evidence.conforming.insert(index);
             return;
         }
         if wire.size < MAX_BYTES {

@@ -191,8 +191,8 @@ impl ExpectedFrame {
 
     /// Returns whether a frame of the expected kind that is only assumed may be the one that did not match.
     pub fn provenance_of_absence(&self, actor: &ActorState, pack: &Pack, ignore: &[String]) -> Provenance {
-        let assumed = actor.inbox.iter().filter(|entry| entry.wire.is_assumed());
-        let candidate = assumed.filter(|entry| self.candidate_value(entry, pack, ignore).is_some()).next();
+        let mut assumed = actor.inbox.iter().filter(|entry| entry.wire.is_assumed());
+        let candidate = assumed.find(|entry| self.candidate_value(entry, pack, ignore).is_some());
         candidate.map_or(Provenance::Observed, |entry| entry.wire.provenance)
     }
 

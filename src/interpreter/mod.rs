@@ -20,6 +20,7 @@ mod hooks;
 mod hub_contact;
 mod invariants;
 mod matching;
+mod missed;
 mod order;
 mod scope;
 mod send;
@@ -374,6 +375,7 @@ impl Conversation {
                 self.judge_wire(id, &upgrade, true);
                 if current {
                     self.actors[id].opened_at = self.clock.now;
+                    self.actors[id].opened_event = sequence;
                     self.actors[id].link = ConnectionState::Open { upgrade };
                     self.assume_after_connection(id, connection);
                 }

@@ -101,7 +101,10 @@ impl Conversation {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
         let sent = self.transmit(id, frames, "text", &text, text.len(), wire.as_deref());
-        self.actors[id].last_message = Some(name);
+        if let Some(wire) = &sent {
+            let message = self.program.pack.message_index(&name);
+            self.actors[id].record_request(message, wire);
+        }
         self.assume_after(id, &value);
         Ok(sent.map(|wire| BoundValue::One { value, wire: Some(wire) }))
     }
@@ -122,6 +125,7 @@ impl Conversation {
         let frame = self.frame_report(id, connection, HistoryDirection::Sent, kind, &masked, size);
         self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
+        self.actors[id].has_sent = true;
         self.out.push(ConversationOutput::Send { connection, frames });
         let from_hub = source.is_some_and(|wire| wire.from_hub);
         let provenance = source.map_or(Provenance::Observed, |wire| wire.provenance);
@@ -230,6 +234,7 @@ impl Conversation {
                 let bytes = parse_hex(text)?;
                 self.record_frame(id, connection, HistoryDirection::Sent, "bytes", text, bytes.len());
                 let requests = self.texts_in_bytes(id, &bytes);
+                self.actors[id].has_sent = true;
                 self.out.push(ConversationOutput::SendBytes { connection, bytes });
                 requests.iter().for_each(|text| self.assume_after_text(id, text));
                 return Ok(None);
@@ -241,6 +246,9 @@ impl Conversation {
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
         let wire = self.transmit(id, frames, opcode, &shown, size, source.as_deref());
+        if let Some(wire) = &wire {
+            self.actors[id].record_request(None, wire);
+        }
         requests.iter().for_each(|text| self.assume_after_text(id, text));
         Ok(wire.map(|wire| BoundValue::One { value: value.clone(), wire: Some(wire) }))
     }
@@ -305,9 +313,9 @@ impl Conversation {
             });
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is not a request whose answer a later step expects.
-            let request = self.actors[id].last_message.take();
+            let requests = std::mem::take(&mut self.actors[id].requests);
             let failure = steps.map(|step| self.play_reaction_step(id, step)).find_map(Result::err);
-            self.actors[id].last_message = request;
+            self.actors[id].requests = requests;
             self.blocks.stack.pop();
             match failure {
                 None => {}

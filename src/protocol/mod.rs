@@ -5,7 +5,7 @@ pub mod asyncapi;
 pub mod rules;
 pub mod schema;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub use schema::{MessageSchema, SchemaViolation};
 
 use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
 use crate::syntax::json_schema;
-use crate::syntax::matcher::Matcher;
+use crate::syntax::matcher::{MatchCondition, Matcher};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, SyntaxNode};
 
@@ -65,6 +65,8 @@ pub struct Pack {
     pub extension: PackExtension,
     /// The messages, in the order of the document.
     pub messages: Vec<MessageType>,
+    /// The places of the texts by which messages are recognised, as JSON pointers.
+    pub distinguishing_places: BTreeSet<String>,
     pub rules: BTreeMap<String, Rule>,
     /// The document to which the lines of the rules refer.
     pub document: String,
@@ -183,7 +185,13 @@ impl Pack {
                 );
             }
         }
+        let conditions = messages.iter().flat_map(|message: &MessageType| message.matcher.member_conditions());
+        let texts = conditions.filter_map(|condition| match condition {
+            MatchCondition::Is(place, Value::String(_)) => Some(place),
+            _ => None,
+        });
         let pack = Self {
+            distinguishing_places: texts.collect(),
             name: folder.name.clone(),
             title: document.title,
             version: document.version,

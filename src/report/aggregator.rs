@@ -12,14 +12,13 @@ use super::{
     worst_verdict,
 };
 use crate::deviation::proposal::{
-    DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, propose,
+    DeviationEvidence, DeviationProposal, MissedExpectation, MissedExpectationKind, is_same_claim, propose,
 };
 use crate::deviation::{Deviations, SightingsByEntry, add_seen};
 use crate::event::{CheckReport, FrameReport, HistoryDirection, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{FrameDirection, Pack, Rule};
 use crate::scenario::Program;
 use crate::scenario::model::RuleUse;
-use crate::syntax::matcher::MatchCondition;
 use crate::syntax::source::Span;
 
 /// Most repetitions of a scenario, after the first, whose history is kept because they failed, warned or were
@@ -103,6 +102,8 @@ struct ProtocolAggregator {
     kinds: BTreeMap<String, bool>,
     processes: Vec<ProcessReport>,
     deviations: Arc<Deviations>,
+    /// Proposed entries that a trial did not confirm.
+    rejected: Vec<Value>,
 }
 
 impl ReportAggregator {
@@ -113,6 +114,7 @@ impl ReportAggregator {
             kinds: BTreeMap::new(),
             processes: Vec::new(),
             deviations: Arc::default(),
+            rejected: Vec::new(),
         };
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
@@ -146,6 +148,13 @@ impl ReportAggregator {
     pub fn set_deviations(&mut self, protocol: &str, deviations: Arc<Deviations>) {
         if let Some(gathered) = self.protocol_mut(protocol) {
             gathered.deviations = deviations;
+        }
+    }
+
+    /// Removes a proposed entry from the report of a protocol.
+    pub fn add_rejected(&mut self, protocol: &str, entry: Value) {
+        if let Some(gathered) = self.protocol_mut(protocol) {
+            gathered.rejected.push(entry);
         }
     }
 
@@ -209,7 +218,9 @@ impl ProtocolAggregator {
         let deviations = deviation_reports(&self.deviations, &self.outline.pack, &scenarios);
         let processes = self.processes;
         let report = judge_rules(&self.outline, scenarios);
-        let proposals = proposal_reports(&self.outline.pack, &report, &self.deviations);
+        let mut proposals = proposal_reports(&self.outline.pack, &report, &self.deviations);
+        let rejected = |entry: &Value| self.rejected.iter().any(|one| is_same_claim(one, entry));
+        proposals.retain(|proposed| !rejected(&proposed.proposal.entry));
         ProtocolReport { unplayed, causes, doubt, processes, deviations, proposals, ..report }
     }
 }
@@ -337,14 +348,8 @@ fn message_kind(pack: &Pack, frame: &FrameReport) -> (String, bool) {
     if let Some(message) = pack.recognise(&payload, FrameDirection::FromHub).filter(|message| !message.abstract_) {
         return (format!("message {}", message.name), true);
     }
-    let conditions = pack.messages.iter().flat_map(|message| message.matcher.member_conditions());
-    let pointers: BTreeSet<String> = conditions
-        .filter_map(|condition| match condition {
-            MatchCondition::Is(pointer, Value::String(_)) => Some(pointer),
-            _ => None,
-        })
-        .collect();
-    let values: Vec<&str> = pointers.iter().filter_map(|pointer| payload.pointer(pointer)?.as_str()).collect();
+    let places = pack.distinguishing_places.iter();
+    let values: Vec<&str> = places.filter_map(|place| payload.pointer(place)?.as_str()).collect();
     let names = || payload.as_object().map(|members| members.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
     match names() {
         _ if !values.is_empty() => (format!("as {}", values.join(", ")), false),

@@ -345,11 +345,13 @@ pub struct RuleTotals {
 }
 
 impl RunReport {
-    /// Returns the target-file entries for the deviations that the run assumed or proposes.
+    /// Returns the target-file entries for the deviations that the run assumed, unless the hub followed its document
+    /// after all, and for those that it proposes.
     pub fn deviation_entries(&self) -> Vec<&serde_json::Value> {
         let assumed = self.protocols.iter().flat_map(|protocol| &protocol.deviations);
         let proposed = self.protocols.iter().flat_map(|protocol| &protocol.proposals);
-        assumed.filter_map(|one| one.entry.as_ref()).chain(proposed.map(|one| &one.proposal.entry)).collect()
+        let shown = assumed.filter(|one| one.standing != EntryStanding::Stale);
+        shown.filter_map(|one| one.entry.as_ref()).chain(proposed.map(|one| &one.proposal.entry)).collect()
     }
 
     /// Returns the wait that took the largest share of its timeout, with its scenario.

@@ -154,9 +154,14 @@ impl Template {
     /// Returns the wire of a frame that the template uses: one that is assumed if there is any, or else one from the
     /// hub.
     pub fn wire(&self, names: &dyn EvalContext) -> Option<Arc<Wire>> {
+        pick_wire(self.wires(names))
+    }
+
+    /// Returns the wires of all frames that the template uses.
+    pub fn wires(&self, names: &dyn EvalContext) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         self.visit_expressions(&mut |expression| wires.extend(expression.wires(names)));
-        pick_wire(wires)
+        wires
     }
 
     /// Like [`Template::eval`], but the value becomes text: an expression must give text or a number.

@@ -31,9 +31,12 @@ pub struct Wire {
     pub due_after: Option<u64>,
     /// The message as the hub sent it, if declared deviations translated it.
     pub raw: Option<Arc<RawMessage>>,
-    /// The places in the value that the hub left out and that are assumed, each with the index of its deviation.
-    pub assumed_places: Vec<(String, usize)>,
+    /// The places in the value that the hub left out.
+    pub assumed_places: AssumedPlaces,
 }
+
+/// The places in a value that are only assumed, each with the index of its deviation.
+pub type AssumedPlaces = Vec<(String, usize)>;
 
 /// A message as the hub sent it, and the indices of the deviations that translated it, in the order applied.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,7 +219,7 @@ fn wire_of_member(wire: &Arc<Wire>, name: &str) -> Arc<Wire> {
         let rest = place.strip_prefix(&crate::syntax::matcher::member_pointer(name))?;
         (rest.is_empty() || rest.starts_with('/')).then(|| (rest.to_owned(), *deviation))
     };
-    let assumed_places: Vec<(String, usize)> = wire.assumed_places.iter().filter_map(inner).collect();
+    let assumed_places: AssumedPlaces = wire.assumed_places.iter().filter_map(inner).collect();
     let whole = assumed_places.iter().find(|(place, _)| place.is_empty());
     let provenance = wire.provenance.join(whole.map_or(Provenance::Observed, |(_, index)| Provenance::assumed(*index)));
     Arc::new(Wire { provenance, assumed_places, ..Wire::clone(wire) })

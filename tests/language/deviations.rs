@@ -353,6 +353,27 @@ fn an_unexpected_answer_leads_to_a_proposed_deviation(#[case] received: &'static
     assert_eq!(proposed_entries(&[received]), if entry.is_null() { json!([]) } else { json!([entry]) });
 }
 
+/// Any value may stand for the only documented one, unless the hub uses that, too.
+#[rstest]
+#[case::another_word(
+    &[r#"{"type":"answer","only":"failure"}"#],
+    json!([{ "message": "answer", "member": "/only", "value": "success", "spelled": "failure" }])
+)]
+#[case::both_words(&[r#"{"type":"answer","only":"success"}"#, r#"{"type":"answer","only":"failure"}"#], json!([]))]
+fn the_only_documented_value_may_be_another_word(#[case] texts: &[&str], #[case] entries: Value) {
+    let payload = "{ properties: { only: { const: success } }, examples: [ { type: answer, only: success } ] }";
+    let document = |text: &str| text.replace("{ examples: [ { type: answer } ] }", payload);
+    let hub = |input: &HubInput<'_>| match input.text {
+        Some(_) => texts.iter().map(|sent| (0, input.connection, text_received(*sent))).collect(),
+        None => Vec::new(),
+    };
+    let waits = format!("count: {}", texts.len());
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    {waits}\n"
+    );
+    assert_eq!(without_reasons(proposed_deviations(document, &scenario, hub)), entries);
+}
+
 /// A hub that uses the documented name in another message has renamed the member only in this one.
 #[test]
 fn a_member_documented_elsewhere_is_renamed_in_one_message_only() {
@@ -560,11 +581,11 @@ fn play_on_assumptions(steps: &str) -> ScenarioReport {
 #[case::counted(
     "  - anna sends: ask\n    as: third\n  - anna expects: answer\n    after: third\n    count: 1\n    rules: [MUST]\n"
 )]
-#[case::after_the_hub_was_told(
-    "  - anna sends: ask\n    with: { id: \"${first.id}\" }\n    as: told\n  - anna expects: notice\n    after: told\n    rules: [MUST]\n"
+#[case::after_an_assumed_value_was_sent(
+    "  - anna sends: ask\n    with: { id: \"${first.id}\" }\n    as: again\n  - anna expects: notice\n    after: again\n    rules: [MUST]\n"
 )]
-#[case::silence_after_the_hub_was_told(
-    "  - anna sends: ask\n    with: { id: \"${first.id}\" }\n    as: told\n  - anna expects nothing: tick\n    rules: [MUST]\n"
+#[case::silence_after_an_assumed_value_was_sent(
+    "  - anna sends: ask\n    with: { id: \"${first.id}\" }\n    as: again\n  - anna expects nothing: tick\n    rules: [MUST]\n"
 )]
 fn a_check_that_depends_on_an_assumed_message_is_inconclusive(#[case] steps: &str) {
     let report = play_on_assumptions(steps);

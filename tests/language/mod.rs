@@ -9,5 +9,6 @@ pub mod editor_schema;
 pub mod interpreter;
 pub mod interpreter_incomplete;
 pub mod parser_robustness;
+pub mod proposals;
 pub mod reference_examples;
 pub mod verdicts;

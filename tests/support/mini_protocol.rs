@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hubproof::check::trial::ScenarioTrial;
+use hubproof::check::{PlayOptions, Round, Rounds};
+use hubproof::config::target_from_url;
 use hubproof::deviation::Deviations;
-use hubproof::deviation::proposal::{MissedExpectation, propose};
 use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::hub::prepare::TestSubject;
 use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
 use hubproof::protocol::{Pack, PackFolder};
-use hubproof::scenario::{Program, ScenarioSet};
+use hubproof::report::{ProtocolOutline, RunOptions, RunReport};
+use hubproof::scenario::{Program, ScenarioSet, SharedDefinitions};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
 use hubproof::syntax::yaml;
@@ -84,20 +88,22 @@ pub fn answering_hub(with: &'static str) -> impl FnMut(&HubInput<'_>) -> HubActi
     move |heard| heard.text.map(|_| (0, heard.connection, text_received(with))).into_iter().collect()
 }
 
-fn folder(pack: &str, shared: &str, scenario: &str) -> (Sources, PackFolder) {
+fn folder(pack: &str, shared: &str, scenarios: &[&str]) -> (Sources, PackFolder) {
     let mut sources = Sources::default();
     let mut folder = PackFolder { name: "small".to_owned(), ..PackFolder::default() };
     for (name, text) in [("asyncapi.yaml", pack), ("rules.yaml", RULES)] {
         folder.pack.insert(name.to_owned(), sources.add(name, text));
     }
-    for (name, text) in [("shared.yaml", shared), ("talk.yaml", scenario)] {
-        folder.scenarios.insert(name.to_owned(), sources.add(name, text));
+    folder.scenarios.insert("shared.yaml".to_owned(), sources.add("shared.yaml", shared));
+    for (number, text) in scenarios.iter().enumerate() {
+        let name = format!("talk{number}.yaml");
+        folder.scenarios.insert(name.clone(), sources.add(name, *text));
     }
     (sources, folder)
 }
 
-fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, ScenarioSet) {
-    let (sources, folder) = folder(pack, shared, scenario);
+fn load(pack: &str, shared: &str, scenarios: &[&str]) -> (Sources, Arc<Pack>, ScenarioSet) {
+    let (sources, folder) = folder(pack, shared, scenarios);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     let pack = Arc::new(pack.unwrap());
@@ -107,18 +113,18 @@ fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenar
 
 /// Returns the diagnostics of an AsyncAPI document made from [`ASYNCAPI`].
 pub fn mini_pack_diagnostics(change: impl FnOnce(&str) -> String) -> String {
-    let (sources, folder) = folder(&change(ASYNCAPI), PLAIN_ROLES, "title: T\nsteps: []\n");
+    let (sources, folder) = folder(&change(ASYNCAPI), PLAIN_ROLES, &["title: T\nsteps: []\n"]);
     render_all(&Pack::load(&folder, &sources).1, &sources, false)
 }
 
 /// Returns the diagnostics of a scenario before it runs.
 pub fn mini_scenario_diagnostics(shared: &str, scenario: &str) -> String {
-    let (sources, _, scenarios) = load(ASYNCAPI, shared, scenario);
+    let (sources, _, scenarios) = load(ASYNCAPI, shared, &[scenario]);
     render_all(&scenarios.diagnostics, &sources, false)
 }
 
 fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
-    let (sources, _, scenarios) = load(pack, shared, scenario);
+    let (sources, _, scenarios) = load(pack, shared, &[scenario]);
     assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
     Arc::clone(&scenarios.programs[0])
 }
@@ -145,7 +151,7 @@ pub fn deviation_diagnostics(deviations: &str) -> String {
 
 /// Like [`deviation_diagnostics`], with another shared.yaml.
 pub fn deviation_diagnostics_for(shared: &str, deviations: &str) -> String {
-    let (mut sources, pack, scenarios) = load(ASYNCAPI, shared, "title: T\nsteps: []\n");
+    let (mut sources, pack, scenarios) = load(ASYNCAPI, shared, &["title: T\nsteps: []\n"]);
     let file = sources.add("hub.yaml", deviations);
     let nodes = yaml::parse(&sources, file).unwrap();
     let read = Deviations::parse(nodes.list().unwrap(), &pack, &scenarios.shared, false);
@@ -178,14 +184,98 @@ pub fn proposed_deviations(
     scenario: &str,
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> Vec<Value> {
-    let document = change(ASYNCAPI);
-    let report = play_pack(&document, Duration::ZERO, "[]", PLAIN_ROLES, scenario, hub);
-    let (_, pack, _) = load(&document, PLAIN_ROLES, scenario);
-    let missed: Vec<&MissedExpectation> = report.missed.iter().collect();
-    propose(&pack, &missed, &report.evidence, &Deviations::default())
-        .into_iter()
-        .map(|proposal| proposal.entry)
-        .collect()
+    run_rounds(change, &[scenario], &RoundOptions::default(), hub).proposals()
+}
+
+/// How a run of `check` plays scenarios.
+#[derive(Default)]
+pub struct RoundOptions<'a> {
+    pub explore: bool,
+    /// An addition to [`PLAIN_ROLES`].
+    pub shared: &'a str,
+    /// The declared deviations, as a YAML list.
+    pub declared: &'a str,
+}
+
+/// The result of a run of `check`, and how many scenarios each of its rounds played.
+pub struct PlayedRounds {
+    pub report: RunReport,
+    pub plays: Vec<usize>,
+}
+
+impl PlayedRounds {
+    /// Returns the entries that the run proposes.
+    pub fn proposals(&self) -> Vec<Value> {
+        self.report.protocols[0].proposals.iter().map(|proposed| proposed.proposal.entry.clone()).collect()
+    }
+
+    /// Returns the entries that the run assumed.
+    pub fn assumed(&self) -> Vec<Value> {
+        self.report.protocols[0].deviations.iter().filter_map(|one| one.entry.clone()).collect()
+    }
+}
+
+/// Plays all rounds of a run of `check` with these scenarios. The hub serves all conversations, one after another; the
+/// first input of each is a connection with the number 0.
+pub fn run_rounds(
+    change: impl FnOnce(&str) -> String,
+    scenarios: &[&str],
+    options: &RoundOptions<'_>,
+    mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> PlayedRounds {
+    let shared = format!("{PLAIN_ROLES}{}", options.shared);
+    let (mut sources, pack, set) = load(&change(ASYNCAPI), &shared, scenarios);
+    assert!(set.diagnostics.is_empty(), "{}", render_all(&set.diagnostics, &sources, false));
+    let declared = if options.declared.is_empty() { "[]" } else { options.declared };
+    let subject = TestSubject {
+        pack: Arc::clone(&pack),
+        shared: Arc::clone(&set.shared),
+        programs: set.programs.clone(),
+        target: target_from_url(&mut sources, "ws://virtual", &[], &|_| None, &|_| Ok(String::new())).unwrap(),
+        embedded: None,
+        processes: Vec::new(),
+        deviations: parse_deviations(declared, &pack, &set.shared),
+    };
+    let outline = ProtocolOutline::new(pack, &set.programs, |_| true);
+    let mut rounds = Rounds::new(vec![subject], vec![outline], play_options(), options.explore);
+    let mut plays = Vec::new();
+    while let Some(round) = rounds.next_round(&mut sources).unwrap() {
+        plays.push(round.count_plays());
+        let Round { subjects, trials, .. } = round;
+        let all = subjects.into_iter().flat_map(|TestSubject { programs, deviations, .. }| {
+            programs.into_iter().map(move |program| (program.id.clone(), program, Arc::clone(&deviations)))
+        });
+        let tried = trials.into_iter().map(|ScenarioTrial { id, program, deviations, .. }| (id, program, deviations));
+        for (id, program, deviations) in all.chain(tried) {
+            let report = play_program(program, deviations, Duration::ZERO, &mut hub);
+            rounds.add(ScenarioReport { id, ..report });
+        }
+    }
+    PlayedRounds { report: rounds.finish(Vec::new(), RunOptions::default(), false), plays }
+}
+
+fn play_options() -> PlayOptions {
+    PlayOptions {
+        jobs: 1,
+        stretch: 1.0,
+        repeat: 1,
+        limit: Duration::from_secs(600),
+        stated_only: false,
+        trace: false,
+        kept: 600,
+        persistent: true,
+        destructive: false,
+        stamp: "stamp".to_owned(),
+        now_ms: 0,
+    }
+}
+
+fn parse_deviations(text: &str, pack: &Pack, shared: &SharedDefinitions) -> Arc<Deviations> {
+    let mut sources = Sources::default();
+    let file = sources.add("hub.yaml", text);
+    let nodes = yaml::parse(&sources, file).unwrap();
+    let deviations = Deviations::parse(nodes.list().unwrap(), pack, shared, false);
+    Arc::new(deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false))))
 }
 
 fn play_pack(
@@ -194,17 +284,22 @@ fn play_pack(
     deviations: &str,
     shared: &str,
     scenario: &str,
-    mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     let program = program(pack, shared, scenario);
-    let mut sources = Sources::default();
-    let file = sources.add("hub.yaml", deviations);
-    let nodes = yaml::parse(&sources, file).unwrap();
-    let deviations = Deviations::parse(nodes.list().unwrap(), &program.pack, &program.shared, false);
-    let deviations = deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false)));
+    let deviations = parse_deviations(deviations, &program.pack, &program.shared);
+    play_program(program, deviations, late, hub)
+}
+
+fn play_program(
+    program: Arc<Program>,
+    deviations: Arc<Deviations>,
+    late: Duration,
+    mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
     let defaults = program.shared.settings.iter();
     let settings = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
-    let config = ConversationConfig { deviations: Arc::new(deviations), ..conversation_config(settings) };
+    let config = ConversationConfig { deviations, ..conversation_config(settings) };
     let mut conversation = Conversation::new(program, config);
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, ConnectionEvent)> = BTreeMap::new();
@@ -217,7 +312,7 @@ fn play_pack(
                 due.insert((at + Duration::from_millis(after), number), (connection, what));
             }
         };
-        let mut opened = Vec::new();
+        let (mut opened, mut called) = (Vec::new(), Vec::new());
         for output in std::mem::take(&mut outputs) {
             match output {
                 ConversationOutput::Open { connection, dial } => {
@@ -230,13 +325,18 @@ fn play_pack(
                         hears(&HubInput { connection, text: Some(&text), dial: None }, now);
                     }
                 }
-                ConversationOutput::Hook { call, .. } => panic!("hook {call}: this protocol has none"),
+                // A hook has no effect on these hubs.
+                ConversationOutput::Hook { call, .. } => called.push(call),
                 _ => {}
             }
         }
         for connection in opened {
             let what = ConnectionEvent::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
             outputs.extend(conversation.handle(now, ConversationInput::Received { connection, what }));
+        }
+        for call in called {
+            let answer = Ok(Value::Null);
+            outputs.extend(conversation.handle(now, ConversationInput::HookAnswer { call, answer }));
         }
         if !outputs.is_empty() {
             continue;

@@ -51,7 +51,9 @@ pub(super) fn propose_member_changes(
         }));
     }
     if found.is_empty() {
-        found.extend(violations.iter().find_map(|violation| violation_entry(expected, frame, violation)));
+        found.extend(
+            violations.iter().find_map(|violation| violation_entry(pack, expected, frame, violation, evidence)),
+        );
     }
     // Several items of one list lead to the same entry.
     let mut entries: Vec<Map<String, Value>> = Vec::new();
@@ -227,7 +229,13 @@ fn conversion_entry(message: &MessageType, member: &str, documented: &Value, rec
 }
 
 /// Returns the entry for a member that is missing or whose value is spelled differently.
-fn violation_entry(expected: &MessageType, frame: &Value, violation: &SchemaViolation) -> Option<Value> {
+fn violation_entry(
+    pack: &Pack,
+    expected: &MessageType,
+    frame: &Value,
+    violation: &SchemaViolation,
+    evidence: &DeviationEvidence,
+) -> Option<Value> {
     let place = general_pointer(frame, &violation.path);
     let mut entry = match &violation.kind {
         SchemaViolationKind::Absence { member } => {
@@ -238,11 +246,17 @@ fn violation_entry(expected: &MessageType, frame: &Value, violation: &SchemaViol
             let likeness = |value: &Value| {
                 Some(strsim::jaro_winkler(&normalise_name(value.as_str()?), &normalise_name(spelled.as_str()?)))
             };
+            // A hub that uses the only documented value means something else by another one: `failure` is no spelling
+            // of `success`.
+            let is_used = |value: &Value| {
+                let mut conforming = evidence.conforming.iter().map(|message| &pack.messages[*message]);
+                conforming.any(|other| other.starting_value().pointer(&first_item_pointer(&place)) == Some(value))
+            };
             let (_, value) = allowed
                 .iter()
                 .filter_map(|value| Some((likeness(value)?, value)))
                 .max_by(|a, b| a.0.total_cmp(&b.0))
-                .filter(|(likeness, _)| *likeness > 0.7 || allowed.len() == 1)?;
+                .filter(|(likeness, value)| *likeness > 0.7 || (allowed.len() == 1 && !is_used(value)))?;
             json!({ "member": place, "value": value, "spelled": spelled })
         }
         SchemaViolationKind::Other => return None,

@@ -1,14 +1,14 @@
 //! Proposes entries for messages that have another form than documented or never come.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::evidence::DeviationEvidence;
+use super::evidence::{DeviationEvidence, MessageOrigin, UnknownMessage};
 use super::into_members;
 use super::member::normalise_name;
 use crate::deviation::parse::AFTER_CONNECTION;
-use crate::deviation::{AbsenceTrigger, Deviations};
+use crate::deviation::{AbsenceTrigger, Deviation, DeviationChange, Deviations};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::compose::put_at_pointer;
 use crate::syntax::matcher::{MatchCondition, member_pointer};
@@ -17,17 +17,19 @@ use crate::syntax::matcher::{MatchCondition, member_pointer};
 pub(super) struct MessageForm {
     pub entry: Map<String, Value>,
     pub score: usize,
+    /// Number of members in common, without those by which the message is recognised.
+    shared: usize,
 }
 
 /// Members in common alone give at most this score.
 const MIN_FORM_SCORE: usize = 100;
 
 /// Interprets a received message as another form of the expected message, or of one that it resembles more and that
-/// never came; returns `None` if it resembles neither.
+/// never came; returns `None` if it resembles neither, or others as much as the expected one and is no certain answer.
 pub(super) fn best_form(
     pack: &Pack,
     expected: usize,
-    received: &Value,
+    UnknownMessage { json: received, answers }: &UnknownMessage,
     evidence: &DeviationEvidence,
 ) -> Option<MessageForm> {
     let of_expected = form_of_message(pack, expected, received, evidence);
@@ -36,7 +38,21 @@ pub(super) fn best_form(
         pack.messages[*other].directions.from_hub && *other != expected && !evidence.messages.contains(other)
     });
     let others = others.filter_map(|other| form_of_message(pack, other, received, evidence));
-    others.filter(|other| other.score > least).max_by_key(|other| other.score).or(of_expected)
+    let best = others.max_by_key(|other| (other.score, other.shared));
+    match (best, of_expected) {
+        (Some(best), _) if best.score > least => Some(best),
+        // Members in common are all that speaks for either: the message may well have come unasked.
+        (Some(best), Some(form))
+            if best.score == form.score
+                && best.shared >= form.shared
+                && form.score <= MIN_FORM_SCORE
+                && best.entry != form.entry
+                && !answers =>
+        {
+            None
+        }
+        (_, of_expected) => of_expected,
+    }
 }
 
 /// Interprets a received message as another form of this message; returns `None` if there is no resemblance.
@@ -75,7 +91,7 @@ fn form_of_message(pack: &Pack, message: usize, received: &Value, evidence: &Dev
         let elsewhere = beside.into_iter().flatten().find(|(_, found)| found == value);
         if let Some((other, _)) = elsewhere {
             let entry = json!({ "member": place, "renamed": format!("{object}{}", member_pointer(other)) });
-            return Some(MessageForm { entry: into_members(entry), score: 300 + alike });
+            return Some(MessageForm { entry: into_members(entry), score: 300 + alike, shared });
         }
     }
     let mut like = Value::Object(Map::new());
@@ -112,7 +128,7 @@ fn form_of_message(pack: &Pack, message: usize, received: &Value, evidence: &Dev
     // If one value is similar and another is not, a message with only the first one fits better.
     let unlike = if resembles { differing.len() - resembling } else { 0 };
     let score = (alike + same * 100 + usize::from(resembles) * 90).saturating_sub(unlike * 60);
-    Some(MessageForm { entry: into_members(entry), score })
+    Some(MessageForm { entry: into_members(entry), score, shared })
 }
 
 /// Whether several messages of the pack are recognised by this value of a member.
@@ -131,31 +147,82 @@ fn is_recognised_by(message: &MessageType, place: &str, value: &Value) -> bool {
     message.matcher.member_conditions().iter().any(is)
 }
 
-/// Returns the entry for a message that never comes after the message that most often preceded its absence; `None` if
-/// such entries are already known.
-pub(super) fn absence_entry(
+/// Returns the entries for a message that never comes, given what should have made the hub send it on each occasion:
+/// one for each request that documents it as a reply, or else one for what all occasions have in common. Returns none
+/// for the entries that are already known.
+pub(super) fn absence_entries(
     pack: &Pack,
     message: usize,
-    after: impl Iterator<Item = Option<usize>>,
+    origins: &[Option<MessageOrigin>],
     known: &Deviations,
-) -> Option<Map<String, Value>> {
-    let mut times: BTreeMap<Option<usize>, usize> = BTreeMap::new();
-    let is_known = |sent: Option<usize>| {
-        let after = sent.map_or(AbsenceTrigger::Connection, AbsenceTrigger::Message);
+) -> Vec<Map<String, Value>> {
+    // Which message is absent is unknown if any of a form would do.
+    if pack.messages[message].abstract_ {
+        return Vec::new();
+    }
+    let documented = |origin: &Option<MessageOrigin>| origin.filter(|one| matches!(one, MessageOrigin::Reply(_)));
+    let mut found: BTreeSet<MessageOrigin> = origins.iter().filter_map(documented).collect();
+    if found.is_empty()
+        && let Some((first, rest)) = origins.split_first()
+        && rest.iter().all(|origin| origin == first)
+    {
+        found.extend(first);
+    }
+    let after = found.into_iter().map(|origin| match origin {
+        MessageOrigin::Connection => AbsenceTrigger::Connection,
+        MessageOrigin::Reply(request) | MessageOrigin::Unanswered(request) => AbsenceTrigger::Message(request),
+    });
+    let is_known = |after: AbsenceTrigger| {
         known.entries().iter().any(|entry| entry.message() == Some(message) && entry.is_absent_after(after))
     };
-    after.filter(|sent| !is_known(*sent)).for_each(|after| *times.entry(after).or_default() += 1);
-    let (most, _) = times.into_iter().max_by_key(|(_, times)| *times)?;
+    after.filter(|after| !is_known(*after)).map(|after| absence_entry(pack, message, after)).collect()
+}
+
+fn absence_entry(pack: &Pack, message: usize, after: AbsenceTrigger) -> Map<String, Value> {
     let expected = &pack.messages[message];
-    let after = most.map_or(AFTER_CONNECTION, |request| &pack.messages[request].name);
-    let mut entry = into_members(json!({ "message": expected.name, "absent": true, "after": after }));
-    if let Some(request) = most {
+    let request = match after {
+        AbsenceTrigger::Message(request) => Some(&pack.messages[request]),
+        AbsenceTrigger::Connection => None,
+    };
+    let name = request.map_or(AFTER_CONNECTION, |request| &request.name);
+    let mut entry = into_members(json!({ "message": expected.name, "absent": true, "after": name }));
+    if let Some(request) = request {
         let literals = Value::Object(expected.matcher.literal_members());
-        let assume =
-            common_members(&expected.starting_value(), &pack.messages[request].starting_value(), &literals, "request");
+        let assume = common_members(&expected.starting_value(), &request.starting_value(), &literals, "request");
         entry.extend(assume.map(|assume| ("assume".to_owned(), assume)));
     }
-    Some(entry)
+    entry
+}
+
+/// Returns the entry for a greeting in whose place another message comes first on every connection; `None` if no such
+/// message does, or if an entry about the greeting is known.
+pub(super) fn greeting_entry(
+    pack: &Pack,
+    message: usize,
+    evidence: &DeviationEvidence,
+    known: &Deviations,
+) -> Option<Map<String, Value>> {
+    let greeting = evidence.greeting()?;
+    let about = |entry: &Deviation| entry.message() == Some(message);
+    let is_form =
+        |entry: &Deviation| matches!(entry.change, DeviationChange::Absent { .. } | DeviationChange::Instead { .. });
+    if known.entries().iter().any(|entry| about(entry) && is_form(entry)) {
+        return None;
+    }
+    let mut also_sent_elsewhere = greeting.again || greeting.like.is_empty();
+    if let Some(other) = greeting.message.map(|index| &pack.messages[index]).filter(|other| !other.abstract_) {
+        let asked_by = pack.messages.iter().filter(|request| request.replies.contains(&other.name)).count();
+        // A heartbeat is no greeting, and a reply to many requests is probably a refusal of the client.
+        if other.directions.to_hub || !other.replies.is_empty() || asked_by > 1 {
+            return None;
+        }
+        also_sent_elsewhere |= asked_by > 0;
+    }
+    Some(if also_sent_elsewhere {
+        absence_entry(pack, message, AbsenceTrigger::Connection)
+    } else {
+        into_members(json!({ "message": pack.messages[message].name, "instead": greeting.like }))
+    })
 }
 
 /// Returns the members that an answer has in common with its request, as expressions over the request at `place`.

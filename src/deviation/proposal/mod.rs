@@ -13,9 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-pub use evidence::{DeviationEvidence, MAX_BYTES, MissedExpectation, MissedExpectationKind};
+pub use evidence::{
+    DeviationEvidence, MAX_BYTES, MessageOrigin, MissedExpectation, MissedExpectationKind, UnknownMessage,
+};
 use member::{propose_fitting_member, propose_member_changes, propose_missing_members};
-use message::{absence_entry, best_form};
+use message::{absence_entries, best_form, greeting_entry};
 
 use super::Deviations;
 use crate::protocol::Pack;
@@ -39,8 +41,8 @@ pub const VALUE_PLACEHOLDER: &str = "TODO";
 /// An occasion on which an expected message did not come; the fields are those of [`MissedExpectationKind::Message`].
 struct MissedOccasion<'a> {
     rules: &'a [String],
-    after: Option<usize>,
-    instead: &'a [Value],
+    origin: Option<MessageOrigin>,
+    instead: &'a [UnknownMessage],
     near: &'a [Value],
     answered: bool,
 }
@@ -57,8 +59,8 @@ pub fn propose(
     let mut proposals = Vec::new();
     for MissedExpectation { what, rules } in missed {
         match what {
-            MissedExpectationKind::Message { message, after, instead, near, answered } => {
-                let occasion = MissedOccasion { rules, after: *after, instead, near, answered: *answered };
+            MissedExpectationKind::Message { message, origin, instead, near, answered } => {
+                let occasion = MissedOccasion { rules, origin: *origin, instead, near, answered: *answered };
                 by_message.entry(*message).or_default().push(occasion);
             }
             MissedExpectationKind::Upgrade { status, answer } => {
@@ -70,9 +72,19 @@ pub fn propose(
     for (message, all) in by_message.iter().filter(|(message, _)| !evidence.messages.contains(message)) {
         let frames = all.iter().flat_map(|one| one.instead);
         let best = frames.filter_map(|frame| best_form(pack, *message, frame, evidence)).max_by_key(|form| form.score);
-        let after = all.iter().filter(|one| !one.answered).map(|one| one.after);
-        let entry = best.map(|form| form.entry).or_else(|| absence_entry(pack, *message, after, known));
-        found.add(*message, entry, []);
+        let origins: Vec<_> = all.iter().filter(|one| !one.answered).map(|one| one.origin).collect();
+        // The first message of every connection, if it is another one than the greeting.
+        let greets = origins.contains(&Some(MessageOrigin::Connection));
+        let greeting = || greets.then(|| greeting_entry(pack, *message, evidence, known)).flatten();
+        let entries = match best.map(|form| form.entry).or_else(greeting) {
+            Some(entry) => vec![entry],
+            None => absence_entries(pack, *message, &origins, known),
+        };
+        entries.into_iter().for_each(|entry| found.add(*message, Some(entry), []));
+    }
+    let ungreeted = evidence.ungreeted.iter().filter(|(message, _)| !evidence.messages.contains(message));
+    for (message, rules) in ungreeted {
+        found.add(*message, greeting_entry(pack, *message, evidence, known), rules);
     }
     for (message, all) in &by_message {
         let near = all.iter().flat_map(|one| one.near);
@@ -96,7 +108,7 @@ pub fn propose(
     }
     let new = found
         .into_consistent()
-        .filter(|one| !known.entries().iter().any(|known| entry_change(&known.entry) == one.entry));
+        .filter(|one| !known.entries().iter().any(|known| is_same_claim(&known.entry, &json!(one.entry))));
     proposals.extend(new.map(|ProposalCandidate { entry, messages, mut rules }| {
         let is_about =
             |message: &&usize| entry.get("message").is_none_or(|name| *name == pack.messages[**message].name);
@@ -150,11 +162,22 @@ impl ProposalCandidates {
     }
 }
 
-/// Returns an entry without its reason and rules.
-fn entry_change(entry: &Value) -> Map<String, Value> {
-    let mut entry = into_members(entry.clone());
-    entry.retain(|name, _| name != "reason" && name != "rules");
-    entry
+/// The keys of an entry that do not say what is different, but why, when, and how a conversation continues.
+const DETAIL_KEYS: [&str; 7] = ["reason", "rules", "direction", "assume", "where", "from_hub", "to_hub"];
+
+/// Whether a known entry says what a proposed one says: the same difference, in the same message or in all messages.
+pub fn is_same_claim(known: &Value, proposed: &Value) -> bool {
+    let claim = |entry: &Value| {
+        let mut claim = into_members(entry.clone());
+        claim.retain(|name, _| !DETAIL_KEYS.contains(&name.as_str()));
+        claim
+    };
+    let mut proposed = claim(proposed);
+    let known = claim(known);
+    if !known.contains_key("message") {
+        proposed.remove("message");
+    }
+    known == proposed
 }
 
 /// Completes an entry; `rules` are the rules of the steps that expected its messages.

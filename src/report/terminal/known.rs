@@ -31,10 +31,12 @@ impl Page<'_, RunReport> {
         self.more(protocol.proposals.len(), "proposal");
         if !protocol.proposals.is_empty() {
             self.gap();
-            self.wrapped(
-                "",
-                "--write-deviations FILE saves these entries; --explore assumes them and continues the run.",
-            );
+            let untried = if protocol.proposals.iter().any(|proposed| proposed.proposal.complete) {
+                "These entries were not tried; --explore tries each."
+            } else {
+                "Only you know the values of these entries."
+            };
+            self.wrapped("", &format!("{untried} --write-deviations FILE saves them."));
         }
     }
 

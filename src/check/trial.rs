@@ -1,0 +1,150 @@
+//! Trials of proposed deviations: each entry is assumed alone, in a few scenarios whose failure it explains. It is kept
+//! only if these scenarios get further with it and the hub shows it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::deviation::proposal::{DeviationProposal, MissedExpectation, MissedExpectationKind};
+use crate::deviation::{Deviation, DeviationChange, Deviations, SightingsByEntry, add_seen};
+use crate::event::{HistoryDirection, ScenarioReport, Verdict};
+use crate::protocol::Pack;
+use crate::scenario::Program;
+
+/// The most scenarios on which an entry is tried.
+pub const MAX_PLAYS: usize = 3;
+
+/// A scenario to play again with deviations that are only tried.
+#[derive(Clone)]
+pub struct ScenarioTrial {
+    /// Index of the subject in the round.
+    pub subject: usize,
+    /// Distinguishes this play from the others of the run; its report has this id.
+    pub id: String,
+    pub program: Arc<Program>,
+    pub deviations: Arc<Deviations>,
+}
+
+/// Proposed entries that are tried together, usually one.
+pub struct EntryTrial {
+    pub subject: usize,
+    pub entries: Vec<Value>,
+    /// The messages that the entries explain.
+    pub messages: BTreeSet<usize>,
+    /// The deviations of the hub so far, followed by the entries.
+    pub deviations: Arc<Deviations>,
+    pub plays: Vec<TrialPlay>,
+}
+
+/// A scenario of a trial.
+pub struct TrialPlay {
+    pub id: String,
+    pub program: Arc<Program>,
+    /// Its report without the entries.
+    pub before: ScenarioReport,
+    /// Its report with them, once it has been played.
+    pub after: Option<ScenarioReport>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialOutcome {
+    /// The scenarios got further.
+    Confirmed,
+    /// The hub shows the difference, but no scenario got further: perhaps another entry is needed, too.
+    Applied,
+    /// The hub does not show the difference, or shows the documented form.
+    Refuted,
+}
+
+impl EntryTrial {
+    /// Returns what the reports of its scenarios prove.
+    pub fn outcome(&self, pack: &Pack) -> TrialOutcome {
+        let played = || self.plays.iter().filter_map(|play| Some((&play.before, play.after.as_ref()?)));
+        let mut seen = SightingsByEntry::new();
+        played().for_each(|(_, after)| add_seen(&mut seen, &after.deviations));
+        let all = self.deviations.entries();
+        let base = all.len() - self.entries.len();
+        let is_shown = |index: usize| {
+            let seen = seen.get(&index).copied().unwrap_or_default();
+            seen.observed > 0 && !all[index].is_stale(seen)
+        };
+        if !(base..all.len()).all(is_shown) {
+            return TrialOutcome::Refuted;
+        }
+        let progress = |(before, after): (&ScenarioReport, &ScenarioReport)| {
+            progress_between(pack, &self.messages, &all[base..], before, after)
+        };
+        if played().map(progress).sum::<i32>() > 0 { TrialOutcome::Confirmed } else { TrialOutcome::Applied }
+    }
+}
+
+/// Returns 1 if a scenario got further with these entries about these messages than without them, -1 if it got less
+/// far, and 0 otherwise.
+fn progress_between(
+    pack: &Pack,
+    messages: &BTreeSet<usize>,
+    entries: &[Arc<Deviation>],
+    before: &ScenarioReport,
+    after: &ScenarioReport,
+) -> i32 {
+    let undecided = [before, after].map(|report| count_checks(report, Verdict::Inconclusive));
+    if undecided[1] > undecided[0] {
+        return -1;
+    }
+    // If a message is assumed, its absence stops no scenario any more, even if the hub ignored the request.
+    if entries.iter().all(|entry| matches!(entry.change, DeviationChange::Absent { .. })) && !goes_on(after) {
+        return 0;
+    }
+    let place = |report: &ScenarioReport| report.cause.as_ref().map(|cause| (cause.span, cause.step.clone()));
+    let moved = before.cause.is_some() && place(before) != place(after);
+    let fewer = count_signs(pack, messages, after) < count_signs(pack, messages, before);
+    i32::from(undecided[1] < undecided[0] || moved || fewer)
+}
+
+/// Whether the hub sent a message after one was assumed.
+fn goes_on(report: &ScenarioReport) -> bool {
+    let since = report.history.iter().skip_while(|frame| frame.kind != "assumed");
+    since.into_iter().any(|frame| frame.direction == HistoryDirection::Received && frame.kind == "text")
+}
+
+fn count_checks(report: &ScenarioReport, verdict: Verdict) -> usize {
+    report.checks.iter().filter(|check| check.verdict == verdict).count()
+}
+
+/// Returns how many differences in these messages a scenario shows.
+fn count_signs(pack: &Pack, messages: &BTreeSet<usize>, report: &ScenarioReport) -> usize {
+    let evidence = &report.evidence;
+    let missed = usize::from(missed_message(report.missed.as_ref()).is_some_and(|message| messages.contains(&message)));
+    let broken = evidence.broken.iter().filter(|(message, _)| messages.contains(message));
+    let violations = broken.map(|(message, json)| pack.messages[*message].schema.violations(json).len());
+    let unfit = evidence.unfit.values().filter(|unfit| messages.contains(&unfit.message));
+    let ungreeted = evidence.ungreeted.keys().filter(|message| messages.contains(message));
+    missed + violations.sum::<usize>() + unfit.count() + ungreeted.count()
+}
+
+fn missed_message(missed: Option<&MissedExpectation>) -> Option<usize> {
+    match missed?.what {
+        MissedExpectationKind::Message { message, .. } => Some(message),
+        MissedExpectationKind::Upgrade { .. } => None,
+    }
+}
+
+/// Whether a proposal explains why a scenario departed from the document.
+pub fn explains(pack: &Pack, proposal: &DeviationProposal, report: &ScenarioReport) -> bool {
+    match proposal.entry.get("after") {
+        Some(_) => explains_missed(pack, proposal, report),
+        None => count_signs(pack, &proposal.messages, report) > 0,
+    }
+}
+
+/// Whether a proposal explains why a scenario missed a message: for an absent one, after the same request.
+pub fn explains_missed(pack: &Pack, proposal: &DeviationProposal, report: &ScenarioReport) -> bool {
+    let Some(MissedExpectation { what: MissedExpectationKind::Message { message, origin, .. }, .. }) = &report.missed
+    else {
+        return false;
+    };
+    let after = || origin.map(|origin| origin.name(pack));
+    proposal.messages.contains(message)
+        && proposal.entry.get("after").is_none_or(|name| name.as_str().is_some_and(|name| after() == Some(name)))
+}
