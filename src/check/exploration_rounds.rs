@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::trial::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
 use super::{PlayOptions, hang, stamp};
 use crate::deviation::Deviations;
-use crate::deviation::proposal::DeviationProposal;
+use crate::deviation::proposal::{DeviationProposal, is_respelled_name};
 use crate::event::{ProcessReport, ScenarioReport};
 use crate::hub::prepare::TestSubject;
 use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
@@ -24,7 +24,7 @@ use crate::syntax::yaml::SyntaxNode;
 /// How many times the plays of the first round the further rounds may play, and how many plays they may add: a
 /// selection of one scenario may need several entries.
 const FURTHER_PLAYS: usize = 2;
-const SPARE_PLAYS: usize = 8;
+const SPARE_PLAYS: usize = 16;
 
 /// What a round plays, see [`super::run_scenarios`].
 pub struct Round {
@@ -189,8 +189,9 @@ impl Rounds {
             .collect();
         let missed =
             |report: &ScenarioReport| proposals.iter().any(|proposal| trial::explains_missed(pack, proposal, report));
-        // What stops no scenario is clear after one play.
-        let most = if reports.iter().any(missed) { trial::MAX_PLAYS } else { 1 };
+        // What stops no scenario, or is certain if the hub shows it, is clear after one play.
+        let is_clear = entries.iter().all(is_respelled_name) || !reports.iter().any(missed);
+        let most = if is_clear { 1 } else { trial::MAX_PLAYS };
         let play = |before: ScenarioReport| {
             let program = programs.iter().find(|program| program.id == before.id)?;
             let id = format!("{} with proposal {}", before.id, number + 1);
@@ -203,7 +204,10 @@ impl Rounds {
             Isolation::Exclusive(_) => 1,
             Isolation::Destructive => 2,
         };
-        plays.sort_by_key(|play| (!missed(&play.before), cost(&play.program), play.before.duration));
+        let shows = |report: &ScenarioReport| proposals.iter().any(|proposal| trial::shows_name(proposal, report));
+        plays.sort_by_key(|TrialPlay { before, program, .. }| {
+            (!shows(before), !missed(before), cost(program), before.duration)
+        });
         plays.truncate(most);
         let messages = proposals.iter().flat_map(|proposal| &proposal.messages).copied().collect();
         let deviations = self.deviations_with(subject, &entries, sources)?;

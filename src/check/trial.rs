@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::deviation::proposal::{DeviationProposal, MissedExpectation, MissedExpectationKind};
+use crate::deviation::proposal::{DeviationProposal, MissedExpectation, MissedExpectationKind, is_respelled_name};
 use crate::deviation::{Deviation, DeviationChange, Deviations, SightingsByEntry, add_seen};
 use crate::event::{HistoryDirection, ScenarioReport, Verdict};
 use crate::protocol::Pack;
@@ -49,7 +49,7 @@ pub struct TrialPlay {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrialOutcome {
-    /// The scenarios got further.
+    /// The hub shows the difference, and the scenarios got further, or the entry is certain anyway.
     Confirmed,
     /// The hub shows the difference, but no scenario got further: perhaps another entry is needed, too.
     Applied,
@@ -75,7 +75,12 @@ impl EntryTrial {
         let progress = |(before, after): (&ScenarioReport, &ScenarioReport)| {
             progress_between(pack, &self.messages, &all[base..], before, after)
         };
-        if played().map(progress).sum::<i32>() > 0 { TrialOutcome::Confirmed } else { TrialOutcome::Applied }
+        let is_certain = self.entries.iter().all(is_respelled_name);
+        if is_certain || played().map(progress).sum::<i32>() > 0 {
+            TrialOutcome::Confirmed
+        } else {
+            TrialOutcome::Applied
+        }
     }
 }
 
@@ -136,6 +141,18 @@ pub fn explains(pack: &Pack, proposal: &DeviationProposal, report: &ScenarioRepo
         Some(_) => explains_missed(pack, proposal, report),
         None => count_signs(pack, &proposal.messages, report) > 0,
     }
+}
+
+/// Whether a scenario received a member under the name that a proposal says the hub uses.
+pub fn shows_name(proposal: &DeviationProposal, report: &ScenarioReport) -> bool {
+    let Some(name) = proposal.entry.get("renamed").and_then(Value::as_str) else { return false };
+    let near = match report.missed.as_ref().map(|missed| &missed.what) {
+        Some(MissedExpectationKind::Message { near, .. }) => near.as_slice(),
+        _ => &[],
+    };
+    let evidence = &report.evidence;
+    let unfit = evidence.unfit.values().map(|unfit| &unfit.json);
+    evidence.broken.values().chain(unfit).chain(near).any(|json| json.pointer(name).is_some())
 }
 
 /// Whether a proposal explains why a scenario missed a message: for an absent one, after the same request.

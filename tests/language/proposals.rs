@@ -261,12 +261,27 @@ fn a_proposal_that_a_trial_confirms_is_assumed(#[case] answer: Option<&str>, #[c
 fn proposals_that_help_only_together_are_tried_together() {
     let both = "anna expects: answer\n    where: { count: 7, state: done }\n    rules: [MUST]";
     let run = explored(&["anna sends: ask", both], |_, input| match input.text {
+        Some(_) => send(input, r#"{"type":"answer","counted":7,"states":"done"}"#),
+        None => Vec::new(),
+    });
+    let entries = json!([{ "member": "/state", "renamed": "/states" }, { "member": "/count", "renamed": "/counted" }]);
+    assert_eq!((claims(run.assumed()), run.proposals()), (entries, Vec::new()));
+    // The plain round, a trial of each, a trial of both, and the replay.
+    assert_eq!(run.plays, [2, 4, 2, 2]);
+}
+
+/// A name that differs only in case needs no step that gets further: the hub shows it.
+#[test]
+fn a_respelled_name_is_assumed_although_it_stops_nothing() {
+    let step = "anna expects: answer\n    where: { count: 7 }\n    rules: [MUST]";
+    let run = explored(&["anna sends: ask", step], |_, input| match input.text {
         Some(_) => send(input, r#"{"type":"answer","Count":7,"State":"done"}"#),
         None => Vec::new(),
     });
     let entries = json!([{ "member": "/count", "renamed": "/Count" }, { "member": "/state", "renamed": "/State" }]);
     assert_eq!((claims(run.assumed()), run.proposals()), (entries, Vec::new()));
-    assert_eq!(run.plays, [2, 4, 2, 2]);
+    // One play is enough to try such a name.
+    assert_eq!(run.plays, [2, 2, 2]);
 }
 
 /// The proposals of the plain round, which trials do not confirm.

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 pub use evidence::{
     DeviationEvidence, MAX_BYTES, MessageOrigin, MissedExpectation, MissedExpectationKind, UnknownMessage,
 };
-use member::{propose_fitting_member, propose_member_changes, propose_missing_members};
+use member::{normalise_name, propose_fitting_member, propose_member_changes, propose_missing_members};
 use message::{absence_entries, best_form, greeting_entry};
 
 use super::Deviations;
@@ -178,6 +178,13 @@ pub fn is_same_claim(known: &Value, proposed: &Value) -> bool {
         proposed.remove("message");
     }
     known == proposed
+}
+
+/// Whether an entry renames a member to a name that differs only in case or separators. Only a hub that does not use
+/// that name speaks against such an entry.
+pub fn is_respelled_name(entry: &Value) -> bool {
+    let name = |key: &str| entry.get(key)?.as_str().map(normalise_name);
+    name("member").is_some() && name("member") == name("renamed")
 }
 
 /// Completes an entry; `rules` are the rules of the steps that expected its messages.
