@@ -17,7 +17,7 @@ mod sim_connection;
 use mutation_detection::{ChangeDetection, measurable_protocols, other_change_outcomes};
 
 const INTRODUCTION: &str = "\
-# How many computed changes are noticed
+# Computed changes that checks notice
 
 In addition to the faults written by hand, every fact that a pack states about a hub's messages is broken, one at a
 time, in the frames of a correct reference server, and every scenario is played against it. The changes are computed

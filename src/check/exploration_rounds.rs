@@ -21,15 +21,15 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml::SyntaxNode;
 
-/// How many times the plays of the first round the further rounds may play, and how many plays they may add: a
-/// selection of one scenario may need several entries.
+/// All further rounds together may play this many times the scenarios of the first round, plus [`SPARE_PLAYS`].
 const FURTHER_PLAYS: usize = 2;
+/// A selection of a single scenario may need several entries.
 const SPARE_PLAYS: usize = 16;
 
 /// What a round plays, see [`super::run_scenarios`].
 pub struct Round {
     pub subjects: Vec<TestSubject>,
-    /// Scenarios that are played with deviations of their own, in addition to those of `subjects`.
+    /// Scenarios to play in addition, each with its own deviations.
     pub trials: Vec<ScenarioTrial>,
     pub options: PlayOptions,
 }

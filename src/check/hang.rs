@@ -27,10 +27,10 @@ const HANG_CHECK: &str = "hang";
 const PROBES: usize = 2;
 /// Pause between attempts to reach a hub that accepts no connections, or to find a probe.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
-/// How long scenarios that failed wait, once per run, for one that shows what the hub sends to clients that it serves.
+/// How long failed scenarios wait, once per run, for a scenario that shows what the hub sends to clients it serves.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
-/// A hub that ends the connection of a probe after a shorter silence refuses it, for example because of a limit on
-/// connections: a factor for the time in which the hub sent all answers before, and the time on top of that.
+/// A hub that ends a probe's connection sooner than this refuses it, for example because of a limit on connections: a
+/// factor for the time that the hub needed for all answers before, and a constant.
 const REFUSAL_TIME: (u32, Duration) = (4, Duration::from_millis(250));
 
 /// Detects whether an instance of a hub still serves clients.
@@ -288,7 +288,7 @@ fn ordered_kinds(report: &ScenarioReport) -> impl Iterator<Item = (MessageKind, 
     kinds.into_iter()
 }
 
-/// Returns those of these kinds that a hub sends only as answers.
+/// Returns the kinds of messages in a scenario that a hub sends only as answers.
 fn solicited_kinds(program: &Program, report: &ScenarioReport) -> impl Iterator<Item = (MessageKind, AnswerTimes)> {
     let message = |kind: MessageKind| program.pack.messages.get(kind?);
     ordered_kinds(report).filter(move |(kind, _)| !message(*kind).is_some_and(|message| message.directions.unasked))
@@ -450,7 +450,8 @@ mod tests {
     }
 
     /// Returns the report of a failed conversation that began `begun` seconds into the run, lasted five, and received
-    /// these messages after so many seconds. Without a greeting, the probe after it received none either.
+    /// each of these messages after the given number of seconds. If there is no greeting among them, the probe that followed
+    /// received none either.
     fn conversation_report(begun: u32, received: &[(MessageKind, u32)]) -> ScenarioReport {
         let mut report = RunFixture::one_failure().reports.swap_remove(0);
         report.begun = SECOND * begun;

@@ -231,8 +231,8 @@ impl ScenarioJob {
 }
 
 impl ScenarioJob {
-    /// Replays the first conversation that passed, once without each upgrade deviation that it followed. A deviation
-    /// without which it still passes is no longer needed.
+    /// Replays the first conversation that passed, once without each upgrade deviation that it followed. If it still
+    /// passes, the deviation is no longer needed.
     async fn try_without_upgrades(
         &self,
         index: usize,

@@ -77,7 +77,7 @@ impl Deviations {
         if parser.errors.is_empty() { Ok(Self::new(entries)) } else { Err(parser.errors) }
     }
 
-    /// Returns these entries, followed by those of `others`.
+    /// Returns these entries followed by the entries of `others`.
     #[must_use]
     pub fn chain(&self, others: Self) -> Self {
         Self::new(self.entries.iter().cloned().chain(others.entries).collect())

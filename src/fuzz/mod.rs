@@ -1,7 +1,7 @@
 //! Sends input that no scenario contains to a hub, at every point of a protocol's conversations, and checks what must
 //! hold for any hub. Nothing here knows a protocol: messages and their schemas come from the pack, conversations from
-//! its scenarios. A case is an ordinary scenario: the engine of `hubproof check` plays it, and its report and its file are
-//! those of any scenario. `hubproof fuzz` plays cases against any hub.
+//! its scenarios. A case is an ordinary scenario: the engine of `hubproof check` plays it, and it has a scenario's report
+//! and file.
 //!
 //! # Terms
 //!

@@ -145,7 +145,7 @@ pub struct ActorState {
 pub struct SentRequest {
     /// Index of the message in the pack; `None` if the step sent raw frames.
     pub message: Option<usize>,
-    /// The payload, unless it is long.
+    /// The payload; `None` if it is long.
     pub text: Option<Arc<str>>,
     /// Position among all events of the conversation.
     pub sequence: u64,

@@ -157,7 +157,8 @@ impl AppliedDeviations {
         })
     }
 
-    /// Returns the index of the entry by which this end of a connection stands in for an expected message.
+    /// Returns the index of the entry that declares that the hub ends the connection like this instead of sending an
+    /// expected message.
     pub fn closed_instead(&self, pack: &Pack, wanted: &ExpectedFrame, actor: &ActorState) -> Option<usize> {
         let (Some(connection), ConnectionState::Ended(end)) = (actor.connection, &actor.link) else { return None };
         let entries = self.declared.entries().iter().enumerate();
@@ -272,7 +273,7 @@ impl Conversation {
         Ok(frames)
     }
 
-    /// Returns the declared deviation by which an actor does not receive an expected message.
+    /// Returns the declared deviation that explains why an actor does not receive an expected message.
     pub(super) fn declared_absence(&self, id: ActorId, wanted: &ExpectedFrame) -> Option<DeclaredAbsence> {
         let pack = &self.program.pack;
         let closed = self.deviations.closed_instead(pack, wanted, &self.actors[id]).map(DeclaredAbsence::Closed);

@@ -690,9 +690,9 @@ impl Conversation {
         Ok(StepProgress::Waiting(active))
     }
 
-    /// Returns the declared deviation by which none of the messages that the step accepts came. If the alternative
-    /// `chosen` happened instead, it must be the silence or the close that the deviation declares, and count against
-    /// the hub.
+    /// Returns the declared deviation that explains why none of the messages came that the step accepts. If the
+    /// alternative `chosen` happened instead, it must count against the hub, and be the silence or the close that the
+    /// deviation declares.
     fn declared_alternative(
         &self,
         id: ActorId,

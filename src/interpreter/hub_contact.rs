@@ -13,8 +13,8 @@ pub struct HubContact {
 }
 
 impl HubContact {
-    /// Records a message that the hub sent. Frames of the WebSocket protocol do not count, since a library answers them
-    /// even if the hub behind it is stuck.
+    /// Records a message that the hub sent. Control frames do not count: a WebSocket library answers them
+    /// even while the hub itself is stuck.
     pub fn add_message(&mut self, connection: u32, kind: MessageKind, now: Duration) {
         let times = self.activity.answers.entry(kind).or_insert(AnswerTimes { last: now, greeting: now });
         times.last = now;

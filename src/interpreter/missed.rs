@@ -21,7 +21,7 @@ struct AwaitedMessage<'p> {
     index: usize,
     pattern: Option<&'p MatchPattern>,
     after: Option<&'p str>,
-    /// Whether other messages would do, too: then none of them can be singled out as the missing one.
+    /// Whether other messages would satisfy the step, so that none of them can be singled out as missing.
     alternatives: bool,
 }
 

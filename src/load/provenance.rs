@@ -1,7 +1,7 @@
 //! Whether a frame or a value was observed or only assumed.
 //!
-//! If the target declares that the hub never sends a message, a client continues as if the message had come. Nothing
-//! that follows from such a message is evidence about the hub: it gives no time, no count and no mark in the ledger.
+//! If the target declares that the hub never sends a message, a client continues as if the message had come. Nothing that
+//! follows from it is evidence about the hub, so it is not timed, counted as received, or recorded in the ledger.
 
 use std::ops::Range;
 

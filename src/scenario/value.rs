@@ -27,7 +27,7 @@ pub struct Wire {
     pub size: usize,
     /// Whether the frame, or a value in a frame that was sent, is only assumed.
     pub provenance: Provenance,
-    /// For a frame that was never received: the position of the event after which it should have been.
+    /// For a frame that was never received: the position of the event after which it should have come.
     pub due_after: Option<u64>,
     /// The message as the hub sent it, if declared deviations translated it.
     pub raw: Option<Arc<RawMessage>>,

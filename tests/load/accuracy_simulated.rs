@@ -10,7 +10,9 @@ use hubproof::load::plan::PlanOverrides;
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
 
-use crate::support::sim_load::{CompiledTestPlan, PlanSource, run, run_and_cut, run_and_kill, run_with_fault};
+use crate::support::sim_load::{
+    CompiledTestPlan, PlanSource, job_plan, run, run_and_cut, run_and_kill, run_with_fault,
+};
 
 const MS: Nanos = 1_000_000;
 
@@ -97,19 +99,6 @@ fn an_arrival_without_a_free_client_is_counted() {
     let served = observed.answered[&ready.message("log_request")].len() as u64;
     assert_eq!(observed.faults[&ClientFault::NoFreeClient] + served, 400);
     assert_eq!(served, 134);
-}
-
-/// Jobs with few workers and clients; only think times are random.
-fn job_plan() -> CompiledTestPlan {
-    let overrides = PlanOverrides {
-        population: vec![("worker".to_owned(), 40), ("client".to_owned(), 4)],
-        rate: Some(40.0),
-        warm_up: Some(Duration::ZERO),
-        duration: Some(Duration::from_secs(5)),
-        drain: Some(Duration::from_secs(70)),
-        ..PlanOverrides::default()
-    };
-    CompiledTestPlan::new("emprops", &PlanSource::Named("jobs"), &overrides)
 }
 
 /// The job id of a frame of this type.

@@ -2,29 +2,14 @@
 //! counted as something that the hub did.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use hubproof::load::client::io::ClientFault;
 use hubproof::load::ids::JourneyId;
-use hubproof::load::plan::PlanOverrides;
 use serde_json::Value;
 
-use crate::support::sim_load::{CompiledTestPlan, PlanSource, SimulationResults, run_with_deviations};
+use crate::support::sim_load::{CompiledTestPlan, SimulationResults, job_plan, run_with_deviations};
 
 const MS: u64 = 1_000_000;
-
-/// Jobs with few workers and clients.
-fn job_plan() -> CompiledTestPlan {
-    let overrides = PlanOverrides {
-        population: vec![("worker".to_owned(), 40), ("client".to_owned(), 4)],
-        rate: Some(40.0),
-        warm_up: Some(Duration::ZERO),
-        duration: Some(Duration::from_secs(5)),
-        drain: Some(Duration::from_secs(70)),
-        ..PlanOverrides::default()
-    };
-    CompiledTestPlan::new("emprops", &PlanSource::Named("jobs"), &overrides)
-}
 
 /// The frame in the form of the hub; `None` if the hub never sends it.
 type HubForm = fn(&Value) -> Option<Value>;

@@ -729,3 +729,16 @@ impl ClientIo for RecordingIo<'_> {
         self.results.names.push(of, name);
     }
 }
+
+/// Returns a plan of jobs with few workers and clients; only think times are random.
+pub fn job_plan() -> CompiledTestPlan {
+    let overrides = PlanOverrides {
+        population: vec![("worker".to_owned(), 40), ("client".to_owned(), 4)],
+        rate: Some(40.0),
+        warm_up: Some(Duration::ZERO),
+        duration: Some(Duration::from_secs(5)),
+        drain: Some(Duration::from_secs(70)),
+        ..PlanOverrides::default()
+    };
+    CompiledTestPlan::new("emprops", &PlanSource::Named("jobs"), &overrides)
+}

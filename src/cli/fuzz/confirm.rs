@@ -10,7 +10,7 @@ use crate::fuzz::campaign::shrink_findings::{ShrinkJob, ShrinkableFinding, with_
 use crate::fuzz::campaign::{Campaign, FinalHubState, PlayEnvironment};
 use crate::report::text::format_count;
 
-/// The most time for all replays; findings that were not replayed by then do not stand.
+/// The time limit for all replays. A finding that was not replayed by then does not stand.
 const REPLAY_TIME: Duration = Duration::from_secs(60);
 
 /// Removes the findings of cases that were played while the hub did not serve clients, unless they occur again on a hub

@@ -47,11 +47,11 @@ pub struct UnknownMessage {
 /// What makes a hub send a message to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageOrigin {
-    /// The connection: the client has sent nothing.
+    /// The client connected and has sent nothing.
     Connection,
-    /// A request, by its index in the pack, of which the document says that the message is a reply to it.
+    /// The request, by its index in the pack, that the message answers according to the document.
     Reply(usize),
-    /// The latest request without a documented reply that came. The document does not say what the message answers.
+    /// The latest request to which no documented reply came. The document does not say what the message answers.
     Unanswered(usize),
 }
 
@@ -70,7 +70,7 @@ impl MessageOrigin {
 pub struct DeviationEvidence {
     /// Messages, by their indices in the pack.
     pub messages: BTreeSet<usize>,
-    /// The messages of which one conformed to its schema.
+    /// The messages that conformed to their schema at least once.
     pub conforming: BTreeSet<usize>,
     /// Names of top-level members, as the hub spells them.
     pub members: BTreeSet<String>,

@@ -25,7 +25,8 @@ pub(super) struct MessageForm {
 const MIN_FORM_SCORE: usize = 100;
 
 /// Interprets a received message as another form of the expected message, or of one that it resembles more and that
-/// never came; returns `None` if it resembles neither, or others as much as the expected one and is no certain answer.
+/// never came. Returns `None` if it resembles neither, or if it resembles another message as much as the expected one
+/// and may not be an answer.
 pub(super) fn best_form(
     pack: &Pack,
     expected: usize,

@@ -144,7 +144,7 @@ impl VirtualClient {
     }
 
     /// Records the mark of an item whose id, or whose number of receivers, is only assumed: an item that this client
-    /// requested is counted as one that the ledger cannot follow, and nothing more is recorded of it.
+    /// requested counts as one that the ledger cannot follow, and nothing more is recorded about it.
     fn record_assumed_item(
         &mut self,
         task: usize,
@@ -224,7 +224,7 @@ impl VirtualClient {
     }
 
     /// Returns the number of this client as the party of a mark, by the name that the protocol gives it. A name that is
-    /// only assumed is not what the hub calls the client: such a client is no particular worker.
+    /// only assumed is not what the hub calls the client, so it identifies no worker.
     fn own_party(&self, role: &CompiledRole, mark: LedgerMark) -> u32 {
         let names_sender = matches!(
             mark,

@@ -34,8 +34,7 @@ pub(super) struct Fuzzed<'a> {
     stuck: Option<u64>,
     /// At the end of the run, a new client takes far longer to connect and receive an answer than at the start.
     slower: Option<fuzz::NewClientLatency>,
-    /// Number of findings that occurred while the hub hung or was gone, and not again on a hub that serves. They are no
-    /// findings.
+    /// Number of findings during a hang or crash that did not occur again on a hub that serves; they are not reported.
     unconfirmed: u64,
 }
 
