@@ -47,7 +47,7 @@ impl LogStore for SqliteLogStore {
         let mut add = self
             .connection
             .prepare_cached("INSERT INTO log (timestamp, severity, message) VALUES (?1, ?2, ?3)")
-            .map_err(error)?;
+            .map_err(store_error)?;
         let (severity, message) = (&entry.severity, &entry.message);
         let timestamp = &entry.timestamp;
         match (timestamp.as_i64(), timestamp.as_u64(), timestamp.as_f64()) {
@@ -57,7 +57,7 @@ impl LogStore for SqliteLogStore {
             (None, None, float) => add.execute(params![float, severity, message]),
         }
         .map(drop)
-        .map_err(error)
+        .map_err(store_error)
     }
 
     fn find(&self, message: Option<&str>) -> Result<Vec<LogEntry>, LogStoreError> {
@@ -66,10 +66,10 @@ impl LogStore for SqliteLogStore {
             .prepare_cached(
                 "SELECT timestamp, severity, message FROM log WHERE ?1 IS NULL OR message = ?1 ORDER BY id DESC LIMIT ?2",
             )
-            .map_err(error)?;
+            .map_err(store_error)?;
         let limit = i64::try_from(MAX_FOUND).unwrap_or(i64::MAX);
-        let rows = find.query_map(params![message, limit], entry).map_err(error)?;
-        let mut found = rows.collect::<Result<Vec<LogEntry>, _>>().map_err(error)?;
+        let rows = find.query_map(params![message, limit], entry_from_row).map_err(store_error)?;
+        let mut found = rows.collect::<Result<Vec<LogEntry>, _>>().map_err(store_error)?;
         found.reverse();
         Ok(found)
     }
