@@ -119,6 +119,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(FuzzCe
         embedded,
         processes: Vec::new(),
         deviations: Arc::default(),
+        paces: Arc::default(),
     };
     let hub = hubproof::hub::prepare::prepare_hub(&subject).unwrap();
 
@@ -169,6 +170,7 @@ fn options(jobs: usize) -> PlayOptions {
         trace: false,
         kept: KEPT_CHARS,
         persistent: false,
+        shorten: false,
         destructive: false,
         stamp: "bench".to_owned(),
         // Tokens in cases have to be valid by the hub's clock.

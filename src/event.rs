@@ -1,6 +1,6 @@
 //! Events and results of a run: verdicts, findings, frames. All reports are made from these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -324,6 +324,7 @@ pub struct ScenarioReport {
     pub duration: Duration,
     /// The successful wait that took the largest share of its time limit.
     pub slimmest: Option<TimingMargin>,
+    pub waits: WaitReport,
     /// The declared deviations that applied.
     pub deviations: SightingsByEntry,
     /// What the failed precondition expected but did not get, if the hub was reachable.
@@ -354,6 +355,7 @@ impl ScenarioReport {
             unserved: None,
             duration: Duration::ZERO,
             slimmest: None,
+            waits: WaitReport::default(),
             deviations: SightingsByEntry::new(),
             missed: None,
             evidence: DeviationEvidence::default(),
@@ -369,6 +371,58 @@ impl ScenarioReport {
     /// nothing.)
     pub fn is_refused_by_proxy(&self) -> bool {
         self.history.iter().any(FrameReport::is_server_error) && !self.history.iter().any(|frame| frame.kind == "open")
+    }
+}
+
+/// What the waits of a conversation show about how promptly the hub answers. What was awaited has a name: that of a
+/// message, or of something else that a step awaits, such as `the answer to the upgrade`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WaitReport {
+    /// What arrived: while a step awaited it, or after that.
+    pub arrived: BTreeSet<String>,
+    /// Whether the hub sent a message of its document, other than those that steps ignore.
+    pub answered: bool,
+    /// What did not arrive while a step waited for it in full.
+    pub missed: BTreeSet<String>,
+    pub speed: HubSpeed,
+    /// The shortened waits that ran out, by the name of what was awaited.
+    pub shortened: BTreeMap<String, ShortenedWaits>,
+}
+
+/// How fast a hub is, by the waits that ended with an arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubSpeed {
+    pub slowest_answer: Duration,
+    /// The time of the network: of many upgrades at once, most are slow.
+    pub quickest_upgrade: Option<Duration>,
+}
+
+impl HubSpeed {
+    /// A wait is ample if it lasts this many times as long as the slowest answer.
+    const SLOWNESS: u32 = 4;
+
+    pub fn add(&mut self, other: Self) {
+        self.slowest_answer = self.slowest_answer.max(other.slowest_answer);
+        self.quickest_upgrade = self.quickest_upgrade.into_iter().chain(other.quickest_upgrade).min();
+    }
+
+    /// Returns how long a wait is ample. An upgrade takes at least two round trips, and an answer one.
+    pub fn ample_wait(self) -> Duration {
+        (self.slowest_answer * Self::SLOWNESS).max(self.quickest_upgrade.unwrap_or_default())
+    }
+}
+
+/// Waits that were shortened because what they awaited did not arrive in earlier conversations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShortenedWaits {
+    pub times: usize,
+    /// By how much they were shortened in all.
+    pub saved: Duration,
+}
+
+impl ShortenedWaits {
+    pub fn plus(self, other: Self) -> Self {
+        Self { times: self.times + other.times, saved: self.saved + other.saved }
     }
 }
 
@@ -466,12 +520,25 @@ pub struct PreconditionFailure {
     pub detail: Option<FindingDetail>,
     /// Whether no connection could be made at all.
     pub unreachable: bool,
+    /// Whether the step waited for less time than it states.
+    pub shortened: bool,
+    /// Whether the hub refused the client's credentials: with HTTP 401 or 403, or with a documented message that says
+    /// so.
+    pub unauthenticated: bool,
 }
 
 impl PreconditionFailure {
     /// Creates the cause of a scenario that was not stopped by one of its steps.
     pub fn without_step(message: String) -> Self {
-        Self { span: None, step: String::new(), message, detail: None, unreachable: false }
+        Self {
+            span: None,
+            step: String::new(),
+            message,
+            detail: None,
+            unreachable: false,
+            shortened: false,
+            unauthenticated: false,
+        }
     }
 
     /// Formats `STEP: MESSAGE`.

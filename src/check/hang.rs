@@ -25,6 +25,8 @@ use crate::scenario::{Isolation, Program};
 const HANG_CHECK: &str = "hang";
 /// Number of probes in a row that the hub must not serve.
 const PROBES: usize = 2;
+/// A hub that sent something so shortly before the end of a conversation serves it, whatever the client sent last.
+const RECENT: Duration = Duration::from_millis(100);
 /// Pause between attempts to reach a hub that accepts no connections, or to find a probe.
 const PROBE_PAUSE: Duration = Duration::from_millis(250);
 /// How long failed scenarios wait, once per run, for a scenario that shows what the hub sends to clients it serves.
@@ -204,7 +206,8 @@ impl HubPulse {
         let cut = report.activity.cut.is_some();
         // A hub that sent the last frame still serves. A fixed probe belongs to cases for which a hub may end a connection
         // in any way.
-        let last_word = report.history.last().is_some_and(is_message);
+        let mut latest = report.history.iter().rev().take_while(|frame| frame.at + RECENT >= report.duration);
+        let last_word = report.history.last().is_some_and(is_message) || latest.any(is_message);
         if is_sound(report) && (!cut || self.is_fixed) || last_word && !cut {
             return None;
         }

@@ -1,7 +1,8 @@
 //! Plays a scenario on an instance of a hub: alone if the scenario asks for that, and a second time, alone, if the hub
 //! crashed or hung during the first.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -11,9 +12,9 @@ use super::queue::Resource;
 use super::{PlayOptions, driver, to_base36};
 use crate::deviation::Deviations;
 use crate::event::{Lack, PreconditionFailure, ScenarioEvent, ScenarioReport, UnmetNeed, Verdict};
-use crate::hub::prepare::{PreparedHub, PreparedInstance, SetupError};
+use crate::hub::prepare::{HubPaces, PreparedHub, PreparedInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
-use crate::interpreter::{ConversationConfig, planned_wait, unmet_needs, uses_tokens};
+use crate::interpreter::{ConversationConfig, HubPace, planned_wait, unmet_needs, uses_tokens};
 use crate::redact::SecretMasker;
 use crate::report::scenario_verdict;
 use crate::scenario::functions::TOKENS;
@@ -32,6 +33,10 @@ pub struct ScenarioJob {
     instead: Option<(&'static str, Arc<Template>)>,
     /// The hang detectors of the instances, if the run is to detect hangs.
     pulses: Option<Arc<Vec<HubPulse>>>,
+    /// How promptly the instances answer, if waits are to be shortened.
+    paces: Option<HubPaces>,
+    /// Whether it only shows whether the hub still serves clients.
+    is_probe: bool,
     /// The declared deviations.
     deviations: Arc<Deviations>,
 }
@@ -67,12 +72,34 @@ impl ScenarioJob {
         let (program, subject) = (Arc::clone(program), Arc::clone(subject));
         let id = program.id.clone();
         let deviations = Arc::clone(&subject.deviations);
-        Ok(Self { program, place, repetition, subject, id, instead: None, pulses: None, deviations })
+        Ok(Self {
+            program,
+            place,
+            repetition,
+            subject,
+            id,
+            instead: None,
+            pulses: None,
+            paces: None,
+            is_probe: false,
+            deviations,
+        })
     }
 
     /// Returns the same job, after which a hang is detected; `pulses` are the detectors of the instances.
     pub fn with_pulses(self, pulses: &Arc<Vec<HubPulse>>) -> Self {
         Self { pulses: Some(Arc::clone(pulses)), ..self }
+    }
+
+    /// Returns the same job, with waits that are shortened where the hub does not answer.
+    pub fn with_paces(self, paces: &HubPaces) -> Self {
+        Self { paces: Some(Arc::clone(paces)), ..self }
+    }
+
+    /// Returns how promptly an instance has answered so far.
+    fn pace(&self, instance: &str) -> Arc<HubPace> {
+        let known = self.paces.as_ref().and_then(|paces| lock(paces).get(instance).cloned()).unwrap_or_default();
+        if self.is_probe { Arc::new(known.for_probe()) } else { known }
     }
 
     /// Returns the same job under another id, in which the `sends raw` step bound to `name` sends `instead`, or the
@@ -167,6 +194,8 @@ impl ScenarioJob {
         let alone = Isolation::Exclusive("hub".to_owned());
         for (kind, isolation) in [(first, &isolation), (HubUse::Alone, &alone)] {
             let again = kind == HubUse::Alone;
+            // A hub that was restarted may be slow at first.
+            let job = Self { paces: self.paces.clone().filter(|_| !again), ..self.clone() };
             let begun = async {
                 let turn = wait_for_turn(&self, isolation, &mut interrupt).await?;
                 let begun = tokio::select! {
@@ -179,7 +208,7 @@ impl ScenarioJob {
                 Some((turn, Ok(play))) => {
                     // A hub that persists data knows the names of the first attempt. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
-                    let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
+                    let mut report = play_job(&job, index, &stamp, options, events, interrupt.clone()).await;
                     self.try_without_upgrades(index, &mut report, &stamp, options, &interrupt).await;
                     if let Some(unserved) = self.find_unserved(index, &report, &stamp, options, interrupt.clone()).await
                     {
@@ -250,8 +279,8 @@ impl ScenarioJob {
         let followed = |index: &usize| report.deviations.get(index).is_some_and(|seen| seen.observed > 0);
         let followed: Vec<usize> = self.deviations.upgrade_entries().filter(followed).collect();
         for upgrade in followed {
-            let job =
-                Self { pulses: None, deviations: Arc::new(self.deviations.without_entry(upgrade)), ..self.clone() };
+            let deviations = Arc::new(self.deviations.without_entry(upgrade));
+            let job = Self { pulses: None, paces: None, deviations, ..self.clone() };
             // No number of a scenario begins with three zeros.
             let (stamp, (events, _)) = (format!("{stamp}000{upgrade}"), mpsc::channel(1));
             let again = play_job(&job, index, &stamp, options, &events, interrupt.clone()).await;
@@ -278,7 +307,7 @@ impl ScenarioJob {
             return None;
         }
         let play = |program: Arc<Program>, number: usize| {
-            let job = Self { program, pulses: None, instead: None, ..self.clone() };
+            let job = Self { program, pulses: None, is_probe: true, instead: None, ..self.clone() };
             // No number of a scenario begins with two zeros.
             let stamp = format!("{stamp}00{number}");
             let interrupt = interrupt.clone();
@@ -426,12 +455,16 @@ async fn play_job(
         masker: Arc::clone(&subject.masker),
         deviations: Arc::clone(&job.deviations),
         persistent: options.persistent,
+        pace: job.pace(&site.name),
     };
     let name = site.name.clone();
     let begun = subject.begun.elapsed();
     let mut report =
         driver::play_conversation(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt)
             .await;
+    if let Some(paces) = job.paces.as_ref().filter(|_| !job.is_probe) {
+        Arc::make_mut(lock(paces).entry(name.clone()).or_default()).add(&report);
+    }
     report.instance = name;
     report.begun = begun;
     report.repetition = job.repetition;
@@ -440,6 +473,10 @@ async fn play_job(
         hub.shutdown().await;
     }
     report
+}
+
+fn lock(paces: &HubPaces) -> MutexGuard<'_, BTreeMap<String, Arc<HubPace>>> {
+    paces.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The locks that keep other scenarios off the hub until they are dropped.

@@ -42,6 +42,8 @@ pub struct PlayOptions {
     /// Whether a conversation continues after an expected frame that does not arrive, see
     /// [`crate::interpreter::ConversationConfig`].
     pub persistent: bool,
+    /// Whether waits are shortened for what the hub does not send.
+    pub shorten: bool,
     /// Whether scenarios that destroy the hub may run even if it cannot be restarted.
     pub destructive: bool,
     /// Distinguishes this run from all others.
@@ -69,7 +71,9 @@ pub async fn run_scenarios(
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
-                let job = ScenarioJob::new(program, repetition, &prepared, &options)?.with_pulses(&pulses);
+                let job = ScenarioJob::new(program, repetition, &prepared, &options)?;
+                let job = job.with_pulses(&pulses);
+                let job = if options.shorten { job.with_paces(&subject.paces) } else { job };
                 // Numbered over all phases: a hub may remember the names of earlier scenarios.
                 jobs.push((jobs.len(), job));
             }

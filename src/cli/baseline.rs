@@ -33,6 +33,10 @@ pub struct Baselines {
 }
 
 impl BaselineArgs {
+    pub fn is_used(&self) -> bool {
+        self.read.is_some() || self.write.is_some()
+    }
+
     /// Returns the arguments of a command that reproduces a finding.
     pub fn to_arguments(&self) -> Vec<String> {
         self.read.iter().flat_map(|path| ["--baseline".to_owned(), path.display().to_string()]).collect()

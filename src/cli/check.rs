@@ -107,6 +107,8 @@ pub fn run_check(arguments: CheckArgs) -> Result<u8, CliError> {
         trace: arguments.trace,
         kept: crate::interpreter::KEPT_CHARS,
         persistent: true,
+        // A baseline compares each check of each scenario with other runs.
+        shorten: !arguments.baseline.is_used(),
         destructive: arguments.destructive,
         stamp: check::stamp(),
         now_ms: hub::now_ms(),

@@ -16,7 +16,7 @@ use super::signals::SignalListener;
 use crate::config::{self, Override, Target};
 use crate::deviation::Deviations;
 use crate::event::{ProcessReport, ScenarioEvent};
-use crate::hub::prepare::{SetupError, TestSubject};
+use crate::hub::prepare::{HubPaces, SetupError, TestSubject};
 use crate::hub::supervisor::HubProcess;
 use crate::reference::hubs::EmbeddedHubs;
 use crate::report::RunOptions;
@@ -261,6 +261,7 @@ impl HubArgs {
                 embedded,
                 processes: Vec::new(),
                 deviations,
+                paces: HubPaces::default(),
             };
             for process in self.exec.prepare_processes(&mut subject)? {
                 processes.push((protocol.pack.name.clone(), process));
@@ -378,6 +379,7 @@ impl StartedHubs {
                 embedded: None,
                 processes: Vec::new(),
                 deviations,
+                paces: HubPaces::default(),
             });
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::supervisor::HubProcess;
 use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Instance, Target, collect_texts};
 use crate::deviation::Deviations;
 use crate::hub::hook::TrustedCertificates;
+use crate::interpreter::HubPace;
 use crate::protocol::Pack;
 use crate::redact::SecretMasker;
 use crate::reference::hubs::EmbeddedHubs;
@@ -33,7 +34,12 @@ pub struct TestSubject {
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
     /// How the hub deviates from its document.
     pub deviations: Arc<Deviations>,
+    pub paces: HubPaces,
 }
+
+/// How promptly each instance has answered so far, by its name. Clones share it, so that a further round of a run knows
+/// what the earlier ones learned.
+pub type HubPaces = Arc<std::sync::Mutex<BTreeMap<String, Arc<HubPace>>>>;
 
 /// An instance of a target, with everything needed to connect to it.
 #[derive(Clone)]

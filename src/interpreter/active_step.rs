@@ -15,6 +15,10 @@ pub struct StepFailure {
     pub unreachable: bool,
     /// Whether an alternative happened that the step names as wrong, so that the hub is known to be at work.
     pub answered: bool,
+    /// How long the step waited, if its wait was shortened.
+    pub shortened: Option<Duration>,
+    /// Whether the hub refused the credentials of an actor of the step.
+    pub unauthenticated: bool,
 }
 
 pub enum StepFailureKind {
@@ -31,24 +35,24 @@ pub enum StepFailureKind {
 }
 
 impl StepFailure {
-    pub(super) fn broken(message: impl Into<String>, detail: FindingDetail) -> Self {
+    fn new(kind: StepFailureKind, message: impl Into<String>, detail: Option<FindingDetail>) -> Self {
         Self {
-            kind: StepFailureKind::Broken,
-            message: message.into(),
-            detail: Some(Box::new(detail)),
-            unreachable: false,
-            answered: false,
-        }
-    }
-
-    pub(super) fn undecided(message: impl Into<String>, detail: Option<FindingDetail>) -> Self {
-        Self {
-            kind: StepFailureKind::Undecided,
+            kind,
             message: message.into(),
             detail: detail.map(Box::new),
             unreachable: false,
             answered: false,
+            shortened: None,
+            unauthenticated: false,
         }
+    }
+
+    pub(super) fn broken(message: impl Into<String>, detail: FindingDetail) -> Self {
+        Self::new(StepFailureKind::Broken, message, Some(detail))
+    }
+
+    pub(super) fn undecided(message: impl Into<String>, detail: Option<FindingDetail>) -> Self {
+        Self::new(StepFailureKind::Undecided, message, detail)
     }
 
     /// Returns the failure of a step whose actor could not connect to the hub.
@@ -67,26 +71,16 @@ impl StepFailure {
     }
 
     pub(super) fn mistake(message: impl Into<String>) -> Self {
-        Self::without_detail(StepFailureKind::Mistake, message.into())
+        Self::new(StepFailureKind::Mistake, message, None)
     }
 
     pub(super) fn assumed(deviation: u16) -> Self {
         let message = Provenance::Assumed { deviation }.doubt().unwrap_or_default();
-        Self {
-            kind: StepFailureKind::Assumed { deviation },
-            message,
-            detail: None,
-            unreachable: false,
-            answered: false,
-        }
+        Self::new(StepFailureKind::Assumed { deviation }, message, None)
     }
 
     pub(super) fn not_reached(message: impl Into<String>) -> Self {
-        Self::without_detail(StepFailureKind::NotReached, message.into())
-    }
-
-    fn without_detail(kind: StepFailureKind, message: String) -> Self {
-        Self { kind, message, detail: None, unreachable: false, answered: false }
+        Self::new(StepFailureKind::NotReached, message, None)
     }
 }
 
@@ -104,6 +98,8 @@ impl From<EvalError> for StepFailure {
 pub struct ActiveStep {
     pub(super) since: Duration,
     pub(super) deadline: Option<Duration>,
+    /// When the wait would have ended if it had not been shortened.
+    pub(super) full: Option<Duration>,
     pub(super) waiting: WaitCondition,
 }
 
@@ -189,6 +185,6 @@ pub(super) struct AwaitedAlternatives {
 
 impl ActiveStep {
     pub fn pause(until: Duration) -> Self {
-        Self { since: until, deadline: Some(until), waiting: WaitCondition::Pause }
+        Self { since: until, deadline: Some(until), full: None, waiting: WaitCondition::Pause }
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{ActiveStep, StepFailure, StepFailureKind};
-use super::actor::ActorState;
+use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
 use super::checks::{CheckSnapshot, eval_failure};
 use super::{Conversation, ConversationOutput};
 use crate::deviation::proposal::MissedExpectation;
 use crate::event::CheckOutcome;
 use crate::protocol::RuleLevel;
-use crate::scenario::model::{ActorId, BlockId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
+use crate::scenario::model::{ActorId, BlockId, CheckId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance};
 use crate::websocket::frame::Frame;
@@ -199,6 +199,14 @@ impl BlockStack {
         })
     }
 
+    /// Returns the checks that fail with the current step: its own, and those of the steps around it.
+    pub fn failing_checks<'p>(&'p self, program: &'p Program) -> impl Iterator<Item = CheckId> + 'p {
+        let fails = |pair: &&[BlockFrame]| matches!(pair[1].kind, BlockKind::Retry { .. } | BlockKind::Opening { .. });
+        let around = self.stack.windows(2).filter(fails);
+        let around = around.filter_map(|pair| program.blocks[pair[0].block][pair[0].position].check);
+        self.step(program).and_then(|step| step.check).into_iter().chain(around)
+    }
+
     /// Whether a failure ends an attempt, or an opening whose rules are all below must.
     fn is_attempt(&self, program: &Program) -> bool {
         self.stack.windows(2).any(|pair| match pair[1].kind {
@@ -260,7 +268,8 @@ impl Conversation {
             }
             Ok(StepProgress::Entered) => ConversationFlow::Continue,
             Ok(StepProgress::Waiting(active)) => {
-                self.blocks.active = Some(active);
+                let later = self.waits.may_shorten_later();
+                self.blocks.active = Some(if later { self.shorten_wait(step, active) } else { active });
                 ConversationFlow::Waiting
             }
             Err(failure) => {
@@ -580,6 +589,7 @@ impl Conversation {
     /// Handles a failed step: answers its check, then continues, repeats the attempt, or ends the conversation.
     pub(super) fn fail_step(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         failure.message = self.history.shown(&failure.message, 400);
+        failure.unauthenticated = self.is_unauthenticated(program, step);
         match &failure.kind {
             StepFailureKind::Mistake => {
                 self.judgement.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
@@ -645,12 +655,28 @@ impl Conversation {
         };
         let may = self.persistent || (step.check.is_none() && self.blocks.is_in_opening());
         let is_open = |id: &ActorId| self.actors[*id].is_open();
-        // A hub that never sent anything serves no client. A hub that falls silent costs no more than one patience.
-        let (clock, doubted) = (&self.clock, self.judgement.doubted_since());
-        let in_time = doubted.is_none_or(|since| clock.now < since + clock.stretched(clock.patience));
-        let serves = self.actors.iter().flat_map(|actor| &actor.inbox).any(|frame| !frame.wire.is_assumed());
+        // A hub that never sent anything serves no client, and little can be decided about one that floods it. A hub that
+        // falls silent costs no more than twice the first wait.
+        let in_time = self.judgement.doubt().is_none_or(|doubt| self.clock.now < doubt.until);
+        let is_served =
+            |actor: &ActorState| !actor.dropped_frames && actor.inbox.iter().any(|frame| !frame.wire.is_assumed());
+        let serves = self.actors.iter().any(is_served);
         let missed = || serves && in_time && self.blocks.members(&step.who).iter().all(is_open);
         awaits && may && !self.blocks.is_attempt(program) && (failure.answered || missed())
+    }
+
+    /// Whether the hub refused the credentials of an actor of this step.
+    fn is_unauthenticated(&self, program: &Program, step: &Step) -> bool {
+        let says_so = |entry: &InboxFrame| match &entry.kind {
+            InboxFrameKind::Message { message: Some(index), .. } if !entry.claimed && entry.is_observed() => {
+                is_refusal_of_credentials(&program.pack.messages[*index].name)
+            }
+            _ => false,
+        };
+        self.blocks.members(&step.who).iter().map(|id| &self.actors[*id]).any(|actor| match &actor.link {
+            ConnectionState::Refused { refusal, .. } => matches!(refusal["status"].as_u64(), Some(401 | 403)),
+            _ => actor.inbox.iter().any(says_so),
+        })
     }
 
     /// Continues after a failed step. From now on, only received frames prove something.
@@ -668,25 +694,27 @@ impl Conversation {
         for frame in &mut self.blocks.stack {
             frame.missed.get_or_insert_with(|| message.clone());
         }
-        self.judgement.set_doubt(&message, self.clock.now);
+        let wait = failure.shortened.unwrap_or_else(|| self.clock.stretched(self.clock.patience));
+        self.judgement.set_doubt(&message, self.clock.now, wait);
         let missed = self.missed_expectation(program, step);
         self.set_cause(step, failure, missed);
         self.blocks.complete(step, None);
     }
 
     fn set_cause(&mut self, step: &Step, failure: StepFailure, missed: Option<MissedExpectation>) {
+        let missed = missed.filter(|_| self.is_evidence(step, &failure));
         if self.judgement.set_cause(step, failure) {
             self.deviations.missed = missed;
         }
     }
 
-    fn unwind_failure(&mut self, program: &Arc<Program>, step: &Step, failure: StepFailure) {
+    fn unwind_failure(&mut self, program: &Arc<Program>, step: &Step, mut failure: StepFailure) {
         self.blocks.active = None;
         // Look before unwinding: only the stack knows the actor of the step.
         let missed = self.missed_expectation(program, step);
         while let Some(mut frame) = self.blocks.stack.pop() {
             match &mut frame.kind {
-                BlockKind::Retry { until, before, .. } if self.clock.now < *until => {
+                BlockKind::Retry { since, until, before } if self.may_retry(step, *since, *until, &mut failure) => {
                     self.judgement.restore(before);
                     let pause = (self.clock.now + RETRY_PAUSE).min(*until);
                     frame.position = 0;
@@ -763,6 +791,14 @@ pub enum StepProgress {
     /// A block was pushed; the step completes when it ends.
     Entered,
     Waiting(ActiveStep),
+}
+
+/// Whether a message with this name probably refuses a client's credentials, such as `error_authentication`.
+fn is_refusal_of_credentials(message: &str) -> bool {
+    let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    has(&["unauthori", "forbidden"])
+        || has(&["auth", "credential", "token", "login"])
+            && has(&["error", "fail", "required", "denied", "refused", "reject", "invalid", "expired"])
 }
 
 /// Collects the checks of a step, of its details, and of the blocks in it.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use super::Conversation;
@@ -19,6 +21,7 @@ use crate::scenario::model::{
 };
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::{EvalError, Provenance, Traced};
+use crate::syntax::json_schema;
 use crate::syntax::matcher::{are_equal, to_json_text};
 use crate::syntax::source::Span;
 
@@ -45,6 +48,15 @@ struct InvariantCheck {
     state: CheckState,
 }
 
+/// A failure after which a conversation continues.
+pub struct Doubt {
+    failure: String,
+    /// How long the failed step waited, or would have waited. Steps after it wait no longer.
+    pub wait: Duration,
+    /// Until when further failures do not end the conversation.
+    pub until: Duration,
+}
+
 #[derive(Default)]
 pub struct ConversationJudgement {
     checks: Vec<CheckState>,
@@ -53,9 +65,8 @@ pub struct ConversationJudgement {
     invariants: BTreeMap<String, InvariantCheck>,
     /// How many frames conform to the schema of each message, by its index.
     valid: BTreeMap<usize, usize>,
-    /// The first failure after which the conversation continued, and when. Since then only received frames prove
-    /// something.
-    doubt: Option<(String, Duration)>,
+    /// The first failure after which the conversation continued. Since then only received frames prove something.
+    doubt: Option<Doubt>,
     /// Whether all that was sent to the hub was observed. Once something assumed was sent, what the hub does proves
     /// nothing about its rules, apart from those that hold for every frame.
     basis: Provenance,
@@ -201,18 +212,19 @@ impl ConversationJudgement {
     }
 
     /// Continues after a failure. From now on, a missing frame may be missing because of that failure.
-    pub fn set_doubt(&mut self, failure: &str, now: Duration) {
-        self.doubt.get_or_insert_with(|| (failure.to_owned(), now));
+    pub fn set_doubt(&mut self, failure: &str, now: Duration, wait: Duration) {
+        self.doubt.get_or_insert_with(|| Doubt { failure: failure.to_owned(), wait, until: now + wait });
     }
 
     /// Returns why a missing frame proves nothing; `None` before any failure.
     pub fn doubt_outcome(&self) -> Option<CheckOutcome> {
-        self.doubt.as_ref().map(|(failure, _)| CheckOutcome::Undecided(format!("after another failure: {failure}")))
+        let undecided = |doubt: &Doubt| CheckOutcome::Undecided(format!("after another failure: {}", doubt.failure));
+        self.doubt.as_ref().map(undecided)
     }
 
-    /// Returns when the conversation first continued after a failure.
-    pub fn doubted_since(&self) -> Option<Duration> {
-        self.doubt.as_ref().map(|(_, since)| *since)
+    /// Returns the failure after which the conversation has continued, if any.
+    pub fn doubt(&self) -> Option<&Doubt> {
+        self.doubt.as_ref()
     }
 
     /// Records why the checks after this step are undecided. Only the first such failure counts; returns whether this
@@ -227,6 +239,8 @@ impl ConversationJudgement {
             message: failure.message,
             detail: failure.detail.map(|detail| *detail),
             unreachable: failure.unreachable,
+            shortened: failure.shortened.is_some(),
+            unauthenticated: failure.unauthenticated,
         });
         true
     }
@@ -415,21 +429,29 @@ pub(super) fn compare(pattern: &MatchPattern, subject: Traced<&Value>, names: &d
         CompiledPattern::Schema(validator) => match validator.iter_errors(subject).next() {
             None => ComparisonOutcome::Holds,
             Some(error) => {
-                let message = format!(
-                    "{}: {error}",
-                    if error.instance_path().as_str().is_empty() {
-                        "the value"
-                    } else {
-                        error.instance_path().as_str()
-                    }
-                );
-                let expected =
-                    pattern.template.eval(names).map_or_else(|e| e.to_string(), |schema| to_json_text(&schema));
+                let schema = pattern.template.eval(names);
+                let message = describe_schema_error(&error, schema.as_ref().unwrap_or(&Value::Null));
+                let expected = schema.map_or_else(|error| error.to_string(), |schema| to_json_text(&schema));
                 ComparisonOutcome::Broken { expected, found: to_json_text(subject), message }
             }
         },
     };
     outcome.of(provenance)
+}
+
+/// Formats `expected string, found 3 at /name`.
+fn describe_schema_error(error: &ValidationError<'_>, schema: &Value) -> String {
+    let place = match error.instance_path().as_str() {
+        "" => String::new(),
+        path => format!(" at {path}"),
+    };
+    match (error.kind(), json_schema::describe_expected(error, schema)) {
+        (ValidationErrorKind::Required { .. }, Some(expected)) => {
+            format!("expected {expected}, found no such member{place}")
+        }
+        (_, Some(expected)) => format!("expected {expected}, found {}{place}", to_json_text(error.instance())),
+        (_, None) => format!("{error}{place}"),
+    }
 }
 
 /// Evaluates a `check` and tests its value.

@@ -51,7 +51,7 @@ impl Clock {
 
     /// Returns a wait that begins now.
     pub fn wait(&self, time: Duration, waiting: WaitCondition) -> ActiveStep {
-        ActiveStep { since: self.now, deadline: Some(self.now + time), waiting }
+        ActiveStep { since: self.now, deadline: Some(self.now + time), full: None, waiting }
     }
 
     /// Records the margin of a wait that ended in time.
@@ -59,7 +59,9 @@ impl Clock {
         if let Some(deadline) = active.deadline
             && !only_may(program, step)
         {
-            self.add_margin(step, self.since(active.since), deadline.saturating_sub(active.since));
+            let waited = self.since(active.since);
+            let deadline = active.full.unwrap_or(deadline);
+            self.add_margin(step, waited, deadline.saturating_sub(active.since));
         }
     }
 

@@ -6,6 +6,7 @@ use super::Conversation;
 use super::active_step::{ActiveStep, StepFailure, WaitCondition};
 use super::actor::{ClosingHandshake, ConnectionEnd, ConnectionState};
 use super::blocks::StepProgress;
+use super::pace::END;
 use super::steps::StepResult;
 use crate::scenario::model::{ActorId, ExpectedCodes, Step};
 use crate::scenario::value::BoundValue;
@@ -26,6 +27,9 @@ impl Conversation {
         let end =
             ConnectionEnd { sequence, at: self.clock.now, after, close_frame, code, reason, claimed: false, by_us };
         self.judge_close(id, &end);
+        if !by_us {
+            self.waits.add_arrival(END);
+        }
         self.actors[id].closing = ClosingHandshake::Answered(end);
     }
 

@@ -42,8 +42,8 @@ const DOUBTED_PATIENCE: f64 = 0.2;
 impl Conversation {
     /// Returns how long to wait for an expected frame if the step states no time.
     pub(super) fn default_wait(&self) -> Duration {
-        let share = if self.judgement.doubt_outcome().is_some() { DOUBTED_PATIENCE } else { 1.0 };
-        self.clock.patience.mul_f64(share)
+        let patience = self.clock.stretched(self.clock.patience);
+        self.judgement.doubt().map_or(patience, |doubt| doubt.wait.min(patience.mul_f64(DOUBTED_PATIENCE)))
     }
 
     pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expectation, members: Vec<ActorId>) -> StepResult {
@@ -55,8 +55,8 @@ impl Conversation {
             // A step with only may rules waits only briefly.
             None => only_may(&program, step).then_some(self.clock.quiet),
         };
-        let patience = self.default_wait();
-        let time = for_.unwrap_or_else(|| self.clock.stretched(within.unwrap_or(patience)));
+        let wait = within.map_or_else(|| self.default_wait(), |time| self.clock.stretched(time));
+        let time = for_.unwrap_or(wait);
         let end = self.clock.now + time;
         let mut deadline = Some(end);
         let quantity = match &step.who {
@@ -87,7 +87,7 @@ impl Conversation {
             ExpectedEvent::Close(codes) => WaitCondition::End { members, codes: codes.clone(), refusal: false },
             ExpectedEvent::Refusal(codes) => WaitCondition::End { members, codes: codes.clone(), refusal: true },
         };
-        self.poll_step(step, ActiveStep { since: self.clock.now, deadline, waiting })
+        self.poll_step(step, ActiveStep { since: self.clock.now, deadline, full: None, waiting })
     }
 
     pub(super) fn expected_frame(
@@ -156,6 +156,11 @@ impl Conversation {
             let missing = got < number && quantity != GroupQuantity::AtMost;
             if !over && (missing || !frames.late) {
                 return Ok(StepProgress::Waiting(active));
+            }
+            // That no more actors receive it is judged only after the whole wait.
+            if let (false, Some(full)) = (missing, active.full.take()) {
+                active.deadline = Some(full);
+                return self.poll_step(step, active);
             }
             if missing && frames.collecting && !frames.late {
                 frames.late = true;
@@ -400,6 +405,9 @@ impl Conversation {
         }
         let entry = &mut self.actors[id].inbox[index];
         entry.claimed = true;
+        if !entry.wire.is_assumed() {
+            self.waits.add_arrival(wanted.awaited_name(&program.pack));
+        }
         Some(BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) })
     }
 
@@ -760,6 +768,9 @@ impl Conversation {
             (Some((came, position, index, value)), end) if end.as_ref().is_none_or(|(ended, _, _)| came < *ended) => {
                 let entry = &mut self.actors[id].inbox[position];
                 entry.claimed = true;
+                if let (false, Some(wanted)) = (entry.wire.is_assumed(), &wanted[index]) {
+                    self.waits.add_arrival(wanted.awaited_name(&program.pack));
+                }
                 Some((index, BoundValue::One { value, wire: Some(Arc::clone(&entry.wire)) }))
             }
             (_, Some((_, index, value))) => {

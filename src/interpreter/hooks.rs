@@ -56,7 +56,8 @@ impl Conversation {
         });
         self.hooks.end = end;
         let deadline = Some(end.max(self.clock.now + self.clock.stretched(self.clock.patience)));
-        Ok(StepProgress::Waiting(ActiveStep { since: self.clock.now, deadline, waiting: WaitCondition::Hook { call } }))
+        let waiting = WaitCondition::Hook { call };
+        Ok(StepProgress::Waiting(ActiveStep { since: self.clock.now, deadline, full: None, waiting }))
     }
 
     pub(super) fn handle_hook_answer(

@@ -54,6 +54,8 @@ impl Conversation {
         });
         let index = message.and_then(|message| program.pack.message_index(&message.name));
         self.contact.add_message(wire.connection, index, self.clock.now);
+        let is_answer = |message: &MessageType| !message.abstract_ && !program.shared.ignore.contains(&message.name);
+        self.waits.add_message(message.map(|message| message.name.as_str()), message.is_some_and(is_answer));
         if let Some(json) = raw.as_deref().map(|raw| &raw.json).or(json) {
             let evidence = &mut self.deviations.evidence;
             evidence.add_message(index, json);

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{ActorState, ConnectionState, InboxFrame, InboxFrameKind};
+use super::pace::{ANY, CONTROL};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::model::{ActorId, CompiledPattern, MatchPattern, MessageName};
 use crate::scenario::template::EvalContext;
@@ -139,6 +140,15 @@ impl ExpectedFrame {
         };
         let places = message.matcher.places();
         is_kind && !self.matcher.as_ref().is_some_and(|matcher| matcher.excludes(&example, &places))
+    }
+
+    /// Returns the name under which waits for it are counted.
+    pub fn awaited_name<'p>(&self, pack: &'p Pack) -> &'p str {
+        match self.kind {
+            ExpectedFrameKind::Any => ANY,
+            ExpectedFrameKind::Message(index) => &pack.messages[index].name,
+            ExpectedFrameKind::Control { .. } => CONTROL,
+        }
     }
 
     /// Returns why it is unknown whether the expected frame was received: frames were dropped, or the expected frame

@@ -22,6 +22,7 @@ mod invariants;
 mod matching;
 mod missed;
 mod order;
+mod pace;
 mod scope;
 mod send;
 mod steps;
@@ -51,6 +52,8 @@ use history::FrameHistory;
 pub use history::KEPT_CHARS;
 use hooks::HookCalls;
 use hub_contact::HubContact;
+pub use pace::HubPace;
+use pace::{ConversationWaits, END, UPGRADE};
 use scope::{ConversationContext, Environment};
 
 /// What a conversation needs to know about the target and the run.
@@ -82,6 +85,8 @@ pub struct ConversationConfig {
     pub deviations: Arc<Deviations>,
     /// Whether to continue after any expected frame that does not come, rather than only after those of openings.
     pub persistent: bool,
+    /// How promptly the hub has answered in the conversations before this one.
+    pub pace: Arc<HubPace>,
 }
 
 /// An event for a conversation.
@@ -231,6 +236,7 @@ pub struct Conversation {
     judgement: ConversationJudgement,
     deviations: AppliedDeviations,
     contact: HubContact,
+    waits: ConversationWaits,
     history: FrameHistory,
     /// See [`ConversationConfig::instead`].
     instead: Option<(&'static str, Arc<Template>)>,
@@ -251,6 +257,7 @@ impl Conversation {
             judgement: ConversationJudgement::new(&program, config.stated_only),
             deviations: AppliedDeviations::new(config.deviations),
             contact: HubContact::default(),
+            waits: ConversationWaits::new(config.pace),
             instead: config.instead,
             persistent: config.persistent,
             out: Vec::new(),
@@ -332,6 +339,7 @@ impl Conversation {
             verdict,
             checks,
             cause,
+            waits: self.waits.report,
             mistake,
             leftovers: self.actors.leftovers.into_iter().collect(),
             history,
@@ -361,6 +369,14 @@ impl Conversation {
         let Some(id) = self.actors.connections.get(&connection).copied() else { return };
         let current = self.actors[id].connection == Some(connection);
         let sequence = self.history.next_event();
+        match &what {
+            ConnectionEvent::Upgraded { .. } | ConnectionEvent::Refused { .. } => self.waits.add_arrival(UPGRADE),
+            ConnectionEvent::Unreachable { .. } => self.waits.add_missed(UPGRADE),
+            ConnectionEvent::NoUpgrade { reason, .. } if reason.starts_with(NO_ANSWER) => {
+                self.waits.add_missed(UPGRADE);
+            }
+            _ => {}
+        }
         match what {
             ConnectionEvent::Upgraded { status, headers, subprotocol } => {
                 self.record_frame(
@@ -539,6 +555,7 @@ impl Conversation {
         // The hub may have closed instead of sending the assumed message.
         self.judgement.rest_on(self.deviations.provenance_of_next(self.actors[id].connection));
         self.judge_close(id, &end);
+        self.waits.add_arrival(END);
         self.actors[id].link = ConnectionState::Ended(end);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{ActiveStep, AwaitedAlternatives, StepFailure, WaitCondition};
+use super::active_step::{ActiveStep, AwaitedAlternatives, StepFailure, StepFailureKind, WaitCondition};
 use super::actor::ConnectionState;
 use super::blocks::{LoopValues, StepProgress};
 use super::checks::{compute, eval_failure, evaluate_for_step, value_failure};
@@ -22,11 +22,23 @@ pub(super) type StepResult = Result<StepProgress, StepFailure>;
 
 impl Conversation {
     pub(super) fn begin_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
+        Ok(match self.enter_step(program, step)? {
+            StepProgress::Waiting(active) => StepProgress::Waiting(self.shorten_wait(step, active)),
+            progress => progress,
+        })
+    }
+
+    fn enter_step(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
         if let Some(name) = &step.if_
             && self.eval_context(None).lookup(name).is_none()
         {
             self.skip_step(program, step, format!("not reached: `{name}` was not bound"));
             return Ok(StepProgress::Done(None));
+        }
+        // After a failure, silence proves nothing, and a hub that sends nothing needs no time.
+        let passes_time = matches!(step.act, StepAction::Wait { .. } | StepAction::ExpectNothing(_));
+        if passes_time && self.judgement.doubt().is_some() && self.waits.is_unanswered() {
+            return Err(StepFailure::undecided("not waited: the hub sends nothing of its document", None));
         }
         let members = self.blocks.members(&step.who);
         match &step.act {
@@ -89,12 +101,8 @@ impl Conversation {
                 }
                 let end = self.clock.now + self.evaluate_time(for_.as_ref())?.unwrap_or(self.clock.quiet);
                 let members = wanted.into_iter().map(|(id, wanted)| (id, wanted.until(end))).collect();
-                let active = ActiveStep {
-                    since: self.clock.now,
-                    deadline: Some(end),
-                    waiting: WaitCondition::Silence { members },
-                };
-                self.poll_step(step, active)
+                let time = end.saturating_sub(self.clock.now);
+                self.poll_step(step, self.clock.wait(time, WaitCondition::Silence { members }))
             }
             StepAction::ExpectOneOf { alternatives, after, within } => {
                 let after = self.position_after(after.as_deref())?;
@@ -103,8 +111,7 @@ impl Conversation {
                     let wanted = self.expected_alternatives(program, id, alternatives, after)?;
                     open.push(AwaitedAlternatives { id, wanted, chosen: None });
                 }
-                let patience =
-                    if only_may(program, step) { self.clock.quiet } else { self.clock.stretched(self.default_wait()) };
+                let patience = if only_may(program, step) { self.clock.quiet } else { self.default_wait() };
                 let mut time = self.evaluate_time(within.as_ref())?.map_or(patience, |time| self.clock.stretched(time));
                 if self.awaits_only_unsent(alternatives, &open) {
                     time = time.min(self.clock.quiet);
@@ -189,8 +196,24 @@ impl Conversation {
     }
 
     pub(super) fn poll_step(&mut self, step: &Step, active: ActiveStep) -> StepResult {
+        let over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
+        let (since, full) = (active.since, active.full);
+        self.waits.begin_poll();
+        let mut result = self.poll_provenance(step, active, over);
+        match &mut result {
+            Err(failure) if over && !matches!(failure.kind, StepFailureKind::Assumed { .. }) => {
+                self.record_run_out(step, since, full, failure);
+            }
+            Ok(StepProgress::Done(_)) => self.waits.add_speed(step, self.clock.since(since)),
+            _ => {}
+        }
+        result
+    }
+
+    /// Polls a step whose expectation may rest on an assumed message.
+    fn poll_provenance(&mut self, step: &Step, active: ActiveStep, over: bool) -> StepResult {
         let provenance = active.waiting.provenance();
-        let result = self.poll_waiting_step(step, active).map_err(|failure| failure.of(provenance));
+        let result = self.poll_waiting(step, active, over).map_err(|failure| failure.of(provenance));
         match (provenance, result) {
             // A frame that was expected on an assumption proves nothing by coming.
             (Provenance::Assumed { deviation }, Ok(StepProgress::Done(_))) => Err(StepFailure::assumed(deviation)),
@@ -203,8 +226,7 @@ impl Conversation {
         }
     }
 
-    fn poll_waiting_step(&mut self, step: &Step, mut active: ActiveStep) -> StepResult {
-        let over = active.deadline.is_some_and(|deadline| self.clock.now >= deadline);
+    fn poll_waiting(&mut self, step: &Step, mut active: ActiveStep, over: bool) -> StepResult {
         let program = Arc::clone(&self.program);
         match &mut active.waiting {
             WaitCondition::Time if over => Ok(StepProgress::Done(None)),

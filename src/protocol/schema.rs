@@ -264,37 +264,23 @@ fn to_violation(
         None => rules_of_keyword(source, schema_path),
     };
     let keyword = schema_path.rsplit('/').next().unwrap_or_default();
-    let wanted = source.pointer(schema_path);
-    let found = || to_json_text(error.instance());
-    let (expected, found, kind) = match (keyword, wanted) {
-        ("type", Some(kind)) => (format!("type {}", describe_type(kind)), found(), SchemaViolationKind::Other),
-        ("const", Some(value)) => {
-            (to_json_text(value), found(), SchemaViolationKind::Value { allowed: vec![value.clone()] })
+    let kind = match (keyword, source.pointer(schema_path), error.kind()) {
+        (.., ValidationErrorKind::Required { property }) => {
+            SchemaViolationKind::Absence { member: property.as_str().unwrap_or_default().to_owned() }
         }
-        ("enum", Some(values)) => {
-            let allowed = values.as_array().cloned().unwrap_or_default();
-            (format!("one of {}", to_json_text(values)), found(), SchemaViolationKind::Value { allowed })
+        ("const", Some(value), _) => SchemaViolationKind::Value { allowed: vec![value.clone()] },
+        ("enum", Some(values), _) => {
+            SchemaViolationKind::Value { allowed: values.as_array().cloned().unwrap_or_default() }
         }
-        ("required", _) => {
-            let member = match error.kind() {
-                ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default().to_owned(),
-                _ => String::new(),
-            };
-            (format!("a member `{member}`"), "no such member".to_owned(), SchemaViolationKind::Absence { member })
-        }
-        (keyword, Some(wanted)) => (format!("{keyword} {}", to_json_text(wanted)), found(), SchemaViolationKind::Other),
-        _ => (error.to_string(), found(), SchemaViolationKind::Other),
+        _ => SchemaViolationKind::Other,
+    };
+    let expected = json_schema::describe_expected(error, source).unwrap_or_else(|| error.to_string());
+    let found = match kind {
+        SchemaViolationKind::Absence { .. } => "no such member".to_owned(),
+        _ => to_json_text(error.instance()),
     };
     let path = error.instance_path().as_str().to_owned();
     SchemaViolation { path, expected, found, kind, rules, should: should.is_some() }
-}
-
-fn describe_type(kind: &Value) -> String {
-    match kind {
-        Value::String(kind) => kind.clone(),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
-        other => other.to_string(),
-    }
 }
 
 /// Returns the innermost `x-rules` on the path from the root to the broken keyword.

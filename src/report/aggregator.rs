@@ -39,6 +39,8 @@ pub struct ProtocolOutline {
     pub pack: Arc<Pack>,
     /// All scenarios of the pack, selected or not.
     pub scenarios: Vec<PlannedScenario>,
+    /// The names of the settings that are secret: the credentials of clients.
+    pub secrets: Vec<String>,
 }
 
 /// A scenario before it is played.
@@ -79,7 +81,9 @@ impl ProtocolOutline {
                     .collect(),
             })
             .collect();
-        Self { pack, scenarios }
+        let settings = programs.first().into_iter().flat_map(|program| &program.shared.settings);
+        let secrets = settings.filter(|(_, setting)| setting.secret).map(|(name, _)| name.clone()).collect();
+        Self { pack, scenarios, secrets }
     }
 
     fn planned_scenario(&self, id: &str) -> Option<&PlannedScenario> {
@@ -238,7 +242,7 @@ pub fn fuzz_protocol_report(
         ScenarioResult { again, ..merge_repetitions(vec![report]) }
     };
     let scenarios: Vec<ScenarioResult> = first.into_iter().map(one).collect();
-    let nothing = ProtocolOutline { pack: Arc::clone(pack), scenarios: Vec::new() };
+    let nothing = ProtocolOutline { pack: Arc::clone(pack), scenarios: Vec::new(), secrets: Vec::new() };
     ProtocolReport { processes, fuzzed: Some(fuzzed), ..judge_rules(&nothing, scenarios) }
 }
 
@@ -300,6 +304,7 @@ fn judge_rules(outline: &ProtocolOutline, scenarios: Vec<ScenarioResult>) -> Pro
         rules: pack.rules.values().map(|rule| (rule.id.clone(), judge_rule(rule, outline, &scenarios))).collect(),
         scenarios,
         causes: Vec::new(),
+        secrets: outline.secrets.clone(),
         doubt: None,
         processes: Vec::new(),
         baseline: Vec::new(),
@@ -480,10 +485,14 @@ fn unjudged_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioR
     }
 }
 
-fn had_open_connection(run: &ScenarioReport) -> bool {
+fn was_admitted(run: &ScenarioReport) -> bool {
     let opened = |frame: &FrameReport| frame.direction != HistoryDirection::Neither || frame.kind == "open";
-    let unreachable = run.cause.as_ref().is_some_and(|cause| cause.unreachable);
-    !unreachable && (run.history.is_empty() || run.history.iter().any(opened))
+    // If the wait for the upgrade was shortened, nothing happened at all.
+    let refused = run
+        .cause
+        .as_ref()
+        .is_some_and(|cause| cause.unreachable || cause.unauthenticated || cause.shortened && run.history.is_empty());
+    !refused && (run.history.is_empty() || run.history.iter().any(opened))
 }
 
 /// Returns the doubt, if there is one; `received` and `unknown` are numbers of kinds of messages.
@@ -491,8 +500,8 @@ fn protocol_doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize)
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
         .filter(|scenario| {
-            // Without a connection, nothing is known about the hub's protocol.
-            scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(had_open_connection)
+            // Without a connection, nothing is known about the hub's protocol, nor if it refuses the client.
+            scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(was_admitted)
         })
         .collect();
     let broken = reached.iter().filter(|scenario| no_check_passed(scenario)).count();
@@ -500,7 +509,10 @@ fn protocol_doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize)
         None
     } else if unknown * 100 > received * UNKNOWN_PERCENT_FOR_DOUBT {
         Some(ProtocolDoubt::Unrecognised { unknown, received })
-    } else if reached.len() >= MIN_PLAYED_FOR_DOUBT && broken * 100 >= reached.len() * BROKEN_PERCENT_FOR_DOUBT {
+    } else if unknown == received
+        && reached.len() >= MIN_PLAYED_FOR_DOUBT
+        && broken * 100 >= reached.len() * BROKEN_PERCENT_FOR_DOUBT
+    {
         Some(ProtocolDoubt::NothingWorks { broken, played: reached.len() })
     } else {
         None
@@ -611,12 +623,13 @@ mod tests {
     fn the_protocol_is_doubted_for_a_wrong_hub_but_not_for_one_defect() {
         let doubt = |run: RunFixture| run.report(options()).protocols[0].doubt;
         assert_eq!(doubt(RunFixture::other_protocol()), Some(ProtocolDoubt::Unrecognised { unknown: 1, received: 1 }));
-        // A message that is sent all the time counts as one kind.
-        assert_eq!(doubt(RunFixture::chatty()), Some(ProtocolDoubt::NothingWorks { broken: 3, played: 3 }));
+        // A message that is sent all the time counts as one kind, and a documented one shows the protocol.
+        assert_eq!(doubt(RunFixture::chatty()), None);
         assert_eq!(doubt(RunFixture::without_messages()), None);
         assert_eq!(doubt(RunFixture::greeting_broken()), Some(ProtocolDoubt::NothingWorks { broken: 3, played: 3 }));
         assert_eq!(doubt(RunFixture::one_failure()), None);
         assert_eq!(doubt(RunFixture::schema_broken()), None);
         assert_eq!(doubt(RunFixture::unreachable()), None);
+        assert_eq!(doubt(RunFixture::refused_credentials()), None);
     }
 }

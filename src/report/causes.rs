@@ -23,6 +23,8 @@ pub struct SharedPreconditionFailure {
     pub message: String,
     pub detail: Option<FindingDetail>,
     pub unreachable: bool,
+    /// Whether the hub refused the client's credentials.
+    pub unauthenticated: bool,
     pub scenarios: Vec<String>,
     /// Whether no check of any of these scenarios was evaluated.
     pub at_once: bool,
@@ -66,36 +68,65 @@ pub struct FailureGroup<'a> {
     pub blocks: BlockedChecks,
 }
 
-/// A root cause: a group of failed checks that are alike, or a failed precondition.
+/// A root cause: a group of failed checks that are alike, or a failed precondition, with the failed checks that have the
+/// same cause.
 pub enum RootCause<'a> {
     Check(FailureGroup<'a>),
-    Precondition(&'a SharedPreconditionFailure),
+    Precondition(&'a SharedPreconditionFailure, Vec<FailureGroup<'a>>),
 }
 
 impl<'a> RootCause<'a> {
-    pub fn blocked_checks(&self) -> &BlockedChecks {
+    fn failures(&self) -> &[FailureGroup<'a>] {
         match self {
-            Self::Check(alike) => &alike.blocks,
-            Self::Precondition(cause) => &cause.blocks,
+            Self::Check(alike) => std::slice::from_ref(alike),
+            Self::Precondition(_, failures) => failures,
         }
     }
 
-    /// Returns the number of scenarios in which the cause was found.
-    pub fn scenario_count(&self) -> usize {
-        match self {
-            Self::Check(alike) => 1 + alike.also.len(),
-            Self::Precondition(cause) => cause.scenarios.len(),
+    pub fn blocked_checks(&self) -> BlockedChecks {
+        let mut blocks = match self {
+            Self::Check(_) => BlockedChecks::default(),
+            Self::Precondition(cause, _) => cause.blocks.clone(),
+        };
+        self.failures().iter().for_each(|alike| blocks.merge(alike.blocks.clone()));
+        blocks
+    }
+
+    /// Returns the scenarios in which the cause was found.
+    pub fn scenarios(&self) -> Vec<String> {
+        let mut scenarios = match self {
+            Self::Check(_) => Vec::new(),
+            Self::Precondition(cause, _) => cause.scenarios.clone(),
+        };
+        for alike in self.failures() {
+            for id in std::iter::once(&alike.scenario.id).chain(&alike.also) {
+                if !scenarios.contains(id) {
+                    scenarios.push(id.clone());
+                }
+            }
         }
+        scenarios
     }
 
     /// Returns the rules that the hub breaks.
     pub fn broken_rules(&self) -> Vec<&'a str> {
-        match self {
-            Self::Check(alike) => {
-                alike.scenario.check_report(alike.check).rules_of_verdict().map(|used| used.id.as_str()).collect()
+        let mut rules = Vec::new();
+        for alike in self.failures() {
+            for used in alike.scenario.check_report(alike.check).rules_of_verdict() {
+                if !rules.contains(&used.id.as_str()) {
+                    rules.push(used.id.as_str());
+                }
             }
-            Self::Precondition(_) => Vec::new(),
         }
+        rules
+    }
+}
+
+impl FailureGroup<'_> {
+    /// Whether the check failed because the hub refused the client's credentials.
+    fn is_unauthenticated(&self) -> bool {
+        let stop = first_stop(self.scenario);
+        stop.is_some_and(|(_, cause, name)| cause.unauthenticated && name == Some(self.check.name.as_str()))
     }
 }
 
@@ -109,12 +140,17 @@ impl ProtocolReport {
     /// Returns the causes of all failed and blocked checks, most blocking first. They include failures that the
     /// baseline expects.
     pub fn root_causes(&self) -> Vec<RootCause<'_>> {
-        let failed = group_failures(checks_with_verdict(self, Verdict::Fail));
-        let preconditions = self.causes.iter().map(RootCause::Precondition);
-        let mut all: Vec<RootCause<'_>> = preconditions.chain(failed.into_iter().map(RootCause::Check)).collect();
-        let unreachable = |cause: &RootCause<'_>| matches!(cause, RootCause::Precondition(cause) if cause.unreachable);
+        let mut failed = group_failures(checks_with_verdict(self, Verdict::Fail));
+        let mut all: Vec<RootCause<'_>> = Vec::new();
+        for cause in &self.causes {
+            let alike = failed.extract_if(.., |alike| cause.unauthenticated && alike.is_unauthenticated());
+            all.push(RootCause::Precondition(cause, alike.collect()));
+        }
+        all.extend(failed.into_iter().map(RootCause::Check));
+        let unreachable =
+            |cause: &RootCause<'_>| matches!(cause, RootCause::Precondition(cause, _) if cause.unreachable);
         all.sort_by_key(|cause| {
-            (!unreachable(cause), std::cmp::Reverse((cause.blocked_checks().checks, cause.scenario_count())))
+            (!unreachable(cause), std::cmp::Reverse((cause.blocked_checks().checks, cause.scenarios().len())))
         });
         all
     }
@@ -179,11 +215,12 @@ pub fn group_preconditions(scenarios: &[ScenarioResult]) -> Vec<SharedPreconditi
     #[derive(PartialEq)]
     enum PreconditionKey<'a> {
         Unreachable,
+        Unauthenticated,
         Place(Span),
         Step(&'a str, &'a str),
     }
-    /// A cause with its messages, each with its number of occurrences.
-    type PreconditionGroup<'a> = (PreconditionKey<'a>, SharedPreconditionFailure, Vec<(&'a str, usize)>);
+    /// A cause with its messages, each with its number of occurrences, and whether all its waits were shortened.
+    type PreconditionGroup<'a> = (PreconditionKey<'a>, SharedPreconditionFailure, Vec<(&'a str, usize)>, bool);
     let mut groups: Vec<PreconditionGroup<'_>> = Vec::new();
     for scenario in scenarios {
         // A failed check that ended its scenario is a cause of its own.
@@ -191,6 +228,7 @@ pub fn group_preconditions(scenarios: &[ScenarioResult]) -> Vec<SharedPreconditi
         let message = cause.message.as_str();
         let key = match cause {
             cause if cause.unreachable => PreconditionKey::Unreachable,
+            cause if cause.unauthenticated => PreconditionKey::Unauthenticated,
             PreconditionFailure { span: Some(span), .. } => PreconditionKey::Place(*span),
             cause => PreconditionKey::Step(&cause.step, message),
         };
@@ -203,16 +241,23 @@ pub fn group_preconditions(scenarios: &[ScenarioResult]) -> Vec<SharedPreconditi
                 message: String::new(),
                 detail: cause.detail.clone(),
                 unreachable: cause.unreachable,
+                unauthenticated: cause.unauthenticated,
                 scenarios: Vec::new(),
                 at_once: true,
                 blocks: BlockedChecks::default(),
             };
-            groups.push((key, first, Vec::new()));
+            groups.push((key, first, Vec::new(), true));
             groups.len() - 1
         });
-        let (_, group, messages) = &mut groups[place];
+        let (_, group, messages, shortened) = &mut groups[place];
+        // A wait in full shows more than shortened ones.
+        if *shortened && !cause.shortened {
+            (*shortened, group.detail) = (false, cause.detail.clone());
+            messages.clear();
+        }
         match messages.iter_mut().find(|(known, _)| *known == message) {
             Some((_, times)) => *times += 1,
+            None if cause.shortened && !*shortened => {}
             None => messages.push((message, 1)),
         }
         group.scenarios.push(scenario.id.clone());
@@ -220,7 +265,7 @@ pub fn group_preconditions(scenarios: &[ScenarioResult]) -> Vec<SharedPreconditi
         group.blocks.merge(BlockedChecks::blocked_in(scenario));
     }
     let mut causes: Vec<SharedPreconditionFailure> = Vec::new();
-    for (_, mut cause, messages) in groups {
+    for (_, mut cause, messages, _) in groups {
         // The first of the most frequent: max_by_key would take the last.
         let frequent = messages.iter().rev().max_by_key(|(_, times)| *times);
         cause.message = frequent.map(|(message, _)| (*message).to_owned()).unwrap_or_default();
@@ -242,12 +287,13 @@ fn message_and_detail(cause: &SharedPreconditionFailure) -> (&str, Option<(&str,
     (&cause.message, cause.detail.as_ref().map(|detail| (detail.expected.as_str(), detail.received.as_str())))
 }
 
-/// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), and those without a place
-/// (schemas, framing) that have the same message.
+/// Groups checks: those of a shared place (a scene, an opening, an entry of `always`), those of the same rules whose
+/// steps and messages are alike, and those without a place (schemas, framing) whose messages are alike.
 pub fn group_failures<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<FailureGroup<'a>> {
     #[derive(PartialEq, Eq, Hash)]
     enum FailureKey<'a> {
         Place(Span),
+        Rules(Vec<&'a str>, String, String),
         Frame(&'a str, String),
     }
     let mut places: HashMap<FailureKey<'a>, usize> = HashMap::new();
@@ -256,11 +302,16 @@ pub fn group_failures<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) ->
         let report = scenario.check_report(check);
         let stops = first_stop(scenario).is_some_and(|(.., name)| name == Some(check.name.as_str()));
         let blocks = if stops { BlockedChecks::blocked_in(scenario) } else { BlockedChecks::default() };
-        let key = match report.span {
-            Some(span) => FailureKey::Place(span),
-            None => FailureKey::Frame(&check.name, without_variable_parts(&report.message)),
+        let message = without_found_values(&report.message);
+        let rules: Vec<&str> = report.rules_of_verdict().map(|used| used.id.as_str()).collect();
+        let keys = match report.span {
+            Some(span) if rules.is_empty() => vec![FailureKey::Place(span)],
+            Some(span) => {
+                vec![FailureKey::Place(span), FailureKey::Rules(rules, without_actor(&report.step), message)]
+            }
+            None => vec![FailureKey::Frame(&check.name, message)],
         };
-        match places.get(&key).and_then(|at| all.get_mut(*at)) {
+        match keys.iter().find_map(|key| places.get(key)).and_then(|at| all.get_mut(*at)) {
             Some(first) if !std::ptr::eq(first.scenario, scenario) => {
                 if first.also.last() != Some(&scenario.id) {
                     first.also.push(scenario.id.clone());
@@ -269,12 +320,22 @@ pub fn group_failures<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) ->
             }
             Some(_) => all.push(FailureGroup { scenario, check, also: Vec::new(), blocks }),
             None => {
-                places.insert(key, all.len());
+                places.extend(keys.into_iter().map(|key| (key, all.len())));
                 all.push(FailureGroup { scenario, check, also: Vec::new(), blocks });
             }
         }
     }
     all
+}
+
+/// Returns a message without what was found, and without values.
+fn without_found_values(message: &str) -> String {
+    without_variable_parts(message.split_once(", found ").map_or(message, |(expected, _)| expected))
+}
+
+/// Returns the text of a step without values and without the actor that plays it.
+fn without_actor(step: &str) -> String {
+    without_variable_parts(step.find("expects").map_or(step, |verb| &step[verb..]))
 }
 
 pub fn checks_with_verdict(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
@@ -306,13 +367,13 @@ mod tests {
         let line = |cause: &RootCause<'_>| {
             let what = match cause {
                 RootCause::Check(one) => one.check.name.clone(),
-                RootCause::Precondition(cause) => cause.step.clone(),
+                RootCause::Precondition(cause, _) => cause.step.clone(),
             };
             let BlockedChecks { checks, rules } = cause.blocked_checks();
             format!(
                 "{what} breaks {:?} in {}, blocks {checks} of {rules:?}",
                 cause.broken_rules(),
-                cause.scenario_count()
+                cause.scenarios().len()
             )
         };
         report.protocols[0].root_causes().iter().map(line).collect()
@@ -334,6 +395,32 @@ mod tests {
             ]
         );
         assert!(root_cause_lines(&RunFixture::all_pass()).is_empty());
+    }
+
+    #[test]
+    fn refused_credentials_are_one_cause() {
+        assert_eq!(
+            root_cause_lines(&RunFixture::refused_credentials()),
+            [
+                r#"expects: welcome breaks ["GRE-001"] in 3, blocks 5 of {"GRE-002", "GRE-003", "GRE-004", "GRE-006", "GRE-009"}"#
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wait_in_full_gives_a_cause_its_message() {
+        let report = RunFixture::shortened().report(options());
+        let causes: Vec<&str> = report.protocols[0].causes.iter().map(|cause| cause.message.as_str()).collect();
+        assert_eq!(causes, ["no welcome received"]);
+    }
+
+    /// What was found does not matter, whether it is a text, an object or nothing.
+    #[test]
+    fn failures_of_a_rule_share_a_cause_whatever_values_were_found() {
+        let found = |value: &str| format!("`welcome` breaks its schema at /at: expected a number, found {value}");
+        let [a, b, c] = [found("\"now\""), found("null"), found(r#"{"year":2024}"#)];
+        let one = r#"schema:welcome:GRE-004 breaks ["GRE-004"] in 3, blocks 0 of {}"#;
+        assert_eq!(root_cause_lines(&RunFixture::schema_broken_with([&a, &b, &c])), [one]);
     }
 
     /// The value that was found does not matter, the place does.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
 use crate::event::{
     CheckReport, FindingDetail, FrameReport, HistoryDirection, HubCrash, Lack, LogExcerpt, PreconditionFailure,
-    ProcessReport, ScenarioReport, TimingMargin, UnmetNeed, Verdict,
+    ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict,
 };
 use crate::protocol::{Pack, PackFolder};
 use crate::scenario::{Program, ScenarioSet};
@@ -308,6 +308,8 @@ impl RunFixture {
             message: "the connection ended".to_owned(),
             detail: None,
             unreachable: false,
+            shortened: false,
+            unauthenticated: false,
         });
         run.fail_welcome(&mut bye);
         run.fail_welcome(&mut chair);
@@ -333,7 +335,48 @@ impl RunFixture {
                 message: "connection refused".to_owned(),
                 detail: None,
                 unreachable: true,
+                shortened: false,
+                unauthenticated: false,
             });
+        }
+        reports.into_iter().fold(run, Self::with_report)
+    }
+
+    /// A run against a hub that refuses the clients' credentials, in two ways.
+    pub fn refused_credentials() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello_report(1), run.bye_report(1), run.chair_report(1)];
+        for (report, (step, message)) in reports.iter_mut().zip([
+            ("connects", "the connection was refused: HTTP 401 instead of 101"),
+            ("expects: welcome", "no welcome received"),
+            ("sends: hello", "the connection was refused: HTTP 403 instead of 101"),
+        ]) {
+            run.fail_welcome(report);
+            let cause = report.cause.as_mut().unwrap();
+            (cause.step, cause.message) = (step.to_owned(), message.to_owned());
+            (cause.span, cause.unauthenticated) = (Some(run.span_of(step)), true);
+        }
+        // A step with a rule was refused, too.
+        let mut hello = run.hello_report(1);
+        hello.checks.retain(|check| check.name == "GRE-001");
+        break_check(&mut hello, "GRE-001", Verdict::Fail, "the connection was refused", closed_early());
+        let cause = reports[0].cause.take().map(|cause| PreconditionFailure { span: hello.checks[0].span, ..cause });
+        reports[0] = ScenarioReport { cause, ..hello };
+        reports.into_iter().fold(run, Self::with_report)
+    }
+
+    /// A run in which two of three waits for the same message were shortened.
+    pub fn shortened() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello_report(1), run.bye_report(1), run.chair_report(1)];
+        for (report, shortened) in reports.iter_mut().zip([true, false, true]) {
+            run.fail_welcome(report);
+            let cause = report.cause.as_mut().unwrap();
+            let why =
+                if shortened { ", but not waited for in full: it did not arrive in three conversations" } else { "" };
+            (cause.message, cause.shortened) = (format!("no welcome received{why}"), shortened);
+            let waits = ShortenedWaits { times: 1, saved: Duration::from_millis(4_700) };
+            report.waits.shortened.extend(shortened.then(|| ("welcome".to_owned(), waits)));
         }
         reports.into_iter().fold(run, Self::with_report)
     }
@@ -490,6 +533,8 @@ impl RunFixture {
             message: "closed with 1011 \"internal error\" instead of welcome".to_owned(),
             detail: Some(closed_early()),
             unreachable: false,
+            shortened: false,
+            unauthenticated: false,
         });
     }
 

@@ -28,7 +28,7 @@ pub use fuzz::FuzzReport;
 
 use crate::deviation::proposal::DeviationProposal;
 use crate::deviation::{DeviationSightings, Deviations, SightingsByEntry};
-use crate::event::{CheckReport, ProcessReport, ScenarioReport, TimingMargin, UnmetNeed, Verdict};
+use crate::event::{CheckReport, ProcessReport, ScenarioReport, ShortenedWaits, TimingMargin, UnmetNeed, Verdict};
 use crate::protocol::{Pack, RuleBasis, RuleLevel, RulePlace};
 use crate::syntax::source::Span;
 
@@ -77,6 +77,8 @@ pub struct ProtocolReport {
     pub rules: BTreeMap<String, RuleReport>,
     /// The failed preconditions that blocked checks, each once, the most frequent first.
     pub causes: Vec<SharedPreconditionFailure>,
+    /// The names of the settings that are secret.
+    pub secrets: Vec<String>,
     pub doubt: Option<ProtocolDoubt>,
     /// The hubs that the run started.
     pub processes: Vec<ProcessReport>,
@@ -370,6 +372,17 @@ impl ProtocolReport {
         slimmest_of(self.scenarios.iter().flat_map(|scenario| {
             scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.slimmest.as_ref()?)))
         }))
+    }
+
+    /// Returns the shortened waits that ran out, by the name of what was awaited.
+    pub fn shortened_waits(&self) -> BTreeMap<&str, ShortenedWaits> {
+        let mut all = BTreeMap::<&str, ShortenedWaits>::new();
+        let runs = self.scenarios.iter().flat_map(|scenario| &scenario.runs);
+        for (name, waits) in runs.flat_map(|run| &run.waits.shortened) {
+            let sum = all.entry(name).or_default();
+            *sum = sum.plus(*waits);
+        }
+        all
     }
 
     /// Counts each scenario once, repeated or not.

@@ -1,10 +1,12 @@
 //! JSON Schema 2020-12 in packs and scenarios. Unknown keywords are errors, because the validator library would ignore
 //! a misspelt keyword and accept everything.
 
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::matcher::to_json_text;
 use crate::syntax::yaml::SyntaxNode;
 
 /// How the value of a keyword contains subschemas.
@@ -271,6 +273,32 @@ fn compile_schema(schema: &Value) -> Result<Validator, jsonschema::ValidationErr
         .should_validate_formats(true)
         .with_keyword("like", |_, value, _| Ok(Box::new(crate::syntax::matcher::LikeKeyword::new(value.clone()))))
         .build(schema)
+}
+
+/// Returns what a schema expects where a value breaks it, such as `type number`; `None` if only the error's own text
+/// says so. `schema` is the source of the validator that found the error.
+pub fn describe_expected(error: &ValidationError<'_>, schema: &Value) -> Option<String> {
+    let path = error.schema_path().as_str();
+    let keyword = path.rsplit('/').next().unwrap_or_default();
+    let wanted = schema.pointer(path)?;
+    Some(match (keyword, error.kind()) {
+        (_, ValidationErrorKind::Custom { .. }) => return None,
+        (_, ValidationErrorKind::Required { property }) => {
+            format!("a member `{}`", property.as_str().unwrap_or_default())
+        }
+        ("type", _) => format!("type {}", describe_type(wanted)),
+        ("const", _) => to_json_text(wanted),
+        ("enum", _) => format!("one of {}", to_json_text(wanted)),
+        (keyword, _) => format!("{keyword} {}", to_json_text(wanted)),
+    })
+}
+
+fn describe_type(kind: &Value) -> String {
+    match kind {
+        Value::String(kind) => kind.clone(),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        other => other.to_string(),
+    }
 }
 
 /// Returns the JSON type of a value; an integer is a number.

@@ -11,4 +11,5 @@ pub mod interpreter_incomplete;
 pub mod parser_robustness;
 pub mod proposals;
 pub mod reference_examples;
+pub mod shortened_waits;
 pub mod verdicts;

@@ -435,3 +435,35 @@ fn mistakes_in_the_x_hubproof_extension_are_reported(#[case] extension: &str, #[
     let found = mini_pack_diagnostics(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"));
     assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }
+
+/// A difference from a schema reads like one from a matcher.
+#[rstest]
+#[case("[1]", "{ items: { const: x } }", r#"expected "x", found 1 at /0"#)]
+#[case("[1]", "{ items: { type: [string, 'null'] } }", "expected type string or null, found 1 at /0")]
+#[case("{'a': {}}", "{ properties: { a: { required: [b] } } }", "expected a member `b`, found no such member at /a")]
+#[case("3", "{ enum: [1, 2] }", "expected one of [1,2], found 3")]
+#[case("3", "{ minimum: 4.5 }", "expected minimum 4.5, found 3")]
+#[case("['a', 'a']", "{ uniqueItems: true }", r#"expected uniqueItems true, found ["a","a"]"#)]
+fn a_difference_from_a_schema_says_what_was_expected_and_found(
+    #[case] value: &str,
+    #[case] schema: &str,
+    #[case] expected: &str,
+) {
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - check: \"${{{value}}}\"\n    fits: {schema}\n    rules: [MUST]\n"
+    );
+    let report = play(PLAIN_ROLES, &scenario, |_| HubActions::new());
+    assert_eq!(report.checks[0].message, expected);
+}
+
+/// A refused upgrade, or a documented message that says so, in place of what a step expects.
+#[rstest]
+#[case::documented(r#"{"type":"error_authentication"}"#, true)]
+#[case::other(r#"{"type":"notice"}"#, false)]
+fn refused_credentials_are_recognised(#[case] says: &'static str, #[case] expected: bool) {
+    let rename = |document: &str| document.replace("tick", "error_authentication");
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n";
+    let report = play_changed(rename, PLAIN_ROLES, scenario, answering_hub(says));
+    assert_eq!(report.cause.unwrap().unauthenticated, expected);
+}

@@ -10,8 +10,8 @@ use hubproof::check::{PlayOptions, Round, Rounds};
 use hubproof::config::target_from_url;
 use hubproof::deviation::Deviations;
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::hub::prepare::TestSubject;
-use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput};
+use hubproof::hub::prepare::{HubPaces, TestSubject};
+use hubproof::interpreter::{Conversation, ConversationConfig, ConversationInput, ConversationOutput, HubPace};
 use hubproof::protocol::{Pack, PackFolder};
 use hubproof::report::{ProtocolOutline, RunOptions, RunReport};
 use hubproof::scenario::{Program, ScenarioSet, SharedDefinitions};
@@ -234,6 +234,7 @@ pub fn run_rounds(
         target: target_from_url(&mut sources, "ws://virtual", &[], &|_| None, &|_| Ok(String::new())).unwrap(),
         embedded: None,
         processes: Vec::new(),
+        paces: HubPaces::default(),
         deviations: parse_deviations(declared, &pack, &set.shared),
     };
     let outline = ProtocolOutline::new(pack, &set.programs, |_| true);
@@ -264,6 +265,7 @@ fn play_options() -> PlayOptions {
         trace: false,
         kept: 600,
         persistent: true,
+        shorten: false,
         destructive: false,
         stamp: "stamp".to_owned(),
         now_ms: 0,
@@ -276,6 +278,13 @@ fn parse_deviations(text: &str, pack: &Pack, shared: &SharedDefinitions) -> Arc<
     let nodes = yaml::parse(&sources, file).unwrap();
     let deviations = Deviations::parse(nodes.list().unwrap(), pack, shared, false);
     Arc::new(deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false))))
+}
+
+/// Like [`play`], after the conversations that `pace` was learned from.
+pub fn play_paced(pace: &HubPace, scenario: &str, hub: impl FnMut(&HubInput<'_>) -> HubActions) -> ScenarioReport {
+    let program = program(ASYNCAPI, PLAIN_ROLES, scenario);
+    let config = ConversationConfig { pace: Arc::new(pace.clone()), ..conversation_config(BTreeMap::new()) };
+    converse(Conversation::new(program, config), Duration::ZERO, hub)
 }
 
 fn play_pack(
@@ -295,12 +304,20 @@ fn play_program(
     program: Arc<Program>,
     deviations: Arc<Deviations>,
     late: Duration,
-    mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     let defaults = program.shared.settings.iter();
     let settings = defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
     let config = ConversationConfig { deviations, ..conversation_config(settings) };
-    let mut conversation = Conversation::new(program, config);
+    converse(Conversation::new(program, config), late, hub)
+}
+
+/// Plays a conversation with a hub that accepts every connection; timers fire `late`.
+pub fn converse(
+    mut conversation: Conversation,
+    late: Duration,
+    mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, ConnectionEvent)> = BTreeMap::new();
     let mut number = 0;

@@ -132,6 +132,7 @@ pub fn run_fuzz(arguments: FuzzArgs) -> Result<u8, CliError> {
         trace: arguments.trace,
         kept: if arguments.against.is_some() { second_hub::MAX_COMPARED_CHARS } else { KEPT_CHARS },
         persistent: false,
+        shorten: false,
         destructive: false,
         stamp: check::stamp(),
         now_ms: hub::now_ms(),

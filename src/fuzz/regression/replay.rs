@@ -122,6 +122,8 @@ mod tests {
             message: "refused".to_owned(),
             detail: None,
             unreachable,
+            shortened: false,
+            unauthenticated: false,
         });
         let tls = UnmetNeed { name: "tls".to_owned(), lacks: Lack::Property };
         ScenarioReport {

@@ -93,6 +93,9 @@ struct Protocol<'a> {
     processes: Vec<Process<'a>>,
     /// The results of the baseline's entries for this protocol.
     baseline: Vec<Entry<'a>>,
+    /// Waits that were shortened because what they awaited did not arrive in three conversations, or because the hub
+    /// sent nothing of its document. A check whose wait was shortened is inconclusive.
+    shortened_waits: Vec<Shortened<'a>>,
     /// The deviations of the hub that the target declares.
     deviations: Vec<Deviating<'a>>,
     /// Deviations past which the run could have continued. The one that would let most rules be judged comes first.
@@ -108,6 +111,18 @@ struct Protocol<'a> {
     fuzzed: Option<fuzz::Fuzzed<'a>>,
     /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Shortened<'a> {
+    /// The message that was awaited, or `the answer to the upgrade`, `the end of the connection`, `a control frame`,
+    /// `any message`.
+    awaited: &'a str,
+    /// The number of shortened waits that ran out.
+    times: usize,
+    /// By how much they were shortened in all, in milliseconds.
+    saved_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -469,6 +484,11 @@ fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> ReportDocument<'
     }
 }
 
+fn shortened_waits(protocol: &ProtocolReport) -> Vec<Shortened<'_>> {
+    let all = protocol.shortened_waits().into_iter();
+    all.map(|(awaited, waits)| Shortened { awaited, times: waits.times, saved_ms: ms(waits.saved) }).collect()
+}
+
 struct JsonReportWriter<'a> {
     report: &'a RunReport,
     protocol: &'a ProtocolReport,
@@ -489,6 +509,7 @@ impl<'a> JsonReportWriter<'a> {
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
             processes: protocol.processes.iter().map(process).collect(),
             baseline: protocol.baseline.iter().map(|entry| self.entry(entry)).collect(),
+            shortened_waits: shortened_waits(protocol),
             deviations: protocol.deviations.iter().map(|one| self.deviating(one)).collect(),
             proposals: protocol.proposals.iter().map(proposed).collect(),
             scenarios: Scenarios {
@@ -507,7 +528,8 @@ impl<'a> JsonReportWriter<'a> {
 
     fn root_cause(&self, cause: &causes::RootCause<'a>) -> RootCause<'a> {
         let rules = cause.broken_rules();
-        let blocks = cause.blocked_checks().clone();
+        let blocks = cause.blocked_checks();
+        let scenarios = cause.scenarios();
         match cause {
             causes::RootCause::Check(one) => {
                 let report = one.scenario.check_report(one.check);
@@ -517,19 +539,19 @@ impl<'a> JsonReportWriter<'a> {
                     message: &report.message,
                     unreachable: false,
                     place: self.place(report.span),
-                    scenarios: std::iter::once(&one.scenario.id).chain(&one.also).cloned().collect(),
+                    scenarios,
                     rules,
                     blocks,
                     expected: one.check.known.is_some(),
                 }
             }
-            causes::RootCause::Precondition(precondition) => RootCause {
+            causes::RootCause::Precondition(precondition, _) => RootCause {
                 check: None,
                 step: &precondition.step,
                 message: &precondition.message,
                 unreachable: precondition.unreachable,
                 place: self.place(precondition.span),
-                scenarios: precondition.scenarios.clone(),
+                scenarios,
                 rules,
                 blocks,
                 expected: self.protocol.is_expected_cause(precondition),

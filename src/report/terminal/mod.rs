@@ -17,7 +17,9 @@ use super::{
     CheckResult, ProtocolDoubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
     SharedPreconditionFailure, VerdictTally, reach, reproduce_command, selection_arguments,
 };
-use crate::event::{CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, Verdict};
+use crate::event::{
+    CheckReport, FindingDetail, FrameReport, HistoryDirection, ScenarioReport, ShortenedWaits, Verdict,
+};
 use crate::protocol::{RuleBasis, RulePlace};
 use crate::syntax::source::Sources;
 
@@ -66,6 +68,20 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
 pub fn verdict_line(protocol: &ProtocolReport, options: &RunOptions) -> String {
     let parts = verdict_parts(protocol, options);
     terminal_page::verdict_line(protocol.exit_code(options), &protocol.name, &parts)
+}
+
+/// Returns what to do if the hub refuses the client's credentials; `secrets` are the settings that may contain them.
+fn describe_credentials(secrets: &[String]) -> String {
+    let names: Vec<String> = secrets.iter().map(|name| format!("`{name}`")).collect();
+    let set = match names.split_last() {
+        None => "the pack has no setting for them".to_owned(),
+        Some((last, [])) => format!("set {last} to the hub's"),
+        Some((last, rest)) => format!("set {} or {last} to the hub's", rest.join(", ")),
+    };
+    format!(
+        "The hub refused the client's credentials. Check them: {set} (`--set secrets.NAME=VALUE`, or the target file). \
+        If the hub wants them elsewhere, such as in a header, declare the deviation `upgrade`."
+    )
 }
 
 /// Returns the parts of the verdict line: `1 of 23 rules broken (CON-042)`, `5 not judged`. What fails the run comes
@@ -252,7 +268,7 @@ impl Page<'_, RunReport> {
     fn write_root_causes(&mut self, protocol: &ProtocolReport) {
         let expected = |cause: &RootCause<'_>| match cause {
             RootCause::Check(one) => one.check.known.is_some(),
-            RootCause::Precondition(cause) => protocol.is_expected_cause(cause),
+            RootCause::Precondition(cause, _) => protocol.is_expected_cause(cause),
         };
         let mut causes = protocol.root_causes();
         causes.retain(|cause| !expected(cause));
@@ -270,11 +286,14 @@ impl Page<'_, RunReport> {
                         escape_unprintable(one.scenario.check_report(one.check).message_or_step())
                     )
                 }
-                RootCause::Precondition(cause) if cause.unreachable => "the hub could not be reached".to_owned(),
-                RootCause::Precondition(cause) if cause.step.is_empty() => {
+                RootCause::Precondition(cause, _) if cause.unreachable => "the hub could not be reached".to_owned(),
+                RootCause::Precondition(cause, _) if cause.unauthenticated => {
+                    format!("the hub refused the client's credentials: {}", escape_unprintable(&cause.message))
+                }
+                RootCause::Precondition(cause, _) if cause.step.is_empty() => {
                     escape_unprintable(&cause.message).into_owned()
                 }
-                RootCause::Precondition(cause) => {
+                RootCause::Precondition(cause, _) => {
                     format!("`{}`: {}", escape_unprintable(&cause.step), escape_unprintable(&cause.message))
                 }
             };
@@ -282,10 +301,11 @@ impl Page<'_, RunReport> {
             if !cause.broken_rules().is_empty() {
                 facts.push(format!("breaks {}", cause.broken_rules().join(", ")));
             }
-            if cause.blocked_checks().checks > 0 {
-                facts.push(format!("blocks {}", describe_blocked(cause.blocked_checks(), MAX_CAUSE_RULES)));
+            let blocks = cause.blocked_checks();
+            if blocks.checks > 0 {
+                facts.push(format!("blocks {}", describe_blocked(&blocks, MAX_CAUSE_RULES)));
             }
-            facts.push(format!("in {}", format_count(cause.scenario_count(), "scenario")));
+            facts.push(format!("in {}", format_count(cause.scenarios().len(), "scenario")));
             let what = shorten(what.trim_end_matches('.'), MAX_CAUSE_CHARS).into_owned();
             self.wrapped("  - ", &format!("{what}; {}", facts.join(", ")));
         }
@@ -319,6 +339,9 @@ impl Page<'_, RunReport> {
             format!("`{}`{place}: ", escape_unprintable(&cause.step))
         };
         self.wrapped("", &format!("{scenarios} {what}: {step}{message}{end}"));
+        if cause.unauthenticated {
+            self.wrapped("  ", &describe_credentials(&protocol.secrets));
+        }
         if let Some(detail) = &cause.detail {
             self.write_detail(detail);
         }
@@ -580,6 +603,7 @@ impl Page<'_, RunReport> {
         if self.style.verbose || protocol.exit_code(&self.report.options) != 0 {
             self.write_leftovers(protocol);
         }
+        self.write_shortened_waits(protocol);
         if let Some((scenario, margin)) = protocol.slimmest_margin() {
             let slim = margin.remaining() < SLIM_MARGIN && margin.used_share() > 0.5;
             if slim || self.style.verbose {
@@ -589,6 +613,19 @@ impl Page<'_, RunReport> {
                 self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));
             }
         }
+    }
+
+    fn write_shortened_waits(&mut self, protocol: &ProtocolReport) {
+        let waits = protocol.shortened_waits();
+        if waits.is_empty() {
+            return;
+        }
+        let all = waits.values().fold(ShortenedWaits::default(), |sum, one| sum.plus(*one));
+        let names: Vec<String> =
+            waits.iter().map(|(name, one)| format!("{} ({})", escape_unprintable(name), one.times)).collect();
+        let (times, saved) = (format_count(all.times, "wait"), format_time(all.saved));
+        let what = format!("{times}, by {saved} in all, for what earlier scenarios awaited in vain: ");
+        self.field("shortened", &(what + &list(&names, self.names())));
     }
 
     fn other_rules(&self, protocol: &ProtocolReport) -> String {
@@ -730,6 +767,8 @@ mod tests {
     #[case("greeting_broken", RunFixture::greeting_broken())]
     #[case("inconclusive", RunFixture::inconclusive())]
     #[case("unreachable", RunFixture::unreachable())]
+    #[case("refused_credentials", RunFixture::refused_credentials())]
+    #[case("shortened", RunFixture::shortened())]
     #[case("not_testable", RunFixture::not_testable())]
     #[case("nothing_testable", RunFixture::nothing_testable())]
     #[case("other_protocol", RunFixture::other_protocol())]

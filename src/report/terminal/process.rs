@@ -23,11 +23,15 @@ fn describe_crashes<'a>(crashes: impl IntoIterator<Item = &'a HubCrash>) -> Stri
     counts.into_iter().map(|(verb, n)| format!("{verb} {}", describe_times(n))).collect::<Vec<_>>().join(", ")
 }
 
-/// Formats `started 3 times by ./hub --port 4000, ended by itself once`.
+/// Formats `started 3 times by ./hub --port 4000, ended by itself once`. Says how many crashes have no finding.
 pub(super) fn describe_starts(process: &ProcessReport) -> String {
-    let crashes = match process.crashes.len() {
-        0 => String::new(),
-        _ => format!(", {}", describe_crashes(&process.crashes)),
+    let crashes = match (process.crashes.len(), process.unexplained_crashes().count()) {
+        (0, _) => String::new(),
+        (_, 0) => format!(", {}", describe_crashes(&process.crashes)),
+        (all, open) if all == open => format!(", {} (no finding: not reproduced)", describe_crashes(&process.crashes)),
+        (_, open) => {
+            format!(", {} (no finding for {open} of them: not reproduced)", describe_crashes(&process.crashes))
+        }
     };
     if process.command.is_empty() {
         return format!("not started by hubproof{crashes}");

@@ -180,6 +180,7 @@ pub fn conversation_config(settings: BTreeMap<String, Value>) -> ConversationCon
         masker: Arc::default(),
         deviations: Arc::default(),
         persistent: true,
+        pace: Arc::default(),
     }
 }
 

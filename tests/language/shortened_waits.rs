@@ -1,0 +1,297 @@
+//! Waits for what a hub does not send: shortened after three conversations, restored by an arrival, never an accusation.
+//! The time is simulated.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::interpreter::{Conversation, ConversationConfig, HubPace, planned_wait, unmet_needs};
+use hubproof::scenario::{Isolation, Program};
+use rstest::rstest;
+
+use crate::support::disk::protocol_name;
+use crate::support::mini_protocol::{
+    HubActions, HubInput, answering_hub, converse, play_paced, text_received, worst_verdict,
+};
+use crate::support::sim_connection::{SimulatedProtocol, conversation_config};
+
+const FULL: Duration = Duration::from_secs(5);
+/// The `quiet` of the target.
+const LEAST: Duration = Duration::from_millis(300);
+
+/// A scenario in which a client asks and then plays these steps.
+fn asking(steps: &str) -> String {
+    format!("title: T\nactors: {{ ann: client }}\nsteps:\n  - ann joins:\n  - ann sends: ask\n    as: asked\n{steps}")
+}
+
+fn expecting(message: &str) -> String {
+    asking(&format!("  - ann expects: {message}\n    rules: [MUST]\n"))
+}
+
+/// Plays a scenario and learns from it.
+fn play(
+    pace: &mut HubPace,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> (Duration, Verdict, ScenarioReport) {
+    let report = play_paced(pace, scenario, hub);
+    pace.add(&report);
+    (report.duration, worst_verdict(&report, "MUST"), report)
+}
+
+fn silent_hub(_: &HubInput<'_>) -> HubActions {
+    HubActions::new()
+}
+
+/// A hub that answers every text with `tick`, and with `text` after this many milliseconds.
+fn hub_with(text: &'static str, after: u64) -> impl FnMut(&HubInput<'_>) -> HubActions {
+    move |heard| {
+        let both = [(0, r#"{"type":"tick"}"#), (after, text)];
+        let actions = both.map(|(after, text)| (after, heard.connection, text_received(text)));
+        if heard.text.is_some() { actions.into() } else { HubActions::new() }
+    }
+}
+
+const ANSWER: &str = r#"{"type":"answer"}"#;
+
+/// Returns what is known of a hub that answers with `tick` at once, after three conversations without `answer`.
+fn pace_without_answers() -> HubPace {
+    let mut pace = HubPace::default();
+    for _ in 0..3 {
+        let (took, verdict, report) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+        assert_eq!((took, verdict, report.waits.shortened.len()), (FULL, Verdict::Fail, 0));
+    }
+    pace
+}
+
+#[test]
+fn a_wait_for_what_three_conversations_missed_is_short_and_undecided() {
+    let mut pace = pace_without_answers();
+    let (took, verdict, report) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((took, verdict), (LEAST, Verdict::Inconclusive));
+    let shortened = report.waits.shortened["answer"];
+    assert_eq!((shortened.times, shortened.saved), (1, FULL - LEAST));
+    let cause = report.cause.unwrap();
+    let says = "no answer received, but not waited for in full: it did not arrive in three conversations";
+    assert_eq!((cause.message.as_str(), cause.shortened), (says, true));
+    // Waits for other messages are as long as before.
+    let (took, verdict, _) = play(&mut pace, &expecting("tick"), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((took, verdict), (Duration::ZERO, Verdict::Pass));
+    let (took, verdict, _) = play(&mut pace, &expecting("notice"), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((took, verdict), (FULL, Verdict::Fail));
+}
+
+/// A rule that the hub has not been found to break is judged after a full wait.
+#[rstest]
+#[case::of_the_step("  - ann expects: answer\n    rules: [MUST-2]\n")]
+#[case::of_the_retry(
+    "  - retry: 5s\n    do:\n      - ann expects: answer\n        within: 200ms\n    rules: [MUST-2]\n"
+)]
+fn no_accusation_is_lost(#[case] step: &str) {
+    let pace = pace_without_answers();
+    let report = play_paced(&pace, &asking(step), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!(worst_verdict(&report, "MUST-2"), Verdict::Fail);
+    assert!(report.duration >= FULL, "{:?}", report.duration);
+}
+
+/// In time for the short wait, or after it.
+#[rstest]
+#[case::in_time(200, Verdict::Pass, Duration::from_millis(200))]
+#[case::late(1000, Verdict::Inconclusive, Duration::from_millis(2300))]
+fn an_arrival_restores_full_waits(#[case] after: u64, #[case] expected: Verdict, #[case] took: Duration) {
+    let mut pace = pace_without_answers();
+    let steps = "  - ann expects: answer\n    rules: [MUST]\n  - wait: 2s\n    because: the hub is slow\n";
+    let (all, verdict, _) = play(&mut pace, &asking(steps), hub_with(ANSWER, after));
+    assert_eq!((all, verdict), (took.max(Duration::from_millis(2000 + after.min(300))), expected));
+    let (took, verdict, _) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((took, verdict), (FULL, Verdict::Fail));
+}
+
+/// A hub that takes long for other answers is given a multiple of that.
+#[rstest]
+#[case::a_little(200, Duration::from_millis(800), Verdict::Inconclusive)]
+#[case::longer_than_a_wait(1500, FULL, Verdict::Fail)]
+fn a_slow_hub_is_waited_for_longer(#[case] needs: u64, #[case] took: Duration, #[case] expected: Verdict) {
+    let mut pace = pace_without_answers();
+    let slow = play(&mut pace, &expecting("notice"), hub_with(r#"{"type":"notice"}"#, needs));
+    assert_eq!(slow.1, Verdict::Pass);
+    let (all, verdict, _) = play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((all, verdict), (took, expected));
+}
+
+/// A hub that sends nothing expected is waited for briefly, whatever a step awaits.
+#[test]
+fn a_hub_that_sends_nothing_expected_is_diagnosed_soon() {
+    let mut pace = HubPace::default();
+    for message in ["answer", "notice", "tick"] {
+        assert_eq!(play(&mut pace, &expecting(message), silent_hub).0, FULL);
+    }
+    let steps = "  - ann expects: notice\n  - ann expects: tick\n  - wait: 1m\n    because: time passes\n\
+        \x20 - ann expects nothing: answer\n    for: 1m\n    rules: [MUST]\n";
+    let (took, verdict, _) = play(&mut pace, &asking(steps), silent_hub);
+    assert_eq!((took, verdict), (LEAST, Verdict::Inconclusive));
+    // Frames that no step expects keep the conversation going, but not for long.
+    let (took, verdict, _) = play(&mut pace, &asking(steps), answering_hub(r#"{"type":"odd"}"#));
+    assert_eq!((took, verdict), (LEAST * 2, Verdict::Inconclusive));
+    let (took, verdict, _) =
+        play(&mut pace, &asking(&steps.replace("  - ann expects: tick\n", "")), answering_hub(r#"{"type":"odd"}"#));
+    assert_eq!((took, verdict), (LEAST, Verdict::Inconclusive));
+    let (took, verdict, _) = play(&mut pace, &expecting("tick"), hub_with(ANSWER, 0));
+    assert_eq!((took, verdict), (Duration::ZERO, Verdict::Pass));
+    assert_eq!(play(&mut pace, &expecting("notice"), silent_hub).0, FULL);
+}
+
+/// A conversation that shows whether the hub still serves is not cut short before the hub sends something.
+#[test]
+fn silence_in_a_probe_lasts_in_full() {
+    let pace = pace_without_answers().for_probe();
+    assert_eq!(play_paced(&pace, &expecting("answer"), silent_hub).duration, FULL);
+    assert_eq!(play_paced(&pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration, LEAST);
+    // What the hub has sent before is waited for in full.
+    let mut pace = HubPace::default();
+    assert_eq!(play(&mut pace, &expecting("answer"), answering_hub(ANSWER)).1, Verdict::Pass);
+    for _ in 0..3 {
+        play(&mut pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    }
+    assert_eq!(play_paced(&pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration, LEAST);
+    assert_eq!(play_paced(&pace.for_probe(), &expecting("answer"), answering_hub(r#"{"type":"tick"}"#)).duration, FULL);
+}
+
+/// Steps that are also judged by what does not arrive last as long as before, and so does a step that may fail.
+#[rstest]
+#[case::silence("  - ann expects nothing: answer\n    for: 3s\n    rules: [MUST]\n", 3000, Verdict::Pass)]
+#[case::window(
+    "  - ann expects: answer\n    count: { min: 0, max: 1 }\n    for: 3s\n    rules: [MUST]\n",
+    3000,
+    Verdict::Pass
+)]
+#[case::or_nothing(
+    "  - ann expects one of:\n      - message: answer\n      - nothing:\n    rules: [MUST]\n",
+    5000,
+    Verdict::Pass
+)]
+#[case::limit("  - ann expects: answer\n    within: 10s\n    rules: [MUST]\n", 300, Verdict::Inconclusive)]
+#[case::alternatives(
+    "  - ann expects one of:\n      - message: answer\n    rules: [MUST]\n",
+    300,
+    Verdict::Inconclusive
+)]
+#[case::other_alternative(
+    "  - ann expects one of:\n      - message: answer\n      - message: notice\n    rules: [MUST]\n",
+    5000,
+    Verdict::Fail
+)]
+#[case::retry(
+    "  - retry: 10s\n    do:\n      - ann expects: answer\n        within: 200ms\n    rules: [MUST]\n",
+    400,
+    Verdict::Inconclusive
+)]
+fn only_a_wait_that_an_arrival_ends_is_shortened(#[case] step: &str, #[case] took: u64, #[case] expected: Verdict) {
+    let mut pace = pace_without_answers();
+    let (all, verdict, _) = play(&mut pace, &asking(step), answering_hub(r#"{"type":"tick"}"#));
+    assert!(all >= Duration::from_millis(took) && all < Duration::from_millis(took + 100), "{all:?}");
+    assert_eq!(verdict, expected);
+}
+
+/// How a hostile hub reacts to a text.
+#[derive(Clone, Copy, Debug)]
+enum Reaction {
+    Nothing,
+    Echo,
+    Garbage,
+}
+
+impl Reaction {
+    fn to(self, heard: &HubInput<'_>) -> HubActions {
+        let text = heard.text.and_then(|text| match self {
+            Self::Nothing => None,
+            Self::Echo => Some(text.to_owned()),
+            Self::Garbage => Some("huh?! \\o/".to_owned()),
+        });
+        text.map(|text| (1, heard.connection, text_received(text))).into_iter().collect()
+    }
+}
+
+/// The scenarios of a protocol that a target without settings can play, in the order and with the locks of a run.
+struct SimulatedRun {
+    protocol: SimulatedProtocol,
+    pending: Vec<(Duration, Arc<Program>)>,
+    pace: HubPace,
+}
+
+impl SimulatedRun {
+    fn new(protocol: &str) -> Self {
+        let protocol = SimulatedProtocol::load(protocol);
+        let settings = Self::settings(&protocol);
+        let is_met = |program: &&Arc<Program>| {
+            unmet_needs(program, &settings, &|_| false, &|_| false).unwrap().is_empty()
+                && program.isolation != Isolation::Destructive
+        };
+        let all = protocol.scenarios.programs.iter().filter(is_met);
+        let mut pending: Vec<_> = all.map(|program| (planned_wait(program, &settings), Arc::clone(program))).collect();
+        pending.sort_by_key(|(wait, _)| Reverse(*wait));
+        Self { protocol, pending, pace: HubPace::default() }
+    }
+
+    fn settings(protocol: &SimulatedProtocol) -> BTreeMap<String, serde_json::Value> {
+        let declared = protocol.scenarios.shared.settings.iter();
+        let mut settings: BTreeMap<_, _> =
+            declared.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+        // With the key, every hub must accept the client.
+        if protocol.scenarios.shared.settings.contains_key("jwt_secret") {
+            settings.insert("jwt_secret".to_owned(), "the key of this hub".into());
+        }
+        settings
+    }
+
+    /// Plays everything, sixteen scenarios at a time. Returns how long it took, and the reports.
+    fn play(mut self, reaction: Reaction) -> (Duration, Vec<ScenarioReport>) {
+        let settings = Self::settings(&self.protocol);
+        let mut now = Duration::ZERO;
+        let mut playing: Vec<(Duration, Isolation, ScenarioReport)> = Vec::new();
+        let mut reports = Vec::new();
+        let alone = |isolation: &Isolation| matches!(isolation, Isolation::Exclusive(word) if word == "hub");
+        loop {
+            let is_free = |program: &Program| match &program.isolation {
+                Isolation::Shared => true,
+                isolation if alone(isolation) => playing.is_empty(),
+                isolation => playing.iter().all(|(_, other, _)| other != isolation),
+            };
+            let others = self.pending.iter().any(|(_, program)| !alone(&program.isolation));
+            let next = self.pending.iter().position(|(_, program)| {
+                playing.len() < 16 && is_free(program) && (!others || !alone(&program.isolation))
+            });
+            if let Some(place) = next {
+                let (_, program) = self.pending.remove(place);
+                let pace = Arc::new(self.pace.clone());
+                let config = ConversationConfig { pace, ..conversation_config(settings.clone()) };
+                let conversation = Conversation::new(Arc::clone(&program), config);
+                let report = converse(conversation, Duration::ZERO, |heard| reaction.to(heard));
+                playing.push((now + report.duration, program.isolation.clone(), report));
+                continue;
+            }
+            let Some(first) = (0..playing.len()).min_by_key(|place| playing[*place].0) else { return (now, reports) };
+            let (end, _, report) = playing.remove(first);
+            now = end;
+            self.pace.add(&report);
+            reports.push(report);
+        }
+    }
+}
+
+#[rstest]
+fn a_hub_that_answers_nothing_as_documented_is_diagnosed_within_half_a_minute(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    protocol: PathBuf,
+    #[values(Reaction::Nothing, Reaction::Echo, Reaction::Garbage)] reaction: Reaction,
+) {
+    let protocol = protocol_name(&protocol);
+    let (took, reports) = SimulatedRun::new(&protocol).play(reaction);
+    let failed = |report: &&ScenarioReport| report.verdict == Verdict::Fail || report.cause.is_some();
+    assert!(reports.iter().filter(failed).count() * 2 > reports.len(), "{protocol} is diagnosed");
+    assert!(took <= Duration::from_secs(30), "{protocol} takes {took:?}");
+}
