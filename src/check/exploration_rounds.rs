@@ -1,7 +1,7 @@
 //! A run of `check` in rounds. With `explore`, the first round is followed by pairs: a round that tries each proposed
 //! deviation alone, on a few scenarios, and a round that assumes those that were confirmed and replays the scenarios
-//! that they explain. The rounds end when no new proposal is confirmed, or when the run has played about as much as
-//! three plain checks.
+//! that they explain. The rounds end when no new proposal is confirmed, or when the run has played about as much, or
+//! lasted about as long, as three plain checks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::job::paces_of_trial;
 use super::trial::{self, EntryTrial, ScenarioTrial, TrialOutcome, TrialPlay};
 use super::{PlayOptions, hang, stamp};
 use crate::deviation::Deviations;
 use crate::deviation::proposal::{DeviationProposal, is_respelled_name};
 use crate::event::{ProcessReport, ScenarioReport};
 use crate::hub::prepare::TestSubject;
+use crate::protocol::{MessageType, Pack};
 use crate::report::{ProtocolOutline, ReportAggregator, RunOptions, RunReport};
 use crate::scenario::{Isolation, Program};
 use crate::syntax::diagnostic::Diagnostic;
@@ -25,6 +27,9 @@ use crate::syntax::yaml::SyntaxNode;
 const FURTHER_PLAYS: usize = 2;
 /// A selection of a single scenario may need several entries.
 const SPARE_PLAYS: usize = 16;
+/// No further round begins once the run has lasted this many times as long as its first round, plus [`SPARE_TIME`].
+const MAX_CHECKS: u32 = 3;
+const SPARE_TIME: Duration = Duration::from_secs(10);
 
 /// What a round plays, see [`super::run_scenarios`].
 pub struct Round {
@@ -52,6 +57,8 @@ pub struct Rounds {
     played: usize,
     /// Number of scenarios that further rounds may play.
     plays_left: usize,
+    /// Time after which no further round begins, since the start of the run.
+    limit: Duration,
     /// The trials of the current round.
     trials: Vec<EntryTrial>,
     /// The entries that were tried, each with the index of its subject and the number of deviations at that time.
@@ -91,6 +98,7 @@ impl Rounds {
             explore,
             played: 0,
             plays_left: 0,
+            limit: Duration::MAX,
             trials: Vec::new(),
             tried: Vec::new(),
             begun: Instant::now(),
@@ -114,11 +122,17 @@ impl Rounds {
         if !self.explore {
             return Ok(None);
         }
+        if self.played == 1 {
+            self.limit = self.begun.elapsed() * MAX_CHECKS + SPARE_TIME;
+        } else if self.begun.elapsed() > self.limit {
+            return Ok(None);
+        }
         let ended = std::mem::take(&mut self.trials);
         let (again, joint) = self.judge_trials(ended, sources)?;
         let nothing = joint.is_empty() && again.iter().all(|subject| subject.programs.is_empty());
         self.trials = if nothing { self.propose_trials(sources)? } else { joint };
-        let trials: Vec<ScenarioTrial> = self.trials.iter().flat_map(scenario_trials).collect();
+        let of_trial = |trial: &EntryTrial| scenario_trials(trial, &self.subjects[trial.subject].pack);
+        let trials: Vec<ScenarioTrial> = self.trials.iter().flat_map(of_trial).collect();
         if nothing && trials.is_empty() {
             return Ok(None);
         }
@@ -254,6 +268,8 @@ impl Rounds {
             let mut programs = Vec::new();
             if !confirmed.is_empty() {
                 programs = self.explained_programs(index, &confirmed);
+                let awaited = awaited_messages(confirmed.iter().flat_map(|one| &one.messages), &pack);
+                self.subjects[index].paces = paces_of_trial(&self.subjects[index].paces, &awaited);
                 let entries: Vec<Value> = confirmed.into_iter().map(|proposal| proposal.entry).collect();
                 self.subjects[index].deviations = self.deviations_with(index, &entries, sources)?;
                 self.reports.set_deviations(&pack.name, Arc::clone(&self.subjects[index].deviations));
@@ -319,11 +335,21 @@ impl Rounds {
 }
 
 /// Returns the plays of a trial.
-fn scenario_trials(trial: &EntryTrial) -> impl Iterator<Item = ScenarioTrial> {
-    trial.plays.iter().map(|play| ScenarioTrial {
+fn scenario_trials(trial: &EntryTrial, pack: &Pack) -> Vec<ScenarioTrial> {
+    let awaited = awaited_messages(&trial.messages, pack);
+    let play = |play: &TrialPlay| ScenarioTrial {
         subject: trial.subject,
         id: play.id.clone(),
         program: Arc::clone(&play.program),
         deviations: Arc::clone(&trial.deviations),
-    })
+        awaited: awaited.clone(),
+    };
+    trial.plays.iter().map(play).collect()
+}
+
+/// Returns the names of messages that deviations are about, and of their replies: of all messages for upgrades.
+fn awaited_messages<'m>(messages: impl IntoIterator<Item = &'m usize>, pack: &Pack) -> BTreeSet<String> {
+    let named: Vec<&MessageType> = messages.into_iter().map(|index| &pack.messages[*index]).collect();
+    let named = if named.is_empty() { pack.messages.iter().collect() } else { named };
+    named.into_iter().flat_map(|message| std::iter::once(&message.name).chain(&message.replies)).cloned().collect()
 }

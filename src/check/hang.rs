@@ -8,7 +8,6 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
@@ -39,8 +38,8 @@ const REFUSAL_TIME: (u32, Duration) = (4, Duration::from_millis(250));
 #[derive(Default)]
 pub struct HubPulse {
     state: Mutex<HubPulseState>,
-    /// Whether each upgrade deviation has been tested for whether the hub still needs it.
-    upgrades_tried: AtomicBool,
+    /// The upgrade deviations that have been tested for whether the hub still needs them.
+    upgrades_tried: Mutex<BTreeSet<usize>>,
     /// Whether no other scenario may become the probe.
     is_fixed: bool,
 }
@@ -156,13 +155,23 @@ impl HubPulse {
         let answers: Vec<MessageKind> = solicited_kinds(program, report).map(|(kind, _)| kind).collect();
         let passed = (!answers.is_empty()).then(|| Probe::new(program, report, answers))?;
         let state = HubPulseState { passed: Some(passed), ..HubPulseState::default() };
-        Some(Self { state: Mutex::new(state), upgrades_tried: AtomicBool::new(true), is_fixed: true })
+        Some(Self { state: Mutex::new(state), is_fixed: true, ..Self::default() })
     }
 
-    /// Whether this is the first passed conversation that shows that the hub serves clients.
-    pub fn is_first_served(&self, program: &Program, report: &ScenarioReport) -> bool {
+    /// Returns those of the upgrade deviations that a conversation followed for which it is the first that passed and
+    /// shows that the hub serves clients.
+    pub async fn untried_upgrades(
+        &self,
+        program: &Program,
+        report: &ScenarioReport,
+        followed: impl Iterator<Item = usize>,
+    ) -> Vec<usize> {
         let served = has_passed(report) && program.isolation == Isolation::Shared;
-        served && !report.activity.answers.is_empty() && !self.upgrades_tried.swap(true, Ordering::Relaxed)
+        if self.is_fixed || !served || report.activity.answers.is_empty() {
+            return Vec::new();
+        }
+        let mut tried = self.upgrades_tried.lock().await;
+        followed.filter(|index| tried.insert(*index)).collect()
     }
 
     /// Forgets the last probe, because the hub was restarted.
@@ -433,7 +442,7 @@ fn report_instance_hang(reports: &mut [&mut ScenarioReport]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use rstest::rstest;
 

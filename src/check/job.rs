@@ -1,8 +1,8 @@
 //! Plays a scenario on an instance of a hub: alone if the scenario asks for that, and a second time, alone, if the hub
 //! crashed or hung during the first.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -260,8 +260,8 @@ impl ScenarioJob {
 }
 
 impl ScenarioJob {
-    /// Replays the first conversation that passed, once without each upgrade deviation that it followed. If it still
-    /// passes, the deviation is no longer needed.
+    /// Replays the first conversation that passed with an upgrade deviation, without it. If it still passes, the
+    /// deviation is no longer needed.
     async fn try_without_upgrades(
         &self,
         index: usize,
@@ -270,15 +270,10 @@ impl ScenarioJob {
         options: &PlayOptions,
         interrupt: &watch::Receiver<bool>,
     ) {
-        let pulse = self.pulses.as_ref().and_then(|pulses| pulses.get(index));
-        if self.deviations.upgrade_entries().next().is_none()
-            || !pulse.is_some_and(|pulse| pulse.is_first_served(&self.program, report))
-        {
-            return;
-        }
+        let Some(pulse) = self.pulses.as_ref().and_then(|pulses| pulses.get(index)) else { return };
         let followed = |index: &usize| report.deviations.get(index).is_some_and(|seen| seen.observed > 0);
-        let followed: Vec<usize> = self.deviations.upgrade_entries().filter(followed).collect();
-        for upgrade in followed {
+        let followed = self.deviations.upgrade_entries().filter(followed);
+        for upgrade in pulse.untried_upgrades(&self.program, report, followed).await {
             let deviations = Arc::new(self.deviations.without_entry(upgrade));
             let job = Self { pulses: None, paces: None, deviations, ..self.clone() };
             // No number of a scenario begins with three zeros.
@@ -473,6 +468,12 @@ async fn play_job(
         hub.shutdown().await;
     }
     report
+}
+
+/// Returns what is known about how promptly instances answer, for a trial in which these messages may come.
+pub(super) fn paces_of_trial(paces: &HubPaces, awaited: &BTreeSet<String>) -> HubPaces {
+    let of_trial = |(name, pace): (&String, &Arc<HubPace>)| (name.clone(), Arc::new(pace.for_trial(awaited)));
+    Arc::new(Mutex::new(lock(paces).iter().map(of_trial).collect()))
 }
 
 fn lock(paces: &HubPaces) -> MutexGuard<'_, BTreeMap<String, Arc<HubPace>>> {

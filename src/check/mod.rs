@@ -67,7 +67,7 @@ pub async fn run_scenarios(
     let mut hubs = Vec::new();
     for subject in subjects {
         let prepared = prepare_hub(&subject)?;
-        hubs.push(Arc::clone(&prepared));
+        hubs.push((Arc::clone(&prepared), Arc::clone(&subject.paces)));
         let pulses = Arc::new(prepared.sites.iter().map(|_| hang::HubPulse::default()).collect());
         for repetition in 1..=options.repeat {
             for program in &subject.programs {
@@ -79,9 +79,11 @@ pub async fn run_scenarios(
             }
         }
     }
-    for ScenarioTrial { subject, id, program, deviations } in trials {
-        let job = ScenarioJob::new(&program, 1, &hubs[subject], &options)?;
-        jobs.push((jobs.len(), job.with_deviations(id, deviations)));
+    for ScenarioTrial { subject, id, program, deviations, awaited } in trials {
+        let (hub, paces) = &hubs[subject];
+        let job = ScenarioJob::new(&program, 1, hub, &options)?.with_deviations(id, deviations);
+        let job = if options.shorten { job.with_paces(&job::paces_of_trial(paces, &awaited)) } else { job };
+        jobs.push((jobs.len(), job));
     }
     // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     let options = Arc::new(options);

@@ -24,6 +24,8 @@ pub struct ScenarioTrial {
     pub id: String,
     pub program: Arc<Program>,
     pub deviations: Arc<Deviations>,
+    /// The names of the messages that may come with these deviations, and are awaited in full.
+    pub awaited: BTreeSet<String>,
 }
 
 /// Proposed entries that are tried together, usually one.

@@ -43,6 +43,32 @@ fn replace(node: &mut SyntaxNode, written: bool, errors: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Returns an entry as a user writes it in TOML, which has no null.
+pub fn with_json_forms(entry: &Value) -> Value {
+    let mut entry = entry.clone();
+    let members = entry.as_object_mut().into_iter().flatten();
+    members.filter(|(key, _)| VALUE_KEYS.contains(&key.as_str())).for_each(|(_, value)| write_json_forms(value));
+    entry
+}
+
+fn write_json_forms(value: &mut Value) {
+    let is_form = match &*value {
+        Value::Null => true,
+        Value::String(text) => text == "null",
+        Value::Object(members) => members.len() == 1 && members.contains_key(JSON_KEY),
+        _ => false,
+    };
+    if is_form {
+        *value = serde_json::json!({ JSON_KEY: value.to_string() });
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(write_json_forms),
+        Value::Object(members) => members.values_mut().for_each(write_json_forms),
+        _ => {}
+    }
+}
+
 fn not_json(node: &SyntaxNode, error: Option<serde_json::Error>) -> Diagnostic {
     let message = match error {
         Some(error) => format!("`json` must be the text of a JSON value: {error}"),

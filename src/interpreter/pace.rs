@@ -75,6 +75,15 @@ impl HubPace {
         pace
     }
 
+    /// Returns the pace for a trial of a deviation with which these messages may come. Each is awaited in full.
+    pub fn for_trial(&self, awaited: &BTreeSet<String>) -> Self {
+        let mut pace = self.clone();
+        for name in awaited {
+            pace.awaited.insert(name.clone(), Arrivals { arrived: true, missed: 0 });
+        }
+        pace
+    }
+
     /// Whether this did not arrive in three conversations that waited for it in full.
     fn is_missing(&self, name: &str) -> bool {
         self.awaited.get(name).is_some_and(|arrivals| arrivals.missed >= MISSES)

@@ -267,14 +267,24 @@ fn a_run_without_proposals_writes_no_file() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "protocol = \"qi\"\n");
 }
 
-/// Every connection sends what the declaration says that upgrades need, so one upgrade is tried without it.
-#[test]
-fn an_upgrade_deviation_that_is_no_longer_needed_is_stale() {
-    let server = ServeProcess::start(["qi"], 1);
+/// Connections send what the declaration says that upgrades need, so one upgrade is tried without it: of the first
+/// conversation with a client of that role.
+#[rstest]
+#[case::of_all("qi", "", &["qi/sessions"])]
+#[case::of_one_role("emprops", "role = \"worker\", ", &["emprops/greeting", "emprops/registration"])]
+fn an_upgrade_deviation_that_is_no_longer_needed_is_stale(
+    #[case] protocol: &str,
+    #[case] role: &str,
+    #[case] scenarios: &[&str],
+) {
+    let server = ServeProcess::start([protocol], 1);
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    let upgrade = "[[deviation]]\nreason = \"the gateway\"\nupgrade = { headers = { X-Api-Key = \"k\" } }\n";
-    std::fs::write(file.path(), format!("protocol = \"qi\"\nurl = \"{}\"\n{upgrade}", server.url("qi"))).unwrap();
-    let arguments = ["check", "--target", file.path().to_str().unwrap(), "--scenario", "qi/sessions"];
-    let done = hubproof(arguments).assert_exit_code(1);
+    let upgrade =
+        format!("[[deviation]]\nreason = \"the gateway\"\nupgrade = {{ {role}headers = {{ X-Api-Key = \"k\" }} }}\n");
+    std::fs::write(file.path(), format!("protocol = \"{protocol}\"\nurl = \"{}\"\n{upgrade}", server.url(protocol)))
+        .unwrap();
+    let arguments = ["check", "--jobs", "1", "--target", file.path().to_str().unwrap()];
+    let chosen = scenarios.iter().flat_map(|id| ["--scenario", id]);
+    let done = hubproof(arguments.into_iter().chain(chosen)).assert_exit_code(1);
     assert!(done.out.contains("stale[deviation:1]"), "{}", done.out);
 }

@@ -84,6 +84,20 @@ fn a_wait_for_what_three_conversations_missed_is_short_and_undecided() {
     assert_eq!((took, verdict), (FULL, Verdict::Fail));
 }
 
+/// A deviation may be the reason why a message did not come, so a trial of it waits in full.
+#[rstest]
+#[case::of_the_message("answer", FULL, Verdict::Fail)]
+#[case::of_another("notice", LEAST, Verdict::Inconclusive)]
+fn a_trial_of_a_deviation_awaits_its_messages_in_full(
+    #[case] message: &str,
+    #[case] took: Duration,
+    #[case] expected: Verdict,
+) {
+    let pace = pace_without_answers().for_trial(&[message.to_owned()].into());
+    let report = play_paced(&pace, &expecting("answer"), answering_hub(r#"{"type":"tick"}"#));
+    assert_eq!((report.duration, worst_verdict(&report, "MUST")), (took, expected));
+}
+
 /// A rule that the hub has not been found to break is judged after a full wait.
 #[rstest]
 #[case::of_the_step("  - ann expects: answer\n    rules: [MUST-2]\n")]

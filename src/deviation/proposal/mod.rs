@@ -20,6 +20,7 @@ use member::{normalise_name, propose_fitting_member, propose_member_changes, pro
 use message::{absence_entries, best_form, greeting_entry};
 
 use super::Deviations;
+use super::json_form::with_json_forms;
 use crate::protocol::Pack;
 
 /// An entry for a target file with which the run could have continued.
@@ -229,7 +230,7 @@ fn into_members(value: Value) -> Map<String, Value> {
 pub fn to_toml(entries: &[&Value]) -> String {
     let mut text = String::new();
     for entry in entries {
-        let table: toml::Table = entry
+        let table: toml::Table = with_json_forms(entry)
             .as_object()
             .into_iter()
             .flatten()
@@ -248,12 +249,25 @@ pub fn to_toml(entries: &[&Value]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deviation::json_form::replace_json_forms;
+    use crate::syntax::source::{Sources, Span};
+    use crate::syntax::yaml::SyntaxNode;
 
     #[test]
     fn proposed_entries_are_read_back_equal() {
-        let like = json!({ "kind": "HELLO \"x\"\n", "items": [1, 2.5, true], "deep": { "er": "\u{e9}" } });
-        let entry = json!({ "message": "hello", "like": like, "rules": ["A-1"], "reason": REASON_PLACEHOLDER });
-        let file: toml::Table = to_toml(&[&entry, &entry]).parse().unwrap();
-        assert_eq!(json!(file), json!({ "deviation": [entry, entry] }));
+        let like = json!({ "kind": "HELLO \"x\"\n", "items": [1, 2.5, true, null], "deep": { "er": "\u{e9}" } });
+        let like = json!({ "like": like, "none": null, "text": "null", "only": { "json": null } });
+        let entry = json!({ "message": "hello", "instead": like, "rules": ["A-1"], "reason": REASON_PLACEHOLDER });
+        let text = to_toml(&[&entry, &entry]);
+        let mut sources = Sources::default();
+        let file: toml::Table = text.parse().unwrap();
+        let written = json!(file)["deviation"].clone();
+        let place = sources.add("hub.toml", &text);
+        for one in written.as_array().unwrap() {
+            let mut errors = Vec::new();
+            let read = replace_json_forms(&SyntaxNode::from_json(one, Span::new(place, 0..0)), true, &mut errors);
+            assert!(errors.is_empty(), "{errors:?}");
+            assert_eq!(read.to_json(), entry);
+        }
     }
 }
