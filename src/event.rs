@@ -310,6 +310,8 @@ pub struct ScenarioReport {
     pub cause: Option<PreconditionFailure>,
     /// A mistake in the scenario that only running it revealed; the exit code is 2.
     pub mistake: Option<String>,
+    /// The step with the mistake, or the expression.
+    pub mistake_at: Option<Span>,
     /// Received frames that no step expected, counted by message.
     pub leftovers: Vec<(String, usize)>,
     pub history: Vec<FrameReport>,
@@ -347,6 +349,7 @@ impl ScenarioReport {
             unmet: Vec::new(),
             cause: None,
             mistake: None,
+            mistake_at: None,
             leftovers: Vec::new(),
             history: Vec::new(),
             history_dropped: 0,

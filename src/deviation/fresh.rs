@@ -10,7 +10,7 @@ use crate::protocol::MessageType;
 use crate::scenario::compose::put_at_pointer;
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::Template;
-use crate::syntax::matcher::{escape, unescape};
+use crate::syntax::matcher::{escape, is_pointer, unescape};
 
 /// Members of a message that get a fresh value whenever the message is assumed. They are equal in the example, so they
 /// stay equal.
@@ -65,7 +65,9 @@ impl FreshMembers {
     pub fn renew(&self, message: &MessageType, json: &mut Value, functions: &FunctionContext) {
         if let Some(first) = self.pointers.first() {
             let fresh = self.make(message, first, functions);
-            self.pointers.iter().for_each(|pointer| put_at_pointer(json, pointer, fresh.clone()));
+            for pointer in &self.pointers {
+                put_at_pointer(json, pointer, fresh.clone());
+            }
         }
     }
 
@@ -140,7 +142,7 @@ fn writes_constant(overrides: &Value, path: &[String]) -> bool {
 }
 
 fn writes_member(key: &str, path: &[String], writes_inner: impl Fn(&[String]) -> bool) -> bool {
-    if key.starts_with('/') {
+    if is_pointer(key) {
         let tokens: Vec<String> = key.split('/').skip(1).map(unescape).collect();
         return path.starts_with(&tokens);
     }

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::protocol::schema::MessageSchema;
+use crate::syntax::matcher::{array_index, child, unescape};
+
 /// The token of a pointer that stands for every item of a list.
 const EVERY_ITEM: &str = "*";
 
@@ -36,19 +39,20 @@ pub fn first_item_pointer(pointer: &str) -> String {
     pointer.split('/').map(|token| if token == EVERY_ITEM { "0" } else { token }).collect::<Vec<_>>().join("/")
 }
 
-/// Returns a pointer into a message with each index of a list item replaced by `*`.
-pub fn general_pointer(json: &Value, pointer: &str) -> String {
+/// Returns a pointer into a message with each index of a list item replaced by `*`. Elements that have a schema of
+/// their own are not items of a list, and keep their index.
+pub fn general_pointer(schema: &MessageSchema, json: &Value, pointer: &str) -> String {
     let mut inside = Some(json);
     let mut general = String::new();
+    let mut path: Vec<String> = Vec::new();
     for token in pointer.split('/').skip(1) {
-        let name = crate::syntax::matcher::unescape(token);
+        let name = unescape(token);
+        let index = inside.filter(|value| value.is_array()).and_then(|_| array_index(&name));
+        let item = index.is_some_and(|index| !schema.has_own_element(&path, index));
         general.push('/');
-        general.push_str(if inside.is_some_and(Value::is_array) { EVERY_ITEM } else { token });
-        inside = match inside {
-            Some(Value::Array(items)) => name.parse::<usize>().ok().and_then(|index| items.get(index)),
-            Some(value) => value.get(&name),
-            None => None,
-        };
+        general.push_str(if item { EVERY_ITEM } else { token });
+        inside = inside.and_then(|value| child(value, &name));
+        path.push(name);
     }
     general
 }
@@ -78,8 +82,21 @@ mod tests {
     fn a_star_in_a_pointer_matches_every_item(#[case] pointer: &str, #[case] json: Value, #[case] places: &[&str]) {
         assert_eq!(super::expand_pointer(&json, pointer), places);
         for place in places.iter().filter(|_| !split_at_innermost_list(pointer).0.is_empty()) {
-            assert_eq!(general_pointer(&json, place), pointer);
+            assert_eq!(general_pointer(&MessageSchema::compile(json!({})).unwrap(), &json, place), pointer);
         }
+    }
+
+    #[rstest]
+    #[case("/2", "/2")]
+    #[case("/2/list/1", "/2/list/*")]
+    #[case("/2/pairs/0/1", "/2/pairs/*/1")]
+    #[case("/4", "/*")]
+    fn an_element_with_its_own_schema_keeps_its_index(#[case] place: &str, #[case] expected: &str) {
+        let pair = json!({"prefixItems": [{}, {}]});
+        let schema =
+            json!({"prefixItems": [{}, {}, {"properties": {"list": {"items": {}}, "pairs": {"items": pair}}}]});
+        let json = json!([3, "id", {"list": [1, 2], "pairs": [[1, 2]]}, 0, 0]);
+        assert_eq!(general_pointer(&MessageSchema::compile(schema).unwrap(), &json, place), expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::place::{change_everywhere, expand_pointer, first_item_pointer, split_at_innermost_list};
 use super::{AbsenceTrigger, Deviation, DeviationChange, Deviations, SightingsByEntry};
 use crate::protocol::{FrameDirection, Pack};
-use crate::scenario::compose::{merge_overrides, put_at_pointer, remove_members};
+use crate::scenario::compose::{has_place, merge_overrides, put_at_pointer, remove_members};
 use crate::scenario::functions::FunctionContext;
 use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::BoundValue;
@@ -280,14 +280,17 @@ impl Deviation {
         match &self.change {
             DeviationChange::Instead { message, like } => {
                 let has = |(name, want): (&String, &Value)| {
-                    json.get(name).is_some_and(|found| matcher::find_difference(want, found, "").is_none())
+                    matcher::child(json, name).is_some_and(|found| matcher::find_difference(want, found, "").is_none())
                 };
                 let literals = pack.messages[*message].matcher.literal_members();
                 (like.iter().all(has) && !literals.iter().all(has)).then(|| {
                     let others = like.keys().filter(|name| !literals.contains_key(*name));
                     let others: Vec<String> = others.map(|name| member_pointer(name)).collect();
                     let mut json = json.clone();
-                    remove_members(&mut json, &others);
+                    // Without an element, the others would have other places.
+                    if json.is_object() {
+                        remove_members(&mut json, &others);
+                    }
                     merge_overrides(&mut json, &Value::Object(literals));
                     json
                 })
@@ -301,7 +304,7 @@ impl Deviation {
             }
             DeviationChange::Renamed { member, renamed, .. } => move_member(json, renamed, member),
             DeviationChange::Missing { message, member, assume } => {
-                if !json.is_object() {
+                if !json.is_object() && !json.is_array() {
                     return None;
                 }
                 let documented = match message {
@@ -319,7 +322,7 @@ impl Deviation {
                     .and_then(|assume| assume.eval(&DeviationContext { names: &[("message", json)], functions }).ok());
                 let value = assume.or(example).unwrap_or(Value::Null);
                 change_everywhere(json, member, |json, place| {
-                    if json.pointer(place).is_none() {
+                    if json.pointer(place).is_none() && has_place(json, place) {
                         put_at_pointer(json.to_mut(), place, value.clone());
                     }
                 })
@@ -347,7 +350,9 @@ impl Deviation {
                     .filter(|name| !like.contains_key(*name))
                     .map(|name| member_pointer(name))
                     .collect();
-                remove_members(&mut json, &gone);
+                if json.is_object() {
+                    remove_members(&mut json, &gone);
+                }
                 merge_overrides(&mut json, &Value::Object(like.clone()));
                 Some(json)
             }
@@ -365,7 +370,7 @@ impl Deviation {
             DeviationChange::Renamed { member, renamed, .. } => move_member(json, member, renamed),
             DeviationChange::Missing { member, .. } => without_member(json, member),
             DeviationChange::Added { member, added, .. } => change_everywhere(json, member, |json, place| {
-                if json.is_object() {
+                if (json.is_object() || json.is_array()) && has_place(json, place) {
                     put_at_pointer(json.to_mut(), place, added.clone());
                 }
             }),
@@ -493,7 +498,8 @@ fn move_member(json: &Value, from: &str, to: &str) -> Option<Value> {
     let (inside_from, inside_to) = (split_at_innermost_list(from).1, split_at_innermost_list(to).1);
     change_everywhere(json, from, |json, from| {
         let to = format!("{}{inside_to}", &from[..from.len() - inside_from.len()]);
-        if let Some(value) = json.pointer(from).filter(|_| json.pointer(&to).is_none()).cloned() {
+        if let Some(value) = json.pointer(from).filter(|_| json.pointer(&to).is_none() && has_place(json, &to)).cloned()
+        {
             remove_members(json.to_mut(), &[from.to_owned()]);
             put_at_pointer(json.to_mut(), &to, value);
         }

@@ -227,8 +227,7 @@ fn constant_members(facts: &SchemaFacts) -> Map<String, Value> {
 /// Returns the name of a top-level member, if it can be the key of a matcher.
 fn plain_member_name(pointer: &str) -> Option<String> {
     let name = unescape(pointer.strip_prefix('/').filter(|rest| !rest.contains('/'))?);
-    let plain =
-        !name.is_empty() && !name.starts_with('/') && !name.ends_with(" or absent") && name.parse::<usize>().is_err();
+    let plain = !name.is_empty() && !name.starts_with('/') && !name.ends_with(" or absent");
     plain.then_some(name)
 }
 

@@ -555,7 +555,13 @@ impl Conversation {
     /// Evaluates the initial `given` values of an actor, which cannot use anything that the hub sent.
     pub(super) fn evaluate_initial_given(&mut self, id: ActorId) {
         if let Err(failure) = self.evaluate_given(id, &BTreeMap::new(), true) {
-            self.judgement.mistake.get_or_insert(failure.message);
+            let given =
+                self.program.roles.get(&self.program.actors[id].role).map(|role| &role.given).into_iter().flatten();
+            let span = given.filter_map(|(name, template)| {
+                failure.message.starts_with(&format!("`given: {name}`")).then(|| template.first_span()).flatten()
+            });
+            let span = span.last();
+            self.judgement.record_mistake(failure.message, span);
         }
     }
 
@@ -592,7 +598,7 @@ impl Conversation {
         failure.unauthenticated = self.is_unauthenticated(program, step);
         match &failure.kind {
             StepFailureKind::Mistake => {
-                self.judgement.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
+                self.judgement.record_mistake(format!("{}: {}", step.text, failure.message), Some(step.span));
                 self.blocks.stop();
                 return;
             }

@@ -76,6 +76,7 @@ pub struct ConversationJudgement {
     cause: Option<PreconditionFailure>,
     /// A mistake in the scenario.
     pub mistake: Option<String>,
+    pub mistake_at: Option<Span>,
     pub interrupted: bool,
     /// Whether breaking a must that the document only implies is a warning rather than a failure.
     stated_only: bool,
@@ -117,6 +118,13 @@ impl CheckState {
 }
 
 impl ConversationJudgement {
+    /// Records a mistake in the scenario, unless there is one already.
+    pub fn record_mistake(&mut self, what: String, span: Option<Span>) {
+        if self.mistake.is_none() {
+            (self.mistake, self.mistake_at) = (Some(what), span);
+        }
+    }
+
     pub fn new(program: &Program, stated_only: bool) -> Self {
         let always = program.always.iter().map(AlwaysEntry::check).collect();
         Self { checks: vec![CheckState::default(); program.checks.len()], always, stated_only, ..Self::default() }
@@ -508,8 +516,8 @@ impl Conversation {
             ComparisonOutcome::NotReached(why) => (CheckOutcome::NotReached(why), String::new(), None),
             ComparisonOutcome::Assumed { deviation } => return self.judgement.record_assumed(check, step, deviation),
             ComparisonOutcome::Mistake(what) => {
-                self.judgement.mistake.get_or_insert(format!("{step}: {what}"));
-                return;
+                let span = self.program.checks[check].span;
+                return self.judgement.record_mistake(format!("{step}: {what}"), Some(span));
             }
             ComparisonOutcome::Broken { expected, found, message } => {
                 let found = self.history.shown(&found, 200);

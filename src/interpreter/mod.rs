@@ -284,7 +284,9 @@ impl Conversation {
                 Ok(value) => {
                     self.blocks.lets.insert(name.clone(), BoundValue::from_value(value));
                 }
-                Err(error) => self.judgement.mistake = Some(format!("`let: {name}`: {error}")),
+                Err(error) => {
+                    self.judgement.record_mistake(format!("`let: {name}`: {error}"), template.first_span());
+                }
             }
         }
         for id in 0..program.actors.len() {
@@ -334,6 +336,7 @@ impl Conversation {
         self.record_deviations();
         let (history, history_dropped) = self.history.finish();
         let AppliedDeviations { declared, seen, evidence, missed, .. } = self.deviations;
+        let mistake_at = self.judgement.mistake_at;
         let ScenarioJudgement { checks, verdict, cause, mistake } = self.judgement.finish(&self.program, &declared);
         ScenarioReport {
             verdict,
@@ -341,6 +344,7 @@ impl Conversation {
             cause,
             waits: self.waits.report,
             mistake,
+            mistake_at,
             leftovers: self.actors.leftovers.into_iter().collect(),
             history,
             history_dropped,

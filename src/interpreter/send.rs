@@ -157,11 +157,7 @@ impl Conversation {
         let role =
             id.or_else(|| self.blocks.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
-            let pointer = if place.starts_with('/') {
-                place.clone()
-            } else {
-                format!("/{}", crate::syntax::matcher::escape(place))
-            };
+            let pointer = crate::syntax::matcher::key_pointer(place);
             if value.pointer(&pointer).is_some() {
                 compose::put_at_pointer(&mut value, &pointer, evaluate_for_step(template, &names)?.value);
                 wires.extend(template.wire(&names));
@@ -314,16 +310,19 @@ impl Conversation {
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
             // An automatic answer is not a request whose answer a later step expects.
             let requests = std::mem::take(&mut self.actors[id].requests);
-            let failure = steps.map(|step| self.play_reaction_step(id, step)).find_map(Result::err);
+            let failure = steps
+                .map(|step| self.play_reaction_step(id, step).map_err(|failure| (step.span, failure)))
+                .find_map(Result::err);
             self.actors[id].requests = requests;
             self.blocks.stack.pop();
             match failure {
                 None => {}
-                Some(StepFailure { kind: StepFailureKind::Mistake, message, .. }) => {
-                    self.judgement.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
+                Some((span, StepFailure { kind: StepFailureKind::Mistake, message, .. })) => {
+                    let what = format!("reaction to {}: {message}", reaction.whenever);
+                    self.judgement.record_mistake(what, Some(span));
                 }
                 // A value from the hub cannot be used. The schema of the message covers such values.
-                Some(failure) => {
+                Some((_, failure)) => {
                     let why = format!("no reaction to `{}`: {}", reaction.whenever, failure.message);
                     let label = format!("reaction:{}", reaction.whenever);
                     self.judgement.record_invariant(

@@ -4,6 +4,7 @@
 pub mod asyncapi;
 pub mod rules;
 pub mod schema;
+pub mod schema_places;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -208,6 +209,16 @@ impl Pack {
 
     pub fn message(&self, name: &str) -> Option<&MessageType> {
         self.messages.iter().find(|message| message.name == name)
+    }
+
+    /// Returns the messages whose frames are also frames of this one: the message itself, those for whose envelope it
+    /// stands, and those whose example it recognises. A frame that is checked as this message is valid under the schema
+    /// of one of them.
+    pub fn forms_of<'p>(&'p self, message: &'p MessageType) -> impl Iterator<Item = &'p MessageType> {
+        self.messages.iter().filter(move |other| {
+            let special = || other.schema.example.as_ref().is_some_and(|example| message.matcher.fits(example));
+            other.name == message.name || message.abstract_ || special()
+        })
     }
 
     /// Returns the position of a message in `messages`.

@@ -10,7 +10,7 @@ use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value, json};
 
 use crate::syntax::json_schema;
-use crate::syntax::matcher::to_json_text;
+use crate::syntax::matcher::{array_index, to_json_text};
 
 /// Keywords beyond JSON Schema that a message's schema may contain.
 pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
@@ -149,6 +149,12 @@ impl MessageSchema {
         })
     }
 
+    /// Whether the element at an index of the array at a path has a schema of its own, like a member of an object.
+    pub fn has_own_element(&self, path: &[impl AsRef<str>], index: usize) -> bool {
+        let own = |schema: &Value| schema.get("prefixItems").is_some_and(|items| items.get(index).is_some());
+        subschemas_at(&self.source, &self.source, path).into_iter().any(own)
+    }
+
     /// Returns the member names at a path, for "did you mean".
     pub fn member_names(&self, path: &[impl AsRef<str>]) -> Vec<String> {
         let mut names = Vec::new();
@@ -201,7 +207,7 @@ fn rule_names(list: Option<&Value>) -> Vec<String> {
 }
 
 /// Returns a schema and all others that apply to the same value: those of its combinators and references.
-fn applied_schemas<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
+pub(super) fn applied_schemas<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
     let mut found: Vec<&Value> = Vec::new();
     let mut open = vec![schema];
     while let Some(schema) = open.pop() {
@@ -224,11 +230,14 @@ fn applied_schemas<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
 fn subschemas_at<'a>(root: &'a Value, schema: &'a Value, path: &[impl AsRef<str>]) -> Vec<&'a Value> {
     let here = applied_schemas(root, schema);
     let Some((first, rest)) = path.split_first() else { return here };
+    let name = first.as_ref();
+    let element = |schema: &&'a Value| {
+        let index = array_index(name)?;
+        schema.get("prefixItems").and_then(|items| items.get(index)).or_else(|| schema.get("items"))
+    };
+    let member = |schema: &&'a Value| schema.get("properties").and_then(|members| members.get(name));
     here.iter()
-        .flat_map(|schema| match first.as_ref().parse::<usize>() {
-            Ok(index) => [schema.get("items"), schema.get("prefixItems").and_then(|items| items.get(index))],
-            Err(_) => [schema.get("properties").and_then(|p| p.get(first.as_ref())), None],
-        })
+        .flat_map(|schema| [member(schema), element(schema)])
         .flatten()
         .flat_map(|inner| subschemas_at(root, inner, rest))
         .collect()
@@ -240,13 +249,18 @@ fn schema_documents_path(schema: &Value, path: &[&str]) -> bool {
         if here.is_empty() {
             return false;
         }
+        let Some(name) = path.get(depth) else { break };
         // A schema without `properties` allows any members (`data: any`), and so does one with patterns for their
-        // names.
-        let closed = here.iter().any(|s| s.get("properties").is_some());
+        // names. In the same way, a schema that describes no elements allows any.
+        let names_members = here.iter().any(|s| s.get("properties").is_some());
+        let names_elements = here.iter().any(|s| s.get("items").or(s.get("prefixItems")).is_some());
         let named_by_form =
             |s: &&Value| s.get("patternProperties").or(s.get("additionalProperties")).is_some_and(Value::is_object);
-        let free = !closed || here.iter().any(named_by_form);
-        if depth < path.len() && free && path[depth].parse::<usize>().is_err() {
+        let free = match array_index(name) {
+            Some(_) => !names_elements && !names_members,
+            None => !names_members,
+        };
+        if free || here.iter().any(named_by_form) {
             return true;
         }
     }
@@ -342,6 +356,7 @@ fn hoist_should_entries(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     fn schema() -> MessageSchema {
         MessageSchema::compile(json!({
@@ -379,5 +394,18 @@ mod tests {
     fn undocumented_members_are_recognised() {
         assert!(schema().documents_path(&["uuid"]));
         assert!(!schema().documents_path(&["uid"]));
+    }
+
+    #[rstest]
+    #[case::anything(json!({}), &["0", "a"], true)]
+    #[case::any_array(json!({"type": "array"}), &["7"], true)]
+    #[case::element(json!({"prefixItems": [{}, {"properties": {"a": {}}}]}), &["1", "a"], true)]
+    #[case::member_of_element(json!({"prefixItems": [{}, {"properties": {"a": {}}}]}), &["1", "b"], false)]
+    #[case::beyond_prefix(json!({"prefixItems": [{}]}), &["1"], false)]
+    #[case::items(json!({"prefixItems": [{}], "items": {}}), &["1"], true)]
+    #[case::number_as_name(json!({"properties": {"1": {"properties": {"a": {}}}}}), &["1", "a"], true)]
+    #[case::other_number(json!({"properties": {"1": {}}}), &["2"], false)]
+    fn elements_are_documented_like_members(#[case] schema: Value, #[case] path: &[&str], #[case] expected: bool) {
+        assert_eq!(schema_documents_path(&schema, path), expected);
     }
 }

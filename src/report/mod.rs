@@ -514,6 +514,11 @@ impl ScenarioResult {
     pub fn mistake(&self) -> Option<&str> {
         self.runs.iter().find_map(|run| run.mistake.as_deref())
     }
+
+    /// Returns the place of the mistake, or that of the scenario.
+    pub fn place(&self) -> Span {
+        self.runs.iter().find(|run| run.mistake.is_some()).and_then(|run| run.mistake_at).unwrap_or(self.span)
+    }
 }
 
 /// Returns the exit code of a run, the first of these that applies:

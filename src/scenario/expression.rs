@@ -19,10 +19,31 @@ pub struct UsedName {
     tested: bool,
 }
 
+/// A path into the value of a name that an expression uses: `anna.hello[0].uuid`.
+#[derive(Debug)]
+pub struct UsedPath {
+    pub root: String,
+    /// Each segment, and where it is in the source.
+    pub segments: Vec<(PathSegment, Range<usize>)>,
+}
+
+/// A member that a filter takes from each of the frames of a message: `frames('hello') | map(attribute='uuid')`.
+#[derive(Debug)]
+pub struct FrameAttribute {
+    pub message: String,
+    pub path: Vec<PathSegment>,
+    /// Where the filter is in the source.
+    pub at: Range<usize>,
+    /// Whether the filter only selects frames, so that it may meet frames without the member.
+    pub selects: bool,
+}
+
 /// A call of a function.
 #[derive(Debug)]
 pub struct Call {
     pub function: String,
+    /// Where the call is in the source.
+    pub at: Range<usize>,
     /// The arguments. Each has a name if it is passed by name, and a value if that is constant.
     pub arguments: Vec<(Option<String>, Option<Value>)>,
     /// Whether a list or a map is unpacked into further arguments: `f(*list)`.
@@ -69,8 +90,15 @@ pub struct ParsedExpression {
     pub names: Vec<UsedName>,
     /// All calls of functions, outer ones first.
     pub calls: Vec<Call>,
+    /// All paths into values.
+    pub paths: Vec<UsedPath>,
+    pub frame_attributes: Vec<FrameAttribute>,
     /// Whether the expression adds with `+`.
     pub adds: bool,
+    /// The names of which a member may be undefined, because the expression tests for it or has a default.
+    optional: BTreeSet<String>,
+    /// Whether the tree that is being visited is a part of a path that was added.
+    within_path: bool,
     filters: Vec<Range<usize>>,
     tests: Vec<Range<usize>>,
 }
@@ -90,8 +118,18 @@ impl ParsedExpression {
             (None, Tree::Call(call)) if matches!(call.expr, Tree::Var(_)) => ExpressionForm::Call,
             _ => ExpressionForm::Other,
         };
-        let (names, calls, filters, tests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut parsed = Self { form, names, calls, adds: false, filters, tests };
+        let mut parsed = Self {
+            form,
+            names: Vec::new(),
+            calls: Vec::new(),
+            paths: Vec::new(),
+            frame_attributes: Vec::new(),
+            adds: false,
+            optional: BTreeSet::new(),
+            within_path: false,
+            filters: Vec::new(),
+            tests: Vec::new(),
+        };
         parsed.visit(source, &tree);
         Ok(parsed)
     }
@@ -109,6 +147,11 @@ impl ParsedExpression {
     /// Whether the expression tests if a name, or a member of it, is defined.
     pub fn tests_root(&self, root: &str) -> bool {
         self.names.iter().any(|name| name.tested && name.dotted.split('.').next() == Some(root))
+    }
+
+    /// Whether members of this name may be undefined.
+    pub fn is_optional(&self, root: &str) -> bool {
+        self.optional.contains(root)
     }
 
     pub fn calls(&self, function: &str) -> bool {
@@ -129,7 +172,11 @@ impl ParsedExpression {
     }
 
     fn visit(&mut self, source: &str, tree: &Tree<'_>) {
+        let outer = self.within_path;
+        self.within_path =
+            matches!(tree, Tree::GetAttr(_) | Tree::GetItem(_)) && (outer || self.add_path(source, tree));
         if let Some(name) = name(source, tree) {
+            self.within_path = outer;
             return self.names.push(name);
         }
         match tree {
@@ -156,40 +203,15 @@ impl ParsedExpression {
                 self.visit(source, &choice.test_expr);
                 choice.false_expr.iter().for_each(|other| self.visit(source, other));
             }
-            Tree::Filter(filter) => {
-                filter.expr.iter().for_each(|value| self.visit(source, value));
-                self.filters.push(range(source, filter.name));
-                self.visit_arguments(source, &filter.args);
-            }
-            Tree::Test(test) => {
-                let first = self.names.len();
-                self.visit(source, &test.expr);
-                let is_name = name(source, &test.expr).is_some();
-                if is_name && matches!(test.name, "defined" | "undefined") {
-                    self.names[first..].iter_mut().for_each(|name| name.tested = true);
-                }
-                self.tests.push(range(source, test.name));
-                self.visit_arguments(source, &test.args);
-            }
+            Tree::Filter(_) => self.visit_filter(source, tree),
+            Tree::Test(_) => self.visit_test(source, tree),
             Tree::GetAttr(member) => self.visit(source, &member.expr),
             Tree::GetItem(item) => {
                 self.visit(source, &item.expr);
+                self.within_path = false;
                 self.visit(source, &item.subscript_expr);
             }
-            Tree::Call(call) => {
-                if let Tree::Var(function) = &call.expr {
-                    let argument = |argument: &CallArg<'_>| match argument {
-                        CallArg::Pos(value) => Some((None, constant(value))),
-                        CallArg::Kwarg(name, value) => Some((Some((*name).to_owned()), constant(value))),
-                        CallArg::PosSplat(_) | CallArg::KwargSplat(_) => None,
-                    };
-                    let arguments: Vec<_> = call.args.iter().filter_map(argument).collect();
-                    let unpacks = arguments.len() < call.args.len();
-                    self.calls.push(Call { function: function.id.to_owned(), arguments, unpacks });
-                }
-                self.visit(source, &call.expr);
-                self.visit_arguments(source, &call.args);
-            }
+            Tree::Call(_) => self.visit_call(source, tree),
             Tree::List(list) => list.items.iter().for_each(|item| self.visit(source, item)),
             Tree::Tuple(tuple) => tuple.items.iter().for_each(|item| self.visit(source, item)),
             Tree::Map(map) => map.keys.iter().zip(&map.values).for_each(|(key, value)| {
@@ -197,6 +219,59 @@ impl ParsedExpression {
                 self.visit(source, value);
             }),
         }
+        self.within_path = outer;
+    }
+
+    // A function for each of the larger branches keeps the stack of `visit` small: it recurses for each operator.
+
+    fn visit_filter(&mut self, source: &str, tree: &Tree<'_>) {
+        let Tree::Filter(filter) = tree else { return };
+        if matches!(filter.name, "default" | "d") {
+            self.optional.extend(filter.expr.as_ref().and_then(root_name).map(str::to_owned));
+        }
+        self.frame_attributes.extend(frame_attribute(source, tree));
+        filter.expr.iter().for_each(|value| self.visit(source, value));
+        self.filters.push(range(source, filter.name));
+        self.visit_arguments(source, &filter.args);
+    }
+
+    fn visit_test(&mut self, source: &str, tree: &Tree<'_>) {
+        let Tree::Test(test) = tree else { return };
+        let first = self.names.len();
+        self.visit(source, &test.expr);
+        let is_name = name(source, &test.expr).is_some();
+        if matches!(test.name, "defined" | "undefined") {
+            if is_name {
+                self.names[first..].iter_mut().for_each(|name| name.tested = true);
+            }
+            self.optional.extend(root_name(&test.expr).map(str::to_owned));
+        }
+        self.tests.push(range(source, test.name));
+        self.visit_arguments(source, &test.args);
+    }
+
+    fn visit_call(&mut self, source: &str, tree: &Tree<'_>) {
+        let Tree::Call(call) = tree else { return };
+        if let Tree::Var(function) = &call.expr {
+            let argument = |argument: &CallArg<'_>| match argument {
+                CallArg::Pos(value) => Some((None, constant(value))),
+                CallArg::Kwarg(name, value) => Some((Some((*name).to_owned()), constant(value))),
+                CallArg::PosSplat(_) | CallArg::KwargSplat(_) => None,
+            };
+            let arguments: Vec<_> = call.args.iter().filter_map(argument).collect();
+            let unpacks = arguments.len() < call.args.len();
+            let at = span_range(source, tree);
+            self.calls.push(Call { function: function.id.to_owned(), at, arguments, unpacks });
+        }
+        self.visit(source, &call.expr);
+        self.visit_arguments(source, &call.args);
+    }
+
+    /// Adds the tree to the paths if it is one.
+    fn add_path(&mut self, source: &str, tree: &Tree<'_>) -> bool {
+        let before = self.paths.len();
+        self.paths.extend(used_path(source, tree));
+        self.paths.len() > before
     }
 
     fn visit_arguments(&mut self, source: &str, arguments: &[CallArg<'_>]) {
@@ -262,6 +337,86 @@ fn path(tree: &Tree<'_>) -> Option<(String, Vec<PathSegment>)> {
             _ => return None,
         }
     }
+}
+
+/// Returns the name at the start of a chain of members and items.
+fn root_name<'t>(tree: &'t Tree<'_>) -> Option<&'t str> {
+    match tree {
+        Tree::Var(root) => Some(root.id),
+        Tree::GetAttr(member) => root_name(&member.expr),
+        Tree::GetItem(item) => root_name(&item.expr),
+        _ => None,
+    }
+}
+
+/// Returns the path if the tree is one that has segments.
+fn used_path(source: &str, tree: &Tree<'_>) -> Option<UsedPath> {
+    let (root, segments) = path(tree).filter(|(_, segments)| !segments.is_empty())?;
+    let mut places = Vec::new();
+    let mut inner = tree;
+    loop {
+        inner = match inner {
+            Tree::GetAttr(member) => {
+                places.push(range(source, member.name));
+                &member.expr
+            }
+            Tree::GetItem(item) => {
+                places.push(span_range(source, &item.subscript_expr));
+                &item.expr
+            }
+            _ => break,
+        };
+    }
+    places.reverse();
+    Some(UsedPath { root, segments: segments.into_iter().zip(places).collect() })
+}
+
+/// Returns the member that a filter takes from each of the frames of a message, if the filter has only frames before
+/// it.
+fn frame_attribute(source: &str, tree: &Tree<'_>) -> Option<FrameAttribute> {
+    let Tree::Filter(filter) = tree else { return None };
+    let selects = matches!(filter.name, "selectattr" | "rejectattr");
+    let name = filter.args.iter().find_map(|argument| match argument {
+        CallArg::Pos(value) if selects => constant(value),
+        CallArg::Kwarg("attribute", value) if filter.name == "map" => constant(value),
+        _ => None,
+    })?;
+    let segment = |piece: &str| match piece.parse() {
+        Ok(index) => PathSegment::Index(index),
+        Err(_) => PathSegment::Member(piece.to_owned()),
+    };
+    let path = match &name {
+        Value::String(dotted) => dotted.split('.').map(segment).collect(),
+        Value::Number(index) => vec![PathSegment::Index(usize::try_from(index.as_u64()?).ok()?)],
+        _ => return None,
+    };
+    let message = framed_message(filter.expr.as_ref()?)?;
+    Some(FrameAttribute { message, path, at: range(source, filter.name), selects })
+}
+
+/// Returns the name of the message if the tree gives frames of one message, all or some.
+fn framed_message(tree: &Tree<'_>) -> Option<String> {
+    match tree {
+        Tree::Call(call) if matches!(&call.expr, Tree::Var(function) if function.id == "frames") => {
+            match call.args.as_slice() {
+                [CallArg::Pos(name)] => constant(name)?.as_str().map(str::to_owned),
+                _ => None,
+            }
+        }
+        Tree::Filter(filter)
+            if matches!(filter.name, "selectattr" | "rejectattr" | "list" | "sort" | "reverse" | "unique") =>
+        {
+            framed_message(filter.expr.as_ref()?)
+        }
+        _ => None,
+    }
+}
+
+/// Returns the range of a tree in the source.
+fn span_range(source: &str, tree: &Tree<'_>) -> Range<usize> {
+    let span = tree.span();
+    let found = span.start_offset as usize..span.end_offset as usize;
+    if source.get(found.clone()).is_some_and(|text| !text.is_empty()) { found } else { 0..source.len() }
 }
 
 /// Returns the range of a word that the parser has cut out of the source.
@@ -406,6 +561,37 @@ mod tests {
         let repeat = ParsedExpression::parse("repeat('x', 8)").unwrap();
         assert_eq!(repeat.calls[0].constants(), Some(vec![&Value::from("x"), &Value::from(8)]));
         assert!(matches!(repeat.form, ExpressionForm::Call));
+    }
+
+    #[rstest]
+    #[case("a.b[0]['c'].d + 1", &["b 0 'c' d"], false)]
+    #[case("[a.b, a[i].c]", &["b"], false)]
+    #[case("a.b is defined and a.b.c == 1", &["b", "b c"], true)]
+    #[case("a['b'] | default(1)", &["'b'"], true)]
+    fn paths_into_values_are_known_with_their_places(
+        #[case] source: &str,
+        #[case] expected: &[&str],
+        #[case] optional: bool,
+    ) {
+        let parsed = ParsedExpression::parse(source).unwrap();
+        let shown =
+            |path: &UsedPath| path.segments.iter().map(|(_, at)| &source[at.clone()]).collect::<Vec<_>>().join(" ");
+        assert_eq!(parsed.paths.iter().map(shown).collect::<Vec<_>>(), expected);
+        assert_eq!(parsed.is_optional("a"), optional);
+    }
+
+    #[rstest]
+    #[case("frames('a') | map(attribute='b.0.c') | list", Some(("a", "map", 3, false)))]
+    #[case("frames('a') | selectattr('b', 'eq', 1) | map('json')", Some(("a", "selectattr", 1, true)))]
+    #[case("frames('a') | list | map(attribute=1)", Some(("a", "map", 1, false)))]
+    #[case("(frames('a') + frames('b')) | map(attribute='c')", None)]
+    #[case("frames('a') | map(attribute=b)", None)]
+    #[case("frames(a) | map(attribute='c')", None)]
+    fn members_of_frames_are_known(#[case] source: &str, #[case] expected: Option<(&str, &str, usize, bool)>) {
+        let parsed = ParsedExpression::parse(source).unwrap();
+        let found = parsed.frame_attributes.first();
+        let found = found.map(|one| (one.message.as_str(), &source[one.at.clone()], one.path.len(), one.selects));
+        assert_eq!(found, expected);
     }
 
     #[rstest]

@@ -5,6 +5,7 @@ pub mod compose;
 pub mod dialect;
 pub mod expression;
 pub mod functions;
+mod handshake;
 pub mod model;
 pub mod parse;
 pub mod template;
@@ -48,6 +49,7 @@ impl ScenarioSet {
                 }
             }
         }
+        diagnostics.extend(handshake::missing_handshakes(&programs, &shared, pack));
         // Every scenario that uses shared.yaml reports its mistakes again.
         Self { shared: Arc::clone(&shared.shared), programs, diagnostics: without_duplicates(diagnostics) }
     }

@@ -126,6 +126,13 @@ impl Template {
         }
     }
 
+    /// Returns where the first expression is.
+    pub fn first_span(&self) -> Option<Span> {
+        let mut first = None;
+        self.visit_expressions(&mut |expression| first = first.or(Some(expression.span)));
+        first
+    }
+
     /// Like [`Template::eval`], but the value keeps the wire of a frame that it comes from, so that values from the hub
     /// can be recognised.
     pub fn eval_bound(&self, names: &dyn EvalContext) -> Result<BoundValue, EvalError> {
@@ -250,6 +257,16 @@ impl TemplateExpression {
             Some(place) if self.is_at_span() => self.span.subspan(place.clone()),
             _ => self.span,
         }
+    }
+
+    /// Returns the span of a range in the source.
+    pub fn span_of(&self, range: &Range<usize>) -> Span {
+        if self.is_at_span() { self.span.subspan(range.clone()) } else { self.span }
+    }
+
+    /// Returns what the source contains.
+    pub fn parsed(&self) -> &ParsedExpression {
+        &self.parsed
     }
 
     /// Returns the name if the expression consists of a name only.

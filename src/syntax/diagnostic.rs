@@ -46,6 +46,12 @@ impl Diagnostic {
         }
     }
 
+    /// Makes a warning of an error.
+    #[must_use]
+    pub fn into_warning(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
+    }
+
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self

@@ -2,9 +2,9 @@
 //! (docs/src/scenario-language.md).
 //!
 //! A name matches if the value has a member of that name with an equal value: numbers and strings must be equal,
-//! objects must have at least these members, arrays are compared item by item. A `/pointer` matches if its target is
-//! present and fits the schema; `false` demands that the target is absent, and `/pointer or absent` allows it to be.
-//! The empty pointer `""` is the whole value.
+//! objects must have at least these members, arrays are compared item by item. In an array, a number is the name of the
+//! element with that index. A `/pointer` matches if its target is present and fits the schema; `false` demands that the
+//! target is absent, and `/pointer or absent` allows it to be. The empty pointer `""` is the whole value.
 
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
@@ -253,7 +253,7 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<SchemaMistake> {
 
 /// Whether a key is a JSON pointer rather than a name. The empty pointer is the whole value, and `/` is the member
 /// whose name is empty.
-fn is_pointer(key: &str) -> bool {
+pub fn is_pointer(key: &str) -> bool {
     key.is_empty() || key.starts_with('/')
 }
 
@@ -266,6 +266,9 @@ fn compile_clause(key: &str, want: &Value) -> Result<MatcherClause, String> {
         Some(pointer) => (pointer.to_owned(), true),
         None => (key.to_owned(), false),
     };
+    if let (false, Some(name), Some(constant)) = (optional, only_token(&pointer), constant_scalar(want)) {
+        return Ok(MatcherClause::Member { name, want: constant.clone() });
+    }
     let test = match want {
         Value::Bool(true) => MemberTest::Present,
         Value::Bool(false) => MemberTest::Absent,
@@ -275,6 +278,17 @@ fn compile_clause(key: &str, want: &Value) -> Result<MatcherClause, String> {
     };
     let steps = pointer.split('/').skip(1).map(unescape).collect();
     Ok(MatcherClause::Pointer { pointer, steps, optional, test })
+}
+
+/// Returns the name in a pointer that has only one.
+fn only_token(pointer: &str) -> Option<String> {
+    pointer.strip_prefix('/').filter(|token| !token.contains('/')).map(unescape)
+}
+
+/// Returns the value of a schema that only demands a constant without members, `{const: x}`.
+fn constant_scalar(schema: &Value) -> Option<&Value> {
+    let only = schema.as_object().filter(|keywords| keywords.len() == 1)?;
+    only.get("const").filter(|value| !value.is_object() && !value.is_array())
 }
 
 pub(crate) struct LikeKeyword {
@@ -303,7 +317,7 @@ impl<'i> Keyword<'i> for LikeKeyword {
 impl MatcherClause {
     fn holds(&self, subject: &Value) -> bool {
         match self {
-            Self::Member { name, want } => subject.get(name).is_some_and(|found| matches(want, found)),
+            Self::Member { name, want } => child(subject, name).is_some_and(|found| matches(want, found)),
             Self::Pointer { steps, optional, test, .. } => match (test, value_at(subject, steps)) {
                 (MemberTest::Absent, found) => found.is_none(),
                 (MemberTest::Present, found) => found.is_some() || *optional,
@@ -317,7 +331,7 @@ impl MatcherClause {
         match self {
             Self::Member { name, want } => {
                 let path = member_pointer(name);
-                match subject.get(name) {
+                match child(subject, name) {
                     Some(found) => find_difference(want, found, &path),
                     None => {
                         Some(MatchDifference { path, expected: to_json_text(want), found: describe_absent(subject) })
@@ -359,12 +373,31 @@ impl MatcherClause {
 
 /// Returns the target of a JSON pointer that is already split into `steps`: `Value::pointer` would split it each time.
 fn value_at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
-    steps.iter().try_fold(subject, |value, step| match value {
-        Value::Object(members) => members.get(step),
-        // RFC 6901 allows neither a sign nor leading zeros in an index.
-        Value::Array(items) if step == "0" || !step.starts_with(['0', '+']) => items.get(step.parse::<usize>().ok()?),
+    steps.iter().try_fold(subject, |value, step| child(value, step))
+}
+
+/// Returns the member of an object by its name, or the element of an array by its index.
+pub fn child<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => members.get(name),
+        Value::Array(items) => items.get(array_index(name)?),
         _ => None,
-    })
+    }
+}
+
+/// Returns the members of an object, or the elements of an array with their indices as names.
+pub fn members_of(value: &Value) -> Vec<(String, &Value)> {
+    match value {
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the index of an array element that a name stands for. RFC 6901 allows neither a sign nor leading zeros.
+pub fn array_index(name: &str) -> Option<usize> {
+    let number = name == "0" || name.starts_with(|c: char| matches!(c, '1'..='9'));
+    number.then(|| name.parse().ok()).flatten()
 }
 
 /// Returns a schema as text; `{const: x}` as x.
@@ -379,14 +412,15 @@ fn describe_absent(subject: &Value) -> String {
     if subject.is_object() || subject.is_array() { "no such member".to_owned() } else { to_json_text(subject) }
 }
 
-/// Returns how `found` differs from `want`, if it does; objects may have additional members.
+/// Returns how `found` differs from `want`, if it does; objects may have additional members. An object with numbers as
+/// names describes elements of an array.
 pub fn find_difference(want: &Value, found: &Value, path: &str) -> Option<MatchDifference> {
     let differs =
         || Some(MatchDifference { path: path.to_owned(), expected: to_json_text(want), found: to_json_text(found) });
     match (want, found) {
-        (Value::Object(want), Value::Object(members)) => want.iter().find_map(|(name, want)| {
+        (Value::Object(want), found) if may_describe(want, found) => want.iter().find_map(|(name, want)| {
             let path = format!("{path}/{}", escape(name));
-            match members.get(name) {
+            match child(found, name) {
                 Some(found) => find_difference(want, found, &path),
                 None => {
                     Some(MatchDifference { path, expected: to_json_text(want), found: "no such member".to_owned() })
@@ -410,11 +444,20 @@ pub fn find_difference(want: &Value, found: &Value, path: &str) -> Option<MatchD
     }
 }
 
+/// Whether a value has the members of an object, or the elements that an object names by their indices.
+fn may_describe(want: &Map<String, Value>, found: &Value) -> bool {
+    match found {
+        Value::Object(_) => true,
+        Value::Array(_) => !want.is_empty() && want.keys().all(|name| array_index(name).is_some()),
+        _ => false,
+    }
+}
+
 /// Whether [`find_difference`] finds no difference.
 fn matches(want: &Value, found: &Value) -> bool {
     match (want, found) {
-        (Value::Object(want), Value::Object(members)) => {
-            want.iter().all(|(name, want)| members.get(name).is_some_and(|found| matches(want, found)))
+        (Value::Object(want), found) if may_describe(want, found) => {
+            want.iter().all(|(name, want)| child(found, name).is_some_and(|found| matches(want, found)))
         }
         (Value::Array(want), Value::Array(items)) => {
             want.len() == items.len() && want.iter().zip(items).all(|(want, found)| matches(want, found))
@@ -470,6 +513,11 @@ pub fn member_pointer(name: &str) -> String {
     format!("/{}", escape(name))
 }
 
+/// Returns the JSON pointer that a key stands for: a pointer stands for itself, a name for a member.
+pub fn key_pointer(key: &str) -> String {
+    if is_pointer(key) { key.to_owned() } else { member_pointer(key) }
+}
+
 /// Returns the name that [`escape`] turned into this token.
 pub fn unescape(token: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
@@ -504,6 +552,15 @@ mod tests {
     use super::*;
     use rstest::rstest;
     use serde_json::json;
+
+    #[rstest]
+    #[case(json!({"/0": {"const": 3}}), json!({"0": 3}))]
+    #[case(json!({"/a~1b": {"const": "x"}}), json!({"a/b": "x"}))]
+    fn a_pointer_to_a_constant_is_the_same_as_a_name(#[case] pointer: Value, #[case] name: Value) {
+        let compiled = |source| Matcher::compile(source).unwrap();
+        assert_eq!(compiled(&pointer).member_conditions(), compiled(&name).member_conditions());
+        assert_eq!(Value::Object(compiled(&pointer).literal_members()), name);
+    }
 
     /// Only conditions on these members exclude a value.
     #[rstest]
@@ -556,6 +613,17 @@ mod tests {
     #[case(json!({"": {"anyOf": [{"type": "null"}, {"required": ["a"]}]}}), json!({"a": 1}), true)]
     #[case(json!({"": {"like": [1]}}), json!([1]), true)]
     #[case(json!({"/": true}), json!({"": 2}), true)]
+    #[case(json!({"0": 2, "2": "Heartbeat"}), json!([2, "x", "Heartbeat", {}]), true)]
+    #[case(json!({"0": 2, "2": "Heartbeat"}), json!([2, "x", "Authorize", {}]), false)]
+    #[case(json!({"1": "x"}), json!([2]), false)]
+    #[case(json!({"1": "x"}), json!({"1": "x"}), true)]
+    #[case(json!({"01": "x"}), json!([2, "x"]), false)]
+    #[case(json!({"+1": "x"}), json!([2, "x"]), false)]
+    #[case(json!({"a": {"1": {"b": 2}}}), json!({"a": [1, {"b": 2, "c": 3}]}), true)]
+    #[case(json!({"a": {"1": {"b": 3}}}), json!({"a": [1, {"b": 2}]}), false)]
+    #[case(json!({"a": {}}), json!({"a": []}), false)]
+    #[case(json!({"a": {"b": 1}}), json!({"a": [1]}), false)]
+    #[case(json!({"/1/like": {"like": {"0": 1}}}), json!([0, {"like": [1, 2]}]), true)]
     fn names_in_a_matcher_take_values_and_pointers_take_schemas(
         #[case] matcher: Value,
         #[case] subject: Value,

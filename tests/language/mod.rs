@@ -1,5 +1,6 @@
 //! The languages of files: scenarios, packs, schemas for editors; and the interpreter.
 
+mod arrays;
 pub mod asyncapi_conversations;
 pub mod asyncapi_import;
 mod deviation_forms;
@@ -12,4 +13,5 @@ pub mod parser_robustness;
 pub mod proposals;
 pub mod reference_examples;
 pub mod shortened_waits;
+mod value_shapes;
 pub mod verdicts;

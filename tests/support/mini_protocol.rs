@@ -123,6 +123,17 @@ pub fn mini_scenario_diagnostics(shared: &str, scenario: &str) -> String {
     render_all(&scenarios.diagnostics, &sources, false)
 }
 
+/// Like [`mini_scenario_diagnostics`], with an AsyncAPI document made from [`ASYNCAPI`].
+pub fn changed_scenario_diagnostics(change: impl FnOnce(&str) -> String, shared: &str, scenario: &str) -> String {
+    diagnostics_of_scenarios(change, shared, &[scenario])
+}
+
+/// Like [`changed_scenario_diagnostics`], for several scenarios.
+pub fn diagnostics_of_scenarios(change: impl FnOnce(&str) -> String, shared: &str, scenarios: &[&str]) -> String {
+    let (sources, _, scenarios) = load(&change(ASYNCAPI), shared, scenarios);
+    render_all(&scenarios.diagnostics, &sources, false)
+}
+
 fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
     let (sources, _, scenarios) = load(pack, shared, &[scenario]);
     assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
@@ -142,6 +153,16 @@ pub fn play_deviating(
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     play_pack(ASYNCAPI, Duration::ZERO, deviations, shared, scenario, hub)
+}
+
+/// Like [`play_changed`], with the deviations of a YAML list declared.
+pub fn play_changed_deviating(
+    change: impl FnOnce(&str) -> String,
+    deviations: &str,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
+    play_pack(&change(ASYNCAPI), Duration::ZERO, deviations, PLAIN_ROLES, scenario, hub)
 }
 
 /// Returns the diagnostics of a YAML list of deviations.

@@ -9,6 +9,7 @@ use super::into_members;
 use crate::deviation::parse::AFTER_CONNECTION;
 use crate::protocol::Pack;
 use crate::scenario::compose::put_at_pointer;
+use crate::syntax::matcher::child;
 
 /// Something that a conversation expected but did not get, although the hub was reachable.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,7 +220,7 @@ fn distinguishing_members(pack: &Pack, json: &Value) -> Map<String, Value> {
 
 /// Whether a message has at least these members, with these values.
 fn has_members(json: &Value, like: &Map<String, Value>) -> bool {
-    like.iter().all(|(name, want)| match (json.get(name), want) {
+    like.iter().all(|(name, want)| match (child(json, name), want) {
         (Some(inner @ Value::Object(_)), Value::Object(like)) => has_members(inner, like),
         (found, want) => found == Some(want),
     })

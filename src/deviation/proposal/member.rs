@@ -27,7 +27,7 @@ pub(super) fn propose_member_changes(
     collect_objects(expected, "", &example, frame, &mut objects);
     let violations = expected.schema.violations(frame);
     let broken: Vec<(String, &SchemaViolation)> =
-        violations.iter().map(|one| (general_pointer(frame, &one.path), one)).collect();
+        violations.iter().map(|one| (general_pointer(&expected.schema, frame, &one.path), one)).collect();
     let lacks = |place: &str, name: &str| {
         let absent =
             |kind: &SchemaViolationKind| matches!(kind, SchemaViolationKind::Absence { member } if member == name);
@@ -86,7 +86,7 @@ pub(super) fn propose_fitting_member(
 ) -> Option<Map<String, Value>> {
     let (object, name) = place.rsplit_once('/')?;
     let received = json.pointer(object)?.as_object()?;
-    let member = general_pointer(json, place);
+    let member = general_pointer(&message.schema, json, place);
     let entry = if let Some(value) = json.pointer(place) {
         let example = message.starting_value();
         let documented = example.pointer(&first_item_pointer(&member))?;
@@ -97,7 +97,7 @@ pub(super) fn propose_fitting_member(
         let alike =
             others.map(|other| (strsim::jaro_winkler(&normalise_name(&unescape(name)), &normalise_name(other)), other));
         let (_, other) = alike.filter(|(likeness, _)| *likeness > 0.85).max_by(|a, b| a.0.total_cmp(&b.0))?;
-        json!({ "member": member, "renamed": format!("{}{}", general_pointer(json, object), member_pointer(other)) })
+        json!({ "member": member, "renamed": format!("{}{}", general_pointer(&message.schema, json, object), member_pointer(other)) })
     };
     Some(limit_to_message(message, entry, evidence))
 }
@@ -158,6 +158,15 @@ fn collect_objects<'a>(
             }
         }
         (Value::Array(documented), Value::Array(received)) => {
+            let own = |index: usize| expected.schema.has_own_element(&member_path(place), index);
+            if (0..documented.len()).any(own) {
+                for (index, (documented, received)) in documented.iter().zip(received).enumerate() {
+                    if own(index) {
+                        collect_objects(expected, &format!("{place}/{index}"), documented, received, into);
+                    }
+                }
+                return;
+            }
             let Some(documented) = documented.first() else { return };
             for received in received.iter().take(MAX_ITEMS) {
                 collect_objects(expected, &format!("{place}/*"), documented, received, into);
@@ -236,7 +245,7 @@ fn violation_entry(
     violation: &SchemaViolation,
     evidence: &DeviationEvidence,
 ) -> Option<Value> {
-    let place = general_pointer(frame, &violation.path);
+    let place = general_pointer(&expected.schema, frame, &violation.path);
     let mut entry = match &violation.kind {
         SchemaViolationKind::Absence { member } => {
             json!({ "member": format!("{place}{}", member_pointer(member)), "missing": true })

@@ -11,7 +11,8 @@ use crate::deviation::parse::AFTER_CONNECTION;
 use crate::deviation::{AbsenceTrigger, Deviation, DeviationChange, Deviations};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::compose::put_at_pointer;
-use crate::syntax::matcher::{MatchCondition, member_pointer};
+use crate::syntax::json_schema::json_type;
+use crate::syntax::matcher::{MatchCondition, child, member_pointer, members_of};
 
 /// A possible other form of a message; a higher score is more certain.
 pub(super) struct MessageForm {
@@ -59,15 +60,19 @@ pub(super) fn best_form(
 /// Interprets a received message as another form of this message; returns `None` if there is no resemblance.
 fn form_of_message(pack: &Pack, message: usize, received: &Value, evidence: &DeviationEvidence) -> Option<MessageForm> {
     let expected = &pack.messages[message];
-    let frame = received.as_object()?;
+    let example = expected.starting_value();
+    if !(received.is_object() && example.is_object() || received.is_array() && example.is_array()) {
+        return None;
+    }
     let literals = expected.matcher.literal_members();
     // The members of the example other than those by which the message is recognised.
-    let example = expected.starting_value();
-    let others = example.as_object().into_iter().flatten().filter(|(name, _)| !literals.contains_key(*name));
+    let others = members_of(&example).into_iter().filter(|(name, _)| !literals.contains_key(name));
     let (mut shared, mut all) = (0, 0);
-    for (name, _) in others {
+    for (name, documented) in others {
         all += 1;
-        shared += usize::from(frame.contains_key(name));
+        let same_type = |found: &Value| json_type(found) == json_type(documented);
+        // The elements of an array have no names, so only their types tell them apart.
+        shared += usize::from(child(received, &name).is_some_and(|found| received.is_object() || same_type(found)));
     }
     let alike = (shared * 100_usize).checked_div(all).unwrap_or(50);
     let documented: Vec<(String, &Value)> = expected
@@ -229,14 +234,20 @@ pub(super) fn greeting_entry(
 /// Returns the members that an answer has in common with its request, as expressions over the request at `place`.
 /// Leaves out members by which the answer is recognised; returns `None` if none remain.
 fn common_members(answer: &Value, request: &Value, literals: &Value, place: &str) -> Option<Value> {
-    let (answer, request) = (answer.as_object()?, request.as_object()?);
-    let common = answer.iter().filter_map(|(name, value)| {
-        let place = format!("{place}.{name}");
-        let assumed = match (literals.get(name), request.get(name)?) {
+    if !(answer.is_object() && request.is_object() || answer.is_array() && request.is_array()) {
+        return None;
+    }
+    let common = members_of(answer).into_iter().filter_map(|(name, value)| {
+        let place = if answer.is_array() { format!("{place}[{name}]") } else { format!("{place}.{name}") };
+        let assumed = match (child(literals, &name), child(request, &name)?) {
+            // Elements with the same index need not have the same meaning, unless their examples are equal.
+            (None, asked) if answer.is_array() && (asked != value || !(asked.is_string() || asked.is_number())) => {
+                return None;
+            }
             (None, _) => Value::from(format!("${{{place}}}")),
             (Some(literals), asked) => common_members(value, asked, literals, &place)?,
         };
-        Some((name.clone(), assumed))
+        Some((name, assumed))
     });
     let common: Map<String, Value> = common.collect();
     (!common.is_empty()).then_some(Value::Object(common))

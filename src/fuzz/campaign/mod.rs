@@ -227,6 +227,14 @@ impl Campaign {
         if let Some(cause) = &mut report.cause {
             put(&mut cause.span, "");
         }
+        if let (Some(mistake), Some(at)) = (&report.mistake, &mut report.mistake_at)
+            && at.file == self.file
+        {
+            let mut steps = program.iter().flat_map(|program| program.blocks.iter().flatten());
+            let of_step = |text: &str| mistake.strip_prefix(text).is_some_and(|rest| rest.starts_with(": "));
+            let step = steps.find(|step| step.span.file == file && of_step(&step.text));
+            *at = step.map_or(report.span, |step| step.span);
+        }
     }
 
     /// Returns the report of a case that cannot be parsed, which is a defect of hubproof.

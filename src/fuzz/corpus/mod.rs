@@ -19,7 +19,6 @@ use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
 use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::template::escape_texts;
-use crate::syntax::matcher::escape;
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -148,7 +147,7 @@ impl Corpus {
         let fills =
             [self.shared.get("fills"), self.shared.get("roles").and_then(|r| r.get(role)).and_then(|r| r.get("fills"))];
         for (place, value) in fills.into_iter().flatten().filter_map(Value::as_object).flatten() {
-            let pointer = if place.starts_with('/') { place.clone() } else { format!("/{}", escape(place)) };
+            let pointer = crate::syntax::matcher::key_pointer(place);
             if example.pointer(&pointer).is_some() {
                 compose::put_at_pointer(&mut example, &pointer, with_self_as(value, actor));
             }
@@ -175,7 +174,7 @@ impl Corpus {
         let own = |(name, value): (&String, &Value)| {
             let text = value.as_str()?;
             let is_own = expressions::only(text)?.pointer().is_some_and(|(root, _)| root == "self");
-            let pointer = if name.starts_with('/') { name.clone() } else { format!("/{}", escape(name)) };
+            let pointer = crate::syntax::matcher::key_pointer(name);
             is_own.then(|| Some((pointer, with_self_as(value, actor).as_str()?.to_owned())))?
         };
         fills.and_then(Value::as_object).into_iter().flatten().filter_map(own).collect()

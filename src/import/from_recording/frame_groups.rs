@@ -1,5 +1,8 @@
 //! Groups recorded frames into messages. The discriminator is the member whose value is explained best by the shape of
 //! its frame, among all frames of one direction: a message type correlates with a shape, an id or a name does not.
+//!
+//! Frames that are arrays, such as `[2, "17", "Heartbeat", {}]`, are grouped by their elements: by a small number at the
+//! start, then by a word that is not an id, then by their length.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +22,8 @@ const MAX_LEVELS: usize = 2;
 pub struct FrameGroup<'a> {
     pub name: String,
     pub to_hub: bool,
-    /// The member that distinguishes the message: its JSON pointer and value.
-    pub key: Option<(String, Value)>,
+    /// The members that distinguish the message: their JSON pointers and values.
+    pub keys: Vec<(String, Value)>,
     /// Never empty.
     pub samples: Vec<&'a Value>,
 }
@@ -29,20 +32,26 @@ pub struct FrameGroup<'a> {
 pub fn group_frames(frames: &[RecordedFrame]) -> Vec<FrameGroup<'_>> {
     let mut groups: Vec<FrameGroup<'_>> = Vec::new();
     for to_hub in [true, false] {
-        let mut left: Vec<&Value> =
-            frames.iter().filter(|frame| frame.to_hub == to_hub).map(|frame| &frame.value).collect();
+        let (arrays, mut left): (Vec<&Value>, Vec<&Value>) = frames
+            .iter()
+            .filter(|frame| frame.to_hub == to_hub)
+            .map(|frame| &frame.value)
+            .partition(|value| value.is_array());
+        let others: Vec<&Value> =
+            frames.iter().filter(|frame| frame.to_hub != to_hub).map(|frame| &frame.value).collect();
+        add_array_groups(&mut groups, &arrays, &others, to_hub);
         while let Some(pointer) = best_discriminator(&left, &groups) {
             let (with, without): (Vec<&Value>, Vec<&Value>) =
                 left.into_iter().partition(|value| value.pointer(&pointer).is_some_and(is_discriminator_value));
             for (value, samples) in split_by_key(&with, |sample| sample.pointer(&pointer).map(Value::to_string)) {
                 let value: Value = serde_json::from_str(&value.unwrap_or_default()).unwrap_or_default();
                 let named = value.as_str().map_or_else(|| format!("message_{value}"), str::to_owned);
-                add_group(&mut groups, &named, to_hub, Some((pointer.clone(), value)), samples);
+                add_group(&mut groups, &named, to_hub, vec![(pointer.clone(), value)], samples);
             }
             left = without;
         }
         for (keys, samples) in split_by_key(&left, member_names) {
-            add_group(&mut groups, &keys, to_hub, None, samples);
+            add_group(&mut groups, &keys, to_hub, Vec::new(), samples);
         }
     }
     groups
@@ -52,7 +61,7 @@ fn add_group<'a>(
     groups: &mut Vec<FrameGroup<'a>>,
     named: &str,
     to_hub: bool,
-    key: Option<(String, Value)>,
+    keys: Vec<(String, Value)>,
     samples: Vec<&'a Value>,
 ) {
     let mut name = Some(to_word(named)).filter(|name| !name.is_empty()).unwrap_or_else(|| "message".to_owned());
@@ -60,7 +69,68 @@ fn add_group<'a>(
         name.push_str("_from_hub");
     }
     let name = unique_name(&name, '_', |name| groups.iter().any(|one| one.name == name));
-    groups.push(FrameGroup { name, to_hub, key, samples });
+    groups.push(FrameGroup { name, to_hub, keys, samples });
+}
+
+/// Adds the groups of frames that are arrays; `others` are all frames of the other direction.
+fn add_array_groups<'a>(groups: &mut Vec<FrameGroup<'a>>, arrays: &[&'a Value], others: &[&Value], to_hub: bool) {
+    let lead = |sample: &'a Value| sample.get(0).and_then(Value::as_u64).filter(|number| *number < 256);
+    let leads: BTreeSet<u64> = arrays.iter().filter_map(|sample| lead(sample)).collect();
+    // As many different numbers as frames are not message types, but counters.
+    let typed = leads.len() < arrays.len().max(2) && leads.len() <= MAX_LEADS;
+    for (number, of_number) in split_by_key(arrays, |sample| lead(sample).filter(|_| typed)) {
+        let lead: Vec<(String, Value)> =
+            number.map(|number| ("/0".to_owned(), Value::from(number))).into_iter().collect();
+        let word = word_index(&of_number, others);
+        let word_of = |sample: &'a Value| sample.get(word?)?.as_str().filter(|word| is_word(word));
+        for (word_value, samples) in split_by_key(&of_number, word_of) {
+            let mut keys = lead.clone();
+            if let (Some(index), Some(value)) = (word, word_value) {
+                keys.push((format!("/{index}"), Value::from(value)));
+                add_group(groups, value, to_hub, keys, samples);
+                continue;
+            }
+            // An array of objects is a list, which may have any length.
+            let length = |sample: &'a Value| {
+                sample.as_array().filter(|items| items.first().is_some_and(is_discriminator_value)).map(Vec::len)
+            };
+            for (length, samples) in split_by_key(&samples, length) {
+                let number = number.map_or_else(|| "list".to_owned(), |number| format!("message_{number}"));
+                let name = if keys.is_empty() || samples.len() == of_number.len() {
+                    number
+                } else {
+                    format!("{number}_of_{}", length.unwrap_or_default())
+                };
+                add_group(groups, &name, to_hub, keys.clone(), samples);
+            }
+        }
+    }
+}
+
+/// The most numbers at the start of arrays that are message types.
+const MAX_LEADS: usize = 16;
+
+/// Returns the index at which the arrays have a word that names the message, such as a method: not an id, which differs
+/// in each array and which the other side repeats.
+fn word_index(arrays: &[&Value], others: &[&Value]) -> Option<usize> {
+    let longest = arrays.iter().filter_map(|sample| sample.as_array()).map(Vec::len).max()?;
+    let repeated: BTreeSet<&str> =
+        others.iter().flat_map(|other| other.as_array().into_iter().flatten()).filter_map(Value::as_str).collect();
+    let candidates = (0..longest.min(MAX_LEADS)).filter_map(|index| {
+        let texts: Vec<&str> = arrays.iter().filter_map(|sample| sample.get(index)?.as_str()).collect();
+        let distinct: BTreeSet<&str> = texts.iter().copied().collect();
+        let echoed = distinct.iter().filter(|text| repeated.contains(*text)).count();
+        let is_id = distinct.len() == texts.len() && echoed * 2 >= distinct.len();
+        let right = !texts.is_empty()
+            && !is_id
+            && distinct.len() <= MAX_VALUES
+            && texts.iter().all(|text| is_word(text) && is_discriminator_value(&Value::from(*text)));
+        // A word in all arrays is better than one in some, and one that is repeated is better than one that is not.
+        let score =
+            texts.len() * 4 + (texts.len() - distinct.len().min(texts.len())) * 2 + usize::from(distinct.len() > 1);
+        right.then_some((score, std::cmp::Reverse(index)))
+    });
+    candidates.max().map(|(_, index)| index.0)
 }
 
 /// Groups samples by a key, in the order of the first occurrence of each key.
@@ -124,7 +194,7 @@ fn best_discriminator(samples: &[&Value], groups: &[FrameGroup<'_>]) -> Option<S
             break;
         }
     }
-    let known = |pointer: &String| groups.iter().any(|group| group.key.as_ref().is_some_and(|(key, _)| key == pointer));
+    let known = |pointer: &String| groups.iter().any(|group| group.keys.iter().any(|(key, _)| key == pointer));
     let mut best: Option<(f64, String)> = None;
     for pointer in pointers {
         let Some(score) = discriminator_score(&objects, &pointer) else { continue };

@@ -139,7 +139,10 @@ fn draft_document(name: &str, frames: &[RecordedFrame]) -> Value {
     for group in frame_groups::group_frames(frames) {
         let name = group.name;
         let mut schema = sample_schema::schema_of_samples(&group.samples);
-        if let Some((pointer, value)) = &group.key {
+        if !group.keys.is_empty() && group.samples[0].is_array() {
+            schema = sample_schema::schema_of_records(&group.samples);
+        }
+        for (pointer, value) in &group.keys {
             sample_schema::make_constant(&mut schema, pointer, value);
         }
         let reference = json!({ "$ref": format!("#/channels/hub/messages/{name}") });
@@ -236,6 +239,76 @@ mod tests {
             (1, false, json!({ "id": "2b", "result": 0 })),
         ]);
         assert_eq!(group_names(&calls), ["add", "close", "id_result"]);
+    }
+
+    #[test]
+    fn arrays_are_grouped_by_their_elements() {
+        let ocpp = recorded_frames(&[
+            (1, true, json!([2, "boot1", "BootNotification", { "model": "x" }])),
+            (1, false, json!([3, "boot1", { "status": "Accepted" }])),
+            (1, true, json!([2, "beat1", "Heartbeat", {}])),
+            (1, false, json!([3, "beat1", { "currentTime": "2026-01-01T00:00:00Z" }])),
+            (1, false, json!([2, "reset1", "Reset", { "type": "Soft" }])),
+            (1, true, json!([3, "reset1", { "status": "Accepted" }])),
+            (1, true, json!([2, "beat2", "Heartbeat", {}])),
+            (1, false, json!([4, "beat2", "InternalError", "", {}])),
+        ]);
+        assert_eq!(
+            group_names(&ocpp),
+            ["BootNotification", "Heartbeat", "message_3", "message_3_from_hub", "Reset", "InternalError"]
+        );
+        let document = draft_document("t", &ocpp);
+        let schema = &document["components"]["messages"]["Heartbeat"]["payload"];
+        let expected = json!({
+            "type": "array",
+            "prefixItems": [{ "const": 2 }, { "type": "string" }, { "const": "Heartbeat" }, { "type": "object" }],
+            "minItems": 4, "maxItems": 4
+        });
+        assert_eq!(*schema, expected);
+        // Batches are lists of any length.
+        let batches = recorded_frames(&[
+            (1, true, json!([{ "id": 1, "method": "add" }, { "id": 2, "method": "sub" }])),
+            (1, true, json!([{ "id": 3, "method": "add" }])),
+        ]);
+        assert_eq!(group_names(&batches), ["list"]);
+        let numbers = recorded_frames(&[(1, true, json!([1, 2])), (1, true, json!([2, 3])), (1, true, json!([3, 9]))]);
+        assert_eq!(group_names(&numbers), ["list"]);
+    }
+
+    #[test]
+    fn a_recording_of_arrays_becomes_a_pack_without_mistakes() {
+        let line = |(second, to_hub, text): (usize, bool, Value)| {
+            let direction = if to_hub { "to-hub" } else { "from-hub" };
+            let time = format!("2026-01-01T00:00:0{second}Z");
+            json!({ "time": time, "connection": 1, "direction": direction, "text": text.to_string() }).to_string()
+        };
+        let id = |number: usize| format!("b2b1c9a0-6f0e-4c7e-9d55-0a4f7d1c2e3{number}");
+        let frames = [
+            (1, true, json!([2, id(1), "BootNotification", { "model": "x" }])),
+            (2, false, json!([3, id(1), { "status": "Accepted" }])),
+            (3, true, json!([2, id(2), "Heartbeat", {}])),
+            (4, false, json!([3, id(2), { "currentTime": "2026-01-01T00:00:00Z" }])),
+        ];
+        let text = frames.into_iter().map(line).collect::<Vec<_>>().join("\n");
+        let mut sources = Sources::default();
+        let file = sources.add("recording.jsonl", text);
+        let (files, diagnostics) = pack_from_recording("ocpp", file, &mut sources);
+        let rendered = crate::syntax::diagnostic::render_all(&diagnostics, &sources, false);
+        assert_eq!(rendered, "");
+        let all: Vec<(String, FileId)> =
+            files.iter().map(|(path, text)| (path.clone(), sources.add(path.clone(), text.clone()))).collect();
+        let folder = PackFolder::from_files("ocpp", all);
+        let (pack, diagnostics) = Pack::load(&folder, &sources);
+        assert_eq!(crate::syntax::diagnostic::render_all(&diagnostics, &sources, false), "");
+        let pack = Arc::new(pack.unwrap());
+        let recognised = |frame: Value, way| pack.recognise(&frame, way).map(|message| message.name.clone());
+        let to_hub = crate::protocol::FrameDirection::ToHub;
+        assert_eq!(recognised(json!([2, "9", "Heartbeat", {}]), to_hub).as_deref(), Some("Heartbeat"));
+        assert_eq!(recognised(json!([2, "9", "BootNotification", {}]), to_hub).as_deref(), Some("BootNotification"));
+        let scenarios = crate::scenario::ScenarioSet::load(&folder, &sources, &pack);
+        assert_eq!(crate::syntax::diagnostic::render_all(&scenarios.diagnostics, &sources, false), "");
+        let scenario = &files["scenarios/recorded.yaml"];
+        assert!(scenario.contains("/1: '${uuid()}'") && scenario.contains("/1: { const: '${sent_"), "{scenario}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::super::scenarios::{path_expression, titled_scenario};
 use super::{RecordedFrame, is_time, is_uuid, scalar_members};
 use crate::protocol::{FrameDirection, Pack};
 use crate::scenario::template::escape_texts;
-use crate::syntax::matcher::member_pointer;
+use crate::syntax::matcher::{child, member_pointer, members_of};
 
 /// The most frames that are replayed, and the most connections.
 const MAX_FRAMES: usize = 200;
@@ -227,20 +227,22 @@ fn send_step(pack: &Pack, one: &PlannedStep<'_>, index: usize, origins: &ValueOr
     }
     let template = one.message.and_then(|name| pack.message(name)).map(|message| message.starting_value());
     let mut step = Map::new();
-    match (one.message, template, &target) {
-        (Some(message), Some(Value::Object(template)), Value::Object(members)) => {
+    match (one.message, template) {
+        (Some(message), Some(template))
+            if template.is_object() && target.is_object() || template.is_array() && target.is_array() =>
+        {
             step.insert(format!("{} sends", one.who), json!(message));
-            let differs = |name: &String, value: &Value| {
-                template.get(name).map(escape_texts).as_ref() != Some(value)
+            let differs = |name: &str, value: &Value| {
+                child(&template, name).map(escape_texts).as_ref() != Some(value)
                     || changed.contains(&crate::syntax::matcher::escape(name))
             };
-            let with: Map<String, Value> = members
-                .iter()
+            let with: Map<String, Value> = members_of(&target)
+                .into_iter()
                 .filter(|(name, value)| differs(name, value))
-                .map(|(name, value)| (member_pointer(name), value.clone()))
+                .map(|(name, value)| (member_pointer(&name), value.clone()))
                 .collect();
-            let without: Vec<String> =
-                template.keys().filter(|name| !members.contains_key(*name)).map(|name| member_pointer(name)).collect();
+            let gone = members_of(&template).into_iter().filter(|(name, _)| child(&target, name).is_none());
+            let without: Vec<String> = gone.map(|(name, _)| member_pointer(&name)).collect();
             if !with.is_empty() {
                 step.insert("with".to_owned(), Value::Object(with));
             }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{is_time, is_uuid};
 use crate::syntax::json_schema;
-use crate::syntax::matcher::unescape;
+use crate::syntax::matcher::{array_index, unescape};
 
 /// The depth to which values are described.
 const MAX_DEPTH: usize = 12;
@@ -20,6 +20,19 @@ const MAX_WORD: usize = 32;
 /// Returns the schema of the samples.
 pub fn schema_of_samples(samples: &[&Value]) -> Value {
     describe_samples(samples, 0)
+}
+
+/// Returns the schema of samples that are arrays whose elements have meanings of their own, like members.
+pub fn schema_of_records(samples: &[&Value]) -> Value {
+    let arrays: Vec<&Vec<Value>> = samples.iter().filter_map(|sample| sample.as_array()).collect();
+    let longest = arrays.iter().map(|array| array.len()).max().unwrap_or_default();
+    let shortest = arrays.iter().map(|array| array.len()).min().unwrap_or_default();
+    let element = |index: usize| {
+        let found: Vec<&Value> = arrays.iter().filter_map(|array| array.get(index)).collect();
+        describe_samples(&found, 1)
+    };
+    let elements: Vec<Value> = (0..longest).map(element).collect();
+    json!({ "type": "array", "prefixItems": elements, "minItems": shortest, "maxItems": longest })
 }
 
 fn describe_samples(samples: &[&Value], depth: usize) -> Value {
@@ -110,7 +123,10 @@ fn common_format(texts: &[&str]) -> Option<&'static str> {
 pub fn make_constant(schema: &mut Value, pointer: &str, value: &Value) {
     let mut place = schema;
     for token in pointer.split('/').skip(1).map(unescape) {
-        place = &mut place["properties"][token.as_str()];
+        place = match array_index(&token).filter(|_| place.get("prefixItems").is_some()) {
+            Some(index) => &mut place["prefixItems"][index],
+            None => &mut place["properties"][token.as_str()],
+        };
     }
     *place = json!({ "const": value });
 }

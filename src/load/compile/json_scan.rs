@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 
-use crate::syntax::matcher::unescape;
+use crate::syntax::matcher::{array_index, unescape};
 
 /// The wanted members as a tree of names, each with a number.
 #[derive(Debug, Default)]
@@ -170,7 +170,8 @@ impl<'a> JsonScanner<'a, '_> {
             return Ok(());
         }
         for index in 0usize.. {
-            let place = node.children.iter().find(|(name, _)| name.parse() == Ok(index)).map(|(_, place)| *place);
+            let place =
+                node.children.iter().find(|(name, _)| array_index(name) == Some(index)).map(|(_, place)| *place);
             self.scan_value(place)?;
             match self.peek()? {
                 b',' => self.at += 1,

@@ -27,11 +27,7 @@ impl RoleCompiler<'_> {
         let mut value = message.starting_value();
         let fills = &self.script.shared_parts.roles[&self.part.plays].fills;
         for (place, template) in fills {
-            let pointer = if place.starts_with('/') {
-                place.clone()
-            } else {
-                format!("/{}", crate::syntax::matcher::escape(place))
-            };
+            let pointer = crate::syntax::matcher::key_pointer(place);
             if value.pointer(&pointer).is_some() {
                 let fill = self.with_slot_marks(template, sources);
                 compose::put_at_pointer(&mut value, &pointer, fill);

@@ -17,7 +17,7 @@ use crate::load::compile::program::{
 use crate::load::ids::MessageId;
 use crate::scenario::model::MatchPattern;
 use crate::scenario::template::Template;
-use crate::syntax::matcher::{Matcher, escape};
+use crate::syntax::matcher::{Matcher, escape, is_pointer};
 use crate::syntax::source::Span;
 
 /// A step that waits, before the captured members of its frame are known.
@@ -80,7 +80,7 @@ impl RoleCompiler<'_> {
         found: &mut Vec<WhereCondition>,
     ) {
         for (name, written) in members {
-            let is_pointer = below.is_empty() && (name.is_empty() || name.starts_with('/'));
+            let is_pointer = below.is_empty() && is_pointer(name);
             let pointer = if is_pointer { name.clone() } else { format!("{below}/{}", escape(name)) };
             match written {
                 Template::Constant(value) if is_pointer => found.push(WhereCondition::Written(json!({ name: value }))),

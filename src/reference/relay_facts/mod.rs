@@ -143,7 +143,17 @@ fn collect_facts(pack: &Pack, schema: &Value, at: &str, outer: bool, found: &mut
     for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
         collect_facts(pack, part, at, must, found);
     }
-    if let Some(elements) = schema.get("items") {
+    // An array in which some elements have a schema of their own is a record: its elements are like members.
+    let record = schema.get("prefixItems").and_then(Value::as_array);
+    let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or_default();
+    for (index, element) in record.into_iter().flatten().enumerate() {
+        let member = format!("{at}/{index}");
+        if (index as u64) < least {
+            found.insert(MemberFact { member: member.clone(), of: MemberProperty::Required, must });
+        }
+        collect_facts(pack, element, &member, must, found);
+    }
+    if let Some(elements) = schema.get("items").filter(|_| record.is_none()) {
         collect_facts(pack, elements, &format!("{at}/*"), must, found);
     }
     for entry in schema.get("x-should").and_then(Value::as_array).into_iter().flatten() {

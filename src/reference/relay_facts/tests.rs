@@ -67,6 +67,21 @@ fn properties_of_members_are_derived_from_the_document() {
     assert_eq!(known.strange, ["any", "odd"]);
 }
 
+/// Elements with a schema of their own are like members; those of a list are not.
+#[test]
+fn properties_of_elements_are_derived_from_the_document() {
+    let document = ASYNCAPI.replace(
+        "any: { payload: { examples: [ { type: whatever } ] }, x-hubproof: { match: {}, abstract: true } }",
+        "any: { payload: { type: array, minItems: 2, prefixItems: [ { const: 3 }, { type: string }, { enum: [a, b] } ], examples: [ [ 3, x ] ] }, x-hubproof: { match: { 0: 3 } } }",
+    );
+    let known = facts_of_document(&document.replace("{ minLength: 3, maxLength: 3 }", "{ const: odd }"));
+    let any = known.messages.iter().find(|message| message.name == "any").unwrap();
+    let facts: Vec<String> = any.facts.iter().map(|fact| format!("{} {:?}", fact.member, fact.of)).collect();
+    assert_eq!(facts, ["/0 Constant", "/0 Required", "/1 Required", "/2 Closed"]);
+    assert!(hubproof_reference::fault::injector::conditions_hold(any.when, Some(&json!([3, "x"]))));
+    assert!(!hubproof_reference::fault::injector::conditions_hold(any.when, Some(&json!([4, "x"]))));
+}
+
 #[rstest]
 #[case(json!({"type": "answer"}), &["answer"])]
 #[case(json!({"type": "answer", "gone": null}), &["answer"])]

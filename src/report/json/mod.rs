@@ -579,7 +579,7 @@ impl<'a> JsonReportWriter<'a> {
         Scenario {
             id: &scenario.id,
             title: &scenario.title,
-            place: self.place(Some(scenario.span)),
+            place: self.place(Some(scenario.place())),
             verdict: scenario.verdict,
             needs: scenario.unmet_needs().into_iter().map(|need| need.name.as_str()).collect(),
             mistake: scenario.mistake(),

@@ -373,7 +373,7 @@ impl Page<'_, RunReport> {
             Level::ERROR,
             None,
             &format!("scenario {} has a mistake: {mistake}", scenario.id),
-            Some(scenario.span),
+            Some(scenario.place()),
         );
         self.wrapped("  ", "This proves nothing about the hub: fix the scenario.");
     }

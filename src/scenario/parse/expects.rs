@@ -9,8 +9,8 @@ use super::shared::unknown_message_error;
 use super::steps::StepOptions;
 use crate::protocol::FrameDirection;
 use crate::scenario::model::{
-    CountRange, Expectation, ExpectedAlternative, ExpectedCodes, ExpectedEvent, MessageName, SilenceExpectation,
-    StepAction, StepActors,
+    CountRange, Expectation, ExpectedAlternative, ExpectedCodes, ExpectedEvent, GroupQuantity, MessageName,
+    SilenceExpectation, StepAction, StepActors,
 };
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::fields::{choice, integer, list, table, text, wrong_kind};
@@ -25,7 +25,14 @@ impl ScenarioParser<'_> {
     ) -> StepAction {
         let message = self.parse_message_name(value, Some(FrameDirection::FromHub));
         let subject = MatcherSubject::from_message_name(&message);
-        let pattern = options.get("where").map(|node| self.parse_pattern(node, &subject));
+        // A step that may also receive nothing needs no message that fits.
+        let least = options.get("count").and_then(|count| count.get("min")).and_then(SyntaxNode::integer);
+        let may_be_silent = least == Some(0)
+            || matches!(who, StepActors::Group { quantity: Some((GroupQuantity::AtMost, _) | (_, 0)), .. });
+        let pattern = options.get("where").map(|node| match may_be_silent {
+            true => self.parse_pattern(node, &subject),
+            false => self.parse_demand(node, &subject),
+        });
         let expect = self.parse_expectation(ExpectedEvent::Message { message, pattern }, options, &subject);
         let counted = options.get("count").is_some() || matches!(who, StepActors::Group { quantity: Some(_), .. });
         if let Some(key) = options.key("for").filter(|_| !counted) {

@@ -1,7 +1,8 @@
 //! Parses the tree of a scenario file into a program, and reports everything that is wrong before any socket opens.
 //!
 //! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they
-//! expect, [`actors`] the actors, [`names`] names and their scopes, [`rules`] the checks; [`shared`] parses
+//! expect, [`actors`] the actors, [`names`] names and their scopes, [`shapes`] what is known about their
+//! values, [`rules`] the checks; [`shared`] parses
 //! shared.yaml, [`fuzz`] its part for the fuzzer, and [`journeys`] the same constructs in load plans.
 
 mod actors;
@@ -11,6 +12,7 @@ pub mod journeys;
 pub mod names;
 mod rules;
 mod sends;
+pub mod shapes;
 mod shared;
 mod steps;
 pub mod verbs;
@@ -107,6 +109,8 @@ struct ScenarioParser<'a> {
     scenes: BTreeMap<String, BlockId>,
     /// Scenes that are being parsed, outermost first.
     playing: Vec<String>,
+    /// What is known about the names that the opening of a role binds, by the name of the role.
+    opening_shapes: BTreeMap<String, BTreeMap<String, shapes::ValueShape>>,
     reactions: BTreeMap<String, Reaction>,
     needs: Vec<Need>,
     scopes: Vec<BlockScope>,
@@ -138,6 +142,7 @@ impl<'a> ScenarioParser<'a> {
             roles: BTreeMap::new(),
             scenes: BTreeMap::new(),
             playing: Vec::new(),
+            opening_shapes: BTreeMap::new(),
             reactions: BTreeMap::new(),
             needs: Vec::new(),
             scopes: vec![BlockScope::default()],

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::shapes::ValueShape;
 use super::verbs::is_verb_word;
 use super::{ScenarioParser, StepPlace};
 use crate::scenario::functions::{self, JWT_SECRET};
@@ -47,6 +48,8 @@ pub struct NameBinding {
 #[derive(Default)]
 pub struct BlockScope {
     pub names: BTreeMap<String, NameBinding>,
+    /// What is known about the values of names.
+    pub shapes: BTreeMap<String, ValueShape>,
     /// Whether names of outer scopes are hidden, as in a scene or an opening.
     pub isolated: bool,
 }
@@ -89,6 +92,7 @@ impl<'a> ScenarioParser<'a> {
     pub(super) fn bind_name(&mut self, name: &str, at: Option<Span>, origin: NameOrigin) {
         if let Some(scope) = self.scopes.last_mut() {
             scope.names.insert(name.to_owned(), NameBinding { at, origin });
+            scope.shapes.remove(name);
         }
     }
 
@@ -158,6 +162,9 @@ impl<'a> ScenarioParser<'a> {
                 self.error(key.span, "this is not a name", IDENTIFIER_HELP);
             }
             self.bind_name(&key.name, Some(key.span), NameOrigin::Computed);
+            if self.place == StepPlace::Scenario {
+                self.bind_shape(&key.name, ValueShape::of_template(&template));
+            }
             values.push((key.name.clone(), template));
         }
         values
@@ -213,8 +220,12 @@ impl<'a> ScenarioParser<'a> {
         template.visit_expressions(&mut |expression| {
             used.extend(expression.uses.iter().map(|name| NameUse::in_expression(name, expression)));
         });
+        let before = self.diagnostics.len();
         for name in used {
             self.check_name(&name);
+        }
+        if self.diagnostics.len() == before {
+            template.visit_expressions(&mut |expression| self.check_members(expression));
         }
         template
     }

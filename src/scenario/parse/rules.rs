@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::ScenarioParser;
+use crate::protocol::schema_places::{ImpossiblePlace, PlaceStep, can_have_value, impossible_place};
 use crate::protocol::{RuleBasis, RuleLevel};
 use crate::scenario::model::{
     Check, CheckId, CompiledPattern, HasCheck, MatchPattern, MessageName, RuleUse, ValueTest,
 };
 use crate::scenario::template::{Template, TemplateExpression};
-use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::diagnostic::{Diagnostic, Severity, suggest};
 use crate::syntax::fields::{entries, list, mapping, text};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::{self, Matcher};
@@ -193,19 +196,28 @@ impl ScenarioParser<'_> {
             );
             return None;
         }
-        let pattern = self.parse_pattern(node, subject);
+        let pattern = self.parse_demand(node, subject);
         let check = self.declare_check(rules, key.span);
         Some(HasCheck { check, pattern })
     }
 
-    /// Parses a matcher, and warns about undocumented members.
+    /// Parses a matcher that need not match anything, and warns about undocumented members.
     pub(super) fn parse_pattern(&mut self, node: &SyntaxNode, subject: &MatcherSubject) -> MatchPattern {
+        self.parse_matcher(node, subject, false)
+    }
+
+    /// Parses a matcher that a correct hub must meet. A condition that no valid message can meet is an error.
+    pub(super) fn parse_demand(&mut self, node: &SyntaxNode, subject: &MatcherSubject) -> MatchPattern {
+        self.parse_matcher(node, subject, true)
+    }
+
+    fn parse_matcher(&mut self, node: &SyntaxNode, subject: &MatcherSubject, demanded: bool) -> MatchPattern {
         let template = self.parse_template(node);
         let ready = template.constant().and_then(|value| Matcher::compile(value).ok());
         // Looking for mistakes compiles regular expressions again, and a compiled matcher has none.
         let mistakes = if ready.is_some() { Vec::new() } else { matcher::find_matcher_mistakes(&node.to_json()) };
         if mistakes.is_empty() {
-            self.warn_undocumented(node, subject);
+            self.check_documented(node, subject, demanded);
         }
         self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.into_diagnostic(node)));
         let ready = ready.map(|matcher| CompiledPattern::Matcher(Arc::new(matcher)));
@@ -246,8 +258,8 @@ impl ScenarioParser<'_> {
 
     // ---- undocumented members
 
-    fn warn_undocumented(&mut self, matcher: &SyntaxNode, subject: &MatcherSubject) {
-        for (path, span) in matched_member_paths(matcher) {
+    fn check_documented(&mut self, matcher: &SyntaxNode, subject: &MatcherSubject, demanded: bool) {
+        for MatchedPlace { path, span, value, optional } in matched_places(matcher) {
             if path.iter().any(|name| name.contains("${")) {
                 continue;
             }
@@ -265,13 +277,63 @@ impl ScenarioParser<'_> {
                         );
                     }
                 }
-                MatcherSubject::Message(name) => self.warn_unless_documented(name, &path, span, true),
+                MatcherSubject::Message(name) => {
+                    let severity = if demanded && !optional { Severity::Error } else { Severity::Warning };
+                    self.check_received_place(name, &path, value, span, severity);
+                }
             }
         }
     }
 
+    /// Reports a place that no valid form of a received message has, or where it never has a value. Warns if no form
+    /// documents the place.
+    fn check_received_place(
+        &mut self,
+        name: &str,
+        path: &[String],
+        value: Option<&SyntaxNode>,
+        span: Span,
+        severity: Severity,
+    ) {
+        let pack = self.pack;
+        let Some(message) = pack.message(name) else { return };
+        let schemas: Vec<&Value> = pack.forms_of(message).map(|form| &form.schema.source).collect();
+        let steps = PlaceStep::names(path.iter().map(String::as_str));
+        let at = span;
+        let (what, at) = match impossible_place(&schemas, &steps) {
+            Some(found) => (describe_impossible(name, path, &found), at),
+            None => {
+                let value = value.filter(|node| !matches!(node.kind, NodeKind::Map(_) | NodeKind::List(_)));
+                let Some((node, json)) = value.map(|node| (node, node.to_json())) else {
+                    return self.warn_unless_documented(name, path, span, true);
+                };
+                if json_schema::has_expressions(&json)
+                    || schemas.iter().any(|schema| can_have_value(schema, &steps, &json))
+                {
+                    return self.warn_unless_documented(name, path, span, true);
+                }
+                (format!("the schema of `{name}` does not allow {json} at `{}`", join_pointer(path)), node.span)
+            }
+        };
+        let help = format!("no valid `{name}` matches this; correct the condition, or the schema");
+        self.diagnostics.push(Diagnostic { severity, ..Diagnostic::error(at, what).help(help) });
+    }
+
+    /// Reports a place that a message to send cannot have. Warns if no form of the message documents it.
+    pub(super) fn check_sent_place(&mut self, name: &str, path: &[String], span: Span) {
+        let Some(message) = self.pack.message(name) else { return };
+        let steps = PlaceStep::names(path.iter().map(String::as_str));
+        match impossible_place(&[&message.schema.source], &steps) {
+            Some(found) => {
+                let what = describe_impossible(name, path, &found);
+                self.error(span, what, "add `breaks: REASON` if the message is meant to be invalid");
+            }
+            None => self.warn_unless_documented(name, path, span, false),
+        }
+    }
+
     /// Warns if no form of a message documents a member. For a received message, its envelope may also document it.
-    pub(super) fn warn_unless_documented(&mut self, name: &str, path: &[String], span: Span, received: bool) {
+    fn warn_unless_documented(&mut self, name: &str, path: &[String], span: Span, received: bool) {
         let pack = self.pack;
         let Some(message) = pack.message(name) else { return };
         let forms: Vec<_> =
@@ -290,9 +352,36 @@ impl ScenarioParser<'_> {
     }
 }
 
+/// Completes "no form of X has ...": "`/a` of `hello` is a string, which has no members".
+fn describe_impossible(name: &str, path: &[String], found: &ImpossiblePlace) -> String {
+    let inside = match found.depth {
+        0 => format!("`{name}`"),
+        depth => format!("`{}` of `{name}`", join_pointer(&path[..depth])),
+    };
+    format!("{inside} {}", found.describe(&PlaceStep::Name(path[found.depth].clone())))
+}
+
+fn join_pointer(path: &[String]) -> String {
+    path.iter().map(|name| matcher::member_pointer(name)).collect()
+}
+
+/// A place that a matcher is about.
+struct MatchedPlace<'n> {
+    path: Vec<String>,
+    span: Span,
+    /// The value that the place must have.
+    value: Option<&'n SyntaxNode>,
+    /// Whether the place may be absent.
+    optional: bool,
+}
+
 /// Returns the member paths of a `with` or a matcher, with their spans.
 pub fn member_paths(node: &SyntaxNode) -> Vec<(Vec<String>, Span)> {
-    fn walk(node: &SyntaxNode, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
+    all_places(node).into_iter().map(|place| (place.path, place.span)).collect()
+}
+
+fn all_places(node: &SyntaxNode) -> Vec<MatchedPlace<'_>> {
+    fn walk<'n>(node: &'n SyntaxNode, path: &[String], found: &mut Vec<MatchedPlace<'n>>) {
         for (key, value) in entries(Some(node)) {
             let mut path = path.to_vec();
             // The empty pointer stands for the whole value, not for a member.
@@ -300,15 +389,17 @@ pub fn member_paths(node: &SyntaxNode) -> Vec<(Vec<String>, Span)> {
                 continue;
             }
             if let Some(pointer) = key.name.strip_prefix('/') {
+                let optional = pointer.ends_with(" or absent");
                 let pointer = pointer.trim_end_matches(" or absent");
                 path.extend(pointer.split('/').map(crate::syntax::matcher::unescape));
-                found.push((path, key.span));
+                let only = value.map().filter(|keywords| keywords.len() == 1).and_then(|_| value.get("const"));
+                found.push(MatchedPlace { path, span: key.span, value: only, optional });
                 continue;
             }
             path.push(key.name.clone());
             match value.map() {
                 Some(inner) if !inner.is_empty() => walk(value, &path, found),
-                _ => found.push((path, key.span)),
+                _ => found.push(MatchedPlace { path, span: key.span, value: Some(value), optional: false }),
             }
         }
     }
@@ -317,12 +408,12 @@ pub fn member_paths(node: &SyntaxNode) -> Vec<(Vec<String>, Span)> {
     found
 }
 
-/// Returns the paths of a matcher, without members that must be absent.
-fn matched_member_paths(matcher: &SyntaxNode) -> Vec<(Vec<String>, Span)> {
+/// Returns the places of a matcher, without those that must be absent.
+fn matched_places(matcher: &SyntaxNode) -> Vec<MatchedPlace<'_>> {
     let denied = |span: Span| {
         entries(Some(matcher)).iter().any(|(key, value)| {
             key.span == span && matches!(value.kind, NodeKind::Bool(false)) && key.name.starts_with('/')
         })
     };
-    member_paths(matcher).into_iter().filter(|(_, span)| !denied(*span)).collect()
+    all_places(matcher).into_iter().filter(|place| !denied(place.span)).collect()
 }

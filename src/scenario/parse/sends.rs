@@ -11,7 +11,7 @@ use crate::scenario::model::{ConnectStep, MessageComposition, MessageName, StepA
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::fields::{entries, flag, integer, list, mapping, table, text, text_or_blank, wrong_kind};
-use crate::syntax::matcher::escape;
+use crate::syntax::matcher::{escape, is_pointer};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -87,6 +87,10 @@ impl ScenarioParser<'_> {
         for node in list(node, "`without`", "without: [/member]", &mut self.diagnostics) {
             match node.text() {
                 Some(pointer) if pointer.starts_with('/') => pointers.push(pointer.to_owned()),
+                Some("") => {
+                    let help = "write `without: [/member]`; `with: { \"\": VALUE }` replaces the whole message";
+                    self.error(node.span, "the whole message cannot be left out", help);
+                }
                 other => {
                     let name = other.unwrap_or("member");
                     self.error(node.span, "`without` takes JSON pointers", format!("write `without: [/{name}]`"));
@@ -118,18 +122,35 @@ impl ScenarioParser<'_> {
                 let who = if sender == MessageSender::Server { "a client" } else { "a hub" };
                 self.error(name_node.span, format!("only {who} sends `{name}`"), on_purpose);
             }
-            for (path, span) in options.get("with").map(member_paths).unwrap_or_default() {
-                self.warn_unless_documented(name, &path, span, false);
+        }
+        let mut example = message.starting_value();
+        if let Some(with) = options.get("with") {
+            let misplaced = compose::misplaced_overrides(&example, &with.to_json());
+            for one in &misplaced {
+                let (what, help) = one.describe();
+                let keys = changed_values(with, "");
+                let is_at = |pointer: &str| {
+                    pointer.strip_prefix(&one.place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                let key = keys.iter().find(|(pointer, ..)| is_at(pointer));
+                self.error(key.map_or(with.span, |(_, key, _)| key.span), what, help);
+            }
+            if !misplaced.is_empty() {
+                return;
+            }
+            if compose.breaks.is_none() {
+                for (path, span) in member_paths(with) {
+                    self.check_sent_place(name, &path, span);
+                }
             }
         }
         // Values with expressions are checked when they are sent.
         let Some(overrides) = compose.with.as_ref().map_or(Some(Value::Null), |with| with.constant().cloned()) else {
             return;
         };
-        let mut built = message.starting_value();
-        compose::merge_overrides(&mut built, &overrides);
-        compose::remove_members(&mut built, &compose.without);
-        let broken = message.schema.violations(&built).into_iter().find(|v| !v.should);
+        compose::merge_overrides(&mut example, &overrides);
+        compose::remove_members(&mut example, &compose.without);
+        let broken = message.schema.violations(&example).into_iter().find(|v| !v.should);
         match (&compose.breaks, broken) {
             (None, Some(violation)) => {
                 let at = offending_entry(&violation, options).unwrap_or(name_node.span);
@@ -322,21 +343,20 @@ fn offending_entry(violation: &SchemaViolation, options: &StepOptions<'_>) -> Op
         .into_iter()
         .filter(|(pointer, ..)| violation.path == *pointer || violation.path.starts_with(&format!("{pointer}/")))
         .max_by_key(|(pointer, ..)| pointer.len())
-        .map(|(pointer, node)| node.at_pointer(&violation.path[pointer.len()..]).span)
+        .map(|(pointer, _, node)| node.at_pointer(&violation.path[pointer.len()..]).span)
 }
 
-/// Returns the values of a `with` by their pointers in the message.
-fn changed_values<'n>(with: &'n SyntaxNode, below: &str) -> Vec<(String, &'n SyntaxNode)> {
+/// Returns the keys and values of a `with` by their pointers in the message.
+fn changed_values<'n>(with: &'n SyntaxNode, below: &str) -> Vec<(String, &'n NodeKey, &'n SyntaxNode)> {
     let mut found = Vec::new();
     for (key, value) in entries(Some(with)) {
-        let pointer = match key.name.strip_prefix('/') {
-            Some(pointer) => format!("{below}/{pointer}"),
-            None => format!("{below}/{}", escape(&key.name)),
-        };
-        if !key.name.starts_with('/') {
+        let is_pointer = is_pointer(&key.name);
+        let pointer =
+            if is_pointer { format!("{below}{}", key.name) } else { format!("{below}/{}", escape(&key.name)) };
+        if !is_pointer {
             found.extend(changed_values(value, &pointer));
         }
-        found.push((pointer, value));
+        found.push((pointer, key, value));
     }
     found
 }

@@ -17,7 +17,7 @@ use crate::scenario::model::{
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
-use crate::syntax::matcher::member_pointer;
+use crate::syntax::matcher::key_pointer;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -57,6 +57,11 @@ impl SharedFile {
             shared.roles.insert(name.name.clone(), given.collect());
         }
         Self { shared: Arc::new(shared), root }
+    }
+
+    /// Returns where a role is declared.
+    pub fn role_span(&self, name: &str) -> Option<Span> {
+        entries(self.root.get("roles")).iter().find(|(key, _)| key.name == name).map(|(key, _)| key.span)
     }
 
     /// Returns the diagnostics of roles, scenes, reactions and `always`, whether or not a scenario uses them.
@@ -148,7 +153,7 @@ fn check_fills_used(fills: Option<&SyntaxNode>, pack: &Pack, diagnostics: &mut V
     }
     let examples: Vec<Value> = pack.messages.iter().map(|message| message.starting_value()).collect();
     for (key, _) in members {
-        let pointer = if key.name.starts_with('/') { key.name.clone() } else { member_pointer(&key.name) };
+        let pointer = key_pointer(&key.name);
         if examples.iter().any(|example| example.pointer(&pointer).is_some()) {
             continue;
         }
@@ -208,7 +213,9 @@ impl ScenarioParser<'_> {
             Some(steps) => self.parse_block(steps),
             None => self.push_block(Vec::new()),
         };
-        let binds = self.scopes.pop().map(|scope| scope.names.into_keys().collect()).unwrap_or_default();
+        let opened = self.scopes.pop().unwrap_or_default();
+        let binds = opened.names.into_keys().collect();
+        self.opening_shapes.insert(name.to_owned(), opened.shapes);
         self.place = place;
         self.myself = None;
         let mut reacts = Vec::new();
@@ -258,6 +265,11 @@ impl ScenarioParser<'_> {
             self.error(whenever.span, "`whenever` must name one message", "write `whenever: MESSAGE`");
             return;
         };
+        let servers = entries(file.root.get("roles")).iter().any(|(_, role)| role.get("side").is_some());
+        if !servers && self.pack.message(message_name).is_some_and(|message| !message.directions.from_hub) {
+            let what = format!("a hub never sends `{message_name}`, so this reaction never happens");
+            self.diagnostics.push(Diagnostic::warning(whenever.span, what).help("name a message that a hub sends"));
+        }
         self.scopes.push(BlockScope::isolated());
         let place = std::mem::replace(&mut self.place, StepPlace::Reaction);
         let as_ = node.get("as").and_then(|node| self.parse_free_name(node).map(|name| (name, node.span)));
@@ -373,7 +385,10 @@ impl ScenarioParser<'_> {
             Some("close") => MatcherSubject::CLOSE,
             Some("upgrade") => MatcherSubject::UPGRADE,
             Some("wire") => MatcherSubject::WIRE,
-            Some(name) if self.pack.message(name).is_some() => MatcherSubject::Message(name.to_owned()),
+            Some(name) if self.pack.message(name).is_some() => {
+                self.check_framed_message(name, every.span);
+                MatcherSubject::Message(name.to_owned())
+            }
             _ => {
                 let error = unknown_message_error(every, self.pack);
                 self.diagnostics.push(error);

@@ -8,11 +8,13 @@ use super::actors::{StepActorNames, key_part_span};
 use super::names::{BlockScope, NameBinding, NameOrigin};
 use super::rules::MatcherSubject;
 use super::sends::is_computed;
+use super::shapes::ValueShape;
 use super::verbs::{self, StepHead, StepVerb};
 use super::{ScenarioParser, StepPlace, may_be};
 use crate::protocol::{RuleBasis, RuleLevel};
 use crate::scenario::model::{
-    ActorId, BlockId, HookStep, Need, OrderCheck, RuleUse, Step, StepAction, StepActors, duration,
+    ActorId, BlockId, ExpectedEvent, HookStep, MessageComposition, MessageName, Need, OrderCheck, RuleUse, Step,
+    StepAction, StepActors, duration,
 };
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_or_list};
@@ -55,10 +57,14 @@ impl ScenarioParser<'_> {
         self.push_block(steps)
     }
 
-    /// Parses a block with its own `names`. The names that its steps bind stay in scope.
-    fn parse_inner_block(&mut self, node: &SyntaxNode, names: &[&str]) -> BlockId {
+    /// Parses a block with its own `names`, of which the first has this value. The names that its steps bind stay in
+    /// scope.
+    fn parse_inner_block(&mut self, node: &SyntaxNode, names: &[&str], value: ValueShape) -> BlockId {
         let own = |name: &&str| ((*name).to_owned(), NameBinding { at: None, origin: NameOrigin::Computed });
-        self.scopes.push(BlockScope { names: names.iter().map(own).collect(), isolated: false });
+        self.scopes.push(BlockScope { names: names.iter().map(own).collect(), ..BlockScope::default() });
+        if let Some(name) = names.first() {
+            self.bind_shape(name, value);
+        }
         let block = self.parse_block(node);
         if let Some(scope) = self.scopes.pop() {
             for (name, bound) in scope.names {
@@ -119,6 +125,7 @@ impl ScenarioParser<'_> {
                 _ => NameOrigin::of_actors(&who),
             };
             self.bind_name(&name, Some(node.span), origin);
+            self.bind_shape(&name, act.as_ref().map(|act| result_shape(act, &who)).unwrap_or_default());
             Some(name)
         });
         Some(Step { span: key.span, text, who, as_, if_, check, act: act? })
@@ -265,7 +272,7 @@ impl ScenarioParser<'_> {
                 let values = self.required_option(key, "in", "write `in: [a, b]`", options)?;
                 let values = self.parse_loop_values(values);
                 let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
-                let body = self.parse_inner_block(steps, &[&name]);
+                let body = self.parse_inner_block(steps, &[&name], ValueShape::of_loop(&values));
                 self.bind_name(&name, Some(value.span), NameOrigin::Computed);
                 StepAction::Either { name, values, body }
             }
@@ -287,7 +294,7 @@ impl ScenarioParser<'_> {
                         "write steps that succeed once the condition is true",
                     );
                 }
-                StepAction::Retry { time, body: self.parse_inner_block(steps, &[]) }
+                StepAction::Retry { time, body: self.parse_inner_block(steps, &[], ValueShape::Unknown) }
             }
         })
     }
@@ -513,7 +520,7 @@ impl ScenarioParser<'_> {
         let bodies = if uses_rows(steps) {
             self.parse_row_bodies(&name, list, steps, &names)
         } else {
-            Some(vec![self.parse_inner_block(steps, &names)])
+            Some(vec![self.parse_inner_block(steps, &names, ValueShape::of_loop(&values))])
         };
         let fresh: Vec<ActorId> = self.fresh.pop().unwrap_or_default().into_iter().collect();
         self.connected.extend(fresh.iter().copied());
@@ -551,7 +558,7 @@ impl ScenarioParser<'_> {
                 scope.names.clone_from(&seen);
             }
             self.rows.push((name.to_owned(), row.to_json()));
-            bodies.push(self.parse_inner_block(steps, names));
+            bodies.push(self.parse_inner_block(steps, names, ValueShape::of_value(row.to_json())));
             self.rows.pop();
             // The same actors are fresh in every row.
             if let Some(fresh) = self.fresh.last() {
@@ -561,6 +568,34 @@ impl ScenarioParser<'_> {
             }
         }
         Some(bodies)
+    }
+}
+
+/// Returns what is known about the result of a step.
+fn result_shape(act: &StepAction, who: &StepActors) -> ValueShape {
+    let composed = |compose: &MessageComposition| match &compose.message {
+        MessageName::Named(name) if compose.breaks.is_none() => {
+            ValueShape::Message { name: name.clone(), received: false }
+        }
+        _ => ValueShape::Unknown,
+    };
+    let shape = match act {
+        StepAction::Send(compose) => composed(compose),
+        StepAction::Compose(compose) => return composed(compose),
+        StepAction::Expect(expect) => match &expect.want {
+            ExpectedEvent::Message { message: MessageName::Named(name), .. } => {
+                let shape = ValueShape::Message { name: name.clone(), received: true };
+                if expect.count.is_some() { ValueShape::List(Box::new(shape)) } else { shape }
+            }
+            _ => return ValueShape::Unknown,
+        },
+        _ => return ValueShape::Unknown,
+    };
+    match who {
+        StepActors::One(_) | StepActors::Myself => shape,
+        // A group is empty, or has one list for each of its members.
+        StepActors::Group { .. } if !matches!(shape, ValueShape::List(_)) => ValueShape::List(Box::new(shape)),
+        StepActors::Group { .. } | StepActors::NoActor => ValueShape::Unknown,
     }
 }
 

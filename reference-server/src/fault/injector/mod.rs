@@ -363,8 +363,11 @@ pub(crate) fn edit_frame(text: &str, act: ChangeAction) -> Option<String> {
             members.iter().map(|(key, value)| (if key == name { new } else { key }, *value)).collect();
         return serde_json::to_string(&renamed).ok();
     }
-    let mut members: IndexMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
     let (first, rest) = path.split_first()?;
+    if text.trim_start().starts_with('[') {
+        return edit_array(text, first, rest, act);
+    }
+    let mut members: IndexMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
     if let ([], ChangeAction::Remove(_)) = (rest, act) {
         members.shift_remove(*first)?;
         return serde_json::to_string(&members).ok();
@@ -377,6 +380,32 @@ pub(crate) fn edit_frame(text: &str, act: ChangeAction) -> Option<String> {
     edit_value(&mut value, rest, act, members.contains_key(*first))?;
     members.insert((*first).to_owned(), serde_json::value::to_raw_value(&value).ok()?);
     serde_json::to_string(&members).ok()
+}
+
+/// Returns a frame that is an array, edited at `rest` in the element `first`, or in each element for `*`. The other
+/// elements keep their text.
+fn edit_array(text: &str, first: &str, rest: &[&str], act: ChangeAction) -> Option<String> {
+    let mut elements: Vec<Box<RawValue>> = serde_json::from_str(text).ok()?;
+    let edited =
+        if first == "*" { 0..elements.len() } else { element_index(first, elements.len()).map(|i| i..i + 1)? };
+    if let ([], ChangeAction::Remove(_)) = (rest, act) {
+        elements.drain(edited);
+        return serde_json::to_string(&elements).ok();
+    }
+    let mut edits = 0;
+    for element in &mut elements[edited] {
+        let mut value: Value = serde_json::from_str(element.get()).ok()?;
+        if edit_value(&mut value, rest, act, true).is_some() {
+            *element = serde_json::value::to_raw_value(&value).ok()?;
+            edits += 1;
+        }
+    }
+    (edits > 0).then(|| serde_json::to_string(&elements).ok()).flatten()
+}
+
+/// Returns the index of an element of an array with `length` elements.
+fn element_index(name: &str, length: usize) -> Option<usize> {
+    name.parse().ok().filter(|index| *index < length)
 }
 
 /// Edits `value` at `path`; `None` if there is nothing to edit.
@@ -398,6 +427,16 @@ fn edit_value(value: &mut Value, path: &[&str], act: ChangeAction, present: bool
         Value::Array(elements) if *name == "*" => {
             let edited = elements.iter_mut().filter_map(|element| edit_value(element, rest, act, true)).count();
             (edited > 0).then_some(())
+        }
+        Value::Array(elements) => {
+            let index = element_index(name, elements.len())?;
+            match (rest, act) {
+                ([], ChangeAction::Remove(_)) => {
+                    elements.remove(index);
+                    Some(())
+                }
+                _ => edit_value(&mut elements[index], rest, act, true),
+            }
         }
         Value::Object(members) => match (rest, act) {
             ([], ChangeAction::Remove(_)) => members.shift_remove(*name).map(drop),

@@ -24,6 +24,28 @@ fn an_edit_changes_only_the_named_member(#[case] act: ChangeAction, #[case] want
     assert_eq!(edit_frame(text, act).unwrap_or_else(|| "same".to_owned()), want);
 }
 
+#[rstest]
+#[case(ChangeAction::Set("/1", "7"), r#"[3,7,{"n":9007199254740993.5,"l":[1,2]}]"#)]
+#[case(ChangeAction::Remove("/1"), r#"[3,{"n":9007199254740993.5,"l":[1,2]}]"#)]
+#[case(ChangeAction::Retype("/1"), r#"[3,["id"],{"n":9007199254740993.5,"l":[1,2]}]"#)]
+#[case(ChangeAction::Alter("/0"), r#"[-4,"id",{"n":9007199254740993.5,"l":[1,2]}]"#)]
+#[case(ChangeAction::Remove("/2/n"), r#"[3,"id",{"l":[1,2]}]"#)]
+#[case(ChangeAction::Remove("/*"), "[]")]
+#[case(ChangeAction::Alter("/7"), "same")]
+#[case(ChangeAction::Alter("/name"), "same")]
+fn an_edit_changes_only_the_named_element(#[case] act: ChangeAction, #[case] want: &str) {
+    let text = r#"[3,"id",{"n":9007199254740993.5,"l":[1,2]}]"#;
+    assert_eq!(edit_frame(text, act).unwrap_or_else(|| "same".to_owned()), want);
+}
+
+#[test]
+fn an_element_of_an_inner_array_is_edited() {
+    let edited = |act| edit_frame(r#"{"l":[[1,"a"],[2,"b"]]}"#, act).unwrap();
+    assert_eq!(edited(ChangeAction::Alter("/l/*/1")), r#"{"l":[[1,"xa"],[2,"xb"]]}"#);
+    assert_eq!(edited(ChangeAction::Remove("/l/0")), r#"{"l":[[2,"b"]]}"#);
+    assert_eq!(edit_frame(r#"[{"a":1},{"b":1},2]"#, ChangeAction::Alter("/*/a")).unwrap(), r#"[{"a":-2},{"b":1},2]"#);
+}
+
 #[test]
 fn a_star_in_a_pointer_stands_for_every_array_element() {
     let edited = edit_frame(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, ChangeAction::Remove("/l/*/a")).unwrap();

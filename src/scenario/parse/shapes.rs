@@ -1,0 +1,220 @@
+//! What is known about the value of a name before the run, so that a member that it cannot have is reported at once.
+
+use serde_json::Value;
+
+use super::{ScenarioParser, StepPlace};
+use crate::protocol::MessageType;
+use crate::protocol::schema_places::{PlaceStep, impossible_place};
+use crate::scenario::expression::{FrameAttribute, PathSegment, UsedPath};
+use crate::scenario::template::{Template, TemplateExpression};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::json_schema::has_expressions;
+use crate::syntax::source::Span;
+
+/// What is known about the value of a name.
+#[derive(Clone, Debug, Default)]
+pub enum ValueShape {
+    #[default]
+    Unknown,
+    /// A message that was received or composed, and is valid.
+    Message { name: String, received: bool },
+    /// One of several values.
+    OneOf(Vec<Value>),
+    /// A list of such values.
+    List(Box<ValueShape>),
+}
+
+impl ValueShape {
+    /// Returns the shape of a value as the file has it.
+    pub fn of_value(value: Value) -> Self {
+        if has_expressions(&value) { Self::Unknown } else { Self::OneOf(vec![value]) }
+    }
+
+    /// Returns the shape of a value that the file contains.
+    pub fn of_template(template: &Template) -> Self {
+        template.constant().cloned().map_or(Self::Unknown, Self::of_value)
+    }
+
+    /// Returns the shape of one of the values of a loop.
+    pub fn of_loop(values: &Template) -> Self {
+        match values.constant() {
+            Some(Value::Array(values)) if !values.iter().any(has_expressions) => Self::OneOf(values.clone()),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl ScenarioParser<'_> {
+    /// Records what is known about a name that was just bound.
+    pub(super) fn bind_shape(&mut self, name: &str, shape: ValueShape) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.shapes.insert(name.to_owned(), shape);
+        }
+    }
+
+    fn find_shape(&self, name: &str) -> ValueShape {
+        for scope in self.scopes.iter().rev() {
+            if scope.names.contains_key(name) {
+                return scope.shapes.get(name).cloned().unwrap_or_default();
+            }
+            if scope.isolated {
+                break;
+            }
+        }
+        ValueShape::Unknown
+    }
+
+    /// Returns the shape of a name that the opening of a role binds.
+    fn opening_shape(&self, actor: &str, name: &str) -> ValueShape {
+        let role = match actor {
+            "self" => self.myself.as_ref(),
+            _ if self.groups.contains_key(actor) => None,
+            _ => self.actors.iter().find(|known| known.name == actor).map(|known| &known.role),
+        };
+        role.and_then(|role| self.opening_shapes.get(role)?.get(name)).cloned().unwrap_or_default()
+    }
+
+    /// Reports members that the values of names cannot have, and names of messages in `frames()`.
+    pub(super) fn check_members(&mut self, expression: &TemplateExpression) {
+        for path in &expression.parsed().paths {
+            self.check_path(path, expression);
+        }
+        for call in expression.parsed().calls.iter().filter(|call| call.function == "frames") {
+            let span = expression.span_of(&call.at);
+            if self.place != StepPlace::Always {
+                let help = "bind the messages of a step with `as`, or move the check to `always` in shared.yaml";
+                self.error(span, "`frames()` works only under `always`", help);
+            } else if let Some([Value::String(name)]) =
+                call.constants().map(|all| all.into_iter().cloned().collect::<Vec<_>>()).as_deref()
+            {
+                self.check_framed_message(name, span);
+            }
+        }
+        for attribute in &expression.parsed().frame_attributes {
+            self.check_frame_attribute(attribute, expression);
+        }
+    }
+
+    /// Reports a message that no frame from the hub can be.
+    pub(super) fn check_framed_message(&mut self, name: &str, span: Span) {
+        let pack = self.pack;
+        let sent_by_hub = || pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str());
+        let lists = format!("`hubproof packs show {}` lists who sends what", pack.name);
+        let what = match pack.message(name) {
+            None => format!("{} has no message `{name}`", pack.name),
+            Some(message) if !message.directions.from_hub => {
+                format!("a hub never sends `{name}`, and `always` is about frames from the hub")
+            }
+            Some(_) => return,
+        };
+        self.error(span, what, suggest(name, sent_by_hub().collect::<Vec<_>>(), &lists));
+    }
+
+    fn check_path(&mut self, path: &UsedPath, expression: &TemplateExpression) {
+        if expression.parsed().is_optional(&path.root) {
+            return;
+        }
+        let mut shape = self.find_shape(&path.root);
+        let mut segments = path.segments.as_slice();
+        let mut shown = path.root.clone();
+        let is_actor = !self.is_in_scope(&path.root) && (path.root == "self" || self.find_actors(&path.root).is_some());
+        if let [(PathSegment::Member(name), _), rest @ ..] = segments
+            && is_actor
+        {
+            shape = self.opening_shape(&path.root, name);
+            (shown, segments) = (format!("{shown}.{name}"), rest);
+        }
+        while let ValueShape::List(items) = shape {
+            let [(segment, at), rest @ ..] = segments else { return };
+            if let PathSegment::Member(name) = segment {
+                let help = format!("write `{shown}[0].{name}` for one of them, or `{shown} | map(attribute='{name}')`");
+                return self.error(expression.span_of(at), format!("`{shown}` is a list of values"), help);
+            }
+            (shown, segments, shape) = (format!("{shown}{}", written(segment)), rest, *items);
+        }
+        let steps: Vec<PlaceStep> = segments.iter().map(|(segment, _)| step(segment)).collect();
+        let Some((depth, what, known)) = self.impossible_member(&shape, &steps) else { return };
+        let shown: String =
+            std::iter::once(shown).chain(segments[..depth].iter().map(|(segment, _)| written(segment))).collect();
+        let what = format!("`{shown}` {what}");
+        let span = expression.span_of(&segments[depth].1);
+        self.diagnostics.push(member_error(span, what, &segments[depth].0, &known, &shape));
+    }
+
+    fn check_frame_attribute(&mut self, attribute: &FrameAttribute, expression: &TemplateExpression) {
+        let shape = ValueShape::Message { name: attribute.message.clone(), received: true };
+        let steps: Vec<PlaceStep> = attribute.path.iter().map(step).collect();
+        let Some((depth, what, known)) = self.impossible_member(&shape, &steps) else { return };
+        let shown: String = attribute.path[..depth].iter().map(written).collect();
+        let what = format!("`{}{shown}` {what}", attribute.message);
+        let error = member_error(expression.span_of(&attribute.at), what, &attribute.path[depth], &known, &shape);
+        self.diagnostics.push(if attribute.selects { error.into_warning() } else { error });
+    }
+
+    /// Returns how many steps of a path are possible, why the next one is not, and the members that the value has
+    /// there; `None` if the path is possible.
+    fn impossible_member(&self, shape: &ValueShape, steps: &[PlaceStep]) -> Option<(usize, String, Vec<String>)> {
+        let pack = self.pack;
+        let constants: Vec<Value>;
+        let schemas: Vec<&Value> = match shape {
+            ValueShape::Message { name, received } => {
+                let message = pack.message(name)?;
+                let forms: Vec<&MessageType> = if *received { pack.forms_of(message).collect() } else { vec![message] };
+                forms.into_iter().map(|form| &form.schema.source).collect()
+            }
+            ValueShape::OneOf(values) => {
+                constants = values.iter().map(|value| serde_json::json!({ "const": value })).collect();
+                constants.iter().collect()
+            }
+            ValueShape::Unknown | ValueShape::List(_) => return None,
+        };
+        let found = impossible_place(&schemas, steps)?;
+        let path: Vec<String> = steps[..found.depth].iter().map(step_name).collect();
+        let known = match shape {
+            ValueShape::Message { name, .. } => {
+                pack.message(name).map(|message| message.schema.member_names(&path)).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        Some((found.depth, found.describe(&steps[found.depth]), known))
+    }
+}
+
+fn member_error(span: Span, what: String, segment: &PathSegment, known: &[String], shape: &ValueShape) -> Diagnostic {
+    let name = match segment {
+        PathSegment::Member(name) => name.as_str(),
+        PathSegment::Index(_) => "",
+    };
+    let otherwise = match shape {
+        ValueShape::Message { name, .. } => {
+            format!(
+                "no `{name}` that is valid under its schema has it; if it may come all the same, test it with `is defined`"
+            )
+        }
+        _ => "the value is written out above".to_owned(),
+    };
+    Diagnostic::error(span, what).help(suggest(name, known.iter().map(String::as_str).collect::<Vec<_>>(), &otherwise))
+}
+
+fn step(segment: &PathSegment) -> PlaceStep {
+    match segment {
+        PathSegment::Member(name) => PlaceStep::Member(name.clone()),
+        PathSegment::Index(index) => PlaceStep::Element(*index),
+    }
+}
+
+fn step_name(step: &PlaceStep) -> String {
+    match step {
+        PlaceStep::Member(name) | PlaceStep::Name(name) => name.clone(),
+        PlaceStep::Element(index) => index.to_string(),
+    }
+}
+
+/// Returns a segment as an expression writes it.
+fn written(segment: &PathSegment) -> String {
+    match segment {
+        PathSegment::Member(name) if super::names::is_identifier(name) => format!(".{name}"),
+        PathSegment::Member(name) => format!("['{name}']"),
+        PathSegment::Index(index) => format!("[{index}]"),
+    }
+}
