@@ -169,11 +169,13 @@ impl CheckReport {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FindingDetail {
     pub actor: String,
-    /// The last message this actor sent, shortened.
+    /// The last message this actor sent, shortened; for a step without an actor, that of any actor.
     pub sent: Option<String>,
     pub expected: String,
     /// The frame, shortened, or a text such as "nothing, connection still open".
     pub received: String,
+    /// The rounds of the loops around the step, with their values.
+    pub round: Option<String>,
     /// How long the step waited.
     #[serde(rename = "waited_ms", serialize_with = "serialize_optional_ms")]
     #[cfg_attr(test, schemars(with = "Option<f64>"))]

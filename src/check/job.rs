@@ -14,7 +14,7 @@ use crate::deviation::Deviations;
 use crate::event::{Lack, PreconditionFailure, ScenarioEvent, ScenarioReport, UnmetNeed, Verdict};
 use crate::hub::prepare::{HubPaces, PreparedHub, PreparedInstance, SetupError};
 use crate::hub::supervisor::{self, HubUse};
-use crate::interpreter::{ConversationConfig, HubPace, planned_wait, unmet_needs, uses_tokens};
+use crate::interpreter::{ConversationConfig, HubPace, name_pool, planned_wait, unmet_needs};
 use crate::redact::SecretMasker;
 use crate::report::scenario_verdict;
 use crate::scenario::functions::TOKENS;
@@ -27,6 +27,8 @@ pub struct ScenarioJob {
     program: Arc<Program>,
     place: JobPlacement,
     repetition: usize,
+    /// The number of the scenario in the run.
+    turn: usize,
     subject: Arc<PreparedHub>,
     /// The scenario's id in reports.
     id: String,
@@ -76,6 +78,7 @@ impl ScenarioJob {
             program,
             place,
             repetition,
+            turn: 0,
             subject,
             id,
             instead: None,
@@ -149,9 +152,9 @@ impl ScenarioJob {
 
     fn isolation(&self, site: &PreparedInstance) -> Isolation {
         let alone = self.is_alone() || self.program.isolation == Isolation::Destructive;
-        match !alone && uses_tokens(&self.program, &site.settings) {
-            true => Isolation::Exclusive(TOKENS.to_owned()),
-            false => self.program.isolation.clone(),
+        match name_pool(&self.program, &site.settings).filter(|_| !alone) {
+            Some(pool) => Isolation::Exclusive(pool),
+            None => self.program.isolation.clone(),
         }
     }
 
@@ -164,7 +167,7 @@ impl ScenarioJob {
     /// Waits for the scenario's turn and plays it; `number` is unique within the run. Returns `None` if the run was
     /// interrupted before its turn.
     pub async fn play(
-        self,
+        mut self,
         number: usize,
         options: &PlayOptions,
         events: &mpsc::Sender<ScenarioEvent>,
@@ -174,6 +177,7 @@ impl ScenarioJob {
             JobPlacement::Nowhere(unmet) => return Some(not_testable_report(&self.program, unmet, self.repetition)),
             JobPlacement::Site(index) => index,
         };
+        self.turn = number;
         let _ = events.send(ScenarioEvent::Started { id: self.id.clone() }).await;
         let site = &self.subject.sites[index];
         let isolation = self.isolation(site);
@@ -438,6 +442,7 @@ async fn play_job(
     let config = ConversationConfig {
         settings: site.settings.clone(),
         stamp: stamp.to_owned(),
+        turn: job.turn,
         // A conversation's clock starts at its own beginning, which may come late in the run.
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
         patience: subject.target.patience,
@@ -526,6 +531,6 @@ fn mask_report(report: &mut ScenarioReport, masker: &SecretMasker) {
     for detail in of_checks.chain(of_cause) {
         clean(&mut detail.expected);
         clean(&mut detail.received);
-        detail.sent.iter_mut().for_each(clean);
+        detail.sent.iter_mut().chain(&mut detail.round).for_each(clean);
     }
 }

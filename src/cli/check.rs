@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
@@ -268,14 +268,12 @@ impl ScenarioSelection {
         } else {
             let mut set = GlobSetBuilder::new();
             for text in scenarios {
-                let glob =
-                    Glob::new(text).map_err(|error| CliError::new(format!("`{text}` is not a pattern: {error}")))?;
-                set.add(glob);
-                // A name without its protocol also matches.
-                if !text.contains('/')
-                    && let Ok(glob) = Glob::new(&format!("*/{text}"))
-                {
-                    set.add(glob);
+                let no_pattern = |error| CliError::new(format!("`{text}` is not a pattern: {error}"));
+                set.add(Glob::new(text).map_err(no_pattern)?);
+                // The name of a scenario stands for all its cases, and needs no protocol.
+                let protocol = if text.contains('/') { "" } else { "*/" };
+                for also in [format!("{protocol}{text}"), format!("{protocol}{text}/*")] {
+                    set.add(GlobBuilder::new(&also).literal_separator(true).build().map_err(no_pattern)?);
                 }
             }
             Some(set.build().map_err(|error| CliError::new(error.to_string()))?)

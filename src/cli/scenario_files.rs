@@ -48,10 +48,14 @@ pub fn add_scenario_files(
         let stem = Path::new(path).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let id = format!("{}/{stem}", pack.name);
         let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
-        let (program, found) = parse::parse_scenario(&id, &root, &shared, &pack);
-        let program = program.ok_or_else(|| CliError::from_diagnostics(&found, sources))?;
-        scenarios.programs.retain(|known| known.id != id);
-        scenarios.programs.push(Arc::new(program));
+        let (programs, found) = parse::parse_scenario_file(&id, &root, &shared, &pack);
+        if programs.is_empty() {
+            return Err(CliError::from_diagnostics(&found, sources));
+        }
+        let replaced =
+            |known: &str| known.strip_prefix(&id).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        scenarios.programs.retain(|known| !replaced(&known.id));
+        scenarios.programs.extend(programs.into_iter().map(Arc::new));
         ids.push(id);
     }
     protocol.pack = pack;

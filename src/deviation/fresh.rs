@@ -189,6 +189,7 @@ mod tests {
             abstract_: false,
             replies: Vec::new(),
             correlation: None,
+            typed_by_request: false,
             schema: MessageSchema::compile(schema).unwrap(),
             span: Span::new(Sources::default().add("messages.yaml", ""), 0..0),
         }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::invariants::exchange::Exchange;
+use super::invariants::uses_sent;
 use crate::deviation::proposal;
 use crate::protocol::{MessageType, Pack};
-use crate::scenario::model::{ActorId, Program};
+use crate::scenario::model::{ActorId, AlwaysEntry, Program};
 use crate::scenario::value::{BoundValue, Wire};
 use crate::websocket::codec::FrameDecoder;
 
@@ -26,6 +28,10 @@ pub struct Actors {
     all: Vec<ActorState>,
     /// The actor of each connection. Replaced connections stay, so that late frames are still recorded.
     pub connections: BTreeMap<u32, ActorId>,
+    /// Whether the messages that are sent are kept, because an entry of `always` uses them.
+    pub keeps_sent: bool,
+    /// The actor that sent the latest message.
+    pub last_sender: Option<ActorId>,
     /// The number of frames that no step claimed, by message.
     pub leftovers: BTreeMap<String, usize>,
 }
@@ -33,7 +39,11 @@ pub struct Actors {
 impl Actors {
     pub fn new(program: &Program) -> Self {
         let all = program.actors.iter().map(|_| ActorState::default()).collect();
-        Self { all, connections: BTreeMap::new(), leftovers: BTreeMap::new() }
+        let keeps_sent = program.always.iter().any(|entry| match entry {
+            AlwaysEntry::Check { value, .. } => uses_sent(value),
+            _ => false,
+        });
+        Self { all, connections: BTreeMap::new(), keeps_sent, last_sender: None, leftovers: BTreeMap::new() }
     }
 
     pub fn ids(&self) -> std::ops::Range<ActorId> {
@@ -132,6 +142,8 @@ pub struct ActorState {
     pub opened_event: u64,
     /// The latest messages sent on this connection, oldest first.
     pub requests: VecDeque<SentRequest>,
+    /// What was exchanged on this connection.
+    pub exchange: Exchange,
     /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
@@ -300,6 +312,7 @@ impl ActorState {
         self.has_sent = false;
         self.first_message = None;
         self.requests.clear();
+        self.exchange = Exchange::default();
     }
 
     /// Remembers a message that was sent, by its index in the pack, and forgets the oldest one if there are too many.

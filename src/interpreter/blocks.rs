@@ -17,6 +17,7 @@ use crate::protocol::RuleLevel;
 use crate::scenario::model::{ActorId, BlockId, CheckId, ExpectedEvent, Program, Role, Step, StepAction, StepActors};
 use crate::scenario::template::Template;
 use crate::scenario::value::{BoundValue, Provenance};
+use crate::syntax::matcher::to_json_text;
 use crate::websocket::frame::Frame;
 
 /// The pause between two attempts of a `retry`, so that the hub is not flooded with requests.
@@ -73,6 +74,11 @@ impl LoopValues {
 impl BlockFrame {
     pub fn body(block: BlockId) -> Self {
         Self { block, position: 0, names: BTreeMap::new(), kind: BlockKind::Body, me: None, missed: None }
+    }
+
+    /// Whether the step around the block fails, with its rules, if a step inside does.
+    fn fails_step(&self) -> bool {
+        matches!(self.kind, BlockKind::Retry { .. } | BlockKind::Opening { .. } | BlockKind::Scene { .. })
     }
 
     /// Whether the names of outer blocks are out of scope.
@@ -181,6 +187,19 @@ impl BlockStack {
         }
     }
 
+    /// Returns the rounds of the loops around the current step, with their values; `None` outside loops.
+    pub fn rounds(&self) -> Option<String> {
+        let rounds = self.stack.iter().filter_map(|frame| match &frame.kind {
+            BlockKind::Each(LoopRound { name, values, round, .. }) => {
+                let value = frame.names.get(name).map(BoundValue::to_json).unwrap_or_default();
+                Some(format!("{} of {}, {name} = {}", round + 1, values.len(), to_json_text(&value)))
+            }
+            _ => None,
+        });
+        let rounds: Vec<String> = rounds.collect();
+        (!rounds.is_empty()).then(|| rounds.join("; "))
+    }
+
     fn is_in_opening(&self) -> bool {
         self.stack.iter().any(|frame| matches!(frame.kind, BlockKind::Opening { .. }))
     }
@@ -201,17 +220,17 @@ impl BlockStack {
 
     /// Returns the checks that fail with the current step: its own, and those of the steps around it.
     pub fn failing_checks<'p>(&'p self, program: &'p Program) -> impl Iterator<Item = CheckId> + 'p {
-        let fails = |pair: &&[BlockFrame]| matches!(pair[1].kind, BlockKind::Retry { .. } | BlockKind::Opening { .. });
+        let fails = |pair: &&[BlockFrame]| pair[1].fails_step();
         let around = self.stack.windows(2).filter(fails);
         let around = around.filter_map(|pair| program.blocks[pair[0].block][pair[0].position].check);
         self.step(program).and_then(|step| step.check).into_iter().chain(around)
     }
 
-    /// Whether a failure ends an attempt, or an opening whose rules are all below must.
+    /// Whether a failure ends an attempt, or an opening or scene whose rules are all below must.
     fn is_attempt(&self, program: &Program) -> bool {
         self.stack.windows(2).any(|pair| match pair[1].kind {
             BlockKind::Retry { .. } | BlockKind::Either { .. } => true,
-            BlockKind::Opening { .. } => {
+            BlockKind::Opening { .. } | BlockKind::Scene { .. } => {
                 let check = program.blocks[pair[0].block][pair[0].position].check;
                 check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level != RuleLevel::Must))
             }
@@ -313,7 +332,7 @@ impl Conversation {
             }
             BlockKind::Scene { rest, mut done, group } => {
                 done.push(BoundValue::Scene(frame.names));
-                self.play_scene(program, rest, done, group);
+                self.play_scene(program, rest, done, group, frame.missed);
             }
             BlockKind::Opening { rest } => {
                 if let Some(id) = frame.me {
@@ -418,33 +437,39 @@ impl Conversation {
     /// `play`).
     pub(super) fn enter_scene(&mut self, program: &Arc<Program>, members: Vec<ActorId>, group: bool) {
         if members.is_empty() {
-            self.push_scene_frame(program, None, Vec::new(), Vec::new(), group);
+            self.push_scene_frame(program, None, BlockKind::Scene { rest: Vec::new(), done: Vec::new(), group }, None);
         } else {
-            self.play_scene(program, members, Vec::new(), group);
+            self.play_scene(program, members, Vec::new(), group, None);
         }
     }
 
-    fn play_scene(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, done: Vec<BoundValue>, group: bool) {
+    fn play_scene(
+        &mut self,
+        program: &Arc<Program>,
+        mut rest: Vec<ActorId>,
+        done: Vec<BoundValue>,
+        group: bool,
+        missed: Option<String>,
+    ) {
         if rest.is_empty() {
             let bound = if group {
                 BoundValue::Many { items: done, ordered: false }
             } else {
                 done.into_iter().next().unwrap_or(BoundValue::Scene(BTreeMap::new()))
             };
-            self.leave_block(program, BTreeMap::new(), Some(bound), None);
+            self.leave_block(program, BTreeMap::new(), Some(bound), missed);
             return;
         }
         let id = rest.remove(0);
-        self.push_scene_frame(program, Some(id), rest, done, group);
+        self.push_scene_frame(program, Some(id), BlockKind::Scene { rest, done, group }, missed);
     }
 
     fn push_scene_frame(
         &mut self,
         program: &Arc<Program>,
         me: Option<ActorId>,
-        rest: Vec<ActorId>,
-        done: Vec<BoundValue>,
-        group: bool,
+        kind: BlockKind,
+        missed: Option<String>,
     ) {
         let Some(step) = self.blocks.step(program) else { return };
         let StepAction::Play { scene, given, with } = &step.act else { return };
@@ -460,7 +485,7 @@ impl Conversation {
                 Some((_, template)) => eval(self, template),
                 // A given value may use the values given before it.
                 None => {
-                    let kind = BlockKind::Scene { rest: Vec::new(), done: Vec::new(), group };
+                    let kind = BlockKind::Scene { rest: Vec::new(), done: Vec::new(), group: false };
                     self.blocks.push(BlockFrame { names: names.clone(), kind, me, ..BlockFrame::body(*scene) });
                     let value = eval(self, template);
                     self.blocks.stack.pop();
@@ -477,12 +502,7 @@ impl Conversation {
                 }
             }
         }
-        self.blocks.push(BlockFrame {
-            names,
-            kind: BlockKind::Scene { rest, done, group },
-            me,
-            ..BlockFrame::body(*scene)
-        });
+        self.blocks.push(BlockFrame { names, kind, me, missed, ..BlockFrame::body(*scene) });
     }
 
     /// Plays the openings of these actors, one after another.
@@ -692,7 +712,7 @@ impl Conversation {
         for inner in (1..self.blocks.stack.len()).rev() {
             let outer = &self.blocks.stack[inner - 1];
             let holder = &program.blocks[outer.block][outer.position];
-            if let (Some(check), BlockKind::Opening { .. }) = (holder.check, &self.blocks.stack[inner].kind) {
+            if let Some(check) = holder.check.filter(|_| self.blocks.stack[inner].fails_step()) {
                 let detail = failure.detail.as_deref().cloned();
                 self.judgement.record_answer(check, &holder.text, outcome.clone(), message.clone(), detail);
             }
@@ -751,7 +771,7 @@ impl Conversation {
             // The step around the block may have rules of its own, perhaps only rules that cannot fail.
             let Some(holder) = self.blocks.step(program) else { break };
             if let Some(check) = holder.check
-                && matches!(frame.kind, BlockKind::Retry { .. } | BlockKind::Opening { .. })
+                && frame.fails_step()
             {
                 let (undecided, outcome) = self.judgement.outcome_of(&failure);
                 let message = format!("{}: {}", step.text, failure.message);

@@ -126,7 +126,7 @@ impl ConversationJudgement {
     }
 
     pub fn new(program: &Program, stated_only: bool) -> Self {
-        let always = program.always.iter().map(AlwaysEntry::check).collect();
+        let always = program.always.iter().flat_map(AlwaysEntry::checks).collect();
         Self { checks: vec![CheckState::default(); program.checks.len()], always, stated_only, ..Self::default() }
     }
 
@@ -540,7 +540,8 @@ impl Conversation {
     ) -> FindingDetail {
         FindingDetail {
             actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
-            sent: actor.and_then(|id| self.actors[id].last_sent.clone()),
+            sent: actor.or(self.actors.last_sender).and_then(|id| self.actors[id].last_sent.clone()),
+            round: self.blocks.rounds().map(|rounds| self.history.shown(&rounds, 200)),
             expected: self.history.shown(&expected, 500),
             received: self.history.shown(&received, 1000),
             waited,
@@ -551,7 +552,9 @@ impl Conversation {
 /// Whether a template uses something that the hub sent.
 pub(super) fn uses_hub_values(template: &Template, names: &dyn EvalContext) -> bool {
     let mut frames = false;
-    template.visit_expressions(&mut |expression| frames |= expression.uses.iter().any(|used| used == "frames"));
+    template.visit_expressions(&mut |expression| {
+        frames |= expression.uses.iter().any(|used| matches!(used.as_str(), "frames" | "all_frames"))
+    });
     frames || template.wire(names).is_some_and(|wire| wire.from_hub)
 }
 

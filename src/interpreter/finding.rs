@@ -1,5 +1,6 @@
 //! The result of a comparison or a computation.
 
+use crate::scenario::template::{EvalContext, Template};
 use crate::scenario::value::Provenance;
 
 /// The result of comparing a value with a `has`, `check` or `fits`.
@@ -20,6 +21,17 @@ pub enum ComparisonOutcome {
 }
 
 impl ComparisonOutcome {
+    /// Returns the result with the text that the scenario shows for a failure. If the text cannot be computed, the
+    /// result stands for itself.
+    pub fn saying(self, says: Option<&Template>, names: &dyn EvalContext) -> Self {
+        match (self, says.and_then(|says| says.eval_text(names).ok())) {
+            (Self::Broken { expected, found, message }, Some(says)) => {
+                Self::Broken { expected, found, message: format!("{says} ({message})") }
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Returns the result of comparing a value of this provenance: nothing assumed can hold or be broken.
     pub fn of(self, provenance: Provenance) -> Self {
         match (provenance, self) {

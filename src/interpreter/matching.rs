@@ -130,12 +130,14 @@ impl ExpectedFrame {
 
     /// Whether this message of a hub may be the expected frame. A condition on a member by which the message is not
     /// recognised excludes no message.
-    pub fn may_be(&self, message: usize, pack: &Pack) -> bool {
-        let message = &pack.messages[message];
+    pub fn may_be(&self, number: usize, pack: &Pack) -> bool {
+        let message = &pack.messages[number];
         let example = message.starting_value();
         let is_kind = match self.kind {
             ExpectedFrameKind::Any => true,
-            ExpectedFrameKind::Message(index) => pack.messages[index].recognises(&example, FrameDirection::FromHub),
+            ExpectedFrameKind::Message(index) => {
+                pack.is_message(index, Some(number), &example, FrameDirection::FromHub)
+            }
             ExpectedFrameKind::Control { .. } => false,
         };
         let places = message.matcher.places();
@@ -243,8 +245,8 @@ impl ExpectedFrame {
             (ExpectedFrameKind::Any, InboxFrameKind::Undecodable { .. }) => Some(text()),
             (ExpectedFrameKind::Message(index), InboxFrameKind::Message { json: Some(json), message }) => {
                 let wanted = &pack.messages[*index];
-                let is = wanted.recognises(json, FrameDirection::FromHub)
-                    || wanted.recognises(json, FrameDirection::ToHub) && !wanted.directions.from_hub;
+                let is = pack.is_message(*index, *message, json, FrameDirection::FromHub)
+                    || !wanted.directions.from_hub && pack.is_message(*index, *message, json, FrameDirection::ToHub);
                 let special =
                     message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
                 (is && !(self.ignoring && special)).then_some(Cow::Borrowed(json))

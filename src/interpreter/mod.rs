@@ -14,7 +14,6 @@ pub mod decode;
 mod deviation;
 mod expect;
 mod finding;
-mod frame_rules;
 mod history;
 mod hooks;
 mod hub_contact;
@@ -36,9 +35,9 @@ use serde_json::Value;
 use crate::deviation::Deviations;
 use crate::event::{FrameReport, HistoryDirection, ScenarioReport, UnmetNeed};
 use crate::redact::SecretMasker;
-use crate::scenario::functions::{JWT_SECRET, NEXT_USER, TOKENS};
+use crate::scenario::functions::{JWT_SECRET, NEXT_OF, NEXT_USER, TOKENS};
 use crate::scenario::model::{ActorId, Need, Program, StepAction, duration};
-use crate::scenario::template::Template;
+use crate::scenario::template::{Template, TemplateExpression};
 use crate::scenario::value::{BoundValue, Provenance, Wire};
 use crate::websocket::frame::{ConnectionEvent, Frame, NO_ANSWER};
 use crate::websocket::handshake::Dial;
@@ -63,6 +62,8 @@ pub struct ConversationConfig {
     pub settings: BTreeMap<String, Value>,
     /// Distinguishes this run, scenario and repetition from all others: letters and digits.
     pub stamp: String,
+    /// The number of the conversation in the run: conversations take the names of a pool in turn.
+    pub turn: usize,
     /// Unix time in milliseconds at time zero.
     pub epoch_ms: i64,
     /// How long to wait for an expected frame if the step states no time.
@@ -166,7 +167,9 @@ pub fn unmet_needs(
             Need::Setting(name) if name == JWT_SECRET => {
                 settings.contains_key(name) || ready_token_count(settings).is_some_and(|all| all >= max_users(program))
             }
-            Need::Setting(name) => settings.contains_key(name),
+            Need::Setting(name) => settings
+                .get(name)
+                .is_some_and(|value| value.as_array().is_none_or(|pool| pool.len() >= max_names(program, name))),
             Need::Hook(name) => hooks(name),
             Need::Expression { text, expr } => match expr.eval(&names) {
                 Ok(value) => value == Value::Bool(true),
@@ -199,11 +202,22 @@ pub fn planned_wait(program: &Program, settings: &BTreeMap<String, Value>) -> Du
     known.fold(Duration::ZERO, Duration::saturating_add)
 }
 
-/// Whether a program's clients use the ready-made tokens of a target that has no key for making tokens. No other
-/// program may use such tokens at the same time.
-pub fn uses_tokens(program: &Program, settings: &BTreeMap<String, Value>) -> bool {
+/// Returns the setting from which a program's clients take names, if any: the ready-made tokens of a target that has no
+/// key for making tokens, or the list of a `next_of()`. No other program may take names from it at the same time.
+pub fn name_pool(program: &Program, settings: &BTreeMap<String, Value>) -> Option<String> {
     let signs = program.needs.iter().any(|need| matches!(need, Need::Setting(name) if name == JWT_SECRET));
-    signs && ready_token_count(settings).is_some()
+    if signs && ready_token_count(settings).is_some() {
+        return Some(TOKENS.to_owned());
+    }
+    settings.keys().find(|name| max_names(program, name) > 0).cloned()
+}
+
+/// Returns the maximum number of names that a program takes from the list in a setting, apart from those in loops.
+fn max_names(program: &Program, setting: &str) -> usize {
+    let dotted = format!("hub.{setting}");
+    count_values(program, usize::MAX, &|expression| {
+        expression.calls(NEXT_OF) && expression.uses.iter().any(|used| *used == dotted)
+    })
 }
 
 /// Returns the number of users for whom the target has ready-made tokens, if it has no key for making tokens.
@@ -214,15 +228,23 @@ fn ready_token_count(settings: &BTreeMap<String, Value>) -> Option<usize> {
 
 /// Returns the maximum number of users that a program creates, apart from those created in loops.
 fn max_users(program: &Program) -> usize {
-    let next = |template: &Template| {
+    // An actor has one user.
+    count_values(program, 1, &|expression| expression.uses.iter().any(|name| name == NEXT_USER))
+}
+
+/// Counts the values of `let` with such an expression, and those of all actors, but at most `most` of an actor.
+fn count_values(program: &Program, most: usize, is: &dyn Fn(&TemplateExpression) -> bool) -> usize {
+    let has = |template: &Template| {
         let mut found = false;
-        template.visit_expressions(&mut |expression| found |= expression.uses.iter().any(|name| name == NEXT_USER));
+        template.visit_expressions(&mut |expression| found |= is(expression));
         found
     };
-    let of_role =
-        |role: &str| program.roles.get(role).is_some_and(|role| role.given.iter().any(|(_, given)| next(given)));
-    let actors = program.actors.iter().filter(|actor| of_role(&actor.role)).count();
-    actors + program.lets.iter().filter(|(_, template)| next(template)).count()
+    let of_role = |role: &str| {
+        let given = program.roles.get(role).map(|role| role.given.as_slice()).unwrap_or_default();
+        given.iter().filter(|(_, given)| has(given)).count().min(most)
+    };
+    let of_actors: usize = program.actors.iter().map(|actor| of_role(&actor.role)).sum();
+    of_actors + program.lets.iter().filter(|(_, template)| has(template)).count()
 }
 
 /// A program being played.
@@ -250,7 +272,7 @@ impl Conversation {
         Self {
             clock: Clock::new(&config),
             history: FrameHistory::new(&config),
-            environment: Environment::new(config.stamp, &config.settings),
+            environment: Environment::new(config.stamp, config.turn, &config.settings),
             blocks: BlockStack::new(program.main),
             actors: Actors::new(&program),
             hooks: HookCalls::default(),

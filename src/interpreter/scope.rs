@@ -19,11 +19,11 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Creates an environment; `stamp` distinguishes this conversation from all others.
-    pub fn new(stamp: String, settings: &BTreeMap<String, Value>) -> Self {
+    /// Creates an environment; `stamp` distinguishes this conversation from all others, `turn` is its number.
+    pub fn new(stamp: String, turn: usize, settings: &BTreeMap<String, Value>) -> Self {
         let shown = |(name, value): (&String, &Value)| (name.clone(), BoundValue::from_value(setting_value(value)));
         Self {
-            functions: Arc::new(FunctionContext::new(stamp)),
+            functions: Arc::new(FunctionContext::new(stamp).with_turn(turn)),
             hub: BoundValue::Scene(settings.iter().map(shown).collect()),
         }
     }
@@ -95,7 +95,7 @@ pub struct SettingsContext(Environment);
 
 impl SettingsContext {
     pub fn new(program: &Program, settings: &BTreeMap<String, Value>) -> Self {
-        Self(Environment::new(program.id.clone(), settings))
+        Self(Environment::new(program.id.clone(), 0, settings))
     }
 }
 

@@ -104,6 +104,7 @@ impl Conversation {
         if let Some(wire) = &sent {
             let message = self.program.pack.message_index(&name);
             self.actors[id].record_request(message, wire);
+            self.record_exchange(id, message, &value, compose.breaks.is_none(), wire);
         }
         self.assume_after(id, &value);
         Ok(sent.map(|wire| BoundValue::One { value, wire: Some(wire) }))
@@ -126,6 +127,7 @@ impl Conversation {
         self.add_frame(frame);
         self.actors[id].last_sent = Some(crate::syntax::matcher::shorten(&masked, 400));
         self.actors[id].has_sent = true;
+        self.actors.last_sender = Some(id);
         self.out.push(ConversationOutput::Send { connection, frames });
         let from_hub = source.is_some_and(|wire| wire.from_hub);
         let provenance = source.map_or(Provenance::Observed, |wire| wire.provenance);
@@ -157,8 +159,7 @@ impl Conversation {
         let role =
             id.or_else(|| self.blocks.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
-            let pointer = crate::syntax::matcher::key_pointer(place);
-            if value.pointer(&pointer).is_some() {
+            if let Some(pointer) = compose::filled_member(place, &name, &value) {
                 compose::put_at_pointer(&mut value, &pointer, evaluate_for_step(template, &names)?.value);
                 wires.extend(template.wire(&names));
             }
@@ -230,6 +231,7 @@ impl Conversation {
                 let bytes = parse_hex(text)?;
                 self.record_frame(id, connection, HistoryDirection::Sent, "bytes", text, bytes.len());
                 let requests = self.texts_in_bytes(id, &bytes);
+                self.record_raw_exchange(id, None);
                 self.actors[id].has_sent = true;
                 self.out.push(ConversationOutput::SendBytes { connection, bytes });
                 requests.iter().for_each(|text| self.assume_after_text(id, text));
@@ -239,6 +241,9 @@ impl Conversation {
         };
         if server && kind != "frames" {
             frames = frames.into_iter().map(Frame::unmasked).collect();
+        }
+        if frames.iter().any(|frame| !(frame.opcode.is_control() && frame.fin && frame.rsv == 0)) {
+            self.record_raw_exchange(id, content.as_str().filter(|_| kind == "text"));
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
         let wire = self.transmit(id, frames, opcode, &shown, size, source.as_deref());
@@ -289,14 +294,20 @@ impl Conversation {
     }
 
     /// Plays the reactions of an actor's role to a received message.
-    pub(super) fn play_reactions(&mut self, id: ActorId, json: &Value, wire: &Arc<Wire>, way: FrameDirection) {
+    pub(super) fn play_reactions(
+        &mut self,
+        id: ActorId,
+        found: Option<usize>,
+        json: &Value,
+        wire: &Arc<Wire>,
+        way: FrameDirection,
+    ) {
         let program = Arc::clone(&self.program);
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
         for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
-            let Some(message) = program.pack.message(&reaction.whenever) else { continue };
-            if !(message.recognises(json, way) || message.recognises(json, FrameDirection::FromHub))
-                || !self.actors[id].is_open()
-            {
+            let Some(wanted) = program.pack.message_index(&reaction.whenever) else { continue };
+            let is = |way| program.pack.is_message(wanted, found, json, way);
+            if !(is(way) || is(FrameDirection::FromHub)) || !self.actors[id].is_open() {
                 continue;
             }
             let came = || BoundValue::One { value: json.clone(), wire: Some(Arc::clone(wire)) };

@@ -137,8 +137,9 @@ impl Conversation {
                 self.out.push(ConversationOutput::Waiting { because: step.text.clone(), time });
                 Ok(StepProgress::Waiting(self.clock.wait(time, WaitCondition::Time)))
             }
-            StepAction::Check { value, test } => {
-                let finding = compute(value, test, &self.eval_context(None));
+            StepAction::Check { value, test, says } => {
+                let names = self.eval_context(None);
+                let finding = compute(value, test, &names).saying(says.as_ref(), &names);
                 self.record_check(program, step, finding)
             }
             StepAction::Order(order) => {

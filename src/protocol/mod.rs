@@ -5,6 +5,7 @@ pub mod asyncapi;
 pub mod rules;
 pub mod schema;
 pub mod schema_places;
+mod typed_replies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -85,6 +86,9 @@ pub struct MessageType {
     pub replies: Vec<String>,
     /// JSON pointer of the correlation id.
     pub correlation: Option<String>,
+    /// Whether the message is a reply that looks like a reply to another request, so that only its request identifies
+    /// it.
+    pub typed_by_request: bool,
     pub schema: MessageSchema,
     pub span: Span,
 }
@@ -173,6 +177,7 @@ impl Pack {
                 abstract_: declared.abstract_,
                 replies: declared.replies,
                 correlation: declared.correlation,
+                typed_by_request: false,
                 schema,
                 span: declared.span,
             });
@@ -186,6 +191,7 @@ impl Pack {
                 );
             }
         }
+        typed_replies::mark_typed_replies(&mut messages);
         let conditions = messages.iter().flat_map(|message: &MessageType| message.matcher.member_conditions());
         let texts = conditions.filter_map(|condition| match condition {
             MatchCondition::Is(place, Value::String(_)) => Some(place),
@@ -227,7 +233,8 @@ impl Pack {
     }
 
     /// Returns the message that a payload is recognised as: of the messages that match, the one with the most
-    /// conditions; concrete messages take precedence over abstract ones.
+    /// conditions; concrete messages take precedence over abstract ones. Of replies that look alike, the payload is one
+    /// whose schema it meets.
     pub fn recognise(&self, payload: &Value, way: FrameDirection) -> Option<&MessageType> {
         let mut best: Option<&MessageType> = None;
         for message in self.messages.iter().filter(|m| m.can_go(way) && m.matcher.fits(payload)) {
@@ -238,7 +245,22 @@ impl Pack {
                 best = Some(message);
             }
         }
-        best
+        let found = best.filter(|best| best.typed_by_request);
+        let valid =
+            found.and_then(|found| self.look_alikes(found, payload, way).find(|reply| reply.schema.is_valid(payload)));
+        valid.or(best)
+    }
+
+    /// Returns how to tell a message apart from the one that its example is recognised as.
+    fn telling_apart(&self, message: &MessageType, found: Option<&MessageType>) -> String {
+        let replies = |one: &MessageType| self.messages.iter().any(|other| other.replies.contains(&one.name));
+        let advice = "make `x-hubproof: match` more specific";
+        if !replies(message) || !found.is_some_and(replies) {
+            return advice.to_owned();
+        }
+        format!(
+            "{advice}; or, if only the request tells the replies apart, give both and their requests a `correlationId`"
+        )
     }
 
     /// Reports examples that are missing or recognised as another message.
@@ -257,7 +279,12 @@ impl Pack {
                 (FrameDirection::FromHub, message.directions.from_hub),
             ] {
                 let recognised = goes.then(|| self.recognise(example, way)).flatten();
-                let wrong = goes && recognised.is_none_or(|found| found.name != message.name && !message.abstract_);
+                let right = |found: &MessageType| {
+                    found.name == message.name
+                        || message.abstract_
+                        || found.typed_by_request && message.typed_by_request
+                };
+                let wrong = goes && !recognised.is_some_and(right);
                 if wrong {
                     let other = recognised.map_or("no message".to_owned(), |m| format!("`{}`", m.name));
                     diagnostics.push(
@@ -265,7 +292,7 @@ impl Pack {
                             message.span,
                             format!("the example of `{}` is recognised as {other}", message.name),
                         )
-                        .help("make `x-hubproof: match` more specific"),
+                        .help(self.telling_apart(message, recognised)),
                     );
                 }
             }

@@ -76,7 +76,7 @@ impl ProtocolOutline {
                         name: check.name.clone(),
                         rules: check.rules.clone(),
                         span: check.span,
-                        always: program.always.iter().any(|entry| entry.check() == id),
+                        always: program.always.iter().any(|entry| entry.checks().contains(&id)),
                     })
                     .collect(),
             })
@@ -271,7 +271,7 @@ fn proposal_reports(pack: &Pack, report: &ProtocolReport, known: &Deviations) ->
     let open: BTreeSet<&String> = report
         .rules
         .iter()
-        .filter(|(_, rule)| matches!(rule.status, RuleStatus::Judged { proven: false, .. }))
+        .filter(|(_, rule)| matches!(rule.status, RuleStatus::Judged { decided: false, .. }))
         .map(|(id, _)| id)
         .collect();
     let about = |proposal: &DeviationProposal, missed: &MissedExpectation| match &missed.what {
@@ -432,21 +432,22 @@ fn rule_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioResul
     let mut verdicts = Vec::new();
     let mut named_by = BTreeSet::new();
     let mut needs = BTreeSet::new();
-    let mut proven = false;
+    let mut decided = false;
     for run in scenarios.iter().flat_map(|scenario| &scenario.runs) {
         for (used, verdict) in run.checks.iter().flat_map(|check| &check.rules).filter(|(used, _)| used.id == rule) {
             named_by.insert(run.id.clone());
             needs.extend(run.unmet.iter().cloned());
             verdicts.push(*verdict);
-            proven |= !used.lowered && matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn | Verdict::Info);
+            decided |=
+                !used.lowered && matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn | Verdict::Info);
         }
     }
-    if proven {
+    if decided {
         verdicts.retain(|verdict| *verdict != Verdict::Inconclusive);
     }
     match worst_verdict(verdicts) {
         Some(Verdict::NotTestable) => RuleStatus::NotTestable { needs },
-        Some(verdict) => RuleStatus::Judged { verdict, proven, scenarios: named_by },
+        Some(verdict) => RuleStatus::Judged { verdict, decided, scenarios: named_by },
         None => unjudged_status(rule, outline, scenarios),
     }
 }
@@ -477,7 +478,7 @@ fn unjudged_status(rule: &str, outline: &ProtocolOutline, scenarios: &[ScenarioR
         RuleStatus::NotAsked
     } else if ran.iter().any(|scenario| scenario.runs.iter().any(|run| run.cause.is_some())) {
         // The frame might have arrived if the scenarios had been completed.
-        RuleStatus::Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() }
+        RuleStatus::Judged { verdict: Verdict::Inconclusive, decided: false, scenarios: BTreeSet::new() }
     } else if ran.is_empty() {
         RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet_needs).cloned().collect() }
     } else {
@@ -552,8 +553,12 @@ mod tests {
         use RuleStatus::*;
         let hello = || name_set(&["greeter/hello"]);
         let cases = [
-            (RunFixture::all_pass(), "GRE-001", Judged { verdict: Verdict::Pass, proven: true, scenarios: hello() }),
-            (RunFixture::one_failure(), "GRE-002", Judged { verdict: Verdict::Fail, proven: true, scenarios: hello() }),
+            (RunFixture::all_pass(), "GRE-001", Judged { verdict: Verdict::Pass, decided: true, scenarios: hello() }),
+            (
+                RunFixture::one_failure(),
+                "GRE-002",
+                Judged { verdict: Verdict::Fail, decided: true, scenarios: hello() },
+            ),
             (RunFixture::all_pass(), "GRE-005", OutOfScope("only a client can break it".to_owned())),
             (RunFixture::all_pass(), "GRE-007", NoCheck),
             (RunFixture::not_testable(), "GRE-006", NotTestable { needs: needs() }),
@@ -564,12 +569,12 @@ mod tests {
             (
                 RunFixture::unreachable(),
                 "GRE-001",
-                Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: hello() },
+                Judged { verdict: Verdict::Inconclusive, decided: false, scenarios: hello() },
             ),
             (
                 RunFixture::unreachable(),
                 "GRE-008",
-                Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() },
+                Judged { verdict: Verdict::Inconclusive, decided: false, scenarios: BTreeSet::new() },
             ),
         ];
         for (run, rule, expected) in cases {
@@ -580,8 +585,10 @@ mod tests {
     #[test]
     fn a_check_below_the_rules_level_proves_nothing_but_can_warn() {
         let report = RunFixture::warning().report(options());
-        let RuleStatus::Judged { verdict, proven, .. } = &report.protocols[0].rules["GRE-004"].status else { panic!() };
-        assert_eq!((*verdict, *proven), (Verdict::Warn, false));
+        let RuleStatus::Judged { verdict, decided, .. } = &report.protocols[0].rules["GRE-004"].status else {
+            panic!()
+        };
+        assert_eq!((*verdict, *decided), (Verdict::Warn, false));
     }
 
     /// The reasons of several entries may be equal.

@@ -571,6 +571,7 @@ fn detail(expected: &str, received: &str, waited: u64) -> FindingDetail {
         expected: expected.to_owned(),
         received: received.to_owned(),
         waited: Some(Duration::from_millis(waited)),
+        ..FindingDetail::default()
     }
 }
 

@@ -195,6 +195,7 @@ impl JunitWriter<'_> {
         }
         if let Some(detail) = &report.detail {
             facts.extend(detail.sent.iter().map(|sent| ("sent", sent.clone())));
+            facts.extend(detail.round.iter().map(|round| ("round", round.clone())));
             facts.push(("expected", detail.expected.clone()));
             facts.push(("received", detail.received.clone()));
             facts.extend(detail.waited.map(|waited| ("waited", format_time(waited))));

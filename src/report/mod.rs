@@ -291,7 +291,7 @@ pub enum RuleStatus {
         /// rule at its own level.
         verdict: Verdict,
         /// Whether a check at the rule's own level resulted in pass, fail, warn or info.
-        proven: bool,
+        decided: bool,
         scenarios: BTreeSet<String>,
     },
     /// All checks of the rule are in scenarios with unmet needs. If `needs` is empty, no check was reached, for reasons
@@ -303,6 +303,13 @@ pub enum RuleStatus {
     NotAsked,
     /// No check of the pack names the rule.
     NoCheck,
+}
+
+impl RuleStatus {
+    /// Whether a check at the rule's own level passed and no check broke the rule.
+    pub fn is_proven(&self) -> bool {
+        matches!(self, Self::Judged { verdict: Verdict::Pass | Verdict::Info, decided: true, .. })
+    }
 }
 
 /// The number of results of each verdict.
@@ -341,9 +348,10 @@ pub struct RuleTotals {
     pub total: usize,
     /// Number of rules with a check that could run on this target.
     pub testable: usize,
+    /// Number of rules with a check at the rule's own level that resulted in pass, fail, warn or info.
+    pub decided: usize,
+    /// Number of decided rules that no check broke, not even at a lower level.
     pub proven: usize,
-    /// Number of proven rules that no check broke, not even at a lower level.
-    pub holding: usize,
 }
 
 impl RunReport {
@@ -400,10 +408,10 @@ impl ProtocolReport {
     pub fn rule_totals(&self) -> RuleTotals {
         let mut totals = RuleTotals { total: self.rules.len(), ..RuleTotals::default() };
         for rule in self.rules.values() {
-            if let RuleStatus::Judged { verdict, proven, .. } = rule.status {
+            if let RuleStatus::Judged { decided, .. } = rule.status {
                 totals.testable += 1;
-                totals.proven += usize::from(proven);
-                totals.holding += usize::from(proven && matches!(verdict, Verdict::Pass | Verdict::Info));
+                totals.decided += usize::from(decided);
+                totals.proven += usize::from(rule.status.is_proven());
             }
         }
         totals

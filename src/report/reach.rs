@@ -49,7 +49,7 @@ impl ReachGap {
     /// Returns why a rule was not judged; `None` if it was.
     fn of_rule(rule: &RuleReport) -> Option<Self> {
         match &rule.status {
-            RuleStatus::Judged { proven: true, .. } | RuleStatus::OutOfScope(_) => None,
+            RuleStatus::Judged { decided: true, .. } | RuleStatus::OutOfScope(_) => None,
             RuleStatus::Judged { verdict: Verdict::Inconclusive, .. } => Some(Self::Undecided),
             RuleStatus::Judged { .. } => Some(Self::Lowered),
             RuleStatus::NotTestable { needs } if needs.is_empty() => Some(Self::NotReached),

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::syntax::matcher::{array_index, child, escape, is_pointer, unescape};
+use crate::syntax::matcher::{array_index, child, escape, is_pointer, key_pointer, unescape};
 
 /// Applies overrides: objects under a name merge, everything else replaces; `/pointer` replaces whatever is there, and
 /// `""` replaces the whole value. Skips overrides for which an array has no place, see [`misplaced_overrides`].
@@ -115,6 +115,21 @@ fn place_of_child<'v>(value: &'v mut Value, name: &str, below: &str) -> Result<&
         Value::Object(members) => Ok(members.entry(name.to_owned()).or_insert(Value::Null)),
         unchanged => Ok(unchanged),
     }
+}
+
+/// Returns the message and the pointer that a key of `fills` names: `MEMBER` and `/pointer` belong to every message,
+/// `MESSAGE/pointer` to one.
+pub fn fill_place(key: &str) -> (Option<&str>, String) {
+    match key.split_once('/') {
+        None | Some(("", _)) => (None, key_pointer(key)),
+        Some((message, pointer)) => (Some(message), format!("/{pointer}")),
+    }
+}
+
+/// Returns the pointer of a member that a key of `fills` fills in this message, if the message has such a member.
+pub fn filled_member(key: &str, message: &str, value: &Value) -> Option<String> {
+    let (only, pointer) = fill_place(key);
+    (only.is_none_or(|only| only == message) && value.pointer(&pointer).is_some()).then_some(pointer)
 }
 
 /// Removes the members at these pointers. Each pointer is a place in the value as it is given: removing an element of

@@ -23,6 +23,10 @@ pub struct FunctionContext {
     calls: AtomicU64,
     /// The ready tokens that `next_user()` has handed out, by position.
     users: Mutex<TakenTokens>,
+    /// How many items `next_of()` has returned of each list, by its JSON text.
+    taken: Mutex<BTreeMap<String, usize>>,
+    /// The number of the conversation in the run: conversations take the items of a list in turn.
+    turn: usize,
     /// Unix time in milliseconds, moved by the interpreter.
     now_ms: AtomicI64,
     /// The source of `frames(name)` while `always` is evaluated.
@@ -50,8 +54,16 @@ impl TakenTokens {
     }
 }
 
+/// The side whose frames a function returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameSelection {
+    Received,
+    Sent,
+    Both,
+}
+
 /// A function that returns the frames of a connection that carry the message of a given name.
-pub type FrameLookup = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
+pub type FrameLookup = Box<dyn Fn(FrameSelection, &str) -> Option<Vec<Engine>> + Send + Sync>;
 
 impl std::fmt::Debug for FunctionContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,7 +74,21 @@ impl std::fmt::Debug for FunctionContext {
 impl FunctionContext {
     pub fn new(stamp: impl Into<String>) -> Self {
         let (calls, users, now_ms) = (AtomicU64::new(0), Mutex::default(), AtomicI64::new(0));
-        Self { stamp: stamp.into(), calls, users, now_ms, frames: Mutex::new(None) }
+        let taken = Mutex::default();
+        Self { stamp: stamp.into(), calls, users, taken, turn: 0, now_ms, frames: Mutex::new(None) }
+    }
+
+    /// Sets the number of the conversation in the run.
+    pub fn with_turn(self, turn: usize) -> Self {
+        Self { turn, ..self }
+    }
+
+    /// Returns the position of the next item of a list of this length, from the beginning again after the last.
+    fn next_position(&self, list: String, length: usize) -> usize {
+        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = taken.entry(list).or_default();
+        *count += 1;
+        (self.turn + *count - 1) % length
     }
 
     pub fn set_now_ms(&self, now_ms: i64) {
@@ -108,9 +134,10 @@ pub const CONTEXT_NAME: &str = "__context";
 const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const FUNCTION_NAMES: [&str; 19] = [
+pub const FUNCTION_NAMES: [&str; 22] = [
     "unique",
     NEXT_USER,
+    NEXT_OF,
     "uuid",
     "now_ms",
     "now_s",
@@ -127,14 +154,31 @@ pub const FUNCTION_NAMES: [&str; 19] = [
     "next_version",
     "wire",
     "frames",
+    "sent_frames",
+    "all_frames",
     "due_ns",
 ];
 
 /// The function that names a user: a new one, or the next one for which the target has a token.
 pub const NEXT_USER: &str = "next_user";
 
+/// The function that returns the next item of a list.
+pub const NEXT_OF: &str = "next_of";
+
 /// Functions that may return a different value each time for the same arguments.
-pub const VARYING: [&str; 8] = ["unique", NEXT_USER, "uuid", "now_ms", "now_s", "now_iso", "due_ns", "frames"];
+pub const VARYING: [&str; 11] = [
+    "unique",
+    NEXT_USER,
+    NEXT_OF,
+    "uuid",
+    "now_ms",
+    "now_s",
+    "now_iso",
+    "due_ns",
+    "frames",
+    "sent_frames",
+    "all_frames",
+];
 
 /// Whether a call needs the settings in [`CREDENTIAL_SETTINGS`]. `jwt()` does not need them if it is given a key or
 /// does not sign.
@@ -171,6 +215,7 @@ pub fn build_environment() -> Environment<'static> {
         Ok::<_, Error>(context_of(state)?.unique_name(prefix))
     });
     env.add_function(NEXT_USER, next_user);
+    env.add_function(NEXT_OF, next_of);
     env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.uuid().to_string()));
     env.add_function("now_ms", |state: &State<'_, '_>| {
         Ok::<_, Error>(context_of(state)?.now_ms.load(Ordering::Relaxed))
@@ -203,15 +248,26 @@ pub fn build_environment() -> Environment<'static> {
     env.add_function("next_version", next_version);
     env.add_function("wire", wire);
     env.add_function("frames", |state: &State<'_, '_>, name: &str| {
-        let context = context_of(state)?;
-        let frames = context.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let frames = frames.as_ref().ok_or_else(|| function_error("frames() works only under `always`"))?;
-        frames(name).ok_or_else(|| function_error(format!("there is no message `{name}`")))
+        frames_of(state, "frames()", FrameSelection::Received, name)
+    });
+    env.add_function("sent_frames", |state: &State<'_, '_>, name: &str| {
+        frames_of(state, "sent_frames()", FrameSelection::Sent, name)
+    });
+    env.add_function("all_frames", |state: &State<'_, '_>| {
+        frames_of(state, "all_frames()", FrameSelection::Both, "any")
     });
     env.add_function("due_ns", || {
         Err::<Engine, _>(function_error("due_ns() works only as a whole value in a message of a load plan"))
     });
     env
+}
+
+/// Returns the frames of the connection that `always` judges.
+fn frames_of(state: &State<'_, '_>, function: &str, which: FrameSelection, name: &str) -> Result<Vec<Engine>, Error> {
+    let context = context_of(state)?;
+    let frames = context.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let frames = frames.as_ref().ok_or_else(|| function_error(format!("{function} works only under `always`")))?;
+    frames(which, name).ok_or_else(|| function_error(format!("there is no message `{name}`")))
 }
 
 /// Returns the bytes in hexadecimal.
@@ -324,6 +380,16 @@ fn next_user(state: &State<'_, '_>) -> Result<String, Error> {
     let place = context.lock_users().token_index();
     let user = tokens.try_iter()?.nth(place).and_then(|user| user.as_str().map(str::to_owned));
     user.ok_or_else(|| Error::new(ErrorKind::UndefinedError, "there is no token for another user"))
+}
+
+/// Returns the next item of a list, which the actors and scenarios of a run take in turn.
+fn next_of(state: &State<'_, '_>, list: Engine) -> Result<Engine, Error> {
+    let items: Vec<Engine> = list.try_iter().map_err(|_| function_error("next_of() needs a list"))?.collect();
+    if list.kind() != minijinja::value::ValueKind::Seq || items.is_empty() {
+        return Err(function_error("next_of() needs a list with at least one item"));
+    }
+    let position = context_of(state)?.next_position(list.to_string(), items.len());
+    Ok(items[position].clone())
 }
 
 /// Returns a JSON Web Token with these claims. `key` defaults to the target's `jwt_secret`. Without a key, returns the

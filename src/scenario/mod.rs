@@ -42,10 +42,10 @@ impl ScenarioSet {
             match yaml::parse(sources, *file) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
                 Ok(root) => {
-                    let (program, found) =
-                        parse::parse_scenario(&format!("{}/{name}", folder.name), &root, &shared, pack);
+                    let (parsed, found) =
+                        parse::parse_scenario_file(&format!("{}/{name}", folder.name), &root, &shared, pack);
                     diagnostics.extend(found);
-                    programs.extend(program.map(Arc::new));
+                    programs.extend(parsed.into_iter().map(Arc::new));
                 }
             }
         }

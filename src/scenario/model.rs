@@ -190,19 +190,34 @@ pub enum AlwaysEntry {
         check: CheckId,
         value: Template,
         test: ValueTest,
+        says: Option<Template>,
         span: Span,
     },
+    Lifecycle(Lifecycle),
+}
+
+/// The messages, by index, that open, carry and close the ids of their correlation ids.
+#[derive(Debug)]
+pub struct Lifecycle {
+    pub opens: Vec<usize>,
+    pub carries: Vec<usize>,
+    pub closes: Vec<usize>,
+    /// The check that a message of the hub carries or closes an id that was opened.
+    pub opened: Option<CheckId>,
+    /// The check that no message of the hub comes for an id that has ended.
+    pub ended: Option<CheckId>,
 }
 
 impl AlwaysEntry {
-    pub fn check(&self) -> CheckId {
+    pub fn checks(&self) -> Vec<CheckId> {
         match self {
+            Self::Lifecycle(lifecycle) => lifecycle.opened.into_iter().chain(lifecycle.ended).collect(),
             Self::Message { check, .. }
             | Self::Frame { check, .. }
             | Self::Close { check, .. }
             | Self::Upgrade { check, .. }
             | Self::Wire { check, .. }
-            | Self::Check { check, .. } => *check,
+            | Self::Check { check, .. } => vec![*check],
         }
     }
 }
@@ -283,6 +298,8 @@ pub enum StepAction {
     Check {
         value: Template,
         test: ValueTest,
+        /// The text that a failure shows.
+        says: Option<Template>,
     },
     Order(OrderCheck),
     /// One body per value if the rows name rules, otherwise one body for all values.

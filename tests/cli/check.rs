@@ -5,6 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::Value;
 
+use crate::support::disk;
 use crate::support::hostile_servers::{HostileHub, Misbehaviour};
 use crate::support::process::{ServeProcess, hubproof, start, with_steady_text};
 
@@ -22,6 +23,35 @@ fn listed_scenarios(more: &[&str]) -> Vec<String> {
     let done = hubproof(["check", "--list"].iter().chain(more)).assert_exit_code(0);
     let ids = done.out.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     ids.filter(|id| id.contains('/')).map(str::to_owned).collect()
+}
+
+#[test]
+fn cases_are_selected_together_or_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("mini");
+    for (from, to) in [("schemas/qi", pack.clone()), ("scenarios/qi", pack.join("scenarios"))] {
+        let from = disk::root().join(from);
+        for path in disk::files_under(&from) {
+            let copy = to.join(path.strip_prefix(&from).unwrap());
+            std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+            std::fs::copy(path, copy).unwrap();
+        }
+    }
+    let scenario = "title: T\ncases: { one: { n: 1 }, two: { n: 2 } }\nsteps: []\n";
+    std::fs::write(pack.join("scenarios/counting.yaml"), scenario).unwrap();
+    let listed = |name: &str| listed_scenarios(&["--pack", pack.to_str().unwrap(), "--scenario", name]);
+    let both = ["mini/counting/one", "mini/counting/two"];
+    for name in ["counting", "mini/counting", "count*", "mini/counting/*"] {
+        assert_eq!(listed(name), both, "{name}");
+    }
+    for name in ["counting/two", "mini/counting/two", "mini/counting/t*"] {
+        assert_eq!(listed(name), both[1..], "{name}");
+    }
+    // A scenario file outside the pack replaces all cases of its name.
+    let file = folder.path().join("counting.yaml");
+    std::fs::write(&file, scenario.replace("one:", "three:")).unwrap();
+    let files = ["--pack", pack.to_str().unwrap(), "--scenario", file.to_str().unwrap()];
+    assert_eq!(listed_scenarios(&files), ["mini/counting/three", "mini/counting/two"]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn errors(text: &str) -> Vec<String> {
     let file = sources.add("inline.yaml", text);
     let diagnostics = match yaml::parse(&sources, file) {
         Err(diagnostic) => vec![diagnostic],
-        Ok(root) => parse::parse_scenario("concierge/inline", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
+        Ok(root) => parse::parse_scenario_file("concierge/inline", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
     };
     diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect()
 }
@@ -159,7 +159,7 @@ fn each_option_belongs_to_the_same_verbs_as_in_the_parser() {
     let options = json!({
         "as": "name", "if": "name", "rules": ["CON-024"], "with": {}, "without": [], "fragments": 2, "breaks": "why", "reason": "why",
         "query": {}, "headers": {}, "subprotocols": [], "from": "127.0.0.2", "method": "POST", "http": "1.0", "where": {}, "has": { "CON-024": { "name": "x" } }, "after": "name",
-        "within": "1s", "for": "1s", "count": 2, "args": {}, "message": "hello", "because": "why", "equals": 1, "fits": {}, "slack": "1s",
+        "within": "1s", "for": "1s", "count": 2, "args": {}, "message": "hello", "because": "why", "equals": 1, "fits": {}, "says": "why", "slack": "1s",
         "in": [1], "do": [],
     });
     let validator = validator("scenario.schema.json");
@@ -365,6 +365,13 @@ fn the_page_about_the_language_lists_every_function() {
 )]
 #[case::rules_in_finally("title: t\nsteps: []\nfinally:\n  - client joins:\n    rules: [CON-024]")]
 #[case::has_in_finally("title: t\nsteps: []\nfinally:\n  - client expects: hello\n    has: { CON-025: {} }")]
+#[case::cases_are_a_list("title: t\ncases: [{ a: 1 }]\nsteps: []")]
+#[case::no_cases("title: t\ncases: {}\nsteps: []")]
+#[case::case_without_members("title: t\ncases: { one: {} }\nsteps: []")]
+#[case::case_is_a_number("title: t\ncases: { one: 1 }\nsteps: []")]
+#[case::case_with_a_slash("title: t\ncases: { one/two: { a: 1 } }\nsteps: []")]
+#[case::member_of_a_case_called_hub("title: t\ncases: { one: { hub: 1 } }\nsteps: []")]
+#[case::says_a_number("title: t\nsteps:\n  - check: \"${1 == 1}\"\n    says: 3\n    rules: [CON-024]")]
 fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
     assert!(!validator("scenario.schema.json").is_valid(&json_of(text)), "the schema accepts it");
     assert!(!errors(text).is_empty(), "the parser accepts it");
@@ -406,6 +413,12 @@ fn schema_and_parser_reject_the_same_scenarios(#[case] text: &str) {
 )]
 #[case::standing_check_of_nothing("roles: { client: }\nscenes: { scene: }\nalways: [ { has: { CON-025: {} } } ]")]
 #[case::standing_check_with_unknown_key("roles: { client: }\nscenes: { scene: }\nalways: [ { each: hello } ]")]
+#[case::lifecycle_of_an_unknown_message("always: [ { opens: 3, closes: hello, opened: [CON-025] } ]")]
+#[case::lifecycle_without_rules("always: [ { opens: self_fetch, closes: self_fetch_result } ]")]
+#[case::lifecycle_that_never_ends("always: [ { opens: self_fetch, carries: self_fetch_result, ended: [CON-025] } ]")]
+#[case::lifecycle_with_has(
+    "always: [ { opens: self_fetch, closes: self_fetch_result, opened: [CON-025], has: { CON-025: { /seq: true } } } ]"
+)]
 #[case::fuzz_is_a_list("fuzz: [a]")]
 #[case::fuzz_with_unknown_key("fuzz: { rejects: {} }")]
 #[case::bystander_is_a_number("fuzz: { bystander: 3 }")]

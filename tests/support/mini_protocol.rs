@@ -134,6 +134,11 @@ pub fn diagnostics_of_scenarios(change: impl FnOnce(&str) -> String, shared: &st
     render_all(&scenarios.diagnostics, &sources, false)
 }
 
+/// Returns the program of a scenario.
+pub fn mini_program(shared: &str, scenario: &str) -> Arc<Program> {
+    program(ASYNCAPI, shared, scenario)
+}
+
 fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
     let (sources, _, scenarios) = load(pack, shared, &[scenario]);
     assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));

@@ -17,6 +17,7 @@ use crate::protocol::{MessageType, Pack, PackFolder, RuleLevel};
 use crate::scenario::compose;
 use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
+use crate::scenario::parse::cases::split_cases;
 use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::template::escape_texts;
 use crate::syntax::source::Sources;
@@ -59,8 +60,10 @@ impl Corpus {
             if !path.strip_suffix(".yaml").is_some_and(|name| name != "shared" && !name.contains('/')) {
                 continue;
             }
-            if let Value::Object(root) = parsed(*file) {
-                scenarios.extend(CaseScenario::read(root));
+            for case in yaml::parse(sources, *file).iter().flat_map(|root| split_cases(root, &mut Vec::new())) {
+                if let Value::Object(root) = case.root.to_json() {
+                    scenarios.extend(CaseScenario::read(root));
+                }
             }
         }
         let within = |key: &str, part: &str| {
@@ -147,8 +150,7 @@ impl Corpus {
         let fills =
             [self.shared.get("fills"), self.shared.get("roles").and_then(|r| r.get(role)).and_then(|r| r.get("fills"))];
         for (place, value) in fills.into_iter().flatten().filter_map(Value::as_object).flatten() {
-            let pointer = crate::syntax::matcher::key_pointer(place);
-            if example.pointer(&pointer).is_some() {
+            if let Some(pointer) = compose::filled_member(place, &message.name, &example) {
                 compose::put_at_pointer(&mut example, &pointer, with_self_as(value, actor));
             }
         }
@@ -174,7 +176,7 @@ impl Corpus {
         let own = |(name, value): (&String, &Value)| {
             let text = value.as_str()?;
             let is_own = expressions::only(text)?.pointer().is_some_and(|(root, _)| root == "self");
-            let pointer = crate::syntax::matcher::key_pointer(name);
+            let (_, pointer) = compose::fill_place(name);
             is_own.then(|| Some((pointer, with_self_as(value, actor).as_str()?.to_owned())))?
         };
         fills.and_then(Value::as_object).into_iter().flatten().filter_map(own).collect()

@@ -502,10 +502,9 @@ pub fn comparison_check(
     let used = RuleUse { id: DIFFERS_RULE.to_owned(), level: rule.level, basis: rule.basis, lowered: false };
     let detail = first.map(|first| FindingDetail {
         actor: first.actor.clone(),
-        sent: None,
         expected: format!("{} | what the other hub sent:\n{}", shorten(&first.right), transcript_lines(pack, right)),
         received: format!("{} | what this hub sent:\n{}", shorten(&first.left), transcript_lines(pack, left)),
-        waited: None,
+        ..FindingDetail::default()
     });
     Some(CheckReport {
         rules: vec![(used, verdict)],

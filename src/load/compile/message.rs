@@ -27,8 +27,7 @@ impl RoleCompiler<'_> {
         let mut value = message.starting_value();
         let fills = &self.script.shared_parts.roles[&self.part.plays].fills;
         for (place, template) in fills {
-            let pointer = crate::syntax::matcher::key_pointer(place);
-            if value.pointer(&pointer).is_some() {
+            if let Some(pointer) = compose::filled_member(place, name, &value) {
                 let fill = self.with_slot_marks(template, sources);
                 compose::put_at_pointer(&mut value, &pointer, fill);
             }

@@ -10,7 +10,7 @@ use super::RoleCompiler;
 use crate::load::compile::message_template::{MessageTemplate, RuntimeExpression, SlotSource};
 use crate::load::compile::program::{CaptureSlot, ExpressionRemark, ProgramOperation, SlotFill};
 use crate::scenario::expression::Call;
-use crate::scenario::functions::{self, NEXT_USER};
+use crate::scenario::functions::{self, NEXT_OF, NEXT_USER};
 use crate::scenario::template::{ENGINE_FUNCTIONS, TemplateExpression};
 
 /// The value or frame that a name stands for.
@@ -200,6 +200,11 @@ impl RoleCompiler<'_> {
                         return ResolvedExpression::Value(Value::Null);
                     }
                 },
+                None if root == NEXT_OF => {
+                    let help = "list the names in a file under `feeders`, and override the value under `with`";
+                    self.error(expr.span, "`next_of()` does not work under load", help);
+                    return ResolvedExpression::Value(Value::Null);
+                }
                 None if functions::FUNCTION_NAMES.contains(&root) => {
                     if matches!(root, "unique" | NEXT_USER | "uuid" | "now_ms" | "now_s" | "now_iso") {
                         when = when.max(EvaluationTime::Ahead);

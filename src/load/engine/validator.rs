@@ -198,7 +198,9 @@ fn validate_message(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) ->
     let Ok(tree) = serde_json::from_slice::<Value>(bytes) else {
         return MessageValidity::Invalid("a frame that is not JSON".to_owned());
     };
-    let Some(message) = message.or_else(|| pack.recognise(&tree, FrameDirection::FromHub)) else {
+    // A reply that only its request identifies is valid if it meets the schema of one request's reply.
+    let known = message.filter(|message| !message.typed_by_request);
+    let Some(message) = known.or_else(|| pack.recognise(&tree, FrameDirection::FromHub)) else {
         return if tree.is_object() {
             MessageValidity::Undocumented
         } else {
@@ -214,4 +216,38 @@ fn validate_message(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) ->
         format!(": {}: {}, not {}", violation.describe_place(), violation.expected, violation.found)
     });
     MessageValidity::Invalid(format!("{}{place}", message.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    /// Two calls whose results contain only the id of the call, recognised as `booted`.
+    const CALLS: &str = r"asyncapi: 3.1.0
+info: { title: Calls, version: 0.1.0 }
+channels: { hub: { address: / } }
+operations:
+  boot: { action: receive, messages: [{ $ref: '#/components/messages/boot' }], reply: { messages: [{ $ref: '#/components/messages/booted' }] } }
+  beat: { action: receive, messages: [{ $ref: '#/components/messages/beat' }], reply: { messages: [{ $ref: '#/components/messages/beaten' }] } }
+components:
+  messages:
+    boot: { correlationId: { location: '$message.payload#/id' }, payload: { examples: [{ id: 1, call: boot }] }, x-hubproof: { match: { call: boot } } }
+    beat: { correlationId: { location: '$message.payload#/id' }, payload: { examples: [{ id: 1, call: beat }] }, x-hubproof: { match: { call: beat } } }
+    booted: { correlationId: { location: '$message.payload#/id' }, payload: { required: [status], examples: [{ id: 1, status: ok }] }, x-hubproof: { match: { /id: true } } }
+    beaten: { correlationId: { location: '$message.payload#/id' }, payload: { required: [time], examples: [{ id: 1, time: 1 }] }, x-hubproof: { match: { /id: true } } }
+";
+
+    #[rstest]
+    #[case::first(r#"{"id":1,"status":"ok"}"#, true)]
+    #[case::second(r#"{"id":1,"time":7}"#, true)]
+    #[case::neither(r#"{"id":1}"#, false)]
+    fn a_reply_that_looks_like_another_is_valid_as_either(#[case] text: &str, #[case] expected: bool) {
+        let mut sources = crate::syntax::source::Sources::default();
+        let file = sources.add("asyncapi.yaml", CALLS);
+        let folder = crate::protocol::PackFolder::from_files("calls", [("asyncapi.yaml".to_owned(), file)]);
+        let pack = Pack::load(&folder, &sources).0.expect("a valid pack");
+        let found = validate_message(&pack, pack.message("booted"), text.as_bytes());
+        assert_eq!(matches!(found, MessageValidity::Valid), expected);
+    }
 }

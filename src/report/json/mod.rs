@@ -369,7 +369,7 @@ struct Rules<'a> {
     total: usize,
     /// Number of rules with a check that could run on this target.
     testable: usize,
-    /// Number of rules with a check at the rule's own level that resulted in pass, fail, warn or info.
+    /// Number of rules that a check at the rule's own level proves and no check breaks.
     proven: usize,
     by_id: BTreeMap<&'a str, Rule<'a>>,
 }
@@ -379,7 +379,7 @@ struct Rules<'a> {
 struct Reach {
     /// Rules of level must, stated or implied, that a hub can break.
     musts: usize,
-    /// Number of these that are proven: judged at their own level.
+    /// Number of these with a check at the rule's own level that resulted in pass, fail, warn or info.
     judged: usize,
     /// Whether this is enough to pass, see `--min-judged`.
     enough: bool,
@@ -408,6 +408,7 @@ struct Rule<'a> {
     /// For an implied rule: what it follows from.
     from: Option<&'a str>,
     status: Status,
+    /// Whether a check at the rule's own level passed and no check broke the rule.
     proven: bool,
     /// With `not-testable`: the unmet needs. If empty, no check of the rule was reached.
     needs: Vec<&'a str>,
@@ -663,10 +664,9 @@ impl<'a> JsonReportWriter<'a> {
     fn rules(&self) -> Rules<'a> {
         let totals = self.protocol.rule_totals();
         let rule = |rule: &'a super::RuleReport| {
-            let (mut proven, mut needs, mut reason, mut scenarios) = (false, Vec::new(), None, Vec::new());
+            let (mut needs, mut reason, mut scenarios) = (Vec::new(), None, Vec::new());
             let status = match &rule.status {
-                RuleStatus::Judged { verdict, proven: is_proven, scenarios: named_by } => {
-                    proven = *is_proven;
+                RuleStatus::Judged { verdict, scenarios: named_by, .. } => {
                     scenarios = named_by.iter().map(String::as_str).collect();
                     match verdict {
                         Verdict::Pass => Status::Pass,
@@ -701,7 +701,7 @@ impl<'a> JsonReportWriter<'a> {
                 text: &rule.text,
                 from: rule.from.as_deref(),
                 status,
-                proven,
+                proven: rule.status.is_proven(),
                 needs,
                 reason,
                 scenarios,

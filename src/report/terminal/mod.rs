@@ -118,8 +118,8 @@ fn verdict_parts(protocol: &ProtocolReport, options: &RunOptions) -> Vec<String>
             list(&names, names.len())
         ));
     }
-    let open = rules.testable - rules.proven;
-    let holds = rules.holding > 0 && failed.is_empty();
+    let open = rules.testable - rules.decided;
+    let holds = rules.proven > 0 && failed.is_empty();
     let of_rules = if holds || !broken.is_empty() { open.to_string() } else { format_count(open, "rule") };
     let warnings = match protocol.unexpected_count(Verdict::Warn) {
         0 => None,
@@ -130,7 +130,7 @@ fn verdict_parts(protocol: &ProtocolReport, options: &RunOptions) -> Vec<String>
     if broken.is_empty() {
         parts.append(&mut others);
         if holds {
-            parts.push(terminal_page::holding(rules.holding, "rule"));
+            parts.push(terminal_page::holding(rules.proven, "rule"));
         }
     } else {
         parts.push(terminal_page::broken(&names(broken), rules.testable, "rule", MAX_CAUSE_RULES));
@@ -430,6 +430,9 @@ impl Page<'_, RunReport> {
             // Most scenarios have several actors; this one waited for the answer.
             let by = if detail.actor.is_empty() { String::new() } else { format!("by {}: ", detail.actor) };
             self.field("sent", &format!("{by}{sent}"));
+        }
+        if let Some(round) = &detail.round {
+            self.field("round", &short(round));
         }
         if !expected.is_empty() {
             self.field("expected", &expected);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::ScenarioParser;
 use super::names::NameOrigin;
 use super::rules::MatcherSubject;
 use super::shared::unknown_message_error;
 use super::steps::StepOptions;
+use super::{ScenarioParser, StepPlace};
 use crate::protocol::FrameDirection;
 use crate::scenario::model::{
     CountRange, Expectation, ExpectedAlternative, ExpectedCodes, ExpectedEvent, GroupQuantity, MessageName,
@@ -302,6 +302,12 @@ impl ScenarioParser<'_> {
 
     /// Parses the name of a message of the pack, or `any` where frames are received.
     pub(super) fn parse_message_name(&mut self, node: &SyntaxNode, way: Option<FrameDirection>) -> MessageName {
+        // The name may be known before the run, as that of a case is.
+        let known = node.text().filter(|name| name.contains("${") && self.place == StepPlace::Scenario);
+        if let Some(known) = known.and_then(|name| self.row_text(name, node.span)) {
+            self.parse_template(node);
+            return self.parse_message_name(&SyntaxNode::from_json(&known.into(), node.span), way);
+        }
         match node.text() {
             Some(name) if name.contains("${") => return MessageName::Computed(self.parse_template(node)),
             Some("any") if way.is_some() => return MessageName::Any,

@@ -1,14 +1,16 @@
 //! Parses the tree of a scenario file into a program, and reports everything that is wrong before any socket opens.
 //!
 //! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they
-//! expect, [`actors`] the actors, [`names`] names and their scopes, [`shapes`] what is known about their
-//! values, [`rules`] the checks; [`shared`] parses
-//! shared.yaml, [`fuzz`] its part for the fuzzer, and [`journeys`] the same constructs in load plans.
+//! expect, [`actors`] the actors, [`cases`] the rows of `cases`, [`names`] names and their scopes, [`shapes`] what is
+//! known about their values, [`rules`] the checks; [`shared`] parses shared.yaml, [`lifecycles`] a part of its `always`,
+//! [`fuzz`] its part for the fuzzer, and [`journeys`] the same constructs in load plans.
 
 mod actors;
+pub mod cases;
 mod expects;
 pub mod fuzz;
 pub mod journeys;
+mod lifecycles;
 pub mod names;
 mod rules;
 mod sends;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use self::cases::{ScenarioCase, split_cases};
 use self::names::{BlockScope, NameUse, collect_bound_names};
 use super::model::{Actor, ActorId, BlockId, Check, Isolation, Need, Program, Reaction, Role, Step};
 use super::template::{Template, TemplateExpression};
@@ -33,7 +36,27 @@ use crate::syntax::yaml::{NodeKind, SyntaxNode};
 
 pub use shared::SharedFile;
 
-/// Parses one scenario. Returns no program if there are errors.
+/// Parses the scenarios of a file, one for each row of its `cases`. Returns no programs if there are errors.
+pub fn parse_scenario_file(
+    id: &str,
+    root: &SyntaxNode,
+    shared: &SharedFile,
+    pack: &Arc<Pack>,
+) -> (Vec<Program>, Vec<Diagnostic>) {
+    let (mut programs, mut diagnostics) = (Vec::new(), Vec::new());
+    for ScenarioCase { suffix, root } in split_cases(root, &mut diagnostics) {
+        let (program, found) = parse_scenario(&format!("{id}{suffix}"), &root, shared, pack);
+        programs.extend(program);
+        diagnostics.extend(found);
+    }
+    if has_errors(&diagnostics) {
+        programs.clear();
+    }
+    // Every case reports the mistakes of the steps again.
+    (programs, without_duplicates(diagnostics))
+}
+
+/// Parses one scenario, without `cases`. Returns no program if there are errors.
 pub fn parse_scenario(
     id: &str,
     root: &SyntaxNode,
@@ -46,8 +69,8 @@ pub fn parse_scenario(
     (program.filter(|_| !has_errors(&diagnostics)), diagnostics)
 }
 
-const SCENARIO_KEYS: [&str; 9] =
-    ["title", "needs", "exclusive", "destructive", "actors", "let", "steps", "finally", "description"];
+const SCENARIO_KEYS: [&str; 10] =
+    ["title", "needs", "exclusive", "destructive", "actors", "cases", "let", "steps", "finally", "description"];
 
 /// The place of a list of steps. It decides whether the steps name an actor and whether they may have rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +139,7 @@ struct ScenarioParser<'a> {
     scopes: Vec<BlockScope>,
     /// Where the scenario binds its names, including those not yet in scope.
     later: BTreeMap<String, Span>,
-    /// Literal rows of the enclosing `each` blocks, for rule ids in rows.
+    /// Constants of `let` and literal rows of the enclosing `each` blocks, for names of rules and messages.
     rows: Vec<(String, Value)>,
     connected: BTreeSet<ActorId>,
     /// Actors first connected in each of the enclosing `each` blocks.
@@ -179,6 +202,9 @@ impl<'a> ScenarioParser<'a> {
         self.parse_needs(root.get("needs"));
         let isolation = self.parse_isolation(root);
         let lets = self.parse_values(entries);
+        // Constants, such as the members of a case, are known before the run.
+        let constants = lets.iter().filter_map(|(name, value)| Some((name.clone(), value.constant()?.clone())));
+        self.rows.extend(constants);
         let always = self.parse_always();
         let help = "list the steps under `steps:`, each as `- ACTOR VERB: VALUE`";
         let steps = scenario.required("steps", help, &mut self.diagnostics)?;

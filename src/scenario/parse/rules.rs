@@ -86,20 +86,20 @@ impl ScenarioParser<'_> {
         if !text.contains("${") {
             return self.parse_rule_use(text, node.span);
         }
-        let source = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-        let row = source.and_then(|source| self.row_text(source, node.span));
+        let row = self.row_text(text, node.span);
         if row.is_none() {
             self.error(
                 node.span,
-                "a rule id must be written out, or come from a row of a literal `each`",
+                "a rule id must be written out, or come from a case or from a row of a literal `each`",
                 "the rules that a scenario proves must be known before the run",
             );
         }
         self.parse_rule_use(&row?, node.span)
     }
 
-    /// Returns the text to which a path, the inside of a `${...}`, leads in the enclosing literal rows.
-    fn row_text(&self, source: &str, span: Span) -> Option<String> {
+    /// Returns the text to which a `${...}` leads in the constants of `let` and the enclosing literal rows.
+    pub(super) fn row_text(&self, text: &str, span: Span) -> Option<String> {
+        let source = text.strip_prefix("${")?.strip_suffix('}')?;
         let expression = TemplateExpression::compile(source, span, None).ok()?;
         let (root, pointer) = expression.pointer()?;
         let (_, row) = self.rows.iter().rev().find(|(name, _)| name == root)?;
@@ -177,7 +177,7 @@ impl ScenarioParser<'_> {
             self.error(
                 key.span,
                 "a key cannot contain an expression",
-                "write the rule out; only `rules` can take it from a row of a literal `each`",
+                "write the rule out; only `rules` can take it from a case or from a row of a literal `each`",
             );
             return None;
         }
@@ -239,6 +239,16 @@ impl ScenarioParser<'_> {
         let ready = template.constant().and_then(|schema| json_schema::build_validator(schema).ok());
         let ready = ready.map(|validator| CompiledPattern::Schema(Box::new(validator)));
         ValueTest::Fits(MatchPattern { template, ready, schema: true, span: fits.span })
+    }
+
+    /// Parses the text that a failed check shows.
+    pub(super) fn parse_says(&mut self, node: Option<&SyntaxNode>) -> Option<Template> {
+        let node = node?;
+        let says = self.template_of(node, Value::is_string, "`says`", "text", "says: what is wrong");
+        if says.constant().and_then(Value::as_str).is_some_and(|text| text.trim().is_empty()) {
+            self.error(node.span, "`says` is empty", "write what a failure means, or leave `says` out");
+        }
+        Some(says)
     }
 
     /// Parses the value of a `check`, which must not be constant.

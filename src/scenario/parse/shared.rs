@@ -6,10 +6,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::actors::StepActorNames;
+use super::lifecycles::LIFECYCLE_KEYS;
 use super::names::{BlockScope, NameOrigin};
 use super::rules::MatcherSubject;
 use super::{ScenarioParser, StepPlace};
 use crate::protocol::Pack;
+use crate::scenario::compose;
 use crate::scenario::model::{
     AlwaysEntry, BlockId, HookDeclaration, MessageName, Reaction, Role, SettingDeclaration, SharedDefinitions,
     StepAction, duration,
@@ -17,7 +19,6 @@ use crate::scenario::model::{
 use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, ValueError, suggest};
 use crate::syntax::fields::{choice, entries, flag, integer, list, mapping, table, text};
-use crate::syntax::matcher::key_pointer;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{NodeKey, SyntaxNode};
 
@@ -153,8 +154,15 @@ fn check_fills_used(fills: Option<&SyntaxNode>, pack: &Pack, diagnostics: &mut V
     }
     let examples: Vec<Value> = pack.messages.iter().map(|message| message.starting_value()).collect();
     for (key, _) in members {
-        let pointer = key_pointer(&key.name);
-        if examples.iter().any(|example| example.pointer(&pointer).is_some()) {
+        let (only, _) = compose::fill_place(&key.name);
+        if let Some(name) = only.filter(|name| pack.message(name).is_none()) {
+            let known: Vec<&str> = pack.messages.iter().map(|message| message.name.as_str()).collect();
+            let help = suggest(name, known, "write `MEMBER`, `/pointer` or `MESSAGE/pointer`");
+            diagnostics.push(Diagnostic::error(key.span, format!("{} has no message `{name}`", pack.name)).help(help));
+            continue;
+        }
+        let named = pack.messages.iter().zip(&examples);
+        if named.clone().any(|(message, example)| compose::filled_member(&key.name, &message.name, example).is_some()) {
             continue;
         }
         let known: Vec<&str> = examples
@@ -349,11 +357,17 @@ impl ScenarioParser<'_> {
         let mut always = Vec::new();
         for node in list(file.root.get("always"), "`always`", "- every: MESSAGE", &mut self.diagnostics) {
             let what = "an entry of `always`";
-            let known = ["every", "has", "check", "equals", "fits", "rules"];
+            let known = ["every", "has", "check", "equals", "fits", "says", "rules", "opens"];
+            let known = [known.as_slice(), LIFECYCLE_KEYS.as_slice()].concat();
             let members = table(node, &known, what, &mut self.diagnostics);
-            let help = "write `every: MESSAGE`, `every: frame` or `every: close`, or `check: \"${...}\"`";
-            match members.one_of(&["every", "check"], help, &mut self.diagnostics) {
+            let help =
+                "write `every: MESSAGE`, `every: frame` or `every: close`, `opens: MESSAGE`, or `check: \"${...}\"`";
+            match members.one_of(&["every", "check", "opens"], help, &mut self.diagnostics) {
                 Some(("every", every)) => self.parse_every(every, node, &mut always),
+                Some(("opens", opens)) => {
+                    self.check_always_keys(node, "opens", &["has", "equals", "fits", "says", "rules"]);
+                    self.parse_lifecycle(opens, node, &mut always);
+                }
                 Some((_, check)) => self.parse_always_check(check, node, &mut always),
                 None => {}
             }
@@ -363,7 +377,8 @@ impl ScenarioParser<'_> {
     }
 
     fn parse_every(&mut self, every: &SyntaxNode, entry: &SyntaxNode, always: &mut Vec<AlwaysEntry>) {
-        for key in ["equals", "fits", "rules"] {
+        self.check_always_keys(entry, "every", &LIFECYCLE_KEYS);
+        for key in ["equals", "fits", "says", "rules"] {
             if entry.get(key).is_some() {
                 let at = entry.key_at_pointer(&format!("/{key}"));
                 self.error(
@@ -407,6 +422,7 @@ impl ScenarioParser<'_> {
     }
 
     fn parse_always_check(&mut self, value: &SyntaxNode, entry: &SyntaxNode, always: &mut Vec<AlwaysEntry>) {
+        self.check_always_keys(entry, "check", &LIFECYCLE_KEYS);
         if entry.get("has").is_some() {
             let at = entry.key_at_pointer("/has");
             self.error(at, "`has` belongs to `every`, not to `check`", "write `equals: VALUE` or `fits: { ... }`");
@@ -421,8 +437,9 @@ impl ScenarioParser<'_> {
         let span = value.span;
         let value = self.parse_checked_value(value);
         let test = self.parse_test(entry.get("equals"), entry.get("fits"));
+        let says = self.parse_says(entry.get("says"));
         let rules = self.parse_rules(entry.get("rules"));
         let check = self.declare_check(rules, span);
-        always.push(AlwaysEntry::Check { check, value, test, span });
+        always.push(AlwaysEntry::Check { check, value, test, says, span });
     }
 }

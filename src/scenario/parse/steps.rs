@@ -27,6 +27,19 @@ pub struct StepOptions<'n> {
     entries: Vec<(&'n NodeKey, &'n SyntaxNode)>,
 }
 
+/// Returns the codes of a step that closes or expects a close or refusal: `4409`, `4000 or drop`.
+fn shown_codes(verb: StepVerb, value: &SyntaxNode) -> Option<String> {
+    if !matches!(verb, StepVerb::Closes | StepVerb::ExpectsClose | StepVerb::ExpectsRefusal) || value.is_null() {
+        return None;
+    }
+    let shown = |node: &SyntaxNode| node.text().map_or_else(|| node.to_json().to_string(), str::to_owned);
+    let codes = match value.list() {
+        Some(items) => items.iter().map(shown).collect::<Vec<_>>().join(" or "),
+        None => shown(value),
+    };
+    Some(crate::syntax::matcher::shorten(&codes, 80))
+}
+
 impl<'n> StepOptions<'n> {
     pub fn get(&self, name: &str) -> Option<&'n SyntaxNode> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| *node)
@@ -106,7 +119,10 @@ impl ScenarioParser<'_> {
         let if_ = options.get("if").and_then(|node| self.parse_bound_name(node, "if"));
         let text = match value.text() {
             Some(value) => format!("{}: {}", key.name, crate::syntax::matcher::shorten(value, 80)),
-            None => key.name.clone(),
+            None => match shown_codes(head.verb, value) {
+                Some(codes) => format!("{}: {codes}", key.name),
+                None => key.name.clone(),
+            },
         };
         let mut rules = self.parse_rules(options.get("rules"));
         if rules.is_empty() && self.pack.rules.is_empty() && self.place.takes_rules() && head.verb.expects() {
@@ -264,6 +280,7 @@ impl ScenarioParser<'_> {
             StepVerb::Check => StepAction::Check {
                 value: self.parse_checked_value(value),
                 test: self.parse_test(options.get("equals"), options.get("fits")),
+                says: self.parse_says(options.get("says")),
             },
             StepVerb::Order => self.parse_order(value, options),
             StepVerb::Each => self.parse_each(key, value, options)?,
@@ -343,9 +360,30 @@ impl ScenarioParser<'_> {
             return None;
         }
         let (scene, given) = self.parse_scene(name, value.span)?;
+        if let Some(rules) = options.key("rules").filter(|_| !self.can_fail(scene)) {
+            let what = format!("the scene `{name}` expects nothing, so it cannot fail");
+            self.error(rules.span, what, "leave `rules` out");
+        }
         let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
         let with = self.parse_overrides(options.get("with"), &names, &format!("the scene `{name}`"));
         Some(StepAction::Play { scene, given, with })
+    }
+
+    /// Whether a step of a block can fail because of the hub.
+    fn can_fail(&self, block: BlockId) -> bool {
+        self.blocks.get(block).into_iter().flatten().any(|step| match &step.act {
+            StepAction::Expect(_)
+            | StepAction::ExpectEnd { .. }
+            | StepAction::ExpectOneOf { .. }
+            | StepAction::Connect(_)
+            | StepAction::Accept { .. }
+            | StepAction::Join { .. }
+            | StepAction::Hook(_) => true,
+            StepAction::Each { bodies, .. } => bodies.iter().any(|body| self.can_fail(*body)),
+            StepAction::Either { body, .. } | StepAction::Retry { body, .. } => self.can_fail(*body),
+            StepAction::Play { scene, .. } => self.can_fail(*scene),
+            _ => false,
+        })
     }
 
     fn parse_order<'n>(&mut self, value: &'n SyntaxNode, options: &StepOptions<'n>) -> StepAction {
@@ -517,7 +555,7 @@ impl ScenarioParser<'_> {
         let steps = self.required_option(key, "do", "write the steps under `do`", options)?;
         self.fresh.push(BTreeSet::new());
         let names = [name.as_str(), "index"];
-        let bodies = if uses_rows(steps) {
+        let bodies = if self.uses_rows(steps) {
             self.parse_row_bodies(&name, list, steps, &names)
         } else {
             Some(vec![self.parse_inner_block(steps, &names, ValueShape::of_loop(&values))])
@@ -531,6 +569,19 @@ impl ScenarioParser<'_> {
             }
         }
         Some(StepAction::Each { name, values, bodies: bodies?, fresh })
+    }
+
+    /// Whether any step inside takes its rules from a row of this loop or of a loop inside.
+    fn uses_rows(&self, steps: &SyntaxNode) -> bool {
+        let unknown = |rule: &SyntaxNode| {
+            is_computed(rule) && self.row_text(rule.text().unwrap_or_default(), rule.span).is_none()
+        };
+        let mut options = steps.list().unwrap_or_default().iter().flat_map(|step| entries(Some(step)));
+        options.any(|(key, value)| match key.name.as_str() {
+            "rules" => value.list().unwrap_or_default().iter().any(unknown),
+            "do" => self.uses_rows(value),
+            _ => false,
+        })
     }
 
     /// Parses one body for each literal row, because the rows name rules.
@@ -597,15 +648,4 @@ fn result_shape(act: &StepAction, who: &StepActors) -> ValueShape {
         StepActors::Group { .. } if !matches!(shape, ValueShape::List(_)) => ValueShape::List(Box::new(shape)),
         StepActors::Group { .. } | StepActors::NoActor => ValueShape::Unknown,
     }
-}
-
-/// Whether any step inside takes its rules from a row.
-fn uses_rows(steps: &SyntaxNode) -> bool {
-    steps.list().unwrap_or_default().iter().flat_map(|step| entries(Some(step))).any(|(key, value)| {
-        match key.name.as_str() {
-            "rules" => value.list().unwrap_or_default().iter().any(is_computed),
-            "do" => uses_rows(value),
-            _ => false,
-        }
-    })
 }

@@ -167,6 +167,7 @@ impl SimulatedProtocol {
 /// Returns the default configuration of a conversation.
 pub fn conversation_config(settings: BTreeMap<String, Value>) -> ConversationConfig {
     ConversationConfig {
+        turn: 0,
         settings,
         stamp: "test".to_owned(),
         epoch_ms: EPOCH_MS,

@@ -1,10 +1,14 @@
 //! Checks every frame, whatever the steps expect, against its schema and the entries of `always`.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod connection_frames;
+pub mod exchange;
+mod frame_rules;
 
-use minijinja::value::Value as Engine;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde_json::Value;
 
+use self::connection_frames::ConnectionFrames;
 use super::Conversation;
 use super::actor::{ConnectionEnd, InboxFrame, InboxFrameKind};
 use super::checks::{ALWAYS_STEP, compare, compute};
@@ -14,7 +18,8 @@ use crate::deviation::proposal::MAX_BYTES;
 use crate::event::CheckOutcome;
 use crate::protocol::{FrameDirection, MessageType, Pack, RuleLevel, SchemaViolation};
 use crate::scenario::model::{ActorId, AlwaysEntry, RuleUse};
-use crate::scenario::value::{FrameObject, Provenance, RawMessage, Traced, Wire};
+use crate::scenario::template::Template;
+use crate::scenario::value::{Provenance, RawMessage, Traced, Wire};
 
 /// The most characters of a frame that any report shows.
 const MAX_SHOWN_CHARS: usize = 1000;
@@ -48,8 +53,11 @@ impl Conversation {
         let way = if self.program.is_server(id) { FrameDirection::ToHub } else { FrameDirection::FromHub };
         // The hub may send a listening actor messages of a client as well as messages of a hub.
         let message = json.and_then(|json| {
-            program.pack.recognise(json, way).or_else(|| {
-                (way == FrameDirection::ToHub).then(|| program.pack.recognise(json, FrameDirection::FromHub)).flatten()
+            let requests = |asked: &str| self.actors[id].exchange.requests(asked);
+            program.pack.recognise_reply(json, way, &requests).or_else(|| {
+                (way == FrameDirection::ToHub)
+                    .then(|| program.pack.recognise_reply(json, FrameDirection::FromHub, &requests))
+                    .flatten()
             })
         });
         let index = message.and_then(|message| program.pack.message_index(&message.name));
@@ -73,16 +81,20 @@ impl Conversation {
                 self.judge_schema_of_hub(index, json, raw);
             }
         }
+        match json {
+            Some(json) => self.judge_lifecycles(id, index, json, &wire),
+            // The frame may be a message that opens an id.
+            None => self.actors[id].exchange.unknown |= matches!(decoded, Err(JsonDecodeError::Beyond(_))),
+        }
         // The value that entries for every frame check.
         let mut subject = Value::Null;
         for entry in &program.always {
             match entry {
                 AlwaysEntry::Message { message: name, check, pattern } => {
                     let Ok(json) = &decoded else { continue };
-                    if program
-                        .pack
-                        .message(name)
-                        .is_some_and(|message| message.recognises(json, FrameDirection::FromHub))
+                    let wanted = program.pack.message_index(name);
+                    if wanted
+                        .is_some_and(|wanted| program.pack.is_message(wanted, index, json, FrameDirection::FromHub))
                     {
                         let compared = |c: &Self, json: &Value| {
                             compare(pattern, Traced::observed(json), &c.eval_context(Some(id)))
@@ -135,7 +147,7 @@ impl Conversation {
             }
         }
         if let Ok(json) = &decoded {
-            self.play_reactions(id, json, &wire, way);
+            self.play_reactions(id, index, json, &wire, way);
         }
         let kind = match decoded {
             Ok(json) => InboxFrameKind::Message { json: Some(json), message: index },
@@ -282,38 +294,33 @@ impl Conversation {
             return;
         }
         let taken = |entry: &mut InboxFrame| match &mut entry.kind {
-            InboxFrameKind::Message { json, .. } if !entry.wire.is_assumed() => {
-                Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new()))
+            InboxFrameKind::Message { json, message } if !entry.wire.is_assumed() => {
+                Some((json.take()?, *message, Arc::clone(&entry.wire)))
             }
             _ => None,
         };
-        let frames: Vec<(Value, Arc<Wire>, OnceLock<Engine>)> =
-            self.actors[id].inbox.iter_mut().filter_map(taken).collect();
-        let unread = self.actors[id].inbox.iter().find_map(InboxFrame::undecodable_reason);
-        let hidden =
-            unread.or_else(|| self.actors[id].dropped_frames.then(|| super::matching::FRAMES_DROPPED.to_owned()));
-        if frames.is_empty() && hidden.is_none() {
+        let actor = &mut self.actors[id];
+        let received: Vec<_> = actor.inbox.iter_mut().filter_map(taken).collect();
+        let unread = actor.inbox.iter().find_map(InboxFrame::undecodable_reason);
+        let dropped = actor.dropped_frames || actor.exchange.dropped;
+        let hidden = unread.or_else(|| dropped.then(|| super::matching::FRAMES_DROPPED.to_owned()));
+        if received.is_empty() && hidden.is_none() {
             return;
         }
-        let (pack, declared) = (Arc::clone(&program.pack), Arc::clone(&self.deviations.declared));
+        let unknown = actor.exchange.unknown;
+        let sent = std::mem::take(&mut actor.exchange.sent);
         // The deviation because of which the frames that an entry asked for are incomplete, if any.
         let incomplete = Arc::new(Mutex::new(Provenance::Observed));
-        let asked = Arc::clone(&incomplete);
-        self.environment.functions.set_frames(Box::new(move |name| {
-            let message = pack.message(name)?;
-            if let Some(deviation) = pack.message_index(name).and_then(|message| declared.absence_of(message)) {
-                *asked.lock().unwrap_or_else(PoisonError::into_inner) = Provenance::assumed(deviation);
-            }
-            let fitting = frames.iter().filter(|(json, ..)| message.recognises(json, FrameDirection::FromHub));
-            // Several entries may use the same frames, so convert each frame only once.
-            Some(
-                fitting
-                    .map(|(json, wire, shown)| shown.get_or_init(|| FrameObject::to_engine(json, wire)).clone())
-                    .collect(),
-            )
-        }));
+        let (pack, declared) = (Arc::clone(&program.pack), Arc::clone(&self.deviations.declared));
+        let frames = ConnectionFrames::new(received, sent, pack, declared, Arc::clone(&incomplete));
+        self.environment.functions.set_frames(Box::new(move |which, name| frames.find(which, name)));
         for entry in &program.always {
-            let AlwaysEntry::Check { check, value, test, .. } = entry else { continue };
+            let AlwaysEntry::Check { check, value, test, says, .. } = entry else { continue };
+            if unknown && uses_sent(value) {
+                let why = "a step sent raw data, or a message that is wrong on purpose, on this connection".to_owned();
+                self.record_outcome(*check, ALWAYS_STEP, Some(id), "", ComparisonOutcome::NotReached(why));
+                continue;
+            }
             if let Some(why) = &hidden {
                 self.judgement.record_answer(
                     *check,
@@ -324,12 +331,21 @@ impl Conversation {
                 );
                 continue;
             }
-            let finding = compute(value, test, &self.eval_context(Some(id)));
+            let names = self.eval_context(Some(id));
+            let finding = compute(value, test, &names).saying(says.as_ref(), &names);
             let provenance = std::mem::take(&mut *incomplete.lock().unwrap_or_else(PoisonError::into_inner));
             let finding = finding.of(provenance);
             self.record_outcome(*check, ALWAYS_STEP, Some(id), "", finding);
         }
     }
+}
+
+/// Whether a value depends on what the client has sent.
+pub(super) fn uses_sent(value: &Template) -> bool {
+    let mut uses = false;
+    value
+        .visit_expressions(&mut |expression| uses |= expression.calls("sent_frames") || expression.calls("all_frames"));
+    uses
 }
 
 /// Whether RFC 6455 forbids an endpoint to send this close code: codes below 1000 are not used (7.4.2), and three codes

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Conversation;
-use super::checks::{ALWAYS_STEP, compare};
-use super::finding::ComparisonOutcome;
+use crate::interpreter::Conversation;
+use crate::interpreter::checks::{ALWAYS_STEP, compare};
+use crate::interpreter::finding::ComparisonOutcome;
 use crate::scenario::model::{ActorId, AlwaysEntry};
 use crate::scenario::value::Traced;
 
 impl Conversation {
     /// Checks a valid frame or an assembled message; `size` is the size of its payload in bytes.
-    pub(super) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
+    pub(in crate::interpreter) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
         // Few protocols have such rules, and there may be many frames.
         if self.program.always.iter().any(|entry| matches!(entry, AlwaysEntry::Wire { .. })) {
             self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
@@ -21,7 +21,7 @@ impl Conversation {
 
     /// Checks the answer to an upgrade, or a frame after it, against the entries of `always`. Returns whether one of
     /// them fails.
-    pub(super) fn judge_wire(&mut self, id: ActorId, what: &Value, upgrade: bool) -> bool {
+    pub(in crate::interpreter) fn judge_wire(&mut self, id: ActorId, what: &Value, upgrade: bool) -> bool {
         let program = Arc::clone(&self.program);
         let mut blamed = false;
         for entry in &program.always {

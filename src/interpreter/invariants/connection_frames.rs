@@ -1,0 +1,93 @@
+//! The messages of a connection that the functions `frames`, `sent_frames` and `all_frames` return.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use minijinja::value::Value as Engine;
+use serde_json::Value;
+
+use super::exchange::SentMessage;
+use crate::deviation::Deviations;
+use crate::protocol::{FrameDirection, Pack};
+use crate::scenario::functions::FrameSelection;
+use crate::scenario::value::{FrameObject, Provenance, Wire};
+
+/// The name that stands for every message.
+const ANY: &str = "any";
+
+/// All messages of a connection, in order.
+pub struct ConnectionFrames {
+    frames: Vec<ConnectionFrame>,
+    pack: Arc<Pack>,
+    declared: Arc<Deviations>,
+    /// The deviation because of which the frames that an entry asked for are incomplete, if any.
+    incomplete: Arc<Mutex<Provenance>>,
+}
+
+struct ConnectionFrame {
+    sent: bool,
+    json: Value,
+    message: Option<usize>,
+    wire: Arc<Wire>,
+    /// The frame for expressions: several entries may use it, so it is converted only once.
+    shown: OnceLock<Engine>,
+}
+
+impl ConnectionFrames {
+    pub fn new(
+        received: Vec<(Value, Option<usize>, Arc<Wire>)>,
+        sent: VecDeque<SentMessage>,
+        pack: Arc<Pack>,
+        declared: Arc<Deviations>,
+        incomplete: Arc<Mutex<Provenance>>,
+    ) -> Self {
+        let new = |sent, json, message, wire| ConnectionFrame { sent, json, message, wire, shown: OnceLock::new() };
+        let received = received.into_iter().map(|(json, message, wire)| new(false, json, message, wire));
+        let sent = sent.into_iter().map(|one| new(true, one.value, Some(one.message), one.wire));
+        let mut frames: Vec<ConnectionFrame> = received.chain(sent).collect();
+        frames.sort_by_key(|frame| frame.wire.sequence);
+        Self { frames, pack, declared, incomplete }
+    }
+
+    /// Returns the frames of a selection that carry the message with this name, or any message; `None` if there is no
+    /// such message.
+    pub fn find(&self, which: FrameSelection, name: &str) -> Option<Vec<Engine>> {
+        let wanted = if name == ANY { None } else { Some(self.pack.message_index(name)?) };
+        if which != FrameSelection::Sent {
+            let asked = wanted.map_or(0..self.pack.messages.len(), |wanted| wanted..wanted + 1);
+            if let Some(deviation) = asked.filter_map(|message| self.declared.absence_of(message)).next() {
+                *self.incomplete.lock().unwrap_or_else(PoisonError::into_inner) = Provenance::assumed(deviation);
+            }
+        }
+        let fits = |frame: &&ConnectionFrame| match (which, wanted) {
+            (FrameSelection::Received, _) if frame.sent => false,
+            (FrameSelection::Sent, _) if !frame.sent => false,
+            (_, None) => true,
+            (_, Some(wanted)) => {
+                let way = if frame.sent { FrameDirection::ToHub } else { FrameDirection::FromHub };
+                frame.message == Some(wanted) || self.pack.is_message(wanted, frame.message, &frame.json, way)
+            }
+        };
+        let found = self.frames.iter().filter(fits);
+        Some(match which {
+            FrameSelection::Both => found.map(|frame| self.described(frame)).collect(),
+            FrameSelection::Received | FrameSelection::Sent => found.map(ConnectionFrame::to_engine).collect(),
+        })
+    }
+
+    /// Returns a frame with its direction and the name of its message.
+    fn described(&self, frame: &ConnectionFrame) -> Engine {
+        let name = frame.message.map(|message| self.pack.messages[message].name.as_str());
+        Engine::from_pairs([
+            ("direction", Engine::from(if frame.sent { "sent" } else { "received" })),
+            ("name", Engine::from(name)),
+            ("payload", frame.to_engine()),
+        ])
+    }
+}
+
+impl ConnectionFrame {
+    fn to_engine(&self) -> Engine {
+        self.shown.get_or_init(|| FrameObject::to_engine(&self.json, &self.wire)).clone()
+    }
+}
