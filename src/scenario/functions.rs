@@ -134,10 +134,11 @@ pub const CONTEXT_NAME: &str = "__context";
 const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const FUNCTION_NAMES: [&str; 22] = [
+pub const FUNCTION_NAMES: [&str; 23] = [
     "unique",
     NEXT_USER,
     NEXT_OF,
+    "next_number",
     "uuid",
     "now_ms",
     "now_s",
@@ -166,8 +167,9 @@ pub const NEXT_USER: &str = "next_user";
 pub const NEXT_OF: &str = "next_of";
 
 /// Functions that may return a different value each time for the same arguments.
-pub const VARYING: [&str; 11] = [
+pub const VARYING: [&str; 12] = [
     "unique",
+    "next_number",
     NEXT_USER,
     NEXT_OF,
     "uuid",
@@ -214,6 +216,7 @@ pub fn build_environment() -> Environment<'static> {
     env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
         Ok::<_, Error>(context_of(state)?.unique_name(prefix))
     });
+    env.add_function("next_number", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.next_call() + 1));
     env.add_function(NEXT_USER, next_user);
     env.add_function(NEXT_OF, next_of);
     env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(context_of(state)?.uuid().to_string()));

@@ -175,6 +175,13 @@ fn a_fill_of_one_message_leaves_the_others_alone_and_yields_to_with() {
     assert!(sent.iter().all(|call| call[3]["filled"] == true), "{sent:?}");
 }
 
+#[test]
+fn next_number_is_another_number_in_each_message() {
+    let shared = format!("{PLAIN_ROLES}fills: {{ /1: \"${{next_number()}}\" }}\n");
+    let sent = sent_texts(&shared, "  - anna sends: boot\n  - anna sends: beat\n  - anna sends: beat\n");
+    assert_eq!(sent.iter().map(|call| call[1].as_u64()).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+}
+
 #[rstest]
 #[case::unknown_message("bot/1", "small has no message `bot`")]
 #[case::missing_member("boot/7", "no example has a member `boot/7`, so `fills` has no effect on it")]

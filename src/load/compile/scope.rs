@@ -206,7 +206,7 @@ impl RoleCompiler<'_> {
                     return ResolvedExpression::Value(Value::Null);
                 }
                 None if functions::FUNCTION_NAMES.contains(&root) => {
-                    if matches!(root, "unique" | NEXT_USER | "uuid" | "now_ms" | "now_s" | "now_iso") {
+                    if matches!(root, "unique" | "next_number" | NEXT_USER | "uuid" | "now_ms" | "now_s" | "now_iso") {
                         when = when.max(EvaluationTime::Ahead);
                     }
                 }
