@@ -160,6 +160,14 @@ impl CaseStep {
         self.and(StepOption::Other(key.to_owned(), value.into()))
     }
 
+    /// Changes the steps within this one.
+    pub fn inside(mut self, change: impl Fn(Self) -> Self) -> Self {
+        if let Some(inner) = self.inner_mut() {
+            *inner = std::mem::take(inner).into_iter().map(change).collect();
+        }
+        self
+    }
+
     /// Returns the name that the step binds.
     pub fn name(&self) -> Option<&str> {
         self.options.iter().find_map(|option| if let StepOption::As(name) = option { Some(&**name) } else { None })

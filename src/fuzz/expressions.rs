@@ -9,11 +9,12 @@ use crate::generate::rng::RandomSource;
 use crate::generate::schema_shape::SchemaShape;
 use crate::generate::value;
 use crate::protocol::MessageType;
-use crate::scenario::functions::FunctionContext;
+use crate::scenario::expression::PathSegment;
+use crate::scenario::functions::{FunctionContext, NEXT_USER};
 use crate::scenario::parse::names::is_identifier;
 use crate::scenario::template::{EvalContext, Piece, Template, TemplateExpression, pieces};
 use crate::scenario::value::BoundValue;
-use crate::syntax::matcher::escape;
+use crate::syntax::matcher::member_pointer;
 use crate::syntax::source::{Sources, Span};
 use crate::syntax::yaml::SyntaxNode;
 
@@ -63,6 +64,11 @@ pub fn varies(text: &str) -> bool {
     expressions(text).iter().any(TemplateExpression::varies)
 }
 
+/// Whether some text in a value gives another unique value each time it is evaluated.
+pub fn makes_new(value: &Value) -> bool {
+    any(value, &|expression| ["unique", "uuid", NEXT_USER].iter().any(|function| expression.calls(function)))
+}
+
 /// Whether some expression in a value uses a name, or a member of it.
 pub fn uses(value: &Value, name: &str) -> bool {
     any(value, &|expression| expression.uses.iter().any(|used| used.split('.').next() == Some(name)))
@@ -102,11 +108,12 @@ pub fn with_self_as(value: &Value, actor: &str) -> Value {
     }
 }
 
-/// Returns the expression for a member of a name, by the names of the members that lead to it.
-pub fn member(name: &str, path: &[String]) -> String {
-    let step = |name: &String| match is_identifier(name) {
-        true => format!(".{name}"),
-        false => format!("[{}]", Value::from(name.as_str())),
+/// Returns the expression for a part of the value of a name, by the members and items that lead to it.
+pub fn member(name: &str, path: &[PathSegment]) -> String {
+    let step = |segment: &PathSegment| match segment {
+        PathSegment::Member(name) if is_identifier(name) => format!(".{name}"),
+        PathSegment::Member(name) => format!("[{}]", Value::from(name.as_str())),
+        PathSegment::Index(index) => format!("[{index}]"),
     };
     format!("${{{name}{}}}", path.iter().map(step).collect::<String>())
 }
@@ -202,9 +209,13 @@ pub fn loop_names<'p>(pointers: impl Iterator<Item = &'p str>) -> Vec<String> {
     names
 }
 
-/// Returns the JSON pointer to a member, by the names of the members that lead to it.
-pub fn pointer(path: &[String]) -> String {
-    path.iter().map(|name| format!("/{}", escape(name))).collect()
+/// Returns the JSON pointer to a part of a value, by the members and items that lead to it.
+pub fn pointer(path: &[PathSegment]) -> String {
+    let step = |segment: &PathSegment| match segment {
+        PathSegment::Member(name) => member_pointer(name),
+        PathSegment::Index(index) => format!("/{index}"),
+    };
+    path.iter().map(step).collect()
 }
 
 #[cfg(test)]
@@ -227,10 +238,18 @@ mod tests {
     #[case(&["a", "b_1"], "${it.a.b_1}")]
     #[case(&["", "a b", "c.d", "e\"'}", "0"], r#"${it[""]["a b"]["c.d"]["e\"'}"]["0"]}"#)]
     fn the_expression_of_a_member_has_any_name(#[case] path: &[&str], #[case] expected: &str) {
-        let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+        let path: Vec<PathSegment> = path.iter().map(|name| PathSegment::Member((*name).to_owned())).collect();
         let written = member("it", &path);
         assert_eq!(written, expected);
         assert_eq!(only(&written).unwrap().pointer(), Some(("it", pointer(&path))));
+    }
+
+    #[test]
+    fn the_expression_of_an_item_has_its_index() {
+        let path = [PathSegment::Index(3), PathSegment::Member("id".to_owned()), PathSegment::Index(0)];
+        let written = member("it", &path);
+        assert_eq!(written, "${it[3].id[0]}");
+        assert_eq!(only(&written).unwrap().pointer(), Some(("it", "/3/id/0".to_owned())));
     }
 
     #[rstest]

@@ -3,12 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::case::churn::Churn;
 use super::case::{self, FuzzCase, FuzzCell, MutationKind};
 use super::corpus::Corpus;
 use super::corpus::prefix::{self, CasePrefix};
-use super::mutate::frames::FramingMutation;
-use super::mutate::json_text::JsonCorruption;
 use super::mutate::schema::MemberMutation;
 use super::placement::Placement;
 use super::stateful::model::WalkModel;
@@ -22,15 +19,25 @@ const MAX_DRAWS: usize = 64;
 pub struct CaseScheduler {
     pub seed: u64,
     pub cells: Vec<FuzzCell>,
+    /// The mutations that apply to a message at no moment.
+    pub omitted: Vec<OmittedCell>,
     /// Prefixes by message index and placement.
     prefixes: BTreeMap<(usize, Placement), Vec<CasePrefix>>,
     model: WalkModel,
 }
 
+/// A message, and a mutation for which it has no case.
+pub struct OmittedCell {
+    /// Index into the pack's messages.
+    pub message: usize,
+    pub mutation: MutationKind,
+    pub why: &'static str,
+}
+
 impl CaseScheduler {
     /// Returns the cells of a run. `message` selects messages by name.
     pub fn new(corpus: &Corpus, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
-        let mut cells = Vec::new();
+        let (mut cells, mut omitted) = (Vec::new(), Vec::new());
         let mut prefixes = BTreeMap::new();
         let model = WalkModel::from_corpus(corpus);
         for (index, declared) in corpus.pack.messages.iter().enumerate() {
@@ -38,16 +45,12 @@ impl CaseScheduler {
                 continue;
             }
             let sites = prefix::mutation_sites(corpus, declared);
-            let mutated =
-                MemberMutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
-            let mutations = std::iter::once(MutationKind::Explored)
-                .chain(mutated.map(MutationKind::Mutated))
-                .chain(JsonCorruption::ALL.into_iter().map(MutationKind::Corrupted))
-                .chain(FramingMutation::ALL.into_iter().map(MutationKind::Framed))
-                .chain(Churn::ALL.into_iter().map(MutationKind::Churn));
+            let has_site = |mutation: MemberMutation| sites.iter().any(|site| site.mutation == mutation);
             let here = Placement::ALL.map(|placement| (placement, prefix::prefixes(corpus, declared, placement)));
-            for mutation in mutations {
-                for (placement, found) in &here {
+            for mutation in MutationKind::all() {
+                let before = cells.len();
+                let applies = !matches!(mutation, MutationKind::Mutated(mutation) if !has_site(mutation));
+                for (placement, found) in here.iter().filter(|_| applies) {
                     let cell = FuzzCell { message: index, mutation, placement: *placement };
                     // A cell for which no draw makes a case is left out.
                     let makes = |number| {
@@ -57,6 +60,11 @@ impl CaseScheduler {
                     if tries.into_iter().any(makes) {
                         cells.push(cell);
                     }
+                }
+                if cells.len() == before
+                    && let Some(why) = mutation.why_omitted(applies)
+                {
+                    omitted.push(OmittedCell { message: index, mutation, why });
                 }
             }
             prefixes.extend(here.map(|(placement, found)| ((index, placement), found)));
@@ -88,7 +96,7 @@ impl CaseScheduler {
             Placement::Repeated => 2,
             _ => 1,
         });
-        Self { seed, cells, prefixes, model }
+        Self { seed, cells, omitted, prefixes, model }
     }
 
     /// Returns the numbers of cases of the wanted cells, each cell in turn; endless if there is one.

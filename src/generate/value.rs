@@ -28,14 +28,7 @@ fn draw_value_at_depth(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: 
     if let Some(values) = shape.allowed_values() {
         return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
     }
-    let types = shape.types();
-    let kind = match dice.pick(&types) {
-        Some(kind) => *kind,
-        None if !shape.member_names().is_empty() => "object",
-        None if shape.keyword_text("pattern").is_some() || shape.keyword_text("format").is_some() => "string",
-        None if shape.lower_bound("minimum").is_some() || shape.upper_bound("maximum").is_some() => "number",
-        None => return draw_any_value(dice, depth),
-    };
+    let Some(kind) = dice.pick(&shape.kinds()).copied() else { return draw_any_value(dice, depth) };
     match kind {
         "null" => Value::Null,
         "boolean" => Value::Bool(dice.one_in(2)),
@@ -86,7 +79,7 @@ fn draw_list(shape: &SchemaShape<'_>, dice: &mut RandomSource, depth: usize, lef
     };
     let mut items: Vec<Value> = Vec::new();
     for index in 0..least.saturating_add(more).min(1024) {
-        if *left == 0 {
+        if *left == 0 || (index >= least && shape.is_full_list(index)) {
             break;
         }
         let inner = shape.item(index, &mut BranchChoice::One(dice));
@@ -338,6 +331,7 @@ mod tests {
     #[case::members(json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "null"}, "b": {"type": "boolean"}, "c": {"enum": [1, 2]}}}), 12)]
     #[case::closed(json!({"type": "object", "additionalProperties": false, "properties": {"a": {"type": "null"}}}), 2)]
     #[case::items(json!({"type": "array", "items": {"type": "integer"}, "minItems": 2, "uniqueItems": true}), 20)]
+    #[case::list_of_parts(json!({"type": "array", "prefixItems": [{"const": 2}, {"type": "string"}, {"type": "object"}], "items": false, "minItems": 3}), 20)]
     #[case::union(json!({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 0}]}), 20)]
     #[case::branches(json!({"type": "object", "properties": {"k": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["k"], "if": {"properties": {"k": {"const": "a"}}}, "then": {"required": ["n"]}}), 20)]
     #[case::anything(json!({}), 100)]

@@ -19,9 +19,16 @@ pub struct FuzzReport {
     pub after_opening: u64,
     /// Number of cases decided by an oracle that demands more than survival.
     pub judged: u64,
+    /// Number of decided cases in which the hub sent a message to a client that had sent more than its opening; `None` if
+    /// the document has no message of the hub.
+    pub answered: Option<u64>,
     /// Number of cases in which each oracle held and was broken, by the oracle's rule id.
     pub oracles: BTreeMap<String, OracleTally>,
     pub cells: Vec<CellTally>,
+    /// Mutations that apply to some message at no moment.
+    pub omitted: Vec<OmittedMutation>,
+    /// Steps of scenarios that send a message, but in whose place no mutated message is sent.
+    pub unused_steps: Vec<UnusedStep>,
     /// One for each scenario of the report, in the same order.
     pub findings: Vec<FindingTally>,
     /// Why cases could not be decided, the most frequent first.
@@ -70,6 +77,26 @@ pub struct CellTally {
     pub cases: u64,
 }
 
+/// A mutation that does not apply to a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OmittedMutation {
+    pub message: String,
+    pub mutation: &'static str,
+    pub why: &'static str,
+}
+
+/// A step of a scenario in whose place no mutated message is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct UnusedStep {
+    pub scenario: String,
+    /// The number of the step in the scenario, from 1; for a step inside another, that of the outermost.
+    pub step: usize,
+    pub message: String,
+    pub why: &'static str,
+}
+
 /// All cases with the same fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -94,9 +121,20 @@ pub struct CaseObstacle {
 }
 
 impl FuzzReport {
-    /// Whether the run is conclusive: some cases were decided, no fewer than were undecided, and the hub still works.
+    /// Whether the run is conclusive: some cases were decided, no fewer than were undecided, the hub sent something, and
+    /// still works.
     pub fn is_decided(&self) -> bool {
-        self.decided > 0 && self.decided * 2 >= self.cases && self.ended.is_none() && self.stuck.is_none()
+        !self.is_silent()
+            && self.decided > 0
+            && self.decided * 2 >= self.cases
+            && self.ended.is_none()
+            && self.stuck.is_none()
+    }
+
+    /// Whether the hub never sent a message to a client that had sent more than its opening, although its document has
+    /// messages of the hub: then a run only shows that the hub survived.
+    pub fn is_silent(&self) -> bool {
+        self.answered == Some(0)
     }
 
     pub fn percent_of_decided(&self, part: u64) -> f64 {

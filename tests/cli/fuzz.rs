@@ -40,6 +40,7 @@ fn assert_nothing_is_found(protocol: &str) {
 #[rstest]
 #[case::message(&["--protocol", "qi", "--message", "base_reqest"], "no case has the message `base_reqest`")]
 #[case::mutation(&["--protocol", "qi", "--mutation", "mising"], "no case has the mutation `mising`")]
+#[case::no_place(&["--protocol", "qi", "--mutation", "foreign-id"], "qi/base_request: the observer's role identifies itself in no")]
 #[case::no_protocol(&["ws://127.0.0.1:1"], "the protocol of the hub is not given")]
 #[case::no_messages(&["--protocol", "websocket"], "no case can be made for websocket")]
 #[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]

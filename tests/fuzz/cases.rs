@@ -100,7 +100,7 @@ impl PlayableCases {
     /// cannot carry.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
         let case = self.scheduler.case(&self.protocol.corpus, number)?;
-        if matches!(case.cell.mutation, MutationKind::Framed(framing) if !is_carried(framing)) {
+        if !is_carried_mutation(case.cell.mutation) {
             return None;
         }
         Some((case.scenario.text(), self.protocol.program(&case)))
@@ -110,6 +110,11 @@ impl PlayableCases {
 /// Whether a simulated connection can carry these frames.
 pub fn is_carried(framing: FramingMutation) -> bool {
     framing.class() != PayloadClass::Broken && framing != FramingMutation::Oversize
+}
+
+/// Whether a simulated connection can carry the frames of a mutation.
+pub fn is_carried_mutation(mutation: MutationKind) -> bool {
+    !matches!(mutation, MutationKind::Framed(framing) if !is_carried(framing))
 }
 
 #[rstest]

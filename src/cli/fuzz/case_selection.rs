@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{DEFAULT_CASES, FuzzArgs};
 use crate::cli::{CliError, print_to_stdout};
 use crate::fuzz::campaign::Campaign;
-use crate::fuzz::case::FuzzCell;
+use crate::fuzz::case::{FuzzCell, MutationKind};
 use crate::fuzz::feedback::CaseFeedback;
 use crate::syntax::diagnostic::suggest;
 
@@ -44,12 +44,15 @@ impl CaseSelection {
                 .collect()
         };
         check_known(&selection.messages, &known(&message_name), "message")?;
-        check_known(&selection.mutations, &known(&|_, cell| cell.mutation.name().to_owned()), "mutation")?;
+        let mutations = MutationKind::all().map(|mutation| mutation.name().to_owned()).collect();
+        check_known(&selection.mutations, &mutations, "mutation")?;
+        let why = selection.describe_omitted(campaigns);
         campaigns.retain(|campaign| campaign.scheduler.cells.iter().any(|cell| selection.selects(campaign, cell)));
         if campaigns.is_empty() {
-            return Err(CliError::new(
-                "no selected mutation applies to a selected message\n  help: --print-cases shows which do",
-            ));
+            let mutations = selection.mutations.join(" or ");
+            return Err(CliError::new(format!(
+                "no case has the mutation {mutations}\n{why}  help: choose another one"
+            )));
         }
         if selection.numbers.len() > 1 || !selection.numbers.is_empty() && campaigns.len() > 1 {
             check_one_protocol(campaigns.len())?;
@@ -57,9 +60,23 @@ impl CaseSelection {
         Ok(selection)
     }
 
+    /// Returns a line for each selected mutation that does not apply to a selected message.
+    fn describe_omitted(&self, campaigns: &[Arc<Campaign>]) -> String {
+        let mut lines = String::new();
+        for campaign in campaigns {
+            let pack = campaign.pack();
+            for omitted in &campaign.scheduler.omitted {
+                let message = &pack.messages[omitted.message].name;
+                if is_among(&self.messages, message) && is_among(&self.mutations, omitted.mutation.name()) {
+                    lines.push_str(&format!("  {}/{message}: {}\n", pack.name, omitted.why));
+                }
+            }
+        }
+        lines
+    }
+
     fn selects(&self, campaign: &Campaign, cell: &FuzzCell) -> bool {
-        let among = |names: &[String], name: &str| names.is_empty() || names.iter().any(|other| other == name);
-        among(&self.messages, &message_name(campaign, cell)) && among(&self.mutations, cell.mutation.name())
+        is_among(&self.messages, &message_name(campaign, cell)) && is_among(&self.mutations, cell.mutation.name())
     }
 
     /// Returns the number of cases of each protocol, if it is known.
@@ -108,6 +125,11 @@ fn check_one_protocol(protocols: usize) -> Result<(), CliError> {
         1 => Ok(()),
         _ => Err(CliError::new("the protocol of the case is not given\n  help: choose one with --protocol")),
     }
+}
+
+/// Whether a name is selected: without a selection, all are.
+fn is_among(selected: &[String], name: &str) -> bool {
+    selected.is_empty() || selected.iter().any(|other| other == name)
 }
 
 fn message_name(campaign: &Campaign, cell: &FuzzCell) -> String {

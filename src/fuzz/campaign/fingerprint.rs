@@ -56,18 +56,31 @@ pub fn oracle_name(check: &CheckReport) -> &str {
 fn answer_shape(pack: &Pack, check: &CheckReport) -> String {
     let received = check.detail.as_ref().map_or("", |detail| detail.received.as_str());
     match serde_json::from_str::<Value>(received) {
-        Ok(payload) if payload.is_object() => match pack.recognise(&payload, FrameDirection::FromHub) {
-            Some(message) => format!("{}: {}", message.name, without_variable_parts(&check.message)),
-            None => value_shape(&payload, 0),
-        },
-        _ => without_variable_parts(if check.message.is_empty() { received } else { &check.message }),
+        Ok(payload) if payload.is_object() || payload.is_array() => {
+            match pack.recognise(&payload, FrameDirection::FromHub) {
+                Some(message) => format!("{}: {}", message.name, without_hub_texts(&check.message)),
+                None => value_shape(&payload, 0),
+            }
+        }
+        _ if check.message.is_empty() => without_variable_parts(received),
+        _ => without_hub_texts(&check.message),
+    }
+}
+
+/// Removes from a message what a hub chooses freely: texts, numbers, and the reason of a close, which is in parentheses.
+/// A defect that shows in different words is one finding.
+fn without_hub_texts(message: &str) -> String {
+    let reason = message.find(" (").zip(message.rfind(')')).filter(|(start, end)| start < end);
+    match reason {
+        Some((start, end)) => without_variable_parts(&format!("{}{}", &message[..start], &message[end + 1..])),
+        None => without_variable_parts(message),
     }
 }
 
 /// Returns the shape of a received frame: names and types, without values.
 pub fn frame_shape(pack: &Pack, received: &str) -> String {
     match serde_json::from_str::<Value>(received) {
-        Ok(payload) if payload.is_object() => {
+        Ok(payload) if payload.is_object() || payload.is_array() => {
             let name = pack.recognise(&payload, FrameDirection::FromHub).map_or("", |message| &message.name);
             format!("{name} {}", value_shape(&payload, 0))
         }
@@ -101,6 +114,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn findings_that_differ_only_in_words_of_the_hub_have_the_same_shape() {
+        let one = "no value received: the hub closed the connection with 1011 (cannot read \"x\" (yet))";
+        let other = "no value received: the hub closed the connection with 1002";
+        assert_eq!(without_hub_texts(one), without_hub_texts(other));
+        assert_ne!(without_hub_texts(one), without_hub_texts("no error received: the connection is closed"));
+    }
 
     #[test]
     fn an_answer_shape_has_names_and_types_but_no_values() {

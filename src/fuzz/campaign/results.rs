@@ -6,8 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::fingerprint::{Fingerprint, broken_checks};
 use super::{Campaign, HubLost};
 use crate::check::hang::HubOutage;
-use crate::event::{CheckReport, FindingDetail, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{
+    CheckReport, FindingDetail, HistoryDirection, HubCrash, Lack, ProcessReport, ScenarioReport, Verdict,
+};
+use crate::fuzz::actors::{NEW_CLIENT, OBSERVER};
 use crate::fuzz::case::FuzzCell;
+use crate::fuzz::corpus::{Corpus, prefix};
 use crate::fuzz::placement::Placement;
 use crate::hub::process::RESTART_HOOK;
 use crate::report::fuzz::{self, FuzzReport, NewClientLatency, OracleTally};
@@ -25,6 +29,8 @@ const MAX_HOPELESS_CASES: u64 = 500;
 const MAX_OBSTACLES: usize = 200;
 /// Oracles that only check whether the hub is alive and serves.
 const SURVIVAL_ORACLES: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", PROCESS_ORACLE];
+/// The oracle that also holds where the hub sends nothing.
+const SILENCE_ORACLE: &str = "FUZZ-ISOLATES";
 /// The check that the hub keeps to RFC 6455, which also fails when a hub that ends cuts a closing handshake short.
 const WEBSOCKET_CHECK: &str = "websocket";
 /// The oracle of a hub's own process.
@@ -37,6 +43,7 @@ pub struct CampaignResults {
     decided: u64,
     after_opening: u64,
     judged: u64,
+    answered: u64,
     oracles: BTreeMap<String, OracleTally>,
     cells: HashMap<FuzzCell, u64>,
     causes: BTreeMap<Fingerprint, CauseGroup>,
@@ -96,7 +103,13 @@ impl CampaignResults {
         if seen.iter().any(|(rule, verdict)| *rule != PROCESS_ORACLE || *verdict != Verdict::Pass) {
             self.decided += 1;
             self.after_opening += u64::from(cell.placement != Placement::First);
-            self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL_ORACLES.contains(rule)));
+            let is_answered = is_answered(&campaign.corpus, &report);
+            let judges = |(rule, verdict): (&&str, &Verdict)| {
+                let holds_by_silence = *rule == SILENCE_ORACLE && *verdict == Verdict::Pass && !is_answered;
+                !SURVIVAL_ORACLES.contains(rule) && !holds_by_silence
+            };
+            self.judged += u64::from(seen.iter().any(judges));
+            self.answered += u64::from(is_answered);
             *self.cells.entry(cell).or_default() += 1;
         } else if let Some(obstacle) = case_obstacle(&report)
             && (self.obstacles.len() < MAX_OBSTACLES || self.obstacles.contains_key(&obstacle))
@@ -249,6 +262,11 @@ impl CampaignResults {
             placement: cell.placement.name(),
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
+        let omitted = campaign.scheduler.omitted.iter().map(|omitted| fuzz::OmittedMutation {
+            message: pack.messages[omitted.message].name.clone(),
+            mutation: omitted.mutation.name(),
+            why: omitted.why,
+        });
         let obstacles = self.obstacles.into_iter();
         let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::CaseObstacle {
             step,
@@ -262,6 +280,9 @@ impl CampaignResults {
             decided: self.decided,
             after_opening: self.after_opening,
             judged: self.judged,
+            answered: pack.messages.iter().any(|message| message.directions.from_hub).then_some(self.answered),
+            omitted: omitted.collect(),
+            unused_steps: prefix::unused_steps(&campaign.corpus),
             oracles,
             cells: cells.collect(),
             findings,
@@ -274,6 +295,30 @@ impl CampaignResults {
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         aggregator::fuzz_protocol_report(pack, first, processes, fuzzed)
     }
+}
+
+/// Whether the hub sent a message on some connection after the client had sent more than its opening.
+fn is_answered(corpus: &Corpus, report: &ScenarioReport) -> bool {
+    let observer = corpus.observer_role().unwrap_or_default();
+    let most = corpus.roles().into_iter().map(|role| corpus.opening_length(role)).max().unwrap_or(0);
+    let opening = |actor: &str| match actor {
+        OBSERVER | NEW_CLIENT => corpus.opening_length(observer),
+        _ => most,
+    };
+    // By connection, how many messages the client sent.
+    let mut sent: HashMap<u32, usize> = HashMap::new();
+    report.history.iter().any(|frame| {
+        let is_message = matches!(frame.kind.as_str(), "text" | "binary" | "frames");
+        let count = sent.entry(frame.connection).or_default();
+        match frame.direction {
+            HistoryDirection::Sent => {
+                *count += usize::from(is_message);
+                false
+            }
+            HistoryDirection::Received => is_message && *count > opening(&frame.actor),
+            HistoryDirection::Neither => false,
+        }
+    })
 }
 
 /// Counts the crashes and hangs that no case reproduces as violations of [`PROCESS_ORACLE`]. The oracle did not hold in

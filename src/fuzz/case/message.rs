@@ -1,5 +1,7 @@
 //! The mutated message of a case: a valid message as it fits a prefix, with a mutation applied.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{FuzzCell, MutationKind};
@@ -16,6 +18,8 @@ use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::generate::value;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
+use crate::scenario::template::escape_texts;
+use crate::syntax::matcher::{member_pointer, members_of};
 
 /// The most draws of a valid `explored` message, or of a site of the message that a mutation can change.
 const MAX_ATTEMPTS: usize = 8;
@@ -28,10 +32,10 @@ pub(crate) struct MessageDraft<'a> {
     /// The valid message with the expressions of the scenario, and the same with their values.
     base: Value,
     plain: Value,
-    /// The correlation id in `base`, unless it is an expression.
-    id: Option<Value>,
+    /// The members of `base` that need new values.
+    ids: Vec<DraftId>,
     sites: Vec<&'a MutationSite>,
-    /// Members that `explored` does not change.
+    /// JSON pointers to the members and items that `explored` does not change.
     fixed: Vec<String>,
     /// Whether the message must be answered, so that it may not be long: a hub may ignore or refuse a long one.
     short: bool,
@@ -42,16 +46,14 @@ impl<'a> MessageDraft<'a> {
         let message = corpus.pack.messages.get(cell.message)?;
         let base = prefix.message.clone();
         let plain = corpus.settings.filled(message, &base);
-        let id = message.correlation.as_ref().and_then(|pointer| base.pointer(pointer));
-        let id = id.filter(|id| id.as_str().is_none_or(expressions::is_literal)).cloned();
+        let ids = DraftId::find_all(corpus, message, &base, &plain);
         let is_asked = |site: &&MutationSite| cell.mutation == MutationKind::Mutated(site.mutation);
         let sites = prefix.sites.iter().filter(is_asked).collect();
-        // No id may be used twice on one connection, so `set_correlation_id` sets it.
+        // No id may be used twice on one connection, so `set_ids` sets it.
         let short = cell.placement == Placement::Kept;
-        let given = message.correlation.as_ref().filter(|_| short);
-        let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::syntax::matcher::unescape);
-        let fixed = fixed.into_iter().collect();
-        let mut draft = Self { corpus, message, mutation: cell.mutation, base, plain, id, sites, fixed, short };
+        let pointers = message.correlation.iter().chain(ids.iter().map(|id| &id.pointer));
+        let fixed = pointers.filter(|_| short).cloned().collect();
+        let mut draft = Self { corpus, message, mutation: cell.mutation, base, plain, ids, sites, fixed, short };
         if short && cell.mutation == MutationKind::Explored {
             draft.ensure_answer(&prefix.role);
         }
@@ -69,38 +71,26 @@ impl<'a> MessageDraft<'a> {
         if is_answered(&self.plain) {
             return;
         }
-        let asked =
-            self.corpus.answered_input_members().find(|members| is_answered(&with_members(&self.plain, members)));
-        for (name, value) in asked.into_iter().flatten() {
-            self.fix_member(&name, value.clone(), value);
+        let asked = self.corpus.answered_input_values().find(|values| is_answered(&with_values(&self.plain, values)));
+        for (pointer, value) in asked.into_iter().flatten() {
+            self.fix_value(&pointer, value.clone(), value);
         }
     }
 
-    /// Sets a member, to `value` in the message and to `plain` in its form without expressions, and keeps it unchanged.
-    fn fix_member(&mut self, name: &str, value: Value, plain: Value) {
-        let pointer = format!("/{}", crate::syntax::matcher::escape(name));
-        compose::put_at_pointer(&mut self.base, &pointer, value);
-        compose::put_at_pointer(&mut self.plain, &pointer, plain);
-        self.fixed.push(name.to_owned());
+    /// Sets a member or item, to `value` in the message and to `plain` in its form without expressions, and keeps it
+    /// unchanged.
+    fn fix_value(&mut self, pointer: &str, value: Value, plain: Value) {
+        compose::put_at_pointer(&mut self.base, pointer, value);
+        compose::put_at_pointer(&mut self.plain, pointer, plain);
+        self.fixed.push(pointer.to_owned());
     }
 
-    /// Gives the message a correlation id of its own, if it has one.
-    pub(crate) fn set_correlation_id(&mut self, index: usize) -> &Self {
-        let id = match self.id.clone() {
-            Some(Value::Number(number)) => {
-                Some(json!(number.as_u64().unwrap_or_default().saturating_add(index as u64)))
-            }
-            Some(Value::String(mut text)) => {
-                // Keeps the length and the beginning.
-                let kept = text.char_indices().nth_back(ID_INDEX_CHARS - 1).map_or(text.len(), |(at, _)| at);
-                text.replace_range(kept.., &format!("{index:0ID_INDEX_CHARS$x}"));
-                Some(Value::String(text))
-            }
-            _ => None,
-        };
-        if let (Some(id), Some(pointer)) = (id, &self.message.correlation) {
-            for message in [&mut self.base, &mut self.plain] {
-                message.pointer_mut(pointer).into_iter().for_each(|member| *member = id.clone());
+    /// Gives the message ids of its own, if it has ids.
+    pub(crate) fn set_ids(&mut self, index: usize) -> &Self {
+        for id in &self.ids {
+            let (written, plain) = id.numbered(index);
+            for (message, value) in [(&mut self.base, written), (&mut self.plain, plain)] {
+                message.pointer_mut(&id.pointer).into_iter().for_each(|member| *member = value.clone());
             }
         }
         self
@@ -108,18 +98,15 @@ impl<'a> MessageDraft<'a> {
 
     /// Draws a mutated message, and the site of the mutation if it concerns one.
     pub(crate) fn draw_mutated(&self, dice: &mut RandomSource) -> Option<(SentMessage, Option<&'a MutationSite>)> {
-        let Self { corpus, message, base, .. } = self;
+        let Self { corpus, message, base, plain, .. } = self;
         match self.mutation {
             MutationKind::Corrupted(corruption) => {
-                let text = corruption.corrupt(&payload::payload_text(base, &[]), dice);
+                let text = corruption.corrupt(base, dice)?;
                 let value: Option<Value> =
                     serde_json::from_str(&text).ok().filter(|_| corruption.class() != PayloadClass::Unspecified);
-                let class = match value.as_ref().map(|value| payload::classify(&corpus.pack, message, Some(value))) {
-                    // A document may allow any JSON, and half a number is a number.
-                    Some(class @ (PayloadClass::Valid | PayloadClass::Unusual)) => class,
-                    Some(class) if corruption.class() == PayloadClass::Malformed => class,
-                    _ => corruption.class(),
-                };
+                // A document may allow any JSON, and half a number is a number.
+                let class = value.as_ref().map(|value| payload::classify(&corpus.pack, message, Some(value)));
+                let class = class.unwrap_or(corruption.class());
                 let (raw, description) = (json!({ "text": text }), MutationDescription::Named(corruption.name()));
                 Some((SentMessage { raw, class, plain: value.clone(), value, description }, None))
             }
@@ -148,7 +135,7 @@ impl<'a> MessageDraft<'a> {
                     }
                     _ => Vec::new(),
                 };
-                let edits = schema::draw_edits(&corpus.pack, message, site, &foreign, self.short, dice)?;
+                let edits = schema::draw_edits(&corpus.pack, message, site, plain, &foreign, self.short, dice)?;
                 Some((self.apply_edits(edits), Some(*site)))
             }),
             MutationKind::Explored => (0..MAX_ATTEMPTS).find_map(|_| {
@@ -166,11 +153,11 @@ impl<'a> MessageDraft<'a> {
         while let Some((pointer, value)) = open.pop() {
             match value {
                 Value::String(text) if expressions::is_literal(text) => texts.push((pointer, text)),
-                Value::Object(members) => {
-                    let place = |name: &str| format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-                    open.extend(members.iter().map(|(name, member)| (place(name), member)));
-                }
-                _ => {}
+                _ => open.extend(
+                    members_of(value)
+                        .into_iter()
+                        .map(|(name, part)| (format!("{pointer}{}", member_pointer(&name)), part)),
+                ),
             }
         }
         let widened = (0..MAX_ATTEMPTS).find_map(|_| {
@@ -194,24 +181,84 @@ impl<'a> MessageDraft<'a> {
     pub(crate) fn restrict_to_common(&mut self, all: &[SentMessage], sites: &[&MutationSite]) {
         self.sites.retain(|site| sites.contains(site));
         let (MutationKind::Explored, Some(first)) = (self.mutation, all.first()) else { return };
-        let (Some(Value::Object(members)), Some(plain)) = (&first.value, &first.plain) else { return };
-        for (name, value) in members {
-            let is_alike = |sent: &SentMessage| sent.value.as_ref().and_then(|sent| sent.get(name)) == Some(value);
-            let Some(plain) = plain.get(name).filter(|_| all.iter().all(is_alike)) else { continue };
-            self.fix_member(name, value.clone(), plain.clone());
+        let (Some(value), Some(plain)) = (&first.value, &first.plain) else { return };
+        for (name, part) in members_of(value) {
+            let pointer = member_pointer(&name);
+            let is_alike =
+                |sent: &SentMessage| sent.value.as_ref().and_then(|sent| sent.pointer(&pointer)) == Some(part);
+            let Some(plain) = plain.pointer(&pointer).filter(|_| all.iter().all(is_alike)) else { continue };
+            self.fix_value(&pointer, part.clone(), plain.clone());
         }
     }
 }
 
-/// Returns the message with these members added.
-fn with_members(message: &Value, members: &Map<String, Value>) -> Value {
+/// Returns the message with these values, by JSON pointer.
+fn with_values(message: &Value, values: &BTreeMap<String, Value>) -> Value {
     let mut message = message.clone();
-    message.as_object_mut().into_iter().for_each(|message| message.extend(members.clone()));
+    for (pointer, value) in values {
+        compose::put_at_pointer(&mut message, pointer, value.clone());
+    }
     message
+}
+
+/// A member of a message that needs a new value each time.
+struct DraftId {
+    pointer: String,
+    /// The value as the message has it, and the same without expressions.
+    written: Value,
+    plain: Value,
+    /// A text that makes another value, for an id that cannot be made longer.
+    maker: Option<String>,
 }
 
 /// Characters of an id that hold the number of the message.
 const ID_INDEX_CHARS: usize = 4;
+
+impl DraftId {
+    fn find_all(corpus: &Corpus, message: &MessageType, base: &Value, plain: &Value) -> Vec<Self> {
+        let known = corpus.fresh_values(message);
+        let makers = known.iter().map(|fresh| (&fresh.pointer, fresh.maker.clone()));
+        // The id by which answers are found may be used only once even if the pack does not say so.
+        let correlation =
+            message.correlation.iter().filter(|pointer| known.iter().all(|fresh| fresh.pointer != **pointer));
+        let id = |(pointer, maker): (&String, Option<String>)| {
+            let (written, plain_id) = (base.pointer(pointer)?.clone(), plain.pointer(pointer)?.clone());
+            let is_longer_allowed = || {
+                let mut probe = plain.clone();
+                let longer = json!(format!("{}-{}", plain_id.as_str().unwrap_or_default(), MAX_ID_NUMBER));
+                compose::put_at_pointer(&mut probe, pointer, longer);
+                message.schema.violations(&probe).len() <= message.schema.violations(plain).len()
+            };
+            let maker = maker.filter(|_| !is_longer_allowed());
+            Some(Self { pointer: pointer.clone(), written, plain: plain_id, maker })
+        };
+        makers.chain(correlation.map(|pointer| (pointer, None))).filter_map(id).collect()
+    }
+
+    /// Returns the id of the message with this number: as the message has it, and without expressions.
+    fn numbered(&self, index: usize) -> (Value, Value) {
+        let same = |value: Value| (value.clone(), value);
+        match &self.written {
+            Value::Number(number) => same(json!(number.as_u64().unwrap_or_default().saturating_add(index as u64))),
+            Value::String(text) if expressions::is_literal(text) => {
+                // Keeps the length and the beginning.
+                let kept = text.char_indices().nth_back(ID_INDEX_CHARS - 1).map_or(text.len(), |(at, _)| at);
+                same(json!(format!("{}{index:0ID_INDEX_CHARS$x}", &text[..kept])))
+            }
+            Value::String(text) if index > 0 => match (expressions::only(text), &self.maker) {
+                (Some(name), None) if name.bare_name().is_some() => {
+                    (json!(format!("${{{} ~ '-{index}'}}", name.source)), self.plain.clone())
+                }
+                (Some(name), Some(maker)) if name.bare_name().is_some() => (json!(maker), self.plain.clone()),
+                _ => (self.written.clone(), self.plain.clone()),
+            },
+            _ => (self.written.clone(), self.plain.clone()),
+        }
+    }
+}
+
+/// The greatest number that makes an id longer.
+const MAX_ID_NUMBER: usize = 999;
 
 pub(crate) struct SentMessage {
     /// The argument of `sends raw`.
@@ -280,6 +327,7 @@ fn edit_plain_message(
     plain: Value,
     edits: Vec<PayloadEdit>,
 ) -> SentMessage {
+    let base = &with_known_parents(base, &plain, &edits);
     let applied = payload::apply_edits(plain, &edits);
     let class = payload::classify(&corpus.pack, message, applied.as_ref());
     let (text, value) = payload::payload_text_and_value(base, &edits);
@@ -292,8 +340,100 @@ fn edit_plain_message(
     }
 }
 
-/// Draws valid values for some members, or for all. Members that identify the message, members with expressions (such
-/// as the identity of the sender), and `fixed` ones stay.
+/// Returns the message in which no edited member is inside the value of an expression: such an expression is replaced by
+/// its value.
+fn with_known_parents(base: &Value, plain: &Value, edits: &[PayloadEdit]) -> Value {
+    let mut known = base.clone();
+    for edit in edits {
+        for (end, _) in edit.pointer.match_indices('/') {
+            let parent = &edit.pointer[..end];
+            let is_expression = |value: &&mut Value| value.as_str().is_some_and(|text| !expressions::is_literal(text));
+            if let (Some(value), Some(plain)) = (known.pointer_mut(parent).filter(is_expression), plain.pointer(parent))
+            {
+                *value = escape_texts(plain);
+            }
+        }
+    }
+    known
+}
+
+/// A part of a message that `explored` may change.
+struct FreePlace<'a> {
+    pointer: String,
+    /// Whether the message has it.
+    is_present: bool,
+    is_optional: bool,
+    /// The shape of the object or list that it is part of, and its name or index there; for the whole message, its own
+    /// shape.
+    around: SchemaShape<'a>,
+    place: FreePlaceKind,
+}
+
+enum FreePlaceKind {
+    Whole,
+    Member(String),
+    Item(usize),
+}
+
+impl FreePlace<'_> {
+    fn draw(&self, dice: &mut RandomSource) -> Value {
+        let shape = match &self.place {
+            FreePlaceKind::Whole => self.around.clone(),
+            FreePlaceKind::Member(name) => self.around.member(name, &mut BranchChoice::One(dice)),
+            FreePlaceKind::Item(index) => self.around.item(*index, &mut BranchChoice::One(dice)),
+        };
+        value::draw_value(&shape, dice)
+    }
+}
+
+/// Collects the parts of a message that may have other values, and the objects and lists that may get more: the members of
+/// the object that the message is, or the items of the list and, of items that are objects or lists, their parts. A
+/// part stays if `stays` is true of its pointer.
+fn collect_free_places<'a>(
+    shape: &SchemaShape<'a>,
+    value: &Value,
+    pointer: &str,
+    stays: &dyn Fn(&str) -> bool,
+    dice: &mut RandomSource,
+    (free, open): (&mut Vec<FreePlace<'a>>, &mut Vec<String>),
+) {
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                let here = format!("{pointer}/{index}");
+                if matches!(item, Value::Array(_) | Value::Object(_)) {
+                    let inner = shape.item(index, &mut BranchChoice::One(dice));
+                    collect_free_places(&inner, item, &here, stays, dice, (free, open));
+                } else if !stays(&here) {
+                    let (around, place) = (shape.clone(), FreePlaceKind::Item(index));
+                    let is_optional = index + 1 == items.len();
+                    free.push(FreePlace { pointer: here, is_present: true, is_optional, around, place });
+                }
+            }
+            if !shape.is_full_list(items.len()) {
+                open.push(pointer.to_owned());
+            }
+        }
+        Value::Object(members) => {
+            let required = shape.required_members();
+            for name in shape.member_names() {
+                let here = format!("{pointer}{}", member_pointer(name));
+                if !stays(&here) {
+                    let (is_present, is_optional) = (members.contains_key(name), !required.contains(name));
+                    let (around, place) = (shape.clone(), FreePlaceKind::Member(name.to_owned()));
+                    free.push(FreePlace { pointer: here, is_present, is_optional, around, place });
+                }
+            }
+            if !shape.is_closed() {
+                open.push(pointer.to_owned());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Draws valid values for some parts of a message, or for all. Parts that identify the message, parts with expressions
+/// (such as the identity of the sender), and `fixed` ones stay.
 pub(crate) fn draw_valid_edits(
     message: &MessageType,
     base: &Value,
@@ -301,34 +441,48 @@ pub(crate) fn draw_valid_edits(
     dice: &mut RandomSource,
 ) -> Vec<PayloadEdit> {
     let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::One(dice));
-    let literals = message.matcher.literal_members();
-    let required = shape.required_members();
+    let literals = payload::literal_values(&message.matcher);
     let is_filled =
-        |name: &str| base.get(name).and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
-    let stays = |name: &str| literals.contains_key(name) || fixed.iter().any(|fixed| fixed == name) || is_filled(name);
-    let free: Vec<&str> = shape.member_names().into_iter().filter(|name| !stays(name)).collect();
+        |text: Option<&Value>| text.and_then(Value::as_str).is_some_and(|text| !expressions::is_literal(text));
+    let is_within = |inner: &str, place: &str| {
+        inner.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let stays = |place: &str| {
+        let mut kept = literals.keys().chain(fixed);
+        kept.any(|kept| is_within(kept, place)) || is_filled(base.pointer(place))
+    };
+    let (mut free, mut open) = (Vec::new(), Vec::new());
+    collect_free_places(&shape, base, "", &stays, dice, (&mut free, &mut open));
+    // A message without parts, or one that may be anything.
+    if (free.is_empty() && shape.member_names().is_empty()) && !stays("") {
+        let (around, place) = (shape, FreePlaceKind::Whole);
+        free.push(FreePlace { pointer: String::new(), is_present: true, is_optional: false, around, place });
+    }
     let all = dice.one_in(3);
     let few = 1 + dice.draw_below(3);
     let mut edits = Vec::new();
-    for name in &free {
+    for place in &free {
         if !all && dice.draw_below(free.len().max(1)) >= few {
             continue;
         }
-        let pointer = format!("/{}", crate::syntax::matcher::escape(name));
-        let present = base.get(*name).is_some();
-        if present && !required.contains(name) && dice.one_in(3) {
+        let pointer = place.pointer.clone();
+        if place.is_present && place.is_optional && dice.one_in(3) {
             edits.push(PayloadEdit { pointer, change: PayloadChange::Remove });
             continue;
         }
-        let inner = shape.member(name, &mut BranchChoice::One(dice));
-        edits.push(PayloadEdit { pointer, change: PayloadChange::Put(value::draw_value(&inner, dice)) });
+        edits.push(PayloadEdit { pointer, change: PayloadChange::Put(place.draw(dice)) });
     }
-    if !shape.is_closed() && (edits.is_empty() || dice.one_in(6)) {
-        let pointer = format!("/x_{}", value::draw_word(dice));
+    if !open.is_empty() && (edits.is_empty() || dice.one_in(6)) {
+        let around = if open.len() > 1 { dice.pick(&open) } else { open.first() }.cloned().unwrap_or_default();
+        let pointer = match base.pointer(&around) {
+            Some(Value::Array(items)) => format!("{around}/{}", items.len()),
+            _ => format!("{around}/x_{}", value::draw_word(dice)),
+        };
         let names = base.as_object().into_iter().flat_map(Map::keys);
         let value =
             if dice.one_in(2) { value::draw_any_value(dice, 0) } else { value::object_with_members(names, dice) };
-        edits.push(PayloadEdit { pointer, change: PayloadChange::Put(value) });
+        // Before the others, which may replace the message.
+        edits.insert(0, PayloadEdit { pointer, change: PayloadChange::Put(value) });
     }
     if dice.one_in(4) {
         edits.push(PayloadEdit { pointer: String::new(), change: PayloadChange::Backwards });

@@ -48,6 +48,29 @@ impl MutationKind {
             Self::Churn(churn) => churn.name(),
         }
     }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::Explored)
+            .chain(MemberMutation::ALL.into_iter().map(Self::Mutated))
+            .chain(JsonCorruption::ALL.into_iter().map(Self::Corrupted))
+            .chain(FramingMutation::ALL.into_iter().map(Self::Framed))
+            .chain(Churn::ALL.into_iter().map(Self::Churn))
+    }
+
+    /// Returns why a message has no case of this mutation. `None` for one that does not depend on the message, of which
+    /// another message has the cases.
+    pub fn why_omitted(self, has_place: bool) -> Option<&'static str> {
+        Some(match self {
+            Self::Mutated(mutation) if !has_place => mutation.why_no_place(),
+            Self::Mutated(_) => "the message has no value that can be changed in this way",
+            Self::Explored => "no other valid value was found",
+            Self::Corrupted(JsonCorruption::SingleQuotes) => "the message has no text in quotes",
+            Self::Corrupted(JsonCorruption::BareKeys) => "the message has no member",
+            Self::Corrupted(_) => "the text of the message cannot be changed in this way",
+            Self::Framed(_) => "no role can send the message",
+            Self::Churn(_) => return None,
+        })
+    }
 }
 
 /// Message, mutation and placement of cases; the random number generator of a case decides what exactly is sent.
@@ -160,11 +183,11 @@ pub(super) fn make_single_case(
         return None;
     }
     // Different texts of the kind, since only some of them may trigger a defect.
-    let more = (1..oracle::REPEATED_MESSAGES).filter_map(|round| draft.set_correlation_id(round).draw_mutated(dice));
+    let more = (1..oracle::REPEATED_MESSAGES).filter_map(|round| draft.set_ids(round).draw_mutated(dice));
     let more = more.filter_map(|(sent, _)| sent.text().filter(|_| is_no_message(&sent)));
     let texts: Vec<Value> = sent.text().into_iter().chain(more).collect();
     let input = to_mutated_input(corpus, draft.message, cell, &prefix, &sent);
-    let sends = CaseStep::new(&prefix.sender, StepVerb::SendsRaw, json!({ "text": "${text}" }));
+    let sends = CaseStep::new(&prefix.sender, StepVerb::SendsRaw, json!({ "text": "${text}" })).named(MUTATED_STEP);
     let mut steps = prefix.steps.clone();
     steps.extend(oracle::steps_before(corpus, &input));
     steps.push(CaseStep::new("", StepVerb::Each, "text").with("in", texts).doing([sends]));
@@ -238,7 +261,7 @@ fn make_batch_case(
         if index == MAX_FAILED_DRAWS && kinds.is_empty() {
             return None;
         }
-        let Some((sent, site)) = draft.set_correlation_id(index).draw_mutated(dice) else { continue };
+        let Some((sent, site)) = draft.set_ids(index).draw_mutated(dice) else { continue };
         // Invalid frames are left out: no message answers them, and the hub closes the connection.
         let text = sent.text()?;
         let (answer, about) =
@@ -308,6 +331,8 @@ fn to_mutated_input<'a>(
         sender: &prefix.sender,
         size: min_length(&sent.raw),
         names_another: cell.mutation == MutationKind::Mutated(MemberMutation::ForeignId),
+        ids: &prefix.ids,
+        is_churn: matches!(cell.mutation, MutationKind::Churn(_)),
         is_unfinished: cell.mutation == MutationKind::Framed(FramingMutation::UnfinishedMessage),
     }
 }

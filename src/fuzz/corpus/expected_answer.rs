@@ -1,10 +1,12 @@
 //! How a document answers input that no scenario has: the entries of `fuzz.answers` in shared.yaml. The first entry
 //! that fits counts; where none does, the document is silent.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::fuzz::expressions;
-use crate::fuzz::mutate::payload::PayloadClass;
+use crate::fuzz::mutate::payload::{self, PayloadClass};
 use crate::fuzz::placement::Placement;
 use crate::fuzz::step_rule::StepRule;
 use crate::syntax::matcher::Matcher;
@@ -71,9 +73,9 @@ impl ExpectedAnswer {
         !self.one_of.is_empty() && self.one_of.iter().all(|alternative| alternative.get("close").is_none())
     }
 
-    /// Returns the members that input must have, with exactly these values.
-    pub fn literal_members(&self) -> Map<String, Value> {
-        self.matcher.as_ref().map(Matcher::literal_members).unwrap_or_default()
+    /// Returns the values that input must have, by JSON pointer.
+    pub fn literal_values(&self) -> BTreeMap<String, Value> {
+        self.matcher.as_ref().map(payload::literal_values).unwrap_or_default()
     }
 
     pub fn fits(&self, input: &InputProperties<'_>) -> bool {

@@ -1,25 +1,28 @@
 //! What cases are made of: the messages of a pack, and which roles send them at which steps of its scenarios.
 
 pub mod expected_answer;
+pub mod fresh_values;
 pub mod prefix;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use self::expected_answer::{ExpectedAnswer, InputProperties};
+use self::fresh_values::{FreshValue, FreshValues};
 use super::case_scenario::{CaseScenario, CaseStep};
 use super::expressions::{self, Settings, with_self_as};
 use super::step_rule::StepRule;
-use crate::protocol::{MessageType, Pack, PackFolder, RuleLevel};
+use crate::protocol::{MessageDirections, MessageType, Pack, PackFolder, RuleLevel};
 use crate::scenario::compose;
 use crate::scenario::functions::NEXT_USER;
 use crate::scenario::model::setting_value;
 use crate::scenario::parse::cases::split_cases;
 use crate::scenario::parse::verbs::StepVerb;
 use crate::scenario::template::escape_texts;
+use crate::syntax::matcher::{MatchCondition, Matcher, member_pointer, unescape};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -29,6 +32,8 @@ pub struct Corpus {
     /// The content of shared.yaml.
     pub shared: Value,
     pub scenarios: Vec<CaseScenario>,
+    /// The names of the scenarios, in the same order.
+    pub scenario_names: Vec<String>,
     /// The steps of each scene, and of the opening of each role, in the order of shared.yaml.
     pub scenes: Vec<(String, Vec<CaseStep>)>,
     openings: Vec<(String, Vec<CaseStep>)>,
@@ -36,6 +41,9 @@ pub struct Corpus {
     pub settings: Settings,
     answers: Vec<ExpectedAnswer>,
     goes_on: Vec<StepRule>,
+    fresh: FreshValues,
+    /// A schema of the frames that the hub may send to an observer client unasked.
+    expected_by_observer: Value,
     /// Whether the hub under test does not answer the fence.
     fence_unanswered: AtomicBool,
 }
@@ -55,14 +63,17 @@ impl Corpus {
     pub fn from_folder(folder: &PackFolder, sources: &Sources, pack: &Arc<Pack>, given: Map<String, Value>) -> Self {
         let parsed = |file| yaml::parse(sources, file).map(|node| node.to_json()).unwrap_or_default();
         let shared = folder.scenarios.get("shared.yaml").map_or(Value::Null, |file| parsed(*file));
-        let mut scenarios = Vec::new();
+        let (mut scenarios, mut scenario_names) = (Vec::new(), Vec::new());
         for (path, file) in &folder.scenarios {
-            if !path.strip_suffix(".yaml").is_some_and(|name| name != "shared" && !name.contains('/')) {
+            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {
                 continue;
-            }
+            };
             for case in yaml::parse(sources, *file).iter().flat_map(|root| split_cases(root, &mut Vec::new())) {
-                if let Value::Object(root) = case.root.to_json() {
-                    scenarios.extend(CaseScenario::read(root));
+                if let Value::Object(root) = case.root.to_json()
+                    && let Ok(scenario) = CaseScenario::read(root)
+                {
+                    scenarios.push(scenario);
+                    scenario_names.push(format!("{name}{}", case.suffix));
                 }
             }
         }
@@ -78,7 +89,73 @@ impl Corpus {
         let settings = defaults.chain(given).map(|(name, value)| (name, setting_value(&value)));
         let settings = Settings::new(settings.collect());
         let (pack, fence_unanswered) = (Arc::clone(pack), AtomicBool::new(false));
-        Self { pack, shared, scenarios, scenes, openings, settings, answers, goes_on, fence_unanswered }
+        let (fresh, expected_by_observer) = (FreshValues::default(), Value::Null);
+        let mut corpus = Self {
+            pack,
+            shared,
+            scenarios,
+            scenario_names,
+            scenes,
+            openings,
+            settings,
+            answers,
+            goes_on,
+            fresh,
+            expected_by_observer,
+            fence_unanswered,
+        };
+        corpus.fresh = fresh_values::find_fresh_values(&corpus);
+        corpus.expected_by_observer = corpus.find_expected_by_observer(folder.document.is_none());
+        corpus
+    }
+
+    /// Returns the members of a message that need a new value each time.
+    pub fn fresh_values(&self, message: &MessageType) -> &[FreshValue] {
+        self.fresh.get(&message.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns a schema of the frames that an observer client may receive although it asked for nothing more than its
+    /// opening and the fence: the messages that the document lets the hub send unasked, those of `ignore` and `open`,
+    /// and late replies.
+    pub fn expected_by_observer(&self) -> &Value {
+        &self.expected_by_observer
+    }
+
+    /// Returns the names of the messages that may answer what these steps send.
+    fn replies_to(&self, steps: &[CaseStep]) -> BTreeSet<&str> {
+        let mut replies = BTreeSet::new();
+        self.visit_sent_messages(steps, &mut |_| Some(""), &mut |_, name| {
+            let message = self.pack.message(name).into_iter();
+            replies.extend(message.flat_map(|message| &message.replies).map(String::as_str));
+        });
+        replies
+    }
+
+    /// Returns the names of the messages that may answer the opening of the observer client.
+    pub fn replies_to_observer_opening(&self) -> BTreeSet<&str> {
+        self.replies_to(self.opening(self.observer_role().unwrap_or_default()))
+    }
+
+    /// `is_complete`: whether the pack lists all messages of the hub. A plain document may have messages that could not
+    /// be read.
+    fn find_expected_by_observer(&self, is_complete: bool) -> Value {
+        let is_any = |message: &MessageType| message.matcher.condition_count() == 0;
+        let mut from_hub = self.pack.messages.iter().filter(|message| message.directions.from_hub).peekable();
+        if from_hub.peek().is_none() || !is_complete && !from_hub.any(is_any) {
+            return json!([true]);
+        }
+        let fence = self.fuzz_entry("fence").and_then(Value::as_str).unwrap_or_default();
+        let mut replies = self.replies_to_observer_opening();
+        replies.extend(self.replies_to(self.scene(fence)));
+        let open = self.open_names();
+        let expected = |message: &&MessageType| {
+            let MessageDirections { from_hub, unasked, .. } = message.directions;
+            // What stands for all other messages allows none.
+            let is_catch_all = message.abstract_ && is_any(message);
+            from_hub && !is_catch_all && (unasked || open.contains(&message.name) || replies.contains(&*message.name))
+        };
+        let messages = self.pack.messages.iter().filter(expected);
+        messages.map(|message| matcher_schema(&message.matcher)).collect()
     }
 
     /// Returns the messages that a hub receives, in the order of the pack, without envelopes.
@@ -115,14 +192,9 @@ impl Corpus {
         roles
     }
 
-    /// Returns the top-level steps of scenarios at which an actor sends a message unconditionally.
+    /// Returns the top-level steps of scenarios at which a message is sent.
     pub fn send_positions(&self, message: &str) -> Vec<SendPosition> {
-        let sends = |step: &CaseStep| {
-            step.message(StepVerb::Sends) == Some(message)
-                && !step.actor.is_empty()
-                && step.condition().is_none()
-                && step.option("breaks").is_none()
-        };
+        let sends = |step: &CaseStep| step.message(StepVerb::Sends) == Some(message);
         let mut positions = Vec::new();
         for (scenario, CaseScenario { steps, .. }) in self.scenarios.iter().enumerate() {
             let sending = steps.iter().enumerate().filter(|(_, step)| sends(step));
@@ -137,6 +209,13 @@ impl Corpus {
 
     fn scene(&self, name: &str) -> &[CaseStep] {
         self.scenes.iter().find(|(known, _)| known == name).map_or(&[], |(_, steps)| steps)
+    }
+
+    /// Returns the number of messages that the opening of a role sends.
+    pub fn opening_length(&self, role: &str) -> usize {
+        let mut count = 0;
+        self.visit_sent_messages(self.opening(role), &mut |_| Some(role), &mut |_, _| count += 1);
+        count + self.opening(role).iter().filter(|step| step.verb == StepVerb::SendsRaw).count()
     }
 
     /// Whether the opening of a role connects.
@@ -157,9 +236,22 @@ impl Corpus {
         example
     }
 
+    /// Returns the texts under `fills`, of all roles too, with JSON pointers.
+    fn all_fills(&self) -> impl Iterator<Item = (String, &str)> {
+        let roles = self.shared.get("roles").and_then(Value::as_object).into_iter().flatten();
+        let fills = roles.filter_map(|(_, role)| role.get("fills")).chain(self.shared.get("fills"));
+        fills.filter_map(Value::as_object).flatten().filter_map(|(place, value)| {
+            let pointer = if place.starts_with('/') { place.clone() } else { member_pointer(place) };
+            Some((pointer, value.as_str()?))
+        })
+    }
+
     /// Removes members that are filled with an optional setting, since a JSON text cannot leave them out where the target
     /// lacks the setting.
     pub fn without_optional(&self, value: &mut Value) {
+        if let Value::Array(items) = value {
+            return items.iter_mut().for_each(|item| self.without_optional(item));
+        }
         let Value::Object(members) = value else { return };
         let optional = |value: &Value| {
             let expression = expressions::only(value.as_str()?)?;
@@ -229,6 +321,36 @@ impl CaseScenario {
     }
 }
 
+/// Returns the schema of the values that a matcher matches.
+fn matcher_schema(matcher: &Matcher) -> Value {
+    let present = |pointer: &str| schema_at(pointer, &json!(true));
+    let condition = |condition| match condition {
+        MatchCondition::Is(pointer, value) => schema_at(&pointer, &json!({ "const": value })),
+        MatchCondition::Present(pointer) => present(pointer),
+        MatchCondition::Absent(pointer) => json!({ "not": present(pointer) }),
+        MatchCondition::Fits { pointer, optional: false, schema } => schema_at(pointer, schema),
+        MatchCondition::Fits { pointer, optional: true, schema } => {
+            json!({ "anyOf": [{ "not": present(pointer) }, schema_at(pointer, schema)] })
+        }
+    };
+    let conditions: Vec<Value> = matcher.member_conditions().into_iter().map(condition).collect();
+    json!({ "allOf": conditions })
+}
+
+/// Returns the schema of the values that have a part at a JSON pointer which fits a schema.
+fn schema_at(pointer: &str, schema: &Value) -> Value {
+    pointer.split('/').skip(1).map(unescape).collect::<Vec<_>>().into_iter().rev().fold(
+        schema.clone(),
+        |inner, token| {
+            let member = json!({ "type": "object", "required": [token], "properties": { &token: inner } });
+            let Ok(index) = token.parse::<u16>() else { return member };
+            let mut items = vec![json!(true); usize::from(index)];
+            items.push(inner);
+            json!({ "anyOf": [member, { "type": "array", "minItems": items.len(), "prefixItems": items }] })
+        },
+    )
+}
+
 /// Returns the steps of a list, which are known to be correct.
 fn steps(list: Option<&Value>) -> Vec<CaseStep> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(CaseStep::read).collect()
@@ -265,6 +387,12 @@ impl Corpus {
         let fence = self.fence()?;
         let named = |verb: StepVerb| self.scene(fence).iter().find(|step| step.verb == verb)?.name();
         Some((fence, named(StepVerb::Sends)?, named(StepVerb::Expects)?))
+    }
+
+    /// Returns the request of the fence, and the name that the scene gives to it.
+    pub fn fence_request(&self) -> Option<(&str, &MessageType)> {
+        let asks = self.scene(self.fence()?).iter().find(|step| step.verb == StepVerb::Sends)?;
+        Some((asks.name()?, self.pack.message(asks.argument.as_str()?)?))
     }
 
     /// Returns the steps of the fence, if they are one request and its reply.
@@ -311,9 +439,9 @@ impl Corpus {
         self.fuzz_entry("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns, for each entry of `fuzz.answers`, the members that its input must have.
-    pub fn answered_input_members(&self) -> impl Iterator<Item = Map<String, Value>> {
-        self.answers.iter().map(ExpectedAnswer::literal_members)
+    /// Returns, for each entry of `fuzz.answers`, the values that its input must have, by JSON pointer.
+    pub fn answered_input_values(&self) -> impl Iterator<Item = BTreeMap<String, Value>> {
+        self.answers.iter().map(ExpectedAnswer::literal_values)
     }
 
     /// Returns the answer that the document demands for this input; `None` where it is silent.

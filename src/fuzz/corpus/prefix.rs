@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Corpus, SendPosition};
+use super::{Corpus, SendPosition, fresh_values};
 use crate::fuzz::actors::{NEW_CLIENT, OBSERVER, PROBE, SENDER};
 use crate::fuzz::case_scenario::{CaseStep, StepOption};
-use crate::fuzz::expressions::with_self_as;
+use crate::fuzz::expressions::{self, with_self_as};
 use crate::fuzz::mutate::schema::{self, MutationSite};
 use crate::fuzz::placement::Placement;
 use crate::fuzz::step_rule::StepRule;
 use crate::protocol::{MessageType, Pack, RuleLevel};
+use crate::report::fuzz::UnusedStep;
 use crate::scenario::compose;
 use crate::scenario::parse::verbs::StepVerb;
 
@@ -33,6 +34,8 @@ pub struct CasePrefix {
     pub(crate) message: Value,
     /// Where the message can be mutated.
     pub(crate) sites: Arc<[MutationSite]>,
+    /// Expressions for the ids that only this case uses.
+    pub(crate) ids: Vec<String>,
 }
 
 /// A step after the mutated message, and the highest level of its rules, if it has any.
@@ -59,6 +62,54 @@ fn valid(corpus: &Corpus, message: &MessageType, role: &str, actor: &str, overri
     valid
 }
 
+/// Gives a message new values where it needs them, each with a name of `lets`, so that answers can be compared with it.
+pub(crate) fn put_fresh_values(
+    corpus: &Corpus,
+    message: &MessageType,
+    valid: &mut Value,
+    lets: &mut Map<String, Value>,
+    actor: &str,
+) {
+    for fresh in corpus.fresh_values(message) {
+        let Some(Value::String(now)) = valid.pointer(&fresh.pointer) else { continue };
+        let own = Some(now).filter(|now| fresh_values::is_maker(now));
+        let maker = own.or(fresh.maker.as_ref().filter(|_| expressions::is_literal(now)));
+        let Some(maker) = maker.cloned() else { continue };
+        let written = match expressions::uses(&json!(maker), "self") || expressions::uses(&json!(maker), actor) {
+            true => with_self_as(&json!(maker), actor),
+            false => json!(name_fresh_value(lets, maker)),
+        };
+        compose::put_at_pointer(valid, &fresh.pointer, written);
+    }
+}
+
+/// Adds a name for a new value that `maker` makes. Returns the expression for it.
+pub(crate) fn name_fresh_value(lets: &mut Map<String, Value>, maker: String) -> String {
+    let mut numbers = 1..;
+    let name = numbers.find_map(|number| Some(format!("fresh_{number}")).filter(|name| !lets.contains_key(name)));
+    let name = name.unwrap_or_default();
+    let written = format!("${{{name}}}");
+    lets.insert(name, json!(maker));
+    written
+}
+
+/// Returns expressions for the ids that a case makes: names of new values, and members of sent messages.
+pub(crate) fn created_ids(corpus: &Corpus, lets: &Map<String, Value>, steps: &[CaseStep]) -> Vec<String> {
+    let is_new = |value: &Value| value.as_str().is_some_and(fresh_values::is_maker);
+    let mut ids: Vec<String> =
+        lets.iter().filter(|(_, made)| is_new(made)).map(|(name, _)| format!("${{{name}}}")).collect();
+    for step in steps.iter().filter(|step| step.condition().is_none()) {
+        let message = step.message(StepVerb::Sends).and_then(|name| corpus.pack.message(name));
+        let (Some(message), Some(name)) = (message, step.name()) else { continue };
+        let fresh = corpus.fresh_values(message);
+        let made = fresh_values::filled_texts(step).into_iter().filter(|(_, text)| fresh_values::is_maker(text));
+        let made = made.filter(|(pointer, _)| fresh.iter().any(|fresh| fresh.pointer == *pointer));
+        let example = message.starting_value();
+        ids.extend(made.map(|(pointer, _)| fresh_values::part_expression(name, &pointer, &example)));
+    }
+    ids
+}
+
 /// Returns all prefixes with which a message can be sent at this placement.
 pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) -> Vec<CasePrefix> {
     let sites = mutation_sites(corpus, message);
@@ -75,7 +126,7 @@ pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) ->
         Placement::Within | Placement::Outside => corpus
             .send_positions(&message.name)
             .into_iter()
-            .filter_map(|position| scenario_prefix(corpus, message, position, placement, &sites))
+            .filter_map(|position| scenario_prefix(corpus, message, position, placement, &sites).ok())
             .collect(),
         // `random_walk` makes a new prefix for each case.
         Placement::Walk => Vec::new(),
@@ -107,47 +158,93 @@ fn opening_prefix(
     if placement == Placement::Anew {
         actors.insert(PROBE.to_owned(), json!(role));
     }
+    let mut lets = Map::new();
+    let mut valid = valid(corpus, message, &role, SENDER, overrides);
+    put_fresh_values(corpus, message, &mut valid, &mut lets, SENDER);
     Some(CasePrefix {
         sender: SENDER.to_owned(),
         observer_role: corpus.observer_role()?.to_owned(),
-        message: valid(corpus, message, &role, SENDER, overrides),
+        message: valid,
         role,
         actors,
         needs: None,
         exclusive: None,
-        lets: Map::new(),
+        ids: created_ids(corpus, &lets, &steps),
+        lets,
         steps,
         rest: Vec::new(),
         sites: Arc::clone(sites),
     })
 }
 
+/// Returns the steps of scenarios that send a message to the hub, but in whose place no mutated message is sent.
+pub fn unused_steps(corpus: &Corpus) -> Vec<UnusedStep> {
+    let mut found = Vec::new();
+    for (index, (scenario, name)) in corpus.scenarios.iter().zip(&corpus.scenario_names).enumerate() {
+        for (step, outer) in scenario.steps.iter().enumerate() {
+            let mut open = vec![outer];
+            while let Some(sending) = open.pop() {
+                open.extend(sending.inner());
+                let message = sending.message(StepVerb::Sends).and_then(|name| corpus.pack.message(name));
+                let Some(message) = message.filter(|message| message.directions.to_hub) else { continue };
+                let why = match std::ptr::eq(sending, outer) {
+                    true => {
+                        let position = SendPosition { scenario: index, step };
+                        let sites = Arc::from(Vec::new());
+                        scenario_prefix(corpus, message, position, Placement::Within, &sites).err()
+                    }
+                    false => Some("the step is inside another step"),
+                };
+                let (scenario, message) = (name.clone(), message.name.clone());
+                found.extend(why.map(|why| UnusedStep { scenario, step: step + 1, message, why }));
+            }
+        }
+    }
+    found
+}
+
 /// Returns a prefix that plays a scenario up to a step, without its checks.
+///
+/// # Errors
+///
+/// Why no mutated message can take the place of the step.
 fn scenario_prefix(
     corpus: &Corpus,
     message: &MessageType,
     position: SendPosition,
     placement: Placement,
     sites: &Arc<[MutationSite]>,
-) -> Option<CasePrefix> {
-    let scenario = corpus.scenarios.get(position.scenario)?;
-    let spoken = scenario.steps.get(position.step)?;
+) -> Result<CasePrefix, &'static str> {
+    let scenario = corpus.scenarios.get(position.scenario).ok_or("there is no such scenario")?;
+    let spoken = scenario.steps.get(position.step).ok_or("there is no such step")?;
     let names = scenario.actor_names();
     let taken = [OBSERVER, NEW_CLIENT, SENDER].iter().any(|name| names.contains(name));
-    if taken || scenario.others.contains_key("destructive") || scenario.exclusive.as_deref() == Some("hub") {
-        return None;
+    let refusals = [
+        (taken, "an actor has the name of one of the fuzzer's own clients"),
+        (scenario.others.contains_key("destructive"), "the scenario is destructive"),
+        (scenario.exclusive.as_deref() == Some("hub"), "the scenario needs the hub for itself"),
+        (spoken.actor.is_empty(), "the step names no actor"),
+        (spoken.condition().is_some(), "the step depends on a condition"),
+        (spoken.option("breaks").is_some(), "the scenario itself sends a wrong message"),
+    ];
+    if let Some((_, why)) = refusals.into_iter().find(|(applies, _)| *applies) {
+        return Err(why);
     }
     let mut steps = vec![CaseStep::new(OBSERVER, StepVerb::Joins, ())];
     for step in &scenario.steps[..position.step] {
         match step.verb {
             // Cases do not wait for time to pass.
-            StepVerb::Wait | StepVerb::Retry | StepVerb::Either => return None,
+            StepVerb::Wait | StepVerb::Retry | StepVerb::Either => {
+                return Err("the conversation waits or retries before");
+            }
             // The sender might have no connection any more, or not read from it.
-            _ if step.actor == spoken.actor && may_end_connection(step) => return None,
+            _ if step.actor == spoken.actor && may_end_connection(step) => {
+                return Err("the sender may have no connection by then");
+            }
             _ => steps.extend(without_rules(step)),
         }
     }
-    let observer_role = corpus.observer_role()?.to_owned();
+    let observer_role = corpus.observer_role().ok_or("no role connects to the hub")?.to_owned();
     let role = match scenario.role_of(&spoken.actor) {
         // A role that cannot connect by itself is replaced by that of the observer client.
         role if placement == Placement::Outside && !corpus.can_join(role) => observer_role.clone(),
@@ -168,18 +265,22 @@ fn scenario_prefix(
             SENDER.to_owned()
         }
         // A group has no single id that one message could name.
-        _ if actors.get(&spoken.actor).is_some_and(Value::is_array) => return None,
+        _ if actors.get(&spoken.actor).is_some_and(Value::is_array) => return Err("several clients send it"),
         _ => spoken.actor.clone(),
     };
-    Some(CasePrefix {
-        message: valid(corpus, message, &role, &sender, overrides),
+    let mut lets = scenario.lets.clone();
+    let mut valid = valid(corpus, message, &role, &sender, overrides);
+    put_fresh_values(corpus, message, &mut valid, &mut lets, &sender);
+    Ok(CasePrefix {
+        message: valid,
+        ids: created_ids(corpus, &lets, &steps),
         sender,
         observer_role,
         role,
         actors,
         needs: scenario.others.get("needs").cloned(),
         exclusive: scenario.exclusive.clone(),
-        lets: scenario.lets.clone(),
+        lets,
         steps,
         rest: remaining_steps(&corpus.pack, &scenario.steps[position.step..]),
         sites: Arc::clone(sites),

@@ -1,12 +1,15 @@
 //! Edits of a payload, as overrides of a `sends` step and, where no JSON value can represent the result, edits of its
 //! text. A finding then shows the mutation instead of a page of JSON.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::fuzz::expressions;
 use crate::protocol::{FrameDirection, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::template::{escape_expressions, escape_texts};
+use crate::syntax::matcher::{MatchCondition, Matcher, member_pointer};
 
 /// One difference from the example.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,9 +130,44 @@ pub fn classify(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> 
     }
 }
 
+/// Returns the values by which a matcher recognises a message, by JSON pointer.
+pub fn literal_values(matcher: &Matcher) -> BTreeMap<String, Value> {
+    let literal = |condition| match condition {
+        MatchCondition::Is(pointer, value) => Some((pointer, value.clone())),
+        MatchCondition::Fits { pointer, optional: false, schema } => {
+            Some((pointer.to_owned(), schema.get("const")?.clone()))
+        }
+        _ => None,
+    };
+    matcher.member_conditions().into_iter().filter_map(literal).collect()
+}
+
+/// Returns where an undocumented value can be added to a message: as a member of this name, or at the end of a list. In
+/// a list, an object gets it, if there is one: a longer list is often another message. Anything else is replaced.
+pub fn place_to_add(message: &Value, name: &str) -> String {
+    fn first_object(value: &Value) -> Option<String> {
+        match value {
+            Value::Object(_) => Some(String::new()),
+            Value::Array(items) => {
+                let inner = |(index, item)| Some(format!("/{index}{}", first_object(item)?));
+                items.iter().enumerate().find_map(inner)
+            }
+            _ => None,
+        }
+    }
+    match (first_object(message), message) {
+        (Some(object), _) => format!("{object}{}", member_pointer(name)),
+        (None, Value::Array(items)) => format!("/{}", items.len()),
+        _ => String::new(),
+    }
+}
+
 /// Whether a member is named like one of the example except for case: many decoders accept it, and documents are
 /// silent.
 fn has_respelt_member(payload: &Value, example: &Value) -> bool {
+    if let (Value::Array(payload), Value::Array(example)) = (payload, example) {
+        return payload.iter().zip(example).any(|(payload, example)| has_respelt_member(payload, example));
+    }
     let (Value::Object(payload), Value::Object(example)) = (payload, example) else { return false };
     payload.iter().any(|(name, member)| match example.get(name) {
         Some(known) => has_respelt_member(member, known),
@@ -251,13 +289,23 @@ mod tests {
     }
 
     #[rstest]
+    #[case::object(json!({ "a": 1 }), "/x")]
+    #[case::object_in_a_list(json!([2, "id", [{}], {}]), "/2/0/x")]
+    #[case::list(json!([2, "id"]), "/2")]
+    #[case::text(json!("id"), "")]
+    fn every_kind_of_message_has_a_place_to_add_a_value(#[case] message: Value, #[case] expected: &str) {
+        assert_eq!(place_to_add(&message, "x"), expected);
+    }
+
+    #[rstest]
     #[case::other_case(json!({ "A": 1 }), true)]
     #[case::inside(json!({ "b": { "C": 1 } }), true)]
     #[case::beside(json!({ "a": 1, "A": 2 }), true)]
     #[case::another(json!({ "x": 1, "b": { "d": 1 } }), false)]
     #[case::in_what_is_not_known(json!({ "x": { "A": 1 } }), false)]
     #[case::less(json!({ "b": 1 }), false)]
+    #[case::in_a_list(json!({ "l": [0, { "D": 1 }] }), true)]
     fn a_member_name_that_differs_only_in_case_counts_as_respelt(#[case] payload: Value, #[case] respelt: bool) {
-        assert_eq!(has_respelt_member(&payload, &json!({ "a": 1, "b": { "c": 1 } })), respelt);
+        assert_eq!(has_respelt_member(&payload, &json!({ "a": 1, "b": { "c": 1 }, "l": [0, { "d": 1 }] })), respelt);
     }
 }

@@ -1,16 +1,17 @@
-//! Mutations of one member of a message: at which sites its schema gives something to violate, and how. The validator
+//! Mutations of one part of a message: at which sites its schema gives something to violate, and how. The validator
 //! classifies the result, so nothing is called invalid that fits the schema.
 
 use serde_json::{Value, json};
 
-use super::payload::{PayloadChange, PayloadEdit};
+use super::payload::{self, PayloadChange, PayloadEdit};
 use crate::generate::rng::RandomSource;
 use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::generate::value;
 use crate::protocol::{MessageType, Pack};
 use crate::syntax::json_schema::json_type;
+use crate::syntax::matcher::member_pointer;
 
-/// What is done to one member.
+/// What is done to one part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MemberMutation {
     Missing,
@@ -51,6 +52,27 @@ impl MemberMutation {
         Self::Surrogate,
     ];
 
+    /// Returns why a message has no place to which the mutation applies.
+    pub fn why_no_place(self) -> &'static str {
+        match self {
+            Self::Missing => "the schema requires no part",
+            Self::Null => "the schema allows null in every place",
+            Self::WrongType => "the schema states no type",
+            Self::OutOfRange => "the schema has no bounds",
+            Self::UnknownValue => "the schema lists no values",
+            Self::WrongForm => "the schema has no pattern and no format",
+            Self::Extra => "the schema allows further members and items",
+            Self::Empty | Self::Huge => "the schema has no text, list, number or inner object",
+            Self::Twice => "the example has no member",
+            Self::WrongDiscriminator => "the message is not recognised by a value",
+            Self::WrongCase => "the example has no member and no listed value",
+            Self::ForeignId => "the observer's role identifies itself in no member of the message",
+            Self::Digits => "the schema has no number",
+            Self::Deep => "the schema restricts every place",
+            Self::Surrogate => "the schema has no text",
+        }
+    }
+
     /// Returns the name of the mutation in reports and for `--mutation`.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,137 +96,157 @@ impl MemberMutation {
     }
 }
 
-/// A member of a message to which a mutation can be applied.
+/// A place in a message to which a mutation can be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MutationSite {
     pub mutation: MemberMutation,
-    /// JSON pointer to the member; for `Extra`, to the object that gets a further member.
+    /// JSON pointer to the member or item, or to the whole message; for `Extra`, to what gets a further member or item.
     pub pointer: String,
 }
 
-/// Levels of members that are mutated one by one, and members in all.
+/// Levels of members that are mutated one by one, and places in all. Items of a list do not count as a level.
 const MAX_MEMBER_LEVELS: usize = 3;
-const MAX_MEMBERS: usize = 4_000;
+const MAX_PLACES: usize = 4_000;
+
+/// A place in a message, as its schema and its example show it.
+struct SchemaPlace<'p, 's> {
+    pointer: &'p str,
+    shape: &'p SchemaShape<'s>,
+    /// The value in the example.
+    value: Option<&'p Value>,
+    parent: PlaceParent,
+    required: bool,
+}
+
+/// What a place is part of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PlaceParent {
+    /// The place is the whole message.
+    None,
+    Object,
+    List,
+}
 
 /// Returns all sites of a message, in the order of its schema. `identities` are pointers to members that identify the
 /// sender.
 pub fn message_sites(message: &MessageType, identities: &[&str]) -> Vec<MutationSite> {
-    let mut sites = Vec::new();
     let root = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
     let example = message.starting_value();
-    visit_members(
-        &root,
-        &example,
-        String::new(),
-        0,
-        &mut MAX_MEMBERS.clone(),
-        &mut |pointer, shape, present, required| {
-            let mut add = |mutation| sites.push(MutationSite { mutation, pointer: pointer.to_owned() });
-            let values = shape.allowed_values();
-            let types = shape.types();
-            let restricted = !types.is_empty() || values.is_some();
-            if pointer.is_empty() {
-                if shape.is_closed() {
-                    add(MemberMutation::Extra);
-                }
-                add(MemberMutation::Deep);
-                return;
-            }
-            if required && present {
-                add(MemberMutation::Missing);
-            }
-            if restricted && !types.contains(&"null") {
-                add(MemberMutation::Null);
-            }
-            if restricted {
-                add(MemberMutation::WrongType);
-            }
-            if ["minimum", "exclusiveMinimum"].iter().any(|bound| shape.lower_bound(bound).is_some())
-                || ["maximum", "exclusiveMaximum", "maxLength"].iter().any(|bound| shape.upper_bound(bound).is_some())
-                || ["minLength", "minItems"]
-                    .iter()
-                    .any(|bound| shape.lower_bound(bound).is_some_and(|least| least > 0.0))
-            {
-                add(MemberMutation::OutOfRange);
-            }
-            if values.is_some() {
-                add(MemberMutation::UnknownValue);
-            }
-            if shape.keyword_text("pattern").is_some() || shape.keyword_text("format").is_some() {
-                add(MemberMutation::WrongForm);
-            }
-            if types.contains(&"object") && shape.is_closed() {
-                add(MemberMutation::Extra);
-            }
-            if types.iter().any(|kind| matches!(*kind, "string" | "array" | "object")) {
-                add(MemberMutation::Empty);
-                add(MemberMutation::Huge);
-            }
-            if types.iter().any(|kind| matches!(*kind, "integer" | "number")) {
-                add(MemberMutation::Huge);
-                add(MemberMutation::Digits);
-            }
-            if shape.is_unrestricted() || types.is_empty() && values.is_none() {
-                add(MemberMutation::Huge);
-                add(MemberMutation::Deep);
-            }
-            if types.contains(&"string") {
-                add(MemberMutation::Surrogate);
-            }
-            if present {
-                add(MemberMutation::Twice);
-                add(MemberMutation::WrongCase);
-            }
-            if message
-                .matcher
-                .literal_members()
-                .keys()
-                .any(|name| pointer == format!("/{}", crate::syntax::matcher::escape(name)))
-            {
-                add(MemberMutation::WrongDiscriminator);
-            }
-            if identities.contains(&pointer) {
-                add(MemberMutation::ForeignId);
-            }
-        },
-    );
+    let literals = payload::literal_values(&message.matcher);
+    let mut sites = Vec::new();
+    let place =
+        SchemaPlace { pointer: "", shape: &root, value: Some(&example), parent: PlaceParent::None, required: true };
+    visit_places(&place, 0, &mut MAX_PLACES.clone(), &mut |place| {
+        let mut mutations = place.mutations();
+        if literals.contains_key(place.pointer) {
+            mutations.push(MemberMutation::WrongDiscriminator);
+        }
+        if identities.contains(&place.pointer) {
+            mutations.push(MemberMutation::ForeignId);
+        }
+        let site = |mutation| MutationSite { mutation, pointer: place.pointer.to_owned() };
+        sites.extend(mutations.into_iter().map(site));
+    });
     sites
 }
 
-/// Calls `see` for the message and its members, with pointer, shape, whether the example has it, and whether it is
-/// required.
-fn visit_members<'a>(
-    shape: &SchemaShape<'a>,
-    example: &Value,
-    pointer: String,
-    level: usize,
-    left: &mut usize,
-    see: &mut impl FnMut(&str, &SchemaShape<'a>, bool, bool),
-) {
-    if level == 0 {
-        see(&pointer, shape, true, true);
-    }
-    if level == MAX_MEMBER_LEVELS {
-        return;
-    }
-    let required = shape.required_members();
-    for name in shape.member_names() {
-        let Some(rest) = left.checked_sub(1) else { return };
-        *left = rest;
-        let inner = shape.member(name, &mut BranchChoice::All);
-        let here = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-        let value = example.get(name);
-        see(&here, &inner, value.is_some(), required.contains(name));
-        visit_members(&inner, value.unwrap_or(&Value::Null), here, level + 1, left, see);
+impl SchemaPlace<'_, '_> {
+    /// Returns the mutations for which the schema and the example give something to violate or to change.
+    fn mutations(&self) -> Vec<MemberMutation> {
+        let shape = self.shape;
+        let mut found = Vec::new();
+        let mut add = |mutation, applies: bool| found.extend(applies.then_some(mutation));
+        if self.parent == PlaceParent::None && self.value.is_some_and(Value::is_object) {
+            // The mutation `no-object` replaces the whole message.
+            add(MemberMutation::Extra, shape.is_closed());
+            add(MemberMutation::Deep, true);
+            return found;
+        }
+        let (values, types, kinds) = (shape.allowed_values(), shape.types(), shape.kinds());
+        let restricted = !types.is_empty() || values.is_some();
+        let is_kind = |kind: &str| kinds.contains(&kind);
+        let has_lower = |words: [&'static str; 2]| words.iter().any(|word| shape.lower_bound(word).is_some());
+        let has_upper = |words: [&'static str; 4]| words.iter().any(|word| shape.upper_bound(word).is_some());
+        let needs_some = |word| shape.lower_bound(word).is_some_and(|least| least > 0.0);
+        let present = self.value.is_some();
+        add(MemberMutation::Missing, self.parent != PlaceParent::None && self.required && present);
+        add(MemberMutation::Null, restricted && !types.contains(&"null"));
+        add(MemberMutation::WrongType, restricted);
+        let bounded = has_lower(["minimum", "exclusiveMinimum"])
+            || has_upper(["maximum", "exclusiveMaximum", "maxLength", "maxItems"])
+            || needs_some("minLength")
+            || needs_some("minItems");
+        add(MemberMutation::OutOfRange, bounded);
+        add(MemberMutation::UnknownValue, values.is_some());
+        add(
+            MemberMutation::WrongForm,
+            shape.keyword_text("pattern").is_some() || shape.keyword_text("format").is_some(),
+        );
+        let is_full = match self.value {
+            Some(Value::Array(items)) => shape.is_full_list(items.len()),
+            _ => types.contains(&"object") && shape.is_closed(),
+        };
+        add(MemberMutation::Extra, is_full);
+        let is_long = is_kind("string") || is_kind("array") || is_kind("object");
+        let is_number = is_kind("integer") || is_kind("number");
+        let is_open = shape.is_unrestricted() || types.is_empty() && values.is_none();
+        add(MemberMutation::Empty, is_long);
+        add(MemberMutation::Huge, is_long || is_number || is_open);
+        add(MemberMutation::Digits, is_number);
+        let is_list = self.parent == PlaceParent::None && self.value.is_some_and(Value::is_array);
+        add(MemberMutation::Deep, is_open || is_list);
+        add(MemberMutation::Surrogate, is_kind("string"));
+        add(MemberMutation::Twice, present && self.parent == PlaceParent::Object);
+        let is_word = values.is_some() && self.value.is_some_and(Value::is_string);
+        add(MemberMutation::WrongCase, present && (self.parent == PlaceParent::Object || is_word));
+        found
     }
 }
 
-/// Draws the edits of a mutation, none of them long if it must be `short`. `foreign` are the identities of another
-/// client: pointers to their members, and expressions. `None` where the example gives nothing to change.
+/// Calls `see` for a place and for everything in it that the schema describes.
+fn visit_places(
+    place: &SchemaPlace<'_, '_>,
+    level: usize,
+    left: &mut usize,
+    see: &mut impl FnMut(&SchemaPlace<'_, '_>),
+) {
+    see(place);
+    if level == MAX_MEMBER_LEVELS {
+        return;
+    }
+    let mut visit = |name: &str, shape: SchemaShape<'_>, value, parent, required, level| {
+        let Some(rest) = left.checked_sub(1) else { return };
+        *left = rest;
+        let pointer = format!("{}{}", place.pointer, member_pointer(name));
+        visit_places(&SchemaPlace { pointer: &pointer, shape: &shape, value, parent, required }, level, left, see);
+    };
+    if let Some(Value::Array(items)) = place.value {
+        let least = place.shape.lower_bound("minItems").unwrap_or(0.0);
+        let prefix = place.shape.prefix_length();
+        // Items after the prefix are alike.
+        for (index, item) in items.iter().enumerate().take(prefix + 1) {
+            let shape = place.shape.item(index, &mut BranchChoice::All);
+            let required = index < prefix || (index as f64) < least;
+            visit(&index.to_string(), shape, Some(item), PlaceParent::List, required, level);
+        }
+        return;
+    }
+    let required = place.shape.required_members();
+    for name in place.shape.member_names() {
+        let shape = place.shape.member(name, &mut BranchChoice::All);
+        let value = place.value.and_then(|value| value.get(name));
+        visit(name, shape, value, PlaceParent::Object, required.contains(name), level + 1);
+    }
+}
+
+/// Draws the edits of a mutation to the message `plain`, none of them long if it must be `short`. `foreign` are the
+/// identities of another client: pointers to their members, and expressions. `None` where the message gives nothing to
+/// change.
 pub fn draw_edits(
     pack: &Pack,
     message: &MessageType,
     site: &MutationSite,
+    plain: &Value,
     foreign: &[(String, String)],
     short: bool,
     dice: &mut RandomSource,
@@ -212,15 +254,14 @@ pub fn draw_edits(
     let pointer = site.pointer.clone();
     let path: Vec<String> = pointer.split('/').skip(1).map(crate::syntax::matcher::unescape).collect();
     let shape = SchemaShape::at_path(&message.schema.source, &path);
-    let example = message.starting_value();
-    let now = example.pointer(&pointer);
+    let now = plain.pointer(&pointer);
     let put = |value: Value| Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Put(value) }]);
     let text = |text: String| Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Text(text) }]);
     match site.mutation {
         MemberMutation::Missing => Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Remove }]),
         MemberMutation::Null => put(Value::Null),
         MemberMutation::WrongType => put(value_of_other_type(&shape, now, dice)),
-        MemberMutation::OutOfRange => put(value_out_of_range(&shape, dice)?),
+        MemberMutation::OutOfRange => put(value_out_of_range(&shape, now, dice)?),
         MemberMutation::UnknownValue => {
             let value = shape.allowed_values().and_then(|values| dice.pick(&values).map(|value| (*value).clone()));
             put(match value {
@@ -234,12 +275,16 @@ pub fn draw_edits(
         MemberMutation::WrongForm => {
             put(json!(dice.pick(&["", "not it", "0", "%", "2024-13-45T25:61:61Z", "..", "１２３"])?))
         }
-        MemberMutation::Extra => Some(vec![PayloadEdit {
-            pointer: format!("{pointer}/x_{}", value::draw_word(dice)),
-            change: PayloadChange::Put(value::draw_any_value(dice, 4)),
-        }]),
+        MemberMutation::Extra => {
+            let name = match now {
+                Some(Value::Array(items)) => items.len().to_string(),
+                _ => format!("x_{}", value::draw_word(dice)),
+            };
+            let change = PayloadChange::Put(value::draw_any_value(dice, 4));
+            Some(vec![PayloadEdit { pointer: format!("{pointer}/{name}"), change }])
+        }
         MemberMutation::Empty => {
-            let kinds = shape.types();
+            let kinds = shape.kinds();
             put(match kinds.first().copied().unwrap_or("string") {
                 "array" => json!([]),
                 "object" => json!({}),
@@ -252,11 +297,10 @@ pub fn draw_edits(
             Some(vec![PayloadEdit { pointer: pointer.clone(), change: PayloadChange::Twice(again) }])
         }
         MemberMutation::WrongDiscriminator => {
-            let name = path.last()?;
             let others: Vec<Value> = pack
                 .messages
                 .iter()
-                .filter_map(|other| other.matcher.literal_members().get(name).cloned())
+                .filter_map(|other| payload::literal_values(&other.matcher).remove(&pointer))
                 .filter(|other| Some(other) != now)
                 .collect();
             put(match dice.pick(&others) {
@@ -266,12 +310,12 @@ pub fn draw_edits(
             })
         }
         MemberMutation::WrongCase => {
-            let (name, value) = (path.last()?, now?);
+            let (name, value) = (path.last().map_or("", String::as_str), now?);
             match value {
                 Value::String(text) if shape.allowed_values().is_some() && dice.one_in(2) => {
                     put(json!(swap_letter_case(text)))
                 }
-                _ if swap_letter_case(name) != *name => Some(vec![PayloadEdit {
+                _ if swap_letter_case(name) != name => Some(vec![PayloadEdit {
                     pointer: pointer.clone(),
                     change: PayloadChange::Rename(swap_letter_case(name)),
                 }]),
@@ -291,10 +335,8 @@ pub fn draw_edits(
         MemberMutation::Deep => {
             // Rarely deep enough to overflow the stack of a recursive parser, since that takes long to make.
             let levels = if dice.one_in(16) { 200_000 } else { *dice.pick(&[100, 1000, 10_000])? };
-            let (pointer, deep) = (
-                if pointer.is_empty() { "/x_deep".to_owned() } else { pointer.clone() },
-                format!("{}{}", "[".repeat(levels), "]".repeat(levels)),
-            );
+            let pointer = if pointer.is_empty() { payload::place_to_add(plain, "x_deep") } else { pointer.clone() };
+            let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
             Some(vec![PayloadEdit { pointer, change: PayloadChange::Text(deep) }])
         }
         MemberMutation::Surrogate => {
@@ -335,7 +377,7 @@ fn value_of_other_type(shape: &SchemaShape<'_>, now: Option<&Value>, dice: &mut 
     dice.pick(&fitting).map_or(Value::Null, |value| (*value).clone())
 }
 
-fn value_out_of_range(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Option<Value> {
+fn value_out_of_range(shape: &SchemaShape<'_>, now: Option<&Value>, dice: &mut RandomSource) -> Option<Value> {
     let far = *dice.pick(&[1.0, 1e4, 1e9])?;
     // An excluded bound is itself out of range.
     let beyond = *dice.pick(&[0.0, 1.0, 1e4, 1e9])?;
@@ -353,14 +395,20 @@ fn value_out_of_range(shape: &SchemaShape<'_>, dice: &mut RandomSource) -> Optio
             .filter(|least| *least > 0.0)
             .map(|least| json!("x".repeat((least as usize - 1).min(1 << 16)))),
     );
-    choices.extend(shape.lower_bound("minItems").filter(|least| *least > 0.0).map(|_| json!([])));
+    let items = now.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let least = shape.lower_bound("minItems").filter(|least| *least > 0.0);
+    choices.extend(least.map(|least| Value::from(&items[..items.len().min(least as usize - 1)])));
+    choices.extend(shape.upper_bound("maxItems").map(|most| {
+        let more = items.iter().cycle().cloned().chain(std::iter::repeat(Value::Null));
+        more.take((most as usize).min(1 << 12) + 1).collect()
+    }));
     dice.pick(&choices).cloned()
 }
 
 /// Returns a value that is large for its type, but below the limits that documents usually set; sometimes smaller,
 /// since hubs have other limits and may ignore long messages.
 fn huge_value(shape: &SchemaShape<'_>, now: Option<&Value>, short: bool, dice: &mut RandomSource) -> Value {
-    let types = shape.types();
+    let types = shape.kinds();
     let parts: &[usize] = if short { &[16, 64] } else { &[1, 4, 16, 64] };
     let part = *dice.pick(parts).unwrap_or(&1);
     match dice.pick(&types).copied().unwrap_or("object") {

@@ -8,6 +8,7 @@ use super::actors::{BATCH_SIZE, BATCH_VARIABLE, MUTATED_STEP, NEW_CLIENT, OBSERV
 use super::case_scenario::CaseStep;
 use super::corpus::Corpus;
 use super::corpus::expected_answer::{self, ExpectedAnswer, InputProperties};
+use super::corpus::fresh_values;
 use super::corpus::prefix::{self, RemainingStep};
 use super::expressions;
 use super::mutate::payload::PayloadClass;
@@ -15,8 +16,9 @@ use super::placement::Placement;
 use super::step_rule::StepRule;
 use crate::protocol::{MessageType, Rule, RuleLevel, RulePlace, rules};
 use crate::scenario::compose;
+use crate::scenario::expression::PathSegment;
 use crate::scenario::parse::verbs::StepVerb;
-use crate::scenario::template::TemplateExpression;
+use crate::scenario::template::{TemplateExpression, escape_texts};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
@@ -40,6 +42,10 @@ const STATE_BEFORE: &str = "state_before";
 const STATE_AFTER: &str = "state_after";
 const OPEN_NAME: &str = "still_open";
 const MISSING_NAME: &str = "still_missing";
+/// The end of a connection on which an answer was expected.
+const ENDED_NAME: &str = "ended_instead";
+/// The fence of the observer client after the mutated message.
+const OBSERVER_FENCE: &str = "observer_fence";
 /// The fences before and after the mutated messages; the oracle compares their response times.
 const FENCE_BEFORE: &str = "fence_before";
 const FENCE_AFTER: &str = "fence_after";
@@ -55,6 +61,10 @@ pub struct MutatedInput<'a> {
     pub size: usize,
     /// Whether the input contains the identity of the observer client, so that the answer may also contain it.
     pub names_another: bool,
+    /// Expressions for the ids that only this case uses.
+    pub ids: &'a [String],
+    /// Whether clients only connect and leave, so that no step is named as the one that sends the input.
+    pub is_churn: bool,
     /// Whether the last frame of the input is missing, so that a hub may read the next frame as the rest of the input.
     pub is_unfinished: bool,
 }
@@ -128,7 +138,9 @@ pub fn steps_after_with_level(
     }
     // Check the observer before the answer to the sender, so that a dead hub is reported as dead rather than as not
     // answering.
-    steps.extend(check_observer(corpus));
+    let [serves, stays] = check_observer(corpus);
+    let named = |step: CaseStep| if step.verb == StepVerb::Plays { step.named(OBSERVER_FENCE) } else { step };
+    steps.extend([serves.inside(named), stays]);
     if repeated {
         check_response_time(corpus, &mut steps);
     }
@@ -143,6 +155,9 @@ pub fn steps_after_with_level(
         let step = matching(CaseStep::new(OBSERVER, StepVerb::ExpectsNothing, message), pattern);
         steps.push(step.with("for", "0s").judged_by([rule]));
     }
+    steps.extend(check_ownership(corpus, mutated, OBSERVER));
+    steps.extend(check_observer_ids(corpus, mutated));
+    steps.extend(check_nothing_unasked(corpus, mutated));
     if undisturbed {
         steps.extend(rest.into_iter().map(|next| with_oracle(next, "FUZZ-UNDISTURBED", RuleLevel::Must)));
     } else if refused {
@@ -153,6 +168,7 @@ pub fn steps_after_with_level(
     if !(answer.is_some() && corpus.is_usable_after_error()) {
         steps.extend(check_served_or_closed(corpus, mutated).into_iter().flatten());
     }
+    steps.extend(check_sender_ownership(corpus, mutated));
     if let (Some(answer), false) = (answer, mutated.follows_random_walk() || many) {
         check_forbidden_answers(corpus, mutated, answer, mutated.sent, &mut steps);
     }
@@ -166,7 +182,83 @@ pub fn steps_after_with_level(
         steps.push(check_served(corpus, NEW_CLIENT, &serves_new));
         steps.push(check_still_open(NEW_CLIENT, &[serves_new]));
     }
+    steps.extend(check_ownership(corpus, mutated, NEW_CLIENT));
     steps
+}
+
+/// Returns the messages from the hub that belong to the client whose id they repeat, with the pointer to the id:
+/// replies with a correlation id. A hub may send several of them to that client.
+fn owned_messages(corpus: &Corpus) -> impl Iterator<Item = (&MessageType, &String)> {
+    let messages = &corpus.pack.messages;
+    let is_reply = |name: &str| messages.iter().any(|other| other.replies.iter().any(|reply| reply == name));
+    let owned = messages.iter().filter(move |message| message.directions.from_hub && is_reply(&message.name));
+    owned.filter_map(|message| Some((message, message.correlation.as_ref()?)))
+}
+
+/// Checks that a client that takes no part in the case receives no reply to a request of another client.
+fn check_ownership(corpus: &Corpus, mutated: &MutatedInput<'_>, client: &str) -> Vec<CaseStep> {
+    if mutated.ids.is_empty() {
+        return Vec::new();
+    }
+    let check = |(message, pointer): (&MessageType, &String)| {
+        let pattern = json!({ pointer.as_str(): { "enum": mutated.ids } });
+        let step = CaseStep::new(client, StepVerb::ExpectsNothing, &*message.name).with("where", pattern);
+        step.with("for", "0s").judged_by([StepRule::new("FUZZ-ISOLATES", None)])
+    };
+    owned_messages(corpus).map(check).collect()
+}
+
+/// Checks that the observer client, which has asked for nothing else, receives only what the hub may send it unasked.
+fn check_nothing_unasked(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<CaseStep> {
+    let other = json!({ "": { "not": { "anyOf": escape_texts(corpus.expected_by_observer()) } } });
+    // A document that lists no such message allows none.
+    let none = corpus.expected_by_observer().as_array().is_none_or(Vec::is_empty);
+    let step = CaseStep::new(OBSERVER, StepVerb::ExpectsNothing, "any");
+    let step = matching(step, (!none).then_some(other)).after(MUTATED_STEP).with("for", "0s");
+    (!mutated.is_churn).then(|| step.judged_by([StepRule::new("FUZZ-ISOLATES", None)]))
+}
+
+/// Returns the observer client's request after the mutated message, if each has an id of its own, and the expression for
+/// the id.
+fn observer_request(corpus: &Corpus) -> Option<(&MessageType, String)> {
+    let (name, request) = corpus.fence_request()?;
+    let mut fresh = corpus.fresh_values(request).iter();
+    let fresh = fresh.find(|fresh| Some(&fresh.pointer) == request.correlation.as_ref())?;
+    let name = format!("{OBSERVER_FENCE}.{name}");
+    Some((request, fresh_values::part_expression(&name, &fresh.pointer, &request.starting_value())))
+}
+
+/// Checks that the observer client receives replies only to its own request, whichever client the others answer.
+fn check_observer_ids(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Vec<CaseStep> {
+    // In these cases, the observer client makes further requests.
+    let is_alone = !matches!(mutated.input.placement, Placement::Anew | Placement::Repeated);
+    let Some((request, id)) = observer_request(corpus).filter(|_| is_alone) else { return Vec::new() };
+    let of_opening = corpus.replies_to_observer_opening();
+    let is_of_request = |message: &MessageType| {
+        request.replies.contains(&message.name) && !message.directions.unasked && !of_opening.contains(&*message.name)
+    };
+    let check = |(message, pointer): (&MessageType, &String)| {
+        let pattern = json!({ pointer.as_str(): { "type": ["string", "number"], "not": { "enum": [id] } } });
+        let step = CaseStep::new(OBSERVER, StepVerb::ExpectsNothing, &*message.name).with("where", pattern);
+        step.with("for", "0s").judged_by([StepRule::new("FUZZ-ISOLATES", None)])
+    };
+    owned_messages(corpus).filter(|(message, _)| is_of_request(message)).map(check).collect()
+}
+
+/// Checks that the sender receives no reply to the observer client's request.
+fn check_sender_ownership(corpus: &Corpus, mutated: &MutatedInput<'_>) -> Option<CaseStep> {
+    let (request, id) = observer_request(corpus)?;
+    // After the loop of placement `anew`, the sender is gone.
+    let is_there = mutated.input.placement != Placement::Anew;
+    let replies = owned_messages(corpus).filter(|(message, _)| request.replies.contains(&message.name));
+    let wrong = replies.map(|(message, pointer)| {
+        let pattern = json!({ pointer.as_str(): { "const": id } });
+        json!({ "message": message.name, "where": pattern, "fail": "it answers another client" })
+    });
+    let ends = [json!({ "close": ["any", "drop"] }), json!({ "nothing": null })];
+    let all: Vec<Value> = wrong.chain(ends).collect();
+    let step = CaseStep::new(mutated.sender, StepVerb::ExpectsOneOf, all).with("within", "0s");
+    (is_there && !mutated.names_another).then(|| step.judged_by([StepRule::new("FUZZ-ISOLATES", None)]))
 }
 
 /// Returns a remaining step of a scenario. If it has rules, `oracle` replaces them, at most at the level `most`.
@@ -248,14 +340,16 @@ fn shared_connection_steps(
     answer: Option<&ExpectedAnswer>,
     sent: &Value,
 ) -> Vec<CaseStep> {
-    // A hub may close after many invalid messages. Other placements check whether it may close after one.
-    let close = json!({ "close": ["any", "drop"] });
+    // A hub may close after many invalid messages. Other placements check whether it may close after one. It may not
+    // close after valid messages.
+    let is_right = matches!(first.input.class, PayloadClass::Valid | PayloadClass::Unusual);
+    let close = (!is_right).then(|| json!({ "close": ["any", "drop"] }));
     let expects = match answer {
         // Each message would wait for an optional answer; other placements check that answer.
         Some(answer) if has_lowered_level(&oracle_with_rules(corpus, first.answer_oracle(), &answer.rules)) => {
             Some(wait_for_any_answer(first.sender, &[]))
         }
-        answer => answer.map(|answer| expect_one_of(corpus, first, answer, sent, Some(close))),
+        answer => answer.map(|answer| expect_one_of(corpus, first, answer, sent, close)),
     };
     let of_all = |step| {
         CaseStep::new("", StepVerb::Each, ROUND_VARIABLE).with("in", format!("${{{BATCH_VARIABLE}}}")).doing([step])
@@ -300,21 +394,27 @@ fn check_observer(corpus: &Corpus) -> [CaseStep; 2] {
     [check_served(corpus, OBSERVER, &rule), check_still_open(OBSERVER, &[rule])]
 }
 
-/// Checks that the demanded answer comes. If it does not, the observer client is checked first, so that a dead hub is
-/// reported as dead rather than as not answering.
+/// Checks that the demanded answer comes. If it does not, or the connection ends instead, the observer client is checked
+/// first, so that a dead hub is reported as dead rather than as not answering.
 fn check_answer_on_own_connection(
     corpus: &Corpus,
     mutated: &MutatedInput<'_>,
     answer: &ExpectedAnswer,
     sent: &Value,
-) -> [CaseStep; 4] {
+) -> [CaseStep; 7] {
     let missing =
-        [json!({ "close": ["any", "drop"], "as": MISSING_NAME }), json!({ "nothing": null, "as": MISSING_NAME })];
+        [json!({ "close": ["any", "drop"], "as": ENDED_NAME }), json!({ "nothing": null, "as": MISSING_NAME })];
     let comes = expect_one_of(corpus, mutated, answer, sent, missing);
-    let [serves, stays] = check_observer(corpus);
     let came = expect_one_of(corpus, mutated, answer, sent, None).with("within", "0s");
-    let [serves, stays, came] = [serves, stays, came].map(|step| step.only_if(MISSING_NAME));
-    [comes, serves, stays, came]
+    let rules = oracle_with_rules(corpus, mutated.answer_oracle(), &answer.rules);
+    let ended = CaseStep::new("", StepVerb::Check, format!("${{{ENDED_NAME}}}"));
+    let ended = ended.with("equals", "an answer, not the end of the connection").judged_by(rules);
+    let after = |name: &'static str, judges: CaseStep| {
+        let [serves, stays] = check_observer(corpus);
+        [serves, stays, judges].map(|step| step.only_if(name))
+    };
+    let ([a, b, c], [d, e, f]) = (after(MISSING_NAME, came), after(ENDED_NAME, ended));
+    [comes, a, b, c, d, e, f]
 }
 
 /// Returns the members of the input that the answer must mention, as expressions on the current round.
@@ -324,7 +424,7 @@ fn members_of_round(answer: Option<&ExpectedAnswer>, mutated: &MutatedInput<'_>)
         compose::put_at_pointer(
             &mut sent,
             &pointer,
-            json!(expressions::member(&format!("{ROUND_VARIABLE}.sent"), &[name])),
+            json!(expressions::member(&format!("{ROUND_VARIABLE}.sent"), &[PathSegment::Member(name)])),
         );
     }
     sent

@@ -9,8 +9,10 @@ use crate::fuzz::case_scenario::CaseStep;
 use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::prefix::{self, Overrides};
 use crate::fuzz::expressions;
+use crate::fuzz::mutate::payload;
 use crate::generate::schema_shape::{BranchChoice, SchemaShape};
 use crate::protocol::MessageType;
+use crate::scenario::expression::PathSegment;
 use crate::scenario::parse::verbs::StepVerb;
 
 pub struct WalkModel {
@@ -20,7 +22,6 @@ pub struct WalkModel {
     pub errors: Vec<String>,
     leaves: BTreeMap<String, Vec<TextLeaf>>,
     variants: BTreeMap<String, Vec<Overrides>>,
-    asks: BTreeMap<String, String>,
     /// Indices of the messages that create an object (their reply names it, they do not), by the name of the object in
     /// the documented examples.
     makers: BTreeMap<String, Vec<usize>>,
@@ -36,9 +37,9 @@ pub struct WalkRole {
 pub struct TextLeaf {
     /// JSON pointer of the member.
     pub pointer: String,
-    /// Names of the members that lead to it.
-    pub path: Vec<String>,
-    /// Name of the member.
+    /// The members and items that lead to it.
+    pub path: Vec<PathSegment>,
+    /// Name of the member, or of the member whose list it is in.
     pub name: String,
     /// The member's value in the documented example. Equal values in the examples of a document name the same object.
     pub example: String,
@@ -70,11 +71,8 @@ impl WalkModel {
         let mut errors: Vec<String> = envelopes.flat_map(|envelope| envelope.replies.clone()).collect();
         errors.sort();
         errors.dedup();
-        let is_reply = |name: &str| pack.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name));
-        let asks = pack.messages.iter().filter(|message| !is_reply(&message.name));
-        let asks = asks.filter_map(|message| Some((message.name.clone(), numeric_id_pointer(message)?))).collect();
         let makers = find_creating_messages(corpus, &leaves);
-        Self { roles: roles.collect(), errors, leaves, variants: find_variants(corpus), asks, makers }
+        Self { roles: roles.collect(), errors, leaves, variants: find_variants(corpus), makers }
     }
 
     pub fn leaves(&self, message: &MessageType) -> &[TextLeaf] {
@@ -89,17 +87,6 @@ impl WalkModel {
     pub fn creating_messages(&self, leaf: &TextLeaf) -> &[usize] {
         self.makers.get(&leaf.example).map_or(&[], Vec::as_slice)
     }
-
-    /// Returns the pointer to the numeric correlation id of a request. (A text may be the name of an object, which
-    /// several messages in turn may contain.)
-    pub fn request_id_pointer(&self, message: &MessageType) -> Option<&str> {
-        self.asks.get(&message.name).map(String::as_str)
-    }
-}
-
-fn numeric_id_pointer(message: &MessageType) -> Option<String> {
-    let pointer = message.correlation.clone()?;
-    message.starting_value().pointer(&pointer).is_some_and(Value::is_number).then_some(pointer)
 }
 
 fn find_creating_messages(corpus: &Corpus, leaves: &BTreeMap<String, Vec<TextLeaf>>) -> BTreeMap<String, Vec<usize>> {
@@ -121,15 +108,15 @@ fn find_leaves(message: &MessageType) -> Vec<TextLeaf> {
     let mut found = Vec::new();
     let shape = SchemaShape::from_schema(&message.schema.source, &mut BranchChoice::All);
     collect_leaves(&message.starting_value(), &shape, &mut Vec::new(), true, &mut found);
-    let fixed = message.matcher.literal_members();
-    found.retain(|leaf| !fixed.keys().any(|name| leaf.pointer == format!("/{}", crate::syntax::matcher::escape(name))));
+    let fixed = payload::literal_values(&message.matcher);
+    found.retain(|leaf| !fixed.contains_key(&leaf.pointer));
     found
 }
 
 fn collect_leaves(
     example: &Value,
     shape: &SchemaShape<'_>,
-    path: &mut Vec<String>,
+    path: &mut Vec<PathSegment>,
     required: bool,
     found: &mut Vec<TextLeaf>,
 ) {
@@ -138,7 +125,7 @@ fn collect_leaves(
             found.push(TextLeaf {
                 pointer: expressions::pointer(path),
                 path: path.clone(),
-                name: path.last().cloned().unwrap_or_default(),
+                name: leaf_name(path),
                 example: text.clone(),
                 required,
                 shared: false,
@@ -148,14 +135,33 @@ fn collect_leaves(
         Value::Object(members) => {
             let needed = shape.required_members();
             for (name, member) in members {
-                path.push(name.clone());
+                path.push(PathSegment::Member(name.clone()));
                 let inner = shape.member(name, &mut BranchChoice::All);
                 collect_leaves(member, &inner, path, required && needed.contains(name.as_str()), found);
                 path.pop();
             }
         }
+        Value::Array(items) => {
+            let least = shape.lower_bound("minItems").unwrap_or(0.0);
+            for (index, item) in items.iter().enumerate() {
+                path.push(PathSegment::Index(index));
+                let inner = shape.item(index, &mut BranchChoice::All);
+                collect_leaves(item, &inner, path, required && (index as f64) < least, found);
+                path.pop();
+            }
+        }
         _ => {}
     }
+}
+
+/// Returns the name of the last member of a path; without one, the path as a pointer, since the same item of other
+/// messages may name the same object.
+fn leaf_name(path: &[PathSegment]) -> String {
+    let name = |segment: &PathSegment| match segment {
+        PathSegment::Member(name) => Some(name.clone()),
+        PathSegment::Index(_) => None,
+    };
+    path.iter().rev().find_map(name).unwrap_or_else(|| expressions::pointer(path))
 }
 
 /// Marks the members that messages have in common: by name, or by the value in the example.

@@ -54,12 +54,13 @@ pub fn make_walk_case(
         walk.create_object(message, dice);
     }
     let mut base = walk.base_message(message, 0, dice);
-    walk.name_objects(message, &mut base, dice);
+    walk.name_objects(message, 0, &mut base, dice);
     let before = std::mem::take(&mut walk.steps);
     for _ in 0..dice.draw_below(MAX_MESSAGES_AFTER + 1) {
         // The sender sends nothing more, so that the next answer belongs to the mutated message.
         walk.add_step(Some(0), dice);
     }
+    let ids = prefix::created_ids(corpus, &walk.lets, &before);
     let sender = &walk.actors[0];
     let joined = walk.actors.iter().filter(|actor| actor.state != ActorPresence::Away);
     let prefix = CasePrefix {
@@ -74,6 +75,7 @@ pub fn make_walk_case(
         rest: Vec::new(),
         message: base,
         sites: prefix::mutation_sites(corpus, message),
+        ids,
     };
     case::make_single_case(corpus, cell, prefix, walk.steps, number, dice)
 }
@@ -234,8 +236,13 @@ impl<'a> RandomWalk<'a> {
     }
 
     /// Puts known or new names of objects into a message.
-    fn name_objects(&mut self, message: &MessageType, base: &mut Value, dice: &mut RandomSource) {
+    fn name_objects(&mut self, message: &MessageType, actor: usize, base: &mut Value, dice: &mut RandomSource) {
+        let corpus = self.corpus;
+        let fresh = corpus.fresh_values(message);
         for leaf in self.model.leaves(message) {
+            if fresh.iter().any(|fresh| fresh.pointer == leaf.pointer) {
+                continue;
+            }
             let Some(now) = base.pointer(&leaf.pointer).and_then(Value::as_str) else { continue };
             let is_literal = expressions::is_literal(now);
             // A generated value identifies this message alone: a repetition would make the hub's answers ambiguous.
@@ -257,19 +264,17 @@ impl<'a> RandomWalk<'a> {
                 compose::put_at_pointer(base, &leaf.pointer, json!(written));
             }
         }
-        // A correlation id is used once per connection.
-        if let Some(pointer) = self.model.request_id_pointer(message)
-            && base.pointer(pointer).is_some()
-        {
-            compose::put_at_pointer(base, pointer, json!(format!("${{{}}}", 1000 + self.sent)));
+        for fresh in fresh {
+            if base.pointer(&fresh.pointer).is_some_and(Value::is_number) {
+                compose::put_at_pointer(base, &fresh.pointer, json!(format!("${{{}}}", 1000 + self.sent)));
+            }
         }
+        prefix::put_fresh_values(corpus, message, base, &mut self.lets, self.actors[actor].name);
     }
 
     /// Makes a name that no other object has.
     fn new_object_name(&mut self, leaf: &TextLeaf) -> String {
-        let name = format!("fresh_{}", self.lets.len() + 1);
-        self.lets.insert(name.clone(), json!("${unique('walk')}"));
-        let written = format!("${{{name}}}");
+        let written = prefix::name_fresh_value(&mut self.lets, "${unique('walk')}".to_owned());
         let known = ObjectName {
             name: leaf.name.clone(),
             example: leaf.example.clone(),
@@ -284,7 +289,7 @@ impl<'a> RandomWalk<'a> {
         let corpus = self.corpus;
         let Some(message) = corpus.pack.messages.get(message) else { return };
         let mut base = self.base_message(message, actor, dice);
-        self.name_objects(message, &mut base, dice);
+        self.name_objects(message, actor, &mut base, dice);
         let plain = message::edit_message(corpus, message, &base, Vec::new());
         let explored = dice.one_in(4).then(|| message::draw_valid_edits(message, &base, &[], dice));
         let explored = explored.map(|edits| message::edit_message(corpus, message, &base, edits));
@@ -367,5 +372,5 @@ fn reply_name(reply: &str, number: usize) -> String {
 
 /// Whether a text is a new name each time it is evaluated.
 fn is_generated(text: &str) -> bool {
-    expressions::any(&json!(text), &|made| made.calls("unique") || made.calls("uuid"))
+    expressions::makes_new(&json!(text))
 }

@@ -20,10 +20,17 @@ pub(super) struct Fuzzed<'a> {
     after_opening_percent: f64,
     /// Percent of decided cases that were decided by an oracle that demands more than survival.
     judged_percent: f64,
+    /// Number of decided cases in which the hub sent a message to a client that had sent more than its opening; null if the
+    /// document has no message of the hub. With 0, the run is inconclusive.
+    answered: Option<u64>,
     /// Number of cases in which each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
     oracles: &'a BTreeMap<String, fuzz::OracleTally>,
     /// Every cell: a combination of message, mutation and moment.
     cells: &'a [fuzz::CellTally],
+    /// Mutations that apply to a message at no moment, with the reason.
+    omitted: &'a [fuzz::OmittedMutation],
+    /// Steps of scenarios that send a message, but in whose place no mutated message is sent, with the reason.
+    unused_steps: &'a [fuzz::UnusedStep],
     /// One for each scenario, in the same order.
     causes: &'a [fuzz::FindingTally],
     /// Why cases were not decided, the most frequent first.
@@ -45,8 +52,11 @@ pub(super) fn to_json(of: &fuzz::FuzzReport) -> Fuzzed<'_> {
         decided: of.decided,
         after_opening_percent: of.percent_of_decided(of.after_opening),
         judged_percent: of.percent_of_decided(of.judged),
+        answered: of.answered,
         oracles: &of.oracles,
         cells: &of.cells,
+        omitted: &of.omitted,
+        unused_steps: &of.unused_steps,
         causes: &of.findings,
         obstacles: &of.obstacles,
         ended: of.ended.as_deref(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::causes::{BlockedChecks, FailureGroup};
-use super::super::fuzz::{CellTally, FindingTally, FuzzReport};
+use super::super::fuzz::{CellTally, FindingTally, FuzzReport, OmittedMutation, UnusedStep};
 use super::super::text::{escape_unprintable, format_count};
 use super::super::{ProtocolReport, RunReport};
 use super::{DIM, Page};
@@ -11,6 +11,9 @@ use crate::event::Verdict;
 
 /// Most findings that are shown in full; each further one takes one line.
 const FULL_CAUSES: usize = 10;
+/// Most reasons for which something was not used that are listed, and most names listed for each.
+const SHOWN_REASONS: usize = 4;
+const SHOWN_NAMES: usize = 4;
 /// Most obstacles that are listed.
 const SHOWN_OBSTACLES: usize = 5;
 
@@ -86,6 +89,14 @@ impl Page<'_, RunReport> {
             self.gap();
             self.wrapped("", &format!("The run ended early: {}.", escape_unprintable(why)));
         }
+        if fuzzed.is_silent() && fuzzed.decided > 0 {
+            self.gap();
+            self.wrapped(
+                "",
+                "The hub sent no message in answer to any client, so this run shows only that it survived. Is it the hub of \
+                this document, and does it speak the protocol at this address?",
+            );
+        }
         if fuzzed.unconfirmed > 0 {
             self.gap();
             let findings = format_count(usize::try_from(fuzzed.unconfirmed).unwrap_or(usize::MAX), "finding");
@@ -147,6 +158,35 @@ impl Page<'_, RunReport> {
         if fuzzed.decided > 0 {
             self.write_cell_table(fuzzed);
         }
+        let mut omitted: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+        for OmittedMutation { message, mutation, why } in &fuzzed.omitted {
+            omitted.entry((mutation, why)).or_default().push(message);
+        }
+        let omitted = omitted
+            .into_iter()
+            .map(|((mutation, why), messages)| format!("{mutation}: {why} ({})", shorten_list(&messages)));
+        self.write_reasons("no case", omitted.collect(), "mutation");
+        let mut unused: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for UnusedStep { scenario, step, why, .. } in &fuzzed.unused_steps {
+            unused.entry(why).or_default().push(format!("{scenario}: step {step}"));
+        }
+        unused.values_mut().for_each(Vec::dedup);
+        let unused = unused.into_iter().map(|(why, steps)| {
+            let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+            format!("{why} ({})", shorten_list(&steps))
+        });
+        self.write_reasons("unused steps", unused.collect(), "reason");
+    }
+
+    /// Shows reasons why something was not used.
+    fn write_reasons(&mut self, label: &str, reasons: Vec<String>, noun: &str) {
+        let shown = self.limit(SHOWN_REASONS);
+        for (index, reason) in reasons.iter().take(shown).enumerate() {
+            self.field(if index == 0 { label } else { "" }, &escape_unprintable(reason));
+        }
+        if let Some(more) = reasons.len().checked_sub(shown).filter(|more| *more > 0) {
+            self.field("", &format!("and {}; -v lists all", format_count(more, &format!("more {noun}"))));
+        }
     }
 
     /// Shows how many cases were decided, and how many of these tested more than the opening and survival.
@@ -199,6 +239,15 @@ impl Page<'_, RunReport> {
             self.line(&format!("  {message:<names$}  {marks}"));
         }
         self.line(&self.paint(DIM, "  # at every moment, - at some, . not yet; blank: no such case"));
+    }
+}
+
+/// Joins names, and counts those that are too many.
+fn shorten_list(names: &[&str]) -> String {
+    let shown = names.iter().take(SHOWN_NAMES).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN_NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -164,6 +164,17 @@ impl SimulatedProtocol {
     }
 }
 
+/// Plays a fuzz case on a state machine that is not the reference server's; the protocol has no hooks.
+pub fn play_on_machine(program: Program, machine: Box<dyn reference::Machine>) -> ScenarioReport {
+    let defaults = program.shared.settings.iter();
+    let settings: BTreeMap<String, Value> =
+        defaults.filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+    let (protocol, hooks) = (program.pack.name.clone(), BTreeMap::new());
+    let config = ConversationConfig { persistent: false, ..conversation_config(settings.clone()) };
+    let conversation = Conversation::new(Arc::new(program), config);
+    SimulatedConversation::new(conversation, machine, AdminInterface { protocol, hooks, settings }).play()
+}
+
 /// Returns the default configuration of a conversation.
 pub fn conversation_config(settings: BTreeMap<String, Value>) -> ConversationConfig {
     ConversationConfig {
